@@ -1,0 +1,61 @@
+"""Joint orders, flip pairs and body parts: facts as data."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Skeleton:
+  """A joint order and what is known about it.
+
+  Attributes:
+    name: short name, stored in checkpoints.
+    joints: K joint names, in the order of every `keypoints_xy` array of this skeleton.
+    flip_pairs: (left, right) joint indices that change places when a picture is mirrored.
+    bones: joint pairs to draw as lines.
+    parts: body part name -> joint pairs whose spanned rectangles make up the part (HAP, arXiv 2310.20695,
+      Sec. 3.2; the pairs are those of the official repository).
+  """
+
+  name: str
+  joints: tuple[str, ...]
+  flip_pairs: tuple[tuple[int, int], ...]
+  bones: tuple[tuple[int, int], ...]
+  parts: tuple[tuple[str, tuple[tuple[int, int], ...]], ...]
+
+
+COCO17 = Skeleton(
+  name="coco17",
+  joints=(
+    "nose",
+    "left_eye",
+    "right_eye",
+    "left_ear",
+    "right_ear",
+    "left_shoulder",
+    "right_shoulder",
+    "left_elbow",
+    "right_elbow",
+    "left_wrist",
+    "right_wrist",
+    "left_hip",
+    "right_hip",
+    "left_knee",
+    "right_knee",
+    "left_ankle",
+    "right_ankle",
+  ),
+  flip_pairs=((1, 2), (3, 4), (5, 6), (7, 8), (9, 10), (11, 12), (13, 14), (15, 16)),
+  bones=(
+    *((0, 1), (0, 2), (1, 3), (2, 4)),
+    *((5, 6), (5, 7), (7, 9), (6, 8), (8, 10)),
+    *((5, 11), (6, 12), (11, 12), (11, 13), (13, 15), (12, 14), (14, 16)),
+  ),
+  parts=(
+    ("face", ((0, 1), (0, 2), (1, 2), (1, 3), (2, 4))),
+    ("left_arm", ((5, 7), (7, 9))),
+    ("right_arm", ((6, 8), (8, 10))),
+    ("left_leg", ((11, 13), (13, 15))),
+    ("right_leg", ((12, 14), (14, 16))),
+    ("torso", ((6, 11), (5, 12))),
+  ),
+)

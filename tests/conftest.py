@@ -1,0 +1,51 @@
+"""Test session set-up: eight simulated devices, golden folder, flags that loader workers need."""
+
+import os
+import pathlib
+
+# Before the first import of jax: the number of simulated devices is fixed when its backend starts.
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import numpy as np
+import pytest
+from absl import flags
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+SAMPLES = ROOT.parent / "shared" / "samples"
+
+
+def pytest_addoption(parser):
+  parser.addoption(
+    "--golden",
+    default=str(ROOT / "tests" / "golden"),
+    help="folder of golden vectors (.npz files made by the official implementation)",
+  )
+
+
+def pytest_configure(config):
+  if not flags.FLAGS.is_parsed():
+    flags.FLAGS.mark_as_parsed()  # Grain's worker processes read absl flags
+
+
+@pytest.fixture(scope="session")
+def golden(request):
+  """Returns a function name -> dict of arrays of that golden file; skips if the folder lacks the file."""
+  folder = pathlib.Path(request.config.getoption("--golden"))
+
+  def load(name):
+    path = folder / f"{name}.npz"
+    if not path.is_file():
+      pytest.skip(f"{path} does not exist")
+    with np.load(path) as file:
+      return {key: file[key] for key in file.files}
+
+  return load
+
+
+@pytest.fixture(scope="session")
+def samples():
+  """The folder of real pictures and annotations beside the repository; skips where it is absent."""
+  if not SAMPLES.is_dir():
+    pytest.skip(f"no sample data at {SAMPLES}")
+  return SAMPLES
