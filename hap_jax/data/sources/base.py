@@ -1,9 +1,12 @@
-"""What every source of records promises.
+"""What every source of records promises, and how sources read folders and pictures.
 
 A source is a sequence of records: `len(source)`, `source[i] -> record` and `source.name(i) -> str`, which
 names record i for error messages without reading it, and `source.spec`. It reads and decodes; it does not
 augment, batch or score. Each file here offers `open_source(*, root, split, seed, **options)`; the options are
 the keys of `config.data.<file name>`.
+
+A source travels to each of the loader's worker processes by pickle: it holds no open files, and what it must
+hold of millions of records it holds in a few arrays.
 
 A person record holds
   image              [H, W, 3] uint8, RGB, any H and W
@@ -13,6 +16,11 @@ and may hold more fields.
 """
 
 import dataclasses
+import os
+from typing import Protocol
+
+import cv2
+import numpy as np
 
 from hap_jax.data.skeletons import Skeleton
 
@@ -23,9 +31,90 @@ class BadRecordError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class SourceSpec:
-  """Facts about a source: its data set's name, its joints, its licence and the extra fields of its records."""
+  """Facts about a source: its name, its joints, its licence and the array fields of its records."""
 
   name: str
   skeleton: Skeleton
   licence: str
   fields: tuple[str, ...] = ("image", "keypoints_xy", "keypoints_visible")
+
+
+class Source(Protocol):
+  """What the loader asks of a source."""
+
+  spec: SourceSpec
+
+  def __len__(self) -> int:
+    """Number of records."""
+
+  def __getitem__(self, index: int) -> dict:
+    """Reads one record; raises BadRecordError if its files are missing or broken."""
+
+  def name(self, index: int) -> str:
+    """Names a record without reading it."""
+
+
+def read_image(path):
+  """Reads a picture file into [H, W, 3] uint8 RGB.
+
+  Pixels come as stored: a rotation in the EXIF header is not applied, because annotations are made on stored
+  pixels.
+
+  Raises:
+    BadRecordError: if the file is missing, truncated or no picture.
+  """
+  try:
+    data = np.fromfile(path, np.uint8)
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION) if data.size else None
+  except OSError as error:
+    raise BadRecordError(f"{path}: cannot be read: {error.strerror or error}") from error
+  except cv2.error as error:
+    raise BadRecordError(f"{path}: OpenCV cannot decode it: {error}") from error
+  if image is None:
+    raise BadRecordError(f"{path}: {data.size} bytes that are no whole picture (truncated or not an image)")
+  return image
+
+
+def check_root(root, holds):
+  """Raises ValueError if `root`, the folder named by config.data.root, is unset, missing or empty."""
+  if not root:
+    raise ValueError(
+      f"config.data.root is empty: set it to the folder that holds {holds} (--config.data.root=DIR). "
+      "A run that needs no data: `make demo`, or --config=configs/pretrain_demo.py"
+    )
+  check_folder(root, f"the folder with {holds} (config.data.root)")
+
+
+def check_folder(path, what):
+  """Raises ValueError if the folder `path` is missing or empty; `what` says in words what it should be."""
+  if not os.path.isdir(path):
+    raise ValueError(f"{path}: no such folder; expected {what}")
+  with os.scandir(path) as entries:
+    if next(entries, None) is None:
+      raise ValueError(f"{path}: the folder is empty; expected {what}")
+
+
+def held_out(num_records, num_val, split, key):
+  """Splits 0 .. num_records - 1: "val" is the last `num_val` of them, "train" the others.
+
+  Args:
+    num_records: records in all. num_val: how many are held out; 0: none.
+    split: "train" or "val".
+    key: the configuration key of `num_val`, for the error message.
+
+  Returns:
+    (start, stop) of the split.
+
+  Raises:
+    ValueError: on another split, a number out of range, or a split left without records.
+  """
+  if split not in ("train", "val"):
+    raise ValueError(f'split={split!r}: expected "train" or "val"')
+  if not 0 <= num_val <= num_records:
+    raise ValueError(f"{key}={num_val}: expected 0 to {num_records}, the number of records")
+  start, stop = (0, num_records - num_val) if split == "train" else (num_records - num_val, num_records)
+  if start == stop:
+    raise ValueError(
+      f'{key}={num_val} of {num_records} records leaves none for split "{split}": change {key}'
+    )
+  return start, stop

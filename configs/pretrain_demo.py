@@ -1,0 +1,30 @@
+"""A tiny HAP on drawn people: minutes on two CPU cores, no data needed. `make demo` runs it."""
+
+from configs import common
+
+
+def get_config():
+  config = common.pretrain("Mu")
+  config.total_steps = 2700
+  config.total_epochs = 100.0  # with warmup_epochs only the warm-up's share of the run
+  config.warmup_epochs = 6.0
+  config.batch_size = 32
+  config.base_lr = 1.2e-2  # learning rate 1.5e-3
+  config.log_every = 100
+  config.save_every = 900
+  config.panel_every = 900
+  config.eval_every = 900
+
+  config.model.image_size = (64, 32)
+  config.model.patch = 8
+  config.model.decoder_width = 64
+  config.model.decoder_depth = 2
+  config.model.decoder_heads = 2
+
+  config.data.source = "synthetic"
+  config.data.workers = 0
+  config.data.num_val = 512
+  config.data.synthetic.num_train = 10_000
+  config.data.synthetic.image_size = (80, 40)
+  config.data.synthetic.hold_in_memory = True
+  return config

@@ -1,0 +1,7 @@
+"""HAP pre-training of a ViT-L/16 on LUPerson; all else as configs/pretrain_b16.py."""
+
+from configs import common
+
+
+def get_config():
+  return common.pretrain("L")

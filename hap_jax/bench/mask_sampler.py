@@ -1,0 +1,98 @@
+"""Times the mask sampler on the default device: python -m hap_jax.bench.mask_sampler --batch=256 --grid=16x8."""
+
+import argparse
+import dataclasses
+import json
+import platform
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+import jaxlib
+
+from hap_jax.masking import sampler
+
+
+def parse_grid(text):
+  """Reads "16x8" as (16, 8): rows, columns."""
+  rows, columns = text.lower().split("x")
+  return int(rows), int(columns)
+
+
+def parse_args(argv=None):
+  """Reads the command line."""
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument("--batch", type=int, default=256, help="masks a call")
+  parser.add_argument("--grid", type=parse_grid, default=(16, 8), metavar="ROWSxCOLUMNS", help="in patches")
+  parser.add_argument("--patch", type=int, default=16, help="side in pixels")
+  parser.add_argument("--ratio", type=float, default=0.5, help="share of the patches that is hidden")
+  parser.add_argument("--blocks", action=argparse.BooleanOptionalAction, default=True, help="block stage")
+  parser.add_argument("--parts", action=argparse.BooleanOptionalAction, default=True, help="part stage")
+  parser.add_argument("--policy", choices=("uniform", "released"), default="uniform", help="number of parts")
+  parser.add_argument("--group", type=int, default=256, help="images that share a limit (released)")
+  parser.add_argument("--repeats", type=int, default=50, help="timed calls")
+  return parser.parse_args(argv)
+
+
+def make_sample(recipe, policy, group, batch):
+  """Makes (key, keypoints_xy, keypoints_visible) -> Mask of the batch: everything a training step draws."""
+
+  def sample(key, keypoints_xy, keypoints_visible):
+    count_key, mask_key = jax.random.split(key)
+    if policy == "released":
+      num_parts = sampler.draw_num_parts_released(count_key, batch, recipe.max_parts, group)
+    else:
+      num_parts = sampler.draw_num_parts_uniform(count_key, batch, recipe.max_parts)
+    keys = jax.random.split(mask_key, batch)
+    return sampler.sample_masks(keys, keypoints_xy, keypoints_visible, num_parts, recipe)
+
+  return sample
+
+
+def measure(args):
+  """Compiles, warms up and times the sampler; returns what is printed."""
+  recipe = sampler.MaskRecipe(args.grid, args.patch, args.ratio, use_blocks=args.blocks, use_parts=args.parts)
+  step_key, joint_key = jax.random.split(jax.random.key(0))
+  size_xy = jnp.array(args.grid[::-1]) * args.patch
+  keypoints_xy = jax.random.uniform(joint_key, (args.batch, 17, 2)) * size_xy
+  keypoints_visible = jnp.ones((args.batch, 17), bool)
+  keys = list(jax.random.split(step_key, args.repeats))
+
+  start = time.perf_counter()
+  sample = jax.jit(make_sample(recipe, args.policy, args.group, args.batch))
+  sample = sample.lower(keys[0], keypoints_xy, keypoints_visible).compile()
+  compile_seconds = time.perf_counter() - start
+  for key in keys[:5]:
+    jax.block_until_ready(sample(key, keypoints_xy, keypoints_visible))
+
+  wall, cpu = [], []
+  for key in keys:
+    start_wall, start_cpu = time.perf_counter(), time.process_time()
+    jax.block_until_ready(sample(key, keypoints_xy, keypoints_visible))
+    wall.append(time.perf_counter() - start_wall)
+    cpu.append(time.process_time() - start_cpu)
+  return {
+    "bench": "mask_sampler",
+    "images_per_s": round(args.batch / statistics.median(wall)),
+    "images_per_cpu_s": round(args.batch / statistics.median(cpu)),
+    "batch": args.batch,
+    "recipe": dataclasses.asdict(recipe),
+    "policy": args.policy,
+    "repeats": args.repeats,
+    "seconds_median": statistics.median(wall),
+    "seconds_min": min(wall),
+    "cpu_seconds_median": statistics.median(cpu),
+    "cpu_seconds_min": min(cpu),
+    "compile_seconds": round(compile_seconds, 2),
+    "device": jax.devices()[0].device_kind,
+    "versions": {"python": platform.python_version(), "jax": jax.__version__, "jaxlib": jaxlib.__version__},
+  }
+
+
+def main(argv=None):
+  print(json.dumps(measure(parse_args(argv))))
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,132 @@
+"""Configurations: check and derive once, freeze, and find the files that a configuration names."""
+
+import importlib
+import importlib.util
+import json
+import math
+import pathlib
+
+import jax
+import ml_collections
+
+from hap_jax.models import layers, vit
+
+CONFIG_FILE = "config.json"
+
+# A run may be resumed with other values of these; any other difference would make it another run.
+_FREE_KEYS = frozenset({
+  *("log_every", "save_every", "panel_every", "eval_every", "keep_last", "keep_every", "panel_rows"),
+  *("init_from", "eval_batch_size", "data.root", "data.workers", "data.max_bad_share", "model.scan"),
+  *("mesh.data", "mesh.fsdp", "mesh.tensor"),
+})  # fmt: skip
+
+
+def finalize(config):
+  """Checks a configuration, derives what is left open and freezes it.
+
+  Args:
+    config: ml_collections.ConfigDict from a file of `configs/`, overrides applied.
+  Returns:
+    FrozenConfigDict.
+  Raises:
+    ValueError: naming the key and the remedy.
+  """
+  config = ml_collections.ConfigDict(config.to_dict())
+  for key in ("batch_size", "eval_batch_size", "keep_last"):
+    _require(config[key] >= 1, key, config[key], "at least 1")
+  for key in ("seed", "total_steps", "log_every", "save_every", "panel_every", "eval_every", "keep_every"):
+    _require(config[key] >= 0, key, config[key], "0 or more")
+  _require(config.total_epochs > 0, "total_epochs", config.total_epochs, "above 0")
+  _require(
+    0 <= config.warmup_epochs <= config.total_epochs,
+    "warmup_epochs",
+    config.warmup_epochs,
+    f"from 0 to total_epochs={config.total_epochs}",
+  )
+  _require(math.isfinite(config.base_lr) and config.base_lr > 0, "base_lr", config.base_lr, "above 0")
+  vit.variant(config.model.variant)
+  layers.grid_of(config.model.image_size, config.model.patch)
+  if config.model.dtype == "auto":
+    config.model.dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+  _require(
+    config.model.dtype in ("float32", "bfloat16"),
+    "model.dtype",
+    config.model.dtype,
+    "auto, float32 or bfloat16",
+  )
+  _require(config.views in (1, 2), "views", config.views, "1 or 2")
+  if config.views == 1 and config.align_weight:
+    raise ValueError(
+      f"config.align_weight={config.align_weight} needs two views to align; set it to 0 or config.views to 2"
+    )
+  _require(config.data.num_val >= 0, "data.num_val", config.data.num_val, "0 or more")
+  return ml_collections.FrozenConfigDict(config)
+
+
+def _require(holds, key, value, wanted):
+  if not holds:
+    raise ValueError(f"config.{key}={value!r}: expected {wanted}")
+
+
+def load(kind, name):
+  """Imports hap_jax/<kind>/<name>.py, a file that a configuration names.
+
+  Args:
+    kind: "tasks" or "data/sources". name: file name without its ending.
+  Raises:
+    ValueError: naming the files that exist, if this one does not.
+  """
+  folder = pathlib.Path(__file__).parent / kind
+  names = sorted(p.stem for p in folder.glob("*.py") if p.stem not in ("__init__", "base"))
+  if name not in names:
+    raise ValueError(
+      f"no {kind}/{name or '(empty)'}.py; the configuration may name one of {', '.join(names)}"
+    )
+  return importlib.import_module(f"hap_jax.{kind.replace('/', '.')}.{name}")
+
+
+def open_source(config, split):
+  """Opens the data source that config.data.source names, with the options of config.data.<its name>."""
+  data = config.data
+  options = data.get(data.source, {})
+  return load("data/sources", data.source).open_source(
+    root=data.root, split=split, seed=config.seed, num_val=data.num_val, **options
+  )
+
+
+def to_plain(config):
+  """Returns a configuration as nested dicts of JSON values."""
+  return json.loads(config.to_json_best_effort())
+
+
+def record(config, workdir):
+  """Writes the configuration into a new workdir, or checks it against the one the workdir was begun with.
+
+  Raises:
+    ValueError: if the run was begun with other values of keys that make it what it is.
+  """
+  path = pathlib.Path(workdir) / CONFIG_FILE
+  plain = to_plain(config)
+  if not path.exists():
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(plain, indent=2) + "\n")
+    return
+  begun, now = _flatten(json.loads(path.read_text())), _flatten(plain)
+  changed = [key for key in sorted(begun.keys() | now.keys()) if begun.get(key) != now.get(key)]
+  changed = [key for key in changed if key not in _FREE_KEYS]
+  if changed:
+    listed = "; ".join(f"config.{key} was {begun.get(key)!r}, now {now.get(key)!r}" for key in changed)
+    raise ValueError(
+      f"{workdir} was begun with another configuration: {listed}. Resume it with its own ({path}), or give "
+      "another --workdir; to start from its weights use --config.init_from"
+    )
+
+
+def _flatten(tree, prefix=""):
+  flat = {}
+  for key, value in tree.items():
+    if isinstance(value, dict):
+      flat |= _flatten(value, f"{prefix}{key}.")
+    else:
+      flat[prefix + key] = value
+  return flat

@@ -1,0 +1,219 @@
+"""From records to host batches: in this process or in worker processes, always the same ones.
+
+`batch(step)` is a pure function of the loader's fields and the step; `iterate` yields the same batches
+through Grain. A run therefore resumes from its step number alone, and neither the number of workers, nor the
+number of processes, nor the place of the resume changes a single pixel.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+from absl import flags, logging
+
+from hap_jax.data.samplers import Sampler
+from hap_jax.data.sources.base import BadRecordError, Source
+
+_REPLACEMENT_TRIES = 100  # bad records in a row before the row is given up
+_FOR_EVER = 2**62  # steps of an endless order; Grain wants a length that fits 64 bits
+
+
+@dataclasses.dataclass(frozen=True)
+class Loader:
+  """Batches of a source in a sampler's order.
+
+  A host batch is {name: [b, ...]} for every field of `source.spec` (or those in `fields`), and
+    index [b] int32   record numbers (`names` turns them into text),
+    valid [b] bool    False: the row only fills up the batch.
+  Its b = sampler.batch_size / process_count rows are rows [process_index * b, (process_index + 1) * b) of the
+  global batch, so the global batch is the same for any number of processes. Transforms get
+  np.random.default_rng((seed, epoch, index)), `index` the record that is read.
+
+  A record that cannot be read (BadRecordError) is replaced by the next good one, index + 1, index + 2, ...;
+  the row then carries the replacement's `index`, so an evaluation that drops repeated indices leaves the bad
+  record out. `iterate` logs each bad record once, with its file, and raises as soon as the distinct ones that
+  this process met since the iterator began are more than max_bad_share of the source: in a small source, the
+  first. `batch` knows no history: it logs, and raises on the bad records of that one batch by the same rule.
+
+  Attributes:
+    source: records by index.
+    transforms: called in turn with (record, rng); after them a field has one shape in all records.
+    sampler: the order; its num_records is the length of the source.
+    seed: not negative.
+    process_index, process_count: which slice of each global batch is ours.
+    workers: worker processes; 0: read in this process. They are spawned, so the main module is imported anew
+      in each and must be safe to import; batches come back in shared memory (/dev/shm), room for about
+      read_ahead + 2 batches a worker.
+    read_ahead: batches prepared ahead, per worker, or by a thread without workers; 0: none (1 with workers).
+    max_bad_share: share of the source that may be bad.
+    fields: which of the source's fields a batch holds; None: all.
+  """
+
+  source: Source
+  transforms: tuple[Callable, ...]
+  sampler: Sampler
+  seed: int
+  process_index: int = 0
+  process_count: int = 1
+  workers: int = 0
+  read_ahead: int = 2
+  max_bad_share: float = 0.001
+  fields: tuple[str, ...] | None = None
+
+  def __post_init__(self):
+    if len(self.source) != self.sampler.num_records:
+      raise ValueError(f"source of {len(self.source)} records, sampler of {self.sampler.num_records}")
+    if not 0 <= self.process_index < self.process_count:
+      raise ValueError(f"process_index={self.process_index} of process_count={self.process_count}")
+    if self.sampler.batch_size % self.process_count:
+      raise ValueError(
+        f"batch_size={self.sampler.batch_size} does not divide over {self.process_count} processes: "
+        "change config.batch_size"
+      )
+    unknown = set(self.fields or ()) - set(self.source.spec.fields)
+    if unknown:
+      raise ValueError(f"fields {sorted(unknown)} are not among the source's: {self.source.spec.fields}")
+    for name in ("seed", "workers", "read_ahead", "max_bad_share"):
+      if getattr(self, name) < 0:
+        raise ValueError(f"{name}={getattr(self, name)}: expected at least 0")
+
+  @property
+  def nominal_steps(self):
+    """Steps of an epoch."""
+    return self.sampler.nominal_steps
+
+  @property
+  def num_steps(self):
+    """Steps of one evaluation pass; None for an endless training order."""
+    return self.sampler.num_steps
+
+  def progress(self, step):
+    """Epochs done before `step`, a float."""
+    return self.sampler.progress(step)
+
+  def names(self, index):
+    """Names the records of a batch's `index` [b], one string each."""
+    return [self.source.name(int(i)) for i in index]
+
+  def batch(self, step):
+    """Reads the host batch of a step, here and now.
+
+    Raises:
+      ValueError: if more of its records are bad than max_bad_share of the source.
+    """
+    batch, bad = self.read_batch(step)
+    self.count_bad(bad, known={})
+    return batch
+
+  def iterate(self, start, stop=None):
+    """Opens an iterator over the host batches of steps start, start + 1, ... up to `stop`.
+
+    `stop` None: up to `num_steps`, or for ever. The iterator is a context manager; leaving it, or `close()`,
+    ends the workers.
+    """
+    return Batches(self, start, stop)
+
+  def read_batch(self, step):
+    """Returns (host batch, {index of a bad record: what is wrong with it}); runs in the worker."""
+    epoch = self.sampler.epoch(step)
+    b = self.sampler.batch_size // self.process_count
+    rows = slice(self.process_index * b, (self.process_index + 1) * b)
+    bad = {}
+    index, records = zip(
+      *(self._read_record(epoch, int(i), bad) for i in self.sampler.indices(step)[rows]), strict=True
+    )
+    batch = {name: self._stack(name, index, records) for name in self.fields or self.source.spec.fields}
+    batch["index"] = np.array(index, np.int32)
+    batch["valid"] = self.sampler.valid(step)[rows]
+    return batch, bad
+
+  def _read_record(self, epoch, wanted, bad):
+    """Returns (index, transformed record) of record `wanted`, or of the next good one; notes bad ones."""
+    for tried in range(min(_REPLACEMENT_TRIES, len(self.source))):
+      index = (wanted + tried) % len(self.source)
+      try:
+        record = self.source[index]
+      except BadRecordError as error:
+        bad[index] = str(error)
+        continue
+      rng = np.random.default_rng((self.seed, epoch, index))
+      for transform in self.transforms:
+        record = transform(record, rng)
+      return index, record
+    raise ValueError(f"{tried + 1} records in a row cannot be read, from record {wanted} on: {bad[wanted]}")
+
+  def _stack(self, name, index, records):
+    shapes = {np.shape(record[name]) for record in records}
+    if len(shapes) > 1:
+      raise ValueError(
+        f"field {name} has shapes {sorted(shapes)} in the batch of {self.source.name(index[0])}: "
+        "a transform must bring all records to one shape"
+      )
+    return np.stack([record[name] for record in records])
+
+  def count_bad(self, bad, known):
+    """Adds to the `known` bad records {index: what is wrong}, logs the new ones, raises on too many."""
+    for index in bad.keys() - known.keys():
+      known[index] = bad[index]
+      logging.warning(
+        "bad record %d of %s replaced by the next: %s", index, self.source.spec.name, bad[index]
+      )
+    if len(known) > self.max_bad_share * len(self.source):
+      raise ValueError(
+        f"{len(known)} of {len(self.source)} records of {self.source.spec.name} cannot be read, more than "
+        f"the share of {self.max_bad_share:g} that config.data.max_bad_share allows: repair them, leave them "
+        f"out, or raise it. The first: {'; '.join(list(known.values())[:3])}"
+      )
+
+
+class Batches:
+  """Iterator over a loader's host batches; made by `Loader.iterate`, owns its thread or worker processes."""
+
+  def __init__(self, loader, start, stop):
+    self._loader = loader
+    self._known_bad = {}
+    stops = [s for s in (stop, loader.num_steps) if s is not None]
+    self._batches = _open_grain(loader, start, max(start, min(stops)) if stops else _FOR_EVER)
+
+  def __iter__(self):
+    return self
+
+  def __next__(self):
+    """Returns the next host batch; raises ValueError when too many records are bad (see Loader)."""
+    batch, bad = next(self._batches)
+    self._loader.count_bad(bad, self._known_bad)
+    return {name: np.asarray(rows) for name, rows in batch.items()}  # plain arrays, not shared-memory ones
+
+  def close(self):
+    """Ends the iterator and its workers; more calls do nothing."""
+    batches, self._batches = self._batches, iter(())
+    if hasattr(batches, "close"):
+      batches.close()
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *exception):
+    self.close()
+
+
+def _open_grain(loader, start, stop):
+  """Returns Grain's iterator over (batch, bad records) of steps start .. stop - 1."""
+  # Here and not above, because Grain imports jax, which `batch` and the sources do without.
+  import grain
+
+  ahead = 0 if loader.workers else loader.read_ahead
+  threads = grain.ReadOptions(num_threads=min(ahead, 1), prefetch_buffer_size=ahead)
+  dataset = grain.MapDataset.range(start, stop).map(loader.read_batch).to_iter_dataset(threads)
+  if not loader.workers:
+    cv2.setNumThreads(1)
+    return iter(dataset)
+  if not flags.FLAGS.is_parsed():
+    flags.FLAGS.mark_as_parsed()  # Grain reads absl flags when it starts workers
+  processes = grain.MultiprocessingOptions(loader.workers, per_worker_buffer_size=max(1, loader.read_ahead))
+  return iter(dataset.mp_prefetch(processes, worker_init_fn=_start_worker))
+
+
+def _start_worker(worker_index, worker_count):
+  cv2.setNumThreads(1)  # a picture is too small to share among threads; the workers are the parallel part

@@ -1,0 +1,263 @@
+"""LUPerson (arXiv 2012.03753): person crops with joints found beforehand, in HAP's layout on disk.
+
+  <root>/LUPerson-data/<name>.jpg   person crops
+  <root>/LUPerson-pose/<name>.npy   pickled object array; [0][0]["keypoints"] is 17 x 3: x, y, confidence
+  <root>/cfs_list.pkl               pickled list of names, best first
+
+An entry of the list is a name below LUPerson-data/, with or without sub-folder and with or without extension
+(.jpg is added). Pickles are read by `hap_jax.io.restricted_pickle`; one that holds anything but plain data is
+an error that stops the run, not a bad record. As in the official code a joint is used if it lies inside the
+picture, whatever its confidence, so the third column is not part of a record.
+"""
+
+import dataclasses
+import functools
+import os
+import pickle
+
+import cv2
+import numpy as np
+from absl import logging
+
+from hap_jax.data.skeletons import COCO17
+from hap_jax.data.sources.base import (
+  BadRecordError,
+  SourceSpec,
+  check_folder,
+  check_root,
+  held_out,
+  read_image,
+)
+from hap_jax.io import restricted_pickle
+from hap_jax.io.restricted_pickle import UnsafePickleError
+
+IMAGE_FOLDER, POSE_FOLDER, LIST_FILE = "LUPerson-data", "LUPerson-pose", "cfs_list.pkl"
+NUM_LUPERSON = 4_180_243  # names in the published list
+
+_SPEC = SourceSpec("luperson", COCO17, licence="LUPerson: research use, on the terms of its authors")
+_EXTENSIONS = (".jpg", ".jpeg", ".png")
+_MISSING = -10_000.0  # x, y and confidence of a joint that was not found
+_HALF_STREAM = 2  # keeps the draw of the random half apart from the loader's generators of the same seed
+
+
+def open_source(*, root, split, seed, subset="first_half", num_val=0):
+  """Opens LUPerson, or anything written in its layout.
+
+  Args:
+    root: folder that holds the two folders and the list (config.data.root).
+    split: "train" or "val".
+    seed: draws the random half.
+    subset: "first_half" (the better-ranked half, HAP's choice), "random_half" or "all".
+    num_val: how many of the subset's last records are held out as "val".
+
+  Returns:
+    a source of person records (see `base.py`).
+
+  Raises:
+    ValueError: if a folder or the list is missing or empty, or an option is out of range.
+    UnsafePickleError: if the list holds anything but plain data.
+  """
+  check_root(root, f"{IMAGE_FOLDER}/, {POSE_FOLDER}/ and {LIST_FILE}")
+  check_folder(os.path.join(root, IMAGE_FOLDER), "LUPerson's person crops, <name>.jpg")
+  check_folder(os.path.join(root, POSE_FOLDER), "the joints of LUPerson's crops, <name>.npy")
+  if subset not in ("first_half", "random_half", "all"):
+    raise ValueError(f'config.data.luperson.subset={subset!r}: expected "first_half", "random_half" or "all"')
+  path = os.path.join(root, LIST_FILE)
+  names = _read_list(path)
+  if len(names) != NUM_LUPERSON:
+    logging.info("%s has %d names; LUPerson's own list has %d", path, len(names), NUM_LUPERSON)
+  if subset == "random_half":
+    rows = np.random.default_rng((seed, 0, 0, _HALF_STREAM)).permutation(len(names))[: len(names) // 2]
+  else:
+    rows = range(len(names) if subset == "all" else len(names) // 2)
+  start, stop = held_out(len(rows), num_val, split, "config.data.luperson.num_val")
+  return _LUPerson(root, _Names.of([names[row] for row in rows[start:stop]]))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Names:
+  """Strings in one block of bytes: 2 million names in 60 MB, which also is what each worker is sent."""
+
+  text: bytes
+  ends: np.ndarray  # [N] int64, where each name ends in `text`; a line break follows
+
+  @classmethod
+  def of(cls, names):
+    text = "\n".join(names).encode()
+    return cls(text, np.append(np.flatnonzero(np.frombuffer(text, np.uint8) == ord("\n")), len(text)))
+
+  def __len__(self):
+    return len(self.ends)
+
+  def __getitem__(self, index):
+    if not 0 <= index < len(self.ends):
+      raise IndexError(f"record {index} of {len(self.ends)}")
+    return self.text[self.ends[index - 1] + 1 if index else 0 : self.ends[index]].decode()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _LUPerson:
+  """One record for each name below `root`."""
+
+  root: str
+  names: _Names
+
+  spec = _SPEC
+
+  def __len__(self):
+    return len(self.names)
+
+  def __getitem__(self, index):
+    entry = self.names[index]
+    image = read_image(self._image_path(entry))
+    keypoints = _read_pose(f"{self.root}/{POSE_FOLDER}/{_stem(entry)}.npy")
+    xy = np.ascontiguousarray(keypoints[:, :2])
+    H, W = image.shape[:2]
+    inside = (xy[:, 0] >= 0) & (xy[:, 0] < W) & (xy[:, 1] >= 0) & (xy[:, 1] < H)
+    return {"image": image, "keypoints_xy": xy, "keypoints_visible": inside}
+
+  def name(self, index):
+    return self._image_path(self.names[index])
+
+  def _image_path(self, entry):
+    return f"{self.root}/{IMAGE_FOLDER}/{entry if entry.lower().endswith(_EXTENSIONS) else entry + '.jpg'}"
+
+
+def write_luperson(root, records, quality=95):
+  """Writes person records in LUPerson's layout, so that `open_source` reads them back.
+
+  Joints come back exactly, images within JPEG's error; a joint that is not visible is written as missing.
+
+  Args:
+    root: folder; made if it does not exist.
+    records: person records, in the order of the list.
+    quality: of the JPEG files, 0 to 100.
+
+  Returns:
+    number of records written.
+
+  Raises:
+    ValueError: if `root` holds a list already; nothing is overwritten.
+  """
+  list_path = os.path.join(root, LIST_FILE)
+  if os.path.exists(list_path):
+    raise ValueError(f"{list_path} exists already: choose another folder, nothing is overwritten")
+  for folder in (IMAGE_FOLDER, POSE_FOLDER):
+    os.makedirs(os.path.join(root, folder), exist_ok=True)
+  names = []
+  for i, record in enumerate(records):
+    name = f"{i:07d}"
+    is_coded, jpeg = cv2.imencode(
+      ".jpg", cv2.cvtColor(record["image"], cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, quality)
+    )
+    if not is_coded:
+      raise ValueError(f"image of record {i}, shape {record['image'].shape}, cannot be written as JPEG")
+    jpeg.tofile(os.path.join(root, IMAGE_FOLDER, name + ".jpg"))
+    keypoints = np.full((len(record["keypoints_xy"]), 3), _MISSING, np.float32)
+    visible = record["keypoints_visible"]
+    keypoints[visible, :2], keypoints[visible, 2] = record["keypoints_xy"][visible], 1
+    pose = np.array([[{"keypoints": keypoints}]], dtype=object)
+    np.save(os.path.join(root, POSE_FOLDER, name + ".npy"), pose, allow_pickle=True)
+    names.append(name + ".jpg")
+  with open(list_path, "wb") as file:
+    pickle.dump(names, file)
+  return len(names)
+
+
+@functools.lru_cache(maxsize=1)
+def _read_list(path):
+  """Reads the list of names; kept, because four million take seconds and every split asks for them."""
+  if not os.path.isfile(path):
+    raise ValueError(
+      f"{path}: no such file; expected the pickled list of image names that ranks LUPerson (TransReID-SSL's "
+      f"{LIST_FILE}); for another collection, pickle a list of its names"
+    )
+  names = restricted_pickle.load(path)
+  if isinstance(names, np.ndarray):
+    names = names.tolist()
+  if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+    raise ValueError(f"{path}: holds a {type(names).__name__}, expected a list of image names, each a string")
+  if len(names) == 0:
+    raise ValueError(f"{path}: the list of image names is empty")
+  packed = _Names.of(names)
+  if len(packed) != len(names):
+    raise ValueError(f"{path}: a name holds a line break")
+  return packed
+
+
+def _stem(entry):
+  return entry.rsplit(".", 1)[0] if entry.lower().endswith(_EXTENSIONS) else entry
+
+
+def _read_pose(path):
+  """Reads a pose file into [17, 3] float32; BadRecordError if it is missing, broken or of another shape."""
+  try:
+    with open(path, "rb") as file:
+      data = file.read()
+    layout = _LAYOUTS.get(len(data))
+    keypoints = layout.read(data) if layout else None
+    if keypoints is not None:
+      return keypoints
+    pose = restricted_pickle.load_npy(path)
+  except UnsafePickleError:
+    raise  # somebody's doing, not a damaged file: the run stops
+  except FileNotFoundError as error:
+    raise BadRecordError(f"{path}: the pose file of this image is missing") from error
+  except (OSError, ValueError) as error:
+    raise BadRecordError(f"{path}: not a readable .npy file: {error}") from error
+  try:
+    keypoints = pose[0][0]["keypoints"]
+    result = np.asarray(keypoints, np.float32)
+  except (IndexError, KeyError, TypeError, ValueError) as error:
+    raise BadRecordError(f'{path}: holds no numbers at [0][0]["keypoints"]') from error
+  if result.shape != (len(COCO17.joints), 3):
+    raise BadRecordError(f"{path}: keypoints of shape {result.shape}, expected (17, 3)")
+  if len(_LAYOUTS) < _MAX_LAYOUTS:
+    _LAYOUTS.setdefault(len(data), _find_layout(data, pose[0][0], keypoints))
+  return result
+
+
+@dataclasses.dataclass(frozen=True)
+class _PoseLayout:
+  """Where the numbers lie in pose files of one length that one program wrote; all other bytes are equal.
+
+  The unpickler takes half as long as decoding the image. A file that equals an earlier, fully read one in
+  every byte outside its arrays has the same structure, so its numbers are taken from where they lie.
+  """
+
+  fixed: tuple[tuple[int, bytes], ...]  # (position, bytes) outside the arrays
+  position: int  # of the keypoints
+  dtype: np.dtype
+
+  def read(self, data):
+    """Returns [17, 3] float32, or None if the file is laid out otherwise."""
+    if not all(data.startswith(piece, start) for start, piece in self.fixed):
+      return None
+    numbers = np.frombuffer(data, self.dtype, 3 * len(COCO17.joints), self.position)
+    return numbers.reshape(-1, 3).astype(np.float32)
+
+
+# Length of a file -> its layout, None where none was found. It saves time; no number depends on it.
+_LAYOUTS = {}
+_MAX_LAYOUTS = 64
+
+
+def _find_layout(data, pose, keypoints):
+  """Returns the _PoseLayout of a file that was read to the dict `pose`, or None if it has none."""
+  spans = []
+  for array in pose.values():
+    content = array.tobytes() if isinstance(array, np.ndarray) and array.dtype.kind in "iuf" else b""
+    position = data.find(content)
+    if content and position >= 0 and data.find(content, position + 1) < 0:
+      spans.append((position, position + len(content), array is keypoints))
+  spans.sort()
+  ends = [0, *(end for _, end, _ in spans)]
+  starts = [*(start for start, _, _ in spans), len(data)]
+  position = [start for start, _, is_keypoints in spans if is_keypoints]
+  if not position or any(start < end for end, start in zip(ends, starts, strict=True)):
+    return None
+  return _PoseLayout(
+    tuple((end, data[end:start]) for end, start in zip(ends, starts, strict=True)),
+    position[0],
+    keypoints.dtype,
+  )

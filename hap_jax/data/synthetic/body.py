@@ -1,0 +1,151 @@
+"""The human body: 24 joints in SMPL's order, limb lengths of one person, forward kinematics.
+
+Body frame: x to the person's left, y up, z to the front, in metres; the rest pose is a T.
+"""
+
+import dataclasses
+
+import numpy as np
+
+JOINTS = (
+  *("pelvis", "left_hip", "right_hip", "spine1", "left_knee", "right_knee", "spine2", "left_ankle"),
+  *("right_ankle", "spine3", "left_foot", "right_foot", "neck", "left_collar", "right_collar", "head"),
+  *("left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist"),
+  *("left_hand", "right_hand"),
+)
+PARENTS = (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21)
+JOINT_INDEX = {name: i for i, name in enumerate(JOINTS)}
+
+# Offset of each joint from its parent in the rest pose of an adult 1.70 m tall (left side; right mirrors it).
+_REST_OFFSETS = {
+  "pelvis": (0.0, 0.0, 0.0),
+  "left_hip": (0.085, -0.075, 0.0),
+  "spine1": (0.0, 0.09, -0.01),
+  "left_knee": (0.005, -0.405, 0.005),
+  "spine2": (0.0, 0.13, 0.0),
+  "left_ankle": (0.0, -0.40, -0.02),
+  "spine3": (0.0, 0.06, 0.005),
+  "left_foot": (0.01, -0.055, 0.125),
+  "neck": (0.0, 0.205, -0.015),
+  "left_collar": (0.065, 0.09, -0.01),
+  "head": (0.0, 0.085, 0.025),
+  "left_shoulder": (0.11, 0.015, -0.005),
+  "left_elbow": (0.275, 0.0, -0.01),
+  "left_wrist": (0.245, 0.0, 0.01),
+  "left_hand": (0.085, 0.0, 0.0),
+}
+_REST_HEIGHT = 1.70
+
+# Eyes, ears and nose on the head's surface, from the head joint, before the head's own scale.
+_FACE_POINTS = {
+  "nose": (0.0, 0.012, 0.125),
+  "left_eye": (0.032, 0.045, 0.088),
+  "right_eye": (-0.032, 0.045, 0.088),
+  "left_ear": (0.077, 0.025, 0.005),
+  "right_ear": (-0.077, 0.025, 0.005),
+}
+_COCO_FROM_BODY = (
+  *("left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist"),
+  *("left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Body:
+  """One person's bones and bulk.
+
+  Attributes:
+    offsets: [24, 3] metres, each joint from its parent in the rest pose.
+    stature: metres, standing.
+    scale: stature over that of the reference adult; thicknesses scale with it.
+    girth: thickness of trunk and limbs relative to the average.
+    shoulder, waist, hip: half-widths of the trunk relative to the average.
+    head: size of the head relative to the reference adult.
+  """
+
+  offsets: np.ndarray
+  stature: float
+  scale: float
+  girth: float
+  shoulder: float
+  waist: float
+  hip: float
+  head: float
+
+
+def _rest_offsets():
+  offsets = np.zeros((len(JOINTS), 3))
+  for name, offset in _REST_OFFSETS.items():
+    offsets[JOINT_INDEX[name]] = offset
+    if name.startswith("left_"):
+      offsets[JOINT_INDEX[name.replace("left_", "right_")]] = np.multiply(offset, (-1, 1, 1))
+  return offsets
+
+
+_OFFSETS = _rest_offsets()
+_LEG = [JOINT_INDEX[f"{side}_{name}"] for side in ("left", "right") for name in ("knee", "ankle")]
+_ARM = [JOINT_INDEX[f"{side}_{name}"] for side in ("left", "right") for name in ("elbow", "wrist", "hand")]
+_SHOULDER = [JOINT_INDEX[f"{side}_{name}"] for side in ("left", "right") for name in ("collar", "shoulder")]
+_HIP = [JOINT_INDEX["left_hip"], JOINT_INDEX["right_hip"]]
+_TRUNK = [JOINT_INDEX[name] for name in ("spine1", "spine2", "spine3", "neck")]
+
+
+def sample_body(rng, is_female, age):
+  """Draws a body; means and spreads follow published adult and child body measures.
+
+  Args:
+    rng: numpy Generator. is_female: bool. age: "child", "adult" or "senior".
+  Returns:
+    Body.
+  """
+  stature = rng.normal(1.625, 0.065) if is_female else rng.normal(1.755, 0.07)
+  if age == "child":
+    stature = rng.uniform(1.12, 1.48)
+  elif age == "senior":
+    stature -= 0.04
+  scale = stature / _REST_HEIGHT
+  girth = float(np.clip(rng.lognormal(0.0, 0.12), 0.82, 1.38))
+  offsets = _OFFSETS * scale
+  offsets[_LEG] *= rng.normal(1.0, 0.025)
+  offsets[_ARM] *= rng.normal(1.0, 0.025)
+  offsets[_TRUNK] *= rng.normal(1.0, 0.02)
+  shoulder = rng.normal(0.94 if is_female else 1.04, 0.035)
+  hip = rng.normal(1.04 if is_female else 0.97, 0.04)
+  offsets[_SHOULDER, 0] *= shoulder
+  offsets[_HIP, 0] *= hip
+  head = rng.normal(1.0, 0.025) * (1.0 if age != "child" else 1.0 + 0.28 * (1.6 - stature) / 0.5 * 0.5)
+  return Body(
+    offsets=offsets,
+    stature=float(stature),
+    scale=float(scale),
+    girth=girth,
+    shoulder=float(shoulder * girth**0.25),
+    waist=float(rng.normal(0.9 if is_female else 1.0, 0.05) * girth),
+    hip=float(hip * girth**0.6),
+    head=float(head * (scale if age != "child" else scale**0.55)),
+  )
+
+
+def place_joints(body, rotations):
+  """Runs forward kinematics.
+
+  Args:
+    body: Body. rotations: [24, 3, 3], each joint's rotation relative to its parent; [0] is the whole body's.
+  Returns:
+    (joints [24, 3] metres with the pelvis at the origin, frames [24, 3, 3]: global rotation of each joint).
+  """
+  joints = np.zeros((len(JOINTS), 3))
+  frames = np.empty((len(JOINTS), 3, 3))
+  frames[0] = rotations[0]
+  for joint, parent in enumerate(PARENTS[1:], start=1):
+    frames[joint] = frames[parent] @ rotations[joint]
+    joints[joint] = joints[parent] + frames[parent] @ body.offsets[joint]
+  return joints, frames
+
+
+def coco_joints(body, joints, frames):
+  """Returns the 17 COCO joints, [17, 3] metres, in the frame of `joints`: face points on the skin."""
+  head = JOINT_INDEX["head"]
+  face = np.array(list(_FACE_POINTS.values())) * body.head
+  limbs = [JOINT_INDEX[name] for name in _COCO_FROM_BODY]
+  return np.concatenate([joints[head] + face @ frames[head].T, joints[limbs]])

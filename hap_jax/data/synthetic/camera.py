@@ -1,0 +1,112 @@
+"""Cameras: where they hang, how they look down, their lens as intrinsics, and what their sensor does to light."""
+
+import dataclasses
+import math
+
+import cv2
+import numpy as np
+
+CAMERAS_PER_SITE = 6
+
+
+@dataclasses.dataclass(frozen=True)
+class Sensor:
+  """What one camera adds to every picture it takes.
+
+  Attributes:
+    gain: [3] per-channel exposure and colour cast. offset: haze, in grey levels. gamma: tone curve.
+    blur: standard deviation as a share of the picture's width. noise: standard deviation in grey levels.
+    jpeg_quality: 0..100.
+  """
+
+  gain: np.ndarray
+  offset: float
+  gamma: float
+  blur: float
+  noise: float
+  jpeg_quality: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Station:
+  """A fixed camera: metres above the ground, range of distances at which people pass, and its sensor."""
+
+  height: float
+  near: float
+  far: float
+  sensor: Sensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Camera:
+  """A pinhole view: `rotation` [3, 3] and `translation` [3] from world to camera, `intrinsics` [3, 3] pixels.
+
+  World: y up, metres. Camera: x right, y down, z forward. Pixel centres are at whole numbers.
+  """
+
+  rotation: np.ndarray
+  translation: np.ndarray
+  intrinsics: np.ndarray
+
+  def to_camera(self, points):
+    """Moves world points [..., 3] to the camera frame."""
+    return points @ self.rotation.T + self.translation
+
+
+def project(points, intrinsics):
+  """Projects camera-frame points [..., 3] metres to pixels [..., 2] (x, y)."""
+  return points[..., :2] / points[..., 2:] * intrinsics[[0, 1], [0, 1]] + intrinsics[:2, 2]
+
+
+def sample_station(rng):
+  """Draws a fixed camera of a site."""
+  gain = rng.normal(1.0, 0.05, 3) * rng.uniform(0.82, 1.12)
+  sensor = Sensor(
+    gain=gain,
+    offset=float(rng.uniform(-4, 14)),
+    gamma=float(rng.uniform(0.85, 1.15)),
+    blur=float(rng.uniform(0.002, 0.007)),
+    noise=float(rng.uniform(1.0, 4.0)),
+    jpeg_quality=int(rng.integers(55, 95)),
+  )
+  near = rng.uniform(4.0, 7.0)
+  return Station(height=float(rng.uniform(1.4, 4.2)), near=float(near), far=float(near * rng.uniform(1.5, 2.5)), sensor=sensor)
+
+
+def aim(station, rng):
+  """Points a station's camera at someone standing at the world's origin.
+
+  Returns:
+    (rotation [3, 3], translation [3]) from world to camera.
+  """
+  distance = rng.uniform(station.near, station.far)
+  pitch = math.atan2(station.height - 0.9, distance) + math.radians(rng.normal(0, 3))
+  pan = math.radians(rng.uniform(-14, 14))
+  flip = np.diag((1.0, -1.0, -1.0))
+  tilt = np.array([[1, 0, 0], [0, math.cos(pitch), -math.sin(pitch)], [0, math.sin(pitch), math.cos(pitch)]])
+  turn = np.array([[math.cos(pan), 0, math.sin(pan)], [0, 1, 0], [-math.sin(pan), 0, math.cos(pan)]])
+  rotation = tilt @ turn @ flip
+  return rotation, -rotation @ np.array((0.0, station.height, distance))
+
+
+def expose(image, sensor, rng):
+  """Turns light into the camera's picture.
+
+  Args:
+    image: [H, W, 3] float32 in grey levels. sensor: Sensor. rng: numpy Generator.
+  Returns:
+    [H, W, 3] uint8.
+  """
+  exposure = sensor.gain * rng.normal(1.0, 0.05)
+  image = cv2.GaussianBlur(image, (0, 0), max(sensor.blur * image.shape[1] * rng.uniform(0.8, 1.3), 0.25))
+  image *= exposure.astype(np.float32)
+  image += np.float32(sensor.offset)
+  noise = _NOISE[tuple(slice(o, o + n) for o, n in zip(rng.integers(0, 128, 2), image.shape[:2], strict=True))]
+  image += noise * np.float32(sensor.noise)
+  np.clip(image, 0, 255, out=image)
+  return np.rint(image).astype(np.uint8)
+
+
+# One fixed sheet of noise, cut at a random place for each picture: drawing new numbers would cost more than
+# everything else the sensor does.
+_NOISE = np.random.default_rng(20310).standard_normal((1024, 640, 3), dtype=np.float32)

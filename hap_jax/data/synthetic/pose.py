@@ -1,0 +1,266 @@
+"""Poses: families of joint angles with limits, turned into 24 rotations relative to the parent joint.
+
+Angles are in degrees, anatomical: 0 is standing upright with the arms hanging. A pair is (left, right).
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from hap_jax.data.synthetic.body import JOINT_INDEX, JOINTS
+
+# (lowest, highest) degrees; a little inside the normal active range of motion of adults.
+LIMITS = {
+  "hip_flexion": (-20, 115),
+  "hip_abduction": (-10, 45),
+  "hip_rotation": (-30, 40),
+  "knee_flexion": (0, 135),
+  "ankle_flexion": (-35, 20),
+  "shoulder_flexion": (-45, 170),
+  "shoulder_abduction": (0, 150),
+  "shoulder_rotation": (-70, 80),
+  "elbow_flexion": (0, 145),
+  "wrist_flexion": (-45, 60),
+  "spine_bend": (-15, 80),
+  "spine_lean": (-25, 25),
+  "spine_twist": (-35, 35),
+  "head_nod": (-30, 40),
+  "head_turn": (-65, 65),
+  "head_tilt": (-25, 25),
+}
+_PAIRED = ("hip_", "knee_", "ankle_", "shoulder_", "elbow_", "wrist_")
+
+# Share of pictures of each family.
+FAMILY_RATES = {
+  "walking": 0.46,
+  "standing": 0.22,
+  "phone": 0.07,
+  "carrying": 0.06,
+  "running": 0.06,
+  "sitting": 0.04,
+  "bending": 0.03,
+  "arms_raised": 0.03,
+  "hands_on_hips": 0.03,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Pose:
+  """One posture: its family's name and 24 rotations [24, 3, 3], each relative to the parent joint."""
+
+  family: str
+  rotations: np.ndarray
+
+
+def _pair(rng, mean, spread):
+  return rng.normal(mean, spread, 2)
+
+
+def _relaxed(rng):
+  """Joint angles of someone at ease: what every family starts from."""
+  return {
+    "hip_flexion": _pair(rng, 2, 3),
+    "hip_abduction": _pair(rng, 4, 2),
+    "hip_rotation": _pair(rng, 8, 5),
+    "knee_flexion": np.abs(_pair(rng, 3, 3)),
+    "ankle_flexion": _pair(rng, 0, 2),
+    "shoulder_flexion": _pair(rng, 2, 6),
+    "shoulder_abduction": np.abs(_pair(rng, 9, 5)) + 3,
+    "shoulder_rotation": _pair(rng, 12, 10),
+    "elbow_flexion": np.abs(_pair(rng, 16, 10)),
+    "wrist_flexion": _pair(rng, 5, 8),
+    "spine_bend": rng.normal(3, 4),
+    "spine_lean": rng.normal(0, 2),
+    "spine_twist": rng.normal(0, 3),
+    "head_nod": rng.normal(4, 9),
+    "head_turn": rng.normal(0, 18),
+    "head_tilt": rng.normal(0, 4),
+  }
+
+
+def _standing(rng, angles):
+  """Weight often on one leg; sometimes arms folded or hands together in front."""
+  if rng.random() < 0.5:
+    free = rng.integers(2)
+    angles["knee_flexion"][free] += rng.uniform(8, 25)
+    angles["hip_flexion"][free] += rng.uniform(8, 18)
+    angles["hip_abduction"][free] += rng.uniform(2, 10)
+  if rng.random() < 0.15:
+    angles["shoulder_flexion"] = _pair(rng, 22, 4)
+    angles["shoulder_rotation"] = _pair(rng, 62, 5)
+    angles["elbow_flexion"] = _pair(rng, 98, 6)
+
+
+def _stride(rng, angles, swing, knee, arm, elbow):
+  """Legs and arms at a random phase of a gait cycle; arms swing against the legs."""
+  phase = rng.uniform(0, 2 * math.pi) + np.array([0.0, math.pi])
+  angles["hip_flexion"] = swing * (0.15 + np.sin(phase)) + _pair(rng, 4, 2)
+  # The knee bends while its leg comes forward, and is nearly straight when it carries.
+  angles["knee_flexion"] = knee * np.clip(np.cos(phase + 0.35), 0, 1) ** 1.3 + np.abs(_pair(rng, 6, 3))
+  angles["ankle_flexion"] = -0.8 * swing * np.clip(np.sin(phase + math.pi + 0.5), 0, 1) + _pair(rng, 3, 2)
+  angles["shoulder_flexion"] = -arm * np.sin(phase) + _pair(rng, 2, 5)
+  angles["elbow_flexion"] = elbow + 0.5 * arm * np.clip(-np.sin(phase), 0, 1) + np.abs(_pair(rng, 0, 8))
+  angles["hip_rotation"] = _pair(rng, 5, 3)
+  angles["hip_abduction"] = _pair(rng, 1, 1.5)
+  angles["spine_twist"] = 0.25 * arm * math.sin(phase[0]) + rng.normal(0, 2)
+
+
+def _walking(rng, angles):
+  swing = rng.uniform(14, 30)
+  _stride(rng, angles, swing, knee=rng.uniform(45, 62), arm=rng.uniform(4, 30), elbow=rng.uniform(8, 28))
+  if rng.random() < 0.12:
+    side = rng.integers(2)
+    angles["shoulder_flexion"][side] = rng.normal(-12, 4)
+    angles["elbow_flexion"][side] = rng.uniform(50, 75)
+
+
+def _running(rng, angles):
+  _stride(rng, angles, rng.uniform(32, 48), knee=rng.uniform(80, 110), arm=rng.uniform(30, 45), elbow=rng.uniform(75, 95))
+  angles["spine_bend"] = rng.normal(12, 4)
+
+
+def _phone(rng, angles):
+  """One hand holds a telephone: at the ear, or in front with the head bowed."""
+  (_walking if rng.random() < 0.4 else _standing)(rng, angles)
+  side = rng.integers(2)
+  if rng.random() < 0.4:
+    angles["shoulder_flexion"][side] = rng.normal(42, 6)
+    angles["shoulder_abduction"][side] = rng.normal(32, 8)
+    angles["shoulder_rotation"][side] = rng.normal(48, 6)
+    angles["elbow_flexion"][side] = rng.uniform(130, 142)
+  else:
+    angles["shoulder_flexion"][side] = rng.normal(28, 8)
+    angles["shoulder_rotation"][side] = rng.normal(42, 8)
+    angles["elbow_flexion"][side] = rng.normal(95, 10)
+    angles["head_nod"] = rng.normal(26, 6)
+
+
+def _carrying(rng, angles):
+  """Both forearms forward, as with a box."""
+  (_walking if rng.random() < 0.5 else _standing)(rng, angles)
+  angles["shoulder_flexion"] = rng.normal(16, 5) + _pair(rng, 0, 2)
+  angles["shoulder_abduction"] = _pair(rng, 14, 3)
+  angles["shoulder_rotation"] = _pair(rng, 24, 5)
+  angles["elbow_flexion"] = rng.normal(82, 8) + _pair(rng, 0, 3)
+
+
+def _sitting(rng, angles):
+  angles["hip_flexion"] = rng.normal(84, 4) + _pair(rng, 0, 3)
+  angles["hip_abduction"] = _pair(rng, 9, 4)
+  angles["hip_rotation"] = _pair(rng, 0, 4)
+  angles["knee_flexion"] = rng.normal(84, 7) + _pair(rng, 0, 8)
+  angles["shoulder_flexion"] = _pair(rng, 25, 7)
+  angles["shoulder_rotation"] = _pair(rng, 22, 8)
+  angles["elbow_flexion"] = _pair(rng, 55, 12)
+  angles["spine_bend"] = rng.normal(8, 6)
+
+
+def _bending(rng, angles):
+  angles["spine_bend"] = rng.uniform(35, 70)
+  angles["hip_flexion"] = rng.uniform(25, 60) + _pair(rng, 0, 5)
+  angles["knee_flexion"] = rng.uniform(10, 60) + _pair(rng, 0, 6)
+  angles["shoulder_flexion"] = _pair(rng, 55, 14)
+  angles["head_nod"] = rng.normal(0, 10)
+
+
+def _arms_raised(rng, angles):
+  """Waving, pointing or reaching up with one arm or both."""
+  _standing(rng, angles)
+  sides = [rng.integers(2)] if rng.random() < 0.6 else [0, 1]
+  for side in sides:
+    angles["shoulder_flexion"][side] = rng.uniform(70, 160)
+    angles["shoulder_abduction"][side] = rng.uniform(5, 45)
+    angles["elbow_flexion"][side] = abs(rng.normal(20, 25))
+
+
+def _hands_on_hips(rng, angles):
+  _standing(rng, angles)
+  angles["shoulder_flexion"] = _pair(rng, -12, 3)
+  angles["shoulder_abduction"] = _pair(rng, 46, 4)
+  angles["shoulder_rotation"] = _pair(rng, 52, 4)
+  angles["elbow_flexion"] = _pair(rng, 98, 5)
+
+
+_FAMILIES = {
+  "walking": _walking,
+  "standing": _standing,
+  "phone": _phone,
+  "carrying": _carrying,
+  "running": _running,
+  "sitting": _sitting,
+  "bending": _bending,
+  "arms_raised": _arms_raised,
+  "hands_on_hips": _hands_on_hips,
+}
+
+
+def sample_pose(rng, stoop=0.0):
+  """Draws a pose within the joint limits.
+
+  Args:
+    rng: numpy Generator. stoop: degrees added to the bend of the spine (age).
+  Returns:
+    Pose; the body faces +z.
+  """
+  family = list(FAMILY_RATES)[int(np.searchsorted(np.cumsum(list(FAMILY_RATES.values())), rng.random()))]
+  angles = _relaxed(rng)
+  _FAMILIES[family](rng, angles)
+  angles["spine_bend"] += stoop
+  angles["head_nod"] -= 0.5 * stoop
+  for name, (low, high) in LIMITS.items():
+    angles[name] = np.clip(angles[name], low, high)
+  return Pose(family, rotations_from_angles(angles))
+
+
+def rotation(axis, degrees):
+  """Returns the 3x3 rotation about axis 0, 1 or 2 by an angle in degrees, right-handed."""
+  cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+  if axis == 0:
+    return np.array([[1, 0, 0], [0, cosine, -sine], [0, sine, cosine]])
+  if axis == 1:
+    return np.array([[cosine, 0, sine], [0, 1, 0], [-sine, 0, cosine]])
+  return np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]])
+
+
+def rotations_from_angles(angles):
+  """Turns anatomical angles (degrees, the names of LIMITS) into rotations [24, 3, 3] relative to the parent."""
+  turns = np.tile(np.eye(3), (len(JOINTS), 1, 1))
+  for side, name in enumerate(("left", "right")):
+    mirror = 1 - 2 * side
+    get = {key: float(angles[key][side]) for key in LIMITS if key.startswith(_PAIRED)}
+    joint = {part: JOINT_INDEX[f"{name}_{part}"] for part in _LIMB_JOINTS}
+    turns[joint["hip"]] = (
+      rotation(0, -get["hip_flexion"])
+      @ rotation(2, mirror * get["hip_abduction"])
+      @ rotation(1, mirror * get["hip_rotation"])
+    )
+    turns[joint["knee"]] = rotation(0, get["knee_flexion"])
+    turns[joint["ankle"]] = rotation(0, -get["ankle_flexion"])
+    # The collar bone takes a third of what the arm rises above the horizontal.
+    raised = max(get["shoulder_abduction"], get["shoulder_flexion"]) - 60
+    turns[joint["collar"]] = rotation(2, mirror * max(raised, 0) / 4)
+    turns[joint["shoulder"]] = (
+      rotation(0, -get["shoulder_flexion"])
+      @ rotation(2, -mirror * (90 - get["shoulder_abduction"]))
+      @ rotation(0, get["shoulder_rotation"])
+    )
+    turns[joint["elbow"]] = rotation(1, -mirror * get["elbow_flexion"])
+    turns[joint["wrist"]] = rotation(2, -mirror * get["wrist_flexion"])
+  bend = (
+    rotation(1, angles["spine_twist"] / 3)
+    @ rotation(0, angles["spine_bend"] / 3)
+    @ rotation(2, angles["spine_lean"] / 3)
+  )
+  for name in ("spine1", "spine2", "spine3"):
+    turns[JOINT_INDEX[name]] = bend
+  turns[JOINT_INDEX["neck"]] = rotation(1, angles["head_turn"] / 2) @ rotation(0, angles["head_nod"] / 2)
+  turns[JOINT_INDEX["head"]] = (
+    rotation(1, angles["head_turn"] / 2)
+    @ rotation(0, angles["head_nod"] / 2)
+    @ rotation(2, angles["head_tilt"])
+  )
+  return turns
+
+
+_LIMB_JOINTS = ("hip", "knee", "ankle", "collar", "shoulder", "elbow", "wrist")

@@ -1,0 +1,166 @@
+"""Transforms of one person record: random crop, resize, mirror, pixel shuffle.
+
+A transform is called with (record, rng), `rng` a np.random.Generator of that record alone, and returns a new
+record in which image, keypoints_xy and keypoints_visible moved together; other fields are passed on as is.
+
+The geometry is that of HAP's official pre-training transform, kept for parity: pixel edges are scaled (a crop
+of width w becomes W pixels: x' = (x - left) * W / w) while the mirror turns pixel centres (x' = W - 1 - x).
+A joint is missing when it lies outside the picture before the warp or outside the result after it; outside is
+decided on the coordinates, 0 <= x < W and 0 <= y < H. The xy of a missing joint are set to 0.
+"""
+
+import dataclasses
+import math
+
+import cv2
+import numpy as np
+
+_TRIES = 10  # draws of a crop before the centred one is taken
+
+
+def crop_resize(image, keypoints_xy, keypoints_visible, crop, size, flip=False):
+  """Cuts a window out of a picture, resizes it bicubically to `size` and mirrors it if `flip`.
+
+  Only the window is resized: its border is replicated, pixels beside it never bleed in.
+
+  Args:
+    image: [H0, W0, 3] uint8.
+    keypoints_xy: [K, 2] float32, pixels of `image`.
+    keypoints_visible: [K] bool.
+    crop: (top, left, height, width) in pixels, inside the picture.
+    size: (H, W) of the result.
+    flip: whether to mirror left and right. Joints keep their row: left and right labels are not exchanged.
+
+  Returns:
+    (image [H, W, 3] uint8, keypoints_xy [K, 2] float32, keypoints_visible [K] bool).
+  """
+  top, left, height, width = crop
+  H, W = size
+  resized = cv2.resize(image[top : top + height, left : left + width], (W, H), interpolation=cv2.INTER_CUBIC)
+  visible = keypoints_visible & _in_bounds(keypoints_xy, image.shape)
+  xy = (keypoints_xy - np.array((left, top), np.float32)) * np.array((W / width, H / height), np.float32)
+  if flip:
+    resized = cv2.flip(resized, 1)
+    xy[:, 0] = (W - 1) - xy[:, 0]
+  # Parity: one test after both steps, so a joint up to a pixel left of the window is saved by the mirror.
+  visible &= _in_bounds(xy, size)
+  xy[~visible] = 0
+  return resized, xy, visible
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomResizedCrop:
+  """Crops at random in place, area and aspect, resizes to `size`, and mirrors with probability `flip_prob`.
+
+  Area is uniform and aspect log-uniform; a window that does not fit is drawn again, ten times in all, then
+  the largest centred window with the nearest allowed aspect is taken. With flip_prob=0.5 it is the official
+  pre-training transform; a HorizontalFlip after it instead would lose the joints that lie up to a pixel left
+  of the window and that the mirror saves.
+
+  Attributes:
+    size: (H, W) of the result.
+    area: range of the window's share of the picture.
+    aspect: range of the window's width / height.
+    flip_prob: probability of the mirror; left and right joints are not exchanged.
+  """
+
+  size: tuple[int, int]
+  area: tuple[float, float] = (0.8, 1.0)
+  aspect: tuple[float, float] = (0.5 * 3 / 4, 0.5 * 4 / 3)
+  flip_prob: float = 0.0
+
+  def __post_init__(self):
+    if not 0 < self.area[0] <= self.area[1] <= 1:
+      raise ValueError(f"area={self.area}: expected (low, high) with 0 < low <= high <= 1")
+    if not 0 < self.aspect[0] <= self.aspect[1]:
+      raise ValueError(f"aspect={self.aspect}: expected (low, high), width / height, with 0 < low <= high")
+
+  def __call__(self, record, rng):
+    crop = self.draw_crop(*record["image"].shape[:2], rng)
+    return _warped(record, crop, self.size, flip=self.flip_prob > 0 and rng.random() < self.flip_prob)
+
+  def draw_crop(self, H, W, rng):
+    """Draws a window of an H x W picture: (top, left, height, width), integers."""
+    area_low, area_high = self.area
+    log_low, log_high = math.log(self.aspect[0]), math.log(self.aspect[1])
+    for _ in range(_TRIES):
+      area = H * W * (area_low + (area_high - area_low) * rng.random())
+      aspect = math.exp(log_low + (log_high - log_low) * rng.random())
+      height, width = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+      if 0 < height <= H and 0 < width <= W:
+        # rng.random() < 1, so the last place is H - height; four times as fast as rng.integers
+        return int(rng.random() * (H - height + 1)), int(rng.random() * (W - width + 1)), height, width
+    return self._centred_crop(H, W)
+
+  def _centred_crop(self, H, W):
+    height, width = H, W
+    aspect = W / H
+    if aspect < self.aspect[0]:
+      height = max(1, round(W / self.aspect[0]))
+    elif aspect > self.aspect[1]:
+      width = max(1, round(H * self.aspect[1]))
+    return (H - height) // 2, (W - width) // 2, height, width
+
+
+@dataclasses.dataclass(frozen=True)
+class ResizeWhole:
+  """Resizes the whole picture to `size` (H, W), for evaluation; the rule is that of the random crop."""
+
+  size: tuple[int, int]
+
+  def __call__(self, record, rng):
+    H, W = record["image"].shape[:2]
+    return _warped(record, (0, 0, H, W), self.size, flip=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class HorizontalFlip:
+  """Mirrors left and right with probability `prob`, about pixel centres: x' = W - 1 - x.
+
+  Attributes:
+    flip_pairs: (left, right) joint indices that change places, from `skeletons.py`. Empty: every joint keeps
+      its row, which is enough where the joints only tell body parts apart from background.
+    prob: probability of the mirror.
+  """
+
+  flip_pairs: tuple[tuple[int, int], ...] = ()
+  prob: float = 0.5
+
+  def __call__(self, record, rng):
+    if rng.random() >= self.prob:
+      return record
+    H, W = record["image"].shape[:2]
+    order = np.arange(len(record["keypoints_xy"]))
+    for left, right in self.flip_pairs:
+      order[[left, right]] = right, left
+    xy = record["keypoints_xy"][order]
+    xy[:, 0] = (W - 1) - xy[:, 0]
+    visible = record["keypoints_visible"][order] & _in_bounds(xy, (H, W))
+    xy[~visible] = 0
+    image = cv2.flip(record["image"], 1)
+    return {**record, "image": image, "keypoints_xy": xy, "keypoints_visible": visible}
+
+
+@dataclasses.dataclass(frozen=True)
+class ShufflePixels:
+  """Puts the pixels of a picture in random order; joints stay where they were.
+
+  The control of an experiment: colours are kept, all structure is gone. The order comes from the record's own
+  generator, so under evaluation, which has one epoch, a record always gets the same one.
+  """
+
+  def __call__(self, record, rng):
+    image = record["image"]
+    return {**record, "image": rng.permutation(image.reshape(-1, image.shape[-1])).reshape(image.shape)}
+
+
+def _warped(record, crop, size, flip):
+  image, xy, visible = crop_resize(
+    record["image"], record["keypoints_xy"], record["keypoints_visible"], crop, size, flip
+  )
+  return {**record, "image": image, "keypoints_xy": xy, "keypoints_visible": visible}
+
+
+def _in_bounds(xy, size):
+  x, y = xy[:, 0], xy[:, 1]
+  return (x >= 0) & (x < size[1]) & (y >= 0) & (y < size[0])

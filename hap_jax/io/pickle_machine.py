@@ -1,0 +1,400 @@
+"""The stack machine of the pickle format, for plain data and a short list of admitted names.
+
+A pickle is a program for a small stack machine. Python's own unpickler runs it with the real classes: with
+its names filtered, a hostile file still reaches NumPy's C state setters (a dtype that points outside its
+array), attribute assignment, huge memo tables, and keys nested so deep that hashing them crashes the process.
+Here an admitted name is a record of our own, nothing is imported, every length is checked against the file,
+and work and memory are bounded by a constant times its length.
+"""
+
+import codecs
+import collections
+import dataclasses
+import pickle  # the names of its opcodes; its readers are not used
+import struct
+from collections.abc import Callable
+
+import numpy as np
+
+_SCALARS = frozenset({type(None), bool, int, float, complex, str, bytes})
+_DICTS = (dict, collections.OrderedDict)
+_CORRUPT = (ValueError, TypeError, LookupError, ArithmeticError, EOFError, RecursionError, struct.error)
+# NumPy frees object arrays inside object arrays by recursion in C; thousands of levels overflow its stack.
+_MAX_ARRAY_NESTING = 8
+
+
+class UnsafePickleError(ValueError):
+  """A pickle asks for something that is not plain data; it was refused before it could run."""
+
+
+class AttributeDict(dict):
+  """The attributes of an object whose class is not imported."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Constructor:
+  """What an admitted name stands for; `construct` checks its arguments (None: it cannot be called)."""
+
+  name: str
+  construct: Callable | None
+
+
+class Pending:
+  """An object between its creation and the BUILD opcode, whose state `build` turns into the object."""
+
+  def __init__(self, build):
+    self.build = build
+    self.value = None
+
+
+class Unpickler:
+  """The stack machine over one buffer; `position` is where the next `load` starts, behind the last one."""
+
+  def __init__(self, data, name, admitted, *, position=0, persistent_load=None):
+    """Prepares reading.
+
+    Args:
+      data: bytes or mmap. name: of the file, for messages. position: first byte of the pickle.
+      admitted: {(module, name): Constructor, or a harmless value that the name stands for}.
+      persistent_load: function of a persistent id (plain data); None: ids are refused.
+    """
+    self.data = data
+    self.name = name
+    self.position = position
+    self._admitted = admitted
+    self._persistent_load = persistent_load
+    self._size = len(data)
+
+  def load(self):
+    """Returns the object of the pickle at `position`.
+
+    Raises:
+      UnsafePickleError: if it asks for anything but data and the admitted names.
+      ValueError: if it is truncated or corrupt.
+    """
+    self.stack, self._marks, self.memo, self._nesting = [], [], {}, {}
+    start = self.position
+    try:
+      return _checked_plain(self._run())
+    except UnsafePickleError as error:
+      raise UnsafePickleError(
+        f"{self.name}: refused: the pickle {error}. Only plain data and arrays are read; nothing was executed"
+      ) from None
+    except _CORRUPT as error:
+      raise ValueError(
+        f"{self.name}: truncated or corrupt pickle (from byte {start}, stopped at {self.position}): {error}"
+      ) from error
+
+  def _run(self):
+    data, size = self.data, self._size
+    while self.position < size:
+      opcode = data[self.position]
+      self.position += 1
+      if opcode == _STOP:
+        return self.stack.pop()
+      handler = _HANDLERS.get(opcode)
+      if handler is None:
+        if opcode in _REFUSED:
+          raise UnsafePickleError(_REFUSED[opcode])
+        raise ValueError(f"there is no opcode {opcode:#04x}")
+      handler(self)
+    raise EOFError("the file ends early")
+
+  # Bytes
+
+  def take(self, count):
+    start, end = self.position, self.position + count
+    if count < 0 or end > self._size:
+      raise EOFError(f"{count} bytes are announced, {self._size - start} are left")
+    self.position = end
+    return self.data[start:end]
+
+  def number(self, layout):
+    value = layout.unpack_from(self.data, self.position)[0]
+    self.position += layout.size
+    return value
+
+  def line(self):
+    end = self.data.find(b"\n", self.position)
+    if end < 0:
+      raise EOFError("the file ends early")
+    line = self.take(end - self.position)
+    self.position += 1
+    return line
+
+  # Containers
+
+  def push(self, value):
+    self.stack.append(value)
+
+  def mark(self):
+    self._marks.append(self.stack)
+    self.stack = []
+
+  def pop_mark(self):
+    items = self.stack
+    self.stack = self._marks.pop()
+    return items
+
+  def pop(self):
+    return self.stack.pop() if self.stack else self.pop_mark()
+
+  def pop_items(self, count):
+    if len(self.stack) < count:
+      raise ValueError("the stack is empty")
+    items = self.stack[-count:]
+    del self.stack[-count:]
+    return items
+
+  def extend(self, items):
+    target = self.stack[-1]
+    if type(target) is not list:
+      raise UnsafePickleError(f"appends to a {type(target).__name__}")
+    target.extend(items)
+
+  def set_items(self, items):
+    target = self.stack[-1]
+    if type(target) not in _DICTS:
+      raise UnsafePickleError(f"sets items of a {type(target).__name__}")
+    target.update(_pairs(items))
+
+  def add_items(self, items):
+    target = self.stack[-1]
+    if type(target) is not set:
+      raise UnsafePickleError(f"adds items to a {type(target).__name__}")
+    target.update(hashable(items))
+
+  def get(self, index):
+    value = self.memo[index]
+    if type(value) is Pending:
+      if value.value is None:
+        raise ValueError("an array contains itself")
+      value = value.value
+    self.stack.append(value)
+
+  # Names and objects
+
+  def push_global(self, module, name):
+    if type(module) is not str or type(name) is not str or (module, name) not in self._admitted:
+      raise UnsafePickleError(f"asks for {module}.{name}")
+    self.stack.append(self._admitted[module, name])
+
+  def call(self):
+    function, arguments = self.pop_items(2)
+    if type(function) is not Constructor or function.construct is None or type(arguments) is not tuple:
+      raise UnsafePickleError(f"calls {getattr(function, 'name', type(function).__name__)}")
+    self.stack.append(function.construct(*arguments))
+
+  def build(self):
+    target, state = self.pop_items(2)
+    if type(target) is Pending and target.value is None:
+      target.value = target.build(state)
+      self._check_nesting(target.value)
+      target = target.value
+    elif type(target) is AttributeDict and type(state) is dict:
+      target.update(state)
+    elif type(target) is not collections.OrderedDict or type(state) is not dict:
+      # An OrderedDict's attributes are dropped: PyTorch hangs `_metadata` on a state dict.
+      raise UnsafePickleError(f"sets the state of a {type(target).__name__}")
+    self.stack.append(target)
+
+  def _check_nesting(self, array):
+    if type(array) is not np.ndarray or array.dtype != object:
+      return
+    children = (child for child in array.flat if type(child) is np.ndarray)
+    depth = 1 + max((self._nesting.get(id(child), (0,))[0] for child in children), default=0)
+    if depth > _MAX_ARRAY_NESTING:
+      raise UnsafePickleError(f"nests object arrays deeper than {_MAX_ARRAY_NESTING}")
+    self._nesting[id(array)] = depth, array  # kept, so that the id stays its own
+
+  def load_persistent(self, identifier):
+    if self._persistent_load is None:
+      raise UnsafePickleError("uses a persistent id")
+    self.stack.append(self._persistent_load(identifier))
+
+
+def hashable(items):
+  """Returns future keys, refusing all but scalars and flat tuples of them: hashing deep tuples crashes."""
+  for item in items:
+    if type(item) in _SCALARS or isinstance(item, np.generic):
+      continue
+    if type(item) is not tuple or not all(type(i) in _SCALARS or isinstance(i, np.generic) for i in item):
+      raise UnsafePickleError(f"has a dict or set key of type {type(item).__name__}")
+  return items
+
+
+def _pairs(items):
+  if len(items) % 2:
+    raise ValueError("a dict has a key without a value")
+  return zip(hashable(items[::2]), items[1::2], strict=True)
+
+
+def _checked_plain(root):
+  """Returns a result, refusing one with anything but data in it, such as an admitted name never called."""
+  seen, todo = {id(root)}, [root]
+  while todo:
+    value = todo.pop()
+    if isinstance(value, dict):
+      children = list(value.values())  # keys were checked when they were set
+    elif type(value) in (list, tuple):
+      children = value
+    elif type(value) is np.ndarray and value.dtype == object:
+      children = list(value.flat)
+    elif type(value) in _SCALARS or isinstance(
+      value, (set, frozenset, bytearray, np.ndarray, np.generic, np.dtype)
+    ):
+      continue
+    else:
+      raise UnsafePickleError(f"leaves {getattr(value, 'name', type(value).__name__)} in the data")
+    # Types first, in one set: lists of millions of strings are common, objects in them are not.
+    if not set(map(type, children)) <= _SCALARS:
+      fresh = [child for child in children if type(child) not in _SCALARS and id(child) not in seen]
+      seen.update(map(id, fresh))
+      todo.extend(fresh)
+  return root
+
+
+# Opcodes
+
+_UINT8, _UINT16, _UINT32, _UINT64 = (struct.Struct(f"<{code}") for code in "BHIQ")
+_INT32, _FLOAT64 = struct.Struct("<i"), struct.Struct(">d")
+
+
+def _content(layout, convert):
+  """Handler of a length and so many bytes; the hot one, lists of millions of strings are common."""
+  return lambda m: m.stack.append(convert(m.take(m.number(layout))))
+
+
+def _number(layout):
+  return lambda m: m.push(m.number(layout))
+
+
+def _constant(value):
+  return lambda m: m.push(value)
+
+
+def _put(m, index):
+  m.memo[index] = m.stack[-1]
+
+
+def _protocol(m):
+  version = m.number(_UINT8)
+  if version > pickle.HIGHEST_PROTOCOL:
+    raise ValueError(f"pickle protocol {version}")
+
+
+def _frame(m):
+  size = m.number(_UINT64)
+  m.take(size)  # checks that the frame is there
+  m.position -= size
+
+
+def _bool_or_int(line):
+  return line == b"01" if line in (b"00", b"01") else int(line)
+
+
+def _quoted_string(m):
+  line = m.line().strip()
+  if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in (b"'", b'"'):
+    raise ValueError("a string lacks its quotes")
+  m.push(_byte_string(codecs.escape_decode(line[1:-1])[0]))
+
+
+def _global_of_lines(m):
+  module = m.line().decode()
+  m.push_global(module, m.line().decode())
+
+
+def _instance_of_lines(m):
+  module = m.line().decode()
+  raise UnsafePickleError(f"makes an object of {module}.{m.line().decode()}")
+
+
+def _text(content):
+  return str(content, "utf-8", "surrogatepass")
+
+
+def _byte_string(content):
+  # Of Python 2: where it is ASCII, its writer most likely meant text.
+  return content.decode("ascii") if content.isascii() else content
+
+
+def _long(content):
+  return int.from_bytes(content, "little", signed=True)
+
+
+_STOP = pickle.STOP[0]
+_HANDLERS = {
+  opcode[0]: handler
+  for opcode, handler in (
+    (pickle.PROTO, _protocol),
+    (pickle.FRAME, _frame),
+    (pickle.MARK, Unpickler.mark),
+    (pickle.POP, Unpickler.pop),
+    (pickle.POP_MARK, Unpickler.pop_mark),
+    (pickle.MEMOIZE, lambda m: _put(m, len(m.memo))),
+    (pickle.BINPUT, lambda m: _put(m, m.number(_UINT8))),
+    (pickle.LONG_BINPUT, lambda m: _put(m, m.number(_UINT32))),
+    (pickle.PUT, lambda m: _put(m, int(m.line()))),
+    (pickle.BINGET, lambda m: m.get(m.number(_UINT8))),
+    (pickle.LONG_BINGET, lambda m: m.get(m.number(_UINT32))),
+    (pickle.GET, lambda m: m.get(int(m.line()))),
+    (pickle.NONE, _constant(None)),
+    (pickle.NEWTRUE, _constant(True)),
+    (pickle.NEWFALSE, _constant(False)),
+    (pickle.INT, lambda m: m.push(_bool_or_int(m.line()))),
+    (pickle.BININT, _number(_INT32)),
+    (pickle.BININT1, _number(_UINT8)),
+    (pickle.BININT2, _number(_UINT16)),
+    (pickle.LONG, lambda m: m.push(int(m.line().rstrip(b"L")))),
+    (pickle.LONG1, _content(_UINT8, _long)),
+    (pickle.LONG4, _content(_INT32, _long)),
+    (pickle.FLOAT, lambda m: m.push(float(m.line()))),
+    (pickle.BINFLOAT, _number(_FLOAT64)),
+    (pickle.STRING, _quoted_string),
+    (pickle.BINSTRING, _content(_INT32, _byte_string)),
+    (pickle.SHORT_BINSTRING, _content(_UINT8, _byte_string)),
+    (pickle.UNICODE, lambda m: m.push(str(m.line(), "raw-unicode-escape"))),
+    (pickle.BINUNICODE, _content(_UINT32, _text)),
+    (pickle.SHORT_BINUNICODE, _content(_UINT8, _text)),
+    (pickle.BINUNICODE8, _content(_UINT64, _text)),
+    (pickle.BINBYTES, _content(_UINT32, bytes)),
+    (pickle.SHORT_BINBYTES, _content(_UINT8, bytes)),
+    (pickle.BINBYTES8, _content(_UINT64, bytes)),
+    (pickle.BYTEARRAY8, _content(_UINT64, bytearray)),
+    (pickle.EMPTY_LIST, lambda m: m.push([])),
+    (pickle.EMPTY_DICT, lambda m: m.push({})),
+    (pickle.EMPTY_SET, lambda m: m.push(set())),
+    (pickle.EMPTY_TUPLE, _constant(())),
+    (pickle.TUPLE1, lambda m: m.push(tuple(m.pop_items(1)))),
+    (pickle.TUPLE2, lambda m: m.push(tuple(m.pop_items(2)))),
+    (pickle.TUPLE3, lambda m: m.push(tuple(m.pop_items(3)))),
+    (pickle.TUPLE, lambda m: m.push(tuple(m.pop_mark()))),
+    (pickle.LIST, lambda m: m.push(m.pop_mark())),
+    (pickle.FROZENSET, lambda m: m.push(frozenset(hashable(m.pop_mark())))),
+    (pickle.DICT, lambda m: m.push(dict(_pairs(m.pop_mark())))),
+    (pickle.APPEND, lambda m: m.extend(m.pop_items(1))),
+    (pickle.APPENDS, lambda m: m.extend(m.pop_mark())),
+    (pickle.SETITEM, lambda m: m.set_items(m.pop_items(2))),
+    (pickle.SETITEMS, lambda m: m.set_items(m.pop_mark())),
+    (pickle.ADDITEMS, lambda m: m.add_items(m.pop_mark())),
+    (pickle.GLOBAL, _global_of_lines),
+    (pickle.STACK_GLOBAL, lambda m: m.push_global(*m.pop_items(2))),
+    (pickle.REDUCE, Unpickler.call),
+    (pickle.NEWOBJ, Unpickler.call),
+    (pickle.BUILD, Unpickler.build),
+    (pickle.PERSID, lambda m: m.load_persistent(m.line().decode("ascii"))),
+    (pickle.BINPERSID, lambda m: m.load_persistent(m.stack.pop())),
+    (pickle.INST, _instance_of_lines),
+  )
+}
+_REFUSED = {
+  opcode[0]: what
+  for what, opcodes in (
+    ("makes an object of a class", (pickle.OBJ, pickle.NEWOBJ_EX)),
+    ("uses an extension code", (pickle.EXT1, pickle.EXT2, pickle.EXT4)),
+    ("uses a buffer outside the file", (pickle.NEXT_BUFFER, pickle.READONLY_BUFFER)),
+    ("duplicates a value on the stack, which no writer does", (pickle.DUP,)),
+  )
+  for opcode in opcodes
+}

@@ -1,0 +1,213 @@
+"""Reads pickles of plain data and NumPy arrays; nothing a file names is ever imported, called or executed.
+
+Poses and file lists come as pickles from strangers. `load` and `load_npy` read lists, tuples, dicts, sets,
+strings, bytes, numbers, None, and NumPy arrays, scalars and dtypes (of NumPy 1 and 2); the rest is refused.
+Arrays are rebuilt here, from sizes that are checked first, never by NumPy's own `__setstate__`.
+"""
+
+import collections
+import functools
+import io
+import math
+import pathlib
+import re
+import tokenize
+
+import numpy as np
+
+from hap_jax.io.pickle_machine import Constructor, Pending, Unpickler, UnsafePickleError, hashable
+
+__all__ = ["ADMITTED", "UnsafePickleError", "load", "load_npy"]
+
+_DTYPE = re.compile(r"\?|b1|[iu][1248]|f(?:2|4|8|12|16)|c(?:8|16|24|32)|[SU]\d{1,9}|O[48]?")
+
+
+def load(file_or_path):
+  """Reads one pickle.
+
+  Args:
+    file_or_path: path, or binary file that is read from where it stands to its end.
+  Returns:
+    the object; arrays are writable, byte strings of Python 2 are str where they are ASCII, else bytes.
+  Raises:
+    UnsafePickleError: if the pickle asks for anything else, with the file's name and what it asks for.
+    ValueError: if it is truncated or corrupt.
+  """
+  if hasattr(file_or_path, "read"):
+    data, name = file_or_path.read(), getattr(file_or_path, "name", "pickle")
+  else:
+    data, name = pathlib.Path(file_or_path).read_bytes(), file_or_path
+  return Unpickler(data, name, ADMITTED).load()
+
+
+def load_npy(path):
+  """Reads an .npy file, also one whose array holds Python objects (a pickle), by the rules of `load`.
+
+  Returns:
+    the array, writable.
+  Raises:
+    UnsafePickleError, ValueError: as `load`; ValueError too if the file is not .npy.
+  """
+  data = pathlib.Path(path).read_bytes()
+  file = io.BytesIO(data)
+  read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+  try:
+    shape, is_fortran, dtype = read_header[np.lib.format.read_magic(file)](file)
+  except (
+    ValueError,
+    KeyError,
+    TypeError,
+    SyntaxError,
+    tokenize.TokenError,
+    RecursionError,
+    MemoryError,
+  ) as error:
+    raise ValueError(f"{path}: not a readable .npy file ({error})") from error
+  if dtype.kind == "O":
+    array = Unpickler(data, path, ADMITTED, position=file.tell()).load()
+    if type(array) is not np.ndarray or array.dtype.kind != "O" or array.shape != shape:
+      raise ValueError(
+        f"{path}: the header promises an object array of shape {shape}, the content is another"
+      )
+    return array
+  if dtype.hasobject:
+    raise UnsafePickleError(f"{path}: refused: dtype {dtype} mixes Python objects into records")
+  size = math.prod(shape) * dtype.itemsize
+  try:
+    return _array(data[file.tell() : file.tell() + size], dtype, shape, "F" if is_fortran else "C")
+  except (ValueError, TypeError) as error:
+    raise ValueError(f"{path}: truncated or corrupt: {error}") from error
+
+
+def _array(raw, dtype, shape, order):
+  """Returns a new array from bytes, every size checked before NumPy sees it; not for dtypes with objects."""
+  if type(shape) is not tuple or not all(type(n) is int and n >= 0 for n in shape):
+    raise ValueError(f"an array of shape {shape!r}")
+  if type(raw) is str:
+    raw = raw.encode("ascii")  # a byte string of Python 2
+  if type(raw) not in (bytes, bytearray):
+    raise ValueError(f"the content of an array is a {type(raw).__name__}, not bytes")
+  size = math.prod(shape) * dtype.itemsize
+  if len(raw) != size:
+    raise ValueError(f"array {shape} of {dtype} needs {size} bytes, got {len(raw)}")
+  if dtype.kind == "U" and size:
+    points = np.frombuffer(raw, np.dtype(np.uint32).newbyteorder(dtype.byteorder))
+    if points.max() > 0x10FFFF:
+      raise ValueError("an array of strings has characters outside Unicode")
+  return np.ndarray(shape, dtype, buffer=raw or b"\0", order=order).copy(order="K")
+
+
+def _object_array(content, shape, order):
+  if type(content) is not list or math.prod(shape) != len(content) or min(shape, default=0) < 0:
+    raise ValueError(f"an object array of shape {shape!r} and its content differ in size")
+  array = np.empty(len(content), object)
+  for i, item in enumerate(content):
+    array[i] = item
+  return array.reshape(shape, order=order)
+
+
+# What the admitted names do; their arguments are hostile.
+
+
+def _reconstruct(subtype, *_):
+  if subtype is not _NDARRAY:
+    raise UnsafePickleError("makes an array of another class than numpy.ndarray")
+  return Pending(_build_array)
+
+
+def _build_array(state):
+  shape, dtype, is_fortran, content = state[-4:]
+  order = "F" if is_fortran else "C"
+  if _checked_dtype(dtype).kind == "O":
+    return _object_array(content, shape, order)
+  return _array(content, dtype, shape, order)
+
+
+def _from_buffer(raw, dtype, shape, order, axis_order=None):
+  if _checked_dtype(dtype).kind == "O":
+    raise ValueError("an object array cannot come from bytes")
+  if axis_order is not None and order == "K":
+    return _array(raw, dtype, shape, "C").transpose(axis_order)
+  return _array(raw, dtype, shape, "F" if order == "F" else "C")
+
+
+def _scalar(dtype, raw):
+  if _checked_dtype(dtype).kind == "O":
+    raise ValueError("an object cannot be a NumPy scalar")
+  return _array(raw, dtype, (), "C")[()]
+
+
+def _checked_dtype(dtype):
+  if not isinstance(dtype, np.dtype):
+    raise ValueError(f"expected a dtype, got {type(dtype).__name__}")
+  return dtype
+
+
+def _dtype(code, *_):
+  code = code.decode("ascii") if type(code) is bytes else code
+  if type(code) is not str or not _DTYPE.fullmatch(code):
+    raise UnsafePickleError(f"makes a dtype {code!r}, which is not a number, string or object")
+  return Pending(functools.partial(_build_dtype, code))
+
+
+def _build_dtype(code, state):
+  byte_order, fields = state[1], state[2:5]
+  byte_order = byte_order.decode("ascii") if type(byte_order) is bytes else byte_order
+  if byte_order not in ("<", ">", "|", "=") or any(field is not None for field in fields):
+    raise UnsafePickleError(f"gives the dtype {code!r} fields or the byte order {byte_order!r}")
+  return np.dtype(code).newbyteorder(byte_order)
+
+
+def _ordered_dict(pairs=()):
+  # Python 2 passes the items as the argument; Python 3 sets them afterwards.
+  if type(pairs) not in (list, tuple) or not all(
+    type(pair) in (list, tuple) and len(pair) == 2 for pair in pairs
+  ):
+    raise ValueError("the items of an OrderedDict are not pairs")
+  hashable([key for key, _ in pairs])
+  return collections.OrderedDict(pairs)
+
+
+def _encode(text, encoding):
+  if type(text) is not str or encoding not in ("latin1", "latin-1"):
+    raise UnsafePickleError(f"calls _codecs.encode with the encoding {encoding!r}")
+  return text.encode("latin-1")
+
+
+def _bytearray(content=b"", encoding="latin-1"):
+  if type(content) is str:
+    content = _encode(content, encoding)
+  if type(content) not in (bytes, bytearray):
+    raise ValueError("a bytearray of no bytes")  # a number would make that many zeros out of nothing
+  return bytearray(content)
+
+
+def _set(kind):
+  def construct(items=()):
+    if type(items) not in (list, tuple):
+      raise ValueError(f"a {kind.__name__} of a {type(items).__name__}")
+    return kind(hashable(items))
+
+  return construct
+
+
+def _admit(modules, name, construct):
+  return {(module, name): Constructor(f"{module}.{name}", construct) for module in modules}
+
+
+_NDARRAY = Constructor("numpy.ndarray", None)
+_BUILTINS = ("builtins", "__builtin__")  # of Python 3 and 2
+ADMITTED = {
+  ("numpy", "ndarray"): _NDARRAY,
+  **_admit(["numpy"], "dtype", _dtype),
+  **_admit(["numpy.core.multiarray", "numpy._core.multiarray"], "_reconstruct", _reconstruct),
+  **_admit(["numpy.core.multiarray", "numpy._core.multiarray"], "scalar", _scalar),
+  **_admit(["numpy.core.numeric", "numpy._core.numeric"], "_frombuffer", _from_buffer),
+  **_admit(["collections"], "OrderedDict", _ordered_dict),
+  **_admit(["_codecs"], "encode", _encode),
+  **_admit(_BUILTINS, "set", _set(set)),
+  **_admit(_BUILTINS, "frozenset", _set(frozenset)),
+  **_admit(_BUILTINS, "bytearray", _bytearray),
+  **_admit(_BUILTINS, "bytes", lambda: b""),
+  **_admit(_BUILTINS, "complex", lambda real, imag: complex(float(real), float(imag))),
+}

@@ -1,0 +1,239 @@
+"""Reads PyTorch checkpoints into NumPy arrays without PyTorch, and without running anything from the file.
+
+Both containers: the zip format (PyTorch 1.6 and later) and the legacy one (magic number, pickles, storages).
+Arrays are read-only views of the memory-mapped file, so an optimizer state that nobody uses is never read.
+"""
+
+import dataclasses
+import math
+import mmap
+import pathlib
+import struct
+import zipfile
+
+import ml_dtypes
+import numpy as np
+
+from hap_jax.io.pickle_machine import AttributeDict, Constructor, Unpickler, UnsafePickleError
+from hap_jax.io.restricted_pickle import ADMITTED
+
+_MAGIC = 0x1950A86A20F9469CFC6C
+_LEGACY_PROTOCOL = 1001
+# A view may repeat its storage (`expand`); beyond this many elements it is refused as a memory bomb.
+_MAX_REPEATED_ELEMENTS = 1 << 20
+
+_STORAGES = {
+  "FloatStorage": "<f4",
+  "DoubleStorage": "<f8",
+  "HalfStorage": "<f2",
+  "BFloat16Storage": ml_dtypes.bfloat16,
+  "LongStorage": "<i8",
+  "IntStorage": "<i4",
+  "ShortStorage": "<i2",
+  "CharStorage": "i1",
+  "ByteStorage": "u1",
+  "BoolStorage": "?",
+  "ComplexFloatStorage": "<c8",
+  "ComplexDoubleStorage": "<c16",
+}
+_TYPE_NAMES = (
+  *("float64", "float32", "float16", "bfloat16", "complex64", "complex128"),
+  *("int64", "int32", "int16", "int8", "uint8", "bool"),
+)
+
+
+def load(path):
+  """Reads a .pth file.
+
+  Returns:
+    what was saved, usually nested dicts: tensors and parameters as read-only NumPy arrays (bfloat16 as
+    ml_dtypes.bfloat16), torch.Size as tuple, torch.device and torch.dtype as str ("cuda:0", "torch.float32"),
+    argparse.Namespace as dict.
+  Raises:
+    UnsafePickleError: if the file asks for anything but these; it names what.
+    ValueError: if the file is truncated, corrupt or no PyTorch file, or a tensor reaches outside its storage.
+  """
+  path = pathlib.Path(path)
+  with path.open("rb") as file:
+    if not file.read(1):
+      raise ValueError(f"{path}: the file is empty")
+    data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+  return _load_zip(path, data) if data[:4] == b"PK\x03\x04" else _load_legacy(path, data)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Storage:
+  """The elements that tensors share: `raw` [numel * itemsize] uint8, a view of the file."""
+
+  raw: np.ndarray
+  dtype: np.dtype
+  numel: int
+
+
+def _load_zip(path, data):
+  try:
+    with zipfile.ZipFile(path) as archive:
+      members = {info.filename: info for info in archive.infolist()}
+  except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError, struct.error) as error:
+    raise ValueError(f"{path}: truncated or corrupt zip archive ({error})") from error
+  pickles = [name for name in members if name.endswith("/data.pkl")]
+  if len(pickles) != 1:
+    raise ValueError(f"{path}: a zip archive with {len(pickles)} data.pkl: not a PyTorch checkpoint")
+  folder = pickles[0].removesuffix("data.pkl")
+  if (
+    f"{folder}byteorder" in members and bytes(_member(path, data, members[f"{folder}byteorder"])) != b"little"
+  ):
+    raise ValueError(f"{path}: written on a big-endian machine: save it again on another one")
+
+  def storage_of(key, dtype, numel):
+    info = members.get(f"{folder}data/{key}")
+    if info is None:
+      raise ValueError(f"storage {key!r} is not in the archive")
+    raw = _member(path, data, info)
+    if len(raw) != numel * dtype.itemsize:
+      raise ValueError(f"storage {key!r} has {len(raw)} bytes, not {numel} elements of {dtype}")
+    return _Storage(raw, dtype, numel)
+
+  content, _ = _unpickle(path, _member(path, data, members[pickles[0]]).tobytes(), 0, storage_of)
+  return content
+
+
+def _member(path, data, info):
+  """Returns the [bytes] uint8 of an archive member, a view of the file.
+
+  The checksum is left alone: PyTorch has an option to leave it out, and it would mean reading every tensor.
+  """
+  if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
+    raise ValueError(
+      f"{path}: {info.filename} is compressed or encrypted; PyTorch stores it plain: save it again"
+    )
+  start = info.header_offset
+  if start < 0 or data[start : start + 4] != b"PK\x03\x04" or start + 30 > len(data):
+    raise ValueError(f"{path}: truncated or corrupt zip archive (no header of {info.filename})")
+  start += 30 + sum(struct.unpack_from("<HH", data, start + 26))  # name and extra field of the local header
+  if start + info.file_size > len(data):
+    raise ValueError(f"{path}: truncated or corrupt zip archive ({info.filename} ends behind the file)")
+  return np.frombuffer(data, np.uint8, info.file_size, start)
+
+
+def _load_legacy(path, data):
+  head = Unpickler(data, path, ADMITTED)
+  try:
+    magic = head.load()
+  except UnsafePickleError:
+    raise
+  except ValueError as error:
+    raise ValueError(f"{path}: neither a zip nor a legacy PyTorch file") from error
+  if type(magic) is not int or magic != _MAGIC:
+    raise ValueError(f"{path}: a pickle, but not a PyTorch file: it lacks the magic number")
+  protocol, system = head.load(), head.load()
+  if type(protocol) is not int or protocol != _LEGACY_PROTOCOL:
+    raise ValueError(f"{path}: a legacy PyTorch file of another protocol than {_LEGACY_PROTOCOL}")
+  if type(system) is not dict or system.get("little_endian") is not True:
+    raise ValueError(f"{path}: written on a big-endian machine: save it again on another one")
+  # The storages stand behind the pickle that tells their types, so it is read twice: first to find its end.
+  wanted = {}
+
+  def record(key, dtype, numel):
+    if wanted.setdefault(key, (dtype, numel)) != (dtype, numel):
+      raise ValueError(f"storage {key!r} has two types or sizes")
+
+  _, end = _unpickle(path, data, head.position, record)
+  storages = _legacy_storages(path, data, end, wanted)
+  content, _ = _unpickle(path, data, head.position, lambda key, dtype, numel: storages[key])
+  return content
+
+
+def _legacy_storages(path, data, position, wanted):
+  """Finds the storages: a pickled list of their keys, then for each its number of elements and these."""
+  reader = Unpickler(data, path, ADMITTED, position=position)
+  keys = reader.load()
+  if type(keys) is not list or {*map(type, keys)} - {str} or sorted(keys) != sorted(wanted):
+    raise ValueError(f"{path}: truncated or corrupt: its storages are not those that its tensors use")
+  storages = {}
+  position = reader.position
+  for key in keys:
+    dtype, numel = wanted[key]
+    size = numel * dtype.itemsize
+    if position + 8 + size > len(data):
+      raise ValueError(
+        f"{path}: truncated: storage {key} needs {size} bytes, {len(data) - position} are left"
+      )
+    (stored,) = struct.unpack_from("<q", data, position)
+    if stored != numel:
+      raise ValueError(f"{path}: corrupt: storage {key} has {stored} elements, its tensors expect {numel}")
+    storages[key] = _Storage(np.frombuffer(data, np.uint8, size, position + 8), dtype, numel)
+    position += 8 + size
+  return storages
+
+
+def _unpickle(path, data, position, storage_of):
+  """Reads the pickle of tensors at a position; returns (object, position behind it)."""
+
+  def load_persistent(identifier):
+    kind, dtype, key, _, numel, *view = identifier
+    if kind != "storage" or not isinstance(dtype, np.dtype) or type(key) is not str or type(numel) is not int:
+      raise ValueError("a persistent id is not a storage")
+    if numel < 0 or any(part is not None for part in view):
+      raise ValueError(f"storage {key!r} is negative, or a view as PyTorch wrote before 0.4")
+    return storage_of(key, dtype, numel)
+
+  reader = Unpickler(data, path, _TORCH_ADMITTED, position=position, persistent_load=load_persistent)
+  return reader.load(), reader.position
+
+
+# What the admitted names do; their arguments are hostile.
+
+
+def _rebuild_tensor(storage, offset, size, stride, *_):
+  if storage is None:
+    return None  # the first pass over a legacy file
+  if type(storage) is not _Storage:
+    raise ValueError("a tensor has no storage")
+  if type(size) is not tuple or type(stride) is not tuple or len(size) != len(stride):
+    raise ValueError(f"a tensor of size {size!r} and stride {stride!r}")
+  if not all(type(n) is int and n >= 0 for n in (offset, *size, *stride)):
+    raise ValueError(f"a tensor of size {size!r}, stride {stride!r} and offset {offset!r}")
+  if 0 in size:
+    return np.empty(size, storage.dtype)
+  last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+  if last >= storage.numel:
+    raise ValueError(
+      f"a tensor of size {size} and stride {stride} reaches element {last} of a storage of {storage.numel}"
+    )
+  if math.prod(size) > max(storage.numel, _MAX_REPEATED_ELEMENTS):
+    raise ValueError(f"a tensor of size {size} repeats a storage of {storage.numel} elements")
+  itemsize = storage.dtype.itemsize
+  strides = tuple(step * itemsize for step in stride)
+  return np.ndarray(size, storage.dtype, storage.raw, offset * itemsize, strides)
+
+
+def _rebuild_parameter(tensor, *_):
+  if tensor is not None and type(tensor) is not np.ndarray:
+    raise ValueError("a parameter is not a tensor")
+  return tensor
+
+
+def _size(size=()):
+  if type(size) is not tuple or not all(type(n) is int for n in size):
+    raise ValueError(f"torch.Size of {size!r}")
+  return size
+
+
+def _device(kind, index=None):
+  if type(kind) is not str or type(index) not in (int, type(None)):
+    raise ValueError(f"torch.device of {kind!r}, {index!r}")
+  return kind if index is None else f"{kind}:{index}"
+
+
+_TORCH_ADMITTED = {
+  **ADMITTED,
+  **{("torch", name): np.dtype(dtype) for name, dtype in _STORAGES.items()},
+  **{("torch", name): f"torch.{name}" for name in _TYPE_NAMES},
+  ("torch", "Size"): Constructor("torch.Size", _size),
+  ("torch", "device"): Constructor("torch.device", _device),
+  ("torch._utils", "_rebuild_tensor"): Constructor("torch._utils._rebuild_tensor", _rebuild_tensor),
+  ("torch._utils", "_rebuild_tensor_v2"): Constructor("torch._utils._rebuild_tensor_v2", _rebuild_tensor),
+  ("torch._utils", "_rebuild_parameter"): Constructor("torch._utils._rebuild_parameter", _rebuild_parameter),
+  ("argparse", "Namespace"): Constructor("argparse.Namespace", lambda: AttributeDict()),
+}

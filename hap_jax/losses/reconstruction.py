@@ -1,0 +1,34 @@
+"""Reconstruction loss of masked image modelling."""
+
+import jax.numpy as jnp
+
+# Parity: inside the square root, as in MAE and the official repository.
+PATCH_VARIANCE_EPSILON = 1e-6
+
+
+def normalize_patches(patches):
+  """Standardises each patch over its own values: (x - mean) / sqrt(var + 1e-6), var unbiased.
+
+  Args:
+    patches: [..., P*P*C].
+  Returns:
+    the same shape, float32 (MAE, arXiv 2111.06377, "normalized pixels").
+  """
+  patches = patches.astype(jnp.float32)
+  mean = patches.mean(-1, keepdims=True)
+  variance = patches.var(-1, ddof=1, keepdims=True)
+  return (patches - mean) / jnp.sqrt(variance + PATCH_VARIANCE_EPSILON)
+
+
+def masked_patch_loss(pred, target, is_masked):
+  """Sums each row's squared error over its hidden patches: sum_l masked_l * mean_p (pred_lp - target_lp)^2.
+
+  Args:
+    pred, target: [..., L, P*P*C] float. is_masked: [..., L] bool.
+  Returns:
+    (sum, count): [...] float32 each; divide the summed sums by the summed counts for the mean over all hidden
+    patches of a batch (HAP, arXiv 2310.20695, Eq. 1).
+  """
+  error = jnp.mean(jnp.square(pred.astype(jnp.float32) - target), axis=-1)
+  is_masked = is_masked.astype(jnp.float32)
+  return jnp.sum(error * is_masked, axis=-1), jnp.sum(is_masked, axis=-1)

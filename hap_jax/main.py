@@ -1,0 +1,42 @@
+"""Trains: `python -m hap_jax.main --config=configs/pretrain_b16.py --workdir=DIR [--config.key=value]`."""
+
+import sys
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from hap_jax import config as config_lib
+from hap_jax import pretrain
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file, see configs/.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; given again, the run goes on there.")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print configuration, shapes and parameters, then stop.")
+flags.mark_flag_as_required("config")
+
+
+def main(_):
+  logging.set_verbosity(logging.WARNING)
+  try:
+    config = config_lib.finalize(_CONFIG.value)
+    if _DRY_RUN.value:
+      pretrain.dry_run(config)
+      return
+    if not _WORKDIR.value:
+      raise ValueError(
+        "--workdir is missing: name the folder in which the run keeps its checkpoints and logs"
+      )
+    pretrain.run(config, _WORKDIR.value, say=lambda line: print(line, flush=True))
+  except (ValueError, RuntimeError) as error:
+    sys.exit(f"error: {error}")
+
+
+def _parse(argv):
+  """Parses flags; a wrong one is one line, not a traceback."""
+  try:
+    return flags.FLAGS(argv)
+  except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+    sys.exit(f"error: {str(error).splitlines()[0]}")
+
+
+if __name__ == "__main__":
+  app.run(main, flags_parser=_parse)

@@ -1,0 +1,111 @@
+"""Part-guided masking: which patches a body part covers, and which of them go first."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from hap_jax.masking import bits
+
+
+def part_patches(keypoints_xy, keypoints_visible, grid, patch, parts):
+  """Finds the patches of every body part: the union of the rectangles spanned by its joint pairs.
+
+  A pair covers all patches from one joint's patch to the other's, as far as they lie in the grid; a pair with
+  a missing joint covers nothing. A joint is missing if it is not visible, not finite or negative. Coordinates
+  are cut to whole pixels before the sign is looked at, so -0.5 is pixel 0.
+
+  Args:
+    keypoints_xy: [K, 2] float32, pixels of the network input. keypoints_visible: [K] bool.
+    grid: (Gh, Gw) patches. patch: side in pixels.
+    parts: part name -> joint pairs, as `Skeleton.parts`.
+  Returns:
+    [num_parts, L] bool, row-major over the grid.
+  """
+  Gh, Gw = grid
+  is_known = keypoints_visible.astype(bool) & jnp.all(jnp.isfinite(keypoints_xy), axis=-1)
+  # Clipping before the cast keeps huge numbers in range; anything beyond the grid acts alike.
+  pixel_xy = jnp.clip(jnp.where(is_known[:, None], keypoints_xy, -1), -1, patch * max(grid))
+  pixel_xy = pixel_xy.astype(jnp.int32)
+  is_known = is_known & jnp.all(pixel_xy >= 0, axis=-1)
+  cell_xy = pixel_xy // patch
+
+  row, column = jnp.arange(Gh), jnp.arange(Gw)
+  covered = []
+  for _, pairs in parts:
+    union = jnp.zeros(grid, bool)
+    for first, second in pairs:  # written out: gathering all pairs at once is ten times slower on CPU
+      low = jnp.minimum(cell_xy[first], cell_xy[second])
+      high = jnp.maximum(cell_xy[first], cell_xy[second])
+      in_columns = (column >= low[0]) & (column <= high[0]) & is_known[first] & is_known[second]
+      in_rows = (row >= low[1]) & (row <= high[1])
+      union = union | (in_rows[:, None] & in_columns)
+    covered.append(union.reshape(-1))
+  return jnp.stack(covered)
+
+
+def choose_parts(key, has_patches, num_parts):
+  """Takes the first `num_parts` parts of a random order; a part without patches is passed over, not counted.
+
+  Args:
+    key: PRNG key. has_patches: [P] bool. num_parts: [] int32.
+  Returns:
+    [P] int32: k = 0, 1, ... of the k-th part taken, -1 of a part not taken.
+  """
+  P = len(has_patches)
+  noise = jax.random.bits(key, (P,)) & ~np.uint32(255) | jnp.arange(P, dtype=jnp.uint32)  # all different
+  order = jnp.sum((noise < noise[:, None]) & has_patches, axis=-1, dtype=jnp.int32)
+  return jnp.where(has_patches & (order < num_parts), order, -1)
+
+
+def random_subset(key, cells, size):
+  """Draws a uniformly random subset of given size of each set of cells.
+
+  Every cell gets a random binary number and the `size` smallest of a set are found bit by bit, highest first:
+  as long as the cells whose bit is 0 are no more than still wanted, all of them are taken and the search goes
+  on among the others. A sort per set would be the greatest cost of the sampler.
+
+  Args:
+    key: PRNG key. cells: [S, L] bool. size: [S] int32, at most the size of the set.
+  Returns:
+    [S, L] bool with exactly `size` cells of each set.
+  """
+  num_random = 16
+  S, L = cells.shape
+  left = bits.pack_bits(cells)
+  random_bits = jax.random.bits(key, (num_random * left.size,)).reshape(num_random, *left.shape)
+  # Two cells share all random bits once in 65,536; their index tells them apart, so that the size is exact.
+  index_bits = np.arange(L) >> np.arange((L - 1).bit_length())[::-1, None] & 1
+  index_bits = jnp.repeat(bits.pack_bits(index_bits)[:, None], S, axis=1)
+
+  def split(state, is_one):
+    left, taken, wanted = state
+    zeros = left & ~is_one
+    num_zeros = bits.count_bits(zeros)
+    is_few = num_zeros <= wanted
+    left = jnp.where(is_few[:, None], left & is_one, zeros)
+    taken = jnp.where(is_few[:, None], taken | zeros, taken)
+    return (left, taken, jnp.where(is_few, wanted - num_zeros, wanted)), None
+
+  state = left, jnp.zeros_like(left), size
+  state, _ = lax.scan(split, state, random_bits)
+  # One cell may be left in the end, and the last one wanted.
+  (left, taken, wanted), _ = lax.scan(split, state, index_bits)
+  return bits.unpack_bits(jnp.where(wanted[:, None] > 0, taken | left, taken), L)
+
+
+def sample_parts(key, patches, num_parts, fraction):
+  """Chooses parts and marks a random subset of floor(|part| * u) patches of each, u ~ U(0, fraction).
+
+  Args:
+    key: PRNG key. patches: [P, L] bool from `part_patches`. num_parts: [] int32. fraction: plain number.
+  Returns:
+    order: [P] int32, when each part was taken: 0, 1, ..., or -1 if it was not.
+    marked: [P, L] bool, its marked patches.
+  """
+  order_key, size_key, subset_key = jax.random.split(key, 3)
+  num_patches = jnp.sum(patches, axis=-1, dtype=jnp.int32)
+  order = choose_parts(order_key, num_patches > 0, num_parts)
+  share = jax.random.uniform(size_key, num_patches.shape, maxval=fraction)
+  size = jnp.where(order >= 0, jnp.floor(num_patches * share).astype(jnp.int32), 0)
+  return order, random_subset(subset_key, patches, size)

@@ -1,0 +1,198 @@
+"""The mask of an image: body parts first, then blocks, then any patch, always the same number of patches."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax import lax
+
+from hap_jax.data.skeletons import COCO17
+from hap_jax.masking import blocks, parts
+
+# Why a patch is hidden (`Mask.cause`).
+CAUSE_VISIBLE, CAUSE_PART, CAUSE_BLOCK, CAUSE_FILL = range(4)
+
+MAX_PATCHES = 2**16  # leaves the sort keys of a mask 13 random bits
+
+
+@struct.dataclass
+class Mask:
+  """Which patches of an image are hidden from the encoder; with a leading axis after vmap.
+
+  Attributes:
+    is_masked: [L] bool, True = hidden; the same count in every mask of a recipe.
+    ids_keep: [V] int32, the visible patches in ascending order of priority.
+    ids_restore: [L] int32, the rank of each patch in the ascending order of priority.
+    cause: [L] int8, one of the CAUSE_* constants.
+  """
+
+  is_masked: jax.Array
+  ids_keep: jax.Array
+  ids_restore: jax.Array
+  cause: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskRecipe:
+  """How masks are drawn: plain numbers, hashable, so that it can be a static argument.
+
+  Attributes:
+    grid: (Gh, Gw) patches. patch: side in pixels.
+    ratio: share of the L patches that is hidden.
+    use_blocks, use_parts: the stages of HAP; without both the mask is uniformly random, as MAE's.
+    max_parts: the largest number of parts a policy draws for an image.
+    part_fraction: at most this share of a part's patches is marked.
+
+  Raises:
+    ValueError: for numbers that cannot give a mask, naming the configuration key.
+  """
+
+  grid: tuple[int, int]
+  patch: int
+  ratio: float = 0.5
+  use_blocks: bool = True
+  use_parts: bool = True
+  max_parts: int = 6
+  part_fraction: float = 0.3
+
+  def __post_init__(self):
+    Gh, Gw = self.grid
+    L, num_body_parts = Gh * Gw, len(COCO17.parts)
+    if Gh < 1 or Gw < 1 or self.patch < 1 or L > MAX_PATCHES:
+      raise ValueError(
+        f"grid={Gh}x{Gw} of patch={self.patch} is not 1 to {MAX_PATCHES} patches of at least a pixel: "
+        "change config.model.image_size or config.model.patch"
+      )
+    if not 0 < self.ratio < 1 or not 0 < num_visible(self) < L:
+      raise ValueError(
+        f"ratio={self.ratio} hides all or none of the {L} patches of grid {Gh}x{Gw}; at least one must be "
+        "hidden and one visible (config.mask.ratio)"
+      )
+    if not 0 <= self.max_parts <= num_body_parts:
+      raise ValueError(f"max_parts={self.max_parts} is not in 0..{num_body_parts} (config.mask.max_parts)")
+    if not 0 <= self.part_fraction <= 1:
+      raise ValueError(f"part_fraction={self.part_fraction} is not in [0, 1] (config.mask.part_fraction)")
+
+
+def num_visible(recipe):
+  """Returns V, the number of patches that a recipe leaves to the encoder."""
+  Gh, Gw = recipe.grid
+  return int(Gh * Gw * (1 - recipe.ratio))
+
+
+def _split_order(order, num_keep):
+  """Cuts patches in ascending order of priority, [..., L] int32, into is_masked, ids_keep, ids_restore."""
+  rank = jnp.broadcast_to(jnp.arange(order.shape[-1], dtype=jnp.int32), order.shape)
+  ids_restore = jnp.put_along_axis(jnp.zeros_like(order), order, rank, axis=-1, inplace=False)
+  return ids_restore >= num_keep, order[..., :num_keep], ids_restore
+
+
+def mask_from_priority(priority, num_keep):
+  """Hides the patches of highest priority.
+
+  Args:
+    priority: [..., L]; ties go to the lower index, so add noise if they must be fair. num_keep: V, static.
+  Returns:
+    is_masked [..., L] bool, ids_keep [..., V] int32 and ids_restore [..., L] int32, as in `Mask`.
+  """
+  return _split_order(jnp.argsort(priority, axis=-1).astype(jnp.int32), num_keep)
+
+
+def _random_order(key, level, num_levels):
+  """Orders patches by ascending level, ties at random: the order of level + noise.
+
+  Level, noise and index share one 32-bit key: sorting bare integers is six times faster on CPU than sorting
+  pairs, and the keys are all different, so nothing is left to the sort. At 128 patches the noise has 22 bits.
+
+  Args:
+    key: PRNG key. level: [L] int32 in 0..num_levels-1.
+  Returns:
+    [L] int32 patch indices.
+  """
+  L = len(level)
+  index_bits = (L - 1).bit_length()
+  level_shift = 32 - (num_levels - 1).bit_length()
+  noise = jax.random.bits(key, (L,)) >> np.uint32(32 - level_shift + index_bits) << np.uint32(index_bits)
+  keys = level.astype(jnp.uint32) << np.uint32(level_shift) | noise | jnp.arange(L, dtype=jnp.uint32)
+  return (lax.sort(keys, is_stable=False) & np.uint32((1 << index_bits) - 1)).astype(jnp.int32)
+
+
+def sample_mask(key, keypoints_xy, keypoints_visible, num_parts, recipe):
+  """Draws the mask of one image.
+
+  Level 0 is any patch, 1 a block's, 2 and up a part's: the earlier a part was taken the higher, and a later
+  part overwrites an earlier one. The highest levels are hidden, ties broken uniformly by the key
+  (HAP, arXiv 2310.20695, Sec. 3.2, with the numbers of the official repository).
+
+  Args:
+    key: PRNG key (threefry: other kinds draw other numbers under vmap).
+    keypoints_xy: [17, 2] float32 COCO joints in pixels of the network input. keypoints_visible: [17] bool.
+    num_parts: [] int32, how many parts to mark. The three are not looked at, and may be None, without parts.
+    recipe: `MaskRecipe`, static.
+  Returns:
+    `Mask` of one image.
+  Raises:
+    ValueError: if the joints are not the 17 of COCO.
+  """
+  block_key, part_key, order_key = jax.random.split(key, 3)
+  Gh, Gw = recipe.grid
+  L, V = Gh * Gw, num_visible(recipe)
+  num_body_parts = len(COCO17.parts)
+  level = jnp.zeros(L, jnp.int32)
+  if recipe.use_blocks:
+    level = blocks.sample_blocks(block_key, recipe.grid, L - V).astype(jnp.int32)
+  if recipe.use_parts:
+    if keypoints_xy.shape != (len(COCO17.joints), 2):
+      raise ValueError(
+        f"keypoints_xy of an image has shape {keypoints_xy.shape}, expected ({len(COCO17.joints)}, 2): part "
+        "masking needs COCO joints; without them set config.mask.parts=False"
+      )
+    patches = parts.part_patches(keypoints_xy, keypoints_visible, recipe.grid, recipe.patch, COCO17.parts)
+    order, marked = parts.sample_parts(part_key, patches, num_parts, recipe.part_fraction)
+    latest = jnp.max(jnp.where(marked, order[:, None], -1), axis=0)
+    level = jnp.where(latest >= 0, 1 + num_body_parts - latest, level)
+  patch_order = _random_order(order_key, level, num_levels=2 + num_body_parts)
+  is_masked, ids_keep, ids_restore = _split_order(patch_order, V)
+  cause = jnp.where(level > 1, CAUSE_PART, jnp.where(level == 1, CAUSE_BLOCK, CAUSE_FILL))
+  cause = jnp.where(is_masked, cause, CAUSE_VISIBLE).astype(jnp.int8)
+  return Mask(is_masked, ids_keep, ids_restore, cause)
+
+
+def sample_masks(keys, keypoints_xy, keypoints_visible, num_parts, recipe):
+  """Draws N masks, one key each: `sample_mask` over a leading axis of all arguments but the recipe."""
+  sample = functools.partial(sample_mask, recipe=recipe)
+  return jax.vmap(sample)(keys, keypoints_xy, keypoints_visible, num_parts)
+
+
+def draw_num_parts_uniform(key, batch, max_parts):
+  """Draws the number of parts of each image by itself: [batch] int32, n ~ U{0, ..., max_parts} (the paper)."""
+  return jax.random.randint(key, (batch,), 0, max_parts + 1)
+
+
+def draw_num_parts_released(key, batch, max_parts, group):
+  """Draws the numbers of parts as the official code does: the limit of an image is the number before it.
+
+  n_i ~ U{0, ..., n_(i-1)}, starting from max_parts in every `group` of consecutive images, so that after
+  about eight images of a group no part is masked any more.
+
+  Args:
+    key: PRNG key. batch: images of the global batch. group: images that share a limit; the last group may be
+      shorter.
+  Returns:
+    [batch] int32.
+  Raises:
+    ValueError: if group is not positive.
+  """
+  if group < 1:
+    raise ValueError(f"group={group} must be at least one image (config.mask.released_group)")
+  # Parity: the official loop over the images assigns the drawn number to the variable that holds the limit.
+  # Each image is a table limit -> n, and tables compose associatively; a group's first ignores its limit.
+  u = jax.random.uniform(key, (batch, 1))
+  is_first = jnp.arange(batch)[:, None] % group == 0
+  limit = jnp.where(is_first, max_parts, jnp.arange(max_parts + 1))
+  tables = jnp.floor(u * (limit + 1)).astype(jnp.int32)
+  composed = lax.associative_scan(lambda first, then: jnp.take_along_axis(then, first, axis=-1), tables)
+  return composed[:, max_parts]

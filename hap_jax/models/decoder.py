@@ -1,0 +1,52 @@
+"""The light decoder of masked image modelling."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from hap_jax.models import layers, posemb
+
+
+class Decoder(nn.Module):
+  """Predicts the pixels of every patch from the visible ones (MAE, arXiv 2111.06377, Sec. 3).
+
+  Attributes as in `vit.ViT`; `width` is the decoder's own, `num_outputs` the P*P*C values of a patch.
+  """
+
+  width: int
+  depth: int
+  num_heads: int
+  grid: tuple[int, int]
+  num_outputs: int
+  mlp_ratio: float = 4.0
+  dtype: jnp.dtype = jnp.float32
+  scan: bool = True
+
+  @nn.compact
+  def __call__(self, latent, ids_restore):
+    """Puts visible and mask tokens back in image order and decodes them.
+
+    Args:
+      latent: [B, 1 + V, D] of the encoder, class token first.
+      ids_restore: [B, L] int32: patch j stands at place ids_restore[j] of (visible, then hidden) patches.
+    Returns:
+      [B, L, P*P*C] in image order.
+    """
+    tokens = layers.dense(self.width, self.dtype, "embed")(latent)
+    mask_token = self.param("mask_token", nn.initializers.normal(0.02), (1, 1, self.width)).astype(self.dtype)
+    V = latent.shape[1] - 1
+    is_hidden = ids_restore[..., None] >= V
+    place = jnp.minimum(ids_restore, V - 1)[..., None]
+    patches = jnp.where(is_hidden, mask_token, jnp.take_along_axis(tokens[:, 1:], place, axis=1))
+    tokens = jnp.concatenate([tokens[:, :1], patches], axis=1)
+    table = self.param("pos_embed", lambda _: jnp.asarray(posemb.sincos_table(self.grid, self.width)))
+    tokens = layers.run_blocks(
+      self,
+      tokens + table.astype(self.dtype),
+      depth=self.depth,
+      num_heads=self.num_heads,
+      mlp_ratio=self.mlp_ratio,
+      dtype=self.dtype,
+      scan=self.scan,
+    )
+    tokens = layers.layer_norm(self.dtype, "norm")(tokens[:, 1:])
+    return layers.dense(self.num_outputs, self.dtype, "pred")(tokens)

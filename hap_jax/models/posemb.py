@@ -1,0 +1,78 @@
+"""Position tables and their resize; nothing else in the project makes or resizes one."""
+
+import numpy as np
+
+
+def sincos_table(grid, width):
+  """Makes the fixed 2D sin-cos position table of a grid, with a zero row for the class token.
+
+  A cell (row r, column c) gets [sin(c f), cos(c f), sin(r f), cos(r f)] with the width/4 frequencies
+  f_i = 10000^(-4i / width) (MAE, arXiv 2111.06377; the column comes first in the official repository).
+
+  Args:
+    grid: (Gh, Gw) in patches. width: columns D of the table.
+  Returns:
+    [1, 1 + Gh*Gw, D] float32, cells row-major.
+  Raises:
+    ValueError: if the width is not a multiple of 4.
+  """
+  if width % 4:
+    raise ValueError(f"a 2D sin-cos position table needs a width that is a multiple of 4, got {width}")
+  frequency = 10000.0 ** (-np.arange(width // 4, dtype=np.float64) / (width // 4))
+  row, column = np.meshgrid(np.arange(grid[0]), np.arange(grid[1]), indexing="ij")
+  column_angle = column.reshape(-1, 1) * frequency  # [L, D/4]
+  row_angle = row.reshape(-1, 1) * frequency
+  table = np.concatenate(
+    [np.sin(column_angle), np.cos(column_angle), np.sin(row_angle), np.cos(row_angle)], axis=1
+  )
+  return np.concatenate([np.zeros((1, width)), table])[None].astype(np.float32)
+
+
+def resize_table(table, old_grid, new_grid):
+  """Resizes a position table to another grid by bicubic convolution; the class row is copied.
+
+  The kernel has a = -0.75 and half-pixel centres, the border is clamped, and nothing is anti-aliased, as in
+  the official repository. (JAX's own cubic resize has a = -0.5 and anti-aliases.) The table is resized
+  whenever the grids differ, also when they hold the same number of patches: the official code leaves 8x16
+  unchanged for 16x8, which puts its rows in the wrong places.
+
+  Args:
+    table: [1, 1 + Gh*Gw, D] of the old grid. old_grid, new_grid: (Gh, Gw) in patches.
+  Returns:
+    [1, 1 + Gh'*Gw', D] float32.
+  Raises:
+    ValueError: if the table does not belong to old_grid.
+  """
+  table = np.asarray(table)
+  num_cells = old_grid[0] * old_grid[1]
+  if table.ndim != 3 or table.shape[:2] != (1, 1 + num_cells):
+    raise ValueError(
+      f"a position table of grid {old_grid[0]}x{old_grid[1]} is [1, {1 + num_cells}, D], got {table.shape}"
+    )
+  if tuple(old_grid) == tuple(new_grid):
+    return table.astype(np.float32)
+  cells = table[0, 1:].astype(np.float64).reshape(*old_grid, -1)
+  cells = np.einsum(
+    "ih,jw,hwd->ijd",
+    _cubic_matrix(old_grid[0], new_grid[0]),
+    _cubic_matrix(old_grid[1], new_grid[1]),
+    cells,
+    optimize=True,
+  )
+  cells = cells.reshape(1, new_grid[0] * new_grid[1], -1)
+  return np.concatenate([table[:, :1], cells], axis=1).astype(np.float32)
+
+
+def _cubic_matrix(old, new):
+  """Returns the [new, old] weights of a one-dimensional cubic resize."""
+  a = -0.75
+  source = (np.arange(new) + 0.5) * old / new - 0.5
+  first = np.floor(source).astype(int) - 1
+  matrix = np.zeros((new, old))
+  for tap in range(4):
+    distance = np.abs(source - (first + tap))
+    near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
+    far = a * (((distance - 5) * distance + 8) * distance - 4)
+    weight = np.where(distance <= 1, near, far)
+    np.add.at(matrix, (np.arange(new), np.clip(first + tap, 0, old - 1)), weight)
+  return matrix

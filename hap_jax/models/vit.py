@@ -1,0 +1,94 @@
+"""The plain vision transformer, the one encoder of every task."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from hap_jax.models import layers, posemb
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+  """Width D, number of blocks and number of heads of an encoder."""
+
+  width: int
+  depth: int
+  num_heads: int
+
+
+VARIANTS = {
+  "Mu": Variant(128, 4, 2),  # of this project: the demo's, minutes on two CPU cores
+  "Ti": Variant(192, 12, 3),
+  "S": Variant(384, 12, 6),
+  "B": Variant(768, 12, 12),
+  "L": Variant(1024, 24, 16),
+  "H": Variant(1280, 32, 16),
+}
+
+
+def variant(name):
+  """Returns the Variant of a name.
+
+  Raises:
+    ValueError: if there is none of this name.
+  """
+  if name not in VARIANTS:
+    raise ValueError(f"config.model.variant={name!r} is not one of {', '.join(VARIANTS)}")
+  return VARIANTS[name]
+
+
+class ViT(nn.Module):
+  """Plain ViT encoder (timm layout: pre-norm, learned class token, final norm) over visible patches.
+
+  Attributes:
+    width, depth, num_heads, mlp_ratio: sizes, see `VARIANTS`.
+    grid: (Gh, Gw) in patches; patch: side P in pixels.
+    dtype: compute type; parameters are float32.
+    scan: run the blocks as one scanned block, see `layers.run_blocks`.
+  """
+
+  width: int
+  depth: int
+  num_heads: int
+  grid: tuple[int, int]
+  patch: int
+  mlp_ratio: float = 4.0
+  dtype: jnp.dtype = jnp.float32
+  scan: bool = True
+
+  @nn.compact
+  def __call__(self, patches, ids_keep=None):
+    """Encodes every patch, or the visible patches of N masked views of each image.
+
+    The patches are embedded once; each view picks its own. The views of an image are neighbours on the batch
+    axis, so a batch that is split over devices stays where it is.
+
+    Args:
+      patches: [B, L, P*P*C] float, normalised, from `layers.patchify`.
+      ids_keep: [B, N, V] int32, the visible patches of each view in the order in which to put them; None:
+        all L patches in image order, one view.
+    Returns:
+      [B*N, 1 + V, D] after the final norm, class token first.
+    """
+    B = len(patches)
+    tokens = layers.dense(self.width, self.dtype, "patch_embed")(patches)
+    table = self.param("pos_embed", lambda _: jnp.asarray(posemb.sincos_table(self.grid, self.width)))
+    table = table.astype(self.dtype)
+    tokens = tokens + table[:, 1:]
+    if ids_keep is not None:
+      V = ids_keep.shape[-1]
+      tokens = jnp.take_along_axis(tokens, ids_keep.reshape(B, -1, 1), axis=1)  # [B, N*V, D]
+      tokens = tokens.reshape(-1, V, self.width)
+    cls_token = self.param("cls_token", nn.initializers.normal(0.02), (1, 1, self.width))
+    cls_token = jnp.broadcast_to(cls_token.astype(self.dtype) + table[:, :1], (len(tokens), 1, self.width))
+    tokens = layers.run_blocks(
+      self,
+      jnp.concatenate([cls_token, tokens], axis=1),
+      depth=self.depth,
+      num_heads=self.num_heads,
+      mlp_ratio=self.mlp_ratio,
+      dtype=self.dtype,
+      scan=self.scan,
+    )
+    return layers.layer_norm(self.dtype, "norm")(tokens)

@@ -1,0 +1,65 @@
+"""The device mesh and what lies where on it. The only file that names mesh axes."""
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+AXES = ("data", "fsdp", "tensor")
+
+
+def make_mesh(data=-1, fsdp=1, tensor=1, *, devices=None):
+  """Builds the mesh.
+
+  Args:
+    data: devices over which a batch is split; -1 takes all that are left. fsdp, tensor: must be 1.
+    devices: the devices to use; None: all.
+  Raises:
+    ValueError: if the axes do not multiply to the number of devices.
+  """
+  devices = jax.devices() if devices is None else devices
+  for axis, size in (("fsdp", fsdp), ("tensor", tensor)):
+    if size != 1:
+      raise ValueError(
+        f"config.mesh.{axis}={size}: parameters are replicated in this version; set it to 1 and split the "
+        "batch instead (config.mesh.data)"
+      )
+  data = len(devices) if data == -1 else data
+  if data != len(devices):
+    raise ValueError(
+      f"config.mesh.data={data} does not match the {len(devices)} devices present; use {len(devices)} or -1"
+    )
+  # Auto axes are stated because the default changed to Explicit, under which Linen's layers do not trace.
+  return jax.make_mesh((data, fsdp, tensor), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+def replicated(mesh):
+  """The sharding of parameters, optimizer state and scalars: a copy on every device."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_split(mesh):
+  """The sharding of a batch: rows over the data axes, in order."""
+  return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def check_batch_size(batch_size, mesh):
+  """Raises ValueError unless a global batch divides over the devices, and names sizes that do."""
+  count = int(np.prod([mesh.shape[axis] for axis in ("data", "fsdp")]))
+  if batch_size % count:
+    lower = batch_size // count * count
+    nearest = f"{lower} or {lower + count}" if lower else f"{count}"
+    raise ValueError(
+      f'batch_size={batch_size} does not divide over {count} devices on axis "data"; '
+      f"use {nearest} (config.batch_size)"
+    )
+
+
+def put_batch(batch, mesh):
+  """Puts this process's rows {name: [b, ...]} on its devices as parts of the global batch."""
+  sharding = batch_split(mesh)
+  return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
+
+
+def put_scalar(value, mesh):
+  """Puts a Python number on every device as float32."""
+  return jax.device_put(np.float32(value), replicated(mesh))

@@ -1,0 +1,357 @@
+"""Pre-training as a Task: two masked views, reconstruction and alignment (HAP, arXiv 2310.20695, Sec. 3).
+
+Batch fields: image [B, H, W, 3] uint8 (normalised in the step), keypoints_xy [B, 17, 2] float32 pixels of the
+image, keypoints_visible [B, 17] bool, index [B] int32, valid [B] bool.
+"""
+
+import contextlib
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from hap_jax import config as config_lib
+from hap_jax.data import samplers
+from hap_jax.data.loader import Loader
+from hap_jax.data.skeletons import COCO17
+from hap_jax.data.transforms import image as transforms
+from hap_jax.losses.alignment import alignment_loss
+from hap_jax.losses.reconstruction import masked_patch_loss, normalize_patches
+from hap_jax.masking import sampler as masking
+from hap_jax.models import hap, layers, pixels, vit
+from hap_jax.tasks.base import EvalSplit, Task
+from hap_jax.train import optim
+from hap_jax.viz import reconstruction as viz
+
+# Held-out masks are drawn from the record's index and this seed alone: every run is scored on the same masks.
+EVAL_SEED = 2310_20695
+
+PARAM_RULES = (
+  optim.Rule(r".*/pos_embed", trainable=False),  # fixed tables, resized ones included
+  optim.Rule(r".*/(bias|scale)"),
+  # Parity: class and mask tokens are decayed, as every parameter of more than one dimension that is no bias.
+  optim.Rule(r".*", weight_decay=1.0),
+)
+
+
+@struct.dataclass
+class PretrainOutputs:
+  """Model outputs of B images with N views, with what the losses compare them to.
+
+  Attributes:
+    pred: [B, N, L, P*P*3] float32. target: [B, L, P*P*3] float32. cls: [B, N, D] float32.
+    mask: `masking.Mask` with leading [B, N].
+  """
+
+  pred: jax.Array
+  target: jax.Array
+  cls: jax.Array
+  mask: masking.Mask
+
+
+def build_model(config):
+  """Builds the HAP model of a finalized config."""
+  model = config.model
+  return hap.build(
+    vit.variant(model.variant),
+    image_size=tuple(model.image_size),
+    patch=model.patch,
+    decoder_width=model.decoder_width,
+    decoder_depth=model.decoder_depth,
+    decoder_heads=model.decoder_heads,
+    dtype=jnp.dtype(model.dtype),
+    scan=model.scan,
+  )
+
+
+def build_recipe(config):
+  """Builds the mask recipe of a finalized config."""
+  return masking.MaskRecipe(
+    grid=layers.grid_of(config.model.image_size, config.model.patch),
+    patch=config.model.patch,
+    ratio=config.mask.ratio,
+    use_blocks=config.mask.blocks,
+    use_parts=config.mask.parts,
+    max_parts=config.mask.max_parts,
+    part_fraction=config.mask.part_fraction,
+  )
+
+
+def draw_masks(keys, num_parts, batch, recipe):
+  """Draws the masks of all views of a batch in one call.
+
+  Args:
+    keys: [B, N] PRNG keys. num_parts: [B, N] int32. batch: with keypoints. recipe: a `masking.MaskRecipe`.
+  Returns:
+    `masking.Mask` with leading [B, N].
+  """
+  B, N = keys.shape
+  mask = masking.sample_masks(
+    keys.reshape(B * N),
+    jnp.repeat(batch["keypoints_xy"], N, axis=0),
+    jnp.repeat(batch["keypoints_visible"], N, axis=0),
+    num_parts.reshape(B * N),
+    recipe,
+  )
+  return jax.tree.map(lambda x: x.reshape(B, N, *x.shape[1:]), mask)
+
+
+def make_target(image, patch, norm_pix_loss):
+  """Returns what the decoder predicts: [B, L, P*P*3] of normalised images, standardised if norm_pix_loss."""
+  patches = layers.patchify(image, patch)
+  return normalize_patches(patches) if norm_pix_loss else patches
+
+
+def part_counts(policy, *, max_parts, released_group):
+  """Returns (key, B) -> [B] int32, the number of parts each image of a global batch may lose.
+
+  Raises:
+    ValueError: for an unknown policy.
+  """
+  policies = {
+    "uniform": functools.partial(masking.draw_num_parts_uniform, max_parts=max_parts),
+    "released": functools.partial(masking.draw_num_parts_released, max_parts=max_parts, group=released_group),
+  }
+  if policy not in policies:
+    raise ValueError(f"config.mask.part_policy={policy!r} is not one of {', '.join(policies)}")
+  return lambda key, batch_size: policies[policy](key, batch_size)
+
+
+def make_forward(config, model):
+  """Makes the forward functions of training and of scoring.
+
+  Returns:
+    forward(variables, batch, *, key, train) -> (PretrainOutputs, {}), and
+    forward_by_index(variables, batch) -> PretrainOutputs with masks that depend on batch["index"] alone.
+  """
+  recipe = build_recipe(config)
+  draw_counts = part_counts(
+    config.mask.part_policy, max_parts=config.mask.max_parts, released_group=config.mask.released_group
+  )
+  N = config.views
+
+  def run(variables, batch, mask):
+    image = pixels.normalize(batch["image"])
+    outputs = model.apply(variables, image, mask.ids_keep, mask.ids_restore)
+    target = make_target(image, config.model.patch, config.norm_pix_loss)
+    return PretrainOutputs(pred=outputs.pred, target=target, cls=outputs.cls, mask=mask)
+
+  def forward(variables, batch, *, key, train):
+    del train  # nothing in this model differs between training and scoring
+    B = len(batch["index"])
+    mask_key, *count_keys = jax.random.split(key, 1 + N)
+    counts = jnp.stack([draw_counts(count_key, B) for count_key in count_keys], axis=1)
+    return run(variables, batch, draw_masks(jax.random.split(mask_key, (B, N)), counts, batch, recipe)), {}
+
+  def forward_by_index(variables, batch):
+    root = jax.random.key(EVAL_SEED)
+
+    def draw(index, view):
+      count_key, mask_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(root, index), view))
+      return mask_key, masking.draw_num_parts_uniform(count_key, 1, config.mask.max_parts)[0]
+
+    keys, counts = jax.vmap(jax.vmap(draw, (None, 0)), (0, None))(batch["index"], jnp.arange(N))
+    return run(variables, batch, draw_masks(keys, counts, batch, recipe))
+
+  return forward, forward_by_index
+
+
+def make_loss(align_weight, align_temperature):
+  """Makes (outputs, batch, *, key) -> (L_rec + weight * L_align, {name: (sum, count)})."""
+
+  def loss(outputs, batch, *, key):
+    del batch, key
+    sums, counts = masked_patch_loss(outputs.pred, outputs.target[:, None], outputs.mask.is_masked)
+    metrics = {"loss_rec": (sums.sum(), counts.sum())}
+    total = sums.sum() / counts.sum()
+    if align_weight:
+      align = alignment_loss(outputs.cls[:, 0], outputs.cls[:, 1], align_temperature)
+      metrics["loss_align"] = (align.sum(), jnp.float32(len(align)))
+      total = total + align_weight * align.mean()
+    return total, metrics
+
+  return loss
+
+
+def make_predict(forward_by_index, position_mean):
+  """Makes the held-out prediction: sums of squared error of the model and of the position mean, a record."""
+
+  def predict(variables, batch):
+    outputs = forward_by_index(variables, batch)
+    is_masked = outputs.mask.is_masked
+    error, count = masked_patch_loss(outputs.pred, outputs.target[:, None], is_masked)
+    mean_error, _ = masked_patch_loss(jnp.asarray(position_mean), outputs.target[:, None], is_masked)
+    return {"error": error.sum(1), "mean_error": mean_error.sum(1), "count": count.sum(1)}
+
+  return predict
+
+
+def score(splits):
+  """Scores held-out records: masked-patch loss, that of predicting each position's training mean, ratio."""
+  val = splits["val"]
+  count = val["count"].sum(dtype=np.float64)
+  loss = val["error"].sum(dtype=np.float64) / count
+  mean_loss = val["mean_error"].sum(dtype=np.float64) / count
+  return {
+    "val_loss_rec": float(loss),
+    "val_loss_position_mean": float(mean_loss),
+    "val_ratio": float(loss / mean_loss),
+  }
+
+
+def position_mean(loader, num_records, patch, norm_pix_loss):
+  """Averages the target of each patch position over records: the best guess without looking at a picture.
+
+  Args:
+    loader: an ordered pass; its first batches of together at least `num_records` are read.
+  Returns:
+    [L, P*P*3] float32.
+  """
+  sum_batch = jax.jit(
+    lambda image, valid: jnp.einsum(
+      "blp,b->lp", make_target(pixels.normalize(image), patch, norm_pix_loss), valid.astype(jnp.float32)
+    )
+  )
+  total, count = 0.0, 0
+  num_steps = min(-(-num_records // loader.sampler.batch_size), loader.num_steps)
+  with contextlib.closing(loader.iterate(0, num_steps)) as batches:
+    for batch in batches:
+      total = total + np.asarray(sum_batch(batch["image"], batch["valid"]), np.float64)
+      count += int(batch["valid"].sum())
+  return (total / count).astype(np.float32)
+
+
+def make_figures(forward_by_index, loader, config):
+  """Makes variables -> {"reconstruction": panel} of the first records of a loader."""
+  grid = layers.grid_of(config.model.image_size, config.model.patch)
+  forward_by_index = jax.jit(forward_by_index)
+
+  def figures(variables):
+    batch = loader.batch(0)
+    rows = min(config.panel_rows, int(batch["valid"].sum()))
+    outputs = jax.device_get(forward_by_index(jax.device_get(variables), batch))
+    picture = viz.panel(
+      images=batch["image"][:rows],
+      cause=outputs.mask.cause[:rows],
+      pred=outputs.pred[:rows],
+      grid=grid,
+      patch=config.model.patch,
+      keypoints_xy=batch["keypoints_xy"][:rows],
+      keypoints_visible=batch["keypoints_visible"][:rows],
+      target_space="normalized" if config.norm_pix_loss else "pixels",
+    )
+    return {"reconstruction": picture}
+
+  return figures
+
+
+def make_transforms(config):
+  """Makes the training and the evaluation transforms: tuples of record -> record."""
+  size = tuple(config.model.image_size)
+  shuffle = (transforms.ShufflePixels(),) if config.data.shuffle_pixels else ()
+  crop = transforms.RandomResizedCrop(
+    size=size,
+    area=tuple(config.data.crop_area),
+    aspect=tuple(config.data.crop_aspect),
+    flip_prob=config.data.flip_prob,
+  )
+  return (crop, *shuffle), (transforms.ResizeWhole(size=size), *shuffle)
+
+
+def make_loaders(config):
+  """Opens the source and makes the loaders.
+
+  Returns:
+    (train, ordered pass over the training records, ordered pass over the held-out records or None).
+  """
+  train_transforms, eval_transforms = make_transforms(config)
+  make_loader = functools.partial(
+    Loader, seed=config.seed, workers=config.data.workers, max_bad_share=config.data.max_bad_share
+  )
+
+  def ordered(source):
+    sampler = samplers.Sequential(len(source), min(config.eval_batch_size, config.batch_size))
+    return make_loader(source=source, transforms=eval_transforms, sampler=sampler)
+
+  source = config_lib.open_source(config, "train")
+  sampler = samplers.ShuffledEpochs(len(source), config.batch_size, config.seed)
+  train = make_loader(source=source, transforms=train_transforms, sampler=sampler)
+  val = ordered(config_lib.open_source(config, "val")) if config.data.num_val else None
+  return train, ordered(source), val
+
+
+def describe(config, lineage):
+  """Returns what a checkpoint of pre-training tells later commands."""
+  size = vit.variant(config.model.variant)
+  return {
+    "task": "pretrain",
+    "config": config_lib.to_plain(config),
+    "model": {
+      "variant": config.model.variant,
+      "width": size.width,
+      "depth": size.depth,
+      "num_heads": size.num_heads,
+      "image_size": list(config.model.image_size),
+      "patch": config.model.patch,
+      "patch_padding": 0,
+      "grid": list(layers.grid_of(config.model.image_size, config.model.patch)),
+      "decoder": {
+        "width": config.model.decoder_width,
+        "depth": config.model.decoder_depth,
+        "num_heads": config.model.decoder_heads,
+      },
+    },
+    "normalization": {"mean": list(pixels.IMAGENET_MEAN), "std": list(pixels.IMAGENET_STD), "range": [0, 1]},
+    "skeleton": COCO17.name,
+    "lineage": lineage,
+  }
+
+
+def make(config, lineage=()):
+  """Makes the pre-training task of a finalized config.
+
+  Args:
+    config: see `configs/pretrain_b16.py`. lineage: what is known of the weights it starts from.
+  Raises:
+    ValueError: for data or numbers that cannot work, naming the key.
+  """
+  model = build_model(config)
+  grid = layers.grid_of(config.model.image_size, config.model.patch)
+  train, train_ordered, val = make_loaders(config)
+  total_steps = config.total_steps or round(config.total_epochs * train.nominal_steps)
+  total_epochs = total_steps / train.nominal_steps
+  warmup_epochs = total_epochs * config.warmup_epochs / config.total_epochs
+  forward, forward_by_index = make_forward(config, model)
+
+  def init(key):
+    ids = jnp.zeros((1, 1, grid[0] * grid[1]), jnp.int32)
+    return model.init(key, jnp.zeros((1, *config.model.image_size, 3)), ids, ids)
+
+  evals = {}
+  if val is not None:
+    mean = position_mean(train_ordered, config.baseline_records, config.model.patch, config.norm_pix_loss)
+    evals["val"] = EvalSplit(loader=val, predict=make_predict(forward_by_index, mean))
+  return Task(
+    init=init,
+    param_rules=tuple(
+      optim.Rule(rule.pattern, rule.lr_scale, rule.weight_decay * config.weight_decay, rule.trainable)
+      for rule in PARAM_RULES
+    ),
+    optimizer=optim.OptimizerSpec(**config.optimizer),
+    schedule=lambda step, progress: optim.warmup_cosine(
+      progress,
+      peak=config.base_lr * config.batch_size / 256,
+      warmup=warmup_epochs,
+      total=total_epochs,
+    ),
+    forward=forward,
+    loss=make_loss(config.align_weight, config.align_temperature),
+    train=train,
+    total_steps=total_steps,
+    evals=evals,
+    score=score,
+    figures=make_figures(forward_by_index, val or train_ordered, config),
+    description=describe(config, list(lineage)),
+  )

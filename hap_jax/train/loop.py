@@ -1,0 +1,137 @@
+"""The training loop, the only one of the project."""
+
+import contextlib
+import dataclasses
+import time
+
+import jax
+from absl import logging
+
+from hap_jax import sharding
+from hap_jax.data import pipeline
+from hap_jax.train import state as train_state
+from hap_jax.train.evaluate import make_evaluate
+from hap_jax.train.report import MetricWriter, Progress
+from hap_jax.train.step import make_train_step
+
+
+class NonFiniteLossError(RuntimeError):
+  """The loss or its gradient is not a number; the message tells step, loss terms and the batch's records."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Cadence:
+  """Every how many steps the loop logs, saves, evaluates and draws; 0: never, save the end of the run.
+
+  `log` 0 logs the last step only. The last step is always saved and evaluated.
+  """
+
+  log: int
+  save: int
+  evaluate: int
+  panel: int
+
+
+def due(step, every, last):
+  """True if `step` is a multiple of `every`, or the last step."""
+  return step == last or (every > 0 and step % every == 0)
+
+
+def run(task, *, workdir, seed, mesh, checkpoints, cadence, load_params=None, say=print):
+  """Trains a task from where its workdir stands to its last step.
+
+  Where the parameters come from, in order: the newest checkpoint in the workdir (exact resume), else
+  `load_params` (weights of another model, fitted to this one's), else the task's own init.
+
+  Args:
+    task: a `Task`. workdir: the run's folder. seed: the run's. mesh: from `sharding.make_mesh`.
+    checkpoints: an open `Checkpoints`. cadence: a `Cadence`.
+    load_params: NumPy params -> NumPy params, or None.
+    say: prints one line for the person who watches.
+  Returns:
+    (final TrainState, {metric: float} of the last evaluation).
+  Raises:
+    NonFiniteLossError: the run stops, its checkpoints stay.
+  """
+  total = task.total_steps
+  state, start = _start_state(task, seed, mesh, checkpoints, load_params, say)
+  train_step = make_train_step(task, mesh, seed)
+  evaluate = make_evaluate(task, mesh)
+  progress = Progress(total_steps=total, batch_size=task.train.sampler.batch_size, start_step=start)
+  scores = {}
+  with contextlib.closing(MetricWriter(workdir)) as writer:
+    with (
+      pipeline.device_batches(task.train, mesh, start, total) as batches,
+      jax.transfer_guard("disallow"),
+    ):
+      for step in range(start + 1, total + 1):
+        before = time.perf_counter()
+        batch = next(batches)
+        progress.waited(time.perf_counter() - before)
+        epochs = sharding.put_scalar(task.train.progress(step - 1), mesh)
+        state, metrics = train_step(state, batch, epochs)
+
+        # Order: look at the loss first, so that nothing of a broken step is logged, scored, drawn or saved;
+        # then the speed, before slower work spoils it; a checkpoint comes last, when its step is all told.
+        is_log, is_save = due(step, cadence.log, total), due(step, cadence.save, total)
+        is_eval, is_panel = due(step, cadence.evaluate, total), due(step, cadence.panel, total)
+        if not (is_log or is_save or is_eval or is_panel):
+          continue
+        _check_finite(task, state, step, train_step, mesh)
+        line, row = progress.report(step, _divide(metrics))
+        with jax.transfer_guard("allow"), progress.paused():
+          if is_log:
+            say(line)
+          if is_eval and task.evals:
+            scores = evaluate(state.variables)
+            say(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+            row |= scores
+          if is_log or is_eval:
+            writer.write_scalars(step, row)
+          if is_panel and task.figures:
+            writer.write_images(step, task.figures(state.variables))
+          if is_save:
+            checkpoints.save(step, state, task.description)
+    if start >= total:
+      say(f"the run in {workdir} already ended at step {start}")
+      scores = evaluate(state.variables) if task.evals else {}
+  return state, scores
+
+
+def _start_state(task, seed, mesh, checkpoints, load_params, say):
+  """Returns (state, step): resume goes before loaded parameters, which go before scratch."""
+  step = checkpoints.latest_step()
+  if step is not None:
+    say(f"resuming at step {step}")
+    return checkpoints.restore(step, train_state.abstract(task, mesh)), step
+  state = train_state.create(task, seed, mesh)
+  if load_params is not None:
+    params = load_params(jax.device_get(state.params))
+    state = state.replace(params=jax.device_put(params, sharding.replicated(mesh)))
+  return state, 0
+
+
+def _divide(metrics):
+  """Fetches {name: (sum, count)} and returns {name: mean}."""
+  return {
+    name: float(total) / max(float(count), 1e-9) for name, (total, count) in jax.device_get(metrics).items()
+  }
+
+
+def _check_finite(task, state, step, train_step, mesh):
+  """Raises NonFiniteLossError if the state stopped before `step`, with the facts of the step that broke."""
+  good = int(jax.device_get(state.step))
+  if good == step:
+    return
+  with jax.transfer_guard("allow"):
+    batch = task.train.batch(good)
+    epochs = sharding.put_scalar(task.train.progress(good), mesh)
+    _, metrics = train_step(state, sharding.put_batch(batch, mesh), epochs)
+    terms = ", ".join(f"{name} {value:g}" for name, value in _divide(metrics).items())
+  names = task.train.names(batch["index"])
+  shown = ", ".join(names[:16]) + (f" and {len(names) - 16} more" if len(names) > 16 else "")
+  logging.error("records of the step that broke: %s", ", ".join(names))
+  raise NonFiniteLossError(
+    f"step {good + 1} gave a loss or gradient that is not finite: {terms}. Records of its batch: {shown}. "
+    "The last checkpoint stays; lower config.base_lr, lengthen config.warmup_epochs or look at the records."
+  )

@@ -1,0 +1,101 @@
+"""Optimizers and schedules.
+
+The direction comes from optax; the update p - lr * scale * (direction + decay * p) is made in one place,
+`apply_update`, so that learning rate, its scale and decay follow the parameter rules and nothing else.
+"""
+
+import dataclasses
+import re
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+  """What holds for the parameters whose whole path (`encoder/blocks_0/mlp/fc1/kernel`) a pattern matches."""
+
+  pattern: str
+  lr_scale: float = 1.0
+  weight_decay: float = 0.0
+  trainable: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerSpec:
+  """Kind ("adamw" or "sgd") and constants of the optimizer."""
+
+  kind: str = "adamw"
+  beta1: float = 0.9
+  beta2: float = 0.95
+  eps: float = 1e-8
+
+
+def path_name(path):
+  """Joins a pytree key path with slashes: `encoder/blocks_0/mlp/fc1/kernel`."""
+  return "/".join(str(getattr(key, "key", key)) for key in path)
+
+
+def match_rules(params, rules):
+  """Finds the rule of every parameter.
+
+  Args:
+    params: pytree of nested dicts. rules: tuple of `Rule`; the first match wins.
+  Returns:
+    the same tree with a `Rule` at each leaf.
+  Raises:
+    ValueError: if a parameter matches none.
+  """
+
+  def find(path, _):
+    name = path_name(path)
+    for rule in rules:
+      if re.fullmatch(rule.pattern, name):
+        return rule
+    raise ValueError(f"parameter {name} matches no rule of the task's param_rules; add one")
+
+  return jax.tree_util.tree_map_with_path(find, params)
+
+
+def make_direction(spec, matched):
+  """Makes the optax transformation gradient -> direction; frozen parameters hold no moments.
+
+  Args:
+    spec: OptimizerSpec. matched: tree of rules from `match_rules`.
+  Raises:
+    ValueError: for an unknown kind.
+  """
+  if spec.kind == "adamw":
+    # Parity: eps is added after the bias-corrected square root, as in the official AdamW.
+    trained = optax.scale_by_adam(b1=spec.beta1, b2=spec.beta2, eps=spec.eps)
+  elif spec.kind == "sgd":
+    trained = optax.identity()
+  else:
+    raise ValueError(f"config.optimizer.kind={spec.kind!r} is not one of adamw, sgd")
+  labels = jax.tree.map(lambda rule: "trained" if rule.trainable else "frozen", matched)
+  return optax.partition({"trained": trained, "frozen": optax.set_to_zero()}, labels)
+
+
+def apply_update(params, direction, lr, matched):
+  """Returns p - lr * lr_scale * (direction + weight_decay * p); frozen parameters stay as they are."""
+
+  def update(rule, p, u):
+    return p - lr * rule.lr_scale * (u + rule.weight_decay * p) if rule.trainable else p
+
+  return jax.tree.map(update, matched, params, direction)
+
+
+def warmup_cosine(progress, *, peak, warmup, total):
+  """Linear from exactly 0 over the warm-up, then half a cosine to 0 (the official pre-training schedule).
+
+  Args:
+    progress: epochs so far as a real number. peak: learning rate. warmup, total: epochs.
+  Returns:
+    float32 scalar.
+  """
+  progress = jnp.asarray(progress, jnp.float32)
+  ramp = progress / max(warmup, 1e-9)
+  share = jnp.clip((progress - warmup) / max(total - warmup, 1e-9), 0.0, 1.0)
+  # cos^2(x/2) rather than (1 + cos x)/2, which loses all digits near the end in float32.
+  return peak * jnp.where(progress < warmup, ramp, jnp.square(jnp.cos(0.5 * jnp.pi * share)))

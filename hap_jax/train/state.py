@@ -1,0 +1,52 @@
+"""What a run carries from step to step."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from hap_jax import sharding
+from hap_jax.train import optim
+
+
+@struct.dataclass
+class TrainState:
+  """Attributes:
+  step: int32 scalar, optimizer steps made. It stops at a step whose loss is not finite, see `step.py`.
+  params: float32 parameters, nested dicts.
+  model_state: the model's other collections (batch statistics ...), {} if none.
+  opt_state: the optimizer's moments.
+  """
+
+  step: jax.Array
+  params: Any
+  model_state: Any
+  opt_state: Any
+
+  @property
+  def variables(self):
+    """The collections as a Linen module takes them."""
+    return {"params": self.params, **self.model_state}
+
+
+def _create(task, key):
+  variables = dict(task.init(key))
+  params = variables.pop("params")
+  direction = optim.make_direction(task.optimizer, optim.match_rules(params, task.param_rules))
+  return TrainState(
+    step=jnp.zeros((), jnp.int32), params=params, model_state=variables, opt_state=direction.init(params)
+  )
+
+
+def create(task, seed, mesh):
+  """Makes the initial state under jit, so that it is born where it belongs on the mesh."""
+  make = jax.jit(lambda key: _create(task, key), out_shardings=sharding.replicated(mesh))
+  return make(jax.random.key(seed))
+
+
+def abstract(task, mesh):
+  """Returns the state's shapes, types and places without computing anything."""
+  shapes = jax.eval_shape(lambda key: _create(task, key), jax.random.key(0))
+  place = sharding.replicated(mesh)
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes)

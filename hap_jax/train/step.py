@@ -1,0 +1,69 @@
+"""The training step and the prediction step, compiled once with stated placement."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from hap_jax import sharding
+from hap_jax.train import optim
+
+
+def loss_and_grads(task, state, batch, key):
+  """Computes ((loss, (model_state, metrics)), gradients); frozen parameters get zeros at no cost."""
+  loss_key, forward_key = jax.random.split(key)
+  matched = optim.match_rules(state.params, task.param_rules)
+
+  def loss_fn(params):
+    params = jax.tree.map(lambda rule, p: p if rule.trainable else jax.lax.stop_gradient(p), matched, params)
+    variables = {"params": params, **state.model_state}
+    outputs, model_state = task.forward(variables, batch, key=forward_key, train=True)
+    loss, metrics = task.loss(outputs, batch, key=loss_key)
+    return loss, (model_state, metrics)
+
+  return jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+
+
+def make_train_step(task, mesh, seed):
+  """Compiles (state, batch, progress) -> (state, metrics).
+
+  Each step draws from fold_in(root key, step), so a run is a function of its seed and the step number. An
+  update with a non-finite loss or gradient is not made and the state's step does not advance: the parameters
+  of the last good step stay, without a look from the host at each step; the loop finds the stopped counter.
+
+  Args:
+    task: the `Task`. mesh: from `sharding.make_mesh`. seed: the run's.
+  Returns:
+    the jitted function; `state` is donated, `batch` is split over the data axis, `progress` is a replicated
+    float32 scalar in epochs, metrics are {name: (sum, count)} of this batch, with loss, lr and grad_norm.
+  """
+  root_key = jax.random.fold_in(jax.random.key(seed), 1)  # apart from the key that made the parameters
+
+  def train_step(state, batch, progress):
+    key = jax.random.fold_in(root_key, state.step)
+    (loss, (model_state, metrics)), grads = loss_and_grads(task, state, batch, key)
+    matched = optim.match_rules(state.params, task.param_rules)
+    direction, opt_state = optim.make_direction(task.optimizer, matched).update(
+      grads, state.opt_state, state.params
+    )
+    lr = task.schedule(state.step, progress)
+    params = optim.apply_update(state.params, direction, lr, matched)
+    grad_norm = optax.global_norm(grads)
+    is_finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+    updated = state.replace(step=state.step + 1, params=params, model_state=model_state, opt_state=opt_state)
+    state = jax.tree.map(lambda new, old: jnp.where(is_finite, new, old), updated, state)
+    one = jnp.ones((), jnp.float32)
+    return state, {"loss": (loss, one), **metrics, "lr": (lr, one), "grad_norm": (grad_norm, one)}
+
+  replicated = sharding.replicated(mesh)
+  return jax.jit(
+    train_step,
+    in_shardings=(replicated, sharding.batch_split(mesh), replicated),
+    out_shardings=(replicated, replicated),
+    donate_argnums=0,
+  )
+
+
+def make_predict_step(predict, mesh):
+  """Compiles (variables, batch) -> {name: [B, ...]}; rows come back on every device."""
+  replicated = sharding.replicated(mesh)
+  return jax.jit(predict, in_shardings=(replicated, sharding.batch_split(mesh)), out_shardings=replicated)

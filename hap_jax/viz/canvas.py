@@ -1,0 +1,80 @@
+"""Paper to draw on: text, enlarging, and putting pictures side by side."""
+
+import cv2
+import numpy as np
+
+PAPER = (255, 255, 255)
+INK = (32, 33, 36)
+FAINT = (112, 117, 122)
+_FONT = cv2.FontFace("sans")  # part of OpenCV 5
+
+
+def blank(height, width):
+  """Returns white paper, [height, width, 3] uint8."""
+  return np.full((height, width, 3), PAPER, np.uint8)
+
+
+def enlarge(image, scale):
+  """Enlarges [H, W, 3] uint8 by a whole number, bicubically: the eye reads faces in it, not squares."""
+  image = np.ascontiguousarray(image)
+  if scale == 1:
+    return image.copy()
+  height, width = image.shape[:2]
+  return cv2.resize(image, (width * scale, height * scale), interpolation=cv2.INTER_CUBIC)
+
+
+def text_width(text, size, weight=400):
+  """Returns the width in pixels of one line of text; size in pixels, weight 100 (thin) to 900 (black)."""
+  left, _, width, _ = cv2.getTextSize((0, 0), text, (0, 0), _FONT, size, weight)
+  return left + width
+
+
+def fit_size(texts, width, size, weight=400):
+  """Returns the largest size up to `size` at which every one of the texts is at most `width` pixels wide."""
+  while size > 6 and any(text_width(text, size, weight) > width for text in texts):
+    size -= 1
+  return size
+
+
+def write(picture, text, xy, size, weight=400, color=INK):
+  """Writes one line into `picture` in place; xy is the left end of its base line in pixels."""
+  cv2.putText(picture, text, tuple(int(z) for z in xy), color, _FONT, size, weight)
+
+
+def write_centered(picture, text, x, y, size, weight=400, color=INK):
+  """Writes one line into `picture` in place, centred on column x, base line y."""
+  write(picture, text, (x - text_width(text, size, weight) // 2, y), size, weight, color)
+
+
+def wrap(text, width, size, weight=400):
+  """Splits text at spaces into lines of at most `width` pixels; a single longer word stays whole."""
+  lines = [""]
+  for word in text.split():
+    longer = f"{lines[-1]} {word}".strip()
+    if lines[-1] and text_width(longer, size, weight) > width:
+      lines.append(word)
+    else:
+      lines[-1] = longer
+  return lines
+
+
+def paragraph(text, width, size, weight=400, color=INK):
+  """Returns a strip of white paper [h, width, 3] with the text broken into lines."""
+  lines = wrap(text, width, size, weight)
+  pitch = round(1.45 * size)
+  strip = blank(pitch * len(lines), width)
+  for i, line in enumerate(lines):
+    write(strip, line, (0, pitch * i + round(1.05 * size)), size, weight, color)
+  return strip
+
+
+def stack(pictures, gap):
+  """Stacks pictures of one width downwards with white gaps of `gap` pixels."""
+  space = blank(gap, pictures[0].shape[1])
+  parts = [part for picture in pictures for part in (space, picture)]
+  return np.concatenate(parts[1:], axis=0)
+
+
+def frame(picture, margin):
+  """Puts a white margin around a picture."""
+  return cv2.copyMakeBorder(picture, *(4 * (margin,)), cv2.BORDER_CONSTANT, value=PAPER)

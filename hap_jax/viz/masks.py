@@ -1,0 +1,83 @@
+"""Masks over a picture: which patches are hidden from the encoder, and what hid them."""
+
+import numpy as np
+
+from hap_jax.data.skeletons import COCO17
+from hap_jax.viz import canvas
+from hap_jax.viz.pose import draw_skeleton
+
+# By the value of a mask's `cause`: the patch is visible, or hidden on a body part, by a block, or to reach
+# the count. The colours (Okabe and Ito's) stay apart for colour-blind eyes.
+CAUSES = ("visible", "part", "block", "fill")
+COLORS = {"part": (213, 94, 0), "block": (0, 114, 178), "fill": (240, 228, 66)}
+
+_TINT = 0.68  # share of the colour in a hidden patch; the rest is the picture in grey
+_LUMA = np.array((0.299, 0.587, 0.114))
+
+
+def draw_mask(image, cause, grid, keypoints_xy=None, keypoints_visible=None, *, skeleton=COCO17, scale=1):
+  """Draws a picture with its hidden patches tinted by cause, patch borders, and the joints if given.
+
+  Args:
+    image: [H, W, 3] uint8. cause: [L] integers, indices into `CAUSES`, row-major over the grid.
+    grid: (Gh, Gw); must divide H and W. keypoints_xy: [K, 2] pixels (x, y) of `image`.
+    keypoints_visible: [K] bool. skeleton: whose joints they are. scale: whole number to enlarge by.
+  Returns:
+    [H*scale, W*scale, 3] uint8.
+  Raises:
+    ValueError: if grid, image and cause do not fit one another, or a cause is unknown.
+  """
+  cause = np.asarray(cause)
+  _check(image, cause, grid)
+  Gh, Gw = grid
+  picture = canvas.enlarge(np.asarray(image), scale)
+  cells = picture.reshape(Gh, picture.shape[0] // Gh, Gw, picture.shape[1] // Gw, 3).astype(np.float32)
+  colors = np.array([COLORS.get(name, (0, 0, 0)) for name in CAUSES], np.float32)[cause.reshape(Gh, Gw)]
+  grey = (cells @ _LUMA)[..., None]
+  tinted = (1 - _TINT) * grey + _TINT * colors[:, None, :, None]
+  is_hidden = (cause != CAUSES.index("visible")).reshape(Gh, 1, Gw, 1, 1)
+  cells = np.where(is_hidden, tinted, cells)
+  cells[1:, 0] *= 0.6  # borders: the first line of every patch but those at the edge
+  cells[:, :, 1:, 0] *= 0.6
+  picture = np.round(cells).astype(np.uint8).reshape(picture.shape)
+  if keypoints_xy is not None:
+    picture = draw_skeleton(picture, keypoints_xy, keypoints_visible, skeleton, scale=scale)
+  return picture
+
+
+def legend(width, size=18):
+  """Returns a strip [h, width, 3] uint8 that names the colours, in as many lines as it takes.
+
+  `size` is the height of the text in pixels.
+  """
+  words = {
+    "part": "hidden: on a body part",
+    "block": "hidden: by a block",
+    "fill": "hidden: to reach the count",
+  }
+  pitch, gap = round(1.7 * size), size // 2
+  places, x, y = [], 0, 0
+  for name, text in words.items():
+    text_x = x + size + gap
+    end = text_x + canvas.text_width(text, size)
+    if x and end > width:
+      x, y, text_x, end = 0, y + pitch, size + gap, end - x
+    places.append((name, text, x, y + (pitch - size) // 2, text_x))
+    x = end + 3 * gap
+  strip = canvas.blank(y + pitch, width)
+  for name, text, x, top, text_x in places:
+    strip[top : top + size, x : x + size] = COLORS[name]
+    canvas.write(strip, text, (text_x, top + round(0.85 * size)), size)
+  return strip
+
+
+def _check(image, cause, grid):
+  Gh, Gw = grid
+  if np.ndim(image) != 3 or np.shape(image)[2] != 3 or np.shape(image)[0] % Gh or np.shape(image)[1] % Gw:
+    raise ValueError(
+      f"image {list(np.shape(image))} is not [H, W, 3] with sides that the grid {Gh}x{Gw} divides"
+    )
+  if cause.shape != (Gh * Gw,):
+    raise ValueError(f"cause {list(cause.shape)} is not one number for each of the {Gh}x{Gw} patches")
+  if not np.isin(cause, range(len(CAUSES))).all():
+    raise ValueError(f"cause holds {np.unique(cause).tolist()}; known are 0 to {len(CAUSES) - 1}: {CAUSES}")

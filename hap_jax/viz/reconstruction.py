@@ -1,0 +1,218 @@
+"""The panel by which a person judges masked pre-training: picture, masks, and what the model fills in."""
+
+import dataclasses
+
+import numpy as np
+
+from hap_jax.data.skeletons import COCO17
+from hap_jax.models import pixels
+from hap_jax.viz import canvas
+from hap_jax.viz.masks import CAUSES, draw_mask, legend
+from hap_jax.viz.pose import draw_skeleton
+
+RANGE = 2.5  # target space: black and white stand for minus and plus this many units
+VARIANCE_EPSILON = 1e-6  # of the per-patch normalisation (HAP's and MAE's)
+
+_WIDTH = 1400  # about; pictures are enlarged by whole numbers up to it
+_MAX_CELL_HEIGHT = 320
+_GAP, _GROUP_GAP, _MARGIN = 4, 18, 16
+_TEXT = 18
+
+
+@dataclasses.dataclass(frozen=True)
+class Reconstruction:
+  """Three readings of predicted patches, each [N, views, H, W, 3] uint8.
+
+  Attributes:
+    target_space: the prediction itself; 0 is mid-grey, -RANGE and RANGE are black and white.
+    denormalized: mapped back to colours, with every patch's true mean and deviation if it was standardised.
+    pasted: `denormalized` in the hidden patches, the picture in the visible ones.
+  """
+
+  target_space: np.ndarray
+  denormalized: np.ndarray
+  pasted: np.ndarray
+
+
+def reconstruct(
+  images, cause, pred, *, grid, patch, target_space, mean=pixels.IMAGENET_MEAN, std=pixels.IMAGENET_STD
+):
+  """Turns predicted patches into pictures.
+
+  Args:
+    images: [N, H, W, 3] uint8. cause: [N, views, L] integers, 0 where visible.
+    pred: [N, views, L, P*P*3]; inside a patch rows, then columns, then channels.
+    grid: (Gh, Gw). patch: side P in pixels.
+    target_space: "normalized" if every patch was standardised by its own mean and unbiased variance,
+      (x - mean) / sqrt(var + 1e-6), on top of the pixel normalisation; "pixels" if not.
+    mean, std: of the pixel normalisation, three numbers each, of pixels in [0, 1].
+  Returns:
+    A `Reconstruction`.
+  Raises:
+    ValueError: if shapes do not fit one another, or for an unknown target space.
+  """
+  images, cause, pred = np.asarray(images), np.asarray(cause), np.asarray(pred, np.float32)
+  _check(images, cause, pred, grid, patch, target_space)
+  colors = pred
+  if target_space == "normalized":
+    patches = _cut(pixels.normalize(images, mean, std), grid, patch)[:, None]
+    patch_std = np.sqrt(patches.var(axis=-1, ddof=1, keepdims=True) + VARIANCE_EPSILON)
+    colors = pred * patch_std + patches.mean(axis=-1, keepdims=True)
+  denormalized = _join(colors, grid, patch) * np.asarray(std, np.float32) + np.asarray(mean, np.float32)
+  denormalized = _to_uint8(denormalized * 255)
+  is_visible = np.broadcast_to((cause == CAUSES.index("visible"))[..., None], pred.shape)
+  return Reconstruction(
+    target_space=_to_uint8((_join(pred, grid, patch) / RANGE + 1) * 127.5),
+    denormalized=denormalized,
+    pasted=np.where(_join(is_visible, grid, patch), images[:, None], denormalized),
+  )
+
+
+def panel(
+  *,
+  images,
+  cause,
+  pred,
+  grid,
+  patch,
+  keypoints_xy=None,
+  keypoints_visible=None,
+  skeleton=COCO17,
+  target_space="normalized",
+  mean=pixels.IMAGENET_MEAN,
+  std=pixels.IMAGENET_STD,
+  title="",
+):
+  """Draws one row an example: the picture, then for each view its mask and three readings of the prediction.
+
+  Args:
+    images, cause, pred, grid, patch, target_space, mean, std: as in `reconstruct`.
+    keypoints_xy: [N, K, 2] pixels (x, y) of the images, or None. keypoints_visible: [N, K] bool.
+    skeleton: whose joints they are. title: a line at the top, such as step and losses; "" for none.
+  Returns:
+    [h, w, 3] uint8, about 1,400 pixels wide for two views, with column heads and a legend.
+  Raises:
+    ValueError: as in `reconstruct`.
+  """
+  images, cause = np.asarray(images), np.asarray(cause)
+  readings = reconstruct(
+    images, cause, pred, grid=grid, patch=patch, target_space=target_space, mean=mean, std=std
+  )
+  N, H, W, _ = images.shape
+  num_views = cause.shape[1]
+  scale = _choose_scale(H, W, num_views)
+  rows = []
+  for n in range(N):
+    joints = (None, None) if keypoints_xy is None else (keypoints_xy[n], keypoints_visible[n])
+    picture = canvas.enlarge(images[n], scale)
+    if keypoints_xy is not None:
+      picture = draw_skeleton(picture, *joints, skeleton, scale=scale)
+    groups = [[picture]]
+    for v in range(num_views):
+      mask = draw_mask(images[n], cause[n, v], grid, *joints, skeleton=skeleton, scale=scale)
+      shown = (readings.target_space[n, v], readings.denormalized[n, v], readings.pasted[n, v])
+      groups.append([mask, *(canvas.enlarge(reading, scale) for reading in shown)])
+    rows.append(_place(groups, H * scale, W * scale))
+  head = _draw_head(num_views, W * scale, keypoints_xy is not None, target_space)
+  width = head.shape[1]
+  foot = canvas.stack([legend(width), canvas.paragraph(_explain(target_space), width, _TEXT - 2)], 2)
+  parts = [head, canvas.stack(rows, _GAP), foot]
+  if title:
+    parts.insert(0, canvas.paragraph(title, width, _TEXT + 2, 600))
+  return canvas.frame(canvas.stack(parts, 8), _MARGIN)
+
+
+def _choose_scale(height, width, num_views):
+  columns = 1 + 4 * num_views
+  return max(1, min(_WIDTH // (columns * width), _MAX_CELL_HEIGHT // height))
+
+
+def _column_lefts(num_views, cell_width):
+  """Returns for each group of columns (the picture, then one group a view) the left edges of its cells."""
+  lefts, x = [], 0
+  for count in (1, *(4,) * num_views):
+    lefts.append([x + i * (cell_width + _GAP) for i in range(count)])
+    x = lefts[-1][-1] + cell_width + _GROUP_GAP
+  return lefts
+
+
+def _place(groups, cell_height, cell_width):
+  """Puts the cells of a row side by side."""
+  lefts = _column_lefts(len(groups) - 1, cell_width)
+  row = canvas.blank(cell_height, lefts[-1][-1] + cell_width)
+  for group, group_lefts in zip(groups, lefts, strict=True):
+    for cell, left in zip(group, group_lefts, strict=True):
+      row[:, left : left + cell_width] = cell
+  return row
+
+
+def _draw_head(num_views, cell_width, has_joints, target_space):
+  """Draws the names of views and columns."""
+  statistics = "true patch stats" if target_space == "normalized" else "pixel stats"
+  labels = (
+    ("mask", "by cause"),
+    ("target space", f"grey is 0, ±{RANGE:g}"),
+    ("de-normalised", statistics),
+    ("pasted", "over visible"),
+  )
+  image_label = ("image", "with joints" if has_joints else "")
+  all_labels = (image_label, *labels)
+  size = canvas.fit_size([name for name, _ in all_labels], cell_width, _TEXT, 600)
+  small = canvas.fit_size([note for _, note in all_labels], cell_width, _TEXT - 2)
+  lefts = _column_lefts(num_views, cell_width)
+  head = canvas.blank(74, lefts[-1][-1] + cell_width)
+  for v, group_lefts in enumerate(lefts):
+    left, right = group_lefts[0], group_lefts[-1] + cell_width
+    if v:
+      canvas.write_centered(head, f"view {v}", (left + right) // 2, 17, _TEXT, 600, canvas.FAINT)
+      head[25:26, left:right] = canvas.FAINT
+    for x, (name, note) in zip(group_lefts, labels if v else (image_label,), strict=True):
+      canvas.write_centered(head, name, x + cell_width // 2, 47, size, 600)
+      canvas.write_centered(head, note, x + cell_width // 2, 67, small, 400, canvas.FAINT)
+  return head
+
+
+def _explain(target_space):
+  unit, back = {
+    "normalized": ("standard deviations of its patch", "every patch's true mean and deviation"),
+    "pixels": ("units of normalised pixels", "the mean and deviation of all pixels"),
+  }[target_space]
+  return (
+    f"target space: the prediction itself; grey is 0, black and white are -{RANGE:g} and {RANGE:g} {unit}. "
+    f"de-normalised: the same in colours again, with {back}. "
+    "pasted: the prediction in the hidden patches, the picture in the visible ones. "
+    "Only hidden patches are trained; a prediction elsewhere means nothing."
+  )
+
+
+def _cut(images, grid, patch):
+  """Cuts [..., H, W, 3] into [..., L, P*P*3]; as the model's `patchify`, which needs JAX."""
+  Gh, Gw = grid
+  x = images.reshape(*images.shape[:-3], Gh, patch, Gw, patch, 3)
+  return np.swapaxes(x, -4, -3).reshape(*images.shape[:-3], Gh * Gw, patch * patch * 3)
+
+
+def _join(patches, grid, patch):
+  """The inverse of `_cut`."""
+  Gh, Gw = grid
+  x = patches.reshape(*patches.shape[:-2], Gh, Gw, patch, patch, 3)
+  return np.swapaxes(x, -4, -3).reshape(*patches.shape[:-2], Gh * patch, Gw * patch, 3)
+
+
+def _to_uint8(x):
+  return np.round(np.clip(x, 0, 255)).astype(np.uint8)
+
+
+def _check(images, cause, pred, grid, patch, target_space):
+  if target_space not in ("normalized", "pixels"):
+    raise ValueError(f'target_space={target_space!r} is neither "normalized" nor "pixels"')
+  N, num_views, L = cause.shape if cause.ndim == 3 else (0, 0, 0)
+  Gh, Gw = grid
+  expected = ([N, Gh * patch, Gw * patch, 3], [N, num_views, Gh * Gw], [N, num_views, L, patch * patch * 3])
+  arrived = [list(array.shape) for array in (images, cause, pred)]
+  if images.dtype != np.uint8 or not N or arrived != list(expected):
+    raise ValueError(
+      f"images {images.dtype} {arrived[0]}, cause {arrived[1]} and pred {arrived[2]} do not fit one another: "
+      "expected uint8 [N, H, W, 3], [N, views, L] and [N, views, L, P*P*3], "
+      f"for grid={Gh}x{Gw} and patch={patch} with L={Gh * Gw}, H={Gh * patch} and W={Gw * patch}"
+    )

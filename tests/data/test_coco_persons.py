@@ -1,0 +1,245 @@
+import json
+import pickle
+
+import cv2
+import numpy as np
+import pytest
+
+from hap_jax.data.skeletons import COCO17
+from hap_jax.data.sources import coco_persons, luperson
+from hap_jax.data.sources.base import BadRecordError
+from hap_jax.data.transforms.image import ResizeWhole
+
+
+def make_annotation(i, **changes):
+  """A person of image 1: 17 joints on a diagonal from (10, 20), v = 2; the first not labelled."""
+  joints = [(10 + j, 20 + 2 * j, 2) for j in range(17)]
+  joints[0] = (0, 0, 0)
+  return {
+    "id": i,
+    "image_id": 1,
+    "bbox": [10.5, 20, 20, 40],
+    "keypoints": [value for joint in joints for value in joint],
+    "num_keypoints": 16,
+    "iscrowd": 0,
+    **changes,
+  }
+
+
+def make_coco(*annotations):
+  return {
+    "images": [{"id": 1, "file_name": "one.jpg", "height": 80, "width": 60}],
+    "annotations": list(annotations) or [make_annotation(7)],
+  }
+
+
+@pytest.fixture
+def root(tmp_path):
+  """COCO's own layout with one picture, whose pixels tell their column (red) and row (green)."""
+  image = np.zeros((80, 60, 3), np.uint8)
+  image[..., 2], image[..., 1] = 4 * np.arange(60), 3 * np.arange(80)[:, None]
+  for split in ("train", "val"):
+    (tmp_path / f"{split}2017").mkdir()
+    cv2.imwrite(str(tmp_path / f"{split}2017" / "one.jpg"), image, (cv2.IMWRITE_JPEG_QUALITY, 100))
+  (tmp_path / "annotations").mkdir()
+  write(tmp_path, make_coco())
+  return tmp_path
+
+
+def write(root, coco, split="train"):
+  (root / "annotations" / f"person_keypoints_{split}2017.json").write_text(json.dumps(coco))
+
+
+def open_train(root, **options):
+  return coco_persons.open_source(root=str(root), split="train", seed=0, **options)
+
+
+def test_box_is_cut_with_its_margin_and_joints_move_along(root):
+  record = open_train(root, margin=0.1)[0]
+  # x from 10.5 - 2 to 30.5 + 2, y from 20 - 4 to 60 + 4, outwards to whole pixels.
+  assert record["image"].shape == (64 - 16, 33 - 8, 3)
+  # Top-left pixel is column 8, row 16 of the picture, within JPEG's error.
+  np.testing.assert_allclose(record["image"][0, 0], (4 * 8, 3 * 16, 0), atol=6)
+  expected = np.array([(10 + j - 8, 20 + 2 * j - 16) for j in range(1, 17)])
+  np.testing.assert_array_equal(record["keypoints_xy"][1:], expected)
+  np.testing.assert_array_equal(record["keypoints_visible"], [False] + [True] * 16)
+  assert record["keypoints_xy"].dtype == np.float32
+
+
+def test_cut_stays_inside_the_picture(root):
+  write(root, make_coco(make_annotation(1, bbox=[-5, -5, 80, 100])))
+  assert open_train(root, margin=0.5)[0]["image"].shape == (80, 60, 3)
+
+
+def test_labelled_joint_counts_even_if_hidden_unless_the_cut_loses_it(root):
+  keypoints = make_annotation(1)["keypoints"]
+  keypoints[3 * 5 + 2] = 1  # labelled, hidden
+  keypoints[3 * 6 : 3 * 6 + 3] = 1, 1, 2  # labelled, outside the box
+  write(root, make_coco(make_annotation(1, keypoints=keypoints)))
+  visible = open_train(root)[0]["keypoints_visible"]
+  assert visible[5]
+  assert not visible[6]
+
+
+def test_crowds_unlabelled_people_and_empty_boxes_make_no_record(root):
+  write(
+    root,
+    make_coco(
+      make_annotation(1, iscrowd=1),
+      make_annotation(2, keypoints=[0] * 51),
+      make_annotation(3, bbox=[70, 20, 10, 10]),
+      make_annotation(4),
+      make_annotation(5, keypoints=[5, 5, 2] + [0] * 48),
+    ),
+  )
+
+  def ids(**options):
+    source = open_train(root, **options)
+    return [int(source.name(i).split("annotation ")[1].rstrip(")")) for i in range(len(source))]
+
+  assert ids() == [4, 5]
+  assert ids(min_keypoints=2) == [4]
+  with pytest.raises(ValueError, match="none of its 5 annotations makes a record"):
+    ids(min_keypoints=17)
+
+
+def test_each_split_has_its_own_file(root):
+  write(root, make_coco(make_annotation(1), make_annotation(2)), split="val")
+  assert len(open_train(root)) == 1
+  source = coco_persons.open_source(root=str(root), split="val", seed=0)
+  assert len(source) == 2
+  assert source.name(0).endswith("one.jpg (annotation 1)")
+
+
+def test_one_file_is_split_by_num_val(root):
+  path = root / "train2017" / "people.json"
+  path.write_text(json.dumps(make_coco(*(make_annotation(i) for i in range(5)))))
+
+  def names(split, num_val):
+    options = {"annotations": "train2017/people.json", "num_val": num_val}
+    source = coco_persons.open_source(root=str(root), split=split, seed=0, **options)
+    return [source.name(i) for i in range(len(source))]
+
+  assert names("train", 2) + names("val", 2) == names("train", 0)
+  with pytest.raises(ValueError, match='leaves none for split "val"'):
+    names("val", 0)
+
+
+def test_picture_that_is_missing_or_of_another_size_is_a_bad_record(root):
+  coco = make_coco(make_annotation(1), make_annotation(2, image_id=2), make_annotation(3, image_id=3))
+  coco["images"] += [
+    {"id": 2, "file_name": "one.jpg", "height": 90, "width": 60},
+    {"id": 3, "file_name": "absent.jpg", "height": 80, "width": 60},
+  ]
+  write(root, coco)
+  source = open_train(root)
+  assert source[0]["image"].size
+  with pytest.raises(BadRecordError, match=r"one\.jpg: \(80, 60\) pixels, annotated as \(90, 60\)"):
+    source[1]
+  with pytest.raises(BadRecordError, match=r"absent\.jpg"):
+    source[2]
+
+
+@pytest.mark.parametrize("key", ["keypoints", "bbox", "image_id", "id"])
+def test_missing_key_of_an_annotation_is_named(root, key):
+  annotation = make_annotation(7)
+  del annotation[key]
+  write(root, make_coco(annotation))
+  with pytest.raises(ValueError, match=rf'person_keypoints_train2017\.json: annotation .* no key "{key}"'):
+    open_train(root)
+
+
+@pytest.mark.parametrize("key", ["height", "width", "file_name", "id"])
+def test_missing_key_of_an_image_is_named(root, key):
+  coco = make_coco()
+  del coco["images"][0][key]
+  write(root, coco)
+  with pytest.raises(ValueError, match=f'image.* no key "{key}"'):
+    open_train(root)
+
+
+@pytest.mark.parametrize(
+  ("coco", "message"),
+  [
+    ({"images": []}, 'no list under the key "annotations"'),
+    ([1], 'no list under the key "images"'),
+    (make_coco(make_annotation(7, image_id=9)), "annotation 7 is of image 9, which is not under images"),
+    (make_coco(make_annotation(7, keypoints=[0] * 42)), "42 values under keypoints, expected 51"),
+  ],
+)
+def test_file_of_another_form_is_an_error(root, coco, message):
+  write(root, coco)
+  with pytest.raises(ValueError, match=message):
+    open_train(root)
+
+
+def test_missing_files_and_impossible_options_are_errors(root, tmp_path_factory):
+  with pytest.raises(ValueError, match=r"config\.data\.root is empty"):
+    coco_persons.open_source(root="", split="train", seed=0)
+  with pytest.raises(ValueError, match="nowhere: no such folder"):
+    open_train(root / "nowhere")
+  with pytest.raises(ValueError, match=r"people\.json: no such file.*coco_persons\.annotations"):
+    open_train(root, annotations="annotations/people.json")
+  with pytest.raises(ValueError, match=r"pictures: no such folder.*coco_persons\.images"):
+    open_train(root, images="pictures")
+  with pytest.raises(ValueError, match=r"num_val=3: COCO has a val split of its own"):
+    open_train(root, num_val=3)
+  with pytest.raises(ValueError, match=r"margin=-0\.1"):
+    open_train(root, margin=-0.1)
+  with pytest.raises(ValueError, match="split='test'"):
+    coco_persons.open_source(root=str(root), split="test", seed=0)
+  (root / "annotations" / "person_keypoints_train2017.json").write_text("{")
+  with pytest.raises(ValueError, match="not a JSON file"):
+    open_train(root)
+
+
+def test_source_travels_to_another_process(root):
+  source = pickle.loads(pickle.dumps(open_train(root)))
+  np.testing.assert_array_equal(source[0]["image"], open_train(root)[0]["image"])
+
+
+# Real people
+
+
+@pytest.fixture
+def people(samples):
+  return coco_persons.open_source(
+    root=str(samples / "pose2d" / "coco"), split="train", seed=0, annotations="test_coco.json"
+  )
+
+
+def test_real_file_gives_its_eleven_people(people):
+  assert len(people) == 11
+  for i in range(len(people)):
+    record = people[i]
+    visible = record["keypoints_visible"]
+    H, W = record["image"].shape[:2]
+    assert visible.sum() >= 12
+    assert (record["keypoints_xy"][visible] >= 0).all()
+    assert (record["keypoints_xy"][visible] < (W, H)).all()
+
+
+def test_real_person_is_upright_in_the_cut(people):
+  for i in range(len(people)):
+    record = people[i]
+    joint = dict(zip(COCO17.joints, record["keypoints_xy"], strict=True))
+    seen = dict(zip(COCO17.joints, record["keypoints_visible"], strict=True))
+    if seen["nose"] and seen["left_ankle"]:
+      assert joint["nose"][1] < joint["left_ankle"][1]
+
+
+def test_real_people_come_back_from_luperson_s_layout(people, tmp_path):
+  records = [people[i] for i in range(len(people))]
+  assert luperson.write_luperson(tmp_path, records) == 11
+  source = luperson.open_source(root=str(tmp_path), split="train", seed=0, subset="all")
+  for i, record in enumerate(records):
+    read = source[i]
+    assert read["image"].shape == record["image"].shape
+    assert np.abs(read["image"].astype(int) - record["image"]).mean() < 4  # JPEG at quality 95
+    visible = record["keypoints_visible"]
+    np.testing.assert_array_equal(read["keypoints_visible"], visible)
+    np.testing.assert_array_equal(read["keypoints_xy"][visible], record["keypoints_xy"][visible])
+    resize = ResizeWhole((256, 128))
+    a, b = (resize(r, np.random.default_rng(0)) for r in (read, record))
+    np.testing.assert_array_equal(a["keypoints_visible"], b["keypoints_visible"])
+    np.testing.assert_array_equal(a["keypoints_xy"], b["keypoints_xy"])

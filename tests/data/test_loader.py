@@ -1,0 +1,240 @@
+"""The loader over real files: people drawn at random, written in LUPerson's layout."""
+
+import logging
+import pathlib
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from hap_jax.data.loader import Loader
+from hap_jax.data.samplers import Sequential, ShuffledEpochs
+from hap_jax.data.sources import luperson
+from hap_jax.data.sources.base import BadRecordError
+from hap_jax.data.transforms.image import RandomResizedCrop, ResizeWhole
+
+NUM_RECORDS = 22
+CROP = RandomResizedCrop((32, 16), flip_prob=0.5)
+
+
+def write_people(root):
+  rng = np.random.default_rng(0)
+  sizes = rng.integers(30, 60, (NUM_RECORDS, 2))
+  luperson.write_luperson(
+    root,
+    (
+      {
+        "image": rng.integers(0, 256, (H, W, 3), dtype=np.uint8),
+        "keypoints_xy": (rng.random((17, 2)) * (W, H)).astype(np.float32),
+        "keypoints_visible": rng.random(17) < 0.8,
+      }
+      for H, W in sizes
+    ),
+  )
+  return luperson.open_source(root=str(root), split="train", seed=0, subset="all")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+  return write_people(tmp_path_factory.mktemp("people"))
+
+
+@pytest.fixture
+def broken(tmp_path):
+  """A source whose record 5 has a truncated image and whose record 6 has no pose file."""
+  source = write_people(tmp_path)
+  image = pathlib.Path(source.name(5))
+  image.write_bytes(image.read_bytes()[:200])
+  (tmp_path / luperson.POSE_FOLDER / "0000006.npy").unlink()
+  return source
+
+
+def make_loader(source, batch_size=4, **options):
+  return Loader(source, (CROP,), ShuffledEpochs(len(source), batch_size, seed=1), seed=1, **options)
+
+
+def assert_equal_batches(a, b):
+  assert a.keys() == b.keys()
+  for name in a:
+    assert a[name].dtype == b[name].dtype
+    np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+def take(loader, start, count):
+  with loader.iterate(start) as batches:
+    return [next(batches) for _ in range(count)]
+
+
+def test_batch_holds_the_fields_index_and_valid(source):
+  batch = make_loader(source).batch(3)
+  shapes = {name: (rows.shape, rows.dtype) for name, rows in batch.items()}
+  assert shapes == {
+    "image": ((4, 32, 16, 3), np.uint8),
+    "keypoints_xy": ((4, 17, 2), np.float32),
+    "keypoints_visible": ((4, 17), bool),
+    "index": ((4,), np.int32),
+    "valid": ((4,), bool),
+  }
+  assert all(type(rows) is np.ndarray for rows in batch.values())
+
+
+def test_row_is_the_record_transformed_with_its_own_generator(source):
+  loader = make_loader(source)
+  batch = loader.batch(8)  # the second epoch
+  for row, index in enumerate(batch["index"]):
+    assert loader.sampler.locate(8, row) == (1, index)
+    record = CROP(source[index], np.random.default_rng((1, 1, int(index))))
+    np.testing.assert_array_equal(batch["image"][row], record["image"])
+    np.testing.assert_array_equal(batch["keypoints_xy"][row], record["keypoints_xy"])
+
+
+def test_augmentation_changes_with_the_epoch(source):
+  loader = Loader(source, (CROP,), ShuffledEpochs(len(source), len(source), seed=1), seed=1)
+  first, second = loader.batch(0), loader.batch(1)
+  images = dict(zip(first["index"], first["image"], strict=True))
+  unchanged = [
+    np.array_equal(images[i], image) for i, image in zip(second["index"], second["image"], strict=True)
+  ]
+  assert np.mean(unchanged) < 0.1
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_iterate_yields_the_pure_batches_from_any_start(source, workers):
+  loader = make_loader(source, workers=workers)
+  for step, batch in enumerate(take(loader, start=3, count=5), start=3):  # over the epoch's end at step 5
+    assert all(type(rows) is np.ndarray for rows in batch.values())
+    assert_equal_batches(batch, loader.batch(step))
+
+
+def test_iterate_without_reading_ahead_is_the_same(source):
+  loader = make_loader(source, read_ahead=0)
+  for step, batch in enumerate(take(loader, start=0, count=2)):
+    assert_equal_batches(batch, loader.batch(step))
+
+
+def test_iterate_stops_where_told_and_after_close(source):
+  loader = make_loader(source)
+  with loader.iterate(4, 7) as batches:
+    assert len(list(batches)) == 3
+  assert list(loader.iterate(7, 7)) == []
+  batches = loader.iterate(0)
+  next(batches)
+  batches.close()
+  batches.close()
+  assert list(batches) == []
+
+
+def test_processes_read_contiguous_slices_of_the_same_global_batch(source):
+  for step in (0, 6):
+    whole = make_loader(source).batch(step)
+    parts = [make_loader(source, process_index=i, process_count=2).batch(step) for i in range(2)]
+    assert_equal_batches({name: np.concatenate([part[name] for part in parts]) for name in whole}, whole)
+
+
+def test_evaluation_pass_covers_each_record_once_over_two_processes(source):
+  seen = []
+  for i in range(2):
+    sampler = Sequential(len(source), batch_size=8)
+    loader = Loader(source, (ResizeWhole((32, 16)),), sampler, seed=0, process_index=i, process_count=2)
+    batches = list(loader.iterate(0))
+    assert len(batches) == loader.num_steps == 3
+    assert all(batch["image"].shape == (4, 32, 16, 3) for batch in batches)
+    seen += [index for batch in batches for index in batch["index"][batch["valid"]]]
+  assert sorted(seen) == list(range(NUM_RECORDS))
+
+
+def test_progress_and_epoch_length_are_the_sampler_s(source):
+  loader = make_loader(source)
+  assert loader.nominal_steps == 5
+  assert loader.num_steps is None
+  assert loader.progress(7) == 1.4
+
+
+def test_names_are_the_files_of_a_batch(source):
+  loader = make_loader(source)
+  names = loader.names(loader.batch(0)["index"])
+  assert names == [source.name(i) for i in loader.sampler.indices(0)]
+  assert all(pathlib.Path(name).is_file() for name in names)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_bad_record_is_replaced_by_the_next_good_one_logged_and_counted(broken, workers, caplog):
+  loader = make_loader(broken, workers=workers, max_bad_share=0.1)
+  with caplog.at_level(logging.WARNING, logger="absl"):
+    batches = take(loader, start=0, count=10)  # two epochs, each with 20 of 22 records
+  seen = np.concatenate([batch["index"] for batch in batches])
+  wanted = np.concatenate([loader.sampler.indices(step) for step in range(10)])
+  assert {5, 6} <= set(wanted)
+  np.testing.assert_array_equal(seen, np.where((wanted == 5) | (wanted == 6), 7, wanted))
+  for row in np.flatnonzero(wanted != seen):
+    record = CROP(broken[7], np.random.default_rng((1, int(row) // 20, 7)))
+    np.testing.assert_array_equal(batches[row // 4]["image"][row % 4], record["image"])
+  messages = [entry.getMessage() for entry in caplog.records if "bad record" in entry.getMessage()]
+  assert len(messages) == 2
+  assert any("0000005.jpg" in message for message in messages)
+  assert any("0000006.npy" in message and "missing" in message for message in messages)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_too_many_bad_records_stop_the_run(broken, workers):
+  loader = make_loader(broken, workers=workers, max_bad_share=0.05)  # 1.1 of 22
+  with (
+    loader.iterate(0, 10) as batches,
+    pytest.raises(ValueError, match=r"2 of 22.*max_bad_share.*LUPerson-"),
+  ):
+    for _ in batches:
+      pass
+
+
+def test_one_bad_record_stops_a_small_source(broken):
+  loader = make_loader(broken)
+  step = next(step for step in range(10) if set(loader.sampler.indices(step)) & {5, 6})
+  with pytest.raises(ValueError, match=r"of 22 records.*share of 0\.001.*LUPerson-"):
+    loader.batch(step)
+
+
+def test_source_without_a_good_record_is_an_error(tmp_path):
+  source = write_people(tmp_path)
+  for pose in (tmp_path / luperson.POSE_FOLDER).iterdir():
+    pose.unlink()
+  with pytest.raises(ValueError, match="22 records in a row cannot be read"):
+    make_loader(source, max_bad_share=1).batch(0)
+
+
+def test_bad_record_error_survives_the_way_between_processes():
+  error = pickle.loads(pickle.dumps(BadRecordError("a.jpg: truncated")))
+  assert str(error) == "a.jpg: truncated"
+
+
+def test_records_of_different_shape_are_an_error_that_names_the_field(source):
+  loader = Loader(source, (), ShuffledEpochs(len(source), 4, seed=1), seed=1)
+  with pytest.raises(ValueError, match=r"field image has shapes .* transform"):
+    loader.batch(0)
+
+
+def test_impossible_settings_are_errors(source):
+  with pytest.raises(ValueError, match="batch_size=4 does not divide over 3 processes"):
+    make_loader(source, process_count=3)
+  with pytest.raises(ValueError, match="process_index=2"):
+    make_loader(source, process_index=2, process_count=2)
+  with pytest.raises(ValueError, match="source of 22 records, sampler of 21"):
+    Loader(source, (CROP,), ShuffledEpochs(21, 4, seed=1), seed=1)
+  with pytest.raises(ValueError, match="workers=-1"):
+    make_loader(source, workers=-1)
+
+
+def test_data_modules_do_not_import_jax():
+  modules = (
+    "loader",
+    "samplers",
+    "transforms.image",
+    "sources.base",
+    "sources.luperson",
+    "sources.coco_persons",
+  )
+  code = (
+    f"import sys, {', '.join('hap_jax.data.' + module for module in modules)}; sys.exit('jax' in sys.modules)"
+  )
+  subprocess.run([sys.executable, "-c", code], check=True, cwd=pathlib.Path(__file__).parents[2])

@@ -1,0 +1,142 @@
+"""Patches and blocks."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hap_jax.models import hap, layers, vit
+
+TINY = vit.Variant(width=32, depth=2, num_heads=2)
+
+
+def build(image_size=(32, 16), patch=8, dtype=jnp.float32, scan=True):
+  return hap.build(
+    TINY,
+    image_size=image_size,
+    patch=patch,
+    decoder_width=16,
+    decoder_depth=2,
+    decoder_heads=2,
+    dtype=dtype,
+    scan=scan,
+  )
+
+
+def make_inputs(model, batch=3, views=2, seed=0):
+  rng = np.random.default_rng(seed)
+  L = model.encoder.grid[0] * model.encoder.grid[1]
+  image = rng.normal(size=(batch, *(side * model.encoder.patch for side in model.encoder.grid), 3))
+  ids = rng.random((batch, views, L)).argsort(-1)
+  return image.astype(np.float32), ids[..., : L // 2], ids.argsort(-1)
+
+
+def init(model, inputs, seed=0):
+  """Small random parameters of the model's shapes; its own init would compile for seconds."""
+  shapes = jax.eval_shape(model.init, jax.random.key(0), *inputs)
+  rng = np.random.default_rng(seed)
+  return jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(x.dtype), shapes)
+
+
+def apply(model, variables, *inputs):
+  return jax.jit(model.apply)(variables, *inputs)
+
+
+def test_unpatchify_undoes_patchify():
+  image = np.random.default_rng(0).normal(size=(2, 24, 16, 3))
+  assert np.array_equal(layers.unpatchify(layers.patchify(image, 8), (3, 2), 8), image)
+
+
+def test_patch_is_row_major_with_channels_fastest():
+  image = np.arange(4 * 4 * 3).reshape(1, 4, 4, 3)
+  patches = layers.patchify(image, 2)
+  assert patches[0, 1].tolist() == [*image[0, 0, 2], *image[0, 0, 3], *image[0, 1, 2], *image[0, 1, 3]]
+
+
+def test_patch_that_does_not_divide_names_the_keys():
+  with pytest.raises(ValueError, match=r"250x128 is not a multiple of patch=16.*model.image_size"):
+    layers.grid_of((250, 128), 16)
+
+
+@pytest.mark.parametrize("image_size", [(32, 16), (16, 40), (24, 24)])
+def test_output_shapes_follow_grid(image_size):
+  model = build(image_size)
+  inputs = make_inputs(model)
+  outputs = apply(model, init(model, inputs), *inputs)
+  L = image_size[0] // 8 * image_size[1] // 8
+  assert outputs.pred.shape == (3, 2, L, 8 * 8 * 3)
+  assert outputs.cls.shape == (3, 2, 32)
+
+
+def test_scan_gives_the_values_and_gradients_of_the_loop():
+  loop, scan = build(scan=False), build(scan=True)
+  inputs = make_inputs(loop)
+  variables = init(loop, inputs)
+  shapes = [jax.eval_shape(m.init, jax.random.key(0), *inputs) for m in (loop, scan)]
+  assert jax.tree.structure(shapes[0]) == jax.tree.structure(shapes[1])
+
+  def loss(params, model):
+    outputs = model.apply({"params": params}, *inputs)
+    return jnp.sum(outputs.pred**2) + jnp.sum(outputs.cls**3)
+
+  value_and_grad = jax.jit(jax.value_and_grad(loss), static_argnums=1)
+  values, grads = zip(*(value_and_grad(variables["params"], m) for m in (loop, scan)), strict=True)
+  np.testing.assert_allclose(values[0], values[1], rtol=1e-6)
+  for a, b in zip(jax.tree.leaves(grads[0]), jax.tree.leaves(grads[1]), strict=True):
+    assert np.abs(a - b).max() <= 1e-5 * np.abs(a).max() + 1e-12
+
+
+def test_hidden_pixels_have_no_gradient_on_the_latent():
+  model = build()
+  image, ids_keep, ids_restore = make_inputs(model)
+  variables = init(model, (image, ids_keep, ids_restore))
+  one_view = ids_keep[:, :1], ids_restore[:, :1]
+  grad = jax.jit(jax.grad(lambda x: jnp.sum(model.apply(variables, x, *one_view).cls ** 2)))(image)
+  patches = np.abs(layers.patchify(grad, 8)).max(-1)
+  is_hidden = np.asarray(one_view[1][:, 0]) >= ids_keep.shape[-1]
+  assert patches[is_hidden].max() == 0
+  assert patches[~is_hidden].min() > 0
+
+
+def test_views_of_one_batch_equal_views_run_alone():
+  model = build()
+  image, ids_keep, ids_restore = make_inputs(model)
+  variables = init(model, (image, ids_keep, ids_restore))
+  both = apply(model, variables, image, ids_keep, ids_restore)
+  second = apply(model, variables, image, ids_keep[:, 1:], ids_restore[:, 1:])
+  np.testing.assert_allclose(both.pred[:, 1], second.pred[:, 0], atol=1e-5)
+  np.testing.assert_allclose(both.cls[:, 1], second.cls[:, 0], atol=1e-5)
+
+
+def test_bfloat16_keeps_float32_parameters_and_outputs():
+  model = build(dtype=jnp.bfloat16)
+  inputs = make_inputs(model)
+  variables = init(model, inputs)
+  assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+  outputs = apply(model, variables, *inputs)
+  exact = apply(build(), variables, *inputs)
+  assert outputs.pred.dtype == jnp.float32
+  assert np.abs(outputs.pred - exact.pred).max() < 0.05 * np.abs(exact.pred).max()
+
+
+def test_heads_that_do_not_divide_are_an_error():
+  with pytest.raises(ValueError, match=r"model\.decoder_width"):
+    hap.build(
+      TINY, image_size=(32, 16), patch=8, decoder_width=20, decoder_depth=1, decoder_heads=3,
+      dtype=jnp.float32, scan=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "millions"), [("S", 47.4), ("B", 111.7), ("L", 329.2), ("H", 656.9)])
+def test_parameter_counts_are_those_of_the_official_sizes(name, millions):
+  model = hap.build(
+    vit.variant(name), image_size=(256, 128), patch=16, decoder_width=512, decoder_depth=8, decoder_heads=16,
+    dtype=jnp.float32, scan=True,
+  )  # fmt: skip
+  ids = jax.ShapeDtypeStruct((1, 2, 128), "int32")
+  params = jax.eval_shape(
+    model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 256, 128, 3), "float32"), ids, ids
+  )
+  sizes = jax.tree_util.tree_leaves_with_path(params)
+  trained = sum(leaf.size for path, leaf in sizes if "pos_embed" not in str(path))
+  assert abs(trained / 1e6 - millions) < 0.06

@@ -1,0 +1,113 @@
+"""The official pre-training transform: given crops pixel by pixel, random crops by their distribution."""
+
+import numpy as np
+import pytest
+
+from hap_jax.data.transforms.image import RandomResizedCrop, crop_resize
+
+_MISSING = -10_000.0  # the reference's value for each of x, y and score
+_DRAWS = 20_000
+_Z = 5.0  # standard errors a mean may be off; 5 of them are a chance of 6e-7 a number
+
+
+@pytest.fixture(scope="module")
+def transform(golden):
+  return golden("data_transform")
+
+
+def _cases(arrays):
+  return sorted({key.split("/")[0] for key in arrays if key.startswith("case")})
+
+
+def _run(transform, case):
+  keypoints = transform[f"{case}/keypoints_in"]
+  image, xy, visible = crop_resize(
+    transform[f"{case}/image_u8"],
+    keypoints[:, :2],
+    np.ones(len(keypoints), bool),
+    tuple(int(v) for v in transform[f"{case}/crop_top_left_height_width"]),
+    tuple(int(v) for v in transform["out_size"]),
+    flip=bool(transform[f"{case}/flip"]),
+  )
+  return image, np.where(visible[:, None], np.concatenate([xy, keypoints[:, 2:]], axis=1), _MISSING), visible
+
+
+def test_pixels_are_within_two_grey_levels_and_nearly_all_within_one(transform):
+  for case in _cases(transform):
+    image, _, _ = _run(transform, case)
+    expected = transform[f"{case}/resized_u8"]
+    assert image.shape == expected.shape
+    assert image.dtype == np.uint8
+    difference = np.abs(image.astype(int) - expected)
+    assert difference.max() <= 2, f"{case}: {difference.max()} at {np.argmax(difference)}"
+    assert np.mean(difference <= 1) >= 0.99
+
+
+def test_normalised_pixels_follow_from_the_uint8_image(transform):
+  # The step normalises on the device; here only that uint8 rows and the stored float rows are the same thing.
+  for case in _cases(transform):
+    image, _, _ = _run(transform, case)
+    rows = ((image / 255 - transform["mean"]) / transform["std"]).transpose(2, 0, 1)[:, ::37]
+    expected = transform[f"{case}/normalised_rows_every_37"]
+    two_levels = 2 / 255 / transform["std"].min()
+    np.testing.assert_allclose(rows, expected, atol=two_levels + 1e-5, rtol=0)
+
+
+def test_keypoints_move_with_the_crop_and_the_mirror(transform):
+  for case in _cases(transform):
+    _, keypoints, visible = _run(transform, case)
+    np.testing.assert_allclose(keypoints, transform[f"{case}/keypoints_out"], atol=1e-3, rtol=0, err_msg=case)
+    assert visible.sum() == transform[f"{case}/num_inbound"]
+
+
+def _sizes(arrays):
+  return sorted({key.split("/")[1] for key in arrays if key.startswith("crop_stats/")})
+
+
+def _draw(H, W, seed=0):
+  rng = np.random.default_rng(seed)
+  crop = RandomResizedCrop(size=(1, 1))
+  top, left, height, width = np.array([crop.draw_crop(H, W, rng) for _ in range(_DRAWS)]).T
+  return {
+    "area": height * width / (H * W),
+    "aspect": width / height,
+    # 0 where the window leaves no slack
+    "rel_top": np.where(height < H, top / np.maximum(H - height, 1), 0),
+    "rel_left": np.where(width < W, left / np.maximum(W - width, 1), 0),
+  }
+
+
+def _standard_error(values):
+  return values.std() / np.sqrt(len(values))
+
+
+def test_random_crop_has_the_reference_means(transform):
+  """Two samples: |difference| <= 5 * sqrt(se_ours^2 + se_theirs^2), 1e-6 for a constant in float32."""
+  for size in _sizes(transform):
+    drawn = _draw(*map(int, size.split("x")))
+    n = int(transform[f"crop_stats/{size}/n"])
+    for ours, theirs in (("area", "area_mean_se"), ("aspect", "aspect_wh_mean_se")):
+      mean, error = transform[f"crop_stats/{size}/{theirs}"]
+      limit = _Z * np.hypot(_standard_error(drawn[ours]), error) + 1e-6
+      assert abs(drawn[ours].mean() - mean) <= limit, f"{size} {ours}: {drawn[ours].mean()} against {mean}"
+    for name in ("rel_top", "rel_left"):
+      mean = transform[f"crop_stats/{size}/{name}_mean"]
+      limit = _Z * _standard_error(drawn[name]) * np.sqrt(1 + _DRAWS / n) + 1e-6
+      assert abs(drawn[name].mean() - mean) <= limit, f"{size} {name}: {drawn[name].mean()} against {mean}"
+
+
+def test_random_crop_has_the_reference_quantiles(transform):
+  """The share of our draws on each side of a reference quantile is its level, within 5 standard errors.
+
+  Sizes are whole pixels, so draws tie with the quantile: the level must lie between the share below and the
+  share not above. The levels 0 and 100 are extremes of a sample: at most 0.2 % of our draws lie beyond.
+  """
+  for size in _sizes(transform):
+    drawn = _draw(*map(int, size.split("x")))
+    n = int(transform[f"crop_stats/{size}/n"])
+    for name in ("area", "aspect"):
+      levels = transform["crop_stats/" + size + "/quantile_levels"] / 100
+      for level, quantile in zip(levels, transform[f"crop_stats/{size}/{name}_quantiles"], strict=True):
+        below, not_above = np.mean(drawn[name] < quantile - 1e-6), np.mean(drawn[name] <= quantile + 1e-6)
+        limit = max(_Z * np.sqrt(level * (1 - level) * (1 / _DRAWS + 1 / n)), 0.002)
+        assert below - limit <= level <= not_above + limit, f"{size} {name} {level}: {below} to {not_above}"
