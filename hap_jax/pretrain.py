@@ -1,5 +1,6 @@
 """The pre-training recipe: person data, the HAP model and its masks, through the one training loop."""
 
+import functools
 import pathlib
 
 import jax
@@ -41,9 +42,6 @@ def run(config, workdir, say=print):
         "starting from scratch; the official run starts from ImageNet MAE weights (config.init_from=FILE.pth)"
       )
     task = pretrain.make(config, lineage)
-    load_params = None
-    if weights is not None:
-      load_params = lambda params: initial.fit(params, weights, task.description, say)  # noqa: E731
     _, scores = loop.run(
       task,
       workdir=workdir,
@@ -51,7 +49,7 @@ def run(config, workdir, say=print):
       mesh=mesh,
       checkpoints=checkpoints,
       cadence=loop.Cadence(config.log_every, config.save_every, config.eval_every, config.panel_every),
-      load_params=load_params,
+      load_params=weights and functools.partial(weights.fit, description=task.description, say=say),
       say=say,
     )
   _say_results(scores, workdir, say)

@@ -1,4 +1,4 @@
-"""Times the mask sampler on the default device: python -m hap_jax.bench.mask_sampler --batch=256 --grid=16x8."""
+"""Times the mask sampler and prints one line of JSON: python -m hap_jax.bench.mask_sampler --batch=256."""
 
 import argparse
 import dataclasses

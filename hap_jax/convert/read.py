@@ -22,18 +22,18 @@ _HAP_GRID = (16, 8)  # of the published pre-training, images of 256 x 128
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-  """The weights of one foreign checkpoint under this project's names.
+  """The weights of one checkpoint under this project's names.
 
   Attributes:
     params: {"encoder": ..., "decoder": ... if the file has one}, nested dicts of float32 arrays.
     source_names: {path in params, with slashes: name in the file}.
-    family: "hap" or "mae".
+    family: of names, a key of `names.FAMILIES`; another word for weights that no table has read.
     grid: (Gh, Gw) of the position tables in patches; None: the file does not tell.
     grid_from: how the grid was found, or why not.
     patch, width, depth: of the encoder.
     num_heads: of the variant of this size, since weights do not tell it; None: there is no such variant.
     unused: names in the file that this project has no use for.
-    lineage: {"file", "sha256", "family", "licence"}, str each.
+    lineage: {"file", "sha256", "family", "licence"}, what they come from.
   """
 
   params: dict
@@ -269,7 +269,7 @@ def fit_to(params, weights, *, grid, with_decoder):
     ValueError: if the encoder is of another size, a tensor of another shape, or the file's grid is unknown.
   """
   source = weights.lineage["file"]
-  _check_encoder(source, weights, params)
+  _check_sizes(source, weights, params, with_decoder)
   given = _flatten(weights.params)
   fitted, missing, resized = _flatten(params), [], []
   for path, old in fitted.items():
@@ -279,7 +279,7 @@ def fit_to(params, weights, *, grid, with_decoder):
     new = given.pop(path)
     if path.endswith("/pos_embed") and weights.grid != tuple(grid):
       if weights.grid is None:
-        raise ValueError(f"{source}: the grid of its position table is {weights.grid_from}; tell the reader")
+        raise ValueError(f"{source}: its grid is {weights.grid_from}; pass grid= to read_checkpoint")
       new = posemb.resize_table(new, weights.grid, grid)
       resized.append(f"{path} {_text(weights.grid)} -> {_text(grid)}")
     if new.shape != tuple(old.shape):
@@ -297,7 +297,7 @@ def fit_to(params, weights, *, grid, with_decoder):
   return _unflatten(fitted), report
 
 
-def _check_encoder(source, weights, params):
+def _check_sizes(source, weights, params, with_decoder):
   if "encoder" not in params:
     raise ValueError(f"{source}: the model has no encoder for it, only {', '.join(params)}")
   encoder = params["encoder"]
@@ -309,6 +309,13 @@ def _check_encoder(source, weights, params):
       f"{source}: checkpoint is {_size_text(*file)}, but config.model.variant and config.model.patch make "
       f"{_size_text(*model)}: change them, or config.init_from"
     )
+  if with_decoder and "decoder" in params and "decoder" in weights.params:
+    in_file, in_model = _depth(weights.params["decoder"]), _depth(params["decoder"])
+    if in_file != in_model:
+      raise ValueError(
+        f"{source}: its decoder has {in_file} blocks, but config.model.decoder_depth={in_model}: change it, "
+        "or take the encoder alone"
+      )
 
 
 def _size_text(width, depth, patch):

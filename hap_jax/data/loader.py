@@ -6,6 +6,9 @@ number of processes, nor the place of the resume changes a single pixel.
 """
 
 import dataclasses
+import multiprocessing
+import os
+import threading
 from collections.abc import Callable
 
 import cv2
@@ -217,3 +220,10 @@ def _open_grain(loader, start, stop):
 
 def _start_worker(worker_index, worker_count):
   cv2.setNumThreads(1)  # a picture is too small to share among threads; the workers are the parallel part
+  # Grain's workers outlive a main process that is killed, waiting for it for ever.
+  threading.Thread(target=_exit_with_parent, daemon=True).start()
+
+
+def _exit_with_parent():
+  multiprocessing.parent_process().join()
+  os._exit(1)

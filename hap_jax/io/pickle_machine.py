@@ -16,19 +16,15 @@ from collections.abc import Callable
 
 import numpy as np
 
-_SCALARS = frozenset({type(None), bool, int, float, complex, str, bytes})
+from hap_jax.io.plain_data import AttributeDict, UnsafePickleError, checked, hashable
+
 _DICTS = (dict, collections.OrderedDict)
 _CORRUPT = (ValueError, TypeError, LookupError, ArithmeticError, EOFError, RecursionError, struct.error)
 # NumPy frees object arrays inside object arrays by recursion in C; thousands of levels overflow its stack.
 _MAX_ARRAY_NESTING = 8
-
-
-class UnsafePickleError(ValueError):
-  """A pickle asks for something that is not plain data; it was refused before it could run."""
-
-
-class AttributeDict(dict):
-  """The attributes of an object whose class is not imported."""
+# A value can be named again in two bytes and copied by each call. Real files stay below nine times their
+# length: an array of protocol 2 is made as bytes first, an object array of None alone takes eight.
+_MAX_COPIED_SHARE = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,9 +69,10 @@ class Unpickler:
       ValueError: if it is truncated or corrupt.
     """
     self.stack, self._marks, self.memo, self._nesting = [], [], {}, {}
+    self._budget = _MAX_COPIED_SHARE * self._size + 4096
     start = self.position
     try:
-      return _checked_plain(self._run())
+      return checked(self._run())
     except UnsafePickleError as error:
       raise UnsafePickleError(
         f"{self.name}: refused: the pickle {error}. Only plain data and arrays are read; nothing was executed"
@@ -183,20 +180,31 @@ class Unpickler:
     function, arguments = self.pop_items(2)
     if type(function) is not Constructor or function.construct is None or type(arguments) is not tuple:
       raise UnsafePickleError(f"calls {getattr(function, 'name', type(function).__name__)}")
-    self.stack.append(function.construct(*arguments))
+    self.stack.append(self._paid(function.construct(*arguments)))
 
   def build(self):
     target, state = self.pop_items(2)
     if type(target) is Pending and target.value is None:
-      target.value = target.build(state)
+      target.value = self._paid(target.build(state))
       self._check_nesting(target.value)
       target = target.value
     elif type(target) is AttributeDict and type(state) is dict:
       target.update(state)
+      self._paid(target)
     elif type(target) is not collections.OrderedDict or type(state) is not dict:
       # An OrderedDict's attributes are dropped: PyTorch hangs `_metadata` on a state dict.
       raise UnsafePickleError(f"sets the state of a {type(target).__name__}")
     self.stack.append(target)
+
+  def _paid(self, value):
+    """Returns a new value after taking its size from the budget; views of the file are read-only and free."""
+    if type(value) is np.ndarray:
+      self._budget -= value.nbytes if value.flags.writeable else 0
+    elif type(value) in (set, frozenset, bytes, bytearray, AttributeDict, collections.OrderedDict):
+      self._budget -= len(value)
+    if self._budget < 0:
+      raise UnsafePickleError(f"copies its data to more than {_MAX_COPIED_SHARE} times the size of the file")
+    return value
 
   def _check_nesting(self, array):
     if type(array) is not np.ndarray or array.dtype != object:
@@ -213,45 +221,10 @@ class Unpickler:
     self.stack.append(self._persistent_load(identifier))
 
 
-def hashable(items):
-  """Returns future keys, refusing all but scalars and flat tuples of them: hashing deep tuples crashes."""
-  for item in items:
-    if type(item) in _SCALARS or isinstance(item, np.generic):
-      continue
-    if type(item) is not tuple or not all(type(i) in _SCALARS or isinstance(i, np.generic) for i in item):
-      raise UnsafePickleError(f"has a dict or set key of type {type(item).__name__}")
-  return items
-
-
 def _pairs(items):
   if len(items) % 2:
     raise ValueError("a dict has a key without a value")
   return zip(hashable(items[::2]), items[1::2], strict=True)
-
-
-def _checked_plain(root):
-  """Returns a result, refusing one with anything but data in it, such as an admitted name never called."""
-  seen, todo = {id(root)}, [root]
-  while todo:
-    value = todo.pop()
-    if isinstance(value, dict):
-      children = list(value.values())  # keys were checked when they were set
-    elif type(value) in (list, tuple):
-      children = value
-    elif type(value) is np.ndarray and value.dtype == object:
-      children = list(value.flat)
-    elif type(value) in _SCALARS or isinstance(
-      value, (set, frozenset, bytearray, np.ndarray, np.generic, np.dtype)
-    ):
-      continue
-    else:
-      raise UnsafePickleError(f"leaves {getattr(value, 'name', type(value).__name__)} in the data")
-    # Types first, in one set: lists of millions of strings are common, objects in them are not.
-    if not set(map(type, children)) <= _SCALARS:
-      fresh = [child for child in children if type(child) not in _SCALARS and id(child) not in seen]
-      seen.update(map(id, fresh))
-      todo.extend(fresh)
-  return root
 
 
 # Opcodes

@@ -15,7 +15,8 @@ import tokenize
 
 import numpy as np
 
-from hap_jax.io.pickle_machine import Constructor, Pending, Unpickler, UnsafePickleError, hashable
+from hap_jax.io.pickle_machine import Constructor, Pending, Unpickler
+from hap_jax.io.plain_data import UnsafePickleError, hashable
 
 __all__ = ["ADMITTED", "UnsafePickleError", "load", "load_npy"]
 

@@ -14,7 +14,8 @@ import zipfile
 import ml_dtypes
 import numpy as np
 
-from hap_jax.io.pickle_machine import AttributeDict, Constructor, Unpickler, UnsafePickleError
+from hap_jax.io.pickle_machine import Constructor, Unpickler
+from hap_jax.io.plain_data import AttributeDict, UnsafePickleError
 from hap_jax.io.restricted_pickle import ADMITTED
 
 _MAGIC = 0x1950A86A20F9469CFC6C
@@ -23,18 +24,21 @@ _LEGACY_PROTOCOL = 1001
 _MAX_REPEATED_ELEMENTS = 1 << 20
 
 _STORAGES = {
-  "FloatStorage": "<f4",
-  "DoubleStorage": "<f8",
-  "HalfStorage": "<f2",
-  "BFloat16Storage": ml_dtypes.bfloat16,
-  "LongStorage": "<i8",
-  "IntStorage": "<i4",
-  "ShortStorage": "<i2",
-  "CharStorage": "i1",
-  "ByteStorage": "u1",
-  "BoolStorage": "?",
-  "ComplexFloatStorage": "<c8",
-  "ComplexDoubleStorage": "<c16",
+  name: np.dtype(dtype)
+  for name, dtype in (
+    ("FloatStorage", "<f4"),
+    ("DoubleStorage", "<f8"),
+    ("HalfStorage", "<f2"),
+    ("BFloat16Storage", ml_dtypes.bfloat16),
+    ("LongStorage", "<i8"),
+    ("IntStorage", "<i4"),
+    ("ShortStorage", "<i2"),
+    ("CharStorage", "i1"),
+    ("ByteStorage", "u1"),
+    ("BoolStorage", "?"),
+    ("ComplexFloatStorage", "<c8"),
+    ("ComplexDoubleStorage", "<c16"),
+  )
 }
 _TYPE_NAMES = (
   *("float64", "float32", "float16", "bfloat16", "complex64", "complex128"),
@@ -70,6 +74,10 @@ class _Storage:
   numel: int
 
 
+# Stands for every storage in the first pass over a legacy file.
+_NOT_FOUND_YET = _Storage(np.empty(0, np.uint8), np.dtype(np.uint8), 0)
+
+
 def _load_zip(path, data):
   try:
     with zipfile.ZipFile(path) as archive:
@@ -80,9 +88,8 @@ def _load_zip(path, data):
   if len(pickles) != 1:
     raise ValueError(f"{path}: a zip archive with {len(pickles)} data.pkl: not a PyTorch checkpoint")
   folder = pickles[0].removesuffix("data.pkl")
-  if (
-    f"{folder}byteorder" in members and bytes(_member(path, data, members[f"{folder}byteorder"])) != b"little"
-  ):
+  order = members.get(f"{folder}byteorder")
+  if order is not None and _member(path, data, order).tobytes() != b"little":
     raise ValueError(f"{path}: written on a big-endian machine: save it again on another one")
 
   def storage_of(key, dtype, numel):
@@ -137,6 +144,7 @@ def _load_legacy(path, data):
   def record(key, dtype, numel):
     if wanted.setdefault(key, (dtype, numel)) != (dtype, numel):
       raise ValueError(f"storage {key!r} has two types or sizes")
+    return _NOT_FOUND_YET
 
   _, end = _unpickle(path, data, head.position, record)
   storages = _legacy_storages(path, data, end, wanted)
@@ -172,8 +180,11 @@ def _unpickle(path, data, position, storage_of):
 
   def load_persistent(identifier):
     kind, dtype, key, _, numel, *view = identifier
-    if kind != "storage" or not isinstance(dtype, np.dtype) or type(key) is not str or type(numel) is not int:
+    if kind != "storage" or type(key) is not str or type(numel) is not int:
       raise ValueError("a persistent id is not a storage")
+    if not isinstance(dtype, np.dtype) or dtype not in _STORAGES.values():
+      # Above all no dtype of objects: the bytes of the file would be taken for their addresses.
+      raise UnsafePickleError(f"makes a storage of {type(dtype).__name__}, not of a PyTorch number")
     if numel < 0 or any(part is not None for part in view):
       raise ValueError(f"storage {key!r} is negative, or a view as PyTorch wrote before 0.4")
     return storage_of(key, dtype, numel)
@@ -186,8 +197,8 @@ def _unpickle(path, data, position, storage_of):
 
 
 def _rebuild_tensor(storage, offset, size, stride, *_):
-  if storage is None:
-    return None  # the first pass over a legacy file
+  if storage is _NOT_FOUND_YET:
+    return np.empty(0)
   if type(storage) is not _Storage:
     raise ValueError("a tensor has no storage")
   if type(size) is not tuple or type(stride) is not tuple or len(size) != len(stride):
@@ -209,7 +220,7 @@ def _rebuild_tensor(storage, offset, size, stride, *_):
 
 
 def _rebuild_parameter(tensor, *_):
-  if tensor is not None and type(tensor) is not np.ndarray:
+  if type(tensor) is not np.ndarray:
     raise ValueError("a parameter is not a tensor")
   return tensor
 
@@ -228,7 +239,7 @@ def _device(kind, index=None):
 
 _TORCH_ADMITTED = {
   **ADMITTED,
-  **{("torch", name): np.dtype(dtype) for name, dtype in _STORAGES.items()},
+  **{("torch", name): dtype for name, dtype in _STORAGES.items()},
   **{("torch", name): f"torch.{name}" for name in _TYPE_NAMES},
   ("torch", "Size"): Constructor("torch.Size", _size),
   ("torch", "device"): Constructor("torch.device", _device),

@@ -120,17 +120,30 @@ def _random_order(key, level, num_levels):
   return (lax.sort(keys, is_stable=False) & np.uint32((1 << index_bits) - 1)).astype(jnp.int32)
 
 
-def sample_mask(key, keypoints_xy, keypoints_visible, num_parts, recipe):
-  """Draws the mask of one image.
+def priority_levels(in_block, order, marked):
+  """Ranks patches by stage: 0 any patch, 1 a block's, 2 and up a part's.
 
-  Level 0 is any patch, 1 a block's, 2 and up a part's: the earlier a part was taken the higher, and a later
-  part overwrites an earlier one. The highest levels are hidden, ties broken uniformly by the key
-  (HAP, arXiv 2310.20695, Sec. 3.2, with the numbers of the official repository).
+  The earlier a part was taken the higher its level, and a later part overwrites an earlier one.
+
+  Args:
+    in_block: [L] bool. order: [P] int32, when each part was taken, from 0; -1 if it was not.
+    marked: [P, L] bool, the marked patches of each part.
+  Returns:
+    [L] int32 in 0..P+1.
+  """
+  latest = jnp.max(jnp.where(marked, order[:, None], -1), axis=0)
+  return jnp.where(latest >= 0, 1 + len(order) - latest, in_block.astype(jnp.int32))
+
+
+def sample_mask(key, keypoints_xy, keypoints_visible, num_parts, recipe):
+  """Draws the mask of one image: the patches of highest `priority_levels`, ties broken uniformly by the key.
+
+  Source: HAP, arXiv 2310.20695, Sec. 3.2, with the rules and numbers of the official repository.
 
   Args:
     key: PRNG key (threefry: other kinds draw other numbers under vmap).
     keypoints_xy: [17, 2] float32 COCO joints in pixels of the network input. keypoints_visible: [17] bool.
-    num_parts: [] int32, how many parts to mark. The three are not looked at, and may be None, without parts.
+    num_parts: [] int32, how many parts to mark. The three may be None if the recipe uses no parts.
     recipe: `MaskRecipe`, static.
   Returns:
     `Mask` of one image.
@@ -139,11 +152,11 @@ def sample_mask(key, keypoints_xy, keypoints_visible, num_parts, recipe):
   """
   block_key, part_key, order_key = jax.random.split(key, 3)
   Gh, Gw = recipe.grid
-  L, V = Gh * Gw, num_visible(recipe)
-  num_body_parts = len(COCO17.parts)
-  level = jnp.zeros(L, jnp.int32)
+  L, P, V = Gh * Gw, len(COCO17.parts), num_visible(recipe)
+  in_block = jnp.zeros(L, bool)
+  part_order, marked = jnp.full(P, -1, jnp.int32), jnp.zeros((P, L), bool)
   if recipe.use_blocks:
-    level = blocks.sample_blocks(block_key, recipe.grid, L - V).astype(jnp.int32)
+    in_block = blocks.sample_blocks(block_key, recipe.grid, L - V)
   if recipe.use_parts:
     if keypoints_xy.shape != (len(COCO17.joints), 2):
       raise ValueError(
@@ -151,11 +164,9 @@ def sample_mask(key, keypoints_xy, keypoints_visible, num_parts, recipe):
         "masking needs COCO joints; without them set config.mask.parts=False"
       )
     patches = parts.part_patches(keypoints_xy, keypoints_visible, recipe.grid, recipe.patch, COCO17.parts)
-    order, marked = parts.sample_parts(part_key, patches, num_parts, recipe.part_fraction)
-    latest = jnp.max(jnp.where(marked, order[:, None], -1), axis=0)
-    level = jnp.where(latest >= 0, 1 + num_body_parts - latest, level)
-  patch_order = _random_order(order_key, level, num_levels=2 + num_body_parts)
-  is_masked, ids_keep, ids_restore = _split_order(patch_order, V)
+    part_order, marked = parts.sample_parts(part_key, patches, num_parts, recipe.part_fraction)
+  level = priority_levels(in_block, part_order, marked)
+  is_masked, ids_keep, ids_restore = _split_order(_random_order(order_key, level, num_levels=P + 2), V)
   cause = jnp.where(level > 1, CAUSE_PART, jnp.where(level == 1, CAUSE_BLOCK, CAUSE_FILL))
   cause = jnp.where(is_masked, cause, CAUSE_VISIBLE).astype(jnp.int8)
   return Mask(is_masked, ids_keep, ids_restore, cause)
@@ -168,7 +179,7 @@ def sample_masks(keys, keypoints_xy, keypoints_visible, num_parts, recipe):
 
 
 def draw_num_parts_uniform(key, batch, max_parts):
-  """Draws the number of parts of each image by itself: [batch] int32, n ~ U{0, ..., max_parts} (the paper)."""
+  """Draws each image's number of parts by itself (the paper): [batch] int32, n ~ U{0, ..., max_parts}."""
   return jax.random.randint(key, (batch,), 0, max_parts + 1)
 
 

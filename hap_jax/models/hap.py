@@ -47,12 +47,14 @@ class HAP(nn.Module):
     )
 
 
-def build(variant, *, image_size, patch, decoder_width, decoder_depth, decoder_heads, dtype, scan):
+def build(
+  variant, *, image_size, patch, decoder_width, decoder_depth, decoder_heads, dtype, scan, mlp_ratio=4.0
+):
   """Builds the pre-training model from plain numbers.
 
   Args:
     variant: a `vit.Variant`. image_size: (H, W) pixels. patch: side P. decoder_*: the decoder's own sizes.
-    dtype: compute type. scan: see `layers.run_blocks`.
+    dtype: compute type. scan: see `layers.run_blocks`. mlp_ratio: hidden over outer width in every block.
   Raises:
     ValueError: if the patch does not divide the image or the heads a width.
   """
@@ -70,6 +72,7 @@ def build(variant, *, image_size, patch, decoder_width, decoder_depth, decoder_h
       num_heads=variant.num_heads,
       grid=grid,
       patch=patch,
+      mlp_ratio=mlp_ratio,
       dtype=dtype,
       scan=scan,
     ),
@@ -79,6 +82,7 @@ def build(variant, *, image_size, patch, decoder_width, decoder_depth, decoder_h
       num_heads=decoder_heads,
       grid=grid,
       num_outputs=patch * patch * 3,
+      mlp_ratio=mlp_ratio,
       dtype=dtype,
       scan=scan,
     ),

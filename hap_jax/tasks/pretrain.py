@@ -28,12 +28,15 @@ from hap_jax.viz import reconstruction as viz
 # Held-out masks are drawn from the record's index and this seed alone: every run is scored on the same masks.
 EVAL_SEED = 2310_20695
 
-PARAM_RULES = (
-  optim.Rule(r".*/pos_embed", trainable=False),  # fixed tables, resized ones included
-  optim.Rule(r".*/(bias|scale)"),
-  # Parity: class and mask tokens are decayed, as every parameter of more than one dimension that is no bias.
-  optim.Rule(r".*", weight_decay=1.0),
-)
+
+def param_rules(weight_decay):
+  """Returns the rules of pre-training's parameters; one learning rate for all that train."""
+  return (
+    optim.Rule(r".*/pos_embed", trainable=False),  # fixed tables, resized ones included
+    optim.Rule(r".*/(bias|scale)"),
+    # Parity: class and mask tokens are decayed, as all parameters of more than one dimension but biases.
+    optim.Rule(r".*", weight_decay=weight_decay),
+  )
 
 
 @struct.dataclass
@@ -335,10 +338,7 @@ def make(config, lineage=()):
     evals["val"] = EvalSplit(loader=val, predict=make_predict(forward_by_index, mean))
   return Task(
     init=init,
-    param_rules=tuple(
-      optim.Rule(rule.pattern, rule.lr_scale, rule.weight_decay * config.weight_decay, rule.trainable)
-      for rule in PARAM_RULES
-    ),
+    param_rules=param_rules(config.weight_decay),
     optimizer=optim.OptimizerSpec(**config.optimizer),
     schedule=lambda step, progress: optim.warmup_cosine(
       progress,

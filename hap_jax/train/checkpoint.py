@@ -44,6 +44,11 @@ class Checkpoints:
     """Returns the newest whole checkpoint's step, or None."""
     return self._manager.latest_step()
 
+  def description(self):
+    """Returns the description of the newest checkpoint."""
+    args = ocp.args.Composite(description=ocp.args.JsonRestore())
+    return self._manager.restore(self._manager.latest_step(), args=args)["description"]
+
   def save(self, step, state, description):
     """Starts writing a checkpoint; returns once the state is copied, the disk is written meanwhile."""
     if step in self._manager.all_steps():

@@ -112,10 +112,10 @@ def _start_state(task, seed, mesh, checkpoints, load_params, say):
 
 
 def _divide(metrics):
-  """Fetches {name: (sum, count)} and returns {name: mean}."""
-  return {
-    name: float(total) / max(float(count), 1e-9) for name, (total, count) in jax.device_get(metrics).items()
-  }
+  """Fetches {name: (sum, count)} and returns {name: mean}, the loss and its terms first."""
+  metrics = jax.device_get(metrics)  # sorted by name, as every pytree of a dict
+  names = sorted(metrics, key=lambda name: (not name.startswith("loss"), name == "grad_norm"))
+  return {name: float(metrics[name][0]) / max(float(metrics[name][1]), 1e-9) for name in names}
 
 
 def _check_finite(task, state, step, train_step, mesh):

@@ -47,7 +47,7 @@ def make_train_step(task, mesh, seed):
     )
     lr = task.schedule(state.step, progress)
     params = optim.apply_update(state.params, direction, lr, matched)
-    grad_norm = optax.global_norm(grads)
+    grad_norm = optax.tree.norm(grads)
     is_finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
     updated = state.replace(step=state.step + 1, params=params, model_state=model_state, opt_state=opt_state)
     state = jax.tree.map(lambda new, old: jnp.where(is_finite, new, old), updated, state)

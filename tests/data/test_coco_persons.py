@@ -109,6 +109,9 @@ def test_each_split_has_its_own_file(root):
   source = coco_persons.open_source(root=str(root), split="val", seed=0)
   assert len(source) == 2
   assert source.name(0).endswith("one.jpg (annotation 1)")
+  assert len(open_train(root, num_val=1)) == 1
+  source = coco_persons.open_source(root=str(root), split="val", seed=0, num_val=1)
+  assert [source.name(i)[-14:] for i in range(len(source))] == ["(annotation 2)"]
 
 
 def test_one_file_is_split_by_num_val(root):
@@ -134,7 +137,7 @@ def test_picture_that_is_missing_or_of_another_size_is_a_bad_record(root):
   write(root, coco)
   source = open_train(root)
   assert source[0]["image"].size
-  with pytest.raises(BadRecordError, match=r"one\.jpg: \(80, 60\) pixels, annotated as \(90, 60\)"):
+  with pytest.raises(BadRecordError, match=r"one\.jpg: \(80, 60\) pixels .* annotated as \(90, 60\)"):
     source[1]
   with pytest.raises(BadRecordError, match=r"absent\.jpg"):
     source[2]
@@ -182,8 +185,6 @@ def test_missing_files_and_impossible_options_are_errors(root, tmp_path_factory)
     open_train(root, annotations="annotations/people.json")
   with pytest.raises(ValueError, match=r"pictures: no such folder.*coco_persons\.images"):
     open_train(root, images="pictures")
-  with pytest.raises(ValueError, match=r"num_val=3: COCO has a val split of its own"):
-    open_train(root, num_val=3)
   with pytest.raises(ValueError, match=r"margin=-0\.1"):
     open_train(root, margin=-0.1)
   with pytest.raises(ValueError, match="split='test'"):
@@ -208,8 +209,8 @@ def people(samples):
   )
 
 
-def test_real_file_gives_its_eleven_people(people):
-  assert len(people) == 11
+def test_real_file_gives_its_twelve_people(people):
+  assert len(people) == 12  # of 14: two have no joints
   for i in range(len(people)):
     record = people[i]
     visible = record["keypoints_visible"]
@@ -230,12 +231,12 @@ def test_real_person_is_upright_in_the_cut(people):
 
 def test_real_people_come_back_from_luperson_s_layout(people, tmp_path):
   records = [people[i] for i in range(len(people))]
-  assert luperson.write_luperson(tmp_path, records) == 11
+  assert luperson.write_luperson(tmp_path, records) == 12
   source = luperson.open_source(root=str(tmp_path), split="train", seed=0, subset="all")
   for i, record in enumerate(records):
     read = source[i]
     assert read["image"].shape == record["image"].shape
-    assert np.abs(read["image"].astype(int) - record["image"]).mean() < 4  # JPEG at quality 95
+    assert np.abs(read["image"].astype(int) - record["image"]).mean() < 3  # JPEG at quality 95
     visible = record["keypoints_visible"]
     np.testing.assert_array_equal(read["keypoints_visible"], visible)
     np.testing.assert_array_equal(read["keypoints_xy"][visible], record["keypoints_xy"][visible])

@@ -138,6 +138,16 @@ def test_pose_files_of_one_layout_are_read_as_the_unpickler_reads_them(tmp_path,
   assert luperson._LAYOUTS[path.stat().st_size].read(path.read_bytes()) is not None
 
 
+def test_pose_files_in_column_order_are_read_as_the_unpickler_reads_them(tmp_path):
+  path = tmp_path / "pose.npy"
+  for keypoints in (
+    np.zeros((17, 3)),
+    np.arange(51.0).reshape(17, 3),
+  ):  # equal numbers look alike in any order
+    save_pose(path, {"column_order": 1, "keypoints": np.asfortranarray(keypoints)})
+    np.testing.assert_array_equal(luperson._read_pose(path), keypoints)
+
+
 def test_pose_that_differs_from_a_known_layout_in_one_name_is_refused(tmp_path):
   path = tmp_path / "pose.npy"
   save_pose(path, {"keypoints": np.random.default_rng(0).random((17, 3)).astype(np.float32)})
@@ -243,7 +253,7 @@ def test_list_that_is_no_list_of_names_is_an_error(root, content, message):
 def test_impossible_options_are_errors(root):
   with pytest.raises(ValueError, match=r"subset='half'.*first_half"):
     open_all(root, subset="half")
-  with pytest.raises(ValueError, match=r"luperson\.num_val=11: expected 0 to 10"):
+  with pytest.raises(ValueError, match=r"config\.data\.num_val=11: expected 0 to 10"):
     open_all(root, num_val=11)
   with pytest.raises(ValueError, match=r"num_val=10 of 10 records leaves none"):
     open_all(root, num_val=10)

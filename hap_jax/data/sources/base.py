@@ -94,13 +94,13 @@ def check_folder(path, what):
       raise ValueError(f"{path}: the folder is empty; expected {what}")
 
 
-def held_out(num_records, num_val, split, key):
+def held_out(num_records, num_val, split):
   """Splits 0 .. num_records - 1: "val" is the last `num_val` of them, "train" the others.
 
   Args:
-    num_records: records in all. num_val: how many are held out; 0: none.
+    num_records: records in all.
+    num_val: how many are held out (config.data.num_val); 0: none.
     split: "train" or "val".
-    key: the configuration key of `num_val`, for the error message.
 
   Returns:
     (start, stop) of the split.
@@ -111,10 +111,10 @@ def held_out(num_records, num_val, split, key):
   if split not in ("train", "val"):
     raise ValueError(f'split={split!r}: expected "train" or "val"')
   if not 0 <= num_val <= num_records:
-    raise ValueError(f"{key}={num_val}: expected 0 to {num_records}, the number of records")
+    raise ValueError(f"config.data.num_val={num_val}: expected 0 to {num_records}, the number of records")
   start, stop = (0, num_records - num_val) if split == "train" else (num_records - num_val, num_records)
   if start == stop:
     raise ValueError(
-      f'{key}={num_val} of {num_records} records leaves none for split "{split}": change {key}'
+      f'config.data.num_val={num_val} of {num_records} records leaves none for split "{split}"'
     )
   return start, stop

@@ -42,7 +42,8 @@ def open_source(*, root, split, seed, annotations="", images="", margin=0.1, min
       folder of that file.
     margin: what is added to each side of a box, as a share of its width and height.
     min_keypoints: labelled joints that a person needs.
-    num_val: with `annotations` given, both splits come from that file, and "val" is its last num_val records.
+    num_val: with `annotations` given, both splits come from that file, and "val" is its last num_val people;
+      else "val" is the last num_val people of val2017, 0: all (config.data.num_val).
 
   Returns:
     a source of person records (see `base.py`).
@@ -61,17 +62,12 @@ def open_source(*, root, split, seed, annotations="", images="", margin=0.1, min
   else:
     if split not in ("train", "val"):
       raise ValueError(f'split={split!r}: expected "train" or "val"')
-    if num_val:
-      raise ValueError(
-        f"config.data.coco_persons.num_val={num_val}: COCO has a val split of its own; num_val needs "
-        "config.data.coco_persons.annotations"
-      )
     path = os.path.join(root, "annotations", f"person_keypoints_{split}2017.json")
     folder = os.path.join(root, images or f"{split}2017")
   check_folder(folder, "the pictures of COCO's annotations (config.data.coco_persons.images)")
   people = _read_people(path, margin, min_keypoints)
-  if annotations:
-    start, stop = held_out(len(people["id"]), num_val, split, "config.data.coco_persons.num_val")
+  if annotations or (split == "val" and num_val):
+    start, stop = held_out(len(people["id"]), num_val, split)
     people = {key: values[start:stop] for key, values in people.items()}
   return _People(folder, **people)
 
@@ -104,8 +100,9 @@ class _People:
       raise IndexError(f"record {index} of {len(self)}")
     path = os.path.join(self.folder, str(self.file_name[index]))
     image = read_image(path)
-    if image.shape[:2] != tuple(self.image_size[index]):
-      raise BadRecordError(f"{path}: {image.shape[:2]} pixels, annotated as {tuple(self.image_size[index])}")
+    size = tuple(self.image_size[index].tolist())
+    if image.shape[:2] != size:
+      raise BadRecordError(f"{path}: {image.shape[:2]} pixels (H, W), annotated as {size}")
     top, left, bottom, right = self.crop[index]
     xy = self.keypoints[index, :, :2] - np.array((left, top), np.float32)
     inside = (xy[:, 0] >= 0) & (xy[:, 0] < right - left) & (xy[:, 1] >= 0) & (xy[:, 1] < bottom - top)

@@ -48,7 +48,7 @@ def open_source(*, root, split, seed, subset="first_half", num_val=0):
     split: "train" or "val".
     seed: draws the random half.
     subset: "first_half" (the better-ranked half, HAP's choice), "random_half" or "all".
-    num_val: how many of the subset's last records are held out as "val".
+    num_val: how many of the subset's last records are held out as "val" (config.data.num_val).
 
   Returns:
     a source of person records (see `base.py`).
@@ -70,7 +70,7 @@ def open_source(*, root, split, seed, subset="first_half", num_val=0):
     rows = np.random.default_rng((seed, 0, 0, _HALF_STREAM)).permutation(len(names))[: len(names) // 2]
   else:
     rows = range(len(names) if subset == "all" else len(names) // 2)
-  start, stop = held_out(len(rows), num_val, split, "config.data.luperson.num_val")
+  start, stop = held_out(len(rows), num_val, split)
   return _LUPerson(root, _Names.of([names[row] for row in rows[start:stop]]))
 
 
@@ -131,7 +131,7 @@ def write_luperson(root, records, quality=95):
   Args:
     root: folder; made if it does not exist.
     records: person records, in the order of the list.
-    quality: of the JPEG files, 0 to 100.
+    quality: of the JPEG files, 1 to 100.
 
   Returns:
     number of records written.
@@ -144,12 +144,13 @@ def write_luperson(root, records, quality=95):
     raise ValueError(f"{list_path} exists already: choose another folder, nothing is overwritten")
   for folder in (IMAGE_FOLDER, POSE_FOLDER):
     os.makedirs(os.path.join(root, folder), exist_ok=True)
+  # Full colour resolution: crops are small, and halving it is most of the error at this quality.
+  options = (cv2.IMWRITE_JPEG_QUALITY, quality)
+  options += (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
   names = []
   for i, record in enumerate(records):
     name = f"{i:07d}"
-    is_coded, jpeg = cv2.imencode(
-      ".jpg", cv2.cvtColor(record["image"], cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, quality)
-    )
+    is_coded, jpeg = cv2.imencode(".jpg", cv2.cvtColor(record["image"], cv2.COLOR_RGB2BGR), options)
     if not is_coded:
       raise ValueError(f"image of record {i}, shape {record['image'].shape}, cannot be written as JPEG")
     jpeg.tofile(os.path.join(root, IMAGE_FOLDER, name + ".jpg"))
@@ -246,10 +247,12 @@ def _find_layout(data, pose, keypoints):
   """Returns the _PoseLayout of a file that was read to the dict `pose`, or None if it has none."""
   spans = []
   for array in pose.values():
-    content = array.tobytes() if isinstance(array, np.ndarray) and array.dtype.kind in "iuf" else b""
-    position = data.find(content)
-    if content and position >= 0 and data.find(content, position + 1) < 0:
-      spans.append((position, position + len(content), array is keypoints))
+    # Only long contents: a few bytes may occur by chance, and it must be certain which ones are numbers.
+    if isinstance(array, np.ndarray) and array.dtype.kind in "iuf" and array.flags.c_contiguous:
+      content = array.tobytes()
+      position = data.find(content)
+      if len(content) >= 16 and position >= 0 and data.find(content, position + 1) < 0:
+        spans.append((position, position + len(content), array is keypoints))
   spans.sort()
   ends = [0, *(end for _, end, _ in spans)]
   starts = [*(start for start, _, _ in spans), len(data)]

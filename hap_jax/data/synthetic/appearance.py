@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 COLOURS = {
-  "black": (32, 32, 36),
+  "black": (34, 34, 38),
   "white": (226, 226, 222),
   "grey": (128, 130, 134),
   "navy": (36, 46, 82),
@@ -23,156 +23,190 @@ COLOURS = {
   "purple": (104, 66, 132),
   "teal": (40, 124, 130),
 }
-SKIN_TONES = ((236, 200, 176), (222, 178, 148), (196, 148, 114), (150, 104, 76), (104, 70, 52))
 HAIR_COLOURS = {
-  "black": (30, 26, 26),
+  "black": (32, 28, 28),
   "dark brown": (58, 42, 34),
   "brown": (96, 68, 46),
   "blond": (188, 152, 98),
   "red": (136, 70, 40),
   "grey": (154, 152, 150),
 }
-PATTERNS = ("plain", "stripes", "bars", "plaid", "logo", "splice")
+_SKIN_RATES = {(236, 200, 176): 22, (222, 178, 148): 34, (196, 148, 114): 24, (150, 104, 76): 12, (104, 70, 52): 8}
+
+# fmt: off
+_TOP_RATES = {
+  "black": 18, "white": 14, "grey": 12, "navy": 7, "blue": 7, "light blue": 6, "red": 6, "burgundy": 3,
+  "green": 4, "olive": 3, "beige": 4, "brown": 3, "yellow": 3, "orange": 2, "pink": 4, "purple": 2, "teal": 2,
+}
+_TROUSER_RATES = {
+  "black": 32, "navy": 20, "blue": 16, "grey": 12, "beige": 8, "brown": 5, "olive": 4, "white": 3, "light blue": 4,
+}
+_SKIRT_RATES = {
+  "black": 24, "navy": 10, "red": 8, "white": 9, "pink": 8, "blue": 8, "beige": 7, "grey": 7, "green": 5,
+  "yellow": 4, "burgundy": 5, "purple": 5,
+}
+# fmt: on
+_SHOE_RATES = {"black": 40, "white": 22, "brown": 16, "grey": 10, "navy": 5, "red": 4, "beige": 3}
+_BAG_RATES = {"black": 34, "brown": 14, "navy": 10, "grey": 10, "red": 9, "beige": 7, "blue": 7, "green": 5, "pink": 4}
+_HAIR_RATES = {"black": 40, "dark brown": 26, "brown": 16, "blond": 12, "red": 3, "grey": 3}
 
 
 @dataclasses.dataclass(frozen=True)
 class Appearance:
   """One person's looks and belongings: the same over cameras and days.
 
-  Colour fields hold names (keys of COLOURS or HAIR_COLOURS); `tones` holds the exact RGB behind them.
+  Colours are names (keys of COLOURS or HAIR_COLOURS); `tones` holds the RGB behind them.
 
   Attributes:
     is_female: bool. age: "child", "adult" or "senior".
-    skin: RGB.
-    hair: "bald", "short", "medium", "long", "bun" or "ponytail"; hair_colour: name.
-    has_beard, has_glasses: bool. hat: "none", "cap", "beanie" or "brim"; hat_colour: name.
-    top: "shirt", "jacket" or "coat"; sleeve: "short" or "long"; pattern: one of PATTERNS.
-    bottom: "trousers", "shorts", "skirt" or "dress"; fit: slack of the trousers, 0 (tight) to 1 (wide).
+    hair: "bald", "short", "medium", "long", "bun" or "ponytail".
+    hat: "none", "cap", "beanie" or "brim".
+    top: "shirt", "jacket" or "coat"; sleeve: "short" or "long"; sleeve_length: where a short sleeve ends, 1 is
+      the elbow; pattern: "plain", "stripes", "bars", "plaid", "logo" or "splice", with second_colour.
+    bottom: "trousers", "shorts", "skirt" or "dress"; bottom_length: where shorts, skirt or dress end, 1 is the
+      knee; fit: slack of trousers, 0 (tight) to 1 (wide).
     shoes: "shoes", "trainers" or "boots".
-    backpack, shoulder_bag, hand_bag: bool.
-    tones: colour role -> RGB float.
+    bag_side: +1, a bag hangs at the left; -1, at the right.
+    tones: role -> [3] float, grey levels.
   """
 
   is_female: bool
   age: str
-  skin: tuple[float, float, float]
   hair: str
   hair_colour: str
   has_beard: bool
   has_glasses: bool
   hat: str
   hat_colour: str
+  has_scarf: bool
+  scarf_colour: str
   top: str
-  sleeve: str
-  pattern: str
   top_colour: str
   second_colour: str
-  inner_colour: str
+  pattern: str
+  sleeve: str
+  sleeve_length: float
+  has_hood: bool
+  is_tucked: bool
   bottom: str
-  bottom_length: float
   bottom_colour: str
+  bottom_length: float
   fit: float
   shoes: str
   shoe_colour: str
+  has_socks: bool
   backpack: bool
   shoulder_bag: bool
   hand_bag: bool
+  suitcase: bool
+  bag_side: int
   bag_colour: str
   tones: dict[str, np.ndarray]
 
 
-def _choose(rng, weights):
-  """Draws a key of a dict of relative weights."""
-  total = np.cumsum(list(weights.values()))
-  return list(weights)[int(np.searchsorted(total, rng.random() * total[-1], side="right"))]
+def sample_appearance(rng):
+  """Draws who someone is and what they wear; rates are unequal, as on a street."""
+  is_female = bool(rng.random() < 0.46)
+  age = choose(rng, {"child": 6, "adult": 83, "senior": 11})
+  hair, hair_colour = _sample_hair(rng, is_female, age)
+  clothes = _sample_clothes(rng, is_female)
+  belongings = _sample_belongings(rng, is_female, age)
+  bag_colour, hat_colour, scarf_colour = (choose(rng, rates) for rates in (_BAG_RATES, _TOP_RATES, _SKIRT_RATES))
+  names = {
+    "top": clothes["top_colour"],
+    "second": clothes["second_colour"],
+    "inner": choose(rng, {"white": 5, "grey": 3, "black": 3, "light blue": 2, "red": 1}),
+    "bottom": clothes["bottom_colour"],
+    "shoe": clothes["shoe_colour"],
+    "bag": bag_colour,
+    "hat": hat_colour,
+    "scarf": scarf_colour,
+    "sock": choose(rng, {"white": 6, "black": 4, "grey": 2}),
+  }
+  rgb = [COLOURS[name] for name in names.values()]
+  rgb += [HAIR_COLOURS[hair_colour], choose(rng, _SKIN_RATES)]
+  # Brightness and hue vary a little from cloth to cloth of one name.
+  rgb = np.array(rgb) * rng.normal(1.0, 0.08, (len(rgb), 1)) + rng.normal(0.0, 5.0, (len(rgb), 3))
+  tones = dict(zip((*names, "hair", "skin"), rgb.clip(8, 245), strict=True))
+  return Appearance(
+    is_female=is_female,
+    age=age,
+    hair=hair,
+    hair_colour=hair_colour,
+    has_beard=bool(not is_female and age != "child" and rng.random() < 0.22),
+    has_glasses=bool(rng.random() < 0.17),
+    hat=choose(rng, {"none": 86, "cap": 7, "beanie": 4, "brim": 3}),
+    hat_colour=hat_colour,
+    has_scarf=bool(clothes["top"] != "shirt" and rng.random() < 0.22),
+    scarf_colour=scarf_colour,
+    bag_colour=bag_colour,
+    tones=tones,
+    **clothes,
+    **belongings,
+  )
 
 
-_TOP_COLOURS = dict(
-  zip(COLOURS, (18, 14, 12, 7, 7, 6, 6, 3, 4, 3, 4, 3, 3, 2, 4, 2, 2), strict=True)
-)
-_BOTTOM_COLOURS = {"black": 32, "navy": 20, "blue": 16, "grey": 12, "beige": 8, "brown": 5, "olive": 4, "white": 3, "light blue": 4}
-_SKIRT_COLOURS = {"black": 24, "navy": 10, "red": 8, "white": 9, "pink": 8, "blue": 8, "beige": 7, "grey": 7, "green": 5, "yellow": 4, "burgundy": 5, "purple": 5}
-_SHOE_COLOURS = {"black": 40, "white": 22, "brown": 16, "grey": 10, "navy": 5, "red": 4, "beige": 3}
-_BAG_COLOURS = {"black": 34, "brown": 14, "navy": 10, "grey": 10, "red": 9, "beige": 7, "blue": 7, "green": 5, "pink": 4}
+def choose(rng, rates):
+  """Draws a key of a dict of relative rates."""
+  left = rng.random() * sum(rates.values())
+  for name, rate in rates.items():
+    left -= rate
+    if left < 0:
+      break
+  return name
 
 
 def _sample_hair(rng, is_female, age):
   if is_female:
-    style = _choose(rng, {"short": 12, "medium": 26, "long": 36, "ponytail": 16, "bun": 10})
+    style = choose(rng, {"short": 12, "medium": 26, "long": 36, "ponytail": 16, "bun": 10})
   else:
-    style = _choose(rng, {"bald": 9 if age != "child" else 0, "short": 76, "medium": 13, "long": 2})
+    style = choose(rng, {"bald": 9 if age != "child" else 0, "short": 78, "medium": 11, "long": 2})
   if age == "senior":
-    return style, "grey" if rng.random() < 0.75 else "dark brown"
-  return style, _choose(rng, {"black": 40, "dark brown": 26, "brown": 16, "blond": 12, "red": 3, "grey": 3})
+    return style, choose(rng, {"grey": 75, "dark brown": 25})
+  return style, choose(rng, _HAIR_RATES)
 
 
-def sample_appearance(rng):
-  """Draws who someone is and what they wear; rates follow street pictures of attribute data sets in kind."""
-  is_female = bool(rng.random() < 0.46)
-  age = _choose(rng, {"child": 6, "adult": 83, "senior": 11})
-  hair, hair_colour = _sample_hair(rng, is_female, age)
-  top = _choose(rng, {"shirt": 64, "jacket": 24, "coat": 12})
-  sleeve = "long" if top != "shirt" or rng.random() < 0.35 else "short"
-  pattern = _choose(rng, {"plain": 58, "stripes": 12, "bars": 4, "plaid": 7, "logo": 12, "splice": 7})
-  if top != "shirt" and pattern in ("stripes", "bars"):
-    pattern = "plain"
-  if is_female:
-    bottom = _choose(rng, {"trousers": 64, "shorts": 12, "skirt": 14, "dress": 10})
+def _sample_clothes(rng, is_female):
+  top = choose(rng, {"shirt": 64, "jacket": 24, "coat": 12})
+  sleeve = "long" if top != "shirt" else choose(rng, {"short": 65, "long": 35})
+  if top == "shirt":
+    pattern = choose(rng, {"plain": 55, "stripes": 13, "bars": 4, "plaid": 8, "logo": 13, "splice": 7})
   else:
-    bottom = _choose(rng, {"trousers": 79, "shorts": 21})
-  if top == "coat" and bottom in ("shorts", "dress"):
-    bottom = "trousers"
-  top_colour = _choose(rng, _TOP_COLOURS)
-  second = _choose(rng, {name: weight for name, weight in _TOP_COLOURS.items() if name != top_colour})
+    pattern = choose(rng, {"plain": 84, "plaid": 4, "logo": 4, "splice": 8})
+  bottoms = {"trousers": 64, "shorts": 12, "skirt": 14, "dress": 10} if is_female else {"trousers": 79, "shorts": 21}
+  if top == "coat":
+    bottoms = {"trousers": 85, "skirt": 15 if is_female else 0}
+  bottom = choose(rng, bottoms)
+  top_colour = choose(rng, _TOP_RATES)
   if bottom == "dress":
-    bottom_colour, length = top_colour, rng.uniform(0.75, 1.35)
-  else:
-    bottom_colour = _choose(rng, _SKIRT_COLOURS if bottom == "skirt" else _BOTTOM_COLOURS)
-    length = rng.uniform(0.6, 1.3) if bottom == "skirt" else rng.uniform(0.55, 1.05)
-  names = {
-    "top": top_colour,
-    "second": second,
-    "inner": _choose(rng, {"white": 5, "grey": 3, "black": 3, "light blue": 2, "red": 1}),
-    "bottom": bottom_colour,
-    "shoes": _choose(rng, _SHOE_COLOURS),
-    "bag": _choose(rng, _BAG_COLOURS),
-    "hat": _choose(rng, _TOP_COLOURS),
+    top_colour = choose(rng, _SKIRT_RATES)
+  second = choose(rng, {name: rate for name, rate in _TOP_RATES.items() if name != top_colour})
+  bottom_colour = choose(rng, _SKIRT_RATES if bottom == "skirt" else _TROUSER_RATES)
+  low, high = {"trousers": (1, 1), "shorts": (0.5, 1.05), "skirt": (0.6, 1.3), "dress": (0.7, 1.35)}[bottom]
+  return {
+    "top": "shirt" if bottom == "dress" else top,
+    "top_colour": top_colour,
+    "second_colour": second,
+    "pattern": pattern,
+    "sleeve": sleeve,
+    "sleeve_length": int(rng.integers(8, 18)) / 20,
+    "has_hood": bool(top == "jacket" and rng.random() < 0.45),
+    "is_tucked": bool(top == "shirt" and (bottom == "skirt" or (bottom == "trousers" and rng.random() < 0.2))),
+    "bottom": bottom,
+    "bottom_colour": top_colour if bottom == "dress" else bottom_colour,
+    "bottom_length": round(rng.uniform(low, high) * 20) / 20,
+    "fit": float(rng.beta(1.6, 2.4)),
+    "shoes": choose(rng, {"shoes": 46, "trainers": 42, "boots": 12}),
+    "shoe_colour": choose(rng, _SHOE_RATES),
+    "has_socks": bool(rng.random() < 0.4),
   }
-  tones = {role: _vary(rng, COLOURS[name]) for role, name in names.items()}
-  tones["hair"] = _vary(rng, HAIR_COLOURS[hair_colour], 5)
-  skin = _vary(rng, SKIN_TONES[rng.choice(5, p=(0.22, 0.34, 0.24, 0.12, 0.08))], 5)
-  tones["skin"] = skin
-  return Appearance(
-    is_female=is_female,
-    age=age,
-    skin=tuple(skin),
-    hair=hair,
-    hair_colour=hair_colour,
-    has_beard=bool(not is_female and age != "child" and rng.random() < 0.2),
-    has_glasses=bool(rng.random() < 0.17),
-    hat=_choose(rng, {"none": 86, "cap": 7, "beanie": 4, "brim": 3}),
-    hat_colour=names["hat"],
-    top=top,
-    sleeve=sleeve,
-    pattern=pattern,
-    top_colour=top_colour,
-    second_colour=second,
-    inner_colour=names["inner"],
-    bottom=bottom,
-    bottom_length=float(length),
-    bottom_colour=bottom_colour,
-    fit=float(rng.beta(1.6, 2.4)),
-    shoes=_choose(rng, {"shoes": 46, "trainers": 42, "boots": 12}),
-    shoe_colour=names["shoes"],
-    backpack=bool(rng.random() < 0.2),
-    shoulder_bag=bool(rng.random() < 0.15),
-    hand_bag=bool(rng.random() < (0.16 if is_female else 0.06)),
-    bag_colour=names["bag"],
-    tones=tones,
-  )
 
 
-def _vary(rng, colour, spread=7.0):
-  """A colour near a named one: brightness and hue vary a little from cloth to cloth."""
-  value = np.array(colour, np.float64) * rng.normal(1.0, 0.08) + rng.normal(0.0, spread, 3)
-  return np.clip(value, 8, 245)
+def _sample_belongings(rng, is_female, age):
+  return {
+    "backpack": bool(rng.random() < (0.1 if age == "senior" else 0.2)),
+    "shoulder_bag": bool(rng.random() < (0.2 if is_female else 0.1)),
+    "hand_bag": bool(age != "child" and rng.random() < (0.16 if is_female else 0.07)),
+    "suitcase": bool(age != "child" and rng.random() < 0.04),
+    "bag_side": int(rng.choice((-1, 1))),
+  }

@@ -54,17 +54,16 @@ def view(picture, size, metres_high, base_row, rng):
   wide = min(high * size[1] / size[0], WIDTH - 2)
   left = rng.uniform(0, WIDTH - wide)
   top = WALL_BASE - base_row * high
-  scale = size[0] / high
-  if scale < 1:
-    rows = np.clip(np.arange(int(np.floor(top)), int(np.ceil(top + high)) + 1), 0, HEIGHT - 1)
-    cut = picture[rows[0] : rows[-1] + 1, int(left) : int(left + wide) + 1]
-    above, below = int((rows == 0).sum()) - (rows[0] == 0), int((rows == HEIGHT - 1).sum()) - (rows[-1] == HEIGHT - 1)
-    if above or below:
-      cut = cv2.copyMakeBorder(cut, max(above, 0), max(below, 0), 0, 0, cv2.BORDER_REPLICATE)
-    return cv2.resize(cut, (size[1], size[0]), interpolation=cv2.INTER_AREA).astype(np.float32)
-  warp = np.array(((1 / scale, 0, left), (0, 1 / scale, top)))
-  flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-  return cv2.warpAffine(picture, warp, (size[1], size[0]), flags=flags, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
+  rows, columns = _whole_pixels(top, high, HEIGHT), _whole_pixels(left, wide, WIDTH)
+  shrinks = rows[1] - rows[0] > size[0]
+  method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+  return cv2.resize(picture[slice(*rows), slice(*columns)], size[::-1], interpolation=method).astype(np.float32)
+
+
+def _whole_pixels(start, extent, limit):
+  """Moves a span inside [0, limit] and rounds it; (first, last + 1)."""
+  first = int(min(max(start, 0), limit - min(extent, limit)))
+  return first, first + int(min(extent, limit - first))
 
 
 def _tint(rng, colours, spread=10):

@@ -59,7 +59,7 @@ class Body:
     stature: metres, standing.
     scale: stature over that of the reference adult; thicknesses scale with it.
     girth: thickness of trunk and limbs relative to the average.
-    shoulder, waist, hip: half-widths of the trunk relative to the average.
+    shoulder, waist, hip: half-widths of the trunk relative to the average. bust: metres.
     head: size of the head relative to the reference adult.
   """
 
@@ -70,6 +70,7 @@ class Body:
   shoulder: float
   waist: float
   hip: float
+  bust: float
   head: float
 
 
@@ -122,6 +123,7 @@ def sample_body(rng, is_female, age):
     shoulder=float(shoulder * girth**0.25),
     waist=float(rng.normal(0.9 if is_female else 1.0, 0.05) * girth),
     hip=float(hip * girth**0.6),
+    bust=float(rng.uniform(0.012, 0.04)) if is_female and age != "child" else 0.0,
     head=float(head * (scale if age != "child" else scale**0.55)),
   )
 

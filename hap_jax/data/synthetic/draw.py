@@ -1,12 +1,14 @@
 """Draws one picture of one synthetic person, a pure function of (seed, index, size), with its ground truth."""
 
 import dataclasses
-import math
+import functools
 
 import cv2
 import numpy as np
 
-from hap_jax.data.synthetic import appearance, background, body, camera, figure, mesh, pose, raster, texture
+from hap_jax.data.synthetic import appearance, background, body, camera, raster, scene, texture, truth
+from hap_jax.data.synthetic.body import JOINT_INDEX
+from hap_jax.data.synthetic.anatomy import PART_INDEX
 
 PICTURES_PER_PERSON = 8
 NUM_SITES = 4
@@ -16,17 +18,19 @@ FIRST_INDEX = {"train": 0, "val": 1 << 24, "test": 2 << 24}
 
 @dataclasses.dataclass(frozen=True)
 class Person:
-  """An identity: who it is (`pid`), where it is seen (`site`), its bones and its looks."""
+  """An identity: its number, the site where it is seen, bones, looks, textures and the order of its cameras."""
 
   pid: int
   site: int
   body: body.Body
   look: appearance.Appearance
+  atlas: np.ndarray
   camera_order: np.ndarray
 
 
+@functools.lru_cache(maxsize=64)
 def sample_person(seed, pid):
-  """Draws identity number `pid`: the same over all its pictures."""
+  """Draws identity number `pid`: the same in all its pictures."""
   rng = np.random.default_rng((seed, pid, 11))
   look = appearance.sample_appearance(rng)
   return Person(
@@ -34,138 +38,172 @@ def sample_person(seed, pid):
     site=int(rng.integers(NUM_SITES)),
     body=body.sample_body(rng, look.is_female, look.age),
     look=look,
+    atlas=texture.paint_atlas(look, rng),
     camera_order=rng.permutation(camera.CAMERAS_PER_SITE),
   )
 
 
+@functools.lru_cache(maxsize=256)
+def _station(seed, site, cam):
+  return camera.sample_station(np.random.default_rng((seed, site, cam, 13)))
+
+
 def draw_person(seed, index, size):
-  """Draws picture number `index`.
+  """Draws picture number `index`: person index // 8, in each of the six cameras of their site and two again.
 
   Args:
     seed: whole number >= 0. index: whole number >= 0; FIRST_INDEX tells the splits apart. size: (H, W) pixels.
   Returns:
     dict with
-      image [H, W, 3] uint8 RGB, keypoints_xy [17, 2] float32 pixels, keypoints_visible [17] bool (inside the
-      picture), pid and camid (int).
+      image [H, W, 3] uint8 RGB
+      keypoints_xy [17, 2] float32 pixels, keypoints_visible [17] bool (inside the picture),
+      keypoints_occluded [17] bool (hidden by the body itself or by something else)
+      keypoints_3d [17, 3], joints_3d [24, 3] float32 metres in the camera frame (x right, y down, z forward)
+      rotations [24, 3, 3] float32, SMPL's order; [0] from the body's frame to the camera's, others from the parent's
+      intrinsics [3, 3] float32 pixels
+      box [4] float32 pixels (left, top, right, bottom): body and clothes, may reach outside the picture
+      parts [H, W] uint8, index into anatomy.PARTS
+      pid, camid (int)
   """
+  cv2.setNumThreads(1)  # pictures are small: OpenCV's threads would only fight with the callers' processes
   person = sample_person(seed, index // PICTURES_PER_PERSON)
-  shot = index % PICTURES_PER_PERSON
-  cam = int(person.camera_order[shot % camera.CAMERAS_PER_SITE])
+  cam = int(person.camera_order[index % PICTURES_PER_PERSON % camera.CAMERAS_PER_SITE])
+  station = _station(seed, person.site, cam)
   rng = np.random.default_rng((seed, index, 12))
-  station = camera.sample_station(np.random.default_rng((seed, person.site, cam, 13)))
+  sides = 11 if size[0] >= 160 else 8
+  shot = scene.compose(person, station, size, sides, rng)
 
-  posture = pose.sample_pose(rng, stoop=14.0 if person.look.age == "senior" else 0.0)
-  turns = posture.rotations.copy()
-  turns[0] = pose.rotation(1, rng.uniform(0, 360))
-  joints, frames = body.place_joints(person.body, turns)
-  surface = mesh.build_mesh(figure.build_figure(person.body, joints, frames, person.look))
-  lift = np.array((0.0, -surface.vertices[:, 1].min(), 0.0))
-
-  rotation, translation = camera.aim(station, rng)
-  to_camera = camera.Camera(rotation, translation, np.eye(3)).to_camera
-  vertices = to_camera(surface.vertices + lift)
-  coco = to_camera(body.coco_joints(person.body, joints, frames) + lift)
-  intrinsics = _frame_person(vertices, size, rng)
-
-  light = _sample_light(rng)
-  picture = _surroundings(seed, person.site, cam, station, translation, size, rng)
-  feet = camera.project(to_camera(joints[[7, 8]] * (1, 0, 1)), intrinsics)
-  _ground_shadow(picture, feet, intrinsics[0, 0] / vertices[:, 2].mean(), light)
-  _paint_person(picture, surface, vertices, intrinsics, rotation, texture.paint_atlas(person.look, rng), light)
-  image = camera.expose(picture, station.sensor, rng)
-  keypoints = camera.project(coco, intrinsics)
-  inside = ((keypoints >= -0.5) & (keypoints < np.array(size[::-1]) - 0.5)).all(axis=1)
+  place = np.random.default_rng((seed, index, 14))  # its own numbers: nothing behind a person depends on them
+  picture = _surroundings(seed, person.site, cam, station, shot.camera, size, place)
+  _cast_shadows(picture, shot)
+  points = camera.project(shot.vertices, shot.camera.intrinsics)
+  parts, quads = _paint(picture, shot, points)
+  record = _ground_truth(shot, points, quads, size)
   return {
-    "image": image,
-    "keypoints_xy": keypoints.astype(np.float32),
-    "keypoints_visible": inside,
-    "keypoints_occluded": np.zeros(17, bool),
+    "image": camera.expose(picture, station.sensor, place),
+    **record,
+    "parts": parts,
     "pid": person.pid,
     "camid": person.site * camera.CAMERAS_PER_SITE + cam,
   }
 
 
-def _frame_person(vertices, size, rng):
-  """Chooses the crop: the body's box fills most of the picture, a little off centre, as a detector's boxes do."""
-  H, W = size
-  flat = vertices[:, :2] / vertices[:, 2:]
-  low, high = flat.min(axis=0), flat.max(axis=0)
-  extent = high - low
-  scale = min(H * rng.uniform(0.86, 0.97) / extent[1], W * 0.97 / extent[0])
-  center = (low + high) / 2 + rng.normal(0, (0.03, 0.012)) * extent[1]
-  if rng.random() < 0.1:
-    scale *= rng.uniform(1.1, 1.6)
-    center[1] = low[1] + (0.47 * H) / scale
-  return np.array(((scale, 0, (W - 1) / 2 - scale * center[0]), (0, scale, (H - 1) / 2 - scale * center[1]), (0, 0, 1)))
+def _ground_truth(shot, points, quads, size):
+  """What is known about the person of a scene; see `draw_person`."""
+  person, view = shot.actors[0], shot.camera
+  figure = person.figure
+  joints = view.to_camera(figure.joints)
+  coco = view.to_camera(body.coco_joints(figure.body, figure.joints, figure.frames))
+  keypoints = camera.project(coco, view.intrinsics)
+  inside = ((keypoints >= -0.5) & (keypoints < np.array(size[::-1]) - 0.5)).all(axis=1)
+  thickness = figure.body.scale * figure.body.girth
+  hidden = truth.occluded_joints(
+    shot.surface, quads, points, shot.vertices[:, 2], keypoints, coco[:, 2], thickness
+  )
+  rotations = person.rotations.copy()
+  rotations[0] = view.rotation @ rotations[0]
+  own = points[: shot.num_body]
+  return {
+    "keypoints_xy": keypoints.astype(np.float32),
+    "keypoints_visible": inside,
+    "keypoints_occluded": hidden,
+    "keypoints_3d": coco.astype(np.float32),
+    "joints_3d": joints.astype(np.float32),
+    "rotations": rotations.astype(np.float32),
+    "intrinsics": view.intrinsics.astype(np.float32),
+    "box": np.concatenate([own.min(axis=0), own.max(axis=0)]).astype(np.float32),
+  }
 
 
-@dataclasses.dataclass(frozen=True)
-class Light:
-  """A sun (unit direction towards it, in the world) and the sky around it."""
-
-  direction: np.ndarray
-  sun: float
-  sky: float
-
-
-def _sample_light(rng):
-  azimuth, height = rng.uniform(0, 2 * math.pi), rng.uniform(0.35, 1.2)
-  direction = np.array((math.cos(azimuth) * math.cos(height), math.sin(height), math.sin(azimuth) * math.cos(height)))
-  sky = rng.uniform(0.45, 0.8)
-  return Light(direction, sun=(1.12 - sky) * rng.uniform(0.9, 1.3), sky=sky)
-
-
-def _surroundings(seed, site, cam, station, translation, size, rng):
-  """The stretch of the camera's surroundings behind the person; independent of who stands there."""
-  distance = float(np.linalg.norm(translation))
+def _surroundings(seed, site, cam, station, view, size, rng):
+  """The stretch of the camera's surroundings behind the person."""
+  distance = float(np.linalg.norm(view.translation))
   behind = background.wall_distance(seed, site, cam)
   metres = 1.87 * (distance + behind) / distance
   base = 0.95 - (station.height / 1.87) * behind / (distance + behind) + rng.normal(0, 0.03)
   wide = background.wide_picture(seed, site, cam)
-  picture = background.view(wide, size, min(metres, 4.5), max(base, 0.05), rng)
-  sigma = size[1] * 0.004 * (1 + behind / 6)
-  return cv2.GaussianBlur(picture, (0, 0), sigma)
+  return background.view(wide, size, min(metres, 4.5), max(base, 0.05), rng)
 
 
-def _ground_shadow(picture, feet, scale, light):
-  """Darkens the ground under and beside the feet."""
+_SHADOW_BONES = (
+  *(("left_ankle", "left_knee"), ("left_knee", "pelvis"), ("right_ankle", "right_knee"), ("right_knee", "pelvis")),
+  *(("pelvis", "spine3"), ("spine3", "head"), ("left_shoulder", "left_wrist"), ("right_shoulder", "right_wrist")),
+)
+
+
+def _cast_shadows(picture, shot):
+  """Darkens the ground where people keep the sun and the sky from it; works in place."""
   H, W = picture.shape[:2]
-  cover = np.zeros((H, W), np.float32)
-  slope = light.direction[[0, 2]] / max(light.direction[1], 0.3)
-  end = feet.mean(axis=0) + np.array((-slope[0], slope[1] * -0.35)) * 0.9 * scale
-  limit = 8 * max(H, W)
-  start = np.clip(feet, -limit, limit)
-  for foot in start:
-    cv2.line(cover, _fixed(foot), _fixed(np.clip(end, -limit, limit)), 0.35 * light.sun, max(int(0.2 * scale), 1), cv2.LINE_AA, 3)
-  for foot in start:
-    axes = (max(int(0.15 * scale), 1), max(int(0.05 * scale), 1))
-    cv2.ellipse(cover, (int(foot[0]), int(foot[1])), axes, 0, 0, 360, 0.6, -1, cv2.LINE_AA)
-  cover = cv2.GaussianBlur(cover, (0, 0), max(0.035 * scale, 0.3))
-  picture *= (1 - cover)[..., None]
+  cover = np.zeros((H // 2, W // 2), np.float32)
+  light = shot.light
+  intrinsics = shot.camera.intrinsics
+  for actor in shot.actors:
+    joints = actor.figure.joints
+    ground = joints - light.direction * (joints[:, 1:2] / light.direction[1])
+    ground = shot.camera.to_camera(np.concatenate([ground, joints * (1, 0, 1)]))
+    ground[:, 2] = np.maximum(ground[:, 2], 0.3)
+    scale = intrinsics[0, 0] / ground[-len(joints), 2] / 2
+    limit = 4.0 * max(H, W)
+    pixels = np.clip(camera.project(ground, intrinsics) / 2, -limit, limit)
+    fixed = [tuple(point) for point in np.rint(pixels * 8).astype(int).tolist()]
+    if light.sun > 0.3:
+      for start, end in _SHADOW_BONES:
+        width = max(int(scale * (0.24 if start in ("pelvis", "spine3") else 0.11)), 1)
+        cv2.line(cover, fixed[JOINT_INDEX[start]], fixed[JOINT_INDEX[end]], 0.7 * light.sun, width, cv2.LINE_AA, 3)
+    for foot in ("left_foot", "right_foot"):
+      center = fixed[len(joints) + JOINT_INDEX[foot]]
+      axes = (max(int(1.4 * scale), 8), max(int(0.5 * scale), 5))
+      cv2.ellipse(cover, center, axes, 0, 0, 360, 0.55, -1, cv2.LINE_AA, 3)
+  cover = cv2.GaussianBlur(cover, (0, 0), max(0.02 * intrinsics[0, 0] / shot.vertices[0, 2], 0.4))
+  picture *= 1 - cv2.resize(cover, (W, H))[..., None]
 
 
-def _fixed(point):
-  return int(round(point[0] * 8)), int(round(point[1] * 8))
+_CLOTH_SHADE = 0.09 * np.random.default_rng(43).standard_normal(1 << 14)
 
 
-def _paint_person(picture, surface, vertices, intrinsics, rotation, atlas, light):
-  """Rasterises, textures and lights the surface on a finer grid and lays it over the picture."""
+def _paint(picture, shot, points):
+  """Rasterises, textures and lights a scene on a finer grid and lays it over the picture, in place.
+
+  Returns:
+    (parts [H, W] uint8, the label of what is seen at each pixel; quads [K], those of the surface that can be seen).
+  """
   H, W = picture.shape[:2]
   fine = int(np.clip(round(400 / H), 2, 4))
-  points = (camera.project(vertices, intrinsics) + 0.5) * fine - 0.5
-  fragments = raster.rasterize(surface, points, vertices[:, 2], (H * fine, W * fine))
-  up = surface.normals[:, 1]
-  toward = surface.normals @ light.direction
-  shade = light.sky * (0.80 + 0.20 * up) + light.sun * np.clip(0.25 + 0.75 * toward, 0, None)
-  size = atlas.shape[1]
-  u = raster.interpolate(fragments, surface.uv[:, 0] * size).astype(np.int32) % size
-  v = np.clip(raster.interpolate(fragments, surface.uv[:, 1] * size).astype(np.int32), 0, size - 1)
-  texel = (surface.tile[fragments.quad] * size + v) * size + u
-  colour = atlas.reshape(-1, 3).take(texel, axis=0)
-  colour *= np.clip(raster.interpolate(fragments, shade), 0.15, 1.6)[:, None]
-  canvas = np.zeros((H * fine * W * fine, 4), np.float32)
-  canvas[fragments.pixel, :3] = colour
-  canvas[fragments.pixel, 3] = 1
-  canvas = cv2.resize(canvas.reshape(H * fine, W * fine, 4), (W, H), interpolation=cv2.INTER_AREA)
-  picture *= 1 - canvas[..., 3:]
-  picture += canvas[..., :3]
+  surface, light, depth = shot.surface, shot.light, shot.vertices[:, 2]
+  view = raster.rasterize(surface, (points + 0.5) * fine - 0.5, depth, (H * fine, W * fine), align=fine)
+
+  shade = light.sky * (0.78 + 0.22 * surface.normals[:, 1])
+  shade = shade + light.sun * np.maximum(0.2 + 0.8 * (surface.normals @ light.direction), 0)
+  shade *= 1 + _CLOTH_SHADE[: len(shade)]
+  samples = raster.sample(view, fine)
+  first_texel, side = texture.find_tile(surface.tile[view.quad])
+  first_texel[0], side[0] = len(shot.atlas) - 1, 0  # black, where nothing is seen
+  texel = raster.interpolate(view, samples, surface.v, side).clip(0, texture.SIZE - 1).astype(np.int32)
+  texel *= texture.SIZE
+  texel += raster.interpolate(view, samples, surface.u, side).astype(np.int32) & (texture.SIZE - 1)
+  texel += first_texel.take(samples.rows)
+  colour = shot.atlas.take(texel, axis=0)
+  colour *= raster.interpolate(view, samples, shade).clip(0.12, 1.5)[..., None]
+  colour = colour.mean(axis=0)
+  cover = (samples.rows > 0).mean(axis=0, dtype=np.float32)
+
+  height, width = cover.shape
+  colour *= _crevice_shade(view, samples, depth, cover)[..., None]
+  window = np.s_[view.top // fine : view.top // fine + height, view.left // fine : view.left // fine + width]
+  picture[window] *= 1 - cover[..., None]
+  picture[window] += colour
+  parts = np.zeros((H, W), np.uint8)
+  label = surface.part[view.quad].astype(np.uint8)
+  label[0] = PART_INDEX["background"]
+  parts[window] = label.take(samples.rows[0])
+  return parts, view.quad[1:]
+
+
+def _crevice_shade(view, samples, depth, cover):
+  """Darkens what lies behind its neighbours, as light does not reach between an arm and the trunk; [h, w]."""
+  one = raster.Samples(samples.rows[:1], samples.x[:1], samples.y[:1])
+  relief = raster.interpolate(view, one, depth)[0]
+  relief[one.rows[0] == 0] = 0
+  reach = max(int(0.03 * cover.shape[0]) | 1, 3)
+  around = cv2.blur(relief, (reach, reach)) / (cv2.blur((relief > 0).astype(np.float32), (reach, reach)) + 1e-3)
+  return 1 - np.clip((relief - around) * 2.0, 0, 0.3)

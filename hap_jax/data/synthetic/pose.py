@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 
+from hap_jax.data.synthetic.appearance import choose
 from hap_jax.data.synthetic.body import JOINT_INDEX, JOINTS
 
 # (lowest, highest) degrees; a little inside the normal active range of motion of adults.
@@ -29,7 +30,6 @@ LIMITS = {
   "head_turn": (-65, 65),
   "head_tilt": (-25, 25),
 }
-_PAIRED = ("hip_", "knee_", "ankle_", "shoulder_", "elbow_", "wrist_")
 
 # Share of pictures of each family.
 FAMILY_RATES = {
@@ -47,10 +47,17 @@ FAMILY_RATES = {
 
 @dataclasses.dataclass(frozen=True)
 class Pose:
-  """One posture: its family's name and 24 rotations [24, 3, 3], each relative to the parent joint."""
+  """One posture.
+
+  Attributes:
+    family: a key of FAMILY_RATES.
+    rotations: [24, 3, 3], each relative to the parent joint.
+    phone_side: 0 or 1, the hand (left, right) that holds a telephone; None: neither.
+  """
 
   family: str
   rotations: np.ndarray
+  phone_side: int | None
 
 
 def _pair(rng, mean, spread):
@@ -134,6 +141,7 @@ def _phone(rng, angles):
     angles["shoulder_rotation"][side] = rng.normal(42, 8)
     angles["elbow_flexion"][side] = rng.normal(95, 10)
     angles["head_nod"] = rng.normal(26, 6)
+  return int(side)
 
 
 def _carrying(rng, angles):
@@ -203,64 +211,88 @@ def sample_pose(rng, stoop=0.0):
   Returns:
     Pose; the body faces +z.
   """
-  family = list(FAMILY_RATES)[int(np.searchsorted(np.cumsum(list(FAMILY_RATES.values())), rng.random()))]
+  family = choose(rng, FAMILY_RATES)
   angles = _relaxed(rng)
-  _FAMILIES[family](rng, angles)
+  phone_side = _FAMILIES[family](rng, angles)
   angles["spine_bend"] += stoop
   angles["head_nod"] -= 0.5 * stoop
   for name, (low, high) in LIMITS.items():
-    angles[name] = np.clip(angles[name], low, high)
-  return Pose(family, rotations_from_angles(angles))
+    angles[name] = np.minimum(np.maximum(angles[name], low), high)
+  return Pose(family, rotations_from_angles(angles), phone_side)
 
 
-def rotation(axis, degrees):
-  """Returns the 3x3 rotation about axis 0, 1 or 2 by an angle in degrees, right-handed."""
-  cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-  if axis == 0:
-    return np.array([[1, 0, 0], [0, cosine, -sine], [0, sine, cosine]])
-  if axis == 1:
-    return np.array([[cosine, 0, sine], [0, 1, 0], [-sine, 0, cosine]])
-  return np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]])
+def heading_rotation(degrees):
+  """Returns the 3x3 rotation about the vertical: the front turns from +z towards +x."""
+  return _rotations(np.array([1]), np.array([degrees]))[0]
 
 
 def rotations_from_angles(angles):
   """Turns anatomical angles (degrees, the names of LIMITS) into rotations [24, 3, 3] relative to the parent."""
-  turns = np.tile(np.eye(3), (len(JOINTS), 1, 1))
-  for side, name in enumerate(("left", "right")):
-    mirror = 1 - 2 * side
-    get = {key: float(angles[key][side]) for key in LIMITS if key.startswith(_PAIRED)}
-    joint = {part: JOINT_INDEX[f"{name}_{part}"] for part in _LIMB_JOINTS}
-    turns[joint["hip"]] = (
-      rotation(0, -get["hip_flexion"])
-      @ rotation(2, mirror * get["hip_abduction"])
-      @ rotation(1, mirror * get["hip_rotation"])
-    )
-    turns[joint["knee"]] = rotation(0, get["knee_flexion"])
-    turns[joint["ankle"]] = rotation(0, -get["ankle_flexion"])
-    # The collar bone takes a third of what the arm rises above the horizontal.
-    raised = max(get["shoulder_abduction"], get["shoulder_flexion"]) - 60
-    turns[joint["collar"]] = rotation(2, mirror * max(raised, 0) / 4)
-    turns[joint["shoulder"]] = (
-      rotation(0, -get["shoulder_flexion"])
-      @ rotation(2, -mirror * (90 - get["shoulder_abduction"]))
-      @ rotation(0, get["shoulder_rotation"])
-    )
-    turns[joint["elbow"]] = rotation(1, -mirror * get["elbow_flexion"])
-    turns[joint["wrist"]] = rotation(2, -mirror * get["wrist_flexion"])
-  bend = (
-    rotation(1, angles["spine_twist"] / 3)
-    @ rotation(0, angles["spine_bend"] / 3)
-    @ rotation(2, angles["spine_lean"] / 3)
-  )
-  for name in ("spine1", "spine2", "spine3"):
-    turns[JOINT_INDEX[name]] = bend
-  turns[JOINT_INDEX["neck"]] = rotation(1, angles["head_turn"] / 2) @ rotation(0, angles["head_nod"] / 2)
-  turns[JOINT_INDEX["head"]] = (
-    rotation(1, angles["head_turn"] / 2)
-    @ rotation(0, angles["head_nod"] / 2)
-    @ rotation(2, angles["head_tilt"])
-  )
-  return turns
+  degrees = np.zeros((3, len(JOINTS)))
+  for joint, stage, name, side, factor in _TERMS:
+    value = angles[name] if side is None else angles[name][side]
+    degrees[stage, joint] = factor * value
+  # An arm hangs when its shoulder is turned down by 90 degrees from the rest pose's T; the collar bone rises
+  # with an arm that is lifted above 60 degrees.
+  for side, mirror in ((0, 1), (1, -1)):
+    degrees[1, _SHOULDERS[side]] -= mirror * 90
+    raised = max(angles["shoulder_abduction"][side], angles["shoulder_flexion"][side]) - 60
+    degrees[0, _COLLARS[side]] = mirror * max(raised, 0) / 4
+  turns = _rotations(_AXES.ravel(), degrees.ravel()).reshape(3, len(JOINTS), 3, 3)
+  return turns[0] @ turns[1] @ turns[2]
 
 
-_LIMB_JOINTS = ("hip", "knee", "ankle", "collar", "shoulder", "elbow", "wrist")
+_GENERATORS = np.array(
+  (((0, 0, 0), (0, 0, -1), (0, 1, 0)), ((0, 0, 1), (0, 0, 0), (-1, 0, 0)), ((0, -1, 0), (1, 0, 0), (0, 0, 0))), float
+)
+
+
+def _rotations(axes, degrees):
+  """Right-handed rotations about axis 0, 1 or 2; [N], [N] degrees -> [N, 3, 3] (Rodrigues' formula)."""
+  angle = np.radians(degrees)[:, None, None]
+  generator = _GENERATORS[axes]
+  return np.eye(3) + np.sin(angle) * generator + (1 - np.cos(angle)) * (generator @ generator)
+
+
+# Each joint is three turns in a row, from the parent's side: (joint, stage, axis, angle, mirrored, factor).
+_LIMB_TURNS = (
+  ("hip", 0, 0, "hip_flexion", False, -1),
+  ("hip", 1, 2, "hip_abduction", True, 1),
+  ("hip", 2, 1, "hip_rotation", True, 1),
+  ("knee", 0, 0, "knee_flexion", False, 1),
+  ("ankle", 0, 0, "ankle_flexion", False, -1),
+  ("shoulder", 0, 0, "shoulder_flexion", False, -1),
+  ("shoulder", 1, 2, "shoulder_abduction", True, 1),
+  ("shoulder", 2, 0, "shoulder_rotation", False, 1),
+  ("elbow", 0, 1, "elbow_flexion", True, -1),
+  ("wrist", 0, 2, "wrist_flexion", True, -1),
+)
+_TRUNK_TURNS = (
+  *((joint, 0, 1, "spine_twist", 1 / 3) for joint in ("spine1", "spine2", "spine3")),
+  *((joint, 1, 0, "spine_bend", 1 / 3) for joint in ("spine1", "spine2", "spine3")),
+  *((joint, 2, 2, "spine_lean", 1 / 3) for joint in ("spine1", "spine2", "spine3")),
+  *((joint, 0, 1, "head_turn", 1 / 2) for joint in ("neck", "head")),
+  *((joint, 1, 0, "head_nod", 1 / 2) for joint in ("neck", "head")),
+  ("head", 2, 2, "head_tilt", 1),
+)
+_SHOULDERS = (JOINT_INDEX["left_shoulder"], JOINT_INDEX["right_shoulder"])
+_COLLARS = (JOINT_INDEX["left_collar"], JOINT_INDEX["right_collar"])
+
+
+def _list_terms():
+  """Returns the axis of every turn, [3, 24], and the terms (joint, stage, angle, side, factor) that fill them."""
+  axes = np.zeros((3, len(JOINTS)), int)
+  axes[0, list(_COLLARS)] = 2
+  terms = []
+  for name, stage, axis, angle, is_mirrored, factor in _LIMB_TURNS:
+    for side, mirror in ((0, 1), (1, -1)):
+      joint = JOINT_INDEX[f"{('left', 'right')[side]}_{name}"]
+      axes[stage, joint] = axis
+      terms.append((joint, stage, angle, side, factor * (mirror if is_mirrored else 1)))
+  for name, stage, axis, angle, factor in _TRUNK_TURNS:
+    axes[stage, JOINT_INDEX[name]] = axis
+    terms.append((JOINT_INDEX[name], stage, angle, None, factor))
+  return axes, terms
+
+
+_AXES, _TERMS = _list_terms()

@@ -1,7 +1,7 @@
-"""A small rasteriser: depth-sorted quadrilaterals into a map of indices, then colours per pixel from planes.
+"""A small rasteriser: quadrilaterals, far to near, into a map of indices; then values per pixel from planes.
 
-Quadrilaterals are filled from far to near, so that the map names the nearest surface of each pixel; what varies
-over a quadrilateral (texture coordinates, light, depth) is a plane in the picture, fitted to its corners.
+What varies over a quadrilateral (texture coordinates, light, depth) is a plane in the picture, fitted to its
+four corners.
 """
 
 import dataclasses
@@ -10,87 +10,139 @@ import cv2
 import numpy as np
 
 _SUBPIXEL_BITS = 4
+_NEAREST = 0.3  # metres from the camera plane; anything nearer is not drawn
 
 
 @dataclasses.dataclass(frozen=True)
-class Fragments:
-  """The covered pixels of a finer grid.
+class View:
+  """The quadrilaterals of a mesh that can be seen, far to near, and where each one is in front.
 
   Attributes:
-    grid: (H, W) of the finer grid.
-    pixel: [N] flat indices of the covered pixels.
-    quad: [N] index of the quadrilateral seen at each.
-    x, y: [N] float32 positions, in pixels of the finer grid.
-    gradient: [Q, 4] float32: the inverse of each quadrilateral's diagonals, for `interpolate`.
-    center: [Q, 2] float32.
-    corners: [Q, 4] vertex indices.
+    top, left: position of the map's first pixel in the picture.
+    index_map: [h, w] int32 over the box around the mesh; 0 is nothing, k is row k of what follows.
+    quad: [K + 1] index into the mesh's quadrilaterals; row 0 stands for nothing.
+    corners: [4, K + 1] vertex indices.
+    center_x, center_y: [K + 1] pixels of the map. inverse: [4, K + 1], of the two diagonals as a matrix.
   """
 
-  grid: tuple[int, int]
-  pixel: np.ndarray
+  top: int
+  left: int
+  index_map: np.ndarray
   quad: np.ndarray
-  x: np.ndarray
-  y: np.ndarray
-  gradient: np.ndarray
-  center: np.ndarray
   corners: np.ndarray
+  center_x: np.ndarray
+  center_y: np.ndarray
+  inverse: np.ndarray
 
 
-def rasterize(mesh, points, depth, grid):
-  """Finds the quadrilateral seen at each pixel.
+def rasterize(mesh, points, depth, grid, align=1):
+  """Finds which quadrilateral is seen at each pixel.
 
   Args:
-    mesh: Mesh. points: [V, 2] (x, y) in pixels of the grid, pixel centres at whole numbers. depth: [V] metres
-      from the camera plane. grid: (H, W).
+    mesh: Mesh. points: [V, 2] (x, y) pixels, pixel centres at whole numbers. depth: [V] metres from the camera
+      plane. grid: (H, W) of the picture. align: the map's box starts and ends at multiples of this.
   Returns:
-    Fragments.
+    View.
   """
-  corners = mesh.quads
-  quad_points = points[corners]                                                        # [Q, 4, 2]
-  first, second = quad_points[:, 2] - quad_points[:, 0], quad_points[:, 3] - quad_points[:, 1]
-  area = first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]
-  low, high = quad_points.min(axis=1), quad_points.max(axis=1)
-  seen = (high >= -1).all(axis=1) & (low[:, 0] <= grid[1]) & (low[:, 1] <= grid[0])
-  seen &= depth[corners].min(axis=1) > 0.2
-  seen &= mesh.is_facing(points) | mesh.is_open
+  x, y, z = points[:, 0][mesh.corners], points[:, 1][mesh.corners], depth[mesh.corners]
+  facing = ((x[2] - x[0]) * (y[3] - y[1]) - (y[2] - y[0]) * (x[3] - x[1])) * mesh.turn > 0
+  low_x, high_x, low_y, high_y = x.min(axis=0), x.max(axis=0), y.min(axis=0), y.max(axis=0)
+  seen = (high_x >= 0) & (low_x <= grid[1] - 1) & (high_y >= 0) & (low_y <= grid[0] - 1)
+  seen &= (z.min(axis=0) > _NEAREST) & (facing | mesh.is_open)
   order = np.flatnonzero(seen)
-  key = depth[corners[order]].mean(axis=1) - mesh.lift[order]
-  order = order[np.argsort(-key, kind="stable")]
-  index_map = np.zeros(grid, np.int32)
-  fixed = np.rint(quad_points[order] * (1 << _SUBPIXEL_BITS)).astype(np.int32)
+  nearness = mesh.lift[order] * facing[order] - z[:, order].sum(axis=0) / 4
+  order = order[np.argsort(nearness, kind="stable")]
+
+  box = []
+  for low, high, limit in ((low_y, high_y, grid[0]), (low_x, high_x, grid[1])):
+    start = int(max(low[order].min(initial=limit), 0)) // align * align
+    stop = min(-(-int(min(high[order].max(initial=0), limit - 1) + 2) // align) * align, limit)
+    box += [start, max(stop, start + align)]
+  top, bottom, left, right = box
+  order = np.concatenate([[0], order])  # row 0 of every table stands for nothing
+  x, y = x[:, order] - left, y[:, order] - top
+  index_map = np.zeros((bottom - top, right - left), np.int32)
+  fixed = np.rint(np.stack([x.T, y.T], axis=-1) * (1 << _SUBPIXEL_BITS)).astype(np.int32)
   fill = cv2.fillConvexPoly
-  for index, polygon in zip((order + 1).tolist(), fixed, strict=True):
-    fill(index_map, polygon, index, 8, _SUBPIXEL_BITS)
-  flat = index_map.ravel()
-  pixel = np.flatnonzero(flat)
-  safe = np.where(np.abs(area) > 0.5, area, np.inf)[:, None]
-  inverse = np.stack([second[:, 1], -first[:, 1], -second[:, 0], first[:, 0]], axis=1) / safe
-  row, column = np.divmod(pixel, grid[1])
-  return Fragments(
-    grid=grid,
-    pixel=pixel,
-    quad=flat[pixel] - 1,
-    x=column.astype(np.float32),
-    y=row.astype(np.float32),
-    gradient=inverse.astype(np.float32),
-    center=quad_points.mean(axis=1).astype(np.float32),
-    corners=corners,
+  for row, polygon in enumerate(fixed[1:], start=1):
+    fill(index_map, polygon, row, cv2.LINE_8, _SUBPIXEL_BITS)
+  return View(
+    top=top,
+    left=left,
+    index_map=index_map,
+    quad=order,
+    corners=mesh.corners[:, order],
+    center_x=x.sum(axis=0) / 4,
+    center_y=y.sum(axis=0) / 4,
+    inverse=_invert_diagonals(x, y),
   )
 
 
-def interpolate(fragments, values):
-  """Interpolates a quantity known at the vertices.
+def _invert_diagonals(x, y):
+  """Inverts the 2x2 matrix of each quadrilateral's diagonals; x, y: [4, Q] -> [4, Q]."""
+  first, second = (x[2] - x[0], y[2] - y[0]), (x[3] - x[1], y[3] - y[1])
+  area = first[0] * second[1] - first[1] * second[0]
+  area = np.where(np.abs(area) < 0.5, np.inf, area)  # a sliver has its mean value everywhere
+  return np.stack([second[1], -first[1], -second[0], first[0]]) / area
+
+
+def quad_gradients(x, y, values, inverse=None):
+  """Fits a plane to values at the corners of quadrilaterals.
 
   Args:
-    fragments: Fragments. values: [V] float.
+    x, y, values: [4, Q]. inverse: [4, Q], known inverse of the diagonals.
   Returns:
-    [N] float32, one value a covered pixel; a plane over each quadrilateral.
+    (slope along x [Q], slope along y [Q]); the plane passes through the mean of the corners.
   """
-  at = values[fragments.corners].astype(np.float32)
-  first, second = at[:, 2] - at[:, 0], at[:, 3] - at[:, 1]
-  inverse = fragments.gradient
-  slope_x = first * inverse[:, 0] + second * inverse[:, 1]
-  slope_y = first * inverse[:, 2] + second * inverse[:, 3]
-  offset = at.mean(axis=1) - slope_x * fragments.center[:, 0] - slope_y * fragments.center[:, 1]
-  quad = fragments.quad
-  return slope_x.take(quad) * fragments.x + slope_y.take(quad) * fragments.y + offset.take(quad)
+  inverse = _invert_diagonals(x, y) if inverse is None else inverse
+  first, second = values[2] - values[0], values[3] - values[1]
+  return first * inverse[0] + second * inverse[1], first * inverse[2] + second * inverse[3]
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples:
+  """The places of each pixel of the final picture at which a View is looked up.
+
+  Attributes:
+    rows: [S, h, w] int32, row of the View's tables. x: [S, 1, w], y: [S, h, 1] float32, pixels of the map.
+  """
+
+  rows: np.ndarray
+  x: np.ndarray
+  y: np.ndarray
+
+
+# For a picture `fine` times coarser than the map: where in a pixel's square it is sampled, (row, column). Each
+# row and column once: edges near the horizontal and the vertical come out smooth.
+_SAMPLE_PATTERNS = {2: ((0, 0), (1, 1)), 3: ((0, 1), (1, 2), (2, 0)), 4: ((0, 1), (1, 3), (2, 0), (3, 2))}
+
+
+def sample(view, fine):
+  """Looks a View up at `fine` places of each pixel of a picture `fine` (2, 3 or 4) times coarser."""
+  height, width = view.index_map.shape
+  rows, x, y = [], [], []
+  for row, column in _SAMPLE_PATTERNS[fine]:
+    rows.append(view.index_map[row::fine, column::fine])
+    x.append(np.arange(column, width, fine, dtype=np.float32)[None])
+    y.append(np.arange(row, height, fine, dtype=np.float32)[:, None])
+  return Samples(np.stack(rows), np.stack(x), np.stack(y))
+
+
+def interpolate(view, samples, values, scale=None):
+  """Spreads a quantity known at the vertices over samples.
+
+  Args:
+    view: View. samples: Samples. values: [V] float. scale: [K + 1], a factor for each row of the View.
+  Returns:
+    [S, h, w] float32; meaningless where nothing is seen.
+  """
+  at = values[view.corners] if scale is None else values[view.corners] * scale
+  slope_x, slope_y = quad_gradients(None, None, at, view.inverse)
+  offset = at.sum(axis=0) / 4 - slope_x * view.center_x - slope_y * view.center_y
+  result = slope_x.astype(np.float32).take(samples.rows)
+  result *= samples.x
+  result += offset.astype(np.float32).take(samples.rows)
+  slope = slope_y.astype(np.float32).take(samples.rows)
+  slope *= samples.y
+  result += slope
+  return result

@@ -5,90 +5,162 @@ import numpy as np
 
 from hap_jax.data.synthetic.figure import TILE_INDEX, TILES
 
-TILE_SIZE = 64
-_FRONT, _BACK = TILE_SIZE // 4, 3 * TILE_SIZE // 4
-_ROWS, _COLUMNS = np.mgrid[:TILE_SIZE, :TILE_SIZE]
+SIZE = 64
+_FRONT = SIZE // 4  # column that faces forward on trunk and head
+_ROWS, _COLUMNS = np.mgrid[:SIZE, :SIZE]
+_FROM_FRONT = np.abs((_COLUMNS - _FRONT + SIZE // 2) % SIZE - SIZE // 2)  # columns, 0 in front to 32 at the back
 # A fixed sheet of soft wrinkles, cut at a random place for each garment.
-_FOLDS = cv2.resize(
-  np.random.default_rng(41).standard_normal((40, 24), dtype=np.float32), (256, 256), interpolation=cv2.INTER_CUBIC
-)
+_WRINKLES = 1 + 0.06 * cv2.resize(
+  np.random.default_rng(41).standard_normal((48, 20), dtype=np.float32), (256, 256), interpolation=cv2.INTER_CUBIC
+)[..., None]
+
+
+# Surfaces with a picture of their own; the others have one colour, one texel.
+_PICTURES = ("head", "top", "sleeve", "bottom", "shoe", "bag", "hair")
+_TEXELS = len(_PICTURES) * SIZE * SIZE + len(TILES) - len(_PICTURES)
+
+
+def _first_texels():
+  plain = [name for name in TILES if name not in _PICTURES]
+  first = {name: k * SIZE * SIZE for k, name in enumerate(_PICTURES)}
+  first |= {name: len(_PICTURES) * SIZE * SIZE + k for k, name in enumerate(plain)}
+  return np.array([first[name] for name in TILES], np.int32)
+
+
+_FIRST_TEXEL = _first_texels()
+_IS_PICTURE = np.array([name in _PICTURES for name in TILES])
+
+
+def find_tile(tile):
+  """Locates tiles in concatenated atlases: tile `k * len(TILES) + t` is tile t of the k-th.
+
+  Args:
+    tile: [Q] int.
+  Returns:
+    (first texel [Q] int32; side [Q]: SIZE for a picture of SIZE x SIZE texels, 0 for a single texel).
+  """
+  rank, tile = np.divmod(tile, len(TILES))
+  return (_FIRST_TEXEL[tile] + rank * _TEXELS).astype(np.int32), np.where(_IS_PICTURE[tile], SIZE, 0)
 
 
 def paint_atlas(look, rng):
   """Paints all textures of a person.
 
   Args:
-    look: Appearance. rng: numpy Generator, for what does not belong to the identity (wrinkles).
+    look: Appearance. rng: numpy Generator, for wrinkles.
   Returns:
-    [T, S, S, 3] float32 grey levels: row is v (0 is the lower end), column is u.
+    [N, 3] float32 grey levels; `find_tile` tells where each tile of TILES starts. A picture's row is v (0 is
+    the lower end), its column is u.
   """
-  tones = look.tones
-  atlas = np.empty((len(TILES), TILE_SIZE, TILE_SIZE, 3), np.float32)
-  flat = {"skin": "skin", "hair": "hair", "hat": "hat", "bottom": "bottom", "shoe": "shoes", "bag": "bag", "inner": "inner"}
-  for tile, tone in flat.items():
-    atlas[TILE_INDEX[tile]] = tones[tone]
-  atlas[TILE_INDEX["glasses"]] = 20
-  atlas[TILE_INDEX["head"]] = _paint_head(look)
-  atlas[TILE_INDEX["top"]], atlas[TILE_INDEX["sleeve"]] = _paint_top(look)
-  for tile in ("top", "sleeve", "bottom", "hair", "bag"):
-    row, column = rng.integers(0, 256 - TILE_SIZE, 2)
-    folds = _FOLDS[row : row + TILE_SIZE, column : column + TILE_SIZE]
-    atlas[TILE_INDEX[tile]] *= 1 + 0.07 * folds[..., None]
-  atlas[TILE_INDEX["shoe"], :8] *= 0.6
-  return atlas
+  tones = {role: tone.astype(np.float32) for role, tone in look.tones.items()}
+  texels = np.empty((_TEXELS, 3), np.float32)
+  pictures = texels[: len(_PICTURES) * SIZE * SIZE].reshape(-1, SIZE, SIZE, 3)
+  picture = dict(zip(_PICTURES, pictures, strict=True))
+  for tile in ("skin", "hat", "scarf", "sock"):
+    texels[_FIRST_TEXEL[TILE_INDEX[tile]]] = tones[tile]
+  texels[_FIRST_TEXEL[TILE_INDEX["thing"]]] = sample_thing_colour(rng)
+  _paint_head(picture["head"], look, tones)
+  _paint_top(picture["top"], picture["sleeve"], look, tones)
+  _paint_bottom(picture["bottom"], look, tones)
+  _paint_shoe(picture["shoe"], look, tones)
+  for tile in ("bag", "hair"):
+    picture[tile][:] = tones[tile]
+  picture["bag"][28:31] *= 0.7
+  picture["bag"][8:24, _FRONT - 7 : _FRONT + 8] *= 0.85
+  picture["hair"][:, ::5] *= 0.82
+  picture["hair"][:, 2::7] *= 1.2
+  for tile in ("top", "sleeve", "bottom", "bag"):
+    row, column = rng.integers(0, 256 - SIZE, 2)
+    picture[tile] *= _WRINKLES[row : row + SIZE, column : column + SIZE]
+  return texels
 
 
-def _paint_top(look):
-  top, second = look.tones["top"].astype(np.float32), look.tones["second"].astype(np.float32)
-  body = np.empty((TILE_SIZE, TILE_SIZE, 3), np.float32)
-  body[:] = top
-  sleeve = body.copy()
+def sample_thing_colour(rng):
+  """Draws the colour of what is no part of an identity: a telephone, a parcel, a bench, a post; [3] float."""
+  return rng.uniform(0.6, 1.3) * np.array(_THINGS[rng.integers(len(_THINGS))])
+
+
+_THINGS = ((150, 120, 88), (178, 150, 112), (60, 62, 66), (120, 124, 128), (200, 200, 196), (72, 92, 70), (130, 60, 50))
+
+
+def _paint_top(body, sleeve, look, tones):
+  top, second = tones["top"], tones["second"]
+  body[:], sleeve[:] = top, top
   if look.pattern == "stripes":
-    body[(_ROWS // 4) % 2 == 0] = second
-    sleeve[(_ROWS // 4) % 2 == 0] = second
+    band = (_ROWS // (3 if look.fit < 0.4 else 5)) % 2 == 0
+    body[band], sleeve[band] = second, second
   elif look.pattern == "bars":
-    body[(_COLUMNS // 4) % 2 == 0] = second
+    body[(_COLUMNS // 2) % 2 == 0] = second
+    sleeve[(_COLUMNS // 8) % 2 == 0] = second
   elif look.pattern == "plaid":
-    for picture in (body, sleeve):
-      picture[(_ROWS % 10) < 3] = 0.5 * top + 0.5 * second
-      picture[(_COLUMNS % 10) < 3] = 0.5 * top + 0.5 * second
-      picture[((_COLUMNS % 10) < 3) & ((_ROWS % 10) < 3)] = second
+    rows, columns = _ROWS % 10 < 4, _COLUMNS % 8 < 3
+    for cloth in (body, sleeve):
+      cloth[rows | columns] = 0.5 * (top + second)
+      cloth[rows & columns] = second
   elif look.pattern == "splice":
-    body[_ROWS > 38] = second
-    sleeve[_ROWS < 22] = second
+    body[_ROWS > 36] = second
+    sleeve[_ROWS < 20] = second
   elif look.pattern == "logo":
-    body[34:46, _FRONT - 5 : _FRONT + 6] = second
-  if look.top in ("jacket", "coat"):
-    body[:, _FRONT - 2 : _FRONT + 3] = look.tones["inner"]
-    body[:, _FRONT - 4 : _FRONT - 2] *= 0.75
-    body[:, _FRONT + 3 : _FRONT + 5] *= 0.75
-  body[-3:] *= 0.85
-  return body, sleeve
+    body[32:46, _FRONT - 5 : _FRONT + 6] = second
+    body[36:42, _FRONT - 3 : _FRONT + 4] = top
+  if look.top != "shirt":
+    half_open = 3 if look.fit > 0.5 else 1
+    body[:, _FRONT - half_open : _FRONT + half_open + 1] = tones["inner"] if half_open > 1 else 0.5 * top
+    body[:, _FRONT - half_open - 2 : _FRONT - half_open] *= 0.72
+    body[:, _FRONT + half_open + 1 : _FRONT + half_open + 3] *= 0.82
+    body[14:22, [_FRONT - 9, _FRONT - 8, _FRONT + 8, _FRONT + 9]] *= 0.75
+  elif look.sleeve == "long" and look.pattern in ("plain", "plaid", "bars"):
+    body[:, _FRONT] *= 0.75  # a row of buttons
+    body[::6, _FRONT] = 225
+  body[:2] *= 0.8
+  body[-3:] *= 0.8
+  sleeve[:1] *= 0.8
+  sleeve[-2:] *= 0.85
 
 
-def _paint_head(look):
-  """Face and hair on the head's own surface: u is the direction (front at a quarter), v runs chin to crown."""
-  skin, hair = look.tones["skin"].astype(np.float32), look.tones["hair"].astype(np.float32)
-  picture = np.empty((TILE_SIZE, TILE_SIZE, 3), np.float32)
+def _paint_bottom(picture, look, tones):
+  picture[:] = tones["bottom"]
+  if look.bottom in ("skirt", "dress"):
+    picture[:, ::6] *= 0.88
+    return
+  picture[:, [0, SIZE // 2]] *= 0.8  # the seams at both sides
+  if look.bottom_colour in ("blue", "navy", "light blue"):
+    fade = np.exp(-(((_ROWS - 14) / 12.0) ** 2) - (_FROM_FRONT / 9.0) ** 2)
+    picture *= 1 + 0.22 * fade[..., None].astype(np.float32)
+  if look.is_tucked:
+    picture[60:] = (40, 32, 28)  # a belt
+
+
+def _paint_shoe(picture, look, tones):
+  """Column a quarter is the instep, three quarters the sole; rows run from heel to toe."""
+  picture[:] = tones["shoe"]
+  sole = 225.0 if look.shoes == "trainers" else 36.0
+  picture[:, 40:57] = sole
+  if look.shoes == "trainers":
+    picture[24:44:5, _FRONT - 4 : _FRONT + 5] = 235 - 0.5 * tones["shoe"]
+    picture[16:34, [0, 1, 30, 31, 62, 63]] = 0.5 * tones["shoe"] + 110
+
+
+def _paint_head(picture, look, tones):
+  """Face and hair on the head's own surface: row 0 is the chin, row 63 the crown."""
+  skin, hair = tones["skin"], tones["hair"]
   picture[:] = skin
-  if look.hair != "bald":
-    from_front = np.abs((_COLUMNS - _FRONT + 32) % 64 - 32) / 32
-    hairline = np.interp(from_front, (0.0, 0.3, 0.42, 0.52, 0.6, 1.0), (0.84, 0.80, 0.62, 0.55, 0.26, 0.14))
-    picture[_ROWS / TILE_SIZE > hairline] = hair
+  picture[33:41, _FRONT - 8 : _FRONT + 9] *= 0.90  # eye sockets
+  picture[22:30, [_FRONT - 9, _FRONT - 8, _FRONT + 8, _FRONT + 9]] *= (1.04, 0.94, 0.92)
   if look.has_beard:
-    picture[5:18, _FRONT - 9 : _FRONT + 10] = 0.35 * skin + 0.65 * hair
-  ink = tuple(float(value) for value in skin * 0.3)
-  lips = tuple(float(value) for value in skin * (0.72, 0.52, 0.52))
-  cv2.ellipse(picture, (_FRONT, 14), (4, 1), 0, 0, 360, lips, -1)
-  brow = tuple(float(value) for value in 0.6 * hair + 0.2 * skin)
-  for mirror in (-1, 1):
-    x = _FRONT + mirror * 5
-    cv2.ellipse(picture, (x, 36), (2, 1), 0, 0, 360, (215.0, 210.0, 205.0), -1)
-    cv2.circle(picture, (x, 36), 1, ink, -1)
-    cv2.line(picture, (x - 2, 41), (x + 2, 41), brow, 1)
+    beard = (_ROWS < 22) & (_FROM_FRONT < 15) & ~((_ROWS > 17) & (_FROM_FRONT < 3))
+    picture[beard] = 0.3 * skin + 0.7 * hair
+  if look.hair != "bald":
+    hairline = np.interp(_FROM_FRONT / 32, (0.0, 0.3, 0.42, 0.52, 0.6, 1.0), (0.84, 0.80, 0.62, 0.55, 0.26, 0.14))
+    picture[_ROWS / SIZE > hairline] = hair
+  picture[11:13, _FRONT - 3 : _FRONT + 4] = skin * (0.74, 0.52, 0.52)
+  for center in (_FRONT - 5, _FRONT + 5):
+    picture[36:38, center - 2 : center + 3] = 0.55 * skin + 80
+    picture[36:39, center - 1 : center + 1] = (36, 28, 26)
+    picture[39, center - 2 : center + 3] *= 0.6
+    picture[42:44, center - 3 : center + 3] = 0.6 * hair + 0.25 * skin
   if look.has_glasses:
-    for mirror in (-1, 1):
-      cv2.rectangle(picture, (_FRONT + mirror * 5 - 3, 33), (_FRONT + mirror * 5 + 3, 39), (25.0, 25.0, 28.0), 1)
-    cv2.line(picture, (_FRONT - 16, 37), (_FRONT - 8, 37), (25.0, 25.0, 28.0), 1)
-    cv2.line(picture, (_FRONT + 8, 37), (min(_FRONT + 16, 63), 37), (25.0, 25.0, 28.0), 1)
-  return picture
+    frame = (28.0, 28.0, 30.0)
+    for center in (_FRONT - 5, _FRONT + 5):
+      cv2.rectangle(picture, (center - 4, 33), (center + 4, 40), frame, 1)
+    picture[38, [*range(_FRONT - 16, _FRONT - 8), *range(_FRONT - 1, _FRONT + 2), *range(_FRONT + 9, _FRONT + 17)]] = frame

@@ -1,0 +1,159 @@
+"""Composes one photograph in the world: who stands there, in which pose, before which camera, behind what."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from hap_jax.data.synthetic import anatomy, appearance, belongings, body, camera, figure, mesh, pose, texture
+
+# Shares of pictures.
+_OBSTACLE_RATE = 0.08
+_PERSON_IN_FRONT_RATE = 0.06
+_PERSON_BEHIND_RATE = 0.16
+_CUT_BELOW_RATE = 0.09
+_CUT_SIDE_RATE = 0.04
+
+
+@dataclasses.dataclass(frozen=True)
+class Light:
+  """A sun (unit direction towards it, in the world) and the sky around it; strengths as factors of a colour."""
+
+  direction: np.ndarray
+  sun: float
+  sky: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Actor:
+  """Someone placed in the world, standing on y = 0.
+
+  Attributes:
+    figure: Figure, joints in world coordinates. rotations: [24, 3, 3]; [0] is in the world.
+    family: name of the pose's family. clothed: Tubes of the body and clothes. carried: list of Tubes.
+  """
+
+  figure: figure.Figure
+  rotations: np.ndarray
+  family: str
+  clothed: mesh.Tubes
+  carried: list[mesh.Tubes]
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+  """Everything in front of the background.
+
+  Attributes:
+    actors: the person first, then passers-by. surface: Mesh of all, in the world. atlas: [N, 3] float32, its last
+      texel is black.    camera: Camera. light: Light. vertices: [V, 3], the surface's, in the camera frame.
+    num_body: number of vertices of the person's body and clothes, which come first.
+  """
+
+  actors: list[Actor]
+  surface: mesh.Mesh
+  atlas: np.ndarray
+  camera: camera.Camera
+  light: Light
+  vertices: np.ndarray
+  num_body: int
+
+
+def compose(person, station, size, sides, rng):
+  """Puts a person before a camera.
+
+  Args:
+    person: body (Body), look (Appearance) and atlas of the identity. station: Station. size: (H, W) of the picture. sides: corners of a ring.
+    rng: numpy Generator: pose, light, framing and everything else that is not the identity.
+  Returns:
+    Scene.
+  """
+  is_detailed = sides >= 10
+  main = _place(person.body, person.look, np.zeros(3), is_detailed, rng)
+  actors, tubes = [main], [main.clothed, *main.carried]
+  atlas = [person.atlas]
+  if main.family == "sitting":
+    tubes.append(belongings.build_seat(main.figure))
+  for position in _passer_by_positions(rng):
+    other_look = appearance.sample_appearance(rng)
+    other_body = body.sample_body(rng, other_look.is_female, other_look.age)
+    other = _place(other_body, other_look, position, is_detailed, rng)
+    tubes += [_relabel(part, len(atlas)) for part in (other.clothed, *other.carried)]
+    atlas.append(texture.paint_atlas(other_look, rng))
+    actors.append(other)
+  if rng.random() < _OBSTACLE_RATE:
+    tubes.append(belongings.build_obstacle(rng))
+  surface = mesh.build_mesh(mesh.join_tubes(tubes), sides)
+  rotation, translation = camera.aim(station, rng)
+  vertices = surface.vertices @ rotation.T + translation
+  num_body = len(main.clothed.v) * (sides + 1)
+  intrinsics = _frame_person(vertices[:num_body], size, rng)
+  atlas = np.concatenate([*atlas, np.zeros((1, 3), np.float32)])
+  atlas[texture.find_tile(figure.TILE_INDEX["thing"])[0]] = texture.sample_thing_colour(rng)
+  return Scene(
+    actors=actors,
+    surface=surface,
+    atlas=atlas,
+    camera=camera.Camera(rotation, translation, intrinsics),
+    light=_sample_light(rng),
+    vertices=vertices,
+    num_body=num_body,
+  )
+
+
+def _place(person_body, look, position, is_detailed, rng):
+  """Poses and dresses someone whose feet are on the ground near `position`."""
+  posture = pose.sample_pose(rng, stoop=14.0 if look.age == "senior" else 0.0)
+  rotations = posture.rotations
+  rotations[0] = pose.heading_rotation(rng.uniform(0, 360))
+  joints, frames = body.place_joints(person_body, rotations)
+  dressed = figure.Figure(person_body, look, joints, frames)
+  lowest = min(dressed.at(f"{side}_{name}", 0, *low)[1] for side in ("left", "right") for name, low in _SOLES)
+  joints += position - (0, lowest, 0)
+  clothed = figure.build_figure(dressed, is_detailed)
+  return Actor(dressed, rotations, posture.family, clothed, belongings.build_belongings(dressed, posture))
+
+
+# Joint and offset (up, front) of the lowest points of a foot.
+_SOLES = (("ankle", (-0.072, -0.05)), ("ankle", (-0.073, 0.12)))
+
+
+def _relabel(tubes, rank):
+  """Makes a passer-by's tubes: their own textures, and one part label for all of them."""
+  part = np.full(len(tubes.part), anatomy.PART_INDEX["other_person"])
+  return dataclasses.replace(tubes, tile=tubes.tile + rank * len(figure.TILES), part=part)
+
+
+def _passer_by_positions(rng):
+  """Where passers-by stand, in metres from the person; the camera is towards +z."""
+  positions = []
+  if rng.random() < _PERSON_IN_FRONT_RATE:
+    positions.append(np.array((rng.choice((-1, 1)) * rng.uniform(0.25, 0.55), 0.0, rng.uniform(0.5, 1.0))))
+  if rng.random() < _PERSON_BEHIND_RATE:
+    positions.append(np.array((rng.choice((-1, 1)) * rng.uniform(0.2, 0.9), 0.0, -rng.uniform(0.7, 4.0))))
+  return positions
+
+
+def _frame_person(vertices, size, rng):
+  """Chooses the crop as a detector's boxes do: the body fills most of it, a little off centre; some are cut."""
+  H, W = size
+  flat = vertices[:, :2] / vertices[:, 2:]
+  low, high = flat.min(axis=0), flat.max(axis=0)
+  extent = high - low
+  scale = min(H * rng.uniform(0.87, 0.97) / extent[1], W * 0.97 / extent[0])
+  center = (low + high) / 2 + rng.normal(0, (0.02, 0.012)) * extent[1]
+  cut_below, cut_side, zoom, shift = rng.random(), rng.random(), rng.uniform(1.15, 1.75), rng.choice((-1, 1))
+  if cut_below < _CUT_BELOW_RATE:
+    scale *= zoom
+    center[1] = low[1] + 0.48 * H / scale
+  if cut_side < _CUT_SIDE_RATE:
+    center[0] += shift * 0.3 * min(extent[0], W / scale)
+  offset = (np.array((W, H)) - 1) / 2 - scale * center
+  return np.array(((scale, 0.0, offset[0]), (0.0, scale, offset[1]), (0.0, 0.0, 1.0)))
+
+
+def _sample_light(rng):
+  azimuth, height = rng.uniform(0, 2 * math.pi), rng.uniform(0.45, 1.25)
+  direction = np.array((math.cos(azimuth) * math.cos(height), math.sin(height), math.sin(azimuth) * math.cos(height)))
+  sky = rng.uniform(0.45, 0.85)
+  return Light(direction, sun=float((1.15 - sky) * rng.uniform(0.9, 1.25)), sky=float(sky))

@@ -1,0 +1,61 @@
+"""State dicts with the names and shapes of official MAE and HAP checkpoints, tiny, with random weights."""
+
+import jax
+import numpy as np
+
+GRID = (4, 2)
+
+
+def blocks(rng, prefix, depth, width):
+  shapes = {
+    **{f"norm{i}.{kind}": (width,) for i in (1, 2) for kind in ("weight", "bias")},
+    "attn.qkv.weight": (3 * width, width),
+    "attn.qkv.bias": (3 * width,),
+    "attn.proj.weight": (width, width),
+    "attn.proj.bias": (width,),
+    "mlp.fc1.weight": (4 * width, width),
+    "mlp.fc1.bias": (4 * width,),
+    "mlp.fc2.weight": (width, 4 * width),
+    "mlp.fc2.bias": (width,),
+  }
+  named = {f"{prefix}.{i}.{name}": shape for i in range(depth) for name, shape in shapes.items()}
+  return {name: rng.normal(size=shape).astype(np.float32) for name, shape in named.items()}
+
+
+def encoder_state(*, grid=GRID, width=16, depth=2, patch=4, table=None):
+  """A reference encoder's state dict with random weights, also in the position table unless given."""
+  rng = np.random.default_rng(0)
+  make = lambda *shape: rng.normal(size=shape).astype(np.float32)  # noqa: E731
+  return {
+    "cls_token": make(1, 1, width),
+    "pos_embed": make(1, 1 + grid[0] * grid[1], width) if table is None else table,
+    "patch_embed.proj.weight": make(width, 3, patch, patch),
+    "patch_embed.proj.bias": make(width),
+    **blocks(rng, "blocks", depth, width),
+    "norm.weight": make(width),
+    "norm.bias": make(width),
+  }
+
+
+def full_state(*, grid=GRID, decoder_width=8, decoder_depth=1, patch=4, **encoder):
+  rng = np.random.default_rng(1)
+  make = lambda *shape: rng.normal(size=shape).astype(np.float32)  # noqa: E731
+  state = encoder_state(grid=grid, patch=patch, **encoder)
+  width = len(state["norm.bias"])
+  return {
+    **state,
+    "mask_token": make(1, 1, decoder_width),
+    "decoder_pos_embed": make(1, 1 + grid[0] * grid[1], decoder_width),
+    "decoder_embed.weight": make(decoder_width, width),
+    "decoder_embed.bias": make(decoder_width),
+    **blocks(rng, "decoder_blocks", decoder_depth, decoder_width),
+    "decoder_norm.weight": make(decoder_width),
+    "decoder_norm.bias": make(decoder_width),
+    "decoder_pred.weight": make(patch * patch * 3, decoder_width),
+    "decoder_pred.bias": make(patch * patch * 3),
+  }
+
+
+def leaves(tree):
+  pairs = jax.tree_util.tree_leaves_with_path(tree)
+  return {"/".join(key.key for key in path): leaf for path, leaf in pairs}

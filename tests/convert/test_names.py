@@ -1,0 +1,75 @@
+import jax
+import numpy as np
+import pytest
+
+from hap_jax.convert import names
+from hap_jax.models import hap, layers, vit
+
+FAMILIES = list(names.FAMILIES.values())
+
+
+def golden_table(golden, family):
+  reference = [key.removeprefix("param/") for key in golden("pretrain_small_params")]
+  depths = {stack: names.count_blocks(family, stack, reference) for stack in ("encoder", "decoder")}
+  return reference, names.table(family, depth=depths["encoder"], decoder_depth=depths["decoder"])
+
+
+@pytest.mark.parametrize(
+  ("layout", "shape"),
+  [
+    (names.IDENTITY, (1, 5, 4)),
+    (names.VECTOR, (6,)),
+    (names.LINEAR, (6, 4)),
+    (names.PATCH_CONV, (6, 3, 4, 4)),
+  ],
+  ids=lambda value: getattr(value, "name", ""),
+)
+def test_each_layout_and_its_inverse_are_the_identity(layout, shape):
+  array = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+  np.testing.assert_array_equal(layout.to_reference(layout.to_ours(array)), array)
+
+
+def test_a_patch_kernel_gives_the_convolutions_numbers():
+  rng = np.random.default_rng(0)
+  weight, image = rng.normal(size=(5, 3, 4, 4)), rng.normal(size=(2, 8, 12, 3))
+  cells = image.reshape(2, 2, 4, 3, 4, 3)  # [B, Gh, P, Gw, P, C]
+  want = np.einsum("bipjqc,dcpq->bijd", cells, weight).reshape(2, 6, 5)
+  got = layers.patchify(image, 4) @ names.PATCH_CONV.to_ours(weight)
+  np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_a_table_names_every_tensor_of_the_official_model_once(golden, family):
+  reference, rows = golden_table(golden, family)
+  assert sorted(row.reference for row in rows) == sorted(reference)
+  assert len({row.ours for row in rows}) == len(rows)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_a_table_names_every_parameter_of_our_model_once(family):
+  model = hap.build(
+    vit.Variant(16, 3, 2),
+    image_size=(16, 8),
+    patch=4,
+    decoder_width=8,
+    decoder_depth=2,
+    decoder_heads=2,
+    dtype=np.float32,
+    scan=False,
+  )
+  ids = np.zeros((1, 1, 4), np.int32), np.zeros((1, 1, 8), np.int32)
+  params = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 16, 8, 3), np.float32), *ids)["params"]
+  paths = ["/".join(key.key for key in path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+  rows = names.table(family, depth=3, decoder_depth=2)
+  assert sorted(row.ours for row in rows) == sorted(paths)
+
+
+def test_a_table_without_decoder_holds_the_encoder_alone():
+  rows = names.table(names.FAMILIES["mae"], depth=2, decoder_depth=0)
+  assert {row.stack for row in rows} == {"encoder"}
+  assert sum(row.reference.startswith("blocks.1.") for row in rows) == 12
+
+
+def test_a_gap_in_the_blocks_is_an_error():
+  with pytest.raises(ValueError, match=r"3 blocks blocks\.N but none numbered 1"):
+    names.count_blocks(FAMILIES[0], "encoder", ["blocks.0.norm1.bias", "blocks.2.a", "blocks.3.a"])

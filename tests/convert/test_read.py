@@ -1,0 +1,277 @@
+import dataclasses
+import hashlib
+import os
+
+import jax
+import numpy as np
+import pytest
+
+from hap_jax.convert import names, read
+from hap_jax.io.restricted_pickle import UnsafePickleError
+from hap_jax.models import hap, posemb, vit
+from tests.convert.reference_state import encoder_state, full_state, leaves
+from tests.io import torch_bytes
+
+
+@pytest.fixture
+def golden_state(golden):
+  return {key.removeprefix("param/"): value for key, value in golden("pretrain_small_params").items()}
+
+
+# Names and layouts
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy"])
+def test_official_weights_survive_the_way_here_and_back_bit_for_bit(golden_state, write, form):
+  weights = read.read_checkpoint(write({"model": golden_state, "arch": "vit"}, form))
+  ours = leaves(weights.params)
+  rows = {row.ours: row for row in golden_rows(weights)}
+  assert ours.keys() == rows.keys() == weights.source_names.keys()
+  assert sorted(weights.source_names.values()) == sorted(golden_state)  # each once
+  for path, value in ours.items():
+    assert value.dtype == np.float32
+    assert value.flags.c_contiguous
+    back = rows[path].layout.to_reference(value)
+    np.testing.assert_array_equal(back, golden_state[weights.source_names[path]])
+
+
+def golden_rows(weights):
+  decoder_depth = sum(name.startswith("blocks_") for name in weights.params["decoder"])
+  return names.table(names.FAMILIES[weights.family], depth=weights.depth, decoder_depth=decoder_depth)
+
+
+def test_files_that_pytorch_wrote_give_the_same_weights(golden_state, write, tmp_path):
+  torch = pytest.importorskip("torch")
+  state = {f"module.{name}": torch.from_numpy(value) for name, value in golden_state.items()}
+  path = tmp_path / "torch.pth"
+  torch.save({"epoch": 399, "arch": "vit", "model": state}, path)
+  got, want = (leaves(read.read_checkpoint(p).params) for p in (path, write({"model": golden_state})))
+  assert got.keys() == want.keys()
+  for name in want:
+    np.testing.assert_array_equal(got[name], want[name])
+
+
+def official_encoder_error(golden, path):
+  """Reads a checkpoint into our model; returns the largest error of its latents against the official ones."""
+  inputs, outputs = golden("pretrain_small_inputs"), golden("pretrain_small_normpix")
+  sizes = {key.removeprefix("cfg/"): value for key, value in inputs.items() if key.startswith("cfg/")}
+  image_size, patch = tuple(map(int, sizes["img_size"])), int(sizes["patch_size"])
+  model = hap.build(
+    vit.Variant(*(int(sizes[name]) for name in ("embed_dim", "depth", "num_heads"))),
+    image_size=image_size,
+    patch=patch,
+    decoder_width=int(sizes["decoder_embed_dim"]),
+    decoder_depth=int(sizes["decoder_depth"]),
+    decoder_heads=int(sizes["decoder_num_heads"]),
+    dtype=np.float32,
+    scan=False,
+  )
+  image = inputs["images"].transpose(0, 2, 3, 1)
+  ranks = np.argsort(inputs["noise_view1"], axis=1)
+  num_visible = int(ranks.shape[1] * (1 - float(inputs["mask_ratio"])))
+  views = ranks[:, None, :num_visible].astype(np.int32), inputs["ids_restore_view1"][:, None]
+  template = jax.eval_shape(model.init, jax.random.key(0), image, *views)["params"]
+  grid = model.encoder.grid
+  weights = read.read_checkpoint(path)
+  assert weights.grid == grid
+  params, report = read.fit_to(template, weights, grid=grid, with_decoder=True)
+  assert report.missing == report.unused == report.resized == ()
+  pred = np.asarray(jax.jit(model.apply)({"params": params}, image, *views).pred[:, 0])
+  return np.abs(pred - outputs["pred_view1"]).max()
+
+
+def test_the_official_forward_pass_is_reproduced(golden, golden_state, write):
+  assert official_encoder_error(golden, write({"model": golden_state})) < 2e-5
+
+
+def test_a_table_with_two_swapped_names_does_not_reproduce_it(golden, golden_state, write, monkeypatch):
+  family = names.FAMILIES["hap"]
+  swap = {"blocks.{i}.norm1.weight": "blocks.{i}.norm2.weight"}
+  swap |= {there: here for here, there in swap.items()}
+  entries = tuple(
+    dataclasses.replace(row, reference=swap.get(row.reference, row.reference)) for row in family.entries
+  )
+  monkeypatch.setitem(names.FAMILIES, "hap", dataclasses.replace(family, entries=entries))
+  assert official_encoder_error(golden, write({"model": golden_state})) > 1e-3
+
+
+# What files look like
+
+
+def test_nests_and_prefixes_are_found(write):
+  state = encoder_state()
+  prefixed = {f"module.{name}": value for name, value in state.items()}
+  for content in (state, {"model": state}, {"state_dict": prefixed}, {"epoch": 1, "model": prefixed}):
+    weights = read.read_checkpoint(write(content))
+    np.testing.assert_array_equal(weights.params["encoder"]["norm"]["scale"], state["norm.weight"])
+    assert list(weights.params) == ["encoder"]
+    assert (weights.width, weights.depth, weights.patch, weights.num_heads) == (16, 2, 4, None)
+
+
+def test_the_family_is_told_from_the_file(write):
+  square = encoder_state(grid=(3, 3))
+  assert read.read_checkpoint(write({"model": square})).family == "mae"
+  assert read.read_checkpoint(write({"model": square, "arch": "vit"})).family == "hap"
+  assert read.read_checkpoint(write({"model": encoder_state(grid=(4, 2))})).family == "hap"
+  assert read.read_checkpoint(write({"model": square}), family="hap").family == "hap"
+  with pytest.raises(ValueError, match="'timm' is not one of hap, mae"):
+    read.read_checkpoint(write({"model": square}), family="timm")
+
+
+def test_lineage_names_file_digest_family_and_licence(write):
+  path = write({"model": encoder_state(grid=(3, 3))})
+  lineage = read.read_checkpoint(path).lineage
+  digest = hashlib.sha256(path.read_bytes()).hexdigest()
+  assert lineage == {"file": "weights.pth", "sha256": digest, "family": "mae", "licence": lineage["licence"]}
+  assert "CC-BY-NC 4.0" in lineage["licence"]
+
+
+def test_heads_are_those_of_the_variant_of_this_size(write):
+  variant = vit.VARIANTS["Mu"]
+  state = encoder_state(width=variant.width, depth=variant.depth)
+  assert read.read_checkpoint(write(state)).num_heads == variant.num_heads
+
+
+def test_half_precision_weights_become_float32_exactly(write, tmp_path):
+  torch = pytest.importorskip("torch")
+  state = {name: torch.from_numpy(value) for name, value in encoder_state().items()}
+  for dtype in (torch.float16, torch.bfloat16, torch.float64):
+    path = tmp_path / "half.pth"
+    torch.save({name: value.to(dtype) for name, value in state.items()}, path)
+    got = read.read_checkpoint(path).params["encoder"]["norm"]["scale"]
+    assert got.dtype == np.float32
+    np.testing.assert_array_equal(got, state["norm.weight"].to(dtype).float().numpy())
+
+
+def test_a_fine_tuned_head_is_listed_and_its_pooled_norm_stands_in_for_the_norm(write):
+  state = encoder_state(grid=(3, 3))
+  for kind in ("weight", "bias"):
+    state[f"fc_norm.{kind}"] = state.pop(f"norm.{kind}")
+  state["head.weight"], state["head.bias"] = np.ones((10, 16), np.float32), np.ones(10, np.float32)
+  weights = read.read_checkpoint(write({"model": state}))
+  assert weights.unused == ("fc_norm.weight", "fc_norm.bias", "head.weight", "head.bias")
+  assert "norm" not in weights.params["encoder"]
+
+
+# The grid
+
+
+@pytest.mark.parametrize("grid", [(16, 8), (8, 16), (12, 12), (18, 8), (1, 5), (5, 1)])
+def test_the_grid_is_read_off_a_sincos_table(write, grid):
+  state = encoder_state(table=posemb.sincos_table(grid, 16))
+  weights = read.read_checkpoint(write({"model": state}))
+  assert weights.grid == grid
+  assert weights.grid_from == "read off the sin-cos position table"
+
+
+def test_the_decoders_table_tells_the_grid_where_the_encoders_was_resized(write):
+  state = full_state(grid=(4, 2), table=posemb.resize_table(posemb.sincos_table((3, 3), 16), (3, 3), (4, 2)))
+  assert read.read_checkpoint(write(state)).grid is None
+  state["decoder_pos_embed"] = posemb.sincos_table((4, 2), 8)
+  assert read.read_checkpoint(write(state)).grid == (4, 2)
+
+
+@pytest.mark.parametrize(
+  ("num_cells", "content", "grid", "how"),
+  [
+    ((3, 3), {}, (3, 3), "assumed square"),
+    ((16, 8), {"arch": "vit"}, (16, 8), "assumed: the published HAP grid"),
+    ((4, 2), {}, None, "unknown: 8 cells"),
+  ],
+)
+def test_the_grid_of_any_other_table_is_assumed_and_said_so(write, num_cells, content, grid, how):
+  weights = read.read_checkpoint(write({**content, "model": encoder_state(grid=num_cells)}))
+  assert weights.grid == grid
+  assert weights.grid_from.startswith(how)
+
+
+def test_the_caller_gives_the_grid_but_not_against_the_file(write):
+  path = write({"model": encoder_state(grid=(4, 2))})
+  assert read.read_checkpoint(path, grid=(2, 4)).grid == (2, 4)
+  with pytest.raises(
+    ValueError, match=r"weights\.pth: grid 3x3 was given, but its position table has 8 cells"
+  ):
+    read.read_checkpoint(path, grid=(3, 3))
+  path = write({"model": encoder_state(table=posemb.sincos_table((4, 2), 16))})
+  with pytest.raises(ValueError, match="grid 2x4 was given, but its sin-cos table is of 4x2"):
+    read.read_checkpoint(path, grid=(2, 4))
+
+
+# Bad files
+
+
+def test_a_hostile_checkpoint_is_refused_and_does_not_run(write, tmp_path):
+  proof = tmp_path / "ran"
+  call = (
+    b"cbuiltins\neval\n(X" + len(code := f"open({str(proof)!r}, 'w')".encode()).to_bytes(4, "little") + code
+  )
+  with pytest.raises(UnsafePickleError, match=r"weights\.pth.*builtins\.eval"):
+    read.read_checkpoint(write({"model": encoder_state(), "args": torch_bytes.Raw(call + b"tR")}))
+  assert not os.path.exists(proof)
+
+
+def test_a_truncated_checkpoint_is_an_error(write):
+  path = write({"model": encoder_state()})
+  path.write_bytes(path.read_bytes()[:-1000])
+  with pytest.raises(ValueError, match=r"weights\.pth: truncated"):
+    read.read_checkpoint(path)
+
+
+def changed(**changes):
+  """An encoder's state dict with some tensors replaced, None: removed; dots in names are written __."""
+  state = encoder_state() | {name.replace("__", "."): value for name, value in changes.items()}
+  return {name: value for name, value in state.items() if value is not None}
+
+
+@pytest.mark.parametrize(
+  ("state", "match"),
+  [
+    (
+      changed(blocks__0__attn__gamma=np.ones(3, np.float32)),
+      r"no name of the hap family: blocks\.0\.attn\.gamma",
+    ),
+    (changed(head__weight=np.ones((1, 16), np.float32)), "no name of the hap family: head.weight"),
+    (changed(blocks__1__mlp__fc1__bias=None), r"lacks blocks\.1\.mlp\.fc1\.bias"),
+    (changed(norm__weight=None), r"lacks norm\.weight"),
+    (changed(mask_token=np.ones((1, 1, 8), np.float32)), "lacks decoder_pos_embed, decoder_embed.weight"),
+    (changed(patch_embed__proj__weight=None), r"of no known family \(hap, mae\).*cls_token"),
+    (
+      changed(norm__bias=np.zeros(7, np.float32)),
+      r"norm\.bias has shape \(7,\), expected \(16\) by patch_embed",
+    ),
+    (
+      changed(blocks__1__attn__qkv__weight=np.zeros((16, 48), np.float32)),
+      r"blocks\.1\.attn\.qkv\.weight has shape \(16, 48\), expected \(48, 16\)",
+    ),
+    (
+      changed(cls_token=np.zeros((1, 16), np.float32)),
+      r"cls_token has shape \(1, 16\), expected \(1, 1, 16\)",
+    ),
+    (
+      changed(patch_embed__proj__weight=np.zeros((16, 3, 4, 8), np.float32)),
+      r"patch_embed\.proj\.weight has shape \(16, 3, 4, 8\), expected \(16, 3, 4, 4\)",
+    ),
+    (changed(patch_embed__proj__weight=np.zeros((16, 48), np.float32)), r"expected \(\?, 3, \?, \?\)"),
+    (changed(norm__bias=np.arange(16)), r"norm\.bias has dtype int64, expected floating point"),
+    (changed(norm__bias=np.full(16, np.nan, np.float32)), r"norm\.bias has 16 values that are NaN"),
+    (changed(norm__bias=np.array([1e300] + [0.0] * 15)), r"norm\.bias has 1 values that are NaN, infinite"),
+    ({"epoch": 3, "optimizer": {}}, "'epoch' is a int, not a tensor"),
+    ({}, "holds a dict, not a state dict"),
+    ([1], "holds a list, not a state dict"),
+  ],
+)
+def test_a_file_that_is_not_what_the_tables_say_is_an_error(write, state, match):
+  with pytest.raises(ValueError, match=rf"weights\.pth: .*{match}"):
+    read.read_checkpoint(
+      write({"model": state} if isinstance(state, dict) and "norm.bias" in state else state)
+    )
+
+
+def test_weights_that_repeat_their_storage_are_an_error(write):
+  one = np.ones(1, np.float32)
+  state = encoder_state(width=64)
+  repeated = {
+    name: torch_bytes.Tensor(one, 0, value.shape, (0,) * value.ndim) for name, value in state.items()
+  }
+  with pytest.raises(ValueError, match="more than the file has"):
+    read.read_checkpoint(write({"model": repeated}))

@@ -1,0 +1,44 @@
+"""A pre-training run small enough to compile and end in seconds."""
+
+import pytest
+
+from configs import pretrain_demo
+from hap_jax import config as config_lib
+
+TINY = {
+  "total_steps": 6,
+  "batch_size": 8,
+  "log_every": 1,
+  "save_every": 0,
+  "eval_every": 0,
+  "panel_every": 0,
+  "eval_batch_size": 8,
+  "baseline_records": 16,
+  "panel_rows": 2,
+  "model.image_size": (32, 16),
+  "model.decoder_width": 16,
+  "model.decoder_depth": 1,
+  "model.variant": "Mu",
+  "data.num_val": 8,
+  "data.synthetic.num_train": 48,
+  "data.synthetic.image_size": (40, 20),
+  "data.synthetic.hold_in_memory": False,
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_overrides():
+  """{key: value} that makes configs/pretrain_demo.py tiny."""
+  return dict(TINY)
+
+
+@pytest.fixture(scope="session")
+def tiny_config():
+  """Returns a function: overrides -> finalized tiny configuration."""
+
+  def make(**overrides):
+    config = pretrain_demo.get_config()
+    config.update_from_flattened_dict({**TINY, **{key.replace("__", "."): v for key, v in overrides.items()}})
+    return config_lib.finalize(config)
+
+  return make

@@ -1,0 +1,112 @@
+"""The pre-training recipe from its configuration to what it leaves in the workdir."""
+
+import json
+
+import numpy as np
+import pytest
+
+from hap_jax import pretrain
+from hap_jax.train import checkpoint
+from hap_jax.train.loop import NonFiniteLossError
+from hap_jax.train.report import read_metrics
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, tiny_config):
+  """(workdir, lines, scores) of a run of 60 steps."""
+  workdir, lines = tmp_path_factory.mktemp("run"), []
+  config = tiny_config(total_steps=60, log_every=10, save_every=20, keep_last=2, keep_every=20, base_lr=3e-2)
+  return workdir, lines, pretrain.run(config, workdir, lines.append)
+
+
+def test_loss_falls(finished):
+  rows = read_metrics(finished[0] / "metrics.jsonl")
+  assert [row["step"] for row in rows] == [10, 20, 30, 40, 50, 60]
+  assert rows[-1]["loss_rec"] < 0.95 * rows[0]["loss_rec"]
+
+
+def test_rows_hold_what_scripts_rely_on(finished):
+  row = read_metrics(finished[0] / "metrics.jsonl")[-1]
+  assert {"step", "loss", "loss_rec", "loss_align", "lr", "images_per_s", "val_ratio"} <= row.keys()
+  np.testing.assert_allclose(row["loss"], row["loss_rec"] + 0.05 * row["loss_align"], rtol=1e-6)
+
+
+def test_verdict_is_the_ratio_of_the_two_losses(finished):
+  _, lines, scores = finished
+  assert scores["val_ratio"] == scores["val_loss_rec"] / scores["val_loss_position_mean"]
+  assert f"ratio {scores['val_ratio']:.3f}" in lines[-1]
+  assert any(line.startswith("pictures: ") for line in lines)
+
+
+def test_checkpoint_describes_itself(finished):
+  params, description = checkpoint.read(finished[0])
+  assert description["step"] == 60
+  assert description["task"] == "pretrain"
+  assert description["model"]["grid"] == [4, 2]
+  assert description["model"]["width"] == params["encoder"]["cls_token"].shape[-1]
+  assert description["skeleton"] == "coco17"
+  assert description["normalization"]["mean"] == [0.485, 0.456, 0.406]
+  assert description["config"]["batch_size"] == 8
+  assert description["lineage"] == []
+
+
+def test_a_finished_run_is_not_touched_again(finished, tiny_config):
+  workdir = finished[0]
+  before = {
+    p: p.stat().st_mtime_ns for p in workdir.rglob("*") if p.is_file() and "tensorboard" not in str(p)
+  }
+  lines = []
+  config = tiny_config(total_steps=60, log_every=10, save_every=20, keep_last=2, keep_every=20, base_lr=3e-2)
+  scores = pretrain.run(config, workdir, lines.append)
+  assert any("already ended at step 60" in line for line in lines)
+  assert scores == finished[2]
+  assert before == {p: p.stat().st_mtime_ns for p in before}
+
+
+def test_other_configuration_in_the_same_workdir_is_an_error(finished, tiny_config):
+  with pytest.raises(ValueError, match=r"config\.batch_size was 8, now 16.*--config\.init_from"):
+    pretrain.run(tiny_config(total_steps=60, base_lr=3e-2, batch_size=16), finished[0])
+
+
+def test_init_from_own_checkpoint_starts_from_its_weights(finished, tiny_config, tmp_path):
+  lines = []
+  config = tiny_config(total_steps=1, base_lr=1e-9, init_from=str(finished[0]), seed=5)
+  pretrain.run(config, tmp_path / "next", lines.append)
+  old, _ = checkpoint.read(finished[0])
+  new, description = checkpoint.read(tmp_path / "next")
+  np.testing.assert_allclose(
+    new["encoder"]["blocks_0"]["mlp"]["fc1"]["kernel"],
+    old["encoder"]["blocks_0"]["mlp"]["fc1"]["kernel"],
+    atol=1e-6,
+  )
+  assert description["lineage"][0]["family"] == "hap_jax"
+  assert not any("from scratch" in line for line in lines)
+
+
+def test_non_finite_loss_stops_with_facts_and_keeps_the_last_checkpoint(tiny_config, tmp_path):
+  config = tiny_config(total_steps=40, save_every=1, log_every=4, base_lr=1e35, keep_last=3)
+  with pytest.raises(NonFiniteLossError, match=r"step \d+ gave .* loss_rec .*Records of its batch: \S+"):
+    pretrain.run(config, tmp_path)
+  params, description = checkpoint.read(tmp_path)
+  assert description["step"] < 40
+  assert all(np.isfinite(leaf).all() for leaf in _leaves(params))
+
+
+def test_mae_configuration_has_one_view_and_no_alignment(tiny_config, tmp_path):
+  config = tiny_config(
+    total_steps=2, views=1, align_weight=0.0, mask__ratio=0.75, mask__blocks=False, mask__parts=False
+  )
+  pretrain.run(config, tmp_path)
+  row = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+  assert "loss_align" not in row
+  np.testing.assert_allclose(row["loss"], row["loss_rec"], rtol=1e-6)
+
+
+def test_every_source_of_data_in_the_configuration_says_what_is_missing(tiny_config, tmp_path):
+  for source in ("luperson", "coco_persons"):
+    with pytest.raises(ValueError, match=r"config\.data\.root is empty.*make demo"):
+      pretrain.run(tiny_config(data__source=source), tmp_path / source)
+
+
+def _leaves(tree):
+  return [leaf for v in tree.values() for leaf in (_leaves(v) if isinstance(v, dict) else [v])]

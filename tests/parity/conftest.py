@@ -1,0 +1,86 @@
+"""The small pre-training model of the golden files, under this project's names."""
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hap_jax.convert import names
+from hap_jax.models import hap, vit
+
+
+@dataclasses.dataclass(frozen=True)
+class Small:
+  """Attributes:
+  model: HAP. params: nested dicts. image: [B, H, W, 3] float32, normalised. noise: [B, 2, L].
+  """
+
+  model: hap.HAP
+  params: Any
+  image: np.ndarray
+  noise: np.ndarray
+  num_keep: int
+  align_weight: float
+
+
+def to_ours(state):
+  """Turns {official name: array} into nested dicts by the conversion's table; every array is used."""
+  family = names.FAMILIES["hap"]
+  rows = names.table(
+    family,
+    depth=names.count_blocks(family, "encoder", state),
+    decoder_depth=names.count_blocks(family, "decoder", state),
+  )
+  tree, used = {}, set()
+  for row in rows:
+    if row.reference in state:
+      *parents, leaf = row.ours.split("/")
+      node = tree
+      for parent in parents:
+        node = node.setdefault(parent, {})
+      node[leaf] = row.layout.to_ours(state[row.reference])
+      used.add(row.reference)
+  assert used == state.keys()
+  return tree
+
+
+@pytest.fixture(scope="session")
+def ours():
+  """Returns the function `to_ours`."""
+  return to_ours
+
+
+@pytest.fixture(scope="session")
+def pick():
+  """Returns a function: (file, prefix) -> {key without the prefix: array}."""
+  return lambda file, prefix: {k.removeprefix(prefix): v for k, v in file.items() if k.startswith(prefix)}
+
+
+@pytest.fixture(scope="session", params=[True, False], ids=["scan", "loop"])
+def small(request, golden, pick):
+  """The golden model and its batch, once with scanned and once with unrolled blocks."""
+  inputs = golden("pretrain_small_inputs")
+  params = pick(golden("pretrain_small_params"), "param/")
+  cfg = {key: value.tolist() for key, value in pick(inputs, "cfg/").items()}
+  noise = np.stack([inputs["noise_view1"], inputs["noise_view2"]], axis=1)
+  model = hap.build(
+    vit.Variant(cfg["embed_dim"], cfg["depth"], cfg["num_heads"]),
+    image_size=tuple(cfg["img_size"]),
+    patch=cfg["patch_size"],
+    decoder_width=cfg["decoder_embed_dim"],
+    decoder_depth=cfg["decoder_depth"],
+    decoder_heads=cfg["decoder_num_heads"],
+    mlp_ratio=cfg["mlp_ratio"],
+    dtype=jnp.float32,
+    scan=request.param,
+  )
+  return Small(
+    model=model,
+    params=to_ours(params),
+    image=inputs["images"].transpose(0, 2, 3, 1),
+    noise=noise,
+    num_keep=int(noise.shape[-1] * (1 - float(inputs["mask_ratio"]))),
+    align_weight=float(inputs["align_weight"]),
+  )

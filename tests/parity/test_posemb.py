@@ -1,0 +1,31 @@
+"""Position tables and their resize against the official implementation."""
+
+import numpy as np
+
+from hap_jax.models.posemb import resize_table, sincos_table
+
+
+def grid_of(text):
+  return tuple(int(side) for side in text.split("x"))
+
+
+def test_sincos_tables(golden):
+  file = golden("pos_embed")
+  names = [key.removesuffix("/values") for key in file if key.endswith("/values")]
+  assert names
+  for name in names:
+    grid, width = name.removeprefix("sincos/").split("_d")
+    table = sincos_table(grid_of(grid), int(width))[0]
+    np.testing.assert_allclose(
+      table[:, file[f"{name}/dims"]], file[f"{name}/values"], atol=5e-6, rtol=0, err_msg=name
+    )
+
+
+def test_resized_tables(golden):
+  file = golden("pos_embed")
+  names = [key.removesuffix("/input") for key in file if key.endswith("/input")]
+  assert names
+  for name in names:
+    old, new = name.removeprefix("interp/").split("_to_")
+    table = resize_table(file[f"{name}/input"], grid_of(old), grid_of(new))
+    np.testing.assert_allclose(table, file[f"{name}/output"], atol=1e-5, rtol=0, err_msg=name)

@@ -1,0 +1,99 @@
+"""Configurations: each builds, resolves to its stored text, and says what is wrong with it."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from ml_collections import config_flags  # noqa: F401  (absl flags exist before configs are read)
+
+from hap_jax import config as config_lib
+from hap_jax import pretrain
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+RESOLVED = ROOT / "tests" / "resolved_configs"
+CONFIGS = sorted(p.stem for p in (ROOT / "configs").glob("*_*.py"))
+
+
+def load(name):
+  import importlib
+
+  return importlib.import_module(f"configs.{name}").get_config()
+
+
+def run_main(*args):
+  command = [sys.executable, "-m", "hap_jax.main", *args]
+  return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_resolved_values_are_the_stored_ones(name):
+  """A changed default shows in review; store new ones with `python tests/test_config.py`."""
+  resolved = config_lib.to_plain(config_lib.finalize(load(name)))
+  assert resolved == json.loads((RESOLVED / f"{name}.json").read_text())
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_dry_run_builds_every_configuration(name):
+  lines = []
+  pretrain.dry_run(config_lib.finalize(load(name)), lines.append)
+  assert any("patches L=" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+  ("key", "value", "message"),
+  [
+    ("model.image_size", (250, 128), r"250x128 is not a multiple of patch=16"),
+    ("model.variant", "XL", r"config\.model\.variant='XL' is not one of Mu, Ti, S, B, L, H"),
+    ("model.dtype", "int8", r"config\.model\.dtype='int8'"),
+    ("batch_size", 0, r"config\.batch_size=0"),
+    ("warmup_epochs", 500.0, r"config\.warmup_epochs=500\.0: expected from 0 to total_epochs=400\.0"),
+    ("views", 1, r"config\.align_weight=0\.05 needs two views"),
+    ("mask.ratio", 1.0, r"config\.mask\.ratio"),
+    (
+      "mask.part_policy",
+      "sometimes",
+      r"config\.mask\.part_policy='sometimes' is not one of uniform, released",
+    ),
+    ("data.source", "imagenet", r"no data/sources/imagenet\.py.*synthetic"),
+    ("mesh.fsdp", 2, r"config\.mesh\.fsdp=2"),
+    ("mesh.data", 3, r"config\.mesh\.data=3 does not match the 8 devices"),
+    ("batch_size", 100, r"batch_size=100 does not divide over 8 devices.*96 or 104"),
+  ],
+)
+def test_a_wrong_value_names_its_key(key, value, message):
+  config = load("pretrain_b16")
+  config.update_from_flattened_dict({key: value})
+  with pytest.raises(ValueError, match=message):
+    pretrain.dry_run(config_lib.finalize(config), lambda line: None)
+
+
+def test_unknown_key_is_one_line_and_no_traceback():
+  result = run_main("--config=configs/pretrain_demo.py", "--config.model.colour=3", "--dry_run")
+  assert result.returncode != 0
+  assert len(result.stderr.strip().splitlines()) == 1
+  assert "colour" in result.stderr
+
+
+def test_dry_run_prints_config_shapes_and_parameter_count():
+  result = run_main("--config=configs/pretrain_b16.py", "--config.total_steps=10", "--dry_run")
+  assert result.returncode == 0, result.stderr
+  assert "base_lr: 0.00015" in result.stdout
+  assert "111,8" in result.stdout  # with the two fixed position tables
+  assert "patches L=128, visible V=64, views N=2" in result.stdout
+
+
+def test_missing_workdir_is_one_line():
+  result = run_main("--config=configs/pretrain_demo.py")
+  assert result.returncode != 0
+  assert result.stderr.strip().splitlines() == [result.stderr.strip()]
+  assert "--workdir" in result.stderr
+
+
+if __name__ == "__main__":
+  sys.path.insert(0, str(ROOT))
+  RESOLVED.mkdir(exist_ok=True)
+  for stem in CONFIGS:
+    text = json.dumps(config_lib.to_plain(config_lib.finalize(load(stem))), indent=2)
+    (RESOLVED / f"{stem}.json").write_text(text + "\n")
