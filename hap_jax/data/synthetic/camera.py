@@ -99,7 +99,9 @@ def expose(image, sensor, rng):
     [H, W, 3] uint8.
   """
   gain = sensor.gain * rng.normal(1.0, 0.05)
-  image = cv2.GaussianBlur(image, (0, 0), max(sensor.blur * image.shape[1] * rng.uniform(0.8, 1.3), 0.25))
+  # Never quite sharp: a lens is not, and the drawing's edges have few steps of coverage.
+  sigma = max(sensor.blur * image.shape[1] * rng.uniform(0.8, 1.3), 0.4)
+  image = cv2.GaussianBlur(image, (0, 0), sigma)
   top, left = rng.integers(0, _NOISE_MARGIN, 2)
   noise = _NOISE[top : top + image.shape[0], left : left + image.shape[1]]
   image = cv2.scaleAdd(noise, sensor.noise, cv2.multiply(image, (*gain, 0.0)))

@@ -71,8 +71,9 @@ def build_figure(figure, is_detailed):
   for side in ("left", "right"):
     pieces += [*_leg(figure, side), *_arm(figure.look, side)]
   tubes = _place(figure, pieces)
-  tail = _tail(figure)
-  return join_tubes([tubes, tail]) if tail else tubes
+  if figure.look.bottom in ("skirt", "dress") or figure.look.top == "coat":
+    tubes = join_tubes([tubes, _tail(figure, tubes)])
+  return tubes
 
 
 def _place(figure, pieces):
@@ -168,21 +169,19 @@ def _leg(figure, side):
   return pieces
 
 
-def _tail(figure):
-  """Skirt, lower part of a dress or tail of a coat; Tubes or None."""
+def _tail(figure, tubes):
+  """Skirt, lower part of a dress or tail of a coat, from the lowest rings of what is worn above; Tubes."""
   look = figure.look
-  if look.top == "coat" and look.bottom != "skirt":
-    tile, length, ease, flare, lift, top = "top", 0.8, _EASE["coat"] + 0.012, 0.03, _OVER_SHIRT, _HEM["coat"]
+  shirt, hips = 0, tubes.length[0]  # first rings of the first two pieces
+  if look.bottom == "skirt" and look.top != "coat":
+    tile, length, flare, lift, above = "bottom", look.bottom_length, 0.05, 0.051, [hips + 3, hips + 4]
   elif look.bottom == "dress":
-    tile, length, ease, flare, lift, top = "top", look.bottom_length, 0.016, 0.06, _OVER_LEGS, _HEM["shirt"]
-  elif look.bottom == "skirt":
-    tile, length, ease, flare, lift, top = "bottom", look.bottom_length, 0.014, 0.05, 0.03, -0.05
+    tile, length, flare, lift, above = "top", look.bottom_length, 0.06, _OVER_LEGS, [shirt, shirt + 1]
   else:
-    return None
-  low = _leg_hull(figure, np.linspace(length, 0.25, 4), ease, flare)
-  rings = skin.trunk_rings(top, top + 0.1)[:2]
-  high = skin.hang(figure.body, figure.joints, figure.frames, rings, np.full(2, ease), np.zeros(2))
-  placed = [np.concatenate([a, b]) for a, b in zip(low, high, strict=True)]
+    tile, length, flare, lift, above = "top", 0.8, 0.03, _OVER_SHIRT, [shirt, shirt + 1]
+  low = _leg_hull(figure, np.linspace(length, 0.25, 4), _EASE[look.top] + 0.01, flare)
+  high = tubes.centers[above], tubes.across[above], tubes.depth[above]
+  placed = [np.concatenate(pair) for pair in zip(low, high, strict=True)]
   v = np.linspace(0, _TAIL if tile == "top" else 1.0, 6)
   return one_tube(*placed, v, PART_INDEX["torso"], TILE_INDEX[tile], OVAL, is_open=True, lift=lift)
 
@@ -228,7 +227,7 @@ def upright_box(center, frame, half_size, part, tile, lift=0.0):
     Tubes.
   """
   heights = np.array((-1.0, -0.98, 0.0, 0.98, 1.0))[:, None]
-  widths = np.array((0.5, 1.0, 1.0, 1.0, 0.5))[:, None]
+  widths = np.array((0.02, 1.0, 1.0, 1.0, 0.02))[:, None]
   heading = frame[:, 2] * (1, 0, 1)
   heading = heading / max(np.linalg.norm(heading), 1e-6)
   left = np.array((heading[2], 0.0, -heading[0]))

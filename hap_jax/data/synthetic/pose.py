@@ -60,30 +60,36 @@ class Pose:
   phone_side: int | None
 
 
+# Mean and spread of the angles of someone at ease: what every family starts from.
+_RELAXED = {
+  "hip_flexion": (2, 3),
+  "hip_abduction": (4, 2),
+  "hip_rotation": (8, 5),
+  "knee_flexion": (5, 3),
+  "ankle_flexion": (0, 2),
+  "shoulder_flexion": (2, 6),
+  "shoulder_abduction": (11, 4),
+  "shoulder_rotation": (12, 10),
+  "elbow_flexion": (22, 9),
+  "wrist_flexion": (5, 8),
+  "spine_bend": (3, 4),
+  "spine_lean": (0, 2),
+  "spine_twist": (0, 3),
+  "head_nod": (4, 9),
+  "head_turn": (0, 18),
+  "head_tilt": (0, 4),
+}
+_RELAXED_MEAN, _RELAXED_SPREAD = (np.array(column, float)[:, None] for column in zip(*_RELAXED.values(), strict=True))
+_LOWEST, _HIGHEST = (np.array(column, float)[:, None] for column in zip(*LIMITS.values(), strict=True))
+
+
+def _relax(rng):
+  """Joint angles of someone at ease: {name: [2] degrees}, left and right; of trunk and head only the first counts."""
+  return dict(zip(_RELAXED, _RELAXED_MEAN + _RELAXED_SPREAD * rng.standard_normal((len(_RELAXED), 2)), strict=True))
+
+
 def _pair(rng, mean, spread):
   return rng.normal(mean, spread, 2)
-
-
-def _relaxed(rng):
-  """Joint angles of someone at ease: what every family starts from."""
-  return {
-    "hip_flexion": _pair(rng, 2, 3),
-    "hip_abduction": _pair(rng, 4, 2),
-    "hip_rotation": _pair(rng, 8, 5),
-    "knee_flexion": np.abs(_pair(rng, 3, 3)),
-    "ankle_flexion": _pair(rng, 0, 2),
-    "shoulder_flexion": _pair(rng, 2, 6),
-    "shoulder_abduction": np.abs(_pair(rng, 9, 5)) + 3,
-    "shoulder_rotation": _pair(rng, 12, 10),
-    "elbow_flexion": np.abs(_pair(rng, 16, 10)),
-    "wrist_flexion": _pair(rng, 5, 8),
-    "spine_bend": rng.normal(3, 4),
-    "spine_lean": rng.normal(0, 2),
-    "spine_twist": rng.normal(0, 3),
-    "head_nod": rng.normal(4, 9),
-    "head_turn": rng.normal(0, 18),
-    "head_tilt": rng.normal(0, 4),
-  }
 
 
 def _standing(rng, angles):
@@ -110,7 +116,7 @@ def _stride(rng, angles, swing, knee, arm, elbow):
   angles["elbow_flexion"] = elbow + 0.5 * arm * np.clip(-np.sin(phase), 0, 1) + np.abs(_pair(rng, 0, 8))
   angles["hip_rotation"] = _pair(rng, 5, 3)
   angles["hip_abduction"] = _pair(rng, 1, 1.5)
-  angles["spine_twist"] = 0.25 * arm * math.sin(phase[0]) + rng.normal(0, 2)
+  angles["spine_twist"] += 0.25 * arm * math.sin(phase[0])
 
 
 def _walking(rng, angles):
@@ -124,7 +130,7 @@ def _walking(rng, angles):
 
 def _running(rng, angles):
   _stride(rng, angles, rng.uniform(32, 48), knee=rng.uniform(80, 110), arm=rng.uniform(30, 45), elbow=rng.uniform(75, 95))
-  angles["spine_bend"] = rng.normal(12, 4)
+  angles["spine_bend"] += 9
 
 
 def _phone(rng, angles):
@@ -140,7 +146,7 @@ def _phone(rng, angles):
     angles["shoulder_flexion"][side] = rng.normal(28, 8)
     angles["shoulder_rotation"][side] = rng.normal(42, 8)
     angles["elbow_flexion"][side] = rng.normal(95, 10)
-    angles["head_nod"] = rng.normal(26, 6)
+    angles["head_nod"] += 22
   return int(side)
 
 
@@ -161,15 +167,15 @@ def _sitting(rng, angles):
   angles["shoulder_flexion"] = _pair(rng, 25, 7)
   angles["shoulder_rotation"] = _pair(rng, 22, 8)
   angles["elbow_flexion"] = _pair(rng, 55, 12)
-  angles["spine_bend"] = rng.normal(8, 6)
+  angles["spine_bend"] += 5
 
 
 def _bending(rng, angles):
-  angles["spine_bend"] = rng.uniform(35, 70)
+  angles["spine_bend"] += rng.uniform(32, 66)
   angles["hip_flexion"] = rng.uniform(25, 60) + _pair(rng, 0, 5)
   angles["knee_flexion"] = rng.uniform(10, 60) + _pair(rng, 0, 6)
   angles["shoulder_flexion"] = _pair(rng, 55, 14)
-  angles["head_nod"] = rng.normal(0, 10)
+  angles["head_nod"] -= 4
 
 
 def _arms_raised(rng, angles):
@@ -212,13 +218,12 @@ def sample_pose(rng, stoop=0.0):
     Pose; the body faces +z.
   """
   family = choose(rng, FAMILY_RATES)
-  angles = _relaxed(rng)
+  angles = _relax(rng)
   phone_side = _FAMILIES[family](rng, angles)
   angles["spine_bend"] += stoop
   angles["head_nod"] -= 0.5 * stoop
-  for name, (low, high) in LIMITS.items():
-    angles[name] = np.minimum(np.maximum(angles[name], low), high)
-  return Pose(family, rotations_from_angles(angles), phone_side)
+  values = np.clip(np.stack(list(angles.values())), _LOWEST, _HIGHEST)
+  return Pose(family, rotations_from_angles(values), phone_side)
 
 
 def heading_rotation(degrees):
@@ -227,16 +232,20 @@ def heading_rotation(degrees):
 
 
 def rotations_from_angles(angles):
-  """Turns anatomical angles (degrees, the names of LIMITS) into rotations [24, 3, 3] relative to the parent."""
+  """Turns anatomical angles into rotations relative to the parent.
+
+  Args:
+    angles: [16, 2] degrees, left and right, in the order of LIMITS; of trunk and head the first counts.
+  Returns:
+    [24, 3, 3].
+  """
   degrees = np.zeros((3, len(JOINTS)))
-  for joint, stage, name, side, factor in _TERMS:
-    value = angles[name] if side is None else angles[name][side]
-    degrees[stage, joint] = factor * value
+  degrees[_STAGE, _JOINT] = _FACTOR * angles[_ANGLE, _SIDE]
   # An arm hangs when its shoulder is turned down by 90 degrees from the rest pose's T; the collar bone rises
   # with an arm that is lifted above 60 degrees.
   for side, mirror in ((0, 1), (1, -1)):
     degrees[1, _SHOULDERS[side]] -= mirror * 90
-    raised = max(angles["shoulder_abduction"][side], angles["shoulder_flexion"][side]) - 60
+    raised = angles[_RAISING, side].max() - 60
     degrees[0, _COLLARS[side]] = mirror * max(raised, 0) / 4
   turns = _rotations(_AXES.ravel(), degrees.ravel()).reshape(3, len(JOINTS), 3, 3)
   return turns[0] @ turns[1] @ turns[2]
@@ -276,23 +285,24 @@ _TRUNK_TURNS = (
   ("head", 2, 2, "head_tilt", 1),
 )
 _SHOULDERS = (JOINT_INDEX["left_shoulder"], JOINT_INDEX["right_shoulder"])
+_RAISING = [list(LIMITS).index("shoulder_flexion"), list(LIMITS).index("shoulder_abduction")]
 _COLLARS = (JOINT_INDEX["left_collar"], JOINT_INDEX["right_collar"])
 
 
 def _list_terms():
-  """Returns the axis of every turn, [3, 24], and the terms (joint, stage, angle, side, factor) that fill them."""
+  """Returns the axis of every turn, [3, 24], and of the terms that fill them (joint, stage, angle, side, factor)."""
   axes = np.zeros((3, len(JOINTS)), int)
   axes[0, list(_COLLARS)] = 2
-  terms = []
+  terms, names = [], list(LIMITS)
   for name, stage, axis, angle, is_mirrored, factor in _LIMB_TURNS:
     for side, mirror in ((0, 1), (1, -1)):
       joint = JOINT_INDEX[f"{('left', 'right')[side]}_{name}"]
       axes[stage, joint] = axis
-      terms.append((joint, stage, angle, side, factor * (mirror if is_mirrored else 1)))
+      terms.append((joint, stage, names.index(angle), side, factor * (mirror if is_mirrored else 1)))
   for name, stage, axis, angle, factor in _TRUNK_TURNS:
     axes[stage, JOINT_INDEX[name]] = axis
-    terms.append((JOINT_INDEX[name], stage, angle, None, factor))
-  return axes, terms
+    terms.append((JOINT_INDEX[name], stage, names.index(angle), 0, factor))
+  return axes, *(np.array(column) for column in zip(*terms, strict=True))
 
 
-_AXES, _TERMS = _list_terms()
+_AXES, _JOINT, _STAGE, _ANGLE, _SIDE, _FACTOR = _list_terms()

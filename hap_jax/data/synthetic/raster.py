@@ -44,25 +44,27 @@ def rasterize(mesh, points, depth, grid, align=1):
   Returns:
     View.
   """
-  x, y, z = points[:, 0][mesh.corners], points[:, 1][mesh.corners], depth[mesh.corners]
+  x, y = points[:, 0][mesh.corners], points[:, 1][mesh.corners]
   facing = ((x[2] - x[0]) * (y[3] - y[1]) - (y[2] - y[0]) * (x[3] - x[1])) * mesh.turn > 0
+  order = np.flatnonzero(facing | mesh.is_open)
+  x, y, z = x[:, order], y[:, order], depth[mesh.corners[:, order]]
   low_x, high_x, low_y, high_y = x.min(axis=0), x.max(axis=0), y.min(axis=0), y.max(axis=0)
-  seen = (high_x >= 0) & (low_x <= grid[1] - 1) & (high_y >= 0) & (low_y <= grid[0] - 1)
-  seen &= (z.min(axis=0) > _NEAREST) & (facing | mesh.is_open)
-  order = np.flatnonzero(seen)
-  nearness = mesh.lift[order] * facing[order] - z[:, order].sum(axis=0) / 4
-  order = order[np.argsort(nearness, kind="stable")]
+  seen = (high_x >= 0) & (low_x <= grid[1] - 1) & (high_y >= 0) & (low_y <= grid[0] - 1) & (z.min(axis=0) > _NEAREST)
+  nearness = mesh.lift[order] * facing[order] - z.sum(axis=0) / 4
+  drawn = np.argsort(nearness, kind="stable")
+  drawn = drawn[seen[drawn]]
 
   box = []
   for low, high, limit in ((low_y, high_y, grid[0]), (low_x, high_x, grid[1])):
-    start = int(max(low[order].min(initial=limit), 0)) // align * align
-    stop = min(-(-int(min(high[order].max(initial=0), limit - 1) + 2) // align) * align, limit)
+    start = int(max(low[drawn].min(initial=limit), 0)) // align * align
+    stop = min(-(-int(min(high[drawn].max(initial=0), limit - 1) + 2) // align) * align, limit)
     box += [start, max(stop, start + align)]
   top, bottom, left, right = box
-  order = np.concatenate([[0], order])  # row 0 of every table stands for nothing
-  x, y = x[:, order] - left, y[:, order] - top
+  drawn = np.concatenate([[0], drawn])  # row 0 of every table stands for nothing
+  order, x, y = order[drawn], x[:, drawn] - left, y[:, drawn] - top
+  fixed = np.empty((len(drawn), 4, 2), np.int32)
+  fixed[..., 0], fixed[..., 1] = np.rint(x.T * (1 << _SUBPIXEL_BITS)), np.rint(y.T * (1 << _SUBPIXEL_BITS))
   index_map = np.zeros((bottom - top, right - left), np.int32)
-  fixed = np.rint(np.stack([x.T, y.T], axis=-1) * (1 << _SUBPIXEL_BITS)).astype(np.int32)
   fill = cv2.fillConvexPoly
   for row, polygon in enumerate(fixed[1:], start=1):
     fill(index_map, polygon, row, cv2.LINE_8, _SUBPIXEL_BITS)
@@ -104,7 +106,7 @@ class Samples:
   """The places of each pixel of the final picture at which a View is looked up.
 
   Attributes:
-    rows: [S, h, w] int32, row of the View's tables. x: [S, 1, w], y: [S, h, 1] float32, pixels of the map.
+    rows: [S, h, w] int, row of the View's tables. x: [S, 1, w], y: [S, h, 1] float32, pixels of the map.
   """
 
   rows: np.ndarray
@@ -125,7 +127,7 @@ def sample(view, fine):
     rows.append(view.index_map[row::fine, column::fine])
     x.append(np.arange(column, width, fine, dtype=np.float32)[None])
     y.append(np.arange(row, height, fine, dtype=np.float32)[:, None])
-  return Samples(np.stack(rows), np.stack(x), np.stack(y))
+  return Samples(np.stack(rows).astype(np.intp), np.stack(x), np.stack(y))
 
 
 def interpolate(view, samples, values, scale=None):
@@ -146,3 +148,21 @@ def interpolate(view, samples, values, scale=None):
   slope *= samples.y
   result += slope
   return result
+
+
+def look_up(view, points, values):
+  """Reads what is seen at single points.
+
+  Args:
+    view: View. points: [K, 2] (x, y) pixels of the picture. values: [V] float, known at the vertices.
+  Returns:
+    (row [K] of the View's tables, 0 where nothing is seen; the quantity there [K] float).
+  """
+  x, y = points[:, 0] - view.left, points[:, 1] - view.top
+  height, width = view.index_map.shape
+  column, line = np.rint(x).astype(int), np.rint(y).astype(int)
+  inside = (column >= 0) & (column < width) & (line >= 0) & (line < height)
+  row = np.where(inside, view.index_map[line.clip(0, height - 1), column.clip(0, width - 1)], 0)
+  at = values[view.corners[:, row]]
+  slope_x, slope_y = quad_gradients(None, None, at, view.inverse[:, row])
+  return row, at.sum(axis=0) / 4 + slope_x * (x - view.center_x[row]) + slope_y * (y - view.center_y[row])

@@ -1,6 +1,7 @@
 """Composes one photograph in the world: who stands there, in which pose, before which camera, behind what."""
 
 import dataclasses
+import functools
 import math
 
 import numpy as np
@@ -8,9 +9,9 @@ import numpy as np
 from hap_jax.data.synthetic import anatomy, appearance, belongings, body, camera, figure, mesh, pose, texture
 
 # Shares of pictures.
-_OBSTACLE_RATE = 0.08
-_PERSON_IN_FRONT_RATE = 0.06
-_PERSON_BEHIND_RATE = 0.16
+_OBSTACLE_RATE = 0.07
+_PERSON_IN_FRONT_RATE = 0.05
+_PERSON_BEHIND_RATE = 0.12
 _CUT_BELOW_RATE = 0.09
 _CUT_SIDE_RATE = 0.04
 
@@ -45,7 +46,7 @@ class Scene:
   """Everything in front of the background.
 
   Attributes:
-    actors: the person first, then passers-by. surface: Mesh of all, in the world. atlas: [N, 3] float32, its last
+    actors: the person first, then passers-by. surface: Mesh of all, in the world. atlas: [3, N] float32, its last
       texel is black.    camera: Camera. light: Light. vertices: [V, 3], the surface's, in the camera frame.
     num_body: number of vertices of the person's body and clothes, which come first.
   """
@@ -75,11 +76,10 @@ def compose(person, station, size, sides, rng):
   if main.family == "sitting":
     tubes.append(belongings.build_seat(main.figure))
   for position in _passer_by_positions(rng):
-    other_look = appearance.sample_appearance(rng)
-    other_body = body.sample_body(rng, other_look.is_female, other_look.age)
-    other = _place(other_body, other_look, position, is_detailed, rng)
+    passer_by = _passer_by(int(rng.integers(_NUM_PASSERS_BY)))
+    other = _place(passer_by.body, passer_by.look, position, False, rng)
     tubes += [_relabel(part, len(atlas)) for part in (other.clothed, *other.carried)]
-    atlas.append(texture.paint_atlas(other_look, rng))
+    atlas.append(passer_by.atlas)
     actors.append(other)
   if rng.random() < _OBSTACLE_RATE:
     tubes.append(belongings.build_obstacle(rng))
@@ -88,8 +88,8 @@ def compose(person, station, size, sides, rng):
   vertices = surface.vertices @ rotation.T + translation
   num_body = len(main.clothed.v) * (sides + 1)
   intrinsics = _frame_person(vertices[:num_body], size, rng)
-  atlas = np.concatenate([*atlas, np.zeros((1, 3), np.float32)])
-  atlas[texture.find_tile(figure.TILE_INDEX["thing"])[0]] = texture.sample_thing_colour(rng)
+  atlas = np.concatenate([*atlas, np.zeros((3, 1), np.float32)], axis=1)
+  atlas[:, texture.find_tile(figure.TILE_INDEX["thing"])[0]] = texture.sample_thing_colour(rng)
   return Scene(
     actors=actors,
     surface=surface,
@@ -124,6 +124,24 @@ def _relabel(tubes, rank):
   return dataclasses.replace(tubes, tile=tubes.tile + rank * len(figure.TILES), part=part)
 
 
+_NUM_PASSERS_BY = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class _PasserBy:
+  body: body.Body
+  look: appearance.Appearance
+  atlas: np.ndarray
+
+
+@functools.lru_cache(maxsize=_NUM_PASSERS_BY)
+def _passer_by(number):
+  """One of a fixed crowd that belongs to no identity: drawing and painting them once saves time."""
+  rng = np.random.default_rng((number, 15))
+  look = appearance.sample_appearance(rng)
+  return _PasserBy(body.sample_body(rng, look.is_female, look.age), look, texture.paint_atlas(look, rng))
+
+
 def _passer_by_positions(rng):
   """Where passers-by stand, in metres from the person; the camera is towards +z."""
   positions = []
@@ -137,8 +155,8 @@ def _passer_by_positions(rng):
 def _frame_person(vertices, size, rng):
   """Chooses the crop as a detector's boxes do: the body fills most of it, a little off centre; some are cut."""
   H, W = size
-  flat = vertices[:, :2] / vertices[:, 2:]
-  low, high = flat.min(axis=0), flat.max(axis=0)
+  flat = vertices.T[:2] / vertices.T[2]
+  low, high = flat.min(axis=1), flat.max(axis=1)
   extent = high - low
   scale = min(H * rng.uniform(0.87, 0.97) / extent[1], W * 0.97 / extent[0])
   center = (low + high) / 2 + rng.normal(0, (0.02, 0.012)) * extent[1]

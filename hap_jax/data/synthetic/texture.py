@@ -24,7 +24,7 @@ def _first_texels():
   plain = [name for name in TILES if name not in _PICTURES]
   first = {name: k * SIZE * SIZE for k, name in enumerate(_PICTURES)}
   first |= {name: len(_PICTURES) * SIZE * SIZE + k for k, name in enumerate(plain)}
-  return np.array([first[name] for name in TILES], np.int32)
+  return np.array([first[name] for name in TILES])
 
 
 _FIRST_TEXEL = _first_texels()
@@ -37,10 +37,10 @@ def find_tile(tile):
   Args:
     tile: [Q] int.
   Returns:
-    (first texel [Q] int32; side [Q]: SIZE for a picture of SIZE x SIZE texels, 0 for a single texel).
+    (first texel [Q] int; side [Q]: SIZE for a picture of SIZE x SIZE texels, 0 for a single texel).
   """
   rank, tile = np.divmod(tile, len(TILES))
-  return (_FIRST_TEXEL[tile] + rank * _TEXELS).astype(np.int32), np.where(_IS_PICTURE[tile], SIZE, 0)
+  return _FIRST_TEXEL[tile] + rank * _TEXELS, np.where(_IS_PICTURE[tile], SIZE, 0)
 
 
 def paint_atlas(look, rng):
@@ -49,7 +49,7 @@ def paint_atlas(look, rng):
   Args:
     look: Appearance. rng: numpy Generator, for wrinkles.
   Returns:
-    [N, 3] float32 grey levels; `find_tile` tells where each tile of TILES starts. A picture's row is v (0 is
+    [3, N] float32 grey levels; `find_tile` tells where each tile of TILES starts. A picture's row is v (0 is
     the lower end), its column is u.
   """
   tones = {role: tone.astype(np.float32) for role, tone in look.tones.items()}
@@ -72,7 +72,7 @@ def paint_atlas(look, rng):
   for tile in ("top", "sleeve", "bottom", "bag"):
     row, column = rng.integers(0, 256 - SIZE, 2)
     picture[tile] *= _WRINKLES[row : row + SIZE, column : column + SIZE]
-  return texels
+  return np.ascontiguousarray(texels.T)
 
 
 def sample_thing_colour(rng):

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from hap_jax.data.synthetic import raster
 from hap_jax.data.synthetic.anatomy import PART_INDEX
-from hap_jax.data.synthetic.raster import quad_gradients
 
 # A joint lies inside the body. It counts as hidden only when what the camera sees at its place is another part
 # of the body or another thing in front of it, or the same part by more than this depth (metres, adult).
@@ -31,46 +31,15 @@ def _own_parts():
 _OWN = _own_parts()
 
 
-def occluded_joints(mesh, quads, points, depth, keypoints_xy, keypoint_depth, scale):
+def occluded_joints(mesh, view, depth, joint_points, joint_depth, thickness):
   """Tells which joints are hidden from the camera.
 
   Args:
-    mesh: Mesh of everything in front of the background. quads: [K] those that the camera can see. points: [V, 2] pixels. depth: [V] metres.
-    keypoints_xy: [17, 2] pixels. keypoint_depth: [17] metres. scale: size of the person (1 for an adult).
+    mesh: Mesh of everything in front of the background. view: its View. depth: [V] metres. joint_points: [17, 2]
+      pixels of the View's picture. joint_depth: [17] metres. thickness: of the person, 1 for an average adult.
   Returns:
-    [17] bool; for joints outside the picture too, as far as anything is there.
+    [17] bool; a joint outside the picture is not hidden.
   """
-  surface, part = nearest_surface(mesh, quads, points, depth, keypoints_xy)
-  own = _OWN[np.arange(len(part)), part]
-  return surface < keypoint_depth - np.where(own, _LIMB_DEPTH * scale, 0.0)
-
-
-def nearest_surface(mesh, quads, points, depth, pixels):
-  """Finds what a ray through each of some pixels meets first.
-
-  Args:
-    mesh, quads, points, depth: as in `occluded_joints`. pixels: [K, 2] (x, y).
-  Returns:
-    (depth [K] metres, inf where the ray meets nothing; part [K] int, 0 where nothing).
-  """
-  corners = mesh.corners[:, quads]
-  x, y = points[:, 0][corners], points[:, 1][corners]
-  column, row = pixels[:, :1], pixels[:, 1:]
-  near = (x.min(axis=0) <= column) & (column <= x.max(axis=0)) & (y.min(axis=0) <= row) & (row <= y.max(axis=0))
-  query, quad = np.nonzero(near)
-  x, y, z = x[:, quad], y[:, quad], depth[corners[:, quad]]
-  dx, dy = pixels[query, 0] - x, pixels[query, 1] - y
-  after = [1, 2, 3, 0]
-  edge_x, edge_y = x[after] - x, y[after] - y
-  side = edge_x * dy - edge_y * dx
-  inside = (side >= 0).all(axis=0) | (side <= 0).all(axis=0)
-  slope_x, slope_y = quad_gradients(x, y, z)
-  at = z.mean(axis=0) + slope_x * (pixels[query, 0] - x.mean(axis=0)) + slope_y * (pixels[query, 1] - y.mean(axis=0))
-  query, quad, at = query[inside], quad[inside], at[inside]
-  order = np.lexsort((at, query))
-  query, quad, at = query[order], quad[order], at[order]
-  first = np.flatnonzero(np.diff(query, prepend=-1))
-  nearest, part = np.full(len(pixels), np.inf), np.zeros(len(pixels), int)
-  nearest[query[first]] = at[first]
-  part[query[first]] = mesh.part[quads[quad[first]]]
-  return nearest, part
+  row, surface = raster.look_up(view, joint_points, depth)
+  own = _OWN[np.arange(len(row)), mesh.part[view.quad[row]]]
+  return (row > 0) & (surface < joint_depth - np.where(own, _LIMB_DEPTH * thickness, 0.0))
