@@ -25,7 +25,7 @@ class Rectangles(NamedTuple):
 
 
 def draw_rectangles(key, num, area_limit, grid):
-  """Draws `num` rectangles: area ~ U(12, area_limit), log aspect uniform, every place as likely.
+  """Draws `num` rectangles: area ~ U(12, area_limit), log aspect and place uniform.
 
   Args:
     key: PRNG key. num: T. area_limit: [] int32 patches; below 12 the interval is simply reversed.

@@ -11,9 +11,10 @@ from hap_jax.masking import bits
 def part_patches(keypoints_xy, keypoints_visible, grid, patch, parts):
   """Finds the patches of every body part: the union of the rectangles spanned by its joint pairs.
 
-  A pair covers all patches from one joint's patch to the other's, as far as they lie in the grid; a pair with
-  a missing joint covers nothing. A joint is missing if it is not visible, not finite or negative. Coordinates
-  are cut to whole pixels before the sign is looked at, so -0.5 is pixel 0.
+  A pair covers all patches from one joint's patch to the other's; a joint beyond the right or bottom edge
+  counts as one on the edge, and a pair with a missing joint covers nothing. A joint is missing if it is not
+  visible, not finite or negative. Coordinates are cut to whole pixels before the sign is looked at, so -0.5 is
+  pixel 0.
 
   Args:
     keypoints_xy: [K, 2] float32, pixels of the network input. keypoints_visible: [K] bool.
@@ -28,7 +29,7 @@ def part_patches(keypoints_xy, keypoints_visible, grid, patch, parts):
   pixel_xy = jnp.clip(jnp.where(is_known[:, None], keypoints_xy, -1), -1, patch * max(grid))
   pixel_xy = pixel_xy.astype(jnp.int32)
   is_known = is_known & jnp.all(pixel_xy >= 0, axis=-1)
-  cell_xy = pixel_xy // patch
+  cell_xy = jnp.minimum(pixel_xy // patch, np.array((Gw - 1, Gh - 1)))
 
   row, column = jnp.arange(Gh), jnp.arange(Gw)
   covered = []
@@ -61,9 +62,9 @@ def choose_parts(key, has_patches, num_parts):
 def random_subset(key, cells, size):
   """Draws a uniformly random subset of given size of each set of cells.
 
-  Every cell gets a random binary number and the `size` smallest of a set are found bit by bit, highest first:
-  as long as the cells whose bit is 0 are no more than still wanted, all of them are taken and the search goes
-  on among the others. A sort per set would be the greatest cost of the sampler.
+  Every cell gets a random number, and the `size` smallest of a set are found bit by bit, highest first:
+  if no more cells than still wanted have a 0, all of these are taken and the search goes on among the others;
+  if more have, it goes on among them. A sort per set would be the greatest cost of the sampler.
 
   Args:
     key: PRNG key. cells: [S, L] bool. size: [S] int32, at most the size of the set.
@@ -71,27 +72,27 @@ def random_subset(key, cells, size):
     [S, L] bool with exactly `size` cells of each set.
   """
   num_random = 16
-  S, L = cells.shape
-  left = bits.pack_bits(cells)
-  random_bits = jax.random.bits(key, (num_random * left.size,)).reshape(num_random, *left.shape)
+  L = cells.shape[1]
+  candidates = bits.pack_bits(cells)
+  random_bits = jax.random.bits(key, (num_random * candidates.size,)).reshape(num_random, *candidates.shape)
   # Two cells share all random bits once in 65,536; their index tells them apart, so that the size is exact.
   index_bits = np.arange(L) >> np.arange((L - 1).bit_length())[::-1, None] & 1
-  index_bits = jnp.repeat(bits.pack_bits(index_bits)[:, None], S, axis=1)
+  index_bits = bits.pack_bits(index_bits)[:, None]
 
   def split(state, is_one):
-    left, taken, wanted = state
-    zeros = left & ~is_one
+    candidates, taken, wanted = state
+    zeros = candidates & ~is_one
     num_zeros = bits.count_bits(zeros)
     is_few = num_zeros <= wanted
-    left = jnp.where(is_few[:, None], left & is_one, zeros)
+    candidates = jnp.where(is_few[:, None], candidates & is_one, zeros)
     taken = jnp.where(is_few[:, None], taken | zeros, taken)
-    return (left, taken, jnp.where(is_few, wanted - num_zeros, wanted)), None
+    return (candidates, taken, jnp.where(is_few, wanted - num_zeros, wanted)), None
 
-  state = left, jnp.zeros_like(left), size
+  state = candidates, jnp.zeros_like(candidates), size
   state, _ = lax.scan(split, state, random_bits)
-  # One cell may be left in the end, and the last one wanted.
-  (left, taken, wanted), _ = lax.scan(split, state, index_bits)
-  return bits.unpack_bits(jnp.where(wanted[:, None] > 0, taken | left, taken), L)
+  (candidates, taken, wanted), _ = lax.scan(split, state, index_bits)
+  # At most one candidate is left now; it may be the last cell wanted.
+  return bits.unpack_bits(jnp.where(wanted[:, None] > 0, taken | candidates, taken), L)
 
 
 def sample_parts(key, patches, num_parts, fraction):

@@ -63,7 +63,7 @@ class MaskRecipe:
     L, num_body_parts = Gh * Gw, len(COCO17.parts)
     if Gh < 1 or Gw < 1 or self.patch < 1 or L > MAX_PATCHES:
       raise ValueError(
-        f"grid={Gh}x{Gw} of patch={self.patch} is not 1 to {MAX_PATCHES} patches of at least a pixel: "
+        f"grid {Gh}x{Gw} with patch={self.patch}: expected 1 to {MAX_PATCHES} patches of at least one pixel; "
         "change config.model.image_size or config.model.patch"
       )
     if not 0 < self.ratio < 1 or not 0 < num_visible(self) < L:
@@ -94,7 +94,8 @@ def mask_from_priority(priority, num_keep):
   """Hides the patches of highest priority.
 
   Args:
-    priority: [..., L]; ties go to the lower index, so add noise if they must be fair. num_keep: V, static.
+    priority: [..., L]. Of equal ones the lower index is kept first: add noise if ties must be fair.
+    num_keep: V, static.
   Returns:
     is_masked [..., L] bool, ids_keep [..., V] int32 and ids_restore [..., L] int32, as in `Mask`.
   """

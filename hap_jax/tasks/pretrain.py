@@ -271,7 +271,11 @@ def make_loaders(config):
   """
   train_transforms, eval_transforms = make_transforms(config)
   make_loader = functools.partial(
-    Loader, seed=config.seed, workers=config.data.workers, max_bad_share=config.data.max_bad_share
+    Loader,
+    seed=config.seed,
+    workers=config.data.workers,
+    max_bad_share=config.data.max_bad_share,
+    fields=("image", "keypoints_xy", "keypoints_visible"),
   )
 
   def ordered(source):

@@ -50,10 +50,10 @@ def test_coordinates_are_cut_to_pixels_before_the_sign_is_looked_at():
 
 
 @pytest.mark.parametrize("far", [24.0, 1e9, 3e38])
-def test_rectangle_is_cut_at_the_right_and_bottom_edge(far):
+def test_joint_beyond_the_right_or_bottom_edge_counts_as_on_it(far):
   assert np.flatnonzero(limb_patches((20, 4), (far, 4))).tolist() == [2]
   assert np.flatnonzero(limb_patches((4, 28), (4, far + 8))).tolist() == [9]
-  assert not limb_patches((far, 4), (far, 4)).any()
+  assert np.flatnonzero(limb_patches((far, 4), (far, 12))).tolist() == [2, 5]
 
 
 def test_parts_without_patches_are_passed_over_and_not_counted():

@@ -10,7 +10,7 @@ import numpy as np
 
 from hap_jax.data.skeletons import COCO17
 from hap_jax.data.sources import base
-from hap_jax.data.synthetic import draw
+from hap_jax.data.synthetic import camera, draw
 
 _FIELDS = ("image", "keypoints_xy", "keypoints_visible", "keypoints_occluded", "pid", "camid")
 _CHUNK = 128  # pictures drawn by one call to a worker process
@@ -63,7 +63,7 @@ def open_source(
     root: not used, people are made here; may be empty.
     split: "train", "val" or "test"; their people are disjoint.
     seed: whole number >= 0; another seed gives other people and places.
-    num_train, num_val, num_test: number of pictures of each split, eight of each person.
+    num_train, num_val, num_test: number of pictures of each split, eight of each person in a row.
     image_size: (H, W) pixels in which pictures are drawn.
     hold_in_memory: draw every picture now, on all processors, and keep them (H * W * 3 bytes each).
   Returns:
@@ -83,8 +83,12 @@ def open_source(
       f"synthetic: num_{split}={count}; expected 1 to {limit} pictures (data.synthetic.num_{split})"
     )
   size = tuple(int(side) for side in image_size)
-  if len(size) != 2 or min(size) < 16 or max(size) > 1024:
-    raise ValueError(f"synthetic: image_size={image_size}; expected (H, W), each side 16 to 1024 pixels")
+  highest, widest = camera.MAX_SIZE
+  if len(size) != 2 or not (16 <= size[0] <= highest and 16 <= size[1] <= widest):
+    raise ValueError(
+      f"synthetic: image_size={image_size}; expected (H, W) from (16, 16) to ({highest}, {widest}) pixels "
+      "(data.synthetic.image_size)"
+    )
   return SyntheticSource(
     split=split,
     seed=int(seed),

@@ -1,6 +1,8 @@
 """What a person looks like: skin, hair and face, clothes, shoes, hats, glasses and bags, as named choices."""
 
+import bisect
 import dataclasses
+import itertools
 
 import numpy as np
 
@@ -31,7 +33,13 @@ HAIR_COLOURS = {
   "red": (136, 70, 40),
   "grey": (154, 152, 150),
 }
-_SKIN_RATES = {(236, 200, 176): 22, (222, 178, 148): 34, (196, 148, 114): 24, (150, 104, 76): 12, (104, 70, 52): 8}
+_SKIN_RATES = {
+  (236, 200, 176): 22,
+  (222, 178, 148): 34,
+  (196, 148, 114): 24,
+  (150, 104, 76): 12,
+  (104, 70, 52): 8,
+}
 
 # fmt: off
 _TOP_RATES = {
@@ -39,7 +47,8 @@ _TOP_RATES = {
   "green": 4, "olive": 3, "beige": 4, "brown": 3, "yellow": 3, "orange": 2, "pink": 4, "purple": 2, "teal": 2,
 }
 _TROUSER_RATES = {
-  "black": 32, "navy": 20, "blue": 16, "grey": 12, "beige": 8, "brown": 5, "olive": 4, "white": 3, "light blue": 4,
+  "black": 32, "navy": 20, "blue": 16, "grey": 12, "beige": 8, "brown": 5, "olive": 4, "white": 3,
+  "light blue": 4,
 }
 _SKIRT_RATES = {
   "black": 24, "navy": 10, "red": 8, "white": 9, "pink": 8, "blue": 8, "beige": 7, "grey": 7, "green": 5,
@@ -47,7 +56,17 @@ _SKIRT_RATES = {
 }
 # fmt: on
 _SHOE_RATES = {"black": 40, "white": 22, "brown": 16, "grey": 10, "navy": 5, "red": 4, "beige": 3}
-_BAG_RATES = {"black": 34, "brown": 14, "navy": 10, "grey": 10, "red": 9, "beige": 7, "blue": 7, "green": 5, "pink": 4}
+_BAG_RATES = {
+  "black": 34,
+  "brown": 14,
+  "navy": 10,
+  "grey": 10,
+  "red": 9,
+  "beige": 7,
+  "blue": 7,
+  "green": 5,
+  "pink": 4,
+}
 _HAIR_RATES = {"black": 40, "dark brown": 26, "brown": 16, "blond": 12, "red": 3, "grey": 3}
 
 
@@ -61,10 +80,10 @@ class Appearance:
     is_female: bool. age: "child", "adult" or "senior".
     hair: "bald", "short", "medium", "long", "bun" or "ponytail".
     hat: "none", "cap", "beanie" or "brim".
-    top: "shirt", "jacket" or "coat"; sleeve: "short" or "long"; sleeve_length: where a short sleeve ends, 1 is
-      the elbow; pattern: "plain", "stripes", "bars", "plaid", "logo" or "splice", with second_colour.
-    bottom: "trousers", "shorts", "skirt" or "dress"; bottom_length: where shorts, skirt or dress end, 1 is the
-      knee; fit: slack of trousers, 0 (tight) to 1 (wide).
+    top: "shirt", "jacket" or "coat"; sleeve: "short" or "long"; sleeve_length: where a short sleeve ends, 1
+      is the elbow; pattern: "plain", "stripes", "bars", "plaid", "logo" or "splice", with second_colour.
+    bottom: "trousers", "shorts", "skirt" or "dress"; bottom_length: where shorts, skirt or dress end, 1
+      is the knee; fit: slack of trousers, 0 (tight) to 1 (wide).
     shoes: "shoes", "trainers" or "boots".
     bag_side: +1, a bag hangs at the left; -1, at the right.
     tones: role -> [3] float, grey levels.
@@ -111,7 +130,9 @@ def sample_appearance(rng):
   hair, hair_colour = _sample_hair(rng, is_female, age)
   clothes = _sample_clothes(rng, is_female)
   belongings = _sample_belongings(rng, is_female, age)
-  bag_colour, hat_colour, scarf_colour = (choose(rng, rates) for rates in (_BAG_RATES, _TOP_RATES, _SKIRT_RATES))
+  bag_colour, hat_colour, scarf_colour = (
+    choose(rng, rates) for rates in (_BAG_RATES, _TOP_RATES, _SKIRT_RATES)
+  )
   names = {
     "top": clothes["top_colour"],
     "second": clothes["second_colour"],
@@ -148,12 +169,8 @@ def sample_appearance(rng):
 
 def choose(rng, rates):
   """Draws a key of a dict of relative rates."""
-  left = rng.random() * sum(rates.values())
-  for name, rate in rates.items():
-    left -= rate
-    if left < 0:
-      break
-  return name
+  totals = list(itertools.accumulate(rates.values()))
+  return list(rates)[bisect.bisect(totals, rng.random() * totals[-1], hi=len(totals) - 1)]
 
 
 def _sample_hair(rng, is_female, age):
@@ -173,7 +190,9 @@ def _sample_clothes(rng, is_female):
     pattern = choose(rng, {"plain": 55, "stripes": 13, "bars": 4, "plaid": 8, "logo": 13, "splice": 7})
   else:
     pattern = choose(rng, {"plain": 84, "plaid": 4, "logo": 4, "splice": 8})
-  bottoms = {"trousers": 64, "shorts": 12, "skirt": 14, "dress": 10} if is_female else {"trousers": 79, "shorts": 21}
+  bottoms = (
+    {"trousers": 64, "shorts": 12, "skirt": 14, "dress": 10} if is_female else {"trousers": 79, "shorts": 21}
+  )
   if top == "coat":
     bottoms = {"trousers": 85, "skirt": 15 if is_female else 0}
   bottom = choose(rng, bottoms)
@@ -191,7 +210,9 @@ def _sample_clothes(rng, is_female):
     "sleeve": sleeve,
     "sleeve_length": int(rng.integers(8, 18)) / 20,
     "has_hood": bool(top == "jacket" and rng.random() < 0.45),
-    "is_tucked": bool(top == "shirt" and (bottom == "skirt" or (bottom == "trousers" and rng.random() < 0.2))),
+    "is_tucked": bool(
+      top == "shirt" and (bottom == "skirt" or (bottom == "trousers" and rng.random() < 0.2))
+    ),
     "bottom": bottom,
     "bottom_colour": top_colour if bottom == "dress" else bottom_colour,
     "bottom_length": round(rng.uniform(low, high) * 20) / 20,

@@ -6,7 +6,7 @@ from hap_jax.data.synthetic.anatomy import PART_INDEX
 from hap_jax.data.synthetic.figure import TILE_INDEX, upright_box
 from hap_jax.data.synthetic.mesh import BOX, OVAL, one_tube
 
-_OVER_CLOTHES = 0.08  # metres by which straps are drawn nearer than they are
+_OVER_CLOTHES = 0.11  # metres by which straps are drawn nearer than they are
 
 
 def build_belongings(figure, pose):
@@ -36,8 +36,8 @@ def _backpack(figure):
   body = figure.body
   # fmt: off
   rows = np.array((
-    (-0.26, 0.06, 0.03), (-0.24, 0.135, 0.075), (-0.12, 0.155, 0.090), (0.03, 0.145, 0.080), (0.12, 0.110, 0.055),
-    (0.15, 0.045, 0.02),
+    (-0.26, 0.06, 0.03), (-0.24, 0.135, 0.075), (-0.12, 0.155, 0.090), (0.03, 0.145, 0.080),
+    (0.12, 0.110, 0.055), (0.15, 0.045, 0.02),
   )) * body.scale
   # fmt: on
   frame = figure.frame("spine3")
@@ -76,7 +76,7 @@ def _shoulder_bag(figure):
   pelvis = figure.frame("pelvis")
   center = figure.at("pelvis", side * (0.175 * body.hip + 0.05), -0.09, -0.02)
   half = np.array((0.045, 0.11, 0.15)) * body.scale
-  tubes = [upright_box(center, pelvis, half, "carried", "bag", lift=0.05)]
+  tubes = [upright_box(center, pelvis, half, "carried", "bag", lift=0.08)]
   deep = body.girth
   front = [("pelvis", side * 0.17 * body.hip, 0.02, 0.05), ("spine1", side * 0.11, 0.04, 0.122 * deep)]
   front += [("spine2", side * 0.02, 0.03, 0.135 * deep), ("spine3", -side * 0.05, 0.07, 0.124 * deep)]
@@ -98,10 +98,11 @@ def _hand_bag(figure):
   side = "left" if figure.look.bag_side > 0 else "right"
   wrist, hand = figure.joint(f"{side}_wrist"), figure.joint(f"{side}_hand")
   grip = wrist + (hand - wrist) * 1.1
-  center = grip - np.array((0, 0.24, 0)) * scale
-  half = np.array((0.05, 0.12, 0.15)) * scale
   frame = figure.frame("pelvis")
-  tubes = [upright_box(center, frame, half, "carried", "bag")]
+  # The bag swings clear of the leg.
+  center = grip + (figure.look.bag_side * 0.06 * frame[:, 0] - np.array((0, 0.24, 0))) * scale
+  half = np.array((0.05, 0.12, 0.15)) * scale
+  tubes = [upright_box(center, frame, half, "carried", "bag", lift=0.05)]
   top = center + np.array((0, 0.11, 0)) * scale
   points = np.array((top + frame[:, 2] * 0.07 * scale, grip, top - frame[:, 2] * 0.07 * scale))
   wide = np.tile(frame[:, 0], (3, 1)) * 0.010 * scale
@@ -143,7 +144,7 @@ def _parcel(figure):
   frame = figure.frame("spine3")
   wide = max(np.linalg.norm(left - right) / 2 - 0.02, 0.08)
   center = (left + right) / 2 + np.array((0, 0.06, 0)) + frame[:, 2] * (1, 0, 1) * 0.02
-  return upright_box(center, frame, (wide, 0.11, 0.13), "carried", "thing", lift=0.03)
+  return upright_box(center, frame, (wide, 0.11, 0.13), "carried", "thing", lift=0.05)
 
 
 def build_seat(figure):
@@ -165,7 +166,8 @@ def build_obstacle(rng):
   if kind == 0:
     radius = rng.uniform(0.03, 0.09)
     high = 5.0 if rng.random() < 0.6 else 1.0
-    points = np.array(((0, 0, 0), (0, high / 2, 0), (0, high, 0))) + (rng.uniform(-0.32, 0.32), 0, front)
+    left = rng.uniform(-0.32, 0.32)
+    points = np.array(((left, 0, front), (left, high / 2, front), (left, high, front)))
     axis = np.tile(np.array((radius, 0, 0)), (3, 1)), np.tile(np.array((0, 0, radius)), (3, 1))
     return one_tube(points, *axis, 0.5, PART_INDEX["object"], TILE_INDEX["thing"])
   high = rng.uniform(0.15, 0.42) if kind == 1 else rng.uniform(0.3, 0.55)

@@ -38,9 +38,9 @@ _REST_HEIGHT = 1.70
 
 # Eyes, ears and nose on the head's surface, from the head joint, before the head's own scale.
 _FACE_POINTS = {
-  "nose": (0.0, 0.012, 0.125),
-  "left_eye": (0.032, 0.045, 0.088),
-  "right_eye": (-0.032, 0.045, 0.088),
+  "nose": (0.0, 0.010, 0.103),
+  "left_eye": (0.031, 0.045, 0.080),
+  "right_eye": (-0.031, 0.045, 0.080),
   "left_ear": (0.077, 0.025, 0.005),
   "right_ear": (-0.077, 0.025, 0.005),
 }

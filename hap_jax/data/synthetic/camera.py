@@ -1,4 +1,4 @@
-"""Cameras: where they hang, how they look down, their lens as intrinsics, and what their sensor does to light."""
+"""Cameras: where they hang, how they look down, their lens as intrinsics, what their sensor does to light."""
 
 import dataclasses
 import math
@@ -71,7 +71,12 @@ def sample_station(rng):
     jpeg_quality=int(rng.integers(55, 95)),
   )
   near = rng.uniform(4.0, 7.0)
-  return Station(height=float(rng.uniform(1.4, 4.2)), near=float(near), far=float(near * rng.uniform(1.5, 2.5)), sensor=sensor)
+  return Station(
+    height=float(rng.uniform(1.4, 4.2)),
+    near=float(near),
+    far=float(near * rng.uniform(1.5, 2.5)),
+    sensor=sensor,
+  )
 
 
 def aim(station, rng):

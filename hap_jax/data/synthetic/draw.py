@@ -1,4 +1,4 @@
-"""Draws one picture of one synthetic person, a pure function of (seed, index, size), with its ground truth."""
+"""Draws one picture of one synthetic person, a pure function of (seed, index, size), and its ground truth."""
 
 import dataclasses
 import functools
@@ -6,9 +6,19 @@ import functools
 import cv2
 import numpy as np
 
-from hap_jax.data.synthetic import appearance, background, body, camera, raster, scene, texture, truth
-from hap_jax.data.synthetic.body import JOINT_INDEX
+from hap_jax.data.synthetic import (
+  appearance,
+  background,
+  body,
+  camera,
+  captions,
+  raster,
+  scene,
+  texture,
+  truth,
+)
 from hap_jax.data.synthetic.anatomy import PART_INDEX
+from hap_jax.data.synthetic.body import JOINT_INDEX
 
 PICTURES_PER_PERSON = 8
 NUM_SITES = 4
@@ -18,7 +28,7 @@ FIRST_INDEX = {"train": 0, "val": 1 << 24, "test": 2 << 24}
 
 @dataclasses.dataclass(frozen=True)
 class Person:
-  """An identity: its number, the site where it is seen, bones, looks, textures and the order of its cameras."""
+  """An identity: its number, the site where it is seen, bones, looks, textures, the order of its cameras."""
 
   pid: int
   site: int
@@ -48,21 +58,26 @@ def _station(seed, site, cam):
   return camera.sample_station(np.random.default_rng((seed, site, cam, 13)))
 
 
-def draw_person(seed, index, size):
+def draw_person(seed, index, size, is_empty=False):
   """Draws picture number `index`: person index // 8, in each of the six cameras of their site and two again.
 
   Args:
-    seed: whole number >= 0. index: whole number >= 0; FIRST_INDEX tells the splits apart. size: (H, W) pixels.
+    seed: whole number >= 0. index: whole number >= 0; FIRST_INDEX tells the splits apart. size: (H, W)
+      pixels, at most camera.MAX_SIZE.
+    is_empty: leave the person and their shadow out of the picture, but not of the ground truth: to test that
+      nothing else tells who was there.
   Returns:
     dict with
       image [H, W, 3] uint8 RGB
       keypoints_xy [17, 2] float32 pixels, keypoints_visible [17] bool (inside the picture),
       keypoints_occluded [17] bool (hidden by the body itself or by something else)
       keypoints_3d [17, 3], joints_3d [24, 3] float32 metres in the camera frame (x right, y down, z forward)
-      rotations [24, 3, 3] float32, SMPL's order; [0] from the body's frame to the camera's, others from the parent's
+      rotations [24, 3, 3] float32, SMPL's order; [0] from the body's frame to the camera's, the others
+        relative to the parent joint
       intrinsics [3, 3] float32 pixels
       box [4] float32 pixels (left, top, right, bottom): body and clothes, may reach outside the picture
       parts [H, W] uint8, index into anatomy.PARTS
+      attributes [27] bool, in the order of captions.ATTRIBUTES; captions, two sentences (str, str)
       pid, camid (int)
   """
   cv2.setNumThreads(1)  # pictures are small: OpenCV's threads would only fight with the callers' processes
@@ -72,21 +87,23 @@ def draw_person(seed, index, size):
   rng = np.random.default_rng((seed, index, 12))
   sides = 10 if size[0] >= 160 else 8
   shot = scene.compose(person, station, size, sides, rng)
+  seen = scene.without_person(shot) if is_empty else shot
 
   place = np.random.default_rng((seed, index, 14))  # its own numbers: nothing behind a person depends on them
   picture = _surroundings(seed, person.site, cam, station, shot.camera, size, place)
-  _cast_shadows(picture, shot)
+  _cast_shadows(picture, seen)
   points = camera.project(shot.vertices, shot.camera.intrinsics)
   fine = int(np.clip(round(400 / size[0]), 2, 4))
-  view = raster.rasterize(
-    shot.surface, _to_fine(points, fine), shot.vertices[:, 2], (size[0] * fine, size[1] * fine), align=fine
-  )
-  parts = _paint(picture, shot, view, fine)
+  grid = (size[0] * fine, size[1] * fine)
+  view = raster.rasterize(shot.surface, _to_fine(points, fine), shot.vertices[:, 2], grid, fine, seen.shown)
+  parts = _paint(picture, seen, view, fine)
   record = _ground_truth(shot, points, view, fine, size)
   return {
     "image": camera.expose(picture, station.sensor, place),
     **record,
     "parts": parts,
+    "attributes": captions.attributes_of(person.look),
+    "captions": captions.captions_of(person.look),
     "pid": person.pid,
     "camid": person.site * camera.CAMERAS_PER_SITE + cam,
   }
@@ -135,8 +152,18 @@ def _surroundings(seed, site, cam, station, view, size, rng):
 
 
 _SHADOW_BONES = (
-  *(("left_ankle", "left_knee"), ("left_knee", "pelvis"), ("right_ankle", "right_knee"), ("right_knee", "pelvis")),
-  *(("pelvis", "spine3"), ("spine3", "head"), ("left_shoulder", "left_wrist"), ("right_shoulder", "right_wrist")),
+  *(
+    ("left_ankle", "left_knee"),
+    ("left_knee", "pelvis"),
+    ("right_ankle", "right_knee"),
+    ("right_knee", "pelvis"),
+  ),
+  *(
+    ("pelvis", "spine3"),
+    ("spine3", "head"),
+    ("left_shoulder", "left_wrist"),
+    ("right_shoulder", "right_wrist"),
+  ),
 )
 
 
@@ -158,7 +185,9 @@ def _cast_shadows(picture, shot):
     if light.sun > 0.3:
       for start, end in _SHADOW_BONES:
         width = max(int(scale * (0.24 if start in ("pelvis", "spine3") else 0.11)), 1)
-        cv2.line(cover, fixed[JOINT_INDEX[start]], fixed[JOINT_INDEX[end]], 0.7 * light.sun, width, cv2.LINE_AA, 3)
+        cv2.line(
+          cover, fixed[JOINT_INDEX[start]], fixed[JOINT_INDEX[end]], 0.7 * light.sun, width, cv2.LINE_AA, 3
+        )
     for foot in ("left_foot", "right_foot"):
       center = fixed[len(joints) + JOINT_INDEX[foot]]
       axes = (max(int(1.4 * scale), 8), max(int(0.5 * scale), 5))
@@ -212,5 +241,7 @@ def _crevice_shade(view, samples, depth, cover):
   relief = raster.interpolate(view, one, depth)[0]
   relief[one.rows[0] == 0] = 0
   reach = max(int(0.03 * cover.shape[0]) | 1, 3)
-  around = cv2.blur(relief, (reach, reach)) / (cv2.blur((relief > 0).astype(np.float32), (reach, reach)) + 1e-3)
+  around = cv2.blur(relief, (reach, reach)) / (
+    cv2.blur((relief > 0).astype(np.float32), (reach, reach)) + 1e-3
+  )
   return 1 - np.clip((relief - around) * 2.0, 0, 0.3)

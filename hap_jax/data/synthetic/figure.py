@@ -10,11 +10,25 @@ from hap_jax.data.synthetic.appearance import Appearance
 from hap_jax.data.synthetic.body import JOINT_INDEX, Body
 from hap_jax.data.synthetic.mesh import BOX, OVAL, ROUND, Tubes, join_tubes, one_tube
 
-TILES = ("head", "skin", "hair", "hat", "top", "sleeve", "bottom", "shoe", "bag", "scarf", "sock", "thing")
+TILES = (
+  "head",
+  "skin",
+  "hair",
+  "hat",
+  "top",
+  "sleeve",
+  "bottom",
+  "shoe",
+  "bag",
+  "scarf",
+  "sock",
+  "boot",
+  "thing",
+)
 TILE_INDEX = {name: i for i, name in enumerate(TILES)}
 
 # How much nearer than it is a layer is drawn (metres), so that cloth always covers what it is worn over.
-_OVER_LEGS, _OVER_SHIRT, _OVER_COAT = 0.04, 0.05, 0.07
+_OVER_LEGS, _OVER_SHIRT, _OVER_COAT = 0.07, 0.08, 0.10
 
 _EASE = {"shirt": 0.006, "jacket": 0.016, "coat": 0.022}  # metres between skin and cloth
 _HEM = {"shirt": -0.105, "jacket": -0.085, "coat": -0.06}  # height above the pelvis
@@ -48,7 +62,7 @@ class Figure:
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-  """A tube before it is placed: its rings (dtype skin.RING), then as in mesh.Tubes; ease and minimum in metres."""
+  """A tube before it is placed: rings (dtype skin.RING), the rest as in mesh.Tubes and skin.hang."""
 
   rings: np.ndarray
   tile: str
@@ -71,16 +85,16 @@ def build_figure(figure, is_detailed):
   for side in ("left", "right"):
     pieces += [*_leg(figure, side), *_arm(figure.look, side)]
   tubes = _place(figure, pieces)
-  if figure.look.bottom in ("skirt", "dress") or figure.look.top == "coat":
-    tubes = join_tubes([tubes, _tail(figure, tubes)])
-  return tubes
+  return join_tubes([tubes, *_tails(figure, tubes)])
 
 
 def _place(figure, pieces):
   """Hangs pieces on the skeleton; Tubes."""
   length = np.array([len(piece.rings) for piece in pieces])
   rings = skin.join_rings([piece.rings for piece in pieces])
-  ease, minimum = (np.repeat([getattr(piece, name) for piece in pieces], length) for name in ("ease", "minimum"))
+  ease, minimum = (
+    np.repeat([getattr(piece, name) for piece in pieces], length) for name in ("ease", "minimum")
+  )
   return Tubes(
     *skin.hang(figure.body, figure.joints, figure.frames, rings, ease, minimum),
     v=rings["v"],
@@ -102,10 +116,10 @@ def _trunk(figure):
   shirt = skin.trunk_rings(hem, _NECKLINE, _TAIL if is_long else 0.0)
   pieces = [Piece(shirt, "top", lift, ease, section=OVAL)]
   if look.is_tucked:
-    pieces.append(Piece(skin.trunk_rings(-0.165, 0.065, 0.55), "bottom", 0.05, 0.010, section=OVAL))
-  else:
-    pieces.append(Piece(skin.trunk_rings(-0.165, -0.06, 0.5, 0.8), "bottom", 0.0, 0.004, section=OVAL))
-  pieces.append(Piece(skin.level_rings("NECK", "neck"), "skin", 0.03))
+    # First the waistband, over the shirt: a skirt hangs on it.
+    pieces.append(Piece(skin.trunk_rings(-0.06, 0.065, 0.8), "bottom", _OVER_SHIRT, 0.009, section=OVAL))
+  pieces.append(Piece(skin.trunk_rings(-0.165, -0.05, 0.5, 0.8), "bottom", 0.0, 0.004, section=OVAL))
+  pieces.append(Piece(skin.level_rings("NECK", "neck"), "skin", 0.06))
   if look.top != "shirt":
     collar = skin.level_rings("COLLAR", "neck", "torso")
     pieces.append(Piece(collar, "sleeve", _OVER_COAT, is_open=True))
@@ -119,23 +133,27 @@ def _trunk(figure):
 
 def _head(look, is_detailed):
   """Head, hair and hat."""
-  pieces = [Piece(skin.level_rings("HEAD"), "head", 0.04)]
+  pieces = [Piece(skin.level_rings("HEAD"), "head", _OVER_LEGS)]
   if is_detailed:
-    pieces.append(Piece(skin.level_rings("NOSE"), "skin", 0.05))
+    pieces.append(Piece(skin.level_rings("NOSE"), "skin", _OVER_SHIRT))
     ears = (skin.level_rings("EAR", left=mirror * anatomy.EAR_SIDE) for mirror in (1, -1))
-    pieces += [Piece(ear, "skin", 0.045) for ear in ears]
+    pieces += [Piece(ear, "skin", 0.075) for ear in ears]
   if look.hair != "bald":
-    pieces.append(Piece(skin.level_rings("HAIR_THIN" if look.hair == "short" else "HAIR_FULL"), "hair", 0.045))
-  more = {"medium": "HAIR_MEDIUM", "long": "HAIR_LONG", "bun": "HAIR_BUN", "ponytail": "HAIR_TAIL"}.get(look.hair)
+    pieces.append(
+      Piece(skin.level_rings("HAIR_THIN" if look.hair == "short" else "HAIR_FULL"), "hair", 0.075)
+    )
+  more = {"medium": "HAIR_MEDIUM", "long": "HAIR_LONG", "bun": "HAIR_BUN", "ponytail": "HAIR_TAIL"}.get(
+    look.hair
+  )
   if more:
-    pieces.append(Piece(skin.level_rings(more), "hair", 0.045))
+    pieces.append(Piece(skin.level_rings(more), "hair", 0.075))
   tables = {
     "none": (),
     "cap": ("HAT_CROWN", "HAT_PEAK"),
     "beanie": ("HAT_BEANIE",),
     "brim": ("HAT_CROWN", "HAT_BRIM"),
   }[look.hat]
-  return pieces + [Piece(skin.level_rings(table), "hat", 0.06) for table in tables]
+  return pieces + [Piece(skin.level_rings(table), "hat", 0.09) for table in tables]
 
 
 def _arm(look, side):
@@ -146,7 +164,11 @@ def _arm(look, side):
     return [Piece(sleeve, "sleeve", _OVER_LEGS, ease), hand]
   bare = skin.limb_rings(side, "arm", 0.3, 2.0)
   sleeve = skin.limb_rings(side, "arm", anatomy.ARM[0, 0], look.sleeve_length)
-  return [Piece(bare, "skin", _OVER_LEGS), Piece(sleeve, "sleeve", _OVER_SHIRT, ease + 0.003, is_open=True), hand]
+  return [
+    Piece(bare, "skin", _OVER_LEGS),
+    Piece(sleeve, "sleeve", _OVER_SHIRT, ease + 0.003, is_open=True),
+    hand,
+  ]
 
 
 def _leg(figure, side):
@@ -162,25 +184,31 @@ def _leg(figure, side):
     pieces.append(Piece(shorts, "bottom", 0.02, 0.016, 0.078 * scale, is_open=True))
   if look.shoes == "boots":
     lift = 0.0 if look.bottom == "trousers" and look.fit > 0.35 else 0.03
-    pieces.append(Piece(skin.limb_rings(side, "leg", 1.5, 2.05), "shoe", lift, 0.012))
+    pieces.append(Piece(skin.limb_rings(side, "leg", 1.5, 2.05), "boot", lift, 0.012))
   elif look.has_socks and look.bottom != "trousers":
     pieces.append(Piece(skin.limb_rings(side, "leg", 1.72, 2.05), "sock", 0.02, 0.003))
   pieces.append(Piece(skin.foot_rings(side), "shoe", -0.012, section=OVAL))
   return pieces
 
 
-def _tail(figure, tubes):
-  """Skirt, lower part of a dress or tail of a coat, from the lowest rings of what is worn above; Tubes."""
+def _tails(figure, tubes):
+  """Skirt, lower part of a dress, tail of a coat, each from two rings of what is above; list of Tubes."""
   look = figure.look
-  shirt, hips = 0, tubes.length[0]  # first rings of the first two pieces
-  if look.bottom == "skirt" and look.top != "coat":
-    tile, length, flare, lift, above = "bottom", look.bottom_length, 0.05, 0.051, [hips + 3, hips + 4]
-  elif look.bottom == "dress":
-    tile, length, flare, lift, above = "top", look.bottom_length, 0.06, _OVER_LEGS, [shirt, shirt + 1]
-  else:
-    tile, length, flare, lift, above = "top", 0.8, 0.03, _OVER_SHIRT, [shirt, shirt + 1]
-  low = _leg_hull(figure, np.linspace(length, 0.25, 4), _EASE[look.top] + 0.01, flare)
-  high = tubes.centers[above], tubes.across[above], tubes.depth[above]
+  hips = tubes.length[0]  # the second piece, after the shirt: a waistband or the hips
+  tails = []
+  if look.bottom == "skirt":
+    above = hips if look.is_tucked else hips + tubes.length[1] - 2
+    tails.append(_tail(figure, tubes, above, "bottom", 0.05, 0.06, look.bottom_length))
+  if look.bottom == "dress":
+    tails.append(_tail(figure, tubes, 0, "top", 0.06, _OVER_LEGS, look.bottom_length))
+  if look.top == "coat":
+    tails.append(_tail(figure, tubes, 0, "top", 0.03, _OVER_SHIRT, 0.8))
+  return tails
+
+
+def _tail(figure, tubes, above, tile, flare, lift, length):
+  low = _leg_hull(figure, np.linspace(length, 0.25, 4), _EASE[figure.look.top] + 0.01, flare)
+  high = (rings[above : above + 2] for rings in (tubes.centers, tubes.across, tubes.depth))
   placed = [np.concatenate(pair) for pair in zip(low, high, strict=True)]
   v = np.linspace(0, _TAIL if tile == "top" else 1.0, 6)
   return one_tube(*placed, v, PART_INDEX["torso"], TILE_INDEX[tile], OVAL, is_open=True, lift=lift)

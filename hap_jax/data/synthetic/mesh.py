@@ -26,7 +26,7 @@ class Tubes:
     tile: [N] int, its picture in the texture atlas.
     section: [N] ROUND, OVAL or BOX.
     is_open: [N] bool, its inside can be seen (skirt, sleeve).
-    lift: [N] metres by which its outside is sorted nearer to the camera than it is: cloth beats what it covers.
+    lift: [N] metres by which its outside is sorted nearer to the camera than it is: cloth covers skin.
   """
 
   centers: np.ndarray
@@ -95,7 +95,7 @@ def build_mesh(tubes, sides):
   owner = np.repeat(np.arange(len(ends)), tubes.length)
   cosine, sine, cosine_slope, sine_slope = _sections(sides)[:, tubes.section[owner], :, None]
   across, depth = tubes.across[:, None], tubes.depth[:, None]
-  vertices = tubes.centers[:, None] + across * cosine + depth * sine                   # [R, sides + 1, 3]
+  vertices = tubes.centers[:, None] + across * cosine + depth * sine  # [R, sides + 1, 3]
 
   ring = np.arange(len(owner))
   last = ends[owner] - 1
@@ -126,7 +126,7 @@ def build_mesh(tubes, sides):
 
 @functools.lru_cache
 def _sections(sides):
-  """Returns x, y of each cross-section's corners and their slopes around the ring, [4, sections, sides + 1]."""
+  """Returns x, y of the cross-sections' corners and the slopes around them, [4, sections, sides + 1]."""
   angle = np.arange(sides + 1) * (2 * np.pi / sides)
   cosine, sine = np.cos(angle), np.sin(angle)
   exponent = np.array(_EXPONENTS)[:, None]

@@ -79,13 +79,17 @@ _RELAXED = {
   "head_turn": (0, 18),
   "head_tilt": (0, 4),
 }
-_RELAXED_MEAN, _RELAXED_SPREAD = (np.array(column, float)[:, None] for column in zip(*_RELAXED.values(), strict=True))
+_RELAXED_MEAN, _RELAXED_SPREAD = (
+  np.array(column, float)[:, None] for column in zip(*_RELAXED.values(), strict=True)
+)
 _LOWEST, _HIGHEST = (np.array(column, float)[:, None] for column in zip(*LIMITS.values(), strict=True))
 
 
 def _relax(rng):
-  """Joint angles of someone at ease: {name: [2] degrees}, left and right; of trunk and head only the first counts."""
-  return dict(zip(_RELAXED, _RELAXED_MEAN + _RELAXED_SPREAD * rng.standard_normal((len(_RELAXED), 2)), strict=True))
+  """Joint angles of someone at ease: {name: [2] degrees}, left and right; the first for trunk and head."""
+  return dict(
+    zip(_RELAXED, _RELAXED_MEAN + _RELAXED_SPREAD * rng.standard_normal((len(_RELAXED), 2)), strict=True)
+  )
 
 
 def _pair(rng, mean, spread):
@@ -129,7 +133,14 @@ def _walking(rng, angles):
 
 
 def _running(rng, angles):
-  _stride(rng, angles, rng.uniform(32, 48), knee=rng.uniform(80, 110), arm=rng.uniform(30, 45), elbow=rng.uniform(75, 95))
+  _stride(
+    rng,
+    angles,
+    rng.uniform(32, 48),
+    knee=rng.uniform(80, 110),
+    arm=rng.uniform(30, 45),
+    elbow=rng.uniform(75, 95),
+  )
   angles["spine_bend"] += 9
 
 
@@ -209,15 +220,15 @@ _FAMILIES = {
 }
 
 
-def sample_pose(rng, stoop=0.0):
+def sample_pose(rng, families=FAMILY_RATES, stoop=0.0):
   """Draws a pose within the joint limits.
 
   Args:
-    rng: numpy Generator. stoop: degrees added to the bend of the spine (age).
+    rng: numpy Generator. families: family -> rate. stoop: degrees added to the bend of the spine (age).
   Returns:
     Pose; the body faces +z.
   """
-  family = choose(rng, FAMILY_RATES)
+  family = choose(rng, families)
   angles = _relax(rng)
   phone_side = _FAMILIES[family](rng, angles)
   angles["spine_bend"] += stoop
@@ -252,7 +263,12 @@ def rotations_from_angles(angles):
 
 
 _GENERATORS = np.array(
-  (((0, 0, 0), (0, 0, -1), (0, 1, 0)), ((0, 0, 1), (0, 0, 0), (-1, 0, 0)), ((0, -1, 0), (1, 0, 0), (0, 0, 0))), float
+  (
+    ((0, 0, 0), (0, 0, -1), (0, 1, 0)),
+    ((0, 0, 1), (0, 0, 0), (-1, 0, 0)),
+    ((0, -1, 0), (1, 0, 0), (0, 0, 0)),
+  ),
+  float,
 )
 
 
@@ -290,7 +306,7 @@ _COLLARS = (JOINT_INDEX["left_collar"], JOINT_INDEX["right_collar"])
 
 
 def _list_terms():
-  """Returns the axis of every turn, [3, 24], and of the terms that fill them (joint, stage, angle, side, factor)."""
+  """Returns the axis of every turn, [3, 24], then joint, stage, angle, side and factor of all N terms."""
   axes = np.zeros((3, len(JOINTS)), int)
   axes[0, list(_COLLARS)] = 2
   terms, names = [], list(LIMITS)

@@ -35,32 +35,41 @@ class View:
   inverse: np.ndarray
 
 
-def rasterize(mesh, points, depth, grid, align=1):
+def rasterize(mesh, points, depth, grid, align=1, shown=None):
   """Finds which quadrilateral is seen at each pixel.
 
   Args:
-    mesh: Mesh. points: [V, 2] (x, y) pixels, pixel centres at whole numbers. depth: [V] metres from the camera
-      plane. grid: (H, W) of the picture. align: the map's box starts and ends at multiples of this.
+    mesh: Mesh. points: [V, 2] (x, y) pixels, pixel centres at whole numbers. depth: [V] metres from the
+      camera plane. grid: (H, W) of the picture. align: the map's box starts and ends at multiples of this.
+    shown: [Q] bool, quadrilaterals to draw; None: all.
   Returns:
     View.
   """
   x, y = points[:, 0][mesh.corners], points[:, 1][mesh.corners]
   facing = ((x[2] - x[0]) * (y[3] - y[1]) - (y[2] - y[0]) * (x[3] - x[1])) * mesh.turn > 0
-  order = np.flatnonzero(facing | mesh.is_open)
+  candidates = facing | mesh.is_open if shown is None else (facing | mesh.is_open) & shown
+  order = np.concatenate([[0], np.flatnonzero(candidates)])  # row 0 of every table stands for nothing
   x, y, z = x[:, order], y[:, order], depth[mesh.corners[:, order]]
   low_x, high_x, low_y, high_y = x.min(axis=0), x.max(axis=0), y.min(axis=0), y.max(axis=0)
-  seen = (high_x >= 0) & (low_x <= grid[1] - 1) & (high_y >= 0) & (low_y <= grid[0] - 1) & (z.min(axis=0) > _NEAREST)
+  seen = (
+    (high_x >= 0)
+    & (low_x <= grid[1] - 1)
+    & (high_y >= 0)
+    & (low_y <= grid[0] - 1)
+    & (z.min(axis=0) > _NEAREST)
+  )
   nearness = mesh.lift[order] * facing[order] - z.sum(axis=0) / 4
+  seen[0] = False
   drawn = np.argsort(nearness, kind="stable")
   drawn = drawn[seen[drawn]]
 
   box = []
   for low, high, limit in ((low_y, high_y, grid[0]), (low_x, high_x, grid[1])):
-    start = int(max(low[drawn].min(initial=limit), 0)) // align * align
+    start = min(int(max(low[drawn].min(initial=limit), 0)), limit - 1) // align * align
     stop = min(-(-int(min(high[drawn].max(initial=0), limit - 1) + 2) // align) * align, limit)
     box += [start, max(stop, start + align)]
   top, bottom, left, right = box
-  drawn = np.concatenate([[0], drawn])  # row 0 of every table stands for nothing
+  drawn = np.concatenate([[0], drawn])
   order, x, y = order[drawn], x[:, drawn] - left, y[:, drawn] - top
   fixed = np.empty((len(drawn), 4, 2), np.int32)
   fixed[..., 0], fixed[..., 1] = np.rint(x.T * (1 << _SUBPIXEL_BITS)), np.rint(y.T * (1 << _SUBPIXEL_BITS))
@@ -114,8 +123,8 @@ class Samples:
   y: np.ndarray
 
 
-# For a picture `fine` times coarser than the map: where in a pixel's square it is sampled, (row, column). Each
-# row and column once: edges near the horizontal and the vertical come out smooth.
+# For a picture `fine` times coarser than the map: where in a pixel's square it is sampled, (row, column).
+# Each row and column once: edges near the horizontal and the vertical come out smooth.
 _SAMPLE_PATTERNS = {2: ((0, 0), (1, 1)), 3: ((0, 1), (1, 2), (2, 0)), 4: ((0, 1), (1, 3), (2, 0), (3, 2))}
 
 

@@ -18,7 +18,7 @@ _CUT_SIDE_RATE = 0.04
 
 @dataclasses.dataclass(frozen=True)
 class Light:
-  """A sun (unit direction towards it, in the world) and the sky around it; strengths as factors of a colour."""
+  """A sun (unit direction towards it, in the world) and the sky around it; both as factors of a colour."""
 
   direction: np.ndarray
   sun: float
@@ -46,9 +46,12 @@ class Scene:
   """Everything in front of the background.
 
   Attributes:
-    actors: the person first, then passers-by. surface: Mesh of all, in the world. atlas: [3, N] float32, its last
-      texel is black.    camera: Camera. light: Light. vertices: [V, 3], the surface's, in the camera frame.
+    actors: the person first, then passers-by. surface: Mesh of all, in the world. atlas: [3, N] float32, its
+      last texel is black.
+    camera: Camera. light: Light. vertices: [V, 3], the surface's, in the camera frame.
     num_body: number of vertices of the person's body and clothes, which come first.
+    num_own: the same, with what they carry.
+    shown: [Q] bool, quadrilaterals that are photographed; None: all.
   """
 
   actors: list[Actor]
@@ -58,14 +61,17 @@ class Scene:
   light: Light
   vertices: np.ndarray
   num_body: int
+  num_own: int
+  shown: np.ndarray | None = None
 
 
 def compose(person, station, size, sides, rng):
   """Puts a person before a camera.
 
   Args:
-    person: body (Body), look (Appearance) and atlas of the identity. station: Station. size: (H, W) of the picture. sides: corners of a ring.
-    rng: numpy Generator: pose, light, framing and everything else that is not the identity.
+    person: body (Body), look (Appearance) and atlas of the identity. station: Station. size: (H, W) of the
+      picture. sides: corners of a ring. rng: numpy Generator: pose, light, framing and whatever is not the
+      identity.
   Returns:
     Scene.
   """
@@ -77,7 +83,7 @@ def compose(person, station, size, sides, rng):
     tubes.append(belongings.build_seat(main.figure))
   for position in _passer_by_positions(rng):
     passer_by = _passer_by(int(rng.integers(_NUM_PASSERS_BY)))
-    other = _place(passer_by.body, passer_by.look, position, False, rng)
+    other = _place(passer_by.body, passer_by.look, position, False, rng, _PASSING)
     tubes += [_relabel(part, len(atlas)) for part in (other.clothed, *other.carried)]
     atlas.append(passer_by.atlas)
     actors.append(other)
@@ -87,6 +93,7 @@ def compose(person, station, size, sides, rng):
   rotation, translation = camera.aim(station, rng)
   vertices = surface.vertices @ rotation.T + translation
   num_body = len(main.clothed.v) * (sides + 1)
+  num_own = num_body + sum(len(part.v) for part in main.carried) * (sides + 1)
   intrinsics = _frame_person(vertices[:num_body], size, rng)
   atlas = np.concatenate([*atlas, np.zeros((3, 1), np.float32)], axis=1)
   atlas[:, texture.find_tile(figure.TILE_INDEX["thing"])[0]] = texture.sample_thing_colour(rng)
@@ -98,12 +105,18 @@ def compose(person, station, size, sides, rng):
     light=_sample_light(rng),
     vertices=vertices,
     num_body=num_body,
+    num_own=num_own,
   )
 
 
-def _place(person_body, look, position, is_detailed, rng):
+def without_person(scene):
+  """Returns a scene as it is photographed without its person and what they carry."""
+  return dataclasses.replace(scene, actors=scene.actors[1:], shown=scene.surface.corners[0] >= scene.num_own)
+
+
+def _place(person_body, look, position, is_detailed, rng, families=pose.FAMILY_RATES):
   """Poses and dresses someone whose feet are on the ground near `position`."""
-  posture = pose.sample_pose(rng, stoop=14.0 if look.age == "senior" else 0.0)
+  posture = pose.sample_pose(rng, families, stoop=14.0 if look.age == "senior" else 0.0)
   rotations = posture.rotations
   rotations[0] = pose.heading_rotation(rng.uniform(0, 360))
   joints, frames = body.place_joints(person_body, rotations)
@@ -125,6 +138,7 @@ def _relabel(tubes, rank):
 
 
 _NUM_PASSERS_BY = 64
+_PASSING = {"walking": 0.7, "standing": 0.3}  # nobody sits where there is no seat
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +167,7 @@ def _passer_by_positions(rng):
 
 
 def _frame_person(vertices, size, rng):
-  """Chooses the crop as a detector's boxes do: the body fills most of it, a little off centre; some are cut."""
+  """Chooses the crop as detectors do: the body fills most of it, a little off centre; some are cut."""
   H, W = size
   flat = vertices.T[:2] / vertices.T[2]
   low, high = flat.min(axis=1), flat.max(axis=1)
@@ -172,6 +186,8 @@ def _frame_person(vertices, size, rng):
 
 def _sample_light(rng):
   azimuth, height = rng.uniform(0, 2 * math.pi), rng.uniform(0.45, 1.25)
-  direction = np.array((math.cos(azimuth) * math.cos(height), math.sin(height), math.sin(azimuth) * math.cos(height)))
+  direction = np.array(
+    (math.cos(azimuth) * math.cos(height), math.sin(height), math.sin(azimuth) * math.cos(height))
+  )
   sky = rng.uniform(0.45, 0.85)
   return Light(direction, sun=float((1.15 - sky) * rng.uniform(0.9, 1.25)), sky=float(sky))

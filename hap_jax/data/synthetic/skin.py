@@ -41,8 +41,8 @@ def hang(body, joints, frames, rings, ease, minimum):
   """Places rings around a posed body.
 
   Args:
-    body: Body. joints: [24, 3]. frames: [24, 3, 3]. rings: [R] of dtype RING. ease: [R] metres between skin and
-      cloth. minimum: [R] metres, smallest radius.
+    body: Body. joints: [24, 3]. frames: [24, 3, 3]. rings: [R] of dtype RING. ease: [R] metres between skin
+      and cloth. minimum: [R] metres, smallest radius.
   Returns:
     (centers, across, depth), each [R, 3] metres.
   """
@@ -75,7 +75,7 @@ def _grow(**weights):
   return [weights.get(name, 0.0) for name in GROWTH]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def level_rings(name, joint="head", part="head", left=0.0):
   """Rings of a table of `anatomy` whose rows are (height, half-width, half-depth, shift to the front)."""
   table = getattr(anatomy, name)
@@ -103,7 +103,9 @@ def trunk_rings(low, high, v_low=0.0, v_high=1.0):
   rings = np.zeros(len(wanted), RING)
   joints = np.array([JOINT_INDEX[name] for name in anatomy.TRUNK_JOINT])[nearest]
   rings["joints"] = rings["frames"] = joints[:, None]
-  above, half_width, half_depth, front = (np.interp(wanted, height, column) for column in anatomy.TRUNK_RING.T)
+  above, half_width, half_depth, front = (
+    np.interp(wanted, height, column) for column in anatomy.TRUNK_RING.T
+  )
   # Heights above a joint jump where the joint changes; they are counted from the nearest row's joint.
   above = anatomy.TRUNK_RING[nearest, 0] + wanted - height[nearest]
   rings["offset"] = np.stack([np.zeros(len(wanted)), above, front], axis=1)
@@ -123,7 +125,7 @@ def trunk_rings(low, high, v_low=0.0, v_high=1.0):
 
 @functools.lru_cache(maxsize=256)
 def limb_rings(side, limb, start, stop):
-  """Rings of an arm or a leg between two positions; 0, 1, 2 are its joints. The middle ring bisects the bend."""
+  """Rings of an arm or leg between two positions; 0, 1, 2 are its joints. The middle one bisects the bend."""
   names, table, axes = {
     "arm": (("shoulder", "elbow", "wrist"), anatomy.ARM, (1, 2)),
     "leg": (("hip", "knee", "ankle"), anatomy.LEG, (0, 2)),
@@ -146,7 +148,7 @@ def limb_rings(side, limb, start, stop):
   return rings
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def hand_rings(side):
   """Rings of a hand along the fingers."""
   rings = _end_rings(side, "wrist", anatomy.HAND, (1, 2), "hand")
@@ -155,7 +157,7 @@ def hand_rings(side):
   return rings
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def foot_rings(side):
   """Rings of a shoe from heel to toe."""
   rings = _end_rings(side, "ankle", anatomy.FOOT, (0, 1), "foot")

@@ -8,11 +8,19 @@ from hap_jax.data.synthetic.figure import TILE_INDEX, TILES
 SIZE = 64
 _FRONT = SIZE // 4  # column that faces forward on trunk and head
 _ROWS, _COLUMNS = np.mgrid[:SIZE, :SIZE]
-_FROM_FRONT = np.abs((_COLUMNS - _FRONT + SIZE // 2) % SIZE - SIZE // 2)  # columns, 0 in front to 32 at the back
+_FROM_FRONT = np.abs(
+  (_COLUMNS - _FRONT + SIZE // 2) % SIZE - SIZE // 2
+)  # columns, 0 in front to 32 at the back
 # A fixed sheet of soft wrinkles, cut at a random place for each garment.
-_WRINKLES = 1 + 0.06 * cv2.resize(
-  np.random.default_rng(41).standard_normal((48, 20), dtype=np.float32), (256, 256), interpolation=cv2.INTER_CUBIC
-)[..., None]
+_WRINKLES = (
+  1
+  + 0.06
+  * cv2.resize(
+    np.random.default_rng(41).standard_normal((48, 20), dtype=np.float32),
+    (256, 256),
+    interpolation=cv2.INTER_CUBIC,
+  )[..., None]
+)
 
 
 # Surfaces with a picture of their own; the others have one colour, one texel.
@@ -56,8 +64,14 @@ def paint_atlas(look, rng):
   texels = np.empty((_TEXELS, 3), np.float32)
   pictures = texels[: len(_PICTURES) * SIZE * SIZE].reshape(-1, SIZE, SIZE, 3)
   picture = dict(zip(_PICTURES, pictures, strict=True))
-  for tile in ("skin", "hat", "scarf", "sock"):
-    texels[_FIRST_TEXEL[TILE_INDEX[tile]]] = tones[tile]
+  for tile, tone in (
+    ("skin", "skin"),
+    ("hat", "hat"),
+    ("scarf", "scarf"),
+    ("sock", "sock"),
+    ("boot", "shoe"),
+  ):
+    texels[_FIRST_TEXEL[TILE_INDEX[tile]]] = tones[tone]
   texels[_FIRST_TEXEL[TILE_INDEX["thing"]]] = sample_thing_colour(rng)
   _paint_head(picture["head"], look, tones)
   _paint_top(picture["top"], picture["sleeve"], look, tones)
@@ -80,7 +94,15 @@ def sample_thing_colour(rng):
   return rng.uniform(0.6, 1.3) * np.array(_THINGS[rng.integers(len(_THINGS))])
 
 
-_THINGS = ((150, 120, 88), (178, 150, 112), (60, 62, 66), (120, 124, 128), (200, 200, 196), (72, 92, 70), (130, 60, 50))
+_THINGS = (
+  (150, 120, 88),
+  (178, 150, 112),
+  (60, 62, 66),
+  (120, 124, 128),
+  (200, 200, 196),
+  (72, 92, 70),
+  (130, 60, 50),
+)
 
 
 def _paint_top(body, sleeve, look, tones):
@@ -110,8 +132,8 @@ def _paint_top(body, sleeve, look, tones):
     body[:, _FRONT + half_open + 1 : _FRONT + half_open + 3] *= 0.82
     body[14:22, [_FRONT - 9, _FRONT - 8, _FRONT + 8, _FRONT + 9]] *= 0.75
   elif look.sleeve == "long" and look.pattern in ("plain", "plaid", "bars"):
-    body[:, _FRONT] *= 0.75  # a row of buttons
-    body[::6, _FRONT] = 225
+    body[:, _FRONT] *= 0.72  # a row of buttons
+    body[3::9, _FRONT] = 0.6 * top + 80
   body[:2] *= 0.8
   body[-3:] *= 0.8
   sleeve[:1] *= 0.8
@@ -151,8 +173,10 @@ def _paint_head(picture, look, tones):
     beard = (_ROWS < 22) & (_FROM_FRONT < 15) & ~((_ROWS > 17) & (_FROM_FRONT < 3))
     picture[beard] = 0.3 * skin + 0.7 * hair
   if look.hair != "bald":
-    hairline = np.interp(_FROM_FRONT / 32, (0.0, 0.3, 0.42, 0.52, 0.6, 1.0), (0.84, 0.80, 0.62, 0.55, 0.26, 0.14))
-    picture[_ROWS / SIZE > hairline] = hair
+    hairline = np.interp(
+      _FROM_FRONT / 32, (0.0, 0.3, 0.42, 0.52, 0.6, 1.0), (0.84, 0.80, 0.62, 0.55, 0.26, 0.14)
+    )
+    picture[hairline < _ROWS / SIZE] = hair
   picture[11:13, _FRONT - 3 : _FRONT + 4] = skin * (0.74, 0.52, 0.52)
   for center in (_FRONT - 5, _FRONT + 5):
     picture[36:38, center - 2 : center + 3] = 0.55 * skin + 80
@@ -163,4 +187,6 @@ def _paint_head(picture, look, tones):
     frame = (28.0, 28.0, 30.0)
     for center in (_FRONT - 5, _FRONT + 5):
       cv2.rectangle(picture, (center - 4, 33), (center + 4, 40), frame, 1)
-    picture[38, [*range(_FRONT - 16, _FRONT - 8), *range(_FRONT - 1, _FRONT + 2), *range(_FRONT + 9, _FRONT + 17)]] = frame
+    picture[
+      38, [*range(_FRONT - 16, _FRONT - 8), *range(_FRONT - 1, _FRONT + 2), *range(_FRONT + 9, _FRONT + 17)]
+    ] = frame

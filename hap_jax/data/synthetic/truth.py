@@ -5,9 +5,11 @@ import numpy as np
 from hap_jax.data.synthetic import raster
 from hap_jax.data.synthetic.anatomy import PART_INDEX
 
-# A joint lies inside the body. It counts as hidden only when what the camera sees at its place is another part
-# of the body or another thing in front of it, or the same part by more than this depth (metres, adult).
-_LIMB_DEPTH = np.array((*(0.05,) * 5, *(0.13,) * 2, *(0.09,) * 2, *(0.08,) * 2, *(0.18,) * 2, *(0.12,) * 2, *(0.11,) * 2))
+# A joint lies inside the body. It counts as hidden only when what the camera sees at its place is another
+# part of the body or another thing in front of it, or the same part by more than this depth (metres, adult).
+_LIMB_DEPTH = np.array(
+  (*(0.05,) * 5, *(0.13,) * 2, *(0.09,) * 2, *(0.08,) * 2, *(0.18,) * 2, *(0.12,) * 2, *(0.11,) * 2)
+)
 
 
 def _own_parts():
@@ -35,8 +37,9 @@ def occluded_joints(mesh, view, depth, joint_points, joint_depth, thickness):
   """Tells which joints are hidden from the camera.
 
   Args:
-    mesh: Mesh of everything in front of the background. view: its View. depth: [V] metres. joint_points: [17, 2]
-      pixels of the View's picture. joint_depth: [17] metres. thickness: of the person, 1 for an average adult.
+    mesh: Mesh of everything in front of the background. view: its View. depth: [V] metres. joint_points:
+      [17, 2] pixels of the View's picture. joint_depth: [17] metres. thickness: of the person, 1 for an
+      average adult.
   Returns:
     [17] bool; a joint outside the picture is not hidden.
   """

@@ -1,0 +1,75 @@
+"""Pre-training on pictures and annotations of a real data set, where they are at hand."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from hap_jax import pretrain
+from hap_jax.data.sources import coco_persons, luperson
+from hap_jax.train import checkpoint
+from hap_jax.train.report import read_metrics
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def coco(samples):
+  return {"data.source": "coco_persons", "data.root": str(samples / "pose2d" / "coco")}
+
+
+def test_full_size_model_trains_on_coco_people(coco, tmp_path):
+  overrides = {
+    **coco,
+    "data.coco_persons.annotations": "test_coco.json",
+    "data.num_val": 0,
+    "data.workers": 0,
+    "batch_size": 4,
+    "eval_batch_size": 4,
+    "total_steps": 2,
+    "base_lr": 1e-3,
+    "log_every": 1,
+    "panel_rows": 4,
+  }
+  flags = [f"--config.{key}={value}" for key, value in overrides.items()]
+  # One device: eight copies of the parameters and moments would not fit into a small machine.
+  env = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+  command = [
+    sys.executable,
+    "-m",
+    "hap_jax.main",
+    "--config=configs/pretrain_b16.py",
+    f"--workdir={tmp_path}",
+  ]
+  result = subprocess.run(
+    [*command, *flags], cwd=ROOT, env=env, capture_output=True, text=True, timeout=560, check=False
+  )
+  assert result.returncode == 0, result.stdout + result.stderr
+  rows = read_metrics(tmp_path / "metrics.jsonl")
+  assert [row["step"] for row in rows] == [1, 2]
+  assert all(np.isfinite(row["loss"]) for row in rows)
+  assert cv2.imread(str(tmp_path / "panels" / "reconstruction_00000002.png")) is not None
+  _, description = checkpoint.read(tmp_path)
+  assert description["model"]["grid"] == [16, 8]
+  assert description["model"]["width"] == 768
+
+
+def test_coco_people_train_from_the_luperson_layout(coco, tiny_config, tmp_path):
+  people = coco_persons.open_source(
+    root=coco["data.root"], split="train", seed=0, annotations="test_coco.json"
+  )
+  count = luperson.write_luperson(tmp_path / "data", (people[i] for i in range(len(people))))
+  assert count == len(people) >= 8
+  config = tiny_config(
+    data__source="luperson",
+    data__root=str(tmp_path / "data"),
+    data__luperson__subset="all",
+    data__num_val=0,
+    total_steps=2,
+  )
+  pretrain.run(config, tmp_path / "run")
+  assert [row["step"] for row in read_metrics(tmp_path / "run")] == [1, 2]
