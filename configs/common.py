@@ -26,10 +26,11 @@ def pretrain(variant):
   config.optimizer.eps = 1e-8  # (official)
   config.init_from = ""  # MAE or HAP .pth file, or a workdir of this project; empty: from scratch
 
-  config.log_every = 50  # steps; 0: the last step only
-  config.save_every = 1000  # steps; 0: the last step only
-  config.panel_every = 5000  # steps between pictures; 0: the last step only
-  config.eval_every = 5000  # steps between held-out scores (needs data.num_val); 0: the last step only
+  # Each of these also happens at the last step; 0 switches it off.
+  config.log_every = 50  # steps between progress lines and rows of metrics.jsonl
+  config.save_every = 1000  # steps between checkpoints; 0: the run leaves none
+  config.panel_every = 5000  # steps between pictures
+  config.eval_every = 5000  # steps between held-out scores; needs data.num_val
   config.keep_last = 3  # newest checkpoints that stay
   config.keep_every = 0  # checkpoints of steps divisible by it stay for good; 0: none
   config.panel_rows = 6  # people in a picture

@@ -5,15 +5,15 @@ from configs import common
 
 def get_config():
   config = common.pretrain("Mu")
-  config.total_steps = 2700
+  config.total_steps = 1500
   config.total_epochs = 100.0  # with warmup_epochs only the warm-up's share of the run
   config.warmup_epochs = 6.0
   config.batch_size = 32
   config.base_lr = 1.2e-2  # learning rate 1.5e-3
   config.log_every = 100
-  config.save_every = 900
-  config.panel_every = 900
-  config.eval_every = 900
+  config.save_every = 500
+  config.panel_every = 500
+  config.eval_every = 500
 
   config.model.image_size = (64, 32)
   config.model.patch = 8
@@ -24,7 +24,7 @@ def get_config():
   config.data.source = "synthetic"
   config.data.workers = 0
   config.data.num_val = 512
-  config.data.synthetic.num_train = 10_000
+  config.data.synthetic.num_train = 6_000
   config.data.synthetic.image_size = (80, 40)
   config.data.synthetic.hold_in_memory = True
   return config

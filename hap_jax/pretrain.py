@@ -8,6 +8,7 @@ from clu import parameter_overview
 
 from hap_jax import config as config_lib
 from hap_jax import sharding
+from hap_jax.data.skeletons import COCO17
 from hap_jax.masking.sampler import num_visible
 from hap_jax.tasks import pretrain
 from hap_jax.train import initial, loop
@@ -79,13 +80,21 @@ def dry_run(config, say=print):
   model = pretrain.build_model(config)
   recipe = pretrain.build_recipe(config)
   L, V = recipe.grid[0] * recipe.grid[1], num_visible(recipe)
-  image = jax.ShapeDtypeStruct((config.batch_size, *config.model.image_size, 3), "float32")
-  ids = {n: jax.ShapeDtypeStruct((config.batch_size, config.views, n), "int32") for n in (V, L)}
-  params = jax.eval_shape(model.init, jax.random.key(0), image, ids[V], ids[L])["params"]
-  outputs = jax.eval_shape(model.apply, {"params": params}, image, ids[V], ids[L])
+  B, K = config.batch_size, len(COCO17.joints)
+  batch = {
+    "image": jax.ShapeDtypeStruct((B, *config.model.image_size, 3), "uint8"),
+    "keypoints_xy": jax.ShapeDtypeStruct((B, K, 2), "float32"),
+    "keypoints_visible": jax.ShapeDtypeStruct((B, K), "bool"),
+    "index": jax.ShapeDtypeStruct((B,), "int32"),
+  }
+  params = jax.eval_shape(pretrain.make_init(model), jax.random.key(0))["params"]
+  forward = functools.partial(pretrain.make_forward(config, model)[0], train=True)
+  outputs, _ = jax.eval_shape(forward, {"params": params}, batch, key=jax.random.key(0))
   say(str(config))
   say(parameter_overview.get_parameter_overview(params, include_stats=False))
   steps = config.total_steps or f"{config.total_epochs} epochs of (records // {config.batch_size})"
   say(f"devices: {len(jax.devices())} x {jax.devices()[0].device_kind}, mesh {dict(mesh.shape)}")
-  say(f"image {image.shape} uint8, grid {recipe.grid}, patches L={L}, visible V={V}, views N={config.views}")
+  say(
+    f"image {batch['image'].shape} uint8, grid {recipe.grid}, patches L={L}, visible V={V}, views N={config.views}"
+  )
   say(f"pred {outputs.pred.shape}, cls {outputs.cls.shape}, compute {config.model.dtype}; steps: {steps}")

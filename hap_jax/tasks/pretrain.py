@@ -69,6 +69,17 @@ def build_model(config):
   )
 
 
+def make_init(model):
+  """Makes key -> variables of a HAP model."""
+
+  def init(key):
+    (Gh, Gw), P = model.encoder.grid, model.encoder.patch
+    ids = jnp.zeros((1, 1, Gh * Gw), jnp.int32)
+    return model.init(key, jnp.zeros((1, Gh * P, Gw * P, 3)), ids, ids)
+
+  return init
+
+
 def build_recipe(config):
   """Builds the mask recipe of a finalized config."""
   return masking.MaskRecipe(
@@ -325,23 +336,18 @@ def make(config, lineage=()):
     ValueError: for data or numbers that cannot work, naming the key.
   """
   model = build_model(config)
-  grid = layers.grid_of(config.model.image_size, config.model.patch)
   train, train_ordered, val = make_loaders(config)
   total_steps = config.total_steps or round(config.total_epochs * train.nominal_steps)
   total_epochs = total_steps / train.nominal_steps
   warmup_epochs = total_epochs * config.warmup_epochs / config.total_epochs
   forward, forward_by_index = make_forward(config, model)
 
-  def init(key):
-    ids = jnp.zeros((1, 1, grid[0] * grid[1]), jnp.int32)
-    return model.init(key, jnp.zeros((1, *config.model.image_size, 3)), ids, ids)
-
   evals = {}
   if val is not None:
     mean = position_mean(train_ordered, config.baseline_records, config.model.patch, config.norm_pix_loss)
     evals["val"] = EvalSplit(loader=val, predict=make_predict(forward_by_index, mean))
   return Task(
-    init=init,
+    init=make_init(model),
     param_rules=param_rules(config.weight_decay),
     optimizer=optim.OptimizerSpec(**config.optimizer),
     schedule=lambda step, progress: optim.warmup_cosine(

@@ -21,10 +21,7 @@ class NonFiniteLossError(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class Cadence:
-  """Every how many steps the loop logs, saves, evaluates and draws; 0: never, save the end of the run.
-
-  `log` 0 logs the last step only. The last step is always saved and evaluated.
-  """
+  """Every how many steps the loop logs, saves, evaluates and draws, the last step included; 0: never."""
 
   log: int
   save: int
@@ -33,8 +30,8 @@ class Cadence:
 
 
 def due(step, every, last):
-  """True if `step` is a multiple of `every`, or the last step."""
-  return step == last or (every > 0 and step % every == 0)
+  """True if `step` is a multiple of `every`, or the last step; never if `every` is 0."""
+  return every > 0 and (step == last or step % every == 0)
 
 
 def run(task, *, workdir, seed, mesh, checkpoints, cadence, load_params=None, say=print):

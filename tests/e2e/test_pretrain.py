@@ -9,13 +9,15 @@ from hap_jax import pretrain
 from hap_jax.train import checkpoint
 from hap_jax.train.loop import NonFiniteLossError
 from hap_jax.train.report import read_metrics
+from tests.convert import reference_state
+from tests.io import torch_bytes
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, tiny_config):
   """(workdir, lines, scores) of a run of 60 steps."""
   workdir, lines = tmp_path_factory.mktemp("run"), []
-  config = tiny_config(total_steps=60, log_every=10, save_every=20, keep_last=2, keep_every=20, base_lr=3e-2)
+  config = tiny_config(total_steps=60, log_every=10, save_every=10, keep_last=1, keep_every=20, base_lr=3e-2)
   return workdir, lines, pretrain.run(config, workdir, lines.append)
 
 
@@ -29,6 +31,10 @@ def test_rows_hold_what_scripts_rely_on(finished):
   row = read_metrics(finished[0] / "metrics.jsonl")[-1]
   assert {"step", "loss", "loss_rec", "loss_align", "lr", "images_per_s", "val_ratio"} <= row.keys()
   np.testing.assert_allclose(row["loss"], row["loss_rec"] + 0.05 * row["loss_align"], rtol=1e-6)
+
+
+def test_newest_and_every_nth_checkpoint_stay(finished):
+  assert sorted(int(p.name) for p in (finished[0] / "checkpoints").iterdir()) == [20, 40, 60]
 
 
 def test_verdict_is_the_ratio_of_the_two_losses(finished):
@@ -56,7 +62,7 @@ def test_a_finished_run_is_not_touched_again(finished, tiny_config):
     p: p.stat().st_mtime_ns for p in workdir.rglob("*") if p.is_file() and "tensorboard" not in str(p)
   }
   lines = []
-  config = tiny_config(total_steps=60, log_every=10, save_every=20, keep_last=2, keep_every=20, base_lr=3e-2)
+  config = tiny_config(total_steps=60, log_every=10, save_every=10, keep_last=1, keep_every=20, base_lr=3e-2)
   scores = pretrain.run(config, workdir, lines.append)
   assert any("already ended at step 60" in line for line in lines)
   assert scores == finished[2]
@@ -83,6 +89,30 @@ def test_init_from_own_checkpoint_starts_from_its_weights(finished, tiny_config,
   assert not any("from scratch" in line for line in lines)
 
 
+def test_init_from_mae_takes_its_encoder_and_tells_its_licence(tiny_config, tmp_path):
+  state = reference_state.encoder_state(grid=(3, 3), width=128, depth=4, patch=8)
+  file = tmp_path / "mae.pth"
+  file.write_bytes(torch_bytes.zip_file({"model": {k: torch_bytes.contiguous(v) for k, v in state.items()}}))
+  config, lines = tiny_config(total_steps=1, base_lr=1e-9, init_from=str(file)), []
+  pretrain.run(config, tmp_path / "run", lines.append)
+  params, description = checkpoint.read(tmp_path / "run")
+  fc1 = state["blocks.2.mlp.fc1.weight"].T
+  np.testing.assert_allclose(params["encoder"]["blocks_2"]["mlp"]["fc1"]["kernel"], fc1, atol=1e-6)
+  assert "CC-BY-NC 4.0" in description["lineage"][0]["licence"]
+  told = "\n".join(lines)
+  assert "encoder/pos_embed 3x3 -> 4x2" in told
+  assert "decoder/pred/kernel" in told
+  assert "CC-BY-NC 4.0" in told
+
+
+def test_init_from_another_model_names_both_sizes(tiny_config, tmp_path):
+  state = reference_state.encoder_state(grid=(4, 2), width=64, depth=4, patch=8)
+  file = tmp_path / "small.pth"
+  file.write_bytes(torch_bytes.zip_file({k: torch_bytes.contiguous(v) for k, v in state.items()}))
+  with pytest.raises(ValueError, match=r"width 64, depth 4.*config\.model\.variant.*width 128"):
+    pretrain.run(tiny_config(init_from=str(file)), tmp_path / "run")
+
+
 def test_non_finite_loss_stops_with_facts_and_keeps_the_last_checkpoint(tiny_config, tmp_path):
   config = tiny_config(total_steps=40, save_every=1, log_every=4, base_lr=1e35, keep_last=3)
   with pytest.raises(NonFiniteLossError, match=r"step \d+ gave .* loss_rec .*Records of its batch: \S+"):
@@ -100,6 +130,16 @@ def test_mae_configuration_has_one_view_and_no_alignment(tiny_config, tmp_path):
   row = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
   assert "loss_align" not in row
   np.testing.assert_allclose(row["loss"], row["loss_rec"], rtol=1e-6)
+
+
+def test_zero_switches_a_thing_off(tiny_config, tmp_path):
+  off = dict.fromkeys(("log_every", "save_every", "panel_every", "eval_every"), 0)
+  lines = []
+  assert pretrain.run(tiny_config(total_steps=2, **off), tmp_path, lines.append) == {}
+  assert len(lines) == 1  # only where the weights come from
+  assert (tmp_path / "metrics.jsonl").read_text() == ""
+  assert checkpoint.find(tmp_path) is None
+  assert not list((tmp_path / "panels").glob("*"))
 
 
 def test_every_source_of_data_in_the_configuration_says_what_is_missing(tiny_config, tmp_path):

@@ -32,17 +32,19 @@ _GROUND = HEIGHT - WALL_BASE
 def wide_picture(seed, site, camera):
   """Paints the surroundings of one fixed camera; [HEIGHT, WIDTH, 3] uint8."""
   rng = np.random.default_rng((seed, site, camera, 71))
-  picture = np.empty((HEIGHT, WIDTH, 3), np.uint8)
+  picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
   kind = ("street", "shops", "park", "hall")[rng.integers(4)]
   {"street": _street, "shops": _shops, "park": _park, "hall": _hall}[kind](picture, rng)
   light = cv2.resize(
     rng.normal(1.0, 0.10, (5, 12)).astype(np.float32), (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC
   )
-  grain = cv2.resize(rng.normal(0.0, 5.0, (HEIGHT // 2, WIDTH // 2)).astype(np.float32), (WIDTH, HEIGHT))
-  shaded = picture * light[..., None] + grain[..., None]
-  base = np.exp(-np.abs(np.arange(HEIGHT) - WALL_BASE) / 14.0).astype(np.float32)[:, None, None]
-  shaded *= 1 - 0.25 * base
-  picture = np.clip(shaded, 0, 255).astype(np.uint8)
+  grain = cv2.resize(rng.normal(0.0, 3.0, (HEIGHT // 2, WIDTH // 2)).astype(np.float32), (WIDTH, HEIGHT))
+  # The lens is focused on the passers-by.
+  picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(1.0, 4.5))
+  base = np.exp(-np.abs(np.arange(HEIGHT) - WALL_BASE) / 14.0).astype(np.float32)[:, None]
+  light = cv2.merge([light * (1 - 0.25 * base)] * 3)
+  picture = cv2.add(cv2.multiply(picture, light, dtype=cv2.CV_32F), cv2.merge([grain] * 3))
+  picture = np.clip(picture, 0, 255).astype(np.uint8)
   picture.flags.writeable = False
   return picture
 
