@@ -1,7 +1,6 @@
 """Configurations: check and derive once, freeze, and find the files that a configuration names."""
 
 import importlib
-import importlib.util
 import json
 import math
 import pathlib
@@ -109,7 +108,9 @@ def record(config, workdir):
   plain = to_plain(config)
   if not path.exists():
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(plain, indent=2) + "\n")
+    unfinished = path.with_suffix(".json.tmp")  # renamed when whole: a kill leaves no half of it
+    unfinished.write_text(json.dumps(plain, indent=2) + "\n")
+    unfinished.rename(path)
     return
   begun, now = _flatten(json.loads(path.read_text())), _flatten(plain)
   changed = [key for key in sorted(begun.keys() | now.keys()) if begun.get(key) != now.get(key)]

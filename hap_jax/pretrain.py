@@ -94,7 +94,6 @@ def dry_run(config, say=print):
   say(parameter_overview.get_parameter_overview(params, include_stats=False))
   steps = config.total_steps or f"{config.total_epochs} epochs of (records // {config.batch_size})"
   say(f"devices: {len(jax.devices())} x {jax.devices()[0].device_kind}, mesh {dict(mesh.shape)}")
-  say(
-    f"image {batch['image'].shape} uint8, grid {recipe.grid}, patches L={L}, visible V={V}, views N={config.views}"
-  )
+  say(f"image {batch['image'].shape} uint8, grid {recipe.grid}")
+  say(f"patches L={L}, visible V={V}, views N={config.views}")
   say(f"pred {outputs.pred.shape}, cls {outputs.cls.shape}, compute {config.model.dtype}; steps: {steps}")

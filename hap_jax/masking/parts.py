@@ -13,8 +13,8 @@ def part_patches(keypoints_xy, keypoints_visible, grid, patch, parts):
 
   A pair covers all patches from one joint's patch to the other's; a joint beyond the right or bottom edge
   counts as one on the edge, and a pair with a missing joint covers nothing. A joint is missing if it is not
-  visible, not finite or negative. Coordinates are cut to whole pixels before the sign is looked at, so -0.5 is
-  pixel 0.
+  visible, not finite or negative. Coordinates are cut to whole pixels before the sign is looked at, so -0.5
+  is pixel 0.
 
   Args:
     keypoints_xy: [K, 2] float32, pixels of the network input. keypoints_visible: [K] bool.
