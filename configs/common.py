@@ -97,6 +97,9 @@ def data():
   config.luperson.subset = "first_half"  # first_half (official) | random_half | all
   config.coco_persons = ml_collections.ConfigDict()
   config.coco_persons.annotations = ""  # json file; empty: <root>/annotations/person_keypoints_train2017.json
+  config.coco_persons.images = ""  # folder of its pictures; empty: <root>/train2017, or beside the json
+  config.coco_persons.margin = 0.1  # added to each side of a person's box, as a share of it
+  config.coco_persons.min_keypoints = 1  # labelled joints that a person needs
   config.synthetic = ml_collections.ConfigDict()
   config.synthetic.num_train = 10_000  # pictures
   config.synthetic.image_size = (320, 160)  # pixels (H, W) at which people are drawn

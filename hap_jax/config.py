@@ -7,17 +7,28 @@ import pathlib
 
 import jax
 import ml_collections
+from flax.traverse_util import flatten_dict
 
 from hap_jax.models import layers, vit
 
 CONFIG_FILE = "config.json"
 
 # A run may be resumed with other values of these; any other difference would make it another run.
-_FREE_KEYS = frozenset({
-  *("log_every", "save_every", "panel_every", "eval_every", "keep_last", "keep_every", "panel_rows"),
-  *("init_from", "eval_batch_size", "data.root", "data.workers", "data.max_bad_share", "model.scan"),
-  *("mesh.data", "mesh.fsdp", "mesh.tensor"),
-})  # fmt: skip
+_FREE_KEYS = {
+  "log_every",
+  "save_every",
+  "panel_every",
+  "eval_every",
+  "keep_last",
+  "keep_every",
+  "panel_rows",
+  "data.root",
+  "data.workers",
+  "data.max_bad_share",
+  "mesh.data",
+  "mesh.fsdp",
+  "mesh.tensor",
+}
 
 
 def finalize(config):
@@ -31,7 +42,8 @@ def finalize(config):
     ValueError: naming the key and the remedy.
   """
   config = ml_collections.ConfigDict(config.to_dict())
-  for key in ("batch_size", "eval_batch_size", "keep_last"):
+  load("tasks", config.task)
+  for key in ("batch_size", "eval_batch_size", "baseline_records", "panel_rows", "keep_last"):
     _require(config[key] >= 1, key, config[key], "at least 1")
   for key in ("seed", "total_steps", "log_every", "save_every", "panel_every", "eval_every", "keep_every"):
     _require(config[key] >= 0, key, config[key], "0 or more")
@@ -44,6 +56,7 @@ def finalize(config):
   )
   _require(math.isfinite(config.base_lr) and config.base_lr > 0, "base_lr", config.base_lr, "above 0")
   vit.variant(config.model.variant)
+  _require(len(config.model.image_size) == 2, "model.image_size", config.model.image_size, "(H, W)")
   layers.grid_of(config.model.image_size, config.model.patch)
   if config.model.dtype == "auto":
     config.model.dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
@@ -98,21 +111,20 @@ def to_plain(config):
   return json.loads(config.to_json_best_effort())
 
 
-def record(config, workdir):
-  """Writes the configuration into a new workdir, or checks it against the one the workdir was begun with.
+def check_same(config, workdir):
+  """Checks a configuration against the one that a workdir was begun with, if it was.
 
   Raises:
     ValueError: if the run was begun with other values of keys that make it what it is.
   """
   path = pathlib.Path(workdir) / CONFIG_FILE
-  plain = to_plain(config)
   if not path.exists():
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".json.tmp")  # renamed when whole: a kill leaves no half of it
-    unfinished.write_text(json.dumps(plain, indent=2) + "\n")
-    unfinished.rename(path)
     return
-  begun, now = _flatten(json.loads(path.read_text())), _flatten(plain)
+  try:
+    begun = json.loads(path.read_text())
+  except ValueError as error:
+    raise ValueError(f"{path} is damaged ({error}): restore it, or give another --workdir") from error
+  begun, now = flatten_dict(begun, sep="."), flatten_dict(to_plain(config), sep=".")
   changed = [key for key in sorted(begun.keys() | now.keys()) if begun.get(key) != now.get(key)]
   changed = [key for key in changed if key not in _FREE_KEYS]
   if changed:
@@ -123,11 +135,12 @@ def record(config, workdir):
     )
 
 
-def _flatten(tree, prefix=""):
-  flat = {}
-  for key, value in tree.items():
-    if isinstance(value, dict):
-      flat |= _flatten(value, f"{prefix}{key}.")
-    else:
-      flat[prefix + key] = value
-  return flat
+def record(config, workdir):
+  """Writes the configuration into a workdir that has none yet."""
+  path = pathlib.Path(workdir) / CONFIG_FILE
+  if path.exists():
+    return
+  path.parent.mkdir(parents=True, exist_ok=True)
+  unfinished = path.with_suffix(".json.tmp")  # renamed when whole: a kill leaves no half of it
+  unfinished.write_text(json.dumps(to_plain(config), indent=2) + "\n")
+  unfinished.rename(path)

@@ -12,10 +12,12 @@ flags.mark_flag_as_required("config")
 
 
 def main(_):
-  logging.set_verbosity(logging.WARNING)
+  if not flags.FLAGS["verbosity"].present:
+    logging.set_verbosity(logging.WARNING)
   # Here and not above: the loader's worker processes import this file anew and must stay light.
   from hap_jax import config as config_lib
   from hap_jax import pretrain
+  from hap_jax.train.loop import NonFiniteLossError
 
   try:
     config = config_lib.finalize(_CONFIG.value)
@@ -27,8 +29,10 @@ def main(_):
         "--workdir is missing: name the folder in which the run keeps its checkpoints and logs"
       )
     pretrain.run(config, _WORKDIR.value, say=lambda line: print(line, flush=True))
-  except (ValueError, RuntimeError) as error:
-    sys.exit(f"error: {error}")
+  except (ValueError, OSError, NonFiniteLossError) as error:
+    if logging.level_info():
+      raise  # --verbosity=0 or more shows where it came from
+    _fail(str(error))
 
 
 def _parse(argv):
@@ -36,7 +40,15 @@ def _parse(argv):
   try:
     return flags.FLAGS(argv)
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-    sys.exit(f"error: {str(error).splitlines()[0]}")
+    told = str(error).splitlines()[0]
+    if isinstance(error, (AttributeError, KeyError)):
+      told = f"no such key: {', '.join(arg for arg in argv if told.strip(chr(39)) in arg) or told}"
+    _fail(told)
+
+
+def _fail(message):
+  """Ends the program with a message on one line."""
+  sys.exit("error: " + " ".join(message.split()))
 
 
 if __name__ == "__main__":

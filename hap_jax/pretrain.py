@@ -27,9 +27,8 @@ def run(config, workdir, say=print):
   Returns:
     {metric: float} of the last evaluation, {} if nothing is held out.
   """
-  mesh = sharding.make_mesh(**config.mesh)
-  sharding.check_batch_size(config.batch_size, mesh)
-  config_lib.record(config, workdir)
+  mesh = _make_mesh(config)
+  config_lib.check_same(config, workdir)
   with Checkpoints(workdir, keep_last=config.keep_last, keep_every=config.keep_every) as checkpoints:
     weights = None
     if checkpoints.latest_step() is not None:
@@ -43,6 +42,8 @@ def run(config, workdir, say=print):
         "starting from scratch; the official run starts from ImageNet MAE weights (config.init_from=FILE.pth)"
       )
     task = pretrain.make(config, lineage)
+    # Only now, when nothing that the configuration can get wrong is left: a failed start claims no workdir.
+    config_lib.record(config, workdir)
     _, scores = loop.run(
       task,
       workdir=workdir,
@@ -55,6 +56,14 @@ def run(config, workdir, say=print):
     )
   _say_results(scores, workdir, say)
   return scores
+
+
+def _make_mesh(config):
+  mesh = sharding.make_mesh(**config.mesh)
+  sharding.check_batch_size(config.batch_size, mesh)
+  eval_batch_size = min(config.eval_batch_size, config.batch_size)
+  sharding.check_batch_size(eval_batch_size, mesh, "config.eval_batch_size")
+  return mesh
 
 
 def _say_results(scores, workdir, say):
@@ -74,8 +83,7 @@ def _say_results(scores, workdir, say):
 
 def dry_run(config, say=print):
   """Prints the resolved configuration, the shapes of a step and the parameters; reads no data."""
-  mesh = sharding.make_mesh(**config.mesh)
-  sharding.check_batch_size(config.batch_size, mesh)
+  mesh = _make_mesh(config)
   config_lib.load("data/sources", config.data.source)
   model = pretrain.build_model(config)
   recipe = pretrain.build_recipe(config)

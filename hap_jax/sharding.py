@@ -14,8 +14,10 @@ def make_mesh(data=-1, fsdp=1, tensor=1, *, devices=None):
     data: devices over which a batch is split; -1 takes all that are left. fsdp, tensor: must be 1.
     devices: the devices to use; None: all.
   Raises:
-    ValueError: if the axes do not multiply to the number of devices.
+    ValueError: if the axes do not multiply to the number of devices, or there are several processes.
   """
+  if jax.process_count() > 1:
+    raise ValueError(f"{jax.process_count()} processes: this version runs in one, on all of its devices")
   devices = jax.devices() if devices is None else devices
   for axis, size in (("fsdp", fsdp), ("tensor", tensor)):
     if size != 1:
@@ -42,16 +44,13 @@ def batch_split(mesh):
   return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
-def check_batch_size(batch_size, mesh):
+def check_batch_size(batch_size, mesh, key="config.batch_size"):
   """Raises ValueError unless a global batch divides over the devices, and names sizes that do."""
   count = int(np.prod([mesh.shape[axis] for axis in ("data", "fsdp")]))
   if batch_size % count:
     lower = batch_size // count * count
     nearest = f"{lower} or {lower + count}" if lower else f"{count}"
-    raise ValueError(
-      f'batch_size={batch_size} does not divide over {count} devices on axis "data"; '
-      f"use {nearest} (config.batch_size)"
-    )
+    raise ValueError(f'{key}={batch_size} does not divide over {count} devices on axis "data"; use {nearest}')
 
 
 def put_batch(batch, mesh):
@@ -60,6 +59,6 @@ def put_batch(batch, mesh):
   return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
 
 
-def put_scalar(value, mesh):
-  """Puts a Python number on every device as float32."""
-  return jax.device_put(np.float32(value), replicated(mesh))
+def put_scalar(value, dtype, mesh):
+  """Puts a Python number on every device as a scalar of a type."""
+  return jax.device_put(np.asarray(value, dtype), replicated(mesh))

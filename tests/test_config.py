@@ -59,7 +59,13 @@ def test_dry_run_builds_every_configuration(name):
     ("data.source", "imagenet", r"no data/sources/imagenet\.py.*synthetic"),
     ("mesh.fsdp", 2, r"config\.mesh\.fsdp=2"),
     ("mesh.data", 3, r"config\.mesh\.data=3 does not match the 8 devices"),
-    ("batch_size", 100, r"batch_size=100 does not divide over 8 devices.*96 or 104"),
+    ("batch_size", 100, r"config\.batch_size=100 does not divide over 8 devices.*96 or 104"),
+    ("eval_batch_size", 6, r"config\.eval_batch_size=6 does not divide over 8 devices.*use 8"),
+    ("model.patch", 0, r"model\.patch"),
+    ("model.decoder_heads", 0, r"model\.decoder_width"),
+    ("model.image_size", (64,), r"config\.model\.image_size=\(64,\): expected \(H, W\)"),
+    ("baseline_records", 0, r"config\.baseline_records=0"),
+    ("task", "reid", r"no tasks/reid\.py.*pretrain"),
   ],
 )
 def test_a_wrong_value_names_its_key(key, value, message):

@@ -37,13 +37,11 @@ def parse_args(argv=None):
 
 def make_sample(recipe, policy, group, batch):
   """Makes (key, keypoints_xy, keypoints_visible) -> Mask of the batch: everything a training step draws."""
+  draw_num_parts = sampler.num_parts_policy(policy, max_parts=recipe.max_parts, group=group)
 
   def sample(key, keypoints_xy, keypoints_visible):
     count_key, mask_key = jax.random.split(key)
-    if policy == "released":
-      num_parts = sampler.draw_num_parts_released(count_key, batch, recipe.max_parts, group)
-    else:
-      num_parts = sampler.draw_num_parts_uniform(count_key, batch, recipe.max_parts)
+    num_parts = draw_num_parts(count_key, batch)
     keys = jax.random.split(mask_key, batch)
     return sampler.sample_masks(keys, keypoints_xy, keypoints_visible, num_parts, recipe)
 

@@ -208,3 +208,20 @@ def draw_num_parts_released(key, batch, max_parts, group):
   tables = jnp.floor(u * (limit + 1)).astype(jnp.int32)
   composed = lax.associative_scan(lambda first, then: jnp.take_along_axis(then, first, axis=-1), tables)
   return composed[:, max_parts]
+
+
+def num_parts_policy(name, *, max_parts, group):
+  """Returns (key, batch) -> [batch] int32, how many parts each image of a global batch may lose.
+
+  Args:
+    name: "uniform" or "released". max_parts: upper limit. group: images that share a limit (released).
+  Raises:
+    ValueError: for another name.
+  """
+  policies = {
+    "uniform": functools.partial(draw_num_parts_uniform, max_parts=max_parts),
+    "released": functools.partial(draw_num_parts_released, max_parts=max_parts, group=group),
+  }
+  if name not in policies:
+    raise ValueError(f"config.mask.part_policy={name!r} is not one of {', '.join(policies)}")
+  return policies[name]

@@ -63,7 +63,7 @@ def build(
     ("model.variant", variant.width, variant.num_heads),
     ("model.decoder_width", decoder_width, decoder_heads),
   ):
-    if width % heads or width % 4:
+    if heads < 1 or width < 4 or width % heads or width % 4:
       raise ValueError(f"{name}: width {width} must be a multiple of its {heads} heads and of 4")
   return HAP(
     encoder=vit.ViT(

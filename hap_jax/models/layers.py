@@ -15,7 +15,7 @@ def grid_of(image_size, patch):
     ValueError: if the patch does not divide both sides.
   """
   height, width = image_size
-  if height % patch or width % patch or min(height, width, patch) <= 0:
+  if min(height, width, patch) <= 0 or height % patch or width % patch:
     raise ValueError(
       f"image {height}x{width} is not a multiple of patch={patch}: change model.image_size or model.patch"
     )

@@ -15,7 +15,6 @@ from flax import struct
 from hap_jax import config as config_lib
 from hap_jax.data import samplers
 from hap_jax.data.loader import Loader
-from hap_jax.data.skeletons import COCO17
 from hap_jax.data.transforms import image as transforms
 from hap_jax.losses.alignment import alignment_loss
 from hap_jax.losses.reconstruction import masked_patch_loss, normalize_patches
@@ -118,21 +117,6 @@ def make_target(image, patch, norm_pix_loss):
   return normalize_patches(patches) if norm_pix_loss else patches
 
 
-def part_counts(policy, *, max_parts, released_group):
-  """Returns (key, B) -> [B] int32, the number of parts each image of a global batch may lose.
-
-  Raises:
-    ValueError: for an unknown policy.
-  """
-  policies = {
-    "uniform": functools.partial(masking.draw_num_parts_uniform, max_parts=max_parts),
-    "released": functools.partial(masking.draw_num_parts_released, max_parts=max_parts, group=released_group),
-  }
-  if policy not in policies:
-    raise ValueError(f"config.mask.part_policy={policy!r} is not one of {', '.join(policies)}")
-  return lambda key, batch_size: policies[policy](key, batch_size)
-
-
 def make_forward(config, model):
   """Makes the forward functions of training and of scoring.
 
@@ -141,8 +125,8 @@ def make_forward(config, model):
     forward_by_index(variables, batch) -> PretrainOutputs with masks that depend on batch["index"] alone.
   """
   recipe = build_recipe(config)
-  draw_counts = part_counts(
-    config.mask.part_policy, max_parts=config.mask.max_parts, released_group=config.mask.released_group
+  draw_counts = masking.num_parts_policy(
+    config.mask.part_policy, max_parts=config.mask.max_parts, group=config.mask.released_group
   )
   N = config.views
 
@@ -244,16 +228,17 @@ def make_figures(forward_by_index, loader, config):
 
   def figures(variables):
     batch = loader.batch(0)
-    rows = min(config.panel_rows, int(batch["valid"].sum()))
-    outputs = jax.device_get(forward_by_index(jax.device_get(variables), batch))
+    num_rows = min(config.panel_rows, int(batch["valid"].sum()))
+    batch = {name: rows[:num_rows] for name, rows in batch.items()}
+    outputs = jax.device_get(forward_by_index(variables, batch))
     picture = viz.panel(
-      images=batch["image"][:rows],
-      cause=outputs.mask.cause[:rows],
-      pred=outputs.pred[:rows],
+      images=batch["image"],
+      cause=outputs.mask.cause,
+      pred=outputs.pred,
       grid=grid,
       patch=config.model.patch,
-      keypoints_xy=batch["keypoints_xy"][:rows],
-      keypoints_visible=batch["keypoints_visible"][:rows],
+      keypoints_xy=batch["keypoints_xy"],
+      keypoints_visible=batch["keypoints_visible"],
       target_space="normalized" if config.norm_pix_loss else "pixels",
     )
     return {"reconstruction": picture}
@@ -300,7 +285,7 @@ def make_loaders(config):
   return train, ordered(source), val
 
 
-def describe(config, lineage):
+def describe(config, data_spec, lineage):
   """Returns what a checkpoint of pre-training tells later commands."""
   size = vit.variant(config.model.variant)
   return {
@@ -322,7 +307,8 @@ def describe(config, lineage):
       },
     },
     "normalization": {"mean": list(pixels.IMAGENET_MEAN), "std": list(pixels.IMAGENET_STD), "range": [0, 1]},
-    "skeleton": COCO17.name,
+    "skeleton": data_spec.skeleton.name,
+    "data": {"name": data_spec.name, "licence": data_spec.licence},
     "lineage": lineage,
   }
 
@@ -363,5 +349,5 @@ def make(config, lineage=()):
     evals=evals,
     score=score,
     figures=make_figures(forward_by_index, val or train_ordered, config),
-    description=describe(config, list(lineage)),
+    description=describe(config, train.source.spec, list(lineage)),
   )

@@ -12,8 +12,8 @@ from hap_jax.train.step import make_predict_step
 def make_evaluate(task, mesh):
   """Makes variables -> {metric: float} over all of the task's evaluation splits; each predict compiles once.
 
-  Padding rows are dropped and rows are ordered by their record's index, so a score does not depend on batch
-  size or devices.
+  Padding rows are dropped, rows are ordered by their record's index, and a record counts once (one that
+  stands in for an unreadable one comes twice), so a score does not depend on batch size or devices.
   """
   predict_steps = {name: make_predict_step(split.predict, mesh) for name, split in task.evals.items()}
 
@@ -26,8 +26,9 @@ def make_evaluate(task, mesh):
         rows = {**jax.device_get(rows), "index": batch["index"], "valid": batch["valid"]}
         outputs.append(rows)
     columns = {key: np.concatenate([rows[key] for rows in outputs]) for key in outputs[0]}
-    order = np.argsort(columns["index"], kind="stable")
-    order = order[columns["valid"][order]]
+    valid = np.flatnonzero(columns["valid"])
+    _, first = np.unique(columns["index"][valid], return_index=True)
+    order = valid[first]
     return {key: values[order] for key, values in columns.items() if key != "valid"}
 
   def evaluate(variables):

@@ -66,13 +66,14 @@ def read(path):
 
 def _read_own(path):
   params, description = checkpoint.read(path)
-  lineage = description["lineage"]
+  lineage, data = description["lineage"], description["data"]
+  trained_on = f"trained from scratch on {data['name']}: {data['licence']}"
   origin = {
     "file": str(path),
     "family": "hap_jax",
     "step": description["step"],
     "task": description["task"],
-    "licence": lineage[0]["licence"] if lineage else "that of the data and the settings of its run",
+    "licence": lineage[0]["licence"] if lineage else trained_on,
   }
   model = description["model"]
   weights = convert.Weights(

@@ -65,8 +65,7 @@ def run(task, *, workdir, seed, mesh, checkpoints, cadence, load_params=None, sa
         before = time.perf_counter()
         batch = next(batches)
         progress.waited(time.perf_counter() - before)
-        epochs = sharding.put_scalar(task.train.progress(step - 1), mesh)
-        state, metrics = train_step(state, batch, epochs)
+        state, metrics = train_step(state, batch, *_clock(task, step - 1, mesh))
 
         # Order: look at the loss first, so that nothing of a broken step is logged, scored, drawn or saved;
         # then the speed, before slower work spoils it; a checkpoint comes last, when its step is all told.
@@ -108,6 +107,12 @@ def _start_state(task, seed, mesh, checkpoints, load_params, say):
   return state, 0
 
 
+def _clock(task, step, mesh):
+  """Puts the number of steps made and the epochs that they are on the devices."""
+  epochs = task.train.progress(step)
+  return sharding.put_scalar(step, "int32", mesh), sharding.put_scalar(epochs, "float32", mesh)
+
+
 def _divide(metrics):
   """Fetches {name: (sum, count)} and returns {name: mean}, the loss and its terms first."""
   metrics = jax.device_get(metrics)  # sorted by name, as every pytree of a dict
@@ -122,8 +127,7 @@ def _check_finite(task, state, step, train_step, mesh):
     return
   with jax.transfer_guard("allow"):
     batch = task.train.batch(good)
-    epochs = sharding.put_scalar(task.train.progress(good), mesh)
-    _, metrics = train_step(state, sharding.put_batch(batch, mesh), epochs)
+    _, metrics = train_step(state, sharding.put_batch(batch, mesh), *_clock(task, good, mesh))
     terms = ", ".join(f"{name} {value:g}" for name, value in _divide(metrics).items())
   names = task.train.names(batch["index"])
   shown = ", ".join(names[:16]) + (f" and {len(names) - 16} more" if len(names) > 16 else "")

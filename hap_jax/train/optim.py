@@ -24,12 +24,16 @@ class Rule:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerSpec:
-  """Kind ("adamw" or "sgd") and constants of the optimizer."""
+  """Kind ("adamw" or "sgd") and constants of the optimizer; raises ValueError for another kind."""
 
   kind: str = "adamw"
   beta1: float = 0.9
   beta2: float = 0.95
   eps: float = 1e-8
+
+  def __post_init__(self):
+    if self.kind not in ("adamw", "sgd"):
+      raise ValueError(f"config.optimizer.kind={self.kind!r} is not one of adamw, sgd")
 
 
 def path_name(path):
@@ -63,16 +67,12 @@ def make_direction(spec, matched):
 
   Args:
     spec: OptimizerSpec. matched: tree of rules from `match_rules`.
-  Raises:
-    ValueError: for an unknown kind.
   """
   if spec.kind == "adamw":
     # Parity: eps is added after the bias-corrected square root, as in the official AdamW.
     trained = optax.scale_by_adam(b1=spec.beta1, b2=spec.beta2, eps=spec.eps)
-  elif spec.kind == "sgd":
-    trained = optax.identity()
   else:
-    raise ValueError(f"config.optimizer.kind={spec.kind!r} is not one of adamw, sgd")
+    trained = optax.identity()
   labels = jax.tree.map(lambda rule: "trained" if rule.trainable else "frozen", matched)
   return optax.partition({"trained": trained, "frozen": optax.set_to_zero()}, labels)
 

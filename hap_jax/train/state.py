@@ -13,7 +13,7 @@ from hap_jax.train import optim
 @struct.dataclass
 class TrainState:
   """Attributes:
-  step: int32 scalar, optimizer steps made. It stops at a step whose loss is not finite, see `step.py`.
+  step: int32 scalar, optimizer steps made. It stops before a step whose loss is not finite, see `step.py`.
   params: float32 parameters, nested dicts.
   model_state: the model's other collections (batch statistics ...), {} if none.
   opt_state: the optimizer's moments.

@@ -24,21 +24,22 @@ def loss_and_grads(task, state, batch, key):
 
 
 def make_train_step(task, mesh, seed):
-  """Compiles (state, batch, progress) -> (state, metrics).
+  """Compiles (state, batch, step, progress) -> (state, metrics).
 
   Each step draws from fold_in(root key, step), so a run is a function of its seed and the step number. An
-  update with a non-finite loss or gradient is not made and the state's step does not advance: the parameters
-  of the last good step stay, without a look from the host at each step; the loop finds the stopped counter.
+  update with a non-finite loss or gradient is not made, nor any after it: the state stays as the last good
+  step left it, without a look from the host at each step, and the loop finds its counter behind.
 
   Args:
     task: the `Task`. mesh: from `sharding.make_mesh`. seed: the run's.
   Returns:
-    the jitted function; `state` is donated, `batch` is split over the data axis, `progress` is a replicated
-    float32 scalar in epochs, metrics are {name: (sum, count)} of this batch, with loss, lr and grad_norm.
+    the jitted function; `state` is donated, `batch` is split over the data axis, `step` (int32, steps made
+    before this one) and `progress` (float32, epochs) are replicated scalars, metrics are
+    {name: (sum, count)} of this batch, with loss, lr and grad_norm.
   """
   root_key = jax.random.fold_in(jax.random.key(seed), 1)  # apart from the key that made the parameters
 
-  def train_step(state, batch, progress):
+  def train_step(state, batch, step, progress):
     key = jax.random.fold_in(root_key, state.step)
     (loss, (model_state, metrics)), grads = loss_and_grads(task, state, batch, key)
     matched = optim.match_rules(state.params, task.param_rules)
@@ -48,16 +49,16 @@ def make_train_step(task, mesh, seed):
     lr = task.schedule(state.step, progress)
     params = optim.apply_update(state.params, direction, lr, matched)
     grad_norm = optax.tree.norm(grads)
-    is_finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+    is_good = (state.step == step) & jnp.isfinite(loss) & jnp.isfinite(grad_norm)
     updated = state.replace(step=state.step + 1, params=params, model_state=model_state, opt_state=opt_state)
-    state = jax.tree.map(lambda new, old: jnp.where(is_finite, new, old), updated, state)
+    state = jax.tree.map(lambda new, old: jnp.where(is_good, new, old), updated, state)
     one = jnp.ones((), jnp.float32)
     return state, {"loss": (loss, one), **metrics, "lr": (lr, one), "grad_norm": (grad_norm, one)}
 
   replicated = sharding.replicated(mesh)
   return jax.jit(
     train_step,
-    in_shardings=(replicated, sharding.batch_split(mesh), replicated),
+    in_shardings=(replicated, sharding.batch_split(mesh), replicated, replicated),
     out_shardings=(replicated, replicated),
     donate_argnums=0,
   )

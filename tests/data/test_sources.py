@@ -29,7 +29,7 @@ def test_source_opens_by_keywords_and_names_its_licence(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_options_of_the_configuration_are_options_of_the_source(name):
-  options = common.data().get(name, {})
+  options = dict(common.data().get(name, {}))
   assert options.keys() <= inspect.signature(config.load("data/sources", name).open_source).parameters.keys()
 
 

@@ -31,7 +31,8 @@ def train(task, mesh, num_steps):
   now, losses = state.create(task, 3, mesh), []
   for i in range(num_steps):
     batch = sharding.put_batch(task.train.batch(i), mesh)
-    now, metrics = train_step(now, batch, sharding.put_scalar(task.train.progress(i), mesh))
+    progress = sharding.put_scalar(task.train.progress(i), "float32", mesh)
+    now, metrics = train_step(now, batch, sharding.put_scalar(i, "int32", mesh), progress)
     losses.append(float(metrics["loss"][0]))
   return jax.device_get(now), losses
 
@@ -79,13 +80,14 @@ def test_losses_agree_under_adamw(make_task):
   np.testing.assert_allclose(one, eight, rtol=1e-5)
 
 
-def test_masks_do_not_depend_on_devices(make_task, tiny_config):
-  forward = make_task().forward
+@pytest.mark.parametrize("policy", ["uniform", "released"])
+def test_masks_do_not_depend_on_devices(make_task, policy):
+  """With `released`, groups are consecutive rows of the global batch, whatever the devices."""
+  task = make_task(mask__part_policy=policy, mask__released_group=4)
+  variables = state.create(task, 3, meshes()[0]).variables
+  run = jax.jit(lambda v, b: task.forward(v, b, key=jax.random.key(2), train=True)[0].mask)
   masks = []
   for mesh in meshes():
-    task = make_task()
-    now = state.create(task, 3, mesh)
     batch = sharding.put_batch(task.train.batch(0), mesh)
-    run = jax.jit(lambda v, b: forward(v, b, key=jax.random.key(2), train=True)[0].mask)
-    masks.append(jax.device_get(run(now.variables, batch)))
+    masks.append(jax.device_get(run(jax.device_put(variables, sharding.replicated(mesh)), batch)))
   jax.tree.map(np.testing.assert_array_equal, *masks)

@@ -1,12 +1,16 @@
 """The pre-training recipe from its configuration to what it leaves in the workdir."""
 
+import dataclasses
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hap_jax import pretrain
-from hap_jax.train import checkpoint
+from hap_jax import pretrain, sharding
+from hap_jax.tasks import pretrain as pretrain_task
+from hap_jax.train import checkpoint, loop
 from hap_jax.train.loop import NonFiniteLossError
 from hap_jax.train.report import read_metrics
 from tests.convert import reference_state
@@ -86,7 +90,7 @@ def test_init_from_own_checkpoint_starts_from_its_weights(finished, tiny_config,
     atol=1e-6,
   )
   assert description["lineage"][0]["family"] == "hap_jax"
-  assert not any("from scratch" in line for line in lines)
+  assert not any(line.startswith("starting from scratch") for line in lines)
 
 
 def test_init_from_mae_takes_its_encoder_and_tells_its_licence(tiny_config, tmp_path):
@@ -113,13 +117,31 @@ def test_init_from_another_model_names_both_sizes(tiny_config, tmp_path):
     pretrain.run(tiny_config(init_from=str(file)), tmp_path / "run")
 
 
-def test_non_finite_loss_stops_with_facts_and_keeps_the_last_checkpoint(tiny_config, tmp_path):
-  config = tiny_config(total_steps=40, save_every=1, log_every=4, base_lr=1e35, keep_last=3)
-  with pytest.raises(NonFiniteLossError, match=r"step \d+ gave .* loss_rec .*Records of its batch: \S+"):
-    pretrain.run(config, tmp_path)
+def test_one_bad_batch_stops_the_run_with_its_facts_and_keeps_the_state_before_it(tiny_config, tmp_path):
+  """The batch of step 5 breaks, all others are fine, and the loop looks at the loss at steps 4, 8 and 12."""
+  task = pretrain_task.make(tiny_config(total_steps=40, base_lr=3e-2, data__num_val=0))
+  bad = task.train.batch(4)["index"]
+
+  def loss(outputs, batch, *, key):
+    total, metrics = task.loss(outputs, batch, key=key)
+    return jnp.where(jnp.all(batch["index"] == bad), jnp.nan, total), metrics
+
+  broken = dataclasses.replace(task, loss=loss, figures=None)
+  cadence = loop.Cadence(log=12, save=4, evaluate=0, panel=0)
+  with checkpoint.Checkpoints(tmp_path, keep_last=3) as kept, pytest.raises(NonFiniteLossError) as error:
+    loop.run(broken, workdir=tmp_path, seed=0, mesh=sharding.make_mesh(), checkpoints=kept, cadence=cadence)
+  told = str(error.value)
+  assert told.startswith("step 5 gave a loss or gradient that is not finite: loss nan, ")
+  assert all(name in told for name in task.train.names(bad))
   params, description = checkpoint.read(tmp_path)
-  assert description["step"] < 40
-  assert all(np.isfinite(leaf).all() for leaf in _leaves(params))
+  assert description["step"] == 4
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+
+
+def test_a_failed_start_claims_no_workdir(tiny_config, tmp_path):
+  with pytest.raises(ValueError, match=r"config\.optimizer\.kind"):
+    pretrain.run(tiny_config(optimizer__kind="lion"), tmp_path)
+  assert not (tmp_path / "config.json").exists()
 
 
 def test_mae_configuration_has_one_view_and_no_alignment(tiny_config, tmp_path):
@@ -146,7 +168,3 @@ def test_every_source_of_data_in_the_configuration_says_what_is_missing(tiny_con
   for source in ("luperson", "coco_persons"):
     with pytest.raises(ValueError, match=r"config\.data\.root is empty.*make demo"):
       pretrain.run(tiny_config(data__source=source), tmp_path / source)
-
-
-def _leaves(tree):
-  return [leaf for v in tree.values() for leaf in (_leaves(v) if isinstance(v, dict) else [v])]

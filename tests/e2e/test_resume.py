@@ -1,11 +1,11 @@
 """A run that is killed and started again ends as if nothing had happened, whatever reads its data."""
 
 import json
+import os
 import pathlib
 import signal
 import subprocess
 import sys
-import time
 
 import jax
 import numpy as np
@@ -17,59 +17,63 @@ from hap_jax.train.report import read_metrics
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TOTAL, KILL_AT = 20, 7
 
+# A run that kills itself, as it would be killed from outside, when the row of a step is in its metrics.
+KILLED = """
+import os, signal
+from hap_jax.train import report
 
-def start(workdir, overrides, workers):
+write = report.MetricWriter.write_scalars
+
+def write_and_die(self, step, scalars):
+  write(self, step, scalars)
+  if step == {step}:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ == "__main__":
+  report.MetricWriter.write_scalars = write_and_die
+  from absl import app
+  from hap_jax import main
+  app.run(main.main)
+"""
+
+
+def start(workdir, overrides, workers, program=("-m", "hap_jax.main")):
   overrides = {**overrides, "total_steps": TOTAL, "save_every": 2, "data.workers": workers, "data.num_val": 0}
   flags = [f"--config.{key}={value}" for key, value in overrides.items()]
-  command = [
-    sys.executable,
-    "-m",
-    "hap_jax.main",
-    "--config=configs/pretrain_demo.py",
-    f"--workdir={workdir}",
-  ]
-  return subprocess.Popen(
-    [*command, *flags], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-  )
+  command = [sys.executable, *program, "--config=configs/pretrain_demo.py", f"--workdir={workdir}", *flags]
+  env = {**os.environ, "PYTHONPATH": str(ROOT)}
+  return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600, check=False)
 
 
-def finish(process):
-  output, _ = process.communicate(timeout=300)
-  assert process.returncode == 0, output
-  return output
-
-
-def read_steps(workdir):
-  path = workdir / "metrics.jsonl"
-  return [row["step"] for row in read_metrics(path)] if path.exists() else []
+def finish(*args):
+  result = start(*args)
+  assert result.returncode == 0, result.stdout + result.stderr
+  return result.stdout
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory, tiny_overrides):
   workdir = tmp_path_factory.mktemp("whole")
-  finish(start(workdir, tiny_overrides, workers=0))
+  finish(workdir, tiny_overrides, 0)
   return workdir
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_killed_run_continues_bit_for_bit(uninterrupted, tmp_path, tiny_overrides, workers):
-  process = start(tmp_path, tiny_overrides, workers)
-  while process.poll() is None and not any(step >= KILL_AT for step in read_steps(tmp_path)):
-    time.sleep(0.01)
-  process.send_signal(signal.SIGKILL)
-  process.wait()
-  if checkpoint.find(tmp_path) is None or int(checkpoint.find(tmp_path).name) == TOTAL:
-    pytest.fail("the run was killed too early or too late to tell anything")
+  program, workdir = tmp_path / "killed.py", tmp_path / "run"
+  program.write_text(KILLED.format(step=KILL_AT))
+  killed = start(workdir, tiny_overrides, workers, (str(program),))
+  assert killed.returncode == -signal.SIGKILL, killed.stdout + killed.stderr
+  assert [row["step"] for row in read_metrics(workdir)] == list(range(1, KILL_AT + 1))
 
-  output = finish(start(tmp_path, tiny_overrides, workers))
-  assert "resuming at step" in output
-  params = [checkpoint.read(workdir)[0] for workdir in (uninterrupted, tmp_path)]
+  output = finish(workdir, tiny_overrides, workers)
+  resumed = int(output.split("resuming at step ")[1].split()[0])
+  assert 2 <= resumed < KILL_AT
+  params = [checkpoint.read(run)[0] for run in (uninterrupted, workdir)]
   jax.tree.map(np.testing.assert_array_equal, *params)
-  rows = [read_metrics(workdir / "metrics.jsonl") for workdir in (uninterrupted, tmp_path)]
+  rows = [read_metrics(run) for run in (uninterrupted, workdir)]
   for whole, pieced in zip(*rows, strict=True):
     timeless = whole.keys() - {"images_per_s", "data_wait"}
     assert {k: whole[k] for k in timeless} == {k: pieced[k] for k in timeless}
-  repeated = [
-    json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").open() if line.endswith("}\n")
-  ]
-  assert sorted(set(repeated)) == list(range(1, TOTAL + 1))
+  steps = [json.loads(line)["step"] for line in (workdir / "metrics.jsonl").open()]
+  assert steps == [*range(1, KILL_AT + 1), *range(resumed + 1, TOTAL + 1)]

@@ -45,7 +45,7 @@ def test_frozen_parameters_hold_no_moments():
 
 def test_unknown_optimizer_names_the_key():
   with pytest.raises(ValueError, match=r"config.optimizer.kind='lion'"):
-    optim.make_direction(optim.OptimizerSpec(kind="lion"), optim.match_rules(PARAMS, RULES))
+    optim.OptimizerSpec(kind="lion")
 
 
 def test_schedule_starts_and_ends_at_zero_and_peaks_after_warmup():

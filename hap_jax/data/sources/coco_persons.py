@@ -146,7 +146,7 @@ def _read_people(path, margin, min_keypoints):
       rows.append((_get(annotation, "id", path, what), file_name, size, crop, keypoints))
   if not rows:
     raise ValueError(f"{path}: none of its {len(coco['annotations'])} annotations makes a record: {left_out}")
-  logging.info("%s: %d people; left out: %s", path, len(rows), left_out)
+  logging.warning("%s: %d people; left out: %s", path, len(rows), dict(left_out) or "none")
   ids, file_names, sizes, crops, keypoints = zip(*rows, strict=True)
   return {
     "id": np.array(ids, np.int64),

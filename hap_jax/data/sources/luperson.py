@@ -65,7 +65,13 @@ def open_source(*, root, split, seed, subset="first_half", num_val=0):
   path = os.path.join(root, LIST_FILE)
   names = _read_list(path)
   if len(names) != NUM_LUPERSON:
-    logging.info("%s has %d names; LUPerson's own list has %d", path, len(names), NUM_LUPERSON)
+    logging.warning(
+      "%s has %d names, LUPerson's own list %d; config.data.luperson.subset=%s takes its share of them",
+      path,
+      len(names),
+      NUM_LUPERSON,
+      subset,
+    )
   if subset == "random_half":
     rows = np.random.default_rng((seed, 0, 0, _HALF_STREAM)).permutation(len(names))[: len(names) // 2]
   else:
