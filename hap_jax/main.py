@@ -42,7 +42,8 @@ def _parse(argv):
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
     told = str(error).splitlines()[0]
     if isinstance(error, (AttributeError, KeyError)):
-      told = f"no such key: {', '.join(arg for arg in argv if told.strip(chr(39)) in arg) or told}"
+      key = told.strip("'\"")
+      told = f"no such key: {', '.join(arg for arg in argv if key in arg) or told}"
     _fail(told)
 
 

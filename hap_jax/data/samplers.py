@@ -126,6 +126,37 @@ class Sequential:
     return np.arange(step * self.batch_size, (step + 1) * self.batch_size)
 
 
+@dataclasses.dataclass(frozen=True)
+class Spread:
+  """One batch of records at equal distances, for pictures: neighbours are often of one person."""
+
+  num_records: int
+  batch_size: int
+
+  def __post_init__(self):
+    _check_sizes(self.num_records, self.batch_size)
+
+  @property
+  def nominal_steps(self):
+    return 1
+
+  @property
+  def num_steps(self):
+    return 1
+
+  def epoch(self, step):
+    return 0
+
+  def progress(self, step):
+    return float(step)
+
+  def indices(self, step):
+    return np.arange(self.batch_size) * self.num_records // self.batch_size
+
+  def valid(self, step):
+    return np.ones(self.batch_size, bool)
+
+
 @functools.lru_cache(maxsize=2)
 def _permutation(num_records, seed, epoch):
   order = np.random.default_rng((seed, epoch, 0, _ORDER_STREAM)).permutation(

@@ -5,6 +5,7 @@ image, keypoints_visible [B, 17] bool, index [B] int32, valid [B] bool.
 """
 
 import contextlib
+import dataclasses
 import functools
 
 import jax
@@ -222,14 +223,15 @@ def position_mean(loader, num_records, patch, norm_pix_loss):
 
 
 def make_figures(forward_by_index, loader, config):
-  """Makes variables -> {"reconstruction": panel} of the first records of a loader."""
+  """Makes variables -> {"reconstruction": panel} of records spread over those of a loader."""
   grid = layers.grid_of(config.model.image_size, config.model.patch)
   forward_by_index = jax.jit(forward_by_index)
+  num_records = loader.sampler.num_records
+  spread = samplers.Spread(num_records, min(config.panel_rows, num_records))
+  loader = dataclasses.replace(loader, sampler=spread)
 
   def figures(variables):
     batch = loader.batch(0)
-    num_rows = min(config.panel_rows, int(batch["valid"].sum()))
-    batch = {name: rows[:num_rows] for name, rows in batch.items()}
     outputs = jax.device_get(forward_by_index(variables, batch))
     picture = viz.panel(
       images=batch["image"],

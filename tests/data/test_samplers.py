@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hap_jax.data.samplers import Sequential, ShuffledEpochs
+from hap_jax.data.samplers import Sequential, ShuffledEpochs, Spread
 
 
 def test_every_record_comes_once_an_epoch():
@@ -89,3 +89,8 @@ def test_empty_sizes_are_errors(sampler):
     sampler(5, 0)
   with pytest.raises(ValueError, match="num_records=0"):
     sampler(0, 5)
+
+
+def test_spread_takes_distinct_records_from_all_over():
+  assert Spread(512, 4).indices(0).tolist() == [0, 128, 256, 384]
+  assert Spread(5, 5).indices(0).tolist() == [0, 1, 2, 3, 4]
