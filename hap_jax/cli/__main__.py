@@ -1,0 +1,54 @@
+"""Commands beside training: `python -m hap_jax.cli VERB ...`, or `hap VERB ...` once the package is installed.
+
+Each verb is a file of this folder with `add_arguments(parser)` and `run(args)`; the first line of its docstring
+is its help. A verb parses, calls and prints; what it does lies in the library. Only the verb that is asked for
+is imported.
+"""
+
+import argparse
+import ast
+import importlib
+import pathlib
+import sys
+
+_FOLDER = pathlib.Path(__file__).parent
+
+
+def verbs():
+  """Returns {verb: first line of its docstring} without importing any."""
+  files = sorted(path for path in _FOLDER.glob("*.py") if not path.stem.startswith("_"))
+  return {path.stem: ast.get_docstring(ast.parse(path.read_text())).splitlines()[0] for path in files}
+
+
+def main(argv=None):
+  """Runs one verb.
+
+  Args:
+    argv: words of the command line after the program's name; None: this process's.
+  Returns:
+    the exit status: what the verb returned, 0 for None; 1 after an error, which is one line on stderr.
+  """
+  argv = sys.argv[1:] if argv is None else list(argv)
+  texts = verbs()
+  top = argparse.ArgumentParser(prog="hap", description="Commands beside training.")
+  listed = top.add_subparsers(dest="verb", metavar="VERB", required=True)
+  for verb, text in texts.items():
+    listed.add_parser(verb, help=text, add_help=False)
+  verb = top.parse_args(argv[:1]).verb
+
+  module = importlib.import_module(f"hap_jax.cli.{verb}")
+  parser = argparse.ArgumentParser(prog=f"hap {verb}", description=texts[verb], allow_abbrev=False)
+  module.add_arguments(parser)
+  parser.add_argument("--traceback", action="store_true", help="on an error, show where it came from")
+  args = parser.parse_args(argv[1:])
+  try:
+    return module.run(args) or 0
+  except (ValueError, OSError) as error:
+    if args.traceback:
+      raise
+    print("error: " + " ".join(str(error).split()), file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+  sys.exit(main())
