@@ -6,7 +6,8 @@ import pathlib
 from jax.tree_util import tree_leaves_with_path
 
 from hap_jax.convert import read as convert
-from hap_jax.train import checkpoint, optim
+from hap_jax.io import checkpoint_file
+from hap_jax.train import optim
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +66,8 @@ def read(path):
 
 
 def _read_own(path):
-  params, description = checkpoint.read(path)
+  variables, description = checkpoint_file.read(path)
+  params = variables["params"]
   lineage, data = description["lineage"], description["data"]
   trained_on = f"trained from scratch on {data['name']}: {data['licence']}"
   origin = {

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from hap_jax import pretrain, sharding
+from hap_jax.io import checkpoint_file
 from hap_jax.tasks import pretrain as pretrain_task
 from hap_jax.train import checkpoint, loop
 from hap_jax.train.loop import NonFiniteLossError
@@ -49,11 +50,11 @@ def test_verdict_is_the_ratio_of_the_two_losses(finished):
 
 
 def test_checkpoint_describes_itself(finished):
-  params, description = checkpoint.read(finished[0])
+  variables, description = checkpoint_file.read(finished[0])
   assert description["step"] == 60
   assert description["task"] == "pretrain"
   assert description["model"]["grid"] == [4, 2]
-  assert description["model"]["width"] == params["encoder"]["cls_token"].shape[-1]
+  assert description["model"]["width"] == variables["params"]["encoder"]["cls_token"].shape[-1]
   assert description["skeleton"] == "coco17"
   assert description["normalization"]["mean"] == [0.485, 0.456, 0.406]
   assert description["config"]["batch_size"] == 8
@@ -82,11 +83,11 @@ def test_init_from_own_checkpoint_starts_from_its_weights(finished, tiny_config,
   lines = []
   config = tiny_config(total_steps=1, base_lr=1e-9, init_from=str(finished[0]), seed=5)
   pretrain.run(config, tmp_path / "next", lines.append)
-  old, _ = checkpoint.read(finished[0])
-  new, description = checkpoint.read(tmp_path / "next")
+  old, _ = checkpoint_file.read(finished[0])
+  new, description = checkpoint_file.read(tmp_path / "next")
   np.testing.assert_allclose(
-    new["encoder"]["blocks_0"]["mlp"]["fc1"]["kernel"],
-    old["encoder"]["blocks_0"]["mlp"]["fc1"]["kernel"],
+    new["params"]["encoder"]["blocks_0"]["mlp"]["fc1"]["kernel"],
+    old["params"]["encoder"]["blocks_0"]["mlp"]["fc1"]["kernel"],
     atol=1e-6,
   )
   assert description["lineage"][0]["family"] == "hap_jax"
@@ -99,9 +100,10 @@ def test_init_from_mae_takes_its_encoder_and_tells_its_licence(tiny_config, tmp_
   file.write_bytes(torch_bytes.zip_file({"model": {k: torch_bytes.contiguous(v) for k, v in state.items()}}))
   config, lines = tiny_config(total_steps=1, base_lr=1e-9, init_from=str(file)), []
   pretrain.run(config, tmp_path / "run", lines.append)
-  params, description = checkpoint.read(tmp_path / "run")
+  variables, description = checkpoint_file.read(tmp_path / "run")
+  encoder = variables["params"]["encoder"]
   fc1 = state["blocks.2.mlp.fc1.weight"].T
-  np.testing.assert_allclose(params["encoder"]["blocks_2"]["mlp"]["fc1"]["kernel"], fc1, atol=1e-6)
+  np.testing.assert_allclose(encoder["blocks_2"]["mlp"]["fc1"]["kernel"], fc1, atol=1e-6)
   assert "CC-BY-NC 4.0" in description["lineage"][0]["licence"]
   told = "\n".join(lines)
   assert "encoder/pos_embed 3x3 -> 4x2" in told
@@ -133,9 +135,9 @@ def test_one_bad_batch_stops_the_run_with_its_facts_and_keeps_the_state_before_i
   told = str(error.value)
   assert told.startswith("step 5 gave a loss or gradient that is not finite: loss nan, ")
   assert all(name in told for name in task.train.names(bad))
-  params, description = checkpoint.read(tmp_path)
+  variables, description = checkpoint_file.read(tmp_path)
   assert description["step"] == 4
-  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(variables))
 
 
 def test_a_failed_start_claims_no_workdir(tiny_config, tmp_path):
@@ -160,7 +162,7 @@ def test_zero_switches_a_thing_off(tiny_config, tmp_path):
   assert pretrain.run(tiny_config(total_steps=2, **off), tmp_path, lines.append) == {}
   assert len(lines) == 1  # only where the weights come from
   assert (tmp_path / "metrics.jsonl").read_text() == ""
-  assert checkpoint.find(tmp_path) is None
+  assert checkpoint_file.find(tmp_path) is None
   assert not list((tmp_path / "panels").glob("*"))
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from hap_jax import pretrain
 from hap_jax.data.sources import coco_persons, luperson
-from hap_jax.train import checkpoint
+from hap_jax.io import checkpoint_file
 from hap_jax.train.report import read_metrics
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -53,7 +53,7 @@ def test_full_size_model_trains_on_coco_people(coco, tmp_path):
   assert [row["step"] for row in rows] == [1, 2]
   assert all(np.isfinite(row["loss"]) for row in rows)
   assert cv2.imread(str(tmp_path / "panels" / "reconstruction_00000002.png")) is not None
-  _, description = checkpoint.read(tmp_path)
+  _, description = checkpoint_file.read(tmp_path)
   assert description["model"]["grid"] == [16, 8]
   assert description["model"]["width"] == 768
 

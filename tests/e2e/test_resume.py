@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from hap_jax.train import checkpoint
+from hap_jax.io import checkpoint_file
 from hap_jax.train.report import read_metrics
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -69,8 +69,8 @@ def test_killed_run_continues_bit_for_bit(uninterrupted, tmp_path, tiny_override
   output = finish(workdir, tiny_overrides, workers)
   resumed = int(output.split("resuming at step ")[1].split()[0])
   assert 2 <= resumed < KILL_AT
-  params = [checkpoint.read(run)[0] for run in (uninterrupted, workdir)]
-  jax.tree.map(np.testing.assert_array_equal, *params)
+  weights = [checkpoint_file.read(run)[0] for run in (uninterrupted, workdir)]
+  jax.tree.map(np.testing.assert_array_equal, *weights)
   rows = [read_metrics(run) for run in (uninterrupted, workdir)]
   for whole, pieced in zip(*rows, strict=True):
     timeless = whole.keys() - {"images_per_s", "data_wait"}

@@ -1,0 +1,65 @@
+import jax
+import numpy as np
+import pytest
+
+from hap_jax.io import checkpoint_file
+from hap_jax.train import checkpoint
+
+VARIABLES = {
+  "params": {"encoder": {"norm": {"scale": np.arange(4, dtype=np.float32), "bias": np.ones(4, np.float32)}}},
+  "batch_stats": {"bn": {"mean": np.full(3, 0.5, np.float32), "var": np.ones(3, np.float32)}},
+}
+
+
+def same(got, want):
+  jax.tree.map(np.testing.assert_array_equal, got, want)
+
+
+def test_weights_and_description_come_back_as_written(tmp_path):
+  description = {"task": "reid", "model": {"grid": [16, 8]}, "lineage": [{"licence": "CC-BY-NC 4.0"}]}
+  checkpoint_file.write(tmp_path / "a", VARIABLES, description)
+  variables, read = checkpoint_file.read(tmp_path / "a")
+  same(variables, VARIABLES)
+  assert read == description
+
+
+def test_weights_without_other_collections_are_parameters_alone(tmp_path):
+  checkpoint_file.write(tmp_path / "a", {"params": VARIABLES["params"]}, {})
+  variables, _ = checkpoint_file.read(tmp_path / "a")
+  same(variables, {"params": VARIABLES["params"]})
+
+
+def test_a_run_is_read_at_its_newest_step_and_by_its_moving_average(tmp_path):
+  moved = jax.tree.map(lambda x: x + 1, VARIABLES)
+  for step in (9, 20):
+    state = {
+      "step": np.int32(step),
+      "params": VARIABLES["params"],
+      "model_state": {"batch_stats": VARIABLES["batch_stats"]},
+      "opt_state": {"mu": VARIABLES["params"]},
+      "ema": moved if step == 20 else {},
+    }
+    with checkpoint.Checkpoints(tmp_path, keep_last=2) as checkpoints:
+      checkpoints.save(step, state, {})
+  for path in (tmp_path, tmp_path / "checkpoints", tmp_path / "checkpoints" / "20"):
+    variables, description = checkpoint_file.read(path)
+    same(variables, moved)
+    assert description["step"] == 20
+  same(checkpoint_file.read(tmp_path / "checkpoints" / "9")[0], VARIABLES)
+
+
+def test_an_existing_folder_is_not_written_to(tmp_path):
+  with pytest.raises(FileExistsError):
+    checkpoint_file.write(tmp_path, VARIABLES, {})
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_damaged_checkpoint_and_an_empty_folder_are_errors(tmp_path):
+  with pytest.raises(ValueError, match="holds no checkpoint: expected a run's workdir"):
+    checkpoint_file.read(tmp_path)
+  checkpoint_file.write(tmp_path / "a", VARIABLES, {})
+  for path in (tmp_path / "a" / "state").rglob("*"):
+    if path.is_file() and path.name != "_METADATA":
+      path.unlink()
+  with pytest.raises(ValueError, match=r"checkpoint .*/a cannot be read; is the copy complete"):
+    checkpoint_file.read(tmp_path / "a")
