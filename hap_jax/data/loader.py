@@ -26,7 +26,8 @@ _FOR_EVER = 2**62  # steps of an endless order; Grain wants a length that fits 6
 class Loader:
   """Batches of a source in a sampler's order.
 
-  A host batch is {name: [b, ...]} for every field of `source.spec` (or those in `fields`), and
+  A host batch is {name: [b, ...]} for every field of `source.spec` and every one that a transform adds (or
+  those in `fields`), and
     index [b] int32   record numbers (`names` turns them into text),
     valid [b] bool    False: the row only fills up the batch.
   Its b = sampler.batch_size / process_count rows are rows [process_index * b, (process_index + 1) * b) of the
@@ -41,7 +42,8 @@ class Loader:
 
   Attributes:
     source: records by index.
-    transforms: called in turn with (record, rng); after them a field has one shape in all records.
+    transforms: called in turn with (record, rng); after them a field has one shape in all records. One that
+      adds fields names them in its attribute `adds`.
     sampler: the order; its num_records is the length of the source.
     seed: not negative.
     process_index, process_count: which slice of each global batch is ours.
@@ -50,7 +52,7 @@ class Loader:
       read_ahead + 2 batches a worker.
     read_ahead: batches prepared ahead, per worker, or by a thread without workers; 0: none (1 with workers).
     max_bad_share: share of the source that may be bad.
-    fields: which of the source's fields a batch holds; None: all.
+    fields: which of the fields a batch holds; None: all.
   """
 
   source: Source
@@ -74,16 +76,24 @@ class Loader:
         f"batch_size={self.sampler.batch_size} does not divide over {self.process_count} processes: "
         "change config.batch_size"
       )
-    unknown = set(self.fields or ()) - set(self.source.spec.fields)
+    unknown = set(self.fields or ()) - set(self.known_fields)
     if unknown:
-      raise ValueError(f"fields {sorted(unknown)} are not among the source's: {self.source.spec.fields}")
+      raise ValueError(
+        f"fields {sorted(unknown)} are not among those of the source and its transforms: {self.known_fields}"
+      )
     for name in ("seed", "workers", "read_ahead", "max_bad_share"):
       if getattr(self, name) < 0:
         raise ValueError(f"{name}={getattr(self, name)}: expected at least 0")
 
   @property
+  def known_fields(self):
+    """The source's fields, then those that transforms add."""
+    added = (name for transform in self.transforms for name in getattr(transform, "adds", ()))
+    return tuple(dict.fromkeys((*self.source.spec.fields, *added)))
+
+  @property
   def nominal_steps(self):
-    """Steps of an epoch."""
+    """Steps of an epoch as schedules count them; those it truly has may be fewer."""
     return self.sampler.nominal_steps
 
   @property
@@ -91,9 +101,22 @@ class Loader:
     """Steps of one evaluation pass; None for an endless training order."""
     return self.sampler.num_steps
 
+  def whole(self):
+    """Returns the loader of whole global batches, whatever slice of them is this process's."""
+    return dataclasses.replace(self, process_index=0, process_count=1)
+
   def progress(self, step):
     """Epochs done before `step`, a float."""
     return self.sampler.progress(step)
+
+  def first_step(self, epoch):
+    """Steps before an epoch begins; a run of N whole epochs has first_step(N) steps."""
+    return self.sampler.first_step(epoch)
+
+  def ends_epoch(self, step):
+    """Number of whole epochs done if exactly `step` steps end one, else 0."""
+    epoch = self.sampler.epoch(step)
+    return epoch if self.sampler.first_step(epoch) == step else 0
 
   def names(self, index):
     """Names the records of a batch's `index` [b], one string each."""
@@ -126,7 +149,7 @@ class Loader:
     index, records = zip(
       *(self._read_record(epoch, int(i), bad) for i in self.sampler.indices(step)[rows]), strict=True
     )
-    batch = {name: self._stack(name, index, records) for name in self.fields or self.source.spec.fields}
+    batch = {name: self._stack(name, index, records) for name in self.fields or self.known_fields}
     batch["index"] = np.array(index, np.int32)
     batch["valid"] = self.sampler.valid(step)[rows]
     return batch, bad
