@@ -1,4 +1,4 @@
-"""What every source of records promises, and how sources read folders and pictures.
+"""What every source of records promises, and how sources look through folders and read pictures.
 
 A source is a sequence of records: `len(source)`, `source[i] -> record` and `source.name(i) -> str`, which
 names record i for error messages without reading it, and `source.spec`. It reads and decodes; it does not
@@ -12,7 +12,13 @@ A person record holds
   image              [H, W, 3] uint8, RGB, any H and W
   keypoints_xy       [K, 2] float32, pixels of this image, 0-based, (x, y)
   keypoints_visible  [K] bool; False: missing, its xy means nothing
-and may hold more fields.
+and may hold more fields; a source whose spec names no skeleton has no joints.
+
+A record for re-identification holds image and
+  pid    int32, the person, in the data set's own numbers
+  camid  int32, the camera, the data set's number made 0-based
+Such a source has both for all its records without reading a picture, `pids` and `camids`, [N] int32. Its
+splits are "train", "query" and "gallery"; a person has one number in both of the last two.
 """
 
 import dataclasses
@@ -31,12 +37,19 @@ class BadRecordError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class SourceSpec:
-  """Facts about a source: its name, its joints, its licence and the array fields of its records."""
+  """Facts about a source.
+
+  Attributes:
+    name: of its file. skeleton: its joints; None: it has none. licence: of its data.
+    fields: the array fields of its records.
+    notes: what is worth knowing about the data found, one sentence each; they were logged, too.
+  """
 
   name: str
-  skeleton: Skeleton
+  skeleton: Skeleton | None
   licence: str
   fields: tuple[str, ...] = ("image", "keypoints_xy", "keypoints_visible")
+  notes: tuple[str, ...] = ()
 
 
 class Source(Protocol):
