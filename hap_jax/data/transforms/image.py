@@ -37,13 +37,13 @@ def crop_resize(image, keypoints_xy, keypoints_visible, crop, size, flip=False):
   top, left, height, width = crop
   H, W = size
   resized = cv2.resize(image[top : top + height, left : left + width], (W, H), interpolation=cv2.INTER_CUBIC)
-  visible = keypoints_visible & _in_bounds(keypoints_xy, image.shape)
+  visible = keypoints_visible & in_bounds(keypoints_xy, image.shape)
   xy = (keypoints_xy - np.array((left, top), np.float32)) * np.array((W / width, H / height), np.float32)
   if flip:
     resized = cv2.flip(resized, 1)
     xy[:, 0] = (W - 1) - xy[:, 0]
   # Parity: one test after both steps, so a joint up to a pixel left of the window is saved by the mirror.
-  visible &= _in_bounds(xy, size)
+  visible &= in_bounds(xy, size)
   xy[~visible] = 0
   return resized, xy, visible
 
@@ -117,6 +117,8 @@ class ResizeWhole:
 class HorizontalFlip:
   """Mirrors left and right with probability `prob`, about pixel centres: x' = W - 1 - x.
 
+  A record without joints has its image mirrored alone.
+
   Attributes:
     flip_pairs: (left, right) joint indices that change places, from `skeletons.py`. Empty: every joint keeps
       its row, which is enough where the joints only tell body parts apart from background.
@@ -129,15 +131,17 @@ class HorizontalFlip:
   def __call__(self, record, rng):
     if rng.random() >= self.prob:
       return record
-    H, W = record["image"].shape[:2]
+    image = cv2.flip(record["image"], 1)
+    if "keypoints_xy" not in record:
+      return {**record, "image": image}
+    H, W = image.shape[:2]
     order = np.arange(len(record["keypoints_xy"]))
     for left, right in self.flip_pairs:
       order[[left, right]] = right, left
     xy = record["keypoints_xy"][order]
     xy[:, 0] = (W - 1) - xy[:, 0]
-    visible = record["keypoints_visible"][order] & _in_bounds(xy, (H, W))
+    visible = record["keypoints_visible"][order] & in_bounds(xy, (H, W))
     xy[~visible] = 0
-    image = cv2.flip(record["image"], 1)
     return {**record, "image": image, "keypoints_xy": xy, "keypoints_visible": visible}
 
 
@@ -161,6 +165,7 @@ def _warped(record, crop, size, flip):
   return {**record, "image": image, "keypoints_xy": xy, "keypoints_visible": visible}
 
 
-def _in_bounds(xy, size):
+def in_bounds(xy, size):
+  """Tells which joints [K, 2] lie inside a picture of size (H, W, ...): 0 <= x < W and 0 <= y < H."""
   x, y = xy[:, 0], xy[:, 1]
   return (x >= 0) & (x < size[1]) & (y >= 0) & (y < size[0])
