@@ -1,45 +1,14 @@
 """Weight names of foreign checkpoints and of this project: one table a family, read in both directions.
 
 A row says what a tensor is called there and here, how its layout changes, and what shape it has there. Rows
-of a stack of blocks are written once, with `{i}` for the block's number.
+of a stack of blocks are written once, with `{i}` for the block's number. A new kind of head is a few rows.
 """
 
 import dataclasses
 import itertools
-import math
-from collections.abc import Callable
+import re
 
-import numpy as np
-
-
-@dataclasses.dataclass(frozen=True)
-class Layout:
-  """A change of layout and its inverse, each a function of one array."""
-
-  name: str
-  to_ours: Callable[[np.ndarray], np.ndarray]
-  to_reference: Callable[[np.ndarray], np.ndarray]
-
-
-def _kernel_of_patch_conv(weight):
-  """[D, 3, P, P] of a convolution -> [P*P*3, D], rows by (row, column, channel) as in `layers.patchify`."""
-  return weight.transpose(2, 3, 1, 0).reshape(-1, weight.shape[0])
-
-
-def _patch_conv_of_kernel(kernel):
-  """[P*P*3, D] -> [D, 3, P, P]."""
-  P = math.isqrt(kernel.shape[0] // 3)
-  return kernel.reshape(P, P, 3, -1).transpose(3, 2, 0, 1)
-
-
-def _unchanged(array):
-  return array
-
-
-IDENTITY = Layout("identity", _unchanged, _unchanged)  # tokens and position tables
-VECTOR = Layout("vector", _unchanged, _unchanged)  # biases, norm scales
-LINEAR = Layout("linear", np.transpose, np.transpose)  # (out, in) there, (in, out) here
-PATCH_CONV = Layout("patch_conv", _kernel_of_patch_conv, _patch_conv_of_kernel)
+from hap_jax.convert.layouts import CONV, IDENTITY, LINEAR, PATCH_CONV, VECTOR, Layout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,20 +16,25 @@ class Entry:
   """One row of a table.
 
   Attributes:
-    reference: name in the foreign state dict. ours: path in this project's parameters, with slashes.
+    reference: name in the foreign state dict. ours: path in this project's variables, with slashes.
     layout: the change of layout.
     shape: of the foreign tensor: numbers, or products of these letters of one checkpoint. D, E: width of
-      encoder and decoder; F, G: their MLPs' hidden widths; P: patch side; T: position rows, 1 + L.
+      encoder and decoder; F, G: their MLPs' hidden widths; P: patch side; T: position rows, 1 + L;
+      C: classes; M: narrow width of the ReID head's convolutions.
+    part: (k, n): the tensor is the k-th of n equal parts of ours along its last axis.
+    collection: of this project's variables that holds it.
   """
 
   reference: str
   ours: str
   layout: Layout
   shape: tuple[str, ...]
+  part: tuple[int, int] = (0, 1)
+  collection: str = "params"
 
   @property
   def stack(self):
-    """The subtree that the row belongs to: "encoder" or "decoder"."""
+    """The subtree that the row belongs to: "encoder", "decoder", or a head's."""
     return self.ours.partition("/")[0]
 
   def numbered(self, i):
@@ -77,13 +51,30 @@ class Family:
     unused: beginnings of names that its files may hold and this project has no use for.
     stand_ins: {name: other name}: a file may lack the first where it holds the second.
     licence: what is known of the licence of its published weights; the files themselves do not say.
+    renames: (pattern, replacement) that turn other spellings of the names into the table's, in this order.
+    counters: integers of PyTorch's batch norms without use here; written as zero.
+    task: what its files are trained for, a file of `hap_jax/tasks`.
   """
 
   name: str
   entries: tuple[Entry, ...]
-  unused: tuple[str, ...]
-  stand_ins: dict[str, str]
   licence: str
+  unused: tuple[str, ...] = ()
+  stand_ins: dict[str, str] = dataclasses.field(default_factory=dict)
+  renames: tuple[tuple[str, str], ...] = ()
+  counters: tuple[str, ...] = ()
+  task: str = "pretrain"
+
+  @property
+  def stacks(self):
+    """The subtrees of this project's variables that its files can hold."""
+    return frozenset(entry.stack for entry in self.entries)
+
+  def rename(self, name):
+    """Returns the table's spelling of a file's name."""
+    for pattern, replacement in self.renames:
+      name = re.sub(pattern, replacement, name)
+    return name
 
 
 def _blocks(reference, ours, width, hidden):
@@ -128,22 +119,155 @@ _DECODER = (
   Entry("decoder_pred.bias", "decoder/pred/bias", VECTOR, ("3PP",)),
 )
 
+_NORMS_OF_CLASSIFIERS = {"norm.weight": "fc_norm.weight", "norm.bias": "fc_norm.bias"}
+
+
+def _separate_blocks(reference, ours, width, hidden):
+  """As `_blocks` with the names of Hugging Face, where queries, keys and values are tensors of their own."""
+  attention = f"{reference}.{{i}}.attention.attention"
+  rows = []
+  for k, part in enumerate(("query", "key", "value")):
+    weight, bias = f"{attention}.{part}.weight", f"{attention}.{part}.bias"
+    rows.append(Entry(weight, f"{ours}_{{i}}/attn/qkv/kernel", LINEAR, (width, width), (k, 3)))
+    rows.append(Entry(bias, f"{ours}_{{i}}/attn/qkv/bias", VECTOR, (width,), (k, 3)))
+  spelled = {
+    "norm1": "layernorm_before",
+    "attn.proj": "attention.output.dense",
+    "norm2": "layernorm_after",
+    "mlp.fc1": "intermediate.dense",
+    "mlp.fc2": "output.dense",
+  }
+  for row in _blocks(reference, ours, width, hidden):
+    module, leaf = row.reference.removeprefix(f"{reference}.{{i}}.").rsplit(".", 1)
+    if module in spelled:
+      rows.append(dataclasses.replace(row, reference=f"{reference}.{{i}}.{spelled[module]}.{leaf}"))
+  return tuple(rows)
+
+
+def _hf_encoder(prefix):
+  names = (
+    "embeddings.cls_token",
+    "embeddings.position_embeddings",
+    "embeddings.patch_embeddings.projection.weight",
+    "embeddings.patch_embeddings.projection.bias",
+  )
+  embeddings = zip(names, _ENCODER[: len(names)], strict=True)
+  return (
+    *(dataclasses.replace(row, reference=f"{prefix}{name}") for name, row in embeddings),
+    *_separate_blocks(f"{prefix}encoder.layer", "encoder/blocks", "D", "F"),
+    Entry(f"{prefix}layernorm.weight", "encoder/norm/scale", VECTOR, ("D",)),
+    Entry(f"{prefix}layernorm.bias", "encoder/norm/bias", VECTOR, ("D",)),
+  )
+
+
+_HF_DECODER = (
+  *(
+    dataclasses.replace(row, reference=f"decoder.{row.reference}")
+    for row in _DECODER
+    if "{i}" not in row.reference
+  ),
+  *_separate_blocks("decoder.decoder_layers", "decoder/blocks", "E", "G"),
+)
+# What transformers calls the same tensors in memory since version 5, and in files of its version 5.
+_HF_RENAMES = (
+  (r"^(vit\.)?layers\.", r"\1encoder.layer."),
+  (r"^decoder\.decoder_encoder\.layer\.", "decoder.decoder_layers."),
+  (r"\.attention\.q_proj\.", ".attention.attention.query."),
+  (r"\.attention\.k_proj\.", ".attention.attention.key."),
+  (r"\.attention\.v_proj\.", ".attention.attention.value."),
+  (r"\.attention\.o_proj\.", ".attention.output.dense."),
+  (r"\.mlp\.fc1\.", ".intermediate.dense."),
+  (r"\.mlp\.fc2\.", ".output.dense."),
+)
+
+_HEAD = (
+  Entry("head.weight", "head/kernel", LINEAR, ("C", "D")),
+  Entry("head.bias", "head/bias", VECTOR, ("C",)),
+)
+
+
+def _batch_norm(reference, ours, width):
+  rows = [("weight", "scale", "params"), ("bias", "bias", "params")]
+  rows += [("running_mean", "mean", "batch_stats"), ("running_var", "var", "batch_stats")]
+  return tuple(
+    Entry(f"{reference}.{r}", f"{ours}/{o}", VECTOR, (width,), collection=collection)
+    for r, o, collection in rows
+  )
+
+
+def _bottleneck(unit, width_in):
+  """Rows of one residual unit of the locality enhanced module, without its shortcut."""
+  reference, ours = f"conv_head.{unit}", f"conv_head_{unit}"
+  shapes = (("M", width_in, "1", "1"), ("M", "M", "3", "3"), ("4M", "M", "1", "1"))
+  rows = []
+  for n, shape in enumerate(shapes, 1):
+    rows.append(Entry(f"{reference}.conv{n}.weight", f"{ours}/conv{n}/kernel", CONV, shape))
+    rows.extend(_batch_norm(f"{reference}.bn{n}", f"{ours}/bn{n}", shape[0]))
+  return tuple(rows)
+
+
+_SHORTCUT = Entry(
+  "conv_head.0.downsample.0.weight", "conv_head_0/downsample_0/kernel", CONV, ("4M", "D", "1", "1")
+)
+_LEM = (
+  *_bottleneck(0, "D"),
+  _SHORTCUT,
+  *_batch_norm("conv_head.0.downsample.1", "conv_head_0/downsample_1", "4M"),
+  *_bottleneck(1, "4M"),
+  *_bottleneck(2, "4M"),
+  Entry("conv_fc_norm.weight", "conv_fc_norm/scale", VECTOR, ("4M",)),
+  Entry("conv_fc_norm.bias", "conv_fc_norm/bias", VECTOR, ("4M",)),
+  Entry("conv_fc.weight", "conv_fc/kernel", LINEAR, ("C", "4M")),
+  Entry("conv_fc.bias", "conv_fc/bias", VECTOR, ("C",)),
+  *_batch_norm("bn", "bn", "D"),
+  *_batch_norm("conv_bn", "conv_bn", "4M"),
+)
+
+
+def _counters(entries):
+  means = (entry.reference for entry in entries if entry.reference.endswith("running_mean"))
+  return tuple(name.replace("running_mean", "num_batches_tracked") for name in means)
+
+
+_NOT_STATED = "not stated in the file; ask where the weights were published"
+_OF_HAP = "not stated; the official weights started from MAE's, which are CC-BY-NC 4.0"
+
 FAMILIES = {
-  "hap": Family(
-    name="hap",
-    entries=_ENCODER + _DECODER,
-    unused=(),
-    stand_ins={},
-    licence="not stated; the official weights started from MAE's, which are CC-BY-NC 4.0",
-  ),
-  "mae": Family(
-    name="mae",
-    entries=_ENCODER + _DECODER,
-    # Fine-tuned files: a classifier, and with global pooling a norm of the pooled feature in place of `norm`.
-    unused=("head.", "fc_norm."),
-    stand_ins={"norm.weight": "fc_norm.weight", "norm.bias": "fc_norm.bias"},
-    licence="CC-BY-NC 4.0 if these are the published MAE weights",
-  ),
+  family.name: family
+  for family in (
+    Family("hap", _ENCODER + _DECODER, _OF_HAP),
+    Family(
+      "mae",
+      _ENCODER + _DECODER,
+      "CC-BY-NC 4.0 if these are the published MAE weights",
+      # Fine-tuned files: a classifier, and with global pooling the pooled feature's norm in place of `norm`.
+      unused=("head.", "fc_norm."),
+      stand_ins=_NORMS_OF_CLASSIFIERS,
+    ),
+    Family(
+      "timm",
+      _ENCODER,
+      _NOT_STATED,
+      # Classifiers of timm, and what ReID code keeps beside its backbone.
+      unused=("head.", "fc_norm.", "pre_logits.", "classifier.", "bottleneck."),
+      stand_ins=_NORMS_OF_CLASSIFIERS,
+    ),
+    Family(
+      "hf-vit",
+      _hf_encoder(""),
+      _NOT_STATED,
+      unused=("pooler.", "classifier.", "embeddings.mask_token"),
+      renames=((r"^vit\.", ""), *_HF_RENAMES),
+    ),
+    Family(
+      "hf-vitmae",
+      _hf_encoder("vit.") + _HF_DECODER,
+      "CC-BY-NC 4.0 if these are the published MAE weights",
+      renames=((r"^(?!vit\.|decoder\.)", "vit."), *_HF_RENAMES),
+    ),
+    Family("reid-vit", _ENCODER + _HEAD, _OF_HAP, task="reid"),
+    Family("reid-lem", _ENCODER + _HEAD + _LEM, _OF_HAP, counters=_counters(_LEM), task="reid"),
+  )
 }
 
 
@@ -158,23 +282,22 @@ def table(family, *, depth, decoder_depth):
   runs = itertools.groupby(family.entries, key=lambda entry: (entry.stack, "{i}" in entry.reference))
   for (stack, is_block), run in runs:
     run = tuple(run)
-    if depths[stack]:
+    if depths.get(stack, 1):
       repeats = depths[stack] if is_block else 1
       rows.extend(entry.numbered(i) for i in range(repeats) for entry in run)
   return tuple(rows)
 
 
 def count_blocks(family, stack, names):
-  """Returns how many blocks of a stack ("encoder", "decoder") the names hold.
+  """Returns how many blocks of a stack ("encoder", "decoder") the names hold, 0 where the family has none.
 
   Raises:
     ValueError: if their numbers are not 0, 1, 2, ...
   """
-  prefix = next(
-    entry.reference.partition("{i}")[0]
-    for entry in family.entries
-    if entry.stack == stack and "{i}" in entry.reference
-  )
+  blocks = (entry for entry in family.entries if entry.stack == stack and "{i}" in entry.reference)
+  prefix = next((entry.reference.partition("{i}")[0] for entry in blocks), None)
+  if prefix is None:
+    return 0
   numbers = {name[len(prefix) :].partition(".")[0] for name in names if name.startswith(prefix)}
   missing = {str(i) for i in range(len(numbers))} - numbers
   if missing:

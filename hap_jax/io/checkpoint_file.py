@@ -1,7 +1,7 @@
 """This project's checkpoints as files: the weights and the description that later commands read.
 
-Layout of a checkpoint's folder: state/ (Orbax) and description/ (JSON). A run keeps its whole training state in
-<workdir>/checkpoints/<step>, and the variables of its best evaluation alone in <workdir>/best/<step>.
+Layout of a checkpoint's folder: state/ (Orbax) and description/ (JSON). A run keeps its whole training state
+in <workdir>/checkpoints/<step>, and the variables of its best evaluation alone in <workdir>/best/<step>.
 """
 
 import pathlib

@@ -3,11 +3,9 @@
 import dataclasses
 import pathlib
 
-from jax.tree_util import tree_leaves_with_path
-
+from hap_jax.convert import fit
 from hap_jax.convert import read as convert
-from hap_jax.io import checkpoint_file
-from hap_jax.train import optim
+from hap_jax.convert.weights import Weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,11 +14,14 @@ class InitialWeights:
 
   Attributes:
     weights: names, sizes and arrays, as the conversion gives them.
-    lineage: what they come from, newest first: a list of {"file", "family", "licence", ...}.
   """
 
-  weights: convert.Weights
-  lineage: list[dict]
+  weights: Weights
+
+  @property
+  def lineage(self):
+    """What they come from, newest first: a list of {"file", "family", "licence", ...}."""
+    return list(self.weights.lineage)
 
   def fit(self, params, description, say):
     """Puts the weights into a model's parameters and tells what went where.
@@ -34,8 +35,8 @@ class InitialWeights:
     """
     grid = tuple(description["model"]["grid"])
     # The official run takes MAE's encoder and begins with a decoder of its own.
-    with_decoder = self.weights.family != "mae"
-    fitted, report = convert.fit_to(params, self.weights, grid=grid, with_decoder=with_decoder)
+    with_decoder = self.weights.family not in ("mae", "hf-vitmae")
+    fitted, report = fit.fit_to(params, self.weights, grid=grid, with_decoder=with_decoder)
     say(f"starting from {self.lineage[0]['file']} ({self.lineage[0]['family']}): {report.lines()[0]}")
     for line in report.lines()[1:]:
       say(f"  {line}")
@@ -44,51 +45,19 @@ class InitialWeights:
 
 
 def read(path):
-  """Reads `config.init_from`: an official MAE or HAP .pth file, or a workdir or checkpoint of this project.
+  """Reads `config.init_from`: whatever conversion reads, see `convert.read.read`.
 
   Args:
-    path: file or folder.
+    path: a .pth or .safetensors file, a Hugging Face folder, or a workdir or checkpoint of this project.
   Returns:
     InitialWeights.
   Raises:
     ValueError: if there is nothing there or it cannot be read.
   """
   path = pathlib.Path(path)
-  if path.is_dir():
-    return _read_own(path)
   if not path.exists():
     raise ValueError(
-      f"config.init_from={path}: no such file or folder; expected an MAE or HAP .pth file, or a workdir of "
-      "this project"
+      f"config.init_from={path}: no such file or folder; expected a .pth or .safetensors file of MAE, HAP or "
+      "timm, a Hugging Face folder, or a workdir of this project"
     )
-  weights = convert.read_checkpoint(path)
-  return InitialWeights(weights, [weights.lineage])
-
-
-def _read_own(path):
-  variables, description = checkpoint_file.read(path)
-  params = variables["params"]
-  lineage, data = description["lineage"], description["data"]
-  trained_on = f"trained from scratch on {data['name']}: {data['licence']}"
-  origin = {
-    "file": str(path),
-    "family": "hap_jax",
-    "step": description["step"],
-    "task": description["task"],
-    "licence": lineage[0]["licence"] if lineage else trained_on,
-  }
-  model = description["model"]
-  weights = convert.Weights(
-    params=params,
-    source_names={optim.path_name(keys): optim.path_name(keys) for keys, _ in tree_leaves_with_path(params)},
-    family="hap_jax",
-    grid=tuple(model["grid"]),
-    grid_from="the checkpoint's description",
-    patch=model["patch"],
-    width=model["width"],
-    depth=model["depth"],
-    num_heads=model["num_heads"],
-    unused=(),
-    lineage=origin,
-  )
-  return InitialWeights(weights, [origin, *lineage])
+  return InitialWeights(convert.read(path))

@@ -1,0 +1,158 @@
+"""Opens foreign files: tensors by name, without what training scripts wrap around them."""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from hap_jax.convert.weights import some
+from hap_jax.io import safetensors_file, torch_file
+
+_NESTS = (
+  "model",
+  "state_dict",
+  "teacher",
+)  # where training scripts put the weights, beside optimizer and epoch
+# What wrappers put before every name, and ReID code before the names of its backbone.
+_WRAPPERS = ("module.", "mae.")
+_BACKBONES = ("backbone.", "base.")
+_IN_FOLDER = ("model.safetensors", "pytorch_model.bin")
+RECORD = "hap_jax"  # under this key files that conversion wrote carry their description
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """One foreign file.
+
+  Attributes:
+    path: as given. file: the one that holds the tensors.
+    state: {name: array} without wrappers' prefixes; arrays are views of the file.
+    names: {name: name in the file}.
+    beside: plain values that stand beside the weights in the file.
+    is_nested: the weights stood in an entry of the file. is_backbone: their names were a backbone's.
+    config: config.json of a Hugging Face folder, {} elsewhere. processor: its preprocessor_config.json.
+    card: front matter of its README.md.
+    record: the description that conversion left in the file, {} if none.
+  """
+
+  path: pathlib.Path
+  file: pathlib.Path
+  state: dict[str, np.ndarray]
+  names: dict[str, str]
+  beside: dict[str, Any]
+  is_nested: bool
+  is_backbone: bool
+  config: dict[str, Any]
+  processor: dict[str, Any]
+  card: dict[str, str]
+  record: dict[str, Any]
+
+
+def weights_file(path):
+  """Returns the file of tensors in a Hugging Face folder, None if the folder holds none."""
+  return next((path / name for name in _IN_FOLDER if (path / name).is_file()), None)
+
+
+def open_source(path):
+  """Opens a .pth, .pt or .bin file, a .safetensors file or a Hugging Face folder; executes nothing in it.
+
+  Returns:
+    Source.
+  Raises:
+    UnsafePickleError: if the file asks for code. ValueError: if there is no such file, or it is damaged or
+      holds no tensors by name. OSError: if it cannot be read.
+  """
+  path = pathlib.Path(path)
+  file = weights_file(path) if path.is_dir() else path
+  if file is None:
+    raise ValueError(f"{path}: a folder without {' or '.join(_IN_FOLDER)}: expected a Hugging Face folder")
+  if not file.exists():
+    raise ValueError(f"{path}: no such file or folder")
+  content, record = _load(file)
+  state, is_nested = _find_state(path, content)
+  names = {name: name for name in state}
+  for prefix in _WRAPPERS:
+    if all(name.startswith(prefix) for name in names):
+      names = {name.removeprefix(prefix): full for name, full in names.items()}
+  backbone = next((p for p in _BACKBONES if f"{p}patch_embed.proj.weight" in names), "")
+  stripped = {name.removeprefix(backbone): full for name, full in names.items()}
+  if len(stripped) != len(names):
+    raise ValueError(f"{path}: holds some names both with and without {backbone!r}")
+  folder = path if path.is_dir() else None
+  return Source(
+    path=path,
+    file=file,
+    state={name: state[full] for name, full in stripped.items()},
+    names=stripped,
+    beside={k: v for k, v in content.items() if type(v) in (str, int, float)} if is_nested else {},
+    is_nested=is_nested,
+    is_backbone=bool(backbone),
+    config=_json(folder and folder / "config.json"),
+    processor=_json(folder and folder / "preprocessor_config.json"),
+    card=_front_matter(folder and folder / "README.md"),
+    record=record,
+  )
+
+
+def _load(file):
+  """Returns (what the file holds, the description that conversion left in it)."""
+  with file.open("rb") as opened:
+    head = opened.read(9)
+  if file.suffix == ".safetensors" or (head[8:] == b"{" and head[:2] != b"PK"):
+    tensors, metadata = safetensors_file.load(file)
+    try:
+      record = json.loads(metadata.get(RECORD, "{}"))
+    except ValueError as error:
+      raise ValueError(f"{file}: its metadata {RECORD!r} is no JSON ({error})") from error
+    return tensors, _checked_record(file, record)
+  content = torch_file.load(file)
+  record = content.get(RECORD, {}) if isinstance(content, dict) else {}
+  return content, _checked_record(file, record)
+
+
+def _checked_record(file, record):
+  if not isinstance(record, dict):
+    raise ValueError(f"{file}: its entry {RECORD!r} is a {type(record).__name__}, expected a dict")
+  return record
+
+
+def _find_state(path, content):
+  """Returns ({name: array} of the weights, whether they stood in an entry of the file)."""
+  state, is_nested = content, False
+  for nest in _NESTS:
+    if isinstance(state, dict) and isinstance(state.get(nest), dict):
+      state, is_nested = state[nest], True
+  if not isinstance(state, dict) or not state:
+    raise ValueError(f"{path}: holds a {type(state).__name__}, not a state dict with names")
+  for name, value in state.items():
+    if type(name) is not str or not isinstance(value, np.ndarray):
+      raise ValueError(
+        f"{path}: expected a state dict, or one under {' or '.join(map(repr, _NESTS))}; {name!r} is a "
+        f"{type(value).__name__}, not a tensor, beside {some([str(n) for n in state if n != name])}"
+      )
+  return state, is_nested
+
+
+def _json(path):
+  if path is None or not path.is_file():
+    return {}
+  try:
+    content = json.loads(path.read_text())
+  except ValueError as error:
+    raise ValueError(f"{path}: no JSON ({error})") from error
+  if not isinstance(content, dict):
+    raise ValueError(f"{path}: holds a {type(content).__name__}, expected an object")
+  return content
+
+
+def _front_matter(path):
+  """Returns {key: value} of the lines `key: value` between the first two lines `---` of a model card."""
+  lines = path.read_text(errors="replace").splitlines() if path is not None and path.is_file() else []
+  if not lines or lines[0] != "---" or "---" not in lines[1:]:
+    return {}
+  pairs = (line.partition(":") for line in lines[1 : lines.index("---", 1)])
+  return {
+    key.strip(): value.strip() for key, colon, value in pairs if colon and not key.startswith((" ", "-"))
+  }
