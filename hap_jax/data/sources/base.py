@@ -30,6 +30,8 @@ import numpy as np
 
 from hap_jax.data.skeletons import Skeleton
 
+PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+
 
 class BadRecordError(ValueError):
   """A record that cannot be read; the message names its file and what is wrong with it."""
@@ -105,6 +107,29 @@ def check_folder(path, what):
   with os.scandir(path) as entries:
     if next(entries, None) is None:
       raise ValueError(f"{path}: the folder is empty; expected {what}")
+
+
+def list_pictures(folder):
+  """Lists the names of the picture files in a folder, sorted; hidden files are left out."""
+  with os.scandir(folder) as entries:
+    return sorted(
+      entry.name
+      for entry in entries
+      if entry.name.lower().endswith(PICTURE_ENDINGS) and not entry.name.startswith(".") and entry.is_file()
+    )
+
+
+def list_folders(folder):
+  """Lists the names of the folders in a folder, sorted, hidden ones left out."""
+  with os.scandir(folder) as entries:
+    return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+
+
+def describe_folder(folder):
+  """Says for an error message what a folder holds: the first of its names."""
+  names = sorted(os.listdir(folder))
+  more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+  return f"found there: {', '.join(names[:5]) or 'nothing'}{more}"
 
 
 def held_out(num_records, num_val, split):

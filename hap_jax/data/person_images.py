@@ -1,0 +1,127 @@
+"""What the sources for re-identification share: their class, and what is told about the pictures found."""
+
+import collections
+import dataclasses
+import os
+from typing import NamedTuple
+
+import numpy as np
+from absl import logging
+
+from hap_jax.data.sources.base import SourceSpec, read_image
+
+SPLITS = ("train", "query", "gallery")
+
+
+class Picture(NamedTuple):
+  """One picture of a listing: its path below the root, its person, its camera."""
+
+  path: str
+  pid: int
+  camid: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PersonImages:
+  """N pictures of known persons as arrays, which pickle small: MSMT17's gallery takes 6 MB.
+
+  Attributes:
+    root: folder of the data set.
+    paths: [N] bytes, paths below it.
+    pids: [N] int32, the data set's numbers. camids: [N] int32, 0-based.
+    spec: its facts.
+  """
+
+  root: str
+  paths: np.ndarray
+  pids: np.ndarray
+  camids: np.ndarray
+  spec: SourceSpec
+
+  @classmethod
+  def of(cls, root, pictures, *, name, licence, notes):
+    """Makes the source of these pictures and logs the notes on them."""
+    for note in notes:
+      logging.warning("%s: %s", name, note)
+    return cls(
+      root=root,
+      paths=np.array([os.fsencode(picture.path) for picture in pictures]),
+      pids=np.array([picture.pid for picture in pictures], np.int32),
+      camids=np.array([picture.camid for picture in pictures], np.int32),
+      spec=SourceSpec(name, None, licence, fields=("image", "pid", "camid"), notes=tuple(notes)),
+    )
+
+  def __len__(self):
+    return len(self.paths)
+
+  def __getitem__(self, index):
+    return {
+      "image": read_image(self.name(index)),
+      "pid": self.pids[index],
+      "camid": self.camids[index],
+    }
+
+  def name(self, index):
+    if not 0 <= index < len(self):
+      raise IndexError(f"record {index} of {len(self)}")
+    return os.path.join(self.root, os.fsdecode(self.paths[index]))
+
+
+def check_split(name, split, num_val):
+  """Raises ValueError for a split that source `name` lacks, and for records held out of its training set."""
+  if split not in SPLITS:
+    raise ValueError(f'split={split!r}: {name} has "train", "query" and "gallery"')
+  if num_val:
+    raise ValueError(
+      f"config.data.num_val={num_val}: {name} is scored on its own query and gallery pictures; set it to 0"
+    )
+
+
+def check_apart(train, test, root, remedy):
+  """Raises ValueError if the sets of training and test persons (numbers or names) share one."""
+  shared = sorted(train & test)
+  if shared:
+    raise ValueError(
+      f"{root}: {len(shared)} persons are in the training and in the test set ({_few(shared)}); expected "
+      f"different persons: {remedy}"
+    )
+
+
+def note_counts(what, pictures, official):
+  """Notes it if the pictures and persons are not as many as `official` (pictures, persons) says."""
+  found = (len(pictures), len({picture.pid for picture in pictures}))
+  if found == official:
+    return []
+  return [
+    f"{what}: {found[0]:,} pictures of {found[1]:,} persons; official are {official[0]:,} of {official[1]:,}"
+  ]
+
+
+def note_single(pictures):
+  """Notes training persons of whom there is one picture only."""
+  counts = collections.Counter(picture.pid for picture in pictures)
+  single = sorted(pid for pid, count in counts.items() if count == 1)
+  if not single:
+    return []
+  return [
+    f"{len(single):,} of {len(counts):,} training persons have one picture, which batches repeat "
+    f"(pid {_few(single)})"
+  ]
+
+
+def note_unmatched(query, gallery):
+  """Notes query pictures that cannot be scored, having no picture of their person by another camera."""
+  cameras = collections.defaultdict(set)
+  for picture in gallery:
+    cameras[picture.pid].add(picture.camid)
+  unmatched = [picture.path for picture in query if not cameras[picture.pid] - {picture.camid}]
+  if not unmatched:
+    return []
+  return [
+    f"{len(unmatched):,} of {len(query):,} query pictures are not scored, because the gallery has no picture "
+    f"of their person by another camera ({_few(unmatched)})"
+  ]
+
+
+def _few(items):
+  return ", ".join(map(str, items[:3])) + (", ..." if len(items) > 3 else "")

@@ -1,0 +1,114 @@
+"""Pictures of known persons in plain folders, one for each person: somebody's own collection.
+
+  <root>/<person>/*.jpg                                     persons are divided here, by `split_seed`
+  <root>/train/<person>/*.jpg, query/<person>/, gallery/    divided already; any of the three may be missing
+
+Persons are numbered in the order of all their folders' names. A camera is told by _cN in a file's name
+(anna_c2_001.jpg: camera 2; the number only says which pictures share a camera). A picture that names none has
+a camera of its own: pictures by one camera do not count as matches for each other, so one camera for all
+would leave none, and this way all other pictures of a person are matches.
+"""
+
+import itertools
+import os
+import re
+
+import numpy as np
+
+from hap_jax.data import person_images
+from hap_jax.data.person_images import SPLITS, PersonImages, Picture
+from hap_jax.data.sources.base import check_root, describe_folder, list_folders, list_pictures
+
+_CAMERA = re.compile(r"_c(\d{1,9})(?!\d)")
+
+
+def open_source(*, root, split, seed, test_share=0.5, split_seed=0, num_val=0):
+  """Opens a split of a folder that has a folder for each person.
+
+  Args:
+    root: folder of the persons' folders, or of train/, query/ and gallery/ (config.data.root).
+    split: "train", "query" or "gallery".
+    seed: not used: the persons to be tested on must not change with the seed of a run.
+    test_share: if the persons are not divided already, this share of them is for the test: one picture of
+      each, drawn, is a query, the others are the gallery. Whoever has one picture is in the gallery only.
+    split_seed: draws who is tested and which picture is the query.
+    num_val: 0, the test set is query and gallery.
+
+  Returns:
+    a source of re-identification records (see `base.py`), with `pids` and `camids`.
+
+  Raises:
+    ValueError: if a folder is missing or has no pictures, a person is in the training and in the test set, or
+      a split is left without pictures.
+  """
+  del seed
+  person_images.check_split("identity_folder", split, num_val)
+  if not 0 <= test_share <= 1:
+    raise ValueError(f"config.data.identity_folder.test_share={test_share}: expected 0 to 1")
+  check_root(root, "a folder of pictures for each person, or train/, query/ and gallery/ with such folders")
+  folders = list_folders(root)
+  divided = [name for name in SPLITS if name in folders]
+  if divided:
+    persons = {name: list_folders(os.path.join(root, name)) for name in divided}
+    test = {person for name in divided if name != "train" for person in persons[name]}
+    person_images.check_apart(
+      set(persons.get("train", ())), test, root, "give different persons different folder names"
+    )
+    splits = _read_pictures(root, persons)
+  else:
+    splits = _divide(_read_pictures(root, {"": folders})[""], test_share, split_seed)
+  pictures = splits.get(split)
+  if pictures is None:
+    raise ValueError(f"{os.path.join(root, split)}: no such folder; {describe_folder(root)}")
+  if not pictures:
+    found = {name: len({picture.pid for picture in rows}) for name, rows in splits.items()}
+    remedy = (
+      f"add some to {split}/" if divided else f"change config.data.identity_folder.test_share={test_share}"
+    )
+    raise ValueError(
+      f"{root}: no {split} pictures, persons found: {found}; {remedy} (a query's person needs two)"
+    )
+  notes = person_images.note_single(pictures) if split == "train" else []
+  if split == "query":
+    notes += person_images.note_unmatched(pictures, splits.get("gallery", []))
+  return PersonImages.of(root, pictures, name="identity_folder", licence="not known", notes=notes)
+
+
+def _read_pictures(root, persons):
+  """Lists the pictures {folder: pictures} of the persons {folder: names of persons}."""
+  if not any(persons.values()):
+    raise ValueError(f"{root}: no folders of persons; expected one for each person; {describe_folder(root)}")
+  pids = {name: pid for pid, name in enumerate(sorted(set().union(*persons.values())))}
+  files = [
+    (folder, person, name)
+    for folder, names in persons.items()
+    for person in names
+    for name in _list_person(os.path.join(root, folder, person))
+  ]
+  cameras = [_CAMERA.search(name) for _, _, name in files]
+  own_camera = itertools.count(1 + max((int(camera[1]) for camera in cameras if camera), default=-1))
+  pictures = {folder: [] for folder in persons}
+  for (folder, person, name), camera in zip(files, cameras, strict=True):
+    camid = int(camera[1]) if camera else next(own_camera)
+    pictures[folder].append(Picture(os.path.join(folder, person, name), pids[person], camid))
+  return pictures
+
+
+def _list_person(folder):
+  names = list_pictures(folder)
+  if not names:
+    raise ValueError(f"{folder}: no pictures; expected those of one person; {describe_folder(folder)}")
+  return names
+
+
+def _divide(pictures, test_share, split_seed):
+  """Divides pictures, those of a person next to each other, into {split: pictures}."""
+  rng = np.random.default_rng(split_seed)
+  persons = [list(group) for _, group in itertools.groupby(pictures, key=lambda picture: picture.pid)]
+  is_tested = rng.permutation(len(persons)) < round(test_share * len(persons))
+  splits = {"train": [], "query": [], "gallery": []}
+  for person, tested in zip(persons, is_tested, strict=True):
+    query = int(rng.random() * len(person)) if len(person) > 1 else None
+    for i, picture in enumerate(person):
+      splits[("query" if i == query else "gallery") if tested else "train"].append(picture)
+  return splits

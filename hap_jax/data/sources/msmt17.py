@@ -1,0 +1,115 @@
+"""MSMT17 (Wei et al., CVPR 2018), as released or as a copy in Market-1501's layout.
+
+As released, lists name the pictures and their persons, a line each, and the third field of a file's name is
+the camera, 1 to 15: "0000/0000_000_01_0303morning_0008_0.jpg 0".
+
+  <root>/list_train.txt, list_val.txt       pictures below train/ (V1) or mask_train_v2/ (V2, faces blurred)
+  <root>/list_query.txt, list_gallery.txt   pictures below test/ (V1) or mask_test_v2/ (V2)
+
+A copy has bounding_box_train/, query/ and bounding_box_test/ with names that tell person and camera, as in
+0012_c15_0303morning.jpg; see `market1501.py`. Test persons are numbered from 0 again, so one number means two
+people in the training and the test set.
+"""
+
+import os
+import re
+
+from hap_jax.data import person_images
+from hap_jax.data.person_images import PersonImages, Picture
+from hap_jax.data.sources import market1501
+from hap_jax.data.sources.base import check_root, describe_folder
+
+_LISTS = {"train": ("train",), "train+val": ("train", "val"), "query": ("query",), "gallery": ("gallery",)}
+_TRAIN_FOLDERS = ("train", "mask_train_v2")
+_TEST_FOLDERS = ("test", "mask_test_v2")
+_COUNTS = {
+  "train": (30_248, 1_041),
+  "train+val": (32_621, 1_041),
+  "query": (11_659, 3_060),
+  "gallery": (82_161, 3_060),
+}
+
+_EXAMPLE = "0000/0000_000_01_0303morning_0008_0.jpg 0"
+_LINE = re.compile(r"((?:[^/]+/)*(\d{1,9})_\d+_(\d{1,9})_[^/]+\.jpg) (\d{1,9})")  # path (pid, camera), pid
+
+
+def open_source(*, root, split, seed, train_set="train+val", num_val=0):
+  """Opens a split of MSMT17.
+
+  A number of pictures other than the official one is noted and logged, as are queries that cannot be scored.
+
+  Args:
+    root: folder of the lists and their folders, or of the three folders of a copy (config.data.root).
+    split: "train", "query" or "gallery".
+    seed: not used; the order is that of the lists, or of the names.
+    train_set: "train+val", what is trained on for published numbers, or "train", without the validation list;
+      they show the same persons. A copy in Market-1501's layout has one training set and is not asked.
+    num_val: 0, the test set is the data set's own.
+
+  Returns:
+    a source of re-identification records (see `base.py`), with `pids` and `camids`.
+
+  Raises:
+    ValueError: if a list or folder is missing or empty, a line or name does not tell person and camera, or an
+      option is out of range.
+  """
+  del seed
+  person_images.check_split("msmt17", split, num_val)
+  if train_set not in ("train+val", "train"):
+    raise ValueError(f'config.data.msmt17.train_set={train_set!r}: expected "train+val" or "train"')
+  check_root(root, "list_train.txt, list_val.txt, list_query.txt, list_gallery.txt and their pictures")
+  lists = train_set if split == "train" else split
+  if os.path.isfile(os.path.join(root, f"list_{split}.txt")):
+    pictures, notes = _read_released(root, lists)
+  elif os.path.isdir(os.path.join(root, market1501.FOLDERS[split])):
+    pictures, notes = market1501.read_split(root, split)
+  else:
+    raise ValueError(
+      f"{root}: expected list_{split}.txt, as MSMT17 is released, or {market1501.FOLDERS[split]}/, of a copy "
+      f"in Market-1501's layout, in config.data.root; {describe_folder(root)}"
+    )
+  notes += person_images.note_counts(f"{lists} in {root}", pictures, _COUNTS[lists])
+  licence = "MSMT17: academic research, under the agreement signed with its authors"
+  return PersonImages.of(root, pictures, name="msmt17", licence=licence, notes=notes)
+
+
+def _read_released(root, lists):
+  pictures = [picture for name in _LISTS[lists] for picture in _read_list(root, name)]
+  if lists == "query":
+    return pictures, person_images.note_unmatched(pictures, _read_list(root, "gallery"))
+  return pictures, [] if lists == "gallery" else person_images.note_single(pictures)
+
+
+def _read_list(root, name):
+  """Lists the pictures of one official list, in its order."""
+  path = os.path.join(root, f"list_{name}.txt")
+  folder = _find_folder(root, _TRAIN_FOLDERS if name in ("train", "val") else _TEST_FOLDERS)
+  if not os.path.isfile(path):
+    raise ValueError(f"{path}: no such file; expected MSMT17's official list, {describe_folder(root)}")
+  pictures = []
+  with open(path, encoding="utf-8", errors="surrogateescape") as file:
+    for number, line in enumerate(file, start=1):
+      match = _LINE.fullmatch(line.rstrip())
+      # The person is told twice, by the name and by the second column.
+      if not match or int(match[2]) != int(match[4]) or not int(match[3]):
+        raise ValueError(
+          f"{path}: line {number} is {line.rstrip()!r}; expected a path and its person, with the same person "
+          f"first and the camera, from 1 on, third in the file's name: {_EXAMPLE}"
+        )
+      pictures.append(Picture(f"{folder}/{match[1]}", int(match[2]), int(match[3]) - 1))
+  if not pictures:
+    raise ValueError(f"{path}: the list is empty; expected lines as {_EXAMPLE}")
+  first = os.path.join(root, pictures[0].path)
+  if not os.path.isfile(first):
+    raise ValueError(f"{first}: no such file, though {path} names it; expected its pictures below {folder}/")
+  return pictures
+
+
+def _find_folder(root, choices):
+  found = [folder for folder in choices if os.path.isdir(os.path.join(root, folder))]
+  if len(found) != 1:
+    raise ValueError(
+      f"{root}: {' and '.join(f'{folder}/' for folder in found) or 'no folder of pictures'}; expected either "
+      f"{choices[0]}/ (V1) or {choices[1]}/ (V2) beside MSMT17's lists, {describe_folder(root)}"
+    )
+  return found[0]
