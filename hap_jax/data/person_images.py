@@ -23,7 +23,7 @@ class Picture(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PersonImages:
-  """N pictures of known persons as arrays, which pickle small: MSMT17's gallery takes 6 MB.
+  """N pictures of known persons as arrays, which pickle small: MSMT17's gallery takes 5 MB.
 
   Attributes:
     root: folder of the data set.
