@@ -10,11 +10,8 @@ import numpy as np
 from hap_jax.convert.weights import some
 from hap_jax.io import safetensors_file, torch_file
 
-_NESTS = (
-  "model",
-  "state_dict",
-  "teacher",
-)  # where training scripts put the weights, beside optimizer and epoch
+# Where training scripts put the weights, beside optimizer and epoch.
+_NESTS = ("model", "state_dict", "teacher")
 # What wrappers put before every name, and ReID code before the names of its backbone.
 _WRAPPERS = ("module.", "mae.")
 _BACKBONES = ("backbone.", "base.")

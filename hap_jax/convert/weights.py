@@ -72,7 +72,8 @@ class Weights:
       "decoder": self.decoder,
     }
     own = {"task": self.task, "model": model, "normalization": self.normalization}
-    return {**self.recorded, **own, "lineage": list(self.lineage)}
+    kept = {key: value for key, value in self.recorded.items() if key != "family"}
+    return {**kept, **own, "lineage": list(self.lineage)}
 
 
 def variant_of(width, depth):

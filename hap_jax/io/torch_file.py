@@ -23,7 +23,7 @@ _LEGACY_PROTOCOL = 1001
 # A view may repeat its storage (`expand`); beyond this many elements it is refused as a memory bomb.
 _MAX_REPEATED_ELEMENTS = 1 << 20
 
-_STORAGES = {
+STORAGES = {
   name: np.dtype(dtype)
   for name, dtype in (
     ("FloatStorage", "<f4"),
@@ -182,7 +182,7 @@ def _unpickle(path, data, position, storage_of):
     kind, dtype, key, _, numel, *view = identifier
     if kind != "storage" or type(key) is not str or type(numel) is not int:
       raise ValueError("a persistent id is not a storage")
-    if not isinstance(dtype, np.dtype) or dtype not in _STORAGES.values():
+    if not isinstance(dtype, np.dtype) or dtype not in STORAGES.values():
       # Above all no dtype of objects: the bytes of the file would be taken for their addresses.
       raise UnsafePickleError(f"makes a storage of {type(dtype).__name__}, not of a PyTorch number")
     if numel < 0 or any(part is not None for part in view):
@@ -239,7 +239,7 @@ def _device(kind, index=None):
 
 _TORCH_ADMITTED = {
   **ADMITTED,
-  **{("torch", name): dtype for name, dtype in _STORAGES.items()},
+  **{("torch", name): dtype for name, dtype in STORAGES.items()},
   **{("torch", name): f"torch.{name}" for name in _TYPE_NAMES},
   ("torch", "Size"): Constructor("torch.Size", _size),
   ("torch", "device"): Constructor("torch.device", _device),

@@ -1,0 +1,64 @@
+"""Convert a checkpoint to another project's format or to ours, and prove it by comparing outputs."""
+
+import argparse
+import re
+
+from hap_jax.convert import names, write
+from hap_jax.convert import run as conversion
+from hap_jax.convert.hugging_face import lineage_text
+from hap_jax.convert.weights import some
+
+_SOURCES = ".pth or .safetensors file, Hugging Face folder, or workdir or checkpoint of this project"
+
+
+def add_arguments(parser):
+  parser.add_argument("source", metavar="SRC", help=_SOURCES)
+  parser.add_argument("--out", required=True, metavar="DST", help="file or folder to make")
+  parser.add_argument("--to", choices=write.TARGETS, default=write.OWN, help="default: orbax, this project's")
+  parser.add_argument("--grid", type=_grid, metavar="HxW", help="resize position tables to so many patches")
+  parser.add_argument("--force", action="store_true", help="replace DST")
+  families = tuple(names.FAMILIES)
+  parser.add_argument("--from", dest="family", choices=families, default="", help="default: told from SRC")
+  parser.add_argument("--source_grid", type=_grid, metavar="HxW", help="grid of SRC where it does not tell")
+  parser.add_argument("--num_heads", type=int, metavar="N", help="encoder's heads where nothing tells them")
+  parser.add_argument("--decoder_heads", type=int, metavar="N", help="decoder's heads likewise")
+  text = "do not compare with the target's PyTorch class where it is installed"
+  parser.add_argument("--no_real_class", dest="real", action="store_false", help=text)
+
+
+def run(args):
+  report = conversion.convert(
+    args.source,
+    args.out,
+    to=args.to,
+    grid=args.grid,
+    force=args.force,
+    family=args.family,
+    source_grid=args.source_grid,
+    heads=(args.num_heads, args.decoder_heads),
+    real=args.real,
+  )
+  proof, model = report["proof"], report["model"]
+  print(f"{args.source} ({report['family']}) -> {args.out} ({args.to})")
+  print(f"  grid {model['grid'][0]}x{model['grid'][1]} ({report['grid_from']}), {model['num_heads']} heads")
+  print(f"  {report['tensors']} tensors, {report['parameters']:,} parameters")
+  for kind in ("resized", "missing", "unused"):
+    if report[kind]:
+      print(f"  {kind}: {some(report[kind])}")
+  print(f"  largest error of the outputs: {proof['max_abs_error']:.3g} ({', '.join(proof['outputs'])})")
+  real = proof["real_class"]
+  if isinstance(real, dict):
+    worst = max(error["max_abs_error"] for error in real["outputs"].values())
+    print(f"  largest error in {real['name']}: {worst:.3g}")
+  else:
+    print(f"  PyTorch class: {real}")
+  print(f"  licence: {report['licence']}")
+  for origin in report["lineage"]:
+    print(f"  from {lineage_text(origin)}")
+
+
+def _grid(text):
+  match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+  if match is None:
+    raise argparse.ArgumentTypeError(f"{text!r} is no grid such as 16x8, height x width in patches")
+  return int(match[1]), int(match[2])

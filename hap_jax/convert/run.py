@@ -1,0 +1,185 @@
+"""A conversion with its proof: read, write beside the destination, run both sides, compare, then rename."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+
+from hap_jax.convert import read as reading
+from hap_jax.convert import real_class, verify, write
+
+REPORT = "conversion.json"
+
+
+def convert(
+  source,
+  out,
+  *,
+  to=write.OWN,
+  grid=None,
+  force=False,
+  family="",
+  source_grid=None,
+  heads=(None, None),
+  real=True,
+):
+  """Converts a checkpoint and proves it; nothing is left behind if anything is wrong.
+
+  Args:
+    source: as `read.read` takes. out: file or folder to make. to: one of `write.TARGETS`.
+    grid: (Gh, Gw) to resize position tables to; None: as they are. force: replace what is there.
+    family, source_grid: of the source, where it does not tell them itself.
+    heads: (encoder's, decoder's), where the source and its sizes do not tell them.
+    real: compare with the class of the other project too, where it is installed.
+  Returns:
+    the report, plain JSON values; it is also in conversion.json, inside a folder or beside a file.
+  Raises:
+    UnsafePickleError, ValueError: if the source cannot be read, the target cannot hold it, the destination
+      exists, or both sides differ. OSError: if the destination cannot be written.
+  """
+  out = pathlib.Path(out)
+  _check_destination(source, out, to, force)
+  weights = _with_heads(reading.read(source, family=family, grid=source_grid), heads)
+  source_grid = weights.grid
+  weights, resized = write.regrid(weights, grid)
+  write.check_target(weights, to)
+  setting = verify.Setting.of(weights, source_grid)
+  part = out.with_name(f".{out.stem}.{os.getpid()}.part{out.suffix}")
+  with _removed_on_error(part):
+    written = write.write(part, weights, to)
+    facts, from_family = _facts(source, weights, to, written, resized), weights.family
+    del weights  # the proof needs the memory
+    facts["proof"] = _prove(source, part, from_family, to, setting, real)
+    if to in write.FOLDERS:
+      (part / REPORT).write_text(_json(facts))
+    _put(part, out, force)
+  if to not in write.FOLDERS:
+    _add_report(out, facts)
+  return facts
+
+
+def _check_destination(source, out, to, force):
+  write.check_container(out, to)
+  if not out.parent.is_dir():
+    raise ValueError(f"--out={out}: there is no folder {out.parent}")
+  if out.exists() and out.resolve() == pathlib.Path(source).resolve():
+    raise ValueError(f"--out={out} is the source itself")
+  if out.exists() and not force:
+    raise ValueError(f"--out={out} exists; give another, or --force to replace it")
+  if out.is_dir() and to not in write.FOLDERS:
+    raise ValueError(f"--out={out} is a folder, --to={to} makes a file")
+  if out.is_dir() and any(out.iterdir()) and not (out / REPORT).is_file():
+    raise ValueError(f"--out={out} is no result of a conversion: --force does not replace it")
+  if to not in write.FOLDERS:
+    _reports_beside(out)
+
+
+def _with_heads(weights, heads):
+  """Fills in the numbers of heads that neither the file nor its sizes tell."""
+  num_heads, decoder_heads = heads
+  file, decoder = weights.lineage[0]["file"], weights.decoder
+  if num_heads is not None:
+    if weights.num_heads not in (None, num_heads) or weights.width % num_heads:
+      raise ValueError(f"--num_heads={num_heads}: {file} is {weights.width} wide, heads: {weights.num_heads}")
+    weights = dataclasses.replace(weights, num_heads=num_heads)
+  if decoder is not None and decoder_heads is not None:
+    if decoder["num_heads"] not in (None, decoder_heads) or decoder["width"] % decoder_heads:
+      raise ValueError(
+        f"--decoder_heads={decoder_heads}: the decoder of {file} is {decoder['width']} wide, heads: "
+        f"{decoder['num_heads']}"
+      )
+    weights = dataclasses.replace(weights, decoder={**decoder, "num_heads": decoder_heads})
+  return weights
+
+
+def _facts(source, weights, to, written, resized):
+  return {
+    "source": str(source),
+    "family": weights.family,
+    "to": to,
+    "task": weights.task,
+    "model": weights.description()["model"],
+    "grid_from": weights.grid_from,
+    "parameters": write.num_values(weights),
+    "tensors": written.num_tensors,
+    "resized": list(resized),
+    "missing": list(written.missing),
+    "unused": [*weights.unused, *written.dropped],
+    "licence": weights.licence,
+    "lineage": list(weights.lineage),
+  }
+
+
+def _prove(source, part, family, to, setting, real):
+  """Runs both sides on the same pictures; returns what the report says of it."""
+  is_own = family == reading.OWN_FAMILY
+  want = verify.run_own(source, setting) if is_own else verify.run_foreign(source, setting)
+  got = verify.run_written(part, setting, is_own=to == write.OWN)
+  errors = verify.compare(want, got)
+  proof = {
+    "pictures": "2 of normal noise, half of the patches hidden from the decoder",
+    "tolerance": verify.MAX_ERROR,
+    "max_abs_error": max(error["max_abs_error"] for error in errors.values()),
+    "outputs": errors,
+  }
+  if not real:
+    return {**proof, "real_class": "not asked for"}
+  found, name = real_class.outputs(part, to, setting, verify.make_batch(setting))
+  return {**proof, "real_class": {"name": name, "outputs": verify.compare(want, found)} if found else name}
+
+
+@contextlib.contextmanager
+def _removed_on_error(part):
+  try:
+    yield
+  except BaseException:
+    _remove(part)
+    raise
+
+
+def _remove(path):
+  if path.is_dir():
+    shutil.rmtree(path)
+  else:
+    path.unlink(missing_ok=True)
+
+
+def _put(part, out, force):
+  """Renames the finished part; with force, what was there goes once the new is in its place."""
+  if out.is_dir() and force:
+    old = part.with_name(f"{part.name}.old")
+    out.rename(old)
+    part.rename(out)
+    shutil.rmtree(old)
+  elif force:
+    part.replace(out)
+  else:
+    part.rename(out)
+
+
+def _reports_beside(out):
+  """Returns {file name: report} of the conversion.json beside a file."""
+  path = out.with_name(REPORT)
+  if not path.exists():
+    return {}
+  try:
+    reports = json.loads(path.read_text())
+  except ValueError as error:
+    raise ValueError(f"{path} is no report of conversions ({error}): move it away") from error
+  if not isinstance(reports, dict) or not all(isinstance(r, dict) and "proof" in r for r in reports.values()):
+    raise ValueError(f"{path} is no report of conversions: move it away")
+  return reports
+
+
+def _add_report(out, facts):
+  path = out.with_name(REPORT)
+  part = path.with_name(f".{REPORT}.{os.getpid()}.part")
+  with _removed_on_error(part):
+    part.write_text(_json({**_reports_beside(out), out.name: facts}))
+    part.replace(path)
+
+
+def _json(facts):
+  return json.dumps(facts, indent=2) + "\n"

@@ -1,0 +1,196 @@
+"""The proof of a conversion: what source and result make of the same pictures, by two forward passes."""
+
+import dataclasses
+import functools
+
+import numpy as np
+
+from hap_jax.convert import numpy_heads, numpy_vit
+from hap_jax.convert.source import open_source
+from hap_jax.io import checkpoint_file
+from hap_jax.models import decoder as decoders
+from hap_jax.models import layers, vit
+
+MAX_ERROR = 1e-4  # of float32 outputs, absolute, or relative to the largest output where that is above 1
+_SEED = 2310_20695
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+  """What a forward pass needs beside weights.
+
+  Attributes:
+    grid: (Gh, Gw) of the pictures. source_grid: of the source's position tables. patch: side in pixels.
+    width, depth, num_heads, mlp_ratio: of the encoder. decoder_heads: None without a decoder.
+  """
+
+  grid: tuple[int, int]
+  source_grid: tuple[int, int]
+  patch: int
+  width: int
+  depth: int
+  num_heads: int
+  mlp_ratio: float
+  decoder_heads: int | None
+
+  @classmethod
+  def of(cls, weights, source_grid):
+    """Returns the Setting of Weights that were read with tables of `source_grid`."""
+    return cls(
+      grid=weights.grid,
+      source_grid=source_grid,
+      patch=weights.patch,
+      width=weights.width,
+      depth=weights.depth,
+      num_heads=weights.num_heads,
+      mlp_ratio=_mlp_ratio(weights.params["encoder"]),
+      decoder_heads=weights.decoder and weights.decoder["num_heads"],
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+  """Two fixed random pictures with half of their patches hidden.
+
+  Attributes:
+    image: [2, H, W, 3] float32, as normalised pixels. ids_keep: [2, V] int32. ids_restore: [2, L] int32.
+  """
+
+  image: np.ndarray
+  ids_keep: np.ndarray
+  ids_restore: np.ndarray
+
+
+def make_batch(setting):
+  """Makes the Batch of a Setting, always the same."""
+  rng = np.random.default_rng(_SEED)
+  Gh, Gw = setting.grid
+  image = rng.standard_normal((2, Gh * setting.patch, Gw * setting.patch, 3), dtype=np.float32)
+  order = np.argsort(rng.random((2, Gh * Gw)), axis=1).astype(np.int32)
+  return Batch(
+    image=image,
+    ids_keep=order[:, : max(1, Gh * Gw // 2)],
+    ids_restore=np.argsort(order, axis=1).astype(np.int32),
+  )
+
+
+def run_foreign(path, setting, *, grid=None):
+  """Runs a foreign file in NumPy by its own names.
+
+  Args:
+    path: file or folder. setting: a Setting. grid: of the file's position tables; None: the source's.
+  Returns:
+    {name: array}: "tokens" [2, 1 + L, D] after the final norm, "pred" [2, L, P*P*3] if there is a decoder,
+    and what the heads give.
+  """
+  source = open_source(path)
+  state = source.state
+  is_hf = any("patch_embeddings.projection" in name for name in state)
+  stacks = numpy_vit.hugging_face(state) if is_hf else numpy_vit.official(state)
+  is_reid = any(name.startswith("conv_head.") for name in state) or (
+    "head.weight" in state and source.record.get("task") == "reid"
+  )
+  module = functools.partial(numpy_heads.official_module, state) if is_reid else None
+  epsilon = source.config.get("layer_norm_eps", layers.LAYER_NORM_EPSILON)
+  return _run_numpy(stacks, module, setting, grid or setting.source_grid, epsilon)
+
+
+def run_own(path, setting):
+  """Runs a checkpoint of this project in NumPy, by this project's names; returns as `run_foreign`."""
+  variables, _ = checkpoint_file.read(path)
+
+  stacks = numpy_vit.own(variables["params"])
+  module = functools.partial(numpy_heads.own_module, variables) if "head" in variables["params"] else None
+  return _run_numpy(stacks, module, setting, setting.source_grid, layers.LAYER_NORM_EPSILON)
+
+
+def run_written(path, setting, *, is_own):
+  """Runs what was written; returns as `run_foreign`."""
+  return run_jax(path, setting) if is_own else run_foreign(path, setting, grid=setting.grid)
+
+
+def _run_numpy(stacks, module, setting, grid, epsilon):
+  batch = make_batch(setting)
+  kwargs = {"grids": (grid, setting.grid), "epsilon": epsilon}
+  encoder = stacks["encoder"]
+  raw = numpy_vit.encode(encoder, batch.image, num_heads=setting.num_heads, **kwargs)
+  outputs = {"tokens": numpy_vit.layer_norm(raw, encoder.norm, epsilon)}
+  if "decoder" in stacks:
+    ids_keep, heads = batch.ids_keep, setting.num_heads
+    latent = numpy_vit.encode(encoder, batch.image, num_heads=heads, ids_keep=ids_keep, **kwargs)
+    latent = numpy_vit.layer_norm(latent, encoder.norm, epsilon)
+    outputs["pred"] = numpy_vit.decode(
+      stacks["decoder"], latent, batch.ids_restore, num_heads=setting.decoder_heads, **kwargs
+    )
+  if module:
+    outputs |= numpy_heads.reid(module, raw, outputs["tokens"][:, 0], setting.grid, epsilon)
+  return outputs
+
+
+def run_jax(path, setting):
+  """Runs a checkpoint of this project through this project's encoder and decoder; returns as `run_foreign`.
+
+  Operation by operation: compiling a model for two pictures takes longer, and copies the weights. Heads run
+  in NumPy by this project's names.
+  """
+  variables, description = checkpoint_file.read(path)
+  params, batch = variables["params"], make_batch(setting)
+  model = description["model"]
+  encoder = vit.ViT(
+    width=setting.width,
+    depth=setting.depth,
+    num_heads=setting.num_heads,
+    grid=setting.grid,
+    patch=setting.patch,
+    mlp_ratio=setting.mlp_ratio,
+    scan=False,
+  )
+  patches = layers.patchify(batch.image, setting.patch)
+  outputs = {"tokens": np.asarray(encoder.apply({"params": params["encoder"]}, patches))}
+  if "decoder" in params:
+    decoder = decoders.Decoder(
+      width=model["decoder"]["width"],
+      depth=model["decoder"]["depth"],
+      num_heads=setting.decoder_heads,
+      grid=setting.grid,
+      num_outputs=3 * setting.patch**2,
+      mlp_ratio=_mlp_ratio(params["decoder"]),
+      scan=False,
+    )
+    latent = encoder.apply({"params": params["encoder"]}, patches, batch.ids_keep[:, None])
+    outputs["pred"] = np.asarray(decoder.apply({"params": params["decoder"]}, latent, batch.ids_restore))
+  if "head" in params:
+    found = _run_numpy(
+      {"encoder": numpy_vit.own(params)["encoder"]},
+      functools.partial(numpy_heads.own_module, variables),
+      setting,
+      setting.grid,
+      layers.LAYER_NORM_EPSILON,
+    )
+    outputs = found | outputs
+  return outputs
+
+
+def _mlp_ratio(stack):
+  fc1 = stack["blocks_0"]["mlp"]["fc1"]["kernel"]
+  return fc1.shape[1] / fc1.shape[0]
+
+
+def compare(want, got):
+  """Returns {output: {"max_abs_error", "max_abs_value"}} of the outputs that both sides have.
+
+  Raises:
+    ValueError: if an output is off by more than `MAX_ERROR`, or not finite.
+  """
+  errors = {}
+  for name in want:
+    if name not in got:
+      continue
+    error, size = float(np.abs(got[name] - want[name]).max()), float(np.abs(want[name]).max())
+    errors[name] = {"max_abs_error": error, "max_abs_value": size}
+    if not error <= MAX_ERROR * max(1.0, size):
+      raise ValueError(
+        f"the conversion is wrong: {name} differs by {error:.3g} from the source's, whose largest value is "
+        f"{size:.3g}; at most {MAX_ERROR:g} is allowed; nothing was kept. Please report this file"
+      )
+  return errors
