@@ -49,6 +49,7 @@ def wide_picture(seed, site, camera):
   return picture
 
 
+@functools.lru_cache(maxsize=256)
 def wall_distance(seed, site, camera):
   """Returns how far behind the passers-by the back of a camera's scene stands, in metres."""
   return float(np.random.default_rng((seed, site, camera, 72)).uniform(2.0, 12.0))

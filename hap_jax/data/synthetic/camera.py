@@ -56,7 +56,12 @@ class Camera:
 
 def project(points, intrinsics):
   """Projects camera-frame points [..., 3] metres to pixels [..., 2] (x, y)."""
-  return points[..., :2] / points[..., 2:] * intrinsics[[0, 1], [0, 1]] + intrinsics[:2, 2]
+  pixels = np.empty((*points.shape[:-1], 2))
+  for k in (0, 1):  # a column at a time: numpy is slow where the last axis is short
+    np.divide(points[..., k], points[..., 2], out=pixels[..., k])
+    pixels[..., k] *= intrinsics[k, k]
+    pixels[..., k] += intrinsics[k, 2]
+  return pixels
 
 
 def sample_station(rng):
@@ -111,7 +116,8 @@ def expose(image, sensor, rng):
   noise = _NOISE[top : top + image.shape[0], left : left + image.shape[1]]
   image = cv2.scaleAdd(noise, sensor.noise, cv2.multiply(image, (*gain, 0.0)))
   curve = np.rint(255 * (np.arange(256) / 255) ** sensor.gamma).astype(np.uint8)
-  image = cv2.LUT(cv2.convertScaleAbs(np.maximum(image + np.float32(sensor.offset), 0)), curve)
+  image += np.float32(sensor.offset)
+  image = cv2.LUT(cv2.convertScaleAbs(np.maximum(image, 0, out=image)), curve)
   # The codec takes red for blue; that only swaps its two colour differences.
   _, data = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, sensor.jpeg_quality))
   return cv2.imdecode(data, cv2.IMREAD_COLOR)

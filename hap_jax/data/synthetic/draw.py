@@ -12,6 +12,7 @@ from hap_jax.data.synthetic import (
   body,
   camera,
   captions,
+  figure,
   raster,
   scene,
   texture,
@@ -53,6 +54,12 @@ def sample_person(seed, pid):
   )
 
 
+@functools.lru_cache(maxsize=64)
+def _outfit(seed, pid, is_detailed):
+  person = sample_person(seed, pid)
+  return figure.dress(person.body, person.look, is_detailed)
+
+
 @functools.lru_cache(maxsize=256)
 def _station(seed, site, cam):
   return camera.sample_station(np.random.default_rng((seed, site, cam, 13)))
@@ -85,8 +92,9 @@ def draw_person(seed, index, size, is_empty=False):
   cam = int(person.camera_order[index % PICTURES_PER_PERSON % camera.CAMERAS_PER_SITE])
   station = _station(seed, person.site, cam)
   rng = np.random.default_rng((seed, index, 12))
-  sides = 10 if size[0] >= 160 else 8
-  shot = scene.compose(person, station, size, sides, rng)
+  is_large = size[0] >= 160  # faces have noses and ears, and rings more corners
+  outfit = _outfit(seed, person.pid, is_large)
+  shot = scene.compose(person, outfit, station, size, 10 if is_large else 8, rng)
   seen = scene.without_person(shot) if is_empty else shot
 
   place = np.random.default_rng((seed, index, 14))  # its own numbers: nothing behind a person depends on them
@@ -128,7 +136,7 @@ def _ground_truth(shot, points, view, fine, size):
   )
   rotations = person.rotations.copy()
   rotations[0] = lens.rotation @ rotations[0]
-  own = points[: shot.num_body]
+  own = np.ascontiguousarray(points[: shot.num_body].T)
   return {
     "keypoints_xy": keypoints.astype(np.float32),
     "keypoints_visible": inside,
@@ -137,7 +145,7 @@ def _ground_truth(shot, points, view, fine, size):
     "joints_3d": joints.astype(np.float32),
     "rotations": rotations.astype(np.float32),
     "intrinsics": lens.intrinsics.astype(np.float32),
-    "box": np.concatenate([own.min(axis=0), own.max(axis=0)]).astype(np.float32),
+    "box": np.concatenate([own.min(axis=1), own.max(axis=1)]).astype(np.float32),
   }
 
 
@@ -214,34 +222,50 @@ def _paint(picture, shot, view, fine):
   samples = raster.sample(view, fine)
   first_texel, side = texture.find_tile(surface.tile[view.quad])
   first_texel[0], side[0] = shot.atlas.shape[1] - 1, 0  # black, where nothing is seen
-  texel = raster.interpolate(view, samples, surface.v, side).clip(0, texture.SIZE - 1).astype(np.intp)
+  values = np.stack([surface.u, surface.v, shade, shot.vertices[:, 2]])
+  planes = raster.fit_planes(
+    view, values, np.stack([side, side, np.ones_like(side), np.ones_like(side)])[:, None]
+  )
+  texel = np.clip(raster.interpolate(planes, _V, samples), 0, texture.SIZE - 1).astype(np.int32)
   texel *= texture.SIZE
-  texel += raster.interpolate(view, samples, surface.u, side).astype(np.intp) & (texture.SIZE - 1)
-  texel += first_texel.take(samples.rows)
-  shade = raster.interpolate(view, samples, shade).clip(0.12, 1.5)
-  cover = (samples.rows > 0).sum(axis=0, dtype=np.float32) / fine
-  crevice = _crevice_shade(view, samples, shot.vertices[:, 2], cover) / fine
+  texel += raster.interpolate(planes, _U, samples).astype(np.int32) & (texture.SIZE - 1)
+  texel = first_texel.take(samples.rows) + texel
+  shade = raster.interpolate(planes, _SHADE, samples)
+  np.clip(shade, 0.12, 1.5, out=shade)
+  cover = functools.reduce(np.add, (samples.rows > 0).astype(np.float32)) / np.float32(fine)
+  crevice = _crevice_shade(planes, samples) / fine
   # Plane by plane: numpy is several times slower when the last axis is the three colours.
-  colour = [(plane.take(texel) * shade).sum(axis=0) * crevice for plane in shot.atlas]
+  colour = [functools.reduce(np.add, plane.take(texel) * shade) * crevice for plane in shot.atlas]
 
-  height, width = cover.shape
+  height, width = samples.is_seen.shape
   window = np.s_[view.top // fine : view.top // fine + height, view.left // fine : view.left // fine + width]
-  picture[window] *= cv2.merge([1 - cover] * 3)
-  picture[window] += cv2.merge(colour)
+  picture[window] *= cv2.merge([_spread(samples, 1 - cover, 1.0)] * 3)
+  picture[window] += cv2.merge([_spread(samples, plane, 0.0) for plane in colour])
   parts = np.zeros(picture.shape[:2], np.uint8)
   label = surface.part[view.quad].astype(np.uint8)
   label[0] = PART_INDEX["background"]
-  parts[window] = label.take(samples.rows[0])
+  parts[window] = _spread(samples, label.take(samples.rows[0]), PART_INDEX["background"])
   return parts
 
 
-def _crevice_shade(view, samples, depth, cover):
-  """Darkens what lies behind its neighbours, as light does not reach between an arm and the trunk; [h, w]."""
-  one = raster.Samples(samples.rows[:1], samples.x[:1], samples.y[:1])
-  relief = raster.interpolate(view, one, depth)[0]
-  relief[one.rows[0] == 0] = 0
-  reach = max(int(0.03 * cover.shape[0]) | 1, 3)
-  around = cv2.blur(relief, (reach, reach)) / (
-    cv2.blur((relief > 0).astype(np.float32), (reach, reach)) + 1e-3
+_U, _V, _SHADE, _DEPTH = range(4)  # the quantities that vary over a surface
+
+
+def _spread(samples, values, elsewhere):
+  """Puts values [N] of the sampled pixels into their box, [h, w]."""
+  box = np.full(samples.is_seen.shape, elsewhere, values.dtype)
+  box[samples.is_seen] = values
+  return box
+
+
+def _crevice_shade(planes, samples):
+  """Darkens what lies behind its neighbours, as light does not reach between an arm and the trunk; [N]."""
+  relief = raster.interpolate(planes, _DEPTH, samples, places=0)
+  relief[samples.rows[0] == 0] = 0
+  relief_box = _spread(samples, relief, 0.0)
+  reach = max(int(0.03 * samples.is_seen.shape[0]) | 1, 3)
+  around, weight = (
+    cv2.blur(box, (reach, reach))[samples.is_seen]
+    for box in (relief_box, (relief_box > 0).astype(np.float32))
   )
-  return 1 - np.clip((relief - around) * 2.0, 0, 0.3)
+  return 1 - np.clip((relief - around / (weight + 1e-3)) * 2.0, 0, 0.3)

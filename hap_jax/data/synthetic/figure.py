@@ -62,7 +62,7 @@ class Figure:
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-  """A tube before it is placed: rings (dtype skin.RING), the rest as in mesh.Tubes and skin.hang."""
+  """A tube before it is placed: rings (dtype skin.RING), the rest as in mesh.Tubes and skin.fit."""
 
   rings: np.ndarray
   tile: str
@@ -73,30 +73,42 @@ class Piece:
   is_open: bool = False
 
 
-def build_figure(figure, is_detailed):
-  """Dresses a posed body.
+@dataclasses.dataclass(frozen=True)
+class Outfit:
+  """A dressed body before it takes a pose: the same in all pictures of a person.
+
+  Attributes:
+    fitted: skin.Fitted, the rings of all pieces. v, part, length, tile, section, is_open, lift: as in Tubes.
+  """
+
+  fitted: skin.Fitted
+  v: np.ndarray
+  part: np.ndarray
+  length: np.ndarray
+  tile: np.ndarray
+  section: np.ndarray
+  is_open: np.ndarray
+  lift: np.ndarray
+
+
+def dress(body, look, is_detailed):
+  """Dresses a body.
 
   Args:
-    figure: Figure. is_detailed: with nose and ears, which small pictures do not show.
+    body: Body. look: Appearance. is_detailed: with nose and ears, which small pictures do not show.
   Returns:
-    Tubes in the frame of `figure.joints`.
+    Outfit.
   """
-  pieces = [*_trunk(figure), *_head(figure.look, is_detailed)]
+  pieces = [*_trunk(look), *_head(look, is_detailed)]
   for side in ("left", "right"):
-    pieces += [*_leg(figure, side), *_arm(figure.look, side)]
-  tubes = _place(figure, pieces)
-  return join_tubes([tubes, *_tails(figure, tubes)])
-
-
-def _place(figure, pieces):
-  """Hangs pieces on the skeleton; Tubes."""
+    pieces += [*_leg(look, body.scale, side), *_arm(look, side)]
   length = np.array([len(piece.rings) for piece in pieces])
   rings = skin.join_rings([piece.rings for piece in pieces])
   ease, minimum = (
     np.repeat([getattr(piece, name) for piece in pieces], length) for name in ("ease", "minimum")
   )
-  return Tubes(
-    *skin.hang(figure.body, figure.joints, figure.frames, rings, ease, minimum),
+  return Outfit(
+    fitted=skin.fit(body, rings, ease, minimum),
     v=rings["v"],
     part=rings["part"].astype(int),
     length=length,
@@ -107,8 +119,29 @@ def _place(figure, pieces):
   )
 
 
-def _trunk(figure):
-  look = figure.look
+def build_figure(figure, outfit):
+  """Puts an outfit on a posed body.
+
+  Args:
+    figure: Figure. outfit: Outfit of its body and look.
+  Returns:
+    Tubes in the frame of `figure.joints`.
+  """
+  tubes = Tubes(
+    *skin.hang(outfit.fitted, figure.joints, figure.frames),
+    v=outfit.v,
+    part=outfit.part,
+    length=outfit.length,
+    tile=outfit.tile,
+    section=outfit.section,
+    is_open=outfit.is_open,
+    lift=outfit.lift,
+  )
+  tails = _tails(figure, tubes)
+  return join_tubes([tubes, *tails]) if tails else tubes
+
+
+def _trunk(look):
   ease = _EASE[look.top]
   hem = 0.045 if look.is_tucked else _HEM[look.top]
   is_long = look.top == "coat" or look.bottom == "dress"
@@ -171,8 +204,7 @@ def _arm(look, side):
   ]
 
 
-def _leg(figure, side):
-  look, scale = figure.look, figure.body.scale
+def _leg(look, scale, side):
   pieces = []
   if look.bottom == "trousers":
     narrow, slack = (0.040 + 0.036 * look.fit) * scale, 0.005 + 0.012 * look.fit

@@ -270,13 +270,13 @@ _GENERATORS = np.array(
   ),
   float,
 )
+_SQUARES = _GENERATORS @ _GENERATORS
 
 
 def _rotations(axes, degrees):
   """Right-handed rotations about axis 0, 1 or 2; [N], [N] degrees -> [N, 3, 3] (Rodrigues' formula)."""
   angle = np.radians(degrees)[:, None, None]
-  generator = _GENERATORS[axes]
-  return np.eye(3) + np.sin(angle) * generator + (1 - np.cos(angle)) * (generator @ generator)
+  return np.eye(3) + np.sin(angle) * _GENERATORS[axes] + (1 - np.cos(angle)) * _SQUARES[axes]
 
 
 # Each joint is three turns in a row, from the parent's side: (joint, stage, axis, angle, mirrored, factor).

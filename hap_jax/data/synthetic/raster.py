@@ -5,6 +5,7 @@ four corners.
 """
 
 import dataclasses
+import functools
 
 import cv2
 import numpy as np
@@ -45,23 +46,24 @@ def rasterize(mesh, points, depth, grid, align=1, shown=None):
   Returns:
     View.
   """
-  x, y = points[:, 0][mesh.corners], points[:, 1][mesh.corners]
+  x, y = (column.take(mesh.corners) for column in np.ascontiguousarray(points.T))
   facing = ((x[2] - x[0]) * (y[3] - y[1]) - (y[2] - y[0]) * (x[3] - x[1])) * mesh.turn > 0
   candidates = facing | mesh.is_open if shown is None else (facing | mesh.is_open) & shown
   order = np.concatenate([[0], np.flatnonzero(candidates)])  # row 0 of every table stands for nothing
-  x, y, z = x[:, order], y[:, order], depth[mesh.corners[:, order]]
-  low_x, high_x, low_y, high_y = x.min(axis=0), x.max(axis=0), y.min(axis=0), y.max(axis=0)
+  corners = mesh.corners.take(order, axis=1)
+  x, y, z = x.take(order, axis=1), y.take(order, axis=1), depth.take(corners)
+  (low_x, high_x), (low_y, high_y) = _extent(x), _extent(y)
   seen = (
     (high_x >= 0)
     & (low_x <= grid[1] - 1)
     & (high_y >= 0)
     & (low_y <= grid[0] - 1)
-    & (z.min(axis=0) > _NEAREST)
+    & (_extent(z)[0] > _NEAREST)
   )
-  nearness = mesh.lift[order] * facing[order] - z.sum(axis=0) / 4
   seen[0] = False
-  drawn = np.argsort(nearness, kind="stable")
-  drawn = drawn[seen[drawn]]
+  drawn = np.flatnonzero(seen)
+  nearness = mesh.lift.take(order) * facing.take(order) - _sum_corners(z) / 4
+  drawn = drawn[np.argsort(nearness[drawn], kind="stable")]
 
   box = []
   for low, high, limit in ((low_y, high_y, grid[0]), (low_x, high_x, grid[1])):
@@ -70,23 +72,43 @@ def rasterize(mesh, points, depth, grid, align=1, shown=None):
     box += [start, max(stop, start + align)]
   top, bottom, left, right = box
   drawn = np.concatenate([[0], drawn])
-  order, x, y = order[drawn], x[:, drawn] - left, y[:, drawn] - top
-  fixed = np.empty((len(drawn), 4, 2), np.int32)
-  fixed[..., 0], fixed[..., 1] = np.rint(x.T * (1 << _SUBPIXEL_BITS)), np.rint(y.T * (1 << _SUBPIXEL_BITS))
-  index_map = np.zeros((bottom - top, right - left), np.int32)
-  fill = cv2.fillConvexPoly
-  for row, polygon in enumerate(fixed[1:], start=1):
-    fill(index_map, polygon, row, cv2.LINE_8, _SUBPIXEL_BITS)
+  x, y = x.take(drawn, axis=1) - left, y.take(drawn, axis=1) - top
   return View(
     top=top,
     left=left,
-    index_map=index_map,
-    quad=order,
-    corners=mesh.corners[:, order],
-    center_x=x.sum(axis=0) / 4,
-    center_y=y.sum(axis=0) / 4,
+    index_map=_fill(x, y, (bottom - top, right - left)),
+    quad=order[drawn],
+    corners=corners.take(drawn, axis=1),
+    center_x=_sum_corners(x) / 4,
+    center_y=_sum_corners(y) / 4,
     inverse=_invert_diagonals(x, y),
   )
+
+
+def _fill(x, y, size):
+  """Draws quadrilaterals 1, 2 ... of [4, K + 1] corners over one another; [h, w] int32 of their numbers."""
+  index_map = np.zeros(size, np.int32)
+  fixed = np.empty((x.shape[1], 4, 2), np.int32)
+  fixed[..., 0], fixed[..., 1] = np.rint(x.T * (1 << _SUBPIXEL_BITS)), np.rint(y.T * (1 << _SUBPIXEL_BITS))
+  fill, line = cv2.fillConvexPoly, cv2.LINE_8  # looked up once: the loop is a sixth of a picture's time
+  for row, polygon in enumerate(list(fixed)[1:], start=1):
+    fill(index_map, polygon, row, line, _SUBPIXEL_BITS)
+  return index_map
+
+
+# numpy reduces over a short first axis several times slower than these add and compare whole rows.
+def _extent(values):
+  """[4, Q] -> (smallest, largest) of the corners, [Q] each."""
+  low, high = np.minimum(values[0], values[1]), np.maximum(values[0], values[1])
+  return (
+    np.minimum(low, np.minimum(values[2], values[3])),
+    np.maximum(high, np.maximum(values[2], values[3])),
+  )
+
+
+def _sum_corners(values):
+  """[..., 4, Q] -> [..., Q]."""
+  return values[..., 0, :] + values[..., 1, :] + values[..., 2, :] + values[..., 3, :]
 
 
 def _invert_diagonals(x, y):
@@ -97,27 +119,17 @@ def _invert_diagonals(x, y):
   return np.stack([second[1], -first[1], -second[0], first[0]]) / area
 
 
-def quad_gradients(x, y, values, inverse=None):
-  """Fits a plane to values at the corners of quadrilaterals.
-
-  Args:
-    x, y, values: [4, Q]. inverse: [4, Q], known inverse of the diagonals.
-  Returns:
-    (slope along x [Q], slope along y [Q]); the plane passes through the mean of the corners.
-  """
-  inverse = _invert_diagonals(x, y) if inverse is None else inverse
-  first, second = values[2] - values[0], values[3] - values[1]
-  return first * inverse[0] + second * inverse[1], first * inverse[2] + second * inverse[3]
-
-
 @dataclasses.dataclass(frozen=True)
 class Samples:
-  """The places of each pixel of the final picture at which a View is looked up.
+  """Where the pixels of a picture coarser than a View's map look it up; only those that see something.
 
   Attributes:
-    rows: [S, h, w] int, row of the View's tables. x: [S, 1, w], y: [S, h, 1] float32, pixels of the map.
+    is_seen: [h, w] bool, the N pixels of the View's box that see something.
+    rows: [S, N] int, row of the View's tables at S places of each; 0 where that place sees nothing.
+    x, y: [S, N] float32, pixels of the map.
   """
 
+  is_seen: np.ndarray
   rows: np.ndarray
   x: np.ndarray
   y: np.ndarray
@@ -130,31 +142,63 @@ _SAMPLE_PATTERNS = {2: ((0, 0), (1, 1)), 3: ((0, 1), (1, 2), (2, 0)), 4: ((0, 1)
 
 def sample(view, fine):
   """Looks a View up at `fine` places of each pixel of a picture `fine` (2, 3 or 4) times coarser."""
-  height, width = view.index_map.shape
-  rows, x, y = [], [], []
-  for row, column in _SAMPLE_PATTERNS[fine]:
-    rows.append(view.index_map[row::fine, column::fine])
-    x.append(np.arange(column, width, fine, dtype=np.float32)[None])
-    y.append(np.arange(row, height, fine, dtype=np.float32)[:, None])
-  return Samples(np.stack(rows).astype(np.intp), np.stack(x), np.stack(y))
+  pattern = _SAMPLE_PATTERNS[fine]
+  rows = np.stack([view.index_map[row::fine, column::fine] for row, column in pattern])
+  is_seen = functools.reduce(np.bitwise_or, rows) != 0
+  pixel = np.flatnonzero(is_seen)
+  line = pixel // is_seen.shape[1]
+  column = pixel - line * is_seen.shape[1]
+  start = np.array(pattern, np.float32)
+  return Samples(
+    is_seen=is_seen,
+    rows=rows.reshape(len(pattern), -1).take(pixel, axis=1).astype(np.intp),
+    x=(column * fine).astype(np.float32) + start[:, 1:],
+    y=(line * fine).astype(np.float32) + start[:, :1],
+  )
 
 
-def interpolate(view, samples, values, scale=None):
-  """Spreads a quantity known at the vertices over samples.
+@dataclasses.dataclass(frozen=True)
+class Planes:
+  """Q quantities as planes over the quadrilaterals of a View: value = slope_x * x + offset + slope_y * y.
+
+  Each is [Q, K + 1] float32, x and y in pixels of the map.
+  """
+
+  slope_x: np.ndarray
+  slope_y: np.ndarray
+  offset: np.ndarray
+
+
+def fit_planes(view, values, scale):
+  """Fits planes to quantities known at the vertices.
 
   Args:
-    view: View. samples: Samples. values: [V] float. scale: [K + 1], a factor for each row of the View.
+    view: View. values: [Q, V] float. scale: [Q, 1, K + 1], a factor for each row of the View.
   Returns:
-    [S, h, w] float32; meaningless where nothing is seen.
+    Planes.
   """
-  at = values[view.corners] if scale is None else values[view.corners] * scale
-  slope_x, slope_y = quad_gradients(None, None, at, view.inverse)
-  offset = at.sum(axis=0) / 4 - slope_x * view.center_x - slope_y * view.center_y
-  result = slope_x.astype(np.float32).take(samples.rows)
-  result *= samples.x
-  result += offset.astype(np.float32).take(samples.rows)
-  slope = slope_y.astype(np.float32).take(samples.rows)
-  slope *= samples.y
+  at = values.take(view.corners, axis=1) * scale
+  first, second = at[:, 2] - at[:, 0], at[:, 3] - at[:, 1]
+  slope_x = first * view.inverse[0] + second * view.inverse[1]
+  slope_y = first * view.inverse[2] + second * view.inverse[3]
+  offset = _sum_corners(at) / 4 - slope_x * view.center_x - slope_y * view.center_y
+  return Planes(*(plane.astype(np.float32) for plane in (slope_x, slope_y, offset)))
+
+
+def interpolate(planes, quantity, samples, places=slice(None)):
+  """Spreads one quantity of Planes over samples.
+
+  Args:
+    planes: Planes. quantity: number of the quantity. samples: Samples. places: which of the S places.
+  Returns:
+    [S, N] float32; meaningless where nothing is seen.
+  """
+  rows = samples.rows[places]
+  result = planes.slope_x[quantity].take(rows)
+  result *= samples.x[places]
+  result += planes.offset[quantity].take(rows)
+  slope = planes.slope_y[quantity].take(rows)
+  slope *= samples.y[places]
   result += slope
   return result
 
@@ -173,5 +217,7 @@ def look_up(view, points, values):
   inside = (column >= 0) & (column < width) & (line >= 0) & (line < height)
   row = np.where(inside, view.index_map[line.clip(0, height - 1), column.clip(0, width - 1)], 0)
   at = values[view.corners[:, row]]
-  slope_x, slope_y = quad_gradients(None, None, at, view.inverse[:, row])
+  first, second, inverse = at[2] - at[0], at[3] - at[1], view.inverse[:, row]
+  slope_x = first * inverse[0] + second * inverse[1]
+  slope_y = first * inverse[2] + second * inverse[3]
   return row, at.sum(axis=0) / 4 + slope_x * (x - view.center_x[row]) + slope_y * (y - view.center_y[row])

@@ -65,25 +65,24 @@ class Scene:
   shown: np.ndarray | None = None
 
 
-def compose(person, station, size, sides, rng):
+def compose(person, outfit, station, size, sides, rng):
   """Puts a person before a camera.
 
   Args:
-    person: body (Body), look (Appearance) and atlas of the identity. station: Station. size: (H, W) of the
-      picture. sides: corners of a ring. rng: numpy Generator: pose, light, framing and whatever is not the
-      identity.
+    person: body (Body), look (Appearance) and atlas of the identity. outfit: their figure.Outfit.
+      station: Station. size: (H, W) of the picture. sides: corners of a ring. rng: numpy Generator: pose,
+      light, framing and whatever is not the identity.
   Returns:
     Scene.
   """
-  is_detailed = sides >= 10
-  main = _place(person.body, person.look, np.zeros(3), is_detailed, rng)
+  main = _place(person.body, person.look, outfit, np.zeros(3), rng)
   actors, tubes = [main], [main.clothed, *main.carried]
   atlas = [person.atlas]
   if main.family == "sitting":
     tubes.append(belongings.build_seat(main.figure))
   for position in _passer_by_positions(rng):
     passer_by = _passer_by(int(rng.integers(_NUM_PASSERS_BY)))
-    other = _place(passer_by.body, passer_by.look, position, False, rng, _PASSING)
+    other = _place(passer_by.body, passer_by.look, passer_by.outfit, position, rng, _PASSING)
     tubes += [_relabel(part, len(atlas)) for part in (other.clothed, *other.carried)]
     atlas.append(passer_by.atlas)
     actors.append(other)
@@ -114,7 +113,7 @@ def without_person(scene):
   return dataclasses.replace(scene, actors=scene.actors[1:], shown=scene.surface.corners[0] >= scene.num_own)
 
 
-def _place(person_body, look, position, is_detailed, rng, families=pose.FAMILY_RATES):
+def _place(person_body, look, outfit, position, rng, families=pose.FAMILY_RATES):
   """Poses and dresses someone whose feet are on the ground near `position`."""
   posture = pose.sample_pose(rng, families, stoop=14.0 if look.age == "senior" else 0.0)
   rotations = posture.rotations
@@ -123,7 +122,7 @@ def _place(person_body, look, position, is_detailed, rng, families=pose.FAMILY_R
   dressed = figure.Figure(person_body, look, joints, frames)
   lowest = min(dressed.at(f"{side}_{name}", 0, *low)[1] for side in ("left", "right") for name, low in _SOLES)
   joints += position - (0, lowest, 0)
-  clothed = figure.build_figure(dressed, is_detailed)
+  clothed = figure.build_figure(dressed, outfit)
   return Actor(dressed, rotations, posture.family, clothed, belongings.build_belongings(dressed, posture))
 
 
@@ -145,6 +144,7 @@ _PASSING = {"walking": 0.7, "standing": 0.3}  # nobody sits where there is no se
 class _PasserBy:
   body: body.Body
   look: appearance.Appearance
+  outfit: figure.Outfit
   atlas: np.ndarray
 
 
@@ -153,7 +153,8 @@ def _passer_by(number):
   """One of a fixed crowd that belongs to no identity: drawing and painting them once saves time."""
   rng = np.random.default_rng((number, 15))
   look = appearance.sample_appearance(rng)
-  return _PasserBy(body.sample_body(rng, look.is_female, look.age), look, texture.paint_atlas(look, rng))
+  bones = body.sample_body(rng, look.is_female, look.age)
+  return _PasserBy(bones, look, figure.dress(bones, look, False), texture.paint_atlas(look, rng))
 
 
 def _passer_by_positions(rng):
@@ -169,8 +170,8 @@ def _passer_by_positions(rng):
 def _frame_person(vertices, size, rng):
   """Chooses the crop as detectors do: the body fills most of it, a little off centre; some are cut."""
   H, W = size
-  flat = vertices.T[:2] / vertices.T[2]
-  low, high = flat.min(axis=1), flat.max(axis=1)
+  flat = [vertices[:, k] / vertices[:, 2] for k in (0, 1)]
+  low, high = np.array([side.min() for side in flat]), np.array([side.max() for side in flat])
   extent = high - low
   scale = min(H * rng.uniform(0.87, 0.97) / extent[1], W * 0.97 / extent[0])
   center = (low + high) / 2 + rng.normal(0, (0.02, 0.012)) * extent[1]

@@ -3,6 +3,7 @@
 One vectorised step turns all rings of a dressed person into space; tables of rings are made once and kept.
 """
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -37,14 +38,32 @@ def join_rings(tables):
   return np.concatenate([table.view(np.float64) for table in tables]).view(RING)
 
 
-def hang(body, joints, frames, rings, ease, minimum):
-  """Places rings around a posed body.
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+  """R rings in the size of one body: what no pose changes.
+
+  Attributes:
+    joints, frames: [2, R] int; between: [R, 1], bend: [R, 1, 1]: as in RING.
+    offset: [R, 3, 1] metres. axes: [2, R] int. radii: [R, 2] metres.
+  """
+
+  joints: np.ndarray
+  between: np.ndarray
+  frames: np.ndarray
+  bend: np.ndarray
+  offset: np.ndarray
+  axes: np.ndarray
+  radii: np.ndarray
+
+
+def fit(body, rings, ease, minimum):
+  """Fits rings to a body.
 
   Args:
-    body: Body. joints: [24, 3]. frames: [24, 3, 3]. rings: [R] of dtype RING. ease: [R] metres between skin
-      and cloth. minimum: [R] metres, smallest radius.
+    body: Body. rings: [R] of dtype RING. ease: [R] metres between skin and cloth. minimum: [R] metres,
+      smallest radius.
   Returns:
-    (centers, across, depth), each [R, 3] metres.
+    Fitted.
   """
   size = body.scale + rings["is_head"] * (body.head - body.scale)
   radii = rings["radii"] * (rings["growth"] @ _growth(body)) * size[:, None]
@@ -52,18 +71,35 @@ def hang(body, joints, frames, rings, ease, minimum):
   radii[:, 1] += bust / 2
   # Cloth over the small rings that close a dome stays small, so that the dome keeps its shape.
   radii = np.maximum(radii + (ease * np.clip(radii[:, 1] / 0.03, 0, 1))[:, None], minimum[:, None])
-  bend = rings["bend"][:, None, None]
-  first, second = rings["frames"].T.astype(int)
-  frame = frames[first] * (1 - bend) + frames[second] * bend
-  frame /= np.sqrt((frame * frame).sum(axis=1, keepdims=True))
   offset = rings["offset"] * size[:, None]
   offset[:, 2] += bust / 2
-  first, second = rings["joints"].T.astype(int)
-  between = rings["between"][:, None]
-  centers = joints[first] * (1 - between) + joints[second] * between + (frame @ offset[..., None])[..., 0]
-  row, axes = np.arange(len(rings)), rings["axes"].astype(int)
-  across = frame[row, :, axes[:, 0]] * radii[:, :1]
-  depth = frame[row, :, axes[:, 1]] * radii[:, 1:]
+  return Fitted(
+    joints=rings["joints"].T.astype(int),
+    between=rings["between"][:, None],
+    frames=rings["frames"].T.astype(int),
+    bend=rings["bend"][:, None, None],
+    offset=offset[..., None],
+    axes=rings["axes"].T.astype(int),
+    radii=radii,
+  )
+
+
+def hang(fitted, joints, frames):
+  """Places rings around a posed body.
+
+  Args:
+    fitted: Fitted. joints: [24, 3]. frames: [24, 3, 3].
+  Returns:
+    (centers, across, depth), each [R, 3] metres.
+  """
+  bend, between = fitted.bend, fitted.between
+  first, second = fitted.frames
+  frame = frames[first] * (1 - bend) + frames[second] * bend
+  frame /= np.sqrt((frame * frame).sum(axis=1, keepdims=True))
+  first, second = fitted.joints
+  centers = joints[first] * (1 - between) + joints[second] * between + (frame @ fitted.offset)[..., 0]
+  row = np.arange(len(bend))
+  across, depth = (frame[row, :, axis] * fitted.radii[:, k : k + 1] for k, axis in enumerate(fitted.axes))
   return centers, across, depth
 
 
