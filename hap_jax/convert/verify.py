@@ -146,7 +146,8 @@ def run_jax(path, setting):
     scan=False,
   )
   patches = layers.patchify(batch.image, setting.patch)
-  outputs = {"tokens": np.asarray(encoder.apply({"params": params["encoder"]}, patches))}
+  whole = encoder.apply({"params": params["encoder"]}, patches)
+  outputs = {"tokens": np.asarray(whole.normed)}
   if "decoder" in params:
     decoder = decoders.Decoder(
       width=model["decoder"]["width"],
@@ -157,17 +158,12 @@ def run_jax(path, setting):
       mlp_ratio=_mlp_ratio(params["decoder"]),
       scan=False,
     )
-    latent = encoder.apply({"params": params["encoder"]}, patches, batch.ids_keep[:, None])
+    latent = encoder.apply({"params": params["encoder"]}, patches, batch.ids_keep[:, None]).normed
     outputs["pred"] = np.asarray(decoder.apply({"params": params["decoder"]}, latent, batch.ids_restore))
   if "head" in params:
-    found = _run_numpy(
-      {"encoder": numpy_vit.own(params)["encoder"]},
-      functools.partial(numpy_heads.own_module, variables),
-      setting,
-      setting.grid,
-      layers.LAYER_NORM_EPSILON,
-    )
-    outputs = found | outputs
+    module = functools.partial(numpy_heads.own_module, variables)
+    raw, cls = np.asarray(whole.raw), outputs["tokens"][:, 0]
+    outputs |= numpy_heads.reid(module, raw, cls, setting.grid, layers.LAYER_NORM_EPSILON)
   return outputs
 
 

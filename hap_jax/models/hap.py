@@ -39,7 +39,7 @@ class HAP(nn.Module):
       HapOutputs.
     """
     B, N, L = ids_restore.shape
-    latent = self.encoder(layers.patchify(image, self.encoder.patch), ids_keep)
+    latent = self.encoder(layers.patchify(image, self.encoder.patch), ids_keep).normed
     pred = self.decoder(latent, ids_restore.reshape(B * N, L))
     return HapOutputs(
       pred=pred.reshape(B, N, L, -1).astype(jnp.float32),

@@ -4,6 +4,7 @@ import dataclasses
 
 import flax.linen as nn
 import jax.numpy as jnp
+from flax import struct
 
 from hap_jax.models import layers, posemb
 
@@ -38,12 +39,25 @@ def variant(name):
   return VARIANTS[name]
 
 
+@struct.dataclass
+class Latent:
+  """Tokens of B*N views, class token first; under jit the one that is not used costs nothing.
+
+  Attributes:
+    normed: [B*N, 1 + V, D] after the final norm. raw: the same tokens before it.
+  """
+
+  normed: jnp.ndarray
+  raw: jnp.ndarray
+
+
 class ViT(nn.Module):
   """Plain ViT encoder (timm layout: pre-norm, learned class token, final norm) over visible patches.
 
   Attributes:
     width, depth, num_heads, mlp_ratio: sizes, see `VARIANTS`.
     grid: (Gh, Gw) in patches; patch: side P in pixels.
+    drop_path: rate of stochastic depth of the last block, rising linearly from 0 at the first one.
     dtype: compute type; parameters are float32.
     scan: run the blocks as one scanned block, see `layers.run_blocks`.
   """
@@ -54,11 +68,12 @@ class ViT(nn.Module):
   grid: tuple[int, int]
   patch: int
   mlp_ratio: float = 4.0
+  drop_path: float = 0.0
   dtype: jnp.dtype = jnp.float32
   scan: bool = True
 
   @nn.compact
-  def __call__(self, patches, ids_keep=None):
+  def __call__(self, patches, ids_keep=None, *, drop_key=None):
     """Encodes every patch, or the visible patches of N masked views of each image.
 
     The patches are embedded once; each view picks its own. The views of an image are neighbours on the batch
@@ -68,10 +83,11 @@ class ViT(nn.Module):
       patches: [B, L, P*P*C] float, normalised, from `layers.patchify`.
       ids_keep: [B, N, V] int32, the visible patches of each view in the order in which to put them; None:
         all L patches in image order, one view.
+      drop_key: PRNG key of stochastic depth; None: every block runs for every view.
     Returns:
-      [B*N, 1 + V, D] after the final norm, class token first.
+      Latent.
     """
-    B = len(patches)
+    B = patches.shape[0]  # not len(): it may be a symbol, in an export
     tokens = layers.dense(self.width, self.dtype, "patch_embed")(patches)
     table = self.param("pos_embed", lambda _: jnp.asarray(posemb.sincos_table(self.grid, self.width)))
     table = table.astype(self.dtype)
@@ -81,14 +97,23 @@ class ViT(nn.Module):
       tokens = jnp.take_along_axis(tokens, ids_keep.reshape(B, -1, 1), axis=1)  # [B, N*V, D]
       tokens = tokens.reshape(-1, V, self.width)
     cls_token = self.param("cls_token", nn.initializers.normal(0.02), (1, 1, self.width))
-    cls_token = jnp.broadcast_to(cls_token.astype(self.dtype) + table[:, :1], (len(tokens), 1, self.width))
+    cls_token = jnp.broadcast_to(
+      cls_token.astype(self.dtype) + table[:, :1], (tokens.shape[0], 1, self.width)
+    )
+    tokens = jnp.concatenate([cls_token, tokens], axis=1)
+    branch_scales = None
+    if drop_key is not None and self.drop_path:
+      branch_scales = layers.drop_path_scales(
+        drop_key, len(tokens), depth=self.depth, drop_path=self.drop_path
+      )
     tokens = layers.run_blocks(
       self,
-      jnp.concatenate([cls_token, tokens], axis=1),
+      tokens,
       depth=self.depth,
       num_heads=self.num_heads,
       mlp_ratio=self.mlp_ratio,
       dtype=self.dtype,
       scan=self.scan,
+      branch_scales=branch_scales,
     )
-    return layers.layer_norm(self.dtype, "norm")(tokens)
+    return Latent(normed=layers.layer_norm(self.dtype, "norm")(tokens), raw=tokens)

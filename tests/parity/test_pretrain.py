@@ -25,9 +25,7 @@ def case(request, golden):
 def run(small, norm_pix_loss, params):
   """Returns (total loss, everything that the golden files hold)."""
   is_masked, ids_keep, ids_restore = mask_from_priority(small.noise, small.num_keep)
-  latent = small.model.apply(
-    {"params": params}, small.image, ids_keep, method=lambda m, image, ids: m.encoder(patches(m, image), ids)
-  )
+  latent = small.model.apply({"params": params}, small.image, ids_keep, method=encode)
   outputs = small.model.apply({"params": params}, small.image, ids_keep, ids_restore)
   target = make_target(small.image, small.model.encoder.patch, norm_pix_loss)
   sums, counts = masked_patch_loss(outputs.pred, target[:, None], is_masked)
@@ -45,8 +43,8 @@ def run(small, norm_pix_loss, params):
   }
 
 
-def patches(model, image):
-  return layers.patchify(image, model.encoder.patch)
+def encode(model, image, ids_keep):
+  return model.encoder(layers.patchify(image, model.encoder.patch), ids_keep).normed
 
 
 @pytest.fixture(scope="module")
