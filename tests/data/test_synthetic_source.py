@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from hap_jax.data.sources import synthetic
+from hap_jax.data.synthetic import draw
 
 
 def open_small(**options):
@@ -64,6 +65,39 @@ def test_splits_share_no_person():
   assert not pids["val"] & pids["test"]
 
 
+def test_query_and_gallery_divide_the_test_pictures():
+  splits = {name: open_small(split=name, num_test=32) for name in ("test", "query", "gallery")}
+  assert {name: len(source) for name, source in splits.items()} == {"test": 32, "query": 8, "gallery": 24}
+  divided = np.concatenate([splits["query"].indices, splits["gallery"].indices])
+  np.testing.assert_array_equal(np.sort(divided), splits["test"].indices)
+  assert set(splits["query"].pids) == set(splits["gallery"].pids)
+
+
+def test_each_query_has_matches_by_other_cameras_and_junk_by_its_own():
+  query, gallery = (open_small(split=name, num_test=160) for name in ("query", "gallery"))
+  for pid in np.unique(query.pids):
+    asked, found = query.camids[query.pids == pid], gallery.camids[gallery.pids == pid]
+    assert len(set(asked)) == 2
+    assert sorted(found[-2:]) == sorted(asked)
+    assert len(set(found[:4]) - set(asked)) == 4
+
+
+def test_persons_cameras_and_attributes_are_known_without_drawing(monkeypatch):
+  drawn = open_small(split="gallery", num_test=24)
+  records = [drawn[k] for k in range(len(drawn))]
+  monkeypatch.delattr(synthetic.draw, "draw_person")
+  source = open_small(split="gallery", num_test=24)
+  assert source.pids.dtype == source.camids.dtype == np.int32
+  assert source.attributes.shape[1] == len(source.attribute_names)
+  for name, known in (("pid", source.pids), ("camid", source.camids), ("attributes", source.attributes)):
+    np.testing.assert_array_equal(known, [record[name] for record in records])
+
+
+def test_captions_are_those_of_the_picture():
+  source = open_small()
+  assert source.captions(9) == draw.draw_person(3, 9, (40, 20))["captions"]
+
+
 def test_source_survives_pickling():
   source = open_small(hold_in_memory=True)
   again = pickle.loads(pickle.dumps(source))
@@ -84,7 +118,8 @@ def test_index_outside_the_source_is_an_error(index):
 @pytest.mark.parametrize(
   ("options", "message"),
   [
-    ({"split": "dev"}, "split='dev'.*train, val, test"),
+    ({"split": "dev"}, "split='dev'.*train, val, test, query, gallery"),
+    ({"split": "gallery", "num_test": 2}, "num_test=2; expected 3"),
     ({"num_train": 0}, "num_train=0"),
     ({"image_size": (8, 8)}, r"image_size=\(8, 8\).*640"),
     ({"image_size": (256,)}, "expected .H, W."),

@@ -1,4 +1,10 @@
-"""Source: synthetic people, drawn when asked for, or drawn once and held in memory."""
+"""Source: synthetic people, drawn when asked for, or drawn once and held in memory.
+
+Splits are "train", "val" and "test", of different people, eight pictures of each in a row. For
+re-identification the test people's pictures are divided as in Market-1501: the first two of each person, by
+two cameras, are "query", the others "gallery"; the last two of these are by the cameras of the queries again,
+so that what a query must not match, its own camera's pictures, is there.
+"""
 
 import concurrent.futures
 import dataclasses
@@ -10,40 +16,76 @@ import numpy as np
 
 from hap_jax.data.skeletons import COCO17
 from hap_jax.data.sources import base
-from hap_jax.data.synthetic import camera, draw
+from hap_jax.data.synthetic import camera, captions, draw
 
-_FIELDS = ("image", "keypoints_xy", "keypoints_visible", "keypoints_occluded", "pid", "camid")
+_FIELDS = (
+  *("image", "keypoints_xy", "keypoints_visible", "keypoints_occluded", "box", "attributes", "pid", "camid"),
+  *("keypoints_3d", "joints_3d", "rotations", "intrinsics"),
+)
+_QUERIES = 2  # pictures of each test person that are searched for
 _CHUNK = 128  # pictures drawn by one call to a worker process
 _WORTH_A_POOL = 1000  # fewer pictures are drawn faster here than in processes that must start first
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class SyntheticSource:
-  """Records of synthetic people; see `open_source`."""
+  """Records of synthetic people; see `open_source`.
+
+  Attributes:
+    split: its name. seed: of people and places. image_size: (H, W). spec: facts about the source.
+    indices: [N] int32, number of each record's picture among all that can be drawn.
+    held: {field: [N, ...]} of pictures drawn already, or None.
+  """
 
   split: str
   seed: int
   image_size: tuple[int, int]
-  num_records: int
+  indices: np.ndarray
   held: dict[str, np.ndarray] | None
   spec: base.SourceSpec
 
+  attribute_names = captions.ATTRIBUTES
+
   def __len__(self):
-    return self.num_records
+    return len(self.indices)
 
   def __getitem__(self, i):
     self._check(i)
     if self.held is not None:
       return {name: value[i] for name, value in self.held.items()}
-    return _record(self.seed, draw.FIRST_INDEX[self.split] + i, self.image_size)
+    return _record(self.seed, int(self.indices[i]), self.image_size)
 
   def name(self, i):
     self._check(i)
     return f"synthetic/{self.split}/{i:06d} (seed {self.seed})"
 
+  @property
+  def pids(self):
+    """[N] int32, the person of each record."""
+    return self.indices // draw.PICTURES_PER_PERSON
+
+  @functools.cached_property
+  def camids(self):
+    """[N] int32, the camera of each record; no two places share a number."""
+    pids, person = np.unique(self.pids, return_inverse=True)
+    camids = np.array([draw.camids_of(self.seed, pid) for pid in pids.tolist()])
+    return camids[person, self.indices % draw.PICTURES_PER_PERSON]
+
+  @functools.cached_property
+  def attributes(self):
+    """[N, 27] bool, those of each record's person, in the order of `attribute_names`."""
+    pids, person = np.unique(self.pids, return_inverse=True)
+    looks = (draw.look_of(self.seed, pid) for pid in pids.tolist())
+    return np.array([captions.attributes_of(look) for look in looks])[person]
+
+  def captions(self, i):
+    """Describes the person of record i in two wordings, (str, str), without drawing them."""
+    self._check(i)
+    return captions.captions_of(draw.look_of(self.seed, int(self.pids[i])))
+
   def _check(self, i):
-    if not 0 <= i < self.num_records:
-      raise IndexError(f"record {i} of synthetic/{self.split}, which has {self.num_records}")
+    if not 0 <= i < len(self):
+      raise IndexError(f"record {i} of synthetic/{self.split}, which has {len(self)}")
 
 
 def open_source(
@@ -61,27 +103,26 @@ def open_source(
 
   Args:
     root: not used, people are made here; may be empty.
-    split: "train", "val" or "test"; their people are disjoint.
+    split: "train", "val" or "test"; their people are disjoint. Or "query" or "gallery", parts of "test".
     seed: whole number >= 0; another seed gives other people and places.
-    num_train, num_val, num_test: number of pictures of each split, eight of each person in a row.
+    num_train, num_val, num_test: number of pictures of each split; num_test counts query and gallery.
     image_size: (H, W) pixels in which pictures are drawn.
     hold_in_memory: draw every picture now, on all processors, and keep them (H * W * 3 bytes each).
   Returns:
-    SyntheticSource; beside the person record's fields, `keypoints_occluded` [17] bool (hidden by the body
-    itself or by something else, though inside the picture), `pid` and `camid` (int).
+    SyntheticSource; beside the fields of person and re-identification records,
+      keypoints_occluded [17] bool (hidden by the body itself or by something else, though inside the picture)
+      box [4] float32 (left, top, right, bottom; pixels), attributes [27] bool
+      keypoints_3d [17, 3], joints_3d [24, 3], rotations [24, 3, 3], intrinsics [3, 3] float32
+    as `draw.draw_person` describes them.
   Raises:
     ValueError: for an unknown split or a size or number that cannot be drawn.
   """
   del root
   counts = {"train": num_train, "val": num_val, "test": num_test}
-  if split not in counts:
-    raise ValueError(f"synthetic: split={split!r} is not one of {', '.join(counts)}")
-  count = counts[split]
-  limit = draw.FIRST_INDEX["val"]
-  if not 1 <= count <= limit:
-    raise ValueError(
-      f"synthetic: num_{split}={count}; expected 1 to {limit} pictures (data.synthetic.num_{split})"
-    )
+  people = "test" if split in ("query", "gallery") else split
+  if people not in counts:
+    raise ValueError(f"synthetic: split={split!r} is not one of {', '.join(counts)}, query, gallery")
+  indices = _split_indices(split, people, counts[people])
   size = tuple(int(side) for side in image_size)
   highest, widest = camera.MAX_SIZE
   if len(size) != 2 or not (16 <= size[0] <= highest and 16 <= size[1] <= widest):
@@ -93,27 +134,43 @@ def open_source(
     split=split,
     seed=int(seed),
     image_size=size,
-    num_records=count,
-    held=_draw_all(int(seed), draw.FIRST_INDEX[split], count, size) if hold_in_memory else None,
+    indices=indices,
+    held=_draw_all(int(seed), size, indices) if hold_in_memory else None,
     spec=base.SourceSpec("synthetic", COCO17, licence="Apache-2.0 (made by this project)", fields=_FIELDS),
   )
 
 
+def _split_indices(split, people, count):
+  """Numbers the pictures of a split that is, or is part of, the first `count` pictures of `people`."""
+  limit = draw.FIRST_INDEX["val"]
+  least = {"query": 1, "gallery": _QUERIES + 1}.get(split, 1)
+  if not least <= count <= limit:
+    raise ValueError(
+      f"synthetic: num_{people}={count}; expected {least} to {limit} pictures (data.synthetic.num_{people})"
+    )
+  indices = np.arange(draw.FIRST_INDEX[people], draw.FIRST_INDEX[people] + count, dtype=np.int32)
+  if split == people:
+    return indices
+  is_query = indices % draw.PICTURES_PER_PERSON < _QUERIES
+  return indices[is_query == (split == "query")]
+
+
 def _record(seed, index, size):
   drawn = draw.draw_person(seed, index, size)
-  return {name: drawn[name] for name in _FIELDS}
+  record = {name: drawn[name] for name in _FIELDS}
+  return record | {name: np.int32(record[name]) for name in ("pid", "camid")}
 
 
 def _draw_chunk(seed, size, indices):
-  records = [_record(seed, index, size) for index in indices]
+  records = [_record(seed, index, size) for index in indices.tolist()]
   return {name: np.stack([record[name] for record in records]) for name in _FIELDS}
 
 
-def _draw_all(seed, first, count, size):
-  """Draws records first .. first + count - 1; {field: [count, ...]}, the same with and without processes."""
-  chunks = [range(start, min(start + _CHUNK, first + count)) for start in range(first, first + count, _CHUNK)]
+def _draw_all(seed, size, indices):
+  """Draws the records numbered `indices`; {field: [N, ...]}, the same with and without processes."""
+  chunks = [indices[start : start + _CHUNK] for start in range(0, len(indices), _CHUNK)]
   draw_chunk = functools.partial(_draw_chunk, seed, size)
-  if count < _WORTH_A_POOL:
+  if len(indices) < _WORTH_A_POOL:
     parts = list(map(draw_chunk, chunks))
   else:
     # Processes are spawned, not forked: the parent may already run jax's threads.

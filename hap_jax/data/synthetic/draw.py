@@ -42,16 +42,29 @@ class Person:
 @functools.lru_cache(maxsize=64)
 def sample_person(seed, pid):
   """Draws identity number `pid`: the same in all its pictures."""
+  look, site, own_body, wear, camera_order = _sample_identity(seed, pid)
+  return Person(pid, site, own_body, look, texture.paint_atlas(look, wear), camera_order)
+
+
+def camids_of(seed, pid):
+  """Returns the cameras of a person's pictures, [PICTURES_PER_PERSON] int32, without painting or drawing."""
+  _, site, _, _, camera_order = _sample_identity(seed, pid)
+  cam = camera_order[np.arange(PICTURES_PER_PERSON) % camera.CAMERAS_PER_SITE]
+  return (site * camera.CAMERAS_PER_SITE + cam).astype(np.int32)
+
+
+def look_of(seed, pid):
+  """Returns the Appearance of a person, without painting or drawing."""
+  return _sample_identity(seed, pid)[0]
+
+
+def _sample_identity(seed, pid):
+  """Draws all that is random about an identity: (look, site, body, wear, order of the cameras)."""
   rng = np.random.default_rng((seed, pid, 11))
   look = appearance.sample_appearance(rng)
-  return Person(
-    pid=pid,
-    site=int(rng.integers(NUM_SITES)),
-    body=body.sample_body(rng, look.is_female, look.age),
-    look=look,
-    atlas=texture.paint_atlas(look, rng),
-    camera_order=rng.permutation(camera.CAMERAS_PER_SITE),
-  )
+  site = int(rng.integers(NUM_SITES))
+  own_body = body.sample_body(rng, look.is_female, look.age)
+  return look, site, own_body, texture.sample_wear(rng), rng.permutation(camera.CAMERAS_PER_SITE)
 
 
 @functools.lru_cache(maxsize=64)

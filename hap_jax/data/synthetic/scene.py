@@ -154,7 +154,9 @@ def _passer_by(number):
   rng = np.random.default_rng((number, 15))
   look = appearance.sample_appearance(rng)
   bones = body.sample_body(rng, look.is_female, look.age)
-  return _PasserBy(bones, look, figure.dress(bones, look, False), texture.paint_atlas(look, rng))
+  return _PasserBy(
+    bones, look, figure.dress(bones, look, False), texture.paint_atlas(look, texture.sample_wear(rng))
+  )
 
 
 def _passer_by_positions(rng):

@@ -25,6 +25,7 @@ _WRINKLES = (
 
 # Surfaces with a picture of their own; the others have one colour, one texel.
 _PICTURES = ("head", "top", "sleeve", "bottom", "shoe", "bag", "hair")
+_WRINKLED = ("top", "sleeve", "bottom", "bag")
 _TEXELS = len(_PICTURES) * SIZE * SIZE + len(TILES) - len(_PICTURES)
 
 
@@ -51,11 +52,20 @@ def find_tile(tile):
   return _FIRST_TEXEL[tile] + rank * _TEXELS, np.where(_IS_PICTURE[tile], SIZE, 0)
 
 
-def paint_atlas(look, rng):
+def sample_wear(rng):
+  """Draws what textures need beside an Appearance.
+
+  Returns:
+    (colour of the thing in hand [3] float, place of each garment's wrinkles on their sheet [4, 2] int).
+  """
+  return sample_thing_colour(rng), np.stack([rng.integers(0, 256 - SIZE, 2) for _ in _WRINKLED])
+
+
+def paint_atlas(look, wear):
   """Paints all textures of a person.
 
   Args:
-    look: Appearance. rng: numpy Generator, for wrinkles.
+    look: Appearance. wear: from `sample_wear`.
   Returns:
     [3, N] float32 grey levels; `find_tile` tells where each tile of TILES starts. A picture's row is v (0 is
     the lower end), its column is u.
@@ -72,7 +82,7 @@ def paint_atlas(look, rng):
     ("boot", "shoe"),
   ):
     texels[_FIRST_TEXEL[TILE_INDEX[tile]]] = tones[tone]
-  texels[_FIRST_TEXEL[TILE_INDEX["thing"]]] = sample_thing_colour(rng)
+  texels[_FIRST_TEXEL[TILE_INDEX["thing"]]], wrinkles = wear
   _paint_head(picture["head"], look, tones)
   _paint_top(picture["top"], picture["sleeve"], look, tones)
   _paint_bottom(picture["bottom"], look, tones)
@@ -83,8 +93,7 @@ def paint_atlas(look, rng):
   picture["bag"][8:24, _FRONT - 7 : _FRONT + 8] *= 0.85
   picture["hair"][:, ::5] *= 0.82
   picture["hair"][:, 2::7] *= 1.2
-  for tile in ("top", "sleeve", "bottom", "bag"):
-    row, column = rng.integers(0, 256 - SIZE, 2)
+  for tile, (row, column) in zip(_WRINKLED, wrinkles, strict=True):
     picture[tile] *= _WRINKLES[row : row + SIZE, column : column + SIZE]
   return np.ascontiguousarray(texels.T)
 
