@@ -3,48 +3,24 @@
 import ml_collections
 
 
-def pretrain(variant):
-  """Returns the official pre-training configuration of HAP for an encoder of this size.
-
-  Sources: HAP (arXiv 2310.20695), its official repository (junkunyuan/HAP), MAE (arXiv 2111.06377).
-  """
+def run(task):
+  """Returns what every run has; the official values are those of the task that sets them."""
   config = ml_collections.ConfigDict()
-  config.task = "pretrain"  # a file of hap_jax/tasks
+  config.task = task  # a file of hap_jax/tasks
   config.seed = 0  # of everything random: parameters, data order, crops, masks
-  config.total_epochs = 400.0  # passes over the training records (official)
   config.total_steps = (
     0  # above 0: length of the run in steps, in place of total_epochs; warm-up keeps its share
   )
-  config.warmup_epochs = 40.0  # linear from 0, then half a cosine to 0 (official)
-  config.batch_size = 4096  # global, over all devices (official)
-  config.base_lr = 1.5e-4  # per 256 images; learning rate = base_lr * batch_size / 256 (official)
-  config.weight_decay = 0.05  # not on biases and norms (official)
-  config.optimizer = ml_collections.ConfigDict()
-  config.optimizer.kind = "adamw"  # adamw | sgd
-  config.optimizer.beta1 = 0.9  # (official)
-  config.optimizer.beta2 = 0.95  # (official)
-  config.optimizer.eps = 1e-8  # (official)
-  config.init_from = ""  # MAE or HAP .pth file, or a workdir of this project; empty: from scratch
+  config.init_from = ""  # a checkpoint to start from, of any kind that `convert` reads; empty: from scratch
 
   # Each of these also happens at the last step; 0 switches it off.
   config.log_every = 50  # steps between progress lines and rows of metrics.jsonl
   config.save_every = 1000  # steps between checkpoints; 0: the run leaves none
   config.panel_every = 5000  # steps between pictures
-  config.eval_every = 5000  # steps between held-out scores; needs data.num_val
+  config.eval_every = 5000  # steps between held-out scores
+  config.eval_every_epochs = 0  # epochs between held-out scores
   config.keep_last = 3  # newest checkpoints that stay
   config.keep_every = 0  # checkpoints of steps divisible by it stay for good; 0: none
-  config.panel_rows = 6  # people in a picture
-
-  config.model = model(variant)
-  config.mask = mask()
-  config.views = 2  # masked views of each image; 1: no alignment
-  config.align_weight = 0.05  # gamma, weight of the alignment loss (official)
-  config.align_temperature = 0.2  # T of its softmax (official)
-  config.norm_pix_loss = True  # predict patches standardised over their own pixels (official)
-
-  config.data = data()
-  config.eval_batch_size = 256  # held-out records at a time
-  config.baseline_records = 4096  # training records that the position mean is taken over
 
   config.mesh = ml_collections.ConfigDict()
   config.mesh.data = -1  # devices that share a batch; -1: all
@@ -53,15 +29,93 @@ def pretrain(variant):
   return config
 
 
+def adamw(beta2):
+  """Returns AdamW as the official code sets it, with its second beta."""
+  config = ml_collections.ConfigDict()
+  config.kind = "adamw"  # adamw | sgd
+  config.beta1 = 0.9  # (official)
+  config.beta2 = beta2  # (official)
+  config.eps = 1e-8  # (official)
+  return config
+
+
+def pretrain(variant):
+  """Returns the official pre-training configuration of HAP for an encoder of this size.
+
+  Sources: HAP (arXiv 2310.20695), its official repository (junkunyuan/HAP), MAE (arXiv 2111.06377).
+  """
+  config = run("pretrain")
+  config.total_epochs = 400.0  # passes over the training records (official)
+  config.warmup_epochs = 40.0  # linear from 0, then half a cosine to 0 (official)
+  config.batch_size = 4096  # global, over all devices (official)
+  config.base_lr = 1.5e-4  # per 256 images; learning rate = base_lr * batch_size / 256 (official)
+  config.weight_decay = 0.05  # not on biases and norms (official)
+  config.optimizer = adamw(beta2=0.95)
+  config.panel_rows = 6  # people in a picture
+
+  config.model = model(variant)
+  config.model.decoder_width = 512  # (official)
+  config.model.decoder_depth = 8  # blocks (official)
+  config.model.decoder_heads = 16  # (official)
+  config.mask = mask()
+  config.views = 2  # masked views of each image; 1: no alignment
+  config.align_weight = 0.05  # gamma, weight of the alignment loss (official)
+  config.align_temperature = 0.2  # T of its softmax (official)
+  config.norm_pix_loss = True  # predict patches standardised over their own pixels (official)
+
+  config.data = data()
+  config.data.crop_area = (0.8, 1.0)  # of the picture (official)
+  config.data.crop_aspect = (0.375, 2 / 3)  # width / height: 0.5 * 3/4 to 0.5 * 4/3 (official)
+  config.data.shuffle_pixels = False  # control experiment: pictures without structure, nothing to learn
+  config.eval_batch_size = 256  # held-out records at a time
+  config.baseline_records = 4096  # training records that the position mean is taken over
+  # At every held-out score also: how well the frozen encoder finds persons of a ReID data set again.
+  config.probe = ml_collections.ConfigDict()
+  config.probe.source = ""  # a file of hap_jax/data/sources with query and gallery; empty: no probe
+  config.probe.root = ""  # its folder
+  return config
+
+
+def reid(source):
+  """Returns the official fine-tuning configuration for person ReID, one for all data sets and both models.
+
+  Source: the official repository's downstream_tasks/person_reid.
+  """
+  config = run("reid")
+  config.total_epochs = 100.0  # (official)
+  config.warmup_epochs = 5.0  # linear from 0, then half a cosine to 0 (official)
+  config.batch_size = 64  # global (official)
+  config.num_instances = 8  # pictures of each person in a batch (official)
+  config.base_lr = 8e-3  # of the head, whatever the batch size (official)
+  config.layer_decay = 0.4  # each block's learning rate is this share of the next one's (official)
+  config.weight_decay = 0.05  # not on biases, norms, class token and position table (official)
+  config.optimizer = adamw(beta2=0.999)
+  config.ema_decay = 0.0  # above 0: score and use a moving average of the weights with this decay
+  config.id_weight = 0.5  # of the cross-entropy over persons (official)
+  config.triplet_weight = 0.5  # of the batch-hard soft-margin triplet loss (official)
+  config.eval_every = 0
+  config.eval_every_epochs = 10  # (official)
+  config.panel_rows = 8  # queries in a rank list
+  config.rerank = False  # also score after k-reciprocal re-ranking (not used for published numbers)
+
+  config.model = model("B")
+  config.model.locality = False  # True: with the locality enhanced module, "ViT-lem"
+  config.model.drop_path = 0.1  # of the last block, linear from 0 at the first (official)
+
+  config.data = data()
+  config.data.source = source
+  config.data.pad = 10  # black pixels on each side before the random crop (official)
+  config.data.erase_prob = 0.5  # of a box of noise in a training picture (official)
+  config.eval_batch_size = 256  # (official)
+  return config
+
+
 def model(variant):
-  """Returns the sizes of the encoder and the decoder."""
+  """Returns the encoder's size, what it looks at and how it computes."""
   config = ml_collections.ConfigDict()
   config.variant = variant  # Mu | Ti | S | B | L | H, see hap_jax/models/vit.py
   config.image_size = (256, 128)  # pixels (H, W) (official)
   config.patch = 16  # pixels; must divide both (official)
-  config.decoder_width = 512  # (official)
-  config.decoder_depth = 8  # blocks (official)
-  config.decoder_heads = 16  # (official)
   config.dtype = "auto"  # compute type: float32 | bfloat16 | auto (float32 on CPU, else bfloat16)
   config.scan = True  # one compiled block scanned over the depth: compiles faster, same numbers
   return config
@@ -82,17 +136,14 @@ def mask():
 
 
 def data():
-  """Returns where pictures come from and how they are cut."""
+  """Returns where pictures come from."""
   config = ml_collections.ConfigDict()
   config.source = "luperson"  # a file of hap_jax/data/sources
   config.root = ""  # folder of the data set
   config.workers = 8  # processes that read and decode; 0: a thread of this one
   config.num_val = 0  # records held out, never trained on; 0: none, no held-out score
   config.max_bad_share = 0.001  # share of unreadable records at which the run stops
-  config.crop_area = (0.8, 1.0)  # of the picture (official)
-  config.crop_aspect = (0.375, 2 / 3)  # width / height: 0.5 * 3/4 to 0.5 * 4/3 (official)
-  config.flip_prob = 0.5  # (official)
-  config.shuffle_pixels = False  # control experiment: pictures without structure, nothing to learn
+  config.flip_prob = 0.5  # of mirroring a training picture (official)
   config.luperson = ml_collections.ConfigDict()
   config.luperson.subset = "first_half"  # first_half (official) | random_half | all
   config.coco_persons = ml_collections.ConfigDict()
@@ -100,6 +151,11 @@ def data():
   config.coco_persons.images = ""  # folder of its pictures; empty: <root>/train2017, or beside the json
   config.coco_persons.margin = 0.1  # added to each side of a person's box, as a share of it
   config.coco_persons.min_keypoints = 1  # labelled joints that a person needs
+  config.msmt17 = ml_collections.ConfigDict()
+  config.msmt17.train_set = "train+val"  # train+val (official) | train: without the validation list
+  config.identity_folder = ml_collections.ConfigDict()
+  config.identity_folder.test_share = 0.5  # of the persons, where no train/, query/, gallery/ divide them
+  config.identity_folder.split_seed = 0  # draws them; apart from config.seed, so that seeds can be compared
   config.synthetic = ml_collections.ConfigDict()
   config.synthetic.num_train = 10_000  # pictures
   config.synthetic.image_size = (320, 160)  # pixels (H, W) at which people are drawn

@@ -1,6 +1,7 @@
 """Configurations: check and derive once, freeze, and find the files that a configuration names."""
 
-import importlib
+import importlib.util
+import inspect
 import json
 import math
 import pathlib
@@ -19,6 +20,7 @@ _FREE_KEYS = {
   "save_every",
   "panel_every",
   "eval_every",
+  "eval_every_epochs",
   "keep_last",
   "keep_every",
   "panel_rows",
@@ -42,40 +44,37 @@ def finalize(config):
     ValueError: naming the key and the remedy.
   """
   config = ml_collections.ConfigDict(config.to_dict())
-  load("tasks", config.task)
-  for key in ("batch_size", "eval_batch_size", "baseline_records", "panel_rows", "keep_last"):
-    _require(config[key] >= 1, key, config[key], "at least 1")
+  task = load("tasks", config.task)
+  for key in ("batch_size", "eval_batch_size", "keep_last"):
+    require(config[key] >= 1, key, config[key], "at least 1")
   for key in ("seed", "total_steps", "log_every", "save_every", "panel_every", "eval_every", "keep_every"):
-    _require(config[key] >= 0, key, config[key], "0 or more")
-  _require(config.total_epochs > 0, "total_epochs", config.total_epochs, "above 0")
-  _require(
+    require(config[key] >= 0, key, config[key], "0 or more")
+  require(config.total_epochs > 0, "total_epochs", config.total_epochs, "above 0")
+  require(
     0 <= config.warmup_epochs <= config.total_epochs,
     "warmup_epochs",
     config.warmup_epochs,
     f"from 0 to total_epochs={config.total_epochs}",
   )
-  _require(math.isfinite(config.base_lr) and config.base_lr > 0, "base_lr", config.base_lr, "above 0")
+  require(math.isfinite(config.base_lr) and config.base_lr > 0, "base_lr", config.base_lr, "above 0")
   vit.variant(config.model.variant)
-  _require(len(config.model.image_size) == 2, "model.image_size", config.model.image_size, "(H, W)")
+  require(len(config.model.image_size) == 2, "model.image_size", config.model.image_size, "(H, W)")
   layers.grid_of(config.model.image_size, config.model.patch)
   if config.model.dtype == "auto":
     config.model.dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-  _require(
+  require(
     config.model.dtype in ("float32", "bfloat16"),
     "model.dtype",
     config.model.dtype,
     "auto, float32 or bfloat16",
   )
-  _require(config.views in (1, 2), "views", config.views, "1 or 2")
-  if config.views == 1 and config.align_weight:
-    raise ValueError(
-      f"config.align_weight={config.align_weight} needs two views to align; set it to 0 or config.views to 2"
-    )
-  _require(config.data.num_val >= 0, "data.num_val", config.data.num_val, "0 or more")
+  require(config.data.num_val >= 0, "data.num_val", config.data.num_val, "0 or more")
+  task.check(config)
   return ml_collections.FrozenConfigDict(config)
 
 
-def _require(holds, key, value, wanted):
+def require(holds, key, value, wanted):
+  """Raises ValueError that names config.<key>, its value and what was wanted, unless `holds`."""
   if not holds:
     raise ValueError(f"config.{key}={value!r}: expected {wanted}")
 
@@ -97,13 +96,47 @@ def load(kind, name):
   return importlib.import_module(f"hap_jax.{kind.replace('/', '.')}.{name}")
 
 
-def open_source(config, split):
-  """Opens the data source that config.data.source names, with the options of config.data.<its name>."""
-  data = config.data
-  options = data.get(data.source, {})
-  return load("data/sources", data.source).open_source(
-    root=data.root, split=split, seed=config.seed, num_val=data.num_val, **options
-  )
+def open_source(config, split, place=None):
+  """Opens the data source that place.source names, at place.root, with the options of config.data.<its name>.
+
+  Args:
+    config: finalized. split: of the source. place: a part of the config; None: config.data.
+  """
+  place = config.data if place is None else place
+  options = {"num_val": config.data.num_val, **config.data.get(place.source, {})}
+  return open_named_source(place.source, root=place.root, split=split, seed=config.seed, options=options)
+
+
+def open_named_source(name, *, root, split, seed=0, options):
+  """Opens a split of the data source `name`, a file of hap_jax/data/sources.
+
+  Args:
+    root: folder of the data set. options: {option: value} of this source.
+  Raises:
+    ValueError: if there is no such source, option or split.
+  """
+  opener = load("data/sources", name).open_source
+  known = set(inspect.signature(opener).parameters) - {"root", "split", "seed"}
+  if unknown := sorted(set(options) - known):
+    raise ValueError(
+      f"data/sources/{name}.py has no option {', '.join(unknown)}; it has {', '.join(sorted(known))}"
+    )
+  return opener(root=root, split=split, seed=seed, **options)
+
+
+def read_file(path):
+  """Runs a configuration file, such as one of configs/, and returns its ConfigDict.
+
+  Raises:
+    ValueError: if there is no such file.
+  """
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise ValueError(f"--config={path}: no such file")
+  spec = importlib.util.spec_from_file_location(f"configuration_{path.stem}", path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module.get_config()
 
 
 def to_plain(config):

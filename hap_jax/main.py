@@ -8,6 +8,11 @@ from ml_collections import config_flags
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file, see configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; given again, the run goes on there.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print configuration, shapes and parameters, then stop.")
+_COORDINATOR = flags.DEFINE_string(
+  "coordinator_address", None, "HOST:PORT of the first of several processes; all of them share one workdir."
+)
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of processes.", lower_bound=1)
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.", lower_bound=0)
 flags.mark_flag_as_required("config")
 
 
@@ -16,23 +21,33 @@ def main(_):
     logging.set_verbosity(logging.WARNING)
   # Here and not above: the loader's worker processes import this file anew and must stay light.
   from hap_jax import config as config_lib
-  from hap_jax import pretrain
+  from hap_jax import finetune, pretrain, recipe, sharding
   from hap_jax.train.loop import NonFiniteLossError
 
   try:
+    sharding.join_processes(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     config = config_lib.finalize(_CONFIG.value)
     if _DRY_RUN.value:
-      pretrain.dry_run(config)
+      recipe.dry_run(config)
       return
     if not _WORKDIR.value:
       raise ValueError(
         "--workdir is missing: name the folder in which the run keeps its checkpoints and logs"
       )
-    pretrain.run(config, _WORKDIR.value, say=lambda line: print(line, flush=True))
+    run = pretrain.run if config.task == "pretrain" else finetune.run
+    run(config, _WORKDIR.value, say=_say)
   except (ValueError, OSError, NonFiniteLossError) as error:
     if logging.level_info():
       raise  # --verbosity=0 or more shows where it came from
     _fail(str(error))
+
+
+def _say(line):
+  """Prints a line in the first process; the others would only repeat it."""
+  import jax
+
+  if jax.process_index() == 0:
+    print(line, flush=True)
 
 
 def _parse(argv):

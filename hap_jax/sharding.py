@@ -7,6 +7,27 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 AXES = ("data", "fsdp", "tensor")
 
 
+def join_processes(coordinator_address, num_processes, process_id):
+  """Joins the processes of a run; does nothing if none of the three is given.
+
+  To be called before anything else of jax. Processes are told of each other by hand here.
+
+  Args:
+    coordinator_address: "host:port" of the first process. num_processes, process_id: of this run.
+  Raises:
+    ValueError: if some are given and some are not, or they contradict each other.
+  """
+  given = (coordinator_address, num_processes, process_id)
+  if all(value is None for value in given):
+    return
+  if any(value is None for value in given) or process_id >= num_processes:
+    raise ValueError(
+      f"--coordinator_address={coordinator_address}, --num_processes={num_processes}, "
+      f"--process_id={process_id}: expected all three, with process_id from 0 to num_processes - 1"
+    )
+  jax.distributed.initialize(coordinator_address, num_processes, process_id)
+
+
 def make_mesh(data=-1, fsdp=1, tensor=1, *, devices=None):
   """Builds the mesh.
 
@@ -14,10 +35,8 @@ def make_mesh(data=-1, fsdp=1, tensor=1, *, devices=None):
     data: devices over which a batch is split; -1 takes all that are left. fsdp, tensor: must be 1.
     devices: the devices to use; None: all.
   Raises:
-    ValueError: if the axes do not multiply to the number of devices, or there are several processes.
+    ValueError: if the axes do not multiply to the number of devices.
   """
-  if jax.process_count() > 1:
-    raise ValueError(f"{jax.process_count()} processes: this version runs in one, on all of its devices")
   devices = jax.devices() if devices is None else devices
   for axis, size in (("fsdp", fsdp), ("tensor", tensor)):
     if size != 1:
@@ -59,6 +78,12 @@ def put_batch(batch, mesh):
   return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
 
 
+def put_replicated(tree, mesh):
+  """Puts host arrays, the same in every process, on every device."""
+  place = replicated(mesh)
+  return jax.tree.map(lambda x: jax.make_array_from_process_local_data(place, np.asarray(x)), tree)
+
+
 def put_scalar(value, dtype, mesh):
   """Puts a Python number on every device as a scalar of a type."""
-  return jax.device_put(np.asarray(value, dtype), replicated(mesh))
+  return put_replicated(np.asarray(value, dtype), mesh)

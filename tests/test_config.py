@@ -9,7 +9,7 @@ import pytest
 from ml_collections import config_flags  # noqa: F401  (absl flags exist before configs are read)
 
 from hap_jax import config as config_lib
-from hap_jax import pretrain
+from hap_jax import recipe
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESOLVED = ROOT / "tests" / "resolved_configs"
@@ -37,7 +37,7 @@ def test_resolved_values_are_the_stored_ones(name):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_dry_run_builds_every_configuration(name):
   lines = []
-  pretrain.dry_run(config_lib.finalize(load(name)), lines.append)
+  recipe.dry_run(config_lib.finalize(load(name)), lines.append)
   assert any("patches L=" in line for line in lines)
 
 
@@ -72,7 +72,7 @@ def test_a_wrong_value_names_its_key(key, value, message):
   config = load("pretrain_b16")
   config.update_from_flattened_dict({key: value})
   with pytest.raises(ValueError, match=message):
-    pretrain.dry_run(config_lib.finalize(config), lambda line: None)
+    recipe.dry_run(config_lib.finalize(config), lambda line: None)
 
 
 def test_unknown_key_is_one_line_and_no_traceback():

@@ -11,7 +11,6 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 FOLDER = "checkpoints"  # in a run's workdir
-BEST_FOLDER = "best"
 BEST_FOLDER = "best"  # beside it: one checkpoint, of the best score so far, which nothing resumes from
 
 

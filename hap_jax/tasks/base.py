@@ -1,30 +1,24 @@
 """The Task record: all that the training loop knows about a task.
 
-The loop, the step and the evaluation know these fields and nothing else. A task is a module in this folder
-with `make(config) -> Task`. When a task does not fit, the record grows by a field, for all tasks; the loop
-never grows a branch.
+The loop, the step and the evaluation know these fields and nothing else. When a task does not fit, the record
+grows by a field, for all tasks; the loop never grows a branch.
+
+A task is a module in this folder with
+  check(config)               raises ValueError for values that only this task knows to be wrong
+  make(config, lineage)       -> Task
+  make_evaluation(config)     -> Evaluation, without the training records where it can do without them
+  outline(config)             -> (abstract params, lines that tell the shapes of a step); reads no data
 """
 
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from hap_jax import config as config_lib
 from hap_jax.data.loader import Loader
+from hap_jax.models import layers, pixels, vit
+from hap_jax.train.evaluate import Evaluation
 from hap_jax.train.optim import OptimizerSpec, Rule
-
-
-@dataclasses.dataclass(frozen=True)
-class EvalSplit:
-  """One pass over held-out records.
-
-  Attributes:
-    loader: an ordered `Loader`; its last batch is padded and marked in `valid`.
-    predict: (variables, batch) -> {name: [B, ...]}, pure and jitted by the evaluation. Any randomness is a
-      function of batch["index"], so a record's result depends on the record alone.
-  """
-
-  loader: Loader
-  predict: Callable[[Mapping, Mapping], Mapping]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,10 +34,10 @@ class Task:
     loss: (outputs, batch, *, key) -> (scalar, {name: (sum, count)}).
     train: the training loader.
     total_steps: length of the run.
-    evals: name -> EvalSplit; empty is fine.
-    score: {split: {name: [N, ...]}} -> {metric: float}; plain NumPy, on the host.
-    figures: variables -> {name: [H, W, 3] uint8 picture}, or None.
+    evaluation: how it is scored while it trains.
     description: what a checkpoint must tell later commands; plain JSON values.
+    ema_decay: an exponential moving average of all variables with this decay is kept, and is what is
+      evaluated; None: no average.
   """
 
   init: Callable
@@ -54,7 +48,49 @@ class Task:
   loss: Callable
   train: Loader
   total_steps: int
-  evals: Mapping[str, EvalSplit]
-  score: Callable[[Mapping], Mapping[str, float]]
-  figures: Callable | None
+  evaluation: Evaluation
   description: Mapping[str, Any]
+  ema_decay: float | None = None
+
+
+def run_length(train, *, total_epochs, total_steps, warmup_epochs):
+  """Works out how long a run is.
+
+  Args:
+    train: the training loader. total_epochs: length in passes over its records. total_steps: length in steps,
+      in place of that; 0: total_epochs holds. warmup_epochs: of total_epochs; keeps its share of the run.
+  Returns:
+    (steps, epochs, epochs of warm-up).
+  """
+  whole_epochs = int(total_epochs)
+  steps = total_steps or train.first_step(whole_epochs) + round(
+    (total_epochs - whole_epochs) * train.nominal_steps
+  )
+  epochs = train.progress(steps)
+  return steps, epochs, epochs * warmup_epochs / total_epochs
+
+
+def describe_encoder(config, data_spec, lineage):
+  """Returns what every checkpoint tells later commands; a task adds what is its own.
+
+  Args:
+    config: finalized. data_spec: the training source's. lineage: what the starting weights come from.
+  """
+  size = vit.variant(config.model.variant)
+  return {
+    "task": config.task,
+    "config": config_lib.to_plain(config),
+    "model": {
+      "variant": config.model.variant,
+      "width": size.width,
+      "depth": size.depth,
+      "num_heads": size.num_heads,
+      "image_size": list(config.model.image_size),
+      "patch": config.model.patch,
+      "patch_padding": 0,
+      "grid": list(layers.grid_of(config.model.image_size, config.model.patch)),
+    },
+    "normalization": {"mean": list(pixels.IMAGENET_MEAN), "std": list(pixels.IMAGENET_STD), "range": [0, 1]},
+    "data": {"name": data_spec.name, "licence": data_spec.licence},
+    "lineage": lineage,
+  }

@@ -16,13 +16,15 @@ from flax import struct
 from hap_jax import config as config_lib
 from hap_jax.data import samplers
 from hap_jax.data.loader import Loader
+from hap_jax.data.skeletons import COCO17
 from hap_jax.data.transforms import image as transforms
 from hap_jax.losses.alignment import alignment_loss
 from hap_jax.losses.reconstruction import masked_patch_loss, normalize_patches
 from hap_jax.masking import sampler as masking
 from hap_jax.models import hap, layers, pixels, vit
-from hap_jax.tasks.base import EvalSplit, Task
-from hap_jax.train import optim
+from hap_jax.tasks.base import Task, describe_encoder, run_length
+from hap_jax.train import optim, probe
+from hap_jax.train.evaluate import EvalSplit, Evaluation
 from hap_jax.viz import reconstruction as viz
 
 # Held-out masks are drawn from the record's index and this seed alone: every run is scored on the same masks.
@@ -52,6 +54,17 @@ class PretrainOutputs:
   target: jax.Array
   cls: jax.Array
   mask: masking.Mask
+
+
+def check(config):
+  """Raises ValueError, naming the key, for values that pre-training cannot work with."""
+  for key in ("baseline_records", "panel_rows"):
+    config_lib.require(config[key] >= 1, key, config[key], "at least 1")
+  config_lib.require(config.views in (1, 2), "views", config.views, "1 or 2")
+  if config.views == 1 and config.align_weight:
+    raise ValueError(
+      f"config.align_weight={config.align_weight} needs two views to align; set it to 0 or config.views to 2"
+    )
 
 
 def build_model(config):
@@ -214,6 +227,7 @@ def position_mean(loader, num_records, patch, norm_pix_loss):
     )
   )
   total, count = 0.0, 0
+  loader = loader.whole()
   num_steps = min(-(-num_records // loader.sampler.batch_size), loader.num_steps)
   with contextlib.closing(loader.iterate(0, num_steps)) as batches:
     for batch in batches:
@@ -228,7 +242,7 @@ def make_figures(forward_by_index, loader, config):
   forward_by_index = jax.jit(forward_by_index)
   num_records = loader.sampler.num_records
   spread = samplers.Spread(num_records, min(config.panel_rows, num_records))
-  loader = dataclasses.replace(loader, sampler=spread)
+  loader = dataclasses.replace(loader.whole(), sampler=spread)
 
   def figures(variables):
     batch = loader.batch(0)
@@ -274,6 +288,8 @@ def make_loaders(config):
     workers=config.data.workers,
     max_bad_share=config.data.max_bad_share,
     fields=("image", "keypoints_xy", "keypoints_visible"),
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
   )
 
   def ordered(source):
@@ -289,30 +305,13 @@ def make_loaders(config):
 
 def describe(config, data_spec, lineage):
   """Returns what a checkpoint of pre-training tells later commands."""
-  size = vit.variant(config.model.variant)
-  return {
-    "task": "pretrain",
-    "config": config_lib.to_plain(config),
-    "model": {
-      "variant": config.model.variant,
-      "width": size.width,
-      "depth": size.depth,
-      "num_heads": size.num_heads,
-      "image_size": list(config.model.image_size),
-      "patch": config.model.patch,
-      "patch_padding": 0,
-      "grid": list(layers.grid_of(config.model.image_size, config.model.patch)),
-      "decoder": {
-        "width": config.model.decoder_width,
-        "depth": config.model.decoder_depth,
-        "num_heads": config.model.decoder_heads,
-      },
-    },
-    "normalization": {"mean": list(pixels.IMAGENET_MEAN), "std": list(pixels.IMAGENET_STD), "range": [0, 1]},
-    "skeleton": data_spec.skeleton.name,
-    "data": {"name": data_spec.name, "licence": data_spec.licence},
-    "lineage": lineage,
+  description = describe_encoder(config, data_spec, lineage)
+  description["model"]["decoder"] = {
+    "width": config.model.decoder_width,
+    "depth": config.model.decoder_depth,
+    "num_heads": config.model.decoder_heads,
   }
+  return {**description, "skeleton": data_spec.skeleton.name}
 
 
 def make(config, lineage=()):
@@ -325,15 +324,13 @@ def make(config, lineage=()):
   """
   model = build_model(config)
   train, train_ordered, val = make_loaders(config)
-  total_steps = config.total_steps or round(config.total_epochs * train.nominal_steps)
-  total_epochs = total_steps / train.nominal_steps
-  warmup_epochs = total_epochs * config.warmup_epochs / config.total_epochs
+  total_steps, total_epochs, warmup_epochs = run_length(
+    train,
+    total_epochs=config.total_epochs,
+    total_steps=config.total_steps,
+    warmup_epochs=config.warmup_epochs,
+  )
   forward, forward_by_index = make_forward(config, model)
-
-  evals = {}
-  if val is not None:
-    mean = position_mean(train_ordered, config.baseline_records, config.model.patch, config.norm_pix_loss)
-    evals["val"] = EvalSplit(loader=val, predict=make_predict(forward_by_index, mean))
   return Task(
     init=make_init(model),
     param_rules=param_rules(config.weight_decay),
@@ -348,8 +345,65 @@ def make(config, lineage=()):
     loss=make_loss(config.align_weight, config.align_temperature),
     train=train,
     total_steps=total_steps,
-    evals=evals,
-    score=score,
-    figures=make_figures(forward_by_index, val or train_ordered, config),
+    evaluation=_evaluation(config, forward_by_index, train_ordered, val),
     description=describe(config, train.source.spec, list(lineage)),
   )
+
+
+def make_evaluation(config):
+  """Makes the evaluation of a pre-trained model: held-out reconstruction beside the position mean's."""
+  _, train_ordered, val = make_loaders(config)
+  _, forward_by_index = make_forward(config, build_model(config))
+  return _evaluation(config, forward_by_index, train_ordered, val)
+
+
+def _evaluation(config, forward_by_index, train_ordered, val):
+  evals = {}
+  if val is not None:
+    mean = position_mean(train_ordered, config.baseline_records, config.model.patch, config.norm_pix_loss)
+    evals["val"] = EvalSplit(loader=val, predict=make_predict(forward_by_index, mean))
+  figures = make_figures(forward_by_index, val or train_ordered, config)
+  evaluation = Evaluation(evals=evals, score=score, figures=figures)
+  return probe.beside(evaluation, make_probe(config)) if config.probe.source else evaluation
+
+
+def make_probe(config):
+  """Makes the frozen probe of a finalized config: retrieval by the encoder's tokens of whole pictures."""
+  model, patch = build_model(config), config.model.patch
+
+  def make_pass(split):
+    return probe.picture_pass(
+      config_lib.open_source(config, split, config.probe),
+      image_size=config.model.image_size,
+      batch_size=min(config.eval_batch_size, config.batch_size),
+      workers=config.data.workers,
+      max_bad_share=config.data.max_bad_share,
+    )
+
+  def encode(variables, images):
+    patches = layers.patchify(pixels.normalize(images), patch)
+    return model.encoder.apply({"params": variables["params"]["encoder"]}, patches).normed
+
+  loaders = {split: make_pass(split) for split in ("query", "gallery")}
+  return probe.make_evaluation(encode, model.encoder.grid, loaders)
+
+
+def outline(config):
+  """Returns (abstract params, lines that tell the shapes of a step); reads no data."""
+  model, recipe = build_model(config), build_recipe(config)
+  L, V = recipe.grid[0] * recipe.grid[1], masking.num_visible(recipe)
+  B, K = config.batch_size, len(COCO17.joints)
+  batch = {
+    "image": jax.ShapeDtypeStruct((B, *config.model.image_size, 3), "uint8"),
+    "keypoints_xy": jax.ShapeDtypeStruct((B, K, 2), "float32"),
+    "keypoints_visible": jax.ShapeDtypeStruct((B, K), "bool"),
+    "index": jax.ShapeDtypeStruct((B,), "int32"),
+  }
+  params = jax.eval_shape(make_init(model), jax.random.key(0))["params"]
+  forward = functools.partial(make_forward(config, model)[0], train=True)
+  outputs, _ = jax.eval_shape(forward, {"params": params}, batch, key=jax.random.key(0))
+  return params, [
+    f"image {batch['image'].shape} uint8, grid {recipe.grid}",
+    f"patches L={L}, visible V={V}, views N={config.views}",
+    f"pred {outputs.pred.shape}, cls {outputs.cls.shape}, compute {config.model.dtype}",
+  ]

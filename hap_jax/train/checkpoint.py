@@ -1,16 +1,15 @@
 """Checkpoints: the whole training state, and a description that later commands read instead of asking.
 
-Layout: <workdir>/checkpoints/<step>/{state, description}. Orbax writes to a temporary name and renames, so a
-kill in the middle of a save leaves the older checkpoints and no half of a new one.
+Layout: <workdir>/checkpoints/<step>/{state, description}, and <workdir>/best/<step> alike;
+`io/checkpoint_file.py` reads them. Orbax writes to a temporary name and renames, so a kill in the middle of a
+save leaves the older checkpoints and no half of a new one.
 """
 
 import pathlib
 
-import jax
-import numpy as np
 import orbax.checkpoint as ocp
 
-FOLDER = "checkpoints"
+from hap_jax.io.checkpoint_file import BEST_FOLDER, FOLDER
 
 
 class Checkpoints:
@@ -27,18 +26,21 @@ class Checkpoints:
     """
     if keep_last < 1:
       raise ValueError(f"config.keep_last={keep_last} must be at least 1: the newest checkpoint always stays")
-    self._manager = ocp.CheckpointManager(
-      pathlib.Path(workdir).resolve() / FOLDER,
-      options=ocp.CheckpointManagerOptions(max_to_keep=keep_last, keep_period=keep_every or None),
-      item_names=("state", "description"),
+    self._workdir = pathlib.Path(workdir).resolve()
+    self._manager = _open_manager(
+      self._workdir / FOLDER, max_to_keep=keep_last, keep_period=keep_every or None
     )
+    # Opened when the first score comes: most runs choose no best checkpoint.
+    self._best_manager, self._best = None, None
 
   def __enter__(self):
     return self
 
   def __exit__(self, *_):
-    self._manager.wait_until_finished()
-    self._manager.close()
+    for manager in (self._manager, self._best_manager):
+      if manager is not None:
+        manager.wait_until_finished()
+        manager.close()
 
   def latest_step(self):
     """Returns the newest whole checkpoint's step, or None."""
@@ -46,21 +48,44 @@ class Checkpoints:
 
   def description(self):
     """Returns the description of the newest checkpoint."""
-    args = ocp.args.Composite(description=ocp.args.JsonRestore())
-    return self._manager.restore(self._manager.latest_step(), args=args)["description"]
+    return _read_description(self._manager)
 
   def save(self, step, state, description):
     """Starts writing a checkpoint; returns once the state is copied, the disk is written meanwhile."""
-    if step in self._manager.all_steps():
-      return
-    self._manager.save(
-      step,
-      args=ocp.args.Composite(
-        state=ocp.args.StandardSave(state),
-        description=ocp.args.JsonSave({**description, "step": step}),
-      ),
-      force=True,
-    )
+    if step not in self._manager.all_steps():
+      _save(self._manager, step, state, description)
+
+  def keep_best(self, step, state, description, scores, select):
+    """Keeps the variables to use of `state` in <workdir>/best if no earlier score was as good.
+
+    They have no moments: nothing resumes there. The description gets the scores.
+
+    Args:
+      scores: {metric: float} of this step. select: (metric, "max" or "min"), or None: nothing is kept.
+    Returns:
+      whether they were kept.
+    """
+    if select is None:
+      return False
+    metric, mode = select
+    if self._best_manager is None:
+      self._best_manager = _open_manager(self._workdir / BEST_FOLDER, max_to_keep=1)
+      if self._best_manager.latest_step() is not None:
+        self._best = _read_description(self._best_manager)
+    if self._best is not None:
+      gain = scores[metric] - self._best["scores"][metric]
+      if not (gain > 0 if mode == "max" else gain < 0):
+        return False
+      if self._best["step"] >= step:
+        raise ValueError(
+          f"{self._workdir / BEST_FOLDER} holds step {self._best['step']} with a worse {metric} than step "
+          f"{step} has now: it is of another run; move it away"
+        )
+    self._best = {"step": step, "scores": scores}
+    variables = dict(state.eval_variables)
+    kept = {"params": variables.pop("params"), "model_state": variables, "ema": {}}
+    _save(self._best_manager, step, kept, {**description, "scores": scores})
+    return True
 
   def restore(self, step, abstract_state):
     """Reads the state of a step onto the devices that `abstract_state` names.
@@ -78,42 +103,19 @@ class Checkpoints:
       ) from error
 
 
-def find(path):
-  """Finds a checkpoint of this project from a run's folder, its checkpoints folder or one step's folder.
-
-  Returns:
-    the step's folder, the newest one where there are several; None if there is none.
-  """
-  path = pathlib.Path(path)
-  if (path / "description").is_dir() and (path / "state").is_dir():
-    return path
-  folder = path / FOLDER if (path / FOLDER).is_dir() else path
-  steps = [p for p in folder.iterdir() if p.name.isdigit()] if folder.is_dir() else []
-  return max(steps, key=lambda p: int(p.name), default=None)
+def _open_manager(folder, **options):
+  return ocp.CheckpointManager(
+    folder, options=ocp.CheckpointManagerOptions(**options), item_names=("state", "description")
+  )
 
 
-def read(path):
-  """Reads the parameters and the description of one of this project's checkpoints, without its moments.
+def _read_description(manager):
+  args = ocp.args.Composite(description=ocp.args.JsonRestore())
+  return manager.restore(manager.latest_step(), args=args)["description"]
 
-  Args:
-    path: as for `find`.
-  Returns:
-    (params as nested dicts of float32 NumPy arrays, description).
-  Raises:
-    ValueError: if there is no checkpoint at the path or it cannot be read.
-  """
-  folder = find(path)
-  if folder is None:
-    raise ValueError(f"{path} holds no checkpoint: expected a run's workdir or a step's folder in it")
-  folder = folder.resolve()
-  try:
-    description = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(folder / "description")
-    reader = ocp.PyTreeCheckpointer()
-    params = reader.metadata(folder / "state").item_metadata.tree["params"]
-    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), params)
-    args = ocp.args.PyTreeRestore(
-      item={"params": params}, restore_args={"params": as_numpy}, partial_restore=True
-    )
-    return reader.restore(folder / "state", args=args)["params"], description
-  except (OSError, KeyError, ValueError) as error:
-    raise ValueError(f"checkpoint {folder} cannot be read; is the copy complete? ({error})") from error
+
+def _save(manager, step, state, description):
+  items = ocp.args.Composite(
+    state=ocp.args.StandardSave(state), description=ocp.args.JsonSave({**description, "step": step})
+  )
+  manager.save(step, args=items, force=True)

@@ -1,37 +1,90 @@
 """Predict per batch, order by record, score on the host."""
 
 import contextlib
+import dataclasses
+from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from hap_jax import sharding
+from hap_jax.data.loader import Loader
 from hap_jax.train.step import make_predict_step
 
 
-def make_evaluate(task, mesh):
-  """Makes variables -> {metric: float} over all of the task's evaluation splits; each predict compiles once.
+@dataclasses.dataclass(frozen=True)
+class EvalSplit:
+  """One pass over held-out records.
+
+  Attributes:
+    loader: an ordered `Loader`; its last batch is padded and marked in `valid`.
+    predict: (variables, batch) -> {name: [B, ...]}, pure and jitted by the evaluation. Any randomness is a
+      function of batch["index"], so a record's result depends on the record alone.
+  """
+
+  loader: Loader
+  predict: Callable[[Mapping, Mapping], Mapping]
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+  """How a task's weights are scored.
+
+  Attributes:
+    evals: name -> EvalSplit; empty is fine.
+    score: {split: {name: [N, ...]}} -> {metric: float}; plain NumPy, on the host. Beside what `predict`
+      returned, each split has `index` [N], ascending record numbers.
+    figures: variables -> {name: [H, W, 3] uint8 picture}, or None; drawn every so many steps.
+    row_figures: what `score` takes -> {name: [H, W, 3] uint8 picture}, or None; drawn at every evaluation.
+    select: (metric, "max" or "min"), which of several checkpoints is the best one; None: no such thing.
+  """
+
+  evals: Mapping[str, EvalSplit]
+  score: Callable[[Mapping], Mapping[str, float]]
+  figures: Callable | None = None
+  row_figures: Callable | None = None
+  select: tuple[str, str] | None = None
+
+
+def make_evaluate(evaluation, mesh):
+  """Makes variables -> ({metric: float}, rows) over an `Evaluation`'s splits; each predict compiles once.
 
   Padding rows are dropped, rows are ordered by their record's index, and a record counts once (one that
-  stands in for an unreadable one comes twice), so a score does not depend on batch size or devices.
+  stands in for an unreadable one comes twice): a score depends on no batch size, device or process.
+  `rows` is what was scored: {split: {name: [N, ...]}}.
   """
-  predict_steps = {name: make_predict_step(split.predict, mesh) for name, split in task.evals.items()}
+  passes = {name: make_pass(split, mesh) for name, split in evaluation.evals.items()}
 
-  def run_split(name, variables):
-    loader = task.evals[name].loader
+  def evaluate(variables):
+    rows = {name: run_pass(variables) for name, run_pass in passes.items()}
+    return _agreed(dict(evaluation.score(rows))), rows
+
+  return evaluate
+
+
+def make_pass(split, mesh):
+  """Makes variables -> {name: [N, ...]}, what an `EvalSplit` predicts for its records, with their `index`."""
+  predict_step, loader = make_predict_step(split.predict, mesh), split.loader
+
+  def run_pass(variables):
     outputs = []
     with contextlib.closing(loader.iterate(0, loader.num_steps)) as batches:
       for batch in batches:
-        rows = predict_steps[name](variables, sharding.put_batch(batch, mesh))
-        rows = {**jax.device_get(rows), "index": batch["index"], "valid": batch["valid"]}
-        outputs.append(rows)
+        outputs.append(jax.device_get(predict_step(variables, sharding.put_batch(batch, mesh))))
     columns = {key: np.concatenate([rows[key] for rows in outputs]) for key in outputs[0]}
     valid = np.flatnonzero(columns["valid"])
     _, first = np.unique(columns["index"][valid], return_index=True)
     order = valid[first]
     return {key: values[order] for key, values in columns.items() if key != "valid"}
 
-  def evaluate(variables):
-    return dict(task.score({name: run_split(name, variables) for name in task.evals}))
+  return run_pass
 
-  return evaluate
+
+def _agreed(scores):
+  """Returns process 0's scores in every process: what follows from them must not differ by a rounding."""
+  if jax.process_count() == 1:
+    return scores
+  names = sorted(scores)
+  values = multihost_utils.broadcast_one_to_all(np.array([scores[name] for name in names], np.float64))
+  return dict(zip(names, np.asarray(values).tolist(), strict=True))

@@ -5,13 +5,14 @@ import dataclasses
 import time
 
 import jax
+import jax.numpy as jnp
 from absl import logging
 
 from hap_jax import sharding
 from hap_jax.data import pipeline
 from hap_jax.train import state as train_state
 from hap_jax.train.evaluate import make_evaluate
-from hap_jax.train.report import MetricWriter, Progress
+from hap_jax.train.report import Progress, open_writer
 from hap_jax.train.step import make_train_step
 
 
@@ -21,12 +22,16 @@ class NonFiniteLossError(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class Cadence:
-  """Every how many steps the loop logs, saves, evaluates and draws, the last step included; 0: never."""
+  """Every how many steps the loop logs, saves, evaluates and draws, the last step included; 0: never.
+
+  `evaluate_epochs` evaluates at the end of every so many epochs too.
+  """
 
   log: int
   save: int
   evaluate: int
   panel: int
+  evaluate_epochs: int = 0
 
 
 def due(step, every, last):
@@ -34,11 +39,18 @@ def due(step, every, last):
   return every > 0 and (step == last or step % every == 0)
 
 
+def due_epoch(step, every, last, loader):
+  """True if `step` ends an epoch whose number is a multiple of `every`, or is the last; never if it is 0."""
+  return every > 0 and (step == last or (loader.ends_epoch(step) or 1) % every == 0)
+
+
 def run(task, *, workdir, seed, mesh, checkpoints, cadence, load_params=None, say=print):
   """Trains a task from where its workdir stands to its last step.
 
   Where the parameters come from, in order: the newest checkpoint in the workdir (exact resume), else
   `load_params` (weights of another model, fitted to this one's), else the task's own init.
+
+  With several processes each calls this alike; the first one writes what people read.
 
   Args:
     task: a `Task`. workdir: the run's folder. seed: the run's. mesh: from `sharding.make_mesh`.
@@ -53,10 +65,11 @@ def run(task, *, workdir, seed, mesh, checkpoints, cadence, load_params=None, sa
   total = task.total_steps
   state, start = _start_state(task, seed, mesh, checkpoints, load_params, say)
   train_step = make_train_step(task, mesh, seed)
-  evaluate = make_evaluate(task, mesh)
+  evaluate = make_evaluate(task.evaluation, mesh)
+  has_evals, figures = bool(task.evaluation.evals), task.evaluation.figures
   progress = Progress(total_steps=total, batch_size=task.train.sampler.batch_size, start_step=start)
   scores = {}
-  with contextlib.closing(MetricWriter(workdir)) as writer:
+  with contextlib.closing(open_writer(workdir, jax.process_index())) as writer:
     with (
       pipeline.device_batches(task.train, mesh, start, total) as batches,
       jax.transfer_guard("disallow"),
@@ -71,6 +84,7 @@ def run(task, *, workdir, seed, mesh, checkpoints, cadence, load_params=None, sa
         # then the speed, before slower work spoils it; a checkpoint comes last, when its step is all told.
         is_log, is_save = due(step, cadence.log, total), due(step, cadence.save, total)
         is_eval, is_panel = due(step, cadence.evaluate, total), due(step, cadence.panel, total)
+        is_eval = has_evals and (is_eval or due_epoch(step, cadence.evaluate_epochs, total, task.train))
         if not (is_log or is_save or is_eval or is_panel):
           continue
         _check_finite(task, state, step, train_step, mesh)
@@ -78,19 +92,25 @@ def run(task, *, workdir, seed, mesh, checkpoints, cadence, load_params=None, sa
         with jax.transfer_guard("allow"), progress.paused():
           if is_log:
             say(line)
-          if is_eval and task.evals:
-            scores = evaluate(state.variables)
+          if is_eval:
+            scores, rows = evaluate(state.eval_variables)
             say(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
             row |= scores
+            if checkpoints.keep_best(step, state, task.description, scores, task.evaluation.select):
+              say(f"step {step}: the best {task.evaluation.select[0]} so far")
+            if task.evaluation.row_figures:
+              writer.write_images(step, task.evaluation.row_figures(rows))
           if is_log or is_eval:
             writer.write_scalars(step, row)
-          if is_panel and task.figures:
-            writer.write_images(step, task.figures(state.variables))
+          if is_eval or (is_log and step == total):
+            writer.write_curves(task.evaluation.select)
+          if is_panel and figures:
+            writer.write_images(step, figures(state.eval_variables))
           if is_save:
             checkpoints.save(step, state, task.description)
     if start >= total:
       say(f"the run in {workdir} already ended at step {start}")
-      scores = evaluate(state.variables) if task.evals else {}
+      scores = evaluate(state.eval_variables)[0] if has_evals else {}
   return state, scores
 
 
@@ -103,7 +123,10 @@ def _start_state(task, seed, mesh, checkpoints, load_params, say):
   state = train_state.create(task, seed, mesh)
   if load_params is not None:
     params = load_params(jax.device_get(state.params))
-    state = state.replace(params=jax.device_put(params, sharding.replicated(mesh)))
+    params = sharding.put_replicated(params, mesh)
+    # The average starts where the parameters do.
+    ema = {**state.ema, "params": jax.tree.map(jnp.copy, params)} if state.ema else {}
+    state = state.replace(params=params, ema=ema)
   return state, 0
 
 

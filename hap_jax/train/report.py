@@ -13,7 +13,10 @@ from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, tensor_
 from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
+from hap_jax.viz import curves
+
 METRICS_FILE = "metrics.jsonl"
+CURVES_FILE = "curves.png"
 _FLUSH_SECONDS = 20  # TensorBoard's file may lose this much to a kill; metrics.jsonl loses nothing
 
 
@@ -28,6 +31,7 @@ class MetricWriter:
   * tensorboard/: the same scalars, pictures and texts; a new file each start.
   * panels/<name>_<step, 8 digits>.png: a picture that a resumed run draws again replaces the old one of the
     same name and step in one move, so that a reader sees the old file or the new one.
+  * curves.png: all of metrics.jsonl as curves, replaced by each `write_curves`.
   """
 
   def __init__(self, workdir):
@@ -68,12 +72,17 @@ class MetricWriter:
     values = []
     for name, array in images.items():
       for tag, picture in _name_pictures(name, array):
-        png = cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]))[1].tobytes()  # OpenCV writes BGR
+        png = _encode_png(picture)
         _replace_file(self._workdir / "panels" / f"{tag}_{step:08d}.png", png)
         height, width = picture.shape[:2]
         image = summary_pb2.Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png)
         values.append(summary_pb2.Summary.Value(tag=tag, image=image))
     self._add(step, values)
+
+  def write_curves(self, select=None):
+    """Draws all that metrics.jsonl holds into <workdir>/curves.png, see `viz.curves`."""
+    picture = curves.curves(read_metrics(self._workdir), select, title=self._workdir.resolve().name)
+    _replace_file(self._workdir / CURVES_FILE, _encode_png(picture))
 
   def write_texts(self, step, texts):
     """Writes {name: Markdown text} as events."""
@@ -110,6 +119,27 @@ class MetricWriter:
   def _add(self, step, values):
     summary = summary_pb2.Summary(value=values)
     self._events.add_event(event_pb2.Event(wall_time=time.time(), step=int(step), summary=summary))
+
+
+class SilentWriter:
+  """Takes what a MetricWriter takes and writes nothing: for all processes but the first."""
+
+  def write_scalars(self, step, scalars):
+    """Does nothing."""
+
+  def write_images(self, step, images):
+    """Does nothing."""
+
+  def write_curves(self, select=None):
+    """Does nothing."""
+
+  def close(self):
+    """Does nothing."""
+
+
+def open_writer(workdir, process_index):
+  """Returns the MetricWriter of a workdir in the first process, a SilentWriter in the others."""
+  return MetricWriter(workdir) if process_index == 0 else SilentWriter()
 
 
 def read_metrics(path):
@@ -247,6 +277,10 @@ def _name_pictures(name, array):
   if array.ndim == 3:
     return [(name, array)]
   return [(name if len(array) == 1 else f"{name}_{i}", picture) for i, picture in enumerate(array)]
+
+
+def _encode_png(picture):
+  return cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]))[1].tobytes()  # OpenCV writes BGR
 
 
 def _replace_file(path, data):

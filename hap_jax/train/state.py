@@ -17,26 +17,38 @@ class TrainState:
   params: float32 parameters, nested dicts.
   model_state: the model's other collections (batch statistics ...), {} if none.
   opt_state: the optimizer's moments.
+  ema: moving average of `variables`, {} if the task keeps none.
   """
 
   step: jax.Array
   params: Any
   model_state: Any
   opt_state: Any
+  ema: Any
 
   @property
   def variables(self):
-    """The collections as a Linen module takes them."""
+    """The collections that train, as a Linen module takes them."""
     return {"params": self.params, **self.model_state}
+
+  @property
+  def eval_variables(self):
+    """The collections to score and to use: the moving average where there is one."""
+    return self.ema or self.variables
 
 
 def _create(task, key):
   variables = dict(task.init(key))
   params = variables.pop("params")
   direction = optim.make_direction(task.optimizer, optim.match_rules(params, task.param_rules))
-  return TrainState(
-    step=jnp.zeros((), jnp.int32), params=params, model_state=variables, opt_state=direction.init(params)
+  state = TrainState(
+    step=jnp.zeros((), jnp.int32),
+    params=params,
+    model_state=variables,
+    opt_state=direction.init(params),
+    ema={},
   )
+  return state if task.ema_decay is None else state.replace(ema=jax.tree.map(jnp.array, state.variables))
 
 
 def create(task, seed, mesh):

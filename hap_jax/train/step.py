@@ -51,6 +51,10 @@ def make_train_step(task, mesh, seed):
     grad_norm = optax.tree.norm(grads)
     is_good = (state.step == step) & jnp.isfinite(loss) & jnp.isfinite(grad_norm)
     updated = state.replace(step=state.step + 1, params=params, model_state=model_state, opt_state=opt_state)
+    if task.ema_decay is not None:
+      decay = task.ema_decay
+      ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, updated.variables)
+      updated = updated.replace(ema=ema)
     state = jax.tree.map(lambda new, old: jnp.where(is_good, new, old), updated, state)
     one = jnp.ones((), jnp.float32)
     return state, {"loss": (loss, one), **metrics, "lr": (lr, one), "grad_norm": (grad_norm, one)}
@@ -65,6 +69,15 @@ def make_train_step(task, mesh, seed):
 
 
 def make_predict_step(predict, mesh):
-  """Compiles (variables, batch) -> {name: [B, ...]}; rows come back on every device."""
+  """Compiles (variables, batch) -> {name: [B, ...]} with the batch's `index` and `valid` added.
+
+  Rows of the whole global batch come back on every device, so each process sees those of all processes.
+  """
+
+  def predict_step(variables, batch):
+    return {**predict(variables, batch), "index": batch["index"], "valid": batch["valid"]}
+
   replicated = sharding.replicated(mesh)
-  return jax.jit(predict, in_shardings=(replicated, sharding.batch_split(mesh)), out_shardings=replicated)
+  return jax.jit(
+    predict_step, in_shardings=(replicated, sharding.batch_split(mesh)), out_shardings=replicated
+  )

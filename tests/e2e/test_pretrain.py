@@ -128,7 +128,8 @@ def test_one_bad_batch_stops_the_run_with_its_facts_and_keeps_the_state_before_i
     total, metrics = task.loss(outputs, batch, key=key)
     return jnp.where(jnp.all(batch["index"] == bad), jnp.nan, total), metrics
 
-  broken = dataclasses.replace(task, loss=loss, figures=None)
+  quiet = dataclasses.replace(task.evaluation, figures=None)
+  broken = dataclasses.replace(task, loss=loss, evaluation=quiet)
   cadence = loop.Cadence(log=12, save=4, evaluate=0, panel=0)
   with checkpoint.Checkpoints(tmp_path, keep_last=3) as kept, pytest.raises(NonFiniteLossError) as error:
     loop.run(broken, workdir=tmp_path, seed=0, mesh=sharding.make_mesh(), checkpoints=kept, cadence=cadence)

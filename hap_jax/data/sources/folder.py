@@ -1,0 +1,62 @@
+"""Source: every picture under a folder, in the order of its path; nothing is known about who is in it."""
+
+import dataclasses
+import pathlib
+
+from hap_jax.data.sources import base
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+_SPEC = base.SourceSpec("folder", skeleton=None, licence="not known", fields=("image",))
+
+
+@dataclasses.dataclass(frozen=True)
+class FolderSource:
+  """Records {"image": [H, W, 3] uint8} of the files `paths`, relative to `root`; see `open_source`."""
+
+  root: str
+  paths: tuple[str, ...]
+  spec: base.SourceSpec
+
+  def __len__(self):
+    return len(self.paths)
+
+  def __getitem__(self, i):
+    return {"image": base.read_image(pathlib.Path(self.root) / self.paths[i])}
+
+  def name(self, i):
+    return self.paths[i]
+
+
+def open_source(*, root, split="all", seed=0, num_val=0):
+  """Opens a folder of pictures, sub-folders included.
+
+  Args:
+    root: the folder. split: "all", there is no other. seed, num_val: not used.
+  Returns:
+    FolderSource.
+  Raises:
+    ValueError: if there is no such folder, no picture in it, or another split is asked for.
+  """
+  del seed, num_val
+  if split != "all":
+    raise ValueError(f'split={split!r}: a plain folder of pictures has only the split "all"')
+  base.check_folder(root, "a folder of pictures")
+  top = pathlib.Path(root)
+  paths = sorted(
+    path.relative_to(top).as_posix() for path in top.rglob("*") if path.suffix.lower() in ENDINGS
+  )
+  if not paths:
+    raise ValueError(f"{root}: no picture in this folder or below it; expected files {', '.join(ENDINGS)}")
+  return FolderSource(str(root), tuple(paths), _SPEC)
+
+
+def open_file(path):
+  """Opens one picture as a source of one record.
+
+  Raises:
+    ValueError: if there is no such file.
+  """
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise ValueError(f"{path}: no such picture")
+  return FolderSource(str(path.parent), (path.name,), _SPEC)

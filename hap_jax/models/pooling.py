@@ -1,0 +1,40 @@
+"""One vector a picture from the tokens of a frozen encoder."""
+
+import itertools
+
+import jax.numpy as jnp
+
+KINDS = ("cls", "mean", "stripes")
+NUM_STRIPES = 4  # horizontal stripes of the body: about head, chest, hips and legs
+
+
+def pool(tokens, grid, kind):
+  """Pools an encoder's tokens and scales the vector to length 1.
+
+  Args:
+    tokens: [B, 1 + L, D] after the final norm, class token first. grid: (Gh, Gw) with Gh * Gw = L.
+    kind: "cls" the class token; "mean" the mean of the patch tokens; "stripes" the means of NUM_STRIPES
+      horizontal stripes, each scaled to length 1, one after the other.
+  Returns:
+    [B, D] float32, or [B, NUM_STRIPES * D] for stripes.
+  Raises:
+    ValueError: for another kind, or a grid with fewer rows than stripes.
+  """
+  tokens = tokens.astype(jnp.float32)
+  if kind == "cls":
+    return _unit(tokens[:, 0])
+  if kind == "mean":
+    return _unit(tokens[:, 1:].mean(axis=1))
+  if kind != "stripes":
+    raise ValueError(f"pooling {kind!r} is not one of {', '.join(KINDS)}")
+  (Gh, Gw), (B, _, D) = grid, tokens.shape
+  if Gh < NUM_STRIPES:
+    raise ValueError(f"a grid of {Gh}x{Gw} has fewer rows than the {NUM_STRIPES} stripes; use cls or mean")
+  rows = tokens[:, 1:].reshape(B, Gh, Gw, D).mean(axis=2)
+  edges = [round(i * Gh / NUM_STRIPES) for i in range(NUM_STRIPES + 1)]
+  stripes = [rows[:, start:stop].mean(axis=1) for start, stop in itertools.pairwise(edges)]
+  return _unit(jnp.concatenate([_unit(stripe) for stripe in stripes], axis=-1))
+
+
+def _unit(x):
+  return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)

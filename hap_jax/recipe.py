@@ -1,0 +1,77 @@
+"""What every recipe does around the training loop: mesh, workdir, starting weights, resume."""
+
+import functools
+
+import jax
+from clu import parameter_overview
+
+from hap_jax import config as config_lib
+from hap_jax import sharding
+from hap_jax.train import initial, loop
+from hap_jax.train.checkpoint import Checkpoints
+
+
+def run(config, workdir, *, from_scratch, say):
+  """Trains the task of a configuration, or goes on where the workdir stands.
+
+  Args:
+    config: finalized. workdir: folder of the run. say: prints a line.
+    from_scratch: line to say when no weights are given to start from.
+  Returns:
+    {metric: float} of the last evaluation, {} if nothing is held out.
+  """
+  mesh = make_mesh(config)
+  config_lib.check_same(config, workdir)
+  with Checkpoints(workdir, keep_last=config.keep_last, keep_every=config.keep_every) as checkpoints:
+    weights = None
+    if checkpoints.latest_step() is not None:
+      lineage = checkpoints.description()["lineage"]
+    elif config.init_from:
+      weights = initial.read(config.init_from)
+      lineage = weights.lineage
+    else:
+      lineage = []
+      say(from_scratch)
+    task = config_lib.load("tasks", config.task).make(config, lineage)
+    # Only now, when nothing that the configuration can get wrong is left: a failed start claims no workdir.
+    config_lib.record(config, workdir)
+    _, scores = loop.run(
+      task,
+      workdir=workdir,
+      seed=config.seed,
+      mesh=mesh,
+      checkpoints=checkpoints,
+      cadence=loop.Cadence(
+        log=config.log_every,
+        save=config.save_every,
+        evaluate=config.eval_every,
+        panel=config.panel_every,
+        evaluate_epochs=config.eval_every_epochs,
+      ),
+      load_params=weights and functools.partial(weights.fit, description=task.description, say=say),
+      say=say,
+    )
+  return scores
+
+
+def make_mesh(config):
+  """Builds the mesh of a configuration and checks that its batches divide over it."""
+  mesh = sharding.make_mesh(**config.mesh)
+  sharding.check_batch_size(config.batch_size, mesh)
+  eval_batch_size = min(config.eval_batch_size, config.batch_size)
+  sharding.check_batch_size(eval_batch_size, mesh, "config.eval_batch_size")
+  return mesh
+
+
+def dry_run(config, say=print):
+  """Prints the resolved configuration, the shapes of a step and the parameters; reads no data."""
+  mesh = make_mesh(config)
+  config_lib.load("data/sources", config.data.source)
+  params, lines = config_lib.load("tasks", config.task).outline(config)
+  say(str(config))
+  say(parameter_overview.get_parameter_overview(params, include_stats=False))
+  steps = config.total_steps or f"{config.total_epochs} epochs of (records // {config.batch_size})"
+  say(f"devices: {len(jax.devices())} x {jax.devices()[0].device_kind}, mesh {dict(mesh.shape)}")
+  for line in lines:
+    say(line)
+  say(f"steps: {steps}")

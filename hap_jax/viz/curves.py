@@ -1,0 +1,86 @@
+"""Training curves as one picture: a panel a figure, from the rows of metrics.jsonl."""
+
+import math
+
+import numpy as np
+
+_PANEL = (3.6, 2.5)  # inches (width, height)
+_DPI = 110
+_COLUMNS = 3
+_LINE, _SCORE, _GRID = "#3b6ea8", "#b3472e", "#d9dcdf"
+_LEFT_OUT = ("step", "images_per_s", "data_wait")  # of the machine, not of the training
+_FIRST = ("loss", "lr", "grad_norm")
+
+
+def curves(rows, select=None, title=""):
+  """Draws how losses, learning rate and scores went over the steps.
+
+  Losses are those of single logged steps: a faint line, with a running mean over a twentieth of them. Scores,
+  which are rarer, have a mark at each evaluation; the best value of the selected one is named.
+
+  Args:
+    rows: [{"step": ..., name: number}], ascending in step, as `report.read_metrics` returns; a name may be
+      missing from some rows.
+    select: (metric, "max" or "min") by which the best checkpoint is chosen, or None.
+    title: a line at the top.
+  Returns:
+    [h, w, 3] uint8.
+  Raises:
+    ValueError: if there is nothing to draw.
+  """
+  # Slow to import, and only needed where curves are drawn.
+  from matplotlib.backends.backend_agg import FigureCanvasAgg
+  from matplotlib.figure import Figure
+
+  columns = _columns(rows)
+  if not columns:
+    raise ValueError("no figures in these rows: nothing to draw")
+  num_lines = math.ceil(len(columns) / _COLUMNS)
+  figure = Figure(figsize=(_COLUMNS * _PANEL[0], num_lines * _PANEL[1] + 0.3), dpi=_DPI, layout="constrained")
+  panels = figure.subplots(num_lines, _COLUMNS, squeeze=False).ravel()
+  most = max(len(steps) for steps, _ in columns.values())
+  for panel, (name, (steps, values)) in zip(panels, columns.items(), strict=False):
+    text = name
+    if len(steps) == most:
+      _draw_line(panel, steps, values)
+    else:
+      panel.plot(steps, values, color=_SCORE, linewidth=1.2, marker="o", markersize=3)
+      if select and select[0] == name:
+        best = int(np.argmax(values) if select[1] == "max" else np.argmin(values))
+        panel.plot(steps[best], values[best], color=_SCORE, marker="o", markersize=7, fillstyle="none")
+        text += f", best {values[best]:.4f} at step {steps[best]:.0f}"
+    panel.set_title(text, fontsize=9, loc="left")
+    panel.set_xlabel("step", fontsize=7)
+    panel.tick_params(labelsize=7)
+    panel.grid(color=_GRID, linewidth=0.6)
+  for panel in panels[len(columns) :]:
+    panel.set_axis_off()
+  if title:
+    figure.suptitle(title, fontsize=10)
+  canvas = FigureCanvasAgg(figure)
+  canvas.draw()
+  return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
+
+
+def _columns(rows):
+  """Returns {name: (steps, values)} of the finite numbers: losses first, then the run's, then scores."""
+  found = {}
+  for row in rows:
+    for name, value in row.items():
+      if name not in _LEFT_OUT and math.isfinite(value):
+        found.setdefault(name, []).append((row["step"], value))
+
+  def place(name):
+    return (not name.startswith("loss"), name not in _FIRST, -len(found[name]))
+
+  return {name: tuple(np.array(found[name], np.float64).T) for name in sorted(found, key=place)}
+
+
+def _draw_line(panel, steps, values):
+  window = max(len(values) // 20, 1)
+  if window == 1:
+    panel.plot(steps, values, color=_LINE, linewidth=1.2)
+    return
+  panel.plot(steps, values, color=_LINE, linewidth=0.6, alpha=0.35)
+  smooth = np.convolve(values, np.full(window, 1 / window), "valid")
+  panel.plot(steps[window - 1 :], smooth, color=_LINE, linewidth=1.4)
