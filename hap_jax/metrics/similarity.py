@@ -44,7 +44,7 @@ class CosineSimilarity:
     self._gallery_offset, gallery_length, along_mean = _subtract(self._gallery, self._gallery_norm, mean)
     self._along_mean = along_mean.astype(np.float32)
     # Twice the error of a product. The worst case grows with D and never comes near; the root is the
-    # statistical bound (Higham and Mary 2019, SIAM J. Sci. Comput. 41(5)), five times the errors seen or more.
+    # statistical bound (Higham and Mary 2019, SIAM J. Sci. Comput. 41(5)), at least five times what was seen.
     size = query_length * gallery_length + np.abs(along_mean).max()
     self.margin = 2 * (np.sqrt(len(mean)) + 8) * (2**-24 * size + 2**-53)
     self._first_equal = _find_first_equals(self._gallery)

@@ -68,6 +68,28 @@ def paragraph(text, width, size, weight=400, color=INK):
   return strip
 
 
+def swatches(entries, width, size=18):
+  """Returns a strip [h, width, 3] that tells what colours mean, in as many lines as it takes.
+
+  Args:
+    entries: (color, text) pairs. size: height of the text in pixels.
+  """
+  pitch, gap = round(1.7 * size), size // 2
+  places, x, y = [], 0, 0
+  for color, text in entries:
+    text_x = x + size + gap
+    end = text_x + text_width(text, size)
+    if x and end > width:
+      x, y, text_x, end = 0, y + pitch, size + gap, end - x
+    places.append((color, text, x, y + (pitch - size) // 2, text_x))
+    x = end + 3 * gap
+  strip = blank(y + pitch, width)
+  for color, text, x, top, text_x in places:
+    strip[top : top + size, x : x + size] = color
+    write(strip, text, (text_x, top + round(0.85 * size)), size)
+  return strip
+
+
 def stack(pictures, gap):
   """Stacks pictures of one width downwards with white gaps of `gap` pixels."""
   space = blank(gap, pictures[0].shape[1])

@@ -55,20 +55,7 @@ def legend(width, size=18):
     "block": "hidden: by a block",
     "fill": "hidden: to reach the count",
   }
-  pitch, gap = round(1.7 * size), size // 2
-  places, x, y = [], 0, 0
-  for name, text in words.items():
-    text_x = x + size + gap
-    end = text_x + canvas.text_width(text, size)
-    if x and end > width:
-      x, y, text_x, end = 0, y + pitch, size + gap, end - x
-    places.append((name, text, x, y + (pitch - size) // 2, text_x))
-    x = end + 3 * gap
-  strip = canvas.blank(y + pitch, width)
-  for name, text, x, top, text_x in places:
-    strip[top : top + size, x : x + size] = COLORS[name]
-    canvas.write(strip, text, (text_x, top + round(0.85 * size)), size)
-  return strip
+  return canvas.swatches([(COLORS[name], text) for name, text in words.items()], width, size)
 
 
 def _check(image, cause, grid):

@@ -1,0 +1,128 @@
+"""Rank sheets: frames by verdict, grey for what is not counted, pictures of any size."""
+
+import cv2
+import numpy as np
+import pytest
+
+from hap_jax.metrics.retrieval import VERDICTS
+from hap_jax.viz import canvas
+from hap_jax.viz.ranks import COLORS, rank_sheet
+
+CELL = (60, 30)
+BLUE = (30, 60, 200)
+
+
+def plain(color=BLUE, size=CELL):
+  return np.full((*size, 3), color, np.uint8)
+
+
+def sheet(verdict, pictures=None, **kwargs):
+  """A sheet of one query without legend text in the way; returns it and the tiles' left edges."""
+  pictures = [plain()] * len(verdict) if pictures is None else pictures
+  picture = rank_sheet([plain((9, 9, 9))], [pictures], [[0.5] * len(verdict)], [verdict], cell=CELL, **kwargs)
+  lefts = [18 + 40 + 26 + k * 48 for k in range(len(verdict))]
+  return picture, lefts
+
+
+def tile(picture, left):
+  """The framed picture that starts at column `left` of the first row."""
+  return picture[18 : 18 + 70, left : left + 40]
+
+
+def test_every_verdict_has_its_frame_and_the_uncounted_ones_are_grey():
+  picture, lefts = sheet(list(VERDICTS))
+  for verdict, left in zip(VERDICTS, lefts, strict=True):
+    entry = tile(picture, left)
+    np.testing.assert_array_equal(entry[:2, :20], np.broadcast_to(COLORS[verdict], (2, 20, 3)))
+    np.testing.assert_array_equal(entry[:, :5], np.broadcast_to(COLORS[verdict], (70, 5, 3)))
+    inside = entry[40:60, 8:32]
+    if verdict in ("match", "wrong"):
+      np.testing.assert_array_equal(inside, np.broadcast_to(BLUE, inside.shape))
+    else:
+      assert np.ptp(inside.astype(int), axis=-1).max() == 0
+      assert inside.min() > 128
+
+
+def test_tick_and_cross_differ_by_shape():
+  picture, lefts = sheet(["match", "wrong"])
+  light = [(tile(picture, left)[3:28, 14:38] > 250).all(-1) for left in lefts]
+  assert light[0].any()
+  assert (light[0] != light[1]).sum() > 10
+
+
+def test_uncounted_entries_take_no_rank_number():
+  whole, lefts = sheet(["wrong", "same camera", "wrong"])
+  counted, _ = sheet(["wrong", "wrong", "wrong"])
+
+  def words(picture, k):
+    return picture[88:107, lefts[k] : lefts[k] + 40]
+
+  np.testing.assert_array_equal(words(whole, 0), words(counted, 0))
+  np.testing.assert_array_equal(words(whole, 2), words(counted, 1))  # it is at rank 2
+  assert (words(whole, 2) != words(counted, 2)).any()
+
+
+def test_pictures_of_any_size_keep_their_proportions():
+  picture, lefts = sheet([None] * 3, [plain(size=(120, 60)), plain(size=(20, 30)), plain(size=(300, 20))])
+  counts = []
+  for left in lefts:
+    is_blue = (tile(picture, left) == BLUE).all(-1)
+    counts.append((is_blue.any(1).sum(), is_blue.any(0).sum()))
+  assert counts == [(60, 30), (20, 30), (60, 4)]
+
+
+def test_lists_of_different_lengths_and_sheet_without_verdicts():
+  picture = rank_sheet([plain(), plain()], [[plain()] * 2, [plain()]], [[0.1, 0.2], [0.3]], cell=CELL)
+  assert picture.dtype == np.uint8
+  other = rank_sheet([plain()], [[plain()] * 2], [[0.1, 0.2]], cell=CELL)
+  assert picture.shape[1] == other.shape[1]
+  assert picture.shape[0] > other.shape[0] + CELL[0]
+
+
+def test_long_labels_are_cut_to_the_tile(monkeypatch):
+  written = []
+  write = canvas.write_centered
+
+  def record(picture, text, x, y, size, *args):
+    written.append((text, size, picture.shape[1], canvas.text_width(text, size)))
+    write(picture, text, x, y, size, *args)
+
+  monkeypatch.setattr(canvas, "write_centered", record)
+  sheet(["match"], query_labels=["a person seen in a station"], gallery_labels=[["0001_c1s1_000451_03.jpg"]])
+  cut = [entry for entry in written if "…" in entry[0]]
+  assert len(cut) == 2
+  assert all(width <= limit and size >= 12 for _, size, limit, width in cut)
+  assert cut[1][0].endswith("jpg")
+
+
+def test_sheet_does_not_change_the_pictures_it_is_given():
+  given = plain()
+  sheet(["same camera"], [given])
+  np.testing.assert_array_equal(given, plain())
+
+
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    ({"queries": [], "galleries": [], "distance": []}, "at least one query"),
+    ({"galleries": [[]], "distance": [[]]}, "one gallery entry"),
+    ({"distance": [[0.1]]}, r"distance has rows of \[1\]; expected 1 rows, one a query, of \[2\]"),
+    ({"verdict": [["match", "good"]]}, "verdicts .'good'. are unknown"),
+    ({"galleries": [[plain(), plain() / 255.0]]}, r"a picture is float64 \[60, 30, 3\]"),
+    ({"query_labels": ["a", "b"]}, "one label for each query"),
+  ],
+)
+def test_bad_input_is_named(change, message):
+  given = {"queries": [plain()], "galleries": [[plain(), plain()]], "distance": [[0.1, 0.2]]}
+  with pytest.raises(ValueError, match=message):
+    rank_sheet(**(given | change))
+
+
+def test_swatches_wrap_to_the_width():
+  entries = [((200, 0, 0), "first"), ((0, 200, 0), "second")]
+  wide, narrow = canvas.swatches(entries, 400), canvas.swatches(entries, 90)
+  assert narrow.shape[0] == 2 * wide.shape[0]
+  for strip in (wide, narrow):
+    for color, _ in entries:
+      assert (strip == color).all(-1).sum() == 18 * 18
+  assert cv2.cvtColor(wide, cv2.COLOR_RGB2GRAY).min() < 60  # words
