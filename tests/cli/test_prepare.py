@@ -1,0 +1,134 @@
+"""`prepare synthetic`: what it writes reads back through the sources of the layouts that it is written in."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from hap_jax.cli import __main__ as cli
+from hap_jax.data.sources import coco_persons, market1501, synthetic
+from hap_jax.data.synthetic import export
+
+SIZE = (64, 32)
+COUNTS = {"num_train": 24, "num_val": 8, "num_test": 16}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+  out = tmp_path_factory.mktemp("prepare") / "people"
+  counts = [f"--{name}={count}" for name, count in COUNTS.items()]
+  words = ["prepare", "synthetic", f"--out={out}", "--seed=4", *counts, "--image_size=64x32", "--workers=0"]
+  assert cli.main(words) == 0
+  return out
+
+
+def drawn(split):
+  return synthetic.open_source(split=split, seed=4, image_size=SIZE, **COUNTS)
+
+
+def read_json(path):
+  return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_files_of_every_layout_are_there_and_nothing_else(folder):
+  wanted = {"README.txt", "annotations", "attributes.csv", "reid_raw.json", *export.FOLDERS.values()}
+  assert {path.name for path in folder.iterdir()} == wanted
+  assert [path.name for path in folder.parent.iterdir()] == ["people"]
+  readme = (folder / "README.txt").read_text(encoding="utf-8")
+  for fact in ("seed 4", "64x32", "24 pictures to train on", "Apache-2.0", "nobody in these pictures exists"):
+    assert fact in readme
+
+
+@pytest.mark.parametrize("split", ["train", "query", "gallery"])
+def test_market1501_reads_the_same_persons_cameras_and_pictures(folder, split):
+  source, wanted = market1501.open_source(root=str(folder), split=split, seed=0), drawn(split)
+  assert len(source) == len(wanted)
+  order = [int(source.name(k).split("_")[-2]) for k in range(len(source))]  # names sort by camera
+  np.testing.assert_array_equal(source.camids, wanted.camids[order])
+  pairs = set(zip(source.pids.tolist(), wanted.pids[order].tolist(), strict=True))
+  assert len(pairs) == len({number for number, _ in pairs}) == len(np.unique(wanted.pids))
+  for k in (0, len(wanted) - 1):
+    difference = np.abs(source[k]["image"].astype(int) - wanted[order[k]]["image"])
+    assert difference.mean() < 2
+    assert difference.max() < 40
+
+
+@pytest.mark.parametrize(
+  ("split", "pictures"), [("train", "bounding_box_train"), ("val", "bounding_box_val")]
+)
+def test_coco_persons_reads_the_same_joints(folder, split, pictures):
+  annotations = f"annotations/person_keypoints_{split}.json"
+  source = coco_persons.open_source(
+    root=str(folder), split="train", seed=0, annotations=annotations, images=pictures, margin=1.0
+  )
+  wanted = drawn(split)
+  assert len(source) == len(wanted)
+  for k in range(len(wanted)):
+    read, truth = source[k], wanted[k]
+    assert read["image"].shape == (*SIZE, 3)  # the margin is wide: the crop is the whole picture
+    inside = coco_inside(truth)
+    np.testing.assert_array_equal(read["keypoints_visible"], inside)
+    np.testing.assert_allclose(read["keypoints_xy"][inside], truth["keypoints_xy"][inside], atol=0.006)
+
+
+def coco_inside(record):
+  """COCO's rule: 0 <= x < W; a record's own reaches half a pixel further up and left."""
+  xy = record["keypoints_xy"]
+  return record["keypoints_visible"] & (xy >= 0).all(axis=1) & (xy < SIZE[::-1]).all(axis=1)
+
+
+def test_hidden_joints_are_labelled_one_and_seen_ones_two(folder):
+  annotations = read_json(folder / "annotations" / "person_keypoints_train.json")["annotations"]
+  wanted = drawn("train")
+  for k, annotation in enumerate(annotations):
+    v = np.array(annotation["keypoints"][2::3])
+    inside = coco_inside(wanted[k])
+    np.testing.assert_array_equal(v == 0, ~inside)
+    np.testing.assert_array_equal(v[inside] == 1, wanted[k]["keypoints_occluded"][inside])
+    assert annotation["num_keypoints"] == inside.sum()
+    left, top, width, height = annotation["bbox"]
+    assert 0 <= left < left + width <= SIZE[1]
+    assert 0 <= top < top + height <= SIZE[0]
+    assert annotation["area"] <= width * height + width + height
+  assert {0, 1, 2} == {value for annotation in annotations for value in annotation["keypoints"][2::3]}
+
+
+def test_attributes_and_captions_are_those_of_the_records(folder):
+  with (folder / "attributes.csv").open(encoding="utf-8", newline="") as file:
+    table = list(csv.DictReader(file))
+  texts = read_json(folder / "reid_raw.json")
+  sources = {split: drawn(split) for split in ("train", "val", "query", "gallery")}
+  wanted = [(split, source, k) for split, source in sources.items() for k in range(len(source))]
+  assert len(table) == len(texts) == len(wanted)
+  for row, text, (split, source, k) in zip(table, texts, wanted, strict=True):
+    assert row["file"] == text["file_path"]
+    assert (folder / row["file"]).is_file()
+    assert int(row["person"]) == text["id"] == int(row["file"].split("/")[1].split("_")[0])
+    assert row["split"] == text["split"] == ("test" if split in ("query", "gallery") else split)
+    assert [int(row[name]) for name in source.attribute_names] == source.attributes[k].tolist()
+    assert text["captions"] == list(source.captions(k))
+
+
+def test_a_folder_that_exists_is_left_alone(folder, capsys):
+  (folder.parent / "mine").mkdir()
+  assert cli.main(["prepare", "synthetic", f"--out={folder.parent / 'mine'}"]) == 1
+  assert "exists" in capsys.readouterr().err
+  (folder.parent / "mine").rmdir()
+
+
+def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch, capsys):
+  def fail(*_):
+    raise OSError("disk full")
+
+  monkeypatch.setattr(export, "_write_lists", fail)
+  words = ["--num_train=1", "--num_val=1", "--num_test=3", "--image_size=32x16", "--workers=0"]
+  assert cli.main(["prepare", "synthetic", f"--out={tmp_path / 'people'}", *words]) == 1
+  assert "disk full" in capsys.readouterr().err
+  assert not list(tmp_path.iterdir())
+
+
+def test_numbers_that_cannot_be_are_named(tmp_path, capsys):
+  assert cli.main(["prepare", "synthetic", f"--out={tmp_path / 'people'}", "--num_test=2"]) == 1
+  assert "num_test=2" in capsys.readouterr().err
+  assert not list(tmp_path.iterdir())
