@@ -3,16 +3,15 @@
 import argparse
 import re
 
+from hap_jax.cli import _options
 from hap_jax.convert import names, write
 from hap_jax.convert import run as conversion
 from hap_jax.convert.hugging_face import lineage_text
 from hap_jax.convert.weights import some
 
-_SOURCES = ".pth or .safetensors file, Hugging Face folder, or workdir or checkpoint of this project"
-
 
 def add_arguments(parser):
-  parser.add_argument("source", metavar="SRC", help=_SOURCES)
+  parser.add_argument("source", metavar="SRC", help=_options.CHECKPOINT)
   parser.add_argument("--out", required=True, metavar="DST", help="file or folder to make")
   parser.add_argument("--to", choices=write.TARGETS, default=write.OWN, help="default: orbax, this project's")
   parser.add_argument("--grid", type=_grid, metavar="HxW", help="resize position tables to so many patches")
@@ -45,16 +44,18 @@ def run(args):
   for kind in ("resized", "missing", "unused"):
     if report[kind]:
       print(f"  {kind}: {some(report[kind])}")
-  print(f"  largest error of the outputs: {proof['max_abs_error']:.3g} ({', '.join(proof['outputs'])})")
+  print(f"  outputs before and after: {_errors(proof['outputs'])}")
   real = proof["real_class"]
-  if isinstance(real, dict):
-    worst = max(error["max_abs_error"] for error in real["outputs"].values())
-    print(f"  largest error in {real['name']}: {worst:.3g}")
-  else:
-    print(f"  PyTorch class: {real}")
+  is_run = isinstance(real, dict)
+  print(f"  in {real['name']}: {_errors(real['outputs'])}" if is_run else f"  PyTorch class: {real}")
   print(f"  licence: {report['licence']}")
   for origin in report["lineage"]:
     print(f"  from {lineage_text(origin)}")
+
+
+def _errors(outputs):
+  facts = ((name, error["max_abs_error"], error["max_abs_value"]) for name, error in outputs.items())
+  return ", ".join(f"{name} differ by {error:.2g} of {value:.2g}" for name, error, value in facts)
 
 
 def _grid(text):

@@ -16,13 +16,8 @@ _PUBLISHED_GRIDS = {
   ("reid-vit", 192): ((24, 8), "ReID at 384 x 128"),
   ("reid-lem", 192): ((24, 8), "ReID at 384 x 128"),
 }
-_SAME_PIXELS = (
-  "hap",
-  "mae",
-  "hf-vitmae",
-  "reid-vit",
-  "reid-lem",
-)  # families whose published code normalises alike
+# Families whose published code normalises alike.
+_SAME_PIXELS = ("hap", "mae", "hf-vitmae", "reid-vit", "reid-lem")
 
 
 def find_family(source, family=""):
@@ -108,8 +103,14 @@ def _recorded_grid(source):
   told = source.record.get("model", {}).get("grid")
   if told is None and "image_size" in source.config and "patch_size" in source.config:
     sizes = [source.config[key] for key in ("image_size", "patch_size")]
-    (H, W), (P, Q) = (tuple(size) if isinstance(size, list) else (size, size) for size in sizes)
-    told = (H // P, W // Q)
+    try:
+      (H, W), (P, Q) = (size if isinstance(size, list) else (size, size) for size in sizes)
+      told = (H // P, W // Q)
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+      raise ValueError(
+        f"{source.path}: config.json tells image_size={sizes[0]!r} and patch_size={sizes[1]!r}, expected "
+        "numbers of pixels or pairs of them"
+      ) from error
   return told and tuple(told)
 
 

@@ -56,7 +56,7 @@ def read(path, *, family="", grid=None):
     variables=variables,
     source_names=source_names,
     family=found.name,
-    task=source.record.get("task", found.task),
+    task=found.task,
     grid=grid,
     grid_from=grid_from,
     patch=sizes["P"],
@@ -170,8 +170,12 @@ def _num_heads(source, width, depth):
   variant = vit.VARIANTS.get(variant_of(width, depth))
   known = [source.record.get("model", {}).get("num_heads"), source.config.get("num_attention_heads")]
   heads = next(filter(None, known), variant.num_heads if variant else None)
+  return _checked_heads(source.path, "encoder", heads, width)
+
+
+def _checked_heads(path, stack, heads, width):
   if heads is not None and (type(heads) is not int or heads < 1 or width % heads):
-    raise ValueError(f"{source.path}: records {heads!r} heads, but its width is {width}")
+    raise ValueError(f"{path}: records {heads!r} heads of its {stack}, but that is {width} wide")
   return heads
 
 
@@ -183,9 +187,7 @@ def _decoder_sizes(source, params):
     (source.record.get("model", {}).get("decoder") or {}).get("num_heads"),
     source.config.get("decoder_num_attention_heads"),
   ]
-  heads = next(filter(None, known), _DECODER_HEADS.get(width))
-  if heads is not None and (type(heads) is not int or heads < 1 or width % heads):
-    raise ValueError(f"{source.path}: records {heads!r} decoder heads, but that is {width} wide")
+  heads = _checked_heads(source.path, "decoder", next(filter(None, known), _DECODER_HEADS.get(width)), width)
   return {"width": width, "depth": count_blocks(params["decoder"]), "num_heads": heads}
 
 

@@ -3,6 +3,7 @@
 PyTorch is never required, and is imported nowhere else in this project.
 """
 
+import importlib
 import importlib.util
 import json
 
@@ -23,14 +24,19 @@ def outputs(path, to, setting, batch):
   """
   if to not in _PACKAGES:
     return None, "no class of this target is installable"
-  lacking = [name for name in ("torch", _PACKAGES[to]) if importlib.util.find_spec(name) is None]
+  package = _PACKAGES[to]
+  lacking = [name for name in ("torch", package) if importlib.util.find_spec(name) is None]
   if lacking:
     return None, f"{' and '.join(lacking)} not installed"
   try:
-    return _timm(path, setting, batch) if to == "timm" else _transformers(path, to, batch)
+    importlib.import_module(package)
   except (ImportError, RuntimeError) as error:
     # timm needs a torchvision of the same build as torch.
-    return None, f"{_PACKAGES[to]} did not run: {' '.join(str(error).split())[:200]}"
+    return None, f"{package} does not import: {' '.join(str(error).split())[:200]}"
+  try:
+    return _timm(path, setting, batch) if to == "timm" else _transformers(path, to, batch)
+  except RuntimeError as error:  # so PyTorch says that names or shapes are others
+    raise ValueError(f"{package} does not take what was written: {' '.join(str(error).split())}") from error
 
 
 def _transformers(path, to, batch):

@@ -7,8 +7,8 @@ import os
 import pathlib
 import shutil
 
+from hap_jax.convert import names, real_class, verify, write
 from hap_jax.convert import read as reading
-from hap_jax.convert import real_class, verify, write
 
 REPORT = "conversion.json"
 
@@ -50,13 +50,16 @@ def convert(
   with _removed_on_error(part):
     written = write.write(part, weights, to)
     facts, from_family = _facts(source, weights, to, written, resized), weights.family
+    stacks = weights.params if to == write.OWN else names.FAMILIES[to].stacks
+    outputs = verify.outputs_of(weights, stacks)
     del weights  # the proof needs the memory
-    facts["proof"] = _prove(source, part, from_family, to, setting, real)
+    facts["proof"] = _prove(source, part, from_family, to, setting, outputs, real)
     if to in write.FOLDERS:
       (part / REPORT).write_text(_json(facts))
-    _put(part, out, force)
-  if to not in write.FOLDERS:
-    _add_report(out, facts)
+      _put(part, out, force)
+    else:
+      with _report_beside(out, facts):
+        _put(part, out, force)
   return facts
 
 
@@ -102,7 +105,7 @@ def _facts(source, weights, to, written, resized):
     "task": weights.task,
     "model": weights.description()["model"],
     "grid_from": weights.grid_from,
-    "parameters": write.num_values(weights),
+    "parameters": written.num_parameters,
     "tensors": written.num_tensors,
     "resized": list(resized),
     "missing": list(written.missing),
@@ -112,12 +115,12 @@ def _facts(source, weights, to, written, resized):
   }
 
 
-def _prove(source, part, family, to, setting, real):
-  """Runs both sides on the same pictures; returns what the report says of it."""
+def _prove(source, part, family, to, setting, outputs, real):
+  """Runs both sides on the same pictures and compares these outputs; returns what the report says of it."""
   is_own = family == reading.OWN_FAMILY
   want = verify.run_own(source, setting) if is_own else verify.run_foreign(source, setting)
   got = verify.run_written(part, setting, is_own=to == write.OWN)
-  errors = verify.compare(want, got)
+  errors = verify.compare(want, got, outputs)
   proof = {
     "pictures": "2 of normal noise, half of the patches hidden from the decoder",
     "tolerance": verify.MAX_ERROR,
@@ -127,7 +130,9 @@ def _prove(source, part, family, to, setting, real):
   if not real:
     return {**proof, "real_class": "not asked for"}
   found, name = real_class.outputs(part, to, setting, verify.make_batch(setting))
-  return {**proof, "real_class": {"name": name, "outputs": verify.compare(want, found)} if found else name}
+  if found is None:
+    return {**proof, "real_class": name}
+  return {**proof, "real_class": {"name": name, "outputs": verify.compare(want, found, tuple(found))}}
 
 
 @contextlib.contextmanager
@@ -173,11 +178,14 @@ def _reports_beside(out):
   return reports
 
 
-def _add_report(out, facts):
+@contextlib.contextmanager
+def _report_beside(out, facts):
+  """Writes the report beside a file, and gives it its name once the file has its own."""
   path = out.with_name(REPORT)
   part = path.with_name(f".{REPORT}.{os.getpid()}.part")
   with _removed_on_error(part):
     part.write_text(_json({**_reports_beside(out), out.name: facts}))
+    yield
     part.replace(path)
 
 

@@ -93,11 +93,16 @@ def open_source(path):
   )
 
 
+def is_safetensors(path, head):
+  """Tells by the name or the first 9 bytes whether a file is a .safetensors one."""
+  return path.suffix == ".safetensors" or (head[8:] == b"{" and head[:2] != b"PK")
+
+
 def _load(file):
   """Returns (what the file holds, the description that conversion left in it)."""
   with file.open("rb") as opened:
     head = opened.read(9)
-  if file.suffix == ".safetensors" or (head[8:] == b"{" and head[:2] != b"PK"):
+  if is_safetensors(file, head):
     tensors, metadata = safetensors_file.load(file)
     try:
       record = json.loads(metadata.get(RECORD, "{}"))
@@ -110,8 +115,25 @@ def _load(file):
 
 
 def _checked_record(file, record):
-  if not isinstance(record, dict):
-    raise ValueError(f"{file}: its entry {RECORD!r} is a {type(record).__name__}, expected a dict")
+  """Returns a record of the form that conversion writes; the file may come from anybody."""
+  if record == {}:
+    return record
+  try:
+    grid, decoder = record["model"]["grid"], record["model"].get("decoder") or {}
+    mean, std = (record["normalization"][key] for key in ("mean", "std"))
+    origins = [origin[key] for origin in record["lineage"] for key in ("file", "family", "licence")]
+    is_good = (
+      all(isinstance(value, str) for value in (record["family"], *origins))
+      and len(grid) == 2
+      and all(type(side) is int and side > 0 for side in grid)
+      and len(mean) == len(std) == 3
+      and all(isinstance(value, float) for value in (*mean, *std))
+      and isinstance(decoder.get("num_heads"), int | None)
+    )
+  except (AttributeError, KeyError, TypeError):
+    is_good = False
+  if not is_good:
+    raise ValueError(f"{file}: its entry {RECORD!r} is not the description that conversion writes")
   return record
 
 

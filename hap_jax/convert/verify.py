@@ -13,6 +13,14 @@ from hap_jax.models import layers, vit
 
 MAX_ERROR = 1e-4  # of float32 outputs, absolute, or relative to the largest output where that is above 1
 _SEED = 2310_20695
+# What is compared, and the subtree of this project's parameters that it needs.
+_OUTPUTS = {
+  "tokens": "encoder",
+  "pred": "decoder",
+  "logits": "head",
+  "feature_conv": "conv_fc_norm",
+  "logits_conv": "conv_fc",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +30,7 @@ class Setting:
   Attributes:
     grid: (Gh, Gw) of the pictures. source_grid: of the source's position tables. patch: side in pixels.
     width, depth, num_heads, mlp_ratio: of the encoder. decoder_heads: None without a decoder.
+    is_reid: there are heads for ReID.
   """
 
   grid: tuple[int, int]
@@ -32,6 +41,7 @@ class Setting:
   num_heads: int
   mlp_ratio: float
   decoder_heads: int | None
+  is_reid: bool
 
   @classmethod
   def of(cls, weights, source_grid):
@@ -45,6 +55,7 @@ class Setting:
       num_heads=weights.num_heads,
       mlp_ratio=_mlp_ratio(weights.params["encoder"]),
       decoder_heads=weights.decoder and weights.decoder["num_heads"],
+      is_reid="head" in weights.params and weights.task == "reid",
     )
 
 
@@ -59,6 +70,12 @@ class Batch:
   image: np.ndarray
   ids_keep: np.ndarray
   ids_restore: np.ndarray
+
+
+def outputs_of(weights, stacks):
+  """Returns the names of the outputs that Weights give and a target with these subtrees must give, too."""
+  names = [name for name, stack in _OUTPUTS.items() if stack in weights.params and stack in stacks]
+  return tuple(name for name in names if name in ("tokens", "pred") or weights.task == "reid")
 
 
 def make_batch(setting):
@@ -87,10 +104,8 @@ def run_foreign(path, setting, *, grid=None):
   state = source.state
   is_hf = any("patch_embeddings.projection" in name for name in state)
   stacks = numpy_vit.hugging_face(state) if is_hf else numpy_vit.official(state)
-  is_reid = any(name.startswith("conv_head.") for name in state) or (
-    "head.weight" in state and source.record.get("task") == "reid"
-  )
-  module = functools.partial(numpy_heads.official_module, state) if is_reid else None
+  has_heads = setting.is_reid and "head.weight" in state
+  module = functools.partial(numpy_heads.official_module, state) if has_heads else None
   epsilon = source.config.get("layer_norm_eps", layers.LAYER_NORM_EPSILON)
   return _run_numpy(stacks, module, setting, grid or setting.source_grid, epsilon)
 
@@ -98,9 +113,8 @@ def run_foreign(path, setting, *, grid=None):
 def run_own(path, setting):
   """Runs a checkpoint of this project in NumPy, by this project's names; returns as `run_foreign`."""
   variables, _ = checkpoint_file.read(path)
-
   stacks = numpy_vit.own(variables["params"])
-  module = functools.partial(numpy_heads.own_module, variables) if "head" in variables["params"] else None
+  module = functools.partial(numpy_heads.own_module, variables) if setting.is_reid else None
   return _run_numpy(stacks, module, setting, setting.source_grid, layers.LAYER_NORM_EPSILON)
 
 
@@ -160,7 +174,7 @@ def run_jax(path, setting):
     )
     latent = encoder.apply({"params": params["encoder"]}, patches, batch.ids_keep[:, None]).normed
     outputs["pred"] = np.asarray(decoder.apply({"params": params["decoder"]}, latent, batch.ids_restore))
-  if "head" in params:
+  if setting.is_reid:
     module = functools.partial(numpy_heads.own_module, variables)
     raw, cls = np.asarray(whole.raw), outputs["tokens"][:, 0]
     outputs |= numpy_heads.reid(module, raw, cls, setting.grid, layers.LAYER_NORM_EPSILON)
@@ -172,16 +186,17 @@ def _mlp_ratio(stack):
   return fc1.shape[1] / fc1.shape[0]
 
 
-def compare(want, got):
-  """Returns {output: {"max_abs_error", "max_abs_value"}} of the outputs that both sides have.
+def compare(want, got, outputs):
+  """Returns {output: {"max_abs_error", "max_abs_value"}} of the named outputs.
 
   Raises:
-    ValueError: if an output is off by more than `MAX_ERROR`, or not finite.
+    ValueError: if an output is off by more than `MAX_ERROR`, not finite, or not there.
   """
   errors = {}
-  for name in want:
-    if name not in got:
-      continue
+  for name in outputs:
+    if name not in want or name not in got:
+      side = "source" if name not in want else "result"
+      raise ValueError(f"the conversion is wrong: the {side} gives no {name}; nothing was kept")
     error, size = float(np.abs(got[name] - want[name]).max()), float(np.abs(want[name]).max())
     errors[name] = {"max_abs_error": error, "max_abs_value": size}
     if not error <= MAX_ERROR * max(1.0, size):

@@ -61,6 +61,11 @@ def check_target(weights, to):
       f"{file}: neither it nor its width of {weights.decoder['width']} tells the number of the decoder's "
       "heads: give --decoder_heads"
     )
+  if to == "reid-vit" and "conv_fc" in weights.params:
+    raise ValueError(
+      f"--to=reid-vit: the classifier of {file} reads what a batch norm of its locality enhanced module "
+      "gives: use --to=reid-lem, or --to=hap for the encoder alone"
+    )
   if to == "hf-vitmae" and weights.grid[0] != weights.grid[1]:
     raise ValueError(
       f"--to=hf-vitmae: ViTMAE of transformers is square, these weights have a grid of "
@@ -73,11 +78,13 @@ class Written:
   """What was written.
 
   Attributes:
-    num_tensors: of ours that are in the file. dropped: paths of ours that the target has no place for.
+    num_tensors: of ours that are in the file. num_parameters: numbers in them, statistics left out.
+    dropped: paths of ours that the target has no place for.
     missing: subtrees that the target could hold and the source lacks.
   """
 
   num_tensors: int
+  num_parameters: int
   dropped: tuple[str, ...] = ()
   missing: tuple[str, ...] = ()
 
@@ -113,9 +120,15 @@ def to_state(weights, family):
   astray = [path for path in dropped if path.partition("/")[0] in family.stacks]
   if astray:
     raise ValueError(f"the {family.name} family has no name for {some(astray)}")
-  num_leaves = sum(len(flat) for flat in flats.values())
   missing = () if is_whole or "decoder" not in family.stacks else ("decoder",)
-  return state, Written(num_leaves - len(dropped), dropped, missing)
+  return state, _written(weights, dropped, missing)
+
+
+def _written(weights, dropped=(), missing=()):
+  flats = {collection: flatten(tree) for collection, tree in weights.variables.items()}
+  kept = [(c, leaf) for c, flat in flats.items() for path, leaf in flat.items() if path not in dropped]
+  num_parameters = sum(math.prod(leaf.shape) for collection, leaf in kept if collection == "params")
+  return Written(len(kept), num_parameters, dropped, missing)
 
 
 def check_container(path, to):
@@ -144,9 +157,9 @@ def write(path, weights, to):
   path = pathlib.Path(path)
   if to == OWN:
     checkpoint_file.write(path, weights.variables, weights.description())
-    return Written(sum(len(flatten(tree)) for tree in weights.variables.values()))
+    return _written(weights)
   state, written = to_state(weights, names.FAMILIES[to])
-  record = {**weights.description(), "family": to}
+  record = {**weights.description(), "family": to, "task": names.FAMILIES[to].task}
   metadata = {RECORD: json.dumps(record)}
   if to in FOLDERS:
     path.mkdir()
@@ -170,8 +183,3 @@ def _content(weights, to, state, record):
   size = _SIZES.get(variant_of(weights.width, weights.depth))
   named = {"arch": f"{arch}_{size}_patch{weights.patch}"} if arch and size else {}
   return {**named, "model": state, RECORD: record}
-
-
-def num_values(weights):
-  """Returns how many numbers the parameters hold."""
-  return sum(math.prod(leaf.shape) for leaf in flatten(weights.params).values())

@@ -1,0 +1,19 @@
+"""Tell what a checkpoint is: family, stage, sizes, pixels, licence, origin, and which commands can use it."""
+
+import json
+
+from hap_jax.cli import _options
+from hap_jax.convert import describe as description
+from hap_jax.convert import names
+
+
+def add_arguments(parser):
+  parser.add_argument("checkpoint", help=_options.CHECKPOINT)
+  parser.add_argument("--json", action="store_true", help="print JSON")
+  text = "default: told from the file"
+  parser.add_argument("--from", dest="family", choices=tuple(names.FAMILIES), default="", help=text)
+
+
+def run(args):
+  facts = description.describe(args.checkpoint, family=args.family)
+  print(json.dumps(facts, indent=2) if args.json else "\n".join(description.text(facts)))

@@ -1,0 +1,160 @@
+"""What a checkpoint is, in plain JSON values, and which commands can use it."""
+
+import math
+import pathlib
+
+from hap_jax.convert import names, write
+from hap_jax.convert import read as reading
+from hap_jax.convert import source as sources
+from hap_jax.convert.hugging_face import lineage_text
+from hap_jax.convert.weights import flatten, grid_text, some
+
+_ZIP = b"PK\x03\x04"
+
+
+def describe(path, *, family="", grid=None):
+  """Describes a checkpoint; executes nothing in it.
+
+  Args:
+    path, family, grid: as `read.read` takes them.
+  Returns:
+    plain JSON values, see `text` for what they mean.
+  Raises:
+    UnsafePickleError, ValueError: as `read.read`.
+  """
+  path = pathlib.Path(path)
+  weights = reading.read(path, family=family, grid=grid)
+  counts = {stack: _count(tree) for stack, tree in weights.params.items()}
+  described = weights.description()
+  step = {"step": described["step"]} if "step" in described else {}
+  return {
+    "file": str(path),
+    "container": _container(path),
+    "family": weights.family,
+    "task": weights.task,
+    "stage": _stage(weights),
+    **step,
+    "model": described["model"],
+    "grid_from": weights.grid_from,
+    "parameters": counts,
+    "heads": _heads(weights, counts),
+    "normalization": weights.normalization,
+    "unused": list(weights.unused),
+    "licence": weights.licence,
+    "lineage": list(weights.lineage),
+    "commands": _commands(path, weights),
+  }
+
+
+def text(facts):
+  """Returns what `describe` found as lines of text."""
+  model, counts, pixels = facts["model"], facts["parameters"], facts["normalization"]
+  variant = f"ViT-{model['variant']}" if model["variant"] else "ViT"
+  heads = f"{model['num_heads']} heads" if model["num_heads"] else "number of heads unknown"
+  grid = facts["grid_from"]
+  if model["grid"]:
+    H, W = model["image_size"]
+    grid = f"{grid_text(model['grid'])} patches, images of {H} x {W}, height x width ({grid})"
+  parts = ", ".join(f"{name} {number:,}" for name, number in _merged(counts).items())
+  rows = [
+    ("format", facts["container"]),
+    ("family", facts["family"]),
+    ("stage", facts["stage"] + (f", step {facts['step']}" if "step" in facts else "")),
+    ("encoder", f"{variant}, width {model['width']}, {model['depth']} blocks, {heads}"),
+    ("grid", grid),
+    ("patches", f"{model['patch']} x {model['patch']} pixels, padding {model['patch_padding']}"),
+    ("decoder", _decoder_text(model["decoder"])),
+    ("heads", ", ".join(f"{name} ({what})" for name, what in facts["heads"].items()) or "none"),
+    ("parameters", f"{sum(counts.values()):,} ({parts})"),
+    ("pixels", f"scaled to {pixels['range']}, less {pixels['mean']}, by {pixels['std']} ({pixels['from']})"),
+    ("not used", some(facts["unused"]) or "nothing"),
+    ("licence", facts["licence"]),
+    *(("origin", lineage_text(origin)) for origin in facts["lineage"]),
+    *(("can", command) for command in facts["commands"]),
+  ]
+  return [facts["file"]] + [f"  {key:10s}  {value}" for key, value in rows]
+
+
+def _count(tree):
+  return sum(math.prod(leaf.shape) for leaf in flatten(tree).values())
+
+
+def _container(path):
+  if not path.is_dir():
+    with path.open("rb") as file:
+      head = file.read(9)
+    if sources.is_safetensors(path, head):
+      return "safetensors"
+    return "PyTorch, zip" if head.startswith(_ZIP) else "PyTorch, legacy"
+  file = sources.weights_file(path)
+  return f"Hugging Face folder, {file.name}" if file else "Orbax"
+
+
+def _stage(weights):
+  """Returns in words how far the weights were trained and for what."""
+  if weights.task != "pretrain":
+    return f"fine-tuned for {weights.task}"
+  earlier = [_task_of(origin) for origin in weights.lineage[1:]]
+  fine_tuned = next((task for task in earlier if task != "pretrain"), None)
+  if fine_tuned:
+    return f"encoder of a model fine-tuned for {fine_tuned}"
+  if any(name.rpartition(".")[0].endswith(("head", "classifier")) for name in weights.unused):
+    return "encoder of a classifier"
+  if weights.decoder:
+    return "pre-trained, with its decoder"
+  if weights.family in ("timm", "hf-vit") and not weights.recorded:
+    return "encoder; the file does not tell what it was trained for"
+  return "pre-trained, without decoder"
+
+
+def _task_of(origin):
+  family = names.FAMILIES.get(origin["family"])
+  return origin.get("task", family.task if family else "pretrain")
+
+
+def _heads(weights, counts):
+  """Returns {subtree: what it is} of what stands beside encoder and decoder."""
+  found = {}
+  for name in weights.heads:
+    kernel = weights.params[name].get("kernel")
+    found[name] = f"{counts[name]:,} parameters" if kernel is None else " -> ".join(map(str, kernel.shape))
+  return found
+
+
+def _merged(counts):
+  """Returns the numbers of parameters with all heads as one."""
+  rest = sum(n for name, n in counts.items() if name not in ("encoder", "decoder"))
+  return {k: n for k, n in counts.items() if k in ("encoder", "decoder")} | ({"heads": rest} if rest else {})
+
+
+def _decoder_text(decoder):
+  if decoder is None:
+    return "none"
+  return f"width {decoder['width']}, {decoder['depth']} blocks, {decoder['num_heads'] or 'unknown'} heads"
+
+
+def _commands(path, weights):
+  """Returns the command lines of this project that take the checkpoint, and what is to be told them first."""
+  if weights.grid is None:
+    return [f"hap convert {path} --source_grid=HxW ...: every other command needs the grid first"]
+  commands = [f"python -m hap_jax.main --config=FILE --config.init_from={path} ..."]
+  if weights.num_heads is None:
+    return [*commands, f"hap convert {path} --num_heads=N ...: every other command needs that number first"]
+  if "norm" in weights.params["encoder"]:
+    commands += [f"hap {verb} {path} ..." for verb in ("embed", "predict", "probe", "export")]
+  is_trained_here = weights.task in ("pretrain", "reid") and weights.description()["model"]["variant"]
+  if is_trained_here and (weights.decoder or weights.task != "pretrain"):
+    config = "" if weights.recorded.get("config") else " --config=FILE"
+    commands.append(f"hap evaluate {path}{config} ...")
+  targets = [target for target in write.TARGETS if _fits(weights, target)]
+  return commands + ([f"hap convert {path} --to={'|'.join(targets)} ..."] if targets else [])
+
+
+def _fits(weights, target):
+  try:
+    write.check_target(weights, target)
+    if target != write.OWN:
+      write.to_state(weights, names.FAMILIES[target])
+  except ValueError:
+    return False
+  return True
