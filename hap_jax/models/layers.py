@@ -91,8 +91,8 @@ class Mlp(nn.Module):
 class Block(nn.Module):
   """Pre-norm transformer block; [B*T, D] -> [B*T, D].
 
-  `branch_scale` [2, B] float32, from `drop_path_scales`, scales what attention and MLP add to each example; None
-  adds it as it is.
+  `branch_scale` [2, B] float32, from `drop_path_scales`, scales what attention and MLP add to each example;
+  None adds it as it is.
   """
 
   num_heads: int
@@ -116,10 +116,11 @@ def _scale_branch(branch, length, branch_scale, which):
 
 
 def drop_path_scales(key, batch, *, depth, drop_path):
-  """Draws which branches of which blocks are left out for which examples (stochastic depth, arXiv 1603.09382).
+  """Draws which branches of which blocks are left out for which examples.
 
-  Block i leaves each of its two branches out of an example with probability r_i = drop_path * i / (depth - 1),
-  and otherwise divides it by 1 - r_i, so that its expectation stays. Its draws depend on fold_in(key, i) alone.
+  Stochastic depth (arXiv 1603.09382): block i leaves each of its two branches out of an example with
+  probability r_i = drop_path * i / (depth - 1), and otherwise divides it by 1 - r_i, so that its expectation
+  stays. Its draws depend on fold_in(key, i) alone.
 
   Args:
     key: PRNG key. batch: examples B. depth: blocks. drop_path: rate of the last block, below 1.

@@ -62,6 +62,35 @@ def match_rules(params, rules):
   return jax.tree_util.tree_map_with_path(find, params)
 
 
+def layer_decay_rules(depth, layer_decay, weight_decay):
+  """Returns the rules of fine-tuning: the nearer to the pixels, the smaller the learning rate.
+
+  lr_scale = layer_decay^(depth + 1 - layer); the embeddings are layer 0, block i is layer i + 1, everything
+  after the blocks is layer depth + 1. The update applies the scale to the decay, too.
+
+  Args:
+    depth: blocks of the encoder; parameters of further blocks match no rule. layer_decay: in (0, 1].
+    weight_decay: of kernels; biases, scales of norms, class token and position table have none.
+  """
+
+  def layer(pattern, number):
+    scale = layer_decay ** (depth + 1 - number)
+    return (
+      Rule(rf"{pattern}/(bias|scale)", lr_scale=scale),
+      Rule(rf"{pattern}/kernel", lr_scale=scale, weight_decay=weight_decay),
+    )
+
+  return (
+    # Parity: the batch norms before the classifiers of ReID keep the bias that they start with, zero.
+    Rule(r"(bn|conv_bn)/bias", trainable=False),
+    # Parity: the position table trains here, unlike in pre-training.
+    Rule(r"encoder/(cls_token|pos_embed)", lr_scale=layer_decay ** (depth + 1)),
+    *layer("encoder/patch_embed", 0),
+    *(rule for i in range(depth) for rule in layer(rf"encoder/blocks_{i}/.*", i + 1)),
+    *layer(r"(?!encoder/blocks_).*", depth + 1),
+  )
+
+
 def make_direction(spec, matched):
   """Makes the optax transformation gradient -> direction; frozen parameters hold no moments.
 

@@ -1,0 +1,194 @@
+"""Networks of person re-identification: features to compare, and class scores to train by."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from hap_jax.models import layers, vit
+from hap_jax.models.batch_norm import BatchNorm
+
+# Of PyTorch's convolutions and linear layers: uniform within 1 / sqrt(fan_in).
+_UNIFORM_IN_FAN = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+@struct.dataclass
+class EmbedderOutputs:
+  """One entry a head in each tuple.
+
+  Attributes:
+    features: [B, D_h] float32 each, not normalised: for the triplet loss and, joined, for retrieval.
+    logits: [B, C] float32 each. Who leaves them unused under jit does not pay for the classifier.
+  """
+
+  features: tuple[jnp.ndarray, ...]
+  logits: tuple[jnp.ndarray, ...]
+
+
+def embedding(outputs):
+  """Joins the features of all heads and scales each joined one to length 1; [B, sum of D_h] float32."""
+  # Parity: heads are not normalised one by one, so the longer feature weighs more.
+  joined = jnp.concatenate(outputs.features, axis=-1)
+  return joined / jnp.maximum(jnp.linalg.norm(joined, axis=-1, keepdims=True), 1e-12)
+
+
+class Embedder(nn.Module):
+  """An encoder with a linear classifier on its class token; parameters {"encoder", "head"}.
+
+  The class token after the final norm is the feature, without a batch norm before the classifier.
+  """
+
+  encoder: vit.ViT
+  num_classes: int
+
+  @nn.compact
+  def __call__(self, image, *, train, drop_key=None):
+    """Runs encoder and head.
+
+    Args:
+      image: [B, H, W, 3] float, normalised, of the encoder's size. train: of no effect here, taken as by
+        `LocalityEmbedder`. drop_key: see `vit.ViT`.
+    Returns:
+      EmbedderOutputs.
+    Raises:
+      ValueError: for pictures of another size.
+    """
+    del train
+    feature = _encode(self.encoder, image, drop_key).normed[:, 0].astype(jnp.float32)
+    return EmbedderOutputs(features=(feature,), logits=(_head(self.num_classes)(feature),))
+
+
+class LocalityEmbedder(nn.Module):
+  """An `Embedder` with a second head of convolutions on the patch tokens, the locality enhanced module (LEM).
+
+  The map of patch tokens, before the final norm, goes through three bottlenecks of half its width, the first
+  with stride 2; its mean, normalised, is the second feature, twice as wide as the first. Each feature reaches
+  its classifier through a batch norm whose bias is to stay zero (`optim.layer_decay_rules` freezes it).
+  """
+
+  encoder: vit.ViT
+  num_classes: int
+
+  @nn.compact
+  def __call__(self, image, *, train, drop_key=None):
+    """Runs encoder and heads.
+
+    Args:
+      image: [B, H, W, 3] float, normalised, of the encoder's size. train: see `BatchNorm`.
+      drop_key: see `vit.ViT`.
+    Returns:
+      EmbedderOutputs: of the class token, then of the patch tokens.
+    Raises:
+      ValueError: for pictures of another size, or one picture in training.
+    """
+    latent = _encode(self.encoder, image, drop_key)
+    D = self.encoder.width
+    x = latent.raw[:, 1:].reshape(image.shape[0], *self.encoder.grid, D)
+    for i in range(3):
+      stride = 2 if i == 0 else 1
+      x = Bottleneck(D // 2, stride, self.encoder.dtype, name=f"conv_head_{i}")(x, train=train)
+    pooled = x.astype(jnp.float32).mean(axis=(1, 2))
+    features = (
+      latent.normed[:, 0].astype(jnp.float32),
+      layers.layer_norm(jnp.float32, "conv_fc_norm")(pooled),
+    )
+    conv_fc = nn.Dense(
+      self.num_classes,
+      kernel_init=_UNIFORM_IN_FAN,
+      bias_init=_uniform_within(1 / (2 * D) ** 0.5),
+      name="conv_fc",
+    )
+    return EmbedderOutputs(
+      features=features,
+      logits=(
+        _head(self.num_classes)(BatchNorm(name="bn")(features[0], train=train)),
+        conv_fc(BatchNorm(name="conv_bn")(features[1], train=train)),
+      ),
+    )
+
+
+class Bottleneck(nn.Module):
+  """Residual unit 1x1 - 3x3 - 1x1 with batch norms (ResNet, arXiv 1512.03385), stride in the 3x3.
+
+  [B, H, W, C] -> [B, ceil(H / stride), ceil(W / stride), 4 * width]; where that is another shape, the
+  shortcut is a strided 1x1 convolution with a batch norm.
+  """
+
+  width: int
+  stride: int
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, x, *, train):
+    def conv(features, size, stride, name):
+      # Padding is stated: with stride 2, "SAME" would pad one side only and so shift the map.
+      padding = [(size // 2, size // 2)] * 2
+      return nn.Conv(
+        features,
+        (size, size),
+        strides=stride,
+        padding=padding,
+        use_bias=False,
+        dtype=self.dtype,
+        kernel_init=_UNIFORM_IN_FAN,
+        name=name,
+      )
+
+    def norm(name):
+      return BatchNorm(self.dtype, name=name)
+
+    y = nn.relu(norm("bn1")(conv(self.width, 1, 1, "conv1")(x), train=train))
+    y = nn.relu(norm("bn2")(conv(self.width, 3, self.stride, "conv2")(y), train=train))
+    y = norm("bn3")(conv(4 * self.width, 1, 1, "conv3")(y), train=train)
+    if x.shape != y.shape:
+      x = norm("downsample_1")(conv(4 * self.width, 1, self.stride, "downsample_0")(x), train=train)
+    return nn.relu(x + y)
+
+
+def build_embedder(
+  variant, *, image_size, patch, num_classes, locality, drop_path, dtype, scan, mlp_ratio=4.0
+):
+  """Builds a re-identification network from plain numbers.
+
+  Args:
+    variant: a `vit.Variant`. image_size: (H, W) pixels. patch: side P. num_classes: persons to train by.
+    locality: with the LEM. drop_path: see `vit.ViT`. dtype: compute type; features and logits are float32.
+    scan: see `layers.run_blocks`. mlp_ratio: hidden over outer width in every block.
+  Returns:
+    Embedder or LocalityEmbedder.
+  Raises:
+    ValueError: if the patch does not divide the image, or there are no classes.
+  """
+  if num_classes < 1:
+    raise ValueError(
+      f"a classifier of {num_classes} persons cannot be trained: the training set has no persons"
+    )
+  encoder = vit.ViT(
+    width=variant.width,
+    depth=variant.depth,
+    num_heads=variant.num_heads,
+    grid=layers.grid_of(image_size, patch),
+    patch=patch,
+    mlp_ratio=mlp_ratio,
+    drop_path=drop_path,
+    dtype=dtype,
+    scan=scan,
+  )
+  return (LocalityEmbedder if locality else Embedder)(encoder, num_classes)
+
+
+def _encode(encoder, image, drop_key):
+  patches = layers.patchify(image, encoder.patch)
+  grid = layers.grid_of(image.shape[1:3], encoder.patch)
+  if grid != encoder.grid:  # a grid of as many patches would pass unseen
+    raise ValueError(f"images are of {grid} patches, the encoder's position table of {encoder.grid}")
+  return encoder(patches, drop_key=drop_key)
+
+
+def _head(num_classes):
+  # Parity: the official "truncated" normal is cut at +-2, 100 standard deviations.
+  return nn.Dense(num_classes, kernel_init=nn.initializers.normal(0.02), name="head")
+
+
+def _uniform_within(bound):
+  return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)

@@ -1,0 +1,176 @@
+"""Networks, training losses, gradients and running statistics of person ReID against the official ones.
+
+Tolerances are those of the golden vectors' own notes: features and logits 1e-4 (1e-3 with the LEM in
+training), gradients 1e-3 of each tensor's largest gradient.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hap_jax.convert import names
+from hap_jax.convert.weights import unflatten
+from hap_jax.losses.identity import identity_loss
+from hap_jax.losses.triplet import triplet_loss
+from hap_jax.models import embedder, vit
+from hap_jax.train import optim
+
+FEATURES = {"reid_vit": ("feat",), "reid_lem": ("feat_cls", "feat_conv")}
+LOGITS = {"reid_vit": ("logits",), "reid_lem": ("logits_cls", "logits_conv")}
+COLLECTIONS = ("params", "batch_stats")
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+  """Attributes:
+  name: of the golden file. file: its arrays. model: Embedder or LocalityEmbedder. variables: its weights.
+  """
+
+  name: str
+  file: dict[str, np.ndarray]
+  model: Any
+  variables: dict[str, Any]
+
+  @property
+  def rows(self):
+    """{official name: row of the conversion's table}."""
+    family = names.FAMILIES[self.name.replace("_", "-")]
+    rows = names.table(family, depth=self.model.encoder.depth, decoder_depth=0)
+    return {row.reference: row for row in rows}
+
+  def part(self, prefix):
+    return {key.removeprefix(prefix): value for key, value in self.file.items() if key.startswith(prefix)}
+
+  def ours(self, state):
+    """Turns {official name: array} into {collection: {path: array}}; every array is used."""
+    found = {collection: {} for collection in COLLECTIONS}
+    for name, value in state.items():
+      if not name.endswith("num_batches_tracked"):
+        row = self.rows[name]
+        found[row.collection][row.ours] = row.layout.to_ours(value)
+    return found
+
+
+@pytest.fixture(scope="module", params=list(FEATURES))
+def case(request, golden):
+  file = golden(request.param)
+  cfg = {key.removeprefix("cfg/"): value.tolist() for key, value in file.items() if key.startswith("cfg/")}
+  model = embedder.build_embedder(
+    vit.Variant(cfg["embed_dim"], cfg["depth"], cfg["num_heads"]),
+    image_size=tuple(cfg["img_size"]),
+    patch=cfg["patch_size"],
+    num_classes=cfg["num_classes"],
+    locality=request.param == "reid_lem",
+    drop_path=0.0,
+    dtype=jnp.float32,
+    scan=True,
+  )
+  case = Case(request.param, file, model, {})
+  flat = case.ours(case.part("param/"))
+  return dataclasses.replace(case, variables={name: unflatten(flat[name]) for name in COLLECTIONS})
+
+
+@pytest.fixture(scope="module")
+def image(case):
+  return case.file["images"].transpose(0, 2, 3, 1)
+
+
+@pytest.fixture(scope="module")
+def evaluated(case, image):
+  """Outputs with running statistics."""
+  return jax.jit(lambda variables: case.model.apply(variables, image, train=False))(case.variables)
+
+
+@pytest.fixture(scope="module")
+def trained(case, image):
+  """(loss, (outputs, losses by name, new batch statistics), gradients) of one training step."""
+  labels = case.file["labels"]
+
+  def loss(params):
+    variables = {**case.variables, "params": params}
+    outputs, state = case.model.apply(variables, image, train=True, mutable=["batch_stats"])
+    parts = {
+      "id_loss": jnp.mean(jnp.stack([identity_loss(logits, labels) for logits in outputs.logits])),
+      "triplet_loss": jnp.mean(jnp.stack([triplet_loss(feature, labels) for feature in outputs.features])),
+    }
+    total = 0.5 * parts["id_loss"] + 0.5 * parts["triplet_loss"]
+    return total, (outputs, parts | {"total_loss": total}, state)
+
+  (_, aux), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(case.variables["params"])
+  return *aux, grads
+
+
+def check_outputs(case, outputs, mode, atol):
+  for names_of, found in ((FEATURES, outputs.features), (LOGITS, outputs.logits)):
+    for name, array in zip(names_of[case.name], found, strict=True):
+      expected = case.file[f"{mode}/{name}"]
+      np.testing.assert_allclose(array, expected, atol=atol, rtol=0, err_msg=name)
+      assert array.dtype == jnp.float32
+
+
+def flat(tree):
+  return {optim.path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def test_weights_fill_the_network_exactly(case, image):
+  init = jax.eval_shape(lambda key: case.model.init(key, image, train=False), jax.random.key(0))
+  expected = {name: leaf.shape for name, leaf in flat(init).items()}
+  found = {name: leaf.shape for name, leaf in flat(case.variables).items()}
+  assert found == expected
+
+
+def test_outputs_with_running_statistics(case, evaluated):
+  check_outputs(case, evaluated, "eval", 1e-4)
+
+
+def test_retrieval_joins_the_heads_before_it_normalises(case, evaluated):
+  found = embedder.embedding(evaluated)
+  if case.name == "reid_lem":
+    np.testing.assert_allclose(found, case.file["eval/feat_concat_normalised"], atol=1e-5, rtol=0)
+  np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-5)
+
+
+def test_outputs_in_training(case, trained):
+  check_outputs(case, trained[0], "train", 1e-3 if case.name == "reid_lem" else 1e-4)
+
+
+def test_losses(case, trained):
+  for name, value in trained[1].items():
+    np.testing.assert_allclose(value, case.file[f"train/{name}"], rtol=1e-5, err_msg=name)
+
+
+def test_gradients(case, trained):
+  found = flat(trained[3])
+  expected = case.ours(case.part("grad/"))["params"]
+  # With the LEM the final norm's bias has no gradient at all, distances and batch norms cancel it: both sides
+  # hold rounding errors of the larger gradients there.
+  rounding = np.finfo(np.float32).eps * max(np.abs(gradient).max() for gradient in expected.values())
+  for name, gradient in expected.items():
+    worst = np.abs(found[name] - gradient).max()
+    assert worst <= 1e-3 * np.abs(gradient).max() + rounding, f"{name}: off by {worst}"
+
+
+def test_running_statistics_after_one_step(case, trained):
+  """A running variance of biased variances would be off by 1e-3 of the batch's and more."""
+  expected = case.ours(case.part("after_one_train_step_stats/"))["batch_stats"]
+  found = flat(trained[2].get("batch_stats", {}))
+  assert found.keys() == expected.keys()
+  for name, value in expected.items():
+    np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_groups_of_the_optimizer(case):
+  if "optim/param_name" not in case.file:
+    pytest.skip("the file holds no groups")
+  rules = optim.layer_decay_rules(case.model.encoder.depth, layer_decay=0.4, weight_decay=0.05)
+  matched = flat(optim.match_rules(case.variables["params"], rules))
+  official = [case.file[f"optim/{key}"] for key in ("param_name", "lr_scale", "weight_decay")]
+  for name, lr_scale, weight_decay in zip(*(column.tolist() for column in official), strict=True):
+    rule = matched.pop(case.rows[name].ours)
+    assert rule.trainable, name
+    np.testing.assert_allclose([rule.lr_scale, rule.weight_decay], [lr_scale, weight_decay], rtol=1e-6)
+  assert not matched
