@@ -1,0 +1,60 @@
+"""Draw two sheets of synthetic people: a row an identity, and what is known about each picture."""
+
+import os
+
+import cv2
+import numpy as np
+
+from hap_jax.data.synthetic import camera, draw
+from hap_jax.viz import people
+
+_NAMES = ("people.jpg", "people_truth.jpg")
+_QUALITY = 78
+
+
+def add_arguments(parser):
+  parser.add_argument("--out", required=True, metavar="DIR", help=f"folder for {' and '.join(_NAMES)}")
+  parser.add_argument("--seed", type=int, default=0, help="another seed, other people (default: %(default)s)")
+  parser.add_argument("--first", type=int, default=0, metavar="N", help="first person (default: %(default)s)")
+  parser.add_argument("--rows", type=int, default=5, metavar="N", help="people (default: %(default)s)")
+
+
+def run(args):
+  if args.rows < 1 or args.first < 0 or args.seed < 0:
+    raise ValueError(
+      f"--rows={args.rows} --first={args.first} --seed={args.seed}: expected at least 1, 0 and 0"
+    )
+  paths = [os.path.join(args.out, name) for name in _NAMES]
+  for path in paths:
+    if os.path.lexists(path):
+      raise ValueError(f"{path}: exists; give another --out, or move it away")
+  os.makedirs(args.out, exist_ok=True)
+  for path, sheet in zip(paths, (_contact_sheet(args), _truth_sheet(args)), strict=True):
+    _, data = cv2.imencode(
+      ".jpg", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, _QUALITY)
+    )
+    with open(path, "xb") as file:
+      file.write(data)
+    print(path)
+
+
+def _contact_sheet(args):
+  pictures, titles, texts = [], [], []
+  for pid in range(args.first, args.first + args.rows):
+    cameras = draw.camids_of(args.seed, pid)[: camera.CAMERAS_PER_SITE]
+    records = [
+      draw.draw_person(args.seed, pid * draw.PICTURES_PER_PERSON + k, (224, 112)) for k in np.argsort(cameras)
+    ]
+    pictures.append([record["image"] for record in records])
+    titles.append(f"person {pid} at place {cameras[0] // camera.CAMERAS_PER_SITE + 1}")
+    texts.append(records[0]["captions"])
+  columns = [f"camera {k + 1}" for k in range(camera.CAMERAS_PER_SITE)]
+  return people.contact_sheet(pictures, titles, texts, columns)
+
+
+def _truth_sheet(args):
+  first = args.first + args.rows  # other people than those of the first sheet
+  indices = [
+    pid * draw.PICTURES_PER_PERSON + pid % draw.PICTURES_PER_PERSON for pid in range(first, first + 9)
+  ]
+  return people.truth_sheet([draw.draw_person(args.seed, index, (288, 144)) for index in indices])

@@ -1,0 +1,60 @@
+"""Sheets of synthetic people: what marks sides, hidden joints and parts; the command that writes them."""
+
+import cv2
+import numpy as np
+import pytest
+
+from hap_jax.cli import __main__ as cli
+from hap_jax.data.skeletons import COCO17
+from hap_jax.data.synthetic import draw
+from hap_jax.data.synthetic.anatomy import PART_INDEX
+from hap_jax.viz import people
+from hap_jax.viz.pose import SIDE_COLORS, draw_sides
+
+
+@pytest.fixture(scope="module")
+def record():
+  return draw.draw_person(0, 240, (96, 48))
+
+
+def test_seen_joints_have_the_colour_of_their_side_and_hidden_ones_a_white_centre():
+  xy = np.stack([10 + 14 * (np.arange(17) % 6), 10 + 14 * (np.arange(17) // 6)], axis=1)
+  hidden, visible = np.zeros(17, bool), np.ones(17, bool)
+  hidden[COCO17.joints.index("right_knee")], visible[COCO17.joints.index("nose")] = True, False
+  picture = draw_sides(np.full((60, 100, 3), 128, np.uint8), xy, visible, hidden, COCO17)
+  at = {name: tuple(picture[xy[k][1], xy[k][0]].tolist()) for k, name in enumerate(COCO17.joints)}
+  assert at["left_wrist"] == SIDE_COLORS["left"]
+  assert at["right_wrist"] == SIDE_COLORS["right"]
+  assert at["right_knee"] == (255, 255, 255)
+  assert at["nose"] == (128, 128, 128)
+
+
+def test_parts_are_tinted_and_the_right_side_is_darker():
+  parts = np.zeros((4, 4), np.uint8)
+  parts[0], parts[1] = PART_INDEX["left_foot"], PART_INDEX["right_foot"]
+  picture = people.draw_parts(np.full((4, 4, 3), 100, np.uint8), parts).astype(int)
+  assert (picture[0] > picture[1]).all()
+  assert np.ptp(picture[3, 0]) == 0  # the background is grey
+  assert np.ptp(picture[0, 0]) > 20
+
+
+def test_sheet_holds_the_pictures_as_they_are(record):
+  image = record["image"]
+  sheet = people.contact_sheet([[image, image]], ["somebody"], [["Tall."]], ["camera 1", "camera 2"])
+  starts = np.argwhere((sheet[:-95, :-47] == image[0, 0]).all(axis=-1))
+  assert sum(np.array_equal(sheet[y : y + 96, x : x + 48], image) for y, x in starts) == 2
+
+
+def test_text_that_does_not_fit_is_an_error(record):
+  with pytest.raises(ValueError, match=r"somebody.*text_width"):
+    people.contact_sheet([[record["image"]]], ["somebody"], [["long " * 80]], ["camera 1"], text_width=100)
+
+
+def test_command_writes_both_sheets_and_overwrites_none(tmp_path, capsys):
+  words = ["people", f"--out={tmp_path / 'sheets'}", "--rows=1"]
+  assert cli.main(words) == 0
+  shapes = [cv2.imread(line).shape for line in capsys.readouterr().out.split()]
+  assert len(shapes) == 2
+  assert all(height > 200 and width > 900 for height, width, _ in shapes)
+  assert cli.main(words) == 1
+  assert "people.jpg: exists" in capsys.readouterr().err
