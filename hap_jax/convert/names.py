@@ -215,12 +215,13 @@ _LEM = (
   *_batch_norm("conv_head.0.downsample.1", "conv_head_0/downsample_1", "4M"),
   *_bottleneck(1, "4M"),
   *_bottleneck(2, "4M"),
-  Entry("conv_fc_norm.weight", "conv_fc_norm/scale", VECTOR, ("4M",)),
-  Entry("conv_fc_norm.bias", "conv_fc_norm/bias", VECTOR, ("4M",)),
-  Entry("conv_fc.weight", "conv_fc/kernel", LINEAR, ("C", "4M")),
+  # Twice the encoder's width, which ties M to it.
+  Entry("conv_fc_norm.weight", "conv_fc_norm/scale", VECTOR, ("2D",)),
+  Entry("conv_fc_norm.bias", "conv_fc_norm/bias", VECTOR, ("2D",)),
+  Entry("conv_fc.weight", "conv_fc/kernel", LINEAR, ("C", "2D")),
   Entry("conv_fc.bias", "conv_fc/bias", VECTOR, ("C",)),
   *_batch_norm("bn", "bn", "D"),
-  *_batch_norm("conv_bn", "conv_bn", "4M"),
+  *_batch_norm("conv_bn", "conv_bn", "2D"),
 )
 
 

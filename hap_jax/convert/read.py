@@ -115,7 +115,7 @@ def _check_shapes(path, rows, state, file_names):
       for letter, number in zip(row.shape, shape, strict=True):
         if letter.isalpha() and letter not in sizes:
           sizes[letter], origin[letter] = number, file_names[row.reference]
-    expected = tuple(_size_of(token, sizes) for token in row.shape)
+    expected = tuple(size_of(token, sizes) for token in row.shape)
     if shape != expected or 0 in shape:
       told_by = sorted({origin[letter] for token in row.shape for letter in token if letter in origin})
       raise ValueError(
@@ -125,8 +125,8 @@ def _check_shapes(path, rows, state, file_names):
   return sizes
 
 
-def _size_of(token, sizes):
-  """Returns the number that a token such as "1", "D" or "3PP" stands for, "?" where a letter is open."""
+def size_of(token, sizes):
+  """Returns what number a token of a table's shape such as "3PP" stands for, "?" if a letter is open."""
   factor, letters = re.fullmatch(r"(\d*)([A-Z]*)", token).groups()
   if not all(letter in sizes for letter in letters):
     return "?"

@@ -7,9 +7,10 @@ import numpy as np
 
 from hap_jax.convert import numpy_heads, numpy_vit
 from hap_jax.convert.source import open_source
+from hap_jax.convert.weights import count_blocks
 from hap_jax.io import checkpoint_file
 from hap_jax.models import decoder as decoders
-from hap_jax.models import layers, vit
+from hap_jax.models import embedder, layers, vit
 
 MAX_ERROR = 1e-4  # of float32 outputs, absolute, or relative to the largest output where that is above 1
 _SEED = 2310_20695
@@ -142,14 +143,12 @@ def _run_numpy(stacks, module, setting, grid, epsilon):
 
 
 def run_jax(path, setting):
-  """Runs a checkpoint of this project through this project's encoder and decoder; returns as `run_foreign`.
+  """Runs a checkpoint of this project through this project's models; returns as `run_foreign`.
 
-  Operation by operation: compiling a model for two pictures takes longer, and copies the weights. Heads run
-  in NumPy by this project's names.
+  Operation by operation: compiling a model for two pictures takes longer, and copies the weights.
   """
-  variables, description = checkpoint_file.read(path)
+  variables, _ = checkpoint_file.read(path)
   params, batch = variables["params"], make_batch(setting)
-  model = description["model"]
   encoder = vit.ViT(
     width=setting.width,
     depth=setting.depth,
@@ -160,25 +159,28 @@ def run_jax(path, setting):
     scan=False,
   )
   patches = layers.patchify(batch.image, setting.patch)
-  whole = encoder.apply({"params": params["encoder"]}, patches)
-  outputs = {"tokens": np.asarray(whole.normed)}
+  outputs = {"tokens": encoder.apply({"params": params["encoder"]}, patches).normed}
   if "decoder" in params:
+    stack = params["decoder"]
     decoder = decoders.Decoder(
-      width=model["decoder"]["width"],
-      depth=model["decoder"]["depth"],
+      width=stack["norm"]["bias"].shape[0],
+      depth=count_blocks(stack),
       num_heads=setting.decoder_heads,
       grid=setting.grid,
       num_outputs=3 * setting.patch**2,
-      mlp_ratio=_mlp_ratio(params["decoder"]),
+      mlp_ratio=_mlp_ratio(stack),
       scan=False,
     )
     latent = encoder.apply({"params": params["encoder"]}, patches, batch.ids_keep[:, None]).normed
-    outputs["pred"] = np.asarray(decoder.apply({"params": params["decoder"]}, latent, batch.ids_restore))
+    outputs["pred"] = decoder.apply({"params": stack}, latent, batch.ids_restore)
   if setting.is_reid:
-    module = functools.partial(numpy_heads.own_module, variables)
-    raw, cls = np.asarray(whole.raw), outputs["tokens"][:, 0]
-    outputs |= numpy_heads.reid(module, raw, cls, setting.grid, layers.LAYER_NORM_EPSILON)
-  return outputs
+    has_locality = "conv_fc" in params
+    num_classes = params["head"]["bias"].shape[0]
+    model = (embedder.LocalityEmbedder if has_locality else embedder.Embedder)(encoder, num_classes)
+    found = model.apply(variables, batch.image, train=False)
+    outputs |= zip(("logits", "logits_conv"), found.logits, strict=False)
+    outputs |= {"feature_conv": found.features[1]} if has_locality else {}
+  return {name: np.asarray(value) for name, value in outputs.items()}
 
 
 def _mlp_ratio(stack):

@@ -1,0 +1,215 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from hap_jax.convert import hugging_face, names, read, write
+from hap_jax.io import safetensors_file
+from hap_jax.models import posemb, vit
+from tests.convert.reference_state import GRID, encoder_state, family_state, full_state, leaves
+
+FAMILIES = tuple(names.FAMILIES)
+
+
+@pytest.fixture
+def weights_of(tmp_path):
+  """Makes the Weights of a family, with the numbers of heads that tiny sizes do not tell."""
+
+  def make(family, state=None, **sizes):
+    path = tmp_path / f"{family}.safetensors"
+    safetensors_file.save(path, family_state(family, **sizes) if state is None else state, {})
+    weights = read.read(path, family=family, grid=sizes.get("grid", GRID))
+    decoder = weights.decoder and {**weights.decoder, "num_heads": 2}
+    return dataclasses.replace(weights, num_heads=weights.num_heads or 2, decoder=decoder)
+
+  return make
+
+
+def assert_same_arrays(got, want):
+  assert got.keys() == want.keys()
+  for name, array in want.items():
+    np.testing.assert_array_equal(got[name], array, strict=True)
+
+
+# Round trips
+
+
+@pytest.mark.parametrize("variant", ["Ti", "S", "B", "L"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_survives_the_way_here_and_back_bit_for_bit(tmp_path, family, variant):
+  # The width of the variant, and one of its blocks: the others are the same rows of the table.
+  state = family_state(family, grid=(16, 8), width=vit.VARIANTS[variant].width, depth=1, patch=16)
+  path = tmp_path / "weights.safetensors"
+  safetensors_file.save(path, state, {})
+  weights = read.read(path, family=family, grid=(16, 8))
+  used = sorted(name for found in weights.source_names.values() for name in found)
+  assert used == sorted(state.keys() - set(names.FAMILIES[family].counters))  # each of them once
+  back, written = write.to_state(weights, names.FAMILIES[family])
+  assert_same_arrays(back, state)
+  assert written.dropped == written.missing == ()
+  assert (
+    written.num_tensors
+    == len(weights.source_names)
+    == sum(len(leaves(t)) for t in weights.variables.values())
+  )
+
+
+@pytest.mark.parametrize("variant", ["Ti", "S", "B", "L", "H"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_row_of_every_size_has_a_name_and_a_path_of_its_own(family, variant):
+  rows = names.table(names.FAMILIES[family], depth=vit.VARIANTS[variant].depth, decoder_depth=8)
+  assert len({row.reference for row in rows}) == len(rows)
+  parts = {}
+  for row in rows:
+    parts.setdefault((row.collection, row.ours), []).append(row.part)
+  for found in parts.values():  # the parts of a tensor are just the whole
+    assert sorted(found) == [(k, len(found)) for k in range(len(found))]
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_written_is_read_again_as_it_was(tmp_path, weights_of, family, suffix):
+  if family in write.FOLDERS:
+    suffix = ""
+  weights = weights_of(family, grid=(3, 3))
+  path = tmp_path / f"written{suffix}"
+  written = write.write(path, weights, family)
+  again = read.read(path)
+  assert_same_arrays(leaves(again.variables), leaves(weights.variables))
+  assert written.num_parameters == sum(array.size for array in leaves(weights.params).values())
+  assert (again.family, again.task, again.grid) == (family, weights.task, (3, 3))
+  assert (again.num_heads, again.decoder) == (weights.num_heads, weights.decoder)
+  assert again.grid_from == "recorded in the file"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_our_own_checkpoint_gives_every_family_back(tmp_path, weights_of, family):
+  weights = weights_of(family)
+  write.write(tmp_path / "own", weights, write.OWN)
+  again = read.read(tmp_path / "own")
+  assert_same_arrays(leaves(again.variables), leaves(weights.variables))
+  back, _ = write.to_state(again, names.FAMILIES[family])
+  assert_same_arrays(back, family_state(family))
+
+
+def test_the_same_weights_make_the_same_bytes(tmp_path, weights_of):
+  weights = weights_of("hap")
+  for name in ("a.pth", "b.pth"):
+    write.write(tmp_path / name, weights, "hap")
+  assert (tmp_path / "a.pth").read_bytes() == (tmp_path / "b.pth").read_bytes()
+
+
+# What targets hold
+
+
+def test_separate_queries_keys_and_values_are_the_thirds_of_ours(weights_of):
+  weights = weights_of("hap", full_state())
+  state, _ = write.to_state(weights, names.FAMILIES["hf-vitmae"])
+  whole = full_state()["blocks.1.attn.qkv.weight"]
+  for k, part in enumerate(("query", "key", "value")):
+    got = state[f"vit.encoder.layer.1.attention.attention.{part}.weight"]
+    np.testing.assert_array_equal(got, whole[16 * k : 16 * (k + 1)])
+
+
+def test_a_target_without_decoder_drops_it_whole_and_says_so(weights_of):
+  state, written = write.to_state(weights_of("hap"), names.FAMILIES["timm"])
+  assert state.keys() == encoder_state().keys()
+  assert {path.partition("/")[0] for path in written.dropped} == {"decoder"}
+  assert written.num_tensors == len(state)
+
+
+def test_a_source_without_decoder_leaves_the_targets_out_and_says_so(weights_of):
+  state, written = write.to_state(weights_of("timm"), names.FAMILIES["hap"])
+  assert state.keys() == encoder_state().keys()
+  assert written.missing == ("decoder",)
+
+
+@pytest.mark.parametrize(
+  ("family", "target", "match"),
+  [
+    ("timm", "hf-vitmae", "lacks decoder/mask_token, .* for the hf-vitmae family"),
+    ("hap", "reid-vit", "lacks head/kernel, head/bias for the reid-vit family"),
+    ("reid-vit", "reid-lem", "lacks conv_head_0/conv1/kernel, .* for the reid-lem family"),
+  ],
+)
+def test_weights_that_do_not_fill_a_target_are_an_error(weights_of, family, target, match):
+  with pytest.raises(ValueError, match=rf"{family}\.safetensors {match}"):
+    write.to_state(weights_of(family), names.FAMILIES[target])
+
+
+@pytest.mark.parametrize(
+  ("changes", "target", "match"),
+  [
+    ({"grid": None}, "hap", "give --source_grid=HxW in patches"),
+    (
+      {"num_heads": None},
+      "hap",
+      r"its size \(width 16, depth 2\) tells the number of heads: give --num_heads",
+    ),
+    ({"decoder": {"width": 16, "depth": 1, "num_heads": None}}, "hap", "give --decoder_heads"),
+    ({}, "hf-vitmae", "is square, these weights have a grid of 4x2: use --to=hf-vit, or a square --grid"),
+  ],
+)
+def test_a_target_that_needs_what_is_not_known_is_an_error(weights_of, changes, target, match):
+  weights = dataclasses.replace(weights_of("hap"), **changes)
+  with pytest.raises(ValueError, match=match):
+    write.check_target(weights, target)
+
+
+def test_a_classifier_behind_a_batch_norm_is_not_written_as_one_without(weights_of):
+  with pytest.raises(ValueError, match=r"--to=reid-vit: the classifier of .* use --to=reid-lem"):
+    write.check_target(weights_of("reid-lem"), "reid-vit")
+
+
+@pytest.mark.parametrize(
+  ("name", "target", "match"),
+  [
+    ("out.pth", "orbax", "makes a folder, not a .pth file"),
+    ("out.safetensors", "hf-vit", "makes a folder, not a .safetensors file"),
+    ("out", "hap", "makes a file, expected a name in .pth, .pt, .bin or .safetensors"),
+    ("out.npz", "timm", "makes a file, expected"),
+  ],
+)
+def test_a_name_that_does_not_go_with_its_target_is_an_error(name, target, match):
+  with pytest.raises(ValueError, match=f"--out={name}: --to={target} {match}"):
+    write.check_container(name, target)
+
+
+def test_tables_are_resized_to_another_grid_and_nothing_else_is(weights_of):
+  weights = weights_of("hap")
+  resized, what = write.regrid(weights, (6, 3))
+  assert what == ("encoder/pos_embed 4x2 -> 6x3", "decoder/pos_embed 4x2 -> 6x3")
+  assert (resized.grid, resized.grid_from) == ((6, 3), "resized from 4x2")
+  before, after = leaves(weights.params), leaves(resized.params)
+  want = {
+    stack: posemb.resize_table(before[f"{stack}/pos_embed"], GRID, (6, 3)) for stack in ("encoder", "decoder")
+  }
+  assert_same_arrays(after, before | {f"{stack}/pos_embed": table for stack, table in want.items()})
+
+
+# Hugging Face folders
+
+
+def test_a_hugging_face_folder_tells_sizes_pixels_and_licence(tmp_path, weights_of):
+  weights = weights_of("mae", grid=(3, 3))
+  write.write(tmp_path / "folder", weights, "hf-vitmae")
+  config = json.loads((tmp_path / "folder/config.json").read_text())
+  assert (config["architectures"], config["hidden_size"], config["image_size"]) == (
+    ["ViTMAEForPreTraining"],
+    16,
+    12,
+  )
+  assert (config["decoder_num_hidden_layers"], config["decoder_intermediate_size"]) == (1, 64)
+  processor = json.loads((tmp_path / "folder/preprocessor_config.json").read_text())
+  assert processor["size"] == {"height": 12, "width": 12}
+  assert processor["image_mean"] == weights.normalization["mean"]
+  card = (tmp_path / "folder/README.md").read_text()
+  assert card.startswith("---\nlicense: cc-by-nc-4.0\n")
+  assert hugging_face.lineage_text(weights.lineage[0]) in card
+
+
+def test_a_tall_folder_tells_both_sides(tmp_path, weights_of):
+  write.write(tmp_path / "folder", weights_of("hap"), "hf-vit")
+  assert json.loads((tmp_path / "folder/config.json").read_text())["image_size"] == [16, 8]
+  assert "license: other\nlicense_name:" in (tmp_path / "folder/README.md").read_text()
