@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hap_jax.models import embedder, vit
 from hap_jax.train import optim
 
 PARAMS = {"a": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}, "pos_embed": jnp.ones((1, 3))}
@@ -55,3 +56,57 @@ def test_schedule_starts_and_ends_at_zero_and_peaks_after_warmup():
 
 def test_schedule_without_warmup_starts_at_the_peak():
   assert float(optim.warmup_cosine(0.0, peak=2.0, warmup=0, total=5)) == 2.0
+
+
+def test_schedule_of_the_official_person_reid():
+  lr = {0: 0, 0.5: 8e-4, 2.5: 4e-3, 5: 8e-3, 10: 7.945445e-3, 50: 4.330317e-3, 52.5: 4e-3, 99: 2.186971e-6}
+  found = optim.warmup_cosine(np.array(list(lr)), peak=8e-3, warmup=5, total=100)
+  np.testing.assert_allclose(found, list(lr.values()), rtol=1e-6, atol=1e-9)
+
+
+@pytest.fixture(scope="module")
+def groups():
+  """{(lr_scale, weight_decay): paths} of the trainable parameters of ReID's B/16 with the locality module."""
+  model = embedder.build_embedder(
+    vit.variant("B"),
+    image_size=(256, 128),
+    patch=16,
+    num_classes=751,
+    locality=True,
+    drop_path=0.0,
+    dtype=jnp.float32,
+    scan=True,
+  )
+  init = lambda key: model.init(key, jnp.zeros((1, 256, 128, 3)), train=False)  # noqa: E731
+  params = jax.eval_shape(init, jax.random.key(0))["params"]
+  matched = optim.match_rules(params, optim.layer_decay_rules(12, layer_decay=0.4, weight_decay=0.05))
+  found = {}
+  for path, rule in jax.tree_util.tree_leaves_with_path(matched):
+    key = (rule.lr_scale, rule.weight_decay) if rule.trainable else "frozen"
+    found.setdefault(key, []).append(optim.path_name(path))
+  return found
+
+
+def test_groups_of_layer_decay_are_the_official_28(groups):
+  scales = [0.4 ** (13 - layer) for layer in range(14)]
+  assert groups.keys() - {"frozen"} == {(scale, decay) for scale in scales for decay in (0, 0.05)}
+  first = [f"encoder/{name}" for name in ("cls_token", "patch_embed/bias", "pos_embed")]
+  assert sorted(groups[scales[0], 0]) == first
+  assert groups[scales[0], 0.05] == ["encoder/patch_embed/kernel"]
+  assert (len(groups[1, 0]), len(groups[1, 0.05])) == (28, 12)
+  assert all(path.startswith("encoder/blocks_11/") for path in groups[0.4, 0] + groups[0.4, 0.05])
+  assert {path.split("/")[1] for path in groups[scales[2], 0]} == {"blocks_1"}  # not blocks_10, blocks_11
+
+
+def test_biases_before_the_classifiers_of_reid_stay(groups):
+  assert sorted(groups["frozen"]) == ["bn/bias", "conv_bn/bias"]
+
+
+def test_a_block_beyond_the_depth_matches_no_rule():
+  rules = optim.layer_decay_rules(2, layer_decay=0.5, weight_decay=0.0)
+  with pytest.raises(ValueError, match="blocks_2/norm1/bias matches no rule"):
+    optim.match_rules({"encoder": {"blocks_2": {"norm1": {"bias": 0}}}}, rules)
+
+
+def test_without_layer_decay_all_learn_alike():
+  assert {rule.lr_scale for rule in optim.layer_decay_rules(3, layer_decay=1.0, weight_decay=0.1)} == {1.0}
