@@ -158,6 +158,7 @@ def data():
   config.identity_folder.split_seed = 0  # draws them; apart from config.seed, so that seeds can be compared
   config.synthetic = ml_collections.ConfigDict()
   config.synthetic.num_train = 10_000  # pictures
+  config.synthetic.num_test = 2_000  # pictures; a quarter of them are queries, the others the gallery
   config.synthetic.image_size = (320, 160)  # pixels (H, W) at which people are drawn
   config.synthetic.hold_in_memory = False  # draw every picture once, at the start
   return config

@@ -82,9 +82,7 @@ class Checkpoints:
           f"{step} has now: it is of another run; move it away"
         )
     self._best = {"step": step, "scores": scores}
-    variables = dict(state.eval_variables)
-    kept = {"params": variables.pop("params"), "model_state": variables, "ema": {}}
-    _save(self._best_manager, step, kept, {**description, "scores": scores})
+    _save(self._best_manager, step, dict(state.eval_variables), {**description, "scores": scores})
     return True
 
   def restore(self, step, abstract_state):

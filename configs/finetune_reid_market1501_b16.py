@@ -1,0 +1,7 @@
+"""Person ReID on Market-1501 with ViT-B/16, as published; start from config.init_from."""
+
+from configs import common
+
+
+def get_config():
+  return common.reid("market1501")

@@ -1,0 +1,76 @@
+"""Options that several verbs share, and what they do with files."""
+
+import ast
+import contextlib
+import os
+import pathlib
+
+CHECKPOINT = ".pth or .safetensors file, Hugging Face folder, or workdir or checkpoint of this project"
+
+
+def add_overrides(parser, *, what):
+  """Adds --data.source, --data.root and --set KEY=VALUE; `what` tells what --set does."""
+  parser.add_argument(
+    "--data.source", dest="data_source", metavar="NAME", help="a file of hap_jax/data/sources"
+  )
+  parser.add_argument("--data.root", dest="data_root", metavar="DIR", help="folder of the data set")
+  parser.add_argument("--set", dest="settings", metavar="KEY=VALUE", action="append", default=[], help=what)
+
+
+def overrides(args):
+  """Returns {key: value} of what `add_overrides` parsed, keys as in a configuration."""
+  values = {"data.source": args.data_source, "data.root": args.data_root}
+  return {key: value for key, value in values.items() if value is not None} | settings(args.settings)
+
+
+def settings(words):
+  """Parses words KEY=VALUE; a value that is no Python literal is a string.
+
+  Raises:
+    ValueError: for a word without "=".
+  """
+  parsed = {}
+  for word in words:
+    key, equals, text = word.partition("=")
+    if not equals:
+      raise ValueError(f"--set {word}: expected KEY=VALUE")
+    try:
+      parsed[key] = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+      parsed[key] = text
+  return parsed
+
+
+def add_extraction(parser):
+  """Adds --feature, --batch_size and --workers of what turns pictures into vectors."""
+  parser.add_argument(
+    "--feature",
+    default="",
+    metavar="KIND",
+    help="embedding: of a checkpoint fine-tuned for ReID, default there | mean: of the patch tokens, default "
+    "elsewhere | cls | stripes",
+  )
+  parser.add_argument("--batch_size", type=int, default=64, help="pictures at a time (default: %(default)s)")
+  parser.add_argument("--workers", type=int, default=0, help="processes that read pictures (default: none)")
+
+
+def check_new(path):
+  """Raises ValueError if --out exists or lies in no folder: said before the work, not after it."""
+  path = pathlib.Path(path)
+  if path.exists():
+    raise ValueError(f"--out={path} exists; give another, or move it away")
+  if not path.parent.is_dir():
+    raise ValueError(f"--out={path}: there is no folder {path.parent}")
+
+
+@contextlib.contextmanager
+def new_file(path):
+  """Opens a binary file beside `path` that takes its name at the end, or goes if anything fails."""
+  part = path.with_name(f".{path.name}.{os.getpid()}.part")
+  try:
+    with part.open("wb") as file:
+      yield file
+    part.rename(path)
+  except BaseException:
+    part.unlink(missing_ok=True)
+    raise

@@ -1,0 +1,17 @@
+"""Score a checkpoint as its task is scored, on its own data set or another."""
+
+from hap_jax import config as config_lib
+from hap_jax import scoring
+from hap_jax.cli import _options
+
+
+def add_arguments(parser):
+  parser.add_argument("checkpoint", help=_options.CHECKPOINT)
+  parser.add_argument("--config", metavar="FILE", help="configuration, where the checkpoint records none")
+  parser.add_argument("--out", metavar="DIR", help="folder to make for scores.json and pictures")
+  _options.add_overrides(parser, what="changes a key of the configuration, such as eval_batch_size=64")
+
+
+def run(args):
+  config = args.config and config_lib.read_file(args.config)
+  scoring.score(args.checkpoint, config=config, overrides=_options.overrides(args), out=args.out)

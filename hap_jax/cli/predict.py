@@ -1,0 +1,64 @@
+"""Find the pictures of a folder that are most like a query: a ranked sheet and JSON."""
+
+import json
+import pathlib
+
+import cv2
+import numpy as np
+
+from hap_jax import features
+from hap_jax.cli import _options
+from hap_jax.data.sources import folder
+from hap_jax.metrics import retrieval
+from hap_jax.viz import ranks
+
+
+def add_arguments(parser):
+  parser.add_argument("checkpoint", help=_options.CHECKPOINT)
+  parser.add_argument("query", metavar="QUERY_IMAGE", help="picture of the person to find")
+  parser.add_argument(
+    "--gallery", required=True, metavar="FOLDER", help="pictures to search, sub-folders too"
+  )
+  parser.add_argument("--out", required=True, metavar="DIR", help="folder to make")
+  parser.add_argument(
+    "--top", type=int, default=10, metavar="K", help="how many to show (default: %(default)s)"
+  )
+  _options.add_extraction(parser)
+
+
+def run(args):
+  out = pathlib.Path(args.out)
+  _options.check_new(out)
+  query, gallery = folder.open_file(args.query), folder.open_source(root=args.gallery)
+  extractor = features.load_extractor(args.checkpoint, args.feature)
+  asked, searched = (
+    features.extract(extractor, source, batch_size=args.batch_size, workers=workers)
+    for source, workers in ((query, 0), (gallery, args.workers))
+  )
+  found = retrieval.rank_list(asked, searched, k=args.top)
+  files = [gallery.paths[i] for i in found.index[0]]
+  sheet = ranks.rank_sheet(
+    [query[0]["image"]],
+    [[gallery[int(i)]["image"] for i in found.index[0]]],
+    found.distance,
+    query_labels=[query.paths[0]],
+    gallery_labels=[files],
+  )
+  ranking = [
+    {"rank": rank, "file": file, "distance": round(float(distance), 6)}
+    for rank, (file, distance) in enumerate(zip(files, found.distance[0], strict=True), 1)
+  ]
+  told = {
+    "checkpoint": args.checkpoint,
+    "query": args.query,
+    "gallery": args.gallery,
+    "feature": extractor.kind,
+    "distance": "squared Euclidean between vectors of length 1, 0 to 4",
+    "ranking": ranking,
+  }
+  out.mkdir(parents=True)
+  (out / "ranking.json").write_text(json.dumps(told, indent=2) + "\n")
+  cv2.imwrite(str(out / "ranking.png"), np.ascontiguousarray(sheet[..., ::-1]))  # OpenCV writes BGR
+  for entry in ranking:
+    print(f"{entry['rank']:4d}  {entry['distance']:.4f}  {entry['file']}")
+  print(f"written: {out}")

@@ -1,0 +1,105 @@
+"""One vector a picture from any checkpoint: the trained embedding where there is one, else pooled tokens."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+
+from hap_jax import loading, sharding
+from hap_jax.convert import read as reading
+from hap_jax.models import embedder, pixels, pooling, vit
+from hap_jax.train.evaluate import EvalSplit, make_pass
+from hap_jax.train.probe import picture_pass
+
+DEFAULT_POOLING = "mean"  # of encoders that have no embedding of their own
+
+
+@dataclasses.dataclass(frozen=True)
+class Extractor:
+  """A frozen model from pictures to vectors.
+
+  Attributes:
+    extract: (variables, [B, H, W, 3] uint8 pictures) -> [B, D] float32 of length 1; pure.
+    variables: of the model. image_size: (H, W) of its pictures.
+    kind: what the vectors are: "embedding" (of a model fine-tuned for ReID) or a kind of pooling.
+    description: of the checkpoint, plain JSON values.
+  """
+
+  extract: Callable
+  variables: Any
+  image_size: tuple[int, int]
+  kind: str
+  description: dict[str, Any]
+
+
+def load_extractor(path, kind=""):
+  """Loads a checkpoint as an Extractor.
+
+  Args:
+    path: a checkpoint that conversion reads.
+    kind: "embedding", or one of `pooling.KINDS` of the encoder's tokens; "": the embedding of a checkpoint
+      fine-tuned for ReID, else DEFAULT_POOLING.
+  Raises:
+    ValueError: if the checkpoint cannot be read, or has no embedding and one is asked for.
+  """
+  weights = reading.read(path)
+  has_embedding = weights.task == "reid"
+  if kind == "embedding" and not has_embedding:
+    raise ValueError(
+      f"{path} is a checkpoint for {weights.task} and has no embedding for ReID; pool its tokens instead: "
+      f"{', '.join(pooling.KINDS)}"
+    )
+  if kind not in ("", "embedding", *pooling.KINDS):
+    raise ValueError(f"feature {kind!r} is not one of embedding, {', '.join(pooling.KINDS)}")
+  kind = kind or ("embedding" if has_embedding else DEFAULT_POOLING)
+  model, variables, description = loading.build(path, weights)
+  mean, std = (description["normalization"][key] for key in ("mean", "std"))
+  image_size, grid = tuple(description["model"]["image_size"]), tuple(description["model"]["grid"])
+  if kind == "embedding":
+    model, variables = _build_embedder(weights, image_size), weights.variables
+
+    def extract(variables, images):
+      return embedder.embedding(model.apply(variables, pixels.normalize(images, mean, std), train=False))
+  else:
+
+    def extract(variables, images):
+      return pooling.pool(model.apply(variables, pixels.normalize(images, mean, std)), grid, kind)
+
+  return Extractor(extract, variables, image_size, kind, description)
+
+
+def _build_embedder(weights, image_size):
+  return embedder.build_embedder(
+    vit.Variant(weights.width, weights.depth, weights.num_heads),
+    image_size=image_size,
+    patch=weights.patch,
+    num_classes=weights.params["head"]["kernel"].shape[-1],
+    locality="conv_head_0" in weights.params,
+    drop_path=0.0,
+    dtype=jnp.float32,
+    scan=False,
+  )
+
+
+def extract(extractor, source, *, batch_size, workers=0):
+  """Returns the vectors [N, D] float32 of a source's N pictures, resized as ReID does.
+
+  Raises:
+    ValueError: if a picture cannot be read, naming it.
+  """
+  mesh = sharding.make_mesh()
+  sharding.check_batch_size(batch_size, mesh, "--batch_size")
+  loader = picture_pass(
+    source,
+    image_size=extractor.image_size,
+    batch_size=batch_size,
+    workers=workers,
+    max_bad_share=0.0,  # whoever asks for the vectors of a folder wants those of all its pictures
+  )
+
+  def predict(variables, batch):
+    return {"feature": extractor.extract(variables, batch["image"])}
+
+  variables = sharding.put_replicated(extractor.variables, mesh)
+  return make_pass(EvalSplit(loader, predict), mesh)(variables)["feature"]

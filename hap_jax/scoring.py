@@ -1,0 +1,88 @@
+"""Scores a checkpoint without an optimizer, as the training loop does."""
+
+import json
+import pathlib
+
+import cv2
+import ml_collections
+import numpy as np
+
+from hap_jax import config as config_lib
+from hap_jax import sharding
+from hap_jax.convert import read as reading
+from hap_jax.train.evaluate import make_evaluate
+
+
+def score(path, *, config=None, overrides=None, out=None, say=print):
+  """Runs the evaluation of the task that a checkpoint is for.
+
+  Args:
+    path: a checkpoint that conversion reads, of a task that this project evaluates.
+    config: ConfigDict in place of the one that the checkpoint records; the sizes of the model are the
+      checkpoint's in any case. overrides: {key: value} of the configuration, such as "data.root".
+    out: folder to make for scores.json and pictures; None: nothing is written. say: prints a line.
+  Returns:
+    {metric: float}.
+  Raises:
+    ValueError: if the checkpoint records no configuration and none is given, is of another task, nothing is
+      held out, or `out` exists.
+  """
+  if out is not None and pathlib.Path(out).exists():
+    raise ValueError(f"--out={out} exists; give another, or move it away")
+  weights = reading.read(path)
+  config = configure(path, weights, config, overrides or {})
+  mesh = sharding.make_mesh()
+  batch_size = min(config.eval_batch_size, config.batch_size)
+  sharding.check_batch_size(batch_size, mesh, "config.eval_batch_size")
+  evaluation = config_lib.load("tasks", config.task).make_evaluation(config)
+  if not evaluation.evals:
+    raise ValueError(f"{path}: its configuration holds no records out; pass --set data.num_val=N")
+  variables = sharding.put_replicated(weights.variables, mesh)
+  scores, rows = make_evaluate(evaluation, mesh)(variables)
+  width = max(map(len, scores))
+  for name, value in scores.items():
+    say(f"{name:{width}s}  {value:.4f}")
+  if out is not None:
+    pictures = evaluation.row_figures(rows) if evaluation.row_figures else {}
+    pictures |= evaluation.figures(variables) if evaluation.figures else {}
+    _write(pathlib.Path(out), path, config, scores, pictures)
+    say(f"written: {out}")
+  return scores
+
+
+def configure(path, weights, config, overrides):
+  """Returns the finalized configuration under which a checkpoint is scored."""
+  recorded = weights.recorded.get("config")
+  if config is None and recorded is None:
+    raise ValueError(
+      f"{path} ({weights.family}) records no configuration: pass --config=FILE, one of configs/ for "
+      f"{weights.task}"
+    )
+  config = ml_collections.ConfigDict(recorded if config is None else config.to_dict())
+  if config.task != weights.task:
+    raise ValueError(f"{path} is a checkpoint for {weights.task}, the configuration is one for {config.task}")
+  model = weights.description()["model"]
+  if model["variant"] is None or model["image_size"] is None:
+    raise ValueError(
+      f"{path}: an encoder {weights.width} wide with {weights.depth} blocks on a grid of {weights.grid} is "
+      "none that a configuration can name"
+    )
+  for key in ("variant", "image_size", "patch"):
+    config.model[key] = tuple(model[key]) if key == "image_size" else model[key]
+  if "locality" in config.model:
+    config.model.locality = any(name.startswith("conv_head") for name in weights.heads)
+  config.model.dtype = "auto"  # this machine's, not the one's it was trained on
+  try:
+    config.update_from_flattened_dict(overrides)
+  except (KeyError, TypeError) as error:
+    raise ValueError(f"--set: {error.args[0]}") from error
+  return config_lib.finalize(config)
+
+
+def _write(out, path, config, scores, pictures):
+  data = {"name": config.data.source, "root": config.data.root}
+  told = {"checkpoint": str(path), "task": config.task, "data": data, "scores": scores}
+  out.mkdir(parents=True)
+  (out / "scores.json").write_text(json.dumps(told, indent=2) + "\n")
+  for name, picture in pictures.items():
+    cv2.imwrite(str(out / f"{name}.png"), np.ascontiguousarray(picture[..., ::-1]))  # OpenCV writes BGR

@@ -1,0 +1,254 @@
+"""Person re-identification as a Task: an embedding trained to tell persons apart, scored by retrieval.
+
+Follows the official recipe (junkunyuan/HAP, downstream_tasks/person_reid, after MALE): batches of P persons
+with K pictures each, cross-entropy over the training persons and a batch-hard triplet loss.
+
+Batch fields: image [B, H, W, 3] uint8 (normalised in the step), index [B] int32, valid [B] bool; in training
+also pid [B] (the data set's own numbers) and erase_box [B, 4] int32 (top, left, height, width; filled with
+noise in the step).
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hap_jax import config as config_lib
+from hap_jax.data import samplers
+from hap_jax.data.loader import Loader
+from hap_jax.data.transforms import reid as transforms
+from hap_jax.data.transforms.image import HorizontalFlip
+from hap_jax.losses.identity import identity_loss
+from hap_jax.losses.triplet import triplet_loss
+from hap_jax.metrics import rerank, retrieval
+from hap_jax.models import embedder, layers, pixels, vit
+from hap_jax.tasks.base import Task, describe_encoder, run_length
+from hap_jax.train import optim, probe
+from hap_jax.train.evaluate import EvalSplit, Evaluation
+from hap_jax.viz import ranks
+
+RANK_LIST_LENGTH = 10  # pictures a query in a rank list
+
+
+def check(config):
+  """Raises ValueError, naming the key, for values that person ReID cannot work with."""
+  for key in ("num_instances", "panel_rows"):
+    config_lib.require(config[key] >= 1, key, config[key], "at least 1")
+  for key in ("id_weight", "triplet_weight"):
+    config_lib.require(config[key] >= 0, key, config[key], "0 or more")
+  config_lib.require(0 < config.layer_decay <= 1, "layer_decay", config.layer_decay, "above 0, at most 1")
+  config_lib.require(0 <= config.ema_decay < 1, "ema_decay", config.ema_decay, "0 (none) or below 1")
+  drop_path = config.model.drop_path
+  config_lib.require(0 <= drop_path < 1, "model.drop_path", drop_path, "0 (none) or below 1")
+
+
+def build_model(config, num_classes):
+  """Builds the network of a finalized config for so many training persons."""
+  model = config.model
+  return embedder.build_embedder(
+    vit.variant(model.variant),
+    image_size=tuple(model.image_size),
+    patch=model.patch,
+    num_classes=num_classes,
+    locality=model.locality,
+    drop_path=model.drop_path,
+    dtype=jnp.dtype(model.dtype),
+    scan=model.scan,
+  )
+
+
+def make_init(model, image_size):
+  """Makes key -> variables of a network."""
+  return lambda key: model.init(key, jnp.zeros((1, *image_size, 3)), train=False)
+
+
+def make_forward(model):
+  """Makes (variables, batch, *, key, train) -> (embedder outputs, model_state)."""
+
+  def forward(variables, batch, *, key, train):
+    image = pixels.normalize(batch["image"])
+    if not train:
+      return model.apply(variables, image, train=False), {}
+    erase_key, drop_key = jax.random.split(key)
+    image = pixels.erase(image, batch["erase_box"], erase_key)
+    return model.apply(variables, image, train=True, drop_key=drop_key, mutable=["batch_stats"])
+
+  return forward
+
+
+def make_loss(pids, id_weight, triplet_weight):
+  """Makes (outputs, batch, *, key) -> (weighted sum of the mean losses of all heads, {name: (sum, count)}).
+
+  Args:
+    pids: [C] ascending person numbers of the training set; class c is person pids[c].
+  """
+  pids = np.asarray(pids)
+
+  def loss(outputs, batch, *, key):
+    del key
+    labels = jnp.searchsorted(pids, batch["pid"])
+    identity = jnp.stack([identity_loss(logits, labels) for logits in outputs.logits])
+    triplet = jnp.stack([triplet_loss(feature, labels) for feature in outputs.features])
+    total = id_weight * identity.mean() + triplet_weight * triplet.mean()
+    sums = {"loss_id": identity, "loss_triplet": triplet}
+    return total, {name: (values.sum(), jnp.float32(values.size)) for name, values in sums.items()}
+
+  return loss
+
+
+def make_score(query, gallery, with_rerank):
+  """Makes the score of features {"query": {"feature", "index"}, "gallery": ...}: mAP, CMC and mINP.
+
+  Args:
+    query, gallery: the sources, for their pids and camids. with_rerank: score after re-ranking, too.
+  """
+
+  def score(splits):
+    features = splits["query"]["feature"], splits["gallery"]["feature"]
+    who = probe.identities(splits, query, gallery)
+    scores = retrieval.evaluate(*features, **who).metrics()
+    if with_rerank:
+      scores |= retrieval.evaluate(*features, **who, reranking=rerank.Reranking()).metrics()
+    return scores
+
+  return score
+
+
+def make_rank_lists(query, gallery, num_queries):
+  """Makes rows -> {"ranks": picture}: what some queries, spread over all, find first."""
+
+  def rank_lists(splits):
+    rows = splits["query"], splits["gallery"]
+    chosen = np.unique(np.linspace(0, len(rows[0]["index"]) - 1, num_queries).astype(int))
+    asked = {name: values[chosen] for name, values in rows[0].items()}
+    who = probe.identities({"query": asked, "gallery": rows[1]}, query, gallery)
+    found = retrieval.rank_list(asked["feature"], rows[1]["feature"], k=RANK_LIST_LENGTH, **who)
+    entries = rows[1]["index"][found.index]
+    picture = ranks.rank_sheet(
+      [query[int(i)]["image"] for i in asked["index"]],
+      [[gallery[int(i)]["image"] for i in line] for line in entries],
+      found.distance,
+      found.verdict,
+    )
+    return {"ranks": picture}
+
+  return rank_lists
+
+
+def open_sides(config):
+  """Opens the query and the gallery of a configuration's data set."""
+  return config_lib.open_source(config, "query"), config_lib.open_source(config, "gallery")
+
+
+def make_evaluation(config):
+  """Makes the evaluation of a finalized config: every query against the whole gallery."""
+  query, gallery = open_sides(config)
+  make_pass = functools.partial(
+    probe.picture_pass,
+    image_size=config.model.image_size,
+    batch_size=min(config.eval_batch_size, config.batch_size),
+    workers=config.data.workers,
+    max_bad_share=config.data.max_bad_share,
+  )
+
+  def predict(variables, batch):
+    # A checkpoint's classifier may be of other training persons than are here: its own size counts.
+    model = build_model(config, num_classes=variables["params"]["head"]["kernel"].shape[-1])
+    outputs, _ = make_forward(model)(variables, batch, key=None, train=False)
+    return {"feature": embedder.embedding(outputs)}
+
+  return Evaluation(
+    evals={"query": EvalSplit(make_pass(query), predict), "gallery": EvalSplit(make_pass(gallery), predict)},
+    score=make_score(query, gallery, config.rerank),
+    row_figures=make_rank_lists(query, gallery, config.panel_rows),
+    select=("mAP", "max"),
+  )
+
+
+def make_train_loader(config):
+  """Makes the loader of P persons with K pictures each, augmented."""
+  source = config_lib.open_source(config, "train")
+  size = tuple(config.model.image_size)
+  # Order: the official one. The erased box is filled in the step, after normalisation.
+  augment = (
+    transforms.ResizeBicubic(size=size),
+    HorizontalFlip(prob=config.data.flip_prob),
+    transforms.PadCrop(pad=config.data.pad),
+    transforms.DrawErasing(prob=config.data.erase_prob),
+  )
+  return Loader(
+    source=source,
+    transforms=augment,
+    sampler=samplers.IdentityBalanced(source.pids, config.batch_size, config.num_instances, config.seed),
+    seed=config.seed,
+    workers=config.data.workers,
+    max_bad_share=config.data.max_bad_share,
+    fields=("image", "pid", "erase_box"),
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+  )
+
+
+def describe(config, data_spec, num_classes, lineage):
+  """Returns what a checkpoint of this task tells later commands."""
+  description = describe_encoder(config, data_spec, lineage)
+  description["model"] |= {"locality": config.model.locality, "num_classes": num_classes}
+  return description
+
+
+def make(config, lineage=()):
+  """Makes the ReID task of a finalized config.
+
+  Args:
+    config: see `configs/finetune_reid_market1501_b16.py`. lineage: of the weights it starts from.
+  Raises:
+    ValueError: for data or numbers that cannot work, naming the key.
+  """
+  train = make_train_loader(config)
+  pids = np.unique(train.source.pids)
+  model = build_model(config, len(pids))
+  total_steps, total_epochs, warmup_epochs = run_length(
+    train,
+    total_epochs=config.total_epochs,
+    total_steps=config.total_steps,
+    warmup_epochs=config.warmup_epochs,
+  )
+  depth = vit.variant(config.model.variant).depth
+  return Task(
+    init=make_init(model, config.model.image_size),
+    param_rules=optim.layer_decay_rules(
+      depth, layer_decay=config.layer_decay, weight_decay=config.weight_decay
+    ),
+    optimizer=optim.OptimizerSpec(**config.optimizer),
+    schedule=lambda step, progress: optim.warmup_cosine(
+      progress, peak=config.base_lr, warmup=warmup_epochs, total=total_epochs
+    ),
+    forward=make_forward(model),
+    loss=make_loss(pids, config.id_weight, config.triplet_weight),
+    train=train,
+    total_steps=total_steps,
+    evaluation=make_evaluation(config),
+    description=describe(config, train.source.spec, len(pids), list(lineage)),
+    ema_decay=config.ema_decay or None,
+  )
+
+
+def outline(config):
+  """Returns (abstract params, lines that tell the shapes of a step); reads no data."""
+  B, (H, W) = config.batch_size, config.model.image_size
+  num_classes = 2  # the data tell how many persons there are
+  model = build_model(config, num_classes)
+  variables = jax.eval_shape(make_init(model, (H, W)), jax.random.key(0))
+  batch = {
+    "image": jax.ShapeDtypeStruct((B, H, W, 3), "uint8"),
+    "erase_box": jax.ShapeDtypeStruct((B, 4), "int32"),
+  }
+  forward = functools.partial(make_forward(model), train=True)
+  outputs, _ = jax.eval_shape(forward, variables, batch, key=jax.random.key(0))
+  sizes = " + ".join(str(feature.shape[-1]) for feature in outputs.features)
+  return variables["params"], [
+    f"image {batch['image'].shape} uint8, grid {layers.grid_of((H, W), config.model.patch)}",
+    f"batch: {B // config.num_instances} persons with {config.num_instances} pictures each",
+    f"feature {sizes}, compute {config.model.dtype}; one class a training person (counted as 2 above)",
+  ]

@@ -1,0 +1,239 @@
+"""Person ReID from folders as shipped to scores, pictures and checkpoints, through recipe and commands."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import finetune_reid_demo
+from hap_jax import config as config_lib
+from hap_jax import finetune, pretrain
+from hap_jax.cli.__main__ import main as hap
+from hap_jax.data.sources import synthetic
+from hap_jax.io import checkpoint_file
+from hap_jax.train.report import read_metrics
+
+TINY = {
+  "total_steps": 2,
+  "batch_size": 8,
+  "log_every": 1,
+  "save_every": 1,
+  "eval_every_epochs": 1000,
+  "eval_batch_size": 8,
+  "panel_rows": 2,
+  "model.image_size": (32, 16),
+  "model.scan": True,  # compiles sooner
+}
+# Person, camera and number of each picture: two persons to train on, two to find, one of them with a match
+# under the query's own camera that must not count.
+TRAIN = [(p, c, n) for p in (2, 7) for c in (1, 2) for n in (0, 1)]
+QUERY = [(3, 1, 0), (5, 2, 0)]
+GALLERY = [(3, 1, 1), (3, 2, 0), (5, 1, 0), (5, 3, 0)]
+
+
+def market_name(pid, camid, number):
+  return f"{pid:04d}_c{camid}s1_{number:06d}_00.jpg"
+
+
+def market_layout():
+  sides = {"bounding_box_train": TRAIN, "query": QUERY, "bounding_box_test": GALLERY}
+  return [(f"{folder}/{market_name(*who)}", who) for folder, side in sides.items() for who in side], {}
+
+
+def msmt17_layout(train_folder, test_folder):
+  def path(folder, number, who):
+    _, camid, n = who
+    return f"{folder}/{number:04d}/{number:04d}_{n:03d}_{camid:02d}_0303morning_{n:04d}_0.jpg"
+
+  # Persons of each set are numbered from 0, as released.
+  number = {2: 0, 7: 1, 3: 0, 5: 1}
+  sides = {"train": TRAIN[:6], "val": TRAIN[6:], "query": QUERY, "gallery": GALLERY}
+  pictures, lists = [], {}
+  for name, side in sides.items():
+    folder = train_folder if name in ("train", "val") else test_folder
+    paths = [path(folder, number[who[0]], who) for who in side]
+    pictures += zip(paths, side, strict=True)
+    lines = [f"{p.removeprefix(folder + '/')} {number[who[0]]}" for p, who in zip(paths, side, strict=True)]
+    lists[f"list_{name}.txt"] = "\n".join(lines) + "\n"
+  return pictures, lists
+
+
+def identity_layout():
+  sides = {"train": TRAIN, "query": QUERY, "gallery": GALLERY}
+  return [
+    (f"{split}/{who[0]}/{who[2]}_c{who[1]}.jpg", who) for split, side in sides.items() for who in side
+  ], {}
+
+
+LAYOUTS = {
+  "market1501": ("market1501", market_layout()),
+  "msmt17_v1": ("msmt17", msmt17_layout("train", "test")),
+  "msmt17_v2": ("msmt17", msmt17_layout("mask_train_v2", "mask_test_v2")),
+  "msmt17_copy": ("msmt17", market_layout()),
+  "identity_folder": ("identity_folder", identity_layout()),
+}
+
+
+@pytest.fixture(scope="session")
+def layout_folder(tmp_path_factory):
+  """Returns a function: name of a layout -> (source, folder of fourteen pictures)."""
+  people = synthetic.open_source(num_train=8 * 8, image_size=(40, 20))
+
+  def make(name):
+    source, (pictures, texts) = LAYOUTS[name]
+    root = tmp_path_factory.mktemp(name)
+    for path, (pid, camid, number) in pictures:
+      (root / path).parent.mkdir(parents=True, exist_ok=True)
+      picture = people[8 * pid + 2 * (camid - 1) + number]["image"]
+      Image.fromarray(picture).save(root / path, "JPEG", quality=95)
+    for path, text in texts.items():
+      (root / path).write_text(text)
+    return source, root
+
+  return make
+
+
+def reid_config(source, root, **overrides):
+  config = finetune_reid_demo.get_config()
+  config.update_from_flattened_dict(
+    {**TINY, "data.source": source, "data.root": str(root)}
+    | {k.replace("__", "."): v for k, v in overrides.items()}
+  )
+  return config_lib.finalize(config)
+
+
+def weights_of(workdir):
+  return checkpoint_file.read(workdir)[0]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_each_layout_trains_resumes_and_is_scored_again(layout, layout_folder, tmp_path, capsys):
+  source, root = layout_folder(layout)
+  locality = {"model__locality": True} if layout == "market1501" else {}
+  config = reid_config(source, root, **locality)
+  whole, pieced, lines = tmp_path / "whole", tmp_path / "pieced", []
+  scores = finetune.run(config, whole, say=lines.append)
+  assert {"mAP", "rank1", "rank5", "rank10", "mINP"} <= scores.keys()
+  assert 0 < scores["mAP"] <= 1
+  assert (whole / "panels" / "ranks_00000002.png").is_file()
+  assert (whole / "curves.png").is_file()
+
+  shutil.copytree(whole, pieced)
+  shutil.rmtree(pieced / "checkpoints" / "2")
+  shutil.rmtree(pieced / "best")
+  resumed = finetune.run(config, pieced, say=lines.append)
+  assert "resuming at step 1" in lines
+  assert resumed == scores
+  jax.tree.map(np.testing.assert_array_equal, weights_of(whole), weights_of(pieced))
+
+  capsys.readouterr()
+  assert hap(["evaluate", str(whole), f"--out={tmp_path / 'scores'}"]) == 0
+  assert json.loads((tmp_path / "scores" / "scores.json").read_text())["scores"] == scores
+  assert (tmp_path / "scores" / "ranks.png").is_file()
+  assert hap(["evaluate", str(whole / "best")]) == 0
+
+
+@pytest.fixture(scope="module")
+def trained(layout_folder, tmp_path_factory):
+  """(workdir, root, scores) of a run on the folder layout that keeps a moving average."""
+  source, root = layout_folder("identity_folder")
+  workdir = tmp_path_factory.mktemp("run") / "work"
+  config = reid_config(source, root, total_steps=6, ema_decay=0.5, eval_every_epochs=2, base_lr=1e-2)
+  return workdir, root, finetune.run(config, workdir, say=lambda _: None)
+
+
+def test_scores_of_every_evaluation_are_rows_and_the_best_is_kept(trained):
+  workdir, _, _ = trained
+  scored = {row["step"]: row["mAP"] for row in read_metrics(workdir) if "mAP" in row}
+  assert len(scored) > 2
+  _, description = checkpoint_file.read(workdir / "best")
+  assert description["scores"]["mAP"] == max(scored.values())
+  assert description["step"] == min(step for step, value in scored.items() if value == max(scored.values()))
+
+
+def test_the_moving_average_is_what_is_scored_and_read(trained):
+  workdir, root, scores = trained
+  newest = workdir / "checkpoints" / "6"
+  averaged = checkpoint_file.read(newest)[0]["params"]["head"]["kernel"]
+  config = reid_config("identity_folder", root, total_steps=6, base_lr=1e-2)
+  plain = workdir.parent / "plain"
+  assert finetune.run(config, plain, say=lambda _: None).keys() == scores.keys()
+  assert np.abs(averaged - weights_of(plain)["params"]["head"]["kernel"]).max() > 0
+
+
+def test_predict_ranks_a_folder_and_embed_turns_it_into_vectors(trained, tmp_path, capsys):
+  workdir, root, _ = trained
+  query = root / "query" / "3" / "0_c1.jpg"
+  out, file = tmp_path / "found", tmp_path / "vectors.npz"
+  assert (
+    hap(["predict", str(workdir), str(query), f"--gallery={root}", f"--out={out}", "--batch_size=8"]) == 0
+  )
+  told = json.loads((out / "ranking.json").read_text())
+  assert told["feature"] == "embedding"
+  assert [entry["rank"] for entry in told["ranking"]] == list(range(1, 11))
+  assert told["ranking"][0]["file"] == "query/3/0_c1.jpg"
+  assert told["ranking"][0]["distance"] == pytest.approx(0, abs=1e-5)
+  assert (out / "ranking.png").is_file()
+
+  assert hap(["embed", str(workdir), str(root), f"--out={file}", "--batch_size=8"]) == 0
+  with np.load(file) as arrays:
+    assert len(arrays["file"]) == len(arrays["feature"]) == 14
+    np.testing.assert_allclose(np.linalg.norm(arrays["feature"], axis=1), 1, rtol=1e-5)
+    distance = (
+      (arrays["feature"] - arrays["feature"][list(arrays["file"]).index("query/3/0_c1.jpg")]) ** 2
+    ).sum(1)
+    ranked = arrays["file"][np.argsort(distance, kind="stable")][:10]
+  assert [entry["file"] for entry in told["ranking"]] == ranked.tolist()
+  capsys.readouterr()
+  assert hap(["embed", str(workdir), str(root), f"--out={file}"]) == 1
+  assert "exists" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory, tiny_config):
+  """Workdir of a pre-training run that probes its encoder beside its own score."""
+  workdir = tmp_path_factory.mktemp("pretrained")
+  probed = {"eval_every": 2, "probe__source": "synthetic", "data__synthetic__num_test": 64}
+  pretrain.run(tiny_config(total_steps=4, save_every=4, **probed), workdir, say=lambda _: None)
+  return workdir
+
+
+def test_the_probe_is_a_curve_of_pre_training_and_a_command(pretrained, capsys):
+  rows = [row for row in read_metrics(pretrained) if "probe_mAP_mean" in row]
+  assert [row["step"] for row in rows] == [2, 4]
+  assert {"val_ratio", "probe_mAP_cls", "probe_mAP_stripes", "probe_rank1_mean", "probe_mAP_chance"} <= rows[
+    0
+  ].keys()
+  options = ["--data.source=synthetic", "--set=num_test=64", "--set=image_size=(40,20)", "--batch_size=8"]
+  assert hap(["probe", str(pretrained), *options]) == 0
+  told = dict(
+    line.split() for line in capsys.readouterr().out.splitlines() if line.startswith(("mAP", "rank1"))
+  )
+  for name in ("mAP_mean", "mAP_stripes", "mAP_chance"):
+    assert float(told[name]) == pytest.approx(rows[-1][f"probe_{name}"], abs=1e-4)
+
+
+def test_a_pre_trained_encoder_is_where_fine_tuning_starts(pretrained, layout_folder, tmp_path):
+  source, root = layout_folder("identity_folder")
+  lines, key = [], ("encoder", "blocks_0", "mlp", "fc1", "kernel")
+  config = reid_config(source, root, init_from=str(pretrained), total_steps=1)
+  finetune.run(config, tmp_path / "run", say=lines.append)
+  assert any("starting from" in line for line in lines)
+  before, after = (weights_of(run)["params"] for run in (pretrained, tmp_path / "run"))
+  for name in key:
+    before, after = before[name], after[name]
+  np.testing.assert_array_equal(after, before)  # the first step of the warm-up has no learning rate
+  assert checkpoint_file.read(tmp_path / "run")[1]["lineage"][0]["family"] == "hap_jax"
+
+
+def test_a_checkpoint_for_another_task_is_told(pretrained, tmp_path, capsys):
+  assert hap(["evaluate", str(pretrained), "--config=configs/finetune_reid_demo.py"]) == 1
+  assert "is a checkpoint for pretrain, the configuration is one for reid" in capsys.readouterr().err
+  Image.new("RGB", (20, 40)).save(tmp_path / "picture.png")
+  assert (
+    hap(["embed", str(pretrained), str(tmp_path), f"--out={tmp_path / 'x.npz'}", "--feature=embedding"]) == 1
+  )
+  assert "is a checkpoint for pretrain and has no embedding" in capsys.readouterr().err
