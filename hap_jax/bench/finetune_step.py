@@ -74,11 +74,21 @@ def make_encoder_pass(model):
   return jax.jit(jax.grad(loss))
 
 
-def timed(call):
-  """Runs a call to its end; returns (its result, CPU seconds, wall seconds)."""
+def timed(function, *arguments):
+  """Runs a function to its end; returns (its result, CPU seconds, wall seconds)."""
   start_wall, start_cpu = time.perf_counter(), time.process_time()
-  result = jax.block_until_ready(call())
+  result = jax.block_until_ready(function(*arguments))
   return result, time.process_time() - start_cpu, time.perf_counter() - start_wall
+
+
+def summary(name, times):
+  """Returns the figures of [(CPU seconds, wall seconds), ...]."""
+  cpu, wall = zip(*times, strict=True)
+  return {
+    f"{name}_cpu_seconds_median": round(statistics.median(cpu), 3),
+    f"{name}_cpu_seconds_min": round(min(cpu), 3),
+    f"{name}_wall_seconds_median": round(statistics.median(wall), 3),
+  }
 
 
 def measure(args):
@@ -99,27 +109,23 @@ def measure(args):
   batch = jax.device_put(make_batch(args), sharding.batch_split(mesh))
   image = jax.block_until_ready(pixels.normalize(batch["image"]))
 
-  seconds = {"step": [], "encoder": []}
+  encoder_times, step_times = [], []
   for i in range(args.repeats + 1):
-    _, *encoder_seconds = timed(lambda: encoder_pass(train_state.params["encoder"], image))  # noqa: B023
-    arguments = np.int32(i), np.float32(i / 100)
-    (train_state, metrics), *step_seconds = timed(lambda: train_step(train_state, batch, *arguments))  # noqa: B023
+    _, *encoder_time = timed(encoder_pass, train_state.params["encoder"], image)
+    (train_state, metrics), *step_time = timed(
+      train_step, train_state, batch, np.int32(i), np.float32(i / 100)
+    )
     if i:  # the first call compiles
-      seconds["encoder"].append(encoder_seconds)
-      seconds["step"].append(step_seconds)
+      encoder_times.append(encoder_time)
+      step_times.append(step_time)
   if int(train_state.step) != args.repeats + 1:
     raise ValueError(f"the loss became {metrics['loss'][0]}: a step that is not made cannot be timed")
-  cpu = {name: [pair[0] for pair in pairs] for name, pairs in seconds.items()}
-  wall = {name: [pair[1] for pair in pairs] for name, pairs in seconds.items()}
   return {
     "bench": "finetune_step",
-    "ratio": round(statistics.median(cpu["step"]) / statistics.median(cpu["encoder"]), 3),
-    "step_cpu_seconds_median": round(statistics.median(cpu["step"]), 3),
-    "encoder_cpu_seconds_median": round(statistics.median(cpu["encoder"]), 3),
-    "step_cpu_seconds_min": round(min(cpu["step"]), 3),
-    "encoder_cpu_seconds_min": round(min(cpu["encoder"]), 3),
-    "step_wall_seconds_median": round(statistics.median(wall["step"]), 3),
-    "encoder_wall_seconds_median": round(statistics.median(wall["encoder"]), 3),
+    # Round by round: whatever else the machine does weighs on both calls of a round.
+    "ratio": round(statistics.median(s[0] / e[0] for s, e in zip(step_times, encoder_times, strict=True)), 3),
+    **summary("step", step_times),
+    **summary("encoder", encoder_times),
     "update_included": {"step": True, "encoder": False},
     **{key: getattr(args, key) for key in ("variant", "image_size", "patch", "batch", "locality", "repeats")},
     "device": jax.devices()[0].device_kind,
