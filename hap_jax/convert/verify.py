@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 
+import flax.linen as nn
+import jax
 import numpy as np
 
 from hap_jax.convert import numpy_heads, numpy_vit
@@ -74,8 +76,9 @@ class Batch:
 
 
 def outputs_of(weights, stacks):
-  """Returns the names of the outputs that Weights give and a target with these subtrees must give, too."""
-  names = [name for name, stack in _OUTPUTS.items() if stack in weights.params and stack in stacks]
+  """Returns the names of the outputs that Weights give and a target with these subtrees (None: all), too."""
+  kept = weights.params.keys() if stacks is None else weights.params.keys() & stacks
+  names = [name for name, stack in _OUTPUTS.items() if stack in kept]
   return tuple(name for name in names if name in ("tokens", "pred") or weights.task == "reid")
 
 
@@ -143,10 +146,31 @@ def _run_numpy(stacks, module, setting, grid, epsilon):
 
 
 def run_jax(path, setting):
-  """Runs a checkpoint of this project through this project's models; returns as `run_foreign`.
+  """Runs a checkpoint of this project through this project's models; returns as `run_foreign`."""
+  with nn.intercept_methods(_compile_block):
+    return _run_models(path, setting)
 
-  Operation by operation: compiling a model for two pictures takes longer, and copies the weights.
+
+@functools.partial(jax.jit, static_argnames=("block", "length"))
+def _run_block(block, params, tokens, length):
+  return block.apply({"params": params}, tokens, length)
+
+
+def _compile_block(call, args, kwargs, context):
+  """Runs each block of a model as one compiled function, the same for all; whatever else, step by step.
+
+  To compile whole models for two pictures takes longer than to run them, and holds their weights twice.
   """
+  module = context.module
+  if isinstance(module, layers.Block) and module.name is not None:  # the copy that is compiled has no name
+    tokens, length, _ = args
+    block, params = module.clone(parent=None, name=None), module.variables["params"]
+    # To wait keeps the copies of the weights on the device to those of one block.
+    return jax.block_until_ready(_run_block(block, params, tokens, length))
+  return call(*args, **kwargs)
+
+
+def _run_models(path, setting):
   variables, _ = checkpoint_file.read(path)
   params, batch = variables["params"], make_batch(setting)
   encoder = vit.ViT(

@@ -11,6 +11,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 FOLDER = "checkpoints"  # in a run's workdir
+_BYTES_AT_A_TIME = (
+  32 << 20
+)  # of a file of a checkpoint; in files of any size Orbax holds the weights twice more
 BEST_FOLDER = "best"  # beside it: one checkpoint, of the best score so far, which nothing resumes from
 
 
@@ -76,6 +79,7 @@ def write(folder, variables, description):
   folder = pathlib.Path(folder).resolve()
   folder.mkdir(parents=True)
   with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as writer:
-    writer.save(folder / "state", args=ocp.args.PyTreeSave(dict(variables)))
+    args = ocp.args.PyTreeSave(dict(variables), ocdbt_target_data_file_size=_BYTES_AT_A_TIME)
+    writer.save(folder / "state", args=args)
   with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as writer:
     writer.save(folder / "description", args=ocp.args.JsonSave(description))

@@ -1,0 +1,253 @@
+"""`hap convert`, above all what it does with bad files and destinations: one line, status 1, nothing left."""
+
+import contextlib
+import json
+import pickle
+import resource
+
+import numpy as np
+import pytest
+
+from hap_jax.cli.__main__ import main
+from hap_jax.convert import names, read, run, write
+from hap_jax.io import safetensors_file
+from hap_jax.io.restricted_pickle import UnsafePickleError
+from hap_jax.train import initial
+from tests.convert.reference_state import encoder_state, family_state, full_state, leaves
+from tests.io import torch_bytes
+
+OPTIONS = ["--source_grid=4x2", "--num_heads=2", "--decoder_heads=2", "--no_real_class"]
+
+
+@pytest.fixture
+def good(tmp_path):
+  """A small HAP checkpoint."""
+  path = tmp_path / "hap.pth"
+  path.write_bytes(torch_bytes.zip_file({"model": family_state("hap"), "arch": "pose_mae_vit_base_patch16"}))
+  return path
+
+
+def convert(source, out, *options):
+  return main(["convert", str(source), f"--out={out}", *OPTIONS, *options])
+
+
+def names_in(folder):
+  return sorted(path.name for path in folder.iterdir())
+
+
+# Good ones
+
+
+def test_it_prints_what_it_did_and_writes_the_same_into_the_report(good, tmp_path, capsys):
+  assert convert(good, tmp_path / "out.safetensors", "--to=timm", "--grid=6x3") == 0
+  printed = capsys.readouterr().out
+  report = json.loads((tmp_path / run.REPORT).read_text())["out.safetensors"]
+  assert "grid 6x3 (resized from 4x2), 2 heads" in printed
+  assert "resized: encoder/pos_embed 4x2 -> 6x3, decoder/pos_embed 4x2 -> 6x3" in printed
+  assert f"licence: {report['licence']}" in printed
+  assert f"from hap.pth (hap, sha256 {report['lineage'][0]['sha256'][:12]})" in printed
+  assert report["proof"]["real_class"] == "not asked for"
+  assert report["parameters"] == sum(
+    array.size for array in leaves(read.read(tmp_path / "out.safetensors").params).values()
+  )
+  assert names_in(tmp_path) == [run.REPORT, "hap.pth", "out.safetensors"]
+
+
+def test_a_whole_vit_b_is_converted_bit_for_bit(tmp_path):
+  path, own = tmp_path / "b.safetensors", tmp_path / "own"
+  state = family_state("timm", grid=(16, 8), width=768, depth=12, patch=16)
+  for array in state.values():
+    array *= np.float32(0.1)  # a softmax of larger weights is all or nothing, in which errors do not show
+  safetensors_file.save(path, state, {})
+  assert main(["convert", str(path), f"--out={own}", "--from=timm", "--source_grid=16x8"]) == 0
+  weights = read.read(own)
+  assert (weights.depth, weights.num_heads) == (12, 12)
+  back, _ = write.to_state(weights, names.FAMILIES["timm"])
+  assert back.keys() == state.keys()
+  for name, array in state.items():
+    np.testing.assert_array_equal(back[name], array)
+
+
+# Bad files
+
+
+def changed(name, array):
+  return {"model": full_state() | {name: array}}
+
+
+BAD_FILES = {
+  "truncated.pth": (lambda data: torch_bytes.zip_file({"model": full_state()})[:-999], "truncated"),
+  "truncated_legacy.pth": (lambda data: torch_bytes.legacy_file({"model": full_state()})[:-999], "truncated"),
+  "truncated.safetensors": (lambda data: data[:-999], "truncated, corrupt or no safetensors file"),
+  "picture.pth": (lambda data: b"\xff\xd8\xff\xe0" + bytes(99), "neither a zip nor a legacy PyTorch file"),
+  "empty.pth": (lambda data: b"", "the file is empty"),
+  "resnet.pth": (lambda data: torch_bytes.zip_file({"conv1.weight": np.ones(3)}), "of no known family"),
+  "nan.pth": (
+    lambda data: torch_bytes.zip_file(changed("norm.bias", np.full(16, np.nan))),
+    "16 values that are NaN",
+  ),
+  "shape.pth": (
+    lambda data: torch_bytes.zip_file(changed("norm.bias", np.ones(7))),
+    r"norm.bias has shape (7,), expected (16)",
+  ),
+  "name.pth": (
+    lambda data: torch_bytes.zip_file(changed("norm.gamma", np.ones(7))),
+    "no name of the hap family: norm.gamma",
+  ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_a_bad_file_is_told_in_one_line_and_leaves_nothing(tmp_path, capsys, name):
+  spoil, message = BAD_FILES[name]
+  safetensors_file.save(tmp_path / name, full_state(), {})
+  (tmp_path / name).write_bytes(spoil((tmp_path / name).read_bytes()))
+  for to, out in (("orbax", "out"), ("hap", "out.pth")):
+    assert convert(tmp_path / name, tmp_path / out, f"--to={to}") == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1
+    assert printed.err.startswith(f"error: {tmp_path / name}: ")
+    assert message in printed.err
+  assert main(["describe", str(tmp_path / name)]) == 1
+  assert message in capsys.readouterr().err
+  with pytest.raises(ValueError, match=name.replace(".", r"\.")):
+    initial.read(tmp_path / name)
+  assert names_in(tmp_path) == [name]
+
+
+@pytest.mark.parametrize(
+  ("family", "message"),
+  [
+    ("timm", "no name of the timm family: decoder_"),
+    ("hf-vit", "no name of the hf-vit family"),
+    ("reid-lem", "no name of"),
+  ],
+)
+def test_the_wrong_family_is_told_so(good, tmp_path, capsys, family, message):
+  assert convert(good, tmp_path / "out", f"--from={family}") == 1
+  assert message in capsys.readouterr().err
+  assert names_in(tmp_path) == ["hap.pth"]
+
+
+class Opens:
+  """A pickle of it creates a file when it is loaded with Python's own pickle."""
+
+  def __init__(self, proof):
+    self.proof = proof
+
+  def __reduce__(self):
+    return open, (str(self.proof), "w")
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy", "bare"])
+def test_a_hostile_file_is_refused_by_all_that_read_and_its_payload_does_not_run(tmp_path, capsys, form):
+  proof, path = tmp_path / "ran", tmp_path / "hostile.pth"
+  payload = pickle.dumps(Opens(proof), 2)
+  args = torch_bytes.Raw(payload[2:-1])  # without its first opcode and its last
+  writers = {"zip": torch_bytes.zip_file, "legacy": torch_bytes.legacy_file, "bare": lambda _: payload}
+  path.write_bytes(writers[form]({"model": encoder_state(), "args": args}))
+  for words in (
+    ["convert", str(path), f"--out={tmp_path / 'out'}"],
+    ["describe", str(path)],
+  ):
+    assert main(words) == 1
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert "hostile.pth" in printed
+    assert "open" in printed
+  with pytest.raises(UnsafePickleError, match=r"hostile\.pth.*open"):
+    initial.read(path)
+  assert names_in(tmp_path) == ["hostile.pth"]
+  pickle.loads(payload).close()  # it is one that runs
+  assert proof.exists()
+
+
+# Destinations
+
+
+def test_nothing_is_overwritten_without_force(good, tmp_path, capsys):
+  assert convert(good, tmp_path / "out.pth", "--to=hap") == 0
+  before = (tmp_path / "out.pth").read_bytes(), (tmp_path / run.REPORT).read_text()
+  assert convert(good, tmp_path / "out.pth", "--to=timm") == 1
+  assert f"--out={tmp_path / 'out.pth'} exists; give another, or --force" in capsys.readouterr().err
+  assert ((tmp_path / "out.pth").read_bytes(), (tmp_path / run.REPORT).read_text()) == before
+  assert convert(good, tmp_path / "out.pth", "--to=timm", "--force") == 0
+  assert read.read(tmp_path / "out.pth").family == "timm"
+  assert names_in(tmp_path) == [run.REPORT, "hap.pth", "out.pth"]
+
+
+def test_force_replaces_a_folder_that_conversion_made_and_no_other(good, tmp_path, capsys):
+  out = tmp_path / "out"
+  for to in ("hf-vit", "orbax"):
+    assert convert(good, out, f"--to={to}", "--force") == 0
+  assert read.read(out).family == "hap_jax"
+  assert names_in(tmp_path) == ["hap.pth", "out"]
+  (tmp_path / "photos").mkdir()
+  (tmp_path / "photos" / "one.jpg").write_bytes(b"x")
+  assert convert(good, tmp_path / "photos", "--force") == 1
+  assert "is no result of a conversion" in capsys.readouterr().err
+  assert names_in(tmp_path / "photos") == ["one.jpg"]
+
+
+@pytest.mark.parametrize(
+  ("out", "options", "message"),
+  [
+    ("no/such/folder/out", (), "there is no folder"),
+    ("hap.pth", ("--to=hap", "--force"), "is the source itself"),
+    ("out.pth", (), "--to=orbax makes a folder"),
+    ("out", ("--to=hap",), "--to=hap makes a file"),
+    ("out", ("--to=hf-vitmae",), "ViTMAE of transformers is square"),
+  ],
+)
+def test_a_destination_that_cannot_be_is_told_before_anything_is_written(
+  good, tmp_path, capsys, out, options, message
+):
+  before = good.read_bytes()
+  assert convert(good, tmp_path / out, *options) == 1
+  assert message in capsys.readouterr().err
+  assert names_in(tmp_path) == ["hap.pth"]
+  assert good.read_bytes() == before
+
+
+def test_somebody_elses_report_is_not_overwritten(good, tmp_path, capsys):
+  (tmp_path / run.REPORT).write_text('{"mine": 1}')
+  assert convert(good, tmp_path / "out.pth", "--to=hap", "--force") == 1
+  assert "is no report of conversions: move it away" in capsys.readouterr().err
+  assert (tmp_path / run.REPORT).read_text() == '{"mine": 1}'
+  assert names_in(tmp_path) == [run.REPORT, "hap.pth"]
+
+
+@pytest.mark.skipif(not run.pathlib.Path("/proc/self").is_dir(), reason="needs a folder that takes no files")
+@pytest.mark.parametrize(
+  ("out", "to"), [("x.pth", "hap"), ("x.safetensors", "hap"), ("x", "hf-vit"), ("x", "orbax")]
+)
+def test_a_folder_that_takes_no_files_is_told_in_one_line(good, capsys, out, to):
+  assert convert(good, f"/proc/self/{out}", f"--to={to}") == 1
+  printed = capsys.readouterr().err
+  assert printed.count("\n") == 1
+  assert ".x." in printed
+
+
+@contextlib.contextmanager
+def files_end_at(size):
+  """The kernel refuses to write beyond so many bytes, as it does on a full disk."""
+  old = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
+  try:
+    yield
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, old)
+
+
+@pytest.mark.parametrize(
+  ("out", "to"), [("out.pth", "hap"), ("out.safetensors", "hap"), ("out", "hf-vit"), ("out", "orbax")]
+)
+def test_a_full_disk_leaves_nothing(good, tmp_path, capsys, out, to):
+  with files_end_at(20_000):
+    status = convert(good, tmp_path / out, f"--to={to}")
+  assert status == 1
+  printed = capsys.readouterr().err
+  assert printed.startswith("error: ")
+  assert printed.count("\n") == 1
+  assert names_in(tmp_path) == ["hap.pth"]
