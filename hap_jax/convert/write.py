@@ -61,6 +61,11 @@ def check_target(weights, to):
       f"{file}: neither it nor its width of {weights.decoder['width']} tells the number of the decoder's "
       "heads: give --decoder_heads"
     )
+  if "norm" not in weights.params["encoder"]:
+    raise ValueError(
+      f"{file} lacks the norm of the encoder's tokens, as classifiers over averaged patches do: no tokens come "
+      "of it that could be compared; training can start from it by config.init_from"
+    )
   if to == "reid-vit" and "conv_fc" in weights.params:
     raise ValueError(
       f"--to=reid-vit: the classifier of {file} reads what a batch norm of its locality enhanced module "

@@ -157,6 +157,13 @@ def test_a_target_that_needs_what_is_not_known_is_an_error(weights_of, changes, 
     write.check_target(weights, target)
 
 
+def test_an_encoder_without_the_norm_of_its_tokens_cannot_be_proved_and_is_refused(weights_of):
+  weights = weights_of("mae")
+  del weights.params["encoder"]["norm"]
+  with pytest.raises(ValueError, match=r"lacks the norm of the encoder's tokens.* by config\.init_from"):
+    write.check_target(weights, write.OWN)
+
+
 def test_a_classifier_behind_a_batch_norm_is_not_written_as_one_without(weights_of):
   with pytest.raises(ValueError, match=r"--to=reid-vit: the classifier of .* use --to=reid-lem"):
     write.check_target(weights_of("reid-lem"), "reid-vit")

@@ -31,7 +31,7 @@ class Raw:
 
 def contiguous(array):
   """Returns the Tensor of a whole array."""
-  stride = tuple(step // array.itemsize for step in np.ascontiguousarray(array).strides)
+  stride = tuple(step // array.itemsize for step in np.asarray(array, order="C").strides)
   return Tensor(array.ravel(), 0, array.shape, stride)
 
 
