@@ -35,13 +35,18 @@ class InitialWeights:
     """
     grid = tuple(description["model"]["grid"])
     # The official run takes MAE's encoder and begins with a decoder of its own.
-    with_decoder = self.weights.family not in ("mae", "hf-vitmae")
+    with_decoder = _trained_as(self.weights) not in ("mae", "hf-vitmae")
     fitted, report = fit.fit_to(params, self.weights, grid=grid, with_decoder=with_decoder)
     say(f"starting from {self.lineage[0]['file']} ({self.lineage[0]['family']}): {report.lines()[0]}")
     for line in report.lines()[1:]:
       say(f"  {line}")
     say(f"  licence of these weights: {self.lineage[0]['licence']}")
     return fitted
+
+
+def _trained_as(weights):
+  """Returns the family of the run that made the weights; conversions since then stand before it."""
+  return next((o for o in weights.lineage if "step" in o), weights.lineage[-1])["family"]
 
 
 def read(path):
