@@ -63,8 +63,8 @@ def check_target(weights, to):
     )
   if "norm" not in weights.params["encoder"]:
     raise ValueError(
-      f"{file} lacks the norm of the encoder's tokens, as classifiers over averaged patches do: no tokens come"
-      " of it that could be compared; training can start from it by config.init_from"
+      f"{file} lacks the norm of the encoder's tokens, as classifiers over averaged patches do: no tokens "
+      "come of it that could be compared; training can start from it by config.init_from"
     )
   if to == "reid-vit" and "conv_fc" in weights.params:
     raise ValueError(
