@@ -9,7 +9,7 @@ import pytest
 from hap_jax.convert import fit, names, read
 from hap_jax.io.restricted_pickle import UnsafePickleError
 from hap_jax.models import hap, posemb, vit
-from tests.convert.reference_state import encoder_state, full_state, leaves
+from tests.convert.reference_state import encoder_state, family_state, full_state, leaves
 from tests.io import torch_bytes
 
 
@@ -106,6 +106,51 @@ def test_nests_and_prefixes_are_found(write):
     np.testing.assert_array_equal(weights.params["encoder"]["norm"]["scale"], state["norm.weight"])
     assert list(weights.params) == ["encoder"]
     assert (weights.width, weights.depth, weights.patch, weights.num_heads) == (16, 2, 4, None)
+
+
+# What transformers calls the modules in memory since its version 5, by their names in files.
+IN_MEMORY = {
+  "encoder.layer.": "layers.",
+  "decoder_layers.": "decoder_encoder.layer.",
+  "attention.attention.query": "attention.q_proj",
+  "attention.attention.key": "attention.k_proj",
+  "attention.attention.value": "attention.v_proj",
+  "attention.output.dense": "attention.o_proj",
+  "intermediate.dense": "mlp.fc1",
+  "output.dense": "mlp.fc2",
+}
+
+
+@pytest.mark.parametrize(("family", "prefix"), [("hf-vit", ""), ("hf-vit", "vit."), ("hf-vitmae", "")])
+def test_every_spelling_of_transformers_gives_the_same_weights(tmp_path, family, prefix):
+  state, other = family_state(family, grid=(3, 3)), {}
+  for name, array in state.items():
+    for there, here in IN_MEMORY.items():
+      name = name.replace(there, here)
+    other[prefix + name] = array
+  assert any("q_proj" in name for name in other)
+  assert not any("attention.attention" in name for name in other)
+  for name, content in (("files", state), ("memory", other)):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "pytorch_model.bin").write_bytes(torch_bytes.zip_file(content))
+  want, got = (read.read(tmp_path / name) for name in ("files", "memory"))
+  assert want.family == got.family == family
+  got, want = leaves(got.params), leaves(want.params)
+  assert got.keys() == want.keys()
+  for name, array in want.items():
+    np.testing.assert_array_equal(got[name], array)
+
+
+@pytest.mark.parametrize("prefix", ["module.backbone.", "backbone.", "base.", "module.base."])
+@pytest.mark.parametrize("nest", ["teacher", "state_dict", None])
+def test_the_backbone_of_a_reid_checkpoint_is_taken_and_its_heads_are_not(write, prefix, nest):
+  state = {f"{prefix}{name}": array for name, array in encoder_state().items()}
+  outer = "module." if prefix.startswith("module.") else ""
+  state |= {f"{outer}{name}.weight": np.ones((5, 16), np.float32) for name in ("classifier", "bottleneck")}
+  weights = read.read(write({nest: state, "epoch": 3} if nest else state))
+  assert (weights.family, list(weights.params)) == ("timm", ["encoder"])
+  assert weights.unused == (f"{outer}classifier.weight", f"{outer}bottleneck.weight")
+  assert weights.source_names["encoder/norm/bias"] == (f"{prefix}norm.bias",)
 
 
 def test_the_family_is_told_from_the_file(write):
