@@ -3,6 +3,7 @@
 PyTorch is never required, and is imported nowhere else in this project.
 """
 
+import functools
 import importlib
 import importlib.util
 import json
@@ -30,13 +31,18 @@ def outputs(path, to, setting, batch):
     return None, f"{' and '.join(lacking)} not installed"
   try:
     importlib.import_module(package)
-  except (ImportError, RuntimeError) as error:
-    # timm needs a torchvision of the same build as torch.
-    return None, f"{package} does not import: {' '.join(str(error).split())[:200]}"
+  except (ImportError, RuntimeError) as error:  # timm needs a torchvision of the same build as torch
+    return None, _reason(package, error)
   try:
     return _timm(path, setting, batch) if to == "timm" else _transformers(path, to, batch)
+  except ImportError as error:  # transformers imports a class only when it is asked for
+    return None, _reason(package, error)
   except RuntimeError as error:  # so PyTorch says that names or shapes are others
     raise ValueError(f"{package} does not take what was written: {' '.join(str(error).split())}") from error
+
+
+def _reason(package, error):
+  return f"{package} does not import: {' '.join(str(error).split())[:200]}"
 
 
 def _transformers(path, to, batch):
@@ -72,7 +78,7 @@ def _timm(path, setting, batch):
     depth=setting.depth,
     num_heads=setting.num_heads,
     mlp_ratio=setting.mlp_ratio,
-    norm_layer=lambda width: torch.nn.LayerNorm(width, eps=layers.LAYER_NORM_EPSILON),
+    norm_layer=functools.partial(torch.nn.LayerNorm, eps=layers.LAYER_NORM_EPSILON),
     num_classes=0,
   )
   timm.models.load_checkpoint(model, str(path), strict=True)
