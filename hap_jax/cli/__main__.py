@@ -1,8 +1,8 @@
-"""Commands beside training: `python -m hap_jax.cli VERB ...`, or `hap VERB ...` once the package is installed.
+"""Commands beside training: `python -m hap_jax.cli VERB ...`, or `hap VERB ...` once installed.
 
-Each verb is a file of this folder with `add_arguments(parser)` and `run(args)`; the first line of its docstring
-is its help. A verb parses, calls and prints; what it does lies in the library. Only the verb that is asked for
-is imported.
+Each verb is a file of this folder with `add_arguments(parser)` and `run(args)`; the first line of its
+docstring is its help. A verb parses, calls and prints; what it does lies in the library. Only the verb that
+is asked for is imported.
 """
 
 import argparse
