@@ -1,0 +1,183 @@
+"""Synthetic people can be learned from: a small pose model finds the joints of people it never saw.
+
+The model is the project's encoder with one dense layer that gives, for each patch, a small map of each joint;
+it runs through the one training loop as a task of its own. The error of a joint is measured in shares of the
+longer side of the person's box, clipped to the picture, over all labelled joints inside the picture.
+"""
+
+import dataclasses
+
+import cv2
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hap_jax import sharding
+from hap_jax.data.loader import Loader
+from hap_jax.data.samplers import Sequential, ShuffledEpochs
+from hap_jax.data.skeletons import COCO17
+from hap_jax.data.sources import synthetic
+from hap_jax.data.transforms.image import HorizontalFlip
+from hap_jax.models import layers, pixels, vit
+from hap_jax.tasks.base import Task
+from hap_jax.train import loop, optim
+from hap_jax.train.checkpoint import Checkpoints
+from hap_jax.train.evaluate import EvalSplit, Evaluation
+
+GOAL = 0.8  # PCK@0.1 on held-out people
+SIZE, PATCH, CELL = (64, 32), 8, 2  # pixels: of a crop (H, W), of a patch's side, of a heatmap cell's side
+SPREAD = 1.5  # cells, standard deviation of a joint's target
+REACH = 5  # cells, a tenth of the box to either side
+BATCH, STEPS, PEAK_LR = 32, 5000, 1.5e-3
+K = len(COCO17.joints)
+
+
+@dataclasses.dataclass(frozen=True)
+class CropBox:
+  """Cuts a person's box, clipped to the picture and grown by a quarter, at one scale for both axes.
+
+  Attributes:
+    jitter: range of the scale and of the shift of a training crop, shares of the box; 0: the box as it is.
+  """
+
+  jitter: float = 0.0
+  adds = ("box_side",)
+
+  def __call__(self, record, rng):
+    H, W = record["image"].shape[:2]
+    left, top, right, bottom = np.clip(record["box"], 0, (W - 1, H - 1, W - 1, H - 1))
+    zoom, dx, dy = 1 + self.jitter * rng.uniform(-1, 1, 3)
+    scale = zoom * min(SIZE[0] / (bottom - top + 1), SIZE[1] / (right - left + 1)) / 1.25
+    center = (
+      (left + right) / 2 + (dx - 1) * (right - left),
+      (top + bottom) / 2 + (dy - 1) * (bottom - top) / 2,
+    )
+    shift = (np.array(SIZE[::-1]) - 1) / 2 - scale * np.array(center)
+    warp = np.array(((scale, 0, shift[0]), (0, scale, shift[1])))
+    return record | {
+      "image": cv2.warpAffine(record["image"], warp, SIZE[::-1], flags=cv2.INTER_AREA),
+      "keypoints_xy": (scale * record["keypoints_xy"] + shift).astype(np.float32),
+      "box_side": np.float32(scale * max(bottom - top, right - left)),
+    }
+
+
+class PoseNet(nn.Module):
+  """Pictures [B, H, W, 3], normalised -> heatmap logits [B, K, H / CELL, W / CELL]."""
+
+  @nn.compact
+  def __call__(self, image):
+    size, grid = vit.variant("Mu"), layers.grid_of(SIZE, PATCH)
+    encoder = vit.ViT(size.width, size.depth, size.num_heads, grid, PATCH, name="encoder")
+    tokens = encoder(layers.patchify(image, PATCH)).normed[:, 1:]
+    side = PATCH // CELL
+    maps = layers.dense(K * side * side, jnp.float32, "head")(tokens)
+    maps = maps.reshape(-1, *grid, K, side, side).transpose(0, 3, 1, 4, 2, 5)  # [B, K, Gh, side, Gw, side]
+    return maps.reshape(-1, K, SIZE[0] // CELL, SIZE[1] // CELL)
+
+
+def cell_centres():
+  """Pixel positions (y [h], x [w]) of the heatmap's cells."""
+  return tuple((jnp.arange(side // CELL) + 0.5) * CELL - 0.5 for side in SIZE)
+
+
+def loss(logits, batch, *, key):
+  """Cross-entropy between a heatmap and a Gaussian around its joint, mean over joints inside the crop."""
+  del key
+  y, x = cell_centres()
+  joint = batch["keypoints_xy"] / (CELL * SPREAD)
+  rows = jnp.exp(-0.5 * jnp.square(y / (CELL * SPREAD) - joint[..., 1:]))
+  columns = jnp.exp(-0.5 * jnp.square(x / (CELL * SPREAD) - joint[..., :1]))
+  target = rows[..., :, None] * columns[..., None, :]
+  target = (target / (target.sum((-2, -1), keepdims=True) + 1e-9)).reshape(*target.shape[:2], -1)
+  cost = -(target * jax.nn.log_softmax(logits.reshape(target.shape))).sum(-1)
+  weight = batch["keypoints_visible"].astype(jnp.float32)
+  total = (cost * weight).sum()
+  return total / weight.sum(), {"loss_pose": (total, weight.sum())}
+
+
+def predict(variables, batch):
+  """Returns each joint's error in shares of the box's longer side, and which joints count.
+
+  Heatmaps of the picture and its mirror image are averaged. A joint is put where most of its probability is
+  near: in reach of about a tenth of the box, by which it is scored.
+  """
+  order = np.arange(K)
+  for left, right in COCO17.flip_pairs:
+    order[[left, right]] = right, left
+  image = pixels.normalize(batch["image"])
+  heat = heatmaps(variables, image) + heatmaps(variables, image[:, :, ::-1])[:, order, :, ::-1]
+  near = nn.avg_pool(heat.reshape(-1, *heat.shape[2:], 1), (REACH, REACH), padding="SAME")
+  best = near.reshape(*heat.shape[:2], -1).argmax(-1)
+  y, x = cell_centres()
+  found = jnp.stack([x[best % len(x)], y[best // len(x)]], axis=-1)
+  error = jnp.linalg.norm(found - batch["keypoints_xy"], axis=-1) / batch["box_side"][:, None]
+  is_seen = batch["keypoints_visible"] & ~batch["keypoints_occluded"]
+  return {"error": error, "labelled": batch["keypoints_visible"], "seen": is_seen}
+
+
+def heatmaps(variables, image):
+  """Probabilities of the cells, [B, K, h, w]."""
+  logits = PoseNet().apply(variables, image)
+  return jax.nn.softmax(logits.reshape(*logits.shape[:2], -1)).reshape(logits.shape)
+
+
+def score(splits):
+  rows = splits["val"]
+  is_right = rows["error"] < 0.1
+  return {"pck": is_right[rows["labelled"]].mean(), "pck_seen": is_right[rows["seen"]].mean()}
+
+
+def make_task(num_train, num_val, total_steps):
+  """The supervised pose task on pictures held in memory."""
+  options = {"num_train": num_train, "num_val": num_val, "image_size": (96, 48), "hold_in_memory": True}
+  train, val = (synthetic.open_source(split=split, **options) for split in ("train", "val"))
+  flip = HorizontalFlip(COCO17.flip_pairs)
+  fields = ("image", "keypoints_xy", "keypoints_visible")
+  loader = Loader(
+    train, (CropBox(jitter=0.15), flip), ShuffledEpochs(num_train, BATCH, 0), seed=0, fields=fields
+  )
+  held_out = Loader(
+    val,
+    (CropBox(),),
+    Sequential(num_val, BATCH),
+    seed=0,
+    fields=(*fields, "keypoints_occluded", "box_side"),
+  )
+  model, epochs = PoseNet(), loader.progress(total_steps)
+
+  def forward(variables, batch, *, key, train):
+    del key, train
+    return model.apply(variables, pixels.normalize(batch["image"])), {}
+
+  return Task(
+    init=lambda key: model.init(key, jnp.zeros((1, *SIZE, 3))),
+    param_rules=(optim.Rule(".*/kernel", weight_decay=0.05), optim.Rule(".*")),
+    optimizer=optim.OptimizerSpec(beta2=0.99),
+    schedule=lambda step, progress: optim.warmup_cosine(
+      progress, peak=PEAK_LR, warmup=0.05 * epochs, total=epochs
+    ),
+    forward=forward,
+    loss=loss,
+    train=loader,
+    total_steps=total_steps,
+    evaluation=Evaluation(evals={"val": EvalSplit(held_out, predict)}, score=score, select=("pck", "max")),
+    description={"task": "pose, for a test"},
+  )
+
+
+def train_pose(workdir, num_train, num_val, total_steps):
+  """Trains on one device and returns the last scores."""
+  task = make_task(num_train, num_val, total_steps)
+  cadence = loop.Cadence(log=100, save=0, evaluate=500, panel=0)
+  mesh = sharding.make_mesh(devices=jax.devices()[:1])
+  with Checkpoints(workdir, keep_last=1) as checkpoints:
+    _, scores = loop.run(task, workdir=workdir, seed=0, mesh=mesh, checkpoints=checkpoints, cadence=cadence)
+  return scores
+
+
+@pytest.mark.soak
+def test_a_small_pose_model_finds_joints_of_people_it_never_saw(tmp_path):
+  scores = train_pose(tmp_path, num_train=20_000, num_val=1_024, total_steps=STEPS)
+  assert scores["pck"] > GOAL
