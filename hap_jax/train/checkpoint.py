@@ -7,6 +7,7 @@ save leaves the older checkpoints and no half of a new one.
 
 import pathlib
 
+import jax
 import orbax.checkpoint as ocp
 
 from hap_jax.io.checkpoint_file import BEST_FOLDER, FOLDER
@@ -112,7 +113,15 @@ def _read_description(manager):
   return manager.restore(manager.latest_step(), args=args)["description"]
 
 
+def _one_copy(state):
+  """Returns the state as one device holds it: of n copies, Orbax would write an n-th each, in pieces."""
+  if jax.process_count() > 1:
+    return state  # there every process has to take part
+  return jax.tree.map(lambda x: x.addressable_data(0) if x.is_fully_replicated else x, state)
+
+
 def _save(manager, step, state, description):
+  state = _one_copy(state)
   items = ocp.args.Composite(
     state=ocp.args.StandardSave(state), description=ocp.args.JsonSave({**description, "step": step})
   )
