@@ -22,7 +22,7 @@ from hap_jax.data.transforms.image import HorizontalFlip
 from hap_jax.losses.identity import identity_loss
 from hap_jax.losses.triplet import triplet_loss
 from hap_jax.metrics import rerank, retrieval
-from hap_jax.models import embedder, layers, pixels, vit
+from hap_jax.models import embedder, erasing, layers, pixels, vit
 from hap_jax.tasks.base import Task, describe_encoder, run_length
 from hap_jax.train import optim, probe
 from hap_jax.train.evaluate import EvalSplit, Evaluation
@@ -71,7 +71,7 @@ def make_forward(model):
     if not train:
       return model.apply(variables, image, train=False), {}
     erase_key, drop_key = jax.random.split(key)
-    image = pixels.erase(image, batch["erase_box"], erase_key)
+    image = erasing.erase(image, batch["erase_box"], erase_key)
     return model.apply(variables, image, train=True, drop_key=drop_key, mutable=["batch_stats"])
 
   return forward

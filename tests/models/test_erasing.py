@@ -3,14 +3,14 @@
 import jax
 import numpy as np
 
-from hap_jax.models import pixels
+from hap_jax.models import erasing
 
 IMAGE = np.random.default_rng(0).uniform(5, 6, size=(3, 40, 20, 3)).astype(np.float32)  # no noise reaches 5
 BOX = np.array([[4, 2, 30, 15], [0, 0, 0, 0], [39, 19, 1, 1]], np.int32)
 
 
 def erased(seed=0):
-  return np.asarray(jax.jit(pixels.erase)(IMAGE, BOX, jax.random.key(seed)))
+  return np.asarray(jax.jit(erasing.erase)(IMAGE, BOX, jax.random.key(seed)))
 
 
 def test_exactly_the_box_is_erased():
