@@ -1,4 +1,4 @@
-"""Pixels inside the step."""
+"""Random erasing fills the boxes that were drawn, and nothing else."""
 
 import jax
 import numpy as np
