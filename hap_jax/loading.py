@@ -12,7 +12,7 @@ from hap_jax.models.image_encoder import ImageEncoder
 
 
 def load(path, *, family="", grid=None, num_heads=None):
-  """Loads the encoder of any checkpoint that `hap convert` reads, pre-trained or fine-tuned; executes nothing.
+  """Loads the encoder of any checkpoint that `hap convert` reads, pre-trained or fine-tuned.
 
       model, variables, description = hap_jax.load("hap_vit_base.pth")
       images = pixels.normalize(uint8_images)                    # [B, 256, 128, 3]
@@ -28,8 +28,8 @@ def load(path, *, family="", grid=None, num_heads=None):
     "normalization" of the pixels, "model" with "image_size" [H, W], "grid", "patch" and sizes, and what else
     the checkpoint records.
   Raises:
-    UnsafePickleError: if the file asks for code. ValueError: if it cannot be read, does not tell what it takes
-      to run it, or lacks a tensor of the encoder.
+    UnsafePickleError: if the file asks for code; nothing in it is executed. ValueError: if it cannot be read,
+      does not tell what it takes to run it, or lacks a tensor of the encoder.
   """
   return build(path, reading.read(path, family=family, grid=grid), num_heads)
 

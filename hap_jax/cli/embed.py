@@ -23,5 +23,5 @@ def run(args):
   extractor = features.load_extractor(args.checkpoint, args.feature)
   vectors = features.extract(extractor, source, batch_size=args.batch_size, workers=args.workers)
   with _options.new_file(out) as file:
-    np.savez(file, feature=vectors, file=np.array(source.paths), kind=np.array(extractor.kind))
-  print(f"{args.out}: feature {list(vectors.shape)} float32 ({extractor.kind}), file [{len(vectors)}]")
+    np.savez(file, feature=vectors, path=np.array(source.paths), kind=np.array(extractor.kind))
+  print(f"{args.out}: feature {list(vectors.shape)} float32 ({extractor.kind}), path [{len(vectors)}]")

@@ -86,5 +86,7 @@ def _agreed(scores):
   if jax.process_count() == 1:
     return scores
   names = sorted(scores)
-  values = multihost_utils.broadcast_one_to_all(np.array([scores[name] for name in names], np.float64))
-  return dict(zip(names, np.asarray(values).tolist(), strict=True))
+  values = np.array([scores[name] for name in names], np.float64)
+  # As pairs of 32 bits: jax would round 64 of them.
+  bits = np.asarray(multihost_utils.broadcast_one_to_all(values.view(np.uint32)))
+  return dict(zip(names, bits.view(np.float64).tolist(), strict=True))

@@ -180,12 +180,12 @@ def test_predict_ranks_a_folder_and_embed_turns_it_into_vectors(trained, tmp_pat
 
   assert hap(["embed", str(workdir), str(root), f"--out={file}", "--batch_size=8"]) == 0
   with np.load(file) as arrays:
-    assert len(arrays["file"]) == len(arrays["feature"]) == 14
+    assert len(arrays["path"]) == len(arrays["feature"]) == 14
     np.testing.assert_allclose(np.linalg.norm(arrays["feature"], axis=1), 1, rtol=1e-5)
     distance = (
-      (arrays["feature"] - arrays["feature"][list(arrays["file"]).index("query/3/0_c1.jpg")]) ** 2
+      (arrays["feature"] - arrays["feature"][list(arrays["path"]).index("query/3/0_c1.jpg")]) ** 2
     ).sum(1)
-    ranked = arrays["file"][np.argsort(distance, kind="stable")][:10]
+    ranked = arrays["path"][np.argsort(distance, kind="stable")][:10]
   assert [entry["file"] for entry in told["ranking"]] == ranked.tolist()
   capsys.readouterr()
   assert hap(["embed", str(workdir), str(root), f"--out={file}"]) == 1

@@ -1,0 +1,23 @@
+"""Write a checkpoint's encoder as a folder that runs without this project (StableHLO)."""
+
+from hap_jax import export
+from hap_jax.cli import _options
+from hap_jax.convert.hugging_face import lineage_text
+
+
+def add_arguments(parser):
+  parser.add_argument("checkpoint", help=_options.CHECKPOINT)
+  parser.add_argument("--out", required=True, metavar="DIR", help="folder to make")
+  parser.add_argument("--num_heads", type=int, metavar="N", help="encoder's heads where nothing tells them")
+
+
+def run(args):
+  description = export.export(args.checkpoint, args.out, num_heads=args.num_heads)
+  facts = description["export"]
+  print(f"{args.out}: encoder for {', '.join(facts['platforms'])}, any batch size")
+  print(f"  images {facts['images']}")
+  print(f"  tokens {facts['tokens']}")
+  print(f"  largest error {facts['relative_error']:.1e} of the largest value; try {args.out}/run.py")
+  print(f"  licence: {description['licence']}")
+  for origin in description["lineage"]:
+    print(f"  from {lineage_text(origin)}")

@@ -1,0 +1,100 @@
+"""Two processes of one run train and score as one process does."""
+
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hap_jax.data.sources import synthetic
+from hap_jax.io import checkpoint_file
+from hap_jax.train.report import read_metrics
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+# Thirteen records to score, which neither four rows a batch nor two processes divide.
+SIDES = {
+  "train": [(p, c, n) for p in (2, 7) for c in (1, 2) for n in (0, 1)],
+  "query": [(3, 1, 0), (4, 2, 0), (5, 1, 0), (6, 2, 0), (6, 3, 0)],
+  "gallery": [(3, 2, 0), (3, 1, 1), (4, 1, 0), (4, 3, 0), (5, 2, 0), (5, 3, 1), (6, 1, 0), (9, 1, 0)],
+}
+FLAGS = [
+  "--config=configs/finetune_reid_demo.py",
+  "--config.total_steps=1",  # the first step of the warm-up has no learning rate: what is scored is the same
+  "--config.batch_size=8",
+  "--config.eval_batch_size=4",
+  "--config.log_every=1",
+  "--config.model.image_size=(32, 16)",
+  "--config.model.scan=True",
+  "--config.data.source=identity_folder",
+]
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+  """A folder per identity with eight pictures to train on and thirteen to score."""
+  root, drawn = tmp_path_factory.mktemp("people"), synthetic.open_source(num_train=80, image_size=(40, 20))
+  for split, side in SIDES.items():
+    for pid, camid, number in side:
+      path = root / split / str(pid) / f"{number}_c{camid}.png"
+      path.parent.mkdir(parents=True, exist_ok=True)
+      Image.fromarray(drawn[8 * pid + 2 * (camid - 1) + number]["image"]).save(path)
+  return root
+
+
+def start(workdir, root, devices, extra=()):
+  env = {
+    **os.environ,
+    "PYTHONPATH": str(ROOT),
+    "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+  }
+  command = [
+    sys.executable,
+    "-m",
+    "hap_jax.main",
+    *FLAGS,
+    f"--config.data.root={root}",
+    f"--workdir={workdir}",
+  ]
+  return subprocess.Popen(
+    [*command, *extra], cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+  )
+
+
+def finish(*processes):
+  outputs = [process.communicate(timeout=300)[0] for process in processes]
+  assert [process.returncode for process in processes] == [0] * len(processes), "\n".join(outputs)
+  return outputs
+
+
+def test_two_processes_score_and_train_as_one(people, tmp_path):
+  alone, together = tmp_path / "alone", tmp_path / "together"
+  with socket.socket() as probe:
+    probe.bind(("127.0.0.1", 0))
+    address = f"127.0.0.1:{probe.getsockname()[1]}"
+  joined = [f"--coordinator_address={address}", "--num_processes=2"]
+  pair = [start(together, people, 1, [*joined, f"--process_id={i}"]) for i in range(2)]
+  first, second = finish(*pair)
+  finish(start(alone, people, 2))
+
+  rows = [read_metrics(workdir) for workdir in (alone, together)]
+  scores = [
+    {k: v for k, v in row[-1].items() if k == "mAP" or k.startswith(("rank", "mINP"))} for row in rows
+  ]
+  assert len(scores[0]) == 5
+  assert scores[0] == scores[1]
+  assert rows[0][0]["loss"] == pytest.approx(rows[1][0]["loss"], rel=1e-5)
+  assert "mAP" in first  # the first one speaks, the second is silent
+  assert "mAP" not in second
+  weights = [checkpoint_file.read(workdir)[0]["params"]["head"]["kernel"] for workdir in (alone, together)]
+  np.testing.assert_array_equal(*weights)
+
+
+def test_half_told_processes_are_an_error(people, tmp_path):
+  process = start(tmp_path / "run", people, 1, ["--num_processes=2"])
+  output, _ = process.communicate(timeout=300)
+  assert process.returncode == 1
+  assert "expected all three" in output.splitlines()[-1]
