@@ -29,7 +29,5 @@ class ImageEncoder(nn.Module):
         "checkpoint to another --grid first"
       )
     if not jnp.issubdtype(images.dtype, jnp.floating):
-      raise ValueError(
-        f"images are {images.dtype}: normalise them, see hap_jax.models.pixels.normalize"
-      )
+      raise ValueError(f"images are {images.dtype}: normalise them, see hap_jax.models.pixels.normalize")
     return self.encoder(layers.patchify(images, self.encoder.patch)).normed
