@@ -231,7 +231,7 @@ def _counters(entries):
 
 
 _NOT_STATED = "not stated in the file; ask where the weights were published"
-_OF_HAP = "not stated; the official weights started from MAE's, which are CC-BY-NC 4.0"
+_OF_HAP = "not stated; if these are official HAP weights, they started from MAE's, which are CC-BY-NC 4.0"
 
 FAMILIES = {
   family.name: family
