@@ -69,7 +69,14 @@ def finalize(config):
     "auto, float32 or bfloat16",
   )
   require(config.data.num_val >= 0, "data.num_val", config.data.num_val, "0 or more")
-  task.check(config)
+  try:
+    task.check(config)
+  except (AttributeError, KeyError) as error:
+    key = str(error.args[0]).strip("\"'")
+    raise ValueError(
+      f"config.task={config.task!r} needs config.{key}, which is not there: begin with a configuration of "
+      "configs/ for this task"
+    ) from error
   return ml_collections.FrozenConfigDict(config)
 
 

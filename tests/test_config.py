@@ -38,7 +38,8 @@ def test_resolved_values_are_the_stored_ones(name):
 def test_dry_run_builds_every_configuration(name):
   lines = []
   recipe.dry_run(config_lib.finalize(load(name)), lines.append)
-  assert any("patches L=" in line for line in lines)
+  size = config_lib.finalize(load(name)).model.image_size
+  assert any(f"{size[0]}, {size[1]}, 3) uint8" in line for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +66,8 @@ def test_dry_run_builds_every_configuration(name):
     ("model.decoder_heads", 0, r"model\.decoder_width"),
     ("model.image_size", (64,), r"config\.model\.image_size=\(64,\): expected \(H, W\)"),
     ("baseline_records", 0, r"config\.baseline_records=0"),
-    ("task", "reid", r"no tasks/reid\.py.*pretrain"),
+    ("task", "dance", r"no tasks/dance\.py.*pretrain, reid"),
+    ("task", "reid", r"config\.task='reid' needs config\.num_instances, which is not there"),
   ],
 )
 def test_a_wrong_value_names_its_key(key, value, message):

@@ -117,7 +117,11 @@ def _one_copy(state):
   """Returns the state as one device holds it: of n copies, Orbax would write an n-th each, in pieces."""
   if jax.process_count() > 1:
     return state  # there every process has to take part
-  return jax.tree.map(lambda x: x.addressable_data(0) if x.is_fully_replicated else x, state)
+
+  def one(x):
+    return x.addressable_data(0) if isinstance(x, jax.Array) and x.is_fully_replicated else x
+
+  return jax.tree.map(one, state)
 
 
 def _save(manager, step, state, description):
