@@ -31,7 +31,7 @@ format: setup
 	$(VENV)/ruff format .
 
 test: lint
-	$(VENV)/python -m pytest -n $(TEST_JOBS) --dist loadfile --durations=15 $(ARGS)
+	$(VENV)/python -m pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder --durations=15 $(ARGS)
 
 soak: setup
 	$(VENV)/python -m pytest -m soak tests/soak $(ARGS)

@@ -141,7 +141,7 @@ def normalization(source, family):
   """Returns what pixels a file's weights expect, and how that is known."""
   recorded = source.record.get("normalization")
   if recorded:
-    return recorded
+    return {"from": "recorded in the file", **recorded}
   if source.processor.get("do_normalize", True) and {"image_mean", "image_std"} <= source.processor.keys():
     mean, std, how = source.processor["image_mean"], source.processor["image_std"], "preprocessor_config.json"
   else:

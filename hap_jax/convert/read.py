@@ -229,7 +229,7 @@ def _read_own(path, family, grid):
     depth=model["depth"],
     num_heads=model["num_heads"],
     decoder=model.get("decoder"),
-    normalization=description["normalization"],
+    normalization={"from": "recorded in the checkpoint", **description["normalization"]},
     unused=(),
     lineage=_own_lineage(path, description),
     recorded=description,

@@ -48,18 +48,15 @@ def read(path):
   folder = folder.resolve()
   try:
     description = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(folder / "description")
-    reader = ocp.PyTreeCheckpointer()
-    metadata = reader.metadata(folder / "state").item_metadata
-    if metadata is None:
-      raise ValueError("state/ has lost its metadata")
-    saved = metadata.tree
+    # Asked of the handler: the checkpointer warns of a file that an item inside a run's step never has.
+    saved = ocp.PyTreeCheckpointHandler().metadata(folder / "state").tree
     is_training_state = "opt_state" in saved
     if is_training_state:
       keys = ["ema"] if saved.get("ema") else ["params", "model_state"]
       saved = {key: saved[key] for key in keys if saved.get(key)}
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved)
     args = ocp.args.PyTreeRestore(item=saved, restore_args=as_numpy, partial_restore=True)
-    state = reader.restore(folder / "state", args=args)
+    state = ocp.PyTreeCheckpointer().restore(folder / "state", args=args)
     if is_training_state:
       state = state.get("ema") or {"params": state["params"], **state.get("model_state", {})}
     return state, description

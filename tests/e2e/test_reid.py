@@ -15,6 +15,8 @@ from hap_jax.cli.__main__ import main as hap
 from hap_jax.data.sources import synthetic
 from hap_jax.io import checkpoint_file
 from hap_jax.train.report import read_metrics
+from tests.convert.reference_state import family_state
+from tests.io import torch_bytes
 
 TINY = {
   "total_steps": 2,
@@ -162,6 +164,30 @@ def test_the_moving_average_is_what_is_scored_and_read(trained):
   plain = workdir.parent / "plain"
   assert finetune.run(config, plain, say=lambda _: None).keys() == scores.keys()
   assert np.abs(averaged - weights_of(plain)["params"]["head"]["kernel"]).max() > 0
+
+
+def test_a_run_is_described_with_what_it_can_be_used_for(trained, capsys):
+  workdir, _, _ = trained
+  capsys.readouterr()
+  assert hap(["describe", str(workdir)]) == 0
+  told = capsys.readouterr().out
+  assert "fine-tuned for reid, step 6" in told
+  assert "recorded in the checkpoint" in told
+  assert f"evaluate {workdir}" in told
+
+
+def test_an_official_file_is_scored_as_the_run_it_came_from(trained, tmp_path, capsys):
+  workdir, root, scores = trained
+  assert hap(["convert", str(workdir), f"--out={tmp_path / 'reid.pth'}", "--to=reid-vit"]) == 0
+  words = ["--config=configs/finetune_reid_demo.py", "--data.source=identity_folder", f"--data.root={root}"]
+  words += ["--set=eval_batch_size=8", f"--out={tmp_path / 'scores'}"]
+  assert hap(["evaluate", str(tmp_path / "reid.pth"), *words]) == 0
+  assert json.loads((tmp_path / "scores" / "scores.json").read_text())["scores"] == scores
+  bare = tmp_path / "bare.pth"
+  bare.write_bytes(torch_bytes.zip_file({"model": family_state("reid-vit", width=128, depth=4)}))
+  capsys.readouterr()
+  assert hap(["evaluate", str(bare)]) == 1
+  assert "records no configuration: pass --config=FILE" in capsys.readouterr().err
 
 
 def test_predict_ranks_a_folder_and_embed_turns_it_into_vectors(trained, tmp_path, capsys):
