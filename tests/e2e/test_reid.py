@@ -5,6 +5,7 @@ import shutil
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from PIL import Image
 
@@ -74,7 +75,6 @@ LAYOUTS = {
   "market1501": ("market1501", market_layout()),
   "msmt17_v1": ("msmt17", msmt17_layout("train", "test")),
   "msmt17_v2": ("msmt17", msmt17_layout("mask_train_v2", "mask_test_v2")),
-  "msmt17_copy": ("msmt17", market_layout()),
   "identity_folder": ("identity_folder", identity_layout()),
 }
 
@@ -111,8 +111,8 @@ def weights_of(workdir):
   return checkpoint_file.read(workdir)[0]
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_each_layout_trains_resumes_and_is_scored_again(layout, layout_folder, tmp_path, capsys):
+@pytest.mark.parametrize("layout", ["market1501", "msmt17_v1", "msmt17_v2"])
+def test_each_official_layout_trains_resumes_and_is_scored_again(layout, layout_folder, tmp_path, capsys):
   source, root = layout_folder(layout)
   locality = {"model__locality": True} if layout == "market1501" else {}
   config = reid_config(source, root, **locality)
@@ -156,14 +156,12 @@ def test_scores_of_every_evaluation_are_rows_and_the_best_is_kept(trained):
   assert description["step"] == min(step for step, value in scored.items() if value == max(scored.values()))
 
 
-def test_the_moving_average_is_what_is_scored_and_read(trained):
-  workdir, root, scores = trained
-  newest = workdir / "checkpoints" / "6"
-  averaged = checkpoint_file.read(newest)[0]["params"]["head"]["kernel"]
-  config = reid_config("identity_folder", root, total_steps=6, base_lr=1e-2)
-  plain = workdir.parent / "plain"
-  assert finetune.run(config, plain, say=lambda _: None).keys() == scores.keys()
-  assert np.abs(averaged - weights_of(plain)["params"]["head"]["kernel"]).max() > 0
+def test_the_moving_average_is_what_is_read(trained):
+  newest = trained[0] / "checkpoints" / "6"
+  saved = ocp.PyTreeCheckpointer().restore(newest / "state")
+  read, ema, last = (tree["params"]["head"]["kernel"] for tree in (weights_of(newest), saved["ema"], saved))
+  np.testing.assert_array_equal(read, ema)
+  assert np.abs(np.asarray(read) - np.asarray(last)).max() > 0
 
 
 def test_a_run_is_described_with_what_it_can_be_used_for(trained, capsys):
