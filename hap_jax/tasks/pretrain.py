@@ -61,6 +61,8 @@ def check(config):
   for key in ("baseline_records", "panel_rows"):
     config_lib.require(config[key] >= 1, key, config[key], "at least 1")
   config_lib.require(config.views in (1, 2), "views", config.views, "1 or 2")
+  probed = config.probe.source
+  config_lib.require(isinstance(probed, str), "probe.source", probed, "a file of data/sources, or empty")
   if config.views == 1 and config.align_weight:
     raise ValueError(
       f"config.align_weight={config.align_weight} needs two views to align; set it to 0 or config.views to 2"
