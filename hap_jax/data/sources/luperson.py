@@ -15,7 +15,6 @@ import functools
 import os
 import pickle
 
-import cv2
 import numpy as np
 from absl import logging
 
@@ -25,6 +24,7 @@ from hap_jax.data.sources.base import (
   SourceSpec,
   check_folder,
   check_root,
+  encode_jpeg,
   held_out,
   read_image,
 )
@@ -34,6 +34,7 @@ from hap_jax.io.restricted_pickle import UnsafePickleError
 IMAGE_FOLDER, POSE_FOLDER, LIST_FILE = "LUPerson-data", "LUPerson-pose", "cfs_list.pkl"
 NUM_LUPERSON = 4_180_243  # names in the published list
 
+SPLITS = ("train",)  # "val" is there if num_val says so
 _SPEC = SourceSpec("luperson", COCO17, licence="LUPerson: research use, on the terms of its authors")
 _EXTENSIONS = (".jpg", ".jpeg", ".png")
 _MISSING = -10_000.0  # x, y and confidence of a joint that was not found
@@ -125,6 +126,9 @@ class _LUPerson:
   def name(self, index):
     return self._image_path(self.names[index])
 
+  def file(self, index):
+    return self.name(index)
+
   def _image_path(self, entry):
     return f"{self.root}/{IMAGE_FOLDER}/{entry if entry.lower().endswith(_EXTENSIONS) else entry + '.jpg'}"
 
@@ -150,16 +154,11 @@ def write_luperson(root, records, quality=95):
     raise ValueError(f"{list_path} exists already: choose another folder, nothing is overwritten")
   for folder in (IMAGE_FOLDER, POSE_FOLDER):
     os.makedirs(os.path.join(root, folder), exist_ok=True)
-  # Full colour resolution: crops are small, and halving it is most of the error at this quality.
-  options = (cv2.IMWRITE_JPEG_QUALITY, quality)
-  options += (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
   names = []
   for i, record in enumerate(records):
     name = f"{i:07d}"
-    is_coded, jpeg = cv2.imencode(".jpg", cv2.cvtColor(record["image"], cv2.COLOR_RGB2BGR), options)
-    if not is_coded:
-      raise ValueError(f"image of record {i}, shape {record['image'].shape}, cannot be written as JPEG")
-    jpeg.tofile(os.path.join(root, IMAGE_FOLDER, name + ".jpg"))
+    with open(os.path.join(root, IMAGE_FOLDER, name + ".jpg"), "wb") as file:
+      file.write(encode_jpeg(record["image"], quality))
     keypoints = np.full((len(record["keypoints_xy"]), 3), _MISSING, np.float32)
     visible = record["keypoints_visible"]
     keypoints[visible, :2], keypoints[visible, 2] = record["keypoints_xy"][visible], 1
