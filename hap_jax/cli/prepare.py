@@ -1,40 +1,90 @@
-"""Make a data set as plain files: synthetic people, with joints, attributes and captions."""
+"""Make a data set: pack a source for fast reading, or draw synthetic people as plain files."""
 
 import argparse
 import re
 import time
 
+from hap_jax import config as config_lib
+from hap_jax.cli import _options
+from hap_jax.data import pack
 from hap_jax.data.synthetic import export
 
 
 def add_arguments(parser):
-  parser.add_argument("source", choices=("synthetic",), help="what to make")
+  parser.add_argument("source", help="a file of hap_jax/data/sources, such as luperson; or synthetic")
   parser.add_argument("--out", required=True, metavar="DIR", help="folder to make")
-  parser.add_argument("--seed", type=int, default=0, help="another seed, other people (default: %(default)s)")
+  parser.add_argument(
+    "--format",
+    choices=("tfds", "files"),
+    help="tfds: ArrayRecord shards, which config.data.source=tfds reads | files: pictures and lists, default "
+    "for synthetic and only there",
+  )
+  parser.add_argument("--seed", type=int, default=0, help="of what a source draws (default: %(default)s)")
+
+  packed = parser.add_argument_group("what is packed")
+  packed.add_argument("--root", default="", metavar="DIR", help="folder of the data set")
+  packed.add_argument("--split", metavar="NAMES", help="separated by commas (default: all that there are)")
+  packed.add_argument(
+    "--set", dest="settings", metavar="KEY=VALUE", action="append", default=[], help="an option of the source"
+  )
+  packed.add_argument(
+    "--max_bad_share",
+    type=float,
+    default=0.001,
+    metavar="SHARE",
+    help="share of unreadable records, which are left out, at which it stops (default: %(default)s)",
+  )
+
+  drawn = parser.add_argument_group("synthetic")
   for split, number in (("train", 12_000), ("val", 1_024), ("test", 1_024)):
     text = f"pictures of split {split}, eight a person (default: %(default)s)"
-    parser.add_argument(f"--num_{split}", type=int, default=number, metavar="N", help=text)
-  parser.add_argument(
+    drawn.add_argument(f"--num_{split}", type=int, default=number, metavar="N", help=text)
+  drawn.add_argument(
     "--image_size", type=_size, default=(256, 128), metavar="HxW", help="pixels (default: 256x128)"
   )
-  parser.add_argument(
-    "--workers", type=int, metavar="N", help="processes that draw (default: one a processor; 0: none)"
+  drawn.add_argument(
+    "--workers", type=int, metavar="N", help="processes that draw files (default: one a processor; 0: none)"
   )
 
 
 def run(args):
   start = time.monotonic()
-  counts = export.write_folder(
-    args.out,
-    seed=args.seed,
-    num_train=args.num_train,
-    num_val=args.num_val,
-    num_test=args.num_test,
-    image_size=args.image_size,
-    workers=args.workers,
-  )
+  is_drawn = args.source == "synthetic"
+  chosen = args.format or ("files" if is_drawn else "tfds")
+  if chosen == "files" and not is_drawn:
+    raise ValueError(f"--format=files: only synthetic people are written as files, not {args.source}")
+  drawn = {name: getattr(args, name) for name in ("num_train", "num_val", "num_test", "image_size")}
+  if chosen == "files":
+    counts = export.write_folder(args.out, seed=args.seed, workers=args.workers, **drawn)
+    what = "pictures of synthetic people"
+  else:
+    counts, what = _pack(args, drawn if is_drawn else {}), f"records of {args.source}"
   parts = ", ".join(f"{count:,} {split}" for split, count in counts.items())
-  print(f"{args.out}: pictures of synthetic people: {parts}; {time.monotonic() - start:.0f} s")
+  print(f"{args.out}: {what}: {parts}; {time.monotonic() - start:.0f} s")
+
+
+def _pack(args, drawn):
+  options = drawn | _options.settings(args.settings)
+  sources = {
+    split: config_lib.open_named_source(
+      args.source, root=args.root, split=split, seed=args.seed, options=options
+    )
+    for split in _splits(args)
+  }
+  packed = pack.write_dataset(args.out, sources, root=args.root, max_bad_share=args.max_bad_share)
+  for split, result in packed.items():
+    if result.bad:
+      print(f"{split}: {len(result.bad)} records that cannot be read were left out")
+  return {split: result.records for split, result in packed.items()}
+
+
+def _splits(args):
+  if args.split:
+    return args.split.split(",")
+  module = config_lib.load("data/sources", args.source)
+  if not hasattr(module, "SPLITS"):
+    raise ValueError(f"{args.source} does not tell its splits: name them by --split=train,...")
+  return module.SPLITS
 
 
 def _size(text):

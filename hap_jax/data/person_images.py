@@ -66,6 +66,9 @@ class PersonImages:
       raise IndexError(f"record {index} of {len(self)}")
     return os.path.join(self.root, os.fsdecode(self.paths[index]))
 
+  def file(self, index):
+    return self.name(index)
+
 
 def check_split(name, split, num_val):
   """Raises ValueError for a split that source `name` lacks, and for records held out of its training set."""

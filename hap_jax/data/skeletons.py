@@ -59,3 +59,5 @@ COCO17 = Skeleton(
     ("torso", ((6, 11), (5, 12))),
   ),
 )
+
+SKELETONS = {skeleton.name: skeleton for skeleton in (COCO17,)}

@@ -269,6 +269,8 @@ def test_data_modules_do_not_import_jax():
     "sources.market1501",
     "sources.msmt17",
     "sources.identity_folder",
+    "sources.tfds",
+    "pack",
   )
   code = (
     f"import sys, {', '.join('hap_jax.data.' + module for module in modules)}; sys.exit('jax' in sys.modules)"

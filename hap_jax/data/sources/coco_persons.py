@@ -23,6 +23,7 @@ from hap_jax.data.sources.base import (
   read_image,
 )
 
+SPLITS = ("train", "val")
 _SPEC = SourceSpec(
   "coco_persons",
   COCO17,

@@ -1,10 +1,12 @@
 """Source: every picture under a folder, in the order of its path; nothing is known about who is in it."""
 
 import dataclasses
+import os
 import pathlib
 
 from hap_jax.data.sources import base
 
+SPLITS = ("all",)
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 _SPEC = base.SourceSpec("folder", skeleton=None, licence="not known", fields=("image",))
 
@@ -21,10 +23,13 @@ class FolderSource:
     return len(self.paths)
 
   def __getitem__(self, i):
-    return {"image": base.read_image(pathlib.Path(self.root) / self.paths[i])}
+    return {"image": base.read_image(self.file(i))}
 
   def name(self, i):
     return self.paths[i]
+
+  def file(self, i):
+    return os.path.join(self.root, self.paths[i])
 
 
 def open_source(*, root, split="all", seed=0, num_val=0):

@@ -21,6 +21,7 @@ from hap_jax.data import person_images
 from hap_jax.data.person_images import PersonImages, Picture
 from hap_jax.data.sources.base import check_folder, check_root, describe_folder, list_pictures
 
+SPLITS = person_images.SPLITS
 FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 _COUNTS = {"train": (12_936, 751), "query": (3_368, 750), "gallery": (15_913, 751)}  # pid 0 is the 751st
 

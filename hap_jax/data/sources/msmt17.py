@@ -19,6 +19,7 @@ from hap_jax.data.person_images import PersonImages, Picture
 from hap_jax.data.sources import market1501
 from hap_jax.data.sources.base import check_root, describe_folder
 
+SPLITS = person_images.SPLITS
 _LISTS = {"train": ("train",), "train+val": ("train", "val"), "query": ("query",), "gallery": ("gallery",)}
 _TRAIN_FOLDERS = ("train", "mask_train_v2")
 _TEST_FOLDERS = ("test", "mask_test_v2")

@@ -1,0 +1,233 @@
+"""Packs a source into a TFDS data set of ArrayRecord shards, without TensorFlow; `sources/tfds.py` reads it.
+
+  <out>/hap_<source>/1.0.0/   the data set, a split a group of shards; any program that knows TFDS reads it
+  <out>/hap_<source>/1.0.0/table_<split>.npz   fields of all records that are looked up without pictures
+
+A record holds
+  image      bytes of a picture file: those of the source's own file, untouched, where a record is a whole
+             file; else (cut out of a larger picture, or drawn) encoded here, once, as JPEG of quality 95
+  keypoints  [K, 3] float32, in one piece: x, y in pixels and 1 (visible) or 0; if the source has joints
+  id         the record's number in the source
+  name       the record's name, below the source's root
+and every other field of the source under its own name. metadata.json holds the source's facts.
+
+Records lie in the order of the source, in shards of a quarter gigabyte. TFDS's own writer is left aside: it
+shuffles, and beyond a gigabyte it needs TensorFlow to do so. What is written here are the features as TFDS
+serialises them and the metadata by which it finds them.
+"""
+
+import os
+import pathlib
+import shutil
+from typing import NamedTuple
+
+import numpy as np
+from absl import logging
+from array_record.python.array_record_module import ArrayRecordWriter
+
+from hap_jax.data.sources import base
+
+FORMAT = 1  # of the records and the metadata, raised when a reader of today could not read them
+METADATA_KEY = "hap_jax"
+_TABLE_FIELDS = ("pid", "camid", "attributes")
+_JOINTS = ("keypoints_xy", "keypoints_visible")
+_VERSION = "1.0.0"
+_SHARD_BYTES = 2**28  # a shard ends when it is that large
+
+
+class Packed(NamedTuple):
+  """What became of a split: number of records written, and what is wrong with each that was left out."""
+
+  records: int
+  bad: dict[int, str]
+
+
+def write_dataset(out, sources, *, root="", max_bad_share=0.001):
+  """Writes the splits of a data set.
+
+  The folder is made under another name and takes its own at the end, so a folder that is there is whole.
+  Records that cannot be read are left out, logged and told in the metadata.
+
+  Args:
+    out: folder to make.
+    sources: {split: source}, of one data set. root: its folder, which names of records leave out.
+    max_bad_share: share of a split's records that may be bad.
+
+  Returns:
+    {split: Packed}.
+
+  Raises:
+    ValueError: if `out` exists, its parent does not, too many records are bad, or a record holds what cannot
+      be packed.
+  """
+  out = pathlib.Path(out)
+  if os.path.lexists(out):
+    raise ValueError(f"{out}: exists; expected a new folder: give another name, or move it away")
+  if not out.parent.is_dir():
+    raise ValueError(f"{out}: there is no folder {out.parent} to make it in")
+  part = out.with_name(f".{out.name}.{os.getpid()}.part")
+  part.mkdir()
+  try:
+    splits = {split: _Split(split, source, str(root), max_bad_share) for split, source in sources.items()}
+    _build(part, splits)
+    part.rename(out)
+  except BaseException:
+    shutil.rmtree(part, ignore_errors=True)
+    raise
+  return {name: Packed(len(split.source) - len(split.bad), split.bad) for name, split in splits.items()}
+
+
+class _Split:
+  """One split on its way: yields its records and notes what is bad and what goes into its table."""
+
+  def __init__(self, name, source, root, max_bad_share):
+    self.name, self.source, self.root, self.max_bad_share = name, source, root, max_bad_share
+    self.bad = {}
+    self.table = {field: [] for field in _TABLE_FIELDS if field in source.spec.fields}
+    self.fields = [field for field in source.spec.fields if field not in ("image", *_JOINTS)]
+
+  def examples(self):
+    """Yields the example of every good record in order."""
+    for i in range(len(self.source)):
+      try:
+        yield self._example(i)
+      except base.BadRecordError as error:
+        self._note_bad(i, error)
+
+  def _example(self, i):
+    record = self.source[i]
+    example = {"image": self._bytes(i, record), "id": i, "name": self._name(i)}
+    if self.source.spec.skeleton is not None:
+      xy, visible = (record[field] for field in _JOINTS)
+      example["keypoints"] = np.concatenate([xy, visible[:, None]], axis=1).astype(np.float32)
+    for field in self.fields:
+      example[field] = np.asarray(record[field])
+    for field, rows in self.table.items():
+      rows.append(record[field])
+    return example
+
+  def _bytes(self, i, record):
+    if hasattr(self.source, "file"):
+      return base.read_bytes(self.source.file(i))
+    return base.encode_jpeg(record["image"])
+
+  def _name(self, i):
+    name = pathlib.Path(self.source.name(i))
+    is_below = self.root and name.is_relative_to(self.root)
+    return str(name.relative_to(self.root) if is_below else name)
+
+  def _note_bad(self, i, error):
+    self.bad[i] = str(error)
+    logging.warning("record %d of %s is left out: %s", i, self.name, error)
+    if len(self.bad) > self.max_bad_share * len(self.source):
+      raise ValueError(
+        f"{len(self.bad)} of {len(self.source)} records of {self.name} cannot be read, more than the share "
+        f"of {self.max_bad_share:g} that --max_bad_share allows: repair them or raise it. The first: "
+        f"{'; '.join(list(self.bad.values())[:3])}"
+      ) from error
+
+
+def _build(part, splits):
+  """Writes {name: _Split} as a TFDS data set below `part`."""
+  import tensorflow_datasets as tfds  # here and not above: it takes a second, and only this function needs it
+
+  spec = next(iter(splits.values())).source.spec
+  name = f"hap_{spec.name}"
+  folder = part / name / _VERSION
+  folder.mkdir(parents=True)
+  features = tfds.features.FeaturesDict(_features(tfds, next(iter(splits.values()))))
+  template = tfds.core.ShardedFileTemplate(data_dir=folder, dataset_name=name, filetype_suffix="array_record")
+  infos = []
+  for split in splits.values():
+    lengths, num_bytes = _write_shards(folder, f"{name}-{split.name}", split, features)
+    place = template.replace(split=split.name)
+    infos.append(
+      tfds.core.SplitInfo(
+        name=split.name, shard_lengths=lengths, num_bytes=num_bytes, filename_template=place
+      )
+    )
+    if split.table:
+      rows = {field: np.array(values) for field, values in split.table.items()}
+      np.savez(folder / f"table_{split.name}.npz", **rows)
+  tfds.folder_dataset.write_metadata(
+    data_dir=folder,
+    features=features,
+    split_infos=infos,
+    version=_VERSION,
+    check_data=False,  # would read a record with TensorFlow
+    description=f"Persons of the source {spec.name}, packed by hap_jax in the order of the source.",
+    license=spec.licence,
+    disable_shuffling=True,
+    metadata=tfds.core.MetadataDict({METADATA_KEY: _metadata(splits)}),
+  )
+
+
+def _write_shards(folder, prefix, split, features):
+  """Writes a split's records; returns (records of each shard, bytes of all records)."""
+  lengths, sizes = [], []
+  writer = None
+  for example in split.examples():
+    if writer is None:
+      path = folder / f"{split.name}-{len(lengths):05d}.part"
+      writer = ArrayRecordWriter(str(path), "group_size:1")  # each record can be read by itself
+      lengths.append(0)
+      sizes.append(0)
+    data = features.serialize_example(example)
+    writer.write(data)
+    lengths[-1] += 1
+    sizes[-1] += len(data)
+    if sizes[-1] >= _SHARD_BYTES:
+      writer.close()
+      writer = None
+  if writer is not None:
+    writer.close()
+  if not lengths:
+    raise ValueError(f"{split.name} of {split.source.spec.name} has no record that can be read")
+  for shard in range(len(lengths)):
+    name = f"{prefix}.array_record-{shard:05d}-of-{len(lengths):05d}"
+    (folder / f"{split.name}-{shard:05d}.part").rename(folder / name)
+  return lengths, sum(sizes)
+
+
+def _features(tfds, split):
+  """Returns {name: TFDS feature} of a split's records, whose shapes are those of its first good one."""
+  example = _first_example(split)
+  features = {
+    "image": tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg"),
+    "id": np.int64,
+    "name": tfds.features.Text(),
+  }
+  for name in example.keys() - features.keys():
+    value = example[name]
+    if value.dtype.kind not in "biu" and value.dtype != np.float32:
+      raise ValueError(f"field {name} of {split.source.spec.name} is of type {value.dtype}: not to be packed")
+    features[name] = tfds.features.Tensor(shape=value.shape, dtype=value.dtype)
+  return features
+
+
+def _first_example(split):
+  probe = _Split(split.name, split.source, split.root, split.max_bad_share)
+  for example in probe.examples():
+    return example
+  raise ValueError(f"{split.name} of {split.source.spec.name} has no record that can be read")
+
+
+def _metadata(splits):
+  first = next(iter(splits.values())).source
+  spec = first.spec
+  notes = {name: list(split.source.spec.notes) for name, split in splits.items()}
+  for name, split in splits.items():
+    if split.bad:
+      numbers = ", ".join(map(str, list(split.bad)[:10]))
+      notes[name].append(f"{len(split.bad)} records that cannot be read are left out (id {numbers})")
+  names = getattr(first, "attribute_names", None)
+  return {
+    "format": FORMAT,
+    "source": spec.name,
+    "licence": spec.licence,
+    "skeleton": spec.skeleton.name if spec.skeleton else None,
+    "fields": list(spec.fields),
+    "notes": notes,
+    "pictures": "bytes of the source's files" if hasattr(first, "file") else "encoded as JPEG, quality 95",
+    "attribute_names": list(names) if names is not None else None,
+  }

@@ -1,0 +1,218 @@
+"""A packed data set reads back as the source that it was made of, in its order, whole or not at all."""
+
+import dataclasses
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow_datasets
+
+from hap_jax.cli import __main__ as cli
+from hap_jax.data import pack
+from hap_jax.data.loader import Loader
+from hap_jax.data.samplers import ShuffledEpochs
+from hap_jax.data.skeletons import COCO17
+from hap_jax.data.sources import luperson, market1501, tfds
+from hap_jax.data.sources.base import BadRecordError, SourceSpec, encode_jpeg
+from hap_jax.data.transforms.image import RandomResizedCrop
+
+ROOT = pathlib.Path(__file__).parents[2]
+NUM_RECORDS = 14
+
+
+def drawn_record(i):
+  rng = np.random.default_rng(i)
+  H, W = rng.integers((40, 16), (60, 24))
+  return {
+    "image": rng.integers(0, 256, (H, W, 3), dtype=np.uint8),
+    "keypoints_xy": (rng.random((17, 2)) * (W, H)).astype(np.float32),
+    "keypoints_visible": rng.random(17) < 0.8,
+    "score": np.float32(rng.random()),
+    "box": rng.integers(0, 9, 4).astype(np.int32),
+  }
+
+
+@dataclasses.dataclass(frozen=True)
+class DrawnSource:
+  """Pictures that are no files; some cannot be read."""
+
+  size: int = NUM_RECORDS
+  bad: tuple[int, ...] = ()
+  killed_at: int = -1
+
+  spec = SourceSpec(
+    "drawn", COCO17, "free", ("image", "keypoints_xy", "keypoints_visible", "score", "box"), ("a note",)
+  )
+
+  def __len__(self):
+    return self.size
+
+  def __getitem__(self, i):
+    if i == self.killed_at:
+      os.kill(os.getpid(), signal.SIGKILL)
+    if i in self.bad:
+      raise BadRecordError(f"drawn {i} is broken")
+    return drawn_record(i)
+
+  def name(self, i):
+    return f"drawn {i}"
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+  """(folder of people in LUPerson's layout, what `prepare luperson` made of it)."""
+  root = tmp_path_factory.mktemp("luperson")
+  luperson.write_luperson(root, map(drawn_record, range(NUM_RECORDS)))
+  out = root.parent / "packed"
+  words = ["prepare", "luperson", f"--root={root}", "--set=subset=all", f"--out={out}"]
+  assert cli.main(words) == 0
+  return root, out
+
+
+def open_packed(folder, split="train", **options):
+  return tfds.open_source(root=str(folder), split=split, seed=0, **options)
+
+
+def open_people(root, split="train", **options):
+  return luperson.open_source(root=str(root), split=split, seed=0, subset="all", **options)
+
+
+def assert_same_records(packed, source, names=True):
+  assert len(packed) == len(source)
+  for i in range(len(source)):
+    a, b = packed[i], source[i]
+    assert a.keys() == b.keys()
+    for name in a:
+      assert a[name].dtype == b[name].dtype
+      np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+    assert pathlib.Path(source.name(i)).match(packed.name(i))
+
+
+def test_records_joints_and_order_are_those_of_the_source(people):
+  root, out = people
+  packed, source = open_packed(out), open_people(root)
+  assert packed.spec == source.spec
+  assert_same_records(packed, source)
+  with pytest.raises(IndexError):
+    packed[NUM_RECORDS]
+  with pytest.raises(AttributeError, match="no pid"):
+    packed.pids  # noqa: B018
+
+
+def test_tfds_itself_reads_the_files_bytes_and_the_same_numbers(people):
+  root, out = people
+  source = open_people(root)
+  skip = {"image": tensorflow_datasets.decode.SkipDecoding()}
+  raw = tensorflow_datasets.data_source("hap_luperson", split="train", data_dir=out, decoders=skip)
+  assert len(raw) == NUM_RECORDS
+  for i in range(NUM_RECORDS):
+    assert raw[i]["id"] == i
+    assert raw[i]["image"] == pathlib.Path(source.name(i)).read_bytes()
+    np.testing.assert_array_equal(raw[i]["keypoints"][:, :2], source[i]["keypoints_xy"])
+    np.testing.assert_array_equal(raw[i]["keypoints"][:, 2] == 1, source[i]["keypoints_visible"])
+  decoded = tensorflow_datasets.builder_from_directory(out / "hap_luperson" / "1.0.0").as_data_source("train")
+  np.testing.assert_array_equal(decoded[3]["image"], source[3]["image"])
+
+
+def test_held_out_records_are_those_of_the_source(people):
+  root, out = people
+  for split in ("train", "val"):
+    assert_same_records(open_packed(out, split, num_val=4), open_people(root, split, num_val=4))
+  with pytest.raises(ValueError, match="num_val=0"):
+    open_packed(out, "val")
+  with pytest.raises(ValueError, match=r"split='query'.*has train"):
+    open_packed(out, "query")
+
+
+def test_a_worker_reads_the_same_batches_as_from_the_files(people):
+  root, out = people
+  crop = RandomResizedCrop((32, 16), flip_prob=0.5)
+  packed, files = (
+    Loader(source, (crop,), ShuffledEpochs(NUM_RECORDS, 4, seed=1), seed=1, workers=1)
+    for source in (open_packed(out), open_people(root))
+  )
+  with packed.iterate(0, 2) as batches:
+    for step, batch in enumerate(batches):
+      wanted = files.batch(step)
+      assert batch.keys() == wanted.keys()
+      for name in wanted:
+        np.testing.assert_array_equal(batch[name], wanted[name], err_msg=name)
+
+
+def test_persons_and_cameras_come_along_for_every_split(tmp_path):
+  folder = tmp_path / "market"
+  for name in market1501.FOLDERS.values():
+    (folder / name).mkdir(parents=True)
+  for k, name in enumerate(("bounding_box_train/0002_c1s1_0_00", "bounding_box_train/0002_c2s1_1_00")):
+    (folder / f"{name}.jpg").write_bytes(encode_jpeg(drawn_record(k)["image"]))
+  for k, name in enumerate(("query/0005_c1s1_0_00", "bounding_box_test/0005_c3s1_0_00"), start=2):
+    (folder / f"{name}.jpg").write_bytes(encode_jpeg(drawn_record(k)["image"]))
+  assert cli.main(["prepare", "market1501", f"--root={folder}", f"--out={tmp_path / 'packed'}"]) == 0
+  for split in ("train", "query", "gallery"):
+    packed = open_packed(tmp_path / "packed", split)
+    source = market1501.open_source(root=str(folder), split=split, seed=0)
+    assert packed.spec == source.spec  # the notes, too
+    assert_same_records(packed, source)
+    for name in ("pids", "camids"):
+      np.testing.assert_array_equal(getattr(packed, name), getattr(source, name))
+
+
+def test_order_survives_many_shards(tmp_path, monkeypatch):
+  monkeypatch.setattr(pack, "_SHARD_BYTES", 6_000)
+  source = DrawnSource()
+  pack.write_dataset(tmp_path / "packed", {"train": source})
+  assert len(list(tmp_path.glob("packed/*/*/*array_record*"))) >= 4
+  packed = open_packed(tmp_path / "packed")
+  for i in range(len(source)):
+    for name in ("keypoints_xy", "keypoints_visible", "score", "box"):
+      np.testing.assert_array_equal(packed[i][name], source[i][name])
+    assert packed.name(i) == source.name(i)
+
+
+def test_bad_records_are_left_out_and_told(tmp_path):
+  result = pack.write_dataset(tmp_path / "packed", {"train": DrawnSource(bad=(0, 3))}, max_bad_share=0.2)
+  assert result["train"].records == NUM_RECORDS - 2
+  assert result["train"].bad.keys() == {0, 3}
+  packed = open_packed(tmp_path / "packed")
+  assert len(packed) == NUM_RECORDS - 2
+  assert packed.name(2) == "drawn 4"
+  assert packed.spec.notes == ("a note", "2 records that cannot be read are left out (id 0, 3)")
+
+
+@pytest.mark.parametrize("bad", [(3,), tuple(range(NUM_RECORDS))])
+def test_too_many_bad_records_leave_nothing_behind(tmp_path, bad):
+  with pytest.raises(ValueError, match=r"cannot be read.*max_bad_share"):
+    pack.write_dataset(tmp_path / "packed", {"train": DrawnSource(bad=bad)}, max_bad_share=0.01)
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_kill_leaves_nothing_that_reads_as_a_data_set(tmp_path):
+  code = f"""
+import sys
+sys.path[:0] = {[str(ROOT), str(pathlib.Path(__file__).parent)]}
+from hap_jax.data import pack
+from test_pack import DrawnSource
+pack.write_dataset({str(tmp_path / "packed")!r}, {{"train": DrawnSource(killed_at=9)}})
+"""
+  run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+  assert run.returncode == -signal.SIGKILL, run.stderr
+  (left,) = tmp_path.iterdir()
+  assert left.name.endswith(".part")
+  with pytest.raises(ValueError, match="0 data sets"):
+    open_packed(left)
+
+
+def test_a_folder_that_exists_is_left_alone(people, capsys):
+  root, out = people
+  assert cli.main(["prepare", "luperson", f"--root={root}", "--set=subset=all", f"--out={out}"]) == 1
+  assert "exists" in capsys.readouterr().err
+
+
+def test_other_folders_are_refused(tmp_path):
+  (tmp_path / "a").mkdir()
+  with pytest.raises(ValueError, match=r"0 data sets.*prepare SOURCE"):
+    open_packed(tmp_path)
