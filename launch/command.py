@@ -1,0 +1,84 @@
+"""The command that every launcher starts, checked and built in one place.
+
+`python launch/command.py --config=FILE --workdir=DIR [--config.KEY=VALUE ...]` prints it, quoted for a shell.
+Only the standard library is needed: a login node or a laptop may hold nothing else of the project.
+"""
+
+import argparse
+import pathlib
+import shlex
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+class Parser(argparse.ArgumentParser):
+  """A parser of a launcher's own flags whose errors are one line."""
+
+  def __init__(self, **kwargs):
+    super().__init__(
+      allow_abbrev=False, epilog="All other flags, --config and --workdir first, go to hap_jax.main.", **kwargs
+    )
+
+  def error(self, message):
+    raise ValueError(f"{message} (--help lists the flags)")
+
+
+def build(words, *, root=ROOT):
+  """Builds the command of a run.
+
+  Args:
+    words: flags of `hap_jax.main`, each one word, "--name=value". root: folder that paths are relative to.
+  Returns:
+    list of words: python -m hap_jax.main, then the configuration, the workdir, and the rest in their order.
+  Raises:
+    ValueError: for a flag that a launcher does not know, no workdir, or a configuration that is no file.
+  """
+  own, rest = {"--config": "", "--workdir": ""}, []
+  for word in words:
+    name, equals, value = word.partition("=")
+    if name not in (*own, "--verbosity") and not name.startswith("--config."):
+      raise ValueError(
+        f"{word}: expected --config=FILE, --workdir=DIR, --config.KEY=VALUE, --verbosity=N or a flag of this "
+        "launcher (--help lists them)"
+      )
+    if not equals:
+      raise ValueError(f"{word}: write {name}=VALUE, in one word")
+    if name in own:
+      own[name] = value
+    else:
+      rest.append(word)
+  if not own["--config"]:
+    raise ValueError("--config is missing: name a file of configs/")
+  path = own["--config"].partition(":")[0]  # what follows is the configuration's own argument
+  if not (root / path).is_file():
+    raise ValueError(f"--config={own['--config']}: no such file, seen from {root}")
+  if not own["--workdir"]:
+    raise ValueError(
+      "--workdir is missing: name the folder in which the run keeps its checkpoints and logs, in a place that "
+      "all of its processes see"
+    )
+  return ["python", "-m", "hap_jax.main", *(f"{name}={value}" for name, value in own.items()), *rest]
+
+
+def run_name(command):
+  """Returns the last part of the workdir of a command from `build`: the name of the job, too."""
+  workdir = next(word for word in command if word.startswith("--workdir=")).partition("=")[2]
+  return workdir.rstrip("/").rpartition("/")[2]
+
+
+def report_errors(function, argv):
+  """Runs function(argv) and returns an exit status; an expected error is one line on stderr."""
+  try:
+    return function(argv) or 0
+  except (ValueError, OSError) as error:
+    print("error: " + " ".join(str(error).split()), file=sys.stderr)
+    return 1
+
+
+def _print(argv):
+  print(shlex.join(build(argv)))
+
+
+if __name__ == "__main__":
+  sys.exit(report_errors(_print, sys.argv[1:]))

@@ -1,0 +1,140 @@
+"""Writes an sbatch script for a run, and with --submit submits it: one process a GPU, started again after 42."""
+
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+if not __package__:  # run as a file
+  sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])
+
+from launch import command
+
+_SCRIPT = """\
+#!/bin/bash
+{directives}
+
+set -u
+cd {root}
+{setup}
+# Of a signal that reaches this shell, too: it must live to see how srun ended.
+trap : TERM
+
+# Processes that save together end together. One that fails leaves the others waiting for it: they get {wait} s.
+srun --cpus-per-task={cpus} --kill-on-bad-exit=0 --wait={wait} \\
+  {line}
+status=$?
+
+# 42: told to end, all is saved. The same job waits for its next turn, and goes on in the same workdir.
+if [ "$status" -eq 42 ]; then
+  scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$status"
+"""
+
+
+def script(line, args, log):
+  """Returns the text of the sbatch script.
+
+  Args:
+    line: words of the command, from `command.build`. args: the launcher's flags. log: path of the log, which
+      may hold SLURM's %j.
+  Raises:
+    ValueError: for a value that a directive cannot hold.
+  """
+  tasks = max(args.gpus_per_node, 1)
+  directives = {
+    "job-name": args.job_name,
+    "output": log,
+    "open-mode": "append",  # a requeued job goes on in its own log
+    "nodes": args.nodes,
+    "ntasks-per-node": tasks,
+    "cpus-per-task": args.cpus_per_task,
+    "gpus-per-node": args.gpus_per_node or None,
+    "mem": args.mem,
+    "time": args.time,
+    "signal": f"TERM@{args.signal_before}",  # to the processes, not to the script's shell
+    "partition": args.partition,
+    "account": args.account,
+    "qos": args.qos,
+    "constraint": args.constraint,
+  }
+  given = {name: str(value) for name, value in directives.items() if value not in (None, "")}
+  for name, value in given.items():
+    if re.search(r"[\s\"'\\#]", value):
+      raise ValueError(f"{value!r}: a directive (#SBATCH --{name}) holds no blanks, quotes, \\ or #")
+  return _SCRIPT.format(
+    directives="\n".join([f"#SBATCH --{name}={value}" for name, value in given.items()] + ["#SBATCH --requeue"]),
+    root=shlex.quote(str(command.ROOT)),
+    setup="\n".join(args.setup),
+    wait=args.signal_before,
+    cpus=args.cpus_per_task,
+    line=shlex.join(line),
+  )
+
+
+def main(argv):
+  args, words = _parser().parse_known_args(argv)
+  line = command.build(words)
+  for name, least in (("nodes", 1), ("gpus_per_node", 0), ("cpus_per_task", 1), ("signal_before", 1)):
+    if getattr(args, name) < least:
+      raise ValueError(f"--{name}={getattr(args, name)}: expected {least} or more")
+  if args.dry_run:
+    print(shlex.join(line))
+    return
+  args.job_name = args.job_name or command.run_name(line)
+  path = command.ROOT / (args.script or f"runs/slurm/{args.job_name}.sbatch")
+  text = script(line, args, path.parent / f"{args.job_name.replace('%', '%%')}-%j.log")
+  path.parent.mkdir(parents=True, exist_ok=True)  # SLURM makes no folder for a log
+  try:
+    with path.open("x") as file:
+      file.write(text)
+  except FileExistsError:
+    raise ValueError(
+      f"{path} exists: submit that one with sbatch, remove it, or name another with --script"
+    ) from None
+  print(f"wrote {path}", flush=True)
+  if args.submit:
+    _submit(path)
+
+
+def _submit(path):
+  try:
+    status = subprocess.run(["sbatch", str(path)], check=False).returncode
+  except FileNotFoundError:
+    raise ValueError(f"sbatch is not on this machine: run `sbatch {path}` on the cluster") from None
+  if status:
+    raise ValueError(f"sbatch {path} ended with {status}")
+
+
+def _parser():
+  parser = command.Parser(prog="launch/slurm.py", description=__doc__)
+  parser.add_argument("--dry_run", action="store_true", help="print the command of a process, write nothing")
+  parser.add_argument("--submit", action="store_true", help="call sbatch")
+  parser.add_argument("--script", help="file to write (default: runs/slurm/<job name>.sbatch); logs lie beside it")
+  parser.add_argument("--job_name", help="default: last part of the workdir")
+  parser.add_argument("--nodes", type=int, default=1, help="default: %(default)s")
+  parser.add_argument(
+    "--gpus_per_node", type=int, default=8, help="and processes; 0: one process on a CPU (default: %(default)s)"
+  )
+  parser.add_argument("--cpus_per_task", type=int, default=8, help="default: %(default)s")
+  parser.add_argument("--mem", help="memory of a node, as SLURM writes it: 200G")
+  parser.add_argument("--time", default="24:00:00", help="limit, as SLURM writes it (default: %(default)s)")
+  parser.add_argument(
+    "--signal_before", type=int, default=120, help="seconds before the limit at which all save (default: 120)"
+  )
+  for name in ("partition", "account", "qos", "constraint"):
+    parser.add_argument(f"--{name}")
+  parser.add_argument(
+    "--setup",
+    action="append",
+    default=[],
+    metavar="COMMAND",
+    help="a line of shell before the run, as 'source .venv/bin/activate'; may be given several times",
+  )
+  return parser
+
+
+if __name__ == "__main__":
+  sys.exit(command.report_errors(main, sys.argv[1:]))
