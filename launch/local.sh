@@ -57,6 +57,7 @@ fi
 running=()
 # Background jobs of a script ignore Ctrl-C, so it becomes the signal on which all save. A second one ends them.
 signal=TERM
+# shellcheck disable=SC2329  # called by the trap
 forward() {
   kill -s "$signal" ${running[@]+"${running[@]}"} 2>/dev/null
   signal=KILL

@@ -1,4 +1,4 @@
-"""Writes an sbatch script for a run, and with --submit submits it: one process a GPU, started again after 42."""
+"""Writes an sbatch script for a run, and with --submit submits it: one process a GPU, requeued after a 42."""
 
 import pathlib
 import re
@@ -21,7 +21,7 @@ cd {root}
 # Of a signal that reaches this shell, too: it must live to see how srun ended.
 trap : TERM
 
-# Processes that save together end together. One that fails leaves the others waiting for it: they get {wait} s.
+# Processes that save together end together. If one fails, the others, who wait for it, get {wait} s.
 srun --cpus-per-task={cpus} --kill-on-bad-exit=0 --wait={wait} \\
   {line}
 status=$?
@@ -65,7 +65,9 @@ def script(line, args, log):
     if re.search(r"[\s\"'\\#]", value):
       raise ValueError(f"{value!r}: a directive (#SBATCH --{name}) holds no blanks, quotes, \\ or #")
   return _SCRIPT.format(
-    directives="\n".join([f"#SBATCH --{name}={value}" for name, value in given.items()] + ["#SBATCH --requeue"]),
+    directives="\n".join(
+      [f"#SBATCH --{name}={value}" for name, value in given.items()] + ["#SBATCH --requeue"]
+    ),
     root=shlex.quote(str(command.ROOT)),
     setup="\n".join(args.setup),
     wait=args.signal_before,
@@ -112,11 +114,16 @@ def _parser():
   parser = command.Parser(prog="launch/slurm.py", description=__doc__)
   parser.add_argument("--dry_run", action="store_true", help="print the command of a process, write nothing")
   parser.add_argument("--submit", action="store_true", help="call sbatch")
-  parser.add_argument("--script", help="file to write (default: runs/slurm/<job name>.sbatch); logs lie beside it")
+  parser.add_argument(
+    "--script", help="file to write (default: runs/slurm/<job name>.sbatch); logs lie beside it"
+  )
   parser.add_argument("--job_name", help="default: last part of the workdir")
   parser.add_argument("--nodes", type=int, default=1, help="default: %(default)s")
   parser.add_argument(
-    "--gpus_per_node", type=int, default=8, help="and processes; 0: one process on a CPU (default: %(default)s)"
+    "--gpus_per_node",
+    type=int,
+    default=8,
+    help="and processes; 0: one process on a CPU (default: %(default)s)",
   )
   parser.add_argument("--cpus_per_task", type=int, default=8, help="default: %(default)s")
   parser.add_argument("--mem", help="memory of a node, as SLURM writes it: 200G")

@@ -1,0 +1,189 @@
+"""Starts a run through XManager: on this machine (xm_local), or in containers under SLURM (xm_slurm)."""
+
+import datetime
+import importlib
+import pathlib
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+
+if not __package__:  # run as a file: its folder would hide the package xmanager behind this very file
+  sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])
+
+from launch import command
+
+_NEEDED = (
+  "hap_jax",
+  "configs",
+  "requirements.txt",
+  "pyproject.toml",
+  "README.md",
+  "LICENSE",
+)  # in a container
+_ONLY_LOCAL = ("num_processes",)
+_ONLY_SLURM = (
+  *("ssh", "image", "gpus", "cpus_per_task", "time", "signal_before", "runtime", "mount"),
+  *("partition", "account", "qos"),
+)
+_DEFAULTS = {
+  "gpus": 8,
+  "cpus_per_task": 8,
+  "time": 24.0,
+  "signal_before": 120,
+  "runtime": "apptainer",
+  "mount": [],
+}
+
+
+def main(argv):
+  args, words = _parser().parse_known_args(argv)
+  line = command.build(words)
+  wrong = _ONLY_SLURM if args.where == "local" else _ONLY_LOCAL
+  for name in wrong:
+    if getattr(args, name) is not None:
+      raise ValueError(f"--{name} says nothing to --where={args.where}")
+  if args.dry_run:
+    print(shlex.join(line))
+    return
+  title = args.title or command.run_name(line)
+  if args.where == "local":
+    _local(title, line, args.num_processes or 1)
+    return
+  for name, value in _DEFAULTS.items():
+    if getattr(args, name) is None:
+      setattr(args, name, value)
+  for name in ("ssh", "image"):
+    if getattr(args, name) is None:
+      raise ValueError(f"--{name} is missing: --where=slurm needs it (--help)")
+  if min(args.gpus, args.cpus_per_task, args.signal_before) < 1 or args.time <= 0:
+    raise ValueError("--gpus, --cpus_per_task, --signal_before and --time: expected positive numbers")
+  _slurm(title, line, args)
+
+
+def _local(title, line, num_processes):
+  """Runs local.sh as a job of an experiment, and waits for it."""
+  xm, xm_local = _import("xmanager.xm", "xmanager.xm_local")
+  _mark_flags_as_parsed()
+  words = [*line[3:], f"--num_processes={num_processes}"]
+  with xm_local.create_experiment(experiment_title=title) as experiment:
+    binary = xm.Binary(str(command.ROOT / "launch" / "local.sh"))
+    [executable] = experiment.package([xm.Packageable(binary, xm_local.Local.Spec(), args=words)])
+    experiment.add(xm.Job(executable, xm_local.Local(), name="train"))
+
+
+def _slurm(title, line, args):
+  """Builds an image, pushes it, and submits one task a GPU; a task that ends with 42 is queued again."""
+  xm, xm_slurm, config = _import("xmanager.xm", "xm_slurm", "xm_slurm.config")
+  _mark_flags_as_parsed()
+  if (
+    shutil.which("docker") is None
+    or subprocess.run(["docker", "buildx", "version"], capture_output=True).returncode
+  ):
+    raise ValueError("`docker buildx version` fails here: --where=slurm builds the image with it")
+  user, _, host = args.ssh.rpartition("@")
+  cluster = config.SlurmClusterConfig(
+    name=host,
+    ssh=config.SSHConfig(endpoints=(config.Endpoint(host, None),), user=user or None),
+    runtime=config.ContainerRuntime.from_string(args.runtime),
+    mounts={config.MountSpec(folder, kind=config.MountKind.DIR) for folder in args.mount},
+  )
+  executor = xm_slurm.Slurm(
+    requirements=xm_slurm.JobRequirements(
+      cluster=cluster, gpu=args.gpus, cpu=args.cpus_per_task, replicas=args.gpus
+    ),
+    time=datetime.timedelta(hours=args.time),
+    partition=args.partition,
+    account=args.account,
+    qos=args.qos,
+    timeout_signal=signal.SIGTERM,
+    timeout_signal_grace_period=datetime.timedelta(seconds=args.signal_before),
+    requeue_on_timeout=False,  # its own watchdog would kill the run at the moment it is told to save
+  )
+  with tempfile.TemporaryDirectory() as folder, xm_slurm.create_experiment(title) as experiment:
+    _copy_project(pathlib.Path(folder))
+    container = xm_slurm.python_container(
+      executor_spec=xm_slurm.Slurm.Spec(tag=args.image),
+      entrypoint=xm.ModuleName(line[2]),
+      context=pathlib.Path(folder),
+      extra_python_packages=(_jax_with_cuda(),),
+      args=line[3:],
+    )
+    [executable] = experiment.package([container])
+    experiment.add(xm.Job(executable, executor, name="train"))
+
+
+def _copy_project(folder):
+  """Copies what a container holds: the whole checkout has environments and runs in it, too."""
+  for name in _NEEDED:
+    source = command.ROOT / name
+    if source.is_dir():
+      shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    else:
+      shutil.copy(source, folder / name)
+
+
+def _jax_with_cuda():
+  """Returns the requirement of jax with its CUDA plugin, within the bounds of requirements.txt."""
+  text = (command.ROOT / "requirements.txt").read_text()
+  return "jax[cuda13]" + re.search(r"^jax([<>=~!][^\s#;]*)", text, re.MULTILINE)[1]
+
+
+def _import(*names):
+  """Imports modules of requirements-launch.txt: training itself needs none of them."""
+  try:
+    return [importlib.import_module(name) for name in names]
+  except ModuleNotFoundError as error:
+    raise ValueError(
+      f"{error.name} is not installed here: python -m pip install -r requirements-launch.txt, best in an "
+      "environment of its own"
+    ) from None
+
+
+def _mark_flags_as_parsed():
+  """XManager reads absl flags of its own, which keep their defaults."""
+  from absl import flags
+
+  flags.FLAGS.mark_as_parsed()
+
+
+def _parser():
+  parser = command.Parser(prog="launch/xmanager.py", description=__doc__)
+  parser.add_argument("--dry_run", action="store_true", help="print the command of a process, start nothing")
+  parser.add_argument("--where", choices=("local", "slurm"), default="local", help="default: %(default)s")
+  parser.add_argument("--title", help="of the experiment (default: last part of the workdir)")
+  local = parser.add_argument_group("--where=local")
+  local.add_argument("--num_processes", type=int, help="as in local.sh (default: 1)")
+  slurm = parser.add_argument_group("--where=slurm")
+  slurm.add_argument("--ssh", metavar="USER@HOST", help="login node")
+  slurm.add_argument("--image", help="where the image is pushed, as ghcr.io/me/hap_jax:latest")
+  slurm.add_argument("--gpus", type=int, help=f"and processes (default: {_DEFAULTS['gpus']})")
+  slurm.add_argument("--cpus_per_task", type=int, help=f"default: {_DEFAULTS['cpus_per_task']}")
+  slurm.add_argument("--time", type=float, metavar="HOURS", help=f"limit (default: {_DEFAULTS['time']})")
+  slurm.add_argument(
+    "--signal_before",
+    type=int,
+    metavar="SECONDS",
+    help=f"before the limit, at which all save (default: {_DEFAULTS['signal_before']})",
+  )
+  slurm.add_argument(
+    "--runtime",
+    choices=("singularity", "apptainer", "podman"),
+    help=f"of containers (default: {_DEFAULTS['runtime']})",
+  )
+  slurm.add_argument(
+    "--mount",
+    action="append",
+    metavar="DIR",
+    help="folder of the cluster that the container sees: data, workdir",
+  )
+  for name in ("partition", "account", "qos"):
+    slurm.add_argument(f"--{name}")
+  return parser
+
+
+if __name__ == "__main__":
+  sys.exit(command.report_errors(main, sys.argv[1:]))
