@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from absl import flags, logging
 
+from hap_jax.data import generators
 from hap_jax.data.samplers import Sampler
 from hap_jax.data.sources.base import BadRecordError, Source
 
@@ -145,17 +146,24 @@ class Loader:
     epoch = self.sampler.epoch(step)
     b = self.sampler.batch_size // self.process_count
     rows = slice(self.process_index * b, (self.process_index + 1) * b)
-    bad = {}
-    index, records = zip(
-      *(self._read_record(epoch, int(i), bad) for i in self.sampler.indices(step)[rows]), strict=True
-    )
-    batch = {name: self._stack(name, index, records) for name in self.fields or self.known_fields}
-    batch["index"] = np.array(index, np.int32)
+    wanted = [int(i) for i in self.sampler.indices(step)[rows]]
+    fields = self.fields or self.known_fields
+    bad, batch, read = {}, {}, []
+    for row, (i, rng) in enumerate(zip(wanted, generators.of_records(self.seed, epoch, wanted), strict=True)):
+      index, record = self._read_record(epoch, i, rng, bad)
+      read.append(index)
+      # Copied at once and not at the end, while the pixels are in the processor's cache.
+      for name in fields:
+        self._put(batch, name, row, b, np.asarray(record[name]), index)
+    batch["index"] = np.array(read, np.int32)
     batch["valid"] = self.sampler.valid(step)[rows]
     return batch, bad
 
-  def _read_record(self, epoch, wanted, bad):
-    """Returns (index, transformed record) of record `wanted`, or of the next good one; notes bad ones."""
+  def _read_record(self, epoch, wanted, rng, bad):
+    """Returns (index, transformed record) of record `wanted`, or of the next good one; notes bad ones.
+
+    `rng` is the generator of record `wanted`.
+    """
     for tried in range(min(_REPLACEMENT_TRIES, len(self.source))):
       index = (wanted + tried) % len(self.source)
       try:
@@ -163,20 +171,24 @@ class Loader:
       except BadRecordError as error:
         bad[index] = str(error)
         continue
-      rng = np.random.default_rng((self.seed, epoch, index))
+      if tried:
+        rng = np.random.default_rng((self.seed, epoch, index))
       for transform in self.transforms:
         record = transform(record, rng)
       return index, record
     raise ValueError(f"{tried + 1} records in a row cannot be read, from record {wanted} on: {bad[wanted]}")
 
-  def _stack(self, name, index, records):
-    shapes = {np.shape(record[name]) for record in records}
-    if len(shapes) > 1:
+  def _put(self, batch, name, row, num_rows, value, index):
+    """Copies a field of record `index` into a row of batch[name]; the first row brings shape and type."""
+    if row == 0:
+      batch[name] = np.empty((num_rows, *value.shape), value.dtype)
+    rows = batch[name]
+    if value.shape != rows.shape[1:] or value.dtype != rows.dtype:
       raise ValueError(
-        f"field {name} has shapes {sorted(shapes)} in the batch of {self.source.name(index[0])}: "
-        "a transform must bring all records to one shape"
+        f"field {name} has shapes {rows.shape[1:]} ({rows.dtype}) and {value.shape} ({value.dtype}) in the "
+        f"batch of {self.source.name(index)}: a transform must bring all records to one shape and type"
       )
-    return np.stack([record[name] for record in records])
+    rows[row] = value
 
   def count_bad(self, bad, known):
     """Adds to the `known` bad records {index: what is wrong}, logs the new ones, raises on too many."""

@@ -134,17 +134,24 @@ class PackedPeople:
   def _features(self, index):
     if not 0 <= index < len(self):
       raise IndexError(f"record {index} of {len(self)}")
-    # Here and not above, so that only readers of packed data sets wait for it.
-    from google.protobuf.message import DecodeError
-    from tensorflow_datasets.proto import tf_example_pb2
-
+    parse, errors = _parser()
     try:
-      return tf_example_pb2.Example.FromString(self.data[self.start + index]).features.feature
-    except (RuntimeError, ValueError, OSError, DecodeError) as error:
+      return parse(self.data[self.start + index]).features.feature
+    except errors as error:
       raise BadRecordError(f"{self._place(index)}: cannot be read: {error}") from error
 
   def _place(self, index):
     return f"record {self.start + index} of {self.split} in {self.folder}"
+
+
+@functools.cache
+def _parser():
+  """Returns (the function from bytes to a TFDS example, what reading and parsing may raise)."""
+  # Imported here and not above, because only those who read packed data sets should wait for it.
+  from google.protobuf.message import DecodeError
+  from tensorflow_datasets.proto import tf_example_pb2
+
+  return tf_example_pb2.Example.FromString, (RuntimeError, ValueError, OSError, DecodeError)
 
 
 def _array(feature, dtype, shape):

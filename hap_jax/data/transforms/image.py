@@ -167,5 +167,5 @@ def _warped(record, crop, size, flip):
 
 def in_bounds(xy, size):
   """Tells which joints [K, 2] lie inside a picture of size (H, W, ...): 0 <= x < W and 0 <= y < H."""
-  x, y = xy[:, 0], xy[:, 1]
-  return (x >= 0) & (x < size[1]) & (y >= 0) & (y < size[0])
+  inside = (xy >= 0) & (xy < (size[1], size[0]))
+  return inside[:, 0] & inside[:, 1]
