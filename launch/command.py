@@ -57,8 +57,8 @@ def build(words, *, root=ROOT):
     raise ValueError(f"--config={own['--config']}: no such file, seen from {root}")
   if not own["--workdir"]:
     raise ValueError(
-      "--workdir is missing: name the folder in which the run keeps its checkpoints and logs, one that all of "
-      "its processes see"
+      "--workdir is missing: name the folder in which the run keeps its checkpoints and logs, "
+      "one that all of its processes see"
     )
   return ["python", "-m", "hap_jax.main", *(f"{name}={value}" for name, value in own.items()), *rest]
 

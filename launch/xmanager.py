@@ -69,10 +69,13 @@ def _local(title, line, num_processes):
   xm, xm_local = _import("xmanager.xm", "xmanager.xm_local")
   _mark_flags_as_parsed()
   words = [*line[3:], f"--num_processes={num_processes}"]
-  with xm_local.create_experiment(experiment_title=title) as experiment:
-    binary = xm.Binary(str(command.ROOT / "launch" / "local.sh"))
-    [executable] = experiment.package([xm.Packageable(binary, xm_local.Local.Spec(), args=words)])
-    experiment.add(xm.Job(executable, xm_local.Local(), name="train"))
+  binary = xm.Binary(str(command.ROOT / "launch" / "local.sh"))
+  try:
+    with xm_local.create_experiment(experiment_title=title) as experiment:
+      [executable] = experiment.package([xm.Packageable(binary, xm_local.Local.Spec(), args=words)])
+      experiment.add(xm.Job(executable, xm_local.Local(), name="train"))
+  except RuntimeError as error:  # what XManager makes of an exit code that is not 0; 42 is one, too
+    raise ValueError(f"the run did not end with 0: {error}") from None
 
 
 def _slurm(title, line, args):

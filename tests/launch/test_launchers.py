@@ -1,0 +1,298 @@
+"""Launchers: one command line, what they hand to srun, sbatch and gcloud, and how local.sh ends."""
+
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from launch import command, slurm
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+LAUNCHERS = {
+  "local.sh": ("launch/local.sh",),
+  "slurm.py": (sys.executable, "launch/slurm.py"),
+  "xmanager.py": (sys.executable, "launch/xmanager.py"),
+  "tpu_vm.sh": ("launch/tpu_vm.sh",),
+}
+RUN = ("--config=configs/pretrain_demo.py", "--workdir=runs/it's here", "--config.model.image_size=(384,128)")
+LINE = [*("python", "-m", "hap_jax.main"), *RUN]
+
+# Stands in for training: notes its flags, then does what its workdir's name says.
+PROGRAM = """
+import pathlib, signal, sys, time
+flags = dict(word.split("=", 1) for word in sys.argv[1:])
+rank, folder = flags.get("--process_id", "0"), pathlib.Path(flags["--workdir"])
+def stop(*_):
+  (folder / f"stopped{rank}").touch()
+  sys.exit(42)
+signal.signal(signal.SIGTERM, signal.SIG_IGN if folder.name == "deaf" else stop)
+(folder / f"flags{rank}.part").write_text("\\n".join(sys.argv[1:]))
+(folder / f"flags{rank}.part").rename(folder / f"flags{rank}")
+if folder.name == "fails" and rank == "1":
+  sys.exit(7)
+if folder.name != "ends":
+  time.sleep(60)
+"""
+
+
+def launch(name, *words, **kwargs):
+  return subprocess.run(
+    [*LAUNCHERS[name], *words], cwd=ROOT, capture_output=True, text=True, timeout=60, **kwargs
+  )
+
+
+def wait_for(*paths):
+  deadline = time.monotonic() + 30
+  while not all(path.exists() for path in paths):
+    assert time.monotonic() < deadline, f"not all of {paths} came to be"
+    time.sleep(0.05)
+
+
+@pytest.fixture
+def recorder(tmp_path, monkeypatch):
+  """Returns a function: puts a program of a name on PATH that records its words, then runs a line of bash."""
+  folder = tmp_path / "bin"
+  folder.mkdir()
+  monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+
+  def add(name, then="exit 0"):
+    log, path = tmp_path / f"{name}.calls", folder / name
+    path.write_text(f"#!/bin/bash\nprintf '%s\\0' \"$@\" >> {log}\necho >> {log}\n{then}\n")
+    path.chmod(0o755)
+    return lambda: _calls(log)
+
+  return add
+
+
+def _calls(log):
+  """Returns the words of each recorded call."""
+  return [call.split("\0") for call in log.read_text().split("\0\n") if call] if log.exists() else []
+
+
+@pytest.fixture
+def interpreter(tmp_path, monkeypatch):
+  """Sets PYTHON to a program that trains by PROGRAM, and is this interpreter for all else."""
+  program, path = tmp_path / "program.py", tmp_path / "python"
+  program.write_text(PROGRAM)
+  me = shlex.quote(sys.executable)
+  path.write_text(f'#!/bin/bash\n[ "$1" = -m ] && shift 2 && exec {me} -S {program} "$@"\nexec {me} "$@"\n')
+  path.chmod(0o755)
+  monkeypatch.setenv("PYTHON", str(path))
+
+
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_a_dry_run_prints_the_one_command_line(name):
+  done = launch(name, *RUN, "--dry_run")
+  assert (done.returncode, done.stderr) == (0, "")
+  assert done.stdout == shlex.join(LINE) + "\n"
+
+
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_bad_flags_are_one_line_errors(name):
+  for words, told in (
+    (RUN[:1], "--workdir is missing"),
+    (RUN[1:], "--config is missing"),
+    (("--config=configs/none.py", RUN[1]), "--config=configs/none.py: no such file"),
+    ((*RUN, "--wrokdir=x"), "--wrokdir=x: expected"),
+  ):
+    done = launch(name, *words)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: ")
+    assert told in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_line_is_built_from_flags_in_any_order_and_wants_one_word_each():
+  words = command.build([RUN[2], "--verbosity=0", RUN[1], RUN[0]])
+  assert words == [*LINE[:5], RUN[2], "--verbosity=0"]
+  assert command.run_name(words) == "it's here"
+  assert command.build(["--config=configs/pretrain_demo.py:tiny", "--workdir=w/"])[3].endswith(":tiny")
+  with pytest.raises(ValueError, match=r"write --config\.seed=VALUE"):
+    command.build([*RUN, "--config.seed", "1"])
+
+
+def test_the_sbatch_script_holds_its_directives_and_is_submitted(tmp_path, recorder):
+  sbatch, script = recorder("sbatch", "echo Submitted batch job 17"), tmp_path / "slurm" / "a.sbatch"
+  flags = ("--nodes=2", "--gpus_per_node=4", "--cpus_per_task=6", "--time=1:00:00", "--signal_before=300")
+  done = launch(
+    "slurm.py",
+    *RUN,
+    *flags,
+    "--partition=gpu",
+    f"--script={script}",
+    "--job_name=a",
+    "--submit",
+    "--setup=true",
+  )
+  assert (done.returncode, done.stdout) == (0, f"wrote {script}\nSubmitted batch job 17\n")
+  assert sbatch() == [[str(script)]]
+  found = re.findall(r"^#SBATCH --(.*)$", script.read_text(), re.MULTILINE)
+  assert set(found) == {
+    *("job-name=a", f"output={script.parent}/a-%j.log", "open-mode=append", "requeue", "signal=TERM@300"),
+    *("nodes=2", "ntasks-per-node=4", "gpus-per-node=4", "cpus-per-task=6", "time=1:00:00", "partition=gpu"),
+  }
+  assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
+  again = launch("slurm.py", *RUN, f"--script={script}", "--job_name=b")
+  assert again.returncode == 1
+  assert f"{script} exists" in again.stderr
+  assert "job-name=a" in script.read_text()
+
+
+@pytest.mark.parametrize(("status", "requeued"), [(0, []), (42, [["requeue", "17"]]), (1, [])])
+def test_the_sbatch_script_runs_the_line_by_srun_and_requeues_after_42_only(
+  status, requeued, tmp_path, recorder, monkeypatch
+):
+  srun, scontrol = recorder("srun", f"echo $SETTING; exit {status}"), recorder("scontrol")
+  script = tmp_path / "a.sbatch"
+  done = launch("slurm.py", *RUN, f"--script={script}", "--job_name=a", "--setup=export SETTING='set up'")
+  assert done.returncode == 0
+  monkeypatch.setenv("SLURM_JOB_ID", "17")
+  ran = subprocess.run(["bash", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+  assert (ran.returncode, ran.stdout) == (status, "set up\n")
+  assert [call[-len(LINE) :] for call in srun()] == [LINE]
+  assert scontrol() == requeued
+
+
+def test_the_sbatch_script_lives_on_after_a_sigterm_to_see_how_srun_ends(tmp_path, recorder, monkeypatch):
+  started = tmp_path / "started"
+  recorder("srun", f"touch {started}; sleep 0.5; exit 42")
+  scontrol, script = recorder("scontrol"), tmp_path / "a.sbatch"
+  assert launch("slurm.py", *RUN, f"--script={script}", "--job_name=a").returncode == 0
+  monkeypatch.setenv("SLURM_JOB_ID", "17")
+  with subprocess.Popen(["bash", script]) as process:
+    wait_for(started)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 42
+  assert scontrol() == [["requeue", "17"]]
+
+
+def test_slurm_refuses_what_a_directive_cannot_hold_and_numbers_that_are_none():
+  for words, told in (
+    (RUN, "a directive (#SBATCH --job-name) holds no blanks"),
+    ((*RUN, "--job_name=a", "--nodes=0"), "--nodes=0: expected 1 or more"),
+    ((*RUN, "--nodes=two"), "argument --nodes: invalid int value"),
+  ):
+    done = launch("slurm.py", *words)
+    assert done.returncode == 1
+    assert told in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_submitting_without_sbatch_tells_what_to_do(tmp_path, monkeypatch):
+  monkeypatch.setenv("PATH", str(tmp_path))
+  script = tmp_path / "a.sbatch"
+  with pytest.raises(ValueError, match="sbatch is not on this machine"):
+    slurm.main([*RUN, f"--script={script}", "--job_name=a", "--submit"])
+  assert script.exists()
+
+
+@pytest.mark.parametrize("create", [True, False])
+def test_tpu_vm_makes_a_vm_if_asked_copies_the_code_and_runs_the_line_on_all_workers(
+  create, recorder, tmp_path
+):
+  kept = tmp_path / "kept.tar.gz"
+  gcloud = recorder("gcloud", f'[ "$4" = scp ] && cp "$5" {kept}; exit 0')
+  made = ("--accelerator_type=v5litepod-16",) if create else ()
+  done = launch("tpu_vm.sh", *RUN, "--name=vm", "--zone=z", "--project=p", *made)
+  assert (done.returncode, done.stderr) == (0, "")
+  calls = gcloud()
+  assert all(call[:3] == ["compute", "tpus", "tpu-vm"] for call in calls)
+  assert all(call[-2:] == ["--zone=z", "--project=p"] for call in calls)
+  assert [call[3] for call in calls] == ["create"] * create + ["scp", "ssh"]
+  if create:
+    assert calls[0][4:7] == ["vm", "--accelerator-type=v5litepod-16", "--version=tpu-ubuntu2204-base"]
+  assert calls[-2][5:7] == ["vm:", "--worker=all"]
+  assert calls[-1][4:6] == ["vm", "--worker=all"]
+  remote = calls[-1][6].removeprefix("--command=")
+  assert remote.splitlines()[-1] == "exec " + shlex.join(LINE)
+  assert subprocess.run(["bash", "-n", "-c", remote], check=False).returncode == 0
+  held = subprocess.run(["tar", "-tzf", kept], capture_output=True, text=True, check=True).stdout.split()
+  assert {"hap_jax/main.py", "configs/pretrain_demo.py", "requirements.txt"} <= set(held)
+  assert not [path for path in held if "__pycache__" in path]
+
+
+def test_tpu_vm_wants_a_name_and_stops_at_the_first_failure(recorder):
+  assert "--name is missing" in launch("tpu_vm.sh", *RUN, "--zone=z").stderr
+  gcloud = recorder("gcloud", "exit 3")
+  done = launch("tpu_vm.sh", *RUN, "--zone=z", "--name=vm")
+  assert (done.returncode, done.stderr) == (1, "error: the code was not copied\n")
+  assert len(gcloud()) == 1
+
+
+def test_xmanager_is_imported_only_to_start_and_its_absence_is_told(tmp_path):
+  if shutil.which("xmanager"):
+    pytest.skip("XManager is installed here")
+  for where in (("--where=local",), ("--where=slurm", "--ssh=me@host", "--image=i")):
+    done = launch("xmanager.py", *RUN, *where)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: xm")
+    assert "requirements-launch.txt" in done.stderr
+    assert done.stderr.count("\n") == 1
+  assert "--gpus says nothing to --where=local" in launch("xmanager.py", *RUN, "--gpus=2", "--dry_run").stderr
+  assert "--image is missing" in launch("xmanager.py", *RUN, "--where=slurm", "--ssh=me@host").stderr
+
+
+def local(workdir, *words):
+  workdir.mkdir()
+  return [*LAUNCHERS["local.sh"], RUN[0], f"--workdir={workdir}", *words, RUN[2]]
+
+
+def test_local_starts_processes_that_can_find_each_other(tmp_path, interpreter):
+  folder = tmp_path / "ends"
+  done = subprocess.run(
+    local(folder, "--num_processes=3"), cwd=ROOT, capture_output=True, text=True, timeout=60
+  )
+  assert (done.returncode, done.stderr) == (0, "")
+  flags = [(folder / f"flags{rank}").read_text().splitlines() for rank in range(3)]
+  meet = flags[0][3]
+  assert re.fullmatch(r"--coordinator_address=127\.0\.0\.1:\d+", meet)
+  for rank in range(3):
+    given = [RUN[0], f"--workdir={folder}", RUN[2]]
+    assert flags[rank] == [*given, meet, "--num_processes=3", f"--process_id={rank}"]
+
+
+# A single process is Python itself, which takes a Ctrl-C as KeyboardInterrupt.
+@pytest.mark.parametrize(("count", "number"), [(1, signal.SIGTERM), (2, signal.SIGTERM), (2, signal.SIGINT)])
+def test_a_signal_reaches_all_local_processes_and_42_comes_back(count, number, tmp_path, interpreter):
+  folder = tmp_path / "waits"
+  with subprocess.Popen(local(folder, f"--num_processes={count}"), cwd=ROOT) as process:
+    wait_for(*(folder / f"flags{rank}" for rank in range(count)))
+    process.send_signal(number)
+    assert process.wait(30) == 42
+  assert all((folder / f"stopped{rank}").exists() for rank in range(count))
+
+
+def test_a_second_signal_ends_processes_that_do_not_listen(tmp_path, interpreter):
+  folder = tmp_path / "deaf"
+  with subprocess.Popen(local(folder, "--num_processes=2"), cwd=ROOT) as process:
+    wait_for(*(folder / f"flags{rank}" for rank in range(2)))
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.6)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 128 + signal.SIGKILL
+
+
+def test_one_failed_local_process_ends_the_others_and_its_exit_code_comes_back(tmp_path, interpreter):
+  folder = tmp_path / "fails"
+  began = time.monotonic()
+  done = subprocess.run(local(folder, "--num_processes=2"), cwd=ROOT, capture_output=True, timeout=60)
+  assert done.returncode == 7
+  assert time.monotonic() - began < 30  # the other one would have slept for a minute
+  assert not (folder / "stopped0").exists()
+
+
+def test_local_prints_a_line_for_each_process_in_a_dry_run():
+  lines = launch("local.sh", *RUN, "--num_processes=2", "--port=1234", "--dry_run").stdout.splitlines()
+  meet = ["--coordinator_address=127.0.0.1:1234", "--num_processes=2"]
+  assert [shlex.split(line) for line in lines] == [
+    [*LINE, *meet, f"--process_id={rank}"] for rank in range(2)
+  ]
+  assert "--num_processes=0: expected" in launch("local.sh", *RUN, "--num_processes=0").stderr
