@@ -263,6 +263,7 @@ def test_data_modules_do_not_import_jax():
     "samplers",
     "transforms.image",
     "transforms.reid",
+    "transforms.canvas",
     "sources.base",
     "sources.luperson",
     "sources.coco_persons",

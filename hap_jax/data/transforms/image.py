@@ -37,15 +37,23 @@ def crop_resize(image, keypoints_xy, keypoints_visible, crop, size, flip=False):
   top, left, height, width = crop
   H, W = size
   resized = cv2.resize(image[top : top + height, left : left + width], (W, H), interpolation=cv2.INTER_CUBIC)
-  visible = keypoints_visible & in_bounds(keypoints_xy, image.shape)
-  xy = (keypoints_xy - np.array((left, top), np.float32)) * np.array((W / width, H / height), np.float32)
   if flip:
     resized = cv2.flip(resized, 1)
+  return resized, *move_joints(keypoints_xy, keypoints_visible, image.shape, crop, size, flip)
+
+
+def move_joints(keypoints_xy, keypoints_visible, image_size, crop, size, flip=False):
+  """Moves joints as `crop_resize` moves the picture of `image_size` (H0, W0, ...): (xy, visible)."""
+  top, left, height, width = crop
+  H, W = size
+  visible = keypoints_visible & in_bounds(keypoints_xy, image_size)
+  xy = (keypoints_xy - np.array((left, top), np.float32)) * np.array((W / width, H / height), np.float32)
+  if flip:
     xy[:, 0] = (W - 1) - xy[:, 0]
   # Parity: one test after both steps, so a joint up to a pixel left of the window is saved by the mirror.
   visible &= in_bounds(xy, size)
   xy[~visible] = 0
-  return resized, xy, visible
+  return xy, visible
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,8 +84,12 @@ class RandomResizedCrop:
       raise ValueError(f"aspect={self.aspect}: expected (low, high), width / height, with 0 < low <= high")
 
   def __call__(self, record, rng):
-    crop = self.draw_crop(*record["image"].shape[:2], rng)
-    return _warped(record, crop, self.size, flip=self.flip_prob > 0 and rng.random() < self.flip_prob)
+    return _warped(record, *self.draw(record["image"].shape, rng))
+
+  def draw(self, image_size, rng):
+    """Draws what happens to a picture of `image_size` (H, W, ...): (crop, size of the result, flip)."""
+    crop = self.draw_crop(*image_size[:2], rng)
+    return crop, self.size, self.flip_prob > 0 and rng.random() < self.flip_prob
 
   def draw_crop(self, H, W, rng):
     """Draws a window of an H x W picture: (top, left, height, width), integers."""
