@@ -34,7 +34,8 @@ def build(words, *, root=ROOT):
   Returns:
     list of words: python -m hap_jax.main, then the configuration, the workdir, and the rest in their order.
   Raises:
-    ValueError: for a flag that a launcher does not know, no workdir, or a configuration that is no file.
+    ValueError: for a flag that a launcher does not know, no workdir or one that is no folder, or a
+      configuration that is no file.
   """
   own, rest = {"--config": "", "--workdir": ""}, []
   for word in words:
@@ -60,6 +61,8 @@ def build(words, *, root=ROOT):
       "--workdir is missing: name the folder in which the run keeps its checkpoints and logs, "
       "one that all of its processes see"
     )
+  if "://" in own["--workdir"]:
+    raise ValueError(f"--workdir={own['--workdir']}: expected a folder; mount the bucket, or share a disk")
   return ["python", "-m", "hap_jax.main", *(f"{name}={value}" for name, value in own.items()), *rest]
 
 

@@ -2,7 +2,7 @@
 # Runs on all hosts of a Cloud TPU VM, made here or there already; see docs/launch.md.
 set -u
 
-usage="usage: launch/tpu_vm.sh --name=VM --zone=ZONE --config=FILE --workdir=gs://... [--config.KEY=VALUE ...]
+usage="usage: launch/tpu_vm.sh --name=VM --zone=ZONE --config=FILE --workdir=DIR [--config.KEY=VALUE ...]
   --project=P           default: gcloud's own
   --accelerator_type=A  make the VM first, as v5litepod-16; without it the VM exists
   --version=V           its software (default: tpu-ubuntu2204-base)

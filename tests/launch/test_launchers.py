@@ -100,6 +100,7 @@ def test_bad_flags_are_one_line_errors(name):
     (RUN[:1], "--workdir is missing"),
     (RUN[1:], "--config is missing"),
     (("--config=configs/none.py", RUN[1]), "--config=configs/none.py: no such file"),
+    ((RUN[0], "--workdir=gs://bucket/run"), "--workdir=gs://bucket/run: expected a folder"),
     ((*RUN, "--wrokdir=x"), "--wrokdir=x: expected"),
   ):
     done = launch(name, *words)
