@@ -23,9 +23,10 @@ def run(task):
   config.keep_every = 0  # checkpoints of steps divisible by it stay for good; 0: none
 
   config.mesh = ml_collections.ConfigDict()
-  config.mesh.data = -1  # devices that share a batch; -1: all
-  config.mesh.fsdp = 1  # only 1 so far: parameters are whole on every device
-  config.mesh.tensor = 1  # only 1 so far
+  config.mesh.data = -1  # devices that share a batch, each with all parameters; -1: all that are left
+  config.mesh.fsdp = 1  # devices that share a batch and the parameters with their moments
+  config.mesh.tensor = 1  # devices that share parameters alone, working on the same pictures
+  config.accumulate = 1  # parts in which a batch goes through the model, one after the other
   return config
 
 
@@ -61,6 +62,7 @@ def pretrain(variant):
   config.views = 2  # masked views of each image; 1: no alignment
   config.align_weight = 0.05  # gamma, weight of the alignment loss (official)
   config.align_temperature = 0.2  # T of its softmax (official)
+  config.align_block = 0  # its keys at a time, never all logits at once; 0: all (the same numbers)
   config.norm_pix_loss = True  # predict patches standardised over their own pixels (official)
 
   config.data = data()
@@ -118,6 +120,9 @@ def model(variant):
   config.patch = 16  # pixels; must divide both (official)
   config.dtype = "auto"  # compute type: float32 | bfloat16 | auto (float32 on CPU, else bfloat16)
   config.scan = True  # one compiled block scanned over the depth: compiles faster, same numbers
+  config.remat = "none"  # what a block computes again for its gradient, to save memory: none | dots (what is
+  # no matrix product) | full (everything); same numbers
+  config.attention = "xla"  # xla | cudnn (fused, of a GPU in bfloat16)
   return config
 
 

@@ -30,6 +30,11 @@ _FREE_KEYS = {
   "mesh.data",
   "mesh.fsdp",
   "mesh.tensor",
+  # Ways to compute the same numbers.
+  "align_block",
+  "model.attention",
+  "model.remat",
+  "model.scan",
 }
 
 
@@ -45,7 +50,7 @@ def finalize(config):
   """
   config = ml_collections.ConfigDict(config.to_dict())
   task = load("tasks", config.task)
-  for key in ("batch_size", "eval_batch_size", "keep_last"):
+  for key in ("batch_size", "eval_batch_size", "keep_last", "accumulate"):
     require(config[key] >= 1, key, config[key], "at least 1")
   for key in ("seed", "total_steps", "log_every", "save_every", "panel_every", "eval_every", "keep_every"):
     require(config[key] >= 0, key, config[key], "0 or more")
@@ -68,6 +73,8 @@ def finalize(config):
     config.model.dtype,
     "auto, float32 or bfloat16",
   )
+  for key, choices in (("remat", layers.REMAT_POLICIES), ("attention", layers.ATTENTIONS)):
+    require(config.model[key] in choices, f"model.{key}", config.model[key], " or ".join(choices))
   require(config.data.num_val >= 0, "data.num_val", config.data.num_val, "0 or more")
   try:
     task.check(config)

@@ -22,6 +22,7 @@ def main(_):
   # Here and not above: the loader's worker processes import this file anew and must stay light.
   from hap_jax import config as config_lib
   from hap_jax import finetune, pretrain, recipe, sharding
+  from hap_jax.train import preemption
   from hap_jax.train.loop import NonFiniteLossError
 
   try:
@@ -36,6 +37,9 @@ def main(_):
       )
     run = pretrain.run if config.task == "pretrain" else finetune.run
     run(config, _WORKDIR.value, say=_say)
+  except preemption.PreemptedError as error:
+    _say(str(error))
+    sys.exit(preemption.EXIT_CODE)
   except (ValueError, OSError, NonFiniteLossError) as error:
     if logging.level_info():
       raise  # --verbosity=0 or more shows where it came from

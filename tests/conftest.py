@@ -11,7 +11,9 @@ os.environ.setdefault(
   "JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).resolve().parents[1] / ".pytest_cache" / "jax")
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # most tests compile longer than they compute
 
+import jax
 import numpy as np
 import pytest
 from absl import flags
@@ -31,6 +33,13 @@ def pytest_addoption(parser):
 def pytest_configure(config):
   if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()  # Grain's worker processes read absl flags
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+  # What is compared with the official numbers, and what trains for minutes, is compiled as users compile it.
+  as_users_do = {"parity", "soak"} & set(item.path.relative_to(ROOT).parts)
+  jax.config.update("jax_disable_most_optimizations", not as_users_do)
 
 
 @pytest.fixture(scope="session")

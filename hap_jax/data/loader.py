@@ -8,6 +8,7 @@ number of processes, nor the place of the resume changes a single pixel.
 import dataclasses
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable
 
@@ -20,6 +21,7 @@ from hap_jax.data.samplers import Sampler
 from hap_jax.data.sources.base import BadRecordError, Source
 
 _REPLACEMENT_TRIES = 100  # bad records in a row before the row is given up
+_LAST_SECONDS = 120  # of a worker process after SIGTERM
 _FOR_EVER = 2**62  # steps of an endless order; Grain wants a length that fits 64 bits
 
 
@@ -257,6 +259,9 @@ def _start_worker(worker_index, worker_count):
   cv2.setNumThreads(1)  # a picture is too small to share among threads; the workers are the parallel part
   # Grain's workers outlive a main process that is killed, waiting for it for ever.
   threading.Thread(target=_exit_with_parent, daemon=True).start()
+  # Launchers send SIGTERM to all processes of a run; while the main one makes its last steps and saves, it still
+  # needs its workers. It ends them itself; the time is for one that forgets to.
+  signal.signal(signal.SIGTERM, lambda *_: threading.Timer(_LAST_SECONDS, os._exit, (1,)).start())
 
 
 def _exit_with_parent():

@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from hap_jax import sharding
+
 
 def l2_normalize(feature):
   """Scales each [..., D] feature to unit length, in float32."""
@@ -29,13 +31,55 @@ def info_nce(query, keys, positive, temperature):
   return -2 * temperature * jnp.take_along_axis(log_prob, positive[:, None], axis=-1)[:, 0]
 
 
-def alignment_loss(first, second, temperature=0.2):
+def blockwise_info_nce(query, keys, positive, temperature, block):
+  """`info_nce` without its [B, N] logits: keys come `block` at a time, forward and backward.
+
+  The sum of exponentials is carried from block to block beside the largest logit so far, by which it is
+  scaled, and the logits of a block are computed again for the gradient.
+
+  Args:
+    block: keys at a time; the last block may be shorter.
+  """
+  query = l2_normalize(query)
+  keys = jax.lax.stop_gradient(l2_normalize(keys))
+  num_blocks = -(-len(keys) // block)
+  padded = jnp.pad(keys, ((0, num_blocks * block - len(keys)), (0, 0)))
+  is_key = (jnp.arange(num_blocks * block) < len(keys)).reshape(num_blocks, block)
+
+  @jax.checkpoint
+  def add_block(carry, part):
+    largest, total = carry
+    some_keys, is_some = part
+    logits = jnp.einsum("qd,kd->qk", query, some_keys, precision="highest") / temperature
+    logits = jnp.where(is_some, logits, -jnp.inf)
+    new_largest = jax.lax.stop_gradient(jnp.maximum(largest, logits.max(axis=1)))
+    total = total * jnp.exp(largest - new_largest) + jnp.exp(logits - new_largest[:, None]).sum(axis=1)
+    return (new_largest, total), None
+
+  # Both begin as something of the queries, so that under shard_map they vary over the devices as those do.
+  start = query[:, 0] * 0 - 2 / temperature, query[:, 0] * 0  # no logit is below -1 / T
+  (largest, total), _ = jax.lax.scan(add_block, start, (padded.reshape(num_blocks, block, -1), is_key))
+  matched = jnp.einsum("qd,qd->q", query, keys[positive], precision="highest") / temperature
+  return -2 * temperature * (matched - largest - jnp.log(total))
+
+
+def alignment_loss(first, second, temperature=0.2, block=0):
   """Aligns the class tokens of two views in both directions; the other images of the batch are the negatives.
 
   Args:
     first, second: [B, D] class tokens of the two views, the **global** batch in the same order.
+    block: 0: all logits at once, where the compiler likes; else keys at a time of `blockwise_info_nce`, each
+      device against the whole batch for its own rows.
   Returns:
     [B] float32, info_nce(first -> second) + info_nce(second -> first).
   """
-  positive = jnp.arange(len(first))
-  return info_nce(first, second, positive, temperature) + info_nce(second, first, positive, temperature)
+
+  if not block:
+    positive = jnp.arange(len(first))
+    return info_nce(first, second, positive, temperature) + info_nce(second, first, positive, temperature)
+
+  def one_way(query, keys, first_row):
+    return blockwise_info_nce(query, keys, first_row + jnp.arange(len(query)), temperature, block)
+
+  to_second = sharding.against_whole_batch(one_way, first, second)
+  return to_second + sharding.against_whole_batch(one_way, second, first)

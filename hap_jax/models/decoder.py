@@ -20,6 +20,8 @@ class Decoder(nn.Module):
   mlp_ratio: float = 4.0
   dtype: jnp.dtype = jnp.float32
   scan: bool = True
+  remat: str = "none"
+  attention: str = "xla"
 
   @nn.compact
   def __call__(self, latent, ids_restore):
@@ -34,9 +36,9 @@ class Decoder(nn.Module):
     tokens = layers.dense(self.width, self.dtype, "embed")(latent)
     mask_token = self.param("mask_token", nn.initializers.normal(0.02), (1, 1, self.width)).astype(self.dtype)
     V = latent.shape[1] - 1
-    is_hidden = ids_restore[..., None] >= V
-    place = jnp.minimum(ids_restore, V - 1)[..., None]
-    patches = jnp.where(is_hidden, mask_token, jnp.take_along_axis(tokens[:, 1:], place, axis=1))
+    ids_keep = jnp.argsort(ids_restore, axis=1)[:, :V].astype(jnp.int32)
+    shown = layers.gather_tokens(tokens[:, 1:], jnp.minimum(ids_restore, V - 1), ids_keep)
+    patches = jnp.where(ids_restore[..., None] >= V, mask_token, shown)
     tokens = jnp.concatenate([tokens[:, :1], patches], axis=1)
     table = self.param("pos_embed", lambda _: jnp.asarray(posemb.sincos_table(self.grid, self.width)))
     tokens = layers.run_blocks(
@@ -47,6 +49,8 @@ class Decoder(nn.Module):
       mlp_ratio=self.mlp_ratio,
       dtype=self.dtype,
       scan=self.scan,
+      remat=self.remat,
+      attention=self.attention,
     )
     tokens = layers.layer_norm(self.dtype, "norm")(tokens[:, 1:])
     return layers.dense(self.num_outputs, self.dtype, "pred")(tokens)

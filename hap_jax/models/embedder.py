@@ -145,15 +145,12 @@ class Bottleneck(nn.Module):
     return nn.relu(x + y)
 
 
-def build_embedder(
-  variant, *, image_size, patch, num_classes, locality, drop_path, dtype, scan, mlp_ratio=4.0
-):
+def build_embedder(variant, *, image_size, patch, num_classes, locality, **options):
   """Builds a re-identification network from plain numbers.
 
   Args:
     variant: a `vit.Variant`. image_size: (H, W) pixels. patch: side P. num_classes: persons to train by.
-    locality: with the LEM. drop_path: see `vit.ViT`. dtype: compute type; features and logits are float32.
-    scan: see `layers.run_blocks`. mlp_ratio: hidden over outer width in every block.
+    locality: with the LEM. options: further attributes of `vit.ViT`; features and logits are float32 anyway.
   Returns:
     Embedder or LocalityEmbedder.
   Raises:
@@ -163,17 +160,7 @@ def build_embedder(
     raise ValueError(
       f"a classifier of {num_classes} persons cannot be trained: the training set has no persons"
     )
-  encoder = vit.ViT(
-    width=variant.width,
-    depth=variant.depth,
-    num_heads=variant.num_heads,
-    grid=layers.grid_of(image_size, patch),
-    patch=patch,
-    mlp_ratio=mlp_ratio,
-    drop_path=drop_path,
-    dtype=dtype,
-    scan=scan,
-  )
+  encoder = vit.build_vit(variant, image_size=image_size, patch=patch, **options)
   return (LocalityEmbedder if locality else Embedder)(encoder, num_classes)
 
 

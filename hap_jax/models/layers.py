@@ -4,8 +4,18 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from hap_jax import sharding
+
 # Parity: the official ViT's; flax's default of 1e-6 is the same number today, stated so that it stays.
 LAYER_NORM_EPSILON = 1e-6
+
+# What a block keeps for the gradient: all, the results of its matrix products with parameters, or its input.
+REMAT_POLICIES = {
+  "none": None,
+  "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  "full": jax.checkpoint_policies.nothing_saveable,
+}
+ATTENTIONS = ("xla", "cudnn")
 
 
 def grid_of(image_size, patch):
@@ -46,6 +56,33 @@ def unpatchify(patches, grid, patch):
   return x.transpose(0, 1, 3, 2, 4, 5).reshape(B, Gh * patch, Gw * patch, -1)
 
 
+@jax.custom_vjp
+def gather_tokens(tokens, index, inverse):
+  """Picks tokens, [B, S, D] -> [B, R, D], each at most once; where that is so, its gradient is a gather, too.
+
+  The transpose of a plain gather is a scatter-add, which is slow on accelerators and on a GPU adds in no
+  fixed order, so that a run could not be repeated bit for bit.
+
+  Args:
+    tokens: [B, S, D]. index: [B, R] int32, the token of each place; places of `inverse` -1 may repeat one.
+    inverse: [B, S] int32, the place to which each token's gradient belongs; -1: to none.
+  """
+  del inverse
+  return jnp.take_along_axis(tokens, index[..., None], axis=1)
+
+
+def _gather_tokens_forward(tokens, index, inverse):
+  return gather_tokens(tokens, index, inverse), inverse
+
+
+def _gather_tokens_backward(inverse, gradient):
+  picked = jnp.take_along_axis(gradient, jnp.maximum(inverse, 0)[..., None], axis=1)
+  return jnp.where(inverse[..., None] >= 0, picked, 0), None, None
+
+
+gather_tokens.defvjp(_gather_tokens_forward, _gather_tokens_backward)
+
+
 def dense(features, dtype, name):
   """A linear layer with the initialisation of MAE and HAP: Xavier-uniform kernel, zero bias."""
   return nn.Dense(features, dtype=dtype, kernel_init=nn.initializers.xavier_uniform(), name=name)
@@ -60,18 +97,22 @@ class Attention(nn.Module):
   """Multi-head self-attention with a joint projection to queries, keys and values.
 
   Takes and returns [B*T, D]; `length` is T. Tokens stay flat outside the attention product itself because
-  matrix products over two dimensions are up to twice as fast on a CPU as the batched ones.
+  matrix products over two dimensions are up to twice as fast on a CPU as the batched ones. `implementation`
+  is that of `jax.nn.dot_product_attention`.
   """
 
   num_heads: int
   dtype: jnp.dtype
+  implementation: str = "xla"
 
   @nn.compact
   def __call__(self, tokens, length):
     D = tokens.shape[-1]
     qkv = dense(3 * D, self.dtype, "qkv")(tokens)
     qkv = qkv.reshape(-1, length, 3, self.num_heads, D // self.num_heads)  # [B, T, 3, heads, D/heads]
-    mixed = jax.nn.dot_product_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
+    mixed = jax.nn.dot_product_attention(
+      qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], implementation=self.implementation
+    )
     return dense(D, self.dtype, "proj")(mixed.reshape(-1, D))
 
 
@@ -98,10 +139,11 @@ class Block(nn.Module):
   num_heads: int
   mlp_ratio: float
   dtype: jnp.dtype
+  attention: str = "xla"
 
   @nn.compact
   def __call__(self, tokens, length, branch_scale=None):
-    attended = Attention(self.num_heads, self.dtype, name="attn")(
+    attended = Attention(self.num_heads, self.dtype, self.attention, name="attn")(
       layer_norm(self.dtype, "norm1")(tokens), length
     )
     tokens = tokens + _scale_branch(attended, length, branch_scale, 0)
@@ -135,7 +177,19 @@ def drop_path_scales(key, batch, *, depth, drop_path):
   return jax.vmap(draw)(jnp.arange(depth), keep)
 
 
-def run_blocks(module, tokens, *, depth, num_heads, mlp_ratio, dtype, scan, branch_scales=None):
+def run_blocks(
+  module,
+  tokens,
+  *,
+  depth,
+  num_heads,
+  mlp_ratio,
+  dtype,
+  scan,
+  remat="none",
+  attention="xla",
+  branch_scales=None,
+):
   """Runs `depth` blocks, named `blocks_0`, `blocks_1`, ... in `module`, over [B, T, D] tokens.
 
   To be called inside the module's compact method. Parameters always live in one subtree a block. With `scan`
@@ -143,24 +197,32 @@ def run_blocks(module, tokens, *, depth, num_heads, mlp_ratio, dtype, scan, bran
   it compiles about three times faster and needs no second parameter layout anywhere else.
 
   Args:
+    remat: what of a block's inside is computed again for the gradient, a key of `REMAT_POLICIES`.
+    attention: see `Attention`.
     branch_scales: [depth, 2, B] from `drop_path_scales`; None: every branch counts in full.
   Returns:
     [B, T, D].
   """
   length, width = tokens.shape[1:]
   flat = tokens.reshape(-1, width)
-  if scan and not module.is_initializing():
-    subtrees = [module.variables["params"][f"blocks_{i}"] for i in range(depth)]
+  if module.is_initializing():
+    for i in range(depth):
+      flat = Block(num_heads, mlp_ratio, dtype, name=f"blocks_{i}")(flat, length)
+    return flat.reshape(-1, length, width)
+  subtrees = [module.variables["params"][f"blocks_{i}"] for i in range(depth)]
+  block = Block(num_heads, mlp_ratio, dtype, attention, parent=None)
+
+  def run_block(x, params_and_scale):
+    params, branch_scale = params_and_scale
+    return block.apply({"params": params}, sharding.split_rows(x), length, branch_scale), None
+
+  if remat != "none":
+    # A scan keeps the recomputation apart by itself; without one the compiler would merge it away.
+    run_block = jax.checkpoint(run_block, policy=REMAT_POLICIES[remat], prevent_cse=not scan)
+  if scan:
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *subtrees)
-    block = Block(num_heads, mlp_ratio, dtype, parent=None)
-
-    def run_block(x, params_and_scale):
-      params, branch_scale = params_and_scale
-      return block.apply({"params": params}, x, length, branch_scale), None
-
     flat, _ = jax.lax.scan(run_block, flat, (stacked, branch_scales))
   else:
-    for i in range(depth):
-      branch_scale = None if branch_scales is None else branch_scales[i]
-      flat = Block(num_heads, mlp_ratio, dtype, name=f"blocks_{i}")(flat, length, branch_scale)
+    for i, params in enumerate(subtrees):
+      flat, _ = run_block(flat, (params, None if branch_scales is None else branch_scales[i]))
   return flat.reshape(-1, length, width)

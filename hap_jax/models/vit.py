@@ -59,7 +59,7 @@ class ViT(nn.Module):
     grid: (Gh, Gw) in patches; patch: side P in pixels.
     drop_path: rate of stochastic depth of the last block, rising linearly from 0 at the first one.
     dtype: compute type; parameters are float32.
-    scan: run the blocks as one scanned block, see `layers.run_blocks`.
+    scan, remat, attention: how the blocks are run, see `layers.run_blocks`.
   """
 
   width: int
@@ -71,6 +71,8 @@ class ViT(nn.Module):
   drop_path: float = 0.0
   dtype: jnp.dtype = jnp.float32
   scan: bool = True
+  remat: str = "none"
+  attention: str = "xla"
 
   @nn.compact
   def __call__(self, patches, ids_keep=None, *, drop_key=None):
@@ -87,15 +89,12 @@ class ViT(nn.Module):
     Returns:
       Latent.
     """
-    B = patches.shape[0]  # not len(): it may be a symbol, in an export
     tokens = layers.dense(self.width, self.dtype, "patch_embed")(patches)
     table = self.param("pos_embed", lambda _: jnp.asarray(posemb.sincos_table(self.grid, self.width)))
     table = table.astype(self.dtype)
     tokens = tokens + table[:, 1:]
     if ids_keep is not None:
-      V = ids_keep.shape[-1]
-      tokens = jnp.take_along_axis(tokens, ids_keep.reshape(B, -1, 1), axis=1)  # [B, N*V, D]
-      tokens = tokens.reshape(-1, V, self.width)
+      tokens = _pick_views(tokens, ids_keep)
     cls_token = self.param("cls_token", nn.initializers.normal(0.02), (1, 1, self.width))
     cls_token = jnp.broadcast_to(
       cls_token.astype(self.dtype) + table[:, :1], (tokens.shape[0], 1, self.width)
@@ -114,6 +113,30 @@ class ViT(nn.Module):
       mlp_ratio=self.mlp_ratio,
       dtype=self.dtype,
       scan=self.scan,
+      remat=self.remat,
+      attention=self.attention,
       branch_scales=branch_scales,
     )
     return Latent(normed=layers.layer_norm(self.dtype, "norm")(tokens), raw=tokens)
+
+
+def build_vit(variant, *, image_size, patch, **options):
+  """Builds an encoder for pictures of one size.
+
+  Args:
+    variant: a `Variant`. image_size: (H, W) pixels. patch: side P. options: further attributes of `ViT`.
+  Raises:
+    ValueError: if the patch does not divide the image.
+  """
+  sizes = {"width": variant.width, "depth": variant.depth, "num_heads": variant.num_heads}
+  return ViT(**sizes, grid=layers.grid_of(image_size, patch), patch=patch, **options)
+
+
+def _pick_views(tokens, ids_keep):
+  """Picks the tokens of N views of each image: [B, L, D], [B, N, V] -> [B*N, V, D]."""
+  (B, L, D), (_, N, V) = tokens.shape, ids_keep.shape
+  ids_keep = ids_keep.reshape(B * N, V)
+  places = jnp.broadcast_to(jnp.arange(V, dtype=jnp.int32), ids_keep.shape)
+  inverse = jnp.put_along_axis(jnp.full((B * N, L), -1, jnp.int32), ids_keep, places, axis=1, inplace=False)
+  tokens = jnp.broadcast_to(tokens[:, None], (B, N, L, D)).reshape(B * N, L, D)
+  return layers.gather_tokens(tokens, ids_keep, inverse)

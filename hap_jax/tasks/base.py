@@ -14,6 +14,8 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax.numpy as jnp
+
 from hap_jax import config as config_lib
 from hap_jax.data.loader import Loader
 from hap_jax.models import layers, pixels, vit
@@ -38,6 +40,9 @@ class Task:
     description: what a checkpoint must tell later commands; plain JSON values.
     ema_decay: an exponential moving average of all variables with this decay is kept, and is what is
       evaluated; None: no average.
+    prepare: (batch, *, key) -> batch, or None; once a step, before the batch is cut into parts: what is drawn
+      for each example is drawn here, so that it does not depend on the number of parts.
+    accumulate: parts of a batch that go through the model one after the other; 1: the whole batch at once.
   """
 
   init: Callable
@@ -51,6 +56,8 @@ class Task:
   evaluation: Evaluation
   description: Mapping[str, Any]
   ema_decay: float | None = None
+  prepare: Callable | None = None
+  accumulate: int = 1
 
 
 def run_length(train, *, total_epochs, total_steps, warmup_epochs):
@@ -68,6 +75,17 @@ def run_length(train, *, total_epochs, total_steps, warmup_epochs):
   )
   epochs = train.progress(steps)
   return steps, epochs, epochs * warmup_epochs / total_epochs
+
+
+def compute_options(config):
+  """Returns how the model of a finalized config computes: attributes of `vit.ViT` without parameters."""
+  model = config.model
+  return {
+    "dtype": jnp.dtype(model.dtype),
+    "scan": model.scan,
+    "remat": model.remat,
+    "attention": model.attention,
+  }
 
 
 def describe_encoder(config, data_spec, lineage):

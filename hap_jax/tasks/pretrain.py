@@ -22,7 +22,7 @@ from hap_jax.losses.alignment import alignment_loss
 from hap_jax.losses.reconstruction import masked_patch_loss, normalize_patches
 from hap_jax.masking import sampler as masking
 from hap_jax.models import hap, layers, pixels, vit
-from hap_jax.tasks.base import Task, describe_encoder, run_length
+from hap_jax.tasks.base import Task, compute_options, describe_encoder, run_length
 from hap_jax.train import optim, probe
 from hap_jax.train.evaluate import EvalSplit, Evaluation
 from hap_jax.viz import reconstruction as viz
@@ -60,6 +60,7 @@ def check(config):
   """Raises ValueError, naming the key, for values that pre-training cannot work with."""
   for key in ("baseline_records", "panel_rows"):
     config_lib.require(config[key] >= 1, key, config[key], "at least 1")
+  config_lib.require(config.align_block >= 0, "align_block", config.align_block, "0 or more")
   config_lib.require(config.views in (1, 2), "views", config.views, "1 or 2")
   probed = config.probe.source
   config_lib.require(isinstance(probed, str), "probe.source", probed, "a file of data/sources, or empty")
@@ -79,8 +80,7 @@ def build_model(config):
     decoder_width=model.decoder_width,
     decoder_depth=model.decoder_depth,
     decoder_heads=model.decoder_heads,
-    dtype=jnp.dtype(model.dtype),
-    scan=model.scan,
+    **compute_options(config),
   )
 
 
@@ -133,46 +133,59 @@ def make_target(image, patch, norm_pix_loss):
   return normalize_patches(patches) if norm_pix_loss else patches
 
 
-def make_forward(config, model):
-  """Makes the forward functions of training and of scoring.
-
-  Returns:
-    forward(variables, batch, *, key, train) -> (PretrainOutputs, {}), and
-    forward_by_index(variables, batch) -> PretrainOutputs with masks that depend on batch["index"] alone.
-  """
+def make_prepare(config):
+  """Makes (batch, *, key) -> batch with the field `mask`, a `masking.Mask` with leading [B, N]."""
   recipe = build_recipe(config)
   draw_counts = masking.num_parts_policy(
     config.mask.part_policy, max_parts=config.mask.max_parts, group=config.mask.released_group
   )
   N = config.views
 
-  def run(variables, batch, mask):
-    image = pixels.normalize(batch["image"])
-    outputs = model.apply(variables, image, mask.ids_keep, mask.ids_restore)
-    target = make_target(image, config.model.patch, config.norm_pix_loss)
-    return PretrainOutputs(pred=outputs.pred, target=target, cls=outputs.cls, mask=mask)
-
-  def forward(variables, batch, *, key, train):
-    del train  # nothing in this model differs between training and scoring
+  def prepare(batch, *, key):
     B = len(batch["index"])
     mask_key, *count_keys = jax.random.split(key, 1 + N)
     counts = jnp.stack([draw_counts(count_key, B) for count_key in count_keys], axis=1)
-    return run(variables, batch, draw_masks(jax.random.split(mask_key, (B, N)), counts, batch, recipe)), {}
+    return {**batch, "mask": draw_masks(jax.random.split(mask_key, (B, N)), counts, batch, recipe)}
 
-  def forward_by_index(variables, batch):
-    root = jax.random.key(EVAL_SEED)
+  return prepare
 
-    def draw(index, view):
-      count_key, mask_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(root, index), view))
-      return mask_key, masking.draw_num_parts_uniform(count_key, 1, config.mask.max_parts)[0]
 
+def make_prepare_by_index(config):
+  """Makes batch -> batch with a `mask` that depends on batch["index"] alone, for scores and pictures."""
+  recipe, N = build_recipe(config), config.views
+  root = jax.random.key(EVAL_SEED)
+
+  def draw(index, view):
+    count_key, mask_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(root, index), view))
+    return mask_key, masking.draw_num_parts_uniform(count_key, 1, config.mask.max_parts)[0]
+
+  def prepare(batch):
     keys, counts = jax.vmap(jax.vmap(draw, (None, 0)), (0, None))(batch["index"], jnp.arange(N))
-    return run(variables, batch, draw_masks(keys, counts, batch, recipe))
+    return {**batch, "mask": draw_masks(keys, counts, batch, recipe)}
 
-  return forward, forward_by_index
+  return prepare
 
 
-def make_loss(align_weight, align_temperature):
+def make_forward(config, model):
+  """Makes (variables, batch with `mask`, *, key, train) -> (PretrainOutputs, {})."""
+
+  def forward(variables, batch, *, key=None, train=False):
+    del key, train  # nothing in this model is random or differs between training and scoring
+    image, mask = pixels.normalize(batch["image"]), batch["mask"]
+    outputs = model.apply(variables, image, mask.ids_keep, mask.ids_restore)
+    target = make_target(image, config.model.patch, config.norm_pix_loss)
+    return PretrainOutputs(pred=outputs.pred, target=target, cls=outputs.cls, mask=mask), {}
+
+  return forward
+
+
+def make_forward_by_index(config, model):
+  """Makes (variables, batch) -> PretrainOutputs with masks that depend on batch["index"] alone."""
+  forward, prepare = make_forward(config, model), make_prepare_by_index(config)
+  return lambda variables, batch: forward(variables, prepare(batch))[0]
+
+
+def make_loss(align_weight, align_temperature, align_block=0):
   """Makes (outputs, batch, *, key) -> (L_rec + weight * L_align, {name: (sum, count)})."""
 
   def loss(outputs, batch, *, key):
@@ -181,7 +194,7 @@ def make_loss(align_weight, align_temperature):
     metrics = {"loss_rec": (sums.sum(), counts.sum())}
     total = sums.sum() / counts.sum()
     if align_weight:
-      align = alignment_loss(outputs.cls[:, 0], outputs.cls[:, 1], align_temperature)
+      align = alignment_loss(outputs.cls[:, 0], outputs.cls[:, 1], align_temperature, align_block)
       metrics["loss_align"] = (align.sum(), jnp.float32(len(align)))
       total = total + align_weight * align.mean()
     return total, metrics
@@ -332,7 +345,6 @@ def make(config, lineage=()):
     total_steps=config.total_steps,
     warmup_epochs=config.warmup_epochs,
   )
-  forward, forward_by_index = make_forward(config, model)
   return Task(
     init=make_init(model),
     param_rules=param_rules(config.weight_decay),
@@ -343,11 +355,13 @@ def make(config, lineage=()):
       warmup=warmup_epochs,
       total=total_epochs,
     ),
-    forward=forward,
-    loss=make_loss(config.align_weight, config.align_temperature),
+    prepare=make_prepare(config),
+    accumulate=config.accumulate,
+    forward=make_forward(config, model),
+    loss=make_loss(config.align_weight, config.align_temperature, config.align_block),
     train=train,
     total_steps=total_steps,
-    evaluation=_evaluation(config, forward_by_index, train_ordered, val),
+    evaluation=_evaluation(config, make_forward_by_index(config, model), train_ordered, val),
     description=describe(config, train.source.spec, list(lineage)),
   )
 
@@ -355,7 +369,7 @@ def make(config, lineage=()):
 def make_evaluation(config):
   """Makes the evaluation of a pre-trained model: held-out reconstruction beside the position mean's."""
   _, train_ordered, val = make_loaders(config)
-  _, forward_by_index = make_forward(config, build_model(config))
+  forward_by_index = make_forward_by_index(config, build_model(config))
   return _evaluation(config, forward_by_index, train_ordered, val)
 
 
@@ -402,8 +416,8 @@ def outline(config):
     "index": jax.ShapeDtypeStruct((B,), "int32"),
   }
   params = jax.eval_shape(make_init(model), jax.random.key(0))["params"]
-  forward = functools.partial(make_forward(config, model)[0], train=True)
-  outputs, _ = jax.eval_shape(forward, {"params": params}, batch, key=jax.random.key(0))
+  batch |= jax.eval_shape(make_prepare(config), batch, key=jax.random.key(0))
+  outputs, _ = jax.eval_shape(make_forward(config, model), {"params": params}, batch)
   return params, [
     f"image {batch['image'].shape} uint8, grid {recipe.grid}",
     f"patches L={L}, visible V={V}, views N={config.views}",

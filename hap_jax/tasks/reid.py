@@ -23,7 +23,7 @@ from hap_jax.losses.identity import identity_loss
 from hap_jax.losses.triplet import triplet_loss
 from hap_jax.metrics import rerank, retrieval
 from hap_jax.models import embedder, erasing, layers, pixels, vit
-from hap_jax.tasks.base import Task, describe_encoder, run_length
+from hap_jax.tasks.base import Task, compute_options, describe_encoder, run_length
 from hap_jax.train import optim, probe
 from hap_jax.train.evaluate import EvalSplit, Evaluation
 from hap_jax.viz import ranks
@@ -39,6 +39,12 @@ def check(config):
     config_lib.require(config[key] >= 0, key, config[key], "0 or more")
   config_lib.require(0 < config.layer_decay <= 1, "layer_decay", config.layer_decay, "above 0, at most 1")
   config_lib.require(0 <= config.ema_decay < 1, "ema_decay", config.ema_decay, "0 (none) or below 1")
+  config_lib.require(
+    config.accumulate == 1,
+    "accumulate",
+    config.accumulate,
+    "1: the triplet loss chooses among all pictures of a batch",
+  )
   drop_path = config.model.drop_path
   config_lib.require(0 <= drop_path < 1, "model.drop_path", drop_path, "0 (none) or below 1")
 
@@ -53,8 +59,7 @@ def build_model(config, num_classes):
     num_classes=num_classes,
     locality=model.locality,
     drop_path=model.drop_path,
-    dtype=jnp.dtype(model.dtype),
-    scan=model.scan,
+    **compute_options(config),
   )
 
 

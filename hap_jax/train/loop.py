@@ -12,6 +12,7 @@ from hap_jax import sharding
 from hap_jax.data import pipeline
 from hap_jax.train import state as train_state
 from hap_jax.train.evaluate import make_evaluate
+from hap_jax.train.preemption import PreemptedError, Preemption
 from hap_jax.train.report import Progress, open_writer
 from hap_jax.train.step import make_train_step
 
@@ -61,6 +62,7 @@ def run(task, *, workdir, seed, mesh, checkpoints, cadence, load_params=None, sa
     (final TrainState, {metric: float} of the last evaluation).
   Raises:
     NonFiniteLossError: the run stops, its checkpoints stay.
+    PreemptedError: the run was told to end by SIGTERM to one of its processes, and saved.
   """
   total = task.total_steps
   state, start = _start_state(task, seed, mesh, checkpoints, load_params, say)
@@ -72,6 +74,7 @@ def run(task, *, workdir, seed, mesh, checkpoints, cadence, load_params=None, sa
   with contextlib.closing(open_writer(workdir, jax.process_index())) as writer:
     with (
       pipeline.device_batches(task.train, mesh, start, total) as batches,
+      Preemption() as preemption,
       jax.transfer_guard("disallow"),
     ):
       for step in range(start + 1, total + 1):
@@ -81,11 +84,13 @@ def run(task, *, workdir, seed, mesh, checkpoints, cadence, load_params=None, sa
         state, metrics = train_step(state, batch, *_clock(task, step - 1, mesh))
 
         # Order: look at the loss first, so that nothing of a broken step is logged, scored, drawn or saved;
-        # then the speed, before slower work spoils it; a checkpoint comes last, when its step is all told.
+        # then the speed, before slower work spoils it; a checkpoint comes last, when its step is all told,
+        # and only an early end after it.
         is_log, is_save = due(step, cadence.log, total), due(step, cadence.save, total)
         is_eval, is_panel = due(step, cadence.evaluate, total), due(step, cadence.panel, total)
         is_eval = has_evals and (is_eval or due_epoch(step, cadence.evaluate_epochs, total, task.train))
-        if not (is_log or is_save or is_eval or is_panel):
+        is_end = preemption.reached(step)
+        if not (is_log or is_save or is_eval or is_panel or is_end):
           continue
         _check_finite(task, state, step, train_step, mesh)
         line, row = progress.report(step, _divide(metrics))
@@ -106,8 +111,10 @@ def run(task, *, workdir, seed, mesh, checkpoints, cadence, load_params=None, sa
             writer.write_curves(task.evaluation.select)
           if is_panel and figures:
             writer.write_images(step, figures(state.eval_variables))
-          if is_save:
+          if is_save or is_end:
             checkpoints.save(step, state, task.description)
+        if is_end and step < total:
+          raise PreemptedError(f"told to end: step {step} is saved; start again with the same --workdir")
     if start >= total:
       say(f"the run in {workdir} already ended at step {start}")
       scores = evaluate(state.eval_variables)[0] if has_evals else {}
@@ -122,8 +129,8 @@ def _start_state(task, seed, mesh, checkpoints, load_params, say):
     return checkpoints.restore(step, train_state.abstract(task, mesh)), step
   state = train_state.create(task, seed, mesh)
   if load_params is not None:
-    params = load_params(jax.device_get(state.params))
-    params = sharding.put_replicated(params, mesh)
+    params = load_params(sharding.fetch(state.params))
+    params = sharding.put(params, sharding.places(params, mesh))
     # The average starts where the parameters do.
     ema = {**state.ema, "params": jax.tree.map(jnp.copy, params)} if state.ema else {}
     state = state.replace(params=params, ema=ema)

@@ -53,12 +53,20 @@ def _create(task, key):
 
 def create(task, seed, mesh):
   """Makes the initial state under jit, so that it is born where it belongs on the mesh."""
-  make = jax.jit(lambda key: _create(task, key), out_shardings=sharding.replicated(mesh))
+  make = jax.jit(lambda key: _create(task, key), out_shardings=places(task, mesh))
   return make(jax.random.key(seed))
 
 
 def abstract(task, mesh):
   """Returns the state's shapes, types and places without computing anything."""
   shapes = jax.eval_shape(lambda key: _create(task, key), jax.random.key(0))
-  place = sharding.replicated(mesh)
-  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes)
+  return jax.tree.map(
+    lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+    shapes,
+    sharding.places(shapes, mesh),
+  )
+
+
+def places(task, mesh):
+  """Returns the sharding of each array of the state."""
+  return jax.tree.map(lambda x: x.sharding, abstract(task, mesh))

@@ -6,11 +6,40 @@ import optax
 
 from hap_jax import sharding
 from hap_jax.train import optim
+from hap_jax.train import state as train_state
 
 
 def loss_and_grads(task, state, batch, key):
-  """Computes ((loss, (model_state, metrics)), gradients); frozen parameters get zeros at no cost."""
+  """Computes ((loss, (model_state, metrics)), gradients); frozen parameters get zeros at no cost.
+
+  With task.accumulate = A > 1 the batch is cut into A consecutive parts that go through the model one after
+  the other: loss and gradients are the means over the parts, metrics the sums, and batch statistics move
+  once, by the mean of what each part would have made of them.
+  """
   loss_key, forward_key = jax.random.split(key)
+  if task.prepare is not None:
+    batch = task.prepare(batch, key=forward_key)
+  if task.accumulate == 1:
+    return _loss_and_grads(task, state, batch, loss_key, forward_key)
+
+  def add(total, part):
+    i, rows = part
+    keys = jax.random.fold_in(loss_key, i), jax.random.fold_in(forward_key, i)
+    return jax.tree.map(jnp.add, total, _loss_and_grads(task, state, rows, *keys)), None
+
+  count = task.accumulate
+  parts = jnp.arange(count), sharding.micro_batches(batch, count)
+  shapes = jax.eval_shape(
+    lambda rows: _loss_and_grads(task, state, rows, loss_key, forward_key),
+    jax.tree.map(lambda x: x[0], parts[1]),
+  )
+  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+  ((loss, (model_state, metrics)), grads), _ = jax.lax.scan(add, zeros, parts)
+  loss, model_state, grads = jax.tree.map(lambda x: x / count, (loss, model_state, grads))
+  return (loss, (model_state, metrics)), grads
+
+
+def _loss_and_grads(task, state, batch, loss_key, forward_key):
   matched = optim.match_rules(state.params, task.param_rules)
 
   def loss_fn(params):
@@ -33,7 +62,8 @@ def make_train_step(task, mesh, seed):
   Args:
     task: the `Task`. mesh: from `sharding.make_mesh`. seed: the run's.
   Returns:
-    the jitted function; `state` is donated, `batch` is split over the data axis, `step` (int32, steps made
+    the jitted function; `state` is donated and lies as `state.places` says, `batch` is split over the data
+    axes, `step` (int32, steps made
     before this one) and `progress` (float32, epochs) are replicated scalars, metrics are
     {name: (sum, count)} of this batch, with loss, lr and grad_norm.
   """
@@ -41,7 +71,8 @@ def make_train_step(task, mesh, seed):
 
   def train_step(state, batch, step, progress):
     key = jax.random.fold_in(root_key, state.step)
-    (loss, (model_state, metrics)), grads = loss_and_grads(task, state, batch, key)
+    with sharding.on(mesh):
+      (loss, (model_state, metrics)), grads = loss_and_grads(task, state, batch, key)
     matched = optim.match_rules(state.params, task.param_rules)
     direction, opt_state = optim.make_direction(task.optimizer, matched).update(
       grads, state.opt_state, state.params
@@ -59,11 +90,11 @@ def make_train_step(task, mesh, seed):
     one = jnp.ones((), jnp.float32)
     return state, {"loss": (loss, one), **metrics, "lr": (lr, one), "grad_norm": (grad_norm, one)}
 
-  replicated = sharding.replicated(mesh)
+  replicated, places = sharding.replicated(mesh), train_state.places(task, mesh)
   return jax.jit(
     train_step,
-    in_shardings=(replicated, sharding.batch_split(mesh), replicated, replicated),
-    out_shardings=(replicated, replicated),
+    in_shardings=(places, sharding.batch_split(mesh), replicated, replicated),
+    out_shardings=(places, replicated),
     donate_argnums=0,
   )
 
@@ -75,9 +106,10 @@ def make_predict_step(predict, mesh):
   """
 
   def predict_step(variables, batch):
-    return {**predict(variables, batch), "index": batch["index"], "valid": batch["valid"]}
+    with sharding.on(mesh):
+      return {**predict(variables, batch), "index": batch["index"], "valid": batch["valid"]}
 
-  replicated = sharding.replicated(mesh)
+  # The variables stay where they are: on every device, or cut as a training state's.
   return jax.jit(
-    predict_step, in_shardings=(replicated, sharding.batch_split(mesh)), out_shardings=replicated
+    predict_step, in_shardings=(None, sharding.batch_split(mesh)), out_shardings=sharding.replicated(mesh)
   )
