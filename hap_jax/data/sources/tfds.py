@@ -91,7 +91,7 @@ class PackedPeople:
 
   def __getitem__(self, index):
     features = self._features(index)
-    record = {"image": decode_image(features["image"].bytes_list.value[0], self._place(index))}
+    record = {"image": decode_image(_first(features["image"]), self._place(index))}
     for name, (dtype, shape) in self.layout.items():
       record[name] = _array(features[name], dtype, shape)
     if self.spec.skeleton is not None:
@@ -101,7 +101,11 @@ class PackedPeople:
     return record
 
   def name(self, index):
-    return os.fsdecode(self._features(index)["name"].bytes_list.value[0])
+    return _first(self._features(index)["name"]).decode()
+
+  def read_bytes(self, index):
+    """Returns the bytes of record `index`'s picture file."""
+    return _first(self._features(index)["image"])
 
   @property
   def pids(self):
@@ -152,6 +156,10 @@ def _parser():
   from tensorflow_datasets.proto import tf_example_pb2
 
   return tf_example_pb2.Example.FromString, (RuntimeError, ValueError, OSError, DecodeError)
+
+
+def _first(feature):
+  return feature.bytes_list.value[0]
 
 
 def _array(feature, dtype, shape):

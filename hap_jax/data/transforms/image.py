@@ -45,13 +45,16 @@ def crop_resize(image, keypoints_xy, keypoints_visible, crop, size, flip=False):
 def move_joints(keypoints_xy, keypoints_visible, image_size, crop, size, flip=False):
   """Moves joints as `crop_resize` moves the picture of `image_size` (H0, W0, ...): (xy, visible)."""
   top, left, height, width = crop
-  H, W = size
-  visible = keypoints_visible & in_bounds(keypoints_xy, image_size)
-  xy = (keypoints_xy - np.array((left, top), np.float32)) * np.array((W / width, H / height), np.float32)
+  (H0, W0), (H, W) = image_size[:2], size
+  # One array for all: with so few joints every call of NumPy counts.
+  numbers = np.array((left, top, W / width, H / height, W0, H0, W, H), np.float32)
+  inside = (keypoints_xy >= 0) & (keypoints_xy < numbers[4:6])
+  xy = (keypoints_xy - numbers[:2]) * numbers[2:4]
   if flip:
     xy[:, 0] = (W - 1) - xy[:, 0]
   # Parity: one test after both steps, so a joint up to a pixel left of the window is saved by the mirror.
-  visible &= in_bounds(xy, size)
+  inside &= (xy >= 0) & (xy < numbers[6:])
+  visible = keypoints_visible & inside[:, 0] & inside[:, 1]
   xy[~visible] = 0
   return xy, visible
 
