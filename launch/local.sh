@@ -55,12 +55,17 @@ if [ -n "$dry_run" ]; then
 fi
 
 running=()
-# Background jobs of a script ignore Ctrl-C, so it becomes the signal on which all save. A second one ends them.
-signal=TERM
+# Background jobs of a script ignore Ctrl-C, so it becomes the signal on which all save. A second one ends them,
+# unless it comes at once: `timeout` sends it to this script and to its group.
+told=""
 # shellcheck disable=SC2329  # called by the trap
 forward() {
-  kill -s "$signal" ${running[@]+"${running[@]}"} 2>/dev/null
-  signal=KILL
+  if [ -z "$told" ]; then
+    told=$SECONDS
+    kill -s TERM ${running[@]+"${running[@]}"} 2>/dev/null
+  elif [ $((SECONDS - told)) -ge 2 ]; then
+    kill -s KILL ${running[@]+"${running[@]}"} 2>/dev/null
+  fi
 }
 trap forward TERM INT HUP
 

@@ -276,6 +276,8 @@ def test_a_second_signal_ends_processes_that_do_not_listen(tmp_path, interpreter
     wait_for(*(folder / f"flags{rank}" for rank in range(2)))
     process.send_signal(signal.SIGTERM)
     time.sleep(0.6)
+    process.send_signal(signal.SIGTERM)  # as one with the first
+    time.sleep(2.4)
     assert process.poll() is None
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 128 + signal.SIGKILL
