@@ -6,6 +6,7 @@ number of processes, nor the place of the resume changes a single pixel.
 """
 
 import dataclasses
+import functools
 import multiprocessing
 import os
 import signal
@@ -151,8 +152,11 @@ class Loader:
     wanted = [int(i) for i in self.sampler.indices(step)[rows]]
     fields = self.fields or self.known_fields
     bad, batch, read = {}, {}, []
-    for row, (i, rng) in enumerate(zip(wanted, generators.of_records(self.seed, epoch, wanted), strict=True)):
-      index, record = self._read_record(epoch, i, rng, bad)
+    rngs = generators.of_records(self.seed, epoch, wanted)
+    # All records before the first picture: decoding drives the code that reads them out of the cache.
+    reads = [self._fetch(i) for i in wanted]
+    for row, (i, rng, read_record) in enumerate(zip(wanted, rngs, reads, strict=True)):
+      index, record = self._read_record(epoch, i, rng, read_record, bad)
       read.append(index)
       # Copied at once and not at the end, while the pixels are in the processor's cache.
       for name in fields:
@@ -161,15 +165,24 @@ class Loader:
     batch["valid"] = self.sampler.valid(step)[rows]
     return batch, bad
 
-  def _read_record(self, epoch, wanted, rng, bad):
+  def _fetch(self, index):
+    """Returns a function that returns record `index`; a source may do a part of it here, by `fetch`."""
+    if not hasattr(self.source, "fetch"):
+      return functools.partial(self.source.__getitem__, index)
+    try:
+      return self.source.fetch(index)
+    except BadRecordError:
+      return functools.partial(self.source.fetch, index)  # raises it again, when its turn has come
+
+  def _read_record(self, epoch, wanted, rng, read_record, bad):
     """Returns (index, transformed record) of record `wanted`, or of the next good one; notes bad ones.
 
-    `rng` is the generator of record `wanted`.
+    `rng` is the generator of record `wanted`, `read_record` returns it.
     """
     for tried in range(min(_REPLACEMENT_TRIES, len(self.source))):
       index = (wanted + tried) % len(self.source)
       try:
-        record = self.source[index]
+        record = self.source[index] if tried else read_record()
       except BadRecordError as error:
         bad[index] = str(error)
         continue
@@ -259,9 +272,15 @@ def _start_worker(worker_index, worker_count):
   cv2.setNumThreads(1)  # a picture is too small to share among threads; the workers are the parallel part
   # Grain's workers outlive a main process that is killed, waiting for it for ever.
   threading.Thread(target=_exit_with_parent, daemon=True).start()
-  # Launchers send SIGTERM to all processes of a run; while the main one makes its last steps and saves, it still
-  # needs its workers. It ends them itself; the time is for one that forgets to.
-  signal.signal(signal.SIGTERM, lambda *_: threading.Timer(_LAST_SECONDS, os._exit, (1,)).start())
+  # Launchers send SIGTERM to all processes of a run; while the main one makes its last steps and saves, it
+  # still needs its workers. It ends them itself; the time is for one that forgets to.
+  signal.signal(signal.SIGTERM, _exit_later)
+
+
+def _exit_later(*_):
+  timer = threading.Timer(_LAST_SECONDS, os._exit, (1,))
+  timer.daemon = True
+  timer.start()
 
 
 def _exit_with_parent():

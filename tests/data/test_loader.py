@@ -196,6 +196,33 @@ def test_second_bad_record_stops_where_one_is_allowed(broken, workers):
     np.testing.assert_array_equal(batch["index"], np.where(np.isin(wanted, (5, 6)), 7, wanted))
 
 
+def test_records_read_ahead_of_their_pixels_make_the_same_batches(broken):
+  class Fetching:
+    """Reads joints at once and pixels later; record 6 breaks in the one, record 5 in the other."""
+
+    spec = broken.spec
+
+    def __len__(self):
+      return len(broken)
+
+    def __getitem__(self, i):
+      return self.fetch(i)()
+
+    def fetch(self, i):
+      if i == 6:
+        broken[i]
+      return lambda: broken[i]
+
+    def name(self, i):
+      return broken.name(i)
+
+  plain, fetching = (make_loader(source, max_bad_share=1) for source in (broken, Fetching()))
+  for step in range(5):
+    batches, bad = zip(*(loader.read_batch(step) for loader in (plain, fetching)), strict=True)
+    assert_equal_batches(*batches)
+    assert bad[0] == bad[1]
+
+
 def test_one_bad_record_stops_a_small_source(broken):
   loader = make_loader(broken)
   step = next(step for step in range(10) if set(loader.sampler.indices(step)) & {5, 6})

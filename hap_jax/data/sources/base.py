@@ -6,8 +6,9 @@ augment, batch or score. Each file here offers `open_source(*, root, split, seed
 the keys of `config.data.<file name>`.
 
 A source whose images are whole picture files also has `source.file(i) -> str`, the path of record i's, so
-that a packed data set can take its bytes as they are. A module may name in SPLITS the splits that every copy
-of its data set has.
+that a packed data set can take its bytes as they are. A source may offer `source.fetch(i)`, which reads
+record i but for its pixels and returns the function that decodes them and returns the record; either may
+raise BadRecordError. A module may name in SPLITS the splits that every copy of its data set has.
 
 A source travels to each of the loader's worker processes by pickle: it holds no open files, and what it must
 hold of millions of records it holds in a few arrays.

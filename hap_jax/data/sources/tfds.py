@@ -90,15 +90,25 @@ class PackedPeople:
     return self.stop - self.start
 
   def __getitem__(self, index):
+    return self.fetch(index)()
+
+  def fetch(self, index):
+    """Reads a record but for its pixels; returns the function that decodes them and returns the record."""
     features = self._features(index)
-    record = {"image": decode_image(_first(features["image"]), self._place(index))}
+    record = {"image": None}  # comes first, as in all sources
     for name, (dtype, shape) in self.layout.items():
       record[name] = _array(features[name], dtype, shape)
     if self.spec.skeleton is not None:
       keypoints = _array(features["keypoints"], np.float32, (-1, 3))
       record["keypoints_xy"] = np.ascontiguousarray(keypoints[:, :2])
       record["keypoints_visible"] = keypoints[:, 2] > 0
-    return record
+    data = _first(features["image"])
+
+    def decode():
+      record["image"] = decode_image(data, self._place(index))
+      return record
+
+    return decode
 
   def name(self, index):
     return _first(self._features(index)["name"]).decode()
