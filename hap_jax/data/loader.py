@@ -5,6 +5,7 @@ through Grain. A run therefore resumes from its step number alone, and neither t
 number of processes, nor the place of the resume changes a single pixel.
 """
 
+import ctypes
 import dataclasses
 import functools
 import multiprocessing
@@ -23,6 +24,7 @@ from hap_jax.data.sources.base import BadRecordError, Source
 
 _REPLACEMENT_TRIES = 100  # bad records in a row before the row is given up
 _LAST_SECONDS = 120  # of a worker process after SIGTERM
+_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # options of glibc's mallopt, in bytes; malloc.h
 _FOR_EVER = 2**62  # steps of an endless order; Grain wants a length that fits 64 bits
 
 
@@ -268,8 +270,22 @@ def _open_grain(loader, start, stop):
   return iter(dataset.mp_prefetch(processes, worker_init_fn=_start_worker))
 
 
-def _start_worker(worker_index, worker_count):
+def prepare_process():
+  """Makes a process that does nothing but read pictures fast at it: one thread, and freed memory is kept.
+
+  The C library would hand a picture's memory back to the system and fetch it anew, page by page, for the next
+  one, which takes a fifth of the time. Process-wide, so not for a process that also trains. Only glibc can be
+  told; elsewhere nothing is.
+  """
   cv2.setNumThreads(1)  # a picture is too small to share among threads; the workers are the parallel part
+  library = ctypes.CDLL(None)
+  if hasattr(library, "mallopt"):
+    library.mallopt(_MMAP_THRESHOLD, 2**25)
+    library.mallopt(_TRIM_THRESHOLD, 2**30)
+
+
+def _start_worker(worker_index, worker_count):
+  prepare_process()
   # Grain's workers outlive a main process that is killed, waiting for it for ever.
   threading.Thread(target=_exit_with_parent, daemon=True).start()
   # Launchers send SIGTERM to all processes of a run; while the main one makes its last steps and saves, it
