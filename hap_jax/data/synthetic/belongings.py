@@ -3,6 +3,7 @@
 import numpy as np
 
 from hap_jax.data.synthetic.anatomy import PART_INDEX
+from hap_jax.data.synthetic.body import JOINT_INDEX
 from hap_jax.data.synthetic.figure import TILE_INDEX, upright_box
 from hap_jax.data.synthetic.mesh import BOX, OVAL, one_tube
 
@@ -44,25 +45,26 @@ def _backpack(figure):
   back = -(0.118 * body.girth + 0.07) * body.scale
   centers = figure.joint("spine3") + rows[:, :1] * frame[:, 1] + back * frame[:, 2]
   rings = centers, frame[:, 0] * rows[:, 1:2], frame[:, 2] * rows[:, 2:]
-  tubes = [one_tube(*rings, np.linspace(0, 1, 6), PART_INDEX["carried"], TILE_INDEX["bag"], OVAL)]
+  tubes = [one_tube(*rings, _BACKPACK_V, PART_INDEX["carried"], TILE_INDEX["bag"], OVAL)]
   for mirror in (1, -1):
-    deep = body.girth**0.8
-    path = np.array(
-      (
-        (0.130, -0.15, 0.118 * deep),
-        (0.118, 0.02, 0.130 * deep),
-        (0.100, 0.12, 0.100 * deep),
-        (0.095, 0.170, 0.0),
-        (0.095, 0.12, -0.10 * deep),
-      )
-    )
-    points = np.array([figure.at("spine3", mirror * left, up, front) for left, up, front in path])
+    offsets = _BACKPACK_STRAP * (mirror, 1, body.girth**0.8)
+    points = figure.at([JOINT_INDEX["spine3"]] * len(offsets), offsets)
     # The strap lies flat: its thin axis turns from front to up on the shoulder.
     turn = np.array((0.0, 0.1, 0.7, 1.5, 2.6))[:, None]
     thin = frame[:, 2] * np.cos(turn) + frame[:, 1] * np.sin(turn)
     wide = np.tile(frame[:, 0], (5, 1))
     tubes.append(_strap(points, wide * 0.021 * body.scale, thin * 0.012 * body.scale))
   return tubes
+
+
+_BACKPACK_V = np.linspace(0, 1, 6)
+# From the trunk's front over the shoulder to its back: (left, up, front) of the upper spine.
+# fmt: off
+_BACKPACK_STRAP = np.array((
+  (0.130, -0.15, 0.118), (0.118, 0.02, 0.130), (0.100, 0.12, 0.100), (0.095, 0.170, 0.0),
+  (0.095, 0.12, -0.10),
+))
+# fmt: on
 
 
 def _strap(points, wide, thin):
@@ -74,7 +76,8 @@ def _shoulder_bag(figure):
   """A bag at one hip, its strap across the chest and the back."""
   body, side = figure.body, figure.look.bag_side
   pelvis = figure.frame("pelvis")
-  center = figure.at("pelvis", side * (0.175 * body.hip + 0.05), -0.09, -0.02)
+  offset = np.array((side * (0.175 * body.hip + 0.05), -0.09, -0.02))
+  center = figure.at([JOINT_INDEX["pelvis"]], offset[None])[0]
   half = np.array((0.045, 0.11, 0.15)) * body.scale
   tubes = [upright_box(center, pelvis, half, "carried", "bag", lift=0.08)]
   deep = body.girth
@@ -82,10 +85,11 @@ def _shoulder_bag(figure):
   front += [("spine2", side * 0.02, 0.03, 0.135 * deep), ("spine3", -side * 0.05, 0.07, 0.124 * deep)]
   over = [("spine3", -side * 0.095, 0.170, 0.0)]
   behind = [(joint, left, up, -fore) for joint, left, up, fore in reversed(front)]
-  points = np.array([figure.at(*step) for step in (*front, *over, *behind)])
+  path = (*front, *over, *behind)
+  points = figure.at([JOINT_INDEX[step[0]] for step in path], np.array([step[1:] for step in path]))
   along = np.gradient(points, axis=0)
   along /= np.linalg.norm(along, axis=1, keepdims=True)
-  out = points - figure.at("spine2", 0, 0, 0)
+  out = points - figure.joint("spine2")
   thin = out - along * (out * along).sum(axis=1, keepdims=True)
   thin /= np.linalg.norm(thin, axis=1, keepdims=True)
   tubes.append(_strap(points, np.cross(along, thin) * 0.016 * body.scale, thin * 0.008 * body.scale))

@@ -136,18 +136,33 @@ def place_joints(body, rotations):
   Returns:
     (joints [24, 3] metres with the pelvis at the origin, frames [24, 3, 3]: global rotation of each joint).
   """
-  turns, offsets = list(rotations), list(body.offsets)  # lists: indexing arrays would take half the time
-  joints, frames = [np.zeros(3)], [turns[0]]
-  for joint, parent in enumerate(PARENTS[1:], start=1):
-    frame = frames[parent]
-    frames.append(frame @ turns[joint])
-    joints.append(joints[parent] + frame @ offsets[joint])
-  return np.array(joints), np.array(frames)
+  joints, frames = np.zeros((len(JOINTS), 3)), rotations.copy()
+  # SMPL lists the joints by their distance from the pelvis: all of one distance are placed together.
+  for level, parents in _LEVELS:
+    frame = frames.take(parents, axis=0)
+    frames[level] = frame @ rotations[level]
+    joints[level] = joints.take(parents, axis=0) + (frame @ body.offsets[level, :, None])[..., 0]
+  return joints, frames
+
+
+def _list_levels():
+  """Lists (slice of the joints at one distance from the pelvis, [n] their parents), nearest first."""
+  levels, start = [], 1
+  while start < len(PARENTS):
+    stop = next((joint for joint in range(start, len(PARENTS)) if PARENTS[joint] >= start), len(PARENTS))
+    levels.append((slice(start, stop), np.array(PARENTS[start:stop])))
+    start = stop
+  return levels
+
+
+_LEVELS = _list_levels()
 
 
 def coco_joints(body, joints, frames):
   """Returns the 17 COCO joints, [17, 3] metres, in the frame of `joints`: face points on the skin."""
   head = JOINT_INDEX["head"]
-  face = np.array(list(_FACE_POINTS.values())) * body.head
-  limbs = [JOINT_INDEX[name] for name in _COCO_FROM_BODY]
-  return np.concatenate([joints[head] + face @ frames[head].T, joints[limbs]])
+  return np.concatenate([joints[head] + (_FACE * body.head) @ frames[head].T, joints.take(_LIMBS, axis=0)])
+
+
+_FACE = np.array(list(_FACE_POINTS.values()))
+_LIMBS = [JOINT_INDEX[name] for name in _COCO_FROM_BODY]

@@ -1,6 +1,7 @@
 """Cameras: where they hang, how they look down, their lens as intrinsics, what their sensor does to light."""
 
 import dataclasses
+import functools
 import math
 
 import cv2
@@ -93,11 +94,13 @@ def aim(station, rng):
   distance = rng.uniform(station.near, station.far)
   pitch = math.atan2(station.height - 0.9, distance) + math.radians(rng.normal(0, 3))
   pan = math.radians(rng.uniform(-14, 14))
-  flip = np.diag((1.0, -1.0, -1.0))
   tilt = np.array([[1, 0, 0], [0, math.cos(pitch), -math.sin(pitch)], [0, math.sin(pitch), math.cos(pitch)]])
   turn = np.array([[math.cos(pan), 0, math.sin(pan)], [0, 1, 0], [-math.sin(pan), 0, math.cos(pan)]])
-  rotation = tilt @ turn @ flip
+  rotation = tilt @ turn @ _FLIP
   return rotation, -rotation @ np.array((0.0, station.height, distance))
+
+
+_FLIP = np.diag((1.0, -1.0, -1.0))  # the world's y is up and its z points at the camera
 
 
 def expose(image, sensor, rng):
@@ -112,15 +115,19 @@ def expose(image, sensor, rng):
   # Never quite sharp: a lens is not, and the drawing's edges have few steps of coverage.
   sigma = max(sensor.blur * image.shape[1] * rng.uniform(0.8, 1.3), 0.4)
   image = cv2.GaussianBlur(image, (0, 0), sigma)
-  top, left = rng.integers(0, _NOISE_MARGIN, 2)
+  top, left = rng.integers(_NOISE_MARGIN), rng.integers(_NOISE_MARGIN)
   noise = _NOISE[top : top + image.shape[0], left : left + image.shape[1]]
-  image = cv2.scaleAdd(noise, sensor.noise, cv2.multiply(image, (*gain, 0.0)))
-  curve = np.rint(255 * (np.arange(256) / 255) ** sensor.gamma).astype(np.uint8)
-  image += np.float32(sensor.offset)
-  image = cv2.LUT(cv2.convertScaleAbs(np.maximum(image, 0, out=image)), curve)
+  image = cv2.scaleAdd(noise, sensor.noise, cv2.multiply(image, (*gain, 0.0), image), image)
+  image = cv2.LUT(cv2.add(image, (sensor.offset,) * 4, dtype=cv2.CV_8U), _tone_curve(sensor.gamma))
   # The codec takes red for blue; that only swaps its two colour differences.
   _, data = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, sensor.jpeg_quality))
   return cv2.imdecode(data, cv2.IMREAD_COLOR)
+
+
+@functools.lru_cache(maxsize=64)
+def _tone_curve(gamma):
+  """What a sensor makes of each grey level, [256] uint8."""
+  return np.rint(255 * (np.arange(256) / 255) ** gamma).astype(np.uint8)
 
 
 # One fixed sheet of noise, cut at a random place for each picture: drawing new numbers would cost more than

@@ -29,12 +29,14 @@ FIRST_INDEX = {"train": 0, "val": 1 << 24, "test": 2 << 24}
 
 @dataclasses.dataclass(frozen=True)
 class Person:
-  """An identity: its number, the site where it is seen, bones, looks, textures, the order of its cameras."""
+  """An identity: its number, site, bones, looks, words for them, textures, the order of its cameras."""
 
   pid: int
   site: int
   body: body.Body
   look: appearance.Appearance
+  attributes: np.ndarray
+  captions: tuple[str, str]
   atlas: np.ndarray
   camera_order: np.ndarray
 
@@ -43,7 +45,16 @@ class Person:
 def sample_person(seed, pid):
   """Draws identity number `pid`: the same in all its pictures."""
   look, site, own_body, wear, camera_order = _sample_identity(seed, pid)
-  return Person(pid, site, own_body, look, texture.paint_atlas(look, wear), camera_order)
+  return Person(
+    pid=pid,
+    site=site,
+    body=own_body,
+    look=look,
+    attributes=captions.attributes_of(look),
+    captions=captions.captions_of(look),
+    atlas=texture.paint_atlas(look, wear),
+    camera_order=camera_order,
+  )
 
 
 def camids_of(seed, pid):
@@ -114,7 +125,7 @@ def draw_person(seed, index, size, is_empty=False):
   picture = _surroundings(seed, person.site, cam, station, shot.camera, size, place)
   _cast_shadows(picture, seen)
   points = camera.project(shot.vertices, shot.camera.intrinsics)
-  fine = int(np.clip(round(400 / size[0]), 2, 4))
+  fine = min(max(round(400 / size[0]), 2), 4)
   grid = (size[0] * fine, size[1] * fine)
   view = raster.rasterize(shot.surface, _to_fine(points, fine), shot.vertices[:, 2], grid, fine, seen.shown)
   parts = _paint(picture, seen, view, fine)
@@ -123,8 +134,8 @@ def draw_person(seed, index, size, is_empty=False):
     "image": camera.expose(picture, station.sensor, place),
     **record,
     "parts": parts,
-    "attributes": captions.attributes_of(person.look),
-    "captions": captions.captions_of(person.look),
+    "attributes": person.attributes.copy(),
+    "captions": person.captions,
     "pid": person.pid,
     "camid": person.site * camera.CAMERAS_PER_SITE + cam,
   }
@@ -188,6 +199,9 @@ _SHADOW_BONES = (
 )
 
 
+_ON_THE_GROUND = np.array((1, 0, 1))
+
+
 def _cast_shadows(picture, shot):
   """Darkens the ground where people keep the sun and the sky from it; works in place."""
   H, W = picture.shape[:2]
@@ -197,11 +211,11 @@ def _cast_shadows(picture, shot):
   for actor in shot.actors:
     joints = actor.figure.joints
     ground = joints - light.direction * (joints[:, 1:2] / light.direction[1])
-    ground = shot.camera.to_camera(np.concatenate([ground, joints * (1, 0, 1)]))
+    ground = shot.camera.to_camera(np.concatenate([ground, joints * _ON_THE_GROUND]))
     ground[:, 2] = np.maximum(ground[:, 2], 0.3)
     scale = intrinsics[0, 0] / ground[-len(joints), 2] / 2
     limit = 4.0 * max(H, W)
-    pixels = np.clip(camera.project(ground, intrinsics) / 2, -limit, limit)
+    pixels = _limit(camera.project(ground, intrinsics) / 2, -limit, limit)
     fixed = [tuple(point) for point in np.rint(pixels * 8).astype(int).tolist()]
     if light.sun > 0.3:
       for start, end in _SHADOW_BONES:
@@ -232,53 +246,50 @@ def _paint(picture, shot, view, fine):
   shade = light.sky * (0.78 + 0.22 * surface.normals[:, 1])
   shade = shade + light.sun * np.maximum(0.2 + 0.8 * (surface.normals @ light.direction), 0)
   shade *= 1 + _CLOTH_SHADE[: len(shade)]
-  samples = raster.sample(view, fine)
+  samples = raster.sample(view, fine, picture.shape[1])
   first_texel, side = texture.find_tile(surface.tile[view.quad])
   first_texel[0], side[0] = shot.atlas.shape[1] - 1, 0  # black, where nothing is seen
   values = np.stack([surface.u, surface.v, shade, shot.vertices[:, 2]])
-  planes = raster.fit_planes(
-    view, values, np.stack([side, side, np.ones_like(side), np.ones_like(side)])[:, None]
-  )
-  texel = np.clip(raster.interpolate(planes, _V, samples), 0, texture.SIZE - 1).astype(np.int32)
+  planes = raster.fit_planes(view, values, side)
+  texel = raster.interpolate(planes, _V, samples)
+  texel = _limit(texel, 0, texture.SIZE - 1).astype(np.int32)
   texel *= texture.SIZE
   texel += raster.interpolate(planes, _U, samples).astype(np.int32) & (texture.SIZE - 1)
   texel = first_texel.take(samples.rows) + texel
-  shade = raster.interpolate(planes, _SHADE, samples)
-  np.clip(shade, 0.12, 1.5, out=shade)
-  cover = functools.reduce(np.add, (samples.rows > 0).astype(np.float32)) / np.float32(fine)
+  shade = _limit(raster.interpolate(planes, _SHADE, samples), 0.12, 1.5)
+  through = 1 - functools.reduce(np.add, (samples.rows > 0).astype(np.float32)) / np.float32(fine)
   crevice = _crevice_shade(planes, samples) / fine
-  # Plane by plane: numpy is several times slower when the last axis is the three colours.
-  colour = [functools.reduce(np.add, plane.take(texel) * shade) * crevice for plane in shot.atlas]
-
-  height, width = samples.is_seen.shape
-  window = np.s_[view.top // fine : view.top // fine + height, view.left // fine : view.left // fine + width]
-  picture[window] *= cv2.merge([_spread(samples, 1 - cover, 1.0)] * 3)
-  picture[window] += cv2.merge([_spread(samples, plane, 0.0) for plane in colour])
-  parts = np.zeros(picture.shape[:2], np.uint8)
+  # Colour by colour: numpy is several times slower when the last axis is the three colours.
+  pixels, first_place = picture.reshape(-1), 3 * samples.in_picture
+  for k, plane in enumerate(shot.atlas):
+    place = first_place + k
+    colour = functools.reduce(np.add, plane.take(texel) * shade) * crevice
+    pixels[place] = pixels.take(place) * through + colour
+  parts = np.full(picture.shape[:2], PART_INDEX["background"], np.uint8)
   label = surface.part[view.quad].astype(np.uint8)
   label[0] = PART_INDEX["background"]
-  parts[window] = _spread(samples, label.take(samples.rows[0]), PART_INDEX["background"])
+  parts.reshape(-1)[samples.in_picture] = label.take(samples.rows[0])
   return parts
 
 
 _U, _V, _SHADE, _DEPTH = range(4)  # the quantities that vary over a surface
 
 
-def _spread(samples, values, elsewhere):
-  """Puts values [N] of the sampled pixels into their box, [h, w]."""
-  box = np.full(samples.is_seen.shape, elsewhere, values.dtype)
-  box[samples.is_seen] = values
-  return box
+def _limit(values, low, high):
+  """np.clip in place; faster on arrays of this size."""
+  np.maximum(values, low, out=values)
+  return np.minimum(values, high, out=values)
 
 
 def _crevice_shade(planes, samples):
   """Darkens what lies behind its neighbours, as light does not reach between an arm and the trunk; [N]."""
   relief = raster.interpolate(planes, _DEPTH, samples, places=0)
-  relief[samples.rows[0] == 0] = 0
-  relief_box = _spread(samples, relief, 0.0)
-  reach = max(int(0.03 * samples.is_seen.shape[0]) | 1, 3)
-  around, weight = (
-    cv2.blur(box, (reach, reach))[samples.is_seen]
-    for box in (relief_box, (relief_box > 0).astype(np.float32))
-  )
-  return 1 - np.clip((relief - around / (weight + 1e-3)) * 2.0, 0, 0.3)
+  relief *= samples.rows[0] > 0
+  box = np.zeros(samples.size, np.float32)
+  box.reshape(-1)[samples.in_box] = relief
+  reach = max(int(0.03 * samples.size[0]) | 1, 3)
+  around = cv2.blur(box, (reach, reach)).take(samples.in_box)
+  # Counted in whole numbers, which takes less time than averaging.
+  count = cv2.boxFilter((box > 0).view(np.uint8), cv2.CV_16U, (reach, reach), normalize=False)
+  weight = (count.take(samples.in_box) * (1 / reach**2)).astype(np.float32)
+  return 1 - _limit((relief - around / (weight + 1e-3)) * 2.0, 0, 0.3)

@@ -55,9 +55,17 @@ class Figure:
   def frame(self, name):
     return self.frames[JOINT_INDEX[name]]
 
-  def at(self, name, left, up, front):
-    """Returns the point at an offset (metres of the reference adult) from a joint, in that joint's frame."""
-    return self.joint(name) + self.frame(name) @ (np.array((left, up, front)) * self.body.scale)
+  def at(self, joints, offsets):
+    """Returns points beside joints.
+
+    Args:
+      joints: [N] int. offsets: [N, 3], (left, up, front) in each joint's frame, metres of the reference
+        adult.
+    Returns:
+      [N, 3] metres.
+    """
+    turned = self.frames.take(joints, axis=0) @ (offsets * self.body.scale)[..., None]
+    return self.joints.take(joints, axis=0) + turned[..., 0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,8 +250,11 @@ def _tail(figure, tubes, above, tile, flare, lift, length):
   low = _leg_hull(figure, np.linspace(length, 0.25, 4), _EASE[figure.look.top] + 0.01, flare)
   high = (rings[above : above + 2] for rings in (tubes.centers, tubes.across, tubes.depth))
   placed = [np.concatenate(pair) for pair in zip(low, high, strict=True)]
-  v = np.linspace(0, _TAIL if tile == "top" else 1.0, 6)
-  return one_tube(*placed, v, PART_INDEX["torso"], TILE_INDEX[tile], OVAL, is_open=True, lift=lift)
+  kind = PART_INDEX["torso"], TILE_INDEX[tile], OVAL
+  return one_tube(*placed, _TAIL_V[tile], *kind, is_open=True, lift=lift)
+
+
+_TAIL_V = {tile: np.linspace(0, top, 6) for tile, top in (("top", _TAIL), ("bottom", 1.0))}
 
 
 def _leg_hull(figure, positions, ease, flare):
@@ -286,11 +297,14 @@ def upright_box(center, frame, half_size, part, tile, lift=0.0):
   Returns:
     Tubes.
   """
-  heights = np.array((-1.0, -0.98, 0.0, 0.98, 1.0))[:, None]
-  widths = np.array((0.02, 1.0, 1.0, 1.0, 0.02))[:, None]
   heading = frame[:, 2] * (1, 0, 1)
   heading = heading / max(np.linalg.norm(heading), 1e-6)
   left = np.array((heading[2], 0.0, -heading[0]))
-  centers = np.asarray(center) + heights * np.array((0.0, half_size[1], 0.0))
-  rings = centers, widths * half_size[0] * left, widths * half_size[2] * heading
-  return one_tube(*rings, np.linspace(0, 1, 5), PART_INDEX[part], TILE_INDEX[tile], BOX, lift=lift)
+  centers = np.asarray(center) + _BOX_HEIGHTS * np.array((0.0, half_size[1], 0.0))
+  rings = centers, _BOX_WIDTHS * half_size[0] * left, _BOX_WIDTHS * half_size[2] * heading
+  return one_tube(*rings, _BOX_V, PART_INDEX[part], TILE_INDEX[tile], BOX, lift=lift)
+
+
+_BOX_HEIGHTS = np.array((-1.0, -0.98, 0.0, 0.98, 1.0))[:, None]
+_BOX_WIDTHS = np.array((0.02, 1.0, 1.0, 1.0, 0.02))[:, None]
+_BOX_V = np.linspace(0, 1, 5)

@@ -48,7 +48,7 @@ def one_tube(centers, across, depth, v, part, tile, section=ROUND, is_open=False
     centers=np.asarray(centers, float),
     across=across,
     depth=depth,
-    v=np.broadcast_to(v, count),
+    v=np.full(count, v, float),
     part=np.full(count, part),
     length=np.array([count]),
     tile=np.array([tile]),
@@ -60,8 +60,10 @@ def one_tube(centers, across, depth, v, part, tile, section=ROUND, is_open=False
 
 def join_tubes(several):
   """Concatenates Tubes."""
-  names = [field.name for field in dataclasses.fields(Tubes)]
-  return Tubes(*(np.concatenate([getattr(tubes, name) for tubes in several]) for name in names))
+  return Tubes(*(np.concatenate([getattr(tubes, name) for tubes in several]) for name in _FIELDS))
+
+
+_FIELDS = [field.name for field in dataclasses.fields(Tubes)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,42 +92,75 @@ class Mesh:
 
 def build_mesh(tubes, sides):
   """Spans tubes by rings with `sides` corners; normals are those of the smooth surface."""
-  ends = np.cumsum(tubes.length)
-  starts = ends - tubes.length
-  owner = np.repeat(np.arange(len(ends)), tubes.length)
-  cosine, sine, cosine_slope, sine_slope = _sections(sides)[:, tubes.section[owner]]
+  grid = _grid(tuple(tubes.length.tolist()), sides)
+  cosine, sine, cosine_slope, sine_slope = _sections(sides).take(tubes.section[grid.owner], axis=1)
   # Coordinate by coordinate, [3, R, sides + 1]: numpy is slow where the last axis is short.
   centers, across, depth = (axis.T[..., None] for axis in (tubes.centers, tubes.across, tubes.depth))
   vertices = centers + across * cosine + depth * sine
 
-  ring = np.arange(len(owner))
-  last = ends[owner] - 1
-  ahead, behind = np.minimum(ring + 1, last), np.maximum(ring - 1, starts[owner])
   normals = _cross(
-    across * cosine_slope + depth * sine_slope, vertices.take(ahead, axis=1) - vertices.take(behind, axis=1)
+    across * cosine_slope + depth * sine_slope,
+    vertices.take(grid.ahead, axis=1) - vertices.take(grid.behind, axis=1),
   )
   # Rings may be listed up or down a limb: the sign of the tube's volume tells which way is out.
-  along = centers[:, ahead] - centers[:, behind]
+  along = centers.take(grid.ahead, axis=1) - centers.take(grid.behind, axis=1)
   volume = _dot(_cross(across, depth), along)[:, 0]
-  outward = np.sign(np.add.reduceat(volume, starts))[owner]
+  outward = np.sign(np.add.reduceat(volume, grid.starts))[grid.owner]
   normals *= outward[:, None] / np.sqrt(_dot(normals, normals) + 1e-18)
-
-  first = np.flatnonzero(ring != last)
-  corner = (first[:, None] * (sides + 1) + np.arange(sides)).ravel()
-  first = np.repeat(first, sides)
-  owner, outward = owner[first], outward[first]
+  owner = grid.owner[grid.first]
   return Mesh(
     vertices=np.ascontiguousarray(vertices.reshape(3, -1).T),
     normals=np.ascontiguousarray(normals.reshape(3, -1).T),
-    u=np.tile(np.arange(sides + 1) / sides, len(last)),
+    u=grid.u,
     v=np.repeat(tubes.v, sides + 1),
-    corners=np.stack([corner, corner + 1, corner + sides + 2, corner + sides + 1]),
-    turn=-outward,
+    corners=grid.corners,
+    turn=-outward[grid.first],
     tile=tubes.tile[owner],
-    part=tubes.part[first],
+    part=tubes.part[grid.first],
     is_open=tubes.is_open[owner],
     lift=tubes.lift[owner],
   )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Grid:
+  """What follows from the lengths of N tubes alone; R rings, V vertices and Q quadrilaterals as in Mesh.
+
+  Attributes:
+    starts: [N] first ring of each tube. owner: [R] the tube of each ring. ahead, behind: [R] the next and the
+      last ring of the same tube, or the ring itself. first: [Q] the ring at which a quadrilateral starts.
+    corners: [4, Q]. u: [V].
+  """
+
+  starts: np.ndarray
+  owner: np.ndarray
+  ahead: np.ndarray
+  behind: np.ndarray
+  first: np.ndarray
+  corners: np.ndarray
+  u: np.ndarray
+
+
+@functools.lru_cache(maxsize=64)  # most pictures of a person have tubes of the same lengths
+def _grid(length, sides):
+  ends = np.cumsum(length)
+  starts = ends - length
+  owner = np.repeat(np.arange(len(length)), length)
+  ring, last = np.arange(len(owner)), ends[owner] - 1
+  first = np.flatnonzero(ring != last)
+  corner = (first[:, None] * (sides + 1) + np.arange(sides)).ravel()
+  arrays = {
+    "starts": starts,
+    "owner": owner,
+    "ahead": np.minimum(ring + 1, last),
+    "behind": np.maximum(ring - 1, starts[owner]),
+    "first": np.repeat(first, sides),
+    "corners": np.stack([corner, corner + 1, corner + sides + 2, corner + sides + 1]),
+    "u": np.tile(np.arange(sides + 1) / sides, len(last)),
+  }
+  for array in arrays.values():
+    array.flags.writeable = False
+  return _Grid(**arrays)
 
 
 @functools.lru_cache
@@ -143,7 +178,7 @@ def _sections(sides):
 
 def _cross(a, b):
   """Cross product over the first axis; several times faster than np.cross on arrays of this size."""
-  return np.stack([a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]])
+  return np.array((a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]))
 
 
 def _dot(a, b):

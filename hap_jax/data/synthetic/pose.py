@@ -233,7 +233,7 @@ def sample_pose(rng, families=FAMILY_RATES, stoop=0.0):
   phone_side = _FAMILIES[family](rng, angles)
   angles["spine_bend"] += stoop
   angles["head_nod"] -= 0.5 * stoop
-  values = np.clip(np.stack(list(angles.values())), _LOWEST, _HIGHEST)
+  values = np.minimum(np.maximum(list(angles.values()), _LOWEST), _HIGHEST)
   return Pose(family, rotations_from_angles(values), phone_side)
 
 
@@ -256,10 +256,10 @@ def rotations_from_angles(angles):
   # with an arm that is lifted above 60 degrees.
   for side, mirror in ((0, 1), (1, -1)):
     degrees[1, _SHOULDERS[side]] -= mirror * 90
-    raised = angles[_RAISING, side].max() - 60
+    raised = max(angles[_FLEXION, side], angles[_ABDUCTION, side]) - 60
     degrees[0, _COLLARS[side]] = mirror * max(raised, 0) / 4
-  turns = _rotations(_AXES.ravel(), degrees.ravel()).reshape(3, len(JOINTS), 3, 3)
-  return turns[0] @ turns[1] @ turns[2]
+  first, second, third = _rotations(_AXES, degrees)
+  return first @ second @ third
 
 
 _GENERATORS = np.array(
@@ -271,12 +271,14 @@ _GENERATORS = np.array(
   float,
 )
 _SQUARES = _GENERATORS @ _GENERATORS
+_IDENTITY = np.eye(3)
 
 
 def _rotations(axes, degrees):
-  """Right-handed rotations about axis 0, 1 or 2; [N], [N] degrees -> [N, 3, 3] (Rodrigues' formula)."""
-  angle = np.radians(degrees)[:, None, None]
-  return np.eye(3) + np.sin(angle) * _GENERATORS[axes] + (1 - np.cos(angle)) * _SQUARES[axes]
+  """Right-handed rotations about axis 0, 1 or 2; [...], [...] degrees -> [..., 3, 3] (Rodrigues' formula)."""
+  angle = np.radians(degrees)[..., None, None]
+  generators, squares = (table.take(axes, axis=0) for table in (_GENERATORS, _SQUARES))
+  return _IDENTITY + np.sin(angle) * generators + (1 - np.cos(angle)) * squares
 
 
 # Each joint is three turns in a row, from the parent's side: (joint, stage, axis, angle, mirrored, factor).
@@ -301,7 +303,7 @@ _TRUNK_TURNS = (
   ("head", 2, 2, "head_tilt", 1),
 )
 _SHOULDERS = (JOINT_INDEX["left_shoulder"], JOINT_INDEX["right_shoulder"])
-_RAISING = [list(LIMITS).index("shoulder_flexion"), list(LIMITS).index("shoulder_abduction")]
+_FLEXION, _ABDUCTION = (list(LIMITS).index(f"shoulder_{name}") for name in ("flexion", "abduction"))
 _COLLARS = (JOINT_INDEX["left_collar"], JOINT_INDEX["right_collar"])
 
 

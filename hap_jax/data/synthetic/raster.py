@@ -121,15 +121,19 @@ def _invert_diagonals(x, y):
 
 @dataclasses.dataclass(frozen=True)
 class Samples:
-  """Where the pixels of a picture coarser than a View's map look it up; only those that see something.
+  """Where the pixels of a picture coarser than a View's map look it up; only the N that see something.
 
   Attributes:
-    is_seen: [h, w] bool, the N pixels of the View's box that see something.
+    size: (h, w) of the View's box in pixels of that picture.
+    in_box: [N] int, the pixels that see something, counted row by row in the box.
+    in_picture: [N] int, the same counted in the whole picture.
     rows: [S, N] int, row of the View's tables at S places of each; 0 where that place sees nothing.
     x, y: [S, N] float32, pixels of the map.
   """
 
-  is_seen: np.ndarray
+  size: tuple[int, int]
+  in_box: np.ndarray
+  in_picture: np.ndarray
   rows: np.ndarray
   x: np.ndarray
   y: np.ndarray
@@ -140,20 +144,28 @@ class Samples:
 _SAMPLE_PATTERNS = {2: ((0, 0), (1, 1)), 3: ((0, 1), (1, 2), (2, 0)), 4: ((0, 1), (1, 3), (2, 0), (3, 2))}
 
 
-def sample(view, fine):
-  """Looks a View up at `fine` places of each pixel of a picture `fine` (2, 3 or 4) times coarser."""
+def sample(view, fine, width):
+  """Looks a View up at `fine` places of each pixel of a picture `fine` (2, 3 or 4) times coarser.
+
+  Args:
+    view: View. fine: see above. width: pixels of a row of the coarser picture.
+  Returns:
+    Samples.
+  """
   pattern = _SAMPLE_PATTERNS[fine]
   rows = np.stack([view.index_map[row::fine, column::fine] for row, column in pattern])
-  is_seen = functools.reduce(np.bitwise_or, rows) != 0
-  pixel = np.flatnonzero(is_seen)
-  line = pixel // is_seen.shape[1]
-  column = pixel - line * is_seen.shape[1]
+  size = rows.shape[1:]
+  pixel = np.flatnonzero(functools.reduce(np.bitwise_or, rows) != 0)
+  line = pixel // size[1]
+  column = pixel - line * size[1]
   start = np.array(pattern, np.float32)
   return Samples(
-    is_seen=is_seen,
+    size=size,
+    in_box=pixel,
+    in_picture=pixel + line * (width - size[1]) + (view.top // fine * width + view.left // fine),
     rows=rows.reshape(len(pattern), -1).take(pixel, axis=1).astype(np.intp),
-    x=(column * fine).astype(np.float32) + start[:, 1:],
-    y=(line * fine).astype(np.float32) + start[:, :1],
+    x=column.astype(np.float32) * fine + start[:, 1:],
+    y=line.astype(np.float32) * fine + start[:, :1],
   )
 
 
@@ -173,11 +185,13 @@ def fit_planes(view, values, scale):
   """Fits planes to quantities known at the vertices.
 
   Args:
-    view: View. values: [Q, V] float. scale: [Q, 1, K + 1], a factor for each row of the View.
+    view: View. values: [Q, V] float. scale: [K + 1] float, a factor of the first two quantities for each
+      row of the View.
   Returns:
     Planes.
   """
-  at = values.take(view.corners, axis=1) * scale
+  at = values.take(view.corners, axis=1)
+  at[:2] *= scale
   first, second = at[:, 2] - at[:, 0], at[:, 3] - at[:, 1]
   slope_x = first * view.inverse[0] + second * view.inverse[1]
   slope_y = first * view.inverse[2] + second * view.inverse[3]
@@ -215,7 +229,7 @@ def look_up(view, points, values):
   height, width = view.index_map.shape
   column, line = np.rint(x).astype(int), np.rint(y).astype(int)
   inside = (column >= 0) & (column < width) & (line >= 0) & (line < height)
-  row = np.where(inside, view.index_map[line.clip(0, height - 1), column.clip(0, width - 1)], 0)
+  row = np.where(inside, view.index_map.take(np.where(inside, line * width + column, 0)), 0)
   at = values[view.corners[:, row]]
   first, second, inverse = at[2] - at[0], at[3] - at[1], view.inverse[:, row]
   slope_x = first * inverse[0] + second * inverse[1]

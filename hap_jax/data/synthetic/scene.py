@@ -95,7 +95,7 @@ def compose(person, outfit, station, size, sides, rng):
   num_own = num_body + sum(len(part.v) for part in main.carried) * (sides + 1)
   intrinsics = _frame_person(vertices[:num_body], size, rng)
   atlas = np.concatenate([*atlas, np.zeros((3, 1), np.float32)], axis=1)
-  atlas[:, texture.find_tile(figure.TILE_INDEX["thing"])[0]] = texture.sample_thing_colour(rng)
+  atlas[:, texture.THING_TEXEL] = texture.sample_thing_colour(rng)
   return Scene(
     actors=actors,
     surface=surface,
@@ -120,14 +120,15 @@ def _place(person_body, look, outfit, position, rng, families=pose.FAMILY_RATES)
   rotations[0] = pose.heading_rotation(rng.uniform(0, 360))
   joints, frames = body.place_joints(person_body, rotations)
   dressed = figure.Figure(person_body, look, joints, frames)
-  lowest = min(dressed.at(f"{side}_{name}", 0, *low)[1] for side in ("left", "right") for name, low in _SOLES)
+  lowest = dressed.at(_SOLE_JOINTS, _SOLES)[:, 1].min()
   joints += position - (0, lowest, 0)
   clothed = figure.build_figure(dressed, outfit)
   return Actor(dressed, rotations, posture.family, clothed, belongings.build_belongings(dressed, posture))
 
 
-# Joint and offset (up, front) of the lowest points of a foot.
-_SOLES = (("ankle", (-0.072, -0.05)), ("ankle", (-0.073, 0.12)))
+# The lowest points of the feet, (left, up, front) from the ankles: heels and balls.
+_SOLE_JOINTS = [body.JOINT_INDEX[f"{side}_ankle"] for side in ("left", "left", "right", "right")]
+_SOLES = np.array(((0.0, -0.072, -0.05), (0.0, -0.073, 0.12)) * 2)
 
 
 def _relabel(tubes, rank):
@@ -163,9 +164,9 @@ def _passer_by_positions(rng):
   """Where passers-by stand, in metres from the person; the camera is towards +z."""
   positions = []
   if rng.random() < _PERSON_IN_FRONT_RATE:
-    positions.append(np.array((rng.choice((-1, 1)) * rng.uniform(0.25, 0.55), 0.0, rng.uniform(0.5, 1.0))))
+    positions.append(np.array((_either_side(rng) * rng.uniform(0.25, 0.55), 0.0, rng.uniform(0.5, 1.0))))
   if rng.random() < _PERSON_BEHIND_RATE:
-    positions.append(np.array((rng.choice((-1, 1)) * rng.uniform(0.2, 0.9), 0.0, -rng.uniform(0.7, 4.0))))
+    positions.append(np.array((_either_side(rng) * rng.uniform(0.2, 0.9), 0.0, -rng.uniform(0.7, 4.0))))
   return positions
 
 
@@ -176,8 +177,8 @@ def _frame_person(vertices, size, rng):
   low, high = np.array([side.min() for side in flat]), np.array([side.max() for side in flat])
   extent = high - low
   scale = min(H * rng.uniform(0.87, 0.97) / extent[1], W * 0.97 / extent[0])
-  center = (low + high) / 2 + rng.normal(0, (0.02, 0.012)) * extent[1]
-  cut_below, cut_side, zoom, shift = rng.random(), rng.random(), rng.uniform(1.15, 1.75), rng.choice((-1, 1))
+  center = (low + high) / 2 + _OFF_CENTER * rng.standard_normal(2) * extent[1]
+  cut_below, cut_side, zoom, shift = rng.random(), rng.random(), rng.uniform(1.15, 1.75), _either_side(rng)
   if cut_below < _CUT_BELOW_RATE:
     scale *= zoom
     center[1] = low[1] + 0.48 * H / scale
@@ -185,6 +186,13 @@ def _frame_person(vertices, size, rng):
     center[0] += shift * 0.3 * min(extent[0], W / scale)
   offset = (np.array((W, H)) - 1) / 2 - scale * center
   return np.array(((scale, 0.0, offset[0]), (0.0, scale, offset[1]), (0.0, 0.0, 1.0)))
+
+
+_OFF_CENTER = np.array((0.02, 0.012))  # standard deviations (x, y), shares of the person's height
+
+
+def _either_side(rng):
+  return (-1, 1)[rng.integers(2)]
 
 
 def _sample_light(rng):

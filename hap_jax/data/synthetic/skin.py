@@ -43,8 +43,11 @@ class Fitted:
   """R rings in the size of one body: what no pose changes.
 
   Attributes:
-    joints, frames: [2, R] int; between: [R, 1], bend: [R, 1, 1]: as in RING.
-    offset: [R, 3, 1] metres. axes: [2, R] int. radii: [R, 2] metres.
+    joints, frames: [2, R] int, as in RING. between: [2, R, 1], bend: [2, R, 1, 1], shares of the two joints
+      and of the two frames.
+    offset: [R, 3, 1] metres.
+    axes: [2, R, 3] int, where the two axes' coordinates are in the flattened frames of all rings.
+    radii: [2, R, 1] metres.
   """
 
   joints: np.ndarray
@@ -75,12 +78,12 @@ def fit(body, rings, ease, minimum):
   offset[:, 2] += bust / 2
   return Fitted(
     joints=rings["joints"].T.astype(int),
-    between=rings["between"][:, None],
+    between=np.stack([1 - rings["between"], rings["between"]])[..., None],
     frames=rings["frames"].T.astype(int),
-    bend=rings["bend"][:, None, None],
+    bend=np.stack([1 - rings["bend"], rings["bend"]])[..., None, None],
     offset=offset[..., None],
-    axes=rings["axes"].T.astype(int),
-    radii=radii,
+    axes=rings["axes"].T.astype(int)[..., None] + 3 * np.arange(3) + 9 * np.arange(len(rings))[:, None],
+    radii=radii.T[..., None].copy(),
   )
 
 
@@ -92,15 +95,13 @@ def hang(fitted, joints, frames):
   Returns:
     (centers, across, depth), each [R, 3] metres.
   """
-  bend, between = fitted.bend, fitted.between
-  first, second = fitted.frames
-  frame = frames[first] * (1 - bend) + frames[second] * bend
-  frame /= np.sqrt((frame * frame).sum(axis=1, keepdims=True))
-  first, second = fitted.joints
-  centers = joints[first] * (1 - between) + joints[second] * between + (frame @ fitted.offset)[..., 0]
-  row = np.arange(len(bend))
-  across, depth = (frame[row, :, axis] * fitted.radii[:, k : k + 1] for k, axis in enumerate(fitted.axes))
-  return centers, across, depth
+  first, second = frames.take(fitted.frames, axis=0) * fitted.bend
+  frame = first + second
+  square = frame * frame
+  frame /= np.sqrt(square[:, :1] + square[:, 1:2] + square[:, 2:])
+  first, second = joints.take(fitted.joints, axis=0) * fitted.between
+  across, depth = frame.take(fitted.axes) * fitted.radii
+  return first + second + (frame @ fitted.offset)[..., 0], across, depth
 
 
 def _growth(body):
