@@ -9,21 +9,15 @@ Processor time of one process, without workers, so one core is what it measures.
 import argparse
 import dataclasses
 import json
-import os
 import pathlib
-import platform
-import re
 import statistics
 import tempfile
-import time
 
 import cv2
-import grain
-import numpy as np
-import simplejpeg
 
+from hap_jax.bench import measure
 from hap_jax.data import pack
-from hap_jax.data.loader import Loader
+from hap_jax.data.loader import Loader, prepare_process
 from hap_jax.data.samplers import ShuffledEpochs
 from hap_jax.data.skeletons import COCO17
 from hap_jax.data.sources import base, tfds
@@ -32,27 +26,26 @@ from hap_jax.data.transforms.canvas import CropOnDevice
 from hap_jax.data.transforms.image import RandomResizedCrop
 
 
-def parse_size(text):
-  """Reads "256x128" as (256, 128): height, width."""
-  match = re.fullmatch(r"(\d+)x(\d+)", text)
-  if match is None:
-    raise argparse.ArgumentTypeError(f"{text!r} is no size such as 256x128, height x width")
-  return int(match[1]), int(match[2])
-
-
 def parse_args(argv=None):
   """Reads the command line."""
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument("--root", default="", help="a packed data set, in place of drawn people")
   parser.add_argument("--split", default="train")
   parser.add_argument("--images", type=int, default=192, help="people that are drawn")
-  parser.add_argument("--picture", type=parse_size, default=(380, 160), metavar="HxW", help="their pictures")
+  parser.add_argument(
+    "--picture", type=measure.parse_size, default=(380, 160), metavar="HxW", help="their pictures"
+  )
   parser.add_argument("--quality", type=int, default=95, help="of their JPEG files")
-  parser.add_argument("--size", type=parse_size, default=(256, 128), metavar="HxW", help="of the result")
+  parser.add_argument(
+    "--size", type=measure.parse_size, default=(256, 128), metavar="HxW", help="of the result"
+  )
   parser.add_argument("--augment", choices=("host", "device"), default="host", help="where pixels are warped")
-  parser.add_argument("--canvas", type=parse_size, default=(400, 200), metavar="HxW", help="with device")
+  parser.add_argument(
+    "--canvas", type=measure.parse_size, default=(400, 200), metavar="HxW", help="with device"
+  )
   parser.add_argument("--batch", type=int, default=64)
-  parser.add_argument("--rounds", type=int, default=15, help="of all parts in turn, an epoch each")
+  parser.add_argument("--steps", type=int, default=24, help="batches a round")
+  parser.add_argument("--rounds", type=int, default=7, help="of all parts in turn")
   return parser.parse_args(argv)
 
 
@@ -101,51 +94,41 @@ def make_loader(args, source):
   return Loader(source, (transform,), sampler, seed=0, fields=fields)
 
 
-def make_parts(loader):
-  """Makes the parts that are timed, each contained in the next: {name: (function of an epoch, pictures)}."""
-  source, steps = loader.source, loader.nominal_steps
-  count = steps * loader.sampler.batch_size
-  data = [source.read_bytes(i) for i in range(min(count, len(source)))]
+def make_parts(loader, steps):
+  """Makes the parts that are timed, each contained in the next: {name: function of the round}.
 
-  def decode(epoch):
-    del epoch
-    for i, jpeg in enumerate(data):
-      base.decode_image(jpeg, str(i))
+  Each does `steps` batches; the last one opens an iterator a round, as a run does once.
+  """
+  source, B = loader.source, loader.sampler.batch_size
+  data = [source.read_bytes(i) for i in range(len(source))]
 
-  def record(epoch):
-    for step in range(epoch * steps, (epoch + 1) * steps):
+  def steps_of(number):
+    return range(number * steps, (number + 1) * steps)
+
+  def decode(number):
+    for i in range(number * steps * B, (number + 1) * steps * B):
+      base.decode_image(data[i % len(data)], "picture")
+
+  def record(number):
+    for step in steps_of(number):
       for i in loader.sampler.indices(step):
         source[int(i)]
 
-  def batch(epoch):
-    for step in range(epoch * steps, (epoch + 1) * steps):
+  def batch(number):
+    for step in steps_of(number):
       loader.read_batch(step)
 
-  def through_grain(epoch):
-    with loader.iterate(epoch * steps, (epoch + 1) * steps) as batches:
+  def through_grain(number):
+    with loader.iterate(number * steps, (number + 1) * steps) as batches:
       for _ in batches:
         pass
 
-  parts = {"decode": decode, "record": record, "batch": batch, "grain": through_grain}
-  return {name: (part, len(data) if part is decode else count) for name, part in parts.items()}
+  return {"decode": decode, "record": record, "batch": batch, "grain": through_grain}
 
 
-def time_parts(parts, rounds):
-  """Returns {name: [seconds of this process's processor time a picture, one a round]}."""
-  for part, _ in parts.values():
-    part(0)
-  times = {name: [] for name in parts}
-  for epoch in range(1, rounds + 1):
-    for name, (part, count) in parts.items():
-      start = time.process_time()
-      part(epoch)
-      times[name].append((time.process_time() - start) / count)
-  return times
-
-
-def measure(args):
+def run_bench(args):
   """Draws, packs, times; returns what is printed."""
-  cv2.setNumThreads(1)
+  prepare_process()  # as a worker does
   with tempfile.TemporaryDirectory() as folder:
     root = args.root
     if not root:
@@ -154,28 +137,15 @@ def measure(args):
       root = pathlib.Path(folder) / "packed"
       pack.write_dataset(root, {args.split: DrawnFiles.make(files, args.images, args.picture, args.quality)})
     source = tfds.open_source(root=str(root), split=args.split, seed=0)
-    loader = make_loader(args, source)
-    num_bytes = statistics.mean(len(source.read_bytes(i)) for i in range(min(len(source), args.images)))
-    load = os.getloadavg()[0]
-    times = time_parts(make_parts(loader), args.rounds)
-  median = {name: statistics.median(values) for name, values in times.items()}
-  best = {name: min(values) for name, values in times.items()}
-  # Round by round, because a busy machine weighs on both parts of a round.
-  share = statistics.median(1 - b / g for b, g in zip(times["batch"], times["grain"], strict=True))
-  return {
-    "bench": "input_speed",
-    "images_per_cpu_s": round(1 / median["grain"]),
-    "images_per_cpu_s_best_round": round(1 / best["grain"]),
-    "images_per_cpu_s_without_grain": round(1 / median["batch"]),
-    "images_per_cpu_s_decode_only": round(1 / median["decode"]),
-    "grain_share": round(share, 3),
-    # What each part adds to the one before it.
-    "microseconds": {
-      "decode": round(1e6 * median["decode"], 1),
-      "read_and_parse": round(1e6 * (median["record"] - median["decode"]), 1),
-      "crop_resize_flip_joints_batch": round(1e6 * (median["batch"] - median["record"]), 1),
-      "grain": round(1e6 * (median["grain"] - median["batch"]), 1),
-    },
+    machine = measure.machine()
+    parts = make_parts(make_loader(args, source), args.steps)
+    times = {name: [] for name in parts}
+    for number in range(args.rounds + 1):  # the first one warms up
+      for name, part in parts.items():
+        _, cpu, _ = measure.timed(part, number)
+        times[name].append(cpu / (args.steps * args.batch))
+    num_bytes = statistics.mean(len(source.read_bytes(i)) for i in range(min(len(source), 1000)))
+  return describe({name: values[1:] for name, values in times.items()}) | {
     "jpeg_kilobytes": round(num_bytes / 1000, 1),
     "picture": None if args.root else args.picture,
     "size": args.size,
@@ -183,20 +153,39 @@ def measure(args):
     "canvas": args.canvas if args.augment == "device" else None,
     "batch": args.batch,
     "rounds": args.rounds,
-    "load": round(load, 2),
-    "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-    "versions": {
-      "python": platform.python_version(),
-      "numpy": np.__version__,
-      "opencv": cv2.__version__,
-      "simplejpeg": simplejpeg.__version__,
-      "grain": grain.__version__,
-    },
+    "machine": machine,
+    "versions": measure.versions("numpy", "opencv-python-headless", "simplejpeg", "grain", "array_record"),
   }
 
 
+def describe(times):
+  """Turns {part: [CPU seconds a picture, one a round]} into what is printed of them."""
+  median = {name: statistics.median(values) for name, values in times.items()}
+  # Round by round, because what else the machine does weighs on both parts of a round.
+  added = {
+    "decode": median["decode"],
+    "read_and_parse": _difference(times["record"], times["decode"]),
+    "crop_resize_flip_joints_batch": _difference(times["batch"], times["record"]),
+    "grain": _difference(times["grain"], times["batch"]),
+  }
+  return {
+    "bench": "input_speed",
+    "images_per_cpu_s": round(1 / median["grain"]),
+    "images_per_cpu_s_best_round": round(1 / min(times["grain"])),
+    "images_per_cpu_s_without_grain": round(1 / median["batch"]),
+    "images_per_cpu_s_without_grain_best_round": round(1 / min(times["batch"])),
+    "images_per_cpu_s_decode_only": round(1 / median["decode"]),
+    "grain_share": round(added["grain"] / median["grain"], 3),
+    "microseconds": {name: round(1e6 * value, 1) for name, value in added.items()},
+  }
+
+
+def _difference(whole, part):
+  return statistics.median(a - b for a, b in zip(whole, part, strict=True))
+
+
 def main(argv=None):
-  print(json.dumps(measure(parse_args(argv))))
+  print(json.dumps(run_bench(parse_args(argv))))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from hap_jax.bench import input_speed
 
 @pytest.mark.parametrize("augment", ["host", "device"])
 def test_benchmark_prints_one_line_whose_parts_add_up(augment, capsys):
-  words = ["--images=4", "--picture=60x24", "--size=32x16", "--batch=2", "--rounds=2"]
+  words = ["--images=4", "--picture=60x24", "--size=32x16", "--batch=2", "--steps=2", "--rounds=1"]
   input_speed.main([*words, f"--augment={augment}", "--canvas=64x32"])
   (line,) = capsys.readouterr().out.splitlines()
   printed = json.loads(line)
