@@ -1,0 +1,94 @@
+"""Metrics of attributes on plain arrays: by attribute (mA, label F1) and by picture (accuracy to F1)."""
+
+import dataclasses
+
+import numpy as np
+
+EPS = 1e-20  # Parity: added to each denominator, so that 0/0 is 0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scores:
+  """How well attributes are predicted; all shares between 0 and 1.
+
+  Attributes:
+    label_mean_accuracy: [A] float64, (recall of positives + recall of negatives) / 2.
+    positive_recall, negative_recall, label_precision, label_accuracy, label_f1: [A] float64.
+    false_negatives, false_positives: [A] int64.
+    accuracy, precision, recall: means over pictures of |t & y| / |t | y|, |t & y| / |y|, |t & y| / |t|.
+  """
+
+  label_mean_accuracy: np.ndarray
+  positive_recall: np.ndarray
+  negative_recall: np.ndarray
+  label_precision: np.ndarray
+  label_accuracy: np.ndarray
+  label_f1: np.ndarray
+  false_negatives: np.ndarray
+  false_positives: np.ndarray
+  accuracy: float
+  precision: float
+  recall: float
+
+  @property
+  def f1(self):
+    # Parity: of the mean precision and recall, not the mean of each picture's F1.
+    return float(_ratio(2 * self.precision * self.recall, self.precision + self.recall))
+
+  def metrics(self):
+    """Returns {"mA": ..., "accuracy": ..., "precision": ..., "recall": ..., "F1": ..., "label_F1": ...}."""
+    return {
+      "mA": float(self.label_mean_accuracy.mean()),
+      "accuracy": self.accuracy,
+      "precision": self.precision,
+      "recall": self.recall,
+      "F1": self.f1,
+      "label_F1": float(self.label_f1.mean()),
+      "label_positive_recall": float(self.positive_recall.mean()),
+      "label_negative_recall": float(self.negative_recall.mean()),
+    }
+
+
+def _ratio(above, below):
+  return above / (below + EPS)
+
+
+def score(probability, labels, *, threshold=0.5):
+  """Scores predictions; an attribute counts as predicted above the threshold, not at it.
+
+  A picture without positive labels, or without predictions, counts as 0 in the means over pictures. An
+  attribute without positives has positive recall 0, which caps its mean accuracy at 0.5.
+
+  Args:
+    probability: [N, A] float, sigmoid of the logits. labels: [N, A] bool or 0/1. threshold: in [0, 1].
+  Returns:
+    Scores.
+  Raises:
+    ValueError: if the shapes differ, or are not [N, A] with at least one picture and one attribute.
+  """
+  probability, labels = np.asarray(probability), np.asarray(labels)
+  if probability.ndim != 2 or probability.shape != labels.shape or not probability.size:
+    raise ValueError(
+      f"attributes are scored from two arrays [pictures, attributes] of one shape; got {probability.shape} "
+      f"predictions and {labels.shape} labels: check that both hold the same attributes"
+    )
+  true, found = labels.astype(bool), probability > threshold
+  hit, either = true & found, true | found
+  tp, fp, fn = hit.sum(0), (found & ~true).sum(0), (true & ~found).sum(0)
+  positive_recall = _ratio(tp, tp + fn)
+  negative_recall = _ratio((~either).sum(0), (~true).sum(0))
+  label_precision = _ratio(tp, tp + fp)
+  hits = hit.sum(1)
+  return Scores(
+    label_mean_accuracy=(positive_recall + negative_recall) / 2,
+    positive_recall=positive_recall,
+    negative_recall=negative_recall,
+    label_precision=label_precision,
+    label_accuracy=_ratio(tp, tp + fp + fn),
+    label_f1=_ratio(2 * label_precision * positive_recall, label_precision + positive_recall),
+    false_negatives=fn,
+    false_positives=fp,
+    accuracy=float(_ratio(hits, either.sum(1)).mean()),
+    precision=float(_ratio(hits, found.sum(1)).mean()),
+    recall=float(_ratio(hits, true.sum(1)).mean()),
+  )

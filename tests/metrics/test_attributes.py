@@ -1,0 +1,42 @@
+"""Metrics of attributes: the worked example of the specification, and inputs without an answer."""
+
+import numpy as np
+import pytest
+
+from hap_jax.metrics import attributes
+
+
+def test_the_worked_example():
+  i, j = np.mgrid[:50, :6]
+  labels = (i * (j + 3) + 2 * j) % 7 < j + 1
+  labels[3] = False
+  logits = 2 * np.sin(1.3 * i + 0.7 * i * j + j) + 1.5 * (labels - 0.5)
+  scores = attributes.score(1 / (1 + np.exp(-logits)), labels)
+  expected = {
+    "mA": 0.6306204522,
+    "accuracy": 0.4636666667,
+    "precision": 0.6013333333,
+    "recall": 0.6093333333,
+    "F1": 0.6053069016,
+    "label_F1": 0.5818069231,
+  }
+  assert {name: scores.metrics()[name] for name in expected} == pytest.approx(expected, abs=1e-9)
+  by_attribute = [0.622024, 0.591476, 0.626437, 0.600644, 0.826531, 0.516611]
+  np.testing.assert_allclose(scores.label_mean_accuracy, by_attribute, atol=1e-6)
+
+
+def test_an_attribute_without_positives_scores_at_most_a_half():
+  scores = attributes.score(np.zeros((4, 1)), np.zeros((4, 1), bool))
+  assert scores.metrics()["mA"] == 0.5
+  assert scores.metrics()["F1"] == 0.0
+
+
+def test_a_probability_at_the_threshold_is_not_predicted():
+  scores = attributes.score(np.full((1, 1), 0.5), np.ones((1, 1)))
+  assert scores.false_negatives.tolist() == [1]
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (4,), (0, 2)])
+def test_another_shape_is_refused(shape):
+  with pytest.raises(ValueError, match=r"labels: check that both hold the same attributes"):
+    attributes.score(np.zeros(shape), np.zeros((4, 2) if shape != (0, 2) else shape))

@@ -1,0 +1,64 @@
+"""Loss and metrics of attributes against the official implementation; tolerance 1e-5."""
+
+import jax
+import numpy as np
+import pytest
+
+from hap_jax.losses.attributes import attribute_loss, attribute_weights
+from hap_jax.metrics import attributes
+
+BY_LABEL = {
+  "label_ma": "label_mean_accuracy",
+  "label_pos_recall": "positive_recall",
+  "label_neg_recall": "negative_recall",
+  "label_prec": "label_precision",
+  "label_acc": "label_accuracy",
+  "label_f1": "label_f1",
+  "fn_num": "false_negatives",
+  "fp_num": "false_positives",
+}
+BY_PICTURE = {
+  "ma": "mA",
+  "instance_acc": "accuracy",
+  "instance_prec": "precision",
+  "instance_recall": "recall",
+  "instance_f1": "F1",
+}
+
+
+@pytest.fixture(scope="module")
+def file(golden):
+  return golden("attributes")
+
+
+@pytest.mark.parametrize("kind", ["weighted", "unweighted"])
+def test_loss_and_gradient(file, kind):
+  labels = file["labels"]
+  weights = attribute_weights(labels, file["positive_ratio"]) if kind == "weighted" else 1.0
+
+  def mean_loss(logits):
+    return attribute_loss(logits, labels, weights).mean()
+
+  loss, grad = jax.value_and_grad(mean_loss)(file["logits"])
+  np.testing.assert_allclose(loss, file[f"loss/{kind}"], rtol=1e-5)
+  np.testing.assert_allclose(grad, file[f"loss/{kind}_grad_logits"], atol=1e-5, rtol=0)
+  example = attribute_loss(file["logits"], labels, weights)
+  np.testing.assert_allclose(example, file[f"loss/{kind}_elementwise"].sum(1), rtol=1e-5)
+
+
+def check_scores(file, prefix, scores):
+  for theirs, ours in BY_LABEL.items():
+    np.testing.assert_allclose(getattr(scores, ours), file[f"{prefix}/{theirs}"], rtol=1e-5, err_msg=theirs)
+  for theirs, ours in BY_PICTURE.items():
+    np.testing.assert_allclose(scores.metrics()[ours], file[f"{prefix}/{theirs}"], rtol=1e-5, err_msg=theirs)
+
+
+def test_metrics_with_edge_cases(file):
+  check_scores(file, "metric", attributes.score(file["metric/probs"], file["metric/labels"]))
+
+
+def test_metrics_of_some_attributes_at_another_threshold(file):
+  chosen = [0, 2, 3]  # the columns and the threshold that the golden file's section is named after
+  probability = 1 / (1 + np.exp(-file["logits"][:, chosen]))
+  found = attributes.score(probability, file["labels"][:, chosen], threshold=0.45)
+  check_scores(file, "metric_idx023_thr0.45", found)
