@@ -24,12 +24,16 @@ class Rule:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerSpec:
-  """Kind ("adamw" or "sgd") and constants of the optimizer; raises ValueError for another kind."""
+  """Kind ("adamw" or "sgd") and constants of the optimizer; raises ValueError for another kind.
+
+  clip_norm: greatest L2 norm of the gradient of all trained parameters together; None leaves it as it is.
+  """
 
   kind: str = "adamw"
   beta1: float = 0.9
   beta2: float = 0.95
   eps: float = 1e-8
+  clip_norm: float | None = None
 
   def __post_init__(self):
     if self.kind not in ("adamw", "sgd"):
@@ -102,6 +106,8 @@ def make_direction(spec, matched):
     trained = optax.scale_by_adam(b1=spec.beta1, b2=spec.beta2, eps=spec.eps)
   else:
     trained = optax.identity()
+  if spec.clip_norm is not None:
+    trained = optax.chain(optax.clip_by_global_norm(spec.clip_norm), trained)
   labels = jax.tree.map(lambda rule: "trained" if rule.trainable else "frozen", matched)
   return optax.partition({"trained": trained, "frozen": optax.set_to_zero()}, labels)
 
@@ -128,3 +134,19 @@ def warmup_cosine(progress, *, peak, warmup, total):
   share = jnp.clip((progress - warmup) / max(total - warmup, 1e-9), 0.0, 1.0)
   # cos^2(x/2) rather than (1 + cos x)/2, which loses all digits near the end in float32.
   return peak * jnp.where(progress < warmup, ramp, jnp.square(jnp.cos(0.5 * jnp.pi * share)))
+
+
+def warmup_cosine_by_epoch(progress, *, peak, total, start=1e-4, end=1e-5):
+  """Linear from `start` over a tenth of the epochs, then a cosine towards `end`; constant within an epoch.
+
+  Args:
+    progress: epochs so far as a real number, below total. peak: learning rate. total: epochs.
+    start, end: learning rates; the defaults are those of attribute fine-tuning.
+  Returns:
+    float32 scalar.
+  """
+  epoch = jnp.floor(jnp.asarray(progress, jnp.float32))
+  warmup = 0.1 * total  # may be a fraction of an epoch
+  # Parity: the cosine counts from epoch 0, not from the end of the warm-up, so that `peak` is never reached.
+  cosine = end + (peak - end) * jnp.square(jnp.cos(0.5 * jnp.pi * epoch / total))
+  return jnp.where(epoch < warmup, start + epoch * (peak - start) / warmup, cosine)
