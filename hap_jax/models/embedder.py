@@ -1,15 +1,12 @@
 """Networks of person re-identification: features to compare, and class scores to train by."""
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from flax import struct
 
-from hap_jax.models import layers, vit
+from hap_jax.models import image_encoder, layers, vit
 from hap_jax.models.batch_norm import BatchNorm
-
-# Of PyTorch's convolutions and linear layers: uniform within 1 / sqrt(fan_in).
-_UNIFORM_IN_FAN = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+from hap_jax.models.initializers import UNIFORM_IN_FAN, uniform_within
 
 
 @struct.dataclass
@@ -54,7 +51,7 @@ class Embedder(nn.Module):
       ValueError: for pictures of another size.
     """
     del train
-    feature = _encode(self.encoder, image, drop_key).normed[:, 0].astype(jnp.float32)
+    feature = image_encoder.encode(self.encoder, image, drop_key).normed[:, 0].astype(jnp.float32)
     return EmbedderOutputs(features=(feature,), logits=(_head(self.num_classes)(feature),))
 
 
@@ -81,7 +78,7 @@ class LocalityEmbedder(nn.Module):
     Raises:
       ValueError: for pictures of another size, or one picture in training.
     """
-    latent = _encode(self.encoder, image, drop_key)
+    latent = image_encoder.encode(self.encoder, image, drop_key)
     D = self.encoder.width
     x = latent.raw[:, 1:].reshape(image.shape[0], *self.encoder.grid, D)
     for i in range(3):
@@ -94,8 +91,8 @@ class LocalityEmbedder(nn.Module):
     )
     conv_fc = nn.Dense(
       self.num_classes,
-      kernel_init=_UNIFORM_IN_FAN,
-      bias_init=_uniform_within(1 / (2 * D) ** 0.5),
+      kernel_init=UNIFORM_IN_FAN,
+      bias_init=uniform_within(1 / (2 * D) ** 0.5),
       name="conv_fc",
     )
     return EmbedderOutputs(
@@ -130,7 +127,7 @@ class Bottleneck(nn.Module):
         padding=padding,
         use_bias=False,
         dtype=self.dtype,
-        kernel_init=_UNIFORM_IN_FAN,
+        kernel_init=UNIFORM_IN_FAN,
         name=name,
       )
 
@@ -164,18 +161,6 @@ def build_embedder(variant, *, image_size, patch, num_classes, locality, **optio
   return (LocalityEmbedder if locality else Embedder)(encoder, num_classes)
 
 
-def _encode(encoder, image, drop_key):
-  patches = layers.patchify(image, encoder.patch)
-  grid = layers.grid_of(image.shape[1:3], encoder.patch)
-  if grid != encoder.grid:  # a grid of as many patches would pass unseen
-    raise ValueError(f"images are of {grid} patches, the encoder's position table of {encoder.grid}")
-  return encoder(patches, drop_key=drop_key)
-
-
 def _head(num_classes):
   # Parity: the official "truncated" normal is cut at +-2, 100 standard deviations.
   return nn.Dense(num_classes, kernel_init=nn.initializers.normal(0.02), name="head")
-
-
-def _uniform_within(bound):
-  return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)

@@ -117,7 +117,7 @@ def test_the_classifier_is_not_paid_for_where_only_features_are_used():
 
 def test_pictures_lying_down_are_not_taken_for_standing_ones():
   model = build()
-  with pytest.raises(ValueError, match=r"images are of \(2, 3\) patches.*of \(3, 2\)"):
+  with pytest.raises(ValueError, match=r"shape \(2, 16, 24, 3\), this encoder takes \[B, 24, 16, 3\]"):
     model.apply(random_variables(model), random_image(model).swapaxes(1, 2), train=False)
 
 

@@ -1,4 +1,4 @@
-"""Loss and metrics of attributes against the official implementation; tolerance 1e-5."""
+"""Loss, metrics and network of attributes against the official implementation; tolerance 1e-5."""
 
 import jax
 import numpy as np
@@ -6,6 +6,7 @@ import pytest
 
 from hap_jax.losses.attributes import attribute_loss, attribute_weights
 from hap_jax.metrics import attributes
+from hap_jax.models import attribute_classifier, vit
 
 BY_LABEL = {
   "label_ma": "label_mean_accuracy",
@@ -62,3 +63,19 @@ def test_metrics_of_some_attributes_at_another_threshold(file):
   probability = 1 / (1 + np.exp(-file["logits"][:, chosen]))
   found = attributes.score(probability, file["labels"][:, chosen], threshold=0.45)
   check_scores(file, "metric_idx023_thr0.45", found)
+
+
+def test_logits_of_the_network(file, ours, pick):
+  state = pick(file, "model/param/")
+  head = {"kernel": state.pop("classifier.logits.0.weight").T, "bias": state.pop("classifier.logits.0.bias")}
+  encoder = ours({name.removeprefix("backbone."): value for name, value in state.items()})["encoder"]
+  cfg = {key: value.tolist() for key, value in pick(file, "model/cfg/").items()}
+  model = attribute_classifier.build_attribute_classifier(
+    vit.Variant(cfg["embed_dim"], cfg["depth"], cfg["num_heads"]),
+    image_size=tuple(cfg["img_size"]),
+    patch=cfg["patch_size"],
+    num_attributes=len(head["bias"]),
+  )
+  image = file["model/images"].transpose(0, 2, 3, 1)
+  found = jax.jit(model.apply)({"params": {"encoder": encoder, "classifier": head}}, image)
+  np.testing.assert_allclose(found, file["model/logits"], atol=1e-5, rtol=0)
