@@ -1,0 +1,164 @@
+"""A run that is told to end saves, and goes on with other devices and processes as if nothing had been."""
+
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from hap_jax import pretrain
+from hap_jax.io import checkpoint_file
+from hap_jax.train import optim, preemption
+from hap_jax.train.report import read_metrics
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+EPS = 1.2e-7  # of float32
+SAVED, LAST = 3, 8  # steps: of the checkpoint to go on from, and to compare up to
+
+
+@pytest.fixture(scope="module")
+def told(tiny_overrides):
+  """Configuration of a run far too long to end by itself."""
+  return {**tiny_overrides, "total_steps": 5000, "save_every": 3, "base_lr": 3e-2, "data.num_val": 0} | {
+    "keep_last": 9,
+    "model.scan": True,
+  }
+
+
+@pytest.fixture(scope="module")
+def ended(told, tiny_config, tmp_path_factory):
+  """Workdir of a run on eight devices, parameters cut over all, that got SIGTERM at step LAST."""
+  workdir = tmp_path_factory.mktemp("runs") / "eight"
+  config = tiny_config(**{**told, "mesh.fsdp": 8, "mesh.data": 1})
+
+  def say(line):
+    if f" {LAST}/" in line:
+      os.kill(os.getpid(), signal.SIGTERM)
+    assert f" {LAST + 9}/" not in line, "the signal was not heard"
+
+  before = signal.getsignal(signal.SIGTERM)
+  with pytest.raises(preemption.PreemptedError, match=rf"step {LAST + 1} is saved"):
+    pretrain.run(config, workdir, say)
+  assert signal.getsignal(signal.SIGTERM) is before
+  return workdir
+
+
+def losses(workdir):
+  return {row["step"]: row["loss"] for row in read_metrics(workdir) if "loss" in row}
+
+
+def copy_at(workdir, step, to):
+  """Copies a workdir without the checkpoints and rows after a step."""
+  shutil.copytree(workdir, to)
+  for folder in (to / "checkpoints").iterdir():
+    if int(folder.name) > step:
+      shutil.rmtree(folder)
+  rows = (to / "metrics.jsonl").read_text().splitlines(keepends=True)
+  (to / "metrics.jsonl").write_text("".join(rows[:step]))
+  return to
+
+
+def start(workdir, overrides, devices, extra=()):
+  """Starts main in a session of its own."""
+  env = {**os.environ, "PYTHONPATH": str(ROOT)}
+  env["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
+  command = [
+    sys.executable,
+    "-m",
+    "hap_jax.main",
+    "--config=configs/pretrain_demo.py",
+    f"--workdir={workdir}",
+  ]
+  command += [f"--config.{key}={value}" for key, value in overrides.items()]
+  return subprocess.Popen(
+    [*command, *extra],
+    cwd=ROOT,
+    env=env,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+    start_new_session=True,
+  )
+
+
+def start_two(workdir, overrides):
+  """Starts two processes with four devices each."""
+  with socket.socket() as probe:
+    probe.bind(("127.0.0.1", 0))
+    address = f"127.0.0.1:{probe.getsockname()[1]}"
+  joined = [f"--coordinator_address={address}", "--num_processes=2"]
+  return [start(workdir, overrides, 4, [*joined, f"--process_id={i}"]) for i in range(2)]
+
+
+def finish(*processes):
+  """Returns what the processes said; all of them must have ended alike."""
+  outputs = [process.communicate(timeout=300)[0] for process in processes]
+  codes = {process.returncode for process in processes}
+  assert len(codes) == 1, "\n".join(outputs)
+  return codes.pop(), outputs
+
+
+def wait_for(step, workdir, *processes):
+  deadline = time.monotonic() + 300
+  while step not in losses(workdir) and time.monotonic() < deadline:
+    assert all(process.poll() is None for process in processes), finish(*processes)
+    time.sleep(0.1)
+
+
+def assert_same_losses(one, other):
+  steps = range(SAVED + 1, LAST + 1)
+  np.testing.assert_allclose([losses(other)[i] for i in steps], [losses(one)[i] for i in steps], rtol=1e-5)
+
+
+def test_a_run_of_eight_devices_goes_on_with_four(told, ended, tmp_path):
+  """Its processes get SIGTERM all at once, loader workers too, as SLURM sends it."""
+  workdir = copy_at(ended, SAVED, tmp_path / "four")
+  process = start(workdir, {**told, "data.workers": 1}, 4)
+  wait_for(LAST, workdir, process)
+  os.killpg(process.pid, signal.SIGTERM)
+  code, (output,) = finish(process)
+  assert code == preemption.EXIT_CODE, output
+  assert f"resuming at step {SAVED}" in output
+  assert_same_losses(ended, workdir)
+  step = checkpoint_file.read(workdir)[1]["step"]
+  assert f"told to end: step {step} is saved" in output
+
+
+def test_a_run_of_one_process_goes_on_in_two_and_one_signal_ends_both(told, ended, tmp_path):
+  workdir = copy_at(ended, SAVED, tmp_path / "two")
+  pair = start_two(workdir, {**told, "mesh.fsdp": 4, "align_block": 3})
+  wait_for(LAST, workdir, *pair)
+  pair[1].send_signal(signal.SIGTERM)
+  code, outputs = finish(*pair)
+  assert code == preemption.EXIT_CODE, outputs
+  assert_same_losses(ended, workdir)
+  step = checkpoint_file.read(workdir)[1]["step"]
+  assert f"told to end: step {step} is saved" in outputs[0]
+
+
+def test_two_processes_take_the_steps_of_one(tiny_overrides, tiny_config, tmp_path):
+  """Five steps of plain SGD, lr 0.1 at first."""
+  sgd = {**tiny_overrides, "total_steps": 5, "optimizer.kind": "sgd", "base_lr": 0.1 * 256 / 8}
+  sgd |= {"warmup_epochs": 0.0, "data.num_val": 0, "model.scan": True}
+  pair = start_two(tmp_path / "two", {**sgd, "mesh.fsdp": 2, "align_block": 3})
+  config = tiny_config(**sgd, **{"mesh.data": 8})
+  pretrain.run(config, tmp_path / "one", lambda line: None)
+  code, outputs = finish(*pair)
+  assert code == 0, outputs
+
+  from hap_jax.tasks import pretrain as pretrain_task
+
+  first = jax.jit(pretrain_task.make_init(pretrain_task.build_model(config)))(jax.random.key(config.seed))
+  params = [checkpoint_file.read(tmp_path / name)[0]["params"] for name in ("one", "two")]
+  for (path, start_value), one, two in zip(
+    jax.tree_util.tree_leaves_with_path(first["params"]), *map(jax.tree.leaves, params), strict=True
+  ):
+    bound = 1e-5 * np.abs(one - start_value).max() + 2 * EPS * np.abs(one).max()
+    assert np.abs(one - two).max() <= bound, optim.path_name(path)
