@@ -8,5 +8,5 @@ UNIFORM_IN_FAN = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  #
 
 
 def uniform_within(bound):
-  """Makes an initializer uniform on -bound ... bound, as that of PyTorch's biases, which know their fan-in."""
+  """Makes an initializer uniform on -bound ... bound, as that of PyTorch's biases."""
   return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)

@@ -136,17 +136,16 @@ def warmup_cosine(progress, *, peak, warmup, total):
   return peak * jnp.where(progress < warmup, ramp, jnp.square(jnp.cos(0.5 * jnp.pi * share)))
 
 
-def warmup_cosine_by_epoch(progress, *, peak, total, start=1e-4, end=1e-5):
-  """Linear from `start` over a tenth of the epochs, then a cosine towards `end`; constant within an epoch.
+def warmup_cosine_by_epoch(progress, *, start, peak, end, warmup, total):
+  """Linear from `start` over the warm-up, then a cosine towards `end`; constant within an epoch.
 
   Args:
-    progress: epochs so far as a real number, below total. peak: learning rate. total: epochs.
-    start, end: learning rates; the defaults are those of attribute fine-tuning.
+    progress: epochs so far as a real number, below total. start, peak, end: learning rates.
+    warmup, total: epochs; the warm-up may be a fraction of one.
   Returns:
     float32 scalar.
   """
   epoch = jnp.floor(jnp.asarray(progress, jnp.float32))
-  warmup = 0.1 * total  # may be a fraction of an epoch
   # Parity: the cosine counts from epoch 0, not from the end of the warm-up, so that `peak` is never reached.
   cosine = end + (peak - end) * jnp.square(jnp.cos(0.5 * jnp.pi * epoch / total))
-  return jnp.where(epoch < warmup, start + epoch * (peak - start) / warmup, cosine)
+  return jnp.where(epoch < warmup, start + epoch * (peak - start) / max(warmup, 1e-9), cosine)

@@ -10,16 +10,16 @@ from hap_jax.models import pooling
 from hap_jax.train.evaluate import EvalSplit, Evaluation
 
 
-def picture_pass(source, *, image_size, batch_size, workers, max_bad_share):
-  """Makes the Loader of one ordered pass over a source's pictures, resized as ReID does.
+def picture_pass(source, *, image_size, batch_size, workers, max_bad_share, resize=transforms.ResizeBicubic):
+  """Makes the Loader of one ordered pass over a source's pictures.
 
   Args:
     source: of records with an image. image_size: (H, W). batch_size: global.
-    workers, max_bad_share: of the `Loader`.
+    workers, max_bad_share: of the `Loader`. resize: size -> transform; by default as ReID does.
   """
   return Loader(
     source=source,
-    transforms=(transforms.ResizeBicubic(size=tuple(image_size)),),
+    transforms=(resize(size=tuple(image_size)),),
     sampler=samplers.Sequential(len(source), batch_size),
     seed=0,  # nothing is random here
     workers=workers,

@@ -118,7 +118,7 @@ def test_index_outside_the_source_is_an_error(index):
 @pytest.mark.parametrize(
   ("options", "message"),
   [
-    ({"split": "dev"}, "split='dev'.*train, val, test, query, gallery"),
+    ({"split": "dev"}, "split='dev'.*train, val, test, trainval, query, gallery"),
     ({"split": "gallery", "num_test": 2}, "num_test=2; expected 3"),
     ({"num_train": 0}, "num_train=0"),
     ({"image_size": (8, 8)}, r"image_size=\(8, 8\).*640"),
@@ -129,3 +129,12 @@ def test_index_outside_the_source_is_an_error(index):
 def test_bad_options_name_the_key(options, message):
   with pytest.raises(ValueError, match=message):
     open_small(**options)
+
+
+def test_trainval_is_train_then_val():
+  def indices(split, **counts):
+    return synthetic.open_source(split=split, num_train=16, image_size=(40, 20), **counts).indices
+
+  both = np.concatenate([indices("train", num_val=8), indices("val", num_val=8)])
+  np.testing.assert_array_equal(indices("trainval", num_val=8), both)
+  np.testing.assert_array_equal(indices("trainval", num_val=0), indices("train"))

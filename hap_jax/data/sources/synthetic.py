@@ -1,9 +1,9 @@
 """Source: synthetic people, drawn when asked for, or drawn once and held in memory.
 
-Splits are "train", "val" and "test", of different people, eight pictures of each in a row. For
-re-identification the test people's pictures are divided as in Market-1501: the first two of each person, by
-two cameras, are "query", the others "gallery"; the last two of these are by the cameras of the queries again,
-so that what a query must not match, its own camera's pictures, is there.
+Splits are "train", "val" and "test", of different people, eight pictures of each in a row; "trainval" is the
+first two together. For re-identification the test people's pictures are divided as in Market-1501: the first
+two of each person, by two cameras, are "query", the others "gallery"; the last two of these are by the cameras
+of the queries again, so that what a query must not match, its own camera's pictures, is there.
 """
 
 import concurrent.futures
@@ -103,7 +103,8 @@ def open_source(
 
   Args:
     root: not used, people are made here; may be empty.
-    split: "train", "val" or "test"; their people are disjoint. Or "query" or "gallery", parts of "test".
+    split: "train", "val" or "test"; their people are disjoint. "trainval" is train, then val, which may be
+      empty then. Or "query" or "gallery", parts of "test".
     seed: whole number >= 0; another seed gives other people and places.
     num_train, num_val, num_test: number of pictures of each split; num_test counts query and gallery.
     image_size: (H, W) pixels in which pictures are drawn.
@@ -120,9 +121,15 @@ def open_source(
   del root
   counts = {"train": num_train, "val": num_val, "test": num_test}
   people = "test" if split in ("query", "gallery") else split
-  if people not in counts:
-    raise ValueError(f"synthetic: split={split!r} is not one of {', '.join(counts)}, query, gallery")
-  indices = _split_indices(split, people, counts[people])
+  if people == "trainval":
+    parts = ["train", "val"] if num_val else ["train"]
+    indices = np.concatenate([_split_indices(part, part, counts[part]) for part in parts])
+  elif people in counts:
+    indices = _split_indices(split, people, counts[people])
+  else:
+    raise ValueError(
+      f"synthetic: split={split!r} is not one of {', '.join(counts)}, trainval, query, gallery"
+    )
   size = tuple(int(side) for side in image_size)
   highest, widest = camera.MAX_SIZE
   if len(size) != 2 or not (16 <= size[0] <= highest and 16 <= size[1] <= widest):

@@ -33,10 +33,7 @@ class ResizeBicubic:
   size: tuple[int, int]
 
   def __call__(self, record, rng):
-    H, W = self.size
-    height, width = record["image"].shape[:2]
-    image = np.array(Image.fromarray(record["image"]).resize((W, H), Image.Resampling.BICUBIC))
-    return _moved(record, image, scale=(W / width, H / height))
+    return resize_as_pillow(record, self.size, Image.Resampling.BICUBIC)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +103,13 @@ class DrawErasing:
       if height < H and width < W:
         return int(rng.random() * (H - height + 1)), int(rng.random() * (W - width + 1)), height, width
     return 0, 0, 0, 0
+
+
+def resize_as_pillow(record, size, resampling):
+  """Resizes a record's picture to `size` (H, W) by a filter of Pillow's, its joints with it."""
+  (H, W), (height, width) = size, record["image"].shape[:2]
+  image = np.array(Image.fromarray(record["image"]).resize((W, H), resampling))
+  return _moved(record, image, scale=(W / width, H / height))
 
 
 def _moved(record, image, scale=(1, 1), offset=(0, 0)):
