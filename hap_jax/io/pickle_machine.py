@@ -18,7 +18,7 @@ import numpy as np
 
 from hap_jax.io.plain_data import AttributeDict, UnsafePickleError, checked, hashable
 
-_DICTS = (dict, collections.OrderedDict)
+_DICTS = (dict, collections.OrderedDict, AttributeDict)
 _CORRUPT = (ValueError, TypeError, LookupError, ArithmeticError, EOFError, RecursionError, struct.error)
 # NumPy frees object arrays inside object arrays by recursion in C; thousands of levels overflow its stack.
 _MAX_ARRAY_NESTING = 8

@@ -16,7 +16,7 @@ import tokenize
 import numpy as np
 
 from hap_jax.io.pickle_machine import Constructor, Pending, Unpickler
-from hap_jax.io.plain_data import UnsafePickleError, hashable
+from hap_jax.io.plain_data import AttributeDict, UnsafePickleError, hashable
 
 __all__ = ["ADMITTED", "UnsafePickleError", "load", "load_npy"]
 
@@ -206,6 +206,8 @@ ADMITTED = {
   **_admit(["numpy.core.numeric", "numpy._core.numeric"], "_frombuffer", _from_buffer),
   **_admit(["collections"], "OrderedDict", _ordered_dict),
   **_admit(["_codecs"], "encode", _encode),
+  # A dict whose items are attributes too; pickled with both, which are the same.
+  **_admit(["easydict"], "EasyDict", lambda: AttributeDict()),
   **_admit(_BUILTINS, "set", _set(set)),
   **_admit(_BUILTINS, "frozenset", _set(frozenset)),
   **_admit(_BUILTINS, "bytearray", _bytearray),

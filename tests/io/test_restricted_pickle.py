@@ -5,6 +5,8 @@ import os
 import pathlib
 import pickle
 import struct
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -321,3 +323,31 @@ def test_a_file_is_read_from_where_it_stands():
   file = io.BytesIO(b"head" + pickle.dumps([1]))
   file.seek(4)
   assert restricted_pickle.load(file) == [1]
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_easydict_is_read_as_a_dict_and_its_class_is_not_imported(protocol, monkeypatch):
+  module = types.ModuleType("easydict")
+  module.EasyDict = type("EasyDict", (dict,), {"__module__": "easydict", "__setattr__": set_item_too})
+  value = module.EasyDict()
+  value.names, value.inner = ["Hat"], module.EasyDict()
+  value.inner.rows = np.arange(3)
+  monkeypatch.setitem(sys.modules, "easydict", module)
+  data = pickle.dumps(value, protocol)
+  monkeypatch.delitem(sys.modules, "easydict")
+  got = read(data)
+  assert isinstance(got, dict)
+  assert got["names"] == ["Hat"]
+  np.testing.assert_array_equal(got["inner"]["rows"], np.arange(3))
+  assert "easydict" not in sys.modules
+
+
+def set_item_too(self, name, value):
+  dict.__setattr__(self, name, value)
+  self[name] = value
+
+
+def test_easydict_takes_no_arguments_and_no_state_but_a_dict():
+  with pytest.raises(ValueError, match="truncated or corrupt"):
+    read(b"ceasydict\nEasyDict\n(]t\x81.")
+  refuses(b"ceasydict\nEasyDict\n)\x81]b.", "state of a AttributeDict")

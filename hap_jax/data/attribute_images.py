@@ -1,0 +1,316 @@
+"""What the sources of pedestrian attributes share: their class, how a split is opened, what is checked.
+
+A record holds image [H, W, 3] uint8 RGB and attributes [A] bool. A source has those of all records, without
+reading a picture, as `attributes` [N, A] bool, and their names in the same order as `attribute_names`.
+
+The description that circulates with the official code, `dataset_all.pkl`, holds the same as the .mat file but
+for the persons' numbers. It is read as plain data; none of its classes is imported.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable
+
+import numpy as np
+from absl import logging
+
+from hap_jax.data.sources.base import SourceSpec, check_root, describe_folder, read_image
+from hap_jax.io import mat_file, restricted_pickle
+
+PICKLE = "dataset_all.pkl"
+_UNCERTAIN = 2
+_SPLIT_STREAM = 3  # keeps the draw of persons apart from other draws of the same seed
+
+
+@dataclasses.dataclass(frozen=True)
+class Annotations:
+  """What an annotation file says of all N pictures of a data set.
+
+  Attributes:
+    path: of the file. images: [N] names of picture files.
+    labels: [N, C] int, 1: present, 0: absent, 2: uncertain. names: [C] of the columns.
+    rows: {"train": [n] int64, ..., "test": [n]}, 0-based rows of the official splits; some have a "val", too.
+    pids: [N] int64, the persons' numbers, negative: not known; None: the file has none.
+  """
+
+  path: str
+  images: list[str]
+  labels: np.ndarray
+  names: list[str]
+  rows: dict[str, np.ndarray]
+  pids: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+  """Facts about a data set of pedestrian attributes.
+
+  Attributes:
+    name: of its source. licence: of its data.
+    read_mat: path of the official file -> Annotations.
+    files: where that may be, below the root. folders: where the pictures may be.
+    attributes: those that are scored, in the order of the official classifier's outputs.
+    counts: {split: pictures}; the splits are "train" and "test", and "val" where there is one.
+  """
+
+  name: str
+  licence: str
+  read_mat: Callable[[str], Annotations]
+  files: tuple[str, ...]
+  folders: tuple[str, ...]
+  attributes: tuple[str, ...]
+  counts: dict[str, int]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class AttributeImages:
+  """N pictures with A attributes as arrays, which pickle small: PA-100K's training pictures take 3 MB.
+
+  Attributes:
+    folder: of the pictures. images: [N] bytes, their names in it.
+    attributes: [N, A] bool. attribute_names: [A] str.
+    spec: facts about the source.
+  """
+
+  folder: str
+  images: np.ndarray
+  attributes: np.ndarray
+  attribute_names: tuple[str, ...]
+  spec: SourceSpec
+
+  def __len__(self):
+    return len(self.images)
+
+  def __getitem__(self, index):
+    return {"image": read_image(self.name(index)), "attributes": self.attributes[index]}
+
+  def name(self, index):
+    if not 0 <= index < len(self):
+      raise IndexError(f"record {index} of {len(self)}")
+    return os.path.join(self.folder, os.fsdecode(self.images[index]))
+
+  def file(self, index):
+    return self.name(index)
+
+
+def open_split(data_set, *, root, split, identity_disjoint, split_seed, annotations, images, num_val):
+  """Opens a split of a data set; the options are those of the sources, see `sources/peta.py`.
+
+  Returns:
+    AttributeImages.
+  Raises:
+    ValueError: if files are missing or say something else than they should, or an option is out of range.
+  """
+  _check_options(data_set, split, num_val)
+  check_root(root, f"{data_set.files[0]} or {PICKLE}, and the pictures in {data_set.folders[0]}/")
+  found = _read(data_set, _find_file(data_set, root, annotations))
+  labels, notes = _select(found, data_set.attributes)
+  _check_rows(found)
+  rows = found.rows
+  if identity_disjoint:
+    rows, note = _divide_persons(data_set, found, split_seed)
+    notes.append(note)
+  else:
+    notes += [*_note_counts(data_set, found), _note_shared(data_set, found)]
+  parts = [name for name in ("train", "val") if name in rows] if split == "trainval" else [split]
+  chosen = np.concatenate([rows[name] for name in parts])
+  if not len(chosen):
+    raise ValueError(f"{found.path}: no pictures in split {split!r}; there are {_sizes(rows)}")
+  folder = _find_folder(data_set, root, images)
+  names = [found.images[row] for row in chosen.tolist()]
+  _check_pictures(folder, names, found.path)
+  for note in notes:
+    logging.warning("%s: %s", data_set.name, note)
+  spec = SourceSpec(data_set.name, None, data_set.licence, fields=("image", "attributes"), notes=tuple(notes))
+  encoded = np.array([os.fsencode(name) for name in names])
+  return AttributeImages(folder, encoded, labels[chosen], data_set.attributes, spec)
+
+
+def first_draw(cell, names, where):
+  """Returns the first of several draws of splits, {name: [n] int64 rows}, made 0-based.
+
+  Args:
+    cell: object array of structs, one a draw. names: their members. where: it is, for error messages.
+  Raises:
+    ValueError: if it is something else.
+  """
+  if not isinstance(cell, np.ndarray) or not cell.size:
+    raise ValueError(f"{where}: expected a cell of splits, found {mat_file.describe(cell)}")
+  first = mat_file.fields(cell.reshape(-1)[0], where)
+  members = mat_file.pick(first, names, where)
+  return {name: mat_file.integers(value, f"{where}.{name}", 1) - 1 for name, value in members.items()}
+
+
+def _check_options(data_set, split, num_val):
+  splits = (*data_set.counts, "trainval")
+  if split not in splits:
+    lacks = "; it has no validation split: train and trainval are the same" if split == "val" else ""
+    raise ValueError(f"split={split!r}: {data_set.name} has {', '.join(splits)}{lacks}")
+  if num_val:
+    raise ValueError(
+      f"config.data.num_val={num_val}: {data_set.name} is scored on splits of its own; set it to 0"
+    )
+
+
+def _find_file(data_set, root, annotations):
+  choices = (annotations,) if annotations else (*data_set.files, PICKLE)
+  for choice in choices:
+    path = os.path.join(root, choice)
+    if os.path.isfile(path):
+      return path
+  raise ValueError(
+    f"{root}: none of {', '.join(choices)}; expected the annotation file there, or its path in "
+    f"config.data.{data_set.name}.annotations; {describe_folder(root)}"
+  )
+
+
+def _find_folder(data_set, root, images):
+  choices = (images,) if images else data_set.folders
+  for choice in choices:
+    path = os.path.join(root, choice)
+    if os.path.isdir(path):
+      return path
+  raise ValueError(
+    f"{root}: no folder {', '.join(choices)}; expected the pictures there, or their folder in "
+    f"config.data.{data_set.name}.images; {describe_folder(root)}"
+  )
+
+
+def _read(data_set, path):
+  found = _read_pickle(path, "val" in data_set.counts) if path.endswith(".pkl") else data_set.read_mat(path)
+  N, C = len(found.images), len(found.names)
+  if found.labels.shape != (N, C):
+    raise ValueError(
+      f"{path}: labels of shape {found.labels.shape}, but {N} pictures and {C} names of attributes; expected "
+      f"({N}, {C})"
+    )
+  return found
+
+
+def _read_pickle(path, has_val):
+  """Reads `dataset_all.pkl`, whose rows are 0-based, one array a split or a list of several draws of it."""
+  data = restricted_pickle.load(path)
+  if not isinstance(data, dict):
+    raise ValueError(f"{path}: expected a dict of annotations, found a {type(data).__name__}")
+  data = mat_file.pick(data, ("image_name", "label", "attr_name", "partition"), path)
+  partition, labels = data["partition"], np.asarray(data["label"])
+  if not isinstance(partition, dict) or labels.ndim != 2 or labels.dtype.kind not in "biuf":
+    raise ValueError(
+      f"{path}: expected a dict partition and an array label of numbers, pictures by attributes"
+    )
+  names = ("train", "val", "test") if has_val else ("trainval", "test")
+  rows = {}
+  for name, value in mat_file.pick(partition, names, f"{path}: partition").items():
+    first = value[0] if isinstance(value, (list, tuple)) and len(value) and np.ndim(value[0]) else value
+    first = np.asarray(first)
+    first = first[0] if first.ndim == 2 else first
+    if first.ndim != 1 or (len(first) and first.dtype.kind not in "iu"):
+      raise ValueError(f"{path}: partition.{name}: expected row numbers, found {mat_file.describe(first)}")
+    rows["train" if name == "trainval" else name] = first.astype(np.int64)
+  texts = {}
+  for key in ("image_name", "attr_name"):
+    texts[key] = np.asarray(data[key], object).reshape(-1).tolist()
+    wrong = [text for text in texts[key] if not isinstance(text, str) or not text]
+    if wrong:
+      raise ValueError(f"{path}: {key}: expected texts, found {mat_file.describe(wrong[0])}")
+  return Annotations(path, texts["image_name"], labels, texts["attr_name"], rows)
+
+
+def _select(found, attributes):
+  """Returns ([N, A] bool of these attributes, notes), by name."""
+  columns = {}
+  for column, name in enumerate(found.names):
+    columns.setdefault(name, []).append(column)
+  missing = [name for name in attributes if len(columns.get(name, ())) != 1]
+  if missing:
+    raise ValueError(
+      f"{found.path}: {len(missing)} of the {len(attributes)} attributes that are scored are not there once: "
+      f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}; found {len(found.names)}: "
+      f"{', '.join(found.names[:60])}"
+    )
+  labels = found.labels[:, [columns[name][0] for name in attributes]]
+  values = np.unique(labels)
+  if not np.isin(values, (0, 1, _UNCERTAIN)).all():
+    raise ValueError(
+      f"{found.path}: answers {', '.join(map(str, values[:8].tolist()))}; expected 0, 1 or {_UNCERTAIN}"
+    )
+  uncertain = int((labels == _UNCERTAIN).sum())
+  notes = [f"{uncertain:,} answers are {_UNCERTAIN} (uncertain), read as absent"] if uncertain else []
+  return labels == 1, notes
+
+
+def _check_rows(found):
+  """Raises ValueError if rows lie outside the file, come twice in a split or in two splits."""
+  N, rows = len(found.images), np.concatenate(list(found.rows.values()))
+  outside = rows[(rows < 0) | (rows >= N)]
+  if len(outside):
+    raise ValueError(
+      f"{found.path}: the splits name picture {outside[0] + 1}, counted from 1; expected 1 to {N}"
+    )
+  _, counts = np.unique(rows, return_counts=True)
+  if (counts > 1).any():
+    raise ValueError(
+      f"{found.path}: {int((counts > 1).sum())} pictures are in a split twice, or in two of "
+      f"{_sizes(found.rows)}; expected each once"
+    )
+
+
+def _divide_persons(data_set, found, split_seed):
+  """Divides the persons as the official splits divide the pictures; ({split: rows}, a note that says so)."""
+  option = f"config.data.{data_set.name}.identity_disjoint"
+  if found.pids is None:
+    raise ValueError(
+      f"{option}: {found.path} does not say who is on a picture; expected a .mat file with persons' numbers "
+      "(those of PETA and RAP have them, PA-100K's and dataset_all.pkl do not)"
+    )
+  is_known = found.pids >= 0
+  persons, person, counts = np.unique(found.pids[is_known], return_inverse=True, return_counts=True)
+  order = np.random.default_rng((split_seed, _SPLIT_STREAM)).permutation(len(persons))
+  shares = np.cumsum([len(rows) for rows in found.rows.values()]) / sum(map(len, found.rows.values()))
+  middle = (np.cumsum(counts[order]) - counts[order] / 2) / max(1, counts.sum())
+  part = np.empty(len(persons), np.int64)
+  part[order] = np.searchsorted(shares[:-1], middle)  # a person goes where the middle of his pictures falls
+  known = np.flatnonzero(is_known)
+  rows = {name: known[part[person] == k] for k, name in enumerate(found.rows)}
+  if not all(map(len, rows.values())):
+    raise ValueError(f"{option}: {len(persons)} persons cannot be divided like the splits: {_sizes(rows)}")
+  left_out = len(found.pids) - len(known)
+  return rows, (
+    f"identity-disjoint split, ours and not the official one (split_seed={split_seed}): {len(persons):,} "
+    f"persons, {_sizes(rows)} pictures"
+    + (f"; {left_out:,} pictures of persons without a number are left out" if left_out else "")
+  )
+
+
+def _note_counts(data_set, found):
+  if {name: len(rows) for name, rows in found.rows.items()} == data_set.counts:
+    return []
+  official = ", ".join(f"{count:,} {name}" for name, count in data_set.counts.items())
+  return [f"{found.path}: {_sizes(found.rows)} pictures; official are {official}"]
+
+
+def _note_shared(data_set, found):
+  if found.pids is None:
+    return f"{found.path} does not say who is on a picture; train and test may share persons"
+  train = np.concatenate([rows for name, rows in found.rows.items() if name != "test"])
+  persons = found.pids[train]
+  is_shared = np.isin(found.pids[found.rows["test"]], persons[persons >= 0])
+  return (
+    f"the standard split shares persons: {int(is_shared.sum()):,} of {len(is_shared):,} test pictures show "
+    f"somebody who is trained on (config.data.{data_set.name}.identity_disjoint divides persons)"
+  )
+
+
+def _check_pictures(folder, names, path):
+  """Raises ValueError if the folder lacks pictures; it is listed once, no picture is opened."""
+  there = set(os.listdir(folder))
+  missing = [name for name in names if name not in there]
+  if missing:
+    raise ValueError(
+      f"{folder}: {len(missing):,} of {len(names):,} pictures that {path} names are missing, the first is "
+      f"{missing[0]}; {describe_folder(folder)}"
+    )
+
+
+def _sizes(rows):
+  return ", ".join(f"{len(value):,} {name}" for name, value in rows.items())

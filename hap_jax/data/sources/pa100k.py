@@ -1,0 +1,96 @@
+"""PA-100K (Liu et al., ICCV 2017): 26 attributes of 100,000 pedestrians in surveillance pictures.
+
+  <root>/annotation.mat          also PA100K_annotation.mat, or dataset_all.pkl of the official code
+  <root>/data/000001.jpg ...     also release_data/release_data/ or release_data/
+
+The file does not tell persons apart, so no identity-disjoint split can be made of it.
+"""
+
+import numpy as np
+
+from hap_jax.data import attribute_images
+from hap_jax.data.attribute_images import Annotations, DataSet
+from hap_jax.io import mat_file
+
+ATTRIBUTES = (
+  # head
+  *["Hat", "Glasses"],
+  # upper body
+  *["ShortSleeve", "LongSleeve", "UpperStride", "UpperLogo", "UpperPlaid", "UpperSplice"],
+  # lower body
+  *["LowerStripe", "LowerPattern", "LongCoat", "Trousers", "Shorts", "Skirt&Dress"],
+  # feet
+  *["boots"],
+  # bags
+  *["HandBag", "ShoulderBag", "Backpack", "HoldObjectsInFront"],
+  # the person and the view
+  *["AgeOver60", "Age18-60", "AgeLess18", "Female", "Front", "Side", "Back"],
+)
+
+SPLITS = ("train", "val", "test")
+
+
+def open_source(
+  *, root, split, seed, identity_disjoint=False, split_seed=0, annotations="", images="", num_val=0
+):
+  """Opens a split of PA-100K.
+
+  Args:
+    root: folder of the annotation file and the pictures' folder (config.data.root).
+    split: "train", "val", "test" or "trainval".
+    seed: not used; the order is that of the file.
+    identity_disjoint: must be False: the file does not say who is on a picture.
+    split_seed: not used.
+    annotations: path of the annotation file, absolute or below root; "": where it is shipped.
+    images: folder of the pictures, absolute or below root; "": where it is shipped.
+    num_val: 0, the data set has splits of its own.
+
+  Returns:
+    AttributeImages with the 26 ATTRIBUTES, in the order of the official classifier.
+
+  Raises:
+    ValueError: if files are missing or say something else than they should, or an option is out of range.
+  """
+  del seed
+  return attribute_images.open_split(
+    _DATA_SET,
+    root=root,
+    split=split,
+    identity_disjoint=identity_disjoint,
+    split_seed=split_seed,
+    annotations=annotations,
+    images=images,
+    num_val=num_val,
+  )
+
+
+def _read_mat(path):
+  variables = mat_file.load(path)
+  keys = ["attributes", *(f"{name}_{what}" for name in SPLITS for what in ("images_name", "label"))]
+  found = mat_file.pick(variables, keys, path)
+  names = mat_file.strings(found["attributes"], f"{path}: attributes")
+  images, labels, rows = [], [], {}
+  for name in SPLITS:
+    where = f"{path}: {name}"
+    split_images = mat_file.strings(found[f"{name}_images_name"], f"{where}_images_name")
+    split_labels = mat_file.integers(found[f"{name}_label"], f"{where}_label", 2)
+    if split_labels.shape != (len(split_images), len(names)):
+      raise ValueError(
+        f"{where}_label has the shape {split_labels.shape}; expected ({len(split_images)}, {len(names)}), "
+        "pictures by attributes"
+      )
+    rows[name] = np.arange(len(images), len(images) + len(split_images))
+    images += split_images
+    labels.append(split_labels)
+  return Annotations(path, images, np.concatenate(labels), names, rows)
+
+
+_DATA_SET = DataSet(
+  name="pa100k",
+  licence="PA-100K: academic research, on the terms of its authors",
+  read_mat=_read_mat,
+  files=("annotation.mat", "PA100K_annotation.mat"),
+  folders=("data", "release_data/release_data", "release_data"),
+  attributes=ATTRIBUTES,
+  counts={"train": 80_000, "val": 10_000, "test": 10_000},
+)

@@ -1,0 +1,113 @@
+"""PETA (Deng et al., ACM MM 2014): 35 scored attributes of 19,000 pictures, 8,699 persons, ten sources.
+
+  <root>/PETA.mat                 also dataset_all.pkl of the official code
+  <root>/images/00001.png ...     the release with pictures numbered throughout
+
+The first of the file's five draws of training, validation and test pictures is used, as in published numbers.
+"""
+
+from hap_jax.data import attribute_images
+from hap_jax.data.attribute_images import Annotations, DataSet
+from hap_jax.io import mat_file
+
+ATTRIBUTES = (
+  # head
+  *["accessoryHat", "accessoryMuffler", "accessoryNothing", "accessorySunglasses", "hairLong"],
+  # upper body
+  *[
+    "upperBodyCasual",
+    "upperBodyFormal",
+    "upperBodyJacket",
+    "upperBodyLogo",
+    "upperBodyPlaid",
+    "upperBodyShortSleeve",
+    "upperBodyThinStripes",
+    "upperBodyTshirt",
+    "upperBodyOther",
+    "upperBodyVNeck",
+  ],
+  # lower body
+  *[
+    "lowerBodyCasual",
+    "lowerBodyFormal",
+    "lowerBodyJeans",
+    "lowerBodyShorts",
+    "lowerBodyShortSkirt",
+    "lowerBodyTrousers",
+  ],
+  # feet
+  *["footwearLeatherShoes", "footwearSandals", "footwearShoes", "footwearSneaker"],
+  # bags
+  *["carryingBackpack", "carryingOther", "carryingMessengerBag", "carryingNothing", "carryingPlasticBags"],
+  # the person
+  *["personalLess30", "personalLess45", "personalLess60", "personalLarger60", "personalMale"],
+)
+
+SPLITS = ("train", "val", "test")
+_META = 4  # first columns of `data`: picture, person, original data set, person in that
+
+
+def open_source(
+  *, root, split, seed, identity_disjoint=False, split_seed=0, annotations="", images="", num_val=0
+):
+  """Opens a split of PETA.
+
+  Args:
+    root: folder of the annotation file and the pictures' folder (config.data.root).
+    split: "train", "val", "test" or "trainval".
+    seed: not used; the order is that of the file.
+    identity_disjoint: divide the persons anew, by their numbers in the file: none is in two splits then.
+    split_seed: draws who is in which split then; apart from the seed of the run.
+    annotations: path of the annotation file, absolute or below root; "": where it is shipped.
+    images: folder of the pictures, absolute or below root; "": where it is shipped.
+    num_val: 0, the data set has splits of its own.
+
+  Returns:
+    AttributeImages with the 35 ATTRIBUTES, in the order of the official classifier.
+
+  Raises:
+    ValueError: if files are missing or say something else than they should, or an option is out of range.
+  """
+  del seed
+  return attribute_images.open_split(
+    _DATA_SET,
+    root=root,
+    split=split,
+    identity_disjoint=identity_disjoint,
+    split_seed=split_seed,
+    annotations=annotations,
+    images=images,
+    num_val=num_val,
+  )
+
+
+def _read_mat(path):
+  variable = mat_file.pick(mat_file.load(path), ("peta",), path)["peta"]
+  where = f"{path}: peta"
+  found = mat_file.pick(mat_file.fields(variable, where), ("data", "attribute", "partion_attribute"), where)
+  data = mat_file.integers(found["data"], f"{where}.data", 2)
+  names = mat_file.strings(found["attribute"], f"{where}.attribute")
+  if data.shape[1] != _META + len(names):
+    raise ValueError(
+      f"{where}.data has {data.shape[1]} columns; expected {_META} and one for each of the {len(names)} "
+      "names of attributes"
+    )
+  return Annotations(
+    path,
+    [f"{number:05d}.png" for number in data[:, 0].tolist()],
+    data[:, _META:],
+    names,
+    rows=attribute_images.first_draw(found["partion_attribute"], SPLITS, f"{where}.partion_attribute"),
+    pids=data[:, 1],
+  )
+
+
+_DATA_SET = DataSet(
+  name="peta",
+  licence="PETA: academic research, on the terms of its authors",
+  read_mat=_read_mat,
+  files=("PETA.mat",),
+  folders=("images",),
+  attributes=ATTRIBUTES,
+  counts={"train": 9_500, "val": 1_900, "test": 7_600},
+)

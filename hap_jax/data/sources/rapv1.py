@@ -1,0 +1,138 @@
+"""RAP, version 1 (Li et al., arXiv 1603.07054): 51 scored attributes of 41,585 pictures from one mall.
+
+  <root>/RAP_annotation/RAP_annotation.mat    also RAP_annotation.mat, or dataset_all.pkl of the official code
+  <root>/RAP_dataset/*.png
+
+The first of the file's five draws of training and test pictures is used, as in published numbers; there is no
+validation split. An answer of 2 (uncertain) counts as absent. The file numbers some of the persons.
+"""
+
+from hap_jax.data import attribute_images
+from hap_jax.data.attribute_images import Annotations, DataSet
+from hap_jax.io import mat_file
+
+ATTRIBUTES = (
+  # head
+  *["hs-BaldHead", "hs-LongHair", "hs-BlackHair", "hs-Hat", "hs-Glasses", "hs-Muffler"],
+  # upper body
+  *[
+    "ub-Shirt",
+    "ub-Sweater",
+    "ub-Vest",
+    "ub-TShirt",
+    "ub-Cotton",
+    "ub-Jacket",
+    "ub-SuitUp",
+    "ub-Tight",
+    "ub-ShortSleeve",
+  ],
+  # lower body
+  *["lb-LongTrousers", "lb-Skirt", "lb-ShortSkirt", "lb-Dress", "lb-Jeans", "lb-TightTrousers"],
+  # feet
+  *["shoes-Leather", "shoes-Sport", "shoes-Boots", "shoes-Cloth", "shoes-Casual"],
+  # bags
+  *[
+    "attach-Backpack",
+    "attach-SingleShoulderBag",
+    "attach-HandBag",
+    "attach-Box",
+    "attach-PlasticBag",
+    "attach-PaperBag",
+    "attach-HandTrunk",
+    "attach-Other",
+  ],
+  # the person and what he does
+  *[
+    "AgeLess16",
+    "Age17-30",
+    "Age31-45",
+    "Female",
+    "BodyFat",
+    "BodyNormal",
+    "BodyThin",
+    "Customer",
+    "Clerk",
+    "action-Calling",
+    "action-Talking",
+    "action-Gathering",
+    "action-Holding",
+    "action-Pusing",
+    "action-Pulling",
+    "action-CarrybyArm",
+    "action-CarrybyHand",
+  ],
+)
+
+SPLITS = ("train", "test")
+_FIELDS_OF_V2 = {"name", "attribute", "data", "selected_attribute", "partition_attribute"}
+
+
+def open_source(
+  *, root, split, seed, identity_disjoint=False, split_seed=0, annotations="", images="", num_val=0
+):
+  """Opens a split of RAP, version 1.
+
+  Args:
+    root: folder of the annotation file and the pictures' folder (config.data.root).
+    split: "train" or "test"; "trainval" is "train".
+    seed: not used; the order is that of the file.
+    identity_disjoint: divide the persons anew, by their numbers in the file: none is in two splits then.
+    split_seed: draws who is in which split then; apart from the seed of the run.
+    annotations: path of the annotation file, absolute or below root; "": where it is shipped.
+    images: folder of the pictures, absolute or below root; "": where it is shipped.
+    num_val: 0, the data set has splits of its own.
+
+  Returns:
+    AttributeImages with the 51 ATTRIBUTES, in the order of the official classifier.
+
+  Raises:
+    ValueError: if files are missing or say something else than they should, or an option is out of range.
+  """
+  del seed
+  return attribute_images.open_split(
+    _DATA_SET,
+    root=root,
+    split=split,
+    identity_disjoint=identity_disjoint,
+    split_seed=split_seed,
+    annotations=annotations,
+    images=images,
+    num_val=num_val,
+  )
+
+
+def _read_mat(path):
+  variable = mat_file.pick(mat_file.load(path), ("RAP_annotation",), path)["RAP_annotation"]
+  where = f"{path}: RAP_annotation"
+  fields = mat_file.fields(variable, where)
+  if fields.keys() >= _FIELDS_OF_V2:
+    raise ValueError(
+      f"{where} has the fields of RAP, version 2 ({', '.join(fields)}); expected version 1, with partion, "
+      "label, attribute_eng and imagesname"
+    )
+  found = mat_file.pick(fields, ("partion", "label", "attribute_eng", "imagesname"), where)
+  images = mat_file.strings(found["imagesname"], f"{where}.imagesname")
+  pids = mat_file.integers(fields["identity"], f"{where}.identity", 1) if "identity" in fields else None
+  if pids is not None and len(pids) != len(images):
+    raise ValueError(f"{where}.identity: {len(pids)} numbers of persons for {len(images)} pictures")
+  # (sic); the first of five draws
+  draw = attribute_images.first_draw(found["partion"], ("train_index", "test_index"), f"{where}.partion")
+  return Annotations(
+    path,
+    images,
+    mat_file.integers(found["label"], f"{where}.label", 2),
+    mat_file.strings(found["attribute_eng"], f"{where}.attribute_eng"),
+    rows={name: draw[f"{name}_index"] for name in SPLITS},
+    pids=pids,
+  )
+
+
+_DATA_SET = DataSet(
+  name="rapv1",
+  licence="RAP: academic research, under the agreement signed with its authors",
+  read_mat=_read_mat,
+  files=("RAP_annotation/RAP_annotation.mat", "RAP_annotation.mat"),
+  folders=("RAP_dataset",),
+  attributes=ATTRIBUTES,
+  counts={"train": 33_268, "test": 8_317},
+)
