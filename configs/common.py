@@ -68,6 +68,13 @@ def pretrain(variant):
   config.data = data()
   config.data.crop_area = (0.8, 1.0)  # of the picture (official)
   config.data.crop_aspect = (0.375, 2 / 3)  # width / height: 0.5 * 3/4 to 0.5 * 4/3 (official)
+  config.data.augment = (
+    "host"  # where pictures are cropped, resized and mirrored: host | device (in the step)
+  )
+  config.data.canvas = (
+    400,
+    200,
+  )  # pixels (H, W) to which pictures go whole (device); larger ones: on the host
   config.data.shuffle_pixels = False  # control experiment: pictures without structure, nothing to learn
   config.eval_batch_size = 256  # held-out records at a time
   config.baseline_records = 4096  # training records that the position mean is taken over
@@ -166,4 +173,45 @@ def data():
   config.synthetic.num_test = 2_000  # pictures; a quarter of them are queries, the others the gallery
   config.synthetic.image_size = (320, 160)  # pixels (H, W) at which people are drawn
   config.synthetic.hold_in_memory = False  # draw every picture once, at the start
+  return config
+
+
+def attributes(source):
+  """Returns the official fine-tuning configuration for attributes; data sets differ in length and rate.
+
+  Source: the official repository's downstream_tasks/pedestrian_attribute_recognition.
+  """
+  config = run("attributes")
+  config.total_epochs = 50.0  # (official for PETA)
+  config.warmup_epochs = 5.0  # a tenth of total_epochs (official)
+  config.batch_size = 64  # global (official: 8 on each of 8)
+  config.base_lr = 1.9e-4  # of all parameters, whatever the batch size (official for PETA)
+  config.warmup_lr = 1e-4  # of the first epoch (official)
+  config.final_lr = 1e-5  # towards which the cosine falls (official)
+  config.weight_decay = 5e-4  # of every parameter (official)
+  config.optimizer = adamw(beta2=0.999)
+  config.optimizer.clip_norm = 10.0  # of the gradient of all parameters (official)
+  config.ema_decay = 0.0  # above 0: score and use a moving average of the weights with this decay
+  config.eval_every = 0
+  config.eval_every_epochs = 1  # (official)
+
+  config.model = model("B")
+  config.model.image_size = (256, 192)  # pixels (H, W) (official)
+  config.model.dtype = "float32"  # (official)
+
+  config.data = data()
+  config.data.source = source
+  config.data.train_split = (
+    "trainval"  # trainval (official): no validation set is left, the last epoch counts |
+  )
+  # train: the best checkpoint is chosen on the validation set
+  config.data.pad = 10  # black pixels on each side before the random crop (official)
+  for name in ("pa100k", "rapv1", "peta"):
+    config.data[name] = ml_collections.ConfigDict()
+    config.data[name].annotations = ""  # .mat file or dataset_all.pkl; empty: where it is shipped
+    config.data[name].images = ""  # folder of the pictures; empty: where it is shipped
+  for name in ("rapv1", "peta"):
+    config.data[name].identity_disjoint = False  # True: our split, no person in both train and test
+    config.data[name].split_seed = 0  # draws it; apart from config.seed, so that seeds can be compared
+  config.eval_batch_size = 256
   return config

@@ -2,8 +2,8 @@
 
 Splits are "train", "val" and "test", of different people, eight pictures of each in a row; "trainval" is the
 first two together. For re-identification the test people's pictures are divided as in Market-1501: the first
-two of each person, by two cameras, are "query", the others "gallery"; the last two of these are by the cameras
-of the queries again, so that what a query must not match, its own camera's pictures, is there.
+two of each person, by two cameras, are "query", the others "gallery"; the last two of these are by the
+cameras of the queries again, so that what a query must not match, its own camera's pictures, is there.
 """
 
 import concurrent.futures

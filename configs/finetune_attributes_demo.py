@@ -1,0 +1,29 @@
+"""Attributes of drawn people: minutes on two CPU cores, with or without the demo's pre-trained encoder."""
+
+from configs import common
+
+
+def get_config():
+  config = common.attributes("synthetic")
+  config.total_epochs = 10.0
+  config.warmup_epochs = 1.0
+  config.batch_size = 32
+  config.base_lr = 1e-3
+  config.log_every = 50
+  config.save_every = 500
+  config.eval_every_epochs = 2
+
+  config.model.variant = "Mu"
+  config.model.image_size = (64, 32)
+  config.model.patch = 8
+  config.model.scan = False  # so few blocks compile soon anyway, and a step is faster on two cores
+
+  config.data.train_split = "train"
+  config.data.num_val = 800
+  config.data.workers = 0
+  config.data.pad = 3
+  config.data.synthetic.num_train = 4_000
+  config.data.synthetic.num_test = 1_600
+  config.data.synthetic.image_size = (80, 40)
+  config.data.synthetic.hold_in_memory = True
+  return config

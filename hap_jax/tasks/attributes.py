@@ -1,0 +1,248 @@
+"""Pedestrian attributes as a Task: many yes-or-no answers about the person on a picture.
+
+Follows the official recipe (junkunyuan/HAP, downstream_tasks/pedestrian_attribute_recognition, after
+Rethinking_of_PAR): a linear classifier on the mean patch token and a weighted sigmoid cross entropy.
+
+Batch fields: image [B, H, W, 3] uint8 (normalised in the step), index [B] int32, valid [B] bool; in training
+also attributes [B, A] bool.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hap_jax import config as config_lib
+from hap_jax.data import samplers
+from hap_jax.data.loader import Loader
+from hap_jax.data.transforms.attributes import ResizeBilinear
+from hap_jax.data.transforms.image import HorizontalFlip
+from hap_jax.data.transforms.reid import PadCrop
+from hap_jax.losses.attributes import attribute_loss, attribute_weights
+from hap_jax.metrics import attributes as metrics
+from hap_jax.models import attribute_classifier, layers, pixels, vit
+from hap_jax.tasks.base import Task, compute_options, describe_encoder, run_length
+from hap_jax.train import optim, probe
+from hap_jax.train.evaluate import EvalSplit, Evaluation
+
+TRAIN_SPLITS = ("trainval", "train")
+
+
+def check(config):
+  """Raises ValueError, naming the key, for values that attributes cannot work with."""
+  for key in ("warmup_lr", "final_lr"):
+    config_lib.require(config[key] >= 0, key, config[key], "0 or more")
+  clip_norm = config.optimizer.clip_norm
+  config_lib.require(clip_norm > 0, "optimizer.clip_norm", clip_norm, "above 0")
+  config_lib.require(0 <= config.ema_decay < 1, "ema_decay", config.ema_decay, "0 (none) or below 1")
+  train_split = config.data.train_split
+  config_lib.require(train_split in TRAIN_SPLITS, "data.train_split", train_split, " or ".join(TRAIN_SPLITS))
+
+
+def build_model(config, num_attributes):
+  """Builds the network of a finalized config for so many attributes."""
+  model = config.model
+  return attribute_classifier.build_attribute_classifier(
+    vit.variant(model.variant),
+    image_size=tuple(model.image_size),
+    patch=model.patch,
+    num_attributes=num_attributes,
+    **compute_options(config),
+  )
+
+
+def make_init(model, image_size):
+  """Makes key -> variables of a network."""
+  return lambda key: model.init(key, jnp.zeros((1, *image_size, 3)))
+
+
+def make_forward(model):
+  """Makes (variables, batch, *, key, train) -> (logits [B, A] float32, model_state); nothing is random."""
+
+  def forward(variables, batch, *, key, train):
+    del key, train
+    return model.apply(variables, pixels.normalize(batch["image"])), {}
+
+  return forward
+
+
+def make_loss(positive_ratio):
+  """Makes (logits, batch, *, key) -> (mean weighted loss, {name: (sum, count)}).
+
+  Args:
+    positive_ratio: [A] share of each attribute's positives in the training split.
+  """
+
+  def loss(logits, batch, *, key):
+    del key
+    labels = batch["attributes"]
+    losses = attribute_loss(logits, labels, attribute_weights(labels, positive_ratio))
+    agrees = (logits > 0) == labels
+    return losses.mean(), {"answers_right": (agrees.sum(dtype=jnp.float32), jnp.float32(agrees.size))}
+
+  return loss
+
+
+def positive_ratio(source):
+  """Returns [A] float64, the share of each attribute's positives.
+
+  Raises:
+    ValueError: if an attribute has none, so that nothing tells what it looks like.
+  """
+  ratio = source.attributes.mean(axis=0)
+  if absent := [name for name, share in zip(source.attribute_names, ratio, strict=True) if not share]:
+    raise ValueError(
+      f"{source.spec.name}: {', '.join(absent)} never positive in the {len(source):,} training pictures; "
+      "expected each at least once: use more data, or all of it (config.data.train_split=trainval)"
+    )
+  return ratio
+
+
+def make_predict(config, num_attributes):
+  """Makes (variables, batch) -> {"probability": [B, A] float32}.
+
+  Raises, when it is called:
+    ValueError: if the weights are for another number of attributes than the data set has.
+  """
+
+  def predict(variables, batch):
+    kernel = variables["params"]["classifier"]["kernel"]
+    if kernel.shape[-1] != num_attributes:
+      raise ValueError(
+        f"the checkpoint predicts {kernel.shape[-1]} attributes, data set {config.data.source} has "
+        f"{num_attributes}: use the one that it was trained for (config.data.source)"
+      )
+    logits, _ = make_forward(build_model(config, num_attributes))(variables, batch, key=None, train=False)
+    return {"probability": jax.nn.sigmoid(logits)}
+
+  return predict
+
+
+def make_score(sources, train_split):
+  """Makes the score of {"test": {"probability", "index"}, perhaps "val": ...}.
+
+  Plain names are of the test set and `val_...` of the validation set. `mA_on_test` is mA again, by the name
+  under which a checkpoint may be chosen where there is no validation set left.
+  """
+
+  def score(splits):
+    found = {
+      name: metrics.score(rows["probability"], sources[name].attributes[rows["index"]]).metrics()
+      for name, rows in splits.items()
+    }
+    scores = found.pop("test")
+    if train_split == "trainval":
+      scores["mA_on_test"] = scores["mA"]
+    for name, others in found.items():
+      scores |= {f"{name}_{metric}": value for metric, value in others.items()}
+    return scores
+
+  return score
+
+
+def make_evaluation(config):
+  """Makes the evaluation of a finalized config: test set, and validation set unless it is trained on."""
+  train_split = config.data.train_split
+  names = ("test",) if train_split == "trainval" else ("val", "test")
+  sources = {name: config_lib.open_source(config, name) for name in names}
+  make_pass = functools.partial(
+    probe.picture_pass,
+    image_size=config.model.image_size,
+    batch_size=min(config.eval_batch_size, config.batch_size),
+    workers=config.data.workers,
+    max_bad_share=config.data.max_bad_share,
+    resize=ResizeBilinear,
+  )
+  predict = make_predict(config, len(sources["test"].attribute_names))
+  return Evaluation(
+    evals={name: EvalSplit(make_pass(source), predict) for name, source in sources.items()},
+    score=make_score(sources, train_split),
+    # Parity: the published recipe trains on the validation set, and its best checkpoint is the test set's.
+    select=("mA_on_test", "max") if train_split == "trainval" else ("val_mA", "max"),
+  )
+
+
+def make_train_loader(config):
+  """Makes the loader of shuffled pictures, augmented."""
+  source = config_lib.open_source(config, config.data.train_split)
+  # Order: the official one, padding before the mirror.
+  augment = (
+    ResizeBilinear(size=tuple(config.model.image_size)),
+    PadCrop(pad=config.data.pad),
+    HorizontalFlip(prob=config.data.flip_prob),
+  )
+  return Loader(
+    source=source,
+    transforms=augment,
+    sampler=samplers.ShuffledEpochs(len(source), config.batch_size, config.seed),
+    seed=config.seed,
+    workers=config.data.workers,
+    max_bad_share=config.data.max_bad_share,
+    fields=("image", "attributes"),
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+  )
+
+
+def describe(config, source, lineage):
+  """Returns what a checkpoint of this task tells later commands."""
+  description = describe_encoder(config, source.spec, lineage)
+  description["data"]["notes"] = list(source.spec.notes)
+  return description | {"attribute_names": list(source.attribute_names)}
+
+
+def make(config, lineage=()):
+  """Makes the attribute task of a finalized config.
+
+  Args:
+    config: see `configs/finetune_attributes_pa100k_b16.py`. lineage: of the weights it starts from.
+  Raises:
+    ValueError: for data or numbers that cannot work, naming the key.
+  """
+  train = make_train_loader(config)
+  ratio = positive_ratio(train.source)
+  model = build_model(config, len(ratio))
+  total_steps, total_epochs, warmup_epochs = run_length(
+    train,
+    total_epochs=config.total_epochs,
+    total_steps=config.total_steps,
+    warmup_epochs=config.warmup_epochs,
+  )
+  return Task(
+    init=make_init(model, config.model.image_size),
+    # Parity: biases, norms, class token and position table decay too, and all have one learning rate.
+    param_rules=(optim.Rule(".*", weight_decay=config.weight_decay),),
+    optimizer=optim.OptimizerSpec(**config.optimizer),
+    schedule=lambda step, progress: optim.warmup_cosine_by_epoch(
+      progress,
+      start=config.warmup_lr,
+      peak=config.base_lr,
+      end=config.final_lr,
+      warmup=warmup_epochs,
+      total=total_epochs,
+    ),
+    forward=make_forward(model),
+    loss=make_loss(np.asarray(ratio, np.float32)),
+    train=train,
+    total_steps=total_steps,
+    evaluation=make_evaluation(config),
+    description=describe(config, train.source, list(lineage)),
+    ema_decay=config.ema_decay or None,
+    accumulate=config.accumulate,
+  )
+
+
+def outline(config):
+  """Returns (abstract params, lines that tell the shapes of a step); reads no data."""
+  B, (H, W) = config.batch_size, config.model.image_size
+  model = build_model(config, num_attributes=2)  # the data tell how many there are
+  variables = jax.eval_shape(make_init(model, (H, W)), jax.random.key(0))
+  batch = {"image": jax.ShapeDtypeStruct((B, H, W, 3), "uint8")}
+  logits, _ = jax.eval_shape(
+    functools.partial(make_forward(model), train=True), variables, batch, key=jax.random.key(0)
+  )
+  return variables["params"], [
+    f"image {batch['image'].shape} uint8, grid {layers.grid_of((H, W), config.model.patch)}",
+    f"logits {logits.shape} {logits.dtype}, compute {config.model.dtype}; one an attribute (counted as 2)",
+  ]
