@@ -201,10 +201,8 @@ def attributes(source):
 
   config.data = data()
   config.data.source = source
-  config.data.train_split = (
-    "trainval"  # trainval (official): no validation set is left, the last epoch counts |
-  )
-  # train: the best checkpoint is chosen on the validation set
+  # trainval (official): no validation set is left, the last epoch counts | train: the best one on it counts
+  config.data.train_split = "trainval"
   config.data.pad = 10  # black pixels on each side before the random crop (official)
   for name in ("pa100k", "rapv1", "peta"):
     config.data[name] = ml_collections.ConfigDict()

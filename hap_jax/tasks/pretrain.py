@@ -1,7 +1,9 @@
 """Pre-training as a Task: two masked views, reconstruction and alignment (HAP, arXiv 2310.20695, Sec. 3).
 
-Batch fields: image [B, H, W, 3] uint8 (normalised in the step), keypoints_xy [B, 17, 2] float32 pixels of the
-image, keypoints_visible [B, 17] bool, index [B] int32, valid [B] bool.
+Batch fields: image [B, H, W, 3] uint8 (normalised in the step), keypoints_xy [B, 17, 2] float32 pixels of
+the image, keypoints_visible [B, 17] bool, index [B] int32, valid [B] bool. With data.augment="device" the
+image is a canvas, and there are crop [B, 4] int32 and flip [B] bool (`data/transforms/canvas.py`). In the step,
+`mask` is added.
 """
 
 import contextlib
@@ -17,11 +19,12 @@ from hap_jax import config as config_lib
 from hap_jax.data import samplers
 from hap_jax.data.loader import Loader
 from hap_jax.data.skeletons import COCO17
+from hap_jax.data.transforms import canvas
 from hap_jax.data.transforms import image as transforms
 from hap_jax.losses.alignment import alignment_loss
 from hap_jax.losses.reconstruction import masked_patch_loss, normalize_patches
 from hap_jax.masking import sampler as masking
-from hap_jax.models import hap, layers, pixels, vit
+from hap_jax.models import hap, layers, pixels, vit, warp
 from hap_jax.tasks.base import Task, compute_options, describe_encoder, run_length
 from hap_jax.train import optim, probe
 from hap_jax.train.evaluate import EvalSplit, Evaluation
@@ -62,6 +65,13 @@ def check(config):
     config_lib.require(config[key] >= 1, key, config[key], "at least 1")
   config_lib.require(config.align_block >= 0, "align_block", config.align_block, "0 or more")
   config_lib.require(config.views in (1, 2), "views", config.views, "1 or 2")
+  config_lib.require(
+    config.data.augment in ("host", "device"), "data.augment", config.data.augment, "host or device"
+  )
+  if config.data.augment == "device" and config.data.shuffle_pixels:
+    raise ValueError(
+      'config.data.shuffle_pixels=True shuffles cropped pictures: set config.data.augment="host" with it'
+    )
   probed = config.probe.source
   config_lib.require(isinstance(probed, str), "probe.source", probed, "a file of data/sources, or empty")
   if config.views == 1 and config.align_weight:
@@ -134,7 +144,7 @@ def make_target(image, patch, norm_pix_loss):
 
 
 def make_prepare(config):
-  """Makes (batch, *, key) -> batch with the field `mask`, a `masking.Mask` with leading [B, N]."""
+  """Makes (batch, *, key) -> batch with cropped pictures and the field `mask`, a `masking.Mask` of [B, N]."""
   recipe = build_recipe(config)
   draw_counts = masking.num_parts_policy(
     config.mask.part_policy, max_parts=config.mask.max_parts, group=config.mask.released_group
@@ -142,6 +152,10 @@ def make_prepare(config):
   N = config.views
 
   def prepare(batch, *, key):
+    if "crop" in batch:
+      crop, flip = batch["crop"], batch["flip"]
+      image = warp.crop_resize_flip(batch["image"], crop, flip, tuple(config.model.image_size))
+      batch = {**{name: x for name, x in batch.items() if name not in ("crop", "flip")}, "image": image}
     B = len(batch["index"])
     mask_key, *count_keys = jax.random.split(key, 1 + N)
     counts = jnp.stack([draw_counts(count_key, B) for count_key in count_keys], axis=1)
@@ -287,6 +301,8 @@ def make_transforms(config):
     aspect=tuple(config.data.crop_aspect),
     flip_prob=config.data.flip_prob,
   )
+  if config.data.augment == "device":
+    crop = canvas.CropOnDevice(crop=crop, canvas=tuple(config.data.canvas))
   return (crop, *shuffle), (transforms.ResizeWhole(size=size), *shuffle)
 
 
@@ -297,23 +313,24 @@ def make_loaders(config):
     (train, ordered pass over the training records, ordered pass over the held-out records or None).
   """
   train_transforms, eval_transforms = make_transforms(config)
+  fields = ("image", "keypoints_xy", "keypoints_visible")
   make_loader = functools.partial(
     Loader,
     seed=config.seed,
     workers=config.data.workers,
     max_bad_share=config.data.max_bad_share,
-    fields=("image", "keypoints_xy", "keypoints_visible"),
     process_index=jax.process_index(),
     process_count=jax.process_count(),
   )
 
   def ordered(source):
     sampler = samplers.Sequential(len(source), min(config.eval_batch_size, config.batch_size))
-    return make_loader(source=source, transforms=eval_transforms, sampler=sampler)
+    return make_loader(source=source, transforms=eval_transforms, sampler=sampler, fields=fields)
 
   source = config_lib.open_source(config, "train")
   sampler = samplers.ShuffledEpochs(len(source), config.batch_size, config.seed)
-  train = make_loader(source=source, transforms=train_transforms, sampler=sampler)
+  drawn = train_transforms[0].adds if config.data.augment == "device" else ()
+  train = make_loader(source=source, transforms=train_transforms, sampler=sampler, fields=(*fields, *drawn))
   val = ordered(config_lib.open_source(config, "val")) if config.data.num_val else None
   return train, ordered(source), val
 

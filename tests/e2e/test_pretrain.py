@@ -171,3 +171,21 @@ def test_every_source_of_data_in_the_configuration_says_what_is_missing(tiny_con
   for source in ("luperson", "coco_persons"):
     with pytest.raises(ValueError, match=r"config\.data\.root is empty.*make demo"):
       pretrain.run(tiny_config(data__source=source), tmp_path / source)
+
+
+def test_cropping_in_the_step_is_cropping_before_it(tiny_config):
+  """The same windows, joints and masks, and pixels within a grey level."""
+  host, device = (
+    pretrain_task.make(tiny_config(data__augment=augment, data__canvas=(40, 24), data__num_val=0))
+    for augment in ("host", "device")
+  )
+  assert device.train.batch(0)["image"].shape == (8, 40, 24, 3)
+  ready, cropped = (
+    jax.device_get(jax.jit(task.prepare)(task.train.batch(0), key=jax.random.key(0)))
+    for task in (host, device)
+  )
+  assert ready.keys() == cropped.keys()
+  images = ready.pop("image").astype(int), cropped.pop("image").astype(int)
+  assert images[0].shape == (8, 32, 16, 3)
+  assert np.abs(images[0] - images[1]).max() <= 1
+  jax.tree.map(np.testing.assert_array_equal, ready, cropped)

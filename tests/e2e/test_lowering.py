@@ -1,0 +1,35 @@
+"""The training step lowers for accelerators that are not here."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from hap_jax import sharding
+from hap_jax.tasks import pretrain
+from hap_jax.train import state, step
+
+# What XLA itself knows on every platform; anything else would be a kernel of one vendor.
+PORTABLE = {"Sharding", "SPMDFullToShardShape", "SPMDShardToFullShape", "annotate_device_placement"}
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 2, 2)])
+def test_the_step_lowers_ahead_of_time(tiny_config, platform, sizes):
+  """In bfloat16, with both views, masks, blockwise alignment, recomputation, two parts and AdamW."""
+  options = {"model__dtype": "bfloat16", "model__scan": True, "model__remat": "full", "align_block": 4}
+  task = pretrain.make(tiny_config(data__num_val=0, accumulate=2, batch_size=16, **options))
+  mesh = sharding.make_mesh(*sizes, devices=jax.devices()[: sizes[0] * sizes[1] * sizes[2]])
+  place = sharding.batch_split(mesh)
+  batch = {
+    name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place) for name, x in task.train.batch(0).items()
+  }
+  clock = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), jnp.float32)
+  train_step = step.make_train_step(task, mesh, seed=0)
+  exported = jax.export.export(train_step, platforms=[platform])(state.abstract(task, mesh), batch, *clock)
+  text = exported.mlir_module()
+  assert exported.nr_devices == mesh.size
+  assert set(re.findall(r"custom_call @(\w+)", text)) <= PORTABLE
+  assert "bf16" in text
+  assert "callback" not in text

@@ -1,0 +1,100 @@
+"""Mesh sizes, places of parameters, and who is told to be one of several processes."""
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from hap_jax import sharding
+
+SLURM = {
+  "SLURM_JOB_ID": "7",
+  "SLURM_STEP_NODELIST": "node[1-2]",
+  "SLURM_NTASKS": "4",
+  "SLURM_PROCID": "3",
+  "SLURM_LOCALID": "1",
+}
+OPEN_MPI = {
+  "OMPI_MCA_orte_hnp_uri": "1.0;tcp://10.0.0.1:1",
+  "OMPI_COMM_WORLD_SIZE": "2",
+  "OMPI_COMM_WORLD_RANK": "0",
+}
+
+
+@pytest.mark.parametrize(
+  ("environment", "name"),
+  [
+    ({}, None),
+    (SLURM, "SLURM"),
+    ({**SLURM, "SLURM_NTASKS": "1"}, None),
+    ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4"}, None),  # a batch script itself, not under srun
+    (OPEN_MPI, "Open MPI"),
+    ({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "0"}, "Kubernetes"),
+    ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, None),  # a notebook in a cluster
+  ],
+)
+def test_processes_are_found_out(environment, name):
+  assert sharding.launcher(environment) == name
+
+
+def test_jax_reads_what_slurm_says_as_we_do(monkeypatch):
+  """The environment that `launcher` takes for SLURM's is one in which jax finds address, count and number."""
+  from jax._src.clusters import ClusterEnv
+
+  for variable, value in SLURM.items():
+    monkeypatch.setenv(variable, value)
+  address, count, number, devices = ClusterEnv.auto_detect_unset_distributed_params(
+    None, None, None, None, None, None
+  )
+  assert address.startswith("node1:")
+  assert (count, number, devices) == (4, 3, [1])
+
+
+@pytest.mark.parametrize(
+  ("sizes", "shape"),
+  [({}, (8, 1, 1)), ({"fsdp": 4}, (2, 4, 1)), ({"data": 1, "fsdp": -1, "tensor": 2}, (1, 4, 2))],
+)
+def test_one_axis_takes_what_is_left(sizes, shape):
+  assert tuple(sharding.make_mesh(**sizes).shape.values()) == shape
+
+
+@pytest.mark.parametrize("sizes", [{"data": 3}, {"fsdp": 3}, {"data": 0}, {"fsdp": -1}, {"data": 16}])
+def test_sizes_that_do_not_fit_are_named(sizes):
+  with pytest.raises(ValueError, match=r"config\.mesh: data="):
+    sharding.make_mesh(**sizes)
+
+
+def test_batch_sizes_that_divide_are_named():
+  mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
+  sharding.check_batch_size(12, mesh)
+  with pytest.raises(ValueError, match="use 8 or 16"):
+    sharding.check_batch_size(12, mesh, parts=2)
+
+
+def test_matrices_are_cut_and_the_rest_is_whole():
+  mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
+  shapes = {
+    "encoder": {
+      "blocks_0": {
+        "attn": {"qkv": {"kernel": (8, 24), "bias": (24,)}, "proj": {"kernel": (8, 8)}},
+        "norm1": {"scale": (8,)},
+      },
+      "pos_embed": (1, 3, 8),
+    },
+    "conv": {"kernel": (3, 3, 8, 4)},
+    "odd": {"kernel": (5, 4)},
+  }
+  tree = jax.tree.map(np.zeros, shapes, is_leaf=lambda x: isinstance(x, tuple))
+  specs = jax.tree.map(lambda place: place.spec, sharding.places(tree, mesh))
+  block = specs["encoder"]["blocks_0"]
+  assert block["attn"]["qkv"]["kernel"] == PartitionSpec("fsdp", "tensor")
+  assert block["attn"]["proj"]["kernel"] == PartitionSpec("tensor", "fsdp")
+  assert specs["conv"]["kernel"] == PartitionSpec(None, None, "fsdp", None)
+  whole = (
+    block["attn"]["qkv"]["bias"],
+    block["norm1"]["scale"],
+    specs["encoder"]["pos_embed"],
+    specs["odd"]["kernel"],
+  )
+  for spec in whole:
+    assert all(axis is None for axis in spec)
