@@ -143,6 +143,8 @@ class IdentityBalanced:
         f"batch_size={B} with num_instances={K} wants {B // K} persons in a batch, the source has "
         f"{len(num_groups)}: reduce config.batch_size or raise config.num_instances"
       )
+    # Parity: schedules count epochs of this length, that of all groups, though an epoch ends when fewer than P
+    # persons have groups left; so progress jumps forward at its end.
     object.__setattr__(self, "nominal_steps", -(-int(num_groups.sum()) * K // B))
 
   @property
@@ -330,6 +332,7 @@ def _draw_groups(pids, size, rng):
   first = np.cumsum(counts) - counts
   num_slots = np.maximum(counts // size, 1) * size
   slot = np.arange(num_slots.sum()) - np.repeat(np.cumsum(num_slots) - num_slots, num_slots)
+  # Parity: a person with fewer pictures fills its group by drawing among them with replacement.
   is_small = np.repeat(counts < size, num_slots)
   slot[is_small] = rng.integers(np.repeat(counts, num_slots)[is_small])
   return order[np.repeat(first, num_slots) + slot].astype(np.int32).reshape(-1, size)

@@ -2,8 +2,8 @@
 
 Batch fields: image [B, H, W, 3] uint8 (normalised in the step), keypoints_xy [B, 17, 2] float32 pixels of
 the image, keypoints_visible [B, 17] bool, index [B] int32, valid [B] bool. With data.augment="device" the
-image is a canvas, and there are crop [B, 4] int32 and flip [B] bool (`data/transforms/canvas.py`). In the step,
-`mask` is added.
+image is a canvas, and there are crop [B, 4] int32 and flip [B] bool (`data/transforms/canvas.py`). In the
+step, `mask` is added.
 """
 
 import contextlib

@@ -130,7 +130,7 @@ def warmup_cosine(progress, *, peak, warmup, total):
     float32 scalar.
   """
   progress = jnp.asarray(progress, jnp.float32)
-  ramp = progress / max(warmup, 1e-9)
+  ramp = progress / max(warmup, 1e-9)  # Parity: 0 at step 0, whose update therefore changes nothing
   share = jnp.clip((progress - warmup) / max(total - warmup, 1e-9), 0.0, 1.0)
   # cos^2(x/2) rather than (1 + cos x)/2, which loses all digits near the end in float32.
   return peak * jnp.where(progress < warmup, ramp, jnp.square(jnp.cos(0.5 * jnp.pi * share)))
