@@ -143,8 +143,8 @@ class IdentityBalanced:
         f"batch_size={B} with num_instances={K} wants {B // K} persons in a batch, the source has "
         f"{len(num_groups)}: reduce config.batch_size or raise config.num_instances"
       )
-    # Parity: schedules count epochs of this length, that of all groups, though an epoch ends when fewer than P
-    # persons have groups left; so progress jumps forward at its end.
+    # Parity: schedules count epochs of this length, that of all groups, though an epoch ends when fewer than
+    # P persons have groups left; so progress jumps forward at its end.
     object.__setattr__(self, "nominal_steps", -(-int(num_groups.sum()) * K // B))
 
   @property
