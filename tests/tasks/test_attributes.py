@@ -1,0 +1,115 @@
+"""What the attribute task makes of its configuration and data, without training."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import (
+  finetune_attributes_demo,
+  finetune_attributes_pa100k_b16,
+  finetune_attributes_peta_b16,
+  finetune_attributes_rapv1_b16,
+)
+from hap_jax import config as config_lib
+from hap_jax.metrics import attributes as metrics
+from hap_jax.tasks import attributes
+from hap_jax.train import optim
+
+OFFICIAL = (finetune_attributes_pa100k_b16, finetune_attributes_rapv1_b16, finetune_attributes_peta_b16)
+
+
+def demo(**overrides):
+  config = finetune_attributes_demo.get_config()
+  small = {"data.synthetic.hold_in_memory": False, "data.synthetic.num_train": 2000}
+  config.update_from_flattened_dict(small | {key.replace("__", "."): v for key, v in overrides.items()})
+  return config_lib.finalize(config)
+
+
+@pytest.fixture(scope="module")
+def task():
+  return attributes.make(demo())
+
+
+def test_everything_trains_and_decays_alike(task):
+  params = jax.eval_shape(task.init, jax.random.key(0))["params"]
+  assert set(params) == {"encoder", "classifier"}
+  rules = jax.tree.leaves(optim.match_rules(params, task.param_rules))
+  assert len(rules) == len(jax.tree.leaves(params))
+  assert {(rule.lr_scale, rule.weight_decay, rule.trainable) for rule in rules} == {(1.0, 5e-4, True)}
+  assert task.optimizer.clip_norm == 10.0
+
+
+@pytest.mark.parametrize("module", OFFICIAL)
+def test_warm_up_is_a_tenth_of_the_official_run(module):
+  config = module.get_config()
+  assert config.warmup_epochs == pytest.approx(0.1 * config.total_epochs)
+  assert config.data.train_split == "trainval"
+
+
+def test_an_update_weighs_answers_by_how_rare_they_are_in_training(task):
+  ratio = task.train.source.attributes.mean(axis=0)
+  labels = np.stack([np.ones(len(ratio), bool), np.zeros(len(ratio), bool)])
+  loss, terms = task.loss(jnp.zeros(labels.shape), {"attributes": labels}, key=None)
+  # At a logit of 0 each answer costs log 2 times its weight.
+  expected = np.log(2) * np.mean([np.exp(1 - ratio).sum(), np.exp(ratio).sum()])
+  np.testing.assert_allclose(loss, expected, rtol=1e-6)
+  right, count = terms["answers_right"]
+  assert (right, count) == (len(ratio), 2 * len(ratio))
+
+
+def test_an_attribute_that_is_never_positive_in_training_is_named():
+  source = config_lib.open_source(demo(data__synthetic__num_train=400), "train")
+  (absent,) = np.flatnonzero(~source.attributes.any(axis=0))
+  with pytest.raises(
+    ValueError, match=rf"synthetic: {source.attribute_names[absent]} never positive in the 400"
+  ):
+    attributes.positive_ratio(source)
+
+
+def test_a_checkpoint_of_another_number_of_attributes_is_refused():
+  predict = attributes.make_predict(demo(), num_attributes=27)
+  with pytest.raises(ValueError, match=r"predicts 26 attributes, data set synthetic has 27"):
+    predict({"params": {"classifier": {"kernel": np.zeros((128, 26))}}}, {})
+
+
+def rows_of(evaluation):
+  """Predictions of some records of each split, made without a model."""
+  rng, rows = np.random.default_rng(0), {}
+  for name, split in evaluation.evals.items():
+    index = np.arange(0, len(split.loader.source), 7)
+    rows[name] = {"index": index, "probability": rng.random((len(index), 27))}
+  return rows
+
+
+def test_with_a_validation_set_it_chooses_the_checkpoint(task):
+  rows = rows_of(task.evaluation)
+  scores = task.evaluation.score(rows)
+  assert task.evaluation.select == ("val_mA", "max")
+  for prefix, name in (("val_", "val"), ("", "test")):
+    labels = task.evaluation.evals[name].loader.source.attributes[rows[name]["index"]]
+    expected = metrics.score(rows[name]["probability"], labels).metrics()
+    assert {key: scores[f"{prefix}{key}"] for key in expected} == expected
+  assert "mA_on_test" not in scores
+
+
+def test_where_it_is_trained_on_the_choice_says_that_it_is_made_on_the_test_set():
+  """As published: the best checkpoint is the test set's, and so is its name."""
+  config = demo(data__train_split="trainval")
+  evaluation = attributes.make_evaluation(config)
+  assert set(evaluation.evals) == {"test"}
+  assert evaluation.select == ("mA_on_test", "max")
+  scores = evaluation.score(rows_of(evaluation))
+  assert scores["mA_on_test"] == scores["mA"]
+  trained_on = config_lib.open_source(config, "trainval").pids
+  test = config_lib.open_source(config, "test").pids
+  assert not set(trained_on) & set(test)
+
+
+@pytest.mark.parametrize(
+  ("key", "value"),
+  [("data.train_split", "test"), ("optimizer.clip_norm", 0.0), ("ema_decay", 1.0), ("warmup_lr", -1.0)],
+)
+def test_a_wrong_value_names_its_key(key, value):
+  with pytest.raises(ValueError, match=rf"config\.{key}={value!r}"):
+    demo(**{key: value})
