@@ -22,7 +22,7 @@ from hap_jax.train import state as train_state
 from hap_jax.train import step as train_step
 
 # What each lever sets, given the base; `sampler` sets nothing: its masks are given instead of drawn.
-_LEVERS = {
+LEVERS = {
   "scan": lambda config: {"model.scan": not config.model.scan},
   "attention": lambda config: {"model.attention": "xla" if config.model.attention == "cudnn" else "cudnn"},
   "remat": lambda config: {"model.remat": "dots" if config.model.remat == "none" else "none"},
@@ -44,7 +44,7 @@ def parse_args(argv=None):
   what = parser.add_mutually_exclusive_group()
   what.add_argument("--forward_only", action="store_true", help="masks, both views and losses; no gradient")
   what.add_argument("--sampler_only", action="store_true", help="the masks of all views alone")
-  parser.add_argument("--levers", nargs="*", choices=tuple(_LEVERS), default=[], help="each against the base")
+  parser.add_argument("--levers", nargs="*", choices=tuple(LEVERS), default=[], help="each against the base")
   workload.add_repeats(parser)
   args = parser.parse_args(argv)
   args.what = "forward" if args.forward_only else "sampler" if args.sampler_only else "step"
@@ -77,7 +77,7 @@ class Variant:
 
   def compile(self, state, mesh):
     """Compiles without running and notes what that tells."""
-    executable, self.facts = compiled.compile_times(self.function, *self.pick(state, *_clock(0, mesh)))
+    executable, self.facts = compiled.compile_times(self.function, *self.pick(state, *clock(0, mesh)))
     self.facts["memory_bytes"] = compiled.memory(executable, self.config.batch_size)
 
   def run(self, state, clock):
@@ -119,16 +119,21 @@ def make_variant(lever, config, mesh, what):
   return Variant(lever, config, sample, lambda state, step, _: (batch, step), True)
 
 
+def switched(base, lever):
+  """Returns the configuration of a lever: the base with the other setting, finalized."""
+  return workload.changed(base, LEVERS[lever](base))
+
+
 def make_variants(args, mesh):
   """Makes the base and a variant for each lever."""
   base = workload.make_config(args)
   variants = [make_variant("base", base, mesh, args.what)]
   for lever in args.levers:
-    variants.append(make_variant(lever, workload.changed(base, _LEVERS[lever](base)), mesh, args.what))
+    variants.append(make_variant(lever, switched(base, lever), mesh, args.what))
   return variants
 
 
-def _clock(number, mesh):
+def clock(number, mesh):
   """Puts the number of steps made and the epochs that they are on the devices, as the loop does."""
   return sharding.put_scalar(number, "int32", mesh), sharding.put_scalar(number / 1000, "float32", mesh)
 
@@ -145,7 +150,7 @@ def time_rounds(variants, state, mesh, *, warmup, repeats, steps):
     nonlocal state, made
     result = None
     for _ in range(count):
-      state, result = variant.run(state, _clock(made, mesh))
+      state, result = variant.run(state, clock(made, mesh))
       made += not variant.keeps_state
     return result
 

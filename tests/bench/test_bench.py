@@ -1,0 +1,91 @@
+"""The command that runs all, the table that shows all, and what the timing itself promises."""
+
+import json
+
+import jax
+import pytest
+
+from hap_jax import sharding
+from hap_jax.bench import compiled, end_to_end, measure, pretrain_step, report, suite, workload
+from hap_jax.train import state as train_state
+
+PARSERS = {"pretrain_step": pretrain_step.parse_args, "end_to_end": end_to_end.parse_args}
+
+
+def test_suite_runs_only_commands_that_parse_and_configurations_that_hold(tmp_path):
+  commands = suite.step_commands() + suite.loader_commands(tmp_path)
+  for name, *words in commands:
+    args = PARSERS[name](words)
+    config = end_to_end.make_config(args) if name == "end_to_end" else workload.make_config(args)
+    for lever in getattr(args, "levers", []):
+      pretrain_step.switched(config, lever)
+  sizes = {(word, batch) for _, word, batch, *_ in suite.step_commands()}
+  assert {("--size=B", "--batch=256"), ("--size=B", "--batch=1024"), ("--size=H", "--batch=128")} <= sizes
+
+
+def test_suite_adds_to_no_older_file(tmp_path):
+  old = tmp_path / "old.jsonl"
+  old.write_text("kept")
+  with pytest.raises(SystemExit, match="exists"):
+    suite.main([f"--out={old}"])
+  assert old.read_text() == "kept"
+
+
+def test_suite_notes_a_benchmark_that_fails(tmp_path):
+  out = tmp_path / "out.jsonl"
+  assert not suite.run(["report", "no_such_file"], out)
+  line = json.loads(out.read_text())
+  assert line["failed"] == "report no_such_file"
+  assert "No such file" in line["error"]
+
+
+def test_every_lever_changes_what_it_names_and_nothing_else(small_config):
+  for lever in pretrain_step.LEVERS:
+    before = workload.settings(small_config)
+    after = workload.settings(pretrain_step.switched(small_config, lever))
+    differing = {key for key in before if before[key] != after[key]}
+    names = {"blockwise": "align_block", "remat_full": "remat", "one_view": "views", "sampler": None}
+    assert differing == {names.get(lever, lever)} - {None}
+
+
+def test_report_shows_the_committed_results_and_names_the_line_that_is_none(tmp_path):
+  results = report.read(sorted(report.RESULTS.glob("*.json*")))
+  assert len(report.table(results).splitlines()) == 2 + len(results) > 2
+  bad = tmp_path / "bad.jsonl"
+  bad.write_text('{"bench": "x"}\n{"speed": 1}\n')
+  with pytest.raises(ValueError, match=r"bad.jsonl:2: expected an object with the key bench"):
+    report.read([bad])
+
+
+def test_share_of_a_peak_is_told_for_bfloat16_on_known_devices_alone():
+  assert measure.utilisation(394e12, "NVIDIA H200", "bfloat16") == {"measured": 0.5, "datasheet": 0.3982}
+  assert measure.utilisation(1e12, "NVIDIA H200", "float32") == {"measured": None, "datasheet": None}
+  assert measure.utilisation(1e12, "cpu", "bfloat16") == {"measured": None, "datasheet": None}
+
+
+def test_compiling_is_timed_cold_and_from_the_cache_and_a_new_shape_counts_as_a_recompile():
+  function = jax.jit(lambda x: jax.numpy.cos(x) @ x)
+  _, times = compiled.compile_times(function, jax.numpy.ones((8, 8)))
+  assert set(times) == {"trace_seconds", "compile_seconds", "compile_cached_seconds"}
+  events = compiled.Events()
+  function(jax.numpy.ones((8, 8)))
+  small, large = jax.numpy.ones((8, 8)), jax.numpy.ones((9, 9))
+  with events.counting():
+    function(small)
+    assert events.compiled == 0
+    function(large)
+  assert events.compiled == 1
+
+
+def test_variants_take_turns_on_one_state_and_none_compiles_again(small_config):
+  one_view = pretrain_step.switched(small_config, "one_view")
+  config = workload.changed(one_view, {"mask.blocks": False, "mask.parts": False})  # compiles soon
+  mesh = sharding.make_mesh(devices=jax.devices()[:1])
+  variants = [pretrain_step.make_variant("base", config, mesh, what) for what in ("step", "forward")]
+  state = train_state.create(workload.make_task(config), 0, mesh)
+  pretrain_step.time_rounds(variants, state, mesh, warmup=2, repeats=2, steps=1)
+  for variant in variants:
+    line = pretrain_step.line(variant, "step", 1)
+    assert line["recompiles_after_step_2"] == 0
+    assert len(variant.times) == 2
+    assert json.loads(json.dumps(line))["images_per_s"] > 0
