@@ -4,14 +4,13 @@ import argparse
 import json
 import os
 import pathlib
-import platform
 import subprocess
 import sys
 import tempfile
-import time
 
 import numpy as np
 
+from hap_jax.bench import measure
 from hap_jax.convert import names, read, run, write
 from hap_jax.io import torch_writer
 from hap_jax.models import posemb, vit
@@ -50,13 +49,11 @@ def make_state(family, variant):
   return state
 
 
-def measure(source, out, to, real):
+def time_conversion(source, out, to, real):
   """Converts in this process; returns its CPU seconds and the growth of its peak memory in bytes."""
   pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak begins here, behind the imports
   before = _peak_bytes()
-  start_wall, start_cpu = time.perf_counter(), time.process_time()
-  report = run.convert(source, out, to=to, real=real)
-  wall, cpu = time.perf_counter() - start_wall, time.process_time() - start_cpu
+  report, cpu, wall = measure.timed(lambda: run.convert(source, out, to=to, real=real))
   proof = report["proof"]
   return {
     "cpu_seconds": round(cpu, 2),
@@ -96,13 +93,16 @@ def benchmark(args):
     **found,
     "tensor_bytes": tensor_bytes,
     "peak_over_tensors": round(found["peak_bytes"] / tensor_bytes, 2),
-    "versions": {"python": platform.python_version(), "numpy": np.__version__},
+    "machine": measure.machine(),
+    "versions": measure.versions("numpy"),
   }
 
 
 def main(argv=None):
   args = parse_args(argv)
-  print(json.dumps(measure(*args.measure, args.to, args.real_class) if args.measure else benchmark(args)))
+  print(
+    json.dumps(time_conversion(*args.measure, args.to, args.real_class) if args.measure else benchmark(args))
+  )
 
 
 if __name__ == "__main__":

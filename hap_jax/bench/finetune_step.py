@@ -7,17 +7,13 @@ and backward for all its parameters, without any update. Both take turns; CPU se
 
 import argparse
 import json
-import platform
-import statistics
-import time
 
 import jax
 import jax.numpy as jnp
-import jaxlib
 import numpy as np
 
 from hap_jax import sharding
-from hap_jax.bench.mask_sampler import parse_grid as parse_size
+from hap_jax.bench import compiled, measure
 from hap_jax.models import embedder, layers, pixels, vit
 from hap_jax.tasks import reid
 from hap_jax.tasks.base import Task
@@ -28,7 +24,9 @@ def parse_args(argv=None):
   """Reads the command line; the sizes are the published recipe's but for the batch."""
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
   parser.add_argument("--variant", choices=sorted(vit.VARIANTS), default="B")
-  parser.add_argument("--image_size", type=parse_size, default=(256, 128), metavar="HxW", help="in pixels")
+  parser.add_argument(
+    "--image_size", type=measure.parse_size, default=(256, 128), metavar="HxW", help="in pixels"
+  )
   parser.add_argument("--patch", type=int, default=16, help="side in pixels")
   parser.add_argument("--batch", type=int, default=32, help="pictures a step")
   parser.add_argument("--num_classes", type=int, default=1041, help="persons; MSMT17 has 1041 to train by")
@@ -74,24 +72,7 @@ def make_encoder_pass(model):
   return jax.jit(jax.grad(loss))
 
 
-def timed(function, *arguments):
-  """Runs a function to its end; returns (its result, CPU seconds, wall seconds)."""
-  start_wall, start_cpu = time.perf_counter(), time.process_time()
-  result = jax.block_until_ready(function(*arguments))
-  return result, time.process_time() - start_cpu, time.perf_counter() - start_wall
-
-
-def summary(name, times):
-  """Returns the figures of [(CPU seconds, wall seconds), ...]."""
-  cpu, wall = zip(*times, strict=True)
-  return {
-    f"{name}_cpu_seconds_median": round(statistics.median(cpu), 3),
-    f"{name}_cpu_seconds_min": round(min(cpu), 3),
-    f"{name}_wall_seconds_median": round(statistics.median(wall), 3),
-  }
-
-
-def measure(args):
+def time_both(args):
   """Compiles, warms up and times both; returns what is printed."""
   model = embedder.build_embedder(
     vit.variant(args.variant),
@@ -111,10 +92,10 @@ def measure(args):
 
   encoder_times, step_times = [], []
   for i in range(args.repeats + 1):
-    _, *encoder_time = timed(encoder_pass, train_state.params["encoder"], image)
-    (train_state, metrics), *step_time = timed(
-      train_step, train_state, batch, np.int32(i), np.float32(i / 100)
-    )
+    wait = jax.block_until_ready
+    _, *encoder_time = measure.timed(encoder_pass, train_state.params["encoder"], image, wait=wait)
+    clock = np.int32(i), np.float32(i / 100)
+    (train_state, metrics), *step_time = measure.timed(train_step, train_state, batch, *clock, wait=wait)
     if i:  # the first call compiles
       encoder_times.append(encoder_time)
       step_times.append(step_time)
@@ -122,19 +103,19 @@ def measure(args):
     raise ValueError(f"the loss became {metrics['loss'][0]}: a step that is not made cannot be timed")
   return {
     "bench": "finetune_step",
-    # Round by round: whatever else the machine does weighs on both calls of a round.
-    "ratio": round(statistics.median(s[0] / e[0] for s, e in zip(step_times, encoder_times, strict=True)), 3),
-    **summary("step", step_times),
-    **summary("encoder", encoder_times),
+    "ratio": measure.median_ratio([cpu for cpu, _ in step_times], [cpu for cpu, _ in encoder_times]),
+    **measure.summary(step_times, "step_"),
+    **measure.summary(encoder_times, "encoder_"),
     "update_included": {"step": True, "encoder": False},
     **{key: getattr(args, key) for key in ("variant", "image_size", "patch", "batch", "locality", "repeats")},
-    "device": jax.devices()[0].device_kind,
-    "versions": {"python": platform.python_version(), "jax": jax.__version__, "jaxlib": jaxlib.__version__},
+    "device": compiled.device(),
+    "machine": measure.machine(),
+    "versions": measure.versions("jax", "jaxlib"),
   }
 
 
 def main(argv=None):
-  print(json.dumps(measure(parse_args(argv))))
+  print(json.dumps(time_both(parse_args(argv))))
 
 
 if __name__ == "__main__":

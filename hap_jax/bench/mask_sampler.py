@@ -3,28 +3,23 @@
 import argparse
 import dataclasses
 import json
-import platform
 import statistics
 import time
 
 import jax
 import jax.numpy as jnp
-import jaxlib
 
+from hap_jax.bench import compiled, measure
 from hap_jax.masking import sampler
-
-
-def parse_grid(text):
-  """Reads "16x8" as (16, 8): rows, columns."""
-  rows, columns = text.lower().split("x")
-  return int(rows), int(columns)
 
 
 def parse_args(argv=None):
   """Reads the command line."""
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument("--batch", type=int, default=256, help="masks a call")
-  parser.add_argument("--grid", type=parse_grid, default=(16, 8), metavar="ROWSxCOLUMNS", help="in patches")
+  parser.add_argument(
+    "--grid", type=measure.parse_size, default=(16, 8), metavar="ROWSxCOLUMNS", help="in patches"
+  )
   parser.add_argument("--patch", type=int, default=16, help="side in pixels")
   parser.add_argument("--ratio", type=float, default=0.5, help="share of the patches that is hidden")
   parser.add_argument("--blocks", action=argparse.BooleanOptionalAction, default=True, help="block stage")
@@ -48,7 +43,7 @@ def make_sample(recipe, policy, group, batch):
   return sample
 
 
-def measure(args):
+def time_sampler(args):
   """Compiles, warms up and times the sampler; returns what is printed."""
   recipe = sampler.MaskRecipe(args.grid, args.patch, args.ratio, use_blocks=args.blocks, use_parts=args.parts)
   step_key, joint_key = jax.random.split(jax.random.key(0))
@@ -64,12 +59,11 @@ def measure(args):
   for key in keys[:5]:
     jax.block_until_ready(sample(key, keypoints_xy, keypoints_visible))
 
-  wall, cpu = [], []
+  times = []
   for key in keys:
-    start_wall, start_cpu = time.perf_counter(), time.process_time()
-    jax.block_until_ready(sample(key, keypoints_xy, keypoints_visible))
-    wall.append(time.perf_counter() - start_wall)
-    cpu.append(time.process_time() - start_cpu)
+    _, *seconds = measure.timed(sample, key, keypoints_xy, keypoints_visible, wait=jax.block_until_ready)
+    times.append(seconds)
+  cpu, wall = zip(*times, strict=True)
   return {
     "bench": "mask_sampler",
     "images_per_s": round(args.batch / statistics.median(wall)),
@@ -78,18 +72,16 @@ def measure(args):
     "recipe": dataclasses.asdict(recipe),
     "policy": args.policy,
     "repeats": args.repeats,
-    "seconds_median": statistics.median(wall),
-    "seconds_min": min(wall),
-    "cpu_seconds_median": statistics.median(cpu),
-    "cpu_seconds_min": min(cpu),
+    **measure.summary(times),
     "compile_seconds": round(compile_seconds, 2),
-    "device": jax.devices()[0].device_kind,
-    "versions": {"python": platform.python_version(), "jax": jax.__version__, "jaxlib": jaxlib.__version__},
+    "device": compiled.device(),
+    "machine": measure.machine(),
+    "versions": measure.versions("jax", "jaxlib"),
   }
 
 
 def main(argv=None):
-  print(json.dumps(measure(parse_args(argv))))
+  print(json.dumps(time_sampler(parse_args(argv))))
 
 
 if __name__ == "__main__":

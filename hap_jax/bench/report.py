@@ -21,6 +21,7 @@ _FOUND = {
     "mfu.datasheet",
     "memory_bytes.temporaries_per_image",
     "compile_seconds",
+    "compile_cpu_seconds",
     "compile_cached_seconds",
     "recompiles_after_step_2",
     "host_syncs_per_step",

@@ -2,13 +2,10 @@
 
 import argparse
 import json
-import platform
-import resource
-import sys
-import time
 
 import numpy as np
 
+from hap_jax.bench import measure
 from hap_jax.metrics import rerank, retrieval
 
 
@@ -36,24 +33,20 @@ def make_side(rng, centers, count, num_cameras, spread):
   return features, pid, rng.integers(num_cameras, size=count)
 
 
-def measure(args):
+def time_scoring(args):
   """Scores random clusters and returns what is printed."""
   rng = np.random.default_rng(0)
   centers = rng.standard_normal((args.identities, args.width), dtype=np.float32)
   query, query_pid, query_camid = make_side(rng, centers, args.queries, args.cameras, args.spread)
   gallery, gallery_pid, gallery_camid = make_side(rng, centers, args.gallery, args.cameras, args.spread)
   ids = (query_pid, gallery_pid, query_camid, gallery_camid)
-  start_wall, start_cpu = time.perf_counter(), time.process_time()
   reranking = rerank.Reranking() if args.rerank else None
-  scores = retrieval.evaluate(query, gallery, *ids, reranking=reranking)
-  wall, cpu = time.perf_counter() - start_wall, time.process_time() - start_cpu
-  # Kilobytes on Linux, bytes on macOS.
-  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+  scores, cpu, wall = measure.timed(lambda: retrieval.evaluate(query, gallery, *ids, reranking=reranking))
   return {
     "bench": "retrieval",
     "cpu_seconds": round(cpu, 1),
     "wall_seconds": round(wall, 1),
-    "peak_gib": round(peak / 2**30, 2),
+    "peak_gib": round(measure.peak_bytes() / 2**30, 2),
     "queries": args.queries,
     "gallery": args.gallery,
     "width": args.width,
@@ -61,12 +54,13 @@ def measure(args):
     "spread": args.spread,
     "metrics": {name: round(value, 4) for name, value in scores.metrics().items()},
     "chance_mAP": round(retrieval.chance_mean_ap(*ids), 4),
-    "versions": {"python": platform.python_version(), "numpy": np.__version__},
+    "machine": measure.machine(),
+    "versions": measure.versions("numpy"),
   }
 
 
 def main(argv=None):
-  print(json.dumps(measure(parse_args(argv))))
+  print(json.dumps(time_scoring(parse_args(argv))))
 
 
 if __name__ == "__main__":

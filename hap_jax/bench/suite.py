@@ -4,8 +4,8 @@
 
 For a GPU: every size at several batches, the levers, taller pictures, the sampler, the rival eager and
 compiled, training with its loader from packed people that are drawn first. Each benchmark is a process of its
-own; one that fails leaves a line that says so, and the others still run. `python -m hap_jax.bench.report FILE`
-makes the table.
+own; one that fails leaves a line that says so, and the others still run. Table of the file:
+`python -m hap_jax.bench.report FILE`.
 """
 
 import argparse

@@ -2,16 +2,9 @@
 
 import argparse
 import json
-import os
-import platform
-import resource
 import statistics
-import sys
-import time
 
-import cv2
-import numpy as np
-
+from hap_jax.bench import measure
 from hap_jax.data.synthetic import draw
 
 
@@ -25,25 +18,23 @@ def parse_args(argv=None):
   return parser.parse_args(argv)
 
 
-def peak_bytes():
-  """Largest memory of this process so far."""
-  # Kilobytes on Linux, bytes on macOS.
-  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+def draw_many(start, stop, size):
+  """Draws one picture after the other and keeps none."""
+  for index in range(start, stop):
+    draw.draw_person(0, index, size)
 
 
-def measure(args):
+def time_drawing(args):
   """Draws one picture after the other in this process and returns what is printed."""
   size = (args.height, args.width)
   # What is drawn once and kept: passers-by, surroundings of the cameras.
   for index in range(0, 2 * args.images, draw.PICTURES_PER_PERSON + 1):
     draw.draw_person(0, index, size)
-  load, warm = os.getloadavg()[0], peak_bytes()
+  machine, warm = measure.machine(), measure.peak_bytes()  # its load before this adds to it
   rates = []
   for repeat in range(args.repeats):
-    start = time.process_time()
-    for index in range(repeat * args.images, (repeat + 1) * args.images):
-      draw.draw_person(0, index, size)
-    rates.append(args.images / (time.process_time() - start))
+    _, cpu, _ = measure.timed(draw_many, repeat * args.images, (repeat + 1) * args.images, size)
+    rates.append(args.images / cpu)
   return {
     "bench": "synthetic_people",
     "images_per_cpu_s": round(max(rates), 1),
@@ -52,20 +43,15 @@ def measure(args):
     "width": args.width,
     "images": args.images,
     "repeats": args.repeats,
-    "peak_mib": round(peak_bytes() / 2**20),
-    "grown_mib": round((peak_bytes() - warm) / 2**20, 1),
-    "processors": os.cpu_count(),
-    "load": round(load, 1),
-    "versions": {
-      "python": platform.python_version(),
-      "numpy": np.__version__,
-      "opencv": cv2.__version__,
-    },
+    "peak_mib": round(measure.peak_bytes() / 2**20),
+    "grown_mib": round((measure.peak_bytes() - warm) / 2**20, 1),
+    "machine": machine,
+    "versions": measure.versions("numpy", "opencv-python-headless"),
   }
 
 
 def main(argv=None):
-  print(json.dumps(measure(parse_args(argv))))
+  print(json.dumps(time_drawing(parse_args(argv))))
 
 
 if __name__ == "__main__":
