@@ -1,8 +1,12 @@
-"""Probes the encoder of a checkpoint: retrieval with frozen features, in minutes."""
+"""Probes the encoder of a checkpoint with frozen features, in minutes: retrieval, or a linear classifier."""
+
+import numpy as np
 
 from hap_jax import config as config_lib
-from hap_jax import loading, sharding
+from hap_jax import features, loading, sharding
+from hap_jax.metrics import attributes as metrics
 from hap_jax.models import pixels
+from hap_jax.train import linear_probe
 from hap_jax.train import probe as probes
 from hap_jax.train.evaluate import make_evaluate
 
@@ -45,3 +49,60 @@ def probe(path, *, source, root="", options=None, batch_size=256, workers=0, say
   for name, value in scores.items():
     say(f"{name:13s}  {value:.4f}")
   return scores
+
+
+def probe_attributes(
+  path, *, source, root="", options=None, feature="mean", batch_size=256, workers=0, say=print
+):
+  """Measures how well a logistic regression on frozen features tells attributes.
+
+  It is learnt on split "train" and scored on split "test".
+
+  Args:
+    path: a checkpoint that conversion reads. source: a file of `data/sources` with attributes.
+    feature: see `features.load_extractor`; the mean patch token is what the fine-tuned classifier reads.
+    root, options, batch_size, workers, say: as in `probe`.
+  Returns:
+    {"mA": ..., "F1": ..., ..., as `metrics.attributes.Scores.metrics`}.
+  Raises:
+    ValueError: if checkpoint or data cannot be read, or the training pictures do not show an attribute
+      both present and absent.
+  """
+  sources = {}
+  for split in ("train", "test"):
+    sources[split] = config_lib.open_named_source(source, root=root, split=split, options=options or {})
+    _check_attributes(source, sources["train"])
+  extractor = features.load_extractor(path, feature)
+  vectors = {
+    split: features.extract(extractor, opened, batch_size=batch_size, workers=workers)
+    for split, opened in sources.items()
+  }
+  learnt = linear_probe.choose_and_fit(vectors["train"], sources["train"].attributes)
+  found = metrics.score(learnt.probability(vectors["test"]), sources["test"].attributes)
+  for note in sources["test"].spec.notes:
+    say(f"note: {note}")
+  counts = " and ".join(f"{len(opened)} {split}" for split, opened in sources.items())
+  say(f"{source}: {counts} pictures; feature {extractor.kind}, penalty {learnt.penalty:g}")
+  named = zip(sources["test"].attribute_names, found.label_mean_accuracy, strict=True)
+  for name, value in sorted(named, key=lambda pair: pair[1]):
+    share = sources["test"].attributes[:, sources["test"].attribute_names.index(name)].mean()
+    say(f"  {name:24s}  mA {value:.4f}  present in {share:.4f}")
+  scores = found.metrics()
+  for name, value in scores.items():
+    say(f"{name:21s}  {value:.4f}")
+  say("mA of any answer that does not look at the picture: 0.5")
+  return scores
+
+
+def _check_attributes(name, train):
+  if not hasattr(train, "attributes"):
+    raise ValueError(
+      f"data set {name} tells no attributes; expected one that does, such as pa100k or synthetic"
+    )
+  shares = np.asarray(train.attributes).mean(axis=0)
+  constant = [a for a, share in zip(train.attribute_names, shares, strict=True) if share in (0, 1)]
+  if constant:
+    raise ValueError(
+      f"{name}: {', '.join(constant)} the same in all {len(train):,} training pictures; expected each "
+      "attribute present in some and absent in others: use more pictures"
+    )

@@ -1,4 +1,4 @@
-"""Measure how well a frozen encoder finds the same person again, without any training on top."""
+"""Measure a frozen encoder: how well it finds the same person again, or tells attributes linearly."""
 
 from hap_jax import probing
 from hap_jax.cli import _options
@@ -7,12 +7,22 @@ from hap_jax.cli import _options
 def add_arguments(parser):
   parser.add_argument("checkpoint", help=_options.CHECKPOINT)
   _options.add_overrides(parser, what="changes an option of the data set, such as num_test=800")
+  parser.add_argument(
+    "--attributes",
+    action="store_true",
+    help="learn a logistic regression of each attribute on split train and score it on split test",
+  )
   parser.add_argument("--batch_size", type=int, default=256, help="pictures at a time (default: %(default)s)")
+  parser.add_argument("--workers", type=int, default=0, help="processes that read pictures (default: none)")
 
 
 def run(args):
-  source = args.data_source or "synthetic"
-  options = _options.settings(args.settings)
-  probing.probe(
-    args.checkpoint, source=source, root=args.data_root or "", options=options, batch_size=args.batch_size
+  probe = probing.probe_attributes if args.attributes else probing.probe
+  probe(
+    args.checkpoint,
+    source=args.data_source or "synthetic",
+    root=args.data_root or "",
+    options=_options.settings(args.settings),
+    batch_size=args.batch_size,
+    workers=args.workers,
   )

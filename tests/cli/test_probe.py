@@ -1,0 +1,59 @@
+"""The probe of attributes as a command, on an encoder with random weights."""
+
+import dataclasses
+
+import pytest
+from PIL import Image
+
+from hap_jax.cli.__main__ import main as hap
+from hap_jax.convert import read
+from hap_jax.data.synthetic import captions
+from hap_jax.io import checkpoint_file
+from hap_jax.models import posemb
+from tests.convert import reference_state
+from tests.io import torch_bytes
+
+PEOPLE = ["--data.source=synthetic", "--set=image_size=(40,20)", "--batch_size=64", "--attributes"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+  """An encoder of one block for pictures of 32 x 16, its weights small enough to keep pictures apart."""
+  table = posemb.sincos_table((4, 2), 64)
+  state = reference_state.encoder_state(grid=(4, 2), width=64, depth=1, patch=8, table=table)
+  state |= {
+    name: value * (0.05 if name.endswith("weight") else 0.01)
+    for name, value in state.items()
+    if "norm" not in name and name != "pos_embed"
+  }
+  folder = tmp_path_factory.mktemp("encoder")
+  (folder / "encoder.pth").write_bytes(torch_bytes.zip_file({"model": state}))
+  weights = dataclasses.replace(read.read(folder / "encoder.pth"), num_heads=2)
+  checkpoint_file.write(folder / "encoder", weights.variables, weights.description())
+  return str(folder / "encoder")
+
+
+def test_probe_learns_attributes_of_people_it_has_not_seen(checkpoint, capsys):
+  assert hap(["probe", checkpoint, *PEOPLE, "--set=num_train=640", "--set=num_test=320"]) == 0
+  lines = capsys.readouterr().out.splitlines()
+  assert "640 train and 320 test pictures; feature mean" in lines[0]
+  by_attribute = {line.split()[0]: float(line.split()[2]) for line in lines if line.startswith("  ")}
+  assert by_attribute.keys() == set(captions.ATTRIBUTES)
+  told = dict(line.split() for line in lines if line.startswith(("mA ", "F1 ")) and ":" not in line)
+  assert float(told["mA"]) == pytest.approx(sum(by_attribute.values()) / len(by_attribute), abs=1e-4)
+  seen = [by_attribute[name] for name in ("dark_top", "light_top", "dark_bottom")]
+  assert sum(seen) / 3 > 0.6  # 0.5 without a look at the picture; random weights see colours
+
+
+def test_pictures_that_do_not_show_both_answers_are_refused(checkpoint, capsys):
+  assert hap(["probe", checkpoint, *PEOPLE, "--set=num_train=8", "--set=num_test=8"]) == 1
+  assert "the same in all 8 training pictures" in capsys.readouterr().err
+
+
+def test_data_set_without_attributes_is_refused(checkpoint, tmp_path, capsys):
+  for split in ("train", "test"):
+    (tmp_path / split / "anna").mkdir(parents=True)
+    Image.new("RGB", (8, 16)).save(tmp_path / split / "anna" / "a.jpg")
+  options = ["--data.source=identity_folder", f"--data.root={tmp_path}", "--attributes"]
+  assert hap(["probe", checkpoint, *options]) == 1
+  assert "identity_folder tells no attributes" in capsys.readouterr().err
