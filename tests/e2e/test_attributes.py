@@ -1,0 +1,179 @@
+"""Attributes from annotation files as shipped to scores and checkpoints, through recipe and commands.
+
+On each picture is one colour, and attribute a tells whether its channel a mod 3 is bright.
+"""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+import scipy.io
+from PIL import Image
+
+from configs import common
+from hap_jax import config as config_lib
+from hap_jax import finetune
+from hap_jax.cli.__main__ import main as hap
+from hap_jax.data.sources import pa100k, peta, rapv1
+from hap_jax.io import checkpoint_file
+from hap_jax.train.report import read_metrics
+
+ROWS = {"train": range(16), "val": range(16, 24), "test": range(24, 32)}
+TINY = {
+  "total_steps": 2,
+  "batch_size": 8,
+  "log_every": 1,
+  "save_every": 1,
+  "eval_batch_size": 8,
+  "base_lr": 1e-3,
+  "model.variant": "Mu",
+  "model.image_size": (32, 16),
+  "model.patch": 8,
+  "data.pad": 1,
+  "data.workers": 0,
+}
+
+
+def column(texts):
+  cell = np.empty((len(texts), 1), object)
+  cell[:, 0] = texts
+  return cell
+
+
+def index_of(*splits):
+  """Rows of some splits as the files count them, from 1."""
+  return np.array([row + 1 for split in splits for row in ROWS[split]], np.uint16)
+
+
+def bright_channels():
+  """[32, 3] 0/1: each of the eight combinations equally often in every split."""
+  return np.stack([np.arange(32) >> bit & 1 for bit in range(3)], axis=1)
+
+
+def labels_of(names):
+  return bright_channels()[:, np.arange(len(names)) % 3]
+
+
+def write_pa100k(root):
+  names, files = sorted(pa100k.ATTRIBUTES), [f"{i + 1:06d}.jpg" for i in range(32)]
+  variables = {"attributes": column(names)}
+  for split, rows in ROWS.items():
+    variables[f"{split}_images_name"] = column([files[row] for row in rows])
+    variables[f"{split}_label"] = labels_of(names)[list(rows)].astype(np.uint8)
+  scipy.io.savemat(root / "annotation.mat", variables)
+  return root / "data", files
+
+
+def write_rapv1(root):
+  names, files = sorted(rapv1.ATTRIBUTES), [f"CAM01_line{i}.png" for i in range(32)]
+  draw = {"train_index": index_of("train", "val")[None], "test_index": index_of("test")[None]}
+  struct = {"partion": column([draw] * 5), "label": labels_of(names).astype(np.int32)}
+  struct |= {"attribute_eng": column(names), "imagesname": column(files)}
+  (root / "RAP_annotation").mkdir()
+  scipy.io.savemat(root / "RAP_annotation" / "RAP_annotation.mat", {"RAP_annotation": struct})
+  return root / "RAP_dataset", files
+
+
+def write_peta(root):
+  names = [*sorted(peta.ATTRIBUTES), *(f"extra{i}" for i in range(70))]
+  number = np.arange(1, 33)
+  meta = np.stack([number, number, np.ones(32), number], axis=1)
+  struct = {
+    "data": np.concatenate([meta, labels_of(names)], axis=1).astype(np.uint16),
+    "attribute": column(names),
+    "selected_attribute": np.arange(5, 40, dtype=np.uint8)[None],
+    "partion_attribute": column([{split: index_of(split)[:, None] for split in ROWS}] * 5),
+  }
+  scipy.io.savemat(root / "PETA.mat", {"peta": struct})
+  return root / "images", [f"{i:05d}.png" for i in number]
+
+
+WRITERS = {"pa100k": write_pa100k, "rapv1": write_rapv1, "peta": write_peta}
+
+
+@pytest.fixture(scope="session")
+def shipped(tmp_path_factory):
+  """Returns a function: name of a source -> folder of its annotation file and 32 pictures."""
+
+  def make(name):
+    root = tmp_path_factory.mktemp(name)
+    folder, files = WRITERS[name](root)
+    folder.mkdir()
+    noise = np.random.default_rng(0).integers(-30, 31, (32, 3))
+    for file, colour in zip(files, 60 + 140 * bright_channels() + noise, strict=True):
+      Image.new("RGB", (20, 40), tuple(colour.tolist())).save(folder / file)
+    return root
+
+  return make
+
+
+def tiny(name, root, **overrides):
+  config = common.attributes(name)
+  overrides = {key.replace("__", "."): value for key, value in overrides.items()}
+  config.update_from_flattened_dict({**TINY, "data.root": str(root), **overrides})
+  return config_lib.finalize(config)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_each_official_format_trains_resumes_and_is_scored_again(name, shipped, tmp_path):
+  config, lines = tiny(name, shipped(name)), []
+  whole, pieced = tmp_path / "whole", tmp_path / "pieced"
+  scores = finetune.run(config, whole, say=lines.append)
+  assert {"mA", "accuracy", "precision", "recall", "F1", "label_F1", "mA_on_test"} <= scores.keys()
+
+  shutil.copytree(whole, pieced)
+  shutil.rmtree(pieced / "checkpoints" / "2")
+  shutil.rmtree(pieced / "best")
+  assert finetune.run(config, pieced, say=lines.append) == scores
+  assert "resuming at step 1" in lines
+  jax.tree.map(np.testing.assert_array_equal, checkpoint_file.read(whole)[0], checkpoint_file.read(pieced)[0])
+
+  assert hap(["evaluate", str(whole), f"--out={tmp_path / 'scores'}"]) == 0
+  assert json.loads((tmp_path / "scores" / "scores.json").read_text())["scores"] == scores
+
+
+@pytest.fixture(scope="module")
+def learned(shipped, tmp_path_factory):
+  """(workdir, scores) of a run that learns to tell colours, with a moving average and a validation set."""
+  workdir = tmp_path_factory.mktemp("learned") / "work"
+  options = {"total_steps": 24, "eval_every_epochs": 4, "save_every": 24, "ema_decay": 0.5}
+  config = tiny("pa100k", shipped("pa100k"), **options, data__train_split="train", warmup_lr=1e-3)
+  return workdir, finetune.run(config, workdir, say=lambda _: None)
+
+
+def test_what_colours_show_is_learned(learned):
+  workdir, scores = learned
+  losses = [row["loss"] for row in read_metrics(workdir) if "loss" in row]
+  assert losses[-1] < 0.5 * losses[0]
+  assert scores["mA"] > 0.9
+  assert scores["label_F1"] > 0.9  # F1 cannot be: a dark picture, one in eight, has nothing to recall
+
+
+def test_the_best_checkpoint_is_the_validation_sets(learned):
+  workdir, _ = learned
+  scored = {row["step"]: row["val_mA"] for row in read_metrics(workdir) if "val_mA" in row}
+  assert len(scored) > 2
+  _, description = checkpoint_file.read(workdir / "best")
+  assert description["step"] == min(step for step, value in scored.items() if value == max(scored.values()))
+  assert description["attribute_names"] == list(pa100k.ATTRIBUTES)
+
+
+def test_the_average_that_is_scored_is_kept_beside_the_weights(learned):
+  """The official code scores the average and saves the weights twice, under both names."""
+  newest = learned[0] / "checkpoints" / "24"
+  saved = ocp.PyTreeCheckpointer().restore(newest / "state")
+  read, ema, last = (
+    tree["params"]["classifier"]["kernel"] for tree in (checkpoint_file.read(newest)[0], saved["ema"], saved)
+  )
+  np.testing.assert_array_equal(read, ema)
+  assert np.abs(np.asarray(read) - np.asarray(last)).max() > 0
+
+
+def test_a_data_set_without_validation_set_cannot_choose_on_one(shipped, tmp_path):
+  config = tiny("rapv1", shipped("rapv1"), data__train_split="train")
+  with pytest.raises(ValueError, match="no validation split"):
+    finetune.run(config, tmp_path / "run", say=lambda _: None)
+  assert not (tmp_path / "run" / "config.json").exists()
