@@ -15,9 +15,10 @@ _PUBLISHED_GRIDS = {
   ("reid-lem", 128): ((16, 8), "ReID at 256 x 128"),
   ("reid-vit", 192): ((24, 8), "ReID at 384 x 128"),
   ("reid-lem", 192): ((24, 8), "ReID at 384 x 128"),
+  ("attributes-vit", 192): ((16, 12), "attributes at 256 x 192"),
 }
 # Families whose published code normalises alike.
-_SAME_PIXELS = ("hap", "mae", "hf-vitmae", "reid-vit", "reid-lem")
+_SAME_PIXELS = ("hap", "mae", "hf-vitmae", "reid-vit", "reid-lem", "attributes-vit")
 
 
 def find_family(source, family=""):
@@ -52,6 +53,8 @@ def _guess(source):
     )
   if any(name.startswith("conv_head.") for name in state):
     return "reid-lem"
+  if "classifier.logits.0.weight" in state:
+    return "attributes-vit"
   arch = str(source.beside.get("arch", ""))
   is_square = state["pos_embed"].ndim == 3 and square_side(state["pos_embed"].shape[1] - 1) is not None
   has_head, has_decoder = "head.weight" in state, "mask_token" in state or "decoder_embed.weight" in state

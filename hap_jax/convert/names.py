@@ -20,7 +20,7 @@ class Entry:
     layout: the change of layout.
     shape: of the foreign tensor: numbers, or products of these letters of one checkpoint. D, E: width of
       encoder and decoder; F, G: their MLPs' hidden widths; P: patch side; T: position rows, 1 + L;
-      C: classes; M: narrow width of the ReID head's convolutions.
+      C: classes or attributes; M: narrow width of the ReID head's convolutions.
     part: (k, n): the tensor is the k-th of n equal parts of ours along its last axis.
     collection: of this project's variables that holds it.
   """
@@ -54,6 +54,7 @@ class Family:
     renames: (pattern, replacement) that turn other spellings of the names into the table's, in this order.
     counters: integers of PyTorch's batch norms without use here; written as zero.
     task: what its files are trained for, a file of `hap_jax/tasks`.
+    backbone: what its files put before the encoder's names; read with and without, written with it.
   """
 
   name: str
@@ -64,11 +65,17 @@ class Family:
   renames: tuple[tuple[str, str], ...] = ()
   counters: tuple[str, ...] = ()
   task: str = "pretrain"
+  backbone: str = ""
 
   @property
   def stacks(self):
     """The subtrees of this project's variables that its files can hold."""
     return frozenset(entry.stack for entry in self.entries)
+
+  def in_file(self, name):
+    """Returns a name of the table as the family's files spell it."""
+    is_encoder = any(name.startswith(entry.reference.partition("{i}")[0]) for entry in _ENCODER)
+    return f"{self.backbone}{name}" if is_encoder else name
 
   def rename(self, name):
     """Returns the table's spelling of a file's name."""
@@ -185,6 +192,11 @@ _HEAD = (
   Entry("head.bias", "head/bias", VECTOR, ("C",)),
 )
 
+_CLASSIFIER = (
+  Entry("classifier.logits.0.weight", "classifier/kernel", LINEAR, ("C", "D")),
+  Entry("classifier.logits.0.bias", "classifier/bias", VECTOR, ("C",)),
+)
+
 
 def _batch_norm(reference, ours, width):
   rows = [("weight", "scale", "params"), ("bias", "bias", "params")]
@@ -268,6 +280,7 @@ FAMILIES = {
     ),
     Family("reid-vit", _ENCODER + _HEAD, _OF_HAP, task="reid"),
     Family("reid-lem", _ENCODER + _HEAD + _LEM, _OF_HAP, counters=_counters(_LEM), task="reid"),
+    Family("attributes-vit", _ENCODER + _CLASSIFIER, _OF_HAP, task="attributes", backbone="backbone."),
   )
 }
 

@@ -17,6 +17,7 @@ def own_module(variables, name):
   """As `official_module`, of this project's variables; name: an official one."""
   unit, _, rest = name.removeprefix("conv_head.").partition(".")
   path = [f"conv_head_{unit}", rest.replace(".", "_")] if name.startswith("conv_head.") else [name]
+  path = ["classifier"] if name == "classifier.logits.0" else path
   found = {}
   for collection in variables.values():
     node = collection
@@ -58,6 +59,17 @@ def reid(module, raw, cls, grid, epsilon):
     "logits": linear(_batch_norm(cls, module("bn")), _pair(module("head"))),
     "logits_conv": linear(_batch_norm(pooled, module("conv_bn")), _pair(module("conv_fc"))),
   }
+
+
+def attributes(module, tokens):
+  """Runs the classifier of attributes.
+
+  Args:
+    module: official name -> {"weight", ...}. tokens: [B, 1 + L, D] after the final norm.
+  Returns:
+    {"logits": [B, A]}.
+  """
+  return {"logits": linear(tokens[:, 1:].mean(axis=1), _pair(module("classifier.logits.0")))}
 
 
 def _pair(module):

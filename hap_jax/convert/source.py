@@ -11,7 +11,7 @@ from hap_jax.convert.weights import some
 from hap_jax.io import safetensors_file, torch_file
 
 # Where training scripts put the weights, beside optimizer and epoch.
-_NESTS = ("model", "state_dict", "teacher")
+_NESTS = ("model", "state_dict", "state_dicts", "teacher")
 # What wrappers put before every name, and ReID code before the names of its backbone.
 _WRAPPERS = ("module.", "mae.")
 _BACKBONES = ("backbone.", "base.")

@@ -11,19 +11,18 @@ from hap_jax.convert import numpy_heads, numpy_vit
 from hap_jax.convert.source import open_source
 from hap_jax.convert.weights import count_blocks
 from hap_jax.io import checkpoint_file
+from hap_jax.models import attribute_classifier, embedder, layers, vit
 from hap_jax.models import decoder as decoders
-from hap_jax.models import embedder, layers, vit
 
 MAX_ERROR = 1e-4  # of float32 outputs, absolute, or relative to the largest output where that is above 1
 _SEED = 2310_20695
 # What is compared, and the subtree of this project's parameters that it needs.
-_OUTPUTS = {
-  "tokens": "encoder",
-  "pred": "decoder",
-  "logits": "head",
-  "feature_conv": "conv_fc_norm",
-  "logits_conv": "conv_fc",
+_OUTPUTS = {"tokens": "encoder", "pred": "decoder"}
+_HEAD_OUTPUTS = {  # of the heads for a task
+  "reid": {"logits": "head", "feature_conv": "conv_fc_norm", "logits_conv": "conv_fc"},
+  "attributes": {"logits": "classifier"},
 }
+_CLASSIFIERS = {"reid": "head", "attributes": "classifier.logits.0"}  # official names of the modules
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Setting:
   Attributes:
     grid: (Gh, Gw) of the pictures. source_grid: of the source's position tables. patch: side in pixels.
     width, depth, num_heads, mlp_ratio: of the encoder. decoder_heads: None without a decoder.
-    is_reid: there are heads for ReID.
+    heads: the task, "reid" or "attributes", that there are heads for; "": there are none.
   """
 
   grid: tuple[int, int]
@@ -44,7 +43,7 @@ class Setting:
   num_heads: int
   mlp_ratio: float
   decoder_heads: int | None
-  is_reid: bool
+  heads: str
 
   @classmethod
   def of(cls, weights, source_grid):
@@ -58,7 +57,7 @@ class Setting:
       num_heads=weights.num_heads,
       mlp_ratio=_mlp_ratio(weights.params["encoder"]),
       decoder_heads=weights.decoder and weights.decoder["num_heads"],
-      is_reid="head" in weights.params and weights.task == "reid",
+      heads=weights.task if _HEAD_OUTPUTS.get(weights.task, {}).get("logits") in weights.params else "",
     )
 
 
@@ -78,8 +77,8 @@ class Batch:
 def outputs_of(weights, stacks):
   """Returns the names of the outputs that Weights give and a target with these subtrees (None: all), too."""
   kept = weights.params.keys() if stacks is None else weights.params.keys() & stacks
-  names = [name for name, stack in _OUTPUTS.items() if stack in kept]
-  return tuple(name for name in names if name in ("tokens", "pred") or weights.task == "reid")
+  outputs = _OUTPUTS | _HEAD_OUTPUTS.get(weights.task, {})
+  return tuple(name for name, stack in outputs.items() if stack in kept)
 
 
 def make_batch(setting):
@@ -108,7 +107,7 @@ def run_foreign(path, setting, *, grid=None):
   state = source.state
   is_hf = any("patch_embeddings.projection" in name for name in state)
   stacks = numpy_vit.hugging_face(state) if is_hf else numpy_vit.official(state)
-  has_heads = setting.is_reid and "head.weight" in state
+  has_heads = bool(setting.heads) and f"{_CLASSIFIERS[setting.heads]}.weight" in state
   module = functools.partial(numpy_heads.official_module, state) if has_heads else None
   epsilon = source.config.get("layer_norm_eps", layers.LAYER_NORM_EPSILON)
   return _run_numpy(stacks, module, setting, grid or setting.source_grid, epsilon)
@@ -118,7 +117,7 @@ def run_own(path, setting):
   """Runs a checkpoint of this project in NumPy, by this project's names; returns as `run_foreign`."""
   variables, _ = checkpoint_file.read(path)
   stacks = numpy_vit.own(variables["params"])
-  module = functools.partial(numpy_heads.own_module, variables) if setting.is_reid else None
+  module = functools.partial(numpy_heads.own_module, variables) if setting.heads else None
   return _run_numpy(stacks, module, setting, setting.source_grid, layers.LAYER_NORM_EPSILON)
 
 
@@ -140,7 +139,9 @@ def _run_numpy(stacks, module, setting, grid, epsilon):
     outputs["pred"] = numpy_vit.decode(
       stacks["decoder"], latent, batch.ids_restore, num_heads=setting.decoder_heads, **kwargs
     )
-  if module:
+  if module and setting.heads == "attributes":
+    outputs |= numpy_heads.attributes(module, outputs["tokens"])
+  elif module:
     outputs |= numpy_heads.reid(module, raw, outputs["tokens"][:, 0], setting.grid, epsilon)
   return outputs
 
@@ -197,7 +198,11 @@ def _run_models(path, setting):
     )
     latent = encoder.apply({"params": params["encoder"]}, patches, batch.ids_keep[:, None]).normed
     outputs["pred"] = decoder.apply({"params": stack}, latent, batch.ids_restore)
-  if setting.is_reid:
+  if setting.heads == "attributes":
+    num_attributes = params["classifier"]["bias"].shape[0]
+    model = attribute_classifier.AttributeClassifier(encoder, num_attributes)
+    outputs["logits"] = model.apply(variables, batch.image)
+  elif setting.heads:
     has_locality = "conv_fc" in params
     num_classes = params["head"]["bias"].shape[0]
     model = (embedder.LocalityEmbedder if has_locality else embedder.Embedder)(encoder, num_classes)

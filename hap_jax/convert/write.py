@@ -164,6 +164,7 @@ def write(path, weights, to):
     checkpoint_file.write(path, weights.variables, weights.description())
     return _written(weights)
   state, written = to_state(weights, names.FAMILIES[to])
+  state = {names.FAMILIES[to].in_file(name): array for name, array in state.items()}
   record = {**weights.description(), "family": to, "task": names.FAMILIES[to].task}
   metadata = {RECORD: json.dumps(record)}
   if to in FOLDERS:
@@ -184,6 +185,10 @@ def _content(weights, to, state, record):
   """Returns what the official scripts of a family expect in a .pth file, and our own description."""
   if to == "timm":
     return {"state_dict": state, RECORD: record}
+  if to == "attributes-vit":
+    # The official loader wants a parallel model's names, and prints the other two.
+    parallel = {f"module.{name}": array for name, array in state.items()}
+    return {"state_dicts": parallel, "epoch": "not recorded", "metric": "not recorded", RECORD: record}
   arch = _ARCHES.get(to)
   size = _SIZES.get(variant_of(weights.width, weights.depth))
   named = {"arch": f"{arch}_{size}_patch{weights.patch}"} if arch and size else {}

@@ -71,9 +71,12 @@ def test_every_family_becomes_our_checkpoint_and_comes_back_with_proof(source, t
   there = convert(path, tmp_path / "own", "orbax")
   outputs = there["proof"]["outputs"]
   expected = {"tokens"} | ({"pred"} if "decoder" in names.FAMILIES[family].stacks else set())
-  expected |= {"reid-vit": {"logits"}, "reid-lem": {"logits", "feature_conv", "logits_conv"}}.get(
-    family, set()
-  )
+  heads = {
+    "reid-vit": {"logits"},
+    "reid-lem": {"logits", "feature_conv", "logits_conv"},
+    "attributes-vit": {"logits"},
+  }
+  expected |= heads.get(family, set())
   assert outputs.keys() == expected
   assert 0 < there["proof"]["max_abs_error"] < 1e-4  # JAX and NumPy do not round alike
   assert all(0.01 < output["max_abs_value"] < 100 for output in outputs.values())
@@ -143,6 +146,7 @@ SWAPS = {
   ),
   "reid-vit": ("norm.weight", "norm.bias"),
   "reid-lem": ("bn.running_mean", "bn.bias"),
+  "attributes-vit": ("norm.bias", "norm.weight"),
 }
 
 

@@ -1,0 +1,95 @@
+"""The official layout of models fine-tuned for attributes, read, run and written."""
+
+import functools
+
+import numpy as np
+import pytest
+
+from hap_jax.convert import names, numpy_heads, numpy_vit, read, run
+from hap_jax.convert import write as writing
+from hap_jax.io import torch_file
+from hap_jax.models import layers
+from tests.convert.reference_state import family_state, leaves
+
+
+def official_content(state):
+  """What the official training script saves: the same weights twice, once as a parallel model's."""
+  spelled = {names.FAMILIES["attributes-vit"].in_file(name): array for name, array in state.items()}
+  parallel = {f"module.{name}": array for name, array in spelled.items()}
+  return {"state_dicts": parallel, "state_dict_ema": spelled, "epoch": "12", "metric": 0.8}
+
+
+def test_official_file_is_read_whole(write):
+  state = family_state("attributes-vit", grid=(16, 12), num_classes=26)
+  weights = read.read(write(official_content(state)))
+  assert (weights.family, weights.task, weights.grid) == ("attributes-vit", "attributes", (16, 12))
+  assert weights.grid_from == "assumed: attributes at 256 x 192"
+  assert weights.unused == ()
+  assert weights.source_names["classifier/kernel"] == ("module.classifier.logits.0.weight",)
+  assert weights.source_names["encoder/cls_token"] == ("module.backbone.cls_token",)
+  np.testing.assert_array_equal(
+    weights.params["classifier"]["kernel"], state["classifier.logits.0.weight"].T, strict=True
+  )
+
+
+def test_what_the_official_loader_takes_comes_back_bit_for_bit(write, tmp_path):
+  content = official_content(family_state("attributes-vit", grid=(16, 12)))
+  source = write(content)
+  options = {"heads": (2, None), "real": False}
+  there = run.convert(source, tmp_path / "own", **options)
+  assert there["proof"]["outputs"].keys() == {"tokens", "logits"}
+  run.convert(tmp_path / "own", tmp_path / "back.pth", to="attributes-vit", real=False)
+  back = torch_file.load(tmp_path / "back.pth")
+  assert list(back["state_dicts"]) == list(content["state_dicts"])
+  for name, array in content["state_dicts"].items():
+    np.testing.assert_array_equal(back["state_dicts"][name], array, strict=True)
+  assert {"epoch", "metric"} <= back.keys()  # it prints both
+
+
+def test_second_forward_pass_gives_the_official_models_logits(golden):
+  stored = golden("attributes")
+  prefix = "model/param/"
+  state = {name.removeprefix(prefix): value for name, value in stored.items() if name.startswith(prefix)}
+  state = {name.removeprefix("backbone."): value for name, value in state.items()}
+  grid = tuple(int(side) // int(stored["model/cfg/patch_size"]) for side in stored["model/cfg/img_size"])
+  epsilon = layers.LAYER_NORM_EPSILON
+  stack = numpy_vit.official(state)["encoder"]
+  image = stored["model/images"].transpose(0, 2, 3, 1)
+  heads = int(stored["model/cfg/num_heads"])
+  raw = numpy_vit.encode(stack, image, num_heads=heads, grids=(grid, grid), epsilon=epsilon)
+  module = functools.partial(numpy_heads.official_module, state)
+  found = numpy_heads.attributes(module, numpy_vit.layer_norm(raw, stack.norm, epsilon))
+  assert np.abs(found["logits"] - stored["model/logits"]).max() < 1e-5
+
+
+def test_golden_model_has_just_the_names_of_the_table(golden):
+  prefix = "model/param/"
+  found = {name.removeprefix(prefix) for name in golden("attributes") if name.startswith(prefix)}
+  family = names.FAMILIES["attributes-vit"]
+  assert {family.in_file(row.reference) for row in names.table(family, depth=2, decoder_depth=0)} == found
+
+
+def test_names_of_attributes_stay_with_the_weights(write, tmp_path):
+  weights = read.read(write(official_content(family_state("attributes-vit", grid=(16, 12)))))
+  recorded = {"attribute_names": ["a", "b", "c", "d", "e"]}
+  weights = type(weights)(**{**vars(weights), "recorded": recorded, "num_heads": 2})
+  write_own_and_back(weights, tmp_path)
+  assert read.read(tmp_path / "back.pth").recorded["attribute_names"] == recorded["attribute_names"]
+
+
+def write_own_and_back(weights, tmp_path):
+  writing.write(tmp_path / "own", weights, writing.OWN)
+  writing.write(tmp_path / "back.pth", read.read(tmp_path / "own"), "attributes-vit")
+  again = read.read(tmp_path / "back.pth")
+  for name, array in leaves(weights.params).items():
+    np.testing.assert_array_equal(leaves(again.params)[name], array, strict=True)
+
+
+def test_classifier_that_lacks_its_bias_or_has_another_width_is_refused(write):
+  state = family_state("attributes-vit", grid=(16, 12))
+  bias = state.pop("classifier.logits.0.bias")
+  with pytest.raises(ValueError, match=r"lacks classifier\.logits\.0\.bias of the attributes-vit family"):
+    read.read(write(official_content(state)))
+  state |= {"classifier.logits.0.bias": bias[:-1]}
+  with pytest.raises(ValueError, match=r"classifier\.logits\.0\.\w+ has shape"):
+    read.read(write(official_content(state)))
