@@ -1,4 +1,4 @@
-"""Find the pictures of a folder that are most like a query: a ranked sheet and JSON."""
+"""Label the pictures of a folder with attributes, or find those most like a query: a sheet and JSON."""
 
 import json
 import pathlib
@@ -6,8 +6,9 @@ import pathlib
 import cv2
 import numpy as np
 
-from hap_jax import features
+from hap_jax import features, labelling
 from hap_jax.cli import _options
+from hap_jax.convert import read as reading
 from hap_jax.data.sources import folder
 from hap_jax.metrics import retrieval
 from hap_jax.viz import ranks
@@ -15,10 +16,12 @@ from hap_jax.viz import ranks
 
 def add_arguments(parser):
   parser.add_argument("checkpoint", help=_options.CHECKPOINT)
-  parser.add_argument("query", metavar="QUERY_IMAGE", help="picture of the person to find")
   parser.add_argument(
-    "--gallery", required=True, metavar="FOLDER", help="pictures to search, sub-folders too"
+    "pictures",
+    metavar="PICTURES",
+    help="picture of the person to find; of a checkpoint for attributes: folder to label, sub-folders too",
   )
+  parser.add_argument("--gallery", metavar="FOLDER", help="pictures to search, sub-folders too")
   parser.add_argument("--out", required=True, metavar="DIR", help="folder to make")
   parser.add_argument(
     "--top", type=int, default=10, metavar="K", help="how many to show (default: %(default)s)"
@@ -29,7 +32,26 @@ def add_arguments(parser):
 def run(args):
   out = pathlib.Path(args.out)
   _options.check_new(out)
-  query, gallery = folder.open_file(args.query), folder.open_source(root=args.gallery)
+  if args.gallery is None:
+    _label(args, out)
+  else:
+    _rank(args, out)
+
+
+def _label(args, out):
+  weights = reading.read(args.checkpoint)
+  if weights.task != "attributes":
+    raise ValueError(
+      f"{args.checkpoint} is a checkpoint for {weights.task}, which ranks a gallery: expected --gallery=FOLDER, or "
+      "a checkpoint for attributes, which labels a folder"
+    )
+  labelling.label(
+    args.checkpoint, weights, args.pictures, out, batch_size=args.batch_size, workers=args.workers
+  )
+
+
+def _rank(args, out):
+  query, gallery = folder.open_file(args.pictures), folder.open_source(root=args.gallery)
   extractor = features.load_extractor(args.checkpoint, args.feature)
   asked, searched = (
     features.extract(extractor, source, batch_size=args.batch_size, workers=workers)
@@ -50,7 +72,7 @@ def run(args):
   ]
   told = {
     "checkpoint": args.checkpoint,
-    "query": args.query,
+    "query": args.pictures,
     "gallery": args.gallery,
     "feature": extractor.kind,
     "distance": "squared Euclidean between vectors of length 1, 0 to 4",

@@ -1,0 +1,80 @@
+"""A folder is labelled by a checkpoint for attributes."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from hap_jax.cli.__main__ import main as hap
+from hap_jax.convert import numpy_vit
+from hap_jax.convert import read as reading
+from hap_jax.data.transforms.attributes import ResizeBilinear
+from hap_jax.io import checkpoint_file
+from hap_jax.models import layers, pixels
+from tests.convert.reference_state import family_state
+from tests.io import torch_bytes
+
+NAMES = ["hat", "bag", "boots", "scarf", "beard"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+  """A network of five attributes with random weights, for pictures of 16 x 8."""
+  folder = tmp_path_factory.mktemp("attributes")
+  path = folder / "official.pth"
+  path.write_bytes(torch_bytes.zip_file({"model": family_state("attributes-vit", depth=1)}))
+  weights = reading.read(path, grid=(4, 2))
+  model = weights.description()["model"] | {"num_heads": 2}
+  description = weights.description() | {"attribute_names": NAMES, "model": model}
+  checkpoint_file.write(folder / "own", weights.variables, description)
+  return folder / "own"
+
+
+@pytest.fixture
+def people(tmp_path):
+  root = tmp_path / "people"
+  (root / "more").mkdir(parents=True)
+  rng = np.random.default_rng(0)
+  for name in ("b.png", "a.png", "more/c.png"):
+    Image.fromarray(rng.integers(0, 255, (40, 20, 3), dtype=np.uint8)).save(root / name)
+  return root
+
+
+def test_probabilities_are_those_of_the_second_forward_pass(checkpoint, people, tmp_path, capsys):
+  out = tmp_path / "out"
+  assert hap(["predict", str(checkpoint), str(people), f"--out={out}", "--batch_size=8"]) == 0
+  told = json.loads((out / "attributes.json").read_text())
+  assert [entry["file"] for entry in told["pictures"]] == ["a.png", "b.png", "more/c.png"]
+  variables, _ = checkpoint_file.read(checkpoint)
+  images = [np.asarray(Image.open(people / entry["file"])) for entry in told["pictures"]]
+  images = [ResizeBilinear(size=(16, 8))({"image": image}, None)["image"] for image in images]
+  stack = numpy_vit.own(variables["params"])["encoder"]
+  epsilon = layers.LAYER_NORM_EPSILON
+  image = np.asarray(pixels.normalize(np.stack(images)))
+  raw = numpy_vit.encode(stack, image, num_heads=2, grids=((4, 2), (4, 2)), epsilon=epsilon)
+  tokens = numpy_vit.layer_norm(raw, stack.norm, epsilon)[:, 1:].mean(axis=1)
+  classifier = variables["params"]["classifier"]
+  want = 1 / (1 + np.exp(-(tokens @ classifier["kernel"] + classifier["bias"])))
+  got = [[entry["probability"][name] for name in NAMES] for entry in told["pictures"]]
+  np.testing.assert_allclose(got, want, atol=1e-4)
+  for entry, row in zip(told["pictures"], want, strict=True):
+    assert entry["present"] == [name for name, p in zip(NAMES, row, strict=True) if p > 0.5]
+  assert cv2.imread(str(out / "attributes.png")) is not None
+  assert "more/c.png" in capsys.readouterr().out
+
+
+def test_checkpoint_of_another_task_asks_for_a_gallery(people, tmp_path, capsys):
+  path = tmp_path / "reid.pth"
+  path.write_bytes(torch_bytes.zip_file({"model": family_state("reid-vit", grid=(16, 8)), "arch": "vit"}))
+  assert hap(["predict", str(path), str(people), f"--out={tmp_path / 'out'}"]) == 1
+  assert "is a checkpoint for reid" in capsys.readouterr().err
+  assert not (tmp_path / "out").exists()
+
+
+def test_classifier_without_names_is_refused(people, tmp_path, capsys):
+  path = tmp_path / "official.pth"
+  path.write_bytes(torch_bytes.zip_file({"model": family_state("attributes-vit", grid=(16, 12))}))
+  assert hap(["predict", str(path), str(people), f"--out={tmp_path / 'out'}"]) == 1
+  assert "5 attributes and 0 recorded names" in capsys.readouterr().err
