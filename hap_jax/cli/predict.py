@@ -42,8 +42,8 @@ def _label(args, out):
   weights = reading.read(args.checkpoint)
   if weights.task != "attributes":
     raise ValueError(
-      f"{args.checkpoint} is a checkpoint for {weights.task}, which ranks a gallery: expected --gallery=FOLDER, or "
-      "a checkpoint for attributes, which labels a folder"
+      f"{args.checkpoint} is a checkpoint for {weights.task}, which ranks a gallery: expected "
+      "--gallery=FOLDER, or a checkpoint for attributes, which labels a folder"
     )
   labelling.label(
     args.checkpoint, weights, args.pictures, out, batch_size=args.batch_size, workers=args.workers

@@ -25,8 +25,10 @@ from hap_jax.models import attribute_classifier, layers, pixels, vit
 from hap_jax.tasks.base import Task, compute_options, describe_encoder, run_length
 from hap_jax.train import optim, probe
 from hap_jax.train.evaluate import EvalSplit, Evaluation
+from hap_jax.viz import attributes as viz
 
 TRAIN_SPLITS = ("trainval", "train")
+_MISTAKES = 24  # pictures in the sheet of mistakes
 
 
 def check(config):
@@ -141,6 +143,31 @@ def make_score(sources, train_split):
   return score
 
 
+def make_row_figures(source):
+  """Makes the pictures of a test set's predictions: each attribute's mA, and the most certain mistakes.
+
+  Args:
+    source: of the split "test".
+  """
+
+  def row_figures(splits):
+    rows = splits["test"]
+    labels, names = source.attributes[rows["index"]], source.attribute_names
+    accuracy = metrics.score(rows["probability"], labels).label_mean_accuracy
+    pictures = {"attributes": viz.attribute_bars(names, accuracy, labels.mean(axis=0), title="mA on test")}
+    shown, texts = [], []
+    for row, a in viz.confident_mistakes(rows["probability"], labels, _MISTAKES):
+      shown.append(source[int(rows["index"][row])]["image"])
+      texts.append(
+        [names[a], f"p {rows['probability'][row, a]:.2f}, is {'there' if labels[row, a] else 'not there'}"]
+      )
+    if shown:
+      pictures["mistakes"] = viz.labelled_sheet(shown, texts, title="The most certain mistakes on test")
+    return pictures
+
+  return row_figures
+
+
 def make_evaluation(config):
   """Makes the evaluation of a finalized config: test set, and validation set unless it is trained on."""
   train_split = config.data.train_split
@@ -158,6 +185,7 @@ def make_evaluation(config):
   return Evaluation(
     evals={name: EvalSplit(make_pass(source), predict) for name, source in sources.items()},
     score=make_score(sources, train_split),
+    row_figures=make_row_figures(sources["test"]),
     # Parity: the published recipe trains on the validation set, and its best checkpoint is the test set's.
     select=("mA_on_test", "max") if train_split == "trainval" else ("val_mA", "max"),
   )
