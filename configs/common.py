@@ -68,13 +68,8 @@ def pretrain(variant):
   config.data = data()
   config.data.crop_area = (0.8, 1.0)  # of the picture (official)
   config.data.crop_aspect = (0.375, 2 / 3)  # width / height: 0.5 * 3/4 to 0.5 * 4/3 (official)
-  config.data.augment = (
-    "host"  # where pictures are cropped, resized and mirrored: host | device (in the step)
-  )
-  config.data.canvas = (
-    400,
-    200,
-  )  # pixels (H, W) to which pictures go whole (device); larger ones: on the host
+  config.data.augment = "host"  # where pictures are cropped and mirrored: host | device (in the step)
+  config.data.canvas = (400, 200)  # pixels (H, W) of a whole picture on its way to the device, at most
   config.data.shuffle_pixels = False  # control experiment: pictures without structure, nothing to learn
   config.eval_batch_size = 256  # held-out records at a time
   config.baseline_records = 4096  # training records that the position mean is taken over
