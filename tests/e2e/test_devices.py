@@ -92,7 +92,10 @@ def test_parameters_agree_after_steps_of_plain_sgd(make_sgd_task, sgd_alone, siz
     assert np.abs(one[name] - many).max() <= bound, name
 
 
-@pytest.mark.parametrize(("sizes", "align_block"), MESHES)
+@pytest.mark.parametrize(
+  ("sizes", "align_block"),
+  [*(pytest.param(*mesh, marks=pytest.mark.soak) for mesh in MESHES[:-1]), MESHES[-1]],
+)
 def test_losses_agree_under_adamw(make_adamw_task, adamw_alone, sizes, align_block):
   _, many = train(make_adamw_task(align_block=align_block), sharding.make_mesh(*sizes))
   np.testing.assert_allclose(adamw_alone, many, rtol=1e-5)

@@ -143,6 +143,7 @@ def test_a_run_of_one_process_goes_on_in_two_and_one_signal_ends_both(told, ende
   assert f"told to end: step {step} is saved" in outputs[0]
 
 
+@pytest.mark.soak
 def test_two_processes_take_the_steps_of_one(tiny_overrides, tiny_config, tmp_path):
   """Five steps of plain SGD, lr 0.1 at first."""
   sgd = {**tiny_overrides, "total_steps": 5, "optimizer.kind": "sgd", "base_lr": 0.1 * 256 / 8}
