@@ -263,7 +263,10 @@ def test_local_starts_processes_that_can_find_each_other(tmp_path, interpreter):
 @pytest.mark.parametrize(("count", "number"), [(1, signal.SIGTERM), (2, signal.SIGTERM), (2, signal.SIGINT)])
 def test_a_signal_reaches_all_local_processes_and_42_comes_back(count, number, tmp_path, interpreter):
   folder = tmp_path / "waits"
-  with subprocess.Popen(local(folder, f"--num_processes={count}"), cwd=ROOT) as process:
+  # A shell that starts with SIGINT ignored, as in the background of another one, can never listen to it.
+  hear = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+  command = local(folder, f"--num_processes={count}")
+  with subprocess.Popen(command, cwd=ROOT, preexec_fn=hear) as process:
     wait_for(*(folder / f"flags{rank}" for rank in range(count)))
     process.send_signal(number)
     assert process.wait(30) == 42
