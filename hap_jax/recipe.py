@@ -20,6 +20,7 @@ def run(config, workdir, *, from_scratch, say):
   Returns:
     {metric: float} of the last evaluation, {} if nothing is held out.
   """
+  _check_backend(config)
   mesh = make_mesh(config)
   config_lib.check_same(config, workdir)
   with Checkpoints(workdir, keep_last=config.keep_last, keep_every=config.keep_every) as checkpoints:
@@ -52,6 +53,16 @@ def run(config, workdir, *, from_scratch, say):
       say=say,
     )
   return scores
+
+
+def _check_backend(config):
+  """Raises ValueError for a way to compute that this machine lacks; a dry run may name one."""
+  backend, model = jax.default_backend(), config.model
+  if model.attention == "cudnn" and (backend != "gpu" or model.dtype != "bfloat16"):
+    raise ValueError(
+      f'config.model.attention="cudnn" with config.model.dtype="{model.dtype}" on {backend}: it is for '
+      'bfloat16 on a GPU; set it to "xla"'
+    )
 
 
 def make_mesh(config):

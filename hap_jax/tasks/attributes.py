@@ -231,12 +231,7 @@ def make(config, lineage=()):
   train = make_train_loader(config)
   ratio = positive_ratio(train.source)
   model = build_model(config, len(ratio))
-  total_steps, total_epochs, warmup_epochs = run_length(
-    train,
-    total_epochs=config.total_epochs,
-    total_steps=config.total_steps,
-    warmup_epochs=config.warmup_epochs,
-  )
+  total_steps, total_epochs, warmup_epochs = run_length(config, train)
   return Task(
     init=make_init(model, config.model.image_size),
     # Parity: biases, norms, class token and position table decay too, and all have one learning rate.

@@ -60,21 +60,22 @@ class Task:
   accumulate: int = 1
 
 
-def run_length(train, *, total_epochs, total_steps, warmup_epochs):
+def run_length(config, train):
   """Works out how long a run is.
 
   Args:
-    train: the training loader. total_epochs: length in passes over its records. total_steps: length in steps,
-      in place of that; 0: total_epochs holds. warmup_epochs: of total_epochs; keeps its share of the run.
+    config: finalized. Its total_epochs are passes over the records; total_steps, if not 0, is the length in
+      their place; warmup_epochs, of total_epochs, keeps its share of the run.
+    train: the training loader.
   Returns:
     (steps, epochs, epochs of warm-up).
   """
-  whole_epochs = int(total_epochs)
-  steps = total_steps or train.first_step(whole_epochs) + round(
-    (total_epochs - whole_epochs) * train.nominal_steps
+  whole_epochs = int(config.total_epochs)
+  steps = config.total_steps or train.first_step(whole_epochs) + round(
+    (config.total_epochs - whole_epochs) * train.nominal_steps
   )
   epochs = train.progress(steps)
-  return steps, epochs, epochs * warmup_epochs / total_epochs
+  return steps, epochs, epochs * config.warmup_epochs / config.total_epochs
 
 
 def compute_options(config):

@@ -356,12 +356,7 @@ def make(config, lineage=()):
   """
   model = build_model(config)
   train, train_ordered, val = make_loaders(config)
-  total_steps, total_epochs, warmup_epochs = run_length(
-    train,
-    total_epochs=config.total_epochs,
-    total_steps=config.total_steps,
-    warmup_epochs=config.warmup_epochs,
-  )
+  total_steps, total_epochs, warmup_epochs = run_length(config, train)
   return Task(
     init=make_init(model),
     param_rules=param_rules(config.weight_decay),

@@ -213,12 +213,7 @@ def make(config, lineage=()):
   train = make_train_loader(config)
   pids = np.unique(train.source.pids)
   model = build_model(config, len(pids))
-  total_steps, total_epochs, warmup_epochs = run_length(
-    train,
-    total_epochs=config.total_epochs,
-    total_steps=config.total_steps,
-    warmup_epochs=config.warmup_epochs,
-  )
+  total_steps, total_epochs, warmup_epochs = run_length(config, train)
   depth = vit.variant(config.model.variant).depth
   return Task(
     init=make_init(model, config.model.image_size),

@@ -189,3 +189,8 @@ def test_cropping_in_the_step_is_cropping_before_it(tiny_config):
   assert images[0].shape == (8, 32, 16, 3)
   assert np.abs(images[0] - images[1]).max() <= 1
   jax.tree.map(np.testing.assert_array_equal, ready, cropped)
+
+
+def test_attention_of_another_machine_is_an_error(tiny_config, tmp_path):
+  with pytest.raises(ValueError, match=r'config\.model\.attention="cudnn" .*float32.* on cpu'):
+    pretrain.run(tiny_config(model__attention="cudnn"), tmp_path)

@@ -10,7 +10,7 @@ from hap_jax.models import hap, layers, vit
 TINY = vit.Variant(width=32, depth=2, num_heads=2)
 
 
-def build(image_size=(32, 16), patch=8, dtype=jnp.float32, scan=True):
+def build(image_size=(32, 16), patch=8, dtype=jnp.float32, scan=True, remat="none"):
   return hap.build(
     TINY,
     image_size=image_size,
@@ -20,6 +20,7 @@ def build(image_size=(32, 16), patch=8, dtype=jnp.float32, scan=True):
     decoder_heads=2,
     dtype=dtype,
     scan=scan,
+    remat=remat,
   )
 
 
@@ -84,6 +85,33 @@ def test_scan_gives_the_values_and_gradients_of_the_loop():
   np.testing.assert_allclose(values[0], values[1], rtol=1e-6)
   for a, b in zip(jax.tree.leaves(grads[0]), jax.tree.leaves(grads[1]), strict=True):
     assert np.abs(a - b).max() <= 1e-5 * np.abs(a).max() + 1e-12
+
+
+@pytest.mark.parametrize(("remat", "scan"), [("dots", True), ("full", True), ("full", False)])
+def test_computing_again_changes_no_gradient_and_keeps_less(remat, scan):
+  inputs = make_inputs(build())
+  variables = init(build(), inputs)
+
+  def compiled(model):
+    loss = lambda v: jnp.sum(model.apply(v, *inputs).pred ** 2)  # noqa: E731
+    return jax.jit(jax.grad(loss)).lower(variables).compile()
+
+  kept, again = compiled(build(scan=scan)), compiled(build(scan=scan, remat=remat))
+  for a, b in zip(jax.tree.leaves(kept(variables)), jax.tree.leaves(again(variables)), strict=True):
+    assert np.abs(a - b).max() <= 1e-5 * np.abs(a).max() + 1e-12
+  if scan:  # a compiler that sees all blocks at once arranges memory as it likes
+    assert again.memory_analysis().temp_size_in_bytes < kept.memory_analysis().temp_size_in_bytes
+
+
+def test_gradient_of_picked_tokens_is_that_of_a_plain_gather():
+  rng = np.random.default_rng(0)
+  tokens, weight = rng.normal(size=(2, 6, 3)).astype("f4"), rng.normal(size=(2, 4, 3)).astype("f4")
+  index = rng.random((2, 6)).argsort(1)[:, :4].astype(np.int32)
+  inverse = np.full((2, 6), -1, np.int32)
+  np.put_along_axis(inverse, index, np.broadcast_to(np.arange(4, dtype=np.int32), index.shape), axis=1)
+  plain = jax.grad(lambda x: jnp.sum(jnp.take_along_axis(x, index[..., None], 1) * weight))(tokens)
+  ours = jax.grad(lambda x: jnp.sum(layers.gather_tokens(x, index, inverse) * weight))(tokens)
+  np.testing.assert_array_equal(ours, plain)
 
 
 def test_hidden_pixels_have_no_gradient_on_the_latent():
