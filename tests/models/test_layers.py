@@ -1,5 +1,6 @@
 """Patches and blocks."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -112,6 +113,22 @@ def test_gradient_of_picked_tokens_is_that_of_a_plain_gather():
   plain = jax.grad(lambda x: jnp.sum(jnp.take_along_axis(x, index[..., None], 1) * weight))(tokens)
   ours = jax.grad(lambda x: jnp.sum(layers.gather_tokens(x, index, inverse) * weight))(tokens)
   np.testing.assert_array_equal(ours, plain)
+
+
+@pytest.mark.parametrize(("width", "features"), [(12, 20), (20, 12)])
+@pytest.mark.parametrize("shape", [(6,), (2, 3)])
+def test_linear_layer_and_its_gradients_are_those_of_flax(shape, width, features):
+  rng = np.random.default_rng(0)
+  inputs, weight = rng.normal(size=(*shape, width)).astype("f4"), rng.normal(size=(*shape, features))
+  ours, flax = layers.dense(features, jnp.float32, "ours"), nn.Dense(features)
+  variables = jax.tree.map(lambda x: x + 0.1, ours.init(jax.random.key(0), inputs))
+
+  def grads(layer):
+    return jax.value_and_grad(lambda v, x: jnp.sum(layer.apply(v, x) * weight), argnums=(0, 1))
+
+  found, wanted = (jax.jit(grads(layer))(variables, inputs) for layer in (ours, flax))
+  for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
 def test_hidden_pixels_have_no_gradient_on_the_latent():
