@@ -52,7 +52,7 @@ def probe(path, *, source, root="", options=None, batch_size=256, workers=0, say
 
 
 def probe_attributes(
-  path, *, source, root="", options=None, feature="mean", batch_size=256, workers=0, say=print
+  path, *, source, root="", options=None, seed=0, feature="mean", batch_size=256, workers=0, say=print
 ):
   """Measures how well a logistic regression on frozen features tells attributes.
 
@@ -60,6 +60,7 @@ def probe_attributes(
 
   Args:
     path: a checkpoint that conversion reads. source: a file of `data/sources` with attributes.
+    seed: of the source; draws the synthetic people.
     feature: see `features.load_extractor`; the mean patch token is what the fine-tuned classifier reads.
     root, options, batch_size, workers, say: as in `probe`.
   Returns:
@@ -70,7 +71,9 @@ def probe_attributes(
   """
   sources = {}
   for split in ("train", "test"):
-    sources[split] = config_lib.open_named_source(source, root=root, split=split, options=options or {})
+    sources[split] = config_lib.open_named_source(
+      source, root=root, split=split, seed=seed, options=options or {}
+    )
     _check_attributes(source, sources["train"])
   extractor = features.load_extractor(path, feature)
   vectors = {

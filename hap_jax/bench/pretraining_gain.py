@@ -1,12 +1,16 @@
-"""Does pre-training help? Paired ReID runs on drawn people with and without it; one line of JSON and a curve.
+"""Does pre-training help? Paired runs on drawn people with and without it; one line of JSON and a curve.
 
     python -m hap_jax.bench.pretraining_gain --pretrained=runs/demo --out=runs/gain
+    python -m hap_jax.bench.pretraining_gain --task=attributes [--frozen] --pretrained=... --out=...
 
 Each seed draws people, batches and new layers of its own; both arms of a pair share them. An arm is
-configs/finetune_reid_demo.py at its own learning rate, the best of those that were tried for both arms alike.
+configs/finetune_<task>_demo.py at its own learning rate. --tune tries the same rates for both arms, on a seed
+of its own. With --frozen nothing is fine-tuned: linear classifiers are learnt on the features of the
+pre-trained encoder and of one that was never trained.
 """
 
 import argparse
+import dataclasses
 import json
 import pathlib
 
@@ -15,56 +19,117 @@ import numpy as np
 import scipy.stats
 
 from hap_jax import config as config_lib
-from hap_jax import finetune
+from hap_jax import finetune, pretrain, probing
 from hap_jax.train import report
 
-_CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "finetune_reid_demo.py"
+_CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 _ARMS = ("pretrained", "scratch")
 _COLORS = {"pretrained": "#b3472e", "scratch": "#3b6ea8"}
+_TUNE_SEED = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class _Task:
+  """A fine-tuning demo: the metric of its people never seen, that by which a rate is chosen, rates, steps."""
+
+  metric: str
+  select: str
+  lr: dict[str, float]
+  steps: int
+
+
+_TASKS = {
+  "reid": _Task("mAP", "mAP", {"pretrained": 5e-4, "scratch": 2e-3}, 600),
+  "attributes": _Task("mA", "val_mA", {"pretrained": 1e-3, "scratch": 1e-3}, 1_250),
+}
 
 
 def parse_args(argv=None):
   """Reads the command line."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+  parser.add_argument("--task", choices=tuple(_TASKS), default="reid", help="configs/finetune_<task>_demo.py")
   parser.add_argument("--pretrained", required=True, metavar="CHECKPOINT", help="of configs/pretrain_demo.py")
   parser.add_argument(
     "--out", required=True, metavar="DIR", help="folder of the runs; finished ones are kept"
   )
   parser.add_argument("--seeds", type=int, nargs="+", default=list(range(1, 11)), help="one pair each")
-  parser.add_argument("--steps", type=int, default=600, help="of each run")
-  parser.add_argument("--lr_pretrained", type=float, default=5e-4)
-  parser.add_argument("--lr_scratch", type=float, default=2e-3)
+  parser.add_argument("--steps", type=int, help="of each run; reid 600, attributes 1250")
+  parser.add_argument("--lr_pretrained", type=float, help="learning rate; the task's has one for each arm")
+  parser.add_argument("--lr_scratch", type=float)
+  parser.add_argument("--tune", type=float, nargs="+", metavar="LR", help="rates to choose from instead")
+  parser.add_argument("--frozen", action="store_true", help="linear classifiers, for --task=attributes")
   parser.add_argument("--figure", metavar="FILE.png", help="where to draw the curve")
   args = parser.parse_args(argv)
   if len(args.seeds) < 2:
     parser.error("--seeds: an interval takes at least two pairs")
+  if args.frozen and (args.task != "attributes" or args.tune or args.figure):
+    parser.error("--frozen: goes with --task=attributes, and has no learning rate to tune and no curve")
+  if args.tune and _TUNE_SEED in args.seeds:
+    parser.error(f"--seeds: {_TUNE_SEED} is the seed on which --tune chooses")
+  args.steps = args.steps or _TASKS[args.task].steps
   return args
 
 
-def make_config(args, arm, seed):
+def make_config(args, arm, seed, lr):
   """Returns the finalized configuration of one run."""
-  config = config_lib.read_file(_CONFIG)
+  config = config_lib.read_file(_CONFIGS / f"finetune_{args.task}_demo.py")
   config.seed = seed
   config.total_steps = args.steps
-  config.base_lr = getattr(args, f"lr_{arm}")
+  config.base_lr = lr
   config.init_from = args.pretrained if arm == "pretrained" else ""
   config.eval_every, config.eval_every_epochs, config.save_every = args.steps // 3, 0, 0
   return config_lib.finalize(config)
 
 
-def train(args, arm, seed):
-  """Trains one arm of a pair, unless it was; returns (steps, mAP) of its evaluations."""
-  workdir, config = pathlib.Path(args.out) / f"{arm}_seed{seed}", make_config(args, arm, seed)
+def train(args, arm, seed, lr):
+  """Trains one arm of a pair, unless it was; returns the rows of its evaluations."""
+  workdir, config = (
+    pathlib.Path(args.out) / f"{args.task}_{arm}_seed{seed}_lr{lr:g}",
+    make_config(args, arm, seed, lr),
+  )
   config_lib.check_same(config, workdir)
-  if not _is_finished(workdir, args.steps):
+  if not _is_finished(workdir, args):
     finetune.run(config, workdir, say=lambda line: None)
-  rows = [row for row in report.read_metrics(workdir) if "mAP" in row]
-  return [row["step"] for row in rows], [row["mAP"] for row in rows]
+  return [row for row in report.read_metrics(workdir) if _TASKS[args.task].metric in row]
 
 
-def _is_finished(workdir, steps):
-  path = workdir / report.METRICS_FILE
-  return path.is_file() and any(row["step"] == steps and "mAP" in row for row in report.read_metrics(path))
+def tune(args, arm):
+  """Returns (best learning rate of an arm, {rate: score} of those that were tried)."""
+  if not args.tune:
+    return getattr(args, f"lr_{arm}") or _TASKS[args.task].lr[arm], {}
+  select = _TASKS[args.task].select
+  tried = {f"{lr:g}": round(train(args, arm, _TUNE_SEED, lr)[-1][select], 4) for lr in args.tune}
+  return max(args.tune, key=lambda lr: tried[f"{lr:g}"]), tried
+
+
+def make_untrained(out, seed):
+  """Writes a checkpoint of the demo's pre-training that has learnt nothing; returns its folder."""
+  workdir = pathlib.Path(out) / f"untrained_seed{seed}"
+  config = config_lib.read_file(_CONFIGS / "pretrain_demo.py")
+  config.seed = seed
+  config.total_steps = 1  # at a learning rate of 0, the warm-up's first: the step changes no parameter
+  config.panel_every = config.eval_every = config.data.num_val = 0
+  config.data.synthetic.num_train = config.batch_size
+  config = config_lib.finalize(config)
+  config_lib.check_same(config, workdir)
+  pretrain.run(config, workdir, say=lambda line: None)
+  return workdir
+
+
+def probe(args, arm, seed):
+  """Returns mA of linear classifiers on a frozen encoder's features."""
+  people = config_lib.read_file(_CONFIGS / "finetune_attributes_demo.py").data.synthetic.to_dict()
+  path = args.pretrained if arm == "pretrained" else make_untrained(args.out, seed)
+  return probing.probe_attributes(
+    str(path), source="synthetic", options=people, seed=seed, say=lambda line: None
+  )["mA"]
+
+
+def _is_finished(workdir, args):
+  path, metric = workdir / report.METRICS_FILE, _TASKS[args.task].metric
+  return path.is_file() and any(
+    row["step"] == args.steps and metric in row for row in report.read_metrics(path)
+  )
 
 
 def summarize(differences):
@@ -74,7 +139,7 @@ def summarize(differences):
   return float(mean), (float(low), float(high))
 
 
-def draw(steps, curves):
+def draw(metric, steps, curves):
   """Draws each run and each arm's mean; curves: {arm: [seeds, evaluations]}. [h, w, 3] uint8."""
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
@@ -86,8 +151,8 @@ def draw(steps, curves):
     axes.plot(steps, values.T, color=_COLORS[arm], linewidth=0.7, alpha=0.4)
     axes.plot(steps, values.mean(0), color=_COLORS[arm], linewidth=2.2, marker="o", label=names[arm])
   axes.set_xlabel("fine-tuning step")
-  axes.set_ylabel("mAP on people never seen")
-  axes.set_ylim(bottom=0)
+  axes.set_ylabel(f"{metric} on people never seen")
+  axes.set_ylim(bottom=0.5 if metric == "mA" else 0)  # from chance on
   axes.grid(color="#d9dcdf", linewidth=0.6)
   axes.legend(frameon=False, fontsize=9)
   canvas = FigureCanvasAgg(figure)
@@ -95,26 +160,56 @@ def draw(steps, curves):
   return np.asarray(canvas.buffer_rgba())[..., :3]
 
 
-def main(argv=None):
-  """Runs the pairs, prints the line and draws the curve."""
-  args = parse_args(argv)
-  found = {arm: [train(args, arm, seed) for seed in args.seeds] for arm in _ARMS}
-  steps = found["scratch"][0][0]
-  curves = {arm: np.array([scores for _, scores in runs]) for arm, runs in found.items()}
-  mean, interval = summarize(curves["pretrained"][:, -1] - curves["scratch"][:, -1])
-  if args.figure:
-    cv2.imwrite(args.figure, np.ascontiguousarray(draw(steps, curves)[..., ::-1]))  # OpenCV writes BGR
-  line = {
-    "bench": "pretraining_gain",
-    "seeds": args.seeds,
-    "steps": args.steps,
-    "lr": {arm: getattr(args, f"lr_{arm}") for arm in _ARMS},
-    "mAP": {arm: [round(float(value), 4) for value in curves[arm][:, -1]] for arm in _ARMS},
-    "mean": {arm: round(float(curves[arm][:, -1].mean()), 4) for arm in _ARMS},
+def describe(scores):
+  """Returns what is printed of {arm: [seeds] scores of the pairs}."""
+  mean, interval = summarize(scores["pretrained"] - scores["scratch"])
+  return {
+    "scores": {arm: [round(float(value), 4) for value in scores[arm]] for arm in _ARMS},
+    "mean": {arm: round(float(scores[arm].mean()), 4) for arm in _ARMS},
     "difference": round(mean, 4),
     "interval_95": [round(limit, 4) for limit in interval],
   }
-  print(json.dumps(line))
+
+
+def run_frozen(args):
+  """Probes both encoders of all pairs; returns what is printed."""
+  scores = {arm: np.array([probe(args, arm, seed) for seed in args.seeds]) for arm in _ARMS}
+  return {"steps": 0, "metric": "mA", **describe(scores)}
+
+
+def run_pairs(args):
+  """Tunes and trains both arms of all pairs and draws the curve; returns what is printed."""
+  metric, curves, lr, tried = _TASKS[args.task].metric, {}, {}, {}
+  for arm in _ARMS:
+    lr[arm], tried[arm] = tune(args, arm)
+    runs = [train(args, arm, seed, lr[arm]) for seed in args.seeds]
+    curves[arm] = np.array([[row[metric] for row in rows] for rows in runs])
+  if args.figure:
+    picture = draw(metric, [row["step"] for row in runs[0]], curves)
+    cv2.imwrite(args.figure, np.ascontiguousarray(picture[..., ::-1]))  # OpenCV writes BGR
+  return {
+    "steps": args.steps,
+    "lr": lr,
+    "tried": {"seed": _TUNE_SEED, "by": _TASKS[args.task].select, "arms": tried} if args.tune else None,
+    "metric": metric,
+    **describe({arm: values[:, -1] for arm, values in curves.items()}),
+  }
+
+
+def main(argv=None):
+  args = parse_args(argv)
+  found = run_frozen(args) if args.frozen else run_pairs(args)
+  print(
+    json.dumps(
+      {
+        "bench": "pretraining_gain",
+        "task": args.task,
+        "frozen": args.frozen,
+        "seeds": args.seeds,
+        **found,
+      }
+    )
+  )
 
 
 if __name__ == "__main__":
