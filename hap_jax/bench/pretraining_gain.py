@@ -66,7 +66,9 @@ def parse_args(argv=None):
     parser.error("--frozen: goes with --task=attributes, and has no learning rate to tune and no curve")
   if args.tune and _TUNE_SEED in args.seeds:
     parser.error(f"--seeds: {_TUNE_SEED} is the seed on which --tune chooses")
-  args.steps = args.steps or _TASKS[args.task].steps
+  args.steps = _TASKS[args.task].steps if args.steps is None else args.steps
+  if args.steps < 3:
+    parser.error("--steps: 3 or more, because each run is scored three times")
   return args
 
 

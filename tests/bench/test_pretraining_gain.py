@@ -49,6 +49,7 @@ def test_interval_is_students_over_the_pairs():
     (["--task=attributes", "--frozen", "--tune", "1e-3"], "tune"),
     (["--seeds", "1", "100", "--tune", "1e-3"], "--seeds"),
     (["--seeds", "1"], "two pairs"),
+    (["--steps", "0"], "--steps"),
   ],
 )
 def test_what_makes_no_comparison_is_refused(words, named, capsys):
