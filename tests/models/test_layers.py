@@ -70,6 +70,22 @@ def test_output_shapes_follow_grid(image_size):
   assert outputs.cls.shape == (3, 2, 32)
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 2e-6), (jnp.bfloat16, 2e-2)])
+def test_attention_is_that_of_jax(dtype, tolerance):
+  rng = np.random.default_rng(0)
+  qkv = jnp.asarray(rng.normal(size=(3, 9, 3, 2, 8)), dtype)
+  gradient = jnp.asarray(rng.normal(size=(3, 9, 2, 8)), dtype)
+
+  def value_and_gradient(attend):
+    value, pull = jax.vjp(attend, qkv)
+    return value, pull(gradient)[0]
+
+  expected = value_and_gradient(lambda x: jax.nn.dot_product_attention(x[:, :, 0], x[:, :, 1], x[:, :, 2]))
+  for found, wanted in zip(value_and_gradient(layers.attend), expected, strict=True):
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found.astype(np.float32), wanted.astype(np.float32), atol=tolerance, rtol=0)
+
+
 def test_scan_gives_the_values_and_gradients_of_the_loop():
   loop, scan = build(scan=False), build(scan=True)
   inputs = make_inputs(loop)
