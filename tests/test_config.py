@@ -61,7 +61,7 @@ def test_dry_run_builds_every_configuration(name):
     ("mesh.fsdp", 3, r"config\.mesh: .*fsdp=3.* do not multiply to the 8 devices"),
     ("mesh.data", 3, r"config\.mesh: data=3.* do not multiply to the 8 devices"),
     ("accumulate", 0, r"config\.accumulate=0"),
-    ("model.remat", "some", r"config\.model\.remat='some'.*none or dots or full"),
+    ("model.remat", "some", r"config\.model\.remat='some'.*none or elementwise or dots or full"),
     ("batch_size", 100, r"config\.batch_size=100 does not divide over 8 devices.*96 or 104"),
     ("eval_batch_size", 6, r"config\.eval_batch_size=6 does not divide over 8 devices.*use 8"),
     ("model.patch", 0, r"model\.patch"),

@@ -1,6 +1,6 @@
 """Times the whole step of pre-training, one line of JSON a variant: python -m hap_jax.bench.pretrain_step.
 
-    python -m hap_jax.bench.pretrain_step --size=B --batch=512 --levers scan attention remat
+    python -m hap_jax.bench.pretrain_step --size=B --batch=512 --levers scan attention remat_none
 
 The step is that of `hap_jax.main`: pixels normalised, masks drawn, two views through encoder and decoder,
 both losses, gradients, AdamW, and the checks and metrics of the loop. Pictures are noise on the device. Each
@@ -25,7 +25,8 @@ from hap_jax.train import step as train_step
 LEVERS = {
   "scan": lambda config: {"model.scan": not config.model.scan},
   "attention": lambda config: {"model.attention": "xla" if config.model.attention == "cudnn" else "cudnn"},
-  "remat": lambda config: {"model.remat": "dots" if config.model.remat == "none" else "none"},
+  "remat_none": lambda config: {"model.remat": "none"},
+  "remat_dots": lambda config: {"model.remat": "dots"},
   "remat_full": lambda config: {"model.remat": "full"},
   "accumulate": lambda config: {"accumulate": 1 if config.accumulate > 1 else 4},
   "blockwise": lambda config: {"align_block": 0 if config.align_block else 256},

@@ -32,7 +32,17 @@ def parse_args(argv=None):
 def step_commands():
   """Returns the commands of the step alone: words after `python -m hap_jax.bench.`."""
   batches = {"S": (256, 512, 1024), "B": (256, 512, 1024), "L": (256, 512), "H": (128, 256)}
-  levers = ["scan", "attention", "remat", "remat_full", "accumulate", "blockwise", "one_view", "sampler"]
+  levers = [
+    "scan",
+    "attention",
+    "remat_none",
+    "remat_dots",
+    "remat_full",
+    "accumulate",
+    "blockwise",
+    "one_view",
+    "sampler",
+  ]
   commands = [
     ["pretrain_step", f"--size={size}", f"--batch={batch}"]
     for size, tried in batches.items()
@@ -40,7 +50,7 @@ def step_commands():
   ]
   commands.append(["pretrain_step", "--size=B", "--batch=512", "--levers", *levers])
   commands.append(["pretrain_step", "--size=B", "--batch=256", "--levers", "dtype"])
-  commands.append(["pretrain_step", "--size=L", "--batch=256", "--levers", "scan", "attention", "remat"])
+  commands.append(["pretrain_step", "--size=L", "--batch=256", "--levers", "scan", "attention", "remat_none"])
   commands.append(["pretrain_step", "--size=B", "--batch=256", "--image_size=384x128"])
   commands.append(["pretrain_step", "--size=B", "--batch=512", "--forward_only"])
   commands += [["pretrain_step", "--size=B", f"--batch={batch}", "--sampler_only"] for batch in (256, 1024)]

@@ -45,7 +45,8 @@ def test_every_lever_changes_what_it_names_and_nothing_else(small_config):
     before = workload.settings(small_config)
     after = workload.settings(pretrain_step.switched(small_config, lever))
     differing = {key for key in before if before[key] != after[key]}
-    names = {"blockwise": "align_block", "remat_full": "remat", "one_view": "views", "sampler": None}
+    names = {"blockwise": "align_block", "one_view": "views", "sampler": None}
+    names |= dict.fromkeys(("remat_none", "remat_dots", "remat_full"), "remat")
     assert differing == {names.get(lever, lever)} - {None}
 
 

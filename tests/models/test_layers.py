@@ -104,7 +104,9 @@ def test_scan_gives_the_values_and_gradients_of_the_loop():
     assert np.abs(a - b).max() <= 1e-5 * np.abs(a).max() + 1e-12
 
 
-@pytest.mark.parametrize(("remat", "scan"), [("dots", True), ("full", True), ("full", False)])
+@pytest.mark.parametrize(
+  ("remat", "scan"), [("elementwise", True), ("dots", True), ("full", True), ("full", False)]
+)
 def test_computing_again_changes_no_gradient_and_keeps_less(remat, scan):
   inputs = make_inputs(build())
   variables = init(build(), inputs)
