@@ -47,8 +47,7 @@ def build(path, weights, num_heads=None):
       num_heads=weights.num_heads,
       grid=weights.grid,
       patch=weights.patch,
-      mlp_ratio=encoder["blocks_0"]["mlp"]["fc1"]["kernel"].shape[1] / weights.width,
-      scan=False,  # a scan compiles sooner, but stacks a copy of all weights in every call
+      mlp_ratio=encoder["blocks"]["mlp"]["fc1"]["kernel"].shape[-1] / weights.width,
     )
   )
   description = {"family": weights.family, "licence": weights.licence, **weights.description()}

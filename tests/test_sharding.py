@@ -75,9 +75,9 @@ def test_matrices_are_cut_and_the_rest_is_whole():
   mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
   shapes = {
     "encoder": {
-      "blocks_0": {
-        "attn": {"qkv": {"kernel": (8, 24), "bias": (24,)}, "proj": {"kernel": (8, 8)}},
-        "norm1": {"scale": (8,)},
+      "blocks": {
+        "attn": {"qkv": {"kernel": (4, 8, 24), "bias": (4, 24)}, "proj": {"kernel": (4, 8, 8)}},
+        "norm1": {"scale": (4, 8)},
       },
       "pos_embed": (1, 3, 8),
     },
@@ -86,9 +86,9 @@ def test_matrices_are_cut_and_the_rest_is_whole():
   }
   tree = jax.tree.map(np.zeros, shapes, is_leaf=lambda x: isinstance(x, tuple))
   specs = jax.tree.map(lambda place: place.spec, sharding.places(tree, mesh))
-  block = specs["encoder"]["blocks_0"]
-  assert block["attn"]["qkv"]["kernel"] == PartitionSpec("fsdp", "tensor")
-  assert block["attn"]["proj"]["kernel"] == PartitionSpec("tensor", "fsdp")
+  block = specs["encoder"]["blocks"]
+  assert block["attn"]["qkv"]["kernel"] == PartitionSpec(None, "fsdp", "tensor")
+  assert block["attn"]["proj"]["kernel"] == PartitionSpec(None, "tensor", "fsdp")
   assert specs["conv"]["kernel"] == PartitionSpec(None, None, "fsdp", None)
   whole = (
     block["attn"]["qkv"]["bias"],

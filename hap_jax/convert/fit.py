@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from hap_jax.convert.weights import count_blocks, flatten, grid_text, unflatten, variant_of
+from hap_jax.convert.weights import count_blocks, flatten, grid_text, some, unflatten, variant_of
 from hap_jax.models import posemb
 
 
@@ -59,7 +59,7 @@ def fit_to(params, weights, *, grid, with_decoder):
       new = posemb.resize_table(new, weights.grid, grid)
       resized.append(f"{path} {grid_text(weights.grid)} -> {grid_text(grid)}")
     if new.shape != tuple(old.shape):
-      names = ", ".join(weights.source_names[path])
+      names = some(weights.source_names[path])
       raise ValueError(
         f"{source}: tensor {names} becomes {path} with shape {new.shape}, the model has {tuple(old.shape)}: "
         "change config.model to the file's sizes, or config.init_from"

@@ -39,7 +39,7 @@ def config(weights, family):
 
 
 def _hidden(stack):
-  return len(stack["blocks_0"]["mlp"]["fc1"]["bias"])
+  return stack["blocks"]["mlp"]["fc1"]["bias"].shape[-1]
 
 
 def processor(weights):

@@ -4,9 +4,12 @@ A row says what a tensor is called there and here, how its layout changes, and w
 of a stack of blocks are written once, with `{i}` for the block's number. A new kind of head is a few rows.
 """
 
+import collections
 import dataclasses
 import itertools
 import re
+
+import numpy as np
 
 from hap_jax.convert.layouts import CONV, IDENTITY, LINEAR, PATCH_CONV, VECTOR, Layout
 
@@ -22,6 +25,7 @@ class Entry:
       encoder and decoder; F, G: their MLPs' hidden widths; P: patch side; T: position rows, 1 + L;
       C: classes or attributes; M: narrow width of the ReID head's convolutions.
     part: (k, n): the tensor is the k-th of n equal parts of ours along its last axis.
+    block: number i of the block along the first axis of ours, which stacks blocks; None: it stacks none.
     collection: of this project's variables that holds it.
   """
 
@@ -30,6 +34,7 @@ class Entry:
   layout: Layout
   shape: tuple[str, ...]
   part: tuple[int, int] = (0, 1)
+  block: int | None = None
   collection: str = "params"
 
   @property
@@ -39,7 +44,15 @@ class Entry:
 
   def numbered(self, i):
     """Returns the row of block i."""
-    return dataclasses.replace(self, reference=self.reference.format(i=i), ours=self.ours.format(i=i))
+    return dataclasses.replace(self, reference=self.reference.format(i=i), block=i)
+
+  def of(self, array):
+    """Returns what the row says of a whole array of ours, a view."""
+    if self.block is not None:
+      array = array[self.block]
+    k, n = self.part
+    side = array.shape[-1] // n
+    return array[..., k * side : (k + 1) * side]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +98,7 @@ class Family:
 
 
 def _blocks(reference, ours, width, hidden):
-  """Rows of a stack of pre-norm transformer blocks named <reference>.{i} there and <ours>_{i} here."""
+  """Rows of a stack of pre-norm transformer blocks named <reference>.{i} there and stacked as <ours> here."""
   rows = (
     ("norm1.weight", "norm1/scale", VECTOR, (width,)),
     ("norm1.bias", "norm1/bias", VECTOR, (width,)),
@@ -100,9 +113,7 @@ def _blocks(reference, ours, width, hidden):
     ("mlp.fc2.weight", "mlp/fc2/kernel", LINEAR, (width, hidden)),
     ("mlp.fc2.bias", "mlp/fc2/bias", VECTOR, (width,)),
   )
-  return tuple(
-    Entry(f"{reference}.{{i}}.{r}", f"{ours}_{{i}}/{o}", layout, shape) for r, o, layout, shape in rows
-  )
+  return tuple(Entry(f"{reference}.{{i}}.{r}", f"{ours}/{o}", layout, shape) for r, o, layout, shape in rows)
 
 
 _ENCODER = (
@@ -135,8 +146,8 @@ def _separate_blocks(reference, ours, width, hidden):
   rows = []
   for k, part in enumerate(("query", "key", "value")):
     weight, bias = f"{attention}.{part}.weight", f"{attention}.{part}.bias"
-    rows.append(Entry(weight, f"{ours}_{{i}}/attn/qkv/kernel", LINEAR, (width, width), (k, 3)))
-    rows.append(Entry(bias, f"{ours}_{{i}}/attn/qkv/bias", VECTOR, (width,), (k, 3)))
+    rows.append(Entry(weight, f"{ours}/attn/qkv/kernel", LINEAR, (width, width), (k, 3)))
+    rows.append(Entry(bias, f"{ours}/attn/qkv/bias", VECTOR, (width,), (k, 3)))
   spelled = {
     "norm1": "layernorm_before",
     "attn.proj": "attention.output.dense",
@@ -296,10 +307,31 @@ def table(family, *, depth, decoder_depth):
   runs = itertools.groupby(family.entries, key=lambda entry: (entry.stack, "{i}" in entry.reference))
   for (stack, is_block), run in runs:
     run = tuple(run)
-    if depths.get(stack, 1):
-      repeats = depths[stack] if is_block else 1
-      rows.extend(entry.numbered(i) for i in range(repeats) for entry in run)
+    if is_block:
+      rows.extend(entry.numbered(i) for i in range(depths[stack]) for entry in run)
+    elif depths.get(stack, 1):
+      rows.extend(run)
   return tuple(rows)
+
+
+def assemble(rows, array_of):
+  """Puts foreign tensors together as this project's arrays.
+
+  Args:
+    rows: of a table. array_of: row -> its tensor, float32, as it lies in the file.
+  Returns:
+    {collection: {path with slashes: contiguous float32 array}}.
+  """
+  depths = collections.Counter((row.collection, row.ours, row.part) for row in rows)
+  variables = {}
+  for row in rows:
+    array, flat = row.layout.to_ours(array_of(row)), variables.setdefault(row.collection, {})
+    if row.ours not in flat:
+      shape = (*array.shape[:-1], row.part[1] * array.shape[-1]) if array.ndim else ()
+      stack = () if row.block is None else (depths[row.collection, row.ours, row.part],)
+      flat[row.ours] = np.empty((*stack, *shape), np.float32)
+    row.of(flat[row.ours])[...] = array
+  return variables
 
 
 def count_blocks(family, stack, names):

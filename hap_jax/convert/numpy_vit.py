@@ -8,6 +8,7 @@ It is what a conversion is measured against, so it shares neither the name table
 import dataclasses
 from collections.abc import Callable
 
+import jax
 import numpy as np
 import scipy.special
 
@@ -147,7 +148,7 @@ def own(params):
 
   def stack_of(stack, **ends):
     def block(i):
-      b = stack[f"blocks_{i}"]
+      b = jax.tree.map(lambda leaf: leaf[i], stack["blocks"])
       parts = {key: pair(b["mlp"][key]) for key in ("fc1", "fc2")} | {"proj": pair(b["attn"]["proj"])}
       parts |= {key: norm(b[key]) for key in ("norm1", "norm2")}
       D = len(b["norm1"]["bias"])
@@ -156,7 +157,7 @@ def own(params):
         parts[key] = weight[n * D : (n + 1) * D], bias[n * D : (n + 1) * D]
       return parts
 
-    depth = sum(name.startswith("blocks_") for name in stack)
+    depth = len(stack["blocks"]["norm1"]["bias"])
     return Stack(table=stack["pos_embed"], depth=depth, block=block, norm=norm(stack["norm"]), **ends)
 
   encoder = params["encoder"]

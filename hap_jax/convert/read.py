@@ -135,19 +135,10 @@ def size_of(token, sizes):
 
 def _to_ours(path, rows, state, file_names):
   """Returns (variables, {path in a collection: names in the file})."""
-  flat, source_names = {}, {}
+  source_names = {}
   for row in rows:
-    name = file_names[row.reference]
-    array = row.layout.to_ours(_to_float32(path, name, state[row.reference]))
-    collection = flat.setdefault(row.collection, {})
-    k, n = row.part
-    if n == 1:
-      collection[row.ours] = np.ascontiguousarray(array)
-    else:
-      side = array.shape[-1]
-      whole = collection.setdefault(row.ours, np.empty((*array.shape[:-1], n * side), np.float32))
-      whole[..., k * side : (k + 1) * side] = array
-    source_names[row.ours] = (*source_names.get(row.ours, ()), name)
+    source_names[row.ours] = (*source_names.get(row.ours, ()), file_names[row.reference])
+  flat = names.assemble(rows, lambda row: _to_float32(path, file_names[row.reference], state[row.reference]))
   return {collection: unflatten(leaves) for collection, leaves in flat.items()}, source_names
 
 

@@ -3,8 +3,6 @@
 import dataclasses
 import functools
 
-import flax.linen as nn
-import jax
 import numpy as np
 
 from hap_jax.convert import numpy_heads, numpy_vit
@@ -148,30 +146,6 @@ def _run_numpy(stacks, module, setting, grid, epsilon):
 
 def run_jax(path, setting):
   """Runs a checkpoint of this project through this project's models; returns as `run_foreign`."""
-  with nn.intercept_methods(_compile_block):
-    return _run_models(path, setting)
-
-
-@functools.partial(jax.jit, static_argnames=("block", "length"))
-def _run_block(block, params, tokens, length):
-  return block.apply({"params": params}, tokens, length)
-
-
-def _compile_block(call, args, kwargs, context):
-  """Runs each block of a model as one compiled function, the same for all; whatever else, step by step.
-
-  To compile whole models for two pictures takes longer than to run them, and holds their weights twice.
-  """
-  module = context.module
-  if isinstance(module, layers.Block) and module.name is not None:  # the copy that is compiled has no name
-    tokens, length, _ = args
-    block, params = module.clone(parent=None, name=None), module.variables["params"]
-    # To wait keeps the copies of the weights on the device to those of one block.
-    return jax.block_until_ready(_run_block(block, params, tokens, length))
-  return call(*args, **kwargs)
-
-
-def _run_models(path, setting):
   variables, _ = checkpoint_file.read(path)
   params, batch = variables["params"], make_batch(setting)
   encoder = vit.ViT(
@@ -181,7 +155,6 @@ def _run_models(path, setting):
     grid=setting.grid,
     patch=setting.patch,
     mlp_ratio=setting.mlp_ratio,
-    scan=False,
   )
   patches = layers.patchify(batch.image, setting.patch)
   outputs = {"tokens": encoder.apply({"params": params["encoder"]}, patches).normed}
@@ -194,7 +167,6 @@ def _run_models(path, setting):
       grid=setting.grid,
       num_outputs=3 * setting.patch**2,
       mlp_ratio=_mlp_ratio(stack),
-      scan=False,
     )
     latent = encoder.apply({"params": params["encoder"]}, patches, batch.ids_keep[:, None]).normed
     outputs["pred"] = decoder.apply({"params": stack}, latent, batch.ids_restore)
@@ -213,8 +185,8 @@ def _run_models(path, setting):
 
 
 def _mlp_ratio(stack):
-  fc1 = stack["blocks_0"]["mlp"]["fc1"]["kernel"]
-  return fc1.shape[1] / fc1.shape[0]
+  width, hidden = stack["blocks"]["mlp"]["fc1"]["kernel"].shape[1:]
+  return hidden / width
 
 
 def compare(want, got, outputs):

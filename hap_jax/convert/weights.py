@@ -83,7 +83,7 @@ def variant_of(width, depth):
 
 def count_blocks(stack):
   """Returns how many blocks a subtree of parameters holds."""
-  return sum(name.startswith("blocks_") for name in stack)
+  return len(stack["blocks"]["norm1"]["bias"]) if "blocks" in stack else 0
 
 
 def grid_text(grid):

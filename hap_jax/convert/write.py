@@ -2,9 +2,9 @@
 
 import dataclasses
 import json
-import math
 import pathlib
 
+import jax
 import numpy as np
 
 from hap_jax.convert import hugging_face, names
@@ -83,7 +83,7 @@ class Written:
   """What was written.
 
   Attributes:
-    num_tensors: of ours that are in the file. num_parameters: numbers in them, statistics left out.
+    num_tensors: of weights that were written. num_parameters: numbers in them, statistics left out.
     dropped: paths of ours that the target has no place for.
     missing: subtrees that the target could hold and the source lacks.
   """
@@ -113,12 +113,7 @@ def to_state(weights, family):
     raise ValueError(
       f"{weights.lineage[0]['file']} lacks {some(list(dict.fromkeys(lacking)))} for the {family.name} family"
     )
-  state = {}
-  for row in rows:
-    k, n = row.part
-    array = flats[row.collection][row.ours]
-    side = array.shape[-1] // n
-    state[row.reference] = row.layout.to_reference(array[..., k * side : (k + 1) * side])
+  state = {row.reference: row.layout.to_reference(row.of(flats[row.collection][row.ours])) for row in rows}
   state |= {name: np.zeros((), np.int64) for name in family.counters}
   placed = {row.ours for row in rows}
   dropped = tuple(path for flat in flats.values() for path in flat if path not in placed)
@@ -126,14 +121,8 @@ def to_state(weights, family):
   if astray:
     raise ValueError(f"the {family.name} family has no name for {some(astray)}")
   missing = () if is_whole or "decoder" not in family.stacks else ("decoder",)
-  return state, _written(weights, dropped, missing)
-
-
-def _written(weights, dropped=(), missing=()):
-  flats = {collection: flatten(tree) for collection, tree in weights.variables.items()}
-  kept = [(c, leaf) for c, flat in flats.items() for path, leaf in flat.items() if path not in dropped]
-  num_parameters = sum(math.prod(leaf.shape) for collection, leaf in kept if collection == "params")
-  return Written(len(kept), num_parameters, dropped, missing)
+  num_parameters = sum(state[row.reference].size for row in rows if row.collection == "params")
+  return state, Written(len(rows), num_parameters, dropped, missing)
 
 
 def check_container(path, to):
@@ -162,7 +151,8 @@ def write(path, weights, to):
   path = pathlib.Path(path)
   if to == OWN:
     checkpoint_file.write(path, weights.variables, weights.description())
-    return _written(weights)
+    sizes = [leaf.size for leaf in jax.tree.leaves(weights.params)]
+    return Written(len(jax.tree.leaves(weights.variables)), sum(sizes))
   state, written = to_state(weights, names.FAMILIES[to])
   state = {names.FAMILIES[to].in_file(name): array for name, array in state.items()}
   record = {**weights.description(), "family": to, "task": names.FAMILIES[to].task}

@@ -255,11 +255,11 @@ def run_blocks(
   attention="xla",
   branch_scales=None,
 ):
-  """Runs `depth` blocks, named `blocks_0`, `blocks_1`, ... in `module`, over [B, T, D] tokens.
+  """Runs `depth` blocks over [B, T, D] tokens; to be called inside the compact method of `module`.
 
-  To be called inside the module's compact method. Parameters always live in one subtree a block. With `scan`
-  the subtrees are stacked here, inside the compiled function, and one compiled block is scanned over them:
-  it compiles about three times faster and needs no second parameter layout anywhere else.
+  Their parameters are one subtree of the module, `blocks`, with the block's number as the first axis of every
+  leaf. With `scan` one compiled block runs over that axis, which compiles faster the deeper the model; what
+  is stored is the same either way.
 
   Args:
     remat: what of a block's inside is computed again for the gradient, a key of `REMAT_POLICIES`.
@@ -270,12 +270,12 @@ def run_blocks(
   """
   length, width = tokens.shape[1:]
   flat = tokens.reshape(-1, width)
-  if module.is_initializing():
-    for i in range(depth):
-      flat = Block(num_heads, mlp_ratio, dtype, name=f"blocks_{i}")(flat, length)
-    return flat.reshape(-1, length, width)
-  subtrees = [module.variables["params"][f"blocks_{i}"] for i in range(depth)]
   block = Block(num_heads, mlp_ratio, dtype, attention, parent=None)
+  if module.is_initializing():
+    # A loop over the blocks, because the generator of random numbers takes twice as long to compile for many.
+    init = lambda key: block.init(key, flat, length)["params"]  # noqa: E731
+    module.param("blocks", lambda key: jax.lax.map(init, jax.random.split(key, depth)))
+  stacked = module.variables["params"]["blocks"]
 
   def run_block(x, params_and_scale):
     params, branch_scale = params_and_scale
@@ -285,9 +285,15 @@ def run_blocks(
     # A scan keeps the recomputation apart by itself; without one the compiler would merge it away.
     run_block = jax.checkpoint(run_block, policy=REMAT_POLICIES[remat], prevent_cse=not scan)
   if scan:
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *subtrees)
     flat, _ = jax.lax.scan(run_block, flat, (stacked, branch_scales))
   else:
-    for i, params in enumerate(subtrees):
+    for i, params in enumerate(_unstack(stacked, depth)):
       flat, _ = run_block(flat, (params, None if branch_scales is None else branch_scales[i]))
   return flat.reshape(-1, length, width)
+
+
+def _unstack(stacked, depth):
+  """Returns each block's parameters; by a split, whose gradient writes each block's part once."""
+  leaves, tree = jax.tree.flatten(stacked)
+  parts = [jax.lax.split(leaf, [1] * depth) for leaf in leaves]
+  return [tree.unflatten([part[i][0] for part in parts]) for i in range(depth)]

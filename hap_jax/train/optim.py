@@ -9,15 +9,19 @@ import re
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-  """What holds for the parameters whose whole path (`encoder/blocks_0/mlp/fc1/kernel`) a pattern matches."""
+  """What holds for the parameters whose whole path (`encoder/blocks/mlp/fc1/kernel`) a pattern matches.
+
+  lr_scale: of the learning rate; of stacked blocks one number a block.
+  """
 
   pattern: str
-  lr_scale: float = 1.0
+  lr_scale: float | tuple[float, ...] = 1.0
   weight_decay: float = 0.0
   trainable: bool = True
 
@@ -41,7 +45,7 @@ class OptimizerSpec:
 
 
 def path_name(path):
-  """Joins a pytree key path with slashes: `encoder/blocks_0/mlp/fc1/kernel`."""
+  """Joins a pytree key path with slashes: `encoder/blocks/mlp/fc1/kernel`."""
   return "/".join(str(getattr(key, "key", key)) for key in path)
 
 
@@ -73,12 +77,14 @@ def layer_decay_rules(depth, layer_decay, weight_decay):
   after the blocks is layer depth + 1. The update applies the scale to the decay, too.
 
   Args:
-    depth: blocks of the encoder; parameters of further blocks match no rule. layer_decay: in (0, 1].
+    depth: blocks of the encoder. layer_decay: in (0, 1].
     weight_decay: of kernels; biases, scales of norms, class token and position table have none.
   """
 
-  def layer(pattern, number):
-    scale = layer_decay ** (depth + 1 - number)
+  def scale_of(layer):
+    return layer_decay ** (depth + 1 - layer)
+
+  def rules(pattern, scale):
     return (
       Rule(rf"{pattern}/(bias|scale)", lr_scale=scale),
       Rule(rf"{pattern}/kernel", lr_scale=scale, weight_decay=weight_decay),
@@ -88,10 +94,10 @@ def layer_decay_rules(depth, layer_decay, weight_decay):
     # Parity: the batch norms before the classifiers of ReID keep the bias that they start with, zero.
     Rule(r"(bn|conv_bn)/bias", trainable=False),
     # Parity: the position table trains here, unlike in pre-training.
-    Rule(r"encoder/(cls_token|pos_embed)", lr_scale=layer_decay ** (depth + 1)),
-    *layer("encoder/patch_embed", 0),
-    *(rule for i in range(depth) for rule in layer(rf"encoder/blocks_{i}/.*", i + 1)),
-    *layer(r"(?!encoder/blocks_).*", depth + 1),
+    Rule(r"encoder/(cls_token|pos_embed)", lr_scale=scale_of(0)),
+    *rules("encoder/patch_embed", scale_of(0)),
+    *rules("encoder/blocks/.*", tuple(scale_of(i + 1) for i in range(depth))),
+    *rules(".*", scale_of(depth + 1)),
   )
 
 
@@ -116,7 +122,11 @@ def apply_update(params, direction, lr, matched):
   """Returns p - lr * lr_scale * (direction + weight_decay * p); frozen parameters stay as they are."""
 
   def update(rule, p, u):
-    return p - lr * rule.lr_scale * (u + rule.weight_decay * p) if rule.trainable else p
+    if not rule.trainable:
+      return p
+    scale = np.asarray(rule.lr_scale, np.float32)
+    scale = scale.reshape(scale.shape + (1,) * (p.ndim - scale.ndim))  # of a stack along its first axis
+    return p - lr * scale * (u + rule.weight_decay * p)
 
   return jax.tree.map(update, matched, params, direction)
 

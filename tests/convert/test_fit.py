@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from hap_jax.convert import fit, names, read
+from hap_jax.convert.weights import unflatten
 from hap_jax.models import posemb, vit
 from tests.convert.reference_state import GRID, encoder_state, full_state, leaves
 
@@ -11,14 +12,8 @@ def model_params(*, grid=GRID, fill=0.5, **sizes):
   depths = {"depth": sizes.get("depth", 2), "decoder_depth": sizes.get("decoder_depth", 1)}
   rows = names.table(names.FAMILIES["mae"], **depths)
   state = full_state(grid=grid, **sizes)
-  params = {"head": {"bias": np.full(3, fill, np.float32)}}
-  for row in rows:
-    node = params
-    *parents, leaf = row.ours.split("/")
-    for parent in parents:
-      node = node.setdefault(parent, {})
-    node[leaf] = np.full(row.layout.to_ours(state[row.reference]).shape, fill, np.float32)
-  return params
+  flat = names.assemble(rows, lambda row: np.full_like(state[row.reference], fill))["params"]
+  return {"head": {"bias": np.full(3, fill, np.float32)}, **unflatten(flat)}
 
 
 def test_the_encoder_is_loaded_and_the_rest_is_kept_and_listed(write):

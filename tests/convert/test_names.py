@@ -44,7 +44,7 @@ def test_a_patch_kernel_gives_the_convolutions_numbers():
 def test_a_table_names_every_tensor_of_the_official_model_once(golden, family):
   reference, rows = golden_table(golden, family)
   assert sorted(row.reference for row in rows) == sorted(reference)
-  assert len({row.ours for row in rows}) == len(rows)
+  assert len({(row.ours, row.block) for row in rows}) == len(rows)
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
@@ -63,7 +63,10 @@ def test_a_table_names_every_parameter_of_our_model_once(family):
   params = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 16, 8, 3), np.float32), *ids)["params"]
   paths = ["/".join(key.key for key in path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
   rows = names.table(family, depth=3, decoder_depth=2)
-  assert sorted(row.ours for row in rows) == sorted(paths)
+  assert {row.ours for row in rows} == set(paths)
+  for stack, depth in (("encoder", 3), ("decoder", 2)):
+    blocks = [row.block for row in rows if row.ours == f"{stack}/blocks/mlp/fc1/kernel"]
+    assert blocks == list(range(depth))
 
 
 def test_a_table_without_decoder_holds_the_encoder_alone():

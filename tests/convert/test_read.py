@@ -25,19 +25,22 @@ def golden_state(golden):
 def test_official_weights_survive_the_way_here_and_back_bit_for_bit(golden_state, write, form):
   weights = read.read(write({"model": golden_state, "arch": "vit"}, form))
   ours = leaves(weights.params)
-  rows = {row.ours: row for row in golden_rows(weights)}
-  assert ours.keys() == rows.keys() == weights.source_names.keys()
+  rows = golden_rows(weights)
+  assert ours.keys() == {row.ours for row in rows} == weights.source_names.keys()
   assert sorted(name for found in weights.source_names.values() for name in found) == sorted(golden_state)
-  for path, value in ours.items():
+  for value in ours.values():
     assert value.dtype == np.float32
     assert value.flags.c_contiguous
-    back = rows[path].layout.to_reference(value)
-    np.testing.assert_array_equal(back, golden_state[weights.source_names[path][0]])
+  assert {row.reference for row in rows} == golden_state.keys()
+  for row in rows:
+    back = row.layout.to_reference(row.of(ours[row.ours]))
+    np.testing.assert_array_equal(back, golden_state[row.reference])
+    assert row.reference in weights.source_names[row.ours]
 
 
 def golden_rows(weights):
-  decoder_depth = sum(name.startswith("blocks_") for name in weights.params["decoder"])
-  return names.table(names.FAMILIES[weights.family], depth=weights.depth, decoder_depth=decoder_depth)
+  depths = {"depth": weights.depth, "decoder_depth": weights.decoder["depth"]}
+  return names.table(names.FAMILIES[weights.family], **depths)
 
 
 def test_files_that_pytorch_wrote_give_the_same_weights(golden_state, write, tmp_path):

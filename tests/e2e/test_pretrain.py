@@ -86,8 +86,8 @@ def test_init_from_own_checkpoint_starts_from_its_weights(finished, tiny_config,
   old, _ = checkpoint_file.read(finished[0])
   new, description = checkpoint_file.read(tmp_path / "next")
   np.testing.assert_allclose(
-    new["params"]["encoder"]["blocks_0"]["mlp"]["fc1"]["kernel"],
-    old["params"]["encoder"]["blocks_0"]["mlp"]["fc1"]["kernel"],
+    new["params"]["encoder"]["blocks"]["mlp"]["fc1"]["kernel"],
+    old["params"]["encoder"]["blocks"]["mlp"]["fc1"]["kernel"],
     atol=1e-6,
   )
   assert description["lineage"][0]["family"] == "hap_jax"
@@ -103,7 +103,7 @@ def test_init_from_mae_takes_its_encoder_and_tells_its_licence(tiny_config, tmp_
   variables, description = checkpoint_file.read(tmp_path / "run")
   encoder = variables["params"]["encoder"]
   fc1 = state["blocks.2.mlp.fc1.weight"].T
-  np.testing.assert_allclose(encoder["blocks_2"]["mlp"]["fc1"]["kernel"], fc1, atol=1e-6)
+  np.testing.assert_allclose(encoder["blocks"]["mlp"]["fc1"]["kernel"][2], fc1, atol=1e-6)
   assert "CC-BY-NC 4.0" in description["lineage"][0]["licence"]
   told = "\n".join(lines)
   assert "encoder/pos_embed 3x3 -> 4x2" in told

@@ -242,7 +242,7 @@ def test_the_probe_is_a_curve_of_pre_training_and_a_command(pretrained, capsys):
 
 def test_a_pre_trained_encoder_is_where_fine_tuning_starts(pretrained, layout_folder, tmp_path):
   source, root = layout_folder("identity_folder")
-  lines, key = [], ("encoder", "blocks_0", "mlp", "fc1", "kernel")
+  lines, key = [], ("encoder", "blocks", "mlp", "fc1", "kernel")
   config = reid_config(source, root, init_from=str(pretrained), total_steps=1)
   finetune.run(config, tmp_path / "run", say=lines.append)
   assert any("starting from" in line for line in lines)

@@ -65,10 +65,10 @@ def test_a_branch_that_is_left_out_adds_nothing_and_one_that_stays_is_scaled_up(
   for example in range(BATCH):
     by_hand = jax.tree.map(np.copy, variables)
     for i in range(DEPTH):
-      block = by_hand["params"][f"blocks_{i}"]
+      block = by_hand["params"]["blocks"]
       for which, output in enumerate((block["attn"]["proj"], block["mlp"]["fc2"])):
-        output["kernel"] *= drawn[i, which, example]
-        output["bias"] *= drawn[i, which, example]
+        output["kernel"][i] *= drawn[i, which, example]
+        output["bias"][i] *= drawn[i, which, example]
     expected = ENCODER.apply(by_hand, PATCHES[example : example + 1]).raw
     np.testing.assert_allclose(found[example : example + 1], expected, rtol=1e-5, atol=1e-5)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from hap_jax.convert import names
+from hap_jax.convert.weights import unflatten
 from hap_jax.models import hap, vit
 
 
@@ -33,17 +34,9 @@ def to_ours(state):
     depth=names.count_blocks(family, "encoder", state),
     decoder_depth=names.count_blocks(family, "decoder", state),
   )
-  tree, used = {}, set()
-  for row in rows:
-    if row.reference in state:
-      *parents, leaf = row.ours.split("/")
-      node = tree
-      for parent in parents:
-        node = node.setdefault(parent, {})
-      node[leaf] = row.layout.to_ours(state[row.reference])
-      used.add(row.reference)
-  assert used == state.keys()
-  return tree
+  rows = [row for row in rows if row.reference in state]
+  assert {row.reference for row in rows} == state.keys()
+  return unflatten(names.assemble(rows, lambda row: state[row.reference])["params"])
 
 
 @pytest.fixture(scope="session")

@@ -36,7 +36,7 @@ def test_weight_decay_groups(golden):
     depth=names.count_blocks(family, "encoder", state),
     decoder_depth=names.count_blocks(family, "decoder", state),
   )
-  ours = {row.reference: row.ours for row in rows}
+  ours = {row.reference: row.ours for row in rows}  # of every block the same
   for name, group in zip(file["groups/param_name"].tolist(), file["groups/weight_decay_group"], strict=True):
     rule = optim.match_rules({ours[name]: 0}, param_rules(weight_decay=0.05))[ours[name]]
     assert (rule.trainable, rule.weight_decay) == ((group != 2), 0.05 if group == 1 else 0.0), name

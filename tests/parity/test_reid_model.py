@@ -47,12 +47,8 @@ class Case:
 
   def ours(self, state):
     """Turns {official name: array} into {collection: {path: array}}; every array is used."""
-    found = {collection: {} for collection in COLLECTIONS}
-    for name, value in state.items():
-      if not name.endswith("num_batches_tracked"):
-        row = self.rows[name]
-        found[row.collection][row.ours] = row.layout.to_ours(value)
-    return found
+    rows = [self.rows[name] for name in state if not name.endswith("num_batches_tracked")]
+    return {name: {} for name in COLLECTIONS} | names.assemble(rows, lambda row: state[row.reference])
 
 
 @pytest.fixture(scope="module", params=list(FEATURES))
@@ -149,8 +145,10 @@ def test_gradients(case, trained):
   # With the LEM the final norm's bias has no gradient at all, distances and batch norms cancel it: both sides
   # hold rounding errors of the larger gradients there.
   rounding = 10 * np.finfo(np.float32).eps * max(np.abs(gradient).max() for gradient in expected.values())
-  for name, gradient in expected.items():
-    worst = np.abs(found[name] - gradient).max()
+  for name in case.part("grad/"):
+    row = case.rows[name]
+    gradient = row.of(expected[row.ours])
+    worst = np.abs(row.of(found[row.ours]) - gradient).max()
     assert worst <= 1e-3 * np.abs(gradient).max() + rounding, f"{name}: off by {worst}"
 
 
@@ -168,9 +166,14 @@ def test_groups_of_the_optimizer(case):
     pytest.skip("the file holds no groups")
   rules = optim.layer_decay_rules(case.model.encoder.depth, layer_decay=0.4, weight_decay=0.05)
   matched = flat(optim.match_rules(case.variables["params"], rules))
+  told = set()
   official = [case.file[f"optim/{key}"] for key in ("param_name", "lr_scale", "weight_decay")]
   for name, lr_scale, weight_decay in zip(*(column.tolist() for column in official), strict=True):
-    rule = matched.pop(case.rows[name].ours)
+    row = case.rows[name]
+    rule = matched[row.ours]
     assert rule.trainable, name
-    np.testing.assert_allclose([rule.lr_scale, rule.weight_decay], [lr_scale, weight_decay], rtol=1e-6)
-  assert not matched
+    scale = rule.lr_scale if row.block is None else rule.lr_scale[row.block]
+    np.testing.assert_allclose([scale, rule.weight_decay], [lr_scale, weight_decay], rtol=1e-6)
+    told.add((row.ours, row.block))
+  rows = (row for row in case.rows.values() if row.collection == "params")
+  assert told == {(row.ours, row.block) for row in rows}

@@ -82,8 +82,10 @@ def groups():
   matched = optim.match_rules(params, optim.layer_decay_rules(12, layer_decay=0.4, weight_decay=0.05))
   found = {}
   for path, rule in jax.tree_util.tree_leaves_with_path(matched):
-    key = (rule.lr_scale, rule.weight_decay) if rule.trainable else "frozen"
-    found.setdefault(key, []).append(optim.path_name(path))
+    scales = rule.lr_scale if isinstance(rule.lr_scale, tuple) else (rule.lr_scale,)
+    for scale in scales:
+      key = (scale, rule.weight_decay) if rule.trainable else "frozen"
+      found.setdefault(key, []).append(optim.path_name(path))
   return found
 
 
@@ -94,19 +96,33 @@ def test_groups_of_layer_decay_are_the_official_28(groups):
   assert sorted(groups[scales[0], 0]) == first
   assert groups[scales[0], 0.05] == ["encoder/patch_embed/kernel"]
   assert (len(groups[1, 0]), len(groups[1, 0.05])) == (28, 12)
-  assert all(path.startswith("encoder/blocks_11/") for path in groups[0.4, 0] + groups[0.4, 0.05])
-  assert {path.split("/")[1] for path in groups[scales[2], 0]} == {"blocks_1"}  # not blocks_10, blocks_11
+  for scale in scales[1:13]:  # 12 tensors of each block
+    assert (len(groups[scale, 0]), len(groups[scale, 0.05])) == (8, 4)
+    assert all(path.startswith("encoder/blocks/") for path in groups[scale, 0] + groups[scale, 0.05])
 
 
 def test_biases_before_the_classifiers_of_reid_stay(groups):
   assert sorted(groups["frozen"]) == ["bn/bias", "conv_bn/bias"]
 
 
-def test_a_block_beyond_the_depth_matches_no_rule():
+def test_each_block_of_a_stack_learns_at_its_own_rate():
+  (rule,) = (
+    r
+    for r in optim.layer_decay_rules(3, layer_decay=0.5, weight_decay=0.1)
+    if "kernel" in r.pattern and "blocks" in r.pattern
+  )
+  params, direction = np.full((3, 2, 4), 2.0), np.ones((3, 2, 4))
+  found = optim.apply_update(params, direction, 0.25, rule)
+  expected = [2 - 0.25 * scale * (1 + 0.1 * 2) for scale in (0.125, 0.25, 0.5)]
+  np.testing.assert_allclose(found, np.broadcast_to(np.reshape(expected, (3, 1, 1)), (3, 2, 4)), rtol=1e-6)
+
+
+def test_an_unknown_kind_of_parameter_matches_no_rule():
   rules = optim.layer_decay_rules(2, layer_decay=0.5, weight_decay=0.0)
-  with pytest.raises(ValueError, match="blocks_2/norm1/bias matches no rule"):
-    optim.match_rules({"encoder": {"blocks_2": {"norm1": {"bias": 0}}}}, rules)
+  with pytest.raises(ValueError, match="blocks/attn/gamma matches no rule"):
+    optim.match_rules({"encoder": {"blocks": {"attn": {"gamma": 0}}}}, rules)
 
 
 def test_without_layer_decay_all_learn_alike():
-  assert {rule.lr_scale for rule in optim.layer_decay_rules(3, layer_decay=1.0, weight_decay=0.1)} == {1.0}
+  rules = optim.layer_decay_rules(3, layer_decay=1.0, weight_decay=0.1)
+  assert {float(scale) for rule in rules for scale in np.ravel(rule.lr_scale)} == {1.0}
