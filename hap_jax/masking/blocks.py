@@ -24,18 +24,17 @@ class Rectangles(NamedTuple):
   fits: jax.Array
 
 
-def draw_rectangles(key, num, area_limit, grid):
-  """Draws `num` rectangles: area ~ U(12, area_limit), log aspect and place uniform.
+def make_rectangles(uniform, area_limit, grid):
+  """Makes rectangles of random numbers: area ~ U(12, area_limit), log aspect and place uniform.
 
   Args:
-    key: PRNG key. num: T. area_limit: [] int32 patches; below 12 the interval is simply reversed.
-    grid: (Gh, Gw) patches.
+    uniform: [3, T] float32 in [0, 1): for area, aspect and place. area_limit: [] int32 patches; below 12 the
+      interval is simply reversed. grid: (Gh, Gw) patches.
   Returns:
     `Rectangles` of [T] int32 and [T] bool.
   """
   Gh, Gw = grid
-  # One flat draw: short trailing axes make the generator several times slower on CPU.
-  area, aspect, place = jax.random.uniform(key, (3 * num,)).reshape(3, num)
+  area, aspect, place = uniform
   area = MIN_AREA + area * (area_limit - MIN_AREA)
   aspect = jnp.exp((2 * aspect - 1) * math.log(1 / MIN_ASPECT))
   exact_height = jnp.sqrt(area * aspect)
@@ -62,6 +61,7 @@ def sample_blocks(key, grid, num_masked):
   """
   Gh, Gw = grid
   num_words = -(-Gw // bits.WORD)
+  num_key_words = jax.random.key_data(key).size
   row = jnp.arange(Gh)
 
   def cover(height, width, top, left):
@@ -75,9 +75,14 @@ def sample_blocks(key, grid, num_masked):
 
   def add_block(state):
     # All ten tries are judged at once and the first good one is kept: far fewer trips than one try at a time.
-    set_rows, num_set, _, trip = state
+    set_rows, num_set, _, key = state
     rest = num_masked - num_set
-    *places, fits = draw_rectangles(jax.random.fold_in(key, trip), TRIES, rest, grid)
+    # One flat draw: short trailing axes make the generator several times slower on a CPU, and each further
+    # call of it takes half a second to compile there. So a trip's first words are the next trip's key.
+    words = jax.random.bits(key, (num_key_words + 3 * TRIES,))
+    key = jax.random.wrap_key_data(words[:num_key_words], impl=jax.random.key_impl(key))
+    uniform = bits.unit_interval(words[num_key_words:]).reshape(3, TRIES)
+    *places, fits = make_rectangles(uniform, rest, grid)
     overlap = jnp.sum(lax.population_count(cover(*places) & set_rows), axis=(1, 2), dtype=jnp.int32)
     area = places[0] * places[1]
     # Parity: the overlap counts twice, because the official code sums cells that hold the value 2.
@@ -87,8 +92,8 @@ def sample_blocks(key, grid, num_masked):
     found = is_good[first]
     new_rows = jnp.where(found, cover(*(place[first] for place in places)), jnp.uint32(0))
     num_new = jnp.where(found, area[first] - overlap[first], 0)
-    return set_rows | new_rows, num_set + num_new, ~found, trip + 1
+    return set_rows | new_rows, num_set + num_new, ~found, key
 
-  start = jnp.zeros((Gh, num_words), jnp.uint32), jnp.int32(0), jnp.array(False), jnp.int32(0)
+  start = jnp.zeros((Gh, num_words), jnp.uint32), jnp.int32(0), jnp.array(False), key
   set_rows, *_ = lax.while_loop(is_unfinished, add_block, start)
   return bits.unpack_bits(set_rows, Gw).reshape(-1)

@@ -1,11 +1,15 @@
 """Part-guided masking: which patches a body part covers, and which of them go first."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
 from hap_jax.masking import bits
+
+_RANDOM_BITS = 16  # of each cell, to choose a random subset
 
 
 def part_patches(keypoints_xy, keypoints_visible, grid, patch, parts):
@@ -45,21 +49,21 @@ def part_patches(keypoints_xy, keypoints_visible, grid, patch, parts):
   return jnp.stack(covered)
 
 
-def choose_parts(key, has_patches, num_parts):
+def choose_parts(random_words, has_patches, num_parts):
   """Takes the first `num_parts` parts of a random order; a part without patches is passed over, not counted.
 
   Args:
-    key: PRNG key. has_patches: [P] bool. num_parts: [] int32.
+    random_words: [P] uint32. has_patches: [P] bool. num_parts: [] int32.
   Returns:
     [P] int32: k = 0, 1, ... of the k-th part taken, -1 of a part not taken.
   """
   P = len(has_patches)
-  noise = jax.random.bits(key, (P,)) & ~np.uint32(255) | jnp.arange(P, dtype=jnp.uint32)  # all different
+  noise = random_words & ~np.uint32(255) | jnp.arange(P, dtype=jnp.uint32)  # all different
   order = jnp.sum((noise < noise[:, None]) & has_patches, axis=-1, dtype=jnp.int32)
   return jnp.where(has_patches & (order < num_parts), order, -1)
 
 
-def random_subset(key, cells, size):
+def random_subset(random_words, cells, size):
   """Draws a uniformly random subset of given size of each set of cells.
 
   Every cell gets a random number, and the `size` smallest of a set are found bit by bit, highest first:
@@ -67,15 +71,14 @@ def random_subset(key, cells, size):
   if more have, it goes on among them. A sort per set would be the greatest cost of the sampler.
 
   Args:
-    key: PRNG key. cells: [S, L] bool. size: [S] int32, at most the size of the set.
+    random_words: [R, S, ceil(L / 32)] uint32: R random bits of each cell. Two cells share 16 bits once in
+      65,536; their index tells them apart, so that the size is exact.
+    cells: [S, L] bool. size: [S] int32, at most the size of the set.
   Returns:
     [S, L] bool with exactly `size` cells of each set.
   """
-  num_random = 16
   L = cells.shape[1]
   candidates = bits.pack_bits(cells)
-  random_bits = jax.random.bits(key, (num_random * candidates.size,)).reshape(num_random, *candidates.shape)
-  # Two cells share all random bits once in 65,536; their index tells them apart, so that the size is exact.
   index_bits = np.arange(L) >> np.arange((L - 1).bit_length())[::-1, None] & 1
   index_bits = bits.pack_bits(index_bits)[:, None]
 
@@ -89,7 +92,7 @@ def random_subset(key, cells, size):
     return (candidates, taken, jnp.where(is_few, wanted - num_zeros, wanted)), None
 
   state = candidates, jnp.zeros_like(candidates), size
-  state, _ = lax.scan(split, state, random_bits)
+  state, _ = lax.scan(split, state, random_words)
   (candidates, taken, wanted), _ = lax.scan(split, state, index_bits)
   # At most one candidate is left now; it may be the last cell wanted.
   return bits.unpack_bits(jnp.where(wanted[:, None] > 0, taken | candidates, taken), L)
@@ -104,9 +107,14 @@ def sample_parts(key, patches, num_parts, fraction):
     order: [P] int32, when each part was taken: 0, 1, ..., or -1 if it was not.
     marked: [P, L] bool, its marked patches.
   """
-  order_key, size_key, subset_key = jax.random.split(key, 3)
+  P, L = patches.shape
+  shape = (_RANDOM_BITS, P, -(-L // bits.WORD))
+  # One draw for all: each call of the generator takes half a second to compile on a CPU.
+  order_words, size_words, subset_words = jnp.split(
+    jax.random.bits(key, (2 * P + math.prod(shape),)), (P, 2 * P)
+  )
   num_patches = jnp.sum(patches, axis=-1, dtype=jnp.int32)
-  order = choose_parts(order_key, num_patches > 0, num_parts)
-  share = jax.random.uniform(size_key, num_patches.shape, maxval=fraction)
+  order = choose_parts(order_words, num_patches > 0, num_parts)
+  share = bits.unit_interval(size_words) * fraction
   size = jnp.where(order >= 0, jnp.floor(num_patches * share).astype(jnp.int32), 0)
-  return order, random_subset(subset_key, patches, size)
+  return order, random_subset(subset_words.reshape(shape), patches, size)

@@ -67,7 +67,7 @@ def test_stage_ends_on_a_grid_hardly_larger_than_a_block():
 
 def test_rectangles_lie_in_the_grid_and_fit_only_if_smaller_in_both_directions():
   keys = jax.random.split(jax.random.key(1), 500)
-  draw = jax.jit(jax.vmap(lambda key: blocks.draw_rectangles(key, 10, 12, (5, 4))))
+  draw = jax.jit(jax.vmap(lambda key: blocks.make_rectangles(jax.random.uniform(key, (3, 10)), 12, (5, 4))))
   height, width, top, left, fits = map(np.asarray, draw(keys))
   assert (fits == ((height < 5) & (width < 4))).all()
   assert (top[fits] + height[fits] <= 5).all()

@@ -22,6 +22,10 @@ def keys(num):
   return jax.random.split(jax.random.key(0), num)
 
 
+def words(*shape):
+  return jax.random.bits(jax.random.key(0), shape)
+
+
 def test_pair_covers_the_rectangle_between_its_joints():
   expected = np.zeros((4, 3), bool)
   expected[1:3, :2] = True
@@ -58,13 +62,15 @@ def test_joint_beyond_the_right_or_bottom_edge_counts_as_on_it(far):
 
 def test_parts_without_patches_are_passed_over_and_not_counted():
   has_patches = jnp.array([False, True, False, True, True, False])
-  order = np.asarray(jax.jit(jax.vmap(lambda key: parts.choose_parts(key, has_patches, 2)))(keys(300)))
+  order = np.asarray(
+    jax.jit(jax.vmap(lambda words: parts.choose_parts(words, has_patches, 2)))(words(300, 6))
+  )
   assert (order[:, ~np.asarray(has_patches)] == -1).all()
   assert (np.sort(order, axis=-1) == [-1, -1, -1, -1, 0, 1]).all()
 
 
 def test_order_of_parts_is_uniform():
-  order = jax.jit(jax.vmap(lambda key: parts.choose_parts(key, jnp.ones(3, bool), 3)))(keys(6000))
+  order = jax.jit(jax.vmap(lambda words: parts.choose_parts(words, jnp.ones(3, bool), 3)))(words(6000, 3))
   _, counts = np.unique(np.asarray(order), axis=0, return_counts=True)
   assert len(counts) == 6
   assert stats.chisquare(counts).pvalue > 1e-3
@@ -75,14 +81,18 @@ def test_subset_has_the_asked_size_and_lies_in_its_set(num_cells):
   rng = np.random.default_rng(0)
   cells = rng.random((400, 2, num_cells)) < 0.6
   size = rng.integers(0, cells.sum(-1) + 1)
-  subset = np.asarray(jax.jit(jax.vmap(parts.random_subset))(keys(400), cells, size))
+  subset = np.asarray(
+    jax.jit(jax.vmap(parts.random_subset))(words(400, 16, 2, -(-num_cells // 32)), cells, size)
+  )
   np.testing.assert_array_equal(subset.sum(-1), size)
   assert not (subset & ~cells).any()
 
 
 def test_all_subsets_are_equally_likely():
   cells = jnp.zeros((1, 40), bool).at[0, jnp.array([0, 3, 31, 32, 39])].set(True)
-  subset = jax.jit(jax.vmap(lambda key: parts.random_subset(key, cells, jnp.array([2]))))(keys(10_000))
+  subset = jax.jit(jax.vmap(lambda words: parts.random_subset(words, cells, jnp.array([2]))))(
+    words(10_000, 16, 1, 2)
+  )
   _, counts = np.unique(np.asarray(subset)[:, 0], axis=0, return_counts=True)
   assert len(counts) == 10
   assert stats.chisquare(counts).pvalue > 1e-3
@@ -90,7 +100,9 @@ def test_all_subsets_are_equally_likely():
 
 def test_subsets_of_equal_parts_are_independent():
   cells = jnp.ones((2, 9), bool)
-  subset = jax.jit(jax.vmap(lambda key: parts.random_subset(key, cells, jnp.array([3, 3]))))(keys(10_000))
+  subset = jax.jit(jax.vmap(lambda words: parts.random_subset(words, cells, jnp.array([3, 3]))))(
+    words(10_000, 16, 2, 1)
+  )
   both = np.asarray(subset).all(1).sum(1)  # shared cells of two random thirds: hypergeometric
   counts = np.bincount(both, minlength=4)
   assert stats.chisquare(counts, 10_000 * stats.hypergeom(9, 3, 3).pmf(range(4))).pvalue > 1e-3
