@@ -5,6 +5,8 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from hap_jax import malloc
+
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file, see configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; given again, the run goes on there.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print configuration, shapes and parameters, then stop.")
@@ -19,6 +21,7 @@ flags.mark_flag_as_required("config")
 def main(_):
   if not flags.FLAGS["verbosity"].present:
     logging.set_verbosity(logging.WARNING)
+  malloc.keep_freed_on_cpu()
   # Here and not above: the loader's worker processes import this file anew and must stay light.
   from hap_jax import config as config_lib
   from hap_jax import finetune, pretrain, recipe, sharding

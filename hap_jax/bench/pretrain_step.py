@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from hap_jax import recipe, sharding
+from hap_jax import malloc, recipe, sharding
 from hap_jax.bench import compiled, flops, measure, workload
 from hap_jax.train import state as train_state
 from hap_jax.train import step as train_step
@@ -209,6 +209,7 @@ def measure_all(args):
 
 
 def main(argv=None):
+  malloc.keep_freed_on_cpu()  # as `hap_jax.main` does
   for found in measure_all(parse_args(argv)):
     print(json.dumps(found))
 

@@ -5,7 +5,6 @@ through Grain. A run therefore resumes from its step number alone, and neither t
 number of processes, nor the place of the resume changes a single pixel.
 """
 
-import ctypes
 import dataclasses
 import functools
 import multiprocessing
@@ -18,13 +17,13 @@ import cv2
 import numpy as np
 from absl import flags, logging
 
+from hap_jax import malloc
 from hap_jax.data import generators
 from hap_jax.data.samplers import Sampler
 from hap_jax.data.sources.base import BadRecordError, Source
 
 _REPLACEMENT_TRIES = 100  # bad records in a row before the row is given up
 _LAST_SECONDS = 120  # of a worker process after SIGTERM
-_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # options of glibc's mallopt, in bytes; malloc.h
 _FOR_EVER = 2**62  # steps of an endless order; Grain wants a length that fits 64 bits
 
 
@@ -271,17 +270,9 @@ def _open_grain(loader, start, stop):
 
 
 def prepare_process():
-  """Makes a process that does nothing but read pictures fast at it: one thread, and freed memory is kept.
-
-  The C library may hand a picture's memory back to the system and fetch it anew, page by page, for the next
-  one: 50 page faults a picture were seen, and none with this. Process-wide, so not for a process that also
-  trains. Only glibc can be told; elsewhere nothing is.
-  """
+  """Makes a process that does nothing but read pictures fast at it: one thread, and freed memory is kept."""
   cv2.setNumThreads(1)  # a picture is too small to share among threads; the workers are the parallel part
-  library = ctypes.CDLL(None)
-  if hasattr(library, "mallopt"):
-    library.mallopt(_MMAP_THRESHOLD, 2**25)
-    library.mallopt(_TRIM_THRESHOLD, 2**30)
+  malloc.keep_freed()
 
 
 def _start_worker(worker_index, worker_count):
