@@ -6,17 +6,14 @@ two of each person, by two cameras, are "query", the others "gallery"; the last 
 cameras of the queries again, so that what a query must not match, its own camera's pictures, is there.
 """
 
-import concurrent.futures
 import dataclasses
 import functools
-import multiprocessing
-import os
 
 import numpy as np
 
 from hap_jax.data.skeletons import COCO17
 from hap_jax.data.sources import base
-from hap_jax.data.synthetic import camera, captions, draw
+from hap_jax.data.synthetic import camera, captions, draw, parallel
 
 _FIELDS = (
   *("image", "keypoints_xy", "keypoints_visible", "keypoints_occluded", "box", "attributes", "pid", "camid"),
@@ -177,11 +174,5 @@ def _draw_all(seed, size, indices):
   """Draws the records numbered `indices`; {field: [N, ...]}, the same with and without processes."""
   chunks = [indices[start : start + _CHUNK] for start in range(0, len(indices), _CHUNK)]
   draw_chunk = functools.partial(_draw_chunk, seed, size)
-  if len(indices) < _WORTH_A_POOL:
-    parts = list(map(draw_chunk, chunks))
-  else:
-    # Processes are spawned, not forked: the parent may already run jax's threads.
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(os.cpu_count(), mp_context=context) as pool:
-      parts = list(pool.map(draw_chunk, chunks))
+  parts = parallel.map_in_processes(draw_chunk, chunks, 0 if len(indices) < _WORTH_A_POOL else None)
   return {name: np.concatenate([part[name] for part in parts]) for name in _FIELDS}

@@ -11,12 +11,10 @@
 Persons are numbered from 1 on: those of train, then val, then test (query and gallery).
 """
 
-import concurrent.futures
 import csv
 import dataclasses
 import functools
 import json
-import multiprocessing
 import os
 import pathlib
 import shutil
@@ -26,7 +24,7 @@ import numpy as np
 
 from hap_jax.data.skeletons import COCO17
 from hap_jax.data.sources.synthetic import open_source
-from hap_jax.data.synthetic import anatomy, camera, captions, draw
+from hap_jax.data.synthetic import anatomy, camera, captions, draw, parallel
 
 FOLDERS = {
   "train": "bounding_box_train",
@@ -107,11 +105,7 @@ def _write_pictures(root, seed, size, rows, workers):
   """Writes all pictures; returns what lists need to know of each, in the order of `rows`."""
   chunks = [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]
   write = functools.partial(_write_chunk, root, seed, size)
-  if workers == 0:
-    return [truth for chunk in chunks for truth in write(chunk)]
-  context = multiprocessing.get_context("spawn")
-  with concurrent.futures.ProcessPoolExecutor(workers or os.cpu_count(), mp_context=context) as pool:
-    return [truth for part in pool.map(write, chunks) for truth in part]
+  return [truth for part in parallel.map_in_processes(write, chunks, workers) for truth in part]
 
 
 def _write_chunk(root, seed, size, rows):

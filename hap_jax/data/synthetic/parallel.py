@@ -1,0 +1,26 @@
+"""Drawing many people in processes of their own."""
+
+import concurrent.futures
+import multiprocessing
+import os
+
+
+def map_in_processes(function, chunks, workers=None):
+  """Returns [function(chunk) for each chunk], worked off by processes; the results do not depend on them.
+
+  Args:
+    function: picklable, as its results. chunks: a list. workers: processes; None: one a core; 0: none.
+  Raises:
+    OSError: if one of the processes was ended from outside.
+  """
+  if workers == 0:
+    return list(map(function, chunks))
+  # Spawned, not forked: the parent may already run jax's threads.
+  context = multiprocessing.get_context("spawn")
+  try:
+    with concurrent.futures.ProcessPoolExecutor(workers or os.cpu_count(), mp_context=context) as pool:
+      return list(pool.map(function, chunks))
+  except concurrent.futures.process.BrokenProcessPool as error:
+    raise OSError(
+      "a process that draws people was ended from outside, by a signal or for want of memory; start again"
+    ) from error
