@@ -61,7 +61,6 @@ def sample_blocks(key, grid, num_masked):
   """
   Gh, Gw = grid
   num_words = -(-Gw // bits.WORD)
-  num_key_words = jax.random.key_data(key).size
   row = jnp.arange(Gh)
 
   def cover(height, width, top, left):
@@ -77,11 +76,8 @@ def sample_blocks(key, grid, num_masked):
     # All ten tries are judged at once and the first good one is kept: far fewer trips than one try at a time.
     set_rows, num_set, _, key = state
     rest = num_masked - num_set
-    # One flat draw: short trailing axes make the generator several times slower on a CPU, and each further
-    # call of it takes half a second to compile there. So a trip's first words are the next trip's key.
-    words = jax.random.bits(key, (num_key_words + 3 * TRIES,))
-    key = jax.random.wrap_key_data(words[:num_key_words], impl=jax.random.key_impl(key))
-    uniform = bits.unit_interval(words[num_key_words:]).reshape(3, TRIES)
+    key, (words,) = bits.draw(key, 3 * TRIES)
+    uniform = bits.unit_interval(words).reshape(3, TRIES)
     *places, fits = make_rectangles(uniform, rest, grid)
     overlap = jnp.sum(lax.population_count(cover(*places) & set_rows), axis=(1, 2), dtype=jnp.int32)
     area = places[0] * places[1]

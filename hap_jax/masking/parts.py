@@ -2,7 +2,6 @@
 
 import math
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -98,23 +97,29 @@ def random_subset(random_words, cells, size):
   return bits.unpack_bits(jnp.where(wanted[:, None] > 0, taken | candidates, taken), L)
 
 
-def sample_parts(key, patches, num_parts, fraction):
+def num_words(num_parts, num_cells):
+  """Returns how many random words `sample_parts` takes for so many parts and cells."""
+  return 2 * num_parts + math.prod(_subset_shape(num_parts, num_cells))
+
+
+def _subset_shape(num_parts, num_cells):
+  return _RANDOM_BITS, num_parts, -(-num_cells // bits.WORD)
+
+
+def sample_parts(random_words, patches, num_parts, fraction):
   """Chooses parts and marks a random subset of floor(|part| * u) patches of each, u ~ U(0, fraction).
 
   Args:
-    key: PRNG key. patches: [P, L] bool from `part_patches`. num_parts: [] int32. fraction: plain number.
+    random_words: [num_words(P, L)] uint32. patches: [P, L] bool from `part_patches`. num_parts: [] int32.
+    fraction: plain number.
   Returns:
     order: [P] int32, when each part was taken: 0, 1, ..., or -1 if it was not.
     marked: [P, L] bool, its marked patches.
   """
   P, L = patches.shape
-  shape = (_RANDOM_BITS, P, -(-L // bits.WORD))
-  # One draw for all: each call of the generator takes half a second to compile on a CPU.
-  order_words, size_words, subset_words = jnp.split(
-    jax.random.bits(key, (2 * P + math.prod(shape),)), (P, 2 * P)
-  )
+  order_words, size_words, subset_words = jnp.split(random_words, (P, 2 * P))
   num_patches = jnp.sum(patches, axis=-1, dtype=jnp.int32)
   order = choose_parts(order_words, num_patches > 0, num_parts)
   share = bits.unit_interval(size_words) * fraction
   size = jnp.where(order >= 0, jnp.floor(num_patches * share).astype(jnp.int32), 0)
-  return order, random_subset(subset_words.reshape(shape), patches, size)
+  return order, random_subset(subset_words.reshape(_subset_shape(P, L)), patches, size)

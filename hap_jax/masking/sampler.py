@@ -10,7 +10,7 @@ from flax import struct
 from jax import lax
 
 from hap_jax.data.skeletons import COCO17
-from hap_jax.masking import blocks, parts
+from hap_jax.masking import bits, blocks, parts
 
 # Why a patch is hidden (`Mask.cause`).
 CAUSE_VISIBLE, CAUSE_PART, CAUSE_BLOCK, CAUSE_FILL = range(4)
@@ -102,21 +102,21 @@ def mask_from_priority(priority, num_keep):
   return _split_order(jnp.argsort(priority, axis=-1).astype(jnp.int32), num_keep)
 
 
-def _random_order(key, level, num_levels):
+def _random_order(random_words, level, num_levels):
   """Orders patches by ascending level, ties at random: the order of level + noise.
 
   Level, noise and index share one 32-bit key: sorting bare integers is six times faster on CPU than sorting
   pairs, and the keys are all different, so nothing is left to the sort. At 128 patches the noise has 22 bits.
 
   Args:
-    key: PRNG key. level: [L] int32 in 0..num_levels-1.
+    random_words: [L] uint32. level: [L] int32 in 0..num_levels-1.
   Returns:
     [L] int32 patch indices.
   """
   L = len(level)
   index_bits = (L - 1).bit_length()
   level_shift = 32 - (num_levels - 1).bit_length()
-  noise = jax.random.bits(key, (L,)) >> np.uint32(32 - level_shift + index_bits) << np.uint32(index_bits)
+  noise = random_words >> np.uint32(32 - level_shift + index_bits) << np.uint32(index_bits)
   keys = level.astype(jnp.uint32) << np.uint32(level_shift) | noise | jnp.arange(L, dtype=jnp.uint32)
   return (lax.sort(keys, is_stable=False) & np.uint32((1 << index_bits) - 1)).astype(jnp.int32)
 
@@ -151,9 +151,9 @@ def sample_mask(key, keypoints_xy, keypoints_visible, num_parts, recipe):
   Raises:
     ValueError: if the joints are not the 17 of COCO.
   """
-  block_key, part_key, order_key = jax.random.split(key, 3)
   Gh, Gw = recipe.grid
   L, P, V = Gh * Gw, len(COCO17.parts), num_visible(recipe)
+  block_key, (part_words, order_words) = bits.draw(key, parts.num_words(P, L), L)
   in_block = jnp.zeros(L, bool)
   part_order, marked = jnp.full(P, -1, jnp.int32), jnp.zeros((P, L), bool)
   if recipe.use_blocks:
@@ -165,9 +165,9 @@ def sample_mask(key, keypoints_xy, keypoints_visible, num_parts, recipe):
         "masking needs COCO joints; without them set config.mask.parts=False"
       )
     patches = parts.part_patches(keypoints_xy, keypoints_visible, recipe.grid, recipe.patch, COCO17.parts)
-    part_order, marked = parts.sample_parts(part_key, patches, num_parts, recipe.part_fraction)
+    part_order, marked = parts.sample_parts(part_words, patches, num_parts, recipe.part_fraction)
   level = priority_levels(in_block, part_order, marked)
-  is_masked, ids_keep, ids_restore = _split_order(_random_order(order_key, level, num_levels=P + 2), V)
+  is_masked, ids_keep, ids_restore = _split_order(_random_order(order_words, level, num_levels=P + 2), V)
   cause = jnp.where(level > 1, CAUSE_PART, jnp.where(level == 1, CAUSE_BLOCK, CAUSE_FILL))
   cause = jnp.where(is_masked, cause, CAUSE_VISIBLE).astype(jnp.int8)
   return Mask(is_masked, ids_keep, ids_restore, cause)

@@ -157,9 +157,9 @@ def make_prepare(config):
       image = warp.crop_resize_flip(batch["image"], crop, flip, tuple(config.model.image_size))
       batch = {**{name: x for name, x in batch.items() if name not in ("crop", "flip")}, "image": image}
     B = len(batch["index"])
-    keys = jax.random.split(key, 1 + N)
-    counts = jax.vmap(lambda count_key: draw_counts(count_key, B), out_axes=1)(keys[1:])
-    return {**batch, "mask": draw_masks(jax.random.split(keys[0], (B, N)), counts, batch, recipe)}
+    keys = jax.random.split(key, (B + 1, N))  # of the masks, and in the last row of the counts
+    counts = jax.vmap(lambda count_key: draw_counts(count_key, B), out_axes=1)(keys[B])
+    return {**batch, "mask": draw_masks(keys[:B], counts, batch, recipe)}
 
   return prepare
 

@@ -18,10 +18,6 @@ def limb_patches(first_xy, second_xy, visible=(True, True), grid=(4, 3), patch=8
   return np.asarray(patches[0]).reshape(grid)
 
 
-def keys(num):
-  return jax.random.split(jax.random.key(0), num)
-
-
 def words(*shape):
   return jax.random.bits(jax.random.key(0), shape)
 
@@ -112,7 +108,7 @@ def test_subsets_of_equal_parts_are_independent():
 def sample_parts(patches, num_parts, fraction):
   """600 draws of parts with the same patches [6, 32]; num_parts [600]."""
   sample = jax.vmap(parts.sample_parts, in_axes=(0, None, 0, None))
-  return sample(keys(600), patches, num_parts, fraction)
+  return sample(words(600, parts.num_words(*patches.shape)), patches, num_parts, fraction)
 
 
 def test_part_of_three_patches_is_never_marked_and_of_ten_at_most_two():

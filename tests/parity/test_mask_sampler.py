@@ -64,10 +64,11 @@ def draw_stages(keys, patches, recipe):
 
   def draw(key):
     count_key, block_key, part_key = jax.random.split(key, 3)
+    part_words = jax.random.bits(part_key, (parts.num_words(*patches.shape),))
     num_parts = sampler.draw_num_parts_uniform(count_key, 1, recipe.max_parts)[0]
     num_masked = patches.shape[1] - sampler.num_visible(recipe)
     in_block = blocks.sample_blocks(block_key, recipe.grid, num_masked)
-    return in_block, num_parts, *parts.sample_parts(part_key, patches, num_parts, recipe.part_fraction)
+    return in_block, num_parts, *parts.sample_parts(part_words, patches, num_parts, recipe.part_fraction)
 
   return jax.vmap(draw)(keys)
 
