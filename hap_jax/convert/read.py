@@ -202,6 +202,11 @@ def _read_own(path, family, grid):
   params = variables["params"]
   if "encoder" not in params:
     raise ValueError(f"{path}: holds no encoder, only {', '.join(params)}")
+  if "blocks" not in params["encoder"]:
+    raise ValueError(
+      f"{path}: its encoder has no subtree `blocks`; an earlier version of hap_jax stored each block apart: "
+      "convert it again from its source, or train it anew"
+    )
   flat = {name: leaf for tree in variables.values() for name, leaf in flatten(tree).items()}
   for name, array in flat.items():
     _check_finite(path, name, array)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from hap_jax.convert import fit, names, read
+from hap_jax.io import checkpoint_file
 from hap_jax.io.restricted_pickle import UnsafePickleError
 from hap_jax.models import hap, posemb, vit
 from tests.convert.reference_state import encoder_state, family_state, full_state, leaves
@@ -321,3 +322,10 @@ def test_weights_that_repeat_their_storage_are_an_error(write):
   }
   with pytest.raises(ValueError, match="more than the file has"):
     read.read(write({"model": repeated}))
+
+
+def test_an_own_checkpoint_with_each_block_apart_is_told(tmp_path):
+  block = {"norm1": {"bias": np.zeros(4, np.float32)}}
+  checkpoint_file.write(tmp_path / "own", {"params": {"encoder": {"blocks_0": block}}}, {})
+  with pytest.raises(ValueError, match="earlier version of hap_jax stored each block apart"):
+    read.read(tmp_path / "own")
