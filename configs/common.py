@@ -122,8 +122,8 @@ def model(variant):
   config.patch = 16  # pixels; must divide both (official)
   config.dtype = "auto"  # compute type: float32 | bfloat16 | auto (float32 on CPU, else bfloat16)
   config.scan = True  # one compiled block scanned over the depth: compiles faster, same numbers
-  config.remat = "elementwise"  # what a block computes again for its gradient, to save memory: none |
-  # elementwise (norms, GELU, softmax) | dots (attention, too) | full (all); same numbers
+  config.remat = "dots"  # what a block computes again for its gradient, to save memory: none |
+  # elementwise (norms, GELU, softmax) | dots (attention's products, too) | full (all); same numbers
   config.attention = "xla"  # xla | cudnn (fused, of a GPU in bfloat16)
   return config
 

@@ -26,7 +26,7 @@ LEVERS = {
   "scan": lambda config: {"model.scan": not config.model.scan},
   "attention": lambda config: {"model.attention": "xla" if config.model.attention == "cudnn" else "cudnn"},
   "remat_none": lambda config: {"model.remat": "none"},
-  "remat_dots": lambda config: {"model.remat": "dots"},
+  "remat_elementwise": lambda config: {"model.remat": "elementwise"},
   "remat_full": lambda config: {"model.remat": "full"},
   "accumulate": lambda config: {"accumulate": 1 if config.accumulate > 1 else 4},
   "blockwise": lambda config: {"align_block": 0 if config.align_block else 256},

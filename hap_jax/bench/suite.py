@@ -36,7 +36,7 @@ def step_commands():
     "scan",
     "attention",
     "remat_none",
-    "remat_dots",
+    "remat_elementwise",
     "remat_full",
     "accumulate",
     "blockwise",

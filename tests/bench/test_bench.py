@@ -46,7 +46,7 @@ def test_every_lever_changes_what_it_names_and_nothing_else(small_config):
     after = workload.settings(pretrain_step.switched(small_config, lever))
     differing = {key for key in before if before[key] != after[key]}
     names = {"blockwise": "align_block", "one_view": "views", "sampler": None}
-    names |= dict.fromkeys(("remat_none", "remat_dots", "remat_full"), "remat")
+    names |= dict.fromkeys(("remat_none", "remat_elementwise", "remat_full"), "remat")
     assert differing == {names.get(lever, lever)} - {None}
 
 
