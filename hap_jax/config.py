@@ -5,6 +5,7 @@ import inspect
 import json
 import math
 import pathlib
+import uuid
 
 import jax
 import ml_collections
@@ -188,6 +189,7 @@ def record(config, workdir):
   if path.exists():
     return
   path.parent.mkdir(parents=True, exist_ok=True)
-  unfinished = path.with_suffix(".json.tmp")  # renamed when whole: a kill leaves no half of it
+  # Renamed when whole, so that a kill leaves no half of it; each process of a run has a name of its own.
+  unfinished = path.with_name(f"{CONFIG_FILE}.{uuid.uuid4().hex}.tmp")
   unfinished.write_text(json.dumps(to_plain(config), indent=2) + "\n")
   unfinished.rename(path)

@@ -1,9 +1,11 @@
 """Configurations: each builds, resolves to its stored text, and says what is wrong with it."""
 
+import concurrent.futures
 import json
 import pathlib
 import subprocess
 import sys
+import threading
 
 import pytest
 from ml_collections import config_flags  # noqa: F401  (absl flags exist before configs are read)
@@ -107,3 +109,18 @@ if __name__ == "__main__":
   for stem in CONFIGS:
     text = json.dumps(config_lib.to_plain(config_lib.finalize(load(stem))), indent=2)
     (RESOLVED / f"{stem}.json").write_text(text + "\n")
+
+
+def test_processes_that_begin_a_run_together_do_not_take_each_others_file(tmp_path):
+  config = config_lib.finalize(load("pretrain_demo"))
+  with concurrent.futures.ThreadPoolExecutor(16) as pool:
+    for run in range(20):
+      begun = threading.Barrier(16)
+
+      def record(_, begun=begun, workdir=tmp_path / str(run)):
+        begun.wait()
+        config_lib.record(config, workdir)
+
+      list(pool.map(record, range(16)))  # raises what one of them raised
+      assert [path.name for path in (tmp_path / str(run)).iterdir()] == ["config.json"]
+      config_lib.check_same(config, tmp_path / str(run))

@@ -63,7 +63,8 @@ def test_every_weight_is_an_entry_of_official_files(locality, family, num_entrie
   paths = [
     "/".join(key.key for key in path) for path, _ in jax.tree_util.tree_leaves_with_path(dict(variables))
   ]
-  assert sorted(paths) == sorted(f"{row.collection}/{row.ours}" for row in rows)
+  assert len({(row.collection, row.ours, row.block) for row in rows}) == len(rows)
+  assert sorted(paths) == sorted({f"{row.collection}/{row.ours}" for row in rows})
 
 
 def test_initial_weights_are_those_of_the_official_modules():
