@@ -327,7 +327,7 @@ def assemble(rows, array_of):
   for row in rows:
     array, flat = row.layout.to_ours(array_of(row)), variables.setdefault(row.collection, {})
     if row.ours not in flat:
-      shape = (*array.shape[:-1], row.part[1] * array.shape[-1]) if array.ndim else ()
+      shape = (*array.shape[:-1], row.part[1] * array.shape[-1])
       stack = () if row.block is None else (depths[row.collection, row.ours, row.part],)
       flat[row.ours] = np.empty((*stack, *shape), np.float32)
     row.of(flat[row.ours])[...] = array
