@@ -125,6 +125,8 @@ def apply_update(params, direction, lr, matched):
     if not rule.trainable:
       return p
     scale = np.asarray(rule.lr_scale, np.float32)
+    if scale.ndim and len(scale) != len(p):
+      raise ValueError(f"{rule.pattern} scales the learning rate of {len(scale)} blocks, not of {len(p)}")
     scale = scale.reshape(scale.shape + (1,) * (p.ndim - scale.ndim))  # of a stack along its first axis
     return p - lr * scale * (u + rule.weight_decay * p)
 

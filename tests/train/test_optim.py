@@ -117,6 +117,13 @@ def test_each_block_of_a_stack_learns_at_its_own_rate():
   np.testing.assert_allclose(found, np.broadcast_to(np.reshape(expected, (3, 1, 1)), (3, 2, 4)), rtol=1e-6)
 
 
+@pytest.mark.parametrize("depth", [1, 2])
+def test_rates_for_another_depth_are_an_error(depth):
+  rule = optim.Rule("encoder/blocks/.*", lr_scale=(0.5,) * depth)
+  with pytest.raises(ValueError, match=f"of {depth} blocks, not of 3"):
+    optim.apply_update(np.ones((3, 4)), np.ones((3, 4)), 0.1, rule)
+
+
 def test_an_unknown_kind_of_parameter_matches_no_rule():
   rules = optim.layer_decay_rules(2, layer_decay=0.5, weight_decay=0.0)
   with pytest.raises(ValueError, match="blocks/attn/gamma matches no rule"):
