@@ -6,10 +6,8 @@ container holds (a ViT-H has more); apart, the program has a tenth of a megabyte
 placed, sharded, shared or exchanged like any arrays.
 """
 
-import contextlib
 import importlib.metadata
 import json
-import os
 import pathlib
 import shutil
 
@@ -19,6 +17,7 @@ import numpy as np
 
 from hap_jax import loading
 from hap_jax.convert.weights import flatten, unflatten
+from hap_jax.io import unfinished
 from hap_jax.models import pixels
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -50,7 +49,7 @@ def export(path, out, *, family="", grid=None, num_heads=None):
   image_size = description["model"]["image_size"]
   images = np.random.default_rng(0).integers(0, 256, (_BATCH_SIZE, *image_size, 3), np.uint8)
   tokens = np.asarray(model.apply(variables, _normalize(images, description["normalization"])))
-  with _new_folder(out) as folder:
+  with unfinished.new_folder(out) as folder:
     np.savez(folder / _WEIGHTS, **weights)
     np.savez(folder / _BATCH, images=images, tokens=tokens)
     forward = _make_forward(model, description["normalization"])
@@ -96,19 +95,6 @@ def _compare(want, got):
       f"{MAX_ERROR:g} is allowed; nothing was kept. Please report this checkpoint"
     )
   return error
-
-
-@contextlib.contextmanager
-def _new_folder(out):
-  """Yields a folder beside `out` that takes its name at the end, or goes if anything fails."""
-  part = out.with_name(f".{out.name}.{os.getpid()}.part")
-  part.mkdir()
-  try:
-    yield part
-    part.rename(out)
-  except BaseException:
-    shutil.rmtree(part)
-    raise
 
 
 def _facts(shape, image_size, error):

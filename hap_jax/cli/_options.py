@@ -1,8 +1,6 @@
 """Options that several verbs share, and what they do with files."""
 
 import ast
-import contextlib
-import os
 import pathlib
 
 CHECKPOINT = ".pth or .safetensors file, Hugging Face folder, or workdir or checkpoint of this project"
@@ -61,16 +59,3 @@ def check_new(path):
     raise ValueError(f"--out={path} exists; give another, or move it away")
   if not path.parent.is_dir():
     raise ValueError(f"--out={path}: there is no folder {path.parent}")
-
-
-@contextlib.contextmanager
-def new_file(path):
-  """Opens a binary file beside `path` that takes its name at the end, or goes if anything fails."""
-  part = path.with_name(f".{path.name}.{os.getpid()}.part")
-  try:
-    with part.open("wb") as file:
-      yield file
-    part.rename(path)
-  except BaseException:
-    part.unlink(missing_ok=True)
-    raise

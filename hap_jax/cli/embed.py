@@ -7,6 +7,7 @@ import numpy as np
 from hap_jax import features
 from hap_jax.cli import _options
 from hap_jax.data.sources import folder
+from hap_jax.io import unfinished
 
 
 def add_arguments(parser):
@@ -22,6 +23,6 @@ def run(args):
   source = folder.open_source(root=args.folder)
   extractor = features.load_extractor(args.checkpoint, args.feature)
   vectors = features.extract(extractor, source, batch_size=args.batch_size, workers=args.workers)
-  with _options.new_file(out) as file:
+  with unfinished.new_file(out) as file:
     np.savez(file, feature=vectors, path=np.array(source.paths), kind=np.array(extractor.kind))
   print(f"{args.out}: feature {list(vectors.shape)} float32 ({extractor.kind}), path [{len(vectors)}]")

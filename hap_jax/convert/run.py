@@ -4,12 +4,11 @@ import contextlib
 import ctypes
 import dataclasses
 import json
-import os
 import pathlib
-import shutil
 
 from hap_jax.convert import names, real_class, verify, write
 from hap_jax.convert import read as reading
+from hap_jax.io import unfinished
 
 REPORT = "conversion.json"
 
@@ -47,8 +46,8 @@ def convert(
   weights, resized = write.regrid(weights, grid)
   write.check_target(weights, to)
   setting = verify.Setting.of(weights, source_grid)
-  part = out.with_name(f".{out.stem}.{os.getpid()}.part{out.suffix}")
-  with _removed_on_error(part):
+  part = unfinished.beside(out)
+  with unfinished.removed_on_error(part):
     written = write.write(part, weights, to)
     facts, from_family = _facts(source, weights, to, written, resized), weights.family
     outputs = verify.outputs_of(weights, None if to == write.OWN else names.FAMILIES[to].stacks)
@@ -144,29 +143,13 @@ def _return_freed_memory():
     trim(0)
 
 
-@contextlib.contextmanager
-def _removed_on_error(part):
-  try:
-    yield
-  except BaseException:
-    _remove(part)
-    raise
-
-
-def _remove(path):
-  if path.is_dir():
-    shutil.rmtree(path)
-  else:
-    path.unlink(missing_ok=True)
-
-
 def _put(part, out, force):
   """Renames the finished part; with force, what was there goes once the new is in its place."""
   if out.is_dir() and force:
     old = part.with_name(f"{part.name}.old")
     out.rename(old)
     part.rename(out)
-    shutil.rmtree(old)
+    unfinished.remove(old)
   elif force:
     part.replace(out)
   else:
@@ -191,8 +174,8 @@ def _reports_beside(out):
 def _report_beside(out, facts):
   """Writes the report beside a file, and gives it its name once the file has its own."""
   path = out.with_name(REPORT)
-  part = path.with_name(f".{REPORT}.{os.getpid()}.part")
-  with _removed_on_error(part):
+  part = unfinished.beside(path)
+  with unfinished.removed_on_error(part):
     part.write_text(_json({**_reports_beside(out), out.name: facts}))
     yield
     part.replace(path)

@@ -18,7 +18,6 @@ serialises them and the metadata by which it finds them.
 
 import os
 import pathlib
-import shutil
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +25,7 @@ from absl import logging
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from hap_jax.data.sources import base
+from hap_jax.io import unfinished
 
 FORMAT = 1  # of the records and the metadata, raised when a reader of today could not read them
 METADATA_KEY = "hap_jax"
@@ -65,15 +65,9 @@ def write_dataset(out, sources, *, root="", max_bad_share=0.001):
     raise ValueError(f"{out}: exists; expected a new folder: give another name, or move it away")
   if not out.parent.is_dir():
     raise ValueError(f"{out}: there is no folder {out.parent} to make it in")
-  part = out.with_name(f".{out.name}.{os.getpid()}.part")
-  part.mkdir()
-  try:
+  with unfinished.new_folder(out) as part:
     splits = {split: _Split(split, source, str(root), max_bad_share) for split, source in sources.items()}
     _build(part, splits)
-    part.rename(out)
-  except BaseException:
-    shutil.rmtree(part, ignore_errors=True)
-    raise
   return {name: Packed(len(split.source) - len(split.bad), split.bad) for name, split in splits.items()}
 
 

@@ -5,6 +5,8 @@ in <workdir>/checkpoints/<step>, and the variables of its best evaluation alone 
 """
 
 import pathlib
+import shutil
+import time
 
 import jax
 import numpy as np
@@ -14,6 +16,7 @@ FOLDER = "checkpoints"  # in a run's workdir
 _BYTES_AT_A_TIME = (
   32 << 20
 )  # of a file of a checkpoint; in files of any size Orbax holds the weights twice more
+_QUIET_S, _MOST_S = 0.5, 10.0  # seconds without a late write, and in all
 BEST_FOLDER = "best"  # beside it: one checkpoint, of the best score so far, which nothing resumes from
 
 
@@ -65,18 +68,36 @@ def read(path):
 
 
 def write(folder, variables, description):
-  """Writes a checkpoint without moments, for what was not trained here.
+  """Writes a checkpoint without moments, for what was not trained here; nothing is left of it after an error.
 
   Args:
     folder: to make; must not exist. variables: {"params": nested dicts of arrays, other collections}.
     description: plain JSON values.
   Raises:
-    FileExistsError: if the folder exists.
+    FileExistsError: if the folder exists. OSError, ValueError: if the disk does not take it.
   """
   folder = pathlib.Path(folder).resolve()
   folder.mkdir(parents=True)
-  with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as writer:
-    args = ocp.args.PyTreeSave(dict(variables), ocdbt_target_data_file_size=_BYTES_AT_A_TIME)
-    writer.save(folder / "state", args=args)
-  with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as writer:
-    writer.save(folder / "description", args=ocp.args.JsonSave(description))
+  try:
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as writer:
+      args = ocp.args.PyTreeSave(dict(variables), ocdbt_target_data_file_size=_BYTES_AT_A_TIME)
+      writer.save(folder / "state", args=args)
+    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as writer:
+      writer.save(folder / "description", args=ocp.args.JsonSave(description))
+  except BaseException:
+    _remove_while_written(folder)
+    raise
+
+
+def _remove_while_written(folder):
+  """Removes a folder until nothing comes back to it for `_QUIET_S`.
+
+  Orbax raises at the first array that cannot be written; its threads go on with the others, and make the
+  folders they write to again.
+  """
+  begun = changed = time.monotonic()
+  while time.monotonic() - changed < _QUIET_S and time.monotonic() - begun < _MOST_S:
+    if folder.exists():
+      shutil.rmtree(folder, ignore_errors=True)
+      changed = time.monotonic()
+    time.sleep(0.01)

@@ -1,9 +1,7 @@
 """`hap convert`, above all what it does with bad files and destinations: one line, status 1, nothing left."""
 
-import contextlib
 import json
 import pickle
-import resource
 
 import numpy as np
 import pytest
@@ -15,6 +13,7 @@ from hap_jax.io.restricted_pickle import UnsafePickleError
 from hap_jax.train import initial
 from tests.convert.reference_state import encoder_state, family_state, full_state, leaves
 from tests.io import torch_bytes
+from tests.io.full_disk import files_end_at
 
 OPTIONS = ["--source_grid=4x2", "--num_heads=2", "--decoder_heads=2", "--no_real_class"]
 
@@ -227,17 +226,6 @@ def test_a_folder_that_takes_no_files_is_told_in_one_line(good, capsys, out, to)
   printed = capsys.readouterr().err
   assert printed.count("\n") == 1
   assert ".x." in printed
-
-
-@contextlib.contextmanager
-def files_end_at(size):
-  """The kernel refuses to write beyond so many bytes, as it does on a full disk."""
-  old = resource.getrlimit(resource.RLIMIT_FSIZE)
-  resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
-  try:
-    yield
-  finally:
-    resource.setrlimit(resource.RLIMIT_FSIZE, old)
 
 
 @pytest.mark.parametrize(

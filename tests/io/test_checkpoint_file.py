@@ -4,6 +4,7 @@ import pytest
 
 from hap_jax.io import checkpoint_file
 from hap_jax.train import checkpoint
+from tests.io.full_disk import files_end_at
 
 VARIABLES = {
   "params": {"encoder": {"norm": {"scale": np.arange(4, dtype=np.float32), "bias": np.ones(4, np.float32)}}},
@@ -63,3 +64,10 @@ def test_a_damaged_checkpoint_and_an_empty_folder_are_errors(tmp_path):
       path.unlink()
   with pytest.raises(ValueError, match=r"checkpoint .*/a cannot be read; is the copy complete"):
     checkpoint_file.read(tmp_path / "a")
+
+
+def test_a_disk_that_takes_some_arrays_only_is_left_as_it_was(tmp_path):
+  many = {"params": {f"layer_{i}": {"kernel": np.random.default_rng(i).normal(size=5000)} for i in range(40)}}
+  with files_end_at(20_000), pytest.raises((OSError, ValueError), match="File too large"):
+    checkpoint_file.write(tmp_path / "a", many, {})
+  assert not list(tmp_path.iterdir())

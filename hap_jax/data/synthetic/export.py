@@ -17,7 +17,6 @@ import functools
 import json
 import os
 import pathlib
-import shutil
 
 import cv2
 import numpy as np
@@ -25,6 +24,7 @@ import numpy as np
 from hap_jax.data.skeletons import COCO17
 from hap_jax.data.sources.synthetic import open_source
 from hap_jax.data.synthetic import anatomy, camera, captions, draw, parallel
+from hap_jax.io import unfinished
 
 FOLDERS = {
   "train": "bounding_box_train",
@@ -72,19 +72,13 @@ def write_folder(
   if not out.parent.is_dir():
     raise ValueError(f"{out}: there is no folder {out.parent} to make it in")
   rows = _list_rows(seed=seed, num_train=num_train, num_val=num_val, num_test=num_test, image_size=image_size)
-  part = out.with_name(f".{out.name}.{os.getpid()}.part")
-  part.mkdir()
-  try:
+  with unfinished.new_folder(out) as part:
     for folder in (*FOLDERS.values(), "annotations"):
       (part / folder).mkdir()
     truths = _write_pictures(part, seed, tuple(image_size), rows, workers)
     _write_lists(part, image_size, rows, truths)
     counts = {split: sum(row.split == split for row in rows) for split in FOLDERS}
     (part / "README.txt").write_text(_readme(seed, image_size, counts), encoding="utf-8")
-    part.rename(out)
-  except BaseException:
-    shutil.rmtree(part, ignore_errors=True)
-    raise
   return counts
 
 
