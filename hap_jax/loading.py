@@ -38,7 +38,10 @@ def build(path, weights, num_heads=None):
   """Returns what `load` does from Weights that were read from `path`."""
   weights = _with_heads(path, weights, num_heads)
   if weights.grid is None:
-    raise ValueError(f"{path}: its grid is {weights.grid_from}; pass grid=(rows, columns) in patches")
+    raise ValueError(
+      f"{path}: its grid is {weights.grid_from}; pass grid=(rows, columns) in patches, or "
+      "--source_grid=HxW to `hap export` or `hap convert`"
+    )
   encoder = weights.params["encoder"]
   model = ImageEncoder(
     vit.ViT(

@@ -78,6 +78,17 @@ def test_any_batch_size_gives_what_load_gives(own, exported):
     np.testing.assert_allclose(np.asarray(encoder.call(weights, images)), want, rtol=1e-4, atol=1e-4)
 
 
+def test_what_a_file_does_not_tell_is_asked_for_and_taken(source, exported, tmp_path, capsys):
+  out = tmp_path / "out"
+  capsys.readouterr()
+  assert hap(["export", str(source), f"--out={out}", "--num_heads=2"]) == 1
+  assert "--source_grid=HxW" in capsys.readouterr().err
+  words = ["--from=hap", f"--source_grid={GRID[0]}x{GRID[1]}", "--num_heads=2"]
+  assert hap(["export", str(source), f"--out={out}", *words]) == 0
+  with np.load(out / "test_batch.npz") as got, np.load(exported / "test_batch.npz") as want:
+    np.testing.assert_array_equal(got["tokens"], want["tokens"])
+
+
 def test_licence_and_origin_are_told(exported):
   told = json.loads((exported / "description.json").read_text())
   assert told["export"]["relative_error"] <= 1e-4

@@ -1,9 +1,31 @@
 """Options that several verbs share, and what they do with files."""
 
+import argparse
 import ast
 import pathlib
+import re
+
+from hap_jax.convert import names
 
 CHECKPOINT = ".pth or .safetensors file, Hugging Face folder, or workdir or checkpoint of this project"
+
+
+def add_reading(parser):
+  """Adds --from, --source_grid and --num_heads: what a checkpoint may not tell of itself."""
+  families = tuple(names.FAMILIES)
+  parser.add_argument(
+    "--from", dest="family", choices=families, default="", help="default: told from the checkpoint"
+  )
+  parser.add_argument("--source_grid", type=grid, metavar="HxW", help="its grid where it does not tell")
+  parser.add_argument("--num_heads", type=int, metavar="N", help="encoder's heads where nothing tells them")
+
+
+def grid(text):
+  """Parses "16x8", height x width in patches, as argparse wants its types."""
+  match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+  if match is None:
+    raise argparse.ArgumentTypeError(f"{text!r} is no grid such as 16x8, height x width in patches")
+  return int(match[1]), int(match[2])
 
 
 def add_overrides(parser, *, what):

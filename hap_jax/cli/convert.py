@@ -1,11 +1,8 @@
 """Convert a checkpoint to another project's format or to ours, and prove it by comparing outputs."""
 
-import argparse
-import re
-
 from hap_jax.cli import _options
-from hap_jax.convert import names, write
 from hap_jax.convert import run as conversion
+from hap_jax.convert import write
 from hap_jax.convert.hugging_face import lineage_text
 from hap_jax.convert.weights import some
 
@@ -14,12 +11,11 @@ def add_arguments(parser):
   parser.add_argument("source", metavar="SRC", help=_options.CHECKPOINT)
   parser.add_argument("--out", required=True, metavar="DST", help="file or folder to make")
   parser.add_argument("--to", choices=write.TARGETS, default=write.OWN, help="default: orbax, this project's")
-  parser.add_argument("--grid", type=_grid, metavar="HxW", help="resize position tables to so many patches")
+  parser.add_argument(
+    "--grid", type=_options.grid, metavar="HxW", help="resize position tables to so many patches"
+  )
   parser.add_argument("--force", action="store_true", help="replace DST")
-  families = tuple(names.FAMILIES)
-  parser.add_argument("--from", dest="family", choices=families, default="", help="default: told from SRC")
-  parser.add_argument("--source_grid", type=_grid, metavar="HxW", help="grid of SRC where it does not tell")
-  parser.add_argument("--num_heads", type=int, metavar="N", help="encoder's heads where nothing tells them")
+  _options.add_reading(parser)
   parser.add_argument("--decoder_heads", type=int, metavar="N", help="decoder's heads likewise")
   text = "do not compare with the target's PyTorch class where it is installed"
   parser.add_argument("--no_real_class", dest="real", action="store_false", help=text)
@@ -56,10 +52,3 @@ def run(args):
 def _errors(outputs):
   facts = ((name, error["max_abs_error"], error["max_abs_value"]) for name, error in outputs.items())
   return ", ".join(f"{name} differ by {error:.2g} of {value:.2g}" for name, error, value in facts)
-
-
-def _grid(text):
-  match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
-  if match is None:
-    raise argparse.ArgumentTypeError(f"{text!r} is no grid such as 16x8, height x width in patches")
-  return int(match[1]), int(match[2])

@@ -8,11 +8,13 @@ from hap_jax.convert.hugging_face import lineage_text
 def add_arguments(parser):
   parser.add_argument("checkpoint", help=_options.CHECKPOINT)
   parser.add_argument("--out", required=True, metavar="DIR", help="folder to make")
-  parser.add_argument("--num_heads", type=int, metavar="N", help="encoder's heads where nothing tells them")
+  _options.add_reading(parser)
 
 
 def run(args):
-  description = export.export(args.checkpoint, args.out, num_heads=args.num_heads)
+  description = export.export(
+    args.checkpoint, args.out, family=args.family, grid=args.source_grid, num_heads=args.num_heads
+  )
   facts = description["export"]
   print(f"{args.out}: encoder for {', '.join(facts['platforms'])}, any batch size")
   print(f"  images {facts['images']}")
