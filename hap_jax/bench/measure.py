@@ -64,13 +64,14 @@ def versions(*packages):
 
 
 def machine():
-  """Returns the processor, how many of its cores this process may use, the load, malloc's settings."""
+  """Returns the processor, how many of its cores this process may use, the load, flags of malloc and XLA."""
   return {
     "cpu": _cpu_name(),
     "cores": len(os.sched_getaffinity(0)),
     "load": round(os.getloadavg()[0], 1),
     # They decide whether a step's temporaries are asked from the system anew: see docs/performance.md.
     "glibc_tunables": os.environ.get("GLIBC_TUNABLES", ""),
+    "xla_flags": os.environ.get("XLA_FLAGS", ""),
   }
 
 

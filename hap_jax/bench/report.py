@@ -111,7 +111,7 @@ def facts(result, keys):
 
 
 def where(result):
-  """Tells device, load of the machine and versions."""
+  """Tells device, load of the machine, flags of XLA and versions."""
   device = result.get("device", "")
   machine = result.get("machine", {})
   if isinstance(device, dict):
@@ -119,6 +119,8 @@ def where(result):
   parts = [part for part in (device, machine.get("cpu", "")) if part]
   if machine:
     parts.append(f"{machine['cores']} cores, load {machine['load']}")
+  if machine.get("xla_flags"):
+    parts.append(f"`{machine['xla_flags']}`")
   versions = result.get("versions", {})
   parts.extend(f"{name} {versions[name]}" for name in ("jax", "torch") if name in versions)
   return ", ".join(parts) or "not stated"

@@ -59,6 +59,13 @@ def test_report_shows_the_committed_results_and_names_the_line_that_is_none(tmp_
     report.read([bad])
 
 
+def test_flags_of_xla_stand_beside_a_figure(monkeypatch):
+  monkeypatch.setenv("XLA_FLAGS", "--xla_some_flag=1")
+  row = report.table([("a.jsonl", {"bench": "x", "speed": 1, "machine": measure.machine()})]).splitlines()[-1]
+  assert "speed 1" in row
+  assert "--xla_some_flag=1" in row
+
+
 def test_share_of_a_peak_is_told_for_bfloat16_on_known_devices_alone():
   assert measure.utilisation(394e12, "NVIDIA H200", "bfloat16") == {"measured": 0.5, "datasheet": 0.3982}
   assert measure.utilisation(1e12, "NVIDIA H200", "float32") == {"measured": None, "datasheet": None}
@@ -69,6 +76,7 @@ def test_compiling_is_timed_cold_and_from_the_cache_and_a_new_shape_counts_as_a_
   function = jax.jit(lambda x: jax.numpy.cos(x) @ x)
   _, times = compiled.compile_times(function, jax.numpy.ones((8, 8)))
   assert set(times) == {f"{what}_seconds" for what in ("trace", "compile", "compile_cpu", "compile_cached")}
+  assert times["compile_cached_seconds"] is not None  # it was read from the cache
   events = compiled.Events()
   function(jax.numpy.ones((8, 8)))
   small, large = jax.numpy.ones((8, 8)), jax.numpy.ones((9, 9))
