@@ -48,7 +48,7 @@ _WHAT = (
   "remat",
   "accumulate",
 )
-_WHAT += ("torch_compile", "source", "width", "policy")
+_WHAT += ("torch_compile", "augment", "source", "width", "policy")
 
 
 def parse_args(argv=None):
