@@ -112,6 +112,7 @@ def make_untrained(out, seed):
   config.total_steps = 1  # at a learning rate of 0, the warm-up's first: the step changes no parameter
   config.panel_every = config.eval_every = config.data.num_val = 0
   config.data.synthetic.num_train = config.batch_size
+  config.model.scan = True  # compiles sooner; what is stored is the same
   config = config_lib.finalize(config)
   config_lib.check_same(config, workdir)
   pretrain.run(config, workdir, say=lambda line: None)

@@ -19,6 +19,7 @@ TINY = {
   "model.decoder_width": 16,
   "model.decoder_depth": 1,
   "model.variant": "Mu",
+  "model.scan": True,  # compiles sooner
   "data.num_val": 8,
   "data.synthetic.num_train": 48,
   "data.synthetic.image_size": (40, 20),

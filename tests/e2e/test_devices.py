@@ -30,7 +30,7 @@ def make_task(tiny_config):
   """Returns a function: overrides -> pre-training task on drawn people, eight a batch, with two blocks."""
   with pytest.MonkeyPatch.context() as patch:
     patch.setitem(vit.VARIANTS, "two blocks", vit.Variant(32, 2, 2))
-    tiny = {"data__num_val": 0, "model__scan": True, "model__variant": "two blocks"}
+    tiny = {"data__num_val": 0, "model__variant": "two blocks"}
     yield lambda **overrides: pretrain.make(tiny_config(**tiny, **overrides))
 
 

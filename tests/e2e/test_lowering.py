@@ -18,7 +18,7 @@ PORTABLE = {"Sharding", "SPMDFullToShardShape", "SPMDShardToFullShape", "annotat
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 2, 2)])
 def test_the_step_lowers_ahead_of_time(tiny_config, platform, sizes):
   """In bfloat16, with both views, masks, blockwise alignment, recomputation, two parts and AdamW."""
-  options = {"model__dtype": "bfloat16", "model__scan": True, "model__remat": "full", "align_block": 4}
+  options = {"model__dtype": "bfloat16", "model__remat": "full", "align_block": 4}
   task = pretrain.make(tiny_config(data__num_val=0, accumulate=2, batch_size=16, **options))
   mesh = sharding.make_mesh(*sizes, devices=jax.devices()[: sizes[0] * sizes[1] * sizes[2]])
   place = sharding.batch_split(mesh)

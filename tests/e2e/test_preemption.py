@@ -26,10 +26,8 @@ SAVED, LAST = 3, 8  # steps: of the checkpoint to go on from, and to compare up 
 @pytest.fixture(scope="module")
 def told(tiny_overrides):
   """Configuration of a run far too long to end by itself."""
-  return {**tiny_overrides, "total_steps": 5000, "save_every": 3, "base_lr": 3e-2, "data.num_val": 0} | {
-    "keep_last": 9,
-    "model.scan": True,
-  }
+  run = {"total_steps": 5000, "save_every": 3, "base_lr": 3e-2, "data.num_val": 0, "keep_last": 9}
+  return {**tiny_overrides, **run}
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +145,7 @@ def test_a_run_of_one_process_goes_on_in_two_and_one_signal_ends_both(told, ende
 def test_two_processes_take_the_steps_of_one(tiny_overrides, tiny_config, tmp_path):
   """Five steps of plain SGD, lr 0.1 at first."""
   sgd = {**tiny_overrides, "total_steps": 5, "optimizer.kind": "sgd", "base_lr": 0.1 * 256 / 8}
-  sgd |= {"warmup_epochs": 0.0, "data.num_val": 0, "model.scan": True, "panel_every": 0}
+  sgd |= {"warmup_epochs": 0.0, "data.num_val": 0, "panel_every": 0}
   pair = start_two(tmp_path / "two", {**sgd, "mesh.fsdp": 2, "align_block": 3})
   config = tiny_config(**sgd, **{"mesh.data": 8})
   pretrain.run(config, tmp_path / "one", lambda line: None)

@@ -22,6 +22,7 @@ def coco(samples):
   return {"data.source": "coco_persons", "data.root": str(samples / "pose2d" / "coco")}
 
 
+@pytest.mark.soak
 def test_full_size_model_trains_on_coco_people(coco, tmp_path):
   overrides = {
     **coco,
@@ -58,18 +59,20 @@ def test_full_size_model_trains_on_coco_people(coco, tmp_path):
   assert description["model"]["width"] == 768
 
 
-def test_coco_people_train_from_the_luperson_layout(coco, tiny_config, tmp_path):
+def test_coco_people_train_as_released_and_from_the_luperson_layout(coco, tiny_config, tmp_path):
   people = coco_persons.open_source(
     root=coco["data.root"], split="train", seed=0, annotations="test_coco.json"
   )
   count = luperson.write_luperson(tmp_path / "data", (people[i] for i in range(len(people))))
   assert count == len(people) >= 8
-  config = tiny_config(
-    data__source="luperson",
-    data__root=str(tmp_path / "data"),
-    data__luperson__subset="all",
-    data__num_val=0,
-    total_steps=2,
-  )
-  pretrain.run(config, tmp_path / "run")
-  assert [row["step"] for row in read_metrics(tmp_path / "run")] == [1, 2]
+  luperson_layout = {
+    "data.source": "luperson",
+    "data.root": str(tmp_path / "data"),
+    "data.luperson.subset": "all",
+  }
+  for data in ({**coco, "data.coco_persons.annotations": "test_coco.json"}, luperson_layout):
+    workdir = tmp_path / data["data.source"]
+    pretrain.run(tiny_config(**data, data__num_val=0, total_steps=2), workdir)
+    rows = read_metrics(workdir)
+    assert [row["step"] for row in rows] == [1, 2]
+    assert all(np.isfinite(row["loss"]) for row in rows)
