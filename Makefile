@@ -30,6 +30,10 @@ format: setup
 	$(VENV)/ruff check --fix .
 	$(VENV)/ruff format .
 
+# Bytecode is kept, whatever the shell says: without it each of the many processes that tests start takes twice as
+# long to import.
+test soak: export PYTHONDONTWRITEBYTECODE :=
+
 test: lint
 	$(VENV)/python -m pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder --durations=15 $(ARGS)
 
