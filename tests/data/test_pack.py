@@ -118,6 +118,15 @@ def test_tfds_itself_reads_the_files_bytes_and_the_same_numbers(people):
   np.testing.assert_array_equal(decoded[3]["image"], source[3]["image"])
 
 
+def test_files_bytes_stand_in_the_shard_as_they_are(people):
+  """Nothing has to be unpacked before a picture is decoded."""
+  root, out = people
+  (shard,) = out.glob("*/*/*.array_record-*")
+  data, source = shard.read_bytes(), open_people(root)
+  for i in range(len(source)):
+    assert pathlib.Path(source.file(i)).read_bytes() in data
+
+
 def test_held_out_records_are_those_of_the_source(people):
   root, out = people
   for split in ("train", "val"):
