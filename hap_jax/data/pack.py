@@ -11,9 +11,9 @@ A record holds
   name       the record's name, below the source's root
 and every other field of the source under its own name. metadata.json holds the source's facts.
 
-Records lie in the order of the source, in shards of a quarter gigabyte. TFDS's own writer is left aside: it
-shuffles, and beyond a gigabyte it needs TensorFlow to do so. What is written here are the features as TFDS
-serialises them and the metadata by which it finds them.
+Records lie in the order of the source, not compressed, in shards of a quarter gigabyte. TFDS's own writer is
+left aside: it shuffles, and beyond a gigabyte it needs TensorFlow to do so. What is written here are the
+features as TFDS serialises them and the metadata by which it finds them.
 """
 
 import os
