@@ -58,6 +58,7 @@ def test_what_makes_no_comparison_is_refused(words, named, capsys):
   assert named in capsys.readouterr().err
 
 
+@pytest.mark.soak
 def test_untrained_encoder_is_the_one_that_its_seed_draws(tmp_path):
   code = f"from hap_jax.bench import pretraining_gain as g; g.make_untrained({str(tmp_path)!r}, seed=5)"
   # In a process of its own, with one device: it trains a step.
