@@ -30,7 +30,7 @@ def keep_freed(threads=True):
 
 
 def keep_freed_on_cpu():
-  """Does it for the steps of a process that will compute on a CPU; to be called before anything of jax.
+  """Keeps what steps free in a process that will compute on a CPU; to be called before anything of jax.
 
   jax then runs programs in the thread that calls them, so that the main thread takes their memory. Other
   threads still read and decode meanwhile.
