@@ -59,7 +59,9 @@ def uninterrupted(tmp_path_factory, tiny_overrides):
   return workdir
 
 
-@pytest.mark.parametrize(("workers", "then"), [(2, 0), pytest.param(0, 2, marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+  ("workers", "then"), [(2, 0), *(pytest.param(*both, marks=pytest.mark.soak) for both in [(0, 0), (2, 2)])]
+)
 def test_killed_run_continues_bit_for_bit(uninterrupted, tmp_path, tiny_overrides, workers, then):
   """With other workers, too, than it was killed with."""
   program, workdir = tmp_path / "killed.py", tmp_path / "run"
