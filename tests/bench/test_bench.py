@@ -66,6 +66,16 @@ def test_flags_of_xla_stand_beside_a_figure(monkeypatch):
   assert "--xla_some_flag=1" in row
 
 
+def test_processors_of_one_name_are_told_apart(tmp_path):
+  core = "processor\t: 0\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\n"
+  (tmp_path / "cpuinfo").write_text(f"{core}\n{core.replace('17', '1')}")
+  assert measure.cpu_name(tmp_path / "cpuinfo") == "AMD EPYC (family 25, model 17)"
+  (tmp_path / "cpuinfo").write_text("processor\t: 0\nBogoMIPS\t: 50.00\n\n")  # as on ARM
+  plain = measure.cpu_name(tmp_path / "none")
+  assert plain
+  assert measure.cpu_name(tmp_path / "cpuinfo") == plain
+
+
 def test_share_of_a_peak_is_told_for_bfloat16_on_known_devices_alone():
   assert measure.utilisation(394e12, "NVIDIA H200", "bfloat16") == {"measured": 0.5, "datasheet": 0.3982}
   assert measure.utilisation(1e12, "NVIDIA H200", "float32") == {"measured": None, "datasheet": None}
