@@ -4,8 +4,9 @@
 
 For a GPU: every size at several batches, the levers, taller pictures, the sampler, the rival eager and
 compiled, training with its loader from packed people that are drawn first. Each benchmark is a process of its
-own; one that fails leaves a line that says so, and the others still run. Table of the file:
-`python -m hap_jax.bench.report FILE`.
+own; one that fails leaves a line that says so, and the others still run. What the goals of
+docs/performance.md are about comes first, for those whose time on a machine may end before all has run.
+Table of the file: `python -m hap_jax.bench.report FILE`.
 """
 
 import argparse
@@ -15,9 +16,6 @@ import shlex
 import subprocess
 import sys
 import tempfile
-
-# Pictures of the loader's data set, of the size of those that `input_speed` reads.
-_NUM_PICTURES, _PICTURE = 20_000, "380x160"
 
 
 def parse_args(argv=None):
@@ -29,68 +27,61 @@ def parse_args(argv=None):
   return parser.parse_args(argv)
 
 
-def step_commands():
-  """Returns the commands of the step alone: words after `python -m hap_jax.bench.`."""
+def size_commands(*sizes):
+  """Returns the commands of the step at every batch: words after `python -m hap_jax.`, as all below."""
   batches = {"S": (256, 512, 1024), "B": (256, 512, 1024), "L": (256, 512), "H": (128, 256)}
-  levers = [
-    "scan",
-    "attention",
-    "remat_none",
-    "remat_elementwise",
-    "remat_full",
-    "accumulate",
-    "blockwise",
-    "one_view",
-    "sampler",
+  return [
+    ["bench.pretrain_step", f"--size={size}", f"--batch={batch}"] for size in sizes for batch in batches[size]
   ]
-  commands = [
-    ["pretrain_step", f"--size={size}", f"--batch={batch}"]
-    for size, tried in batches.items()
-    for batch in tried
+
+
+def lever_commands():
+  """Returns the commands of the levers, of taller pictures and of parts of the step."""
+  levers = ["scan", "attention", "remat_none", "remat_elementwise", "remat_full", "accumulate", "blockwise"]
+  settings = [
+    ["--size=B", "--batch=512", "--levers", *levers, "one_view", "sampler"],
+    ["--size=B", "--batch=256", "--levers", "dtype"],
+    ["--size=L", "--batch=256", "--levers", "scan", "attention", "remat_none"],
+    ["--size=B", "--batch=256", "--image_size=384x128"],
+    ["--size=B", "--batch=512", "--forward_only"],
+    ["--size=B", "--batch=256", "--sampler_only"],
+    ["--size=B", "--batch=1024", "--sampler_only"],
   ]
-  commands.append(["pretrain_step", "--size=B", "--batch=512", "--levers", *levers])
-  commands.append(["pretrain_step", "--size=B", "--batch=256", "--levers", "dtype"])
-  commands.append(["pretrain_step", "--size=L", "--batch=256", "--levers", "scan", "attention", "remat_none"])
-  commands.append(["pretrain_step", "--size=B", "--batch=256", "--image_size=384x128"])
-  commands.append(["pretrain_step", "--size=B", "--batch=512", "--forward_only"])
-  commands += [["pretrain_step", "--size=B", f"--batch={batch}", "--sampler_only"] for batch in (256, 1024)]
-  return commands
+  return [["bench.pretrain_step", *words] for words in settings]
 
 
 def rival_commands():
   """Returns the commands that need PyTorch."""
   return [
-    ["rival_torch", f"--size={size}", f"--batch={batch}", *more]
+    ["bench.rival_torch", f"--size={size}", f"--batch={batch}", *more]
     for size, batch in (("B", 256), ("B", 512), ("L", 256))
     for more in ([], ["--torch_compile"], ["--forward_only"])
   ]
 
 
-def loader_commands(folder):
-  """Returns the commands that read the packed data set in a folder."""
-  return [
-    ["end_to_end", f"--set=data.root={folder}", "--set=data.source=tfds", "--set=batch_size=256", *more]
-    for more in ([], ["--set=data.workers=14"], ["--set=data.augment=device"])
-  ]
+def loader_commands(folder, num_pictures=20_000):
+  """Returns the commands that draw people, pack them in a new folder and train with the loader."""
+  # As large as the pictures of `input_speed`, and held in memory so that all processors draw.
+  drawn = [f"--num_train={num_pictures}", "--image_size=380x160", "--set=hold_in_memory=True"]
+  pack = ["cli", "prepare", "synthetic", "--format=tfds", "--split=train", f"--out={folder}", *drawn]
+  packed = [f"--set=data.root={folder}", "--set=data.source=tfds", "--set=batch_size=256"]
+  variants = ([], ["--set=data.workers=14"], ["--set=data.augment=device"])
+  return [pack, *(["bench.end_to_end", *packed, *more] for more in variants)]
 
 
 def run(words, out):
-  """Runs one benchmark and adds its lines, or one that says how it failed; returns whether it did not."""
-  command = [sys.executable, "-m", f"hap_jax.bench.{words[0]}", *words[1:]]
+  """Runs one command and adds its lines, or one that says how it failed; returns whether it did not."""
+  command = [sys.executable, "-m", f"hap_jax.{words[0]}", *words[1:]]
   done = subprocess.run(command, capture_output=True, text=True)
   lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-  if done.returncode or not lines:
+  is_bench, name = words[0].startswith("bench."), words[0].removeprefix("bench.")
+  has_failed = done.returncode != 0 or (is_bench and not lines)
+  if has_failed:
     told = " ".join(done.stderr.split())[-500:]
-    lines.append(json.dumps({"bench": words[0], "failed": shlex.join(words), "error": told}))
+    lines.append(json.dumps({"bench": name, "failed": shlex.join(words), "error": told}))
   with out.open("a") as file:
     file.writelines(f"{line}\n" for line in lines)
-  return done.returncode == 0
-
-
-def make_data(folder):
-  """Returns the command that draws and packs people for the loader."""
-  words = ["prepare", "synthetic", "--format=tfds", f"--out={folder}", f"--num_train={_NUM_PICTURES}"]
-  return [sys.executable, "-m", "hap_jax.cli", *words, f"--image_size={_PICTURE}"]
+  return not has_failed
 
 
 def main(argv=None):
@@ -98,13 +89,11 @@ def main(argv=None):
   if args.out.exists():
     raise SystemExit(f"error: --out={args.out} exists; results are added to no older file: give another name")
   with tempfile.TemporaryDirectory() as folder:
-    data = pathlib.Path(folder, "people")
-    commands = step_commands() + ([] if args.no_rival else rival_commands()) + loader_commands(data)
+    commands = size_commands("B", "L") + ([] if args.no_rival else rival_commands())
+    commands += loader_commands(pathlib.Path(folder, "people")) + size_commands("S", "H") + lever_commands()
     if args.dry_run:
-      print(shlex.join(make_data(data)[1:]))
-      print("\n".join(shlex.join(["-m", f"hap_jax.bench.{words[0]}", *words[1:]]) for words in commands))
+      print("\n".join(shlex.join(["-m", f"hap_jax.{words[0]}", *words[1:]]) for words in commands))
       return
-    subprocess.run(make_data(data), check=True)
     results = []
     for number, words in enumerate(commands, 1):
       print(f"{number}/{len(commands)} {shlex.join(words)}", file=sys.stderr, flush=True)

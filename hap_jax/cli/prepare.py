@@ -9,6 +9,8 @@ from hap_jax.cli import _options
 from hap_jax.data import pack
 from hap_jax.data.synthetic import export
 
+_DRAWN = ("num_train", "num_val", "num_test", "image_size")  # options of synthetic people
+
 
 def add_arguments(parser):
   parser.add_argument("source", help="a file of hap_jax/data/sources, such as luperson; or synthetic")
@@ -22,7 +24,7 @@ def add_arguments(parser):
   parser.add_argument("--seed", type=int, default=0, help="of what a source draws (default: %(default)s)")
 
   packed = parser.add_argument_group("what is packed")
-  packed.add_argument("--root", default="", metavar="DIR", help="folder of the data set")
+  packed.add_argument("--root", metavar="DIR", help="folder of the data set")
   packed.add_argument("--split", metavar="NAMES", help="separated by commas (default: all that there are)")
   packed.add_argument(
     "--set", dest="settings", metavar="KEY=VALUE", action="append", default=[], help="an option of the source"
@@ -30,18 +32,15 @@ def add_arguments(parser):
   packed.add_argument(
     "--max_bad_share",
     type=float,
-    default=0.001,
     metavar="SHARE",
-    help="share of unreadable records, which are left out, at which it stops (default: %(default)s)",
+    help="share of unreadable records, which are left out, at which it stops (default: 0.001)",
   )
 
   drawn = parser.add_argument_group("synthetic")
   for split, number in (("train", 12_000), ("val", 1_024), ("test", 1_024)):
-    text = f"pictures of split {split}, eight a person (default: %(default)s)"
-    drawn.add_argument(f"--num_{split}", type=int, default=number, metavar="N", help=text)
-  drawn.add_argument(
-    "--image_size", type=_size, default=(256, 128), metavar="HxW", help="pixels (default: 256x128)"
-  )
+    text = f"pictures of split {split}, eight a person (default: {number})"
+    drawn.add_argument(f"--num_{split}", type=int, metavar="N", help=text)
+  drawn.add_argument("--image_size", type=_size, metavar="HxW", help="pixels (default: 256x128)")
   drawn.add_argument(
     "--workers", type=int, metavar="N", help="processes that draw files (default: one a processor; 0: none)"
   )
@@ -51,27 +50,44 @@ def run(args):
   start = time.monotonic()
   is_drawn = args.source == "synthetic"
   chosen = args.format or ("files" if is_drawn else "tfds")
-  if chosen == "files" and not is_drawn:
-    raise ValueError(f"--format=files: only synthetic people are written as files, not {args.source}")
-  drawn = {name: getattr(args, name) for name in ("num_train", "num_val", "num_test", "image_size")}
   if chosen == "files":
-    counts = export.write_folder(args.out, seed=args.seed, workers=args.workers, **drawn)
+    if not is_drawn:
+      raise ValueError(f"--format=files: only synthetic people are written as files, not {args.source}")
+    _refuse(args, ("root", "split", "settings", "max_bad_share"), "is of --format=tfds alone")
+    counts = export.write_folder(args.out, seed=args.seed, **_given(args, *_DRAWN, "workers"))
     what = "pictures of synthetic people"
   else:
-    counts, what = _pack(args, drawn if is_drawn else {}), f"records of {args.source}"
+    if is_drawn:
+      why = "is of --format=files alone; --set hold_in_memory=True draws on all processors"
+      _refuse(args, ("workers",), why)
+    else:
+      _refuse(args, (*_DRAWN, "workers"), "is of synthetic people alone")
+    counts, what = _pack(args), f"records of {args.source}"
   parts = ", ".join(f"{count:,} {split}" for split, count in counts.items())
   print(f"{args.out}: {what}: {parts}; {time.monotonic() - start:.0f} s")
 
 
-def _pack(args, drawn):
-  options = drawn | _options.settings(args.settings)
+def _given(args, *names):
+  """Returns {name: value} of those options that were given."""
+  values = {name: getattr(args, name) for name in names}
+  return {name: value for name, value in values.items() if value not in (None, [])}
+
+
+def _refuse(args, names, why):
+  """Raises ValueError if one of the options, which would change nothing, was given."""
+  for name in _given(args, *names):
+    raise ValueError(f"--{'set' if name == 'settings' else name}: {why}: leave it out")
+
+
+def _pack(args):
+  options = _given(args, *_DRAWN) | _options.settings(args.settings)
   sources = {
     split: config_lib.open_named_source(
-      args.source, root=args.root, split=split, seed=args.seed, options=options
+      args.source, root=args.root or "", split=split, seed=args.seed, options=options
     )
     for split in _splits(args)
   }
-  packed = pack.write_dataset(args.out, sources, root=args.root, max_bad_share=args.max_bad_share)
+  packed = pack.write_dataset(args.out, sources, **_given(args, "root", "max_bad_share"))
   for split, result in packed.items():
     if result.bad:
       print(f"{split}: {len(result.bad)} records that cannot be read were left out")

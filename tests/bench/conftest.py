@@ -18,8 +18,13 @@ SMALL = {
 
 
 @pytest.fixture(scope="session")
-def small_config():
+def small_settings():
+  return dict(SMALL)
+
+
+@pytest.fixture(scope="session")
+def small_config(small_settings):
   parser = argparse.ArgumentParser()
   workload.add_model(parser)
   args = parser.parse_args(["--size=B", "--batch=8", "--dtype=float32"])
-  return workload.changed(workload.make_config(args), SMALL)
+  return workload.changed(workload.make_config(args), small_settings)

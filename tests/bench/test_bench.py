@@ -8,20 +8,44 @@ import pytest
 
 from hap_jax import sharding
 from hap_jax.bench import compiled, end_to_end, measure, pretrain_step, report, suite, workload
+from hap_jax.cli import __main__ as cli
 from hap_jax.train import state as train_state
 
-PARSERS = {"pretrain_step": pretrain_step.parse_args, "end_to_end": end_to_end.parse_args}
 
-
-def test_suite_runs_only_commands_that_parse_and_configurations_that_hold(tmp_path):
-  commands = suite.step_commands() + suite.loader_commands(tmp_path)
-  for name, *words in commands:
-    args = PARSERS[name](words)
-    config = end_to_end.make_config(args) if name == "end_to_end" else workload.make_config(args)
-    for lever in getattr(args, "levers", []):
+def test_suite_runs_only_commands_that_parse_and_configurations_that_hold():
+  commands = suite.size_commands("S", "B", "L", "H") + suite.lever_commands()
+  for _, *words in commands:
+    args = pretrain_step.parse_args(words)
+    config = workload.make_config(args)
+    for lever in args.levers:
       pretrain_step.switched(config, lever)
-  sizes = {(word, batch) for _, word, batch, *_ in suite.step_commands()}
-  assert {("--size=B", "--batch=256"), ("--size=B", "--batch=1024"), ("--size=H", "--batch=128")} <= sizes
+  assert ["bench.pretrain_step", "--size=B", "--batch=1024"] in commands
+
+
+def test_suite_packs_people_and_trains_on_them_with_the_loader(tmp_path, small_settings):
+  (_, *pack), *train = suite.loader_commands(tmp_path / "people", num_pictures=64)
+  assert cli.main(pack) == 0
+  small = [
+    f"--set={key}={value}" for key, value in {**small_settings, "batch_size": 8, "data.workers": 0}.items()
+  ]
+  for name, *words in train:
+    assert name == "bench.end_to_end"
+    args = end_to_end.parse_args([*words, *small, "--repeats=1"])
+    end_to_end.make_config(args)
+  line = end_to_end.measure_share(args)  # of the last: one run will do
+  assert (line["source"], line["augment"], line["rounds"]) == ("tfds", "device", 1)
+  assert line["share"] > 0
+
+
+def test_suite_adds_lines_and_says_which_command_failed(tmp_path):
+  out = tmp_path / "out.jsonl"
+  assert suite.run(["bench.mask_sampler", "--batch=4", "--repeats=1"], out)
+  assert suite.run(["cli", "--help"], out)  # no benchmark: no line
+  assert not suite.run(["bench.report", "no_such_file"], out)
+  line, failed = map(json.loads, out.read_text().splitlines())
+  assert line["bench"] == "mask_sampler"
+  assert (failed["bench"], failed["failed"]) == ("report", "bench.report no_such_file")
+  assert "No such file" in failed["error"]
 
 
 def test_suite_adds_to_no_older_file(tmp_path):
@@ -30,14 +54,6 @@ def test_suite_adds_to_no_older_file(tmp_path):
   with pytest.raises(SystemExit, match="exists"):
     suite.main([f"--out={old}"])
   assert old.read_text() == "kept"
-
-
-def test_suite_notes_a_benchmark_that_fails(tmp_path):
-  out = tmp_path / "out.jsonl"
-  assert not suite.run(["report", "no_such_file"], out)
-  line = json.loads(out.read_text())
-  assert line["failed"] == "report no_such_file"
-  assert "No such file" in line["error"]
 
 
 def test_every_lever_changes_what_it_names_and_nothing_else(small_config):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hap_jax.cli import __main__ as cli
-from hap_jax.data.sources import coco_persons, market1501, synthetic
+from hap_jax.data.sources import coco_persons, market1501, synthetic, tfds
 from hap_jax.data.synthetic import export
 
 SIZE = (64, 32)
@@ -132,3 +132,29 @@ def test_numbers_that_cannot_be_are_named(tmp_path, capsys):
   assert cli.main(["prepare", "synthetic", f"--out={tmp_path / 'people'}", "--num_test=2"]) == 1
   assert "num_test=2" in capsys.readouterr().err
   assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+  ("words", "option"),
+  [
+    (("synthetic", "--split=train"), "--split"),
+    (("synthetic", "--set=hold_in_memory=True"), "--set"),
+    (("synthetic", "--format=tfds", "--workers=2"), "--workers"),
+    (("folder", "--root=.", "--num_train=8"), "--num_train"),
+  ],
+)
+def test_an_option_that_would_change_nothing_is_refused(words, option, tmp_path, capsys):
+  assert cli.main(["prepare", *words, f"--out={tmp_path / 'people'}"]) == 1
+  assert f"{option}: is of" in capsys.readouterr().err
+  assert not list(tmp_path.iterdir())
+
+
+def test_all_splits_of_synthetic_people_are_packed(tmp_path):
+  counts = {"num_train": 3, "num_val": 2, "num_test": 4}
+  words = [f"--{name}={count}" for name, count in counts.items()]
+  out = tmp_path / "people"
+  assert (
+    cli.main(["prepare", "synthetic", "--format=tfds", f"--out={out}", "--image_size=32x16", *words]) == 0
+  )
+  opened = [tfds.open_source(root=str(out), split=split, seed=0) for split in synthetic.SPLITS]
+  assert [len(source) for source in opened] == list(counts.values())

@@ -15,6 +15,7 @@ from hap_jax.data.skeletons import COCO17
 from hap_jax.data.sources import base
 from hap_jax.data.synthetic import camera, captions, draw, parallel
 
+SPLITS = ("train", "val", "test")
 _FIELDS = (
   *("image", "keypoints_xy", "keypoints_visible", "keypoints_occluded", "box", "attributes", "pid", "camid"),
   *("keypoints_3d", "joints_3d", "rotations", "intrinsics"),
