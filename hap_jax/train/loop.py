@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import time
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,15 @@ class NonFiniteLossError(RuntimeError):
   """The loss or its gradient is not a number; the message tells step, loss terms and the batch's records."""
 
 
+class Due(NamedTuple):
+  """What a step is followed by."""
+
+  log: bool
+  save: bool
+  evaluate: bool
+  panel: bool
+
+
 @dataclasses.dataclass(frozen=True)
 class Cadence:
   """Every how many steps the loop logs, saves, evaluates and draws, the last step included; 0: never.
@@ -34,15 +44,16 @@ class Cadence:
   panel: int
   evaluate_epochs: int = 0
 
+  def due(self, step, task):
+    """Returns what follows `step` of a task; a task without evaluators is never evaluated."""
+    is_last = step == task.total_steps
 
-def due(step, every, last):
-  """True if `step` is a multiple of `every`, or the last step; never if `every` is 0."""
-  return every > 0 and (step == last or step % every == 0)
+    def hits(count, every):
+      return every > 0 and (is_last or (count > 0 and count % every == 0))
 
-
-def due_epoch(step, every, last, loader):
-  """True if `step` ends an epoch whose number is a multiple of `every`, or is the last; never if it is 0."""
-  return every > 0 and (step == last or (loader.ends_epoch(step) or 1) % every == 0)
+    is_eval = hits(step, self.evaluate) or hits(task.train.ends_epoch(step), self.evaluate_epochs)
+    is_eval = is_eval and bool(task.evaluation.evals)
+    return Due(hits(step, self.log), hits(step, self.save), is_eval, hits(step, self.panel))
 
 
 def run(task, *, workdir, seed, mesh, checkpoints, cadence, load_params=None, say=print):
@@ -68,7 +79,6 @@ def run(task, *, workdir, seed, mesh, checkpoints, cadence, load_params=None, sa
   state, start = _start_state(task, seed, mesh, checkpoints, load_params, say)
   train_step = make_train_step(task, mesh, seed)
   evaluate = make_evaluate(task.evaluation, mesh)
-  has_evals, figures = bool(task.evaluation.evals), task.evaluation.figures
   progress = Progress(total_steps=total, batch_size=task.train.sampler.batch_size, start_step=start)
   scores = {}
   with contextlib.closing(open_writer(workdir, jax.process_index())) as writer:
@@ -86,18 +96,15 @@ def run(task, *, workdir, seed, mesh, checkpoints, cadence, load_params=None, sa
         # Order: look at the loss first, so that nothing of a broken step is logged, scored, drawn or saved;
         # then the speed, before slower work spoils it; a checkpoint comes last, when its step is all told,
         # and only an early end after it.
-        is_log, is_save = due(step, cadence.log, total), due(step, cadence.save, total)
-        is_eval, is_panel = due(step, cadence.evaluate, total), due(step, cadence.panel, total)
-        is_eval = has_evals and (is_eval or due_epoch(step, cadence.evaluate_epochs, total, task.train))
-        is_end = preemption.reached(step)
-        if not (is_log or is_save or is_eval or is_panel or is_end):
+        due, is_end = cadence.due(step, task), preemption.reached(step)
+        if not (any(due) or is_end):
           continue
         _check_finite(task, state, step, train_step, mesh)
         line, row = progress.report(step, _divide(metrics))
         with jax.transfer_guard("allow"), progress.paused():
-          if is_log:
+          if due.log:
             say(line)
-          if is_eval:
+          if due.evaluate:
             scores, rows = evaluate(state.eval_variables)
             say(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
             row |= scores
@@ -105,19 +112,19 @@ def run(task, *, workdir, seed, mesh, checkpoints, cadence, load_params=None, sa
               say(f"step {step}: the best {task.evaluation.select[0]} so far")
             if task.evaluation.row_figures:
               writer.write_images(step, task.evaluation.row_figures(rows))
-          if is_log or is_eval:
+          if due.log or due.evaluate:
             writer.write_scalars(step, row)
-          if is_eval or (is_log and step == total):
+          if due.evaluate or (due.log and step == total):
             writer.write_curves(task.evaluation.select)
-          if is_panel and figures:
-            writer.write_images(step, figures(state.eval_variables))
-          if is_save or is_end:
+          if due.panel and task.evaluation.figures:
+            writer.write_images(step, task.evaluation.figures(state.eval_variables))
+          if due.save or is_end:
             checkpoints.save(step, state, task.description)
         if is_end and step < total:
           raise PreemptedError(f"told to end: step {step} is saved; start again with the same --workdir")
     if start >= total:
       say(f"the run in {workdir} already ended at step {start}")
-      scores = evaluate(state.eval_variables)[0] if has_evals else {}
+      scores = evaluate(state.eval_variables)[0] if task.evaluation.evals else {}
   return state, scores
 
 

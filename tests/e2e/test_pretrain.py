@@ -120,6 +120,21 @@ def test_init_from_another_model_names_both_sizes(tiny_config, tmp_path):
     pretrain.run(tiny_config(init_from=str(file)), tmp_path / "run")
 
 
+@pytest.mark.parametrize("every", [1, 2])
+def test_what_follows_a_step(tiny_config, every):
+  task = pretrain_task.make(tiny_config(total_steps=27))
+  ends = [task.train.first_step(epoch) for epoch in range(1, 5)]
+  assert ends[-1] < task.total_steps < task.train.first_step(5)
+  cadence = loop.Cadence(log=4, save=0, evaluate=0, panel=100, evaluate_epochs=every)
+  due = {step: cadence.due(step, task) for step in range(1, task.total_steps + 1)}
+  assert [step for step, what in due.items() if what.evaluate] == [*ends[every - 1 :: every], 27]
+  assert [step for step, what in due.items() if what.log] == [4, 8, 12, 16, 20, 24, 27]
+  assert [step for step, what in due.items() if what.panel] == [27]
+  assert not any(what.save for what in due.values())
+  unscored = dataclasses.replace(task, evaluation=dataclasses.replace(task.evaluation, evals={}))
+  assert not any(cadence.due(step, unscored).evaluate for step in due)
+
+
 def test_one_bad_batch_stops_the_run_with_its_facts_and_keeps_the_state_before_it(tiny_config, tmp_path):
   """The batch of step 5 breaks, all others are fine, and the loop looks at the loss at steps 4, 8 and 12."""
   task = pretrain_task.make(tiny_config(total_steps=40, base_lr=3e-2, data__num_val=0))
