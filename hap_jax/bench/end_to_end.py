@@ -39,7 +39,7 @@ def parse_args(argv=None):
 
 def make_config(args):
   """Returns the configuration, finalized; drawn people unless a source is set."""
-  config = config_lib.read_file(args.config)
+  config = config_lib.read_file(args.config).lock()  # a key that is not there is an error
   values = {"data.source": "synthetic", **_options.settings(args.settings)}
   try:
     config.update_from_flattened_dict(values)

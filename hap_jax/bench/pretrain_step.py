@@ -63,7 +63,7 @@ class Variant:
     function: jitted. pick: (state, step, progress) -> what it takes.
     keeps_state: the function returns no new state.
     facts: compile times and memory, once compiled. times: [(CPU, wall)] of its rounds.
-    recompiles, syncs: of its timed steps.
+    recompiles, syncs: of its timed steps. error: why it cannot be timed, or "".
   """
 
   lever: str
@@ -75,6 +75,7 @@ class Variant:
   times: list = dataclasses.field(default_factory=list)
   recompiles: int = 0
   syncs: float | None = None
+  error: str = ""
 
   def compile(self, state, mesh):
     """Compiles without running and notes what that tells."""
@@ -125,18 +126,52 @@ def switched(base, lever):
   return workload.changed(base, LEVERS[lever](base))
 
 
+def try_variant(lever, config, mesh, what):
+  """Makes a variant, or one that says in `error` why it cannot be made here."""
+  try:
+    return make_variant(lever, config, mesh, what)
+  except RuntimeError as error:  # all that jax raises when it traces, compiles and runs
+    return Variant(lever, config, None, None, False, error=_told(error))
+
+
 def make_variants(args, mesh):
   """Makes the base and a variant for each lever."""
   base = workload.make_config(args)
-  variants = [make_variant("base", base, mesh, args.what)]
-  for lever in args.levers:
-    variants.append(make_variant(lever, switched(base, lever), mesh, args.what))
-  return variants
+  configs = {"base": base, **{lever: switched(base, lever) for lever in args.levers}}
+  return [try_variant(lever, config, mesh, args.what) for lever, config in configs.items()]
+
+
+def _told(error):
+  return " ".join(str(error).split())[:500]
 
 
 def clock(number, mesh):
   """Puts the number of steps made and the epochs that they are on the devices, as the loop does."""
   return sharding.put_scalar(number, "int32", mesh), sharding.put_scalar(number / 1000, "float32", mesh)
+
+
+def try_all(variants, make_state, mesh):
+  """Compiles every variant and runs it once; notes the error of one that cannot, for want of memory, say.
+
+  Args:
+    make_state: () -> a new state: a step that fails has used its own up.
+  Returns:
+    (the variants that can be timed, a state).
+  """
+  state = None
+  for variant in variants:
+    if variant.error:
+      continue
+    del state  # before there is another
+    state = make_state()
+    try:
+      variant.compile(state, mesh)
+      state, result = variant.run(state, clock(0, mesh))
+      jax.block_until_ready(result)
+    except RuntimeError as error:
+      variant.error = _told(error)
+  del state
+  return [variant for variant in variants if not variant.error], make_state()
 
 
 def time_rounds(variants, state, mesh, *, warmup, repeats, steps):
@@ -172,14 +207,19 @@ def time_rounds(variants, state, mesh, *, warmup, repeats, steps):
 def line(variant, what, steps):
   """Returns what is printed of a variant."""
   config, device = variant.config, compiled.device()
+  about = {"bench": "pretrain_step", "what": what, "variant": variant.lever, **workload.settings(config)}
+  where = {
+    "device": device,
+    "machine": measure.machine(),
+    "versions": measure.versions("jax", "jaxlib", "flax", "optax"),
+  }
+  if variant.error:
+    return {**about, "error": variant.error, **where}
   times = measure.summary(variant.times)
   per_image = flops.of_config(config) * _SHARES[what]
   rate = config.batch_size / np.median([wall for _, wall in variant.times])
   return {
-    "bench": "pretrain_step",
-    "what": what,
-    "variant": variant.lever,
-    **workload.settings(config),
+    **about,
     "images_per_s": measure.digits(rate, 4),
     **times,
     "gflop_per_image": measure.digits(per_image / 1e9, 4),
@@ -190,9 +230,7 @@ def line(variant, what, steps):
     "host_syncs_per_step": variant.syncs,
     "rounds": len(variant.times),
     "steps_a_round": steps,
-    "device": device,
-    "machine": measure.machine(),
-    "versions": measure.versions("jax", "jaxlib", "flax", "optax"),
+    **where,
   }
 
 
@@ -201,17 +239,19 @@ def measure_all(args):
   warmup, repeats, steps = workload.repeats(args)
   mesh = recipe.make_mesh(workload.make_config(args))
   variants = make_variants(args, mesh)
-  state = train_state.create(workload.make_task(variants[0].config), 0, mesh)
-  for variant in variants:
-    variant.compile(state, mesh)
-  time_rounds(variants, state, mesh, warmup=warmup, repeats=repeats, steps=steps)
+  task = workload.make_task(variants[0].config)
+  timed, state = try_all(variants, lambda: train_state.create(task, 0, mesh), mesh)
+  time_rounds(timed, state, mesh, warmup=warmup, repeats=repeats, steps=steps)
   return [line(variant, args.what, steps) for variant in variants]
 
 
 def main(argv=None):
   malloc.keep_freed_on_cpu()  # as `hap_jax.main` does
-  for found in measure_all(parse_args(argv)):
+  lines = measure_all(parse_args(argv))
+  for found in lines:
     print(json.dumps(found))
+  if failed := [found["variant"] for found in lines if "error" in found]:
+    raise SystemExit(f"error: {', '.join(failed)} cannot be timed here; the lines say why")
 
 
 if __name__ == "__main__":

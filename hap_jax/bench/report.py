@@ -133,7 +133,8 @@ def table(results):
     bench = result["bench"]
     # Of a benchmark that is not known here: every number that stands at the top.
     plain = [k for k, v in result.items() if isinstance(v, int | float) and k not in _WHAT]
-    found = facts(result, _FOUND.get(bench, plain))
+    failed = f"failed: {result['error'][:100]}" if "error" in result else ""
+    found = failed or facts(result, _FOUND.get(bench, plain))
     rows.append(f"| {bench} | {facts(result, _WHAT)} | {found} | {where(result)} | {name} |")
   return "\n".join(rows)
 

@@ -113,6 +113,22 @@ def test_compiling_is_timed_cold_and_from_the_cache_and_a_new_shape_counts_as_a_
   assert events.compiled == 1
 
 
+def test_lever_that_cannot_run_here_leaves_the_others_their_lines(small_config):
+  """cuDNN's attention is for GPUs; it fails when it is compiled."""
+  plain = workload.changed(small_config, {"mask.blocks": False, "mask.parts": False})  # compiles soon
+  mesh = sharding.make_mesh(devices=jax.devices()[:1])
+  cudnn = workload.changed(plain, {"model.attention": "cudnn"})
+  variants = [pretrain_step.try_variant(name, c, mesh, "step") for name, c in (("base", plain), ("a", cudnn))]
+  timed, state = pretrain_step.try_all(
+    variants, lambda: train_state.create(workload.make_task(plain), 0, mesh), mesh
+  )
+  pretrain_step.time_rounds(timed, state, mesh, warmup=2, repeats=1, steps=1)
+  base, failed = (pretrain_step.line(variant, "step", 1) for variant in variants)
+  assert base["images_per_s"] > 0
+  assert "cuDNN" in failed["error"]
+  assert "failed: " in report.table([("a.jsonl", failed)]).splitlines()[-1]
+
+
 def test_variants_take_turns_on_one_state_and_none_compiles_again(small_config):
   one_view = pretrain_step.switched(small_config, "one_view")
   config = workload.changed(one_view, {"mask.blocks": False, "mask.parts": False})  # compiles soon
