@@ -13,7 +13,8 @@ def run(task):
   )
   config.init_from = ""  # a checkpoint to start from, of any kind that `convert` reads; empty: from scratch
 
-  # Each of these also happens at the last step; 0 switches it off.
+  # Each of these also happens at the last step; 0 switches it off. Pictures of scores, as rank lists, are
+  # drawn when those are.
   config.log_every = 50  # steps between progress lines and rows of metrics.jsonl
   config.save_every = 1000  # steps between checkpoints; 0: the run leaves none
   config.panel_every = 5000  # steps between pictures

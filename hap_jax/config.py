@@ -15,8 +15,11 @@ from hap_jax.models import layers, vit
 
 CONFIG_FILE = "config.json"
 
+_PLACES = ("annotations", "images")  # options of sources that are files or folders
+
 # A run may be resumed with other values of these; any other difference would make it another run.
 _FREE_KEYS = {
+  "eval_batch_size",
   "log_every",
   "save_every",
   "panel_every",
@@ -26,6 +29,8 @@ _FREE_KEYS = {
   "keep_every",
   "panel_rows",
   "data.root",
+  *(f"data.{name}.{what}" for name in ("coco_persons", "pa100k", "peta", "rapv1") for what in _PLACES),
+  "probe.root",
   "data.workers",
   "data.max_bad_share",
   "mesh.data",
@@ -53,8 +58,12 @@ def finalize(config):
   task = load("tasks", config.task)
   for key in ("batch_size", "eval_batch_size", "keep_last", "accumulate"):
     require(config[key] >= 1, key, config[key], "at least 1")
-  for key in ("seed", "total_steps", "log_every", "save_every", "panel_every", "eval_every", "keep_every"):
+  for key in ("seed", "total_steps", "log_every", "save_every", "panel_every", "keep_every"):
     require(config[key] >= 0, key, config[key], "0 or more")
+  for key in ("eval_every", "eval_every_epochs", "weight_decay"):
+    require(config[key] >= 0, key, config[key], "0 or more")
+  for key in ("workers", "num_val", "max_bad_share"):
+    require(config.data[key] >= 0, f"data.{key}", config.data[key], "0 or more")
   require(config.total_epochs > 0, "total_epochs", config.total_epochs, "above 0")
   require(
     0 <= config.warmup_epochs <= config.total_epochs,
@@ -76,7 +85,7 @@ def finalize(config):
   )
   for key, choices in (("remat", layers.REMAT_POLICIES), ("attention", layers.ATTENTIONS)):
     require(config.model[key] in choices, f"model.{key}", config.model[key], " or ".join(choices))
-  require(config.data.num_val >= 0, "data.num_val", config.data.num_val, "0 or more")
+  require(0 <= config.data.flip_prob <= 1, "data.flip_prob", config.data.flip_prob, "from 0 to 1")
   try:
     task.check(config)
   except (AttributeError, KeyError) as error:
@@ -117,8 +126,10 @@ def open_source(config, split, place=None):
   Args:
     config: finalized. split: of the source. place: a part of the config; None: config.data.
   """
+  # Records are held out of the training data alone.
+  num_val = config.data.num_val if place is None else 0
   place = config.data if place is None else place
-  options = {"num_val": config.data.num_val, **config.data.get(place.source, {})}
+  options = {"num_val": num_val, **config.data.get(place.source, {})}
   return open_named_source(place.source, root=place.root, split=split, seed=config.seed, options=options)
 
 

@@ -1,6 +1,8 @@
 """Trains: `python -m hap_jax.main --config=configs/pretrain_b16.py --workdir=DIR [--config.key=value]`."""
 
+import os
 import sys
+import traceback
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -18,7 +20,10 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, 
 flags.mark_flag_as_required("config")
 
 
-def main(_):
+def main(argv):
+  if len(argv) > 1:
+    # "--config.mask.parts False" is the flag alone, which sets True, and a word that says nothing.
+    _fail(f"{' '.join(argv[1:])}: expected --config.KEY=VALUE, in one word")
   if not flags.FLAGS["verbosity"].present:
     logging.set_verbosity(logging.WARNING)
   malloc.keep_freed_on_cpu()
@@ -38,15 +43,19 @@ def main(_):
       raise ValueError(
         "--workdir is missing: name the folder in which the run keeps its checkpoints and logs"
       )
+    if "://" in _WORKDIR.value:
+      raise ValueError(f"--workdir={_WORKDIR.value}: expected a folder; mount the bucket, or use a disk")
     run = pretrain.run if config.task == "pretrain" else finetune.run
     run(config, _WORKDIR.value, say=_say)
   except preemption.PreemptedError as error:
     _say(str(error))
     sys.exit(preemption.EXIT_CODE)
   except (ValueError, OSError, NonFiniteLossError) as error:
-    if logging.level_info():
-      raise  # --verbosity=0 or more shows where it came from
+    if logging.level_info():  # --verbosity=0 or more shows where it came from
+      _crash()
     _fail(str(error))
+  except Exception:
+    _crash()
 
 
 def _say(line):
@@ -71,7 +80,29 @@ def _parse(argv):
 
 def _fail(message):
   """Ends the program with a message on one line."""
-  sys.exit("error: " + " ".join(message.split()))
+  told = "error: " + " ".join(message.split())
+  if _is_one_of_several():
+    _leave(told)
+  sys.exit(told)
+
+
+def _crash():
+  """Ends the program with the exception that is being handled."""
+  if _is_one_of_several():
+    _leave(traceback.format_exc())
+  raise
+
+
+def _is_one_of_several():
+  import jax
+
+  return jax.distributed.is_initialized() and jax.process_count() > 1
+
+
+def _leave(told):
+  """Ends this process of several at once: jax would wait minutes for the others, which wait for this one."""
+  print(told, file=sys.stderr, flush=True)
+  os._exit(1)
 
 
 if __name__ == "__main__":

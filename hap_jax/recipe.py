@@ -69,8 +69,7 @@ def make_mesh(config):
   """Builds the mesh of a configuration and checks that its batches divide over it."""
   mesh = sharding.make_mesh(**config.mesh)
   sharding.check_batch_size(config.batch_size, mesh, parts=config.accumulate)
-  eval_batch_size = min(config.eval_batch_size, config.batch_size)
-  sharding.check_batch_size(eval_batch_size, mesh, "config.eval_batch_size")
+  sharding.check_batch_size(config.eval_batch_size, mesh, "config.eval_batch_size")
   return mesh
 
 

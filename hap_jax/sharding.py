@@ -80,7 +80,7 @@ def make_mesh(data=-1, fsdp=1, tensor=1, *, devices=None):
     tensor: over which the parameters alone are. One of the three may be -1: all devices that are left.
     devices: the devices to use; None: all.
   Raises:
-    ValueError: if the axes do not multiply to the number of devices.
+    ValueError: if the axes do not multiply to the number of devices, or `tensor` spans processes.
   """
   devices = jax.devices() if devices is None else devices
   sizes, told = [data, fsdp, tensor], f"config.mesh: data={data}, fsdp={fsdp}, tensor={tensor}"
@@ -95,7 +95,25 @@ def make_mesh(data=-1, fsdp=1, tensor=1, *, devices=None):
       "left, which the others must divide"
     )
   # Auto axes are stated because the default changed to Explicit, under which Linen's layers do not trace.
-  return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+  mesh = jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+  check_rows([[device.process_index for device in shared] for shared in mesh.devices.reshape(-1, sizes[2])])
+  return mesh
+
+
+def check_rows(processes):
+  """Raises ValueError if devices that work on the same rows of a batch belong to several processes.
+
+  Each process loads rows of its own, so they would work on different pictures.
+
+  Args:
+    processes: [groups along `tensor`][devices], the process of each device.
+  """
+  if any(len(set(group)) > 1 for group in processes):
+    raise ValueError(
+      f"config.mesh.tensor={len(processes[0])}: devices of several processes would share the rows of a "
+      "batch, of which each process loads its own: start one process for so many devices, or use "
+      "config.mesh.fsdp"
+    )
 
 
 def replicated(mesh):

@@ -64,6 +64,12 @@ def test_sizes_that_do_not_fit_are_named(sizes):
     sharding.make_mesh(**sizes)
 
 
+def test_rows_that_several_processes_would_share_are_refused():
+  sharding.check_rows([[0, 0], [1, 1]])
+  with pytest.raises(ValueError, match=r"config\.mesh\.tensor=2: devices of several processes"):
+    sharding.check_rows([[0, 1], [2, 3]])
+
+
 def test_batch_sizes_that_divide_are_named():
   mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
   sharding.check_batch_size(12, mesh)

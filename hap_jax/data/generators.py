@@ -20,15 +20,43 @@ _SHIFT = np.uint32(16)
 _WORD = 2**32
 
 
-def of_records(seed, epoch, index):
-  """Returns the generators np.random.default_rng((seed, epoch, i)) for each i of `index`.
+def of_records(seed, epoch, *numbers):
+  """Returns the generators np.random.default_rng((seed, epoch, i, ...)) for the rows (i, ...) of `numbers`.
 
   Args:
-    seed, epoch: whole numbers, not negative. index: [B] whole numbers from 0 to 2**32 - 1.
+    seed, epoch: whole numbers, not negative.
+    *numbers: each [B] whole numbers from 0 to 2**32 - 1; the first is the record's.
   """
-  index = np.asarray(index, np.uint32)
-  words = [np.full(len(index), word, np.uint32) for word in (*_words(seed), *_words(epoch))]
-  return [np.random.Generator(np.random.PCG64(_State(words))) for words in _states(_pool([*words, index]))]
+  numbers = [np.asarray(column, np.uint32) for column in numbers]
+  words = [np.full(len(numbers[0]), word, np.uint32) for word in (*_words(seed), *_words(epoch))]
+  return [np.random.Generator(np.random.PCG64(_State(words))) for words in _states(_pool([*words, *numbers]))]
+
+
+def of_batch(seed, epoch, index):
+  """Returns a generator for each row of a batch's record numbers `index` [B], no two of them alike.
+
+  A record's first row has that of `of_records`, whatever else is in the batch; its n-th further one has that
+  of (i, 0, n), so that pictures that a batch holds twice are not augmented alike.
+  """
+  rngs = of_records(seed, epoch, index)
+  repeats = _count_before(np.asarray(index))
+  again = np.flatnonzero(repeats)
+  if again.size:
+    numbers = np.asarray(index)[again], np.zeros(again.size), repeats[again]
+    for row, rng in zip(again, of_records(seed, epoch, *numbers), strict=True):
+      rngs[row] = rng
+  return rngs
+
+
+def _count_before(values):
+  """Counts for each of [B] values how many equal ones stand before it."""
+  order = np.argsort(values, kind="stable")
+  ordered = values[order]
+  is_first = np.r_[True, ordered[1:] != ordered[:-1]][: len(values)]
+  rank = np.arange(len(values))
+  counts = np.empty(len(values), np.int64)
+  counts[order] = rank - np.maximum.accumulate(np.where(is_first, rank, 0))
+  return counts
 
 
 class _State(ISeedSequence):

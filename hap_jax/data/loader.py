@@ -23,7 +23,7 @@ from hap_jax.data.samplers import Sampler
 from hap_jax.data.sources.base import BadRecordError, Source
 
 _REPLACEMENT_TRIES = 100  # bad records in a row before the row is given up
-_LAST_SECONDS = 120  # of a worker process after SIGTERM
+_LAST_SECONDS = 3600  # of a worker process after SIGTERM, more than any launcher leaves
 _FOR_EVER = 2**62  # steps of an endless order; Grain wants a length that fits 64 bits
 
 
@@ -150,10 +150,12 @@ class Loader:
     epoch = self.sampler.epoch(step)
     b = self.sampler.batch_size // self.process_count
     rows = slice(self.process_index * b, (self.process_index + 1) * b)
-    wanted = [int(i) for i in self.sampler.indices(step)[rows]]
+    whole = self.sampler.indices(step)
+    wanted = [int(i) for i in whole[rows]]
     fields = self.fields or self.known_fields
     bad, batch, read = {}, {}, []
-    rngs = generators.of_records(self.seed, epoch, wanted)
+    # Of the whole batch: whether a record is in it twice must not depend on the number of processes.
+    rngs = generators.of_batch(self.seed, epoch, whole)[rows]
     # All records before the first picture: decoding drives the code that reads them out of the cache.
     reads = [self._fetch(i) for i in wanted]
     for row, (i, rng, read_record) in enumerate(zip(wanted, rngs, reads, strict=True)):

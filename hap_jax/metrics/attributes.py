@@ -64,13 +64,20 @@ def score(probability, labels, *, threshold=0.5):
   Returns:
     Scores.
   Raises:
-    ValueError: if the shapes differ, or are not [N, A] with at least one picture and one attribute.
+    ValueError: if the shapes differ, or are not [N, A] with at least one picture and one attribute, or a
+      prediction is not a number.
   """
   probability, labels = np.asarray(probability), np.asarray(labels)
   if probability.ndim != 2 or probability.shape != labels.shape or not probability.size:
     raise ValueError(
       f"attributes are scored from two arrays [pictures, attributes] of one shape; got {probability.shape} "
       f"predictions and {labels.shape} labels: check that both hold the same attributes"
+    )
+  bad = np.flatnonzero(~np.isfinite(probability).all(axis=1))
+  if bad.size:
+    raise ValueError(
+      f"predictions of {bad.size} pictures are not finite, the first in row {bad[0]}: the network's output "
+      "is broken, so there is nothing to score"
     )
   true, found = labels.astype(bool), probability > threshold
   hit, either = true & found, true | found

@@ -170,11 +170,7 @@ def score_ranks(match_ranks, ranks=(1, 5, 10)):
   if any(k != int(k) or k < 1 for k in ranks):
     raise ValueError(f"ranks={tuple(ranks)}: expected whole numbers from 1")
   is_valid = np.array([len(found) > 0 for found in match_ranks], bool)
-  if not is_valid.any():
-    raise ValueError(
-      f"none of the {len(is_valid)} queries has a match in the gallery that counts: entries of the same "
-      "identity under the same camera, and junk, do not; check the identities and cameras of both lists"
-    )
+  _check_any_match(is_valid)
   valid = [found for found in match_ranks if len(found)]
   ap = np.full(len(is_valid), np.nan)
   ap[is_valid] = [np.mean(np.arange(1, len(found) + 1) / found) for found in valid]
@@ -209,12 +205,19 @@ def chance_mean_ap(query_pid, gallery_pid, query_camid=None, gallery_camid=None,
   )
   counts = np.array([[len(part) for part in identities.split(i)] for i in range(num_queries)]).reshape(-1, 2)
   has_match = counts[:, 0] > 0
-  if not has_match.any():
-    raise ValueError(f"none of the {num_queries} queries has a match in the gallery that counts")
+  _check_any_match(has_match)
   R, num_same_camera = counts[has_match].T
   N = num_gallery - identities.is_junk.sum() - num_same_camera
   harmonic = np.cumsum(1 / np.arange(1, num_gallery + 1))[N - 1]
   return float(np.mean((harmonic + (R - 1) / np.maximum(N - 1, 1) * (N - harmonic)) / N))
+
+
+def _check_any_match(has_match):
+  if not has_match.any():
+    raise ValueError(
+      f"none of the {len(has_match)} queries has a match in the gallery that counts: entries of the same "
+      "identity under the same camera, and junk, do not; check the identities and cameras of both lists"
+    )
 
 
 def rank_list(

@@ -176,7 +176,7 @@ def make_evaluation(config):
   make_pass = functools.partial(
     probe.picture_pass,
     image_size=config.model.image_size,
-    batch_size=min(config.eval_batch_size, config.batch_size),
+    batch_size=config.eval_batch_size,
     workers=config.data.workers,
     max_bad_share=config.data.max_bad_share,
     resize=ResizeBilinear,

@@ -69,11 +69,15 @@ def run_length(config, train):
     train: the training loader.
   Returns:
     (steps, epochs, epochs of warm-up).
+  Raises:
+    ValueError: if there is no step in it.
   """
   whole_epochs = int(config.total_epochs)
-  steps = config.total_steps or train.first_step(whole_epochs) + round(
-    (config.total_epochs - whole_epochs) * train.nominal_steps
-  )
+  further = round((config.total_epochs - whole_epochs) * train.nominal_steps)
+  # An epoch may be shorter than its nominal length.
+  of_epochs = min(train.first_step(whole_epochs) + further, train.first_step(whole_epochs + 1))
+  steps = config.total_steps or of_epochs
+  config_lib.require(steps > 0, "total_epochs", config.total_epochs, "enough for a step")
   epochs = train.progress(steps)
   return steps, epochs, epochs * config.warmup_epochs / config.total_epochs
 

@@ -16,6 +16,7 @@ import numpy as np
 from flax import struct
 
 from hap_jax import config as config_lib
+from hap_jax import sharding
 from hap_jax.data import samplers
 from hap_jax.data.loader import Loader
 from hap_jax.data.skeletons import COCO17
@@ -63,7 +64,10 @@ def check(config):
   """Raises ValueError, naming the key, for values that pre-training cannot work with."""
   for key in ("baseline_records", "panel_rows"):
     config_lib.require(config[key] >= 1, key, config[key], "at least 1")
-  config_lib.require(config.align_block >= 0, "align_block", config.align_block, "0 or more")
+  for key in ("align_block", "align_weight"):
+    config_lib.require(config[key] >= 0, key, config[key], "0 or more")
+  temperature = config.align_temperature
+  config_lib.require(temperature > 0, "align_temperature", temperature, "above 0")
   config_lib.require(config.views in (1, 2), "views", config.views, "1 or 2")
   config_lib.require(
     config.data.augment in ("host", "device"), "data.augment", config.data.augment, "host or device"
@@ -275,11 +279,13 @@ def make_figures(forward_by_index, loader, config):
 
   def figures(variables):
     batch = loader.batch(0)
-    outputs = jax.device_get(forward_by_index(variables, batch))
+    outputs = forward_by_index(variables, batch)
+    # Over several processes the compiler may leave it in parts.
+    cause, pred = sharding.fetch((outputs.mask.cause, outputs.pred))
     picture = viz.panel(
       images=batch["image"],
-      cause=outputs.mask.cause,
-      pred=outputs.pred,
+      cause=cause,
+      pred=pred,
       grid=grid,
       patch=config.model.patch,
       keypoints_xy=batch["keypoints_xy"],
@@ -324,10 +330,15 @@ def make_loaders(config):
   )
 
   def ordered(source):
-    sampler = samplers.Sequential(len(source), min(config.eval_batch_size, config.batch_size))
+    sampler = samplers.Sequential(len(source), config.eval_batch_size)
     return make_loader(source=source, transforms=eval_transforms, sampler=sampler, fields=fields)
 
   source = config_lib.open_source(config, "train")
+  if source.spec.skeleton is None:
+    raise ValueError(
+      f"config.data.source={config.data.source!r} tells no joints: pre-training needs a source whose "
+      "records have the fields keypoints_xy and keypoints_visible, such as luperson"
+    )
   sampler = samplers.ShuffledEpochs(len(source), config.batch_size, config.seed)
   drawn = train_transforms[0].adds if config.data.augment == "device" else ()
   train = make_loader(source=source, transforms=train_transforms, sampler=sampler, fields=(*fields, *drawn))
@@ -403,7 +414,7 @@ def make_probe(config):
     return probe.picture_pass(
       config_lib.open_source(config, split, config.probe),
       image_size=config.model.image_size,
-      batch_size=min(config.eval_batch_size, config.batch_size),
+      batch_size=config.eval_batch_size,
       workers=config.data.workers,
       max_bad_share=config.data.max_bad_share,
     )

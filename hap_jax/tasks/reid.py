@@ -149,10 +149,11 @@ def open_sides(config):
 def make_evaluation(config):
   """Makes the evaluation of a finalized config: every query against the whole gallery."""
   query, gallery = open_sides(config)
+  probe.check_sides(query, gallery)
   make_pass = functools.partial(
     probe.picture_pass,
     image_size=config.model.image_size,
-    batch_size=min(config.eval_batch_size, config.batch_size),
+    batch_size=config.eval_batch_size,
     workers=config.data.workers,
     max_bad_share=config.data.max_bad_share,
   )
@@ -174,6 +175,11 @@ def make_evaluation(config):
 def make_train_loader(config):
   """Makes the loader of P persons with K pictures each, augmented."""
   source = config_lib.open_source(config, "train")
+  if "pid" not in source.spec.fields:
+    raise ValueError(
+      f"config.data.source={config.data.source!r} does not tell who its people are: person ReID needs a "
+      "source that does, such as market1501"
+    )
   size = tuple(config.model.image_size)
   # Order: the official one. The erased box is filled in the step, after normalisation.
   augment = (

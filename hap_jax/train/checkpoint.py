@@ -78,10 +78,9 @@ class Checkpoints:
       if not (gain > 0 if mode == "max" else gain < 0):
         return False
       if self._best["step"] >= step:
-        raise ValueError(
-          f"{self._workdir / BEST_FOLDER} holds step {self._best['step']} with a worse {metric} than step "
-          f"{step} has now: it is of another run; move it away"
-        )
+        # The run went on from a checkpoint before it, so that step is still to come, a rounding away perhaps.
+        self._best_manager.wait_until_finished()
+        self._best_manager.delete(self._best["step"])
     self._best = {"step": step, "scores": scores}
     _save(self._best_manager, step, dict(state.eval_variables), {**description, "scores": scores})
     return True

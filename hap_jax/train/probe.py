@@ -41,6 +41,11 @@ def identities(splits, query, gallery):
   }
 
 
+def check_sides(query, gallery):
+  """Raises ValueError if no query has a match in the gallery: before a run, not at its first evaluation."""
+  retrieval.chance_mean_ap(query.pids, gallery.pids, query.camids, gallery.camids)
+
+
 def make_evaluation(encode, grid, loaders):
   """Makes the probe's Evaluation: mAP and rank-1 of each kind of pooling, same-camera matches excluded.
 
@@ -49,9 +54,12 @@ def make_evaluation(encode, grid, loaders):
     loaders: {"query": Loader, "gallery": Loader} of sources with pids and camids.
   Returns:
     Evaluation with splits "query" and "gallery" and scores "mAP_<kind>", "rank1_<kind>", "mAP_chance".
+  Raises:
+    ValueError: if no query has a match.
   """
   kinds = [kind for kind in pooling.KINDS if kind != "stripes" or grid[0] >= pooling.NUM_STRIPES]
   query, gallery = loaders["query"].source, loaders["gallery"].source
+  check_sides(query, gallery)
 
   def predict(variables, batch):
     tokens = encode(variables, batch["image"])

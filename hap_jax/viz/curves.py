@@ -10,14 +10,15 @@ _DPI = 110
 _COLUMNS = 3
 _LINE, _SCORE, _GRID = "#3b6ea8", "#b3472e", "#d9dcdf"
 _LEFT_OUT = ("step", "images_per_s", "data_wait")  # of the machine, not of the training
-_FIRST = ("loss", "lr", "grad_norm")
+_OF_TRAINING = ("lr", "grad_norm")  # beside the losses
 
 
 def curves(rows, select=None, title=""):
   """Draws how losses, learning rate and scores went over the steps.
 
-  Losses are those of single logged steps: a faint line, with a running mean over a twentieth of them. Scores,
-  which are rarer, have a mark at each evaluation; the best value of the selected one is named.
+  Losses, learning rate and the gradient's norm are those of single logged steps: a faint line, with a
+  running mean over a twentieth of them. Everything else is a score, with a mark at each evaluation; the best
+  value of the selected one is named.
 
   Args:
     rows: [{"step": ..., name: number}], ascending in step, as `report.read_metrics` returns; a name may be
@@ -49,10 +50,9 @@ def curves(rows, select=None, title=""):
     hspace=0.42,
   )
   panels = figure.subplots(num_lines, _COLUMNS, squeeze=False).ravel()
-  most = max(len(steps) for steps, _ in columns.values())
   for panel, (name, (steps, values)) in zip(panels, columns.items(), strict=False):
     text = name
-    if len(steps) == most:
+    if _is_of_training(name):
       _draw_line(panel, steps, values)
     else:
       panel.plot(steps, values, color=_SCORE, linewidth=1.2, marker="o", markersize=3)
@@ -82,9 +82,13 @@ def _columns(rows):
         found.setdefault(name, []).append((row["step"], value))
 
   def place(name):
-    return (not name.startswith("loss"), name not in _FIRST, -len(found[name]))
+    return (not name.startswith("loss"), not _is_of_training(name), -len(found[name]))
 
   return {name: tuple(np.array(found[name], np.float64).T) for name in sorted(found, key=place)}
+
+
+def _is_of_training(name):
+  return name.startswith("loss") or name in _OF_TRAINING
 
 
 def _draw_line(panel, steps, values):

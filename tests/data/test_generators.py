@@ -27,3 +27,12 @@ def test_generators_are_those_of_default_rng(seed, epoch):
 
 def test_generators_of_no_record_are_none():
   assert generators.of_records(0, 0, []) == []
+
+
+@pytest.mark.parametrize("seed", [0, 2**32 + 1, 2**130 + 7])
+def test_a_record_that_a_batch_holds_again_is_drawn_anew(seed):
+  rngs = generators.of_batch(seed, 3, np.array([7, 2, 7, 7, 2, 5]))
+  wanted = [(7,), (2,), (7, 0, 1), (7, 0, 2), (2, 0, 1), (5,)]
+  for rng, numbers in zip(rngs, wanted, strict=True):
+    assert rng.bit_generator.state == np.random.default_rng((seed, 3, *numbers)).bit_generator.state
+  assert len({rng.random() for rng in rngs}) == 6

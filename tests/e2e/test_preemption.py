@@ -131,12 +131,13 @@ def test_a_run_of_eight_devices_goes_on_with_four(told, ended, tmp_path):
 
 def test_a_run_of_one_process_goes_on_in_two_and_one_signal_ends_both(told, ended, tmp_path):
   workdir = copy_at(ended, SAVED, tmp_path / "two")
-  pair = start_two(workdir, {**told, "mesh.fsdp": 4, "align_block": 3})
+  pair = start_two(workdir, {**told, "mesh.fsdp": 4, "align_block": 3, "panel_every": 5})
   wait_for(LAST, workdir, *pair)
   pair[1].send_signal(signal.SIGTERM)
   code, outputs = finish(*pair)
   assert code == preemption.EXIT_CODE, outputs
   assert_same_losses(ended, workdir)
+  assert (workdir / "panels" / "reconstruction_00000005.png").exists()
   step = checkpoint_file.read(workdir)[1]["step"]
   assert f"told to end: step {step} is saved" in outputs[0]
 

@@ -98,3 +98,21 @@ def test_half_told_processes_are_an_error(people, tmp_path):
   output, _ = process.communicate(timeout=300)
   assert process.returncode == 1
   assert "expected all three" in output.splitlines()[-1]
+
+
+def test_a_process_that_fails_alone_ends_at_once(people, tmp_path):
+  """Its partner still waits for it, at a barrier of jax or in a step."""
+  with socket.socket() as probe:
+    probe.bind(("127.0.0.1", 0))
+    address = f"127.0.0.1:{probe.getsockname()[1]}"
+  joined = [f"--coordinator_address={address}", "--num_processes=2"]
+  partner = start(tmp_path / "run", people, 1, [*joined, "--process_id=0"])
+  failing = start(tmp_path / "run", people, 1, [*joined, "--process_id=1", "--config.mesh.data=7"])
+  try:
+    output, _ = failing.communicate(timeout=100)  # jax's barrier takes 300 s
+  finally:
+    partner.kill()
+    partner.communicate()
+    failing.kill()
+  assert failing.returncode == 1
+  assert "error: config.mesh: data=7" in output.splitlines()[-1]

@@ -1,5 +1,6 @@
 """Person ReID from folders as shipped to scores, pictures and checkpoints, through recipe and commands."""
 
+import dataclasses
 import json
 import shutil
 
@@ -13,8 +14,10 @@ from configs import finetune_reid_demo
 from hap_jax import config as config_lib
 from hap_jax import finetune, pretrain
 from hap_jax.cli.__main__ import main as hap
-from hap_jax.data.sources import synthetic
+from hap_jax.data.sources import luperson, synthetic
 from hap_jax.io import checkpoint_file
+from hap_jax.tasks import pretrain as pretrain_task
+from hap_jax.tasks import reid as reid_task
 from hap_jax.train.report import read_metrics
 from tests.convert.reference_state import family_state
 from tests.io import torch_bytes
@@ -216,6 +219,38 @@ def test_predict_ranks_a_folder_and_embed_turns_it_into_vectors(trained, tmp_pat
   assert "exists" in capsys.readouterr().err
 
 
+def test_queries_without_any_match_are_told_before_the_first_step(tmp_path):
+  for split in ("train", "query", "gallery"):
+    for person in range(4):
+      folder = tmp_path / split / f"{'a' if split == 'train' else 'b'}{person}"
+      folder.mkdir(parents=True)
+      for number in range(4):
+        Image.new("RGB", (20, 40)).save(folder / f"{split}{number}_c1.jpg")
+  with pytest.raises(ValueError, match="none of the 16 queries has a match in the gallery that counts"):
+    reid_task.make(reid_config("identity_folder", tmp_path))
+
+
+def test_source_that_knows_no_persons_is_named(tmp_path):
+  people = synthetic.open_source(num_train=4, image_size=(40, 20))
+  luperson.write_luperson(tmp_path, (people[i] for i in range(4)))
+  with pytest.raises(ValueError, match=r"config\.data\.source='luperson' does not tell who its people are"):
+    reid_task.make(reid_config("luperson", tmp_path))
+
+
+def test_a_picture_that_stands_twice_in_a_batch_is_augmented_twice(layout_folder):
+  """Each person has four pictures and is asked for eight."""
+  source, root = layout_folder("identity_folder")
+  config = reid_config(source, root, batch_size=16, num_instances=8, data__erase_prob=1.0)
+  loader = reid_task.make_train_loader(config)
+  batch = loader.batch(0)
+  assert len(set(batch["index"])) < 16
+  looks = {(row, *box) for row, box in zip(batch["index"].tolist(), batch["erase_box"].tolist(), strict=True)}
+  assert len(looks) == 16
+  half = dataclasses.replace(loader, process_index=1, process_count=2).batch(0)
+  for name, rows in half.items():
+    np.testing.assert_array_equal(rows, batch[name][8:], err_msg=name)
+
+
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory, tiny_config):
   """Workdir of a pre-training run that probes its encoder beside its own score."""
@@ -238,6 +273,24 @@ def test_the_probe_is_a_curve_of_pre_training_and_a_command(pretrained, capsys):
   )
   for name in ("mAP_mean", "mAP_stripes", "mAP_chance"):
     assert float(told[name]) == pytest.approx(rows[-1][f"probe_{name}"], abs=1e-4)
+
+
+def test_the_probe_may_be_of_another_data_set_than_the_held_out_records(tiny_config, layout_folder):
+  source, root = layout_folder("market1501")
+  config = tiny_config(probe__source=source, probe__root=str(root), data__num_val=8)
+  evals = pretrain_task.make_evaluation(config).evals
+  assert {name: len(split.loader.source) for name, split in evals.items()} == {
+    "val": 8,
+    "probe_query": len(QUERY),
+    "probe_gallery": len(GALLERY),
+  }
+
+
+def test_pre_training_on_pictures_without_joints_is_told(tiny_config, layout_folder):
+  source, root = layout_folder("identity_folder")
+  config = tiny_config(data__source=source, data__root=str(root), data__num_val=0)
+  with pytest.raises(ValueError, match=r"config\.data\.source='identity_folder' tells no joints"):
+    pretrain_task.make(config)
 
 
 def test_a_pre_trained_encoder_is_where_fine_tuning_starts(pretrained, layout_folder, tmp_path):

@@ -40,3 +40,10 @@ def test_a_probability_at_the_threshold_is_not_predicted():
 def test_another_shape_is_refused(shape):
   with pytest.raises(ValueError, match=r"labels: check that both hold the same attributes"):
     attributes.score(np.zeros(shape), np.zeros((4, 2) if shape != (0, 2) else shape))
+
+
+def test_predictions_that_are_no_numbers_are_refused():
+  probability = np.full((3, 2), 0.5)
+  probability[1, 1] = np.nan
+  with pytest.raises(ValueError, match="1 pictures are not finite, the first in row 1"):
+    attributes.score(probability, np.ones((3, 2), bool))

@@ -31,6 +31,11 @@ def test_the_best_score_is_marked_only_where_it_selects():
   assert (marked != least).any()
 
 
+def test_scores_are_told_from_losses_by_what_they_are_and_not_by_how_many():
+  rows = [{"step": step, "loss": 2 / step, "mAP": 0.1 * step} for step in range(1, 6)]
+  assert (curves(rows) != curves(rows, select=("mAP", "max"))).any()
+
+
 def test_nothing_to_draw_is_an_error():
   with pytest.raises(ValueError, match="nothing to draw"):
     curves([{"step": 1, "images_per_s": 3.0}])
