@@ -16,7 +16,7 @@ from hap_jax.data import pack
 from hap_jax.data.loader import Loader
 from hap_jax.data.samplers import ShuffledEpochs
 from hap_jax.data.skeletons import COCO17
-from hap_jax.data.sources import luperson, market1501, tfds
+from hap_jax.data.sources import luperson, market1501, synthetic, tfds
 from hap_jax.data.sources.base import BadRecordError, SourceSpec, encode_jpeg
 from hap_jax.data.transforms.image import RandomResizedCrop
 
@@ -168,6 +168,21 @@ def test_persons_and_cameras_come_along_for_every_split(tmp_path):
     assert_same_records(packed, source)
     for name in ("pids", "camids"):
       np.testing.assert_array_equal(getattr(packed, name), getattr(source, name))
+
+
+def test_trainval_is_train_and_then_val(tmp_path):
+  words = ["--num_train=5", "--num_val=3", "--num_test=4", "--image_size=32x16"]
+  out = tmp_path / "packed"
+  assert cli.main(["prepare", "synthetic", "--format=tfds", f"--out={out}", *words]) == 0
+  both, *parts = (open_packed(out, split) for split in ("trainval", "train", "val"))
+  assert [len(source) for source in (both, *parts)] == [8, 5, 3]
+  for i, (source, row) in enumerate([(parts[0], 0), (parts[0], 4), (parts[1], 0), (parts[1], 2)]):
+    index = (0, 4, 5, 7)[i]
+    for name, value in source[row].items():
+      np.testing.assert_array_equal(both[index][name], value, err_msg=name)
+  np.testing.assert_array_equal(both.attributes, np.concatenate([part.attributes for part in parts]))
+  wanted = synthetic.open_source(split="trainval", num_train=5, num_val=3, image_size=(32, 16))
+  np.testing.assert_array_equal(both.pids, wanted.pids)
 
 
 def test_order_survives_many_shards(tmp_path, monkeypatch):

@@ -7,7 +7,6 @@ import pathlib
 from hap_jax.data.sources import base
 
 SPLITS = ("all",)
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 _SPEC = base.SourceSpec("folder", skeleton=None, licence="not known", fields=("image",))
 
 
@@ -33,7 +32,7 @@ class FolderSource:
 
 
 def open_source(*, root, split="all", seed=0, num_val=0):
-  """Opens a folder of pictures, sub-folders included.
+  """Opens a folder of pictures, sub-folders included; hidden files and folders are left out.
 
   Args:
     root: the folder. split: "all", there is no other. seed, num_val: not used.
@@ -46,13 +45,23 @@ def open_source(*, root, split="all", seed=0, num_val=0):
   if split != "all":
     raise ValueError(f'split={split!r}: a plain folder of pictures has only the split "all"')
   base.check_folder(root, "a folder of pictures")
-  top = pathlib.Path(root)
-  paths = sorted(
-    path.relative_to(top).as_posix() for path in top.rglob("*") if path.suffix.lower() in ENDINGS
-  )
+  paths = tuple(sorted(_list_below(root)))
   if not paths:
-    raise ValueError(f"{root}: no picture in this folder or below it; expected files {', '.join(ENDINGS)}")
-  return FolderSource(str(root), tuple(paths), _SPEC)
+    endings = ", ".join(base.PICTURE_ENDINGS)
+    raise ValueError(f"{root}: no picture in this folder or below it; expected files {endings}")
+  return FolderSource(str(root), paths, _SPEC)
+
+
+def _list_below(root, above=()):
+  """Yields the paths, relative to `root`, of the pictures in it and below; hidden names are left out.
+
+  Links are followed, but not into a folder that they are in.
+  """
+  above = (*above, os.path.realpath(root))
+  yield from base.list_pictures(root)
+  for folder in base.list_folders(root):
+    if os.path.realpath(os.path.join(root, folder)) not in above:
+      yield from (f"{folder}/{path}" for path in _list_below(os.path.join(root, folder), above))
 
 
 def open_file(path):

@@ -77,6 +77,10 @@ def open_source(*, root, split, seed, subset="first_half", num_val=0):
     rows = np.random.default_rng((seed, 0, 0, _HALF_STREAM)).permutation(len(names))[: len(names) // 2]
   else:
     rows = range(len(names) if subset == "all" else len(names) // 2)
+  if not len(rows):
+    raise ValueError(
+      f"{root}: {len(names)} names leave none for subset={subset!r}: set config.data.luperson.subset to all"
+    )
   start, stop = held_out(len(rows), num_val, split)
   return _LUPerson(root, _Names.of([names[row] for row in rows[start:stop]]))
 

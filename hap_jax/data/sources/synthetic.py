@@ -151,7 +151,8 @@ def _split_indices(split, people, count):
   least = {"query": 1, "gallery": _QUERIES + 1}.get(split, 1)
   if not least <= count <= limit:
     raise ValueError(
-      f"synthetic: num_{people}={count}; expected {least} to {limit} pictures (data.synthetic.num_{people})"
+      f"synthetic: num_{people}={count}; expected {least} to {limit} pictures "
+      f"(config.data.{'' if people == 'val' else 'synthetic.'}num_{people})"
     )
   indices = np.arange(draw.FIRST_INDEX[people], draw.FIRST_INDEX[people] + count, dtype=np.int32)
   if split == people:

@@ -28,7 +28,8 @@ def open_source(*, root, split, seed, num_val=0):
 
   Args:
     root: folder that `prepare` made, or the folder of one data set and version in it (config.data.root).
-    split: one that was packed; or "val", if none was packed and num_val is above 0.
+    split: one that was packed; or "val", if none was packed and num_val is above 0; or "trainval", train and
+      then the packed val, if there is one.
     seed: not used; the order is that of the packed source.
     num_val: if the data set has no "val" of its own, this many of the last records of "train" are "val"; if
       it has one, so many of its last records are, 0: all (config.data.num_val).
@@ -71,7 +72,8 @@ class PackedPeople:
   """Records [start, stop) of a packed split; see `open_source`.
 
   Attributes:
-    folder: of the data set. split: its name. start, stop: the records of it that this source has.
+    folder: of the data set. split: its name, or "train+val". start, stop: the records of it that this source
+      has.
     data: ArrayRecord's reader, bytes by record number; it pickles without its open files.
     layout: {field: (dtype, shape)} of what is neither picture nor joints.
     spec: facts about the packed source. attribute_names: of the field `attributes`, if there is one.
@@ -139,11 +141,15 @@ class PackedPeople:
 
   @functools.cached_property
   def _table(self):
-    path = os.path.join(self.folder, f"table_{self.split}.npz")
-    if not os.path.isfile(path):
+    paths = [os.path.join(self.folder, f"table_{part}.npz") for part in self.split.split("+")]
+    if not all(map(os.path.isfile, paths)):
       return {}
-    with np.load(path) as file:
-      return {name: file[name][self.start : self.stop] for name in file.files}
+    tables = []
+    for path in paths:
+      with np.load(path) as file:
+        tables.append({name: file[name] for name in file.files})
+    columns = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
+    return {name: column[self.start : self.stop] for name, column in columns.items()}
 
   def _features(self, index):
     if not 0 <= index < len(self):
@@ -199,6 +205,8 @@ def _rows(builder, split, num_val):
   sizes = {name: info.num_examples for name, info in builder.info.splits.items()}
   if "val" not in sizes and "train" in sizes and (split == "val" or (split == "train" and num_val)):
     return *held_out(sizes["train"], num_val, split), "train"
+  if split == "trainval" and split not in sizes and "train" in sizes:
+    return 0, sizes["train"] + sizes.get("val", 0), "train+val" if "val" in sizes else "train"
   if split not in sizes:
     raise ValueError(f"split={split!r}: {builder.data_dir} has {', '.join(sizes)}")
   if split == "val" and num_val:
@@ -208,7 +216,7 @@ def _rows(builder, split, num_val):
 
 def _spec(facts, split):
   skeleton = SKELETONS[facts["skeleton"]] if facts["skeleton"] else None
-  notes = tuple(facts["notes"][split])
+  notes = tuple(note for part in split.split("+") for note in facts["notes"][part])
   for note in notes:
     logging.warning("%s: %s", facts["source"], note)
   return SourceSpec(facts["source"], skeleton, facts["licence"], tuple(facts["fields"]), notes)
