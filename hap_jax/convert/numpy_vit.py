@@ -231,8 +231,8 @@ def _attention(x, p, num_heads):
 
 def linear(x, pair):
   weight, bias = pair
-  # By order in memory and alignment, which a file's tensors may lack, NumPy chooses how it sums: both sides of
-  # a comparison shall sum alike.
+  # By order in memory and alignment, which a file's tensors may lack, NumPy chooses how it sums: both sides
+  # of a comparison shall sum alike.
   weight = np.require(weight, np.float32, ("C", "ALIGNED"))
   return (x.reshape(-1, x.shape[-1]) @ weight.T).reshape(*x.shape[:-1], -1) + _f32(bias)
 
