@@ -36,30 +36,42 @@ def export(path, out, *, family="", grid=None, num_heads=None):
   Returns:
     description.json of the folder, plain JSON values; "export" tells inputs, outputs and the error.
   Raises:
-    UnsafePickleError, ValueError: if the checkpoint cannot be loaded, `out` exists, its folder does not, or
-      the written encoder gives other tokens. OSError: if the disk does not take it. Nothing is left then.
+    UnsafePickleError, ValueError: if the checkpoint cannot be loaded, `out` exists, its folder does not, the
+      written encoder gives other tokens, or JAX may not use the CPU, on which that is checked. OSError: if
+      the disk does not take it. Nothing is left then.
   """
   out = pathlib.Path(out)
   if out.exists():
     raise ValueError(f"--out={out} exists; give another, or move it away")
   if not out.parent.is_dir():
     raise ValueError(f"--out={out}: there is no folder {out.parent}")
-  model, variables, description = loading.load(path, family=family, grid=grid, num_heads=num_heads)
-  weights = flatten(variables["params"])
-  image_size = description["model"]["image_size"]
-  images = np.random.default_rng(0).integers(0, 256, (_BATCH_SIZE, *image_size, 3), np.uint8)
-  tokens = np.asarray(model.apply(variables, _normalize(images, description["normalization"])))
-  with unfinished.new_folder(out) as folder:
-    np.savez(folder / _WEIGHTS, **weights)
-    np.savez(folder / _BATCH, images=images, tokens=tokens)
-    forward = _make_forward(model, description["normalization"])
-    _write_program(folder / _PROGRAM, forward, weights, image_size)
-    error = _compare(tokens, _run_program(folder, images))
-    shutil.copy(_CONSUMER, folder / "run.py")
-    description = {**description, "export": _facts(tokens.shape, image_size, error)}
-    (folder / "description.json").write_text(json.dumps(description, indent=2) + "\n")
-    (folder / "README.md").write_text(_readme(description))
+  # Accelerators multiply float32 matrices with fewer bits, by which the two sides would differ.
+  with jax.default_device(_cpu()):
+    model, variables, description = loading.load(path, family=family, grid=grid, num_heads=num_heads)
+    weights = flatten(variables["params"])
+    image_size = description["model"]["image_size"]
+    images = np.random.default_rng(0).integers(0, 256, (_BATCH_SIZE, *image_size, 3), np.uint8)
+    tokens = np.asarray(model.apply(variables, _normalize(images, description["normalization"])))
+    with unfinished.new_folder(out) as folder:
+      np.savez(folder / _WEIGHTS, **weights)
+      np.savez(folder / _BATCH, images=images, tokens=tokens)
+      forward = _make_forward(model, description["normalization"])
+      _write_program(folder / _PROGRAM, forward, weights, image_size)
+      error = _compare(tokens, _run_program(folder, images))
+      shutil.copy(_CONSUMER, folder / "run.py")
+      description = {**description, "export": _facts(tokens.shape, image_size, error)}
+      (folder / "description.json").write_text(json.dumps(description, indent=2) + "\n")
+      (folder / "README.md").write_text(_readme(description))
   return description
+
+
+def _cpu():
+  try:
+    return jax.local_devices(backend="cpu")[0]
+  except RuntimeError as error:
+    raise ValueError(
+      f"an export is checked on the CPU, which JAX_PLATFORMS={jax.config.jax_platforms} leaves out: add cpu"
+    ) from error
 
 
 def _normalize(images, normalization):

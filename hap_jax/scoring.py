@@ -24,16 +24,16 @@ def score(path, *, config=None, overrides=None, out=None, say=print):
   Returns:
     {metric: float}.
   Raises:
-    ValueError: if the checkpoint records no configuration and none is given, is of another task, nothing is
-      held out, or `out` exists.
+    ValueError: if the checkpoint records no configuration and none is given, is of another task or of sizes
+      that none can name, lacks a decoder that is scored, an override has no such key, nothing is held out, or
+      `out` exists.
   """
   if out is not None and pathlib.Path(out).exists():
     raise ValueError(f"--out={out} exists; give another, or move it away")
   weights = reading.read(path)
   config = configure(path, weights, config, overrides or {})
   mesh = sharding.make_mesh()
-  batch_size = min(config.eval_batch_size, config.batch_size)
-  sharding.check_batch_size(batch_size, mesh, "config.eval_batch_size")
+  sharding.check_batch_size(config.eval_batch_size, mesh, "config.eval_batch_size")
   evaluation = config_lib.load("tasks", config.task).make_evaluation(config)
   if not evaluation.evals:
     raise ValueError(f"{path}: its configuration holds no records out; pass --set data.num_val=N")
@@ -64,19 +64,33 @@ def configure(path, weights, config, overrides):
   model = weights.description()["model"]
   if model["variant"] is None or model["image_size"] is None:
     raise ValueError(
-      f"{path}: an encoder {weights.width} wide with {weights.depth} blocks on a grid of {weights.grid} is "
-      "none that a configuration can name"
+      f"{path}: an encoder {weights.width} wide with {weights.depth} blocks of {weights.num_heads} heads on "
+      f"a grid of {weights.grid} is none that a configuration can name"
     )
   for key in ("variant", "image_size", "patch"):
     config.model[key] = tuple(model[key]) if key == "image_size" else model[key]
+  if "decoder_width" in config.model:
+    _copy_decoder(path, model["decoder"], config.model)
   if "locality" in config.model:
     config.model.locality = any(name.startswith("conv_head") for name in weights.heads)
   config.model.dtype = "auto"  # this machine's, not the one's it was trained on
-  try:
-    config.update_from_flattened_dict(overrides)
-  except (KeyError, TypeError) as error:
-    raise ValueError(f"--set: {error.args[0]}") from error
+  config.lock()  # a key that is not there is an error
+  for key, value in overrides.items():
+    try:
+      config.update_from_flattened_dict({key: value})
+    except (AttributeError, KeyError, TypeError) as error:
+      reason = str(error.args[0]).partition(" Other fields present")[0]  # all of them, with their values
+      raise ValueError(f"--set {key}={value!r}: {reason}") from error
   return config_lib.finalize(config)
+
+
+def _copy_decoder(path, decoder, model):
+  """Puts the sizes of a checkpoint's decoder into a configuration's model."""
+  if decoder is None:
+    raise ValueError(f"{path} has no decoder, without which pre-training is not scored")
+  model.decoder_width, model.decoder_depth = decoder["width"], decoder["depth"]
+  if decoder["num_heads"] is not None:  # else the configuration alone tells
+    model.decoder_heads = decoder["num_heads"]
 
 
 def _write(out, path, config, scores, pictures):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import hap_jax
+from hap_jax import export
 from hap_jax.cli.__main__ import main as hap
 from hap_jax.models import pixels
 from tests.convert.reference_state import GRID, family_state
@@ -76,6 +77,26 @@ def test_any_batch_size_gives_what_load_gives(own, exported):
     images = np.random.default_rng(B).integers(0, 256, (B, *description["model"]["image_size"], 3), np.uint8)
     want = np.asarray(jax.jit(model.apply)(variables, pixels.normalize(images)))
     np.testing.assert_allclose(np.asarray(encoder.call(weights, images)), want, rtol=1e-4, atol=1e-4)
+
+
+def test_both_sides_are_computed_on_the_cpu_whatever_the_default_device(own, tmp_path, monkeypatch):
+  places = []
+
+  def spy(function):
+    def call(*args, **options):
+      result = function(*args, **options)
+      places.extend(array.devices() for array in jax.tree.leaves(result) if isinstance(array, jax.Array))
+      return result
+
+    return call
+
+  monkeypatch.setattr(export.loading, "load", spy(export.loading.load))
+  monkeypatch.setattr(export, "_run_program", spy(export._run_program))
+  with jax.default_device(jax.devices()[1]):
+    export.export(own, tmp_path / "out")
+  cpu = {jax.local_devices(backend="cpu")[0]}
+  assert len(places) > 1
+  assert all(place == cpu for place in places)
 
 
 def test_what_a_file_does_not_tell_is_asked_for_and_taken(source, exported, tmp_path, capsys):

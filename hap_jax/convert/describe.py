@@ -142,9 +142,7 @@ def _commands(path, weights):
     return [*commands, f"hap convert {path} --num_heads=N ...: every other command needs that number first"]
   if "norm" in weights.params["encoder"]:
     commands += [f"hap {verb} {path} ..." for verb in ("embed", "predict", "probe", "export")]
-  is_trained_here = (
-    weights.task in ("pretrain", "reid", "attributes") and weights.description()["model"]["variant"]
-  )
+  is_trained_here = weights.task in ("pretrain", "reid", "attributes") and weights.variant
   if is_trained_here and (weights.decoder or weights.task != "pretrain"):
     config = "" if weights.recorded.get("config") else " --config=FILE"
     commands.append(f"hap evaluate {path}{config} ...")

@@ -6,7 +6,7 @@ import numpy as np
 
 from hap_jax.convert import names
 from hap_jax.convert.weights import grid_text, some
-from hap_jax.models import pixels
+from hap_jax.models import layers, pixels
 
 # Grids of published models whose learned tables do not tell theirs, by number of cells.
 _PUBLISHED_GRIDS = {
@@ -19,6 +19,9 @@ _PUBLISHED_GRIDS = {
 }
 # Families whose published code normalises alike.
 _SAME_PIXELS = ("hap", "mae", "hf-vitmae", "reid-vit", "reid-lem", "attributes-vit")
+
+# Of layer norms: PyTorch's default. Up to it, transformers' own 1e-12 included, features stay what they are.
+_MAX_EPSILON = 1e-5
 
 
 def find_family(source, family=""):
@@ -65,6 +68,25 @@ def _guess(source):
   return "hap" if arch or not is_square else "mae"
 
 
+def check_config(source, family):
+  """Raises ValueError if a Hugging Face folder's config.json tells of another encoder than this project's."""
+  if family.name not in ("hf-vit", "hf-vitmae"):
+    return
+  activation = source.config.get("hidden_act", "gelu")
+  epsilon = source.config.get("layer_norm_eps", layers.LAYER_NORM_EPSILON)
+  if activation != "gelu":
+    raise ValueError(
+      f"{source.path / 'config.json'}: hidden_act is {activation!r}, but this project's encoder computes the "
+      "exact 'gelu': its features would be others; use a checkpoint with that"
+    )
+  if type(epsilon) not in (int, float) or not 0 <= epsilon <= _MAX_EPSILON:
+    raise ValueError(
+      f"{source.path / 'config.json'}: layer_norm_eps is {epsilon!r}, but this project's encoder computes "
+      f"with {layers.LAYER_NORM_EPSILON:g}: its features would be others; use a checkpoint with at most "
+      f"{_MAX_EPSILON:g}"
+    )
+
+
 def find_grid(source, family, tables, grid):
   """Finds the grid of a file's position tables, most certain source first.
 
@@ -73,23 +95,28 @@ def find_grid(source, family, tables, grid):
   Returns:
     (grid or None, how it was found).
   Raises:
-    ValueError: if the caller's grid, or the one that the file records, cannot be that of the tables.
+    ValueError: if the caller's grid, or the one that the file records, cannot be that of the tables, or they
+      differ.
   """
   L = tables[0].shape[1] - 1
   # The decoder's table first: the encoder's may have been resized from another grid's.
   found = next(filter(None, map(sincos_grid, reversed(tables))), None)
+  told = _recorded_grid(source)
+  if told is not None and math.prod(told) != L:
+    raise ValueError(
+      f"{source.path}: records a grid of {grid_text(told)}, but its position table has {L} cells"
+    )
   if grid is not None:
     grid = tuple(grid)
     if grid[0] * grid[1] != L or found not in (None, grid):
       reason = f"its sin-cos table is of {grid_text(found)}" if found else f"its position table has {L} cells"
       raise ValueError(f"{source.path}: grid {grid_text(grid)} was given, but {reason}")
-    return grid, "given by the caller"
-  told = _recorded_grid(source)
-  if told is not None:
-    if math.prod(told) != L:
+    if told not in (None, grid):
       raise ValueError(
-        f"{source.path}: records a grid of {grid_text(told)}, but its position table has {L} cells"
+        f"{source.path}: grid {grid_text(grid)} was given, but it records {grid_text(told)}: give none"
       )
+    return grid, "given by the caller"
+  if told is not None:
     return told, "recorded in the file"
   if found:
     return found, "read off the sin-cos position table"
@@ -145,11 +172,33 @@ def normalization(source, family):
   recorded = source.record.get("normalization")
   if recorded:
     return {"from": "recorded in the file", **recorded}
-  if source.processor.get("do_normalize", True) and {"image_mean", "image_std"} <= source.processor.keys():
-    mean, std, how = source.processor["image_mean"], source.processor["image_std"], "preprocessor_config.json"
-  else:
+  mean, std, how = _told_pixels(source)
+  if how is None:
     mean, std = pixels.IMAGENET_MEAN, pixels.IMAGENET_STD
     how = (
       f"published {family.name} code" if family.name in _SAME_PIXELS else "assumed: the file does not tell"
     )
   return {"mean": list(mean), "std": list(std), "range": [0, 1], "from": how}
+
+
+def _told_pixels(source):
+  """Returns (mean, std, the file that tells them), each None where none of a folder's files does."""
+  if not source.processor.get("do_normalize", True):
+    return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "preprocessor_config.json: not normalised"
+  places = (
+    ("preprocessor_config.json", source.processor, "image_mean", "image_std"),
+    ("config.json", source.config.get("pretrained_cfg"), "mean", "std"),  # as timm publishes its models
+  )
+  for file, content, *keys in places:
+    if isinstance(content, dict) and set(keys) <= content.keys():
+      return *(_three(source.path / file, key, content[key]) for key in keys), file
+  return None, None, None
+
+
+def _three(path, key, values):
+  is_good = (
+    isinstance(values, list) and len(values) == 3 and all(type(value) in (int, float) for value in values)
+  )
+  if not is_good or (key.endswith("std") and min(values) <= 0):
+    raise ValueError(f"{path}: {key} is {values!r}, expected a number for each of red, green and blue")
+  return [float(value) for value in values]

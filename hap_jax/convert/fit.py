@@ -4,7 +4,7 @@ import dataclasses
 import math
 
 from hap_jax.convert.weights import count_blocks, flatten, grid_text, some, unflatten, variant_of
-from hap_jax.models import posemb
+from hap_jax.models import posemb, vit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,8 @@ def fit_to(params, weights, *, grid, with_decoder):
   Returns:
     (params with float32 NumPy arrays where loaded and the given leaves elsewhere, FitReport).
   Raises:
-    ValueError: if the encoder is of another size, a tensor of another shape, or the file's grid is unknown.
+    ValueError: if the encoder is of another size or has other heads, a tensor is of another shape, or the
+      file's grid is unknown.
   """
   source = weights.lineage[0]["file"]
   _check_sizes(source, weights, params, with_decoder)
@@ -85,6 +86,13 @@ def _check_sizes(source, weights, params, with_decoder):
     raise ValueError(
       f"{source}: checkpoint is {_size_text(*file)}, but config.model.variant and config.model.patch make "
       f"{_size_text(*model)}: change them, or config.init_from"
+    )
+  # A configuration's model is a variant, whose size tells its heads, as it does where a file does not.
+  variant = vit.VARIANTS.get(variant_of(weights.width, weights.depth))
+  if variant and weights.num_heads not in (None, variant.num_heads):
+    raise ValueError(
+      f"{source}: checkpoint has {weights.num_heads} heads, but config.model.variant makes "
+      f"{variant.num_heads}: take another checkpoint for config.init_from"
     )
   if with_decoder and "decoder" in params and "decoder" in weights.params:
     in_file, in_model = count_blocks(weights.params["decoder"]), count_blocks(params["decoder"])

@@ -33,13 +33,15 @@ def read(path, *, family="", grid=None):
   Raises:
     UnsafePickleError: if the file asks for code. ValueError: if there is nothing there, it is damaged or of
       no known family, holds a name that no table knows, lacks one, or holds a tensor of another shape or type
-      or with NaN or infinity.
+      or with NaN or infinity, or if it records what this project's encoder does not compute, or another grid
+      than the caller's.
   """
   path = pathlib.Path(path)
   if path.is_dir() and sources.weights_file(path) is None:
     return _read_own(path, family, grid)
   source = sources.open_source(path)
   found = detect.find_family(source, family)
+  detect.check_config(source, found)
   state, file_names = _rename(source, found)
   rows, unused = _match(path, found, state, file_names)
   sizes = _check_shapes(path, rows, state, file_names)

@@ -8,6 +8,7 @@ import pathlib
 
 from hap_jax.convert import names, real_class, verify, write
 from hap_jax.convert import read as reading
+from hap_jax.convert import source as sources
 from hap_jax.io import unfinished
 
 REPORT = "conversion.json"
@@ -37,7 +38,7 @@ def convert(
     the report, plain JSON values; it is also in conversion.json, inside a folder or beside a file.
   Raises:
     UnsafePickleError, ValueError: if the source cannot be read, the target cannot hold it, the destination
-      exists, or both sides differ. OSError: if the destination cannot be written.
+      exists or holds the source, or both sides differ. OSError: if the destination cannot be written.
   """
   out = pathlib.Path(out)
   _check_destination(source, out, to, force)
@@ -66,16 +67,38 @@ def _check_destination(source, out, to, force):
   write.check_container(out, to)
   if not out.parent.is_dir():
     raise ValueError(f"--out={out}: there is no folder {out.parent}")
-  if out.exists() and out.resolve() == pathlib.Path(source).resolve():
-    raise ValueError(f"--out={out} is the source itself")
+  if out.exists():
+    _check_apart(source, out)
   if out.exists() and not force:
     raise ValueError(f"--out={out} exists; give another, or --force to replace it")
   if out.is_dir() and to not in write.FOLDERS:
     raise ValueError(f"--out={out} is a folder, --to={to} makes a file")
-  if out.is_dir() and any(out.iterdir()) and not (out / REPORT).is_file():
+  if out.is_dir() and any(out.iterdir()) and not _is_result(out):
     raise ValueError(f"--out={out} is no result of a conversion: --force does not replace it")
   if to not in write.FOLDERS:
     _reports_beside(out)
+
+
+def _check_apart(source, out):
+  """Raises ValueError if what is at `out` is the source, of a folder its weights, or holds it."""
+  source, place = pathlib.Path(source), out.resolve()
+  if place in (source.resolve(), (sources.weights_file(source) or source).resolve()):
+    raise ValueError(f"--out={out} is the source itself")
+  if source.resolve().is_relative_to(place):
+    raise ValueError(f"--out={out} holds the source {source}: give another")
+
+
+def _is_result(folder):
+  """Tells if a conversion made a folder: the report in it is then of itself, not of files beside it."""
+  path = folder / REPORT
+  try:
+    return path.is_file() and _is_report(json.loads(path.read_text()))
+  except ValueError:
+    return False
+
+
+def _is_report(value):
+  return isinstance(value, dict) and "proof" in value
 
 
 def _with_heads(weights, heads):
@@ -83,17 +106,19 @@ def _with_heads(weights, heads):
   num_heads, decoder_heads = heads
   file, decoder = weights.lineage[0]["file"], weights.decoder
   if num_heads is not None:
-    if weights.num_heads not in (None, num_heads) or weights.width % num_heads:
-      raise ValueError(f"--num_heads={num_heads}: {file} is {weights.width} wide, heads: {weights.num_heads}")
+    _check_heads(f"--num_heads={num_heads}: {file}", num_heads, weights.num_heads, weights.width)
     weights = dataclasses.replace(weights, num_heads=num_heads)
   if decoder is not None and decoder_heads is not None:
-    if decoder["num_heads"] not in (None, decoder_heads) or decoder["width"] % decoder_heads:
-      raise ValueError(
-        f"--decoder_heads={decoder_heads}: the decoder of {file} is {decoder['width']} wide, heads: "
-        f"{decoder['num_heads']}"
-      )
+    what = f"--decoder_heads={decoder_heads}: the decoder of {file}"
+    _check_heads(what, decoder_heads, decoder["num_heads"], decoder["width"])
     weights = dataclasses.replace(weights, decoder={**decoder, "num_heads": decoder_heads})
   return weights
+
+
+def _check_heads(what, given, known, width):
+  if given < 1 or width % given or known not in (None, given):
+    expected = "a number from 1 that divides it" if known is None else f"its {known} heads"
+    raise ValueError(f"{what} is {width} wide, expected {expected}")
 
 
 def _facts(source, weights, to, written, resized):
@@ -165,7 +190,7 @@ def _reports_beside(out):
     reports = json.loads(path.read_text())
   except ValueError as error:
     raise ValueError(f"{path} is no report of conversions ({error}): move it away") from error
-  if not isinstance(reports, dict) or not all(isinstance(r, dict) and "proof" in r for r in reports.values()):
+  if not isinstance(reports, dict) or not all(map(_is_report, reports.values())):
     raise ValueError(f"{path} is no report of conversions: move it away")
   return reports
 

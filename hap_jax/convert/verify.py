@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+import jax
 import numpy as np
 
 from hap_jax.convert import numpy_heads, numpy_vit
@@ -144,6 +145,8 @@ def _run_numpy(stacks, module, setting, grid, epsilon):
   return outputs
 
 
+# What is compared at MAX_ERROR has to be multiplied in whole float32, which accelerators do only on request.
+@jax.default_matmul_precision("highest")
 def run_jax(path, setting):
   """Runs a checkpoint of this project through this project's models; returns as `run_foreign`."""
   variables, _ = checkpoint_file.read(path)

@@ -57,11 +57,17 @@ class Weights:
     """Names of what stands beside encoder and decoder."""
     return tuple(name for name in self.params if name not in ("encoder", "decoder"))
 
+  @property
+  def variant(self):
+    """Name of the `vit.VARIANTS` that the encoder is, its heads included; None: it is none of them."""
+    name = variant_of(self.width, self.depth)
+    return name if name and vit.VARIANTS[name].num_heads == self.num_heads else None
+
   def description(self):
     """Returns what a checkpoint of these weights tells later commands, plain JSON values."""
     model = {
       **self.recorded.get("model", {}),
-      "variant": variant_of(self.width, self.depth),
+      "variant": self.variant,
       "width": self.width,
       "depth": self.depth,
       "num_heads": self.num_heads,

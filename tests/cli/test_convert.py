@@ -162,6 +162,22 @@ def test_a_hostile_file_is_refused_by_all_that_read_and_its_payload_does_not_run
   assert proof.exists()
 
 
+@pytest.mark.parametrize(
+  ("option", "message"),
+  [
+    ("--num_heads=0", "hap.pth is 16 wide, expected a number from 1 that divides it"),
+    ("--num_heads=-2", "hap.pth is 16 wide, expected a number from 1"),
+    ("--num_heads=3", "hap.pth is 16 wide, expected a number from 1"),
+    ("--decoder_heads=0", "the decoder of hap.pth is 16 wide, expected a number from 1"),
+    ("--decoder_heads=-2", "the decoder of hap.pth is 16 wide, expected a number from 1"),
+  ],
+)
+def test_heads_that_cannot_be_are_told(good, tmp_path, capsys, option, message):
+  assert convert(good, tmp_path / "out", option) == 1
+  assert f"error: {option}: {message}" in capsys.readouterr().err
+  assert names_in(tmp_path) == ["hap.pth"]
+
+
 # Destinations
 
 
@@ -187,6 +203,31 @@ def test_force_replaces_a_folder_that_conversion_made_and_no_other(good, tmp_pat
   assert convert(good, tmp_path / "photos", "--force") == 1
   assert "is no result of a conversion" in capsys.readouterr().err
   assert names_in(tmp_path / "photos") == ["one.jpg"]
+
+
+def test_force_does_not_take_a_folder_of_converted_files_for_one_that_conversion_made(good, tmp_path, capsys):
+  folder = tmp_path / "files"
+  folder.mkdir()
+  (folder / "notes.txt").write_text("mine")
+  assert convert(good, folder / "out.safetensors", "--to=timm") == 0
+  before = names_in(folder)
+  assert run.REPORT in before
+  assert convert(good, folder, "--force") == 1
+  assert "is no result of a conversion" in capsys.readouterr().err
+  assert names_in(folder) == before
+
+
+def test_force_removes_no_folder_with_the_source_in_it(good, tmp_path, capsys):
+  out = tmp_path / "out"
+  assert convert(good, out, "--to=hf-vit") == 0
+  good.rename(out / "hap.pth")
+  before = names_in(out)
+  for source, message in ((out / "hap.pth", "holds the source"), (out, "is the source itself")):
+    assert convert(source, out, "--force") == 1
+    assert message in capsys.readouterr().err
+  assert convert(out, out / "model.safetensors", "--to=timm", "--force") == 1
+  assert "is the source itself" in capsys.readouterr().err
+  assert names_in(out) == before
 
 
 @pytest.mark.parametrize(

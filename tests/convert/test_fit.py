@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -99,3 +101,13 @@ def test_published_sizes_are_called_by_their_names(write):
   weights = read.read(write(encoder_state(width=variant.width, depth=variant.depth)), grid=GRID)
   with pytest.raises(ValueError, match=r"checkpoint is ViT-Mu \(width 128, depth 4, patch 4\)"):
     fit.fit_to(model_params(), weights, grid=GRID, with_decoder=False)
+
+
+def test_other_heads_than_the_variants_are_an_error_that_names_both(write):
+  variant = vit.VARIANTS["Mu"]
+  sizes = {"width": variant.width, "depth": variant.depth}
+  weights = read.read(write(encoder_state(**sizes)), grid=GRID)
+  fit.fit_to(model_params(**sizes), weights, grid=GRID, with_decoder=False)
+  weights = dataclasses.replace(weights, num_heads=4)
+  with pytest.raises(ValueError, match=r"weights\.pth: checkpoint has 4 heads, .*variant makes 2"):
+    fit.fit_to(model_params(**sizes), weights, grid=GRID, with_decoder=False)

@@ -1,5 +1,6 @@
 import dataclasses
 import hashlib
+import json
 import os
 
 import jax
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from hap_jax.convert import fit, names, read
-from hap_jax.io import checkpoint_file
+from hap_jax.io import checkpoint_file, safetensors_file
 from hap_jax.io.restricted_pickle import UnsafePickleError
 from hap_jax.models import hap, posemb, vit
 from tests.convert.reference_state import encoder_state, family_state, full_state, leaves
@@ -17,6 +18,21 @@ from tests.io import torch_bytes
 @pytest.fixture
 def golden_state(golden):
   return {key.removeprefix("param/"): value for key, value in golden("pretrain_small_params").items()}
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """Writes a Hugging Face folder of a family, each keyword a JSON file of it; returns its path."""
+
+  def write_folder(family, **files):
+    path = tmp_path / family
+    path.mkdir(exist_ok=True)
+    safetensors_file.save(path / "model.safetensors", family_state(family), {})
+    for name, content in files.items():
+      (path / f"{name}.json").write_text(json.dumps(content))
+    return path
+
+  return write_folder
 
 
 # Names and layouts
@@ -244,6 +260,79 @@ def test_the_caller_gives_the_grid_but_not_against_the_file(write):
   path = write({"model": encoder_state(table=posemb.sincos_table((4, 2), 16))})
   with pytest.raises(ValueError, match="grid 2x4 was given, but its sin-cos table is of 4x2"):
     read.read(path, grid=(2, 4))
+
+
+def test_the_caller_does_not_give_another_grid_than_a_folder_records(folder):
+  path = folder("hf-vit", config={"image_size": [16, 8], "patch_size": 4})
+  assert read.read(path).grid == read.read(path, grid=(4, 2)).grid == (4, 2)
+  with pytest.raises(ValueError, match=r"grid 2x4 was given, but it records 4x2: give none"):
+    read.read(path, grid=(2, 4))
+
+
+# What stands beside the weights in a folder
+
+
+@pytest.mark.parametrize("family", ["hf-vit", "hf-vitmae"])
+@pytest.mark.parametrize(
+  ("config", "match"),
+  [
+    ({"hidden_act": "quick_gelu"}, r"config\.json: hidden_act is 'quick_gelu', but .* exact 'gelu'"),
+    ({"hidden_act": "relu"}, "hidden_act is 'relu'"),
+    ({"layer_norm_eps": 1e-3}, r"config\.json: layer_norm_eps is 0\.001, but .* at most 1e-05"),
+    ({"layer_norm_eps": "1e-6"}, "layer_norm_eps is '1e-6'"),
+  ],
+)
+def test_an_encoder_that_computes_otherwise_is_refused(folder, family, config, match):
+  with pytest.raises(ValueError, match=match):
+    read.read(folder(family, config=config))
+
+
+@pytest.mark.parametrize("config", [{}, {"hidden_act": "gelu", "layer_norm_eps": 1e-12}])
+def test_an_encoder_that_computes_alike_is_taken(folder, config):
+  assert read.read(folder("hf-vit", config=config)).family == "hf-vit"
+
+
+TOLD = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.5, 1]}
+
+
+@pytest.mark.parametrize(
+  ("family", "files", "mean", "std", "how"),
+  [
+    ("timm", {"config": {"pretrained_cfg": TOLD}}, [0.5, 0.5, 0.5], [0.25, 0.5, 1.0], "config.json"),
+    (
+      "hf-vit",
+      {"preprocessor_config": {"image_mean": TOLD["mean"], "image_std": TOLD["std"]}},
+      [0.5, 0.5, 0.5],
+      [0.25, 0.5, 1.0],
+      "preprocessor_config.json",
+    ),
+    (
+      "hf-vitmae",
+      {"preprocessor_config": {"do_normalize": False, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}},
+      [0.0, 0.0, 0.0],
+      [1.0, 1.0, 1.0],
+      "preprocessor_config.json: not normalised",
+    ),
+    (
+      "timm",
+      {"config": {"pretrained_cfg": "in21k"}},
+      [0.485, 0.456, 0.406],
+      [0.229, 0.224, 0.225],
+      "assumed: the file does not tell",
+    ),
+  ],
+)
+def test_the_pixels_that_a_folder_tells_are_taken(folder, family, files, mean, std, how):
+  told = read.read(folder(family, **files), family=family).normalization
+  assert told == {"mean": mean, "std": std, "range": [0, 1], "from": how}
+  assert {type(value) for value in told["mean"] + told["std"]} == {float}
+
+
+@pytest.mark.parametrize("std", [[0.5, 0.5], [0.5, 0.5, 0], 0.5, [0.5, 0.5, "0.5"]])
+def test_pixels_that_are_no_numbers_of_three_colours_are_an_error(folder, std):
+  files = {"config": {"pretrained_cfg": TOLD | {"std": std}}}
+  with pytest.raises(ValueError, match=r"config\.json: std is .* expected a number for each"):
+    read.read(folder("timm", **files), family="timm")
 
 
 # Bad files

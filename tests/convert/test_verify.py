@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
@@ -85,6 +86,19 @@ def test_every_family_becomes_our_checkpoint_and_comes_back_with_proof(source, t
   back = run.convert(tmp_path / "own", destination(tmp_path, to), to=to, real=False)
   assert back["proof"]["outputs"].keys() == expected - ({"pred"} if to != family else set())
   assert back["proof"]["max_abs_error"] == 0  # the same NumPy on both sides
+
+
+def test_this_projects_model_multiplies_in_whole_float32_on_accelerators_too(source, tmp_path, monkeypatch):
+  found, matmul = [], layers.matmul
+
+  def spy(rows, kernel):
+    found.append(jax.make_jaxpr(matmul)(rows, kernel))
+    return matmul(rows, kernel)
+
+  monkeypatch.setattr(layers, "matmul", spy)
+  convert(source("hap"), tmp_path / "own", "orbax")
+  assert found
+  assert all("Precision.HIGHEST" in str(jaxpr) for jaxpr in found)
 
 
 @pytest.mark.parametrize(

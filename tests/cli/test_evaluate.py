@@ -1,0 +1,67 @@
+"""`hap evaluate` of files that record no configuration: sizes are the file's, what cannot be is told."""
+
+import dataclasses
+
+import pytest
+
+from hap_jax import config as config_lib
+from hap_jax import scoring
+from hap_jax.cli.__main__ import main
+from hap_jax.convert import read, write
+from hap_jax.models import posemb
+from tests.convert.reference_state import family_state
+from tests.io import torch_bytes
+
+CONFIG = "configs/pretrain_demo.py"
+FEW = {"data.num_val": 8, "data.synthetic.num_train": 64, "baseline_records": 8, "eval_batch_size": 8}
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+  """Writes an official file for pictures of 16 x 8; returns its path."""
+
+  def write_file(family="mae"):
+    path = tmp_path / f"{family}.pth"
+    state = family_state(family, width=128, depth=4)
+    state["pos_embed"] = posemb.sincos_table((4, 2), 128)
+    path.write_bytes(torch_bytes.zip_file({"model": state}))
+    return path
+
+  return write_file
+
+
+def test_the_decoder_is_the_checkpoints(checkpoint, tmp_path, capsys):
+  own = tmp_path / "own"
+  words = ["--from=mae", "--decoder_heads=4", "--no_real_class"]
+  assert main(["convert", str(checkpoint()), f"--out={own}", *words]) == 0
+  settings = [f"--set={key}={value}" for key, value in FEW.items()]
+  assert main(["evaluate", str(own), f"--config={CONFIG}", *settings]) == 0
+  assert "val_ratio" in capsys.readouterr().out
+  model = scoring.configure(own, read.read(own), config_lib.read_file(CONFIG), {}).model
+  assert (model.decoder_width, model.decoder_depth, model.decoder_heads) == (16, 1, 4)
+
+
+def test_a_decoder_of_unknown_heads_has_the_configurations(checkpoint):
+  weights = read.read(checkpoint(), family="mae")
+  model = scoring.configure("mae.pth", weights, config_lib.read_file(CONFIG), {}).model
+  assert (model.decoder_width, model.decoder_heads) == (16, 2)
+
+
+def test_an_encoder_alone_is_no_checkpoint_to_score_pretraining_with(checkpoint, capsys):
+  assert main(["evaluate", str(checkpoint("timm")), f"--config={CONFIG}"]) == 1
+  assert "timm.pth has no decoder" in capsys.readouterr().err
+
+
+def test_an_encoder_of_other_heads_than_its_variant_is_refused(checkpoint, tmp_path, capsys):
+  own, weights = tmp_path / "own", read.read(checkpoint(), family="mae")
+  write.write(own, dataclasses.replace(weights, num_heads=4), write.OWN)
+  assert main(["evaluate", str(own), f"--config={CONFIG}"]) == 1
+  assert "128 wide with 4 blocks of 4 heads" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", ["foo", "data.synthetic.foo", "batch_size.foo"])
+def test_a_key_that_the_configuration_lacks_is_told(checkpoint, capsys, key):
+  assert main(["evaluate", str(checkpoint()), f"--config={CONFIG}", f"--set={key}=1"]) == 1
+  error = capsys.readouterr().err
+  assert f"--set {key}=1: Key " in error
+  assert len(error) < 200
