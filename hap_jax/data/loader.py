@@ -37,7 +37,8 @@ class Loader:
     valid [b] bool    False: the row only fills up the batch.
   Its b = sampler.batch_size / process_count rows are rows [process_index * b, (process_index + 1) * b) of the
   global batch, so the global batch is the same for any number of processes. Transforms get
-  np.random.default_rng((seed, epoch, index)), `index` the record that is read.
+  np.random.default_rng((seed, epoch, index)), `index` the record that is read, and others where a batch holds
+  a record again (`generators.of_batch`).
 
   A record that cannot be read (BadRecordError) is replaced by the next good one, index + 1, index + 2, ...;
   the row then carries the replacement's `index`, so an evaluation that drops repeated indices leaves the bad
