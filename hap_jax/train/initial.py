@@ -36,12 +36,23 @@ class InitialWeights:
     grid = tuple(description["model"]["grid"])
     # The official run takes MAE's encoder and begins with a decoder of its own.
     with_decoder = _trained_as(self.weights) not in ("mae", "hf-vitmae")
+    if with_decoder:
+      self._check_decoder(description["model"].get("decoder"))
     fitted, report = fit.fit_to(params, self.weights, grid=grid, with_decoder=with_decoder)
     say(f"starting from {self.lineage[0]['file']} ({self.lineage[0]['family']}): {report.lines()[0]}")
     for line in report.lines()[1:]:
       say(f"  {line}")
     say(f"  licence of these weights: {self.lineage[0]['licence']}")
     return fitted
+
+  def _check_decoder(self, wanted):
+    """Raises ValueError if both have a decoder, of other numbers of heads, which no tensor's shape tells."""
+    own = self.weights.decoder
+    if wanted and own and own["num_heads"] not in (None, wanted["num_heads"]):
+      raise ValueError(
+        f"{self.lineage[0]['file']}: its decoder has {own['num_heads']} heads, but config.model.decoder_heads="
+        f"{wanted['num_heads']}: change that, or config.init_from"
+      )
 
 
 def _trained_as(weights):

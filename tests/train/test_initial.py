@@ -83,3 +83,12 @@ def test_a_pre_training_begins_with_a_decoder_of_its_own_after_mae(tmp_path, par
 def test_what_is_not_there_is_told_with_what_can_be_given(tmp_path):
   with pytest.raises(ValueError, match=r"config\.init_from=.*none: no such file or folder; expected a \.pth"):
     initial.read(tmp_path / "none")
+
+
+def test_a_decoder_of_other_heads_is_told(tmp_path, params):
+  weights = initial.read(write_source(tmp_path, "hap", "own"))
+  decoder = {"width": 16, "depth": 1, "num_heads": 2}
+  weights.fit(params, {"model": DESCRIPTION["model"] | {"decoder": decoder}}, lambda _: None)
+  other = {"model": DESCRIPTION["model"] | {"decoder": decoder | {"num_heads": 4}}}
+  with pytest.raises(ValueError, match=r"decoder has 2 heads, but config\.model\.decoder_heads=4"):
+    weights.fit(params, other, lambda _: None)
