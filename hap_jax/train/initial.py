@@ -50,8 +50,8 @@ class InitialWeights:
     own = self.weights.decoder
     if wanted and own and own["num_heads"] not in (None, wanted["num_heads"]):
       raise ValueError(
-        f"{self.lineage[0]['file']}: its decoder has {own['num_heads']} heads, but config.model.decoder_heads="
-        f"{wanted['num_heads']}: change that, or config.init_from"
+        f"{self.lineage[0]['file']}: its decoder has {own['num_heads']} heads, but "
+        f"config.model.decoder_heads={wanted['num_heads']}: change that, or config.init_from"
       )
 
 
