@@ -106,7 +106,10 @@ def finish(*processes):
 def wait_for(step, workdir, *processes):
   deadline = time.monotonic() + 300
   while step not in losses(workdir) and time.monotonic() < deadline:
-    assert all(process.poll() is None for process in processes), finish(*processes)
+    if any(process.poll() is not None for process in processes):
+      for process in processes:
+        process.kill()  # one would wait for the other
+      pytest.fail("\n".join(process.communicate()[0] for process in processes))
     time.sleep(0.1)
 
 
