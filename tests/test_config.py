@@ -131,3 +131,13 @@ def test_processes_that_begin_a_run_together_do_not_take_each_others_file(tmp_pa
       list(pool.map(record, range(16)))  # raises what one of them raised
       assert [path.name for path in (tmp_path / str(run)).iterdir()] == ["config.json"]
       config_lib.check_same(config, tmp_path / str(run))
+
+
+def test_a_run_may_go_on_after_its_data_moved_and_not_with_another_model(tmp_path):
+  config = load("finetune_attributes_pa100k_b16")
+  config_lib.record(config_lib.finalize(config), tmp_path)
+  config.update_from_flattened_dict({"data.root": "/new", "data.pa100k.images": "/new/images"})
+  config_lib.check_same(config_lib.finalize(config), tmp_path)
+  config.model.variant = "S"
+  with pytest.raises(ValueError, match=r"model\.variant"):
+    config_lib.check_same(config_lib.finalize(config), tmp_path)

@@ -135,6 +135,11 @@ def test_what_follows_a_step(tiny_config, every):
   assert not any(cadence.due(step, unscored).evaluate for step in due)
 
 
+def test_a_run_without_a_step_is_told(tiny_config):
+  with pytest.raises(ValueError, match=r"config\.total_epochs=0\.01: expected enough for a step"):
+    pretrain_task.make(tiny_config(total_steps=0, total_epochs=0.01, warmup_epochs=0.0))
+
+
 def test_one_bad_batch_stops_the_run_with_its_facts_and_keeps_the_state_before_it(tiny_config, tmp_path):
   """The batch of step 5 breaks, all others are fine, and the loop looks at the loss at steps 4, 8 and 12."""
   task = pretrain_task.make(tiny_config(total_steps=40, base_lr=3e-2, data__num_val=0))
