@@ -1,13 +1,16 @@
 """Trains: `python -m hap_jax.main --config=configs/pretrain_b16.py --workdir=DIR [--config.key=value]`."""
 
+from hap_jax.train import preemption
+
+if __name__ == "__main__":
+  preemption.install()  # before the other imports, which take seconds on a shared disk
+
 import os
 import sys
 import traceback
 
 from absl import app, flags, logging
 from ml_collections import config_flags
-
-from hap_jax import malloc
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file, see configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; given again, the run goes on there.")
@@ -26,11 +29,9 @@ def main(argv):
     _fail(f"{' '.join(argv[1:])}: expected --config.KEY=VALUE, in one word")
   if not flags.FLAGS["verbosity"].present:
     logging.set_verbosity(logging.WARNING)
-  malloc.keep_freed_on_cpu()
   # Here and not above: the loader's worker processes import this file anew and must stay light.
   from hap_jax import config as config_lib
   from hap_jax import finetune, pretrain, recipe, sharding
-  from hap_jax.train import preemption
   from hap_jax.train.loop import NonFiniteLossError
 
   try:
@@ -47,9 +48,9 @@ def main(argv):
       raise ValueError(f"--workdir={_WORKDIR.value}: expected a folder; mount the bucket, or use a disk")
     run = pretrain.run if config.task == "pretrain" else finetune.run
     run(config, _WORKDIR.value, say=_say)
-  except preemption.PreemptedError as error:
+  except preemption.StoppedError as error:
     _say(str(error))
-    sys.exit(preemption.EXIT_CODE)
+    sys.exit(error.exit_code)
   except (ValueError, OSError, NonFiniteLossError) as error:
     if logging.level_info():  # --verbosity=0 or more shows where it came from
       _crash()

@@ -15,7 +15,7 @@ import statistics
 import jax
 
 from hap_jax import config as config_lib
-from hap_jax import malloc, recipe, sharding
+from hap_jax import recipe, sharding
 from hap_jax.bench import compiled, measure, pretrain_step, workload
 from hap_jax.cli import _options
 from hap_jax.data import pipeline
@@ -102,7 +102,6 @@ def measure_share(args):
 
 
 def main(argv=None):
-  malloc.keep_freed_on_cpu()  # as `hap_jax.main` does
   print(json.dumps(measure_share(parse_args(argv))))
 
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hap_jax import malloc, sharding
+from hap_jax import sharding
 from hap_jax.bench import compiled, measure
 from hap_jax.models import embedder, layers, pixels, vit
 from hap_jax.tasks import reid
@@ -115,7 +115,6 @@ def time_both(args):
 
 
 def main(argv=None):
-  malloc.keep_freed_on_cpu()  # as `hap_jax.main` does
   print(json.dumps(time_both(parse_args(argv))))
 
 

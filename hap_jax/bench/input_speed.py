@@ -16,8 +16,8 @@ import tempfile
 import cv2
 
 from hap_jax.bench import measure
-from hap_jax.data import pack
-from hap_jax.data.loader import Loader, prepare_process
+from hap_jax.data import pack, worker_process
+from hap_jax.data.loader import Loader
 from hap_jax.data.samplers import ShuffledEpochs
 from hap_jax.data.skeletons import COCO17
 from hap_jax.data.sources import base, tfds
@@ -128,7 +128,7 @@ def make_parts(loader, steps):
 
 def run_bench(args):
   """Draws, packs, times; returns what is printed."""
-  prepare_process()  # as a worker does
+  worker_process.prepare_reading()  # as a worker does
   with tempfile.TemporaryDirectory() as folder:
     root = args.root
     if not root:

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from hap_jax import malloc, recipe, sharding
+from hap_jax import recipe, sharding
 from hap_jax.bench import compiled, flops, measure, workload
 from hap_jax.train import state as train_state
 from hap_jax.train import step as train_step
@@ -246,7 +246,6 @@ def measure_all(args):
 
 
 def main(argv=None):
-  malloc.keep_freed_on_cpu()  # as `hap_jax.main` does
   lines = measure_all(parse_args(argv))
   for found in lines:
     print(json.dumps(found))

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from flax import traverse_util
 from torch import nn
 
-from hap_jax import malloc, sharding
+from hap_jax import sharding
 from hap_jax.bench import compiled, measure, pretrain_step, workload
 from hap_jax.convert import names
 from hap_jax.models import layers, vit
@@ -298,7 +298,6 @@ def measure_both(args):
 
 
 def main(argv=None):
-  malloc.keep_freed_on_cpu()  # as `hap_jax.main` does
   # Both need room on one device; read when jax first looks for it.
   os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
   print(json.dumps(measure_both(parse_args(argv))))

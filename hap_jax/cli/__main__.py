@@ -8,9 +8,12 @@ is asked for is imported.
 import argparse
 import ast
 import importlib
+import os
 import pathlib
+import signal
 import sys
 
+_INTERRUPTED = 130  # the exit status after Ctrl-C, as shells report it
 _FOLDER = pathlib.Path(__file__).parent
 
 
@@ -26,9 +29,18 @@ def main(argv=None):
   Args:
     argv: words of the command line after the program's name; None: this process's.
   Returns:
-    the exit status: what the verb returned, 0 for None; 1 after an error, which is one line on stderr.
+    the exit status: the result of the verb, 0 for None; 1 after an error and 130 after Ctrl-C, with one line
+    on stderr.
   """
   argv = sys.argv[1:] if argv is None else list(argv)
+  try:
+    return _run_verb(argv)
+  except KeyboardInterrupt:
+    print("stopped by Ctrl-C", file=sys.stderr)
+    return _INTERRUPTED
+
+
+def _run_verb(argv):
   texts = verbs()
   top = argparse.ArgumentParser(prog="hap", description="Commands beside training.")
   listed = top.add_subparsers(dest="verb", metavar="VERB", required=True)
@@ -50,5 +62,17 @@ def main(argv=None):
     return 1
 
 
-if __name__ == "__main__":
+def run_program():
+  """Runs the verb of this process's command line; a second Ctrl-C ends the process without cleaning up."""
+
+  def interrupt(*_):
+    signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
+    raise KeyboardInterrupt
+
+  if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, interrupt)
   sys.exit(main())
+
+
+if __name__ == "__main__":
+  run_program()

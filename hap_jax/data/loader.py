@@ -7,23 +7,17 @@ number of processes, nor the place of the resume changes a single pixel.
 
 import dataclasses
 import functools
-import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Callable
 
 import cv2
 import numpy as np
 from absl import flags, logging
 
-from hap_jax import malloc
-from hap_jax.data import generators
+from hap_jax.data import generators, worker_process
 from hap_jax.data.samplers import Sampler
 from hap_jax.data.sources.base import BadRecordError, Source
 
 _REPLACEMENT_TRIES = 100  # bad records in a row before the row is given up
-_LAST_SECONDS = 3600  # of a worker process after SIGTERM, more than any launcher leaves
 _FOR_EVER = 2**62  # steps of an endless order; Grain wants a length that fits 64 bits
 
 
@@ -230,6 +224,7 @@ class Batches:
   def __init__(self, loader, start, stop):
     self._loader = loader
     self._known_bad = {}
+    self._has_started = False
     stops = [s for s in (stop, loader.num_steps) if s is not None]
     self._batches = _open_grain(loader, start, max(start, min(stops)) if stops else _FOR_EVER)
 
@@ -238,7 +233,12 @@ class Batches:
 
   def __next__(self):
     """Returns the next host batch; raises ValueError when too many records are bad (see Loader)."""
-    batch, bad = next(self._batches)
+    if self._has_started:
+      batch, bad = next(self._batches)
+    else:
+      with worker_process.without_interrupts():  # Grain starts the workers now
+        batch, bad = next(self._batches)
+      self._has_started = True
     self._loader.count_bad(bad, self._known_bad)
     return {name: np.asarray(rows) for name, rows in batch.items()}  # plain arrays, not shared-memory ones
 
@@ -269,30 +269,4 @@ def _open_grain(loader, start, stop):
   if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()  # Grain reads absl flags when it starts workers
   processes = grain.MultiprocessingOptions(loader.workers, per_worker_buffer_size=max(1, loader.read_ahead))
-  return iter(dataset.mp_prefetch(processes, worker_init_fn=_start_worker))
-
-
-def prepare_process():
-  """Makes a process that does nothing but read pictures fast at it: one thread, and freed memory is kept."""
-  cv2.setNumThreads(1)  # a picture is too small to share among threads; the workers are the parallel part
-  malloc.keep_freed()
-
-
-def _start_worker(worker_index, worker_count):
-  prepare_process()
-  # Grain's workers outlive a main process that is killed, waiting for it for ever.
-  threading.Thread(target=_exit_with_parent, daemon=True).start()
-  # Launchers send SIGTERM to all processes of a run; while the main one makes its last steps and saves, it
-  # still needs its workers. It ends them itself; the time is for one that forgets to.
-  signal.signal(signal.SIGTERM, _exit_later)
-
-
-def _exit_later(*_):
-  timer = threading.Timer(_LAST_SECONDS, os._exit, (1,))
-  timer.daemon = True
-  timer.start()
-
-
-def _exit_with_parent():
-  multiprocessing.parent_process().join()
-  os._exit(1)
+  return iter(dataset.mp_prefetch(processes, worker_init_fn=worker_process.prepare))

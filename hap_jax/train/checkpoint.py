@@ -81,12 +81,10 @@ class Checkpoints:
         # The run went on from a checkpoint before it, so that step is still to come, a rounding away perhaps.
         self._best_manager.wait_until_finished()
         self._best_manager.delete(self._best["step"])
-    is_again = self._best is not None and self._best["step"] >= step
     self._best = {"step": step, "scores": scores}
     _save(self._best_manager, step, dict(state.eval_variables), {**description, "scores": scores})
-    if is_again:
-      # The one before is gone: until there is this one, no checkpoint may say that its step is done.
-      self._best_manager.wait_until_finished()
+    # The caller records the scores next: a resumed run does not score a step again whose scores it finds.
+    self._best_manager.wait_until_finished()
     return True
 
   def restore(self, step, abstract_state):

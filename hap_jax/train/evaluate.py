@@ -48,29 +48,31 @@ class Evaluation:
 
 
 def make_evaluate(evaluation, mesh):
-  """Makes variables -> ({metric: float}, rows) over an `Evaluation`'s splits; each predict compiles once.
+  """Makes (variables, before_batch) -> ({metric: float}, rows) over all splits; each predict compiles once.
 
   Padding rows are dropped, rows are ordered by their record's index, and a record counts once (one that
   stands in for an unreadable one comes twice): a score depends on no batch size, device or process.
-  `rows` is what was scored: {split: {name: [N, ...]}}.
+  `rows` is what was scored: {split: {name: [N, ...]}}. `before_batch` is called without arguments before each
+  batch; an exception that it raises ends the evaluation.
   """
   passes = {name: make_pass(split, mesh) for name, split in evaluation.evals.items()}
 
-  def evaluate(variables):
-    rows = {name: run_pass(variables) for name, run_pass in passes.items()}
+  def evaluate(variables, before_batch=_do_nothing):
+    rows = {name: run_pass(variables, before_batch) for name, run_pass in passes.items()}
     return _agreed(dict(evaluation.score(rows))), rows
 
   return evaluate
 
 
 def make_pass(split, mesh):
-  """Makes variables -> {name: [N, ...]}, what an `EvalSplit` predicts for its records, with their `index`."""
+  """Makes (variables, before_batch) -> {name: [N, ...]} of an `EvalSplit`'s N records, with their `index`."""
   predict_step, loader = make_predict_step(split.predict, mesh), split.loader
 
-  def run_pass(variables):
+  def run_pass(variables, before_batch=_do_nothing):
     outputs = []
     with contextlib.closing(loader.iterate(0, loader.num_steps)) as batches:
       for batch in batches:
+        before_batch()
         outputs.append(jax.device_get(predict_step(variables, sharding.put_batch(batch, mesh))))
     columns = {key: np.concatenate([rows[key] for rows in outputs]) for key in outputs[0]}
     valid = np.flatnonzero(columns["valid"])
@@ -79,6 +81,10 @@ def make_pass(split, mesh):
     return {key: values[order] for key, values in columns.items() if key != "valid"}
 
   return run_pass
+
+
+def _do_nothing():
+  """Is called before each batch where nothing stops an evaluation."""
 
 
 def _agreed(scores):

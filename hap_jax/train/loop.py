@@ -3,17 +3,21 @@
 import contextlib
 import dataclasses
 import time
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from absl import logging
+from jax.experimental import multihost_utils
 
 from hap_jax import sharding
 from hap_jax.data import pipeline
+from hap_jax.train import preemption, report
 from hap_jax.train import state as train_state
+from hap_jax.train.checkpoint import Checkpoints
 from hap_jax.train.evaluate import make_evaluate
-from hap_jax.train.preemption import PreemptedError, Preemption
 from hap_jax.train.report import Progress, open_writer
 from hap_jax.train.step import make_train_step
 
@@ -59,10 +63,10 @@ class Cadence:
 def run(task, *, workdir, seed, mesh, checkpoints, cadence, load_params=None, say=print):
   """Trains a task from where its workdir stands to its last step.
 
-  Where the parameters come from, in order: the newest checkpoint in the workdir (exact resume), else
-  `load_params` (weights of another model, fitted to this one's), else the task's own init.
+  The parameters come from the first of these that exists: the newest checkpoint in the workdir (exact
+  resume), `load_params` (weights of another model, fitted to this one), the task's own init.
 
-  With several processes each calls this alike; the first one writes what people read.
+  With several processes each calls this alike; the first one writes the files that people read.
 
   Args:
     task: a `Task`. workdir: the run's folder. seed: the run's. mesh: from `sharding.make_mesh`.
@@ -73,18 +77,18 @@ def run(task, *, workdir, seed, mesh, checkpoints, cadence, load_params=None, sa
     (final TrainState, {metric: float} of the last evaluation).
   Raises:
     NonFiniteLossError: the run stops, its checkpoints stay.
-    PreemptedError: the run was told to end by SIGTERM to one of its processes, and saved.
+    StoppedError: a signal to one of the run's processes stopped it, and its state is saved.
   """
-  total = task.total_steps
+  total, scores = task.total_steps, {}
   state, start = _start_state(task, seed, mesh, checkpoints, load_params, say)
   train_step = make_train_step(task, mesh, seed)
-  evaluate = make_evaluate(task.evaluation, mesh)
-  progress = Progress(total_steps=total, batch_size=task.train.sampler.batch_size, start_step=start)
-  scores = {}
-  with contextlib.closing(open_writer(workdir, jax.process_index())) as writer:
+  with contextlib.closing(open_writer(workdir, jax.process_index())) as writer, preemption.watch() as stop:
+    after = _AfterStep(task, make_evaluate(task.evaluation, mesh), checkpoints, writer, stop, say)
+    if start and cadence.due(start, task).evaluate and not _has_scores(workdir, start):
+      scores = after.score(start, state)  # the run was stopped between this step and its scores
+    progress = Progress(total_steps=total, batch_size=task.train.sampler.batch_size, start_step=start)
     with (
       pipeline.device_batches(task.train, mesh, start, total) as batches,
-      Preemption() as preemption,
       jax.transfer_guard("disallow"),
     ):
       for step in range(start + 1, total + 1):
@@ -92,11 +96,12 @@ def run(task, *, workdir, seed, mesh, checkpoints, cadence, load_params=None, sa
         batch = next(batches)
         progress.waited(time.perf_counter() - before)
         state, metrics = train_step(state, batch, *_clock(task, step - 1, mesh))
+        stop.began()
 
-        # Order: look at the loss first, so that nothing of a broken step is logged, scored, drawn or saved;
-        # then the speed, before slower work spoils it; a checkpoint comes last, when its step is all told,
-        # and only an early end after it.
-        due, is_end = cadence.due(step, task), preemption.reached(step)
+        # Order: look at the loss first, so that nothing of a broken step is logged, saved or scored. Then
+        # log, before slower work spoils the speed. Then save, so that a failing evaluation loses no step: a
+        # resumed run finds in its log which scores are missing.
+        due, is_end = cadence.due(step, task), stop.reached()
         if not (any(due) or is_end):
           continue
         _check_finite(task, state, step, train_step, mesh)
@@ -104,28 +109,71 @@ def run(task, *, workdir, seed, mesh, checkpoints, cadence, load_params=None, sa
         with jax.transfer_guard("allow"), progress.paused():
           if due.log:
             say(line)
-          if due.evaluate:
-            scores, rows = evaluate(state.eval_variables)
-            say(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
-            row |= scores
-            if checkpoints.keep_best(step, state, task.description, scores, task.evaluation.select):
-              say(f"step {step}: the best {task.evaluation.select[0]} so far")
-            if task.evaluation.row_figures:
-              writer.write_images(step, task.evaluation.row_figures(rows))
-          if due.log or due.evaluate:
             writer.write_scalars(step, row)
-          if due.evaluate or (due.log and step == total):
-            writer.write_curves(task.evaluation.select)
-          if due.panel and task.evaluation.figures:
-            writer.write_images(step, task.evaluation.figures(state.eval_variables))
           if due.save or is_end:
             checkpoints.save(step, state, task.description)
-        if is_end and step < total:
-          raise PreemptedError(f"told to end: step {step} is saved; start again with the same --workdir")
+          if is_end and (step < total or due.evaluate):
+            raise stop.error(step)
+          try:
+            scores = after.follow(step, state, due) or scores
+          except preemption.StopRequestedError:
+            checkpoints.save(step, state, task.description)
+            raise stop.error(step) from None
+          if due.evaluate or (due.log and step == total):
+            writer.write_curves(task.evaluation.select)
     if start >= total:
       say(f"the run in {workdir} already ended at step {start}")
-      scores = evaluate(state.eval_variables)[0] if task.evaluation.evals else {}
+      if task.evaluation.evals and not scores:
+        scores = after.evaluate(state.eval_variables)[0]
   return state, scores
+
+
+@dataclasses.dataclass(frozen=True)
+class _AfterStep:
+  """The slow work after a step whose state is saved: scores, best checkpoint, pictures.
+
+  Attributes:
+    task: a `Task`. evaluate: from `make_evaluate`. writer: from `open_writer`. stop: from `preemption.watch`.
+    checkpoints, say: see `run`.
+  """
+
+  task: Any
+  evaluate: Callable
+  checkpoints: Checkpoints
+  writer: Any
+  stop: preemption.StopSignals
+  say: Callable
+
+  def follow(self, step, state, due):
+    """Does what is due after `step`; returns {metric: float}, {} if no score is due.
+
+    Raises:
+      StopRequestedError: if a signal came before the work was done.
+    """
+    scores = self.score(step, state) if due.evaluate else {}
+    if due.panel and self.task.evaluation.figures:
+      self.writer.write_images(step, self.task.evaluation.figures(state.eval_variables))
+    return scores
+
+  def score(self, step, state):
+    """Scores the state after `step`, keeps it if it is the best one, records and draws the scores."""
+    evaluation = self.task.evaluation
+    scores, rows = self.evaluate(state.eval_variables, before_batch=self.stop.check)
+    self.say(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+    # Before the scores are recorded: a run that is resumed here computes scores again only if none are.
+    if self.checkpoints.keep_best(step, state, self.task.description, scores, evaluation.select):
+      self.say(f"step {step}: the best {evaluation.select[0]} so far")
+    self.writer.write_scalars(step, scores)
+    self.stop.check()
+    if evaluation.row_figures:
+      self.writer.write_images(step, evaluation.row_figures(rows))
+    return scores
+
+
+def _has_scores(workdir, step):
+  """Returns whether the scores of a step are recorded, as process 0 sees the log."""
+  found = report.has_scores(workdir, step) if jax.process_index() == 0 else False
+  return bool(multihost_utils.broadcast_one_to_all(np.asarray(found)))
 
 
 def _start_state(task, seed, mesh, checkpoints, load_params, say):

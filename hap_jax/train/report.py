@@ -27,7 +27,8 @@ class MetricWriter:
   does the work. Values are host values (NumPy or Python numbers). Files:
 
   * metrics.jsonl: one JSON object a `write_scalars`, out of the process when the call returns. A number that
-    is not finite is null. Steps repeated after a resume are appended: the last row of a step holds.
+    is not finite is null. A step has a line with its loss and one with its scores; steps repeated after a
+    resume are appended. `read_metrics` merges the lines of a step.
   * tensorboard/: the same scalars, pictures and texts; a new file each start.
   * panels/<name>_<step, 8 digits>.png: a picture that a resumed run draws again replaces the old one of the
     same name and step in one move, so that a reader sees the old file or the new one.
@@ -46,7 +47,7 @@ class MetricWriter:
     self._events = EventFileWriter(str(self._workdir / "tensorboard"), flush_secs=_FLUSH_SECONDS)
 
   def write_scalars(self, step, scalars):
-    """Appends {name: number} of a step; call it once a step, with everything.
+    """Appends {name: number} of a step as one line.
 
     Raises:
       ValueError: for a name "step", which the row needs itself.
@@ -148,23 +149,41 @@ def read_metrics(path):
   Args:
     path: the file, or the workdir that holds it.
   Returns:
-    List of rows, ascending in `step`, one a step: the last one written. A null is read as nan. A line that
-    does not end in "}" was torn by a kill and is left out.
+    List of rows, ascending in `step`, one per step. A step may have several lines, one with its loss and one
+    with its scores: they are merged, and of two values of a name the later one holds. A null is read as nan.
+    A line that does not end in "}" was torn by a kill and is left out.
   Raises:
     ValueError: for any other line that is no row, naming file and line.
   """
+  rows = {}
+  for line in _read_lines(path):
+    rows.setdefault(line["step"], {}).update(line)
+  return [rows[step] for step in sorted(rows)]
+
+
+def has_scores(workdir, step):
+  """Returns whether metrics.jsonl has a line with the scores of a step.
+
+  Such a line has no loss. Older versions wrote loss and scores as one line; their steps count as not scored.
+  """
+  path = pathlib.Path(workdir) / METRICS_FILE
+  return path.is_file() and any(line["step"] == step and "loss" not in line for line in _read_lines(path))
+
+
+def _read_lines(path):
+  """Returns the lines of a metrics.jsonl as dicts, see `read_metrics`."""
   path = pathlib.Path(path)
   path = path / METRICS_FILE if path.is_dir() else path
-  rows = {}
+  lines = []
   for number, line in enumerate(path.read_bytes().splitlines(), 1):
     if not line.endswith(b"}"):
       continue
     try:
       row = json.loads(line)
-      rows[row["step"]] = {name: math.nan if value is None else value for name, value in row.items()}
+      lines.append({"step": row["step"]} | {k: math.nan if v is None else v for k, v in row.items()})
     except (ValueError, KeyError) as error:
       raise ValueError(f'{path}, line {number}: no JSON object with a "step"; remove the line') from error
-  return [rows[step] for step in sorted(rows)]
+  return lines
 
 
 class Progress:

@@ -4,6 +4,8 @@ import concurrent.futures
 import multiprocessing
 import os
 
+from hap_jax.data import worker_process
+
 
 def map_in_processes(function, chunks, workers=None):
   """Returns [function(chunk) for each chunk], worked off by processes; the results do not depend on them.
@@ -19,7 +21,9 @@ def map_in_processes(function, chunks, workers=None):
   context = multiprocessing.get_context("spawn")
   try:
     with concurrent.futures.ProcessPoolExecutor(workers or os.cpu_count(), mp_context=context) as pool:
-      return list(pool.map(function, chunks))
+      with worker_process.without_interrupts():
+        results = pool.map(function, chunks)
+      return list(results)
   except concurrent.futures.process.BrokenProcessPool as error:
     raise OSError(
       "a process that draws people was ended from outside, by a signal or for want of memory; start again"

@@ -1,0 +1,56 @@
+"""Worker processes: how they start and end beside the process that trains."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+
+import cv2
+
+from hap_jax import malloc
+
+_LAST_SECONDS = 3600  # of a worker process after SIGTERM, more than any launcher leaves
+
+
+def prepare_reading():
+  """Prepares a process that only reads pictures: one thread, and freed memory is kept."""
+  cv2.setNumThreads(1)  # a picture is too small to share among threads; the workers are the parallel part
+  malloc.keep_freed()
+
+
+def prepare(worker_index, worker_count):
+  """Prepares a worker process of the loader; Grain calls it there."""
+  del worker_index, worker_count
+  prepare_reading()
+  # Grain's workers outlive a main process that is killed, waiting for it for ever.
+  threading.Thread(target=_exit_with_parent, daemon=True).start()
+  # Launchers send SIGTERM to all processes of a run; while the main one makes its last steps and saves, it
+  # still needs its workers. It ends them itself; the time is for one that forgets to.
+  signal.signal(signal.SIGTERM, _exit_later)
+
+
+@contextlib.contextmanager
+def without_interrupts():
+  """Context in which processes are started that Ctrl-C does not reach.
+
+  A terminal sends SIGINT to all processes of a run. Only the main one may act on it: it saves with the help
+  of its workers, then ends them. A process inherits the blocked signals of the thread that starts it, so even
+  an import in a new process is not interrupted.
+  """
+  before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+  try:
+    yield
+  finally:
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _exit_later(*_):
+  timer = threading.Timer(_LAST_SECONDS, os._exit, (1,))
+  timer.daemon = True
+  timer.start()
+
+
+def _exit_with_parent():
+  multiprocessing.parent_process().join()
+  os._exit(1)

@@ -1,0 +1,80 @@
+"""A task small enough for tests of the loop: a linear regressor of numbers that a source holds in memory."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hap_jax.data import samplers
+from hap_jax.data.loader import Loader
+from hap_jax.data.sources.base import SourceSpec
+from hap_jax.tasks.base import Task
+from hap_jax.train.evaluate import EvalSplit, Evaluation
+from hap_jax.train.optim import OptimizerSpec, Rule
+
+
+@dataclasses.dataclass(frozen=True)
+class Numbers:
+  """Records of x [3] float32 and y = x . (1, 2, 3).
+
+  Attributes:
+    length: number of records. seed: draws them. read: called with the number of a record that is read.
+  """
+
+  length: int
+  seed: int
+  read: object = None
+  spec: SourceSpec = SourceSpec("numbers", None, "none", ("x", "y"))
+
+  def __len__(self):
+    return self.length
+
+  def __getitem__(self, index):
+    if self.read is not None:
+      self.read(index)
+    x = np.random.default_rng((self.seed, index)).normal(size=3).astype(np.float32)
+    return {"x": x, "y": np.float32(x @ np.array([1, 2, 3], np.float32))}
+
+  def name(self, index):
+    return f"number {index}"
+
+
+def make_task(*, total_steps=6, read_held_out=None, score=None, row_figures=None, figures=None):
+  """Returns the Task.
+
+  Args:
+    read_held_out: called with the number of each held-out record that is read; six records in three batches.
+    score, row_figures, figures: of the `Evaluation`; by default the mean squared error and no pictures.
+  """
+  train = Numbers(16, seed=0)
+  held_out = Numbers(6, seed=1, read=read_held_out)
+
+  def predict(variables, batch):
+    return {"error": (batch["x"] @ variables["params"]["w"] - batch["y"]) ** 2}
+
+  def mean_error(rows):
+    return {"val_error": float(rows["val"]["error"].mean())}
+
+  def loss(outputs, batch, *, key):
+    error = ((outputs - batch["y"]) ** 2).mean()
+    return error, {"loss_square": (error, jnp.ones(()))}
+
+  return Task(
+    init=lambda key: {"params": {"w": jax.random.normal(key, (3,))}},
+    param_rules=(Rule(".*"),),
+    optimizer=OptimizerSpec("sgd"),
+    schedule=lambda step, progress: jnp.float32(0.02),
+    forward=lambda variables, batch, *, key, train: (batch["x"] @ variables["params"]["w"], {}),
+    loss=loss,
+    train=Loader(train, (), samplers.ShuffledEpochs(16, 8, seed=0), seed=0),
+    total_steps=total_steps,
+    evaluation=Evaluation(
+      evals={"val": EvalSplit(Loader(held_out, (), samplers.Sequential(6, 2), seed=0, read_ahead=0), predict)},
+      score=score or mean_error,
+      figures=figures,
+      row_figures=row_figures,
+      select=("val_error", "min"),
+    ),
+    description={"task": "regression"},
+  )

@@ -1,0 +1,182 @@
+"""The order of the loop: what is saved when an evaluation fails or a signal comes, and how the run continues."""
+
+import json
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from hap_jax import sharding
+from hap_jax.io import checkpoint_file
+from hap_jax.train import loop, preemption
+from hap_jax.train.checkpoint import Checkpoints
+from hap_jax.train.report import read_metrics
+from tests.train.regressor import make_task
+
+# Steps 3 and 6 of the regressor's six are scored, and only the last one is saved.
+CADENCE = loop.Cadence(log=1, save=100, evaluate=3, panel=0)
+
+
+def train(workdir, *, cadence=CADENCE, lines=None, **task):
+  """Trains the regressor; returns {metric: float} of the last evaluation."""
+  with Checkpoints(workdir, keep_last=9) as checkpoints:
+    _, scores = loop.run(
+      make_task(**task),
+      workdir=workdir,
+      seed=0,
+      mesh=sharding.make_mesh(devices=jax.devices()[:2]),
+      checkpoints=checkpoints,
+      cadence=cadence,
+      say=[].append if lines is None else lines.append,
+    )
+  return scores
+
+
+def logged_lines(workdir):
+  return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(folder):
+  return checkpoint_file.read(folder)[0]["params"]["w"]
+
+
+def once(action, at):
+  """Returns a function that runs `action` when it is called with `at` for the first time."""
+  left = [at]
+
+  def call(index):
+    if left == [index]:
+      left.clear()
+      action()
+
+  return call
+
+
+def send(signum):
+  return lambda: os.kill(os.getpid(), signum)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp("runs") / "whole"
+  train(workdir)
+  return workdir
+
+
+def test_a_scored_step_has_a_line_with_its_loss_and_one_with_its_scores(uninterrupted):
+  lines = [line for line in logged_lines(uninterrupted) if line["step"] == 3]
+  assert ["loss" in line for line in lines] == [True, False]
+  assert lines[1].keys() == {"step", "val_error"}
+  rows = read_metrics(uninterrupted)
+  assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+  assert ["val_error" in row for row in rows] == [False, False, True, False, False, True]
+  assert all("loss" in row for row in rows)
+
+
+def test_a_failed_evaluation_after_the_last_step_loses_no_step(uninterrupted, tmp_path):
+  def fail(rows):
+    raise ValueError("gallery/0005.jpg: no such file")
+
+  with pytest.raises(ValueError, match="0005"):
+    train(tmp_path / "run", score=fail, cadence=loop.Cadence(log=1, save=100, evaluate=6, panel=0))
+  np.testing.assert_array_equal(weights(tmp_path / "run"), weights(uninterrupted))
+
+  lines = []
+  scores = train(tmp_path / "run", lines=lines)
+  assert scores == {"val_error": read_metrics(uninterrupted)[-1]["val_error"]}
+  assert read_metrics(tmp_path / "run")[-1]["val_error"] == scores["val_error"]
+  assert "the best val_error" in "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+  ("signum", "code", "name"),
+  [
+    (signal.SIGTERM, preemption.EXIT_PREEMPTED, "SIGTERM"),
+    (signal.SIGINT, preemption.EXIT_INTERRUPTED, "Ctrl-C"),
+  ],
+)
+def test_a_signal_between_the_batches_of_an_evaluation_stops_the_run(
+  uninterrupted, tmp_path, signum, code, name
+):
+  read = []
+  stop = once(send(signum), at=1)
+
+  def read_held_out(index):
+    read.append(index)
+    stop(index)
+
+  with pytest.raises(preemption.StoppedError, match=f"stopped by {name}: step 3 is saved") as stopped:
+    train(tmp_path / "run", read_held_out=read_held_out)
+  assert stopped.value.exit_code == code
+  assert read == [0, 1]  # of six records in three batches
+  assert not any("val_error" in line for line in logged_lines(tmp_path / "run"))
+  assert not (tmp_path / "run" / "best").exists()
+
+  lines = []
+  train(tmp_path / "run", lines=lines)
+  assert lines[0] == "resuming at step 3"
+  assert lines[1].startswith("step 3: val_error")  # before step 4
+  assert [line["step"] for line in logged_lines(tmp_path / "run")] == [1, 2, 3, 3, 4, 5, 6, 6]
+  np.testing.assert_array_equal(weights(tmp_path / "run"), weights(uninterrupted))
+  np.testing.assert_array_equal(weights(tmp_path / "run" / "best"), weights(uninterrupted / "best"))
+  scores = [[row.get("val_error") for row in read_metrics(run)] for run in (uninterrupted, tmp_path / "run")]
+  assert scores[0] == scores[1]
+
+
+def test_a_signal_before_a_scored_step_saves_the_step_and_leaves_its_scores_to_the_next_start(tmp_path):
+  read = []
+
+  def say(line):
+    if "step 2/6" in line:
+      os.kill(os.getpid(), signal.SIGTERM)
+
+  class Lines(list):
+    append = staticmethod(say)
+
+  with pytest.raises(preemption.StoppedError, match="step 3 is saved"):
+    train(tmp_path, lines=Lines(), read_held_out=read.append)
+  assert read == []
+  train(tmp_path, read_held_out=read.append)
+  assert [line["step"] for line in logged_lines(tmp_path)] == [1, 2, 3, 3, 4, 5, 6, 6]
+
+
+def test_a_signal_while_the_scores_are_computed_skips_the_pictures(tmp_path):
+  drawn = []
+
+  def score(rows):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return {"val_error": 1.0}
+
+  def draw(_):
+    drawn.append(1)
+    return {}
+
+  every = loop.Cadence(log=1, save=100, evaluate=3, panel=3)
+  with pytest.raises(preemption.StoppedError, match="step 3 is saved"):
+    train(tmp_path, score=score, row_figures=draw, figures=draw, cadence=every)
+  assert not drawn
+  assert logged_lines(tmp_path)[-1] == {"step": 3, "val_error": 1.0}
+  assert checkpoint_file.read(tmp_path / "best")[1]["step"] == 3
+  # The scores are there, so the next start does not compute them again.
+  lines = []
+  train(tmp_path, lines=lines, row_figures=draw, figures=draw, cadence=every)
+  assert "step 4/6" in lines[1]
+  assert len(drawn) == 2
+
+
+def test_a_resumed_run_computes_no_scores_that_it_has(uninterrupted, tmp_path):
+  every = loop.Cadence(log=1, save=3, evaluate=3, panel=0)
+  train(tmp_path, cadence=every, total_steps=3)
+  lines = []
+  train(tmp_path, cadence=every, lines=lines)
+  assert lines[0] == "resuming at step 3"
+  assert "step 4/6" in lines[1]
+  np.testing.assert_array_equal(weights(tmp_path), weights(uninterrupted))
+
+
+def test_handlers_of_a_caller_are_back_after_the_run(tmp_path):
+  before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+  train(tmp_path)
+  assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before

@@ -1,0 +1,78 @@
+"""A program that has not finished a step ends at once when a signal comes; a second Ctrl-C always ends it."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from hap_jax.train.preemption import EXIT_INTERRUPTED, EXIT_PREEMPTED
+
+# Stands at `work` until the test has sent its signals.
+PROGRAM = """
+import sys, time
+from hap_jax.train import preemption
+preemption.install()
+{setup}
+print("ready", flush=True)
+{work}
+"""
+SLEEP = "time.sleep(60)"
+# The interpreter runs no handler meanwhile, as in a compilation: ctypes gives the lock away and does not look
+# for signals.
+LONG_CALL = "import ctypes; ctypes.CDLL(None).usleep(59_000_000)"
+LONG_CALLS = "import ctypes\nfor _ in range(600): ctypes.CDLL(None).usleep(100_000)"
+
+
+def run(work, *signals, setup="", ignore=False):
+  """Starts the program, sends signals when it is ready; returns (exit code, lines on stderr)."""
+
+  def prepare():
+    signal.signal(signal.SIGINT, signal.SIG_IGN if ignore else signal.SIG_DFL)
+
+  process = subprocess.Popen(
+    [sys.executable, "-c", PROGRAM.format(setup=setup, work=work)],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    preexec_fn=prepare,
+  )
+  assert process.stdout.readline() == "ready\n", process.communicate()
+  for number in signals:
+    process.send_signal(number)
+  _, errors = process.communicate(timeout=50)
+  return process.returncode, errors.splitlines()
+
+
+@pytest.mark.parametrize(
+  ("signum", "code", "name"),
+  [(signal.SIGTERM, EXIT_PREEMPTED, "SIGTERM"), (signal.SIGINT, EXIT_INTERRUPTED, "Ctrl-C")],
+)
+def test_a_signal_before_the_first_step_ends_the_program_with_one_line(signum, code, name):
+  found, errors = run(SLEEP, signum)
+  assert (found, len(errors)) == (code, 1)
+  assert f"stopped by {name} before the first step" in errors[0]
+
+
+def test_a_signal_ends_the_program_while_the_interpreter_waits_for_a_compilation():
+  code, errors = run(LONG_CALL, signal.SIGTERM, setup="preemption._PATIENCE_SECONDS = 0.2")
+  assert (code, len(errors)) == (EXIT_PREEMPTED, 1)
+
+
+def test_a_signal_in_a_callback_whose_exceptions_python_ignores_ends_the_program_with_one_line():
+  setup = "class Deleted:\n  def __del__(self): time.sleep(2)\ndeleted = [Deleted()]"
+  code, errors = run(f"deleted.clear()\n{SLEEP}", signal.SIGTERM, setup=setup)
+  assert (code, len(errors)) == (EXIT_PREEMPTED, 1), errors
+
+
+@pytest.mark.parametrize("work", [LONG_CALL, LONG_CALLS])
+def test_a_second_interrupt_ends_a_run_that_trains(work):
+  code, errors = run(work, signal.SIGINT, signal.SIGINT, setup="preemption._watch.began()")
+  assert code == EXIT_INTERRUPTED
+  assert errors in ([], ["stopped by a second Ctrl-C: the last checkpoint stays"])
+
+
+def test_an_interrupt_that_the_parent_process_ignores_stays_ignored():
+  """A shell ignores Ctrl-C for a background job."""
+  code, errors = run("time.sleep(0.5)", signal.SIGINT, ignore=True)
+  assert (code, errors) == (0, [])
