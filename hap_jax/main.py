@@ -29,6 +29,16 @@ def main(argv):
     _fail(f"{' '.join(argv[1:])}: expected --config.KEY=VALUE, in one word")
   if not flags.FLAGS["verbosity"].present:
     logging.set_verbosity(logging.WARNING)
+  code = _train()
+  from hap_jax.data import worker_process  # here and not above: a wrong flag is reported without OpenCV
+
+  # Outside of any `except`: an exception that is being handled keeps the last batches alive.
+  worker_process.release_shared_memory()
+  sys.exit(code)
+
+
+def _train():
+  """Runs what the flags ask for; returns the exit code, or a message for exit code 1."""
   # Here and not above: the loader's worker processes import this file anew and must stay light.
   from hap_jax import config as config_lib
   from hap_jax import finetune, pretrain, recipe, sharding
@@ -39,7 +49,7 @@ def main(argv):
     config = config_lib.finalize(_CONFIG.value)
     if _DRY_RUN.value:
       recipe.dry_run(config)
-      return
+      return 0
     if not _WORKDIR.value:
       raise ValueError(
         "--workdir is missing: name the folder in which the run keeps its checkpoints and logs"
@@ -48,13 +58,14 @@ def main(argv):
       raise ValueError(f"--workdir={_WORKDIR.value}: expected a folder; mount the bucket, or use a disk")
     run = pretrain.run if config.task == "pretrain" else finetune.run
     run(config, _WORKDIR.value, say=_say)
+    return 0
   except preemption.StoppedError as error:
     _say(str(error))
-    sys.exit(error.exit_code)
+    return error.exit_code
   except (ValueError, OSError, NonFiniteLossError) as error:
     if logging.level_info():  # --verbosity=0 or more shows where it came from
       _crash()
-    _fail(str(error))
+    return _explain(str(error))
   except Exception:
     _crash()
 
@@ -81,10 +92,15 @@ def _parse(argv):
 
 def _fail(message):
   """Ends the program with a message on one line."""
-  told = "error: " + " ".join(message.split())
+  sys.exit(_explain(message))
+
+
+def _explain(message):
+  """Returns an error message as one line; ends this process at once if it is one of several."""
+  line = "error: " + " ".join(message.split())
   if _is_one_of_several():
-    _leave(told)
-  sys.exit(told)
+    _leave(line)
+  return line
 
 
 def _crash():

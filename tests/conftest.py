@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 
 # Before the first import of jax: the number of simulated devices is fixed when its backend starts. Tests that
 # start processes of their own hand these on, and all share what one of them has compiled.
@@ -31,6 +32,9 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+  if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell ignores Ctrl-C for background jobs; the processes that tests interrupt would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
   if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()  # Grain's worker processes read absl flags
 

@@ -1,9 +1,11 @@
 """Worker processes: how they start and end beside the process that trains."""
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 
 import cv2
@@ -43,6 +45,23 @@ def without_interrupts():
     yield
   finally:
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def release_shared_memory():
+  """Frees the shared memory of the last batches; without it, Python warns at its end that they are leaked.
+
+  jax gives back the arrays that it used in place only when the garbage collector runs. Grain frees them in a
+  thread, which the end of the process would stop.
+  """
+  grain_module = sys.modules.get("grain._src.python.ipc.shared_memory_array")  # absent where no worker ran
+  arrays = getattr(grain_module, "SharedMemoryArray", None)
+  pool = getattr(arrays, "_del_thread_pool", None)
+  if pool is not None:
+    arrays._del_thread_pool = None  # from now on they are freed where they are deleted
+  gc.collect()
+  if pool is not None:
+    pool.close()
+    pool.join()
 
 
 def _exit_later(*_):

@@ -83,13 +83,7 @@ def start(workdir, overrides, devices, extra=()):
     stderr=subprocess.STDOUT,
     text=True,
     start_new_session=True,
-    preexec_fn=_restore_sigint,
   )
-
-
-def _restore_sigint():
-  """Undoes SIG_IGN, which a shell gives to background jobs and which their processes inherit."""
-  signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def start_two(workdir, overrides):

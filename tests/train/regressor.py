@@ -13,6 +13,8 @@ from hap_jax.tasks.base import Task
 from hap_jax.train.evaluate import EvalSplit, Evaluation
 from hap_jax.train.optim import OptimizerSpec, Rule
 
+SPEC = SourceSpec("numbers", None, "none", ("x", "y"))
+
 
 @dataclasses.dataclass(frozen=True)
 class Numbers:
@@ -25,7 +27,7 @@ class Numbers:
   length: int
   seed: int
   read: object = None
-  spec: SourceSpec = SourceSpec("numbers", None, "none", ("x", "y"))
+  spec: SourceSpec = SPEC
 
   def __len__(self):
     return self.length
@@ -48,7 +50,9 @@ def make_task(*, total_steps=6, read_held_out=None, score=None, row_figures=None
     score, row_figures, figures: of the `Evaluation`; by default the mean squared error and no pictures.
   """
   train = Numbers(16, seed=0)
-  held_out = Numbers(6, seed=1, read=read_held_out)
+  held_out = Loader(
+    Numbers(6, seed=1, read=read_held_out), (), samplers.Sequential(6, 2), seed=0, read_ahead=0
+  )
 
   def predict(variables, batch):
     return {"error": (batch["x"] @ variables["params"]["w"] - batch["y"]) ** 2}
@@ -70,7 +74,7 @@ def make_task(*, total_steps=6, read_held_out=None, score=None, row_figures=None
     train=Loader(train, (), samplers.ShuffledEpochs(16, 8, seed=0), seed=0),
     total_steps=total_steps,
     evaluation=Evaluation(
-      evals={"val": EvalSplit(Loader(held_out, (), samplers.Sequential(6, 2), seed=0, read_ahead=0), predict)},
+      evals={"val": EvalSplit(held_out, predict)},
       score=score or mean_error,
       figures=figures,
       row_figures=row_figures,

@@ -1,4 +1,4 @@
-"""The order of the loop: what is saved when an evaluation fails or a signal comes, and how the run continues."""
+"""The loop saves before it scores, stops at a signal, and continues with the scores that are missing."""
 
 import json
 import os
