@@ -43,7 +43,7 @@ def cases(folder, work, count, seed):
   """Yields `count` damaged copies of a packed data set.
 
   Args:
-    folder: the data set, <root>/<name>/<version> as `prepare` writes it; small, because every copy is written.
+    folder: the data set, <root>/<name>/<version> as `prepare` writes it. It should be small.
     work: folder in which a copy is made. It is removed when the next one is asked for.
     count: number of copies.
     seed: the same seed gives the same copies.
@@ -120,7 +120,7 @@ def _damage_json(rng, source, target):
       case 3 if isinstance(parent, dict):
         parent[str(rng.choice(_VALUES))] = parent.pop(key)
       case _:
-        parent[key] = [parent[key]] * rng.choice((0, 1, 2, 1000))
+        parent[key] = [parent[key]] * rng.choice((0, 1, 2, 20))
   with open(target, "w", encoding="utf-8") as file:
     json.dump(root[0], file)
 
@@ -182,7 +182,7 @@ def _damage_records(rng, source, target):
   records = [bytearray(reader.read([i])[0]) for i in range(reader.num_records())]
   reader.close()
   if rng.random() < 0.2:
-    records = records[1:] if rng.random() < 0.5 else records + records
+    records = records[1:] if rng.random() < 0.5 else records + [bytearray(record) for record in records]
   for record in records:
     start = rng.randrange(len(record))
     match rng.randrange(5):

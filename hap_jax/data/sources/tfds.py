@@ -205,20 +205,24 @@ def _bytes(features, field, place):
 def _array(features, field, dtype, shape, place):
   """Returns the numbers of a TFDS feature as an array, or as a NumPy scalar where `shape` is ()."""
   feature = features[field]
-  values = feature.float_list.value if dtype.kind == "f" else feature.int64_list.value
+  is_float = dtype.kind == "f"
+  values = feature.float_list.value if is_float else feature.int64_list.value
   if len(values) != math.prod(shape):
-    kind = "floats" if dtype.kind == "f" else "integers"
+    kind = "floats" if is_float else "integers"
     raise BadRecordError(f"{place}: field {field} holds {len(values)} {kind}, expected {math.prod(shape)}")
-  try:
+  if is_float:
     return np.array(values, dtype).reshape(shape)[()]
-  except OverflowError as error:
-    raise BadRecordError(f"{place}: field {field} holds numbers that are not {dtype}: {error}") from error
+  numbers = np.array(values, np.int64)
+  result = numbers.astype(dtype)
+  if (result != numbers).any():  # NumPy cuts off the upper bits without an error
+    raise BadRecordError(f"{place}: field {field} holds a number that does not fit into {dtype}")
+  return result.reshape(shape)[()]
 
 
 def _find_dataset(root):
   """Returns the folder <root>/<name>/<version> of the one data set below `root`, or `root` if it is one."""
   root = pathlib.Path(root)
-  if (root / packed_metadata.INFO_FILE).is_file():
+  if (root / packed_metadata.INFO_FILE).exists():
     return root
   found = sorted(
     path.parent
