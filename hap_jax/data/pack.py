@@ -29,7 +29,7 @@ from hap_jax.io import unfinished
 
 FORMAT = 1  # of the records and the metadata, raised when a reader of today could not read them
 METADATA_KEY = "hap_jax"
-_TABLE_FIELDS = ("pid", "camid", "attributes")
+TABLE_FIELDS = ("pid", "camid", "attributes")
 _JOINTS = ("keypoints_xy", "keypoints_visible")
 _VERSION = "1.0.0"
 _SHARD_BYTES = 2**28  # a shard ends when it is that large
@@ -77,7 +77,7 @@ class _Split:
   def __init__(self, name, source, root, max_bad_share):
     self.name, self.source, self.root, self.max_bad_share = name, source, root, max_bad_share
     self.bad = {}
-    self.table = {field: [] for field in _TABLE_FIELDS if field in source.spec.fields}
+    self.table = {field: [] for field in TABLE_FIELDS if field in source.spec.fields}
     self.fields = [field for field in source.spec.fields if field not in ("image", *_JOINTS)]
 
   def examples(self):
@@ -89,8 +89,9 @@ class _Split:
         self._note_bad(i, error)
 
   def _example(self, i):
+    name = self._name(i)
     record = self.source[i]
-    example = {"image": self._bytes(i, record), "id": i, "name": self._name(i)}
+    example = {"image": self._bytes(i, record), "id": i, "name": name}
     if self.source.spec.skeleton is not None:
       xy, visible = (record[field] for field in _JOINTS)
       example["keypoints"] = np.concatenate([xy, visible[:, None]], axis=1).astype(np.float32)
@@ -108,7 +109,13 @@ class _Split:
   def _name(self, i):
     name = pathlib.Path(self.source.name(i))
     is_below = self.root and name.is_relative_to(self.root)
-    return str(name.relative_to(self.root) if is_below else name)
+    text = str(name.relative_to(self.root) if is_below else name)
+    try:
+      text.encode("utf-8")
+    except UnicodeEncodeError as error:
+      found = os.fsencode(text)
+      raise base.BadRecordError(f"the file name {found} is not UTF-8: rename the file") from error
+    return text
 
   def _note_bad(self, i, error):
     self.bad[i] = str(error)

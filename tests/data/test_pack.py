@@ -207,6 +207,24 @@ def test_bad_records_are_left_out_and_told(tmp_path):
   assert packed.spec.notes == ("a note", "2 records that cannot be read are left out (id 0, 3)")
 
 
+def test_a_file_name_that_is_not_utf8_is_a_bad_record_that_is_named_and_counted(tmp_path, capsys):
+  pictures = tmp_path / "pictures"
+  pictures.mkdir()
+  for name in (b"a.jpg", b"caf\xe9.jpg", b"d.jpg"):
+    path = os.path.join(os.fsencode(pictures), name)
+    pathlib.Path(os.fsdecode(path)).write_bytes(encode_jpeg(drawn_record(1)["image"]))
+  words = ["prepare", "folder", f"--root={pictures}", f"--out={tmp_path / 'packed'}"]
+  assert cli.main([*words, "--max_bad_share=0.5"]) == 0
+  assert "all: 1 records that cannot be read were left out" in capsys.readouterr().out
+  packed = open_packed(tmp_path / "packed", "all")
+  assert [packed.name(i) for i in range(len(packed))] == ["a.jpg", "d.jpg"]
+  assert packed.spec.notes == ("1 records that cannot be read are left out (id 1)",)
+  assert cli.main([*words[:-1], f"--out={tmp_path / 'other'}"]) == 1
+  error = capsys.readouterr().err
+  assert r"the file name b'caf\xe9.jpg' is not UTF-8: rename the file" in error
+  assert "Traceback" not in error
+
+
 @pytest.mark.parametrize("bad", [(3,), tuple(range(NUM_RECORDS))])
 def test_too_many_bad_records_leave_nothing_behind(tmp_path, bad):
   with pytest.raises(ValueError, match=r"cannot be read.*max_bad_share"):

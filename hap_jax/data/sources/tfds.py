@@ -2,11 +2,13 @@
 
 Records come in the order of their `id`, the number in the packed source, and are those of that source, but
 pictures that were cut out or drawn went through JPEG once (see `data/pack.py`). The time to open a data set
-grows with the number of its shards, not of its records.
+grows with the number of its shards, not of its records. A data set may come from anyone: `packed_metadata`
+reads its JSON files, and TFDS sees none of them.
 """
 
 import dataclasses
 import functools
+import math
 import os
 import pathlib
 import re
@@ -15,12 +17,12 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from hap_jax.data import pack
+from hap_jax.data import pack, packed_metadata, packed_shards
 from hap_jax.data.skeletons import SKELETONS
 from hap_jax.data.sources.base import BadRecordError, SourceSpec, check_root, decode_image, held_out
+from hap_jax.io import npz_file
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
-_INFO_FILE = "dataset_info.json"
 
 
 def open_source(*, root, split, seed, num_val=0):
@@ -38,33 +40,30 @@ def open_source(*, root, split, seed, num_val=0):
     a source of records with the fields of the packed one (see `base.py`).
 
   Raises:
-    ValueError: if there is no such data set or split, or it was written by something else.
+    ValueError: if there is no such data set or split, it was written by something else, or one of its files
+      is damaged.
   """
   del seed
   check_root(root, "a data set made by `python -m hap_jax.cli prepare SOURCE --out=DIR`")
-  import tensorflow_datasets as tfds  # here and not above: it takes a second, and other sources do without
-
   folder = _find_dataset(root)
-  builder = tfds.builder_from_directory(folder)
-  facts = (builder.info.metadata or {}).get(pack.METADATA_KEY)
-  if facts is None or facts["format"] > pack.FORMAT:
-    found = "without the metadata of `prepare`" if facts is None else f"of format {facts['format']}"
-    raise ValueError(
-      f"{folder}: a data set {found}; expected one made by this version's `hap prepare SOURCE`"
-    )
-  start, stop, packed_split = _rows(builder, split, num_val)
-  raw = tfds.decode.DeserializeMethod.RAW_BYTES
-  return PackedPeople(
+  metadata = packed_metadata.read(folder)
+  sizes = {name: packed.num_records for name, packed in metadata.splits.items()}
+  start, stop, packed_split = _rows(sizes, folder, split, num_val)
+  parts = packed_split.split("+")
+  source = PackedPeople(
     folder=str(folder),
     split=packed_split,
     start=start,
     stop=stop,
-    # The features are taken from the record's bytes here, in a tenth of the time that TFDS takes.
-    data=builder.as_data_source(packed_split, deserialize_method=raw).data_source,
-    layout=_layout(builder.info.features),
-    spec=_spec(facts, packed_split),
-    attribute_names=tuple(facts["attribute_names"] or ()),
+    data=packed_shards.open_shards([metadata.splits[part] for part in parts]),
+    layout=packed_metadata.number_fields(metadata.features),
+    spec=_spec(metadata, packed_split),
+    attribute_names=metadata.facts.attribute_names,
+    rows=tuple(sizes[part] for part in parts),
   )
+  for path, columns in source.tables():
+    npz_file.check(path, columns)
+  return source
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -77,6 +76,7 @@ class PackedPeople:
     data: ArrayRecord's reader, bytes by record number; it pickles without its open files.
     layout: {field: (dtype, shape)} of what is neither picture nor joints.
     spec: facts about the packed source. attribute_names: of the field `attributes`, if there is one.
+    rows: the number of records of each part of `split`.
   """
 
   folder: str
@@ -87,6 +87,7 @@ class PackedPeople:
   layout: dict[str, tuple[np.dtype, tuple[int, ...]]]
   spec: SourceSpec
   attribute_names: tuple[str, ...]
+  rows: tuple[int, ...]
 
   def __len__(self):
     return self.stop - self.start
@@ -97,27 +98,33 @@ class PackedPeople:
   def fetch(self, index):
     """Reads a record but for its pixels; returns the function that decodes them and returns the record."""
     features = self._features(index)
+    place = self._place(index)
     record = {"image": None}  # comes first, as in all sources
     for name, (dtype, shape) in self.layout.items():
-      record[name] = _array(features[name], dtype, shape)
+      record[name] = _array(features, name, dtype, shape, place)
     if self.spec.skeleton is not None:
-      keypoints = _array(features["keypoints"], np.float32, (-1, 3))
+      shape = (len(self.spec.skeleton.joints), 3)
+      keypoints = _array(features, "keypoints", np.dtype(np.float32), shape, place)
       record["keypoints_xy"] = np.ascontiguousarray(keypoints[:, :2])
       record["keypoints_visible"] = keypoints[:, 2] > 0
-    data = _first(features["image"])
+    data = _bytes(features, "image", place)
 
     def decode():
-      record["image"] = decode_image(data, self._place(index))
+      record["image"] = decode_image(data, place)
       return record
 
     return decode
 
   def name(self, index):
-    return _first(self._features(index)["name"]).decode()
+    place = self._place(index)
+    try:
+      return _bytes(self._features(index), "name", place).decode()
+    except UnicodeDecodeError as error:
+      raise BadRecordError(f"{place}: its name is not UTF-8: {error.object[:100]}") from error
 
   def read_bytes(self, index):
     """Returns the bytes of record `index`'s picture file."""
-    return _first(self._features(index)["image"])
+    return _bytes(self._features(index), "image", self._place(index))
 
   @property
   def pids(self):
@@ -134,6 +141,23 @@ class PackedPeople:
     """[N, A], those of each record."""
     return self._column("attributes")
 
+  def tables(self):
+    """Returns (path, {field: its expected Column}) of the table of each part of the split."""
+    fields = [field for field in pack.TABLE_FIELDS if field in self.spec.fields]
+    if not fields:
+      return []
+    return [
+      (
+        os.path.join(self.folder, f"table_{part}.npz"),
+        {
+          field: npz_file.Column((num_rows, *shape), dtype)
+          for field, (dtype, shape) in self.layout.items()
+          if field in fields
+        },
+      )
+      for part, num_rows in zip(self.split.split("+"), self.rows, strict=True)
+    ]
+
   def _column(self, field):
     if field not in self._table:
       raise AttributeError(f"{self.split} in {self.folder} has no {field}: the packed source had none")
@@ -141,14 +165,8 @@ class PackedPeople:
 
   @functools.cached_property
   def _table(self):
-    paths = [os.path.join(self.folder, f"table_{part}.npz") for part in self.split.split("+")]
-    if not all(map(os.path.isfile, paths)):
-      return {}
-    tables = []
-    for path in paths:
-      with np.load(path) as file:
-        tables.append({name: file[name] for name in file.files})
-    columns = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
+    tables = [npz_file.read(path, columns) for path, columns in self.tables()]
+    columns = {name: np.concatenate([table[name] for table in tables]) for name in (tables or [{}])[0]}
     return {name: column[self.start : self.stop] for name, column in columns.items()}
 
   def _features(self, index):
@@ -158,7 +176,8 @@ class PackedPeople:
     try:
       return parse(self.data[self.start + index]).features.feature
     except errors as error:
-      raise BadRecordError(f"{self._place(index)}: cannot be read: {error}") from error
+      text = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+      raise BadRecordError(f"{self._place(index)}: cannot be read: {text}") from error
 
   def _place(self, index):
     return f"record {self.start + index} of {self.split} in {self.folder}"
@@ -171,26 +190,44 @@ def _parser():
   from google.protobuf.message import DecodeError
   from tensorflow_datasets.proto import tf_example_pb2
 
-  return tf_example_pb2.Example.FromString, (RuntimeError, ValueError, OSError, DecodeError)
+  errors = (RuntimeError, ValueError, OSError, IndexError, TypeError, DecodeError)
+  return tf_example_pb2.Example.FromString, errors
 
 
-def _first(feature):
-  return feature.bytes_list.value[0]
+def _bytes(features, field, place):
+  """Returns the bytes of a TFDS feature that is a picture or a text."""
+  values = features[field].bytes_list.value  # empty if the record has no such feature, or one of numbers
+  if len(values) != 1:
+    raise BadRecordError(f"{place}: field {field} holds {len(values)} strings of bytes, expected 1")
+  return values[0]
 
 
-def _array(feature, dtype, shape):
+def _array(features, field, dtype, shape, place):
   """Returns the numbers of a TFDS feature as an array, or as a NumPy scalar where `shape` is ()."""
-  values = feature.float_list.value if dtype == np.float32 else feature.int64_list.value
-  return np.array(values, dtype).reshape(shape)[()]
+  feature = features[field]
+  is_float = dtype.kind == "f"
+  values = feature.float_list.value if is_float else feature.int64_list.value
+  if len(values) != math.prod(shape):
+    kind = "floats" if is_float else "integers"
+    raise BadRecordError(f"{place}: field {field} holds {len(values)} {kind}, expected {math.prod(shape)}")
+  if is_float:
+    return np.array(values, dtype).reshape(shape)[()]
+  numbers = np.array(values, np.int64)
+  result = numbers.astype(dtype)
+  if (result != numbers).any():  # NumPy cuts off the upper bits without an error
+    raise BadRecordError(f"{place}: field {field} holds a number that does not fit into {dtype}")
+  return result.reshape(shape)[()]
 
 
 def _find_dataset(root):
   """Returns the folder <root>/<name>/<version> of the one data set below `root`, or `root` if it is one."""
   root = pathlib.Path(root)
-  if (root / _INFO_FILE).is_file():
+  if (root / packed_metadata.INFO_FILE).exists():
     return root
   found = sorted(
-    path.parent for path in root.glob(f"*/*/{_INFO_FILE}") if _VERSION.fullmatch(path.parent.name)
+    path.parent
+    for path in root.glob(f"*/*/{packed_metadata.INFO_FILE}")
+    if _VERSION.fullmatch(path.parent.name)
   )
   if len(found) != 1:
     raise ValueError(
@@ -200,28 +237,28 @@ def _find_dataset(root):
   return found[0]
 
 
-def _rows(builder, split, num_val):
-  """Returns (start, stop, packed split) of what `split` asks for."""
-  sizes = {name: info.num_examples for name, info in builder.info.splits.items()}
+def _rows(sizes, folder, split, num_val):
+  """Returns (start, stop, packed split) of what `split` asks for; `sizes` is {packed split: records}."""
   if "val" not in sizes and "train" in sizes and (split == "val" or (split == "train" and num_val)):
     return *held_out(sizes["train"], num_val, split), "train"
   if split == "trainval" and split not in sizes and "train" in sizes:
     return 0, sizes["train"] + sizes.get("val", 0), "train+val" if "val" in sizes else "train"
   if split not in sizes:
-    raise ValueError(f"split={split!r}: {builder.data_dir} has {', '.join(sizes)}")
+    raise ValueError(f"split={split!r}: {folder} has {', '.join(sizes)}")
   if split == "val" and num_val:
     return *held_out(sizes["val"], num_val, "val"), "val"
   return 0, sizes[split], split
 
 
-def _spec(facts, split):
-  skeleton = SKELETONS[facts["skeleton"]] if facts["skeleton"] else None
-  notes = tuple(note for part in split.split("+") for note in facts["notes"][part])
+def _spec(metadata, split):
+  facts = metadata.facts
+  notes = [note for part in split.split("+") for note in facts.notes[part]]
+  read = {"image", "id", "name", "keypoints", *packed_metadata.number_fields(metadata.features)}
+  unread = sorted(metadata.features.keys() - read)
+  if unread:
+    names = ", ".join(map(repr, unread))
+    notes.append(f"features that are not a fixed number of numbers are not read: {names}")
   for note in notes:
-    logging.warning("%s: %s", facts["source"], note)
-  return SourceSpec(facts["source"], skeleton, facts["licence"], tuple(facts["fields"]), notes)
-
-
-def _layout(features):
-  others = features.keys() - {"image", "id", "name", "keypoints"}
-  return {name: (features[name].np_dtype, features[name].shape) for name in sorted(others)}
+    logging.warning("%s: %s", facts.source, note)
+  skeleton = SKELETONS[facts.skeleton] if facts.skeleton else None
+  return SourceSpec(facts.source, skeleton, facts.licence, facts.fields, tuple(notes))

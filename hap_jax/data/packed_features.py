@@ -1,0 +1,187 @@
+"""Reads features.json of a packed data set without TFDS.
+
+TFDS imports every class that this file names, so the file would decide which code runs. Here a class name is
+only compared with a fixed list. TFDS writes a feature in one of two spellings:
+
+  {"pythonClassName": "<module>.Tensor", "tensor": {"dtype": "int32", "shape": {"dimensions": ["4"]}}}
+  {"type": "<module>.Tensor", "content": {...}, "proto_cls": "tensorflow_datasets.TensorFeature"}
+
+The second, older spelling may have no `proto_cls`. Its content then holds a shape such as [null, null, 3].
+"""
+
+import json
+import reprlib
+from typing import NamedTuple
+
+import numpy as np
+
+_MODULES = "tensorflow_datasets.core.features."
+# Class name: (kind, key of its content, protocol buffer of its content).
+_CLASSES = {
+  f"{_MODULES}features_dict.FeaturesDict": ("FeaturesDict", "featuresDict", "FeaturesDict"),
+  f"{_MODULES}image_feature.Image": ("Image", "image", "ImageFeature"),
+  f"{_MODULES}text_feature.Text": ("Text", "text", "TextFeature"),
+  f"{_MODULES}tensor_feature.Tensor": ("Tensor", "tensor", "TensorFeature"),
+  f"{_MODULES}feature.Tensor": ("Tensor", "tensor", "TensorFeature"),  # the name in older versions of TFDS
+  f"{_MODULES}scalar.Scalar": ("Scalar", "tensor", "TensorFeature"),
+  f"{_MODULES}sequence_feature.Sequence": ("Sequence", "sequence", "Sequence"),
+  f"{_MODULES}class_label_feature.ClassLabel": ("ClassLabel", "classLabel", "ClassLabel"),
+  f"{_MODULES}bounding_boxes.BBoxFeature": ("BBoxFeature", "boundingBox", "BoundingBoxFeature"),
+}
+_DTYPES = (
+  *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+  *("float16", "float32", "float64"),
+)
+_MAX_DEPTH = 8  # features inside features
+_MAX_DIMENSIONS = 16
+_MAX_SIZE = 2**40  # of one dimension; the whole field is compared with the shard files elsewhere
+
+
+class Feature(NamedTuple):
+  """One entry of features.json.
+
+  Attributes:
+    kind: name of the class without its module, such as "Tensor".
+    dtype: type of its numbers; None if it does not hold a fixed number of numbers.
+    shape: shape of its numbers; None if it does not hold a fixed number of numbers.
+  """
+
+  kind: str
+  dtype: np.dtype | None = None
+  shape: tuple[int, ...] | None = None
+
+
+def parse(value):
+  """Returns {name: Feature} of the parsed content of features.json.
+
+  Raises:
+    ValueError: if it names any other class, or does not have the form that TFDS writes.
+  """
+  kind, content, is_proto = _class_and_content(value, "features")
+  if kind != "FeaturesDict":
+    raise ValueError(f"the outermost feature is of class {kind}, expected FeaturesDict")
+  return {
+    name: _feature(inner, f"feature {shorten(name)}", depth=1)
+    for name, inner in _inner_features(content, "features", is_proto).items()
+  }
+
+
+def shorten(value):
+  """Returns the text of a value for an error message, cut to a short line of ASCII characters."""
+  return ascii(reprlib.repr(value))[1:-1][:120]
+
+
+def whole_number(value, where, low, high):
+  """Returns the integer `value`, which protocol buffers also write as text, if it lies in [low, high].
+
+  Raises:
+    ValueError: if it is not such a number.
+  """
+  number = value
+  if isinstance(value, str) and len(value) < 20 and value.isascii() and value.removeprefix("-").isdigit():
+    number = int(value)
+  if type(number) is not int or not low <= number <= high:
+    raise ValueError(f"{where}: expected a whole number from {low} to {high}, found {shorten(value)}")
+  return number
+
+
+def _feature(value, where, depth):
+  """Returns the Feature that `value` describes, and checks all features inside it."""
+  if depth > _MAX_DEPTH:
+    raise ValueError(f"{where}: features are nested more than {_MAX_DEPTH} deep")
+  kind, content, is_proto = _class_and_content(value, where)
+  if kind == "FeaturesDict":
+    for name, inner in _inner_features(content, where, is_proto).items():
+      _feature(inner, f"{where}, {shorten(name)}", depth + 1)
+    return Feature(kind)
+  if kind == "Sequence":
+    return _sequence(content, where, depth)
+  if kind in ("Image", "Text"):
+    return Feature(kind)
+  if kind == "ClassLabel":
+    return Feature(kind, np.dtype(np.int64), ())
+  if kind == "BBoxFeature":
+    return Feature(kind, np.dtype(np.float32), (4,))
+  dtype = _dtype(content.get("dtype"), where)
+  shape = () if kind == "Scalar" else _shape(content.get("shape", {}), where)
+  is_plain = content.get("encoding", "none") == "none"  # else the numbers are one string of bytes
+  if not is_plain or dtype is None or shape is None:
+    return Feature(kind)
+  return Feature(kind, dtype, shape)
+
+
+def _class_and_content(value, where):
+  """Returns (kind, content, whether the content is that of a protocol buffer) of one feature."""
+  if not isinstance(value, dict):
+    raise ValueError(f"{where}: expected an object with pythonClassName, found {shorten(value)}")
+  if ("type" in value) == ("pythonClassName" in value):
+    raise ValueError(f"{where}: expected either pythonClassName or type, found {shorten(sorted(value))}")
+  name = value.get("type", value.get("pythonClassName"))
+  if not isinstance(name, str) or name not in _CLASSES:
+    known = ", ".join(sorted({kind for kind, _, _ in _CLASSES.values()}))
+    raise ValueError(f"{where}: class {shorten(name)} is not allowed; expected one of TFDS's {known}")
+  kind, key, proto = _CLASSES[name]
+  if "type" not in value:
+    if "jsonFeature" in value:
+      raise ValueError(f"{where}: jsonFeature is not allowed; expected {key}")
+    return kind, _object(value.get(key, {}), f"{where}, {key}"), True
+  written = value.get("proto_cls") or ""
+  if written not in ("", f"tensorflow_datasets.{proto}"):
+    raise ValueError(f"{where}: proto_cls {shorten(written)}, expected tensorflow_datasets.{proto}")
+  content = value.get("content")
+  if written and isinstance(content, str):
+    content = load_json(content)
+  return kind, _object(content, f"{where}, content"), bool(written)
+
+
+def load_json(text):
+  """Parses JSON.
+
+  Raises:
+    ValueError: if `text` is not JSON, or is nested too deeply to be parsed.
+  """
+  try:
+    return json.loads(text)
+  except RecursionError as error:
+    raise ValueError("it is nested too deeply") from error
+  except ValueError as error:
+    raise ValueError(f"it is not valid JSON ({error})") from error
+
+
+def _object(value, where):
+  if not isinstance(value, dict):
+    raise ValueError(f"{where}: expected an object, found {shorten(value)}")
+  return value
+
+
+def _inner_features(content, where, is_proto):
+  return _object(content.get("features", {}), f"{where}, features") if is_proto else content
+
+
+def _sequence(content, where, depth):
+  inner = _feature(content.get("feature"), f"{where}, feature", depth + 1)
+  length = content.get("length", 0)
+  length = -1 if length is None else whole_number(length, f"{where}, length", -1, _MAX_SIZE)
+  if length < 0 or inner.shape is None:
+    return Feature("Sequence")
+  return Feature("Sequence", inner.dtype, (length, *inner.shape))
+
+
+def _dtype(name, where):
+  """Returns the NumPy type of numbers, or None for text."""
+  if name == "string":
+    return None
+  if not isinstance(name, str) or name not in _DTYPES:
+    raise ValueError(f"{where}: dtype {shorten(name)}, expected one of {', '.join(_DTYPES)}")
+  return np.dtype(name)
+
+
+def _shape(value, where):
+  """Returns a tuple of sizes, or None if one of them differs from record to record."""
+  sizes = value if isinstance(value, list) else _object(value, f"{where}, shape").get("dimensions", [])
+  if not isinstance(sizes, list) or len(sizes) > _MAX_DIMENSIONS:
+    raise ValueError(f"{where}: shape {shorten(sizes)}, expected a list of at most {_MAX_DIMENSIONS} sizes")
+  shape = tuple(
+    -1 if size is None else whole_number(size, f"{where}, shape", -1, _MAX_SIZE) for size in sizes
+  )
+  return None if -1 in shape else shape

@@ -1,0 +1,257 @@
+"""Reads and checks the JSON files of a packed data set: dataset_info.json, features.json, metadata.json.
+
+A data set may come from anyone. TFDS imports the classes that features.json names and opens the files that
+dataset_info.json names, so a data set would decide which code runs and which files are read. The check has to
+look at every value that a reader needs. So this module is the reader; TFDS would only
+parse the files once more, by other rules.
+"""
+
+import math
+import os
+import re
+from typing import NamedTuple
+
+from hap_jax.data import pack, packed_features
+from hap_jax.data.packed_features import Feature, shorten, whole_number
+from hap_jax.data.skeletons import SKELETONS
+from hap_jax.io.regular_file import open_regular
+
+INFO_FILE = "dataset_info.json"
+_FEATURES_FILE = "features.json"
+_FACTS_FILE = "metadata.json"
+_REMEDY = "copy this file from the original data set, or pack it again with `hap prepare SOURCE`"
+_MAX_JSON_BYTES = 2**22  # the file of a data set of 300,000 shards has as many
+_MIN_RECORD_BYTES = 40  # ArrayRecord's header of one record
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+_TEMPLATE = re.compile(r"(?:\{[A-Z_]+\}|[A-Za-z0-9_.-])+")
+_TEMPLATE_OF_TFDS = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+_FILE_FORMAT = "array_record"
+
+
+class Split(NamedTuple):
+  """One split: the path of each shard, the number of records in each, and the bytes of all shards."""
+
+  shards: tuple[str, ...]
+  lengths: tuple[int, ...]
+  num_bytes: int
+
+  @property
+  def num_records(self):
+    return sum(self.lengths)
+
+
+class Facts(NamedTuple):
+  """Facts about the packed source (metadata.json), as `pack` writes them; see `SourceSpec`.
+
+  `skeleton` is a key of SKELETONS or None; `notes` is {split: sentences}; `attribute_names` is empty if the
+  source has no attributes.
+  """
+
+  source: str
+  licence: str
+  skeleton: str | None
+  fields: tuple[str, ...]
+  notes: dict[str, tuple[str, ...]]
+  attribute_names: tuple[str, ...]
+
+
+class PackedMetadata(NamedTuple):
+  """All that the JSON files of a packed data set say."""
+
+  splits: dict[str, Split]
+  features: dict[str, Feature]
+  facts: Facts
+
+
+def read(folder):
+  """Reads the metadata of the packed data set in `folder`.
+
+  Returns:
+    PackedMetadata. Every shard is a regular file in `folder`. The numbers of records and the shapes of the
+    fields are no larger than the shards can hold.
+
+  Raises:
+    ValueError: if a file is missing or damaged, has another form than `prepare` writes, or names a class or a
+      file that it must not name.
+  """
+  splits = _read_file(folder, INFO_FILE, lambda value: _splits(value, folder))
+  features = _read_file(folder, _FEATURES_FILE, lambda value: _features(value, splits))
+  facts = _read_file(folder, _FACTS_FILE, lambda value: _facts(value, splits, features))
+  return PackedMetadata(splits, features, facts)
+
+
+def number_fields(features):
+  """Returns {field: (dtype, shape)} of the features besides the picture, the joints, and the name and number.
+
+  A feature that is not a fixed number of numbers has no entry.
+  """
+  return {
+    name: (feature.dtype, feature.shape)
+    for name, feature in sorted(features.items())
+    if feature.shape is not None and name not in ("image", "id", "name", "keypoints")
+  }
+
+
+def _read_file(folder, name, parse):
+  """Returns `parse` of the content of a JSON file; a ValueError of any kind gets the path and the remedy."""
+  path = os.path.join(folder, name)
+  try:
+    with open_regular(path) as file:
+      data = file.read(_MAX_JSON_BYTES + 1)
+    if len(data) > _MAX_JSON_BYTES:
+      raise ValueError(f"it is larger than {_MAX_JSON_BYTES} bytes")
+    return parse(packed_features.load_json(data.decode("utf-8")))
+  except OSError as error:
+    raise ValueError(f"{path}: cannot be read: {error.strerror or error}; {_REMEDY}") from error
+  except ValueError as error:
+    raise ValueError(f"{path}: {error}; {_REMEDY}") from error
+
+
+def _splits(info, folder):
+  """Returns {name: Split} of the parsed dataset_info.json."""
+  if not isinstance(info, dict):
+    raise ValueError(f"expected an object, found {shorten(info)}")
+  dataset = _name(info.get("name"), "name")
+  if info.get("fileFormat") != _FILE_FORMAT:
+    raise ValueError(f"fileFormat: expected {_FILE_FORMAT}, found {shorten(info.get('fileFormat'))}")
+  if not isinstance(info.get("version"), str) or not re.fullmatch(r"\d{1,9}(\.\d{1,9}){2}", info["version"]):
+    raise ValueError(f"version: expected a version such as 1.0.0, found {shorten(info.get('version'))}")
+  entries = info.get("splits")
+  if not isinstance(entries, list) or not entries:
+    raise ValueError(f"splits: expected a list of splits, found {shorten(entries)}")
+  splits = {}
+  for entry in entries:
+    if not isinstance(entry, dict):
+      raise ValueError(f"splits: expected objects, found {shorten(entry)}")
+    name = _name(entry.get("name"), "splits, name")
+    if name in splits:
+      raise ValueError(f"splits: two splits have the name {name}")
+    splits[name] = _split(entry, name, dataset, folder)
+  return splits
+
+
+def _split(entry, split, dataset, folder):
+  where = f"split {split}"
+  lengths = entry.get("shardLengths")
+  if not isinstance(lengths, list) or not lengths:
+    raise ValueError(f"{where}, shardLengths: expected a list of numbers, found {shorten(lengths)}")
+  sizes, numbers = {}, []
+  names = _shard_names(entry.get("filepathTemplate"), where, dataset, split, len(lengths))
+  for name, length in zip(names, lengths, strict=True):
+    path = os.path.join(folder, name)
+    if path in sizes:
+      raise ValueError(f"{where}, filepathTemplate: several shards have the name {name}")
+    if not os.path.isfile(path):
+      raise ValueError(f"{where}: shardLengths lists {len(lengths)} shards, but there is no file {name}")
+    sizes[path] = os.path.getsize(path)
+    most = sizes[path] // _MIN_RECORD_BYTES
+    numbers.append(whole_number(length, f"{where}, shardLengths of {name}", 1, most))
+  return Split(tuple(sizes), tuple(numbers), sum(sizes.values()))
+
+
+def _shard_names(template, where, dataset, split, num_shards):
+  """Yields the file names of the shards of a split, as TFDS forms them. None of them leaves the folder."""
+  template = _TEMPLATE_OF_TFDS if template in (None, "") else template
+  if not isinstance(template, str) or len(template) > 200 or not _TEMPLATE.fullmatch(template):
+    raise ValueError(
+      f"{where}, filepathTemplate: expected a file name such as {_TEMPLATE_OF_TFDS}, without a folder, found "
+      f"{shorten(template)}"
+    )
+  for shard in range(num_shards):
+    words = {
+      "DATASET": dataset,
+      "SPLIT": split,
+      "FILEFORMAT": _FILE_FORMAT,
+      "SHARD_INDEX": f"{shard:05d}",
+      "NUM_SHARDS": f"{num_shards:05d}",
+      "SHARD_X_OF_Y": f"{shard:05d}-of-{num_shards:05d}",
+    }
+    unknown = set(re.findall(r"\{([A-Z_]+)\}", template)) - words.keys()
+    if unknown:
+      raise ValueError(f"{where}, filepathTemplate: unknown words {', '.join(sorted(unknown))[:100]}")
+    yield re.sub(r"\{([A-Z_]+)\}", lambda match, words=words: words[match[1]], template)
+
+
+def _name(value, where):
+  if not isinstance(value, str) or not _NAME.fullmatch(value):
+    raise ValueError(f"{where}: expected a name of letters, digits, _ . -, found {shorten(value)}")
+  return value
+
+
+def _features(value, splits):
+  """Returns {name: Feature} of the parsed features.json; the shards are large enough for what it declares."""
+  features = packed_features.parse(value)
+  for name, kind in (("image", "Image"), ("name", "Text")):
+    found = features[name].kind if name in features else "none"
+    if found != kind:
+      raise ValueError(f"feature {name}: expected class {kind}, found {found}")
+  # A number takes at least one byte of a record: arrays of all records are not much larger than the shards.
+  numbers = sum(math.prod(feature.shape) for feature in features.values() if feature.shape is not None)
+  for split, (_, lengths, num_bytes) in splits.items():
+    if numbers * sum(lengths) > num_bytes:
+      raise ValueError(
+        f"its shapes need {numbers} numbers per record: too many for the {sum(lengths)} records of split "
+        f"{split} in {num_bytes} bytes"
+      )
+  return features
+
+
+def _facts(value, splits, features):
+  """Returns Facts of the parsed metadata.json."""
+  facts = value.get(pack.METADATA_KEY) if isinstance(value, dict) else None
+  if not isinstance(facts, dict):
+    raise ValueError(
+      f"this is a data set without the metadata of `prepare` (key {pack.METADATA_KEY} is {shorten(facts)})"
+    )
+  whole_number(facts.get("format"), "format (a later one needs a later version of hap_jax)", 1, pack.FORMAT)
+  skeleton = facts.get("skeleton")
+  if skeleton is not None and (not isinstance(skeleton, str) or skeleton not in SKELETONS):
+    raise ValueError(f"skeleton: expected null or {', '.join(SKELETONS)}, found {shorten(skeleton)}")
+  notes = facts.get("notes")
+  if not isinstance(notes, dict):
+    raise ValueError(f"notes: expected an object, found {shorten(notes)}")
+  names = facts.get("attribute_names")
+  result = Facts(
+    source=_text(facts.get("source"), "source"),
+    licence=_text(facts.get("licence"), "licence"),
+    skeleton=skeleton,
+    fields=_texts(facts.get("fields"), "fields"),
+    notes={split: _texts(notes.get(split), f"notes, {split}") for split in splits},
+    attribute_names=() if names is None else _texts(names, "attribute_names"),
+  )
+  _check_fields(result, features)
+  return result
+
+
+def _check_fields(facts, features):
+  """Raises ValueError if metadata.json promises fields that features.json does not have."""
+  present = {"image", *number_fields(features)}
+  if facts.skeleton is not None:
+    num_joints = len(SKELETONS[facts.skeleton].joints)
+    joints = features.get("keypoints", Feature("none"))
+    if joints.dtype != "float32" or joints.shape != (num_joints, 3):
+      raise ValueError(
+        f"skeleton: {facts.skeleton} needs the feature keypoints, float32 of shape ({num_joints}, 3), in "
+        f"{_FEATURES_FILE}; found {joints.kind}, {joints.dtype} of shape {joints.shape}"
+      )
+    present |= {"keypoints_xy", "keypoints_visible"}
+  missing = [field for field in facts.fields if field not in present]
+  if missing:
+    raise ValueError(f"fields: {shorten(missing)} have no numbers of a fixed shape in {_FEATURES_FILE}")
+  shape = features["attributes"].shape if "attributes" in facts.fields else ()
+  if facts.attribute_names and len(shape) == 1 and shape[0] != len(facts.attribute_names):
+    raise ValueError(f"attribute_names: {len(facts.attribute_names)} names of {shape[0]} attributes")
+
+
+def _text(value, where):
+  if not isinstance(value, str):
+    raise ValueError(f"{where}: expected text, found {shorten(value)}")
+  return value.encode(
+    "utf-8", "replace"
+  ).decode()  # JSON can hold half of a character, which cannot be printed
+
+
+def _texts(value, where):
+  if not isinstance(value, list):
+    raise ValueError(f"{where}: expected a list of texts, found {shorten(value)}")
+  return tuple(_text(item, where) for item in value)

@@ -1,0 +1,62 @@
+"""Opens the ArrayRecord shards of a packed data set and compares them with its metadata."""
+
+import concurrent.futures
+import dataclasses
+import os
+
+from array_record.python.array_record_data_source import ArrayRecordDataSource
+from array_record.python.array_record_module import ArrayRecordReader
+
+_THREADS = 16  # that open shards at once; on a network disk most of the time is waiting
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shard:
+  """A whole shard, in the form in which ArrayRecordDataSource takes a file with a known number of records."""
+
+  filename: str
+  examples_in_shard: int
+  skip: int = 0
+
+  @property
+  def take(self):
+    return self.examples_in_shard
+
+
+def open_shards(splits):
+  """Opens the shards of `splits` (see `packed_metadata.Split`), one after the other.
+
+  Returns:
+    ArrayRecord's reader: bytes by record number. It pickles without its open files.
+
+  Raises:
+    ValueError: if a shard is damaged, is compressed, or has another number of records than the metadata says.
+  """
+  shards = [
+    _Shard(path, length) for split in splits for path, length in zip(split.shards, split.lengths, strict=True)
+  ]
+  with concurrent.futures.ThreadPoolExecutor(min(_THREADS, len(shards))) as pool:
+    for _ in pool.map(_check, shards):
+      pass  # the results are nothing; iterating raises the first error
+  return ArrayRecordDataSource(shards)
+
+
+def _check(shard):
+  """Raises ValueError if a shard cannot be read, is compressed, or has another number of records."""
+  remedy = "copy this file again, or pack the data set again"
+  try:
+    how = "readahead_buffer_size:0,max_parallelism:0"  # no threads: only the index is read
+    reader = ArrayRecordReader(shard.filename, options=how, file_reader_buffer_size=2**15)
+    found, options = reader.num_records(), reader.writer_options_string()
+    reader.close()
+  except (RuntimeError, ValueError, OSError, IndexError, TypeError) as error:
+    text = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+    raise ValueError(f"{shard.filename}: this shard cannot be read: {text}; {remedy}") from error
+  # ArrayRecord unpacks a few kilobytes to gigabytes if they say so. `prepare` writes without compression.
+  if options and "uncompressed" not in options.split(","):
+    raise ValueError(f"{shard.filename}: this shard is compressed ({options[:200]!r}); {remedy}")
+  if found != shard.examples_in_shard:
+    info = os.path.join(os.path.dirname(shard.filename), "dataset_info.json")
+    raise ValueError(
+      f"{shard.filename}: this shard has {found} records, {info} says {shard.examples_in_shard}; {remedy}"
+    )

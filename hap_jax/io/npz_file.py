@@ -1,0 +1,130 @@
+"""Reads arrays of known shapes from an .npz file, without pickle. No size in the file is trusted."""
+
+import math
+import os
+import re
+import struct
+import zipfile
+import zlib
+from typing import NamedTuple
+
+import numpy as np
+
+from hap_jax.io.regular_file import open_regular
+
+_MAX_EXTRA_BYTES = 2**14  # for one array, besides its numbers: the headers of .npy (10,000 at most) and zip
+_MAX_HEADER_BYTES = 10_000
+_MAX_NUMBER_BYTES = 8
+_HEADER = re.compile(
+  rb"\{'descr': '([<>=|](?:[biuf][1248]|[A-Z][0-9a-zA-Z\[\]]{0,8}|[cf][0-9]{1,2}))', "
+  rb"'fortran_order': (?:False|True), 'shape': \(([0-9]{0,18}(?:, ?[0-9]{1,18}){0,15},?)\), ?\} *\n"
+)
+_KINDS = {"b": "b", "i": "i", "u": "i", "f": "f"}  # signed and unsigned integers may stand for each other
+# NumPy and zipfile raise all of these on damaged files.
+_ERRORS = (
+  *(OSError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError),
+  *(OverflowError, MemoryError, zipfile.BadZipFile, zlib.error, struct.error),
+)
+
+
+class Column(NamedTuple):
+  """An expected array: its shape, and a type of which only the kind counts (boolean, integer or float)."""
+
+  shape: tuple[int, ...]
+  dtype: np.dtype
+
+
+def check(path, columns):
+  """Checks the headers of all arrays in an .npz file; reads no numbers.
+
+  Args:
+    path: of the file.
+    columns: {name: Column} of all arrays that the file must hold.
+
+  Raises:
+    ValueError: if the file is missing or damaged, is larger than these arrays can be, or holds other arrays.
+  """
+  _for_each(path, columns, _check_array)
+
+
+def read(path, columns):
+  """Reads an .npz file after the checks of `check` (same arguments and errors); returns {name: array}."""
+  return _for_each(path, columns, _read_array)
+
+
+def _for_each(path, columns, visit):
+  """Returns {name: visit(zip file, entry, column)} of all arrays."""
+  try:
+    with open_regular(path) as file:
+      _check_size(os.fstat(file.fileno()).st_size, columns)
+      with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+        found = sorted(entry.filename for entry in entries)
+        if found != sorted(f"{name}.npy" for name in columns):
+          raise ValueError(f"expected the arrays {', '.join(sorted(columns))}, found {ascii(found)[:200]}")
+        by_name = {entry.filename: entry for entry in entries}
+        return {name: visit(archive, by_name[f"{name}.npy"], column) for name, column in columns.items()}
+  except _ERRORS as error:
+    text = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+    raise ValueError(
+      f"{path}: not the table of this data set: {text}; copy this file again, or pack the data set again"
+    ) from error
+
+
+def _check_size(size, columns):
+  most = sum(_most_bytes(column) + _MAX_EXTRA_BYTES for column in columns.values()) + _MAX_EXTRA_BYTES
+  if size > most:
+    raise ValueError(f"the file has {size} bytes, its arrays need at most {most}")
+
+
+def _most_bytes(column):
+  return math.prod(column.shape) * _MAX_NUMBER_BYTES
+
+
+def _check_array(archive, entry, column):
+  """Raises ValueError unless an entry of the zip file is the array that `column` describes."""
+  # Other compressions are not NumPy's, and some take gigabytes of memory to open.
+  if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+    raise ValueError(
+      f"{entry.filename} is compressed by method {entry.compress_type}, which NumPy does not write"
+    )
+  if entry.file_size > _most_bytes(column) + _MAX_EXTRA_BYTES:
+    raise ValueError(
+      f"{entry.filename} has {entry.file_size} bytes unpacked, more than shape {column.shape} needs"
+    )
+  with archive.open(entry) as file:
+    dtype, shape = _read_header(file, entry.filename)
+    header_bytes = file.tell()
+  if _KINDS.get(dtype[1]) != _KINDS[column.dtype.kind] or int(dtype[2:]) > _MAX_NUMBER_BYTES:
+    raise ValueError(f"{entry.filename} is of type {dtype}, expected {column.dtype}")
+  if shape[:1] != column.shape[:1]:
+    rows = shape[0] if shape else "no"
+    raise ValueError(f"{entry.filename} has {rows} rows, the split has {column.shape[0]} records")
+  if shape != column.shape:
+    raise ValueError(f"{entry.filename} is of shape {shape}, expected {column.shape}")
+  expected = header_bytes + math.prod(shape) * int(dtype[2:])
+  if entry.file_size != expected:
+    raise ValueError(f"{entry.filename} has {entry.file_size} bytes unpacked, expected {expected}")
+
+
+def _read_header(file, name):
+  """Reads the header of a .npy file; returns (type such as "<i4", shape).
+
+  NumPy evaluates the header as a Python expression, which takes long for some, so its form is checked before.
+  """
+  start = file.read(8)
+  length_bytes = {b"\x93NUMPY\x01\x00": 2, b"\x93NUMPY\x02\x00": 4}.get(start)
+  if length_bytes is None:
+    raise ValueError(f"{name} begins with {start}, which is not a .npy file of version 1.0 or 2.0")
+  length = int.from_bytes(file.read(length_bytes), "little")
+  text = file.read(min(length, _MAX_HEADER_BYTES))
+  match = _HEADER.fullmatch(text)
+  if match is None:
+    raise ValueError(f"{name} has the header {text[:80]}, expected the header of an array of numbers")
+  return match[1].decode("ascii"), tuple(int(size) for size in match[2].split(b",") if size.strip())
+
+
+def _read_array(archive, entry, column):
+  _check_array(archive, entry, column)
+  with archive.open(entry) as file:
+    return np.lib.format.read_array(file, allow_pickle=False)

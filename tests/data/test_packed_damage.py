@@ -1,0 +1,303 @@
+"""Damaged tables, shards and records of a packed data set give one clear error and take little memory."""
+
+import json
+import os
+import pathlib
+import pickle
+import shutil
+import subprocess
+import sys
+import tracemalloc
+import zipfile
+
+import numpy as np
+import pytest
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+from tensorflow_datasets.proto import tf_example_pb2
+
+from hap_jax.cli import __main__ as cli
+from hap_jax.data.sources import tfds
+from hap_jax.data.sources.base import BadRecordError
+
+ROOT = pathlib.Path(__file__).parents[2]
+NUM_TRAIN = 8
+SHARD = "hap_synthetic-train.array_record-00000-of-00001"
+TABLE = "table_train.npz"
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+  """The folder of a packed data set of synthetic people."""
+  out = tmp_path_factory.mktemp("packed") / "people"
+  words = [f"--num_train={NUM_TRAIN}", "--num_val=2", "--num_test=3", "--image_size=32x16", f"--out={out}"]
+  assert cli.main(["prepare", "synthetic", "--format=tfds", *words]) == 0
+  return out / "hap_synthetic" / "1.0.0"
+
+
+@pytest.fixture
+def folder(original, tmp_path):
+  """A copy of the data set that a test may change."""
+  return shutil.copytree(original, tmp_path / "people")
+
+
+def open_split(folder, split="train"):
+  return tfds.open_source(root=str(folder), split=split, seed=0)
+
+
+def assert_table_refused(folder, words):
+  """Opening names the table in one line and allocates little."""
+  tracemalloc.start()
+  try:
+    with pytest.raises(ValueError, match=words) as caught:
+      open_split(folder)
+    assert tracemalloc.get_traced_memory()[1] < 2**23
+  finally:
+    tracemalloc.stop()
+  assert str(folder / TABLE) in str(caught.value)
+  assert "\n" not in str(caught.value)
+
+
+def table(folder):
+  with np.load(folder / TABLE) as file:
+    return {name: file[name] for name in file.files}
+
+
+@pytest.mark.parametrize("split", ["train", "trainval"])
+def test_a_table_with_another_number_of_rows_is_refused(folder, split):
+  np.savez(folder / TABLE, **{name: array[:3] for name, array in table(folder).items()})
+  with pytest.raises(
+    ValueError, match=r"table_train.npz: .*attributes.npy has 3 rows, the split has 8 records"
+  ):
+    open_split(folder, split)
+
+
+class Payload:
+  """Creates a file when it is unpickled."""
+
+  def __init__(self, path):
+    self.path = path
+
+  def __reduce__(self):
+    return open, (self.path, "w")
+
+
+def test_objects_in_a_table_are_refused_and_not_unpickled(folder, tmp_path):
+  objects = np.array([Payload(str(tmp_path / "ran"))] * NUM_TRAIN, object)
+  assert pickle.dumps(objects)
+  np.savez(folder / TABLE, **(table(folder) | {"pid": objects}))
+  assert_table_refused(folder, "pid.npy is of type \\|O, expected int32")
+  assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("dtype", ["S4", "U2", "complex64", "datetime64[s]", "float64", "bool", "longdouble"])
+def test_a_table_of_another_type_is_refused(folder, dtype):
+  np.savez(folder / TABLE, **(table(folder) | {"pid": np.zeros(NUM_TRAIN, dtype)}))
+  assert_table_refused(folder, "pid.npy is of type .* expected int32")
+
+
+def test_a_table_with_other_headers_is_refused(folder):
+  np.savez(folder / TABLE, **(table(folder) | {"pid": np.zeros(NUM_TRAIN, "i4,i4")}))
+  assert_table_refused(folder, "pid.npy has the header .* expected the header of an array of numbers")
+  for shape in ("(" * 40, "-" * 5000 + "1", "9" * 5000, "(-1,)", "(8.0,)", "__import__('os')"):
+    header = f"{{'descr': '<i4', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    data = b"\x93NUMPY\x01\0" + len(header).to_bytes(2, "little") + header + bytes(4 * NUM_TRAIN)
+    with zipfile.ZipFile(folder / TABLE, "w") as archive:
+      for name in ("pid", "camid", "attributes"):
+        archive.writestr(f"{name}.npy", data)
+    assert_table_refused(folder, "header")
+
+
+def test_a_table_of_another_shape_or_with_other_arrays_is_refused(folder):
+  whole = table(folder)
+  np.savez(folder / TABLE, **(whole | {"attributes": whole["attributes"][:, :3]}))
+  assert_table_refused(folder, r"attributes.npy is of shape \(8, 3\), expected \(8, 27\)")
+  np.savez(folder / TABLE, **(whole | {"height": whole["pid"]}))
+  assert_table_refused(folder, r"expected the arrays attributes, camid, pid, found")
+  np.savez(folder / TABLE, pid=whole["pid"])
+  assert_table_refused(folder, r"expected the arrays attributes, camid, pid, found")
+  os.remove(folder / TABLE)
+  assert_table_refused(folder, "No such file")
+
+
+def bomb(num_bytes):
+  """Returns the bytes of a .npy file of zeros."""
+  header = f"{{'descr': '<i4', 'fortran_order': False, 'shape': ({num_bytes // 4},), }}\n".encode()
+  return b"\x93NUMPY\x01\0" + len(header).to_bytes(2, "little") + header + bytes(num_bytes)
+
+
+def test_a_table_that_unpacks_to_gigabytes_is_refused_before_memory_is_taken(folder):
+  whole = table(folder)
+  with zipfile.ZipFile(folder / TABLE, "w", zipfile.ZIP_DEFLATED) as archive:
+    archive.writestr("pid.npy", bomb(2**24))
+    for name in ("camid", "attributes"):
+      with archive.open(f"{name}.npy", "w") as file:
+        np.lib.format.write_array(file, whole[name])
+  assert_table_refused(folder, "pid.npy has 16777.* bytes unpacked")
+  # The same file states 3 GiB, which its bytes do not contain.
+  data = (folder / TABLE).read_bytes()
+  stated = len(bomb(2**24)).to_bytes(4, "little")
+  assert data.count(stated) == 2
+  (folder / TABLE).write_bytes(data.replace(stated, (3 * 2**30).to_bytes(4, "little")))
+  assert_table_refused(folder, "pid.npy has 3221225472 bytes unpacked")
+  # A header that states more numbers than there are bytes.
+  with zipfile.ZipFile(folder / TABLE, "w") as archive:
+    for name in whole:
+      archive.writestr(f"{name}.npy", bomb(2**24)[:200])
+  assert_table_refused(folder, "attributes.npy is of type <i4, expected bool")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_other_compressions_of_a_table_are_refused(folder, method):
+  whole = table(folder)
+  with zipfile.ZipFile(folder / TABLE, "w", method) as archive:
+    for name, array in whole.items():
+      with archive.open(f"{name}.npy", "w") as file:
+        np.lib.format.write_array(file, array)
+  assert_table_refused(folder, "compressed by method")
+
+
+def test_a_table_that_is_no_zip_file_or_is_cut_off_is_refused(folder):
+  data = (folder / TABLE).read_bytes()
+  for wrong in (b"", b"PK", data[:100], data[:-1], data[:-30]):
+    (folder / TABLE).write_bytes(wrong)
+    assert_table_refused(folder, "not the table of this data set")
+
+
+def test_numbers_that_fail_the_checksum_of_the_table_are_refused(folder):
+  data = bytearray((folder / TABLE).read_bytes())
+  data[data.index(b"attributes.npy") + 14 + 20 + 128 + 50] ^= 1  # in the numbers, behind the headers
+  (folder / TABLE).write_bytes(data)
+  assert_table_refused(folder, "CRC")
+
+
+def rewrite(folder, edit):
+  """Writes the shard again, with its second record changed by `edit`, which takes a TFDS example."""
+  reader = ArrayRecordReader(str(folder / SHARD))
+  records = [reader.read([i])[0] for i in range(NUM_TRAIN)]
+  reader.close()
+  example = tf_example_pb2.Example.FromString(records[1])
+  records[1] = edit(example.features.feature) or example.SerializeToString()
+  writer = ArrayRecordWriter(str(folder / SHARD), "group_size:1,uncompressed")
+  for record in records:
+    writer.write(record)
+  writer.close()
+
+
+def add_number(field, value):
+  return lambda features: features[field].int64_list.value.append(value)
+
+
+RECORDS = {
+  "no picture": (lambda features: features.pop("image") and None, "image holds 0 strings"),
+  "two pictures": (lambda features: features["image"].bytes_list.value.append(b"x"), "image holds 2 strings"),
+  "no person": (lambda features: features.pop("pid") and None, "pid holds 0 integers, expected 1"),
+  "two persons": (add_number("pid", 5), "pid holds 2 integers, expected 1"),
+  "person beyond int32": (
+    lambda features: features["pid"].int64_list.value.__setitem__(0, 2**40),
+    "does not fit into int32",
+  ),
+  "few joints": (
+    lambda features: features["keypoints"].float_list.value.pop() and None,
+    "50 floats, expected 51",
+  ),
+  "joints as integers": (add_number("keypoints", 5), "keypoints holds 0 floats"),
+  "text as box": (lambda features: features["box"].bytes_list.value.append(b"x"), "box holds 0 floats"),
+  "not a message": (lambda features: b"\xff" * 50, "cannot be read"),
+  "empty": (lambda features: b"\x0a\x00", "holds 0"),
+}
+
+
+@pytest.mark.parametrize("case", RECORDS)
+def test_a_damaged_record_is_a_bad_record_and_the_others_are_read(folder, case):
+  edit, words = RECORDS[case]
+  rewrite(folder, edit)
+  source = open_split(folder)
+  with pytest.raises(BadRecordError, match=rf"record 1 of train in .*{words}"):
+    source[1]
+  assert source[0]["image"].shape == source[2]["image"].shape == (32, 16, 3)
+
+
+def test_a_name_that_is_not_utf8_is_a_bad_record(folder):
+  rewrite(folder, lambda features: features["name"].bytes_list.value.__setitem__(0, b"caf\xe9"))
+  with pytest.raises(BadRecordError, match=r"name is not UTF-8: b'caf\\xe9'"):
+    open_split(folder).name(1)
+
+
+def test_a_shard_that_is_cut_off_or_overwritten_is_named(folder):
+  data = (folder / SHARD).read_bytes()
+  for wrong in (b"", data[:100], data[: len(data) // 2], data[:-1], bytes(len(data)), data + b"x" * 2**16):
+    (folder / SHARD).write_bytes(wrong)
+    with pytest.raises(ValueError, match=r"array_record-00000-of-00001|shardLengths") as caught:
+      open_split(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_compressed_shard_is_refused(folder):
+  writer = ArrayRecordWriter(str(folder / SHARD), "group_size:1,zstd")
+  for _ in range(NUM_TRAIN):
+    writer.write(bytes(2**24))
+  writer.close()
+  assert (folder / SHARD).stat().st_size < 2**18
+  with pytest.raises(ValueError, match=r"array_record-00000-of-00001: this shard is compressed"):
+    open_split(folder)
+
+
+def test_a_record_that_fails_its_checksum_is_a_bad_record(folder):
+  data = bytearray((folder / SHARD).read_bytes())
+  data[data.rindex(b"\xff\xd8\xff") + 100] ^= 1
+  (folder / SHARD).write_bytes(data)
+  source = open_split(folder)
+  with pytest.raises(BadRecordError, match=r"record 7 of train .*hash mismatch"):
+    source[NUM_TRAIN - 1]
+  assert source[0]["image"].shape == (32, 16, 3)
+
+
+FUZZ = """
+import json, resource, signal, sys, tempfile
+sys.path[:0] = sys.argv[1:3]
+import absl.logging
+import mutations_packed
+from hap_jax.data.sources import tfds
+absl.logging.set_verbosity("fatal")
+
+def read(folder):
+  for split in ("train", "val", "test"):
+    source = tfds.open_source(root=folder, split=split, seed=0)
+    if "pid" in source.spec.fields:
+      source.pids
+    for i in range(len(source)):
+      source[i], source.name(i)
+
+read(sys.argv[3])  # imports what takes seconds
+signal.signal(signal.SIGPROF, signal.SIG_DFL)
+counts, wrong = {"refused": 0, "read": 0}, []
+with tempfile.TemporaryDirectory(dir=sys.argv[4]) as work:
+  for name, folder in mutations_packed.cases(sys.argv[3], work, int(sys.argv[5]), int(sys.argv[6])):
+    print(name, file=sys.stderr, flush=True)
+    signal.setitimer(signal.ITIMER_PROF, 10)
+    try:
+      read(folder)
+      counts["read"] += 1
+    except (ValueError, OSError) as error:
+      counts["refused"] += 1
+      if len(str(error)) > 1500 or "\\n" in str(error):
+        wrong.append(f"{name}: {error}")
+    except Exception as error:
+      wrong.append(f"{name}: {error!r}")
+    signal.setitimer(signal.ITIMER_PROF, 0)
+counts["MiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+print(json.dumps(counts | {"wrong": wrong}))
+"""
+
+
+def test_damaged_copies_of_a_data_set_are_read_or_refused_without_a_crash(original, tmp_path):
+  """A child process reads them: a crash or ten seconds of work for one copy end it by a signal."""
+  count = 100
+  words = [str(ROOT), str(ROOT / "tests" / "data"), str(original), str(tmp_path), str(count), "33"]
+  run = subprocess.run([sys.executable, "-c", FUZZ, *words], capture_output=True, text=True, timeout=600)
+  assert run.returncode == 0, run.stderr[-500:]
+  found = json.loads(run.stdout)
+  assert not found["wrong"]
+  assert found["refused"] + found["read"] == count
+  assert found["refused"] > count // 2
+  assert found["MiB"] < 1024

@@ -1,0 +1,274 @@
+"""A packed data set decides neither which code runs nor which files are read, and a damaged one is named."""
+
+import json
+import os
+import shutil
+import tracemalloc
+
+import numpy as np
+import pytest
+import tensorflow_datasets
+
+from hap_jax.cli import __main__ as cli
+from hap_jax.data.sources import tfds
+
+EVIL = "mydata.evil.Tensor"
+MODULES = "tensorflow_datasets.core.features."
+NUM_TRAIN = 5
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+  """The folder of a packed data set of synthetic people."""
+  out = tmp_path_factory.mktemp("packed") / "people"
+  words = [f"--num_train={NUM_TRAIN}", "--num_val=2", "--num_test=3", "--image_size=32x16", f"--out={out}"]
+  assert cli.main(["prepare", "synthetic", "--format=tfds", *words]) == 0
+  return out / "hap_synthetic" / "1.0.0"
+
+
+@pytest.fixture
+def folder(original, tmp_path):
+  """A copy of the data set that a test may change."""
+  return shutil.copytree(original, tmp_path / "mydata")
+
+
+def open_split(folder, split="train"):
+  return tfds.open_source(root=str(folder), split=split, seed=0)
+
+
+def change(path, edit):
+  """Rewrites a JSON file; `edit` changes its content or returns another."""
+  value = json.loads(path.read_text())
+  value = edit(value) or value
+  path.write_text(json.dumps(value))
+
+
+def assert_refused(folder, name, words=None):
+  """The error is one line that names the file and the remedy."""
+  with pytest.raises(ValueError, match=words) as caught:
+    open_split(folder)
+  text = str(caught.value)
+  assert str(folder / name) in text
+  assert "pack" in text
+  assert "\n" not in text
+  assert len(text) < 1000
+
+
+def new_spelling(content):
+  return {"pythonClassName": f"{MODULES}features_dict.FeaturesDict", "featuresDict": {"features": content}}
+
+
+def old_spelling(content):
+  return {"type": f"{MODULES}features_dict.FeaturesDict", "content": content, "proto_cls": ""}
+
+
+EVIL_FEATURES = {
+  "new": new_spelling({"x": {"pythonClassName": EVIL, "tensor": {"shape": {}, "dtype": "int64"}}}),
+  "old": {"type": EVIL, "content": {"shape": [], "dtype": "int64"}, "proto_cls": ""},
+  "old, without proto_cls": old_spelling({"x": {"type": EVIL, "content": {"shape": [], "dtype": "int64"}}}),
+  "old, with a protocol buffer": {
+    "type": f"{MODULES}features_dict.FeaturesDict",
+    "content": {"features": {"x": {"pythonClassName": EVIL, "tensor": {}}}},
+    "proto_cls": "tensorflow_datasets.FeaturesDict",
+  },
+  "in a sequence": new_spelling(
+    {
+      "x": {
+        "pythonClassName": f"{MODULES}sequence_feature.Sequence",
+        "sequence": {"feature": {"pythonClassName": EVIL, "tensor": {}}},
+      }
+    }
+  ),
+  "in a text": {
+    "pythonClassName": f"{MODULES}features_dict.FeaturesDict",
+    "jsonFeature": {"json": json.dumps({"x": {"type": EVIL, "content": {}}})},
+  },
+  "in snake case": {"python_class_name": EVIL, "tensor": {}},
+}
+
+
+@pytest.mark.parametrize("spelling", EVIL_FEATURES)
+def test_a_class_that_features_json_names_is_not_imported(folder, spelling, monkeypatch):
+  (folder / "evil.py").write_text("open(__file__ + '.ran', 'w').close()")
+  (folder / "features.json").write_text(json.dumps(EVIL_FEATURES[spelling]))
+  monkeypatch.chdir(folder.parent)
+  monkeypatch.syspath_prepend(str(folder.parent))
+  assert_refused(folder, "features.json")
+  assert not (folder / "evil.py.ran").exists()
+
+
+@pytest.mark.parametrize(
+  "name", ["video_feature.Video", "dataset_feature.Dataset", "feature.FeatureConnector"]
+)
+def test_other_classes_of_tfds_are_refused(folder, name):
+  def edit(value):
+    value["featuresDict"]["features"]["box"]["pythonClassName"] = MODULES + name
+
+  change(folder / "features.json", edit)
+  assert_refused(folder, "features.json", r"'box': class .* is not allowed")
+
+
+def test_the_old_spellings_read_the_same_records(folder, original):
+  features = tensorflow_datasets.features.FeaturesDict.from_config(str(original))
+  with_proto = features.to_json()
+  assert with_proto["proto_cls"]
+  without = old_spelling({})
+  for name, feature in json.loads((original / "features.json").read_text())["featuresDict"][
+    "features"
+  ].items():
+    (content,) = (value for key, value in feature.items() if key != "pythonClassName")
+    sizes = content.get("shape", {}).get("dimensions", [])
+    content = {
+      "shape": [None if size == "-1" else int(size) for size in sizes],
+      "dtype": content.get("dtype"),
+    }
+    without["content"][name] = {"type": feature["pythonClassName"], "content": content}
+  wanted = open_split(original)
+  for value in (with_proto, without):
+    (folder / "features.json").write_text(json.dumps(value))
+    source = open_split(folder)
+    assert source.spec == wanted.spec
+    assert source.layout == wanted.layout
+    for i in range(NUM_TRAIN):
+      for name, array in wanted[i].items():
+        np.testing.assert_array_equal(source[i][name], array, err_msg=name)
+
+
+def test_all_eight_classes_are_accepted_and_features_without_fixed_numbers_are_noted(folder, original):
+  module = tensorflow_datasets.features
+  features = dict(module.FeaturesDict.from_config(str(original)))
+  features |= {
+    "scalar": module.Scalar(np.int64),
+    "label": module.ClassLabel(num_classes=3),
+    "corners": module.BBoxFeature(),
+    "pair": module.Sequence(module.Tensor(shape=(2,), dtype=np.float32), length=4),
+    "list": module.Sequence(np.int64),
+    "caption": module.Text(),
+    "more": {"inner": np.int64},
+  }
+  features = module.FeaturesDict(features)
+  features.save_config(str(folder))
+  expected = {"scalar": "int64", "label": "int64", "corners": "float32", "pair": "float32"}
+  for spelling in ("new", "old"):
+    if spelling == "old":
+      (folder / "features.json").write_text(json.dumps(features.to_json()))
+    source = open_split(folder)
+    for name, dtype in expected.items():
+      assert source.layout[name] == (np.dtype(dtype), features[name].shape)
+    (note,) = source.spec.notes
+    assert note.endswith("'caption', 'list', 'more'")
+
+
+@pytest.mark.parametrize(
+  "template",
+  [
+    "/etc/hostname",
+    "../{DATASET}",
+    "~/x",
+    "gs://bucket/x",
+    "a/../b",
+    "{SPLIT}/x",
+    "{X}",
+    "{0.__class__}",
+    "..",
+    3,
+  ],
+)
+def test_a_file_template_that_leaves_the_folder_is_refused(folder, template):
+  change(folder / "dataset_info.json", lambda info: info["splits"][0].update(filepathTemplate=template))
+  assert_refused(folder, "dataset_info.json", "split train")
+
+
+@pytest.mark.parametrize(("key", "value"), [("name", "../x"), ("name", "a/b"), ("version", "../1.0.0")])
+def test_names_that_leave_the_folder_are_refused(folder, key, value):
+  change(folder / "dataset_info.json", lambda info: info.update({key: value}))
+  assert_refused(folder, "dataset_info.json", f"{key}: expected")
+
+
+def test_a_split_name_that_leaves_the_folder_is_refused(folder):
+  change(folder / "dataset_info.json", lambda info: info["splits"][1].update(name="../train"))
+  assert_refused(folder, "dataset_info.json", "name: expected")
+
+
+@pytest.mark.parametrize(
+  "lengths", [[2**40], ["9" * 18], [1] * 100_000, [0], [-1], [5.0], [True], [None], [], 5]
+)
+def test_shard_lengths_are_bounded_by_the_shard_files(folder, lengths):
+  change(folder / "dataset_info.json", lambda info: info["splits"][0].update(shardLengths=lengths))
+  tracemalloc.start()
+  try:
+    assert_refused(folder, "dataset_info.json", "shard")
+    assert tracemalloc.get_traced_memory()[1] < 2**26
+  finally:
+    tracemalloc.stop()
+
+
+def test_shapes_are_bounded_by_the_shard_files(folder):
+  def edit(value):
+    value["featuresDict"]["features"]["attributes"]["tensor"]["shape"]["dimensions"] = [str(2**31)]
+
+  change(folder / "features.json", edit)
+  assert_refused(folder, "features.json", "too many")
+
+
+def test_a_shard_with_another_number_of_records_is_named(folder):
+  change(folder / "dataset_info.json", lambda info: info["splits"][0].update(shardLengths=["4"]))
+  with pytest.raises(ValueError, match=r"array_record-00000-of-00001: this shard has 5 records, .* says 4"):
+    open_split(folder)
+
+
+DAMAGED = {
+  "no JSON": b"{",
+  "not UTF-8": b'{"a": "\xe9"}',
+  "nested JSON": b"[" * 100_000,
+  "nested objects": b'{"a":' * 100_000,
+  "a list": b"[]",
+  "a number": b"3",
+  "empty": b"",
+  "a long number": b"1" * 100_000,
+  "too large": b'"' + b"a" * 2**22 + b'"',
+  "an empty object": b"{}",
+}
+
+
+@pytest.mark.parametrize("name", ["features.json", "dataset_info.json", "metadata.json"])
+def test_a_file_that_is_not_what_prepare_writes_is_named(folder, name):
+  for data in DAMAGED.values():
+    (folder / name).write_bytes(data)
+    assert_refused(folder, name)
+  os.remove(folder / name)
+  os.mkfifo(folder / name)
+  assert_refused(folder, name, "regular file")
+
+
+def test_nested_features_are_refused(folder):
+  inner = {"pythonClassName": f"{MODULES}scalar.Scalar", "tensor": {"dtype": "int64"}}
+  for _ in range(200):
+    inner = new_spelling({"x": inner})
+  (folder / "features.json").write_text(json.dumps(inner))
+  assert_refused(folder, "features.json", "nested")
+
+
+@pytest.mark.parametrize("key", ["format", "source", "licence", "fields", "notes"])
+@pytest.mark.parametrize("value", [None, -1, [3], {"train": 3}, True])
+def test_wrong_facts_in_metadata_json_are_named(folder, key, value):
+  change(folder / "metadata.json", lambda value_: value_["hap_jax"].update({key: value}))
+  assert_refused(folder, "metadata.json", f"{key}")
+  change(folder / "metadata.json", lambda value_: value_["hap_jax"].pop(key) and None)
+  assert_refused(folder, "metadata.json", f"{key}")
+
+
+@pytest.mark.parametrize(
+  ("key", "value"),
+  [("skeleton", "spider"), ("skeleton", 3), ("attribute_names", ["one"]), ("fields", ["image", "height"])],
+)
+def test_facts_that_contradict_the_features_are_named(folder, key, value):
+  change(folder / "metadata.json", lambda value_: value_["hap_jax"].update({key: value}))
+  assert_refused(folder, "metadata.json", key)
+
+
+def test_a_shard_that_is_a_fifo_is_refused(folder):
+  shard = folder / "hap_synthetic-train.array_record-00000-of-00001"
+  shard.unlink()
+  os.mkfifo(shard)
+  assert_refused(folder, "dataset_info.json", "no file")
