@@ -196,7 +196,7 @@ class Parser:
     names = self._field_names(end)
     count = header.size
     self._check_room(count * len(names), end)
-    self.budget.take_values(count * max(1, len(names)) + len(names))
+    self.budget.take_values(count * max(1, len(names)))
     if not names:
       return np.empty(count, object).reshape(header.dims, order="F")
     records = np.empty(count, [(name, object) for name in names])
