@@ -1,6 +1,8 @@
 """The reader of .mat files: equal to scipy's on sound files, one error and bounded memory on all others."""
 
 import io
+import pathlib
+import re
 import struct
 import subprocess
 import sys
@@ -98,6 +100,19 @@ def assert_equals_scipy(data, tmp_path):
 @pytest.mark.parametrize("name", SAMPLES)
 def test_real_files_read_as_scipy_reads_them(name, samples, tmp_path):
   assert_equals_scipy((samples / name).read_bytes(), tmp_path)
+
+
+def test_files_of_matlab_6_and_7_read_as_scipy_reads_them(tmp_path):
+  folder = pathlib.Path(scipy.io.__file__).parent / "matlab" / "tests" / "data"
+  paths = [
+    path
+    for path in sorted(folder.glob("test*_GLNX86.mat")) + sorted(folder.glob("test*_SOL2.mat"))
+    if not re.match(r"test(hdf5|vec_4|func|object|sparse)|.*_4\.2c", path.name)
+  ]
+  if not paths:
+    pytest.skip("scipy was installed without its test data")
+  for path in paths:
+    assert_equals_scipy(path.read_bytes(), tmp_path)
 
 
 @pytest.mark.parametrize("compress", [False, True])
