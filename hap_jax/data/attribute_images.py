@@ -15,7 +15,7 @@ import numpy as np
 from absl import logging
 
 from hap_jax.data.sources.base import SourceSpec, check_root, describe_folder, read_image
-from hap_jax.io import mat_file, restricted_pickle
+from hap_jax.io import mat_file, plain_data, restricted_pickle
 
 PICKLE = "dataset_all.pkl"
 _UNCERTAIN = 2
@@ -193,7 +193,7 @@ def _read_pickle(path, has_val):
   if not isinstance(data, dict):
     raise ValueError(f"{path}: expected a dict of annotations, found a {type(data).__name__}")
   data = mat_file.pick(data, ("image_name", "label", "attr_name", "partition"), path)
-  partition, labels = data["partition"], np.asarray(data["label"])
+  partition, labels = data["partition"], _array(data["label"], f"{path}: label")
   if not isinstance(partition, dict) or labels.ndim != 2 or labels.dtype.kind not in "biuf":
     raise ValueError(
       f"{path}: expected a dict partition and an array label of numbers, pictures by attributes"
@@ -201,19 +201,27 @@ def _read_pickle(path, has_val):
   names = ("train", "val", "test") if has_val else ("trainval", "test")
   rows = {}
   for name, value in mat_file.pick(partition, names, f"{path}: partition").items():
-    first = value[0] if isinstance(value, (list, tuple)) and len(value) and np.ndim(value[0]) else value
-    first = np.asarray(first)
+    is_list = isinstance(value, (list, tuple)) and len(value)
+    first = value[0] if is_list and isinstance(value[0], (list, tuple, range, np.ndarray)) else value
+    first = _array(first, f"{path}: partition.{name}")
     first = first[0] if first.ndim == 2 else first
     if first.ndim != 1 or (len(first) and first.dtype.kind not in "iu"):
       raise ValueError(f"{path}: partition.{name}: expected row numbers, found {mat_file.describe(first)}")
     rows["train" if name == "trainval" else name] = first.astype(np.int64)
   texts = {}
   for key in ("image_name", "attr_name"):
-    texts[key] = np.asarray(data[key], object).reshape(-1).tolist()
+    texts[key] = _array(data[key], f"{path}: {key}", object).reshape(-1).tolist()
     wrong = [text for text in texts[key] if not isinstance(text, str) or not text]
     if wrong:
       raise ValueError(f"{path}: {key}: expected texts, found {mat_file.describe(wrong[0])}")
   return Annotations(path, texts["image_name"], labels, texts["attr_name"], rows)
+
+
+def _array(value, where, dtype=None):
+  try:
+    return plain_data.as_array(value, dtype)
+  except ValueError as error:
+    raise ValueError(f"{where}: expected an array: {error}") from error
 
 
 def _select(found, attributes):

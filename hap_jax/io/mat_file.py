@@ -1,10 +1,16 @@
 """Reads MATLAB's .mat files up to version 7.2: numbers, cells of strings and structs, nothing executed."""
 
+import itertools
 import os
 
 import numpy as np
-import scipy.io
-from scipy.io.matlab import MatReadError
+
+from hap_jax.io import mat_level5
+
+# Of an array that becomes int64: 128 MiB. The largest of the data sets, RAP's labels, has 3,825,820.
+_MAX_INTEGERS = 2**24
+_LARGEST = 2**53  # the whole numbers up to it are exact in every type
+_MAX_LISTED, _MAX_NAME = 60, 60  # names in an error message, and characters of each
 
 
 def load(path):
@@ -13,32 +19,21 @@ def load(path):
   Args:
     path: of the file.
   Returns:
-    {name: array}; cells are object arrays, structs are arrays with named fields.
+    {name: array}, equal to the arrays of `scipy.io.loadmat`: cells are object arrays, structs are arrays with
+    named fields. Time and memory are bounded, see `mat_level5`.
   Raises:
-    ValueError: if there is no such file, or it is no whole .mat file of a version that can be read.
+    ValueError: if there is no such file, or it is damaged, another format or a version that is not read, or
+      one of its variables holds a sparse array, an object or a function.
   """
   if not os.path.isfile(path):
     raise ValueError(f"{path}: no such file; expected a .mat file of annotations")
   try:
-    variables = scipy.io.loadmat(path)
-  except NotImplementedError as error:
-    raise ValueError(
-      f"{path}: a .mat file of version 7.3 (HDF5); expected version 5 to 7.2, as the data sets ship them: "
-      "in MATLAB, save(..., '-v7')"
-    ) from error
-  # scipy parses hostile bytes with whatever NumPy and zlib raise on them.
-  except (
-    MatReadError,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    OSError,
-    OverflowError,
-    MemoryError,
-  ) as error:
+    with open(path, "rb") as file:
+      return mat_level5.read(file)
+  except mat_level5.UnsupportedError as error:
+    raise ValueError(f"{path}: {error}") from error
+  except ValueError as error:
     raise ValueError(f"{path}: no readable .mat file (truncated or another format): {error}") from error
-  return {name: value for name, value in variables.items() if not name.startswith("__")}
 
 
 def pick(values, names, where):
@@ -50,7 +45,7 @@ def pick(values, names, where):
   missing = [name for name in names if name not in values]
   if missing:
     raise ValueError(
-      f"{where}: no {', '.join(missing)}; expected {', '.join(names)}, found {', '.join(values) or 'nothing'}"
+      f"{where}: no {', '.join(missing)}; expected {', '.join(names)}, found {_listed(values) or 'nothing'}"
     )
   return {name: values[name] for name in names}
 
@@ -97,8 +92,17 @@ def integers(value, where, ndim):
     ValueError: if it is another kind of array.
   """
   is_flat = isinstance(value, np.ndarray) and value.ndim == 2 and (ndim == 2 or min(value.shape) <= 1)
-  if not is_flat or value.dtype.kind not in "biuf" or not np.all(np.mod(value, 1) == 0):
+  if not is_flat or value.dtype.kind not in "biuf":
     raise ValueError(f"{where}: expected whole numbers in {ndim} dimension(s), found {describe(value)}")
+  if value.size > _MAX_INTEGERS:
+    raise ValueError(f"{where}: {value.size:,} numbers; expected at most {_MAX_INTEGERS:,}")
+  # Checked in the stored type: as int64, infinite and very large numbers would wrap around.
+  is_whole = value.dtype.kind != "f" or np.array_equal(value, np.trunc(value))
+  if not is_whole or not np.all((value >= -_LARGEST) & (value <= _LARGEST)):
+    raise ValueError(
+      f"{where}: expected whole numbers up to {_LARGEST:,} in {ndim} dimension(s), found {describe(value)} "
+      "with other numbers"
+    )
   numbers = value.astype(np.int64)
   return numbers.reshape(-1) if ndim == 1 else numbers
 
@@ -107,5 +111,13 @@ def describe(value):
   """Says for an error message what a value is."""
   if not isinstance(value, np.ndarray):
     return repr(value)[:60]
-  kind = f"a struct with {', '.join(value.dtype.names)}" if value.dtype.names else str(value.dtype)
+  kind = f"a struct with {_listed(value.dtype.names)}" if value.dtype.names else str(value.dtype)
   return f"{kind} of shape {value.shape}"
+
+
+def _listed(names):
+  """Returns names from a file as one line of printable text, shortened."""
+  shown = [
+    str(name)[:_MAX_NAME].encode("unicode_escape").decode() for name in itertools.islice(names, _MAX_LISTED)
+  ]
+  return ", ".join(shown) + (f", ... ({len(names)} in all)" if len(names) > _MAX_LISTED else "")

@@ -3,8 +3,10 @@
 import numpy as np
 
 _SCALARS = frozenset({type(None), bool, int, float, complex, str, bytes})
-_LEAVES = (set, frozenset, bytearray, np.ndarray, np.generic, np.dtype)
+_LEAVES = (set, frozenset, bytearray, range, np.ndarray, np.generic, np.dtype)
 _MAX_KEY_PARTS = 16
+_MAX_ELEMENTS = 2**24  # of an array from nested lists; RAP's labels have 3,825,820
+_MAX_LEVELS = 32
 
 
 class UnsafePickleError(ValueError):
@@ -27,6 +29,38 @@ def hashable(items):
     if not is_short or not all(type(part) in _SCALARS or isinstance(part, np.generic) for part in item):
       raise UnsafePickleError(f"has a dict or set key of type {type(item).__name__}")
   return items
+
+
+def as_array(value, dtype=None):
+  """Returns np.asarray(value, dtype), whose elements are counted first.
+
+  A file can name one list or range many times, in two bytes each, so that nested lists of a small file may
+  become an array that fills the memory.
+
+  Raises:
+    ValueError: if it would have more than 2**24 elements, or the lists do not make an array of that type.
+  """
+  level, count = [value], 0
+  for _ in range(_MAX_LEVELS):
+    lists = [item for item in level if type(item) in (list, tuple)]
+    count += sum(_num_leaves(item) for item in level if type(item) not in (list, tuple))
+    if count + sum(map(len, lists)) > _MAX_ELEMENTS:
+      raise ValueError(f"lists of more than {_MAX_ELEMENTS:,} elements")
+    if not lists:
+      break
+    level = [child for item in lists for child in item]
+  else:
+    raise ValueError(f"lists that are nested deeper than {_MAX_LEVELS}")
+  try:
+    return np.asarray(value, dtype)
+  except TypeError as error:
+    raise ValueError(f"lists that make no array: {error}") from error
+
+
+def _num_leaves(item):
+  if isinstance(item, np.ndarray):
+    return item.size
+  return len(item) if type(item) in (range, bytearray) else 1
 
 
 def checked(root):

@@ -1,7 +1,8 @@
 """Reads pickles of plain data and NumPy arrays; nothing a file names is ever imported, called or executed.
 
 Poses and file lists come as pickles from strangers. `load` and `load_npy` read lists, tuples, dicts, sets,
-strings, bytes, numbers, None, and NumPy arrays, scalars and dtypes (of NumPy 1 and 2); the rest is refused.
+strings, bytes, numbers, None, ranges of at most a million numbers, and NumPy arrays, scalars and dtypes (of
+NumPy 1 and 2); the rest is refused.
 Arrays are rebuilt here, from sizes that are checked first, never by NumPy's own `__setstate__`.
 """
 
@@ -20,6 +21,9 @@ from hap_jax.io.plain_data import AttributeDict, UnsafePickleError, hashable
 
 __all__ = ["ADMITTED", "UnsafePickleError", "load", "load_npy"]
 
+# Numbers in a range: a few bytes of a file announce them, and a reader may turn them into an array.
+MAX_RANGE = 1_000_000
+_MAX_DIMENSIONS = 64  # of NumPy
 _DTYPE = re.compile(r"\?|b1|[iu][1248]|f(?:2|4|8|12|16)|c(?:8|16|24|32)|[SU]\d{1,9}|O[48]?")
 
 
@@ -29,7 +33,8 @@ def load(file_or_path):
   Args:
     file_or_path: path, or binary file that is read from where it stands to its end.
   Returns:
-    the object; arrays are writable, byte strings of Python 2 are str where they are ASCII, else bytes.
+    the object; arrays are writable, byte strings of Python 2 are str where they are ASCII, else bytes, and an
+    xrange of Python 2 is a range.
   Raises:
     UnsafePickleError: if the pickle asks for anything else, with the file's name and what it asks for.
     ValueError: if it is truncated or corrupt.
@@ -82,13 +87,11 @@ def load_npy(path):
 
 def _array(raw, dtype, shape, order):
   """Returns a new array from bytes, every size checked before NumPy sees it; not for dtypes with objects."""
-  if type(shape) is not tuple or not all(type(n) is int and n >= 0 for n in shape):
-    raise ValueError(f"an array of shape {shape!r}")
+  size = _num_elements(shape) * dtype.itemsize
   if type(raw) is str:
     raw = raw.encode("ascii")  # a byte string of Python 2
   if type(raw) not in (bytes, bytearray):
     raise ValueError(f"the content of an array is a {type(raw).__name__}, not bytes")
-  size = math.prod(shape) * dtype.itemsize
   if len(raw) != size:
     raise ValueError(f"array {shape} of {dtype} needs {size} bytes, got {len(raw)}")
   if dtype.kind == "U" and size:
@@ -98,8 +101,17 @@ def _array(raw, dtype, shape, order):
   return np.ndarray(shape, dtype, buffer=raw or b"\0", order=order).copy(order="K")
 
 
+def _num_elements(shape):
+  """Returns the product of a shape, whose factors are checked: that of a million numbers takes minutes."""
+  if type(shape) is not tuple or len(shape) > _MAX_DIMENSIONS:
+    raise ValueError(f"an array whose shape is not a tuple of at most {_MAX_DIMENSIONS} numbers")
+  if not all(type(n) is int and 0 <= n < 2**63 for n in shape):
+    raise ValueError(f"an array of shape {shape!r}")
+  return math.prod(shape)
+
+
 def _object_array(content, shape, order):
-  if type(content) is not list or math.prod(shape) != len(content) or min(shape, default=0) < 0:
+  if type(content) is not list or _num_elements(shape) != len(content):
     raise ValueError(f"an object array of shape {shape!r} and its content differ in size")
   array = np.empty(len(content), object)
   for i, item in enumerate(content):
@@ -183,6 +195,16 @@ def _bytearray(content=b"", encoding="latin-1"):
   return bytearray(content)
 
 
+def _range(*bounds):
+  """Returns the range that Python 3 writes, and the xrange of Python 2."""
+  if not 1 <= len(bounds) <= 3 or not all(type(bound) is int and abs(bound) < 2**62 for bound in bounds):
+    raise ValueError("a range that is not made of one to three whole numbers below 2**62")
+  made = range(*bounds)
+  if len(made) > MAX_RANGE:
+    raise UnsafePickleError(f"makes a range of {len(made):,} numbers; at most {MAX_RANGE:,} are read")
+  return made
+
+
 def _set(kind):
   def construct(items=()):
     if type(items) not in (list, tuple):
@@ -208,6 +230,8 @@ ADMITTED = {
   **_admit(["_codecs"], "encode", _encode),
   # A dict whose items are attributes too; pickled with both, which are the same.
   **_admit(["easydict"], "EasyDict", lambda: AttributeDict()),
+  **_admit(["builtins"], "range", _range),
+  **_admit(["__builtin__"], "xrange", _range),  # Python 2's name, which protocols 0 to 2 use
   **_admit(_BUILTINS, "set", _set(set)),
   **_admit(_BUILTINS, "frozenset", _set(frozenset)),
   **_admit(_BUILTINS, "bytearray", _bytearray),

@@ -53,6 +53,33 @@ def _ratio(above, below):
   return above / (below + EPS)
 
 
+def check_labels(labels):
+  """Returns labels as bool.
+
+  Args:
+    labels: [N, A] bool, or numbers that are 0 or 1.
+  Returns:
+    [N, A] bool.
+  Raises:
+    ValueError: if they have another shape or type, or another value such as -1, 2 or NaN; the message gives
+      the first such value and its place.
+  """
+  labels = np.asarray(labels)
+  if labels.ndim != 2 or labels.dtype.kind not in "biuf":
+    raise ValueError(
+      f"labels of attributes have shape {labels.shape} and type {labels.dtype}; expected [pictures, "
+      "attributes] of bool or of numbers that are 0 or 1"
+    )
+  wrong = np.argwhere((labels != 0) & (labels != 1))
+  if len(wrong):
+    row, column = wrong[0]
+    raise ValueError(
+      f"{len(wrong)} labels of attributes are neither 0 nor 1, the first is {labels[row, column]} in row "
+      f"{row}, column {column}; expected 0 (absent) or 1 (present), or booleans: convert the labels first"
+    )
+  return labels.astype(bool)
+
+
 def score(probability, labels, *, threshold=0.5):
   """Scores predictions; an attribute counts as predicted above the threshold, not at it.
 
@@ -65,7 +92,7 @@ def score(probability, labels, *, threshold=0.5):
     Scores.
   Raises:
     ValueError: if the shapes differ, or are not [N, A] with at least one picture and one attribute, or a
-      prediction is not a number.
+      prediction is not a number, or a label is neither 0 nor 1.
   """
   probability, labels = np.asarray(probability), np.asarray(labels)
   if probability.ndim != 2 or probability.shape != labels.shape or not probability.size:
@@ -79,7 +106,7 @@ def score(probability, labels, *, threshold=0.5):
       f"predictions of {bad.size} pictures are not finite, the first in row {bad[0]}: the network's output "
       "is broken, so there is nothing to score"
     )
-  true, found = labels.astype(bool), probability > threshold
+  true, found = check_labels(labels), probability > threshold
   hit, either = true & found, true | found
   tp, fp, fn = hit.sum(0), (found & ~true).sum(0), (true & ~found).sum(0)
   positive_recall = _ratio(tp, tp + fn)

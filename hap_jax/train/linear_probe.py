@@ -40,10 +40,13 @@ def fit(features, labels, penalty):
   exp(1 - r_a) for positives and exp(r_a) for negatives of an attribute of which a share r_a is positive.
 
   Args:
-    features: [N, D] float; standardised here. labels: [N, A] bool. penalty: above 0.
+    features: [N, D] float; standardised here. labels: [N, A] bool or 0/1. penalty: above 0.
   Returns:
     LinearProbe.
+  Raises:
+    ValueError: if a label is neither 0 nor 1, or there are not N rows of labels.
   """
+  labels = _check_labels(features, labels)
   mean, scale = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
   scale = np.where(scale > 0, scale, 1.0)
   x = ((features - mean) / scale).astype(np.float32)
@@ -72,12 +75,13 @@ def choose_and_fit(features, labels):
   The last rows, not drawn ones, because pictures of one person follow each other in most data sets.
 
   Args:
-    features: [N, D] float. labels: [N, A] bool.
+    features: [N, D] float. labels: [N, A] bool or 0/1.
   Returns:
     LinearProbe, learnt from all rows.
   Raises:
-    ValueError: if there are fewer rows than _HELD_OUT.
+    ValueError: if there are fewer rows than _HELD_OUT, or labels as in `fit`.
   """
+  labels = _check_labels(features, labels)
   if len(features) < _HELD_OUT:
     raise ValueError(f"{len(features)} pictures to learn attributes from; expected {_HELD_OUT} or more")
   stop = len(features) - len(features) // _HELD_OUT
@@ -87,3 +91,11 @@ def choose_and_fit(features, labels):
     return metrics.score(probe.probability(features[stop:]), labels[stop:]).metrics()["mA"]
 
   return fit(features, labels, max(STRENGTHS, key=held_out_accuracy))
+
+
+def _check_labels(features, labels):
+  """Returns labels as [N, A] bool; raises ValueError unless they are 0 or 1, one row per picture."""
+  labels = metrics.check_labels(labels)
+  if len(labels) != len(features):
+    raise ValueError(f"{len(labels)} rows of labels for {len(features)} pictures; expected one per picture")
+  return labels

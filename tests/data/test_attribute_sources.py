@@ -306,6 +306,50 @@ def test_pickle_of_the_official_code_gives_the_same_records(name, protocol, tmp_
     open_split(name, tmp_path, identity_disjoint=True)
 
 
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_pickle_of_peta_with_a_range_gives_the_same_records(protocol, tmp_path, monkeypatch):
+  write_peta(tmp_path)
+  found = peta._read_mat(str(tmp_path / "PETA.mat"))
+  want = {split: open_split("peta", tmp_path, split) for split in ("trainval", "test")}
+  (tmp_path / "PETA.mat").unlink()
+  write_pickle(
+    tmp_path / "dataset_all.pkl",
+    monkeypatch,
+    protocol,
+    image_name=found.images,
+    label=found.labels,
+    attr_name=found.names,
+    label_idx=EasyDict(
+      eval=list(range(35)), color=list(range(35, 79)), extra=range(79, 105)
+    ),  # as it circulates
+    partition=EasyDict(**{split: [part] * 5 for split, part in found.rows.items()}),
+  )
+  for split, source in want.items():
+    got = open_split("peta", tmp_path, split)
+    assert stems(got) == stems(source)
+    np.testing.assert_array_equal(got.attributes, source.attributes)
+
+
+def test_pickle_whose_splits_are_ranges_is_read(tmp_path, monkeypatch):
+  write_pa100k(tmp_path)
+  found = pa100k._read_mat(str(tmp_path / "annotation.mat"))
+  (tmp_path / "annotation.mat").unlink()
+  content = {"image_name": found.images, "label": found.labels.tolist(), "attr_name": found.names}
+  splits = {"train": range(6), "val": [range(6, 8)] * 5, "test": range(8, 10)}
+  write_pickle(tmp_path / "dataset_all.pkl", monkeypatch, **content, partition=EasyDict(**splits))
+  assert len(open_split("pa100k", tmp_path)) == 6
+  assert stems(open_split("pa100k", tmp_path, "val")) == ["000007", "000008"]
+
+
+@pytest.mark.parametrize("key", ["label", "image_name", "attr_name"])
+def test_pickle_whose_lists_repeat_a_range_is_refused(key, tmp_path, monkeypatch):
+  rows = {split: [] for split in ("train", "val", "test")}
+  content = {"image_name": ["1.jpg"], "label": np.zeros((1, 1)), "attr_name": ["Hat"], "partition": rows}
+  write_pickle(tmp_path / "dataset_all.pkl", monkeypatch, **content | {key: [range(1_000_000)] * 1000})
+  with pytest.raises(ValueError, match=rf"dataset_all\.pkl: {key}: expected an array: lists of more than"):
+    open_split("pa100k", tmp_path)
+
+
 def test_pickle_that_lacks_a_part_says_what_it_has(tmp_path, monkeypatch):
   write_pa100k(tmp_path)
   (tmp_path / "annotation.mat").unlink()

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from hap_jax.io import restricted_pickle
+from hap_jax.io.plain_data import as_array
 from hap_jax.io.restricted_pickle import UnsafePickleError
 from tests.io.samples import ARRAYS, Call, assert_same_array
 
@@ -351,3 +352,60 @@ def test_easydict_takes_no_arguments_and_no_state_but_a_dict():
   with pytest.raises(ValueError, match="truncated or corrupt"):
     read(b"ceasydict\nEasyDict\n(]t\x81.")
   refuses(b"ceasydict\nEasyDict\n)\x81]b.", "state of a AttributeDict")
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("value", [range(0), range(5), range(79, 105), range(10, -3, -4), range(1_000_000)])
+def test_a_range_is_read_in_every_protocol(protocol, value):
+  data = pickle.dumps({"extra": value}, protocol)
+  assert (b"xrange" in data) == (protocol < 3)
+  got = read(data)
+  assert got == {"extra": value}
+  assert type(got["extra"]) is range
+
+
+def test_an_xrange_of_python_2_is_read_as_a_range():
+  written = b"(dp0\nS'extra'\np1\nc__builtin__\nxrange\np2\n(I79\nI105\nI1\ntp3\nRp4\ns."
+  assert read(written) == {"extra": range(79, 105)}
+  assert read(b"\x80\x02c__builtin__\nxrange\nq\x00K\x00K\x07K\x02\x87q\x01Rq\x02.") == range(0, 7, 2)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_a_range_of_more_than_a_million_numbers_is_refused(protocol):
+  refuses(pickle.dumps(range(1_000_001), protocol), "makes a range of 1,000,001 numbers; at most 1,000,000")
+  refuses(pickle.dumps([range(-(2**61), 2**61)], protocol), "at most 1,000,000")
+
+
+@pytest.mark.parametrize(
+  "bounds",
+  [(), (1, 2, 3, 4), (0, 5, 0), (0.0, 5), ("5",), (True, 5), (None,), (range(3),), (0, 2**62), (-(2**80), 5)],
+)
+def test_a_range_of_other_bounds_is_an_error(bounds):
+  with pytest.raises(ValueError, match=r"pickle"):
+    read(b"\x80\x03cbuiltins\nrange\n" + plain(bounds) + b"R.")
+
+
+def test_other_names_of_a_range_are_refused():
+  refuses(b"cbuiltins\nxrange\n(I5\ntR.", r"asks for builtins\.xrange")
+  refuses(b"c__builtin__\nrange\n(I5\ntR.", r"asks for __builtin__\.range")
+  refuses(b"cbuiltins\nrange\n.", r"leaves builtins\.range in the data")
+
+
+def test_a_range_is_no_key_and_no_shape():
+  refuses(b"}" + plain(range(3)) + b"K\x01s.", "key of type range")
+  objects = array_program(dtype=b"X\x02\x00\x00\x00O8", state=[1, 2, 3])
+  for program in (array_program(), objects):
+    for shape in (range(1, 999_999), (2**31,) * 65):
+      with pytest.raises(ValueError, match="shape is not a tuple of at most 64 numbers"):
+        read(program.replace(b"K\x03\x85", plain(shape)))
+
+
+def test_lists_that_name_one_list_or_range_many_times_make_no_huge_array():
+  for row in (list(range(5000)), range(1_000_000), [range(1_000_000)], np.zeros(5000), bytearray(5000)):
+    with pytest.raises(ValueError, match="lists of more than 16,777,216 elements"):
+      as_array([row] * 5000)
+  loop = []
+  loop.append(loop)
+  with pytest.raises(ValueError, match="nested deeper than 32"):
+    as_array(loop)
+  np.testing.assert_array_equal(as_array([range(3), [4, 5, 6]]), [[0, 1, 2], [4, 5, 6]])

@@ -47,3 +47,34 @@ def test_predictions_that_are_no_numbers_are_refused():
   probability[1, 1] = np.nan
   with pytest.raises(ValueError, match="1 pictures are not finite, the first in row 1"):
     attributes.score(probability, np.ones((3, 2), bool))
+
+
+@pytest.mark.parametrize(
+  ("value", "dtype"),
+  [(-1, np.int64), (2, np.int8), (255, np.uint8), (np.nan, float), (0.5, np.float32), (np.inf, float)],
+)
+def test_labels_other_than_0_and_1_are_refused_with_their_place(value, dtype):
+  labels = np.array([[0, 1, 1], [1, 0, 1]]).astype(dtype)
+  labels[1, 2] = value
+  with pytest.raises(ValueError, match=rf"1 labels .* the first is {value} in row 1, column 2; expected 0"):
+    attributes.score(np.full((2, 3), 0.7), labels)
+
+
+def test_labels_of_minus_1_and_1_are_refused():
+  labels = np.array([[-1, 1], [1, -1]])
+  with pytest.raises(ValueError, match=r"2 labels .* the first is -1 in row 0, column 0"):
+    attributes.score(np.full((2, 2), 0.7), labels)
+
+
+@pytest.mark.parametrize("labels", [[["yes", "no"]], [[None, 1]], [[1j, 0]]])
+def test_labels_that_are_no_numbers_are_refused(labels):
+  with pytest.raises(ValueError, match=r"expected .* bool or of numbers that are 0 or 1"):
+    attributes.score(np.full((1, 2), 0.7), np.array(labels))
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64, np.float32, float])
+def test_labels_of_0_and_1_score_alike_in_every_type(dtype):
+  rng = np.random.default_rng(0)
+  labels, probability = rng.random((30, 4)) < 0.4, rng.random((30, 4))
+  found = attributes.score(probability, labels.astype(dtype)).metrics()
+  assert found == attributes.score(probability, labels).metrics()

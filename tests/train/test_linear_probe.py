@@ -58,3 +58,25 @@ def test_penalty_follows_the_held_out_rows():
 def test_too_few_pictures_are_refused():
   with pytest.raises(ValueError, match="4 pictures to learn attributes from; expected 5"):
     linear_probe.choose_and_fit(np.ones((4, 2)), np.ones((4, 1), bool))
+
+
+@pytest.mark.parametrize("value", [-1.0, 2.0, np.nan])
+def test_labels_other_than_0_and_1_are_refused_with_their_place(value):
+  features, labels = make_data(40, seed=4)
+  labels = labels.astype(float)
+  labels[7, 1] = value
+  for learn in (linear_probe.choose_and_fit, lambda *data: linear_probe.fit(*data, 1e-2)):
+    with pytest.raises(ValueError, match=rf"1 labels .* the first is {value} in row 7, column 1"):
+      learn(features, labels)
+
+
+def test_labels_of_0_and_1_are_learnt_as_booleans_are():
+  features, labels = make_data(100, seed=5)
+  found = linear_probe.fit(features, labels.astype(np.int32), 1e-2)
+  np.testing.assert_array_equal(found.kernel, linear_probe.fit(features, labels, 1e-2).kernel)
+
+
+def test_labels_of_another_number_of_pictures_are_refused():
+  features, labels = make_data(20, seed=6)
+  with pytest.raises(ValueError, match="19 rows of labels for 20 pictures"):
+    linear_probe.fit(features, labels[:19], 1e-2)

@@ -29,7 +29,7 @@ from hap_jax.data.sources.base import (
   read_image,
 )
 from hap_jax.io import restricted_pickle
-from hap_jax.io.restricted_pickle import UnsafePickleError
+from hap_jax.io.plain_data import UnsafePickleError, as_array
 
 IMAGE_FOLDER, POSE_FOLDER, LIST_FILE = "LUPerson-data", "LUPerson-pose", "cfs_list.pkl"
 NUM_LUPERSON = 4_180_243  # names in the published list
@@ -217,7 +217,7 @@ def _read_pose(path):
     raise BadRecordError(f"{path}: not a readable .npy file: {error}") from error
   try:
     keypoints = pose[0][0]["keypoints"]
-    result = np.asarray(keypoints, np.float32)
+    result = as_array(keypoints, np.float32)
   except (IndexError, KeyError, TypeError, ValueError) as error:
     raise BadRecordError(f'{path}: holds no numbers at [0][0]["keypoints"]') from error
   if result.shape != (len(COCO17.joints), 3):

@@ -1,0 +1,131 @@
+"""Reads level-5 MAT files within fixed bounds of memory, time and nesting.
+
+The format: a header of 128 bytes, then elements. An element has a tag (type and number of bytes) and a
+content, padded to eight bytes; up to four bytes fit into the tag itself. A variable is an element that holds
+an array: its flags, dimensions and name, then numbers, characters, or further arrays (cells and structs). A
+variable may be compressed. Source: MathWorks, "MAT-File Format".
+
+The values equal those of `scipy.io.loadmat`: numbers keep the type in which the file stores them (logical
+values: uint8), and each row of characters is one string. There is one difference: characters stored as uint16
+are read as UTF-16, which MATLAB writes; scipy drops their upper bytes. scipy's reader is not used, because it
+crashes on damaged files and allocates the sizes that a file announces.
+"""
+
+import os
+import struct
+import zlib
+
+from hap_jax.io.mat_array import MATRIX, MAX_BYTES, Budget, Parser, UnsupportedError
+
+_COMPRESSED = 15
+_HEADER = 128
+_MAX_VARIABLES = 4096
+_CHUNK = 2**20
+_HOW_TO_SAVE = "expected version 5 to 7.2, as the data sets ship them: in MATLAB, save(..., '-v7')"
+
+
+def read(file):
+  """Returns the variables of a level-5 MAT file.
+
+  Args:
+    file: binary file that can seek.
+  Returns:
+    {name: array}, writable. Cells are object arrays; structs are arrays with one object field per member. The
+    nameless variable in which MATLAB keeps the workspaces of functions is left out.
+  Raises:
+    UnsupportedError: for level 4, for level 7.3, and for sparse arrays, objects and functions, with the
+      variable's name.
+    ValueError: if the file is damaged, another format, or larger than the bounds of this module.
+  """
+  end = file.seek(0, os.SEEK_END)
+  if end > MAX_BYTES:
+    raise ValueError(f"it has {end:,} bytes; at most {MAX_BYTES // 2**20} MiB are read")
+  file.seek(0)
+  order = _byte_order(file.read(_HEADER))
+  budget, variables, position = Budget(), {}, _HEADER
+  while position < end:
+    if len(variables) == _MAX_VARIABLES:
+      raise ValueError(f"it has more than {_MAX_VARIABLES:,} variables")
+    file.seek(position)
+    content, position = _read_variable(file, end - position, order, budget), file.tell()
+    name, value = Parser(content, order, budget).parse()
+    if name in variables:
+      raise ValueError(f"the variable {name!a} is there twice")
+    variables[name] = value
+  variables.pop("", None)
+  return variables
+
+
+def _byte_order(header):
+  """Returns "<" or ">" from the 128 bytes at the start of a file."""
+  if header[:4].count(0) and len(header) >= 20:  # the type of a level-4 matrix; level 5 starts with text
+    raise UnsupportedError(f"a .mat file of level 4; {_HOW_TO_SAVE}")
+  if len(header) < _HEADER:
+    raise ValueError(f"a header of {len(header)} bytes; expected {_HEADER}")
+  order = {b"IM": "<", b"MI": ">"}.get(header[126:])
+  version = struct.unpack_from(f"{order}H", header, 124)[0] >> 8 if order else None
+  if version == 2:
+    raise UnsupportedError(f"a .mat file of version 7.3 (HDF5); {_HOW_TO_SAVE}")
+  if version != 1:
+    raise ValueError(f"the header ends with {header[124:]!r}; expected b'\\x00\\x01IM' or b'\\x01\\x00MI'")
+  return order
+
+
+def _read_variable(file, num_left, order, budget):
+  """Returns the bytes of the variable at the file's position, inflated; leaves the file behind it.
+
+  Args:
+    num_left: bytes from the position to the end of the file.
+  """
+  tag = file.read(8)
+  if len(tag) < 8:
+    raise ValueError(f"it ends in the tag of a variable, with {len(tag)} of 8 bytes")
+  kind, size = struct.unpack(f"{order}II", tag)
+  if kind not in (MATRIX, _COMPRESSED):
+    raise ValueError(
+      f"an element of type {kind}; expected a variable ({MATRIX}, or {_COMPRESSED} if compressed)"
+    )
+  if size > num_left - 8:
+    raise ValueError(f"a variable of {size:,} bytes, but {num_left - 8:,} bytes are left")
+  if kind == _COMPRESSED:
+    end = file.tell() + size
+    content = _inflate(file, size, order, budget)
+    file.seek(end)  # behind bytes that follow the compressed stream, if a writer padded it
+    return content
+  budget.take_bytes(size)
+  content = bytearray(8 + size)
+  content[:8] = tag
+  if file.readinto(memoryview(content)[8:]) != size:
+    raise ValueError("it became shorter while it was read")
+  return content
+
+
+def _inflate(file, size, order, budget):
+  """Returns the variable that a compressed element of `size` bytes holds, as a bytearray with its tag.
+
+  Grows with the bytes that come out of the stream: the size in the tag alone allocates nothing.
+  """
+  inflater, content, pending, expected = zlib.decompressobj(), bytearray(), b"", None
+  while not inflater.eof:
+    try:
+      piece = inflater.decompress(pending, _CHUNK)
+    except zlib.error as error:
+      raise ValueError(f"a compressed variable is damaged: {error}") from error
+    content += piece
+    if expected is None and len(content) >= 8:
+      kind, count = struct.unpack_from(f"{order}II", content)
+      if kind != MATRIX:
+        raise ValueError(f"a compressed element of type {kind}; expected a variable ({MATRIX})")
+      budget.take_bytes(count)
+      expected = 8 + count
+    if expected is not None and len(content) > expected:
+      raise ValueError(f"a compressed variable of more than the {expected:,} bytes that it announces")
+    pending = inflater.unconsumed_tail
+    if not pending and len(piece) < _CHUNK and not inflater.eof:
+      pending = file.read(min(size, _CHUNK // 16))
+      size -= len(pending)
+      if not pending:
+        raise ValueError("a compressed variable ends early")
+  if len(content) != expected:
+    raise ValueError(f"a compressed variable of {len(content):,} bytes; expected {expected or '8 or more'}")
+  return content
