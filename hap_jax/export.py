@@ -16,6 +16,7 @@ import jax.export
 import numpy as np
 
 from hap_jax import loading
+from hap_jax.convert import licences
 from hap_jax.convert.weights import flatten, unflatten
 from hap_jax.io import unfinished
 from hap_jax.models import pixels
@@ -142,6 +143,12 @@ def _readme(description):
     "## Licence and origin",
     "",
     f"Licence of these weights: {description['licence']}",
+    "",
+    "Made from, the most restrictive licence first:",
+    "",
+    *(f"- {licences.text(item)}" for item in description["made_from"]),
+    "",
+    "Earlier checkpoints, the newest first:",
     "",
     *origins,
   ]

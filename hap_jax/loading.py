@@ -24,9 +24,9 @@ def load(path, *, family="", grid=None, num_heads=None):
     num_heads: of the encoder, where neither the file nor its size tells them.
   Returns:
     (model, variables, description). model: an `ImageEncoder` of float32. variables: {"params": {"encoder":
-    ...}} on JAX's default device. description: plain JSON values: "family", "licence", "lineage", "task",
-    "normalization" of the pixels, "model" with "image_size" [H, W], "grid", "patch" and sizes, and what else
-    the checkpoint records.
+    ...}} on JAX's default device. description: plain JSON values: "family", "licence", "made_from" (the data
+    sets and weights of all stages, see `convert/licences.py`), "lineage", "task", "normalization" of the
+    pixels, "model" with "image_size" [H, W], "grid", "patch" and sizes, and what else the checkpoint records.
   Raises:
     UnsafePickleError: if the file asks for code; nothing in it is executed. ValueError: if it cannot be read,
       does not tell what it takes to run it, or lacks a tensor of the encoder.
@@ -53,7 +53,8 @@ def build(path, weights, num_heads=None):
       mlp_ratio=encoder["blocks"]["mlp"]["fc1"]["kernel"].shape[-1] / weights.width,
     )
   )
-  description = {"family": weights.family, "licence": weights.licence, **weights.description()}
+  made = {"licence": weights.licence, "made_from": weights.made_from}
+  description = {"family": weights.family, **weights.description(), **made}
   params = {"encoder": encoder}
   _check_whole(path, model, params, description["model"]["image_size"])
   return model, jax.device_put({"params": params}), description

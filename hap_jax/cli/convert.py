@@ -1,8 +1,8 @@
 """Convert a checkpoint to another project's format or to ours, and prove it by comparing outputs."""
 
 from hap_jax.cli import _options
+from hap_jax.convert import licences, write
 from hap_jax.convert import run as conversion
-from hap_jax.convert import write
 from hap_jax.convert.hugging_face import lineage_text
 from hap_jax.convert.weights import some
 
@@ -45,6 +45,8 @@ def run(args):
   is_run = isinstance(real, dict)
   print(f"  in {real['name']}: {_errors(real['outputs'])}" if is_run else f"  PyTorch class: {real}")
   print(f"  licence: {report['licence']}")
+  for item in report["made_from"]:
+    print(f"  made from: {licences.text(item)}")
   for origin in report["lineage"]:
     print(f"  from {lineage_text(origin)}")
 

@@ -2,6 +2,7 @@
 
 from hap_jax import export
 from hap_jax.cli import _options
+from hap_jax.convert import licences
 from hap_jax.convert.hugging_face import lineage_text
 
 
@@ -21,5 +22,7 @@ def run(args):
   print(f"  tokens {facts['tokens']}")
   print(f"  largest error {facts['relative_error']:.1e} of the largest value; try {args.out}/run.py")
   print(f"  licence: {description['licence']}")
+  for item in description["made_from"]:
+    print(f"  made from: {licences.text(item)}")
   for origin in description["lineage"]:
     print(f"  from {lineage_text(origin)}")

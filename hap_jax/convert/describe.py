@@ -3,7 +3,7 @@
 import math
 import pathlib
 
-from hap_jax.convert import names, write
+from hap_jax.convert import licences, names, write
 from hap_jax.convert import read as reading
 from hap_jax.convert import source as sources
 from hap_jax.convert.hugging_face import lineage_text
@@ -41,6 +41,7 @@ def describe(path, *, family="", grid=None):
     "normalization": weights.normalization,
     "unused": list(weights.unused),
     "licence": weights.licence,
+    "made_from": weights.made_from,
     "lineage": list(weights.lineage),
     "commands": _commands(path, weights),
   }
@@ -69,6 +70,7 @@ def text(facts):
     ("pixels", f"scaled to {pixels['range']}, less {pixels['mean']}, by {pixels['std']} ({pixels['from']})"),
     ("not used", some(facts["unused"]) or "nothing"),
     ("licence", facts["licence"]),
+    *(("made from", licences.text(item)) for item in facts["made_from"]),
     *(("origin", lineage_text(origin)) for origin in facts["lineage"]),
     *(("can", command) for command in facts["commands"]),
   ]

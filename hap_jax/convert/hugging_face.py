@@ -2,11 +2,9 @@
 
 import json
 
+from hap_jax.convert import licences
 from hap_jax.convert.weights import grid_text
 from hap_jax.models import layers
-
-# Licences by the words in which lineages tell them, and their names on the Hugging Face hub.
-_LICENCES = (("CC-BY-NC 4.0", "cc-by-nc-4.0"), ("Apache-2.0", "apache-2.0"), ("MIT", "mit"))
 
 
 def config(weights, family):
@@ -61,7 +59,7 @@ def processor(weights):
 def card(weights, family):
   """Returns README.md, the model card: licence, where the weights come from, how to load them."""
   H, W = (side * weights.patch for side in weights.grid)
-  licence = next((name for words, name in _LICENCES if weights.licence.startswith(words)), "other")
+  licence = licences.hub_licence(weights.made_from)
   load = "ViTModel.from_pretrained(folder, add_pooling_layer=False)"
   if family == "hf-vitmae":
     load = "ViTMAEForPreTraining.from_pretrained(folder)"
@@ -87,6 +85,12 @@ def card(weights, family):
     "## Licence and origin",
     "",
     f"Licence of these weights: {weights.licence}",
+    "",
+    "Made from, the most restrictive licence first:",
+    "",
+    *(f"- {licences.text(item)}" for item in weights.made_from),
+    "",
+    "Earlier checkpoints, the newest first:",
     "",
     *(f"- {lineage_text(origin)}" for origin in weights.lineage),
   ]

@@ -66,6 +66,8 @@ class Family:
     licence: what is known of the licence of its published weights; the files themselves do not say.
     renames: (pattern, replacement) that turn other spellings of the names into the table's, in this order.
     counters: integers of PyTorch's batch norms without use here; written as zero.
+    made_from: the earlier data sets and weights of its published files, newest first, each as arguments of
+      `licences.source`.
     task: what its files are trained for, a file of `hap_jax/tasks`.
     backbone: what its files put before the encoder's names; read with and without, written with it.
   """
@@ -77,6 +79,7 @@ class Family:
   stand_ins: dict[str, str] = dataclasses.field(default_factory=dict)
   renames: tuple[tuple[str, str], ...] = ()
   counters: tuple[str, ...] = ()
+  made_from: tuple[tuple[str, ...], ...] = ()
   task: str = "pretrain"
   backbone: str = ""
 
@@ -255,11 +258,26 @@ def _counters(entries):
 
 _NOT_STATED = "not stated in the file; ask where the weights were published"
 _OF_HAP = "not stated; if these are official HAP weights, they started from MAE's, which are CC-BY-NC 4.0"
+_IF_HAP = "this is an official HAP file"
+# HAP, arXiv 2310.20695: pre-trained on LUPerson from MAE's encoder. A file fine-tuned from that does not say
+# which data set of its task it saw.
+_MADE_FROM_HAP = (
+  ("data set", "luperson", "LUPerson: research use, on the terms of its authors", _IF_HAP),
+  ("weights", "MAE, of ImageNet-1K", "CC-BY-NC 4.0", _IF_HAP),
+)
+_MADE_FROM_HAP_REID = (
+  ("data set", "msmt17 or market1501", "academic research, on the terms of the authors", _IF_HAP),
+  *_MADE_FROM_HAP,
+)
+_MADE_FROM_HAP_ATTRIBUTES = (
+  ("data set", "pa100k, rapv1 or peta", "academic research, on the terms of the authors", _IF_HAP),
+  *_MADE_FROM_HAP,
+)
 
 FAMILIES = {
   family.name: family
   for family in (
-    Family("hap", _ENCODER + _DECODER, _OF_HAP),
+    Family("hap", _ENCODER + _DECODER, _OF_HAP, made_from=_MADE_FROM_HAP),
     Family(
       "mae",
       _ENCODER + _DECODER,
@@ -289,9 +307,23 @@ FAMILIES = {
       "CC-BY-NC 4.0 if these are the published MAE weights",
       renames=((r"^(?!vit\.|decoder\.)", "vit."), *_HF_RENAMES),
     ),
-    Family("reid-vit", _ENCODER + _HEAD, _OF_HAP, task="reid"),
-    Family("reid-lem", _ENCODER + _HEAD + _LEM, _OF_HAP, counters=_counters(_LEM), task="reid"),
-    Family("attributes-vit", _ENCODER + _CLASSIFIER, _OF_HAP, task="attributes", backbone="backbone."),
+    Family("reid-vit", _ENCODER + _HEAD, _OF_HAP, made_from=_MADE_FROM_HAP_REID, task="reid"),
+    Family(
+      "reid-lem",
+      _ENCODER + _HEAD + _LEM,
+      _OF_HAP,
+      counters=_counters(_LEM),
+      made_from=_MADE_FROM_HAP_REID,
+      task="reid",
+    ),
+    Family(
+      "attributes-vit",
+      _ENCODER + _CLASSIFIER,
+      _OF_HAP,
+      made_from=_MADE_FROM_HAP_ATTRIBUTES,
+      task="attributes",
+      backbone="backbone.",
+    ),
   )
 }
 

@@ -8,7 +8,7 @@ import re
 import ml_dtypes
 import numpy as np
 
-from hap_jax.convert import detect, names
+from hap_jax.convert import detect, lineage, names
 from hap_jax.convert import source as sources
 from hap_jax.convert.layouts import PATCH_CONV
 from hap_jax.convert.weights import Weights, count_blocks, flatten, some, unflatten, variant_of
@@ -17,7 +17,7 @@ from hap_jax.models import vit
 
 _FLOATS = (np.float16, np.float32, np.float64, ml_dtypes.bfloat16)
 _DECODER_HEADS = {512: 16}  # of the published MAE and HAP decoders, by width
-OWN_FAMILY = "hap_jax"
+OWN_FAMILY = lineage.OWN_FAMILY
 
 
 def read(path, *, family="", grid=None):
@@ -185,15 +185,17 @@ def _decoder_sizes(source, params):
 
 
 def _lineage(source, family):
-  """Returns where a foreign file comes from: itself, then what it says of its own past."""
+  """Returns the lineage of a foreign file: itself, then the origins that it records."""
   with source.file.open("rb") as file:
     sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-  past = tuple(source.record.get("lineage", ()))
-  licence = past[0]["licence"] if past else source.card.get("license", family.licence)
-  return (
-    {"file": source.path.name, "sha256": sha256, "family": family.name, "licence": licence},
-    *past,
-  )
+  licence = _card_licence(source.card) or family.licence
+  return lineage.of_file(source.path.name, sha256, family.name, licence, source.record)
+
+
+def _card_licence(card):
+  """Returns the licence that a model card states, "" if none."""
+  licence = card.get("license", "")
+  return card.get("license_name") or licence if licence == "other" else licence
 
 
 def _read_own(path, family, grid):
@@ -229,17 +231,6 @@ def _read_own(path, family, grid):
     decoder=model.get("decoder"),
     normalization={"from": "recorded in the checkpoint", **description["normalization"]},
     unused=(),
-    lineage=_own_lineage(path, description),
+    lineage=lineage.of_own(path, description),
     recorded=description,
   )
-
-
-def _own_lineage(path, description):
-  past, data = tuple(description["lineage"]), description.get("data")
-  if past:
-    licence = past[0]["licence"]
-  else:
-    licence = f"trained from scratch on {data['name']}: {data['licence']}" if data else "not recorded"
-  step = {"step": description["step"]} if "step" in description else {}
-  origin = {"file": str(path), "family": OWN_FAMILY, **step, "task": description["task"], "licence": licence}
-  return (origin, *past)

@@ -135,6 +135,7 @@ def _facts(source, weights, to, written, resized):
     "missing": list(written.missing),
     "unused": [*weights.unused, *written.dropped],
     "licence": weights.licence,
+    "made_from": weights.made_from,
     "lineage": list(weights.lineage),
   }
 

@@ -16,6 +16,7 @@ _NESTS = ("model", "state_dict", "state_dicts", "teacher")
 _WRAPPERS = ("module.", "mae.")
 _BACKBONES = ("backbone.", "base.")
 _IN_FOLDER = ("model.safetensors", "pytorch_model.bin")
+_MAX_STAGES = 1000  # of a recorded lineage, far more than anybody makes
 RECORD = "hap_jax"  # under this key files that conversion wrote carry their description
 
 
@@ -121,9 +122,13 @@ def _checked_record(file, record):
   try:
     grid, decoder = record["model"]["grid"], record["model"].get("decoder") or {}
     mean, std = (record["normalization"][key] for key in ("mean", "std"))
-    origins = [origin[key] for origin in record["lineage"] for key in ("file", "family", "licence")]
+    lineage, data = record["lineage"], [record["data"]] if "data" in record else []
+    data += [origin["data"] for origin in lineage if "data" in origin]
+    origins = [origin[key] for origin in lineage for key in ("file", "family", "licence")]
+    origins += [entry[key] for entry in data for key in ("name", "licence")]
     is_good = (
-      all(isinstance(value, str) for value in (record["family"], *origins))
+      len(lineage) <= _MAX_STAGES
+      and all(isinstance(value, str) for value in (record["family"], *origins))
       and len(grid) == 2
       and all(type(side) is int and side > 0 for side in grid)
       and len(mean) == len(std) == 3
@@ -173,5 +178,13 @@ def _front_matter(path):
     return {}
   pairs = (line.partition(":") for line in lines[1 : lines.index("---", 1)])
   return {
-    key.strip(): value.strip() for key, colon, value in pairs if colon and not key.startswith((" ", "-"))
+    key.strip(): _unquoted(value.strip())
+    for key, colon, value in pairs
+    if colon and not key.startswith((" ", "-"))
   }
+
+
+def _unquoted(value):
+  """Returns a scalar of YAML without its quotes."""
+  is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
+  return value[1:-1] if is_quoted else value

@@ -4,6 +4,8 @@ import collections.abc
 import dataclasses
 from typing import Any
 
+from hap_jax.convert import licences
+from hap_jax.convert import lineage as lineages
 from hap_jax.models import vit
 
 
@@ -24,7 +26,7 @@ class Weights:
     decoder: {"width", "depth", "num_heads" (or None)}; None: there is no decoder.
     normalization: {"mean", "std", "range", "from": how that is known}.
     unused: names in the file that this project has no use for.
-    lineage: what the weights come from, newest first: {"file", "sha256", "family", "licence", ...} each.
+    lineage: the checkpoints that the weights come from, newest first, see `lineage.py`.
     recorded: the description that the file carries, {} if none.
   """
 
@@ -49,8 +51,14 @@ class Weights:
     return self.variables["params"]
 
   @property
+  def made_from(self):
+    """All data sets and weights of all stages with their licences, the most restrictive first, a list."""
+    return lineages.sources(self.lineage)
+
+  @property
   def licence(self):
-    return self.lineage[0]["licence"]
+    """One line of text from the licences of all stages, the most restrictive first."""
+    return licences.line(self.made_from)
 
   @property
   def heads(self):

@@ -42,7 +42,7 @@ class InitialWeights:
     say(f"starting from {self.lineage[0]['file']} ({self.lineage[0]['family']}): {report.lines()[0]}")
     for line in report.lines()[1:]:
       say(f"  {line}")
-    say(f"  licence of these weights: {self.lineage[0]['licence']}")
+    say(f"  licence of these weights: {self.weights.licence}")
     return fitted
 
   def _check_decoder(self, wanted):

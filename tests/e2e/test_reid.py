@@ -293,17 +293,55 @@ def test_pre_training_on_pictures_without_joints_is_told(tiny_config, layout_fol
     pretrain_task.make(config)
 
 
-def test_a_pre_trained_encoder_is_where_fine_tuning_starts(pretrained, layout_folder, tmp_path):
-  source, root = layout_folder("identity_folder")
-  lines, key = [], ("encoder", "blocks", "mlp", "fc1", "kernel")
+@pytest.fixture(scope="module")
+def fine_tuned(pretrained, layout_folder, tmp_path_factory):
+  """(workdir, printed lines) of a run of one step from the pre-trained encoder."""
+  source, root = layout_folder("market1501")
+  workdir, lines = tmp_path_factory.mktemp("fine_tuned") / "run", []
   config = reid_config(source, root, init_from=str(pretrained), total_steps=1)
-  finetune.run(config, tmp_path / "run", say=lines.append)
+  finetune.run(config, workdir, say=lines.append)
+  return workdir, lines
+
+
+def test_a_pre_trained_encoder_is_where_fine_tuning_starts(pretrained, fine_tuned):
+  workdir, lines = fine_tuned
+  key = ("encoder", "blocks", "mlp", "fc1", "kernel")
   assert any("starting from" in line for line in lines)
-  before, after = (weights_of(run)["params"] for run in (pretrained, tmp_path / "run"))
+  before, after = (weights_of(run)["params"] for run in (pretrained, workdir))
   for name in key:
     before, after = before[name], after[name]
   np.testing.assert_array_equal(after, before)  # the first step of the warm-up has no learning rate
-  assert checkpoint_file.read(tmp_path / "run")[1]["lineage"][0]["family"] == "hap_jax"
+  assert checkpoint_file.read(workdir)[1]["lineage"][0]["family"] == "hap_jax"
+
+
+def test_licences_of_all_stages_reach_every_command(fine_tuned, tmp_path, capsys):
+  (run, _), folder, out = fine_tuned, tmp_path / "folder", tmp_path / "encoder"
+  market = "Market-1501: academic research, on the terms of its authors"
+  lines = [
+    f"research only, data set market1501: {market}",
+    "permissive, data set synthetic: Apache-2.0 (made by this project)",
+  ]
+  words = ["--to=hf-vit", "--no_real_class"]
+  for command in (
+    ["describe", str(run)],
+    ["convert", str(run), f"--out={folder}", *words],
+    ["describe", str(folder)],
+    ["export", str(folder), f"--out={out}"],
+  ):
+    capsys.readouterr()
+    assert hap(command) == 0
+    printed = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    made_from = [line.removeprefix("made from").lstrip(": ") for line in printed if "made from" in line]
+    assert made_from == lines
+    (licence,) = (line for line in printed if line.startswith("licence"))
+    assert licence.removeprefix("licence").lstrip(": ") == market
+  for readme in (folder / "README.md", out / "README.md"):
+    assert "".join(f"- {line}\n" for line in lines) in readme.read_text()
+  assert (folder / "README.md").read_text().startswith("---\nlicense: other\n")
+  for report in (folder / "conversion.json", out / "description.json"):
+    told = json.loads(report.read_text())
+    assert told["licence"] == market
+    assert [item["name"] for item in told["made_from"]] == ["market1501", "synthetic"]
 
 
 def test_a_checkpoint_for_another_task_is_told(pretrained, tmp_path, capsys):

@@ -1,0 +1,168 @@
+"""Licences as text: which kind one is, which is the most restrictive, and one line for several.
+
+A source is one data set or one file of weights that a checkpoint was made from, a dict of plain JSON values:
+  {"kind": one of `KINDS`, "role": "data set" or "weights", "name", "licence": as its publisher words it,
+   "if": a condition (only where the source is an assumption)}
+"""
+
+import re
+
+KINDS = ("unknown", "research only", "non-commercial", "share-alike", "attribution", "permissive")
+_UNKNOWN, _RESEARCH, _NON_COMMERCIAL, _SHARE_ALIKE, _ATTRIBUTION, _PERMISSIVE = KINDS
+
+# SPDX names in lower case without "-only" and "-or-later", their usual short forms, and their kinds. The
+# licences of Creative Commons are not here, see `_CREATIVE_COMMONS`.
+_KINDS_BY_NAME = {
+  **dict.fromkeys(("0bsd", "afl-3.0", "apache-2.0", "bsd", "bsd-2-clause", "bsd-3-clause"), _PERMISSIVE),
+  **dict.fromkeys(("bsl-1.0", "cc0-1.0", "cdla-permissive-2.0", "isc", "mit", "mit-0"), _PERMISSIVE),
+  **dict.fromkeys(("pddl", "public-domain", "unlicense", "zlib"), _PERMISSIVE),
+  **dict.fromkeys(("cdla-permissive-1.0", "odc-by"), _ATTRIBUTION),
+  **dict.fromkeys(("agpl-3.0", "cdla-sharing-1.0", "gfdl-1.3", "gpl-2.0", "gpl-3.0"), _SHARE_ALIKE),
+  **dict.fromkeys(("lgpl-2.1", "lgpl-3.0", "mpl-2.0", "odbl"), _SHARE_ALIKE),
+}
+_OTHER_NAMES = {
+  "apache": "apache-2.0",
+  "apache-2": "apache-2.0",
+  "cc0": "cc0-1.0",
+  "expat": "mit",
+  "odbl-1.0": "odbl",
+  "odc-by-1.0": "odc-by",
+  "pddl-1.0": "pddl",
+}
+# Names that the Hugging Face hub does not take for `license`, and versions of Creative Commons that it takes.
+_NOT_ON_HUB = ("0bsd", "gfdl-1.3", "mit-0", "public-domain")
+_VERSIONS_ON_HUB = {
+  "cc-by": ("2.0", "2.5", "3.0", "4.0"),
+  "cc-by-sa": ("3.0", "4.0"),
+  "cc-by-nd": ("4.0",),
+  "cc-by-nc": ("2.0", "3.0", "4.0"),
+  "cc-by-nc-sa": ("2.0", "3.0", "4.0"),
+  "cc-by-nc-nd": ("3.0", "4.0"),
+}
+_CREATIVE_COMMONS = re.compile(r"cc-by(-nc)?(-sa|-nd)?(-\d\.\d)?")
+_SPELLINGS = (
+  (r"creative commons", "cc"),
+  (r"\battribution\b", "by"),
+  (r"\bnon[- ]?commercial\b", "nc"),
+  (r"\bshare-?alike\b", "sa"),
+  (r"\bno-?deriv(ative)?s\b", "nd"),
+  (r"\b(the|licen[cs]e|version|international|unported|generic|universal)\b", " "),
+  (r"\bv(?=\d)", ""),
+  (r"-(only|or-later)$", ""),
+)
+# Remarks that this project writes behind a name.
+_REMARKS = re.compile(r" \(made by this project\)$| if these are the published MAE weights$")
+# Words of known texts that are no names of licences.
+_KINDS_BY_TEXT = {
+  # Flickr's licences in COCO's annotation files: CC BY-NC-SA, BY-NC, BY-NC-ND, BY, BY-SA, BY-ND and two
+  # without conditions. The pictures of a data set are used together, so the most restrictive one counts.
+  "COCO: annotations CC BY 4.0; each picture under the Flickr licence that its annotation file names": (
+    _NON_COMMERCIAL
+  ),
+}
+# Phrases in free text, the most restrictive first: the first one that is found decides.
+_PHRASES = (
+  (_UNKNOWN, r"\bnot (known|stated|recorded|given)\b|\bunknown\b|\bunspecified\b"),
+  (
+    _RESEARCH,
+    r"\b(academic|scientific|non-?commercial) research\b|\bresearch[ -](use|purposes?|only)\b"
+    r"|\bresearch and education|\bfor research\b",
+  ),
+  (_NON_COMMERCIAL, r"\bnon-?commercial\b|\bcc[ -]by[ -]nc\b"),
+)
+
+
+def classify(text):
+  """Returns the kind of a licence, one of `KINDS`.
+
+  Names (SPDX names and their usual spellings) and known texts are looked up. Of several names, separated by
+  semicolons, AND or OR, the most restrictive one counts. Free text is "unknown" unless it says that it is for
+  research or not for commerce.
+
+  Args:
+    text: the licence in words, such as "CC BY-NC 4.0" or "academic research, on the terms of its authors".
+  """
+  if text in _KINDS_BY_TEXT:
+    return _KINDS_BY_TEXT[text]
+  parts = [_kind_of_name(_name_of(part)) for part in re.split(r";|\s(?:and|or|AND|OR)\s", text)]
+  if None not in parts:
+    return min(parts, key=KINDS.index)
+  found = (kind for kind, phrase in _PHRASES if re.search(phrase, text.lower()))
+  return next(found, _UNKNOWN)
+
+
+def hub_name(text):
+  """Returns the value that the Hugging Face hub takes for a licence, None if it has none."""
+  name = _name_of(text)
+  if _CREATIVE_COMMONS.fullmatch(name):
+    terms, _, version = name.rpartition("-")
+    return name if version in _VERSIONS_ON_HUB.get(terms, ()) else None
+  return name if name in _KINDS_BY_NAME and name not in _NOT_ON_HUB else None
+
+
+def source(role, name, licence, condition=""):
+  """Returns a source with its kind, see the top of this file."""
+  known = {"kind": classify(licence), "role": role, "name": name, "licence": licence}
+  return {**known, "if": condition} if condition else known
+
+
+def ordered(sources):
+  """Returns each source once, the most restrictive kind first; within a kind the order stays.
+
+  A source that stands there with and without a condition is kept without it.
+  """
+  unique = {}
+  for item in sources:
+    key = item["role"], item["name"], item["licence"]
+    if key not in unique or "if" not in item:
+      unique[key] = item
+  return sorted(unique.values(), key=lambda item: KINDS.index(item["kind"]))
+
+
+def line(sources):
+  """Returns the licence of weights made from ordered sources, the most restrictive text first.
+
+  Permissive licences are named only if there are no others.
+  """
+  stricter = [item for item in sources if item["kind"] != _PERMISSIVE] or sources
+  return "; ".join(dict.fromkeys(map(_words, stricter)))
+
+
+def hub_licence(sources):
+  """Returns the hub's name for the most restrictive licence of ordered sources, "other" if it has none."""
+  strictest = [item for item in sources if item["kind"] == sources[0]["kind"]]
+  names = {hub_name(item["licence"]) for item in strictest}
+  return names.pop() if len(names) == 1 and None not in names else "other"
+
+
+def text(item):
+  """Returns a source as a line of text."""
+  condition = f" (if {item['if']})" if "if" in item else ""
+  return f"{item['kind']}, {item['role']} {item['name']}: {item['licence']}{condition}"
+
+
+def _words(item):
+  """Returns a licence's text; one that says nothing is led by the name of its data set."""
+  is_anonymous = item["kind"] == _UNKNOWN and item["role"] == "data set"
+  return f"{item['role']} {item['name']}: {item['licence']}" if is_anonymous else item["licence"]
+
+
+def _name_of(text):
+  """Returns a text as a name of SPDX's form, in lower case: "CC BY-NC 4.0" gives "cc-by-nc-4.0"."""
+  words = _REMARKS.sub("", text.strip()).lower()
+  for pattern, short in _SPELLINGS:
+    words = re.sub(pattern, short, words)
+  name = "-".join(re.findall(r"[a-z0-9.]+", words))
+  return _OTHER_NAMES.get(name, name)
+
+
+def _kind_of_name(name):
+  """Returns the kind of a name as `_name_of` gives it, None if it is no known one."""
+  found = _CREATIVE_COMMONS.fullmatch(name)
+  if not found:
+    return _KINDS_BY_NAME.get(name)
+  is_nc, addition, _ = found.groups()
+  if is_nc:
+    return _NON_COMMERCIAL
+  # No kind stands for BY-ND, which forbids everything that is derived from the work.
+  return {"-sa": _SHARE_ALIKE, "-nd": _UNKNOWN, None: _ATTRIBUTION}[addition]

@@ -1,0 +1,175 @@
+"""The data sets and weights of every stage: through containers, and for checkpoints of an earlier version.
+
+`recorded_descriptions.json` holds descriptions (without "config" and "model") of runs of two steps and of
+conversions of them. The version that wrote them recorded "data" of the newest run alone.
+"""
+
+import json
+import pathlib
+
+import pytest
+
+from hap_jax.convert import licences, lineage, read, run
+from hap_jax.io import checkpoint_file, safetensors_file, torch_writer
+from hap_jax.train import initial
+from tests.convert.reference_state import GRID, family_state
+
+RECORDED = json.loads(pathlib.Path(__file__).with_name("recorded_descriptions.json").read_text())
+DRAWN = {"name": "synthetic", "licence": "Apache-2.0 (made by this project)"}
+LUPERSON = {"name": "luperson", "licence": "LUPerson: research use, on the terms of its authors"}
+MSMT17 = {
+  "name": "msmt17",
+  "licence": "MSMT17: academic research, under the agreement signed with its authors",
+}
+MARKET = {"name": "market1501", "licence": "Market-1501: academic research, on the terms of its authors"}
+MAE = "CC-BY-NC 4.0 if these are the published MAE weights"
+
+
+def names_of(sources):
+  return [(item["kind"], item["name"]) for item in sources]
+
+
+def run_origin(task, step, data):
+  return {"file": f"{task}_{data['name']}", "family": "hap_jax", "task": task, "step": step, "data": data}
+
+
+@pytest.fixture
+def trained(tmp_path):
+  """Writes a fine-tuned checkpoint as a run leaves it; returns its path."""
+
+  def write(data, past):
+    file = tmp_path / "reid.safetensors"
+    safetensors_file.save(file, family_state("reid-vit"), {})
+    weights = read.read(file, family="reid-vit", grid=GRID)
+    description = weights.description()
+    description["model"]["num_heads"] = 2
+    del description["normalization"]["from"]
+    own = {"data": data, "step": 4, "lineage": past}
+    checkpoint_file.write(tmp_path / "run", weights.variables, description | own)
+    return tmp_path / "run"
+
+  return write
+
+
+def test_every_stage_from_mae_over_luperson_to_msmt17_survives_every_container(trained, tmp_path):
+  mae = {"file": "mae.pth", "sha256": "0" * 64, "family": "mae", "licence": MAE}
+  path = trained(MSMT17, [run_origin("pretrain", 8, LUPERSON) | {"licence": "any"}, mae])
+  expected = [
+    ("research only", "msmt17"),
+    ("research only", "luperson"),
+    ("non-commercial", "mae.pth (mae)"),
+  ]
+  line = f"{MSMT17['licence']}; {LUPERSON['licence']}; {MAE}"
+  hops = [
+    ("own", "orbax"),
+    ("reid.pth", "reid-vit"),
+    ("reid2.safetensors", "reid-vit"),
+    ("folder", "hf-vit"),
+    ("last", "orbax"),
+  ]
+  assert names_of(read.read(path).made_from) == expected
+  for name, to in hops:
+    facts = run.convert(path, tmp_path / name, to=to, real=False)
+    path = tmp_path / name
+    weights = read.read(path)
+    assert names_of(facts["made_from"]) == names_of(weights.made_from) == expected
+    assert facts["licence"] == weights.licence == weights.lineage[0]["licence"] == line
+    # A run that starts from this file records the whole past.
+    assert lineage.sources(initial.read(path).lineage) == weights.made_from
+  card = (tmp_path / "folder/README.md").read_text()
+  assert card.startswith(f"---\nlicense: other\nlicense_name: {json.dumps(line)}\n")
+  for item in weights.made_from:
+    assert f"\n- {licences.text(item)}\n" in card
+
+
+def test_a_model_card_of_ours_without_our_record_still_states_the_licence(trained, tmp_path):
+  run.convert(trained(MARKET, []), tmp_path / "folder", to="hf-vit", real=False)
+  file = tmp_path / "folder/model.safetensors"
+  state, _ = safetensors_file.load(file)
+  state = {name: array.copy() for name, array in state.items()}
+  safetensors_file.save(file, state, {})
+  assert read.read(tmp_path / "folder").licence == MARKET["licence"]
+
+
+def test_a_stage_that_repeats_is_listed_once():
+  past = [run_origin("pretrain", step, data) for step, data in ((6, DRAWN), (4, MARKET), (2, DRAWN))]
+  found = lineage.sources(lineage.completed(past))
+  assert names_of(found) == [("research only", "market1501"), ("permissive", "synthetic")]
+
+
+@pytest.mark.parametrize("family", ["reid-vit", "reid-lem"])
+def test_an_official_fine_tuned_file_names_the_data_sets_that_its_family_was_trained_on(tmp_path, family):
+  torch_writer.save(tmp_path / "official.pth", {"model": family_state(family), "arch": "vit"})
+  weights = read.read(tmp_path / "official.pth", family=family)
+  assert names_of(weights.made_from) == [
+    ("unknown", f"official.pth ({family})"),
+    ("research only", "msmt17 or market1501"),
+    ("research only", "luperson"),
+    ("non-commercial", "MAE, of ImageNet-1K"),
+  ]
+  assert all("if" in item for item in weights.made_from[1:])
+  assert weights.licence.startswith("not stated; ")
+
+
+# Checkpoints of an earlier version, whose origins lack "data"
+
+
+@pytest.mark.parametrize(
+  ("name", "expected"),
+  [
+    ("pretrained on synthetic", [("permissive", "synthetic")]),
+    ("then fine-tuned on market1501", [("research only", "market1501"), ("permissive", "synthetic")]),
+    ("then converted to orbax", [("research only", "market1501"), ("permissive", "synthetic")]),
+    ("then converted to pth", [("research only", "market1501"), ("permissive", "synthetic")]),
+    (
+      # The earlier version did not record LUPerson: an unknown data set stands for it.
+      "mae, luperson, msmt17",
+      [
+        ("unknown", "of a run (pretrain, step 2)"),
+        ("research only", "msmt17"),
+        ("non-commercial", "mae.pth (mae)"),
+      ],
+    ),
+    (
+      "synthetic, luperson, market1501",
+      [
+        ("unknown", "of a run (pretrain, step 2)"),
+        ("research only", "market1501"),
+        ("permissive", "synthetic"),
+      ],
+    ),
+  ],
+)
+def test_the_lineage_of_an_earlier_version_is_completed_from_its_data(name, expected):
+  description = RECORDED[name]
+  if name.endswith("pth"):
+    found = lineage.of_file("reid.pth", "0" * 64, "reid-vit", "not stated", description)
+  else:
+    found = lineage.of_own("run", description)
+  sources = lineage.sources(found)
+  assert names_of(sources) == expected
+  assert found[0]["licence"] == licences.line(sources)
+  assert "scratch" not in json.dumps(found)
+  if len(expected) > 1:
+    assert "Apache-2.0" not in found[0]["licence"]
+
+
+def test_a_checkpoint_without_any_record_of_its_data_has_an_unknown_licence():
+  (origin,) = lineage.of_own("run", {"task": "reid", "step": 3, "lineage": []})
+  assert origin["licence"] == "data set of a run (reid, step 3): not recorded"
+
+
+@pytest.mark.parametrize("data", [3, {"name": "synthetic"}, {"name": "synthetic", "licence": ["MIT"]}])
+def test_a_recorded_data_set_of_another_form_is_an_error(tmp_path, trained, data):
+  run.convert(trained(DRAWN, []), tmp_path / "good.safetensors", to="reid-vit", real=False)
+  state, metadata = safetensors_file.load(tmp_path / "good.safetensors")
+  for place in ("data", "lineage"):
+    record = json.loads(metadata["hap_jax"])
+    if place == "data":
+      record["data"] = data
+    else:
+      record["lineage"][0]["data"] = data
+    path = tmp_path / f"{place}.safetensors"
+    safetensors_file.save(path, state, {"hap_jax": json.dumps(record)})
+    with pytest.raises(ValueError, match="'hap_jax' is not the description"):
+      read.read(path)
