@@ -8,6 +8,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from hap_jax import malloc
+from hap_jax.io import terminal
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file, see configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; given again, the run goes on there.")
@@ -27,6 +28,7 @@ def main(argv):
   if not flags.FLAGS["verbosity"].present:
     logging.set_verbosity(logging.WARNING)
   malloc.keep_freed_on_cpu()
+  terminal.print_any_name()
   # Here and not above: the loader's worker processes import this file anew and must stay light.
   from hap_jax import config as config_lib
   from hap_jax import finetune, pretrain, recipe, sharding

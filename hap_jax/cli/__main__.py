@@ -11,6 +11,8 @@ import importlib
 import pathlib
 import sys
 
+from hap_jax.io import terminal
+
 _FOLDER = pathlib.Path(__file__).parent
 
 
@@ -28,6 +30,7 @@ def main(argv=None):
   Returns:
     the exit status: what the verb returned, 0 for None; 1 after an error, which is one line on stderr.
   """
+  terminal.print_any_name()
   argv = sys.argv[1:] if argv is None else list(argv)
   texts = verbs()
   top = argparse.ArgumentParser(prog="hap", description="Commands beside training.")
