@@ -40,7 +40,7 @@ _OTHERS = (
   (0, b"#?RGBE", "Radiance HDR"),
   (0, b"\x76\x2f\x31\x01", "OpenEXR"),
   (0, b"\x59\xa6\x6a\x95", "Sun raster"),
-  *((0, b"P" + kind, "PNM, PAM or PFM") for kind in (b"1", b"2", b"3", b"4", b"5", b"6", b"7", b"F", b"f")),
+  *((0, b"P" + bytes((kind,)), "PNM, PAM or PFM") for kind in b"1234567Ff"),
   (0, b"%PDF", "PDF"),
   (0, b"PK\x03\x04", "ZIP"),
   (0, b"\x93NUMPY", "NumPy array"),
@@ -82,7 +82,7 @@ def read_header(data):
     )
   if scans_start is None:
     return height, width, 1
-  scans = data.count(b"\xff\xda", scans_start)
+  scans = _count_scans(data, scans_start)
   if scans > MAX_SCANS or scans * height * width > MAX_SCANNED_PIXELS:
     raise ValueError(
       f"it has {scans:,} JPEG scans of {width:,} x {height:,} pixels (W x H); expected about 10, at most "
@@ -152,6 +152,21 @@ def _jpeg_size(data):
     raise ValueError(f"its JPEG header says {components} colour components; expected 1, 3 or 4")
   is_one_scan = is_sequential and data[position + 4] == components
   return height, width, None if is_one_scan else position
+
+
+def _count_scans(data, position):
+  """Returns the number of scans from the first one on, which libjpeg decodes up to the end marker."""
+  scans = 0
+  for _ in range(_MAX_PARTS):
+    match = _MARKER.search(data, position)
+    if match is None or match.start() + _SEGMENT.size > len(data):
+      return scans
+    _, marker, length = _SEGMENT.unpack_from(data, match.start())
+    if marker == _EOI:
+      return scans
+    scans += marker == _SOS
+    position = match.start() + 2 + length
+  raise ValueError(f"it has more than {_MAX_PARTS:,} JPEG segments")
 
 
 def _find_segment(data, position):

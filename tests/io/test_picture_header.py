@@ -120,6 +120,15 @@ def test_jpeg_with_hundreds_of_scans_is_a_bad_record():
     base.decode_image(progressive(600), "slow")
 
 
+def test_bytes_behind_the_end_of_a_jpeg_are_no_scans():
+  data = progressive(1) + b"\xff\xda\0\x08" * 1000
+  assert picture_header.read_header(data) == (16, 16, 11)
+  comment = b"\xff\xfe\0\x04\xff\xd9"  # an end marker inside a segment ends nothing
+  start = data.rindex(b"\xff\xda", 0, data.index(b"\xff\xd9"))
+  with pytest.raises(base.BadRecordError, match="has 610 JPEG scans"):
+    base.decode_image(data[:start] + comment + progressive(600)[start:], "slow")
+
+
 def test_large_jpeg_may_have_few_scans_only():
   data = progressive(10)
   start = data.index(b"\xff\xc2")
