@@ -3,7 +3,6 @@
 import json
 import pathlib
 
-import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +11,7 @@ from hap_jax import sharding
 from hap_jax.data.sources import folder as folders
 from hap_jax.data.sources import pa100k, peta, rapv1
 from hap_jax.data.transforms.attributes import ResizeBilinear
+from hap_jax.io import picture_file
 from hap_jax.models import attribute_classifier, pixels, vit
 from hap_jax.train import probe
 from hap_jax.train.evaluate import EvalSplit, make_pass
@@ -108,7 +108,7 @@ def label(path, weights, folder, out, *, batch_size, workers=0, say=print):
   out.mkdir(parents=True)
   told = {"checkpoint": str(path), "folder": str(folder), "attributes": list(names), "pictures": labels}
   (out / "attributes.json").write_text(json.dumps(told, indent=2) + "\n")
-  cv2.imwrite(str(out / "attributes.png"), np.ascontiguousarray(sheet[..., ::-1]))  # OpenCV writes BGR
+  picture_file.write(out / "attributes.png", sheet)
   for entry in labels:
     say(f"{entry['file']}  {', '.join(entry['present']) or 'none'}")
   say(f"written: {out}")

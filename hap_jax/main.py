@@ -12,6 +12,8 @@ import traceback
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from hap_jax.io import terminal
+
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file, see configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; given again, the run goes on there.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print configuration, shapes and parameters, then stop.")
@@ -29,6 +31,7 @@ def main(argv):
     _fail(f"{' '.join(argv[1:])}: expected --config.KEY=VALUE, in one word")
   if not flags.FLAGS["verbosity"].present:
     logging.set_verbosity(logging.WARNING)
+  terminal.print_any_name()
   code = _train()
   from hap_jax.data import worker_process  # here and not above: a wrong flag is reported without OpenCV
 

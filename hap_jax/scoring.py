@@ -3,13 +3,12 @@
 import json
 import pathlib
 
-import cv2
 import ml_collections
-import numpy as np
 
 from hap_jax import config as config_lib
 from hap_jax import sharding
 from hap_jax.convert import read as reading
+from hap_jax.io import picture_file
 from hap_jax.train.evaluate import make_evaluate
 
 
@@ -99,4 +98,4 @@ def _write(out, path, config, scores, pictures):
   out.mkdir(parents=True)
   (out / "scores.json").write_text(json.dumps(told, indent=2) + "\n")
   for name, picture in pictures.items():
-    cv2.imwrite(str(out / f"{name}.png"), np.ascontiguousarray(picture[..., ::-1]))  # OpenCV writes BGR
+    picture_file.write(out / f"{name}.png", picture)

@@ -14,12 +14,12 @@ import dataclasses
 import json
 import pathlib
 
-import cv2
 import numpy as np
 import scipy.stats
 
 from hap_jax import config as config_lib
 from hap_jax import finetune, pretrain, probing
+from hap_jax.io import picture_file
 from hap_jax.train import report
 
 _CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
@@ -66,6 +66,8 @@ def parse_args(argv=None):
     parser.error("--frozen: goes with --task=attributes, and has no learning rate to tune and no curve")
   if args.tune and _TUNE_SEED in args.seeds:
     parser.error(f"--seeds: {_TUNE_SEED} is the seed on which --tune chooses")
+  if args.figure and not args.figure.endswith(".png"):
+    parser.error(f"--figure={args.figure}: expected a name that ends in .png")
   args.steps = _TASKS[args.task].steps if args.steps is None else args.steps
   if args.steps < 3:
     parser.error("--steps: 3 or more, because each run is scored three times")
@@ -189,7 +191,7 @@ def run_pairs(args):
     curves[arm] = np.array([[row[metric] for row in rows] for rows in runs])
   if args.figure:
     picture = draw(metric, [row["step"] for row in runs[0]], curves)
-    cv2.imwrite(args.figure, np.ascontiguousarray(picture[..., ::-1]))  # OpenCV writes BGR
+    picture_file.write(args.figure, picture)
   return {
     "steps": args.steps,
     "lr": lr,

@@ -13,6 +13,8 @@ import pathlib
 import signal
 import sys
 
+from hap_jax.io import terminal
+
 _INTERRUPTED = 130  # the exit status after Ctrl-C, as shells report it
 _FOLDER = pathlib.Path(__file__).parent
 
@@ -32,6 +34,7 @@ def main(argv=None):
     the exit status: the result of the verb, 0 for None; 1 after an error and 130 after Ctrl-C, with one line
     on stderr.
   """
+  terminal.print_any_name()
   argv = sys.argv[1:] if argv is None else list(argv)
   try:
     return _run_verb(argv)

@@ -2,10 +2,10 @@
 
 import os
 
-import cv2
 import numpy as np
 
 from hap_jax.data.synthetic import camera, draw
+from hap_jax.io import picture_file
 from hap_jax.viz import people
 
 _NAMES = ("people.jpg", "people_truth.jpg")
@@ -30,11 +30,7 @@ def run(args):
       raise ValueError(f"{path}: exists; give another --out, or move it away")
   os.makedirs(args.out, exist_ok=True)
   for path, sheet in zip(paths, (_contact_sheet(args), _truth_sheet(args)), strict=True):
-    _, data = cv2.imencode(
-      ".jpg", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, _QUALITY)
-    )
-    with open(path, "xb") as file:
-      file.write(data)
+    picture_file.write(path, sheet, quality=_QUALITY)
     print(path)
 
 

@@ -3,13 +3,11 @@
 import json
 import pathlib
 
-import cv2
-import numpy as np
-
 from hap_jax import features, labelling
 from hap_jax.cli import _options
 from hap_jax.convert import read as reading
 from hap_jax.data.sources import folder
+from hap_jax.io import picture_file
 from hap_jax.metrics import retrieval
 from hap_jax.viz import ranks
 
@@ -80,7 +78,7 @@ def _rank(args, out):
   }
   out.mkdir(parents=True)
   (out / "ranking.json").write_text(json.dumps(told, indent=2) + "\n")
-  cv2.imwrite(str(out / "ranking.png"), np.ascontiguousarray(sheet[..., ::-1]))  # OpenCV writes BGR
+  picture_file.write(out / "ranking.png", sheet)
   for entry in ranking:
     print(f"{entry['rank']:4d}  {entry['distance']:.4f}  {entry['file']}")
   print(f"written: {out}")

@@ -25,7 +25,7 @@ from absl import logging
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from hap_jax.data.sources import base
-from hap_jax.io import unfinished
+from hap_jax.io import picture_file, unfinished
 
 FORMAT = 1  # of the records and the metadata, raised when a reader of today could not read them
 METADATA_KEY = "hap_jax"
@@ -104,7 +104,7 @@ class _Split:
   def _bytes(self, i, record):
     if hasattr(self.source, "file"):
       return base.read_bytes(self.source.file(i))
-    return base.encode_jpeg(record["image"])
+    return picture_file.encode_jpeg(record["image"])
 
   def _name(self, i):
     name = pathlib.Path(self.source.name(i))

@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 
-from hap_jax.io import mat_level5
+from hap_jax.io import mat_level5, regular_file
 
 # Of an array that becomes int64: 128 MiB. The largest of the data sets, RAP's labels, has 3,825,820.
 _MAX_INTEGERS = 2**24
@@ -28,7 +28,7 @@ def load(path):
   if not os.path.isfile(path):
     raise ValueError(f"{path}: no such file; expected a .mat file of annotations")
   try:
-    with open(path, "rb") as file:
+    with regular_file.open_regular(path) as file:
       return mat_level5.read(file)
   except mat_level5.UnsupportedError as error:
     raise ValueError(f"{path}: {error}") from error

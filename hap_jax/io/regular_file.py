@@ -1,21 +1,80 @@
-"""Opens files that come with a data set, and nothing that is not a file."""
+"""Opens the files of a data set: only regular files, and without waiting.
 
+A FIFO in the place of a file blocks `open` until somebody writes to it, and a device such as /dev/zero never
+ends. A check before `open` does not help, because the file may change in between. A link may point anywhere.
+"""
+
+import errno
 import os
 import stat
 
+_FLAGS = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC  # none changes how a regular file is read
+_KINDS = {
+  stat.S_IFIFO: "a FIFO",
+  stat.S_IFCHR: "a character device",
+  stat.S_IFBLK: "a block device",
+  stat.S_IFDIR: "a folder",
+}
 
-def open_regular(path):
-  """Opens a regular file for reading bytes.
 
-  A FIFO or a device under the name of a data file would block the run or never end. A link may point
-  anywhere.
+def open_regular(path, mode="rb", **options):
+  """Opens a regular file for reading.
 
+  Args:
+    path: of the file.
+    mode: "rb" or "r".
+    **options: of the built-in `open`: encoding, errors, newline.
+  Returns:
+    the open file.
   Raises:
     OSError: if the file is missing or cannot be opened.
-    ValueError: if `path` is not a regular file.
+    ValueError: if `path` is a folder, a FIFO, a device or a socket.
   """
-  number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-  if not stat.S_ISREG(os.fstat(number).st_mode):
-    os.close(number)
-    raise ValueError(f"{path}: expected a regular file, found a folder, a FIFO or a device")
-  return os.fdopen(number, "rb")
+  return open(path, mode, opener=_open, **options)
+
+
+def read_bytes(path, max_bytes=None):
+  """Returns the bytes of a regular file; takes half the time of `open` and `read` for a small file.
+
+  Args:
+    path: of the file.
+    max_bytes: largest size of the file; None: any size.
+  Raises:
+    OSError: if the file is missing or cannot be read.
+    ValueError: if `path` is not a regular file, or has more than `max_bytes` bytes.
+  """
+  descriptor, size = _open_with_size(path, os.O_RDONLY)
+  try:
+    if max_bytes is not None and size > max_bytes:
+      raise ValueError(f"{path}: expected at most {max_bytes:,} bytes, found {size:,}")
+    data = os.read(descriptor, size + 1)
+    if len(data) == size:
+      return data
+    parts = [data]  # the file changed, or is longer than one call reads
+    while parts[-1]:
+      parts.append(os.read(descriptor, 2**20))
+      if max_bytes is not None and sum(map(len, parts)) > max_bytes:
+        raise ValueError(f"{path}: expected at most {max_bytes:,} bytes, found more")
+    return b"".join(parts)
+  finally:
+    os.close(descriptor)
+
+
+def _open(path, flags):
+  return _open_with_size(path, flags)[0]
+
+
+def _open_with_size(path, flags):
+  """Returns (descriptor, size in bytes) of a regular file."""
+  try:
+    descriptor = os.open(path, flags | _FLAGS)
+  except OSError as error:
+    if error.errno != errno.ENXIO:
+      raise
+    raise ValueError(f"{path}: expected a regular file, found a socket or a device") from error
+  status = os.fstat(descriptor)
+  kind = stat.S_IFMT(status.st_mode)
+  if kind != stat.S_IFREG:
+    os.close(descriptor)
+    raise ValueError(f"{path}: expected a regular file, found {_KINDS.get(kind, 'another kind')}")
+  return descriptor, status.st_size

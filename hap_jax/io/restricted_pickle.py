@@ -10,12 +10,12 @@ import collections
 import functools
 import io
 import math
-import pathlib
 import re
 import tokenize
 
 import numpy as np
 
+from hap_jax.io import regular_file
 from hap_jax.io.pickle_machine import Constructor, Pending, Unpickler
 from hap_jax.io.plain_data import AttributeDict, UnsafePickleError, hashable
 
@@ -37,12 +37,12 @@ def load(file_or_path):
     xrange of Python 2 is a range.
   Raises:
     UnsafePickleError: if the pickle asks for anything else, with the file's name and what it asks for.
-    ValueError: if it is truncated or corrupt.
+    ValueError: if it is truncated or corrupt, or the path is not that of a regular file.
   """
   if hasattr(file_or_path, "read"):
     data, name = file_or_path.read(), getattr(file_or_path, "name", "pickle")
   else:
-    data, name = pathlib.Path(file_or_path).read_bytes(), file_or_path
+    data, name = regular_file.read_bytes(file_or_path), file_or_path
   return Unpickler(data, name, ADMITTED).load()
 
 
@@ -54,7 +54,7 @@ def load_npy(path):
   Raises:
     UnsafePickleError, ValueError: as `load`; ValueError too if the file is not .npy.
   """
-  data = pathlib.Path(path).read_bytes()
+  data = regular_file.read_bytes(path)
   file = io.BytesIO(data)
   read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
   try:

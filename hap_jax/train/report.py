@@ -7,12 +7,12 @@ import os
 import pathlib
 import time
 
-import cv2
 import numpy as np
 from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, tensor_shape_pb2, types_pb2
 from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
+from hap_jax.io import picture_file
 from hap_jax.viz import curves
 
 METRICS_FILE = "metrics.jsonl"
@@ -73,8 +73,10 @@ class MetricWriter:
     values = []
     for name, array in images.items():
       for tag, picture in _name_pictures(name, array):
-        png = _encode_png(picture)
-        _replace_file(self._workdir / "panels" / f"{tag}_{step:08d}.png", png)
+        png = picture_file.encode_png(picture)
+        path = self._workdir / "panels" / f"{tag}_{step:08d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture_file.replace(path, png)
         height, width = picture.shape[:2]
         image = summary_pb2.Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png)
         values.append(summary_pb2.Summary.Value(tag=tag, image=image))
@@ -83,7 +85,7 @@ class MetricWriter:
   def write_curves(self, select=None):
     """Draws all that metrics.jsonl holds into <workdir>/curves.png, see `viz.curves`."""
     picture = curves.curves(read_metrics(self._workdir), select, title=self._workdir.resolve().name)
-    _replace_file(self._workdir / CURVES_FILE, _encode_png(picture))
+    picture_file.write(self._workdir / CURVES_FILE, picture)
 
   def write_texts(self, step, texts):
     """Writes {name: Markdown text} as events."""
@@ -296,14 +298,3 @@ def _name_pictures(name, array):
   if array.ndim == 3:
     return [(name, array)]
   return [(name if len(array) == 1 else f"{name}_{i}", picture) for i, picture in enumerate(array)]
-
-
-def _encode_png(picture):
-  return cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]))[1].tobytes()  # OpenCV writes BGR
-
-
-def _replace_file(path, data):
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(path.name + ".partial")
-  partial.write_bytes(data)
-  os.replace(partial, path)

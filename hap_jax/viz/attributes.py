@@ -103,6 +103,7 @@ def _tile(picture, lines, depth, cell):
   left = (width - size[0]) // 2
   tile[: size[1], left : left + size[0]] = small
   for i, line in enumerate(lines):
+    line = line[:width]  # a character takes more than one pixel; measuring thousands of them is slow
     while len(line) > 1 and canvas.text_width(line, _TEXT - 2) > width:
       line = line[:-2].rstrip(".") + "."
     canvas.write(tile, line, (0, height + _LINE * i + _TEXT), _TEXT - 2)

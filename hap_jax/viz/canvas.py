@@ -1,4 +1,9 @@
-"""Paper to draw on: text, enlarging, and putting pictures side by side."""
+"""Paper to draw on: text, enlarging, and putting pictures side by side.
+
+Only this file gives text to OpenCV, which crashes on text that is not UTF-8.
+"""
+
+import re
 
 import cv2
 import numpy as np
@@ -7,6 +12,7 @@ PAPER = (255, 255, 255)
 INK = (32, 33, 36)
 FAINT = (112, 117, 122)
 _FONT = cv2.FontFace("sans")  # part of OpenCV 5
+_UNDRAWABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # control characters, surrogates
 
 
 def blank(height, width):
@@ -23,9 +29,17 @@ def enlarge(image, scale):
   return cv2.resize(image, (width * scale, height * scale), interpolation=cv2.INTER_CUBIC)
 
 
+def drawable(text):
+  """Returns text as one line that can be drawn: U+FFFD replaces control characters and lone surrogates.
+
+  Python holds the bytes of a file name that are not UTF-8 as lone surrogates.
+  """
+  return _UNDRAWABLE.sub("\ufffd", text)
+
+
 def text_width(text, size, weight=400):
   """Returns the width in pixels of one line of text; size in pixels, weight 100 (thin) to 900 (black)."""
-  left, _, width, _ = cv2.getTextSize((0, 0), text, (0, 0), _FONT, size, weight)
+  left, _, width, _ = cv2.getTextSize((0, 0), drawable(text), (0, 0), _FONT, size, weight)
   return left + width
 
 
@@ -38,7 +52,7 @@ def fit_size(texts, width, size, weight=400):
 
 def write(picture, text, xy, size, weight=400, color=INK):
   """Writes one line into `picture` in place; xy is the left end of its base line in pixels."""
-  cv2.putText(picture, text, tuple(int(z) for z in xy), color, _FONT, size, weight)
+  cv2.putText(picture, drawable(text), tuple(int(z) for z in xy), color, _FONT, size, weight)
 
 
 def write_centered(picture, text, x, y, size, weight=400, color=INK):

@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 
+from hap_jax.viz import canvas as paper
+
 _PANEL = (3.6, 2.5)  # inches (width, height)
 _TITLE = 0.35  # inches
 _DPI = 110
@@ -67,7 +69,9 @@ def curves(rows, select=None, title=""):
   for panel in panels[len(columns) :]:
     panel.set_axis_off()
   if title:
-    figure.suptitle(title, fontsize=10, y=1 - 0.5 * _TITLE / height, va="center")
+    figure.suptitle(
+      paper.drawable(title), fontsize=10, y=1 - 0.5 * _TITLE / height, va="center", parse_math=False
+    )
   canvas = FigureCanvasAgg(figure)
   canvas.draw()
   return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])

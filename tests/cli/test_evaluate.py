@@ -1,13 +1,17 @@
 """`hap evaluate` of files that record no configuration: sizes are the file's, what cannot be is told."""
 
 import dataclasses
+import json
+import os
 
+import numpy as np
 import pytest
 
 from hap_jax import config as config_lib
 from hap_jax import scoring
 from hap_jax.cli.__main__ import main
 from hap_jax.convert import read, write
+from hap_jax.data.sources import base
 from hap_jax.models import posemb
 from tests.convert.reference_state import family_state
 from tests.io import torch_bytes
@@ -65,3 +69,14 @@ def test_a_key_that_the_configuration_lacks_is_told(checkpoint, capsys, key):
   error = capsys.readouterr().err
   assert f"--set {key}=1: Key " in error
   assert len(error) < 200
+
+
+def test_scores_and_pictures_go_to_a_folder_whose_name_is_not_utf8(tmp_path):
+  out = tmp_path / os.fsdecode(b"out\xe9")
+  config = config_lib.read_file(CONFIG)
+  config.data.root = os.fsdecode(b"/data/m\xfcnster")
+  picture = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
+  scoring._write(out, tmp_path / "checkpoint", config, {"loss": 0.5}, {"panel": picture})
+  found = json.loads((out / "scores.json").read_bytes().decode("utf-8"))
+  assert os.fsencode(found["data"]["root"]) == b"/data/m\xfcnster"
+  np.testing.assert_array_equal(base.read_image(out / "panel.png"), picture)

@@ -1,6 +1,7 @@
 """A folder is labelled by a checkpoint for attributes."""
 
 import json
+import os
 
 import cv2
 import numpy as np
@@ -10,8 +11,9 @@ from PIL import Image
 from hap_jax.cli.__main__ import main as hap
 from hap_jax.convert import numpy_vit
 from hap_jax.convert import read as reading
+from hap_jax.data.sources import base
 from hap_jax.data.transforms.attributes import ResizeBilinear
-from hap_jax.io import checkpoint_file
+from hap_jax.io import checkpoint_file, picture_file
 from hap_jax.models import layers, pixels
 from tests.convert.reference_state import family_state
 from tests.io import torch_bytes
@@ -78,3 +80,53 @@ def test_classifier_without_names_is_refused(people, tmp_path, capsys):
   path.write_bytes(torch_bytes.zip_file({"model": family_state("attributes-vit", grid=(16, 12))}))
   assert hap(["predict", str(path), str(people), f"--out={tmp_path / 'out'}"]) == 1
   assert "5 attributes and 0 recorded names" in capsys.readouterr().err
+
+
+@pytest.fixture
+def odd_people(tmp_path):
+  """A folder whose name and whose files' names are not UTF-8, or hold control characters."""
+  root = tmp_path / os.fsdecode(b"m\xfcnster")
+  root.mkdir()
+  rng = np.random.default_rng(0)
+  for name in (b"caf\xe9.jpg", b"\xff\xfe\n\x1b[31m.png", "größe 日本.png".encode(), b"x" * 240 + b".png"):
+    pixels = rng.integers(0, 255, (40, 20, 3), dtype=np.uint8)
+    picture_file.write(tmp_path / "a.png", pixels)
+    (tmp_path / "a.png").rename(root / os.fsdecode(name))
+  return root
+
+
+def read_json(path):
+  """Reads a file of JSON in UTF-8."""
+  return json.loads(path.read_bytes().decode("utf-8"))
+
+
+def test_folder_with_names_that_are_not_utf8_is_labelled(checkpoint, odd_people, tmp_path, capsys):
+  out = tmp_path / os.fsdecode(b"out\xe9")
+  assert hap(["predict", str(checkpoint), str(odd_people), f"--out={out}", "--batch_size=8"]) == 0
+  found = read_json(out / "attributes.json")
+  names = [os.fsencode(entry["file"]) for entry in found["pictures"]]
+  assert sorted(names) == sorted(os.listdir(os.fsencode(odd_people)))
+  assert os.path.samefile(os.fsencode(found["folder"]), odd_people)
+  assert base.read_image(out / "attributes.png").ndim == 3
+  printed = capsys.readouterr()
+  assert "caf?.jpg" in printed.out
+  assert "größe 日本.png" in printed.out
+  assert printed.err == ""
+
+
+def test_gallery_and_query_with_names_that_are_not_utf8_are_ranked(odd_people, tmp_path, capsys):
+  path = tmp_path / "official.pth"
+  path.write_bytes(torch_bytes.zip_file({"model": family_state("mae", depth=1)}))
+  weights = reading.read(path, grid=(4, 2))
+  description = weights.description()
+  description["model"] |= {"num_heads": 2}
+  checkpoint_file.write(tmp_path / "own", weights.variables, description)
+  query, out = odd_people / os.fsdecode(b"caf\xe9.jpg"), tmp_path / os.fsdecode(b"out\xe9")
+  words = ["predict", str(tmp_path / "own"), str(query), f"--gallery={odd_people}", f"--out={out}"]
+  assert hap([*words, "--batch_size=8"]) == 0
+  found = read_json(out / "ranking.json")
+  assert found["ranking"][0]["file"] == query.name
+  assert all((odd_people / entry["file"]).is_file() for entry in found["ranking"])
+  assert os.path.samefile(os.fsencode(found["query"]), query)
+  assert base.read_image(out / "ranking.png").ndim == 3
+  assert "caf?.jpg" in capsys.readouterr().out

@@ -9,6 +9,7 @@ import simplejpeg
 from PIL import Image
 
 from hap_jax.data.sources import base
+from hap_jax.io import picture_file
 
 OPENCV = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 
@@ -105,7 +106,7 @@ def test_missing_file_is_a_bad_record(tmp_path):
 
 def test_encoded_jpeg_keeps_the_colours_resolution(picture):
   image = np.asarray(picture)
-  data = base.encode_jpeg(image)
+  data = picture_file.encode_jpeg(image)
   assert simplejpeg.decode_jpeg_header(data)[3] == "444"
   difference, halved = (
     np.abs(base.decode_image(encoded, "a").astype(int) - image).mean()

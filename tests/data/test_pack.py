@@ -17,8 +17,9 @@ from hap_jax.data.loader import Loader
 from hap_jax.data.samplers import ShuffledEpochs
 from hap_jax.data.skeletons import COCO17
 from hap_jax.data.sources import luperson, market1501, synthetic, tfds
-from hap_jax.data.sources.base import BadRecordError, SourceSpec, encode_jpeg
+from hap_jax.data.sources.base import BadRecordError, SourceSpec
 from hap_jax.data.transforms.image import RandomResizedCrop
+from hap_jax.io.picture_file import encode_jpeg
 
 ROOT = pathlib.Path(__file__).parents[2]
 NUM_RECORDS = 14

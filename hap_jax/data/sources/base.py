@@ -35,8 +35,11 @@ import numpy as np
 import simplejpeg
 
 from hap_jax.data.skeletons import Skeleton
+from hap_jax.io import picture_header, regular_file
 
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+MAX_FILE_BYTES = 2**30  # of a picture: more than 32 bits for each pixel of the largest picture that is read
+_MAX_DECODED_TWICE = 2**28  # pixels in all scans: half a second or so
 _JPEG_START = b"\xff\xd8"
 
 
@@ -80,62 +83,59 @@ def read_image(path):
   """Reads a picture file into [H, W, 3] uint8 RGB.
 
   Raises:
-    BadRecordError: if the file is missing, truncated or no picture.
+    BadRecordError: as `read_bytes` and `decode_image`.
   """
   return decode_image(read_bytes(path), path)
 
 
 def read_bytes(path):
-  """Returns the bytes of a file; raises BadRecordError if it is missing or cannot be read."""
+  """Returns the bytes of a regular file, or of one that a link points at.
+
+  Raises:
+    BadRecordError: if the file is missing, cannot be read, is a FIFO or a device, or has more than
+      MAX_FILE_BYTES bytes.
+  """
   try:
-    with open(path, "rb") as file:
-      return file.read()
+    return regular_file.read_bytes(path, MAX_FILE_BYTES)
   except OSError as error:
     raise BadRecordError(f"{path}: cannot be read: {error.strerror or error}") from error
+  except ValueError as error:
+    raise BadRecordError(str(error)) from error
 
 
 def decode_image(data, name):
   """Decodes the bytes of a picture file into [H, W, 3] uint8 RGB.
 
   Pixels come as stored: a rotation in the EXIF header is not applied, because annotations are made on stored
-  pixels. The two decoders give the same bits (a test compares them).
+  pixels. The two decoders give the same bits (a test compares them). Of an animation, one picture is decoded.
 
   Args:
-    data: bytes. name: of the picture, for error messages.
+    data: bytes of a JPEG, PNG, BMP or WebP file.
+    name: of the picture, for error messages.
   Raises:
-    BadRecordError: if they are truncated or no picture.
+    BadRecordError: if they are truncated, no picture, a picture of another format, or one of a size that
+      `picture_header.read_header` refuses. Nothing is allocated before the size is read.
   """
-  if data.startswith(_JPEG_START):
+  try:
+    height, width, scans = picture_header.read_header(data)
+    encoded = picture_header.only_pixels(data)
+  except ValueError as error:
+    raise BadRecordError(f"{name}: {len(data)} bytes that are no picture to decode: {error}") from error
+  # A damaged JPEG file is decoded twice, which takes too long if it is large.
+  if data.startswith(_JPEG_START) and height * width * scans <= _MAX_DECODED_TWICE:
     try:
       return simplejpeg.decode_jpeg(data, "RGB")
     except ValueError:
       pass  # damaged in a way that OpenCV may repair, or not at all: it decides, as for all other files
   try:
-    pixels = np.frombuffer(data, np.uint8)
-    image = cv2.imdecode(pixels, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION) if data else None
+    image = cv2.imdecode(
+      np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    )
   except cv2.error as error:
     raise BadRecordError(f"{name}: OpenCV cannot decode it: {error}") from error
   if image is None:
-    raise BadRecordError(f"{name}: {len(data)} bytes that are no whole picture (truncated or not an image)")
+    raise BadRecordError(f"{name}: {len(data)} bytes that are no whole picture (truncated or damaged)")
   return image
-
-
-def encode_jpeg(image, quality=95):
-  """Encodes [H, W, 3] uint8 RGB as the bytes of a JPEG file.
-
-  Colours keep their full resolution: persons are small, and halving it is most of the error at this quality.
-
-  Args:
-    quality: 1 to 100.
-  Raises:
-    ValueError: if OpenCV cannot encode the picture.
-  """
-  options = (cv2.IMWRITE_JPEG_QUALITY, quality)
-  options += (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
-  is_coded, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
-  if not is_coded:
-    raise ValueError(f"an image of shape {image.shape} cannot be written as JPEG")
-  return data.tobytes()
 
 
 def check_root(root, holds):

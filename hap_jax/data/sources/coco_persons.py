@@ -22,6 +22,7 @@ from hap_jax.data.sources.base import (
   held_out,
   read_image,
 )
+from hap_jax.io import regular_file
 
 SPLITS = ("train", "val")
 _SPEC = SourceSpec(
@@ -164,7 +165,7 @@ def _read_json(path):
       f"{path}: no such file; expected COCO's keypoint annotations there, or name another file by "
       "config.data.coco_persons.annotations"
     )
-  with open(path, encoding="utf-8") as file:
+  with regular_file.open_regular(path, "r", encoding="utf-8") as file:
     try:
       coco = json.load(file)
     except ValueError as error:

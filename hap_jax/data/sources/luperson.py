@@ -24,11 +24,10 @@ from hap_jax.data.sources.base import (
   SourceSpec,
   check_folder,
   check_root,
-  encode_jpeg,
   held_out,
   read_image,
 )
-from hap_jax.io import restricted_pickle
+from hap_jax.io import picture_file, restricted_pickle
 from hap_jax.io.plain_data import UnsafePickleError, as_array
 
 IMAGE_FOLDER, POSE_FOLDER, LIST_FILE = "LUPerson-data", "LUPerson-pose", "cfs_list.pkl"
@@ -161,8 +160,7 @@ def write_luperson(root, records, quality=95):
   names = []
   for i, record in enumerate(records):
     name = f"{i:07d}"
-    with open(os.path.join(root, IMAGE_FOLDER, name + ".jpg"), "wb") as file:
-      file.write(encode_jpeg(record["image"], quality))
+    picture_file.write(os.path.join(root, IMAGE_FOLDER, name + ".jpg"), record["image"], quality=quality)
     keypoints = np.full((len(record["keypoints_xy"]), 3), _MISSING, np.float32)
     visible = record["keypoints_visible"]
     keypoints[visible, :2], keypoints[visible, 2] = record["keypoints_xy"][visible], 1

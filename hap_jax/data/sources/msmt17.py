@@ -18,6 +18,7 @@ from hap_jax.data import person_images
 from hap_jax.data.person_images import PersonImages, Picture
 from hap_jax.data.sources import market1501
 from hap_jax.data.sources.base import check_root, describe_folder
+from hap_jax.io import regular_file
 
 SPLITS = person_images.SPLITS
 _LISTS = {"train": ("train",), "train+val": ("train", "val"), "query": ("query",), "gallery": ("gallery",)}
@@ -88,7 +89,7 @@ def _read_list(root, name):
   if not os.path.isfile(path):
     raise ValueError(f"{path}: no such file; expected MSMT17's official list, {describe_folder(root)}")
   pictures = []
-  with open(path, encoding="utf-8", errors="surrogateescape") as file:
+  with regular_file.open_regular(path, "r", encoding="utf-8", errors="surrogateescape") as file:
     for number, line in enumerate(file, start=1):
       match = _LINE.fullmatch(line.rstrip())
       # The person is told twice, by the name and by the second column.

@@ -18,13 +18,12 @@ import json
 import os
 import pathlib
 
-import cv2
 import numpy as np
 
 from hap_jax.data.skeletons import COCO17
 from hap_jax.data.sources.synthetic import open_source
 from hap_jax.data.synthetic import anatomy, camera, captions, draw, parallel
-from hap_jax.io import unfinished
+from hap_jax.io import picture_file, unfinished
 
 FOLDERS = {
   "train": "bounding_box_train",
@@ -33,8 +32,7 @@ FOLDERS = {
   "gallery": "bounding_box_test",
 }
 _SET = {"train": "train", "val": "val", "query": "test", "gallery": "test"}  # the split as lists of it say
-# Colours are kept at full resolution: the files decode to within a few grey levels of the pictures.
-_JPEG = (cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
+_QUALITY = 95  # of the JPEG files: they decode to within a few grey levels of the pictures
 _CHUNK = 64  # pictures written by one call to a worker process
 _BODY = (anatomy.PART_INDEX["head"], anatomy.PART_INDEX["right_foot"])  # first and last part of the person
 
@@ -106,10 +104,7 @@ def _write_chunk(root, seed, size, rows):
   truths = []
   for row in rows:
     drawn = draw.draw_person(seed, row.index, size)
-    written, data = cv2.imencode(".jpg", cv2.cvtColor(drawn["image"], cv2.COLOR_RGB2BGR), _JPEG)
-    if not written:
-      raise ValueError(f"{root / row.file}: OpenCV cannot write JPEG files")
-    (root / row.file).write_bytes(data)
+    picture_file.write(root / row.file, drawn["image"], quality=_QUALITY)
     truths.append(
       {
         **_coco_labels(drawn, size),

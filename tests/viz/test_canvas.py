@@ -1,0 +1,62 @@
+"""Any text can be drawn."""
+
+import os
+
+import numpy as np
+import pytest
+
+from hap_jax.viz import attributes, canvas, curves, ranks
+
+NAMES = {
+  "not UTF-8": os.fsdecode(b"caf\xe9.jpg"),
+  "bytes of a character beyond 16 bits": os.fsdecode(b"\xf0\x9f\x98"),
+  "other surrogates": "\ud800x\udfff",
+  "zero byte": "a\0b",
+  "control characters": "a\nb\tc\x1b[2J\x7f\x85",
+  "long": "x" * 4096,
+  "other scripts": "日本語 שלום مرحبا नमस्ते e\u0301\u202e \U0001f600",
+  "empty": "",
+}
+
+
+def plain():
+  return np.full((40, 20, 3), 90, np.uint8)
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_name_of_any_kind_is_drawn_on_every_sheet(kind):
+  name = NAMES[kind]
+  sheets = [
+    ranks.rank_sheet(
+      [plain()], [[plain()]], [[0.1]], query_labels=[name], gallery_labels=[[name]], title=name
+    ),
+    attributes.labelled_sheet([plain()], [[name]], title=name),
+    attributes.attribute_bars([name[:200]], [0.7], [0.2], title=name),
+    canvas.swatches([((9, 9, 9), name)], 100),
+  ]
+  assert all(sheet.dtype == np.uint8 and sheet.min() < 128 for sheet in sheets)
+
+
+def test_each_byte_that_is_not_utf8_becomes_a_replacement_character():
+  assert canvas.drawable(os.fsdecode(b"caf\xe9\xff.jpg")) == "caf\ufffd\ufffd.jpg"
+  assert canvas.drawable("a\0b\nc") == "a\ufffdb\ufffdc"
+  assert canvas.drawable("café 日本 \U0001f600") == "café 日本 \U0001f600"
+  drawn = []
+  for text in (NAMES["not UTF-8"], "caf\ufffd.jpg"):
+    drawn.append(canvas.blank(30, 90))
+    canvas.write(drawn[-1], text, (2, 20), 15)
+  np.testing.assert_array_equal(*drawn)
+
+
+def test_label_longer_than_a_picture_is_wide_keeps_its_ends():
+  name = "first" + "x" * 4000 + "last"
+  text = ranks._shorten(name, 106, 12, 400)
+  assert text.startswith("first")
+  assert text.endswith("last")
+  assert canvas.text_width(text, 12) <= 106
+
+
+@pytest.mark.parametrize("title", [NAMES["not UTF-8"], "a$x^{$b"])
+def test_workdir_of_any_name_is_the_title_of_its_curves(title):
+  rows = [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 0.5}]
+  assert curves.curves(rows, title=title).shape == curves.curves(rows, title="plain").shape
