@@ -7,6 +7,8 @@ import os
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from array_record.python.array_record_module import ArrayRecordReader
 
+from hap_jax.io import regular_file
+
 _THREADS = 16  # that open shards at once; on a network disk most of the time is waiting
 
 
@@ -30,7 +32,7 @@ def open_shards(splits):
     ArrayRecord's reader: bytes by record number. It pickles without its open files.
 
   Raises:
-    ValueError: if a shard is damaged, is compressed, or has another number of records than the metadata says.
+    ValueError: if a shard is damaged, or has another number of records than the metadata says.
   """
   shards = [
     _Shard(path, length) for split in splits for path, length in zip(split.shards, split.lengths, strict=True)
@@ -42,19 +44,17 @@ def open_shards(splits):
 
 
 def _check(shard):
-  """Raises ValueError if a shard cannot be read, is compressed, or has another number of records."""
+  """Raises ValueError if a shard cannot be read, or has another number of records."""
   remedy = "copy this file again, or pack the data set again"
   try:
+    regular_file.open_regular(shard.filename).close()  # ArrayRecord would wait for the writer of a FIFO
     how = "readahead_buffer_size:0,max_parallelism:0"  # no threads: only the index is read
     reader = ArrayRecordReader(shard.filename, options=how, file_reader_buffer_size=2**15)
-    found, options = reader.num_records(), reader.writer_options_string()
+    found = reader.num_records()
     reader.close()
   except (RuntimeError, ValueError, OSError, IndexError, TypeError) as error:
     text = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
     raise ValueError(f"{shard.filename}: this shard cannot be read: {text}; {remedy}") from error
-  # ArrayRecord unpacks a few kilobytes to gigabytes if they say so. `prepare` writes without compression.
-  if options and "uncompressed" not in options.split(","):
-    raise ValueError(f"{shard.filename}: this shard is compressed ({options[:200]!r}); {remedy}")
   if found != shard.examples_in_shard:
     info = os.path.join(os.path.dirname(shard.filename), "dataset_info.json")
     raise ValueError(
