@@ -7,6 +7,7 @@ import numpy as np
 from hap_jax.metrics import rerank
 from hap_jax.metrics.similarity import CosineSimilarity
 
+_MAX_ID = np.iinfo(np.int64).max
 VERDICTS = ("match", "wrong", "same camera", "junk")  # of a gallery entry; the last two count in no rank
 
 
@@ -291,4 +292,6 @@ def _as_ids(ids, count, name, side):
       f"{name} is {ids.dtype} {list(ids.shape)}; expected one whole number for each of the {count} "
       f"{side} features"
     )
+  if ids.dtype.kind == "u" and ids.size and ids.max() > _MAX_ID:
+    raise ValueError(f"{name} holds {ids.max()}; expected whole numbers of at most {_MAX_ID} (int64)")
   return ids.astype(np.int64)
