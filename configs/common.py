@@ -158,7 +158,7 @@ def data():
   config.coco_persons.annotations = ""  # json file; empty: <root>/annotations/person_keypoints_train2017.json
   config.coco_persons.images = ""  # folder of its pictures; empty: <root>/train2017, or beside the json
   config.coco_persons.margin = 0.1  # added to each side of a person's box, as a share of it
-  config.coco_persons.min_keypoints = 1  # labelled joints that a person needs
+  config.coco_persons.min_keypoints = 1  # labelled joints inside the cut that a person needs
   config.msmt17 = ml_collections.ConfigDict()
   config.msmt17.train_set = "train+val"  # train+val (official) | train: without the validation list
   config.identity_folder = ml_collections.ConfigDict()

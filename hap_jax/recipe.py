@@ -24,9 +24,10 @@ def run(config, workdir, *, from_scratch, say):
   mesh = make_mesh(config)
   config_lib.check_same(config, workdir)
   with Checkpoints(workdir, keep_last=config.keep_last, keep_every=config.keep_every) as checkpoints:
-    weights = None
+    weights, recorded = None, None
     if checkpoints.latest_step() is not None:
-      lineage = checkpoints.description()["lineage"]
+      recorded = checkpoints.description()
+      lineage = recorded["lineage"]
     elif config.init_from:
       weights = initial.read(config.init_from)
       lineage = weights.lineage
@@ -34,6 +35,8 @@ def run(config, workdir, *, from_scratch, say):
       lineage = []
       say(from_scratch)
     task = config_lib.load("tasks", config.task).make(config, lineage)
+    if recorded is not None:
+      check_records(recorded, task.description, workdir)
     # Only now, when nothing that the configuration can get wrong is left: a failed start claims no workdir.
     config_lib.record(config, workdir)
     _, scores = loop.run(
@@ -53,6 +56,26 @@ def run(config, workdir, *, from_scratch, say):
       say=say,
     )
   return scores
+
+
+def check_records(recorded, description, workdir):
+  """Checks that a run goes on with as many training records as it began with.
+
+  Another number gives other batches, and other epochs by which the learning rate counts.
+
+  Args:
+    recorded: description of the run's newest checkpoint; older ones lack the number, and pass.
+    description: the task's now.
+    workdir: folder of the run.
+  Raises:
+    ValueError: if the numbers differ.
+  """
+  began, now = recorded.get("data", {}).get("records"), description["data"]["records"]
+  if began not in (None, now):
+    raise ValueError(
+      f"{workdir}: the run began with {began:,} training records of {recorded['data']['name']}, and the "
+      f"source now has {now:,}: restore the data (config.data.root), or start a new run (--workdir)"
+    )
 
 
 def _check_backend(config):

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 from absl import logging
 
-from hap_jax.data.sources.base import SourceSpec, check_root, describe_folder, read_image
+from hap_jax.data.sources.base import SourceSpec, check_relative, check_root, describe_folder, read_image
 from hap_jax.io import mat_file, plain_data, restricted_pickle
 
 PICKLE = "dataset_all.pkl"
@@ -178,6 +178,7 @@ def _find_folder(data_set, root, images):
 
 def _read(data_set, path):
   found = _read_pickle(path, "val" in data_set.counts) if path.endswith(".pkl") else data_set.read_mat(path)
+  check_relative(found.images, lambda i: f"{path}: picture {i + 1}")
   N, C = len(found.images), len(found.names)
   if found.labels.shape != (N, C):
     raise ValueError(

@@ -111,13 +111,14 @@ class IdentityBalanced:
   Source: the sampler of HAP's official person ReID, after MALE.
 
   Attributes:
-    pids: [N] whole numbers, the person of each record; kept as int32.
+    pids: [N] whole numbers, the person of each record; kept as their ranks, int32 from 0 on.
     batch_size: rows of a batch, a multiple of num_instances.
     num_instances: K, pictures of each person in a batch; they lie next to each other.
     seed: not negative.
 
   Raises:
-    ValueError: if K does not divide the batch, or there are fewer than P persons.
+    ValueError: if `pids` are not whole numbers of at most 64 bits, K does not divide the batch, or there are
+      fewer than P persons.
   """
 
   pids: np.ndarray
@@ -129,7 +130,14 @@ class IdentityBalanced:
   _first_steps: tuple[int, ...] = dataclasses.field(init=False, repr=False, default=(0,))
 
   def __post_init__(self):
-    object.__setattr__(self, "pids", np.array(self.pids, np.int32))
+    pids = np.asarray(self.pids)
+    if pids.ndim != 1 or (pids.size and pids.dtype.kind not in "iu"):
+      raise ValueError(
+        f"pids: found an array of {pids.dtype} of shape {pids.shape}; expected one whole number of at most "
+        "64 bits for each record"
+      )
+    # The numbers may not fit 32 bits.
+    object.__setattr__(self, "pids", np.unique(pids, return_inverse=True)[1].astype(np.int32))
     _check_sizes(len(self.pids), self.batch_size)
     B, K = self.batch_size, self.num_instances
     if K < 1 or B % K:

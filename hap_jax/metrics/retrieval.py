@@ -7,6 +7,7 @@ import numpy as np
 from hap_jax.metrics import rerank
 from hap_jax.metrics.similarity import CosineSimilarity
 
+_MAX_ID = np.iinfo(np.int64).max
 VERDICTS = ("match", "wrong", "same camera", "junk")  # of a gallery entry; the last two count in no rank
 
 
@@ -67,7 +68,8 @@ class _Identities:
     if query_camid is not None:
       self._query_camid = _as_ids(query_camid, num_queries, "query_camid", "query")
       self._gallery_camid = _as_ids(gallery_camid, num_gallery, "gallery_camid", "gallery")
-    self.is_junk = np.isin(self._gallery_pid, np.asarray(tuple(junk_pids), np.int64))
+    junk_pids = tuple(junk_pids)
+    self.is_junk = np.isin(self._gallery_pid, _as_ids(junk_pids, len(junk_pids), "junk_pids", "junk"))
     self._by_pid = np.argsort(self._gallery_pid, kind="stable")
     ordered = self._gallery_pid[self._by_pid]
     self._start = np.searchsorted(ordered, self._query_pid, "left")
@@ -288,7 +290,9 @@ def _as_ids(ids, count, name, side):
   ids = np.asarray(ids)
   if ids.shape != (count,) or not (ids.dtype.kind in "iu" or count == 0):
     raise ValueError(
-      f"{name} is {ids.dtype} {list(ids.shape)}; expected one whole number for each of the {count} "
-      f"{side} features"
+      f"{name} is {ids.dtype} {list(ids.shape)}; expected one whole number of at most 64 bits for each "
+      f"of the {count} {side} features"
     )
+  if ids.dtype.kind == "u" and ids.size and ids.max() > _MAX_ID:
+    raise ValueError(f"{name} holds {ids.max()}; expected whole numbers of at most {_MAX_ID} (int64)")
   return ids.astype(np.int64)

@@ -215,7 +215,7 @@ def make_train_loader(config):
 
 def describe(config, source, lineage):
   """Returns what a checkpoint of this task tells later commands."""
-  description = describe_encoder(config, source.spec, lineage)
+  description = describe_encoder(config, source, lineage)
   description["data"]["notes"] = list(source.spec.notes)
   return description | {"attribute_names": list(source.attribute_names)}
 

@@ -93,11 +93,11 @@ def compute_options(config):
   }
 
 
-def describe_encoder(config, data_spec, lineage):
+def describe_encoder(config, source, lineage):
   """Returns what every checkpoint tells later commands; a task adds what is its own.
 
   Args:
-    config: finalized. data_spec: the training source's. lineage: what the starting weights come from.
+    config: finalized. source: the training records. lineage: what the starting weights come from.
   """
   size = vit.variant(config.model.variant)
   return {
@@ -114,6 +114,6 @@ def describe_encoder(config, data_spec, lineage):
       "grid": list(layers.grid_of(config.model.image_size, config.model.patch)),
     },
     "normalization": {"mean": list(pixels.IMAGENET_MEAN), "std": list(pixels.IMAGENET_STD), "range": [0, 1]},
-    "data": {"name": data_spec.name, "licence": data_spec.licence},
+    "data": {"name": source.spec.name, "licence": source.spec.licence, "records": len(source)},
     "lineage": lineage,
   }

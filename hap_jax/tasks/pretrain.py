@@ -346,15 +346,15 @@ def make_loaders(config):
   return train, ordered(source), val
 
 
-def describe(config, data_spec, lineage):
+def describe(config, source, lineage):
   """Returns what a checkpoint of pre-training tells later commands."""
-  description = describe_encoder(config, data_spec, lineage)
+  description = describe_encoder(config, source, lineage)
   description["model"]["decoder"] = {
     "width": config.model.decoder_width,
     "depth": config.model.decoder_depth,
     "num_heads": config.model.decoder_heads,
   }
-  return {**description, "skeleton": data_spec.skeleton.name}
+  return {**description, "skeleton": source.spec.skeleton.name}
 
 
 def make(config, lineage=()):
@@ -385,7 +385,7 @@ def make(config, lineage=()):
     train=train,
     total_steps=total_steps,
     evaluation=_evaluation(config, make_forward_by_index(config, model), train_ordered, val),
-    description=describe(config, train.source.spec, list(lineage)),
+    description=describe(config, train.source, list(lineage)),
   )
 
 

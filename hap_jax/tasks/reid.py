@@ -87,8 +87,15 @@ def make_loss(pids, id_weight, triplet_weight):
 
   Args:
     pids: [C] ascending person numbers of the training set; class c is person pids[c].
+  Raises:
+    ValueError: if a number does not fit int32, the type of pid on the device.
   """
-  pids = np.asarray(pids)
+  pids, bounds = np.asarray(pids), np.iinfo(np.int32)
+  if pids.min() < bounds.min or pids.max() > bounds.max:
+    raise ValueError(
+      f"the training persons have the numbers {pids.min()} to {pids.max()}; expected numbers of 32 bits: "
+      "renumber the persons of config.data.source"
+    )
 
   def loss(outputs, batch, *, key):
     del key
@@ -201,9 +208,9 @@ def make_train_loader(config):
   )
 
 
-def describe(config, data_spec, num_classes, lineage):
+def describe(config, source, num_classes, lineage):
   """Returns what a checkpoint of this task tells later commands."""
-  description = describe_encoder(config, data_spec, lineage)
+  description = describe_encoder(config, source, lineage)
   description["model"] |= {"locality": config.model.locality, "num_classes": num_classes}
   return description
 
@@ -235,7 +242,7 @@ def make(config, lineage=()):
     train=train,
     total_steps=total_steps,
     evaluation=make_evaluation(config),
-    description=describe(config, train.source.spec, len(pids), list(lineage)),
+    description=describe(config, train.source, len(pids), list(lineage)),
     ema_decay=config.ema_decay or None,
   )
 

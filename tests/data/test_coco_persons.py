@@ -26,10 +26,11 @@ def make_annotation(i, **changes):
   }
 
 
-def make_coco(*annotations):
+def make_coco(*annotations, **more):
   return {
     "images": [{"id": 1, "file_name": "one.jpg", "height": 80, "width": 60}],
     "annotations": list(annotations) or [make_annotation(7)],
+    **more,
   }
 
 
@@ -89,7 +90,7 @@ def test_crowds_unlabelled_people_and_empty_boxes_make_no_record(root):
       make_annotation(2, keypoints=[0] * 51),
       make_annotation(3, bbox=[70, 20, 10, 10]),
       make_annotation(4),
-      make_annotation(5, keypoints=[5, 5, 2] + [0] * 48),
+      make_annotation(5, keypoints=[20, 20, 2] + [0] * 48),
     ),
   )
 
@@ -101,6 +102,147 @@ def test_crowds_unlabelled_people_and_empty_boxes_make_no_record(root):
   assert ids(min_keypoints=2) == [4]
   with pytest.raises(ValueError, match="none of its 5 annotations makes a record"):
     ids(min_keypoints=17)
+
+
+def ids_and_notes(root, *annotations, **more):
+  """Returns (annotation ids of the records, the notes in one text)."""
+  write(root, make_coco(*annotations, **more))
+  source = open_train(root)
+  assert sorted(source[0]) == ["image", "keypoints_visible", "keypoints_xy"]
+  return source.id.tolist(), " ".join(source.spec.notes)
+
+
+@pytest.mark.parametrize(
+  "box", [[20, 30, 0, 0], [20, 30, 0, 9], [20, 30, 9, -1], [60, 20, 9, 9], [5, -9, 9, 9], [9, 9, 1e-20, 9]]
+)
+def test_box_without_area_in_the_picture_is_left_out_and_counted(root, box):
+  ids, notes = ids_and_notes(root, make_annotation(1, bbox=box), make_annotation(2))
+  assert ids == [2]
+  assert "left out of its 2 annotations: 1 with a box without area in the picture" in notes
+
+
+def test_annotation_without_keypoints_is_left_out_and_counted(root):
+  car, crowd = make_annotation(1), make_annotation(2, iscrowd=1)
+  del car["keypoints"], crowd["keypoints"]
+  ids, notes = ids_and_notes(root, car, crowd, make_annotation(3), {**car, "id": 4})
+  assert ids == [3]
+  assert "2 without keypoints" in notes
+  assert "1 crowds" in notes
+
+
+def test_person_is_the_category_of_that_name_whatever_its_number(root):
+  animals = [make_annotation(i, category_id=i) for i in (1, 17, 5, 90)]
+  names = {1: "cat", 17: "person", 5: "Person", 3: "car"}
+  categories = [{"id": number, "name": name} for number, name in names.items()]
+  ids, notes = ids_and_notes(root, *animals, categories=categories)
+  assert ids == [17]
+  assert "3 of a category other than person" in notes
+  ids, notes = ids_and_notes(root, *animals)
+  assert ids == [1, 17, 5, 90]
+  assert "has no categories; all of its annotations are read as people" in notes
+
+
+def test_joints_outside_of_the_cut_do_not_count_for_min_keypoints(root):
+  outside = make_annotation(1, keypoints=[5, 5, 2, 50, 70, 2] + [0] * 45)
+  write(root, make_coco(outside, make_annotation(2)))
+  source = open_train(root)
+  assert source.id.tolist() == [2]
+  assert "1 with fewer than 1 joints inside the cut" in source.spec.notes[0]
+  assert open_train(root, margin=1.0).id.tolist() == [1, 2]  # the cut is larger
+
+
+def test_counts_of_what_is_left_out_are_logged(root, caplog):
+  write(root, make_coco(make_annotation(1, iscrowd=1), make_annotation(2)))
+  with caplog.at_level("WARNING", logger="absl"):
+    open_train(root)
+  assert "1 people; left out of its 2 annotations: 1 crowds" in caplog.text
+
+
+HUGE = 10**400  # larger than any float
+
+
+@pytest.mark.parametrize(
+  ("key", "value", "message"),
+  [
+    ("bbox", None, "null under bbox, expected 4 numbers"),
+    ("bbox", "20 30 9 9", "'20 30 9 9' under bbox"),
+    ("bbox", 7, "7 under bbox"),
+    ("bbox", {}, "{} under bbox"),
+    ("bbox", [20, 30], "2 values under bbox, expected 4"),
+    ("bbox", [20, 30, 9, 9, 9], "5 values under bbox"),
+    ("bbox", [20, 30, None, 9], "null among the values under bbox"),
+    ("bbox", [20, 30, "9", 9], "'9' among the values under bbox"),
+    ("bbox", [20, float("nan"), 9, 9], "nan among the values under bbox"),
+    ("bbox", [20, 30, float("inf"), 9], "inf among the values under bbox"),
+    ("bbox", [20, 30, [9], 9], r"\[9\] among the values under bbox"),
+    ("bbox", [20, 30, HUGE, 9], "among the values under bbox, expected 4 finite numbers"),
+    ("bbox", [20, 30, True, 9], "True among the values under bbox"),
+    ("keypoints", None, "null under keypoints, expected 51 numbers"),
+    ("keypoints", "x" * 51, "under keypoints, expected 51 numbers"),
+    ("keypoints", [], "0 values under keypoints, expected 51"),
+    ("keypoints", [[1, 2, 2]] * 17, "17 values under keypoints, expected 51"),
+    ("keypoints", [None] * 51, "null among the values under keypoints"),
+    ("keypoints", ["1"] * 51, "'1' among the values under keypoints"),
+    ("keypoints", [float("nan")] + [2] * 50, "nan among the values under keypoints"),
+    ("keypoints", [float("-inf")] + [2] * 50, "-inf among the values under keypoints"),
+    ("keypoints", [1e39] + [2] * 50, "1e[+]39 among the values under keypoints"),
+    ("id", "seven", "'seven' under id, expected a whole number"),
+    ("id", None, "null under id"),
+    ("id", 1.5, "1.5 under id"),
+    ("id", True, "True under id"),
+    ("id", 2**63, "under id, expected a whole number"),
+    ("id", [1], r"\[1\] under id"),
+    ("image_id", "1", "'1' under image_id, expected a whole number"),
+    ("image_id", None, "null under image_id"),
+    ("image_id", [1], r"\[1\] under image_id"),
+    ("image_id", float("nan"), "nan under image_id"),
+    ("category_id", "1", "'1' under category_id"),
+    ("category_id", None, "null under category_id"),
+    ("iscrowd", None, "null under iscrowd, expected 0 or 1"),
+    ("iscrowd", "0", "'0' under iscrowd"),
+    ("iscrowd", float("nan"), "nan under iscrowd"),
+    ("iscrowd", [0], r"\[0\] under iscrowd"),
+  ],
+)
+def test_value_that_the_format_forbids_is_named_with_its_annotation(root, key, value, message):
+  annotation = make_annotation(7, category_id=1) | {key: value}
+  write(root, make_coco(annotation, categories=[{"id": 1, "name": "person"}]))
+  with pytest.raises(ValueError, match=rf"person_keypoints_train2017\.json: annotation .*{message}") as error:
+    open_train(root)
+  assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+  ("key", "value", "message"),
+  [
+    ("id", "one", "image number 1 of the list has 'one' under id"),
+    ("height", None, "image 1 has null under height"),
+    ("height", "80", "image 1 has '80' under height"),
+    ("width", 0, "image 1 has 0 under width, expected a whole number from 1 to"),
+    ("width", float("nan"), "image 1 has nan under width"),
+    ("width", HUGE, "image 1 has .* under width"),
+    ("file_name", None, "image 1 has null under file_name, expected a text"),
+    ("file_name", 5, "image 1 has 5 under file_name"),
+  ],
+)
+def test_value_of_an_image_that_the_format_forbids_is_named(root, key, value, message):
+  coco = make_coco()
+  coco["images"][0][key] = value
+  write(root, coco)
+  with pytest.raises(ValueError, match=rf"person_keypoints_train2017\.json: {message}"):
+    open_train(root)
+
+
+def test_images_and_categories_of_one_id_are_errors(root):
+  coco = make_coco()
+  coco["images"] *= 2
+  write(root, coco)
+  with pytest.raises(ValueError, match="image 1 is twice in the list images"):
+    open_train(root)
+  categories = [{"id": 1, "name": "person"}, {"id": 1, "name": "cat"}]
+  write(root, make_coco(make_annotation(7, category_id=1), categories=categories))
+  with pytest.raises(ValueError, match="category number 2 of the list has the id 1 of another category"):
+    open_train(root)
 
 
 def test_each_split_has_its_own_file(root):
@@ -143,7 +285,7 @@ def test_picture_that_is_missing_or_of_another_size_is_a_bad_record(root):
     source[2]
 
 
-@pytest.mark.parametrize("key", ["keypoints", "bbox", "image_id", "id"])
+@pytest.mark.parametrize("key", ["bbox", "image_id", "id"])
 def test_missing_key_of_an_annotation_is_named(root, key):
   annotation = make_annotation(7)
   del annotation[key]
@@ -168,6 +310,16 @@ def test_missing_key_of_an_image_is_named(root, key):
     ([1], 'no list under the key "images"'),
     (make_coco(make_annotation(7, image_id=9)), "annotation 7 is of image 9, which is not under images"),
     (make_coco(make_annotation(7, keypoints=[0] * 42)), "42 values under keypoints, expected 51"),
+    (None, 'no list under the key "images"'),
+    ({"images": {}, "annotations": []}, 'no list under the key "images"'),
+    ({"images": [None], "annotations": []}, "image number 1 of the list is null; expected an object"),
+    ({"images": [], "annotations": ["x"]}, "annotation number 1 of the list is 'x'; expected an object"),
+    (make_coco() | {"categories": None}, "null under categories, expected a list"),
+    (make_coco() | {"categories": []}, r'no category is named "person"; found \[\] under categories'),
+    (make_coco() | {"categories": [1]}, "category number 1 of the list is 1; expected an object"),
+    (make_coco() | {"categories": [{"id": 1}]}, 'category number 1 of the list has no key "name"'),
+    (make_coco() | {"categories": [{"id": 1, "name": 2}]}, "category number 1 of the list has 2 under name"),
+    (make_coco() | {"categories": [{"id": 1, "name": "cat"}]}, r"no category is named .*found \['cat'\]"),
   ],
 )
 def test_file_of_another_form_is_an_error(root, coco, message):

@@ -160,6 +160,31 @@ def test_hundred_epochs_of_msmt17_take_no_time():
   assert len(pickle.dumps(sampler)) < 200_000
 
 
+@pytest.mark.parametrize(
+  "numbers",
+  [
+    np.array([1, 2**31 + 1, 2**32 + 1, 2**40], np.int64),
+    np.array([-(2**40), 0, 2**32, 2**63 - 1], np.int64),
+    np.array([0, 1, 2**63, 2**64 - 1], np.uint64),
+  ],
+)
+def test_persons_with_numbers_beyond_32_bits_stay_apart(numbers):
+  person = np.random.default_rng(0).permutation(np.repeat(np.arange(4), 8))
+  sampler = make_sampler(pids=numbers[person], persons=2, num_instances=4)
+  small = make_sampler(pids=person, persons=2, num_instances=4)
+  batches = epoch_of(sampler, 0)
+  assert (person[batches] == person[batches[..., :1]]).all()
+  np.testing.assert_array_equal(batches, epoch_of(small, 0))
+
+
+@pytest.mark.parametrize(
+  "pids", [[1.5, 2.0], [1, float("nan")], ["1", "2"], [2**70, 1], [[1, 2], [3, 4]], [True, False]]
+)
+def test_persons_that_are_no_whole_numbers_are_an_error(pids):
+  with pytest.raises(ValueError, match="expected one whole number of at most 64 bits for each record"):
+    IdentityBalanced(pids, 2, 1, seed=0)
+
+
 def test_impossible_batches_are_errors():
   with pytest.raises(ValueError, match=r"batch_size=30 is not a multiple of num_instances=8.*config\.batch"):
     IdentityBalanced(PIDS, 30, 8, seed=0)

@@ -128,7 +128,30 @@ def test_person_in_training_and_test_set_is_an_error_but_person_0_is_nobody(mark
 
 
 @pytest.mark.parametrize(
-  "name", ["cat.jpg", "0003_s1_000001_00.jpg", "0003_c0s1_000001_00.jpg", "-2_c1s1_0.jpg"]
+  ("name", "label"),
+  [
+    ("0008_c1s1_000451_03.jpg", (8, 0)),
+    ("0008_c2_f0046985.jpg", (8, 1)),  # DukeMTMC
+    ("0012_c15_0303morning_0008_0.jpg", (12, 14)),  # copies of MSMT17
+    ("999999999_c6.jpg", (999_999_999, 5)),
+  ],
+)
+def test_names_of_data_sets_in_market_layout_begin_with_person_and_camera(market, name, label):
+  write_pictures(market, [f"bounding_box_train/{name}", "bounding_box_train/-1_c4s6_1.jpg"])
+  assert labels(open_split(market1501, market, "train")) == sorted([(2, 0), (2, 2), (7, 1), label])
+
+
+@pytest.mark.parametrize(
+  "name",
+  [
+    *("cat.jpg", "0003_s1_000001_00.jpg", "0003_c0s1_000001_00.jpg", "-2_c1s1_0.jpg"),
+    "001_1_c10_015833.png",  # LTCC: a field between person and camera
+    "x0003_c1s1_000001_00.jpg",
+    "1-0003_c1s1_0.jpg",
+    "9876543210_c1.jpg",
+    "0003_c1234567890.jpg",
+    "\u0663_c1s1_0.jpg",  # a digit, but none of ASCII
+  ],
 )
 def test_name_without_person_and_camera_is_an_error_that_tells_the_rule(market, name):
   write_pictures(market, [f"query/{name}"])
@@ -202,7 +225,7 @@ def test_lines_of_the_official_lists_are_read(samples, tmp_path, name):
   for path in (samples / "reid" / "msmt17").glob("*.txt"):
     shutil.copy(path, tmp_path)
     folder = "train" if path.stem in ("list_train", "list_val") else "test"
-    write_pictures(tmp_path, [f"{folder}/{path.read_text().split()[0]}"])
+    write_pictures(tmp_path, [f"{folder}/{line.split()[0]}" for line in path.read_text().splitlines()])
   lines = (tmp_path / f"list_{name}.txt").read_text().splitlines()
   split = "train" if name == "val" else name
   source = open_split(msmt17, tmp_path, split, **({"train_set": "train"} if name == "train" else {}))
@@ -255,13 +278,24 @@ def test_msmt_files_and_folders_that_are_missing_are_told(msmt):
     open_split(msmt17, msmt, "query")
   folder = next(msmt.glob("*test*"))
   next(folder.rglob("0000_001*.jpg")).unlink()
-  with pytest.raises(ValueError, match=r"0000_001_04_0303morning_0019_2\.jpg: no such file, though"):
+  with pytest.raises(ValueError, match=r"1 of its 2 pictures are absent .*0000_001_04_0303morning_0019_2"):
     open_split(msmt17, msmt, "gallery")
   shutil.rmtree(folder)
   with pytest.raises(
     ValueError, match=r"no folder of pictures; expected either test/ \(V1\) or mask_test_v2/"
   ):
     open_split(msmt17, msmt, "gallery")
+
+
+def test_msmt_pictures_that_are_absent_are_counted_and_the_first_five_are_named(msmt):
+  lines = [f"{k:04d}/{k:04d}_001_04_0303morning_0019_2.jpg {k}" for k in range(9)]
+  with open(msmt / "list_gallery.txt", "w") as file:
+    file.writelines(f"{line}\n" for line in lines)
+  with pytest.raises(ValueError, match=r"8 of its 9 pictures are absent") as error:  # 0000/ has this picture
+    open_split(msmt17, msmt, "query")
+  shown = [line.split()[0] for line in lines if line.split()[0] in str(error.value)]
+  assert shown == [line.split()[0] for line in lines[1:6]]
+  assert str(msmt / "list_gallery.txt") in str(error.value)
 
 
 def test_divided_identity_folders_number_persons_over_all_splits(tmp_path):

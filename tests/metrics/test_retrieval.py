@@ -227,6 +227,11 @@ BAD = {
   "nan": ({"gallery": [[1, 2, 3], [1, 2, np.nan], [1, 1, 1], [np.inf, 0, 0]]}, "2 of 4 gallery .* number 1"),
   "too few ids": ({"query_pid": [0]}, r"query_pid is int64 \[1\]; .* each of the 2 query features"),
   "ids not whole": ({"gallery_camid": [0.5, 1, 1, 1]}, "gallery_camid is float64"),
+  "ids beyond int64": (
+    {"gallery_pid": np.array([2**64 - 1, 0, 1, 1], np.uint64)},
+    "gallery_pid holds 18446744073709551615; expected whole numbers of at most 9223372036854775807",
+  ),
+  "junk not whole": ({"junk_pids": (0.5,)}, "junk_pids is float64"),
   "one side's cameras": ({"gallery_camid": None}, "for one side only"),
   "rank 0": ({"ranks": (0, 1)}, r"ranks=\(0, 1\)"),
   "nothing to find": ({"query_pid": [5, 6]}, "none of the 2 queries"),

@@ -1,34 +1,53 @@
 """People of COCO's keypoint annotations (arXiv 1405.0312): one record per annotated person.
 
-A person becomes a record if it is not a crowd (`iscrowd` 0 or absent), has at least `min_keypoints` labelled
-joints, and its box, grown by `margin` and clipped to the picture, is not empty. The box is cut out and the
-joints move along. A joint counts as visible if it is labelled at all (COCO's v = 1, hidden but labelled, or
-v = 2) and lies inside the cut. Order: that of the annotation file.
+An annotation becomes a record unless it is
+  a crowd                   `iscrowd` is 1
+  of another category       the name of its `category_id` in `categories` is not "person"
+  without joints            it has no key `keypoints`
+  a box without area        inside the picture
+  with too few joints       fewer than `min_keypoints` visible ones
+How many annotations are left out for each reason is logged and noted. In a file without `categories` all
+annotations are people. The box is grown by `margin` and cut out; the joints move along. A joint counts as
+visible if it is labelled at all (COCO's v = 1, hidden but labelled, or v = 2) and lies inside the cut. Order:
+that of the annotation file.
+
+Any other value than COCO's format allows is an error that names the file and the annotation.
 """
 
+import collections
 import dataclasses
 import json
+import math
 import os
+import reprlib
 
 import numpy as np
 from absl import logging
 
+from hap_jax.data.names import Names
 from hap_jax.data.skeletons import COCO17
 from hap_jax.data.sources.base import (
   BadRecordError,
   SourceSpec,
   check_folder,
+  check_relative,
   check_root,
+  check_utf8,
   held_out,
   read_image,
 )
 from hap_jax.io import regular_file
 
 SPLITS = ("train", "val")
-_SPEC = SourceSpec(
-  "coco_persons",
-  COCO17,
-  licence="COCO: annotations CC BY 4.0; each picture under the Flickr licence that its annotation file names",
+_LICENCE = "COCO: annotations CC BY 4.0; each picture under the Flickr licence that its annotation file names"
+_PERSON = "person"  # name of the category
+_MAX_SIDE = 2**31 - 1  # pixels; sides are kept as int32
+_MAX_NUMBER = float(np.finfo(np.float32).max)  # joints are kept as float32
+_CROWD, _CATEGORY, _NO_KEYPOINTS, _NO_AREA = (
+  "crowds",
+  f"of a category other than {_PERSON}",
+  "without keypoints",
+  "with a box without area in the picture",
 )
 
 
@@ -43,7 +62,7 @@ def open_source(*, root, split, seed, annotations="", images="", margin=0.1, min
     images: folder of the pictures, below `root`; empty: {train,val}2017/, or, with `annotations` given, the
       folder of that file.
     margin: what is added to each side of a box, as a share of its width and height.
-    min_keypoints: labelled joints that a person needs.
+    min_keypoints: visible joints that a person needs.
     num_val: with `annotations` given, both splits come from that file, and "val" is its last num_val people;
       else "val" is the last num_val people of val2017, 0: all (config.data.num_val).
 
@@ -51,12 +70,13 @@ def open_source(*, root, split, seed, annotations="", images="", margin=0.1, min
     a source of person records (see `base.py`).
 
   Raises:
-    ValueError: if a folder, file or key is missing, or an option is out of range.
+    ValueError: if a folder, file or key is missing, a value is none that COCO's format allows, or an option
+      is out of range.
   """
   check_root(
     root, "annotations/, train2017/ and val2017/, or config.data.coco_persons.annotations and its pictures"
   )
-  if margin < 0:
+  if not 0 <= margin < math.inf:
     raise ValueError(f"config.data.coco_persons.margin={margin}: expected at least 0")
   if annotations:
     path = os.path.join(root, annotations)
@@ -67,96 +87,133 @@ def open_source(*, root, split, seed, annotations="", images="", margin=0.1, min
     path = os.path.join(root, "annotations", f"person_keypoints_{split}2017.json")
     folder = os.path.join(root, images or f"{split}2017")
   check_folder(folder, "the pictures of COCO's annotations (config.data.coco_persons.images)")
-  people = _read_people(path, margin, min_keypoints)
+  people, names, notes = _read_people(path, margin, min_keypoints)
+  for note in notes:
+    logging.warning("coco_persons: %s", note)
   if annotations or (split == "val" and num_val):
     start, stop = held_out(len(people["id"]), num_val, split)
     people = {key: values[start:stop] for key, values in people.items()}
-  return _People(folder, **people)
+  spec = SourceSpec("coco_persons", COCO17, _LICENCE, notes=tuple(notes))
+  return _People(folder, path, names, spec, **people)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _People:
-  """N people as arrays, which pickle small: COCO's 150,000 take 33 MB.
+  """N people as arrays, which pickle small: COCO's 150,000 take 36 MB.
 
   Attributes:
-    folder: of the pictures.
-    id: [N] int64, annotation ids. file_name: [N] str. image_size: [N, 2] int32, (H, W).
+    folder: of the pictures. path: of the annotation file.
+    names: `Names`, the M pictures of the annotation file.
+    spec: facts about the source.
+    id: [N] int64, annotation ids. picture: [N] int32, index into `names`.
+    image_size: [N, 2] int32, (H, W).
     crop: [N, 4] int32, (top, left, bottom, right), inside the picture.
     keypoints: [N, 17, 3] float32: x, y in pixels of the picture, and v.
   """
 
   folder: str
+  path: str
+  names: Names
+  spec: SourceSpec
   id: np.ndarray
-  file_name: np.ndarray
+  picture: np.ndarray
   image_size: np.ndarray
   crop: np.ndarray
   keypoints: np.ndarray
-
-  spec = _SPEC
 
   def __len__(self):
     return len(self.id)
 
   def __getitem__(self, index):
-    if not 0 <= index < len(self):
-      raise IndexError(f"record {index} of {len(self)}")
-    path = os.path.join(self.folder, str(self.file_name[index]))
+    path = self._picture_path(index)
+    check_utf8(self.names[self.picture[index]], f"{self.path}: annotation {self.id[index]}")
     image = read_image(path)
     size = tuple(self.image_size[index].tolist())
     if image.shape[:2] != size:
       raise BadRecordError(f"{path}: {image.shape[:2]} pixels (H, W), annotated as {size}")
     top, left, bottom, right = self.crop[index]
-    xy = self.keypoints[index, :, :2] - np.array((left, top), np.float32)
-    inside = (xy[:, 0] >= 0) & (xy[:, 0] < right - left) & (xy[:, 1] >= 0) & (xy[:, 1] < bottom - top)
+    xy, visible = _move_joints(self.keypoints[index], self.crop[index])
     return {
       "image": np.ascontiguousarray(image[top:bottom, left:right]),
       "keypoints_xy": xy,
-      "keypoints_visible": inside & (self.keypoints[index, :, 2] > 0),
+      "keypoints_visible": visible,
     }
 
   def name(self, index):
-    return f"{os.path.join(self.folder, str(self.file_name[index]))} (annotation {self.id[index]})"
+    return f"{self._picture_path(index)} (annotation {self.id[index]})"
+
+  def _picture_path(self, index):
+    if not 0 <= index < len(self):
+      raise IndexError(f"record {index} of {len(self)}")
+    return os.path.join(self.folder, self.names[self.picture[index]])
+
+
+def _move_joints(keypoints, crop):
+  """Moves joints into a cut.
+
+  Args:
+    keypoints: [..., 17, 3] float32, x, y in pixels of the picture, and v. crop: [..., 4] int32.
+  Returns:
+    ([..., 17, 2] float32, pixels of the cut; [..., 17] bool: labelled and inside the cut).
+  """
+  top, left, bottom, right = np.moveaxis(crop[..., None, :], -1, 0)
+  xy = keypoints[..., :2] - np.stack((left, top), axis=-1).astype(np.float32)
+  x, y = np.moveaxis(xy, -1, 0)
+  inside = (x >= 0) & (x < right - left) & (y >= 0) & (y < bottom - top)
+  return xy, inside & (keypoints[..., 2] > 0)
 
 
 def _read_people(path, margin, min_keypoints):
-  """Reads an annotation file into the arrays of `_People`."""
+  """Reads an annotation file; returns (arrays of `_People`, Names of its pictures, notes)."""
   coco = _read_json(path)
-  images = {_get(image, "id", path, "image"): image for image in coco["images"]}
-  rows, left_out = (
-    [],
-    {"crowds": 0, f"people with fewer than {min_keypoints} labelled joints": 0, "empty boxes": 0},
-  )
-  for annotation in coco["annotations"]:
-    what = f"annotation {annotation.get('id', '(without id)')}"
-    keypoints = np.asarray(_get(annotation, "keypoints", path, what), np.float32)
-    if keypoints.shape != (3 * len(COCO17.joints),):
-      raise ValueError(f"{path}: {what} has {keypoints.size} values under keypoints, expected 51 (17 joints)")
-    keypoints = keypoints.reshape(-1, 3)
-    image = images.get(_get(annotation, "image_id", path, what))
-    if image is None:
-      raise ValueError(f"{path}: {what} is of image {annotation['image_id']}, which is not under images")
-    size = tuple(_get(image, key, path, f"image {image['id']}") for key in ("height", "width"))
-    crop = _grow_box(_get(annotation, "bbox", path, what), size, margin)
-    if annotation.get("iscrowd", 0):
-      left_out["crowds"] += 1
-    elif np.count_nonzero(keypoints[:, 2] > 0) < min_keypoints:
-      left_out[f"people with fewer than {min_keypoints} labelled joints"] += 1
-    elif crop[0] >= crop[2] or crop[1] >= crop[3]:
-      left_out["empty boxes"] += 1
+  pictures, names = _read_pictures(coco["images"], path)
+  person_ids = _read_person_ids(coco, path)
+  rows, left_out = [], collections.Counter()
+  for number, annotation in enumerate(coco["annotations"], start=1):
+    where = f"{path}: annotation number {number} of the list"
+    _check_object(annotation, where)
+    annotation_id = _integer(annotation, "id", where)
+    where = f"{path}: annotation {annotation_id}"
+    picture = pictures.get(_integer(annotation, "image_id", where))
+    if picture is None:
+      raise ValueError(f"{where} is of image {annotation['image_id']}, which is not under images")
+    row = _read_annotation(annotation, picture[1:], person_ids, margin, where)
+    if isinstance(row, str):
+      left_out[row] += 1
     else:
-      file_name = _get(image, "file_name", path, f"image {image['id']}")
-      rows.append((_get(annotation, "id", path, what), file_name, size, crop, keypoints))
-  if not rows:
-    raise ValueError(f"{path}: none of its {len(coco['annotations'])} annotations makes a record: {left_out}")
-  logging.warning("%s: %d people; left out: %s", path, len(rows), dict(left_out) or "none")
-  ids, file_names, sizes, crops, keypoints = zip(*rows, strict=True)
+      rows.append((annotation_id, *picture, *row))
+  people = _to_arrays(rows)
+  is_enough = _move_joints(people["keypoints"], people["crop"])[1].sum(axis=1) >= min_keypoints
+  if not is_enough.all():
+    left_out[f"with fewer than {min_keypoints} joints inside the cut"] = int((~is_enough).sum())
+    people = {key: values[is_enough] for key, values in people.items()}
+  return people, names, _note(path, len(people["id"]), coco, left_out)
+
+
+def _to_arrays(rows):
+  """Makes the arrays of `_People` of rows (id, picture, H, W, crop, keypoints)."""
+  ids, pictures, heights, widths, crops, keypoints = zip(*rows, strict=True) if rows else ((),) * 6
   return {
     "id": np.array(ids, np.int64),
-    "file_name": np.array(file_names),
-    "image_size": np.array(sizes, np.int32),
-    "crop": np.array(crops, np.int32),
-    "keypoints": np.array(keypoints),
+    "picture": np.array(pictures, np.int32),
+    "image_size": np.array((heights, widths), np.int32).T,
+    "crop": np.array(crops, np.int32).reshape(-1, 4),
+    "keypoints": np.array(keypoints, np.float32).reshape(-1, len(COCO17.joints), 3),
   }
+
+
+def _note(path, num_people, coco, left_out):
+  """Returns notes on the annotations that make no record; raises ValueError if none makes one."""
+  reasons = ", ".join(f"{count:,} {reason}" for reason, count in left_out.items())
+  total = len(coco["annotations"])
+  if not num_people:
+    raise ValueError(f"{path}: none of its {total} annotations makes a record; left out: {reasons or 'none'}")
+  notes = []
+  if reasons:
+    notes.append(f"{path}: {num_people:,} people; left out of its {total:,} annotations: {reasons}")
+  if "categories" not in coco:
+    notes.append(f"{path}: has no categories; all of its annotations are read as people")
+  return notes
 
 
 def _read_json(path):
@@ -168,6 +225,8 @@ def _read_json(path):
   with regular_file.open_regular(path, "r", encoding="utf-8") as file:
     try:
       coco = json.load(file)
+    except RecursionError as error:
+      raise ValueError(f"{path}: lists or objects in each other, too deep to read") from error
     except ValueError as error:
       raise ValueError(f"{path}: not a JSON file: {error}") from error
   for key in ("images", "annotations"):
@@ -176,15 +235,121 @@ def _read_json(path):
   return coco
 
 
-def _get(entry, key, path, what):
+def _read_pictures(images, path):
+  """Reads the list `images`; returns ({image id: (index into the names, H, W)}, Names)."""
+  pictures, names = {}, []
+  for number, image in enumerate(images, start=1):
+    where = f"{path}: image number {number} of the list"
+    _check_object(image, where)
+    image_id = _integer(image, "id", where)
+    where = f"{path}: image {image_id}"
+    if image_id in pictures:
+      raise ValueError(f"{where} is twice in the list images; expected one entry for each id")
+    height, width = (_integer(image, key, where, 1, _MAX_SIDE) for key in ("height", "width"))
+    pictures[image_id] = len(names), height, width
+    names.append(_text(image, "file_name", where))
+  ids = list(pictures)
+  check_relative(names, lambda i: f"{path}: image {ids[i]}")
+  return pictures, Names.of(names)
+
+
+def _read_person_ids(coco, path):
+  """Returns the ids of the categories that are named person; None if the file has no categories."""
+  if "categories" not in coco:
+    return None
+  categories = coco["categories"]
+  if not isinstance(categories, list):
+    raise ValueError(f"{path}: {_show(categories)} under categories, expected a list")
+  names = {}
+  for number, category in enumerate(categories, start=1):
+    where = f"{path}: category number {number} of the list"
+    _check_object(category, where)
+    category_id, name = _integer(category, "id", where), _text(category, "name", where)
+    if names.setdefault(category_id, name) != name:
+      raise ValueError(f"{where} has the id {category_id} of another category; expected one name for each id")
+  person_ids = {number for number, name in names.items() if name == _PERSON}
+  if not person_ids:
+    found = _show(list(names.values()))
+    raise ValueError(f'{path}: no category is named "{_PERSON}"; found {found} under categories')
+  return person_ids
+
+
+def _read_annotation(annotation, size, person_ids, margin, where):
+  """Returns the (crop, [51] keypoints) of an annotation, or the reason why it makes no record."""
+  crowd = annotation.get("iscrowd", 0)
+  if not isinstance(crowd, int | float) or crowd not in (0, 1):
+    raise ValueError(f"{where} has {_show(crowd)} under iscrowd, expected 0 or 1")
+  if crowd:
+    return _CROWD
+  if person_ids is not None and _integer(annotation, "category_id", where) not in person_ids:
+    return _CATEGORY
+  if "keypoints" not in annotation:
+    return _NO_KEYPOINTS
+  keypoints = _numbers(annotation, "keypoints", where, 3 * len(COCO17.joints), "17 joints: x, y, v")
+  box = _numbers(annotation, "bbox", where, 4, "x, y, width, height")
+  crop = _cut_box(box, size, margin)
+  return _NO_AREA if crop is None else (crop, keypoints)
+
+
+def _cut_box(box, size, margin):
+  """Grows a COCO box (x, y, w, h) and clips it to the picture.
+
+  Returns:
+    (top, left, bottom, right) in whole pixels; None if the box itself has no area inside the picture.
+  """
+  x, y, w, h = map(float, box)
+  H, W = size
+  if w <= 0 or h <= 0 or x >= W or y >= H or x + w <= 0 or y + h <= 0:
+    return None
+  dx, dy = margin * w, margin * h
+  # Clipped first: sums of huge numbers may be infinite, which no whole number is.
+  top, left = math.floor(max(0.0, y - dy)), math.floor(max(0.0, x - dx))
+  bottom, right = math.ceil(min(H, y + h + dy)), math.ceil(min(W, x + w + dx))
+  return (top, left, bottom, right) if top < bottom and left < right else None
+
+
+def _check_object(entry, where):
+  if not isinstance(entry, dict):
+    raise ValueError(f"{where} is {_show(entry)}; expected an object of COCO's keypoint annotations")
+
+
+def _get(entry, key, where):
   if key not in entry:
-    raise ValueError(f'{path}: {what} has no key "{key}"; expected COCO\'s keypoint annotations')
+    raise ValueError(f'{where} has no key "{key}"; expected COCO\'s keypoint annotations')
   return entry[key]
 
 
-def _grow_box(box, size, margin):
-  """Grows a COCO box (x, y, w, h) and clips it to the picture: (top, left, bottom, right), whole pixels."""
-  x, y, w, h = box
-  (H, W), (dx, dy) = size, (margin * w, margin * h)
-  top, left = max(0, int(np.floor(y - dy))), max(0, int(np.floor(x - dx)))
-  return top, left, min(H, int(np.ceil(y + h + dy))), min(W, int(np.ceil(x + w + dx)))
+def _text(entry, key, where):
+  value = _get(entry, key, where)
+  if not isinstance(value, str):
+    raise ValueError(f"{where} has {_show(value)} under {key}, expected a text")
+  return value
+
+
+def _integer(entry, key, where, low=-(2**63), high=2**63 - 1):
+  """Returns the whole number under a key; raises ValueError if it is another value or out of range."""
+  value = _get(entry, key, where)
+  number = int(value) if type(value) is float and value.is_integer() else value
+  if type(number) is not int or not low <= number <= high:
+    raise ValueError(f"{where} has {_show(value)} under {key}, expected a whole number from {low} to {high}")
+  return number
+
+
+def _numbers(entry, key, where, count, what):
+  """Returns the list of `count` finite numbers under a key; raises ValueError if it is anything else."""
+  values = _get(entry, key, where)
+  if not isinstance(values, list):
+    raise ValueError(f"{where} has {_show(values)} under {key}, expected {count} numbers ({what})")
+  if len(values) != count:
+    raise ValueError(f"{where} has {len(values)} values under {key}, expected {count} ({what})")
+  for value in values:
+    if type(value) not in (int, float) or not -_MAX_NUMBER <= value <= _MAX_NUMBER:
+      raise ValueError(
+        f"{where} has {_show(value)} among the values under {key}, expected {count} finite numbers ({what})"
+      )
+  return values
+
+
+def _show(value):
+  """Returns a JSON value as a short text; lists in lists may be deep and texts long."""
+  return "null" if value is None else reprlib.repr(value)

@@ -5,9 +5,10 @@
   <root>/cfs_list.pkl               pickled list of names, best first
 
 An entry of the list is a name below LUPerson-data/, with or without sub-folder and with or without extension
-(.jpg is added). Pickles are read by `hap_jax.io.restricted_pickle`; one that holds anything but plain data is
-an error that stops the run, not a bad record. As in the official code a joint is used if it lies inside the
-picture, whatever its confidence, so the third column is not part of a record.
+(.jpg is added). A name that is not UTF-8 is a bad record. Pickles are read by
+`hap_jax.io.restricted_pickle`; one that holds anything but plain data is an error that stops the run, not a
+bad record. As in the official code a joint is used if it lies inside the picture, whatever its confidence, so
+the third column is not part of a record.
 """
 
 import dataclasses
@@ -18,13 +19,17 @@ import pickle
 import numpy as np
 from absl import logging
 
+from hap_jax.data.names import Names
 from hap_jax.data.skeletons import COCO17
 from hap_jax.data.sources.base import (
   BadRecordError,
   SourceSpec,
   check_folder,
+  check_relative,
   check_root,
+  check_utf8,
   held_out,
+  read_bytes,
   read_image,
 )
 from hap_jax.io import picture_file, restricted_pickle
@@ -54,7 +59,8 @@ def open_source(*, root, split, seed, subset="first_half", num_val=0):
     a source of person records (see `base.py`).
 
   Raises:
-    ValueError: if a folder or the list is missing or empty, or an option is out of range.
+    ValueError: if a folder or the list is missing or empty, a name of the list is not below the folder, or an
+      option is out of range.
     UnsafePickleError: if the list holds anything but plain data.
   """
   check_root(root, f"{IMAGE_FOLDER}/, {POSE_FOLDER}/ and {LIST_FILE}")
@@ -81,28 +87,7 @@ def open_source(*, root, split, seed, subset="first_half", num_val=0):
       f"{root}: {len(names)} names leave none for subset={subset!r}: set config.data.luperson.subset to all"
     )
   start, stop = held_out(len(rows), num_val, split)
-  return _LUPerson(root, _Names.of([names[row] for row in rows[start:stop]]))
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Names:
-  """Strings in one block of bytes: 2 million names in 60 MB, which also is what each worker is sent."""
-
-  text: bytes
-  ends: np.ndarray  # [N] int64, where each name ends in `text`; a line break follows
-
-  @classmethod
-  def of(cls, names):
-    text = "\n".join(names).encode()
-    return cls(text, np.append(np.flatnonzero(np.frombuffer(text, np.uint8) == ord("\n")), len(text)))
-
-  def __len__(self):
-    return len(self.ends)
-
-  def __getitem__(self, index):
-    if not 0 <= index < len(self.ends):
-      raise IndexError(f"record {index} of {len(self.ends)}")
-    return self.text[self.ends[index - 1] + 1 if index else 0 : self.ends[index]].decode()
+  return _LUPerson(root, Names.of([names[row] for row in rows[start:stop]]))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -110,7 +95,7 @@ class _LUPerson:
   """One record for each name below `root`."""
 
   root: str
-  names: _Names
+  names: Names
 
   spec = _SPEC
 
@@ -119,6 +104,7 @@ class _LUPerson:
 
   def __getitem__(self, index):
     entry = self.names[index]
+    check_utf8(entry, f"{self.root}/{LIST_FILE}")
     image = read_image(self._image_path(entry))
     keypoints = _read_pose(f"{self.root}/{POSE_FOLDER}/{_stem(entry)}.npy")
     xy = np.ascontiguousarray(keypoints[:, :2])
@@ -183,13 +169,22 @@ def _read_list(path):
   names = restricted_pickle.load(path)
   if isinstance(names, np.ndarray):
     names = names.tolist()
-  if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+  if not isinstance(names, list | tuple):
     raise ValueError(f"{path}: holds a {type(names).__name__}, expected a list of image names, each a string")
+  # Names that are not ASCII are bytes in pickles of Python 2.
+  names = [os.fsdecode(name) if isinstance(name, bytes) else name for name in names]
+  for i, name in enumerate(names):
+    if not isinstance(name, str):
+      raise ValueError(
+        f"{path}: entry {i + 1} is a {type(name).__name__}, expected a list of image names, each a string"
+      )
   if len(names) == 0:
     raise ValueError(f"{path}: the list of image names is empty")
-  packed = _Names.of(names)
-  if len(packed) != len(names):
-    raise ValueError(f"{path}: a name holds a line break")
+  check_relative(names, lambda i: f"{path}: entry {i + 1}")
+  packed = Names.of(names)
+  if b"\n" in packed.text:
+    i = next(i for i, name in enumerate(names) if "\n" in name)
+    raise ValueError(f"{path}: entry {i + 1}, {names[i][:200]!r}, holds a line break; expected a file's name")
   return packed
 
 
@@ -197,26 +192,36 @@ def _stem(entry):
   return entry.rsplit(".", 1)[0] if entry.lower().endswith(_EXTENSIONS) else entry
 
 
+def _is_number(value):
+  return isinstance(value, int | float | np.integer | np.floating)
+
+
 def _read_pose(path):
   """Reads a pose file into [17, 3] float32; BadRecordError if it is missing, broken or of another shape."""
   try:
-    with open(path, "rb") as file:
-      data = file.read()
-    layout = _LAYOUTS.get(len(data))
-    keypoints = layout.read(data) if layout else None
-    if keypoints is not None:
-      return keypoints
+    data = read_bytes(path)
+  except BadRecordError as error:
+    if not os.path.exists(path):
+      raise BadRecordError(f"{path}: the pose file of this image is missing") from error
+    raise
+  layout = _LAYOUTS.get(len(data))
+  keypoints = layout.read(data) if layout else None
+  if keypoints is not None:
+    return keypoints
+  try:
     pose = restricted_pickle.load_npy(path)
   except UnsafePickleError:
-    raise  # somebody's doing, not a damaged file: the run stops
-  except FileNotFoundError as error:
-    raise BadRecordError(f"{path}: the pose file of this image is missing") from error
+    raise  # not a damaged file but code that somebody put there: the run stops
   except (OSError, ValueError) as error:
     raise BadRecordError(f"{path}: not a readable .npy file: {error}") from error
   try:
-    keypoints = pose[0][0]["keypoints"]
-    result = as_array(keypoints, np.float32)
-  except (IndexError, KeyError, TypeError, ValueError) as error:
+    keypoints = as_array(pose[0][0]["keypoints"])
+    is_numeric = keypoints.dtype.kind in "iuf" or all(map(_is_number, keypoints.flat))
+    if not is_numeric:  # NumPy would read numbers from texts, and None as NaN
+      raise TypeError(f"an array of {keypoints.dtype}")
+    with np.errstate(all="ignore"):  # a number beyond float32 is infinite: its joint is outside the picture
+      result = keypoints.astype(np.float32)
+  except (ArithmeticError, IndexError, KeyError, RecursionError, TypeError, ValueError) as error:
     raise BadRecordError(f'{path}: holds no numbers at [0][0]["keypoints"]') from error
   if result.shape != (len(COCO17.joints), 3):
     raise BadRecordError(f"{path}: keypoints of shape {result.shape}, expected (17, 3)")

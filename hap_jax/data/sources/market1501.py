@@ -4,10 +4,11 @@
   <root>/query/                pictures to search for
   <root>/bounding_box_test/    pictures to search in, the gallery
 
-A picture is named by its person, then its camera: 0002_c1s1_000451_03.jpg is person 2 by camera 1. What
-counts is the first place in the file's name where digits, or -1, are followed by _c and digits. Person -1
-(badly cut boxes) is left out; person 0 (other people and background) stays in the gallery and is nobody's
-match. Whatever is no picture, and every other folder (gt_bbox/, gt_query/), is left alone.
+A picture's name begins with its person and its camera: 0002_c1s1_000451_03.jpg is person 2 by camera 1.
+DukeMTMC's 0005_c2_f0046985.jpg and 0012_c15_0303morning.jpg of MSMT17's copies follow the same rule. LTCC's
+001_1_c10_015833.png has another field between the two, and is refused. Person -1 (badly cut boxes) is left
+out; person 0 (other people and background) stays in the gallery and is nobody's match. Files that are no
+pictures, and all other folders (gt_bbox/, gt_query/), are ignored.
 
 MSMT17 in this layout, whose test persons are numbered from 0 again, is for the source `msmt17`.
 """
@@ -19,13 +20,13 @@ from absl import logging
 
 from hap_jax.data import person_images
 from hap_jax.data.person_images import PersonImages, Picture
-from hap_jax.data.sources.base import check_folder, check_root, describe_folder, list_pictures
+from hap_jax.data.sources.base import check_folder, check_root, describe_folder, list_pictures, printable
 
 SPLITS = person_images.SPLITS
 FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 _COUNTS = {"train": (12_936, 751), "query": (3_368, 750), "gallery": (15_913, 751)}  # pid 0 is the 751st
 
-_NAME = re.compile(r"(?<![-\d])(-1|\d{1,9})_c(\d{1,9})")
+_NAME = re.compile(r"(-1|[0-9]{1,9})_c([0-9]{1,9})(?![0-9])")  # person, camera; at the beginning of a name
 _JUNK = -1
 
 
@@ -44,8 +45,8 @@ def open_source(*, root, split, seed, num_val=0):
     a source of re-identification records (see `base.py`), with `pids` and `camids`.
 
   Raises:
-    ValueError: if a folder is missing or has no pictures, a name does not tell person and camera, or a person
-      is in the training and in the test set.
+    ValueError: if a folder is missing or has no pictures, a name does not begin with person and camera, or a
+      person is in the training and in the test set.
   """
   del seed
   person_images.check_split("market1501", split, num_val)
@@ -93,12 +94,13 @@ def read_folder(root, split):
     )
   check_folder(folder, f"the {split} pictures, named as 0002_c1s1_000451_03.jpg")
   names = list_pictures(folder)
-  matches = [_NAME.search(name) for name in names]
+  matches = [_NAME.match(name) for name in names]
   wrong = [name for name, match in zip(names, matches, strict=True) if not match or not int(match[2])]
   if wrong:
     raise ValueError(
-      f"{folder}: {len(wrong)} of {len(names)} names do not tell person and camera, the first is {wrong[0]}; "
-      "expected digits, _c and the camera's number from 1 on, as in 0002_c1s1_000451_03.jpg"
+      f"{folder}: {len(wrong)} of {len(names)} names do not begin with person and camera, the first is "
+      f"{printable(wrong[0])}; expected PERSON_cCAMERA first, with the person's number (or -1) and the "
+      "camera's number from 1 on, as in 0002_c1s1_000451_03.jpg"
     )
   pictures = [
     Picture(f"{FOLDERS[split]}/{name}", int(match[1]), int(match[2]) - 1)

@@ -17,7 +17,7 @@ import re
 from hap_jax.data import person_images
 from hap_jax.data.person_images import PersonImages, Picture
 from hap_jax.data.sources import market1501
-from hap_jax.data.sources.base import check_root, describe_folder
+from hap_jax.data.sources.base import check_relative, check_root, describe_folder, printable
 from hap_jax.io import regular_file
 
 SPLITS = person_images.SPLITS
@@ -32,7 +32,9 @@ _COUNTS = {
 }
 
 _EXAMPLE = "0000/0000_000_01_0303morning_0008_0.jpg 0"
-_LINE = re.compile(r"((?:[^/]+/)*(\d{1,9})_\d+_(\d{1,9})_[^/]+\.jpg) (\d{1,9})")  # path (pid, camera), pid
+# path (pid, camera), pid
+_LINE = re.compile(r"((?:[^/]+/)*([0-9]{1,9})_[0-9]+_([0-9]{1,9})_[^/]+\.jpg) ([0-9]{1,9})")
+_NUM_SHOWN = 5  # names of absent pictures in an error
 
 
 def open_source(*, root, split, seed, train_set="train+val", num_val=0):
@@ -52,8 +54,8 @@ def open_source(*, root, split, seed, train_set="train+val", num_val=0):
     a source of re-identification records (see `base.py`), with `pids` and `camids`.
 
   Raises:
-    ValueError: if a list or folder is missing or empty, a line or name does not tell person and camera, or an
-      option is out of range.
+    ValueError: if a list or folder is missing or empty, a line or name does not tell person and camera, a
+      listed picture is absent or not below its folder, or an option is out of range.
   """
   del seed
   person_images.check_split("msmt17", split, num_val)
@@ -98,13 +100,29 @@ def _read_list(root, name):
           f"{path}: line {number} is {line.rstrip()!r}; expected a path and its person, with the same person "
           f"first and the camera, from 1 on, third in the file's name: {_EXAMPLE}"
         )
-      pictures.append(Picture(f"{folder}/{match[1]}", int(match[2]), int(match[3]) - 1))
+      pictures.append(Picture(match[1], int(match[2]), int(match[3]) - 1))
   if not pictures:
     raise ValueError(f"{path}: the list is empty; expected lines as {_EXAMPLE}")
-  first = os.path.join(root, pictures[0].path)
-  if not os.path.isfile(first):
-    raise ValueError(f"{first}: no such file, though {path} names it; expected its pictures below {folder}/")
-  return pictures
+  names = [picture.path for picture in pictures]
+  check_relative(names, lambda i: f"{path}: line {i + 1}")
+  _check_presence(path, os.path.join(root, folder), names)
+  return [picture._replace(path=f"{folder}/{picture.path}") for picture in pictures]
+
+
+def _check_presence(path, folder, names):
+  """Raises ValueError if pictures of the list `path` are absent in `folder`; lists each folder once."""
+  found = {below: _list_names(os.path.join(folder, below)) for below in set(map(os.path.dirname, names))}
+  absent = [name for name in names if os.path.basename(name) not in found[os.path.dirname(name)]]
+  if absent:
+    more = ", ..." if len(absent) > _NUM_SHOWN else ""
+    raise ValueError(
+      f"{path}: {len(absent):,} of its {len(names):,} pictures are absent in {folder}: "
+      f"{', '.join(map(printable, absent[:_NUM_SHOWN]))}{more}; copy them there, or change config.data.root"
+    )
+
+
+def _list_names(folder):
+  return set(os.listdir(folder)) if os.path.isdir(folder) else set()
 
 
 def _find_folder(root, choices):

@@ -1,0 +1,35 @@
+"""Many strings in one block of bytes: small in memory, and cheap to send to worker processes."""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Names:
+  """N strings without NUL characters; 2 million names take 60 MB.
+
+  Bytes of file names that are not UTF-8 are kept (as lone surrogates, Python's "surrogateescape").
+
+  Attributes:
+    text: the strings in UTF-8, one NUL byte after each.
+    ends: [N] int64, position of the NUL byte after each string.
+  """
+
+  text: bytes
+  ends: np.ndarray
+
+  @classmethod
+  def of(cls, names):
+    """Packs a sequence of strings; `base.check_relative` refuses those with NUL characters."""
+    text = "\0".join([*names, ""]).encode("utf-8", "surrogatepass")
+    return cls(text, np.flatnonzero(np.frombuffer(text, np.uint8) == 0))
+
+  def __len__(self):
+    return len(self.ends)
+
+  def __getitem__(self, index):
+    if not 0 <= index < len(self.ends):
+      raise IndexError(f"record {index} of {len(self.ends)}")
+    start = self.ends[index - 1] + 1 if index else 0
+    return self.text[start : self.ends[index]].decode("utf-8", "surrogatepass")

@@ -1,0 +1,47 @@
+"""A run goes on only with as many training records as it began with."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hap_jax import config as config_lib
+from hap_jax import pretrain, recipe
+from hap_jax.tasks import pretrain as pretrain_task
+from hap_jax.train import checkpoint
+from tests.data import mutations_coco
+
+
+def write_people(root, count):
+  coco = mutations_coco.document()
+  first = coco["annotations"][0]
+  coco["annotations"] = [{**first, "id": i, "image_id": 1} for i in range(count)]
+  (root / "people.json").write_text(json.dumps(coco))
+  Image.new("RGB", (60, 80), (90, 120, 150)).save(root / "one.jpg")
+
+
+def test_resume_with_another_number_of_records_is_refused_with_both_numbers(tiny_config, tmp_path):
+  data = {"data.source": "coco_persons", "data.coco_persons.annotations": "people.json", "data.num_val": 0}
+  config, workdir = tiny_config(**data, data__root=str(tmp_path)), tmp_path / "run"
+  write_people(tmp_path, 12)
+  # The check comes before the state is read, so a checkpoint without weights is enough here.
+  config_lib.record(config, workdir)
+  with checkpoint.Checkpoints(workdir, keep_last=1) as checkpoints:
+    checkpoints.save(1, {"step": np.zeros(1)}, pretrain_task.make(config).description)
+  for count in (11, 14):
+    write_people(tmp_path, count)
+    with pytest.raises(ValueError, match=rf"run: .* 12 training records .* now has {count}: .*workdir"):
+      pretrain.run(config, workdir)
+  write_people(tmp_path, 12)
+  with pytest.raises(ValueError, match=r"checkpoint .* does not fit"):
+    pretrain.run(config, workdir)
+
+
+def test_checkpoint_that_records_no_number_goes_on_with_any():
+  now = {"data": {"name": "luperson", "licence": "", "records": 7}}
+  recipe.check_records({"data": {"name": "luperson", "licence": ""}}, now, "run")
+  recipe.check_records({}, now, "run")
+  recipe.check_records(now, now, "run")
+  with pytest.raises(ValueError, match="8 training records of luperson"):
+    recipe.check_records({"data": {"name": "luperson", "records": 8}}, now, "run")
