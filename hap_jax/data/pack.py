@@ -110,11 +110,7 @@ class _Split:
     name = pathlib.Path(self.source.name(i))
     is_below = self.root and name.is_relative_to(self.root)
     text = str(name.relative_to(self.root) if is_below else name)
-    try:
-      text.encode("utf-8")
-    except UnicodeEncodeError as error:
-      found = os.fsencode(text)
-      raise base.BadRecordError(f"the file name {found} is not UTF-8: rename the file") from error
+    base.check_utf8(text, self.source.spec.name)
     return text
 
   def _note_bad(self, i, error):

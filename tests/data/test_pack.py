@@ -222,7 +222,7 @@ def test_a_file_name_that_is_not_utf8_is_a_bad_record_that_is_named_and_counted(
   assert packed.spec.notes == ("1 records that cannot be read are left out (id 1)",)
   assert cli.main([*words[:-1], f"--out={tmp_path / 'other'}"]) == 1
   error = capsys.readouterr().err
-  assert r"the file name b'caf\xe9.jpg' is not UTF-8: rename the file" in error
+  assert r"the file name 'caf\udce9.jpg' is not UTF-8: rename the file" in error
   assert "Traceback" not in error
 
 
