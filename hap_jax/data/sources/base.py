@@ -132,7 +132,7 @@ def decode_image(data, name):
       np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     )
   except cv2.error as error:
-    raise BadRecordError(f"{name}: OpenCV cannot decode it: {error}") from error
+    raise BadRecordError(f"{name}: OpenCV cannot decode it: {' '.join(str(error).split())}") from error
   if image is None:
     raise BadRecordError(f"{name}: {len(data)} bytes that are no whole picture (truncated or damaged)")
   return image

@@ -1,0 +1,33 @@
+"""Damaged files of every kind are read or refused with one clear error: no crash, no hang, little memory."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+# Kind of file: (how many, the largest memory in MiB). A picture within the limit of pixels may take 2.5 GiB.
+KINDS = {
+  "mat_files": (2000, 1024),
+  "coco_files": (1400, 1024),
+  "pictures": (1100, 2560),
+  "packed_data_sets": (500, 1024),
+  "claimed_sizes": (7, 400),
+}
+
+
+def test_five_thousand_damaged_files_are_read_or_refused(tmp_path):
+  """Each kind has a process of its own, so that a crash fails the test and does not end pytest."""
+  for kind, (count, most_memory) in KINDS.items():
+    folder = tmp_path / kind
+    folder.mkdir()
+    words = [sys.executable, "-m", "tests.data.read_mutations", kind, str(count), str(folder)]
+    done = subprocess.run(
+      words, cwd=ROOT, capture_output=True, text=True, errors="replace", timeout=600, check=False
+    )
+    assert done.returncode == 0, f"{kind}: exit code {done.returncode}: {done.stderr[-2000:]}"
+    found = json.loads(done.stdout.splitlines()[-1])
+    print(kind, found)
+    assert found["read"] + found["refused"] == count
+    assert found["refused"] > count // 5
+    assert found["MiB"] < most_memory, kind
