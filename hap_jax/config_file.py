@@ -67,7 +67,7 @@ def run(path, arguments=()):
 
 def _place(error, path):
   """Returns "file, line N" of the file's last line in an error's traceback; None: there is no such line."""
-  if isinstance(error, SyntaxError) and error.filename:
+  if isinstance(error, SyntaxError) and error.filename and error.lineno:
     return f"{error.filename}, line {error.lineno}"
   lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
   return f"{path}, line {lines[-1]}" if lines else None

@@ -80,6 +80,7 @@ def test_a_recorded_run_is_described_and_has_a_configuration_to_resume_and_evalu
   config = config_lib.finalize(record.config_of(run.name))
   for folder in (run, workdir):
     config_lib.check_same(config, folder)
+    config_lib.check_same(config_lib.finalize(config_lib.read_file(folder / "config.json")), folder)
     assert main(["describe", str(folder)]) == 0
     scored = scoring.configure(folder, read.read(folder), None, {})
     remat = "dots" if folder == run else ADDED["model.remat"]
