@@ -67,9 +67,10 @@ def run(path, arguments=()):
 
 def _place(error, path):
   """Returns "file, line N" of the file's last line in an error's traceback; None: there is no such line."""
+  ours = str(path.absolute())  # as the import system names the file
   if isinstance(error, SyntaxError) and error.filename and error.lineno:
-    return f"{error.filename}, line {error.lineno}"
-  lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    return f"{path if error.filename == ours else error.filename}, line {error.lineno}"
+  lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == ours]
   return f"{path}, line {lines[-1]}" if lines else None
 
 

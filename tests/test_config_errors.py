@@ -154,11 +154,14 @@ def test_what_is_no_configuration_is_refused_with_its_file(tmp_path, value):
     ("\x00", r"wrong\.py.*null bytes"),
   ],
 )
-def test_wrong_code_in_a_configuration_is_one_line_with_its_place(tmp_path, text, message):
+def test_wrong_code_in_a_configuration_is_one_line_with_its_place(tmp_path, monkeypatch, text, message):
+  monkeypatch.chdir(tmp_path)
   (tmp_path / "wrong.py").write_text(text)
-  with pytest.raises(ValueError, match=message) as error:
-    config_lib.read_file(tmp_path / "wrong.py")
-  assert "\n" not in str(error.value)
+  for path in (pathlib.Path("wrong.py"), tmp_path / "wrong.py"):
+    with pytest.raises(ValueError, match=message) as error:
+      config_lib.read_file(path)
+    assert str(error.value).startswith(str(path))
+    assert "\n" not in str(error.value)
 
 
 def test_a_configuration_file_may_take_an_argument(tmp_path):
