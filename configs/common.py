@@ -1,4 +1,8 @@
-"""Values that several configurations share."""
+"""Values that several configurations share.
+
+A key that is added here is added to the table `_ADDED_KEYS` of hap_jax/config.py, too, so that runs of older
+versions can be resumed and evaluated.
+"""
 
 import ml_collections
 

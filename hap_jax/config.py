@@ -1,17 +1,18 @@
-"""Configurations: check and derive once, freeze, and find the files that a configuration names."""
+"""Configurations: read, complete those of older versions, check and derive once, freeze, find named files.
 
-import importlib.util
+Importing this file does not import jax: the training command reads its flags with it before anything else.
+"""
+
+import importlib
 import inspect
 import json
-import math
 import pathlib
 import uuid
 
-import jax
 import ml_collections
-from flax.traverse_util import flatten_dict
 
-from hap_jax.models import layers, vit
+from hap_jax import config_file
+from hap_jax import config_values as values
 
 CONFIG_FILE = "config.json"
 
@@ -43,58 +44,123 @@ _FREE_KEYS = {
   "model.scan",
 }
 
+# Keys that a recorded configuration may lack, with the value with which the version without the key computed:
+# {key that a configuration has: {key that it may lack: value}}. The first key shows that the task has them.
+# A key that is added to configs/common.py is added here, too; tests/test_recorded.py fails without it.
+_ADDED_KEYS = {
+  "seed": {
+    "eval_every_epochs": 0,
+    "keep_every": 0,
+    "mesh.data": -1,
+    "mesh.fsdp": 1,
+    "mesh.tensor": 1,
+    "accumulate": 1,
+  },
+  # The default is "dots" today, but versions without the key kept everything.
+  "model.variant": {"model.remat": "none", "model.attention": "xla"},
+  "align_weight": {"align_block": 0, "probe.source": "", "probe.root": ""},
+  "data.crop_area": {"data.augment": "host", "data.canvas": (400, 200)},
+  "data.pad": {"ema_decay": 0.0},
+  "data.source": {
+    "data.msmt17.train_set": "train+val",
+    "data.identity_folder.test_share": 0.5,
+    "data.identity_folder.split_seed": 0,
+  },
+  "data.coco_persons.annotations": {
+    "data.coco_persons.images": "",
+    "data.coco_persons.margin": 0.1,
+    "data.coco_persons.min_keypoints": 1,
+  },
+  "data.synthetic.num_train": {"data.synthetic.num_test": 2_000},
+}
+
+# Groups that are passed on as keyword arguments: they have no other keys.
+_MESH = {f"mesh.{axis}": values.whole().or_absent() for axis in ("data", "fsdp", "tensor")}
+_OPTIMIZER = {
+  "optimizer.kind": values.one_of("adamw", "sgd"),
+  "optimizer.beta1": values.number(low=0, below=1).or_absent(),
+  "optimizer.beta2": values.number(low=0, below=1).or_absent(),
+  "optimizer.eps": values.number(above=0).or_absent(),
+  "optimizer.clip_norm": values.number(above=0).or_none().or_absent(),
+}
+_SHAPE = {"task": values.text(), "model": values.group(), "data": values.group()}
+
+# Keys that every task has; a task's `check` knows its own.
+_KINDS = {
+  **_SHAPE,
+  "seed": values.whole(0),
+  "total_steps": values.whole(0),
+  "init_from": values.text(),
+  **{f"{name}_every": values.whole(0) for name in ("log", "save", "panel", "eval", "keep")},
+  "eval_every_epochs": values.whole(0),
+  "keep_last": values.whole(1),
+  "mesh": values.group(),
+  **_MESH,
+  "accumulate": values.whole(1),
+  "total_epochs": values.number(above=0),
+  "warmup_epochs": values.number(),
+  "batch_size": values.whole(1),
+  "eval_batch_size": values.whole(1),
+  "base_lr": values.number(above=0),
+  "weight_decay": values.number(low=0),
+  "optimizer": values.group(),
+  **_OPTIMIZER,
+  "model.variant": values.text(),
+  "model.image_size": values.pair(values.whole(1), "(H, W)"),
+  "model.patch": values.whole(1),
+  "model.dtype": values.one_of("auto", "float32", "bfloat16"),
+  "model.scan": values.flag(),
+  "model.remat": values.text(),
+  "model.attention": values.text(),
+  "data.source": values.text(),
+  "data.root": values.text(),
+  "data.workers": values.whole(0),
+  "data.num_val": values.whole(0),
+  "data.max_bad_share": values.number(low=0),
+  "data.flip_prob": values.number(low=0, high=1),
+}
+
 
 def finalize(config):
   """Checks a configuration, derives what is left open and freezes it.
 
   Args:
-    config: ml_collections.ConfigDict from a file of `configs/`, overrides applied.
+    config: ml_collections.ConfigDict from a file of `configs/` or of an older run, overrides applied.
   Returns:
     FrozenConfigDict.
   Raises:
     ValueError: naming the key and the remedy.
   """
-  config = ml_collections.ConfigDict(config.to_dict())
+  config = ml_collections.ConfigDict(complete(config.to_dict()))
+  values.check(config, {"task": values.text()})
   task = load("tasks", config.task)
-  for key in ("batch_size", "eval_batch_size", "keep_last", "accumulate"):
-    require(config[key] >= 1, key, config[key], "at least 1")
-  for key in ("seed", "total_steps", "log_every", "save_every", "panel_every", "keep_every"):
-    require(config[key] >= 0, key, config[key], "0 or more")
-  for key in ("eval_every", "eval_every_epochs", "weight_decay"):
-    require(config[key] >= 0, key, config[key], "0 or more")
-  for key in ("workers", "num_val", "max_bad_share"):
-    require(config.data[key] >= 0, f"data.{key}", config.data[key], "0 or more")
-  require(config.total_epochs > 0, "total_epochs", config.total_epochs, "above 0")
+  values.check(config, _KINDS)
+  values.check_no_others(config, "mesh", _MESH)
+  values.check_no_others(config, "optimizer", _OPTIMIZER)
   require(
     0 <= config.warmup_epochs <= config.total_epochs,
     "warmup_epochs",
     config.warmup_epochs,
     f"from 0 to total_epochs={config.total_epochs}",
   )
-  require(math.isfinite(config.base_lr) and config.base_lr > 0, "base_lr", config.base_lr, "above 0")
-  vit.variant(config.model.variant)
-  require(len(config.model.image_size) == 2, "model.image_size", config.model.image_size, "(H, W)")
-  layers.grid_of(config.model.image_size, config.model.patch)
-  if config.model.dtype == "auto":
-    config.model.dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-  require(
-    config.model.dtype in ("float32", "bfloat16"),
-    "model.dtype",
-    config.model.dtype,
-    "auto, float32 or bfloat16",
-  )
-  for key, choices in (("remat", layers.REMAT_POLICIES), ("attention", layers.ATTENTIONS)):
-    require(config.model[key] in choices, f"model.{key}", config.model[key], " or ".join(choices))
-  require(0 <= config.data.flip_prob <= 1, "data.flip_prob", config.data.flip_prob, "from 0 to 1")
-  try:
-    task.check(config)
-  except (AttributeError, KeyError) as error:
-    key = str(error.args[0]).strip("\"'")
-    raise ValueError(
-      f"config.task={config.task!r} needs config.{key}, which is not there: begin with a configuration of "
-      "configs/ for this task"
-    ) from error
+  _finalize_model(config.model)
+  task.check(config)
   return ml_collections.FrozenConfigDict(config)
+
+
+def _finalize_model(model):
+  """Checks the part `model` of a configuration against the model's files, and derives its dtype."""
+  # Here and not above: the training command reads its flags before it imports jax.
+  import jax
+
+  from hap_jax.models import layers, vit
+
+  vit.variant(model.variant)
+  layers.grid_of(model.image_size, model.patch)
+  if model.dtype == "auto":
+    model.dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+  for key, choices in (("remat", layers.REMAT_POLICIES), ("attention", layers.ATTENTIONS)):
+    require(model[key] in choices, f"model.{key}", model[key], " or ".join(choices))
 
 
 def require(holds, key, value, wanted):
@@ -111,13 +177,17 @@ def load(kind, name):
   Raises:
     ValueError: naming the files that exist, if this one does not.
   """
-  folder = pathlib.Path(__file__).parent / kind
-  names = sorted(p.stem for p in folder.glob("*.py") if p.stem not in ("__init__", "base"))
+  names = _names(kind)
   if name not in names:
     raise ValueError(
       f"no {kind}/{name or '(empty)'}.py; the configuration may name one of {', '.join(names)}"
     )
   return importlib.import_module(f"hap_jax.{kind.replace('/', '.')}.{name}")
+
+
+def _names(kind):
+  folder = pathlib.Path(__file__).parent / kind
+  return sorted(p.stem for p in folder.glob("*.py") if p.stem not in ("__init__", "base"))
 
 
 def open_source(config, split, place=None):
@@ -129,6 +199,7 @@ def open_source(config, split, place=None):
   # Records are held out of the training data alone.
   num_val = config.data.num_val if place is None else 0
   place = config.data if place is None else place
+  values.check(config, {f"data.{place.source}": values.group().or_absent()})
   options = {"num_val": num_val, **config.data.get(place.source, {})}
   return open_named_source(place.source, root=place.root, split=split, seed=config.seed, options=options)
 
@@ -139,30 +210,91 @@ def open_named_source(name, *, root, split, seed=0, options):
   Args:
     root: folder of the data set. options: {option: value} of this source.
   Raises:
-    ValueError: if there is no such source, option or split.
+    ValueError: if there is no such source, option or split, or an option has a value of another type.
   """
   opener = load("data/sources", name).open_source
-  known = set(inspect.signature(opener).parameters) - {"root", "split", "seed"}
+  parameters = inspect.signature(opener).parameters
+  known = set(parameters) - {"root", "split", "seed"}
   if unknown := sorted(set(options) - known):
     raise ValueError(
       f"data/sources/{name}.py has no option {', '.join(unknown)}; it has {', '.join(sorted(known))}"
     )
+  for option, value in options.items():
+    default = parameters[option].default
+    kind = values.like(default)
+    if default is not inspect.Parameter.empty and not kind.holds(value):
+      raise ValueError(f"option {option}={value!r} of data/sources/{name}.py: expected {kind.words}")
   return opener(root=root, split=split, seed=seed, **options)
 
 
-def read_file(path):
-  """Runs a configuration file, such as one of configs/, and returns its ConfigDict.
+def read_file(name):
+  """Reads a configuration: a Python file, such as one of configs/, or the `config.json` of a run.
 
+  Args:
+    name: path of the file; "FILE.py:TEXT" calls get_config(TEXT).
+  Returns:
+    ConfigDict, not locked; one of JSON is completed.
   Raises:
-    ValueError: if there is no such file.
+    ValueError: in one line, naming the file and, if its code is wrong, the line.
   """
-  path = pathlib.Path(path)
-  if not path.is_file():
-    raise ValueError(f"--config={path}: no such file")
-  spec = importlib.util.spec_from_file_location(f"configuration_{path.stem}", path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module.get_config()
+  path, arguments = config_file.find(name)
+  if path.suffix == ".json":
+    return from_recorded(config_file.read_json(path), path)
+  config = config_file.run(path, arguments)
+  _check_shape(config, path)
+  return config
+
+
+def from_recorded(recorded, path):
+  """Returns the ConfigDict of a configuration that a run or a checkpoint recorded.
+
+  Keys that it lacks because it is of an older version have the value with which that version computed.
+
+  Args:
+    recorded: nested dicts of JSON values. path: of the file, for error messages.
+  Raises:
+    ValueError: naming the file, if it is no configuration.
+  """
+  try:
+    if not isinstance(recorded, dict):
+      raise ValueError(f"found {recorded!r:.80}")
+    config = ml_collections.ConfigDict(_with_tuples(complete(recorded)))
+  except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+    raise ValueError(f"{path}: expected a recorded configuration: {error}") from error
+  _check_shape(config, path)
+  return config
+
+
+def _check_shape(config, path):
+  try:
+    values.check(config, _SHAPE)
+  except ValueError as error:
+    raise ValueError(f"{path}: {error}") from error
+
+
+def _with_tuples(value):
+  """Returns JSON values with tuples in place of lists, as configurations have them."""
+  if isinstance(value, dict):
+    return {key: _with_tuples(item) for key, item in value.items()}
+  return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
+
+
+def complete(config):
+  """Returns a configuration, nested dicts, with the keys that it lacks because it is of an older version."""
+  flat = values.flatten(config)
+  for present, added in _ADDED_KEYS.items():
+    for key, value in added.items():
+      if present in flat and key not in flat:
+        config = _with_key(config, key.split("."), value)
+  return config
+
+
+def _with_key(config, path, value):
+  """Returns a copy of nested dicts with one more value; without it if something else has a group's place."""
+  if not isinstance(config, dict):
+    return config
+  first, *rest = path
+  return {**config, first: _with_key(config.get(first, {}), rest, value) if rest else value}
 
 
 def to_plain(config):
@@ -173,6 +305,11 @@ def to_plain(config):
 def check_same(config, workdir):
   """Checks a configuration against the one that a workdir was begun with, if it was.
 
+  Keys that the recorded one lacks because it is of an older version count with the value with which that
+  version computed. Options of data sources that the run does not use are not compared.
+
+  Args:
+    config: finalized. workdir: folder of the run.
   Raises:
     ValueError: if the run was begun with other values of keys that make it what it is.
   """
@@ -180,18 +317,29 @@ def check_same(config, workdir):
   if not path.exists():
     return
   try:
-    begun = json.loads(path.read_text())
+    begun = complete(config_file.read_json(path))
   except ValueError as error:
-    raise ValueError(f"{path} is damaged ({error}): restore it, or give another --workdir") from error
-  begun, now = flatten_dict(begun, sep="."), flatten_dict(to_plain(config), sep=".")
-  changed = [key for key in sorted(begun.keys() | now.keys()) if begun.get(key) != now.get(key)]
-  changed = [key for key in changed if key not in _FREE_KEYS]
+    raise ValueError(f"{error}: restore it, or give another --workdir") from error
+  begun, now = (values.flatten(json.loads(json.dumps(plain))) for plain in (begun, to_plain(config)))
+  changed = [key for key in sorted(begun.keys() | now.keys()) if begun.get(key, ...) != now.get(key, ...)]
+  unused = _unused_options(now)
+  changed = [key for key in changed if key not in _FREE_KEYS and not key.startswith(unused)]
   if changed:
-    listed = "; ".join(f"config.{key} was {begun.get(key)!r}, now {now.get(key)!r}" for key in changed)
+    listed = "; ".join(f"config.{key} was {_shown(begun, key)}, now {_shown(now, key)}" for key in changed)
     raise ValueError(
       f"{workdir} was begun with another configuration: {listed}. Resume it with its own ({path}), or give "
       "another --workdir; to start from its weights use --config.init_from"
     )
+
+
+def _unused_options(flat):
+  """Returns how the keys begin that are options of sources that a flat configuration does not name."""
+  used = {value for key, value in flat.items() if key.rpartition(".")[2] == "source"}
+  return tuple(f"data.{name}." for name in _names("data/sources") if name not in used)
+
+
+def _shown(flat, key):
+  return repr(flat[key]) if key in flat else "absent"
 
 
 def record(config, workdir):

@@ -6,15 +6,41 @@ if __name__ == "__main__":
   preemption.install()  # before the other imports, which take seconds on a shared disk
 
 import os
+import re
 import sys
 import traceback
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from hap_jax import config as config_lib
+from hap_jax import config_values as values
 from hap_jax.io import terminal
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file, see configs/.")
+
+class _ConfigFile(flags.ArgumentParser):
+  """Reads --config=FILE, and looks up the keys of all --config.KEY words before they are set."""
+
+  def flag_type(self):
+    return "config object"
+
+  def parse(self, path):
+    try:
+      config = config_lib.read_file(path)
+    except ValueError as error:
+      raise flags.Error(str(error)) from error  # absl would put its own words around a ValueError
+    for word in flags.FLAGS.read_flags_from_files(sys.argv[1:], force_gnu=False):
+      named = re.match(r"--?(?:no)?config\.([^=[]+)", word)
+      if named and not values.has(config, named[1]):
+        raise flags.Error(f"{word}: no such key; {values.suggest(named[1], values.flatten(config))}")
+    config.lock()
+    return config
+
+
+_CONFIG = config_flags.DEFINE_config_file(
+  "config", None, "Configuration file, see configs/, or the config.json of a run."
+)
+flags.FLAGS["config"].parser = _ConfigFile()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; given again, the run goes on there.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print configuration, shapes and parameters, then stop.")
 _COORDINATOR = flags.DEFINE_string(
@@ -43,7 +69,6 @@ def main(argv):
 def _train():
   """Runs what the flags ask for; returns the exit code, or a message for exit code 1."""
   # Here and not above: the loader's worker processes import this file anew and must stay light.
-  from hap_jax import config as config_lib
   from hap_jax import finetune, pretrain, recipe, sharding
   from hap_jax.train.loop import NonFiniteLossError
 

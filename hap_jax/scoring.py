@@ -6,6 +6,7 @@ import pathlib
 import ml_collections
 
 from hap_jax import config as config_lib
+from hap_jax import config_values as values
 from hap_jax import sharding
 from hap_jax.convert import read as reading
 from hap_jax.io import picture_file
@@ -57,7 +58,10 @@ def configure(path, weights, config, overrides):
       f"{path} ({weights.family}) records no configuration: pass --config=FILE, one of configs/ for "
       f"{weights.task}"
     )
-  config = ml_collections.ConfigDict(recorded if config is None else config.to_dict())
+  if config is None:
+    config = config_lib.from_recorded(recorded, path)
+  else:
+    config = ml_collections.ConfigDict(config.to_dict())
   if config.task != weights.task:
     raise ValueError(f"{path} is a checkpoint for {weights.task}, the configuration is one for {config.task}")
   model = weights.description()["model"]
@@ -66,19 +70,22 @@ def configure(path, weights, config, overrides):
       f"{path}: an encoder {weights.width} wide with {weights.depth} blocks of {weights.num_heads} heads on "
       f"a grid of {weights.grid} is none that a configuration can name"
     )
-  for key in ("variant", "image_size", "patch"):
-    config.model[key] = tuple(model[key]) if key == "image_size" else model[key]
-  if "decoder_width" in config.model:
-    _copy_decoder(path, model["decoder"], config.model)
-  if "locality" in config.model:
-    config.model.locality = any(name.startswith("conv_head") for name in weights.heads)
-  config.model.dtype = "auto"  # this machine's, not the one's it was trained on
+  with config.ignore_type():  # a recorded value of another type does not matter here
+    for key in ("variant", "image_size", "patch"):
+      config.model[key] = tuple(model[key]) if key == "image_size" else model[key]
+    if "decoder_width" in config.model:
+      _copy_decoder(path, model["decoder"], config.model)
+    if "locality" in config.model:
+      config.model.locality = any(name.startswith("conv_head") for name in weights.heads)
+    config.model.dtype = "auto"  # this machine's, not the one's it was trained on
   config.lock()  # a key that is not there is an error
   for key, value in overrides.items():
     try:
       config.update_from_flattened_dict({key: value})
     except (AttributeError, KeyError, TypeError) as error:
       reason = str(error.args[0]).partition(" Other fields present")[0]  # all of them, with their values
+      if not values.has(config, key):
+        reason += f"; {values.suggest(key, values.flatten(config), prefix='')}"
       raise ValueError(f"--set {key}={value!r}: {reason}") from error
   return config_lib.finalize(config)
 

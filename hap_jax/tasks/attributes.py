@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hap_jax import config as config_lib
+from hap_jax import config_values as values
 from hap_jax.data import samplers
 from hap_jax.data.loader import Loader
 from hap_jax.data.transforms.attributes import ResizeBilinear
@@ -31,15 +32,20 @@ TRAIN_SPLITS = ("trainval", "train")
 _MISTAKES = 24  # pictures in the sheet of mistakes
 
 
+# Keys of this task, beside those that every task has.
+_KINDS = {
+  "warmup_lr": values.number(low=0),
+  "final_lr": values.number(low=0),
+  "optimizer.clip_norm": values.number(above=0),
+  "ema_decay": values.number(low=0, below=1),
+  "data.train_split": values.one_of(*TRAIN_SPLITS),
+  "data.pad": values.whole(0),
+}
+
+
 def check(config):
   """Raises ValueError, naming the key, for values that attributes cannot work with."""
-  for key in ("warmup_lr", "final_lr"):
-    config_lib.require(config[key] >= 0, key, config[key], "0 or more")
-  clip_norm = config.optimizer.clip_norm
-  config_lib.require(clip_norm > 0, "optimizer.clip_norm", clip_norm, "above 0")
-  config_lib.require(0 <= config.ema_decay < 1, "ema_decay", config.ema_decay, "0 (none) or below 1")
-  train_split = config.data.train_split
-  config_lib.require(train_split in TRAIN_SPLITS, "data.train_split", train_split, " or ".join(TRAIN_SPLITS))
+  values.check(config, _KINDS)
 
 
 def build_model(config, num_attributes):

@@ -16,6 +16,7 @@ import numpy as np
 from flax import struct
 
 from hap_jax import config as config_lib
+from hap_jax import config_values as values
 from hap_jax import sharding
 from hap_jax.data import samplers
 from hap_jax.data.loader import Loader
@@ -60,24 +61,44 @@ class PretrainOutputs:
   mask: masking.Mask
 
 
+# Keys of this task, beside those that every task has. The mask recipe, the crop and the decoder check the
+# ranges of theirs.
+_KINDS = {
+  "baseline_records": values.whole(1),
+  "panel_rows": values.whole(1),
+  "model.decoder_width": values.whole(),
+  "model.decoder_depth": values.whole(0),
+  "model.decoder_heads": values.whole(),
+  "mask.ratio": values.number(),
+  "mask.blocks": values.flag(),
+  "mask.parts": values.flag(),
+  "mask.max_parts": values.whole(),
+  "mask.part_fraction": values.number(),
+  "mask.part_policy": values.text(),
+  "mask.released_group": values.whole(),
+  "views": values.whole(),
+  "align_weight": values.number(low=0),
+  "align_temperature": values.number(above=0),
+  "align_block": values.whole(0),
+  "norm_pix_loss": values.flag(),
+  "data.crop_area": values.pair(values.number(), "(low, high)"),
+  "data.crop_aspect": values.pair(values.number(), "(low, high)"),
+  "data.augment": values.one_of("host", "device"),
+  "data.canvas": values.pair(values.whole(1), "(H, W)"),
+  "data.shuffle_pixels": values.flag(),
+  "probe.source": values.text(),
+  "probe.root": values.text(),
+}
+
+
 def check(config):
   """Raises ValueError, naming the key, for values that pre-training cannot work with."""
-  for key in ("baseline_records", "panel_rows"):
-    config_lib.require(config[key] >= 1, key, config[key], "at least 1")
-  for key in ("align_block", "align_weight"):
-    config_lib.require(config[key] >= 0, key, config[key], "0 or more")
-  temperature = config.align_temperature
-  config_lib.require(temperature > 0, "align_temperature", temperature, "above 0")
+  values.check(config, _KINDS)
   config_lib.require(config.views in (1, 2), "views", config.views, "1 or 2")
-  config_lib.require(
-    config.data.augment in ("host", "device"), "data.augment", config.data.augment, "host or device"
-  )
   if config.data.augment == "device" and config.data.shuffle_pixels:
     raise ValueError(
       'config.data.shuffle_pixels=True shuffles cropped pictures: set config.data.augment="host" with it'
     )
-  probed = config.probe.source
-  config_lib.require(isinstance(probed, str), "probe.source", probed, "a file of data/sources, or empty")
   if config.views == 1 and config.align_weight:
     raise ValueError(
       f"config.align_weight={config.align_weight} needs two views to align; set it to 0 or config.views to 2"

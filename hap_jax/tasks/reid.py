@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hap_jax import config as config_lib
+from hap_jax import config_values as values
 from hap_jax.data import samplers
 from hap_jax.data.loader import Loader
 from hap_jax.data.transforms import reid as transforms
@@ -31,22 +32,31 @@ from hap_jax.viz import ranks
 RANK_LIST_LENGTH = 10  # pictures a query in a rank list
 
 
+# Keys of this task, beside those that every task has.
+_KINDS = {
+  "num_instances": values.whole(1),
+  "panel_rows": values.whole(1),
+  "id_weight": values.number(low=0),
+  "triplet_weight": values.number(low=0),
+  "layer_decay": values.number(above=0, high=1),
+  "ema_decay": values.number(low=0, below=1),
+  "rerank": values.flag(),
+  "model.locality": values.flag(),
+  "model.drop_path": values.number(low=0, below=1),
+  "data.pad": values.whole(0),
+  "data.erase_prob": values.number(low=0, high=1),
+}
+
+
 def check(config):
   """Raises ValueError, naming the key, for values that person ReID cannot work with."""
-  for key in ("num_instances", "panel_rows"):
-    config_lib.require(config[key] >= 1, key, config[key], "at least 1")
-  for key in ("id_weight", "triplet_weight"):
-    config_lib.require(config[key] >= 0, key, config[key], "0 or more")
-  config_lib.require(0 < config.layer_decay <= 1, "layer_decay", config.layer_decay, "above 0, at most 1")
-  config_lib.require(0 <= config.ema_decay < 1, "ema_decay", config.ema_decay, "0 (none) or below 1")
+  values.check(config, _KINDS)
   config_lib.require(
     config.accumulate == 1,
     "accumulate",
     config.accumulate,
     "1: the triplet loss chooses among all pictures of a batch",
   )
-  drop_path = config.model.drop_path
-  config_lib.require(0 <= drop_path < 1, "model.drop_path", drop_path, "0 (none) or below 1")
 
 
 def build_model(config, num_classes):

@@ -1,0 +1,228 @@
+"""Kinds of values that configuration keys have, and the search for the key that a wrong name may mean.
+
+A configuration may come from a file that another program or a person wrote, such as the `config.json` of a
+run. So every value is checked before it is used, and an error names its key. Nothing here imports jax.
+"""
+
+import dataclasses
+import difflib
+import numbers
+import reprlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import ml_collections
+
+_GROUPS = (dict, ml_collections.ConfigDict)
+_LARGEST_WHOLE = 2**63 - 1
+_LIKE = 0.55  # smallest likeness of a name that an error message suggests
+_AS_GOOD = 0.02  # names whose likeness differs by less are suggested together
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 80
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+  """The values that a key may have.
+
+  Attributes:
+    words: the values in words, for error messages.
+    holds: value -> bool, for a value of any type.
+    is_optional: whether the key may be absent.
+  """
+
+  words: str
+  holds: Callable[[Any], bool]
+  is_optional: bool = False
+
+  def or_absent(self):
+    """Returns this kind for a key that may be absent."""
+    return dataclasses.replace(self, is_optional=True)
+
+  def or_none(self):
+    """Returns this kind with None as a further value."""
+    return dataclasses.replace(
+      self, words=f"{self.words}, or None", holds=lambda x: x is None or self.holds(x)
+    )
+
+
+def text():
+  """Returns the kind of all strings."""
+  return Kind("text", lambda x: isinstance(x, str))
+
+
+def one_of(*names):
+  """Returns the kind of these strings."""
+  return Kind(" or ".join(names), lambda x: isinstance(x, str) and x in names)
+
+
+def flag():
+  """Returns the kind of True and False."""
+  return Kind("True or False", lambda x: isinstance(x, bool))
+
+
+def group():
+  """Returns the kind of groups of keys."""
+  return Kind("a group of keys", lambda x: isinstance(x, _GROUPS))
+
+
+def number(*, low=None, above=None, high=None, below=None):
+  """Returns the kind of finite numbers, whole ones included, within bounds.
+
+  Args:
+    low, high: smallest and largest number. above, below: every number is greater, smaller than it.
+  """
+
+  def holds(x):
+    # The comparison is False for NaN and infinity, and it is exact for whole numbers of any length.
+    is_finite = isinstance(x, numbers.Real) and not isinstance(x, bool) and abs(x) <= sys.float_info.max
+    return (
+      is_finite
+      and (low is None or x >= low)
+      and (above is None or x > above)
+      and (high is None or x <= high)
+      and (below is None or x < below)
+    )
+
+  return Kind(_bounds(low, above, high, below) + "a finite number", holds)
+
+
+def whole(low=None):
+  """Returns the kind of whole numbers of 64 bits that are at least `low`."""
+
+  def holds(x):
+    is_whole = isinstance(x, numbers.Integral) and not isinstance(x, bool) and abs(x) <= _LARGEST_WHOLE
+    return is_whole and (low is None or x >= low)
+
+  return Kind(_bounds(low, None, None, None) + "a whole number", holds)
+
+
+def pair(of, names):
+  """Returns the kind of two values.
+
+  Args:
+    of: kind of both values. names: of the two, such as "(H, W)".
+  """
+  return _sequence((of, of), f"{names}, each {of.words}")
+
+
+def like(value):
+  """Returns the kind of the values that have the type of `value`, a bool, number, string or tuple."""
+  if isinstance(value, bool):
+    return flag()
+  if isinstance(value, int):
+    return whole()
+  if isinstance(value, float):
+    return number()
+  if isinstance(value, tuple):
+    return _sequence([like(item) for item in value], f"{len(value)} values such as {value}")
+  return text()
+
+
+def _sequence(kinds, words):
+  def holds(x):
+    if not isinstance(x, (tuple, list)) or len(x) != len(kinds):
+      return False
+    return all(kind.holds(item) for kind, item in zip(kinds, x, strict=True))
+
+  return Kind(words, holds)
+
+
+def _bounds(low, above, high, below):
+  """Returns the bounds in words, with a comma at their end: "from 0 to 1, ", "" if there is none."""
+  if low is not None and high is not None:
+    return f"from {low} to {high}, "
+  words = [f"at least {low}"] * (low is not None) + [f"above {above}"] * (above is not None)
+  words += [f"at most {high}"] * (high is not None) + [f"below {below}"] * (below is not None)
+  return " and ".join(words) + ", " if words else ""
+
+
+def check(config, kinds):
+  """Checks keys of a configuration.
+
+  Args:
+    config: ConfigDict. kinds: {key with dots: Kind}.
+  Raises:
+    ValueError: naming the first key that is absent, stands where a group has to be, or has a wrong value.
+  """
+  for key, kind in kinds.items():
+    *parents, last = key.split(".")
+    place, path = config, "config"
+    for part in (*parents, last):
+      if not isinstance(place, _GROUPS):
+        raise ValueError(f"{path}={_shown(place)}: expected a group of keys, with config.{key}")
+      if part not in place:
+        break
+      place, path = place[part], f"{path}.{part}"
+    else:
+      if not kind.holds(place):
+        raise ValueError(f"{path}={_shown(place)}: expected {kind.words}")
+      continue
+    if not kind.is_optional:
+      needed_by = f"config.task={config['task']!r}" if "task" in config else "a configuration"
+      raise ValueError(
+        f"{needed_by} needs config.{key}, which is not there: begin with a configuration of configs/ for "
+        "this task"
+      )
+
+
+def _shown(value):
+  """Returns a value as Python writes it, on one line and at most 80 characters or so long."""
+  return _short.repr(value.to_dict() if isinstance(value, ml_collections.ConfigDict) else value)
+
+
+def check_no_others(config, group_key, kinds):
+  """Raises ValueError, naming the nearest key, for a key of a group that has no entry in `kinds`."""
+  for key in config[group_key]:
+    name = f"{group_key}.{key}"
+    if name not in kinds:
+      raise ValueError(f"config.{name}: no such key; {suggest(name, kinds)}")
+
+
+def flatten(config, prefix=""):
+  """Returns {key with dots: value} of nested dicts or ConfigDicts; an empty group gives no key."""
+  flat = {}
+  for key, value in config.items():
+    if isinstance(value, _GROUPS):
+      flat |= flatten(value, f"{prefix}{key}.")
+    else:
+      flat[f"{prefix}{key}"] = value
+  return flat
+
+
+def has(config, key):
+  """Tells whether a configuration has a key or a group of this name with dots."""
+  flat = flatten(config)
+  return key in flat or any(name.startswith(f"{key}.") for name in flat)
+
+
+def nearest(name, known):
+  """Returns the names, at most three and the best first, that a wrong name may mean; () if none is like it.
+
+  A name is like another if most of their letters agree, if their last parts agree ("root", "data.root"), or
+  if it is one word of the other's last part ("lr", "base_lr").
+  """
+  last = name.rpartition(".")[2]
+
+  def likeness(other):
+    end = other.rpartition(".")[2]
+    scores = (_ratio(name, other), 0.95 * _ratio(last, end), 0.9 * (last in end.split("_")))
+    return max(scores)
+
+  ranked = sorted(((likeness(other), other) for other in known), key=lambda pair: -pair[0])
+  best = ranked[0][0] if ranked else 0
+  return tuple(other for score, other in ranked if score >= max(_LIKE, best - _AS_GOOD))[:3]
+
+
+def suggest(name, known, prefix="config."):
+  """Returns the end of an error message about an unknown name: the nearest ones of the known names."""
+  found = nearest(name, known)
+  if not found:
+    return "no key has a name like it (--dry_run prints all keys)"
+  return f"nearest: {', '.join(prefix + other for other in found)}"
+
+
+def _ratio(one, other):
+  return difflib.SequenceMatcher(None, one.lower(), other.lower()).ratio()

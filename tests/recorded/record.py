@@ -1,0 +1,90 @@
+"""Records a tiny workdir of each task with the present version: `python tests/recorded/record.py VERSION`.
+
+A change of the configuration, the checkpoints or the packed format adds a folder VERSION (a date) beside the
+older ones; `tests/test_recorded.py` resumes, evaluates and describes the runs of all of them. A recorded
+workdir stands in the middle of its run. Its `end.json` holds the last row of metrics.jsonl of the run that
+was not interrupted. Tasks may be named after VERSION.
+"""
+
+import importlib
+import json
+import os
+import pathlib
+import shutil
+import sys
+
+FOLDER = pathlib.Path(__file__).resolve().parent
+VARIANT = "Mu"  # in name only: see `shrink`
+STEPS, LEFT_AT = 4, 2
+
+_RUN = {
+  "total_steps": STEPS,
+  "warmup_epochs": 0.0,  # the first step changes the parameters, too
+  "batch_size": 8,
+  "eval_batch_size": 8,
+  "log_every": 1,
+  "save_every": LEFT_AT,
+  "panel_every": 0,
+  "eval_every": STEPS,
+  "eval_every_epochs": 0,
+  "panel_rows": 2,
+  "model.variant": VARIANT,
+  "model.image_size": (16, 8),
+  "model.patch": 4,
+  "model.dtype": "float32",
+  "model.scan": True,
+  "data.num_val": 8,
+  "data.synthetic.num_train": 48,
+  "data.synthetic.num_test": 32,
+  "data.synthetic.image_size": (40, 20),
+  "data.synthetic.hold_in_memory": False,
+}
+RUNS = {
+  "pretrain": (
+    "pretrain_demo",
+    {"baseline_records": 16, "model.decoder_width": 16, "model.decoder_depth": 1},
+  ),
+  "reid": ("finetune_reid_demo", {"num_instances": 2, "model.drop_path": 0.1}),
+  # So many people, of whom a few are drawn, because each attribute needs a positive picture to train on.
+  "attributes": ("finetune_attributes_demo", {"ema_decay": 0.9, "data.synthetic.num_train": 600}),
+}
+
+
+def shrink(variants):
+  """Puts a size of some 10,000 parameters in place of `VARIANT`, so that checkpoints are small files."""
+  variants[VARIANT] = type(variants[VARIANT])(16, 2, 2)
+
+
+def config_of(task):
+  """Returns the configuration of a recorded run, not finalized."""
+  name, changes = RUNS[task]
+  config = importlib.import_module(f"configs.{name}").get_config()
+  config.update_from_flattened_dict({**_RUN, **changes})
+  return config
+
+
+def record(task, folder):
+  """Runs a task to its end and leaves in `folder` its workdir as it was after step `LEFT_AT`."""
+  from hap_jax import config as config_lib
+  from hap_jax import recipe
+  from hap_jax.models import vit
+
+  shrink(vit.VARIANTS)
+  recipe.run(config_lib.finalize(config_of(task)), folder, from_scratch="from scratch", say=print)
+  rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+  for name in ("tensorboard", "panels", "best", f"checkpoints/{STEPS}"):
+    shutil.rmtree(folder / name, ignore_errors=True)
+  (folder / "curves.png").unlink(missing_ok=True)
+  for path in folder.rglob("commit_success.txt"):
+    path.write_text(path.read_text().replace(f"{folder}/", ""))  # it holds the folder of this machine
+  left = "".join(json.dumps(row) + "\n" for row in rows if row["step"] <= LEFT_AT)
+  (folder / "metrics.jsonl").write_text(left)
+  end = {key: rows[-1][key] for key in rows[-1].keys() - {"images_per_s", "data_wait"}}
+  (folder / "end.json").write_text(json.dumps(end, indent=2, sort_keys=True) + "\n")
+
+
+if __name__ == "__main__":
+  os.environ["JAX_PLATFORMS"] = "cpu"
+  sys.path.insert(0, os.getcwd())
+  for name in sys.argv[2:] or RUNS:
+    record(name, FOLDER / sys.argv[1] / name)

@@ -1,0 +1,179 @@
+"""Runs of older versions: workdirs are resumed, evaluated and described, configurations are completed."""
+
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+
+from hap_jax import config as config_lib
+from hap_jax import config_values, recipe, scoring
+from hap_jax.cli.__main__ import main
+from hap_jax.convert import read
+from hap_jax.models import vit
+from hap_jax.train.report import read_metrics
+from tests.recorded import record
+
+RUNS = sorted(path.parent for path in record.FOLDER.glob("*/*/config.json"))
+RESOLVED = sorted((record.FOLDER.parent / "resolved_configs").glob("*.json"))
+NAMES = [f"{run.parent.name}-{run.name}" for run in RUNS]
+ALL_RUNS = pytest.mark.parametrize("run", RUNS, ids=NAMES)
+
+# Keys that the first version did not record, in the order of their arrival, and the value with which versions
+# without the key computed.
+ADDED = {
+  "data.coco_persons.images": "",
+  "data.coco_persons.margin": 0.1,
+  "data.coco_persons.min_keypoints": 1,
+  "eval_every_epochs": 0,
+  "probe.source": "",
+  "probe.root": "",
+  "data.msmt17.train_set": "train+val",
+  "data.identity_folder.test_share": 0.5,
+  "data.identity_folder.split_seed": 0,
+  "data.synthetic.num_test": 2000,
+  "accumulate": 1,
+  "align_block": 0,
+  "model.remat": "none",
+  "model.attention": "xla",
+  "data.augment": "host",
+  "data.canvas": [400, 200],
+}
+
+
+@pytest.fixture(autouse=True)
+def small_model(monkeypatch):
+  monkeypatch.setattr(vit, "VARIANTS", dict(vit.VARIANTS))
+  record.shrink(vit.VARIANTS)
+
+
+def without(config, keys):
+  """Returns nested dicts without keys with dots, and without the groups that are empty then."""
+  kept = {}
+  for name, value in config.items():
+    if isinstance(value, dict):
+      inner = without(value, [key.partition(".")[2] for key in keys if key.startswith(f"{name}.")])
+      if inner:
+        kept[name] = inner
+    elif name not in keys:
+      kept[name] = value
+  return kept
+
+
+@pytest.fixture
+def workdir(run, tmp_path):
+  """A copy of a recorded workdir, with the configuration as a version without the later keys recorded it."""
+  workdir = tmp_path / "run"
+  shutil.copytree(run, workdir)
+  for path in (workdir / "config.json", workdir / "checkpoints/2/description/metadata"):
+    recorded = json.loads(path.read_text())
+    holder = recorded.get("config", recorded)
+    shorter = without(holder, ADDED.keys() - {"data.synthetic.num_test"})  # or 2000 pictures would be drawn
+    assert shorter != holder
+    path.write_text(json.dumps(recorded | {"config": shorter} if "config" in recorded else shorter))
+  return workdir
+
+
+@ALL_RUNS
+def test_a_recorded_run_is_described_and_has_a_configuration_to_resume_and_evaluate(run, workdir, capsys):
+  config = config_lib.finalize(record.config_of(run.name))
+  for folder in (run, workdir):
+    config_lib.check_same(config, folder)
+    config_lib.check_same(config_lib.finalize(config_lib.read_file(folder / "config.json")), folder)
+    assert main(["describe", str(folder)]) == 0
+    scored = scoring.configure(folder, read.read(folder), None, {})
+    remat = "dots" if folder == run else ADDED["model.remat"]
+    assert config_values.flatten(scored) == config_values.flatten(config) | {"model.remat": remat}
+  assert f"task {run.name}, step {record.LEFT_AT}" in capsys.readouterr().out
+
+
+# One task's step takes long enough to compile; the loop is the same for the others.
+@pytest.mark.parametrize(
+  "run",
+  [
+    pytest.param(run, marks=() if run.name == "pretrain" else pytest.mark.soak, id=name)
+    for run, name in zip(RUNS, NAMES, strict=True)
+  ],
+)
+def test_a_recorded_run_is_resumed_and_evaluated(run, workdir, tmp_path):
+  config = config_lib.finalize(record.config_of(run.name))
+  assert main(["evaluate", str(workdir), f"--out={tmp_path / 'scores'}"]) == 0
+  at_step_2 = json.loads((tmp_path / "scores/scores.json").read_text())["scores"]
+  lines = []
+  scores = recipe.run(config, workdir, from_scratch="from scratch", say=lines.append)
+  assert lines[0] == f"resuming at step {record.LEFT_AT}"
+  assert scores.keys() == at_step_2.keys()
+  end, row = json.loads((run / "end.json").read_text()), read_metrics(workdir)[-1]
+  assert row["step"] == end["step"] == record.STEPS
+  for key in end:
+    if "loss" in key:  # a score of a few pictures may jump with the last bit of a feature
+      np.testing.assert_allclose(row[key], end[key], rtol=1e-3, err_msg=key)
+
+
+@ALL_RUNS
+def test_a_recorded_configuration_is_completed_with_every_key_of_today(run):
+  """Fails for a key that is added to configs/common.py and not to the table in config.py."""
+  recorded = config_lib.finalize(config_lib.read_file(run / "config.json"))
+  today = config_lib.finalize(record.config_of(run.name))
+  assert config_values.flatten(recorded).keys() == config_values.flatten(today).keys()
+
+
+@pytest.mark.parametrize("path", RESOLVED, ids=[path.stem for path in RESOLVED])
+def test_a_configuration_without_later_keys_is_the_one_with_them(path, tmp_path):
+  whole = json.loads(path.read_text())
+  begun = config_lib.finalize(config_lib.from_recorded(whole, path))
+  for key, value in ADDED.items():
+    shorter, expected = without(whole, [key]), config_values.flatten(whole)
+    if key not in expected:
+      continue
+    expected[key] = value
+    (tmp_path / "config.json").write_text(json.dumps(shorter))
+    if key != "data.synthetic.num_test":  # demos set it to a value that no older version had
+      config_lib.check_same(begun, tmp_path)
+    completed = config_lib.finalize(config_lib.read_file(tmp_path / "config.json"))
+    assert config_values.flatten(config_lib.to_plain(completed)) == expected, key
+
+
+def test_a_key_that_older_versions_lacked_is_compared_with_their_value(tmp_path):
+  whole = config_lib.to_plain(config_lib.finalize(record.config_of("pretrain")))
+  (tmp_path / "config.json").write_text(json.dumps(without(whole, ["accumulate"])))
+  config = record.config_of("pretrain")
+  config.accumulate = 2
+  with pytest.raises(ValueError, match=r"config\.accumulate was 1, now 2"):
+    config_lib.check_same(config_lib.finalize(config), tmp_path)
+
+
+def test_options_of_sources_that_a_run_does_not_use_may_differ(tmp_path):
+  config = record.config_of("pretrain")
+  config_lib.record(config_lib.finalize(config), tmp_path)
+  config.data.luperson.subset = "all"
+  config.data.coco_persons.margin = 0.5
+  config_lib.check_same(config_lib.finalize(config), tmp_path)
+  config.data.synthetic.num_train = 64
+  with pytest.raises(ValueError, match=r"config\.data\.synthetic\.num_train was 48, now 64\. Resume"):
+    config_lib.check_same(config_lib.finalize(config), tmp_path)
+
+
+def test_the_options_of_the_probes_source_are_compared(tmp_path):
+  config = record.config_of("pretrain")
+  config.probe.source = "msmt17"
+  config_lib.record(config_lib.finalize(config), tmp_path)
+  config.data.msmt17.train_set = "train"
+  with pytest.raises(ValueError, match=r"config\.data\.msmt17\.train_set was 'train\+val', now 'train'"):
+    config_lib.check_same(config_lib.finalize(config), tmp_path)
+
+
+@pytest.mark.parametrize("key", ["batch_size", "model.patch", "data.workers", "mask.ratio", "optimizer.kind"])
+def test_a_key_that_every_version_recorded_is_named_when_it_is_absent(key, tmp_path):
+  whole = config_lib.to_plain(config_lib.finalize(record.config_of("pretrain")))
+  (tmp_path / "config.json").write_text(json.dumps(without(whole, [key])))
+  with pytest.raises(ValueError, match=rf"config\.{key}, which is not there"):
+    config_lib.finalize(config_lib.read_file(tmp_path / "config.json"))
+
+
+def test_no_recorded_file_names_a_folder_of_the_machine():
+  for run in RUNS:
+    for path in run.rglob("*"):
+      if path.is_file():
+        assert str(pathlib.Path(__file__).parents[2]).encode() not in path.read_bytes(), path
