@@ -31,7 +31,7 @@ flags = dict(word.split("=", 1) for word in sys.argv[1:])
 rank, folder = flags.get("--process_id", "0"), pathlib.Path(flags["--workdir"])
 def stop(*_):
   (folder / f"stopped{rank}").touch()
-  sys.exit(42)
+  sys.exit(7 if folder.name == "breaks" and rank == "1" else 42)
 signal.signal(signal.SIGTERM, signal.SIG_IGN if folder.name == "deaf" else stop)
 (folder / f"flags{rank}.part").write_text("\\n".join(sys.argv[1:]))
 (folder / f"flags{rank}.part").rename(folder / f"flags{rank}")
@@ -146,32 +146,119 @@ def test_the_sbatch_script_holds_its_directives_and_is_submitted(tmp_path, recor
   assert "job-name=a" in script.read_text()
 
 
+@pytest.fixture
+def batch(tmp_path, recorder, monkeypatch):
+  """Returns a function: writes the sbatch script of RUN and returns its path. squeue prints RUNNING/None."""
+  recorder("squeue", "echo RUNNING/None")
+  monkeypatch.setenv("SLURM_JOB_ID", "17")
+
+  def write(*words):
+    script = tmp_path / "a.sbatch"
+    assert launch("slurm.py", *RUN, f"--script={script}", "--job_name=a", *words).returncode == 0
+    return script
+
+  return write
+
+
+def run_batch(script):
+  return subprocess.run(["bash", script], cwd=script.parent, capture_output=True, text=True, timeout=60)
+
+
 @pytest.mark.parametrize(("status", "requeued"), [(0, []), (42, [["requeue", "17"]]), (1, [])])
 def test_the_sbatch_script_runs_the_line_by_srun_and_requeues_after_42_only(
-  status, requeued, tmp_path, recorder, monkeypatch
+  status, requeued, recorder, batch
 ):
   srun, scontrol = recorder("srun", f"echo $SETTING; exit {status}"), recorder("scontrol")
-  script = tmp_path / "a.sbatch"
-  done = launch("slurm.py", *RUN, f"--script={script}", "--job_name=a", "--setup=export SETTING='set up'")
-  assert done.returncode == 0
-  monkeypatch.setenv("SLURM_JOB_ID", "17")
-  ran = subprocess.run(["bash", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+  ran = run_batch(batch("--setup=export SETTING='set up'"))
   assert (ran.returncode, ran.stdout) == (status, "set up\n")
   assert [call[-len(LINE) :] for call in srun()] == [LINE]
   assert scontrol() == requeued
 
 
-def test_the_sbatch_script_lives_on_after_a_sigterm_to_see_how_srun_ends(tmp_path, recorder, monkeypatch):
+def test_the_sbatch_script_lives_on_after_a_sigterm_to_see_how_srun_ends(tmp_path, recorder, batch):
   started = tmp_path / "started"
   recorder("srun", f"touch {started}; sleep 0.5; exit 42")
-  scontrol, script = recorder("scontrol"), tmp_path / "a.sbatch"
-  assert launch("slurm.py", *RUN, f"--script={script}", "--job_name=a").returncode == 0
-  monkeypatch.setenv("SLURM_JOB_ID", "17")
-  with subprocess.Popen(["bash", script]) as process:
+  scontrol = recorder("scontrol")
+  with subprocess.Popen(["bash", batch()]) as process:
     wait_for(started)
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 42
   assert scontrol() == [["requeue", "17"]]
+
+
+@pytest.mark.parametrize(
+  ("answer", "requeued"),
+  [
+    ("RUNNING/None", True),
+    ("COMPLETING/TimeLimit", True),
+    ("COMPLETING/None", False),
+    ("PENDING/None", False),
+  ],
+)
+def test_a_saved_job_is_requeued_only_if_it_was_not_cancelled(answer, requeued, recorder, batch):
+  recorder("srun", "exit 42")
+  squeue, scontrol = recorder("squeue", f"echo {answer}"), recorder("scontrol")
+  ran = run_batch(batch())
+  assert ran.returncode == 42
+  assert squeue() == [["-h", "-j", "17", "-o", "%T/%r"]]
+  assert scontrol() == [["requeue", "17"]] * requeued
+  assert ran.stderr == (
+    "" if requeued else f"job 17 is {answer}: it was cancelled, or SLURM requeues it itself\n"
+  )
+
+
+def test_a_busy_slurm_is_asked_again_and_a_requeue_that_fails_is_repeated(tmp_path, recorder, batch):
+  """SLURM answers at the second question, and obeys the second requeue."""
+  recorder("srun", "exit 42")
+  first = f'[ -e {tmp_path}/$(basename "$0") ] || {{ touch {tmp_path}/$(basename "$0"); exit 1; }}'
+  pauses, scontrol = recorder("sleep"), recorder("scontrol", first)
+  squeue = recorder("squeue", f"{first}; echo RUNNING/None")
+  assert run_batch(batch()).returncode == 42
+  assert (len(squeue()), len(scontrol()), len(pauses())) == (3, 2, 2)
+
+
+def test_a_saved_job_ends_with_a_message_if_slurm_never_answers(recorder, batch):
+  recorder("srun", "exit 42")
+  pauses, scontrol, squeue = recorder("sleep"), recorder("scontrol"), recorder("squeue", "exit 1")
+  ran = run_batch(batch())
+  assert ran.returncode == 42
+  assert scontrol() == []
+  assert len(squeue()) == len(pauses()) == 4
+  assert ran.stderr.startswith("job 17 is not requeued: SLURM does not answer")
+
+
+# srun as SLURM's manual describes its exit code: the largest one of its tasks, 128 + number for a signal.
+SRUN = """while [[ $1 == --* ]]; do shift; done
+largest=0
+for ((rank = 0; rank < 2; rank++)); do
+  SLURM_PROCID=$rank "$@"
+  code=$?
+  [ $code -gt $largest ] && largest=$code
+done
+exit $largest"""
+
+
+@pytest.mark.parametrize(
+  ("ends", "status"),
+  [
+    (("exit 0", "exit 0"), 0),
+    (("exit 42", "exit 42"), 42),
+    (("exit 42", "exit 0"), 42),
+    (("exit 42", "exit 1"), 1),
+    (("exit 41", "exit 42"), 41),
+    (("exit 42", "exit 130"), 130),
+    (("kill -KILL $$", "exit 42"), 128 + signal.SIGKILL),
+    (("kill -SEGV $$", "exit 42"), 128 + signal.SIGSEGV),
+    (("kill -TERM $PPID; exit 42", "exit 42"), 42),  # the signal comes to each process of a task
+  ],
+)
+def test_a_failed_task_wins_over_a_task_that_saved(ends, status, recorder, batch):
+  recorder("srun", SRUN)
+  python = recorder("python", f'if [ "$SLURM_PROCID" = 0 ]; then {ends[0]}; fi; {ends[1]}')
+  scontrol = recorder("scontrol")
+  assert run_batch(batch()).returncode == status
+  assert python() == [LINE[1:]] * 2
+  assert scontrol() == [["requeue", "17"]] * (status == 42)
 
 
 def test_slurm_refuses_what_a_directive_cannot_hold_and_numbers_that_are_none():
@@ -259,31 +346,43 @@ def test_local_starts_processes_that_can_find_each_other(tmp_path, interpreter):
     assert flags[rank] == [*given, meet, "--num_processes=3", f"--process_id={rank}"]
 
 
-# A single process is Python itself, which takes a Ctrl-C as KeyboardInterrupt.
-@pytest.mark.parametrize(("count", "number"), [(1, signal.SIGTERM), (2, signal.SIGTERM), (2, signal.SIGINT)])
-def test_a_signal_reaches_all_local_processes_and_42_comes_back(count, number, tmp_path, interpreter):
-  folder = tmp_path / "waits"
+# A single process is Python itself, which has its own answer to a Ctrl-C.
+@pytest.mark.parametrize(
+  ("count", "number", "name", "status"),
+  [
+    (1, signal.SIGTERM, "waits", 42),
+    (2, signal.SIGTERM, "waits", 42),
+    (2, signal.SIGINT, "waits", 130),  # 42 would start it again
+    (2, signal.SIGINT, "breaks", 7),  # one of them fails while it saves
+  ],
+)
+def test_a_signal_reaches_all_local_processes_and_the_exit_code_names_it(
+  count, number, name, status, tmp_path, interpreter
+):
+  folder = tmp_path / name
   # A shell that starts with SIGINT ignored, as in the background of another one, can never listen to it.
   hear = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
   command = local(folder, f"--num_processes={count}")
   with subprocess.Popen(command, cwd=ROOT, preexec_fn=hear) as process:
     wait_for(*(folder / f"flags{rank}" for rank in range(count)))
     process.send_signal(number)
-    assert process.wait(30) == 42
+    assert process.wait(30) == status
   assert all((folder / f"stopped{rank}").exists() for rank in range(count))
 
 
-def test_a_second_signal_ends_processes_that_do_not_listen(tmp_path, interpreter):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 128 + signal.SIGKILL), (signal.SIGINT, 130)])
+def test_a_second_signal_ends_processes_that_do_not_listen(number, status, tmp_path, interpreter):
   folder = tmp_path / "deaf"
-  with subprocess.Popen(local(folder, "--num_processes=2"), cwd=ROOT) as process:
+  hear = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+  with subprocess.Popen(local(folder, "--num_processes=2"), cwd=ROOT, preexec_fn=hear) as process:
     wait_for(*(folder / f"flags{rank}" for rank in range(2)))
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     time.sleep(0.6)
-    process.send_signal(signal.SIGTERM)  # as one with the first
+    process.send_signal(number)  # as one with the first
     time.sleep(2.4)
     assert process.poll() is None
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 128 + signal.SIGKILL
+    process.send_signal(number)
+    assert process.wait(30) == status
 
 
 def test_one_failed_local_process_ends_the_others_and_its_exit_code_comes_back(tmp_path, interpreter):
