@@ -38,15 +38,20 @@ if [ "$status" -gt 42 ] && [ "$status" -lt 84 ]; then status=$((status - 42)); f
 # scancel makes a run save and end with 42, too, but a cancelled job must not come back. SLURM says
 #   RUNNING               after the warning signal, and after scancel --signal=TERM,
 #   COMPLETING/TimeLimit  if the save ended after the limit, within KillWait,
-#   COMPLETING/None       after scancel, and if SLURM requeues the job itself.
+#   COMPLETING/None       after scancel, and if SLURM requeues the job itself,
+#   and a PreemptTime     if another job takes the nodes and the partition gives no time for a save.
 # A busy SLURM may not answer at once. If it never answers, the job ends: a saved run that stops costs one
 # command, a cancelled job that comes back costs machines.
 requeue() {{
   local pause state
+  trap "" TERM # it may come only now, to each process of the job, and must not end squeue and scontrol
   for pause in 5 10 20 0; do
     state=$(squeue -h -j "$SLURM_JOB_ID" -o %T/%r)
+    if [ "$state" = COMPLETING/None ]; then
+      state+=$(scontrol show job "$SLURM_JOB_ID" | grep -o " PreemptTime=[0-9]")
+    fi
     case $state in
-      RUNNING/* | COMPLETING/TimeLimit) scontrol requeue "$SLURM_JOB_ID" && return ;;
+      RUNNING/* | COMPLETING/TimeLimit | *PreemptTime*) scontrol requeue "$SLURM_JOB_ID" && return ;;
       ?*)
         echo "job $SLURM_JOB_ID is $state: it was cancelled, or SLURM requeues it itself" >&2
         return

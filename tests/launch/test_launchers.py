@@ -187,24 +187,36 @@ def test_the_sbatch_script_lives_on_after_a_sigterm_to_see_how_srun_ends(tmp_pat
 
 
 @pytest.mark.parametrize(
-  ("answer", "requeued"),
+  ("answer", "preempted", "requeued"),
   [
-    ("RUNNING/None", True),
-    ("COMPLETING/TimeLimit", True),
-    ("COMPLETING/None", False),
-    ("PENDING/None", False),
+    ("RUNNING/None", "None", True),
+    ("COMPLETING/TimeLimit", "None", True),
+    ("COMPLETING/None", "2026-11-30T03:06:09", True),
+    ("COMPLETING/None", "None", False),
+    ("PENDING/BeginTime", "None", False),
   ],
 )
-def test_a_saved_job_is_requeued_only_if_it_was_not_cancelled(answer, requeued, recorder, batch):
+def test_a_saved_job_is_requeued_only_if_it_was_not_cancelled(answer, preempted, requeued, recorder, batch):
   recorder("srun", "exit 42")
-  squeue, scontrol = recorder("squeue", f"echo {answer}"), recorder("scontrol")
+  squeue = recorder("squeue", f"echo {answer}")
+  scontrol = recorder(
+    "scontrol", f"echo '   PreemptEligibleTime=2026-11-30T03:06:02 PreemptTime={preempted}'"
+  )
   ran = run_batch(batch())
   assert ran.returncode == 42
   assert squeue() == [["-h", "-j", "17", "-o", "%T/%r"]]
-  assert scontrol() == [["requeue", "17"]] * requeued
+  assert [call for call in scontrol() if call[0] != "show"] == [["requeue", "17"]] * requeued
   assert ran.stderr == (
     "" if requeued else f"job 17 is {answer}: it was cancelled, or SLURM requeues it itself\n"
   )
+
+
+def test_a_sigterm_to_all_processes_of_a_job_does_not_end_the_questions(recorder, batch):
+  recorder("srun", "exit 42")
+  recorder("squeue", "kill -TERM $$; echo COMPLETING/None")
+  scontrol = recorder("scontrol", "kill -TERM $$; echo ' PreemptTime=2026-11-30T03:06:09'")
+  assert run_batch(batch()).returncode == 42
+  assert scontrol() == [["show", "job", "17"], ["requeue", "17"]]
 
 
 def test_a_busy_slurm_is_asked_again_and_a_requeue_that_fails_is_repeated(tmp_path, recorder, batch):
