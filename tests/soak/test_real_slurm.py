@@ -98,17 +98,18 @@ def saved(workdir):
   return sorted(int(path.name) for path in (workdir / "checkpoints").glob("[0-9]*"))
 
 
-def test_a_run_on_two_nodes_comes_back_after_its_time_limit_and_reaches_its_end(cluster, submit):
-  """A short run first: its speed gives a number of steps that takes longer than the 90 s before SIGTERM."""
-  number, workdir, log = submit("short", total_steps=60)
+def test_a_run_comes_back_after_its_time_limit_and_reaches_its_end(cluster, submit):
+  """A short run first: its speed gives a number of steps that takes longer than the time before SIGTERM."""
+  number, workdir, log = submit("short", "--nodes=1", total_steps=200)
   assert cluster.wait(lambda: len(steps(workdir)) > 10, 240), log.read_text()
   began, first = time.monotonic(), len(steps(workdir))
   job = cluster.wait_until_over(number, 300)
   assert (job["JobState"], job["Restarts"], job["ExitCode"]) == ("COMPLETED", "0", "0:0"), log.read_text()
-  speed = (60 - first) / (time.monotonic() - began)
-  total = 60 + int(150 * speed)
+  speed = (200 - first) / (time.monotonic() - began)
+  total = 200 + int(150 * speed)
 
-  number, workdir, log = submit("long", "--signal_before=90", time="3", total_steps=total)
+  # SIGTERM comes 60 to 90 s before the end of the 3 minutes.
+  number, workdir, log = submit("long", "--nodes=1", "--signal_before=60", time="3", total_steps=total)
   job = cluster.wait_until_over(number, 1200)
   text = log.read_text()
   assert (job["JobState"], job["ExitCode"]) == ("COMPLETED", "0:0"), text
@@ -118,6 +119,17 @@ def test_a_run_on_two_nodes_comes_back_after_its_time_limit_and_reaches_its_end(
   assert steps(workdir) == list(range(1, total + 1))
   assert saved(workdir)[-1] == total
   print(f"{total} steps at {speed:.1f} a second; resumed at {resumed}")
+
+
+def test_a_run_on_two_nodes_saves_after_sigterm_and_goes_on_where_it_was(cluster, submit):
+  number, workdir, log = submit("term", total_steps=60)
+  assert cluster.wait(lambda: steps(workdir), 240), log.read_text()
+  cluster.run("scancel", "--signal=TERM", number)
+  job = cluster.wait_until_over(number, 400)
+  text = log.read_text()
+  assert (job["JobState"], job["Restarts"], job["ExitCode"]) == ("COMPLETED", "1", "0:0"), text
+  assert re.search(r"^resuming at step \d+", text, re.MULTILINE)
+  assert steps(workdir) == list(range(1, 61))
 
 
 def test_a_cancelled_run_saves_and_stays_ended(cluster, submit):
