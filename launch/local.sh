@@ -57,17 +57,20 @@ fi
 running=()
 # Background jobs of a script ignore Ctrl-C, so it becomes the signal on which all save. A second one ends them,
 # unless it comes at once: `timeout` sends it to this script and to its group.
-told=""
-# shellcheck disable=SC2329  # called by the trap
+# After Ctrl-C the exit code is 130, because 42 means: start again.
+told="" interrupted="" killed=""
+# shellcheck disable=SC2329  # called by the traps
 forward() {
   if [ -z "$told" ]; then
     told=$SECONDS
     kill -s TERM ${running[@]+"${running[@]}"} 2>/dev/null
   elif [ $((SECONDS - told)) -ge 2 ]; then
+    killed=killed
     kill -s KILL ${running[@]+"${running[@]}"} 2>/dev/null
   fi
 }
-trap forward TERM INT HUP
+trap forward TERM HUP
+trap 'interrupted=1; forward' INT
 
 for ((id = 0; id < num_processes; id++)); do
   # shellcheck disable=SC2086  # three words
@@ -98,4 +101,8 @@ while [ ${#running[@]} -gt 0 ]; do
     kill -s KILL "${running[@]}" 2>/dev/null
   fi
 done
+# A failure keeps its own code. 137 is none if the second signal killed.
+if [ -n "$interrupted" ]; then
+  case $status$killed in 42* | 137killed) status=130 ;; esac
+fi
 exit $status

@@ -18,18 +18,52 @@ _SCRIPT = """\
 set -u
 cd {root}
 {setup}
-# Of a signal that reaches this shell, too: it must live to see how srun ended.
+# A signal may reach this shell, too: it must live to see how srun ended.
 trap : TERM
 
+# srun returns the largest exit code of its tasks. A failure must win over the 42 of a task that saved, so
+# each task adds 42 to a code below 42. Its shell gets the same signal as the program and must wait for it.
+task='trap : TERM
+"$@"
+code=$?
+if [ "$code" -gt 0 ] && [ "$code" -lt 42 ]; then code=$((code + 42)); fi
+exit "$code"'
+
 # Processes that save together end together. If one fails, the others, who wait for it, get {wait} s.
-srun --cpus-per-task={cpus} --kill-on-bad-exit=0 --wait={wait} \\
+srun --cpus-per-task={cpus} --kill-on-bad-exit=0 --wait={wait} bash -c "$task" task \\
   {line}
 status=$?
+if [ "$status" -gt 42 ] && [ "$status" -lt 84 ]; then status=$((status - 42)); fi
 
-# 42: told to end, all is saved. The same job waits for its next turn, and goes on in the same workdir.
-if [ "$status" -eq 42 ]; then
-  scontrol requeue "$SLURM_JOB_ID"
-fi
+# scancel makes a run save and end with 42, too, but a cancelled job must not come back. SLURM says
+#   RUNNING               after the warning signal, and after scancel --signal=TERM,
+#   COMPLETING/TimeLimit  if the save ended after the limit, within KillWait,
+#   COMPLETING/None       after scancel, and if SLURM requeues the job itself,
+#   and a PreemptTime     if another job takes the nodes and the partition gives no time for a save.
+# A busy SLURM may not answer at once. If it never answers, the job ends: a saved run that stops costs one
+# command, a cancelled job that comes back costs machines.
+requeue() {{
+  local pause state
+  trap "" TERM # it may come only now, to each process of the job, and must not end squeue and scontrol
+  for pause in 5 10 20 0; do
+    state=$(squeue -h -j "$SLURM_JOB_ID" -o %T/%r)
+    if [ "$state" = COMPLETING/None ]; then
+      state+=$(scontrol show job "$SLURM_JOB_ID" | grep -o " PreemptTime=[0-9]")
+    fi
+    case $state in
+      RUNNING/* | COMPLETING/TimeLimit | *PreemptTime*) scontrol requeue "$SLURM_JOB_ID" && return ;;
+      ?*)
+        echo "job $SLURM_JOB_ID is $state: it was cancelled, or SLURM requeues it itself" >&2
+        return
+        ;;
+    esac
+    sleep "$pause"
+  done
+  echo "job $SLURM_JOB_ID is not requeued: SLURM does not answer. All is saved: submit this script again" >&2
+}}
+
+# 42: asked to end, and all is saved. The same job waits for its next turn and resumes in the same workdir.
+if [ "$status" -eq 42 ]; then requeue; fi
 exit "$status"
 """
 
