@@ -1,6 +1,5 @@
 """Launchers: one command line, what they hand to srun, sbatch and gcloud, and how local.sh ends."""
 
-import os
 import pathlib
 import re
 import shlex
