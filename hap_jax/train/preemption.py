@@ -156,7 +156,7 @@ class _ProgramSignals(StopSignals):
     return code
 
   def _print(self, line):
-    """Prints the one line that explains the end, whichever thread comes first."""
+    """Prints the line that explains the end, once: two threads may come here."""
     if self._printing.acquire(blocking=False):
       with contextlib.suppress(OSError):
         os.write(sys.stderr.fileno(), f"{line}\n".encode())  # not print(), which a handler may interrupt

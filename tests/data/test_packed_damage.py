@@ -12,7 +12,6 @@ import pytest
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from tensorflow_datasets.proto import tf_example_pb2
 
-from hap_jax.cli import __main__ as cli
 from hap_jax.data.sources import tfds
 from hap_jax.data.sources.base import BadRecordError
 
@@ -22,19 +21,10 @@ SHARD = "hap_synthetic-train.array_record-00000-of-00001"
 TABLE = "table_train.npz"
 
 
-@pytest.fixture(scope="module")
-def original(tmp_path_factory):
-  """The folder of a packed data set of synthetic people."""
-  out = tmp_path_factory.mktemp("packed") / "people"
-  words = [f"--num_train={NUM_TRAIN}", "--num_val=2", "--num_test=3", "--image_size=32x16", f"--out={out}"]
-  assert cli.main(["prepare", "synthetic", "--format=tfds", *words]) == 0
-  return out / "hap_synthetic" / "1.0.0"
-
-
 @pytest.fixture
-def folder(original, tmp_path):
+def folder(packed_people, tmp_path):
   """A copy of the data set that a test may change."""
-  return shutil.copytree(original, tmp_path / "people")
+  return shutil.copytree(packed_people, tmp_path / "people")
 
 
 def open_split(folder, split="train"):

@@ -9,27 +9,17 @@ import numpy as np
 import pytest
 import tensorflow_datasets
 
-from hap_jax.cli import __main__ as cli
 from hap_jax.data.sources import tfds
 
 EVIL = "mydata.evil.Tensor"
 MODULES = "tensorflow_datasets.core.features."
-NUM_TRAIN = 5
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory):
-  """The folder of a packed data set of synthetic people."""
-  out = tmp_path_factory.mktemp("packed") / "people"
-  words = [f"--num_train={NUM_TRAIN}", "--num_val=2", "--num_test=3", "--image_size=32x16", f"--out={out}"]
-  assert cli.main(["prepare", "synthetic", "--format=tfds", *words]) == 0
-  return out / "hap_synthetic" / "1.0.0"
+NUM_TRAIN = 8
 
 
 @pytest.fixture
-def folder(original, tmp_path):
+def folder(packed_people, tmp_path):
   """A copy of the data set that a test may change."""
-  return shutil.copytree(original, tmp_path / "mydata")
+  return shutil.copytree(packed_people, tmp_path / "mydata")
 
 
 def open_split(folder, split="train"):
@@ -108,12 +98,12 @@ def test_other_classes_of_tfds_are_refused(folder, name):
   assert_refused(folder, "features.json", r"'box': class .* is not allowed")
 
 
-def test_the_old_spellings_read_the_same_records(folder, original):
-  features = tensorflow_datasets.features.FeaturesDict.from_config(str(original))
+def test_the_old_spellings_read_the_same_records(folder, packed_people):
+  features = tensorflow_datasets.features.FeaturesDict.from_config(str(packed_people))
   with_proto = features.to_json()
   assert with_proto["proto_cls"]
   without = old_spelling({})
-  for name, feature in json.loads((original / "features.json").read_text())["featuresDict"][
+  for name, feature in json.loads((packed_people / "features.json").read_text())["featuresDict"][
     "features"
   ].items():
     (content,) = (value for key, value in feature.items() if key != "pythonClassName")
@@ -123,7 +113,7 @@ def test_the_old_spellings_read_the_same_records(folder, original):
       "dtype": content.get("dtype"),
     }
     without["content"][name] = {"type": feature["pythonClassName"], "content": content}
-  wanted = open_split(original)
+  wanted = open_split(packed_people)
   for value in (with_proto, without):
     (folder / "features.json").write_text(json.dumps(value))
     source = open_split(folder)
@@ -134,9 +124,9 @@ def test_the_old_spellings_read_the_same_records(folder, original):
         np.testing.assert_array_equal(source[i][name], array, err_msg=name)
 
 
-def test_all_eight_classes_are_accepted_and_features_without_fixed_numbers_are_noted(folder, original):
+def test_all_eight_classes_are_accepted_and_features_without_fixed_numbers_are_noted(folder, packed_people):
   module = tensorflow_datasets.features
-  features = dict(module.FeaturesDict.from_config(str(original)))
+  features = dict(module.FeaturesDict.from_config(str(packed_people)))
   features |= {
     "scalar": module.Scalar(np.int64),
     "label": module.ClassLabel(num_classes=3),
@@ -213,7 +203,7 @@ def test_shapes_are_bounded_by_the_shard_files(folder):
 
 def test_a_shard_with_another_number_of_records_is_named(folder):
   change(folder / "dataset_info.json", lambda info: info["splits"][0].update(shardLengths=["4"]))
-  with pytest.raises(ValueError, match=r"array_record-00000-of-00001: this shard has 5 records, .* says 4"):
+  with pytest.raises(ValueError, match=r"array_record-00000-of-00001: this shard has 8 records, .* says 4"):
     open_split(folder)
 
 
