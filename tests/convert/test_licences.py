@@ -104,7 +104,9 @@ def texts_of(name):
   found = []
   for node in ast.walk(ast.parse((SOURCES / f"{name}.py").read_text())):
     values = [k.value for k in getattr(node, "keywords", ()) if k.arg == "licence"]
-    if isinstance(node, ast.Assign) and any(getattr(t, "id", "") == "licence" for t in node.targets):
+    if isinstance(node, ast.Assign) and {"licence", "_LICENCE"} & {
+      getattr(t, "id", "") for t in node.targets
+    }:
       values.append(node.value)
     found += [value.value for value in values if isinstance(value, ast.Constant)]
   return found

@@ -21,9 +21,13 @@ def map_in_processes(function, chunks, workers=None):
   context = multiprocessing.get_context("spawn")
   try:
     with concurrent.futures.ProcessPoolExecutor(workers or os.cpu_count(), mp_context=context) as pool:
-      with worker_process.without_interrupts():
-        results = pool.map(function, chunks)
-      return list(results)
+      try:
+        with worker_process.without_interrupts():
+          results = pool.map(function, chunks)
+        return list(results)
+      except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)  # else leaving the pool draws all that is left
+        raise
   except concurrent.futures.process.BrokenProcessPool as error:
     raise OSError(
       "a process that draws people was ended from outside, by a signal or for want of memory; start again"
