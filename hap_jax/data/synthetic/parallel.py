@@ -19,6 +19,7 @@ def map_in_processes(function, chunks, workers=None):
     return list(map(function, chunks))
   # Spawned, not forked: the parent may already run jax's threads.
   context = multiprocessing.get_context("spawn")
+  others = set(multiprocessing.active_children())
   try:
     with concurrent.futures.ProcessPoolExecutor(workers or os.cpu_count(), mp_context=context) as pool:
       try:
@@ -26,7 +27,9 @@ def map_in_processes(function, chunks, workers=None):
           results = pool.map(function, chunks)
         return list(results)
       except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)  # else leaving the pool draws all that is left
+        # Leaving the pool would wait until everything is drawn.
+        for process in set(multiprocessing.active_children()) - others:
+          process.kill()
         raise
   except concurrent.futures.process.BrokenProcessPool as error:
     raise OSError(
