@@ -1,8 +1,8 @@
 """Drawing many people in processes of their own."""
 
-import concurrent.futures
 import multiprocessing
 import os
+from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
 
 from hap_jax.data import worker_process
 
@@ -21,17 +21,17 @@ def map_in_processes(function, chunks, workers=None):
   context = multiprocessing.get_context("spawn")
   others = set(multiprocessing.active_children())
   try:
-    with concurrent.futures.ProcessPoolExecutor(workers or os.cpu_count(), mp_context=context) as pool:
+    with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=context) as pool:
       try:
         with worker_process.without_interrupts():
-          results = pool.map(function, chunks)
-        return list(results)
+          futures = [pool.submit(function, chunk) for chunk in chunks]
+        return [future.result() for future in futures]
       except BaseException:
         # Leaving the pool would wait until everything is drawn.
         for process in set(multiprocessing.active_children()) - others:
           process.kill()
         raise
-  except concurrent.futures.process.BrokenProcessPool as error:
+  except BrokenProcessPool as error:
     raise OSError(
       "a process that draws people was ended from outside, by a signal or for want of memory; start again"
     ) from error
