@@ -38,13 +38,23 @@ def without_interrupts():
 
   A terminal sends SIGINT to all processes of a run. Only the main one may act on it: it saves with the help
   of its workers, then ends them. A process inherits the blocked signals of the thread that starts it, so even
-  an import in a new process is not interrupted.
+  an import in a new process is not interrupted. A signal that another thread takes meanwhile is handled at
+  the end, because an interrupted start leaves a process that waits for its first message.
   """
+  is_main = threading.current_thread() is threading.main_thread()
+  handler = signal.getsignal(signal.SIGINT) if is_main else None
+  taken = []
+  if callable(handler):
+    signal.signal(signal.SIGINT, lambda *arguments: taken.append(arguments))
   before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
   try:
     yield
   finally:
+    if callable(handler):
+      signal.signal(signal.SIGINT, handler)
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    if taken:
+      handler(*taken[0])
 
 
 def release_shared_memory():
