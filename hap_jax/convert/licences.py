@@ -50,7 +50,8 @@ _SPELLINGS = (
   (r"\bv(?=\d)", ""),
   (r"-(only|or-later)$", ""),
 )
-# Remarks that this project writes behind a name.
+_NOT_IN_NAMES = re.compile(r"[^a-z0-9 .,+()/_-]")
+# Remarks that this project writes after a name.
 _REMARKS = re.compile(r" \(made by this project\)$| if these are the published MAE weights$")
 # Words of known texts that are no names of licences.
 _KINDS_BY_TEXT = {
@@ -109,7 +110,7 @@ def source(role, name, licence, condition=""):
 def ordered(sources):
   """Returns each source once, the most restrictive kind first; within a kind the order stays.
 
-  A source that stands there with and without a condition is kept without it.
+  If one of two equal sources has a condition, the other one is kept.
   """
   unique = {}
   for item in sources:
@@ -148,10 +149,15 @@ def _words(item):
 
 
 def _name_of(text):
-  """Returns a text as a name of SPDX's form, in lower case: "CC BY-NC 4.0" gives "cc-by-nc-4.0"."""
+  """Returns a text as a name of SPDX's form, in lower case: "CC BY-NC 4.0" gives "cc-by-nc-4.0".
+
+  A text with other signs than such names have gives "".
+  """
   words = _REMARKS.sub("", text.strip()).lower()
   for pattern, short in _SPELLINGS:
     words = re.sub(pattern, short, words)
+  if _NOT_IN_NAMES.search(words):
+    return ""  # words of another script may restrict a licence whose name stands beside them
   name = "-".join(re.findall(r"[a-z0-9.]+", words))
   return _OTHER_NAMES.get(name, name)
 

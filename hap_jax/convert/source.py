@@ -164,7 +164,7 @@ def _json(path):
     return {}
   try:
     content = json.loads(path.read_text())
-  except ValueError as error:
+  except (ValueError, RecursionError) as error:
     raise ValueError(f"{path}: no JSON ({error})") from error
   if not isinstance(content, dict):
     raise ValueError(f"{path}: holds a {type(content).__name__}, expected an object")

@@ -1,9 +1,8 @@
 """Reads and checks the JSON files of a packed data set: dataset_info.json, features.json, metadata.json.
 
 A data set may come from anyone. TFDS imports the classes that features.json names and opens the files that
-dataset_info.json names, so a data set would decide which code runs and which files are read. The check has to
-look at every value that a reader needs. So this module is the reader; TFDS would only
-parse the files once more, by other rules.
+dataset_info.json names, so a data set would decide which code runs and which files are read. A check has to
+look at every value that a reader needs, so this module is the reader.
 """
 
 import math

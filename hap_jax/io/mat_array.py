@@ -65,7 +65,7 @@ class _Header(typing.NamedTuple):
 
 
 class Parser:
-  """Parses one variable. Its methods read at `position` and move it behind the bytes that they read."""
+  """Parses one variable. Its methods read at `position` and move it past the bytes that they read."""
 
   def __init__(self, content, order, budget):
     """Takes the bytes of a variable (bytearray, with its tag), the byte order ("<" or ">") and the budget."""

@@ -72,7 +72,7 @@ def _byte_order(header):
 
 
 def _read_variable(file, num_left, order, budget):
-  """Returns the bytes of the variable at the file's position, inflated; leaves the file behind it.
+  """Returns the bytes of the variable at the file's position, inflated; leaves the file's position after it.
 
   Args:
     num_left: bytes from the position to the end of the file.
@@ -90,7 +90,7 @@ def _read_variable(file, num_left, order, budget):
   if kind == _COMPRESSED:
     end = file.tell() + size
     content = _inflate(file, size, order, budget)
-    file.seek(end)  # behind bytes that follow the compressed stream, if a writer padded it
+    file.seek(end)  # past bytes that follow the compressed stream, if a writer padded it
     return content
   budget.take_bytes(size)
   content = bytearray(8 + size)

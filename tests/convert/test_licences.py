@@ -84,6 +84,14 @@ def test_a_source_that_stands_twice_is_listed_once_and_without_its_condition():
 
 
 @pytest.mark.parametrize(
+  "text", ["MIT (仅限学术研究使用)", "CC BY 4.0 仅供研究", "не для коммерции MIT", "MIT?"]
+)
+def test_words_that_are_not_understood_make_a_licence_unknown(text):
+  assert licences.classify(text) == "unknown"
+  assert licences.hub_name(text) is None
+
+
+@pytest.mark.parametrize(
   ("texts", "line", "hub"),
   [
     ((DRAWN,), DRAWN, "apache-2.0"),

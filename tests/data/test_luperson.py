@@ -242,7 +242,7 @@ def test_missing_and_empty_folders_and_list_are_errors_that_name_them(tmp_path):
 
 @pytest.mark.parametrize(
   ("content", "message"),
-  [([], "is empty"), ({"a": 1}, "holds a dict"), (["a", 3], "expected a list"), (["a\nb"], "line break")],
+  [([], "is empty"), ({"a": 1}, "holds a dict"), (["a", 3], "expected a list"), (["a\nb"], "line breaks")],
 )
 def test_list_that_is_no_list_of_names_is_an_error(root, content, message):
   write_list(root, content)

@@ -157,6 +157,9 @@ def check_folder(path, what):
       raise ValueError(f"{path}: the folder is empty; expected {what}")
 
 
+_SIGNS = ("\0\0", "\0/", "..", "\n", "\r")  # of bad names that stand between NUL characters
+
+
 def check_relative(names, where):
   """Checks that names which come from a data file stay below the folder that they are joined to.
 
@@ -166,17 +169,19 @@ def check_relative(names, where):
     names: sequence of str.
     where: entry number, from 0 -> text that names the file and the entry, for the error message.
   Raises:
-    ValueError: for the first name that is empty or absolute, or has a part ".." or a NUL character.
+    ValueError: for the first name that is empty or absolute, or has a part "..", a line break or a NUL
+      character. A message that names the file must stay one line.
   """
   # A few searches in one text, because LUPerson has four million names and almost no list has a bad one.
   text = "\0".join(["", *names, ""])
-  if text.count("\0") == len(names) + 1 and not any(sign in text for sign in ("\0\0", "\0/", "..")):
+  if text.count("\0") == len(names) + 1 and not any(sign in text for sign in _SIGNS):
     return
   for i, name in enumerate(names):
-    if not name or name.startswith("/") or "\0" in name or ".." in name.split("/"):
+    is_odd = any(sign in name for sign in "\0\n\r")
+    if not name or name.startswith("/") or is_odd or ".." in name.split("/"):
       raise ValueError(
         f"{where(i)}: the file name is {name[:200]!r}; expected a path below the folder of the "
-        'data: not empty, not absolute, without a part ".." and without NUL characters'
+        'data: not empty, not absolute, without a part "..", line breaks and NUL characters'
       )
 
 

@@ -6,8 +6,8 @@ An annotation becomes a record unless it is
   without joints            it has no key `keypoints`
   a box without area        inside the picture
   with too few joints       fewer than `min_keypoints` visible ones
-How many annotations are left out for each reason is logged and noted. In a file without `categories` all
-annotations are people. The box is grown by `margin` and cut out; the joints move along. A joint counts as
+How many annotations are left out for each reason is logged and noted. In a file that lists no `categories`
+all annotations are people. The box is grown by `margin` and cut out; the joints move along. A joint counts as
 visible if it is labelled at all (COCO's v = 1, hidden but labelled, or v = 2) and lies inside the cut. Order:
 that of the annotation file.
 
@@ -70,7 +70,7 @@ def open_source(*, root, split, seed, annotations="", images="", margin=0.1, min
     a source of person records (see `base.py`).
 
   Raises:
-    ValueError: if a folder, file or key is missing, a value is none that COCO's format allows, or an option
+    ValueError: if a folder, file or key is missing, COCO's format does not allow a value, or an option
       is out of range.
   """
   check_root(
@@ -211,7 +211,7 @@ def _note(path, num_people, coco, left_out):
   notes = []
   if reasons:
     notes.append(f"{path}: {num_people:,} people; left out of its {total:,} annotations: {reasons}")
-  if "categories" not in coco:
+  if not coco.get("categories"):
     notes.append(f"{path}: has no categories; all of its annotations are read as people")
   return notes
 
@@ -254,10 +254,10 @@ def _read_pictures(images, path):
 
 
 def _read_person_ids(coco, path):
-  """Returns the ids of the categories that are named person; None if the file has no categories."""
-  if "categories" not in coco:
+  """Returns the ids of the categories that are named person; None if the file lists no categories."""
+  categories = coco.get("categories", [])
+  if categories == []:
     return None
-  categories = coco["categories"]
   if not isinstance(categories, list):
     raise ValueError(f"{path}: {_show(categories)} under categories, expected a list")
   names = {}
@@ -267,7 +267,7 @@ def _read_person_ids(coco, path):
     category_id, name = _integer(category, "id", where), _text(category, "name", where)
     if names.setdefault(category_id, name) != name:
       raise ValueError(f"{where} has the id {category_id} of another category; expected one name for each id")
-  person_ids = {number for number, name in names.items() if name == _PERSON}
+  person_ids = {number for number, name in names.items() if name.strip().lower() == _PERSON}
   if not person_ids:
     found = _show(list(names.values()))
     raise ValueError(f'{path}: no category is named "{_PERSON}"; found {found} under categories')

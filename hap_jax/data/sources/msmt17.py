@@ -6,7 +6,7 @@ the camera, 1 to 15: "0000/0000_000_01_0303morning_0008_0.jpg 0".
   <root>/list_train.txt, list_val.txt       pictures below train/ (V1) or mask_train_v2/ (V2, faces blurred)
   <root>/list_query.txt, list_gallery.txt   pictures below test/ (V1) or mask_test_v2/ (V2)
 
-A copy has bounding_box_train/, query/ and bounding_box_test/ with names that tell person and camera, as in
+A copy has bounding_box_train/, query/ and bounding_box_test/ with names that state person and camera, as in
 0012_c15_0303morning.jpg; see `market1501.py`. Test persons are numbered from 0 again, so one number means two
 people in the training and the test set.
 """
@@ -54,7 +54,7 @@ def open_source(*, root, split, seed, train_set="train+val", num_val=0):
     a source of re-identification records (see `base.py`), with `pids` and `camids`.
 
   Raises:
-    ValueError: if a list or folder is missing or empty, a line or name does not tell person and camera, a
+    ValueError: if a list or folder is missing or empty, a line or name does not state person and camera, a
       listed picture is absent or not below its folder, or an option is out of range.
   """
   del seed
@@ -94,7 +94,7 @@ def _read_list(root, name):
   with regular_file.open_regular(path, "r", encoding="utf-8", errors="surrogateescape") as file:
     for number, line in enumerate(file, start=1):
       match = _LINE.fullmatch(line.rstrip())
-      # The person is told twice, by the name and by the second column.
+      # The name and the second column both state the person.
       if not match or int(match[2]) != int(match[4]) or not int(match[3]):
         raise ValueError(
           f"{path}: line {number} is {line.rstrip()!r}; expected a path and its person, with the same person "
