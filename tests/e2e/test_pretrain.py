@@ -1,7 +1,6 @@
 """The pre-training recipe from its configuration to what it leaves in the workdir."""
 
 import dataclasses
-import json
 
 import jax
 import jax.numpy as jnp
@@ -173,7 +172,7 @@ def test_mae_configuration_has_one_view_and_no_alignment(tiny_config, tmp_path):
     total_steps=2, views=1, align_weight=0.0, mask__ratio=0.75, mask__blocks=False, mask__parts=False
   )
   pretrain.run(config, tmp_path)
-  row = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+  row = read_metrics(tmp_path)[-1]
   assert "loss_align" not in row
   np.testing.assert_allclose(row["loss"], row["loss_rec"], rtol=1e-6)
 
