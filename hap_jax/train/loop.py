@@ -85,7 +85,10 @@ def run(task, *, workdir, seed, mesh, checkpoints, cadence, load_params=None, sa
   with contextlib.closing(open_writer(workdir, jax.process_index())) as writer, preemption.watch() as stop:
     after = _AfterStep(task, make_evaluate(task.evaluation, mesh), checkpoints, writer, stop, say)
     if start and cadence.due(start, task).evaluate and not _has_scores(workdir, start):
-      scores = after.score(start, state)  # the run was stopped between this step and its scores
+      try:
+        scores = after.score(start, state)  # the run was stopped between this step and its scores
+      except preemption.StopRequestedError:
+        raise stop.error(start) from None
     progress = Progress(total_steps=total, batch_size=task.train.sampler.batch_size, start_step=start)
     with (
       pipeline.device_batches(task.train, mesh, start, total) as batches,

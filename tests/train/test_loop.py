@@ -114,6 +114,8 @@ def test_a_signal_between_the_batches_of_an_evaluation_stops_the_run(
   assert not any("val_error" in line for line in logged_lines(tmp_path / "run"))
   assert not (tmp_path / "run" / "best").exists()
 
+  with pytest.raises(preemption.StoppedError, match="step 3 is saved"):
+    train(tmp_path / "run", read_held_out=once(send(signum), at=3))  # and once more, after the resume
   lines = []
   train(tmp_path / "run", lines=lines)
   assert lines[0] == "resuming at step 3"
