@@ -85,10 +85,7 @@ def run(task, *, workdir, seed, mesh, checkpoints, cadence, load_params=None, sa
   with contextlib.closing(open_writer(workdir, jax.process_index())) as writer, preemption.watch() as stop:
     after = _AfterStep(task, make_evaluate(task.evaluation, mesh), checkpoints, writer, stop, say)
     if start and cadence.due(start, task).evaluate and not _has_scores(workdir, start):
-      try:
-        scores = after.score(start, state)  # the run was stopped between this step and its scores
-      except preemption.StopRequestedError:
-        raise stop.error(start) from None
+      scores = after.score(start, state)  # the run was stopped between this step and its scores
     progress = Progress(total_steps=total, batch_size=task.train.sampler.batch_size, start_step=start)
     with (
       pipeline.device_batches(task.train, mesh, start, total) as batches,
@@ -100,30 +97,17 @@ def run(task, *, workdir, seed, mesh, checkpoints, cadence, load_params=None, sa
         progress.waited(time.perf_counter() - before)
         state, metrics = train_step(state, batch, *_clock(task, step - 1, mesh))
         stop.began()
-
-        # Order: look at the loss first, so that nothing of a broken step is logged, saved or scored. Then
-        # log, before slower work spoils the speed. Then save, so that a failing evaluation loses no step: a
-        # resumed run finds in its log which scores are missing.
-        due, is_end = cadence.due(step, task), stop.reached()
-        if not (any(due) or is_end):
+        due, is_stopped = cadence.due(step, task), stop.reached()
+        if not (any(due) or is_stopped):
           continue
+        # First of all, so that nothing of a broken step is logged, saved or scored.
         _check_finite(task, state, step, train_step, mesh)
         line, row = progress.report(step, _divide(metrics))
         with jax.transfer_guard("allow"), progress.paused():
           if due.log:
             say(line)
             writer.write_scalars(step, row)
-          if due.save or is_end:
-            checkpoints.save(step, state, task.description)
-          if is_end and (step < total or due.evaluate):
-            raise stop.error(step)
-          try:
-            scores = after.follow(step, state, due) or scores
-          except preemption.StopRequestedError:
-            checkpoints.save(step, state, task.description)
-            raise stop.error(step) from None
-          if due.evaluate or (due.log and step == total):
-            writer.write_curves(task.evaluation.select)
+          scores = after.follow(step, state, due, is_stopped) or scores
     if start >= total:
       say(f"the run in {workdir} already ended at step {start}")
       if task.evaluation.evals and not scores:
@@ -133,7 +117,10 @@ def run(task, *, workdir, seed, mesh, checkpoints, cadence, load_params=None, sa
 
 @dataclasses.dataclass(frozen=True)
 class _AfterStep:
-  """The slow work after a step whose state is saved: scores, best checkpoint, pictures.
+  """The slow work after a step: checkpoint, scores, best checkpoint, pictures, in this order.
+
+  The checkpoint comes first, so that a failing evaluation loses no step. A resumed run finds in its log which
+  scores are missing.
 
   Attributes:
     task: a `Task`. evaluate: from `make_evaluate`. writer: from `open_writer`. stop: from `preemption.watch`.
@@ -147,30 +134,54 @@ class _AfterStep:
   stop: preemption.StopSignals
   say: Callable
 
-  def follow(self, step, state, due):
-    """Does what is due after `step`; returns {metric: float}, {} if no score is due.
+  def follow(self, step, state, due, is_stopped):
+    """Saves, scores and draws what is due after `step`.
 
+    Args:
+      due: a `Due`. is_stopped: whether a signal asked the run to stop: it saves and does nothing else.
+    Returns:
+      {metric: float}, {} if no score is due.
     Raises:
-      StopRequestedError: if a signal came before the work was done.
+      StoppedError: if a signal stopped the run and something is left to do.
     """
+    evaluation, is_last = self.task.evaluation, step == self.task.total_steps
+    if is_stopped and (due.evaluate or not is_last):
+      raise self._saved(step, state)
+    if due.save or is_stopped:
+      self.checkpoints.save(step, state, self.task.description)
     scores = self.score(step, state) if due.evaluate else {}
-    if due.panel and self.task.evaluation.figures:
-      self.writer.write_images(step, self.task.evaluation.figures(state.eval_variables))
+    if due.panel and evaluation.figures:
+      self.writer.write_images(step, evaluation.figures(state.eval_variables))
+    if due.evaluate or (due.log and is_last):
+      self.writer.write_curves(evaluation.select)
     return scores
 
   def score(self, step, state):
-    """Scores the state after `step`, keeps it if it is the best one, records and draws the scores."""
+    """Scores the state after `step`, keeps it if it is the best one, records and draws the scores.
+
+    Raises:
+      StoppedError: if a signal came meanwhile; the state is saved.
+    """
     evaluation = self.task.evaluation
-    scores, rows = self.evaluate(state.eval_variables, before_batch=self.stop.check)
+    try:
+      scores, rows = self.evaluate(state.eval_variables, before_batch=self.stop.check)
+    except preemption.StopRequestedError:
+      raise self._saved(step, state) from None
     self.say(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
     # Before the scores are recorded: a run that is resumed here computes scores again only if none are.
     if self.checkpoints.keep_best(step, state, self.task.description, scores, evaluation.select):
       self.say(f"step {step}: the best {evaluation.select[0]} so far")
     self.writer.write_scalars(step, scores)
-    self.stop.check()
+    if self.stop.reached():
+      raise self._saved(step, state)
     if evaluation.row_figures:
       self.writer.write_images(step, evaluation.row_figures(rows))
     return scores
+
+  def _saved(self, step, state):
+    """Saves the state after `step`, unless it is saved; returns the StoppedError that says so."""
+    self.checkpoints.save(step, state, self.task.description)
+    return self.stop.error(step)
 
 
 def _has_scores(workdir, step):
