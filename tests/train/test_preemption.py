@@ -23,7 +23,6 @@ SLEEP = "time.sleep(60)"
 LONG_CALL = "import ctypes; ctypes.CDLL(None).usleep(59_000_000)"
 # A run that trains; it says when it has seen the first signal.
 TRAINING = """
-preemption._watch.began()
 while not preemption._watch.reached():
   time.sleep(0.01)
 print("ready", flush=True)
@@ -67,7 +66,7 @@ def test_a_signal_in_a_callback_whose_exceptions_python_ignores_ends_the_program
 
 
 def test_a_second_interrupt_ends_a_run_that_trains():
-  code, errors = run(TRAINING, signal.SIGINT, signal.SIGINT)
+  code, errors = run(TRAINING, signal.SIGINT, signal.SIGINT, setup="preemption._watch.began()")
   assert (code, errors) == (EXIT_INTERRUPTED, ["stopped by a second Ctrl-C: the last checkpoint stays"])
 
 
