@@ -24,17 +24,17 @@ SAVED, LAST = 3, 8  # steps: of the checkpoint to go on from, and to compare up 
 
 
 @pytest.fixture(scope="module")
-def told(tiny_overrides):
+def endless(tiny_overrides):
   """Configuration of a run far too long to end by itself."""
   run = {"total_steps": 5000, "save_every": 3, "base_lr": 3e-2, "keep_last": 9}
   return {**tiny_overrides, **run}
 
 
 @pytest.fixture(scope="module")
-def ended(told, tiny_config, tmp_path_factory):
+def ended(endless, tiny_config, tmp_path_factory):
   """Workdir of a run on eight devices, parameters cut over all, that got SIGTERM at step LAST."""
   workdir = tmp_path_factory.mktemp("runs") / "eight"
-  config = tiny_config(**{**told, "mesh.fsdp": 8, "mesh.data": 1})
+  config = tiny_config(**{**endless, "mesh.fsdp": 8, "mesh.data": 1})
 
   def say(line):
     if f" {LAST}/" in line:
@@ -123,10 +123,10 @@ def assert_same_losses(one, other):
     (signal.SIGINT, "Ctrl-C", preemption.EXIT_INTERRUPTED),
   ],
 )
-def test_a_run_of_eight_devices_goes_on_with_four(told, ended, tmp_path, signum, name, code):
+def test_a_run_of_eight_devices_goes_on_with_four(endless, ended, tmp_path, signum, name, code):
   """All processes get the signal at once, loader workers too: SLURM sends SIGTERM, a terminal SIGINT."""
   workdir = copy_at(ended, SAVED, tmp_path / "four")
-  process = start(workdir, {**told, "data.workers": 1}, 4)
+  process = start(workdir, {**endless, "data.workers": 1}, 4)
   wait_for(LAST, workdir, process)
   os.killpg(process.pid, signum)
   codes, (output,) = finish(process)
@@ -137,10 +137,10 @@ def test_a_run_of_eight_devices_goes_on_with_four(told, ended, tmp_path, signum,
   assert output.splitlines()[-1].startswith(f"stopped by {name}: step {step} is saved")
 
 
-def test_a_run_of_one_process_goes_on_in_two_and_one_signal_ends_both(told, ended, tmp_path):
+def test_a_run_of_one_process_goes_on_in_two_and_one_signal_ends_both(endless, ended, tmp_path):
   """SIGINT to one of them becomes SIGTERM for both."""
   workdir = copy_at(ended, SAVED, tmp_path / "two")
-  pair = start_two(workdir, {**told, "mesh.fsdp": 4, "align_block": 3, "panel_every": 5, "eval_every": 2})
+  pair = start_two(workdir, {**endless, "mesh.fsdp": 4, "align_block": 3, "panel_every": 5, "eval_every": 2})
   wait_for(LAST, workdir, *pair)
   pair[1].send_signal(signal.SIGINT)
   codes, outputs = finish(*pair)
