@@ -39,6 +39,33 @@ def variant(name):
   return VARIANTS[name]
 
 
+def variant_of(width, depth):
+  """Returns the name of the variant of this size, None if there is none."""
+  return next((name for name, size in VARIANTS.items() if (size.width, size.depth) == (width, depth)), None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Compute:
+  """How a network computes; the parameters do not depend on it.
+
+  Attributes:
+    dtype: of the computation; parameters are float32.
+    scan, remat, attention: how the blocks are run, see `layers.run_blocks`.
+  """
+
+  dtype: jnp.dtype = jnp.float32
+  scan: bool = True
+  remat: str = "none"
+  attention: str = "xla"
+
+  def options(self):
+    """Returns the attributes of `ViT` and `Decoder` that these are."""
+    return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+
+FLOAT32 = Compute()
+
+
 @struct.dataclass
 class Latent:
   """Tokens of B*N views, class token first; under jit the one that is not used costs nothing.

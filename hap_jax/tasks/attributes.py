@@ -48,6 +48,25 @@ def check(config):
   values.check(config, _KINDS)
 
 
+def network(description, compute=vit.FLOAT32):
+  """Builds the network of a Description, an `AttributeClassifier`.
+
+  Args:
+    description: its `network` holds "num_attributes"; without it, its `classes` name the attributes.
+    compute: a `vit.Compute`; logits are float32 anyway.
+  Raises:
+    ValueError: if there are no attributes.
+  """
+  num_attributes = description.network.get(
+    "num_attributes", len(description.classes.get("attribute_names", ()))
+  )
+  if num_attributes < 1:
+    raise ValueError(
+      f"a classifier of {num_attributes} attributes cannot be trained: the data set names none"
+    )
+  return attribute_classifier.AttributeClassifier(description.encoder.build(compute), num_attributes)
+
+
 def build_model(config, num_attributes):
   """Builds the network of a finalized config for so many attributes."""
   model = config.model

@@ -26,6 +26,7 @@ from hap_jax.data.transforms import image as transforms
 from hap_jax.losses.alignment import alignment_loss
 from hap_jax.losses.reconstruction import masked_patch_loss, normalize_patches
 from hap_jax.masking import sampler as masking
+from hap_jax.models import decoder as decoders
 from hap_jax.models import hap, layers, pixels, vit, warp
 from hap_jax.tasks.base import Task, compute_options, describe_encoder, run_length
 from hap_jax.train import optim, probe
@@ -103,6 +104,32 @@ def check(config):
     raise ValueError(
       f"config.align_weight={config.align_weight} needs two views to align; set it to 0 or config.views to 2"
     )
+
+
+def network(description, compute=vit.FLOAT32):
+  """Builds the network of a Description, a `hap.HAP`.
+
+  Args:
+    description: its `network` holds "decoder": {"width", "depth", "num_heads", perhaps "mlp_ratio"}.
+    compute: a `vit.Compute`, of both halves.
+  Raises:
+    ValueError: if there is no decoder, or the heads do not divide a width.
+  """
+  encoder, sizes = description.encoder, description.network.get("decoder")
+  if sizes is None:
+    raise ValueError("the weights have no decoder, which pre-training needs: use them by config.init_from")
+  for name, width, heads in (
+    ("model.variant", encoder.width, encoder.num_heads),
+    ("model.decoder_width", sizes["width"], sizes["num_heads"]),
+  ):
+    if heads < 1 or width < 4 or width % heads or width % 4:
+      raise ValueError(f"{name}: width {width} must be a multiple of its {heads} heads and of 4")
+  return hap.HAP(
+    encoder=encoder.build(compute),
+    decoder=decoders.Decoder(
+      grid=encoder.grid, num_outputs=encoder.patch**2 * 3, **sizes, **compute.options()
+    ),
+  )
 
 
 def build_model(config):

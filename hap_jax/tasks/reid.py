@@ -59,6 +59,25 @@ def check(config):
   )
 
 
+def network(description, compute=vit.FLOAT32, *, drop_path=0.0):
+  """Builds the network of a Description: an `Embedder` or a `LocalityEmbedder`.
+
+  Args:
+    description: its `network` holds "locality" (with the LEM) and "num_classes", persons to train by.
+    compute: a `vit.Compute`; features and logits are float32 anyway.
+    drop_path: rate of stochastic depth, for training.
+  Raises:
+    ValueError: if there are no classes.
+  """
+  num_classes = description.network["num_classes"]
+  if num_classes < 1:
+    raise ValueError(
+      f"a classifier of {num_classes} persons cannot be trained: the training set has no persons"
+    )
+  make = embedder.LocalityEmbedder if description.network["locality"] else embedder.Embedder
+  return make(description.encoder.build(compute, drop_path=drop_path), num_classes)
+
+
 def build_model(config, num_classes):
   """Builds the network of a finalized config for so many training persons."""
   model = config.model

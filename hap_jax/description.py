@@ -1,0 +1,165 @@
+"""What a checkpoint records about its weights: network, pixels, classes, data and origin.
+
+Runs write a Description beside every checkpoint, conversions write one into every file. Later commands read
+it and do not ask the user. As JSON it is
+  {"task", "config", "model": {"variant", "width", ..., and what the task's network needs besides},
+   "normalization", "classes", "data", "lineage", and further facts such as "step" and "scores"}
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from hap_jax.models import layers, vit
+
+_ENCODER_KEYS = (
+  "variant",
+  "width",
+  "depth",
+  "num_heads",
+  "image_size",
+  "patch",
+  "patch_padding",
+  "grid",
+  "mlp_ratio",
+)
+_KEYS = ("task", "config", "model", "normalization", "classes", "data", "lineage")
+# Keys that versions without "classes" wrote at the top level.
+_FORMER_CLASSES = ("attribute_names",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoder:
+  """Sizes of a ViT encoder.
+
+  Attributes:
+    width, depth: of the tokens, and number of blocks.
+    num_heads: of each block; None: not known.
+    grid: (Gh, Gw) of the position table in patches; None: not known.
+    patch: side in pixels.
+    mlp_ratio: hidden over outer width of each block.
+  """
+
+  width: int
+  depth: int
+  num_heads: int | None
+  grid: tuple[int, int] | None
+  patch: int
+  mlp_ratio: float = 4.0
+
+  @classmethod
+  def of_variant(cls, name, *, image_size, patch):
+    """Returns the sizes of a `vit.VARIANTS` for images of (H, W) pixels.
+
+    Raises:
+      ValueError: if there is no such variant, or the patch does not divide the image.
+    """
+    size = vit.variant(name)
+    return cls(size.width, size.depth, size.num_heads, layers.grid_of(image_size, patch), patch)
+
+  @property
+  def image_size(self):
+    """(H, W) in pixels; None if the grid is not known."""
+    return self.grid and tuple(side * self.patch for side in self.grid)
+
+  @property
+  def variant(self):
+    """Name of the `vit.VARIANTS` with these sizes and heads; None: there is none."""
+    name = vit.variant_of(self.width, self.depth)
+    return name if name and vit.VARIANTS[name].num_heads == self.num_heads else None
+
+  def build(self, compute=vit.FLOAT32, *, drop_path=0.0):
+    """Builds the `vit.ViT` of these sizes, which must all be known.
+
+    Args:
+      compute: a `vit.Compute`. drop_path: rate of stochastic depth, see `vit.ViT`.
+    """
+    sizes = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+    return vit.ViT(**sizes, **compute.options(), drop_path=drop_path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+  """What is recorded about weights. All Mappings hold plain JSON values.
+
+  Attributes:
+    task: what the weights are trained for, a file of `hap_jax/tasks`.
+    encoder: its sizes.
+    network: what the `network` of the task's module needs besides the encoder, such as {"num_classes": 751}.
+    normalization: of pixels: "mean", "std", "range", and for converted files "from": how that is known.
+    classes: what each output of the head stands for, {} if not recorded. Two heads can replace each other if
+      these are equal and not {}.
+    data: "name" and "licence" of the training data, "records" and "notes"; {} if not recorded.
+    lineage: the checkpoints that the weights come from, newest first, see `convert/lineage.py`.
+    config: the configuration of the run; None if not recorded.
+    more: further facts: "step" and "scores" of a checkpoint, "skeleton" of the joints.
+  """
+
+  task: str
+  encoder: Encoder
+  network: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  normalization: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  classes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  lineage: tuple[Mapping[str, Any], ...] = ()
+  config: Mapping[str, Any] | None = None
+  more: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  def to_json(self):
+    """Returns plain JSON values, as `from_json` reads them."""
+    encoder = self.encoder
+    model = {
+      "variant": encoder.variant,
+      "width": encoder.width,
+      "depth": encoder.depth,
+      "num_heads": encoder.num_heads,
+      "image_size": encoder.image_size and list(encoder.image_size),
+      "patch": encoder.patch,
+      "patch_padding": 0,
+      "grid": encoder.grid and list(encoder.grid),
+      "mlp_ratio": encoder.mlp_ratio,
+      **self.network,
+    }
+    return {
+      **self.more,
+      "task": self.task,
+      **({} if self.config is None else {"config": dict(self.config)}),
+      "model": model,
+      "normalization": dict(self.normalization),
+      **({"classes": dict(self.classes)} if self.classes else {}),
+      **({"data": dict(self.data)} if self.data else {}),
+      "lineage": [dict(origin) for origin in self.lineage],
+    }
+
+  @classmethod
+  def from_json(cls, values):
+    """Returns the Description of plain JSON values that this version or an earlier one wrote.
+
+    Raises:
+      ValueError: naming the key that is missing or has another form.
+    """
+    try:
+      model = values["model"]
+      classes = values.get("classes") or {key: values[key] for key in _FORMER_CLASSES if key in values}
+      return cls(
+        task=values["task"],
+        encoder=Encoder(
+          width=model["width"],
+          depth=model["depth"],
+          num_heads=model["num_heads"],
+          grid=model["grid"] and tuple(model["grid"]),
+          patch=model["patch"],
+          mlp_ratio=model.get("mlp_ratio", 4.0),
+        ),
+        network={key: value for key, value in model.items() if key not in _ENCODER_KEYS},
+        normalization=dict(values["normalization"]),
+        classes=dict(classes),
+        data=dict(values.get("data") or {}),
+        lineage=tuple(dict(origin) for origin in values.get("lineage", ())),
+        config=values.get("config"),
+        more={k: v for k, v in values.items() if k not in (*_KEYS, *_FORMER_CLASSES)},
+      )
+    except KeyError as error:
+      raise ValueError(f"the description of the checkpoint has no key {error}") from error
+    except (AttributeError, TypeError, ValueError) as error:
+      raise ValueError(f"the description of the checkpoint has an unexpected form: {error}") from error

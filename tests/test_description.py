@@ -1,0 +1,73 @@
+"""What a checkpoint records: JSON in both directions, and what earlier versions wrote."""
+
+import json
+
+import pytest
+
+from hap_jax.description import Description, Encoder
+from hap_jax.io import checkpoint_file
+from hap_jax.models import vit
+from tests.recorded import record
+
+RUNS = sorted(path.parent for path in record.FOLDER.glob("*/*/config.json"))
+
+
+def full():
+  return Description(
+    task="reid",
+    encoder=Encoder(width=32, depth=2, num_heads=2, grid=(4, 2), patch=8, mlp_ratio=3.0),
+    network={"locality": True, "num_classes": 3},
+    normalization={"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "range": [0, 1]},
+    classes={"data_set": "market1501", "pids": [2, 7, 9]},
+    data={"name": "market1501", "licence": "research", "records": 12},
+    lineage=({"file": "mae.pth", "family": "mae", "licence": "CC-BY-NC 4.0"},),
+    config={"task": "reid", "model": {"patch": 8}},
+    more={"step": 7, "scores": {"mAP": 0.5}},
+  )
+
+
+def test_json_and_back_is_the_same_description():
+  written = json.loads(json.dumps(full().to_json()))
+  assert Description.from_json(written) == full()
+  assert (written["model"]["image_size"], written["model"]["locality"]) == ([32, 16], True)
+
+
+def test_what_is_not_known_stays_out_of_the_json():
+  description = Description("pretrain", Encoder(width=32, depth=2, num_heads=None, grid=None, patch=8))
+  written = json.loads(json.dumps(description.to_json()))
+  assert not {"classes", "config", "data"} & written.keys()
+  assert written["model"]["image_size"] is None
+  assert Description.from_json(written) == description
+
+
+@pytest.mark.parametrize("run", RUNS, ids=[run.name for run in RUNS])
+def test_checkpoints_of_earlier_versions_are_described(run):
+  _, values = checkpoint_file.read(run)
+  description = Description.from_json(values)
+  assert description.task == values["task"]
+  assert list(description.encoder.image_size) == values["model"]["image_size"]
+  assert description.more["step"] == values["step"]
+  assert list(description.classes.get("attribute_names", ())) == values.get("attribute_names", [])
+
+
+@pytest.mark.parametrize(
+  ("key", "value", "message"),
+  [("task", None, "has no key 'task'"), ("model", 3, "unexpected form"), ("lineage", 5, "unexpected form")],
+)
+def test_a_damaged_description_is_an_error_that_names_the_reason(key, value, message):
+  values = full().to_json()
+  if value is None:
+    del values[key]
+  else:
+    values[key] = value
+  with pytest.raises(ValueError, match=message):
+    Description.from_json(values)
+
+
+def test_an_encoder_of_a_variant_has_its_sizes_and_name():
+  encoder = Encoder.of_variant("S", image_size=(256, 128), patch=16)
+  assert (encoder.width, encoder.depth, encoder.num_heads, encoder.grid) == (384, 12, 6, (16, 8))
+  assert encoder.variant == "S"
+  assert Encoder(384, 12, 4, (16, 8), 16).variant is None
+  built = encoder.build(vit.Compute(scan=False), drop_path=0.1)
+  assert (built.width, built.grid, built.scan, built.drop_path) == (384, (16, 8), False, 0.1)
