@@ -100,7 +100,7 @@ def saved(workdir):
 
 def test_a_run_comes_back_after_its_time_limit_and_reaches_its_end(cluster, submit):
   """A short run first: its speed gives a number of steps that takes longer than the time before SIGTERM."""
-  number, workdir, log = submit("short", "--nodes=1", total_steps=200)
+  number, workdir, log = submit("short", total_steps=200)
   assert cluster.wait(lambda: len(steps(workdir)) > 10, 240), log.read_text()
   began, first = time.monotonic(), len(steps(workdir))
   job = cluster.wait_until_over(number, 300)
@@ -109,7 +109,7 @@ def test_a_run_comes_back_after_its_time_limit_and_reaches_its_end(cluster, subm
   total = 200 + int(150 * speed)
 
   # SIGTERM comes 60 to 90 s before the end of the 3 minutes.
-  number, workdir, log = submit("long", "--nodes=1", "--signal_before=60", time="3", total_steps=total)
+  number, workdir, log = submit("long", "--signal_before=60", time="3", total_steps=total)
   job = cluster.wait_until_over(number, 1200)
   text = log.read_text()
   assert (job["JobState"], job["ExitCode"]) == ("COMPLETED", "0:0"), text
