@@ -8,9 +8,10 @@ import jax.numpy as jnp
 
 from hap_jax import loading, sharding
 from hap_jax.convert import read as reading
+from hap_jax.data.pipeline import Reading
+from hap_jax.data.transforms.reid import ResizeBicubic
 from hap_jax.models import embedder, pixels, pooling, vit
 from hap_jax.train.evaluate import EvalSplit, make_pass
-from hap_jax.train.probe import picture_pass
 
 DEFAULT_POOLING = "mean"  # of encoders that have no embedding of their own
 
@@ -90,13 +91,8 @@ def extract(extractor, source, *, batch_size, workers=0):
   """
   mesh = sharding.make_mesh()
   sharding.check_batch_size(batch_size, mesh, "--batch_size")
-  loader = picture_pass(
-    source,
-    image_size=extractor.image_size,
-    batch_size=batch_size,
-    workers=workers,
-    max_bad_share=0.0,  # whoever asks for the vectors of a folder wants those of all its pictures
-  )
+  reading = Reading(workers=workers, max_bad_share=0.0)  # every picture of a folder gets its vector
+  loader = reading.ordered(source, (ResizeBicubic(size=extractor.image_size),), batch_size)
 
   def predict(variables, batch):
     return {"feature": extractor.extract(variables, batch["image"])}

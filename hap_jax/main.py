@@ -69,14 +69,14 @@ def main(argv):
 def _train():
   """Runs what the flags ask for; returns the exit code, or a message for exit code 1."""
   # Here and not above: the loader's worker processes import this file anew and must stay light.
-  from hap_jax import finetune, pretrain, recipe, sharding
+  from hap_jax import run, sharding
   from hap_jax.train.loop import NonFiniteLossError
 
   try:
     sharding.join_processes(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     config = config_lib.finalize(_CONFIG.value)
     if _DRY_RUN.value:
-      recipe.dry_run(config)
+      run.dry_run(config)
       return 0
     if not _WORKDIR.value:
       raise ValueError(
@@ -84,8 +84,7 @@ def _train():
       )
     if "://" in _WORKDIR.value:
       raise ValueError(f"--workdir={_WORKDIR.value}: expected a folder; mount the bucket, or use a disk")
-    run = pretrain.run if config.task == "pretrain" else finetune.run
-    run(config, _WORKDIR.value, say=_say)
+    run.run(config, _WORKDIR.value, say=_say)
     return 0
   except preemption.StoppedError as error:
     _say(str(error))

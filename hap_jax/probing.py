@@ -4,6 +4,8 @@ import numpy as np
 
 from hap_jax import config as config_lib
 from hap_jax import features, loading, sharding
+from hap_jax.data.pipeline import Reading
+from hap_jax.data.transforms.reid import ResizeBicubic
 from hap_jax.metrics import attributes as metrics
 from hap_jax.models import pixels
 from hap_jax.train import linear_probe
@@ -29,12 +31,10 @@ def probe(path, *, source, root="", options=None, batch_size=256, workers=0, say
   image_size, grid = description["model"]["image_size"], tuple(description["model"]["grid"])
   mean, std = (description["normalization"][key] for key in ("mean", "std"))
   loaders = {
-    split: probes.picture_pass(
+    split: Reading(workers=workers).ordered(
       config_lib.open_named_source(source, root=root, split=split, options=options or {}),
-      image_size=image_size,
-      batch_size=batch_size,
-      workers=workers,
-      max_bad_share=0.001,
+      (ResizeBicubic(size=tuple(image_size)),),
+      batch_size,
     )
     for split in ("query", "gallery")
   }

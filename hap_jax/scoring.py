@@ -9,8 +9,10 @@ from hap_jax import config as config_lib
 from hap_jax import config_values as values
 from hap_jax import sharding
 from hap_jax.convert import read as reading
+from hap_jax.description import Description
 from hap_jax.io import picture_file
 from hap_jax.train.evaluate import make_evaluate
+from hap_jax.train.state import with_constants
 
 
 def score(path, *, config=None, overrides=None, out=None, say=print):
@@ -18,8 +20,8 @@ def score(path, *, config=None, overrides=None, out=None, say=print):
 
   Args:
     path: a checkpoint that conversion reads, of a task that this project evaluates.
-    config: ConfigDict in place of the one that the checkpoint records; the sizes of the model are the
-      checkpoint's in any case. overrides: {key: value} of the configuration, such as "data.root".
+    config: ConfigDict in place of the one that the checkpoint records; the network is the checkpoint's in any
+      case. overrides: {key: value} of the configuration, such as "data.root".
     out: folder to make for scores.json and pictures; None: nothing is written. say: prints a line.
   Returns:
     {metric: float}.
@@ -34,10 +36,13 @@ def score(path, *, config=None, overrides=None, out=None, say=print):
   config = configure(path, weights, config, overrides or {})
   mesh = sharding.make_mesh()
   sharding.check_batch_size(config.eval_batch_size, mesh, "config.eval_batch_size")
-  evaluation = config_lib.load("tasks", config.task).make_evaluation(config)
+  description = Description.from_json(weights.description())
+  _check_known(path, description.encoder)
+  evaluation = config_lib.load("tasks", config.task).make_evaluation(config, description)
   if not evaluation.evals:
     raise ValueError(f"{path}: its configuration holds no records out; pass --set data.num_val=N")
-  variables = sharding.put_replicated(weights.variables, mesh)
+  variables = with_constants(weights.variables, evaluation.constants)
+  variables = sharding.put_replicated(variables, mesh)
   scores, rows = make_evaluate(evaluation, mesh)(variables)
   width = max(map(len, scores))
   for name, value in scores.items():
@@ -64,20 +69,8 @@ def configure(path, weights, config, overrides):
     config = ml_collections.ConfigDict(config.to_dict())
   if config.task != weights.task:
     raise ValueError(f"{path} is a checkpoint for {weights.task}, the configuration is one for {config.task}")
-  model = weights.description()["model"]
-  if model["variant"] is None or model["image_size"] is None:
-    raise ValueError(
-      f"{path}: an encoder {weights.width} wide with {weights.depth} blocks of {weights.num_heads} heads on "
-      f"a grid of {weights.grid} is none that a configuration can name"
-    )
   with config.ignore_type():  # a recorded value of another type does not matter here
-    for key in ("variant", "image_size", "patch"):
-      config.model[key] = tuple(model[key]) if key == "image_size" else model[key]
-    if "decoder_width" in config.model:
-      _copy_decoder(path, model["decoder"], config.model)
-    if "locality" in config.model:
-      config.model.locality = any(name.startswith("conv_head") for name in weights.heads)
-    config.model.dtype = "auto"  # this machine's, not the one's it was trained on
+    config.model.dtype = "auto"  # this machine's, not that of the machine on which it was trained
   config.lock()  # a key that is not there is an error
   for key, value in overrides.items():
     try:
@@ -90,13 +83,13 @@ def configure(path, weights, config, overrides):
   return config_lib.finalize(config)
 
 
-def _copy_decoder(path, decoder, model):
-  """Puts the sizes of a checkpoint's decoder into a configuration's model."""
-  if decoder is None:
-    raise ValueError(f"{path} has no decoder, without which pre-training is not scored")
-  model.decoder_width, model.decoder_depth = decoder["width"], decoder["depth"]
-  if decoder["num_heads"] is not None:  # else the configuration alone tells
-    model.decoder_heads = decoder["num_heads"]
+def _check_known(path, encoder):
+  """Raises ValueError if the sizes of an encoder are not all known."""
+  if encoder.grid is None or encoder.num_heads is None:
+    raise ValueError(
+      f"{path}: grid {encoder.grid} and number of heads {encoder.num_heads}: both must be known; convert it "
+      "first, with --source_grid=HxW and --num_heads=N"
+    )
 
 
 def _write(out, path, config, scores, pictures):

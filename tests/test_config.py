@@ -11,7 +11,7 @@ import pytest
 from ml_collections import config_flags  # noqa: F401  (absl flags exist before configs are read)
 
 from hap_jax import config as config_lib
-from hap_jax import recipe
+from hap_jax import run
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESOLVED = ROOT / "tests" / "resolved_configs"
@@ -39,7 +39,7 @@ def test_resolved_values_are_the_stored_ones(name):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_dry_run_builds_every_configuration(name):
   lines = []
-  recipe.dry_run(config_lib.finalize(load(name)), lines.append)
+  run.dry_run(config_lib.finalize(load(name)), lines.append)
   size = config_lib.finalize(load(name)).model.image_size
   assert any(f"{size[0]}, {size[1]}, 3) uint8" in line for line in lines)
 
@@ -85,7 +85,7 @@ def test_a_wrong_value_names_its_key(key, value, message):
   config = load("pretrain_b16")
   config.update_from_flattened_dict({key: value})
   with pytest.raises(ValueError, match=message):
-    recipe.dry_run(config_lib.finalize(config), lambda line: None)
+    run.dry_run(config_lib.finalize(config), lambda line: None)
 
 
 def test_unknown_key_is_one_line_and_no_traceback():

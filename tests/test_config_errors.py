@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from hap_jax import config as config_lib
-from hap_jax import config_file, config_values, recipe
+from hap_jax import config_file, config_values, run
 from hap_jax.cli.__main__ import main
 from hap_jax.models import vit
 from hap_jax.train.optim import OptimizerSpec
@@ -244,7 +244,7 @@ def test_a_wrong_option_of_a_source_names_it():
 def test_a_run_is_not_begun_with_a_wrong_optimizer(tmp_path):
   config = config_lib.from_recorded(changed("optimizer.beta1", 2), "runs/x")
   with pytest.raises(ValueError, match=r"config\.optimizer\.beta1=2"):
-    recipe.run(config_lib.finalize(config), tmp_path / "run", from_scratch="", say=print)
+    run.run(config_lib.finalize(config), tmp_path / "run")
   with pytest.raises(ValueError, match=r"config\.optimizer\.kind='lion'"):
     OptimizerSpec(kind="lion")
 

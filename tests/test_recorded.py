@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from hap_jax import config as config_lib
-from hap_jax import config_values, recipe, scoring
+from hap_jax import config_values, scoring
+from hap_jax import run as runner
 from hap_jax.cli.__main__ import main
 from hap_jax.convert import read
 from hap_jax.models import vit
@@ -101,7 +102,7 @@ def test_a_recorded_run_is_resumed_and_evaluated(run, workdir, tmp_path):
   assert main(["evaluate", str(workdir), f"--out={tmp_path / 'scores'}"]) == 0
   at_step_2 = json.loads((tmp_path / "scores/scores.json").read_text())["scores"]
   lines = []
-  scores = recipe.run(config, workdir, from_scratch="from scratch", say=lines.append)
+  scores = runner.run(config, workdir, say=lines.append)
   assert lines[0] == f"resuming at step {record.LEFT_AT}"
   assert scores.keys() == at_step_2.keys()
   end, row = json.loads((run / "end.json").read_text()), read_metrics(workdir)[-1]

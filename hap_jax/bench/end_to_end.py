@@ -15,7 +15,7 @@ import statistics
 import jax
 
 from hap_jax import config as config_lib
-from hap_jax import recipe, sharding
+from hap_jax import run, sharding
 from hap_jax.bench import compiled, measure, pretrain_step, workload
 from hap_jax.cli import _options
 from hap_jax.data import pipeline
@@ -52,7 +52,7 @@ def measure_share(args):
   """Times both; returns what is printed."""
   warmup, repeats, steps = workload.repeats(args)
   config = make_config(args)
-  mesh = recipe.make_mesh(config)
+  mesh = run.make_mesh(config)
   task = pretrain.make(config)
   state = train_state.create(task, config.seed, mesh)
   function = train_step.make_train_step(task, mesh, config.seed)
@@ -63,7 +63,7 @@ def measure_share(args):
     nonlocal state, made
     metrics = None
     for _ in range(steps):
-      state, metrics = function(state, next(batches), *pretrain_step.clock(made, mesh))
+      state, metrics = function(state, task.constants, next(batches), *pretrain_step.clock(made, mesh))
       made += 1
     return metrics
 

@@ -14,9 +14,9 @@ import numpy as np
 
 from hap_jax import sharding
 from hap_jax.bench import compiled, measure
-from hap_jax.models import embedder, layers, pixels, vit
-from hap_jax.tasks import reid
-from hap_jax.tasks.base import Task
+from hap_jax.description import Description, Encoder
+from hap_jax.models import layers, pixels, vit
+from hap_jax.tasks import base, reid
 from hap_jax.train import optim, state, step
 
 
@@ -35,19 +35,19 @@ def parse_args(argv=None):
   return parser.parse_args(argv)
 
 
-def make_task(args, model):
+def make_task(args, model, description):
   """Makes the ReID task of a network without data: all that the step asks for."""
-  return Task(
-    init=reid.make_init(model, args.image_size),
+  return base.Task(
+    init=base.make_init(model, train=False),
     param_rules=optim.layer_decay_rules(model.encoder.depth, layer_decay=0.4, weight_decay=0.05),
     optimizer=optim.OptimizerSpec(beta2=0.999),
     schedule=lambda _, progress: optim.warmup_cosine(progress, peak=8e-3, warmup=5, total=100),
-    forward=reid.make_forward(model),
+    forward=reid.make_forward(model, pixels.normalize),
     loss=reid.make_loss(np.arange(args.num_classes), id_weight=0.5, triplet_weight=0.5),
     train=None,
     total_steps=0,
     evaluation=None,
-    description={},
+    description=description,
   )
 
 
@@ -74,17 +74,11 @@ def make_encoder_pass(model):
 
 def time_both(args):
   """Compiles, warms up and times both; returns what is printed."""
-  model = embedder.build_embedder(
-    vit.variant(args.variant),
-    image_size=args.image_size,
-    patch=args.patch,
-    num_classes=args.num_classes,
-    locality=args.locality,
-    drop_path=0.0,
-    dtype=jnp.float32,
-    scan=True,
-  )
-  task, mesh = make_task(args, model), sharding.make_mesh(devices=jax.devices()[:1])
+  encoder = Encoder.of_variant(args.variant, image_size=args.image_size, patch=args.patch)
+  sizes = {"num_classes": args.num_classes, "locality": args.locality}
+  description = Description("reid", encoder, network=sizes)
+  model = reid.network(description)
+  task, mesh = make_task(args, model, description), sharding.make_mesh(devices=jax.devices()[:1])
   train_step, encoder_pass = step.make_train_step(task, mesh, seed=0), make_encoder_pass(model)
   train_state = state.create(task, 0, mesh)
   batch = jax.device_put(make_batch(args), sharding.batch_split(mesh))
@@ -95,7 +89,7 @@ def time_both(args):
     wait = jax.block_until_ready
     _, *encoder_time = measure.timed(encoder_pass, train_state.params["encoder"], image, wait=wait)
     clock = np.int32(i), np.float32(i / 100)
-    (train_state, metrics), *step_time = measure.timed(train_step, train_state, batch, *clock, wait=wait)
+    (train_state, metrics), *step_time = measure.timed(train_step, train_state, {}, batch, *clock, wait=wait)
     if i:  # the first call compiles
       encoder_times.append(encoder_time)
       step_times.append(step_time)

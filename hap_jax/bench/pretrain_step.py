@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from hap_jax import recipe, sharding
+from hap_jax import run, sharding
 from hap_jax.bench import compiled, flops, measure, workload
 from hap_jax.train import state as train_state
 from hap_jax.train import step as train_step
@@ -92,7 +92,7 @@ def make_forward(task):
   """Makes (params, batch, step) -> loss of the masks drawn for that step."""
 
   def forward(params, batch, step):
-    batch = task.prepare(batch, key=jax.random.key(step)) if task.prepare else batch
+    batch = task.prepare({}, batch, key=jax.random.key(step)) if task.prepare else batch
     outputs, _ = task.forward({"params": params}, batch, key=None, train=True)
     return task.loss(outputs, batch, key=None)[0]
 
@@ -105,14 +105,14 @@ def make_variant(lever, config, mesh, what):
   batch = jax.device_put(workload.make_batch(config), sharding.batch_split(mesh))
 
   def draw(batch, step):
-    return task.prepare(batch, key=jax.random.key(step))
+    return task.prepare({}, batch, key=jax.random.key(step))
 
   if lever == "sampler":
     batch = jax.jit(draw)(batch, 0)
     task = dataclasses.replace(task, prepare=None)
   if what == "step":
     function = train_step.make_train_step(task, mesh, seed=0)
-    return Variant(lever, config, function, lambda state, *clock: (state, batch, *clock), False)
+    return Variant(lever, config, function, lambda state, *clock: (state, {}, batch, *clock), False)
   if what == "forward":
     return Variant(
       lever, config, make_forward(task), lambda state, step, _: (state.params, batch, step), True
@@ -237,7 +237,7 @@ def line(variant, what, steps):
 def measure_all(args):
   """Compiles and times all variants; returns a line of each."""
   warmup, repeats, steps = workload.repeats(args)
-  mesh = recipe.make_mesh(workload.make_config(args))
+  mesh = run.make_mesh(workload.make_config(args))
   variants = make_variants(args, mesh)
   task = workload.make_task(variants[0].config)
   timed, state = try_all(variants, lambda: train_state.create(task, 0, mesh), mesh)

@@ -18,7 +18,7 @@ import numpy as np
 import scipy.stats
 
 from hap_jax import config as config_lib
-from hap_jax import finetune, pretrain, probing
+from hap_jax import probing, run
 from hap_jax.io import picture_file
 from hap_jax.train import report
 
@@ -93,7 +93,7 @@ def train(args, arm, seed, lr):
   )
   config_lib.check_same(config, workdir)
   if not _is_finished(workdir, args):
-    finetune.run(config, workdir, say=lambda line: None)
+    run.run(config, workdir, say=lambda line: None)
   return [row for row in report.read_metrics(workdir) if _TASKS[args.task].metric in row]
 
 
@@ -117,7 +117,7 @@ def make_untrained(out, seed):
   config.model.scan = True  # compiles sooner; what is stored is the same
   config = config_lib.finalize(config)
   config_lib.check_same(config, workdir)
-  pretrain.run(config, workdir, say=lambda line: None)
+  run.run(config, workdir, say=lambda line: None)
   return workdir
 
 

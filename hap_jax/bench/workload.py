@@ -80,25 +80,19 @@ def changed(config, values):
 
 def make_task(config):
   """Makes the task of `pretrain.make` without data: all that the step asks for."""
-  model = pretrain.build_model(config)
+  description = pretrain.describe(config)
   return Task(
-    init=pretrain.make_init(model),
-    param_rules=pretrain.param_rules(config.weight_decay),
-    optimizer=optim.OptimizerSpec(**config.optimizer),
+    **pretrain.make_step(config, description),
     schedule=lambda _, progress: optim.warmup_cosine(
       progress,
       peak=config.base_lr * config.batch_size / 256,
       warmup=config.warmup_epochs,
       total=config.total_epochs,
     ),
-    prepare=pretrain.make_prepare(config),
-    accumulate=config.accumulate,
-    forward=pretrain.make_forward(config, model),
-    loss=pretrain.make_loss(config.align_weight, config.align_temperature, config.align_block),
     train=None,
     total_steps=0,
     evaluation=None,
-    description={},
+    description=description,
   )
 
 

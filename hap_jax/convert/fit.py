@@ -1,4 +1,4 @@
-"""Puts a checkpoint's weights into a model's parameters."""
+"""Puts the weights of a checkpoint into the variables of a network."""
 
 import dataclasses
 import math
@@ -9,75 +9,97 @@ from hap_jax.models import posemb, vit
 
 @dataclasses.dataclass(frozen=True)
 class FitReport:
-  """What `fit_to` did, each a tuple of names.
+  """What `fit_to` did.
 
   Attributes:
-    loaded: paths of the model's parameters that were replaced. missing: that kept their values.
-    unused: names in the file that went nowhere. resized: "path old grid -> new grid"; these are loaded too.
+    loaded: paths of the network's arrays that were replaced.
+    missing: paths of its arrays that kept their values.
+    unused: names in the file that went nowhere.
+    resized: "path old grid -> new grid"; these are loaded, too.
+    notes: reasons, one line each.
   """
 
   loaded: tuple[str, ...]
   missing: tuple[str, ...]
   unused: tuple[str, ...]
   resized: tuple[str, ...]
+  notes: tuple[str, ...] = ()
 
   def lines(self):
     """Returns the report as lines of text for a log."""
     kinds = [("kept at their initial values", self.missing), ("in the file, not used", self.unused)]
     kinds.append(("position tables resized", self.resized))
-    return [f"loaded: {len(self.loaded)} tensors"] + [
-      f"{kind}: {len(items)} ({', '.join(items)})" for kind, items in kinds if items
+    return [
+      f"loaded: {len(self.loaded)} tensors",
+      *(f"{kind}: {len(items)} ({', '.join(items)})" for kind, items in kinds if items),
+      *self.notes,
     ]
 
 
-def fit_to(params, weights, *, grid, with_decoder):
-  """Puts a checkpoint's weights into a model's parameters; position tables are resized if the grids differ.
+def fit_to(variables, weights, *, grid, stacks=("encoder",), notes=()):
+  """Puts a checkpoint's weights into a network's variables; position tables are resized if the grids differ.
 
   Args:
-    params: the model's, nested dicts with "encoder" and perhaps "decoder" and others, left as they are.
-    weights: Weights. grid: (Gh, Gw) of the model.
-    with_decoder: take the decoder too if the file and the model have one.
+    variables: the network's, {"params": nested dicts with "encoder", other collections}.
+    weights: Weights.
+    grid: (Gh, Gw) of the network.
+    stacks: subtrees to take if both the network and the file have them, such as ("encoder", "decoder").
+    notes: lines that the report repeats.
   Returns:
-    (params with float32 NumPy arrays where loaded and the given leaves elsewhere, FitReport).
+    (variables with float32 NumPy arrays where loaded and the given leaves elsewhere, FitReport).
   Raises:
     ValueError: if the encoder is of another size or has other heads, a tensor is of another shape, or the
       file's grid is unknown.
   """
   source = weights.lineage[0]["file"]
-  _check_sizes(source, weights, params, with_decoder)
-  given = flatten(weights.params)
-  fitted, missing, resized = flatten(params), [], []
-  for path, old in fitted.items():
-    if path not in given or not (with_decoder or path.startswith("encoder/")):
-      missing.append(path)
-      continue
-    new = given.pop(path)
-    if path.endswith("/pos_embed") and weights.grid != tuple(grid):
-      if weights.grid is None:
-        raise ValueError(
-          f"{source}: its grid is {weights.grid_from}; convert it first, with --source_grid=HxW in patches"
-        )
-      new = posemb.resize_table(new, weights.grid, grid)
-      resized.append(f"{path} {grid_text(weights.grid)} -> {grid_text(grid)}")
-    if new.shape != tuple(old.shape):
-      names = some(weights.source_names[path])
-      raise ValueError(
-        f"{source}: tensor {names} becomes {path} with shape {new.shape}, the model has {tuple(old.shape)}: "
-        "change config.model to the file's sizes, or config.init_from"
-      )
-    fitted[path] = new
+  _check_sizes(source, weights, variables["params"], stacks)
+  given = {collection: flatten(tree) for collection, tree in weights.variables.items()}
+  fitted = {collection: flatten(tree) for collection, tree in variables.items()}
+  loaded, missing, resized = [], [], []
+  for collection, flat in fitted.items():
+    for path, old in flat.items():
+      if path not in given.get(collection, {}) or path.partition("/")[0] not in stacks:
+        missing.append(path)
+        continue
+      new = given[collection].pop(path)
+      if path.endswith("/pos_embed") and weights.grid != tuple(grid):
+        new = _resize(source, new, weights, grid)
+        resized.append(f"{path} {grid_text(weights.grid)} -> {grid_text(grid)}")
+      _check_shape(source, weights.source_names[path], path, new, old)
+      flat[path] = new
+      loaded.append(path)
   report = FitReport(
-    loaded=tuple(path for path in fitted if path not in missing),
+    loaded=tuple(loaded),
     missing=tuple(missing),
-    unused=(*weights.unused, *(name for path in given for name in weights.source_names[path])),
+    unused=(
+      *weights.unused,
+      *(name for flat in given.values() for path in flat for name in weights.source_names[path]),
+    ),
     resized=tuple(resized),
+    notes=tuple(notes),
   )
-  return unflatten(fitted), report
+  return {collection: unflatten(flat) for collection, flat in fitted.items()}, report
 
 
-def _check_sizes(source, weights, params, with_decoder):
+def _resize(source, table, weights, grid):
+  if weights.grid is None:
+    raise ValueError(
+      f"{source}: its grid is {weights.grid_from}; convert it first, with --source_grid=HxW in patches"
+    )
+  return posemb.resize_table(table, weights.grid, grid)
+
+
+def _check_shape(source, names, path, new, old):
+  if new.shape != tuple(old.shape):
+    raise ValueError(
+      f"{source}: tensor {some(names)} becomes {path} with shape {new.shape}, the network has "
+      f"{tuple(old.shape)}: change config.model to the file's sizes, or config.init_from"
+    )
+
+
+def _check_sizes(source, weights, params, stacks):
   if "encoder" not in params:
-    raise ValueError(f"{source}: the model has no encoder for it, only {', '.join(params)}")
+    raise ValueError(f"{source}: the network has no encoder for it, only {', '.join(params)}")
   encoder = params["encoder"]
   kernel = encoder["patch_embed"]["kernel"]
   model = (kernel.shape[1], count_blocks(encoder), math.isqrt(kernel.shape[0] // 3))
@@ -94,7 +116,7 @@ def _check_sizes(source, weights, params, with_decoder):
       f"{source}: checkpoint has {weights.num_heads} heads, but config.model.variant makes "
       f"{variant.num_heads}: take another checkpoint for config.init_from"
     )
-  if with_decoder and "decoder" in params and "decoder" in weights.params:
+  if "decoder" in stacks and "decoder" in params and "decoder" in weights.params:
     in_file, in_model = count_blocks(weights.params["decoder"]), count_blocks(params["decoder"])
     if in_file != in_model:
       raise ValueError(

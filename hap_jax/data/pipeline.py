@@ -1,9 +1,48 @@
-"""From host batches to device batches. The only file of `data/` that imports jax."""
+"""How a run reads records, and the way of host batches to the devices.
+
+The only file of `data/` that imports jax.
+"""
 
 import collections
 import contextlib
+import dataclasses
+
+import jax
 
 from hap_jax import sharding
+from hap_jax.data import samplers
+from hap_jax.data.loader import Loader
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+  """How the loaders of one run or command read records; each process loads its slice of every batch.
+
+  Attributes:
+    seed, workers, max_bad_share: see `Loader`.
+  """
+
+  seed: int = 0
+  workers: int = 0
+  max_bad_share: float = 0.001
+
+  def loader(self, source, transforms, sampler, fields):
+    """Returns the `Loader` of a source in the order of a sampler."""
+    return Loader(
+      source=source,
+      transforms=transforms,
+      sampler=sampler,
+      seed=self.seed,
+      workers=self.workers,
+      max_bad_share=self.max_bad_share,
+      fields=fields,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+    )
+
+  def ordered(self, source, transforms, batch_size, fields=("image",)):
+    """Returns the `Loader` of one pass over a source in its order; batch_size is global."""
+    return self.loader(source, transforms, samplers.Sequential(len(source), batch_size), fields)
 
 
 @contextlib.contextmanager

@@ -226,3 +226,22 @@ def num_parts_policy(name, *, max_parts, group):
   if name not in policies:
     raise ValueError(f"config.mask.part_policy={name!r} is not one of {', '.join(policies)}")
   return policies[name]
+
+
+def sample_view_masks(keys, num_parts, batch, recipe):
+  """Draws the masks of all views of a batch in one call.
+
+  Args:
+    keys: [B, N] PRNG keys. num_parts: [B, N] int32. batch: with keypoints. recipe: a `MaskRecipe`.
+  Returns:
+    `Mask` with leading [B, N].
+  """
+  B, N = keys.shape
+  mask = sample_masks(
+    keys.reshape(B * N),
+    jnp.repeat(batch["keypoints_xy"], N, axis=0),
+    jnp.repeat(batch["keypoints_visible"], N, axis=0),
+    num_parts.reshape(B * N),
+    recipe,
+  )
+  return jax.tree.map(lambda x: x.reshape(B, N, *x.shape[1:]), mask)

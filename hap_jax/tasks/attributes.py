@@ -16,15 +16,14 @@ import numpy as np
 from hap_jax import config as config_lib
 from hap_jax import config_values as values
 from hap_jax.data import samplers
-from hap_jax.data.loader import Loader
 from hap_jax.data.transforms.attributes import ResizeBilinear
 from hap_jax.data.transforms.image import HorizontalFlip
 from hap_jax.data.transforms.reid import PadCrop
 from hap_jax.losses.attributes import attribute_loss, attribute_weights
 from hap_jax.metrics import attributes as metrics
-from hap_jax.models import attribute_classifier, layers, pixels, vit
-from hap_jax.tasks.base import Task, compute_options, describe_encoder, run_length
-from hap_jax.train import optim, probe
+from hap_jax.models import attribute_classifier, vit
+from hap_jax.tasks import base
+from hap_jax.train import optim
 from hap_jax.train.evaluate import EvalSplit, Evaluation
 from hap_jax.viz import attributes as viz
 
@@ -67,29 +66,16 @@ def network(description, compute=vit.FLOAT32):
   return attribute_classifier.AttributeClassifier(description.encoder.build(compute), num_attributes)
 
 
-def build_model(config, num_attributes):
-  """Builds the network of a finalized config for so many attributes."""
-  model = config.model
-  return attribute_classifier.build_attribute_classifier(
-    vit.variant(model.variant),
-    image_size=tuple(model.image_size),
-    patch=model.patch,
-    num_attributes=num_attributes,
-    **compute_options(config),
-  )
+def make_forward(model, normalize):
+  """Makes (variables, batch, *, key, train) -> (logits [B, A] float32, model_state); nothing is random.
 
-
-def make_init(model, image_size):
-  """Makes key -> variables of a network."""
-  return lambda key: model.init(key, jnp.zeros((1, *image_size, 3)))
-
-
-def make_forward(model):
-  """Makes (variables, batch, *, key, train) -> (logits [B, A] float32, model_state); nothing is random."""
+  Args:
+    model: from `network`. normalize: uint8 images -> float32 pixels.
+  """
 
   def forward(variables, batch, *, key, train):
     del key, train
-    return model.apply(variables, pixels.normalize(batch["image"])), {}
+    return model.apply(variables, normalize(batch["image"])), {}
 
   return forward
 
@@ -126,24 +112,28 @@ def positive_ratio(source):
   return ratio
 
 
-def make_predict(config, num_attributes):
-  """Makes (variables, batch) -> {"probability": [B, A] float32}.
-
-  Raises, when it is called:
-    ValueError: if the weights are for another number of attributes than the data set has.
-  """
+def make_predict(description, compute=vit.FLOAT32):
+  """Makes (variables, batch) -> {"probability": [B, A] float32} of weights with this Description."""
+  forward = make_forward(network(description, compute), base.make_normalize(description))
 
   def predict(variables, batch):
-    kernel = variables["params"]["classifier"]["kernel"]
-    if kernel.shape[-1] != num_attributes:
-      raise ValueError(
-        f"the checkpoint predicts {kernel.shape[-1]} attributes, data set {config.data.source} has "
-        f"{num_attributes}: use the one that it was trained for (config.data.source)"
-      )
-    logits, _ = make_forward(build_model(config, num_attributes))(variables, batch, key=None, train=False)
+    logits, _ = forward(variables, batch, key=None, train=False)
     return {"probability": jax.nn.sigmoid(logits)}
 
   return predict
+
+
+def check_names(description, source):
+  """Raises ValueError if weights with this Description predict other attributes than a source has."""
+  names = source.attribute_names
+  predicted = description.classes.get("attribute_names", ())
+  count = network(description).num_attributes
+  if count != len(names) or (predicted and list(predicted) != list(names)):
+    what = f"{count} attributes" + (f" ({', '.join(predicted)})" if predicted else "")
+    raise ValueError(
+      f"the checkpoint predicts {what}, data set {source.spec.name} has {len(names)} ({', '.join(names)}): "
+      "use the one that it was trained for (config.data.source)"
+    )
 
 
 def make_score(sources, train_split):
@@ -193,20 +183,24 @@ def make_row_figures(source):
   return row_figures
 
 
-def make_evaluation(config):
-  """Makes the evaluation of a finalized config: test set, and validation set unless it is trained on."""
+def make_evaluation(config, description):
+  """Makes the evaluation of weights with this Description.
+
+  It scores the test set, and the validation set unless that is trained on.
+
+  Raises:
+    ValueError: if the weights are for other attributes than the data set has.
+  """
   train_split = config.data.train_split
   names = ("test",) if train_split == "trainval" else ("val", "test")
   sources = {name: config_lib.open_source(config, name) for name in names}
+  check_names(description, sources["test"])
+  predict = make_predict(description, base.compute_of(config))
   make_pass = functools.partial(
-    probe.picture_pass,
-    image_size=config.model.image_size,
+    base.reading_of(config).ordered,
+    transforms=(ResizeBilinear(size=description.encoder.image_size),),
     batch_size=config.eval_batch_size,
-    workers=config.data.workers,
-    max_bad_share=config.data.max_bad_share,
-    resize=ResizeBilinear,
   )
-  predict = make_predict(config, len(sources["test"].attribute_names))
   return Evaluation(
     evals={name: EvalSplit(make_pass(source), predict) for name, source in sources.items()},
     score=make_score(sources, train_split),
@@ -225,24 +219,14 @@ def make_train_loader(config):
     PadCrop(pad=config.data.pad),
     HorizontalFlip(prob=config.data.flip_prob),
   )
-  return Loader(
-    source=source,
-    transforms=augment,
-    sampler=samplers.ShuffledEpochs(len(source), config.batch_size, config.seed),
-    seed=config.seed,
-    workers=config.data.workers,
-    max_bad_share=config.data.max_bad_share,
-    fields=("image", "attributes"),
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
-  )
+  sampler = samplers.ShuffledEpochs(len(source), config.batch_size, config.seed)
+  return base.reading_of(config).loader(source, augment, sampler, ("image", "attributes"))
 
 
-def describe(config, source, lineage):
-  """Returns what a checkpoint of this task tells later commands."""
-  description = describe_encoder(config, source, lineage)
-  description["data"]["notes"] = list(source.spec.notes)
-  return description | {"attribute_names": list(source.attribute_names)}
+def describe(config, names, source=None, lineage=()):
+  """Describes the weights of a run that learns the attributes `names`."""
+  classes = {"attribute_names": list(names)}
+  return base.describe(config, source, lineage, network={"num_attributes": len(names)}, classes=classes)
 
 
 def make(config, lineage=()):
@@ -255,10 +239,12 @@ def make(config, lineage=()):
   """
   train = make_train_loader(config)
   ratio = positive_ratio(train.source)
-  model = build_model(config, len(ratio))
-  total_steps, total_epochs, warmup_epochs = run_length(config, train)
-  return Task(
-    init=make_init(model, config.model.image_size),
+  description = describe(config, train.source.attribute_names, train.source, lineage)
+  model = network(description, base.compute_of(config))
+  total_steps, total_epochs, warmup_epochs = base.run_length_of(config, train)
+  return base.Task(
+    init=base.make_init(model),
+    load=base.make_load(description, heads=("classifier",)),
     # Parity: biases, norms, class token and position table decay too, and all have one learning rate.
     param_rules=(optim.Rule(".*", weight_decay=config.weight_decay),),
     optimizer=optim.OptimizerSpec(**config.optimizer),
@@ -270,27 +256,24 @@ def make(config, lineage=()):
       warmup=warmup_epochs,
       total=total_epochs,
     ),
-    forward=make_forward(model),
+    forward=make_forward(model, base.make_normalize(description)),
     loss=make_loss(np.asarray(ratio, np.float32)),
     train=train,
     total_steps=total_steps,
-    evaluation=make_evaluation(config),
-    description=describe(config, train.source, list(lineage)),
+    evaluation=make_evaluation(config, description),
+    description=description,
     ema_decay=config.ema_decay or None,
     accumulate=config.accumulate,
   )
 
 
 def outline(config):
-  """Returns (abstract params, lines that tell the shapes of a step); reads no data."""
-  B, (H, W) = config.batch_size, config.model.image_size
-  model = build_model(config, num_attributes=2)  # the data tell how many there are
-  variables = jax.eval_shape(make_init(model, (H, W)), jax.random.key(0))
-  batch = {"image": jax.ShapeDtypeStruct((B, H, W, 3), "uint8")}
-  logits, _ = jax.eval_shape(
-    functools.partial(make_forward(model), train=True), variables, batch, key=jax.random.key(0)
-  )
-  return variables["params"], [
-    f"image {batch['image'].shape} uint8, grid {layers.grid_of((H, W), config.model.patch)}",
-    f"logits {logits.shape} {logits.dtype}, compute {config.model.dtype}; one an attribute (counted as 2)",
+  """Returns (abstract params, lines that describe the shapes of a step); reads no data."""
+  description = describe(config, names=("first", "second"))  # only the data set knows its attributes
+  model, batch = network(description, base.compute_of(config)), base.abstract_batch(config)
+  forward = make_forward(model, base.make_normalize(description))
+  params, logits = base.trace(base.make_init(model), forward, batch)
+  return params, [
+    *base.outline_lines(config, batch),
+    f"logits {logits.shape} {logits.dtype}, compute {config.model.dtype}; one per attribute (counted as 2)",
   ]

@@ -4,31 +4,45 @@ The loop, the step and the evaluation know these fields and nothing else. When a
 grows by a field, for all tasks; the loop never grows a branch.
 
 A task is a module in this folder with
-  check(config)               raises ValueError for values that only this task knows to be wrong
-  make(config, lineage)       -> Task
-  make_evaluation(config)     -> Evaluation, without the training records where it can do without them
-  outline(config)             -> (abstract params, lines that tell the shapes of a step); reads no data
+  check(config)                         raises ValueError for values that only this task knows to be wrong
+  make(config, lineage)                 -> Task
+  network(description, compute)         -> the Linen module of a Description; nothing else builds it
+  make_evaluation(config, description)  -> Evaluation of weights with this Description
+  outline(config)                       -> (abstract params, lines: the shapes of a step); reads no data
+Configurations stop at `make`, `make_evaluation` and `outline`: below them, functions take named arguments.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from hap_jax import config as config_lib
+from hap_jax.convert import fit
 from hap_jax.data.loader import Loader
+from hap_jax.data.pipeline import Reading
+from hap_jax.description import Description, Encoder
 from hap_jax.models import layers, pixels, vit
 from hap_jax.train.evaluate import Evaluation
 from hap_jax.train.optim import OptimizerSpec, Rule
 
 
+def list_scores(scores):
+  """Returns one line with the scores of the last evaluation, no line if there is none."""
+  return (
+    ["last step: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items())] if scores else []
+  )
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
-  """A record of functions.
+  """A record of functions. `variables` are {"params": ..., other collections}.
 
   Attributes:
-    init: key -> variables {"params": ..., other collections}; traced and jitted by the state's creation.
+    init: key -> variables; traced and jitted when the state is created.
     param_rules: parameter paths -> lr scale, weight decay, trainable; the first match wins.
     optimizer: kind and constants.
     schedule: (step, progress in epochs) -> learning rate; traced.
@@ -36,13 +50,20 @@ class Task:
     loss: (outputs, batch, *, key) -> (scalar, {name: (sum, count)}).
     train: the training loader.
     total_steps: length of the run.
-    evaluation: how it is scored while it trains.
-    description: what a checkpoint must tell later commands; plain JSON values.
-    ema_decay: an exponential moving average of all variables with this decay is kept, and is what is
-      evaluated; None: no average.
-    prepare: (batch, *, key) -> batch, or None; once a step, before the batch is cut into parts: what is drawn
-      for each example is drawn here, so that it does not depend on the number of parts.
+    evaluation: how the weights are scored during the run.
+    description: what a checkpoint records for later commands.
+    load: (variables, `convert.weights.Weights`) -> (variables, `fit.FitReport`), NumPy arrays; what the task
+      takes of starting weights, statistics of norms included. None: the encoder only.
+    constants: arrays that do not train, such as a frozen text encoder; `prepare`, `forward` and `predict` get
+      them as the collection "constants" of their variables, as arguments of the compiled step. No checkpoint
+      and no average holds them.
+    ema_decay: of an exponential moving average of all variables, which is scored in place of them; None: no
+      average.
+    prepare: (variables, batch, *, key) -> batch, or None; once per step, before the batch is cut into parts.
+      Per-example randomness is drawn here, because it must not depend on the number of parts.
     accumulate: parts of a batch that go through the model one after the other; 1: the whole batch at once.
+    from_scratch: line to print if the run starts without weights.
+    summarize: {metric: float} of the last evaluation -> lines to print at the end of the run.
   """
 
   init: Callable
@@ -54,66 +75,170 @@ class Task:
   train: Loader
   total_steps: int
   evaluation: Evaluation
-  description: Mapping[str, Any]
+  description: Description
+  load: Callable | None = None
+  constants: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   ema_decay: float | None = None
   prepare: Callable | None = None
   accumulate: int = 1
+  from_scratch: str = "starting from scratch: no pre-trained encoder is given (config.init_from=CHECKPOINT)"
+  summarize: Callable[[Mapping[str, float]], Sequence[str]] = list_scores
+
+  def __post_init__(self):
+    if self.load is None:
+      object.__setattr__(self, "load", make_load(self.description))
 
 
-def run_length(config, train):
-  """Works out how long a run is.
+def run_length(train, *, total_epochs, warmup_epochs, total_steps=0):
+  """Computes how long a run is.
 
   Args:
-    config: finalized. Its total_epochs are passes over the records; total_steps, if not 0, is the length in
-      their place; warmup_epochs, of total_epochs, keeps its share of the run.
     train: the training loader.
+    total_epochs: passes over the records.
+    warmup_epochs: of total_epochs; they keep their share of the run.
+    total_steps: the length in steps, in place of total_epochs; 0: not given.
   Returns:
     (steps, epochs, epochs of warm-up).
   Raises:
-    ValueError: if there is no step in it.
+    ValueError: if the run has no step.
   """
-  whole_epochs = int(config.total_epochs)
-  further = round((config.total_epochs - whole_epochs) * train.nominal_steps)
+  whole_epochs = int(total_epochs)
+  further = round((total_epochs - whole_epochs) * train.nominal_steps)
   # An epoch may be shorter than its nominal length.
   of_epochs = min(train.first_step(whole_epochs) + further, train.first_step(whole_epochs + 1))
-  steps = config.total_steps or of_epochs
-  config_lib.require(steps > 0, "total_epochs", config.total_epochs, "enough for a step")
+  steps = total_steps or of_epochs
+  config_lib.require(steps > 0, "total_epochs", total_epochs, "enough for a step")
   epochs = train.progress(steps)
-  return steps, epochs, epochs * config.warmup_epochs / config.total_epochs
+  return steps, epochs, epochs * warmup_epochs / total_epochs
 
 
-def compute_options(config):
-  """Returns how the model of a finalized config computes: attributes of `vit.ViT` without parameters."""
+def run_length_of(config, train):
+  """Returns `run_length` of a finalized config."""
+  return run_length(
+    train,
+    total_epochs=config.total_epochs,
+    warmup_epochs=config.warmup_epochs,
+    total_steps=config.total_steps,
+  )
+
+
+def compute_of(config):
+  """Returns the `vit.Compute` of a finalized config."""
   model = config.model
-  return {
-    "dtype": jnp.dtype(model.dtype),
-    "scan": model.scan,
-    "remat": model.remat,
-    "attention": model.attention,
-  }
+  return vit.Compute(
+    dtype=jnp.dtype(model.dtype), scan=model.scan, remat=model.remat, attention=model.attention
+  )
 
 
-def describe_encoder(config, source, lineage):
-  """Returns what every checkpoint tells later commands; a task adds what is its own.
+def reading_of(config):
+  """Returns the `Reading` of a finalized config."""
+  return Reading(seed=config.seed, workers=config.data.workers, max_bad_share=config.data.max_bad_share)
+
+
+def describe(config, source=None, lineage=(), *, network, classes=None, **more):
+  """Describes the weights of a run.
 
   Args:
-    config: finalized. source: the training records. lineage: what the starting weights come from.
+    config: finalized.
+    source: the training records; None: not opened.
+    lineage: of the starting weights.
+    network: what the task's `network` needs besides the encoder.
+    classes: what each output of the head stands for.
+    more: further facts.
   """
-  size = vit.variant(config.model.variant)
+  data = {}
+  if source is not None:
+    spec = source.spec
+    data = {"name": spec.name, "licence": spec.licence, "records": len(source), "notes": list(spec.notes)}
+  return Description(
+    task=config.task,
+    encoder=Encoder.of_variant(
+      config.model.variant, image_size=tuple(config.model.image_size), patch=config.model.patch
+    ),
+    network=network,
+    normalization={"mean": list(pixels.IMAGENET_MEAN), "std": list(pixels.IMAGENET_STD), "range": [0, 1]},
+    classes=classes or {},
+    data=data,
+    lineage=tuple(lineage),
+    config=config_lib.to_plain(config),
+    more=more,
+  )
+
+
+def make_normalize(description):
+  """Makes [B, H, W, 3] uint8 -> float32 pixels as the described weights expect them."""
+  mean, std = (description.normalization[key] for key in ("mean", "std"))
+  return lambda image: pixels.normalize(image, mean, std)
+
+
+def make_init(network, **options):
+  """Makes key -> variables of a network of pictures, which is called with these options."""
+  image = jnp.zeros((1, *image_size_of(network), 3))
+  return lambda key: network.init(key, image, **options)
+
+
+def image_size_of(network):
+  """Returns (H, W) in pixels of the pictures of a network with an encoder."""
+  return tuple(side * network.encoder.patch for side in network.encoder.grid)
+
+
+def make_load(description, *, neck=(), heads=(), layout=()):
+  """Makes the `load` of a Task that takes the encoder of any weights, and more from weights of the same task.
+
+  Args:
+    description: the task's.
+    neck: subtrees between encoder and heads; taken from weights of the same task and layout.
+    heads: subtrees whose outputs are the classes; taken if, besides, both record the same classes.
+    layout: keys of `Description.network` that must be equal for neck and heads to fit.
+  """
+
+  def load(variables, weights):
+    given = Description.from_json(weights.description())
+    stacks, notes = _choose_stacks(description, given, neck, heads, layout)
+    return fit.fit_to(variables, weights, grid=description.encoder.grid, stacks=stacks, notes=notes)
+
+  return load
+
+
+def _choose_stacks(own, given, neck, heads, layout):
+  """Returns (names of the subtrees to take, lines that say why a head is new)."""
+  if given.task != own.task:
+    return ("encoder",), ()
+  for key in layout:
+    if own.network[key] != given.network.get(key):
+      found = f"config.model.{key}={own.network[key]}, the file's is {given.network.get(key)}"
+      return ("encoder",), (f"the heads are new: {found}",)
+  if own.classes and own.classes == given.classes:
+    return ("encoder", *neck, *heads), ()
+  reason = "its classes are others" if given.classes else "it does not record its classes"
+  return ("encoder", *neck), (f"the heads of the file are not used: {reason}",)
+
+
+def abstract_batch(config, **fields):
+  """Returns {name: ShapeDtypeStruct} of a training batch of a finalized config.
+
+  Args:
+    fields: name -> (shape of a row, dtype), besides the image.
+  """
+  fields = {"image": ((*config.model.image_size, 3), "uint8"), **fields}
   return {
-    "task": config.task,
-    "config": config_lib.to_plain(config),
-    "model": {
-      "variant": config.model.variant,
-      "width": size.width,
-      "depth": size.depth,
-      "num_heads": size.num_heads,
-      "image_size": list(config.model.image_size),
-      "patch": config.model.patch,
-      "patch_padding": 0,
-      "grid": list(layers.grid_of(config.model.image_size, config.model.patch)),
-    },
-    "normalization": {"mean": list(pixels.IMAGENET_MEAN), "std": list(pixels.IMAGENET_STD), "range": [0, 1]},
-    "data": {"name": source.spec.name, "licence": source.spec.licence, "records": len(source)},
-    "lineage": lineage,
+    name: jax.ShapeDtypeStruct((config.batch_size, *shape), dtype) for name, (shape, dtype) in fields.items()
   }
+
+
+def trace(init, forward, batch):
+  """Returns (params, outputs) of a training step as shapes and types; computes nothing.
+
+  Args:
+    init, forward: of a Task. batch: abstract, prepared.
+  """
+  key = jax.random.key(0)
+  variables = jax.eval_shape(init, key)
+  outputs, _ = jax.eval_shape(functools.partial(forward, train=True), variables, batch, key=key)
+  return variables["params"], outputs
+
+
+def outline_lines(config, batch):
+  """Returns the first line of an outline: the images of a step."""
+  grid = layers.grid_of(config.model.image_size, config.model.patch)
+  return [f"image {batch['image'].shape} uint8, grid {grid}"]

@@ -6,35 +6,31 @@ image is a canvas, and there are crop [B, 4] int32 and flip [B] bool (`data/tran
 step, `mask` is added.
 """
 
-import contextlib
-import dataclasses
-import functools
-
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 
 from hap_jax import config as config_lib
 from hap_jax import config_values as values
-from hap_jax import sharding
+from hap_jax.convert import fit
 from hap_jax.data import samplers
-from hap_jax.data.loader import Loader
 from hap_jax.data.skeletons import COCO17
 from hap_jax.data.transforms import canvas
 from hap_jax.data.transforms import image as transforms
+from hap_jax.data.transforms.reid import ResizeBicubic
 from hap_jax.losses.alignment import alignment_loss
 from hap_jax.losses.reconstruction import masked_patch_loss, normalize_patches
 from hap_jax.masking import sampler as masking
 from hap_jax.models import decoder as decoders
-from hap_jax.models import hap, layers, pixels, vit, warp
-from hap_jax.tasks.base import Task, compute_options, describe_encoder, run_length
-from hap_jax.train import optim, probe
+from hap_jax.models import hap, layers, vit, warp
+from hap_jax.tasks import base
+from hap_jax.train import held_out, optim, probe
 from hap_jax.train.evaluate import EvalSplit, Evaluation
-from hap_jax.viz import reconstruction as viz
 
 # Held-out masks are drawn from the record's index and this seed alone: every run is scored on the same masks.
 EVAL_SEED = 2310_20695
+FIELDS = ("image", "keypoints_xy", "keypoints_visible")
+_ENCODER_ONLY = ("mae", "hf-vitmae")  # families of which the official run takes the encoder only
 
 
 def param_rules(weight_decay):
@@ -132,20 +128,6 @@ def network(description, compute=vit.FLOAT32):
   )
 
 
-def build_model(config):
-  """Builds the HAP model of a finalized config."""
-  model = config.model
-  return hap.build(
-    vit.variant(model.variant),
-    image_size=tuple(model.image_size),
-    patch=model.patch,
-    decoder_width=model.decoder_width,
-    decoder_depth=model.decoder_depth,
-    decoder_heads=model.decoder_heads,
-    **compute_options(config),
-  )
-
-
 def make_init(model):
   """Makes key -> variables of a HAP model."""
 
@@ -157,36 +139,28 @@ def make_init(model):
   return init
 
 
-def build_recipe(config):
-  """Builds the mask recipe of a finalized config."""
-  return masking.MaskRecipe(
-    grid=layers.grid_of(config.model.image_size, config.model.patch),
-    patch=config.model.patch,
-    ratio=config.mask.ratio,
-    use_blocks=config.mask.blocks,
-    use_parts=config.mask.parts,
-    max_parts=config.mask.max_parts,
-    part_fraction=config.mask.part_fraction,
-  )
+def make_load(description):
+  """Makes the `load` of pre-training: the encoder of any weights, and the decoder of a pre-training."""
+  wanted = description.network["decoder"]
+
+  def load(variables, weights):
+    # Parity: the official run takes MAE's encoder and begins with a decoder of its own.
+    stacks = ("encoder",) if _trained_as(weights) in _ENCODER_ONLY else ("encoder", "decoder")
+    given = weights.decoder
+    # No tensor's shape depends on the number of heads.
+    if given and "decoder" in stacks and given["num_heads"] not in (None, wanted["num_heads"]):
+      raise ValueError(
+        f"{weights.lineage[0]['file']}: its decoder has {given['num_heads']} heads, but "
+        f"config.model.decoder_heads={wanted['num_heads']}: change that, or config.init_from"
+      )
+    return fit.fit_to(variables, weights, grid=description.encoder.grid, stacks=stacks)
+
+  return load
 
 
-def draw_masks(keys, num_parts, batch, recipe):
-  """Draws the masks of all views of a batch in one call.
-
-  Args:
-    keys: [B, N] PRNG keys. num_parts: [B, N] int32. batch: with keypoints. recipe: a `masking.MaskRecipe`.
-  Returns:
-    `masking.Mask` with leading [B, N].
-  """
-  B, N = keys.shape
-  mask = masking.sample_masks(
-    keys.reshape(B * N),
-    jnp.repeat(batch["keypoints_xy"], N, axis=0),
-    jnp.repeat(batch["keypoints_visible"], N, axis=0),
-    num_parts.reshape(B * N),
-    recipe,
-  )
-  return jax.tree.map(lambda x: x.reshape(B, N, *x.shape[1:]), mask)
+def _trained_as(weights):
+  """Returns the family of the run that made the weights; later conversions come before it in a lineage."""
+  return next((o for o in weights.lineage if "step" in o), weights.lineage[-1])["family"]
 
 
 def make_target(image, patch, norm_pix_loss):
@@ -195,60 +169,59 @@ def make_target(image, patch, norm_pix_loss):
   return normalize_patches(patches) if norm_pix_loss else patches
 
 
-def make_prepare(config):
-  """Makes (batch, *, key) -> batch with cropped pictures and the field `mask`, a `masking.Mask` of [B, N]."""
-  recipe = build_recipe(config)
-  draw_counts = masking.num_parts_policy(
-    config.mask.part_policy, max_parts=config.mask.max_parts, group=config.mask.released_group
-  )
-  N = config.views
+def make_prepare(recipe, draw_counts, views, image_size):
+  """Makes (variables, batch, *, key) -> batch with cropped pictures and `mask`, a `masking.Mask` of [B, N].
 
-  def prepare(batch, *, key):
+  Args:
+    recipe: a `masking.MaskRecipe`. draw_counts: from `masking.num_parts_policy`. views: N.
+    image_size: (H, W) pixels of the crops, for batches of canvases.
+  """
+
+  def prepare(variables, batch, *, key):
+    del variables
     if "crop" in batch:
       crop, flip = batch["crop"], batch["flip"]
-      image = warp.crop_resize_flip(batch["image"], crop, flip, tuple(config.model.image_size))
+      image = warp.crop_resize_flip(batch["image"], crop, flip, image_size)
       batch = {**{name: x for name, x in batch.items() if name not in ("crop", "flip")}, "image": image}
     B = len(batch["index"])
-    keys = jax.random.split(key, (B + 1, N))  # of the masks, and in the last row of the counts
+    keys = jax.random.split(key, (B + 1, views))  # of the masks, and in the last row of the counts
     counts = jax.vmap(lambda count_key: draw_counts(count_key, B), out_axes=1)(keys[B])
-    return {**batch, "mask": draw_masks(keys[:B], counts, batch, recipe)}
+    return {**batch, "mask": masking.sample_view_masks(keys[:B], counts, batch, recipe)}
 
   return prepare
 
 
-def make_prepare_by_index(config):
+def make_prepare_by_index(recipe, views):
   """Makes batch -> batch with a `mask` that depends on batch["index"] alone, for scores and pictures."""
-  recipe, N = build_recipe(config), config.views
   root = jax.random.key(EVAL_SEED)
 
   def draw(index, view):
     count_key, mask_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(root, index), view))
-    return mask_key, masking.draw_num_parts_uniform(count_key, 1, config.mask.max_parts)[0]
+    return mask_key, masking.draw_num_parts_uniform(count_key, 1, recipe.max_parts)[0]
 
   def prepare(batch):
-    keys, counts = jax.vmap(jax.vmap(draw, (None, 0)), (0, None))(batch["index"], jnp.arange(N))
-    return {**batch, "mask": draw_masks(keys, counts, batch, recipe)}
+    keys, counts = jax.vmap(jax.vmap(draw, (None, 0)), (0, None))(batch["index"], jnp.arange(views))
+    return {**batch, "mask": masking.sample_view_masks(keys, counts, batch, recipe)}
 
   return prepare
 
 
-def make_forward(config, model):
-  """Makes (variables, batch with `mask`, *, key, train) -> (PretrainOutputs, {})."""
+def make_forward(model, normalize, norm_pix_loss):
+  """Makes (variables, batch with `mask`, *, key, train) -> (PretrainOutputs, {}).
+
+  Args:
+    model: from `network`. normalize: uint8 images -> float32 pixels. norm_pix_loss: see
+      `make_target`.
+  """
 
   def forward(variables, batch, *, key=None, train=False):
     del key, train  # nothing in this model is random or differs between training and scoring
-    image, mask = pixels.normalize(batch["image"]), batch["mask"]
+    image, mask = normalize(batch["image"]), batch["mask"]
     outputs = model.apply(variables, image, mask.ids_keep, mask.ids_restore)
-    target = make_target(image, config.model.patch, config.norm_pix_loss)
+    target = make_target(image, model.encoder.patch, norm_pix_loss)
     return PretrainOutputs(pred=outputs.pred, target=target, cls=outputs.cls, mask=mask), {}
 
   return forward
-
-
-def make_forward_by_index(config, model):
-  """Makes (variables, batch) -> PretrainOutputs with masks that depend on batch["index"] alone."""
-  forward, prepare = make_forward(config, model), make_prepare_by_index(config)
-  return lambda variables, batch: forward(variables, prepare(batch))[0]
 
 
 def make_loss(align_weight, align_temperature, align_block=0):
@@ -268,141 +241,73 @@ def make_loss(align_weight, align_temperature, align_block=0):
   return loss
 
 
-def make_predict(forward_by_index, position_mean):
-  """Makes the held-out prediction: sums of squared error of the model and of the position mean, a record."""
+def open_source(config, split):
+  """Opens a split of the configured source, which must have joints.
 
-  def predict(variables, batch):
-    outputs = forward_by_index(variables, batch)
-    is_masked = outputs.mask.is_masked
-    error, count = masked_patch_loss(outputs.pred, outputs.target[:, None], is_masked)
-    mean_error, _ = masked_patch_loss(jnp.asarray(position_mean), outputs.target[:, None], is_masked)
-    return {"error": error.sum(1), "mean_error": mean_error.sum(1), "count": count.sum(1)}
-
-  return predict
-
-
-def score(splits):
-  """Scores held-out records: masked-patch loss, that of predicting each position's training mean, ratio."""
-  val = splits["val"]
-  count = val["count"].sum(dtype=np.float64)
-  loss = val["error"].sum(dtype=np.float64) / count
-  mean_loss = val["mean_error"].sum(dtype=np.float64) / count
-  return {
-    "val_loss_rec": float(loss),
-    "val_loss_position_mean": float(mean_loss),
-    "val_ratio": float(loss / mean_loss),
-  }
-
-
-def position_mean(loader, num_records, patch, norm_pix_loss):
-  """Averages the target of each patch position over records: the best guess without looking at a picture.
-
-  Args:
-    loader: an ordered pass; its first batches of together at least `num_records` are read.
-  Returns:
-    [L, P*P*3] float32.
+  Raises:
+    ValueError: if its records have none.
   """
-  sum_batch = jax.jit(
-    lambda image, valid: jnp.einsum(
-      "blp,b->lp", make_target(pixels.normalize(image), patch, norm_pix_loss), valid.astype(jnp.float32)
-    )
-  )
-  total, count = 0.0, 0
-  loader = loader.whole()
-  num_steps = min(-(-num_records // loader.sampler.batch_size), loader.num_steps)
-  with contextlib.closing(loader.iterate(0, num_steps)) as batches:
-    for batch in batches:
-      total = total + np.asarray(sum_batch(batch["image"], batch["valid"]), np.float64)
-      count += int(batch["valid"].sum())
-  return (total / count).astype(np.float32)
-
-
-def make_figures(forward_by_index, loader, config):
-  """Makes variables -> {"reconstruction": panel} of records spread over those of a loader."""
-  grid = layers.grid_of(config.model.image_size, config.model.patch)
-  forward_by_index = jax.jit(forward_by_index)
-  num_records = loader.sampler.num_records
-  spread = samplers.Spread(num_records, min(config.panel_rows, num_records))
-  loader = dataclasses.replace(loader.whole(), sampler=spread)
-
-  def figures(variables):
-    batch = loader.batch(0)
-    outputs = forward_by_index(variables, batch)
-    # Over several processes the compiler may leave it in parts.
-    cause, pred = sharding.fetch((outputs.mask.cause, outputs.pred))
-    picture = viz.panel(
-      images=batch["image"],
-      cause=cause,
-      pred=pred,
-      grid=grid,
-      patch=config.model.patch,
-      keypoints_xy=batch["keypoints_xy"],
-      keypoints_visible=batch["keypoints_visible"],
-      target_space="normalized" if config.norm_pix_loss else "pixels",
-    )
-    return {"reconstruction": picture}
-
-  return figures
-
-
-def make_transforms(config):
-  """Makes the training and the evaluation transforms: tuples of record -> record."""
-  size = tuple(config.model.image_size)
-  shuffle = (transforms.ShufflePixels(),) if config.data.shuffle_pixels else ()
-  crop = transforms.RandomResizedCrop(
-    size=size,
-    area=tuple(config.data.crop_area),
-    aspect=tuple(config.data.crop_aspect),
-    flip_prob=config.data.flip_prob,
-  )
-  if config.data.augment == "device":
-    crop = canvas.CropOnDevice(crop=crop, canvas=tuple(config.data.canvas))
-  return (crop, *shuffle), (transforms.ResizeWhole(size=size), *shuffle)
-
-
-def make_loaders(config):
-  """Opens the source and makes the loaders.
-
-  Returns:
-    (train, ordered pass over the training records, ordered pass over the held-out records or None).
-  """
-  train_transforms, eval_transforms = make_transforms(config)
-  fields = ("image", "keypoints_xy", "keypoints_visible")
-  make_loader = functools.partial(
-    Loader,
-    seed=config.seed,
-    workers=config.data.workers,
-    max_bad_share=config.data.max_bad_share,
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
-  )
-
-  def ordered(source):
-    sampler = samplers.Sequential(len(source), config.eval_batch_size)
-    return make_loader(source=source, transforms=eval_transforms, sampler=sampler, fields=fields)
-
-  source = config_lib.open_source(config, "train")
+  source = config_lib.open_source(config, split)
   if source.spec.skeleton is None:
     raise ValueError(
-      f"config.data.source={config.data.source!r} tells no joints: pre-training needs a source whose "
-      "records have the fields keypoints_xy and keypoints_visible, such as luperson"
+      f"config.data.source={config.data.source!r} has no joints: pre-training needs a source whose records "
+      "have the fields keypoints_xy and keypoints_visible, such as luperson"
     )
+  return source
+
+
+def make_train_loader(config, source):
+  """Makes the loader of shuffled records, cropped here or, with data.augment="device", in the step."""
+  data = config.data
+  crop = transforms.RandomResizedCrop(
+    size=tuple(config.model.image_size),
+    area=tuple(data.crop_area),
+    aspect=tuple(data.crop_aspect),
+    flip_prob=data.flip_prob,
+  )
+  if data.augment == "device":
+    crop = canvas.CropOnDevice(crop=crop, canvas=tuple(data.canvas))
+  fields = (*FIELDS, *(crop.adds if data.augment == "device" else ()))
   sampler = samplers.ShuffledEpochs(len(source), config.batch_size, config.seed)
-  drawn = train_transforms[0].adds if config.data.augment == "device" else ()
-  train = make_loader(source=source, transforms=train_transforms, sampler=sampler, fields=(*fields, *drawn))
-  val = ordered(config_lib.open_source(config, "val")) if config.data.num_val else None
-  return train, ordered(source), val
+  return base.reading_of(config).loader(source, (crop, *shuffle_of(config)), sampler, fields)
 
 
-def describe(config, source, lineage):
-  """Returns what a checkpoint of pre-training tells later commands."""
-  description = describe_encoder(config, source, lineage)
-  description["model"]["decoder"] = {
-    "width": config.model.decoder_width,
-    "depth": config.model.decoder_depth,
-    "num_heads": config.model.decoder_heads,
+def make_ordered_loader(config, source, image_size):
+  """Makes the loader of one pass over whole pictures."""
+  resize = (transforms.ResizeWhole(size=image_size), *shuffle_of(config))
+  return base.reading_of(config).ordered(source, resize, config.eval_batch_size, FIELDS)
+
+
+def shuffle_of(config):
+  """Returns the transforms of the control experiment, none by default."""
+  return (transforms.ShufflePixels(),) if config.data.shuffle_pixels else ()
+
+
+def describe(config, source=None, lineage=()):
+  """Describes the weights of a run."""
+  model = config.model
+  decoder = {"width": model.decoder_width, "depth": model.decoder_depth, "num_heads": model.decoder_heads}
+  more = {"skeleton": source.spec.skeleton.name} if source else {}
+  return base.describe(config, source, lineage, network={"decoder": decoder}, **more)
+
+
+def make_step(config, description):
+  """Makes the fields of the Task that a training step uses and that need no data, {name: value}."""
+  model, mask = network(description, base.compute_of(config)), config.mask
+  draw_counts = masking.num_parts_policy(
+    mask.part_policy, max_parts=mask.max_parts, group=mask.released_group
+  )
+  recipe = mask_recipe(config, description.encoder)
+  return {
+    "init": make_init(model),
+    "load": make_load(description),
+    "param_rules": param_rules(config.weight_decay),
+    "optimizer": optim.OptimizerSpec(**config.optimizer),
+    "prepare": make_prepare(recipe, draw_counts, config.views, description.encoder.image_size),
+    "accumulate": config.accumulate,
+    "forward": make_forward(model, base.make_normalize(description), config.norm_pix_loss),
+    "loss": make_loss(config.align_weight, config.align_temperature, config.align_block),
   }
-  return {**description, "skeleton": source.spec.skeleton.name}
 
 
 def make(config, lineage=()):
@@ -413,84 +318,113 @@ def make(config, lineage=()):
   Raises:
     ValueError: for data or numbers that cannot work, naming the key.
   """
-  model = build_model(config)
-  train, train_ordered, val = make_loaders(config)
-  total_steps, total_epochs, warmup_epochs = run_length(config, train)
-  return Task(
-    init=make_init(model),
-    param_rules=param_rules(config.weight_decay),
-    optimizer=optim.OptimizerSpec(**config.optimizer),
+  source = open_source(config, "train")
+  description = describe(config, source, lineage)
+  train = make_train_loader(config, source)
+  total_steps, total_epochs, warmup_epochs = base.run_length_of(config, train)
+  return base.Task(
+    **make_step(config, description),
     schedule=lambda step, progress: optim.warmup_cosine(
       progress,
       peak=config.base_lr * config.batch_size / 256,
       warmup=warmup_epochs,
       total=total_epochs,
     ),
-    prepare=make_prepare(config),
-    accumulate=config.accumulate,
-    forward=make_forward(config, model),
-    loss=make_loss(config.align_weight, config.align_temperature, config.align_block),
     train=train,
     total_steps=total_steps,
-    evaluation=_evaluation(config, make_forward_by_index(config, model), train_ordered, val),
-    description=describe(config, train.source, list(lineage)),
+    evaluation=make_evaluation(config, description, source),
+    description=description,
+    from_scratch="starting from scratch; the official run starts from ImageNet MAE weights "
+    "(config.init_from=FILE.pth)",
+    summarize=held_out.summarize,
   )
 
 
-def make_evaluation(config):
-  """Makes the evaluation of a pre-trained model: held-out reconstruction beside the position mean's."""
-  _, train_ordered, val = make_loaders(config)
-  forward_by_index = make_forward_by_index(config, build_model(config))
-  return _evaluation(config, forward_by_index, train_ordered, val)
+def make_evaluation(config, description, source=None):
+  """Makes the evaluation of pre-trained weights: held-out reconstruction, compared with the position mean.
 
+  Args:
+    config: finalized. description: of the weights. source: the training records; None: opens them.
+  Raises:
+    ValueError: if the weights have no decoder.
+  """
+  encoder, normalize = description.encoder, base.make_normalize(description)
+  model = network(description, base.compute_of(config))
+  forward = make_forward(model, normalize, config.norm_pix_loss)
+  prepare = make_prepare_by_index(mask_recipe(config, encoder), config.views)
 
-def _evaluation(config, forward_by_index, train_ordered, val):
+  def forward_by_index(variables, batch):
+    return forward(variables, prepare(batch))[0]
+
+  source = source or open_source(config, "train")
+  ordered = make_ordered_loader(config, source, encoder.image_size)
   evals = {}
-  if val is not None:
-    mean = position_mean(train_ordered, config.baseline_records, config.model.patch, config.norm_pix_loss)
-    evals["val"] = EvalSplit(loader=val, predict=make_predict(forward_by_index, mean))
-  figures = make_figures(forward_by_index, val or train_ordered, config)
-  evaluation = Evaluation(evals=evals, score=score, figures=figures)
-  return probe.beside(evaluation, make_probe(config)) if config.probe.source else evaluation
-
-
-def make_probe(config):
-  """Makes the frozen probe of a finalized config: retrieval by the encoder's tokens of whole pictures."""
-  model, patch = build_model(config), config.model.patch
-
-  def make_pass(split):
-    return probe.picture_pass(
-      config_lib.open_source(config, split, config.probe),
-      image_size=config.model.image_size,
-      batch_size=config.eval_batch_size,
-      workers=config.data.workers,
-      max_bad_share=config.data.max_bad_share,
+  if config.data.num_val:
+    val = make_ordered_loader(config, open_source(config, "val"), encoder.image_size)
+    mean = held_out.position_mean(
+      ordered,
+      config.baseline_records,
+      lambda image: make_target(normalize(image), encoder.patch, config.norm_pix_loss),
     )
+    evals["val"] = EvalSplit(loader=val, predict=held_out.make_predict(forward_by_index, mean))
+  figures = held_out.make_figures(
+    forward_by_index,
+    evals["val"].loader if evals else ordered,
+    num_rows=config.panel_rows,
+    grid=encoder.grid,
+    patch=encoder.patch,
+    norm_pix_loss=config.norm_pix_loss,
+  )
+  evaluation = Evaluation(evals=evals, score=held_out.score, figures=figures)
+  return probe.beside(evaluation, make_probe(config, model, normalize)) if config.probe.source else evaluation
+
+
+def make_probe(config, model, normalize):
+  """Makes the frozen probe of a finalized config: retrieval by the encoder's tokens of whole pictures."""
+  resize = (ResizeBicubic(size=base.image_size_of(model)),)
+  loaders = {
+    split: base.reading_of(config).ordered(
+      config_lib.open_source(config, split, config.probe), resize, config.eval_batch_size
+    )
+    for split in ("query", "gallery")
+  }
 
   def encode(variables, images):
-    patches = layers.patchify(pixels.normalize(images), patch)
+    patches = layers.patchify(normalize(images), model.encoder.patch)
     return model.encoder.apply({"params": variables["params"]["encoder"]}, patches).normed
 
-  loaders = {split: make_pass(split) for split in ("query", "gallery")}
   return probe.make_evaluation(encode, model.encoder.grid, loaders)
 
 
+def mask_recipe(config, encoder):
+  """Returns the `masking.MaskRecipe` of a finalized config for an encoder's grid."""
+  return masking.MaskRecipe(
+    grid=encoder.grid,
+    patch=encoder.patch,
+    ratio=config.mask.ratio,
+    use_blocks=config.mask.blocks,
+    use_parts=config.mask.parts,
+    max_parts=config.mask.max_parts,
+    part_fraction=config.mask.part_fraction,
+  )
+
+
 def outline(config):
-  """Returns (abstract params, lines that tell the shapes of a step); reads no data."""
-  model, recipe = build_model(config), build_recipe(config)
+  """Returns (abstract params, lines that describe the shapes of a step); reads no data."""
+  description = describe(config)
+  step, recipe = make_step(config, description), mask_recipe(config, description.encoder)
+  K = len(COCO17.joints)
+  batch = base.abstract_batch(
+    config,
+    keypoints_xy=((K, 2), "float32"),
+    keypoints_visible=((K,), "bool"),
+    index=((), "int32"),
+  )
+  batch |= jax.eval_shape(step["prepare"], {}, batch, key=jax.random.key(0))
+  params, outputs = base.trace(step["init"], step["forward"], batch)
   L, V = recipe.grid[0] * recipe.grid[1], masking.num_visible(recipe)
-  B, K = config.batch_size, len(COCO17.joints)
-  batch = {
-    "image": jax.ShapeDtypeStruct((B, *config.model.image_size, 3), "uint8"),
-    "keypoints_xy": jax.ShapeDtypeStruct((B, K, 2), "float32"),
-    "keypoints_visible": jax.ShapeDtypeStruct((B, K), "bool"),
-    "index": jax.ShapeDtypeStruct((B,), "int32"),
-  }
-  params = jax.eval_shape(make_init(model), jax.random.key(0))["params"]
-  batch |= jax.eval_shape(make_prepare(config), batch, key=jax.random.key(0))
-  outputs, _ = jax.eval_shape(make_forward(config, model), {"params": params}, batch)
   return params, [
-    f"image {batch['image'].shape} uint8, grid {recipe.grid}",
+    *base.outline_lines(config, batch),
     f"patches L={L}, visible V={V}, views N={config.views}",
     f"pred {outputs.pred.shape}, cls {outputs.cls.shape}, compute {config.model.dtype}",
   ]

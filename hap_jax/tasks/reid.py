@@ -17,19 +17,21 @@ import numpy as np
 from hap_jax import config as config_lib
 from hap_jax import config_values as values
 from hap_jax.data import samplers
-from hap_jax.data.loader import Loader
 from hap_jax.data.transforms import reid as transforms
 from hap_jax.data.transforms.image import HorizontalFlip
 from hap_jax.losses.identity import identity_loss
 from hap_jax.losses.triplet import triplet_loss
 from hap_jax.metrics import rerank, retrieval
-from hap_jax.models import embedder, erasing, layers, pixels, vit
-from hap_jax.tasks.base import Task, compute_options, describe_encoder, run_length
+from hap_jax.models import embedder, erasing, vit
+from hap_jax.tasks import base
 from hap_jax.train import optim, probe
 from hap_jax.train.evaluate import EvalSplit, Evaluation
 from hap_jax.viz import ranks
 
-RANK_LIST_LENGTH = 10  # pictures a query in a rank list
+RANK_LIST_LENGTH = 10  # pictures per query in a rank list
+# Subtrees of the parameters besides the encoder: what reads its tokens, and what scores the classes.
+NECK = ("conv_head_0", "conv_head_1", "conv_head_2", "conv_fc_norm", "bn", "conv_bn")
+HEADS = ("head", "conv_fc")
 
 
 # Keys of this task, beside those that every task has.
@@ -78,30 +80,15 @@ def network(description, compute=vit.FLOAT32, *, drop_path=0.0):
   return make(description.encoder.build(compute, drop_path=drop_path), num_classes)
 
 
-def build_model(config, num_classes):
-  """Builds the network of a finalized config for so many training persons."""
-  model = config.model
-  return embedder.build_embedder(
-    vit.variant(model.variant),
-    image_size=tuple(model.image_size),
-    patch=model.patch,
-    num_classes=num_classes,
-    locality=model.locality,
-    drop_path=model.drop_path,
-    **compute_options(config),
-  )
+def make_forward(model, normalize):
+  """Makes (variables, batch, *, key, train) -> (embedder outputs, model_state).
 
-
-def make_init(model, image_size):
-  """Makes key -> variables of a network."""
-  return lambda key: model.init(key, jnp.zeros((1, *image_size, 3)), train=False)
-
-
-def make_forward(model):
-  """Makes (variables, batch, *, key, train) -> (embedder outputs, model_state)."""
+  Args:
+    model: from `network`. normalize: uint8 images -> float32 pixels.
+  """
 
   def forward(variables, batch, *, key, train):
-    image = pixels.normalize(batch["image"])
+    image = normalize(batch["image"])
     if not train:
       return model.apply(variables, image, train=False), {}
     erase_key, drop_key = jax.random.split(key)
@@ -109,6 +96,12 @@ def make_forward(model):
     return model.apply(variables, image, train=True, drop_key=drop_key, mutable=["batch_stats"])
 
   return forward
+
+
+def make_embed(description, compute=vit.FLOAT32):
+  """Makes (variables, [B, H, W, 3] uint8 images) -> [B, D] float32 embeddings of length 1."""
+  model, normalize = network(description, compute), base.make_normalize(description)
+  return lambda variables, image: embedder.embedding(model.apply(variables, normalize(image), train=False))
 
 
 def make_loss(pids, id_weight, triplet_weight):
@@ -177,28 +170,22 @@ def make_rank_lists(query, gallery, num_queries):
   return rank_lists
 
 
-def open_sides(config):
-  """Opens the query and the gallery of a configuration's data set."""
-  return config_lib.open_source(config, "query"), config_lib.open_source(config, "gallery")
+def make_evaluation(config, description):
+  """Makes the evaluation of weights with this Description: every query against the whole gallery.
 
-
-def make_evaluation(config):
-  """Makes the evaluation of a finalized config: every query against the whole gallery."""
-  query, gallery = open_sides(config)
+  Args:
+    config: finalized. description: of the weights, whose persons may be others than the data set's.
+  """
+  query, gallery = (config_lib.open_source(config, split) for split in ("query", "gallery"))
   probe.check_sides(query, gallery)
+  embed = make_embed(description, base.compute_of(config))
+  resize = transforms.ResizeBicubic(size=description.encoder.image_size)
   make_pass = functools.partial(
-    probe.picture_pass,
-    image_size=config.model.image_size,
-    batch_size=config.eval_batch_size,
-    workers=config.data.workers,
-    max_bad_share=config.data.max_bad_share,
+    base.reading_of(config).ordered, transforms=(resize,), batch_size=config.eval_batch_size
   )
 
   def predict(variables, batch):
-    # A checkpoint's classifier may be of other training persons than are here: its own size counts.
-    model = build_model(config, num_classes=variables["params"]["head"]["kernel"].shape[-1])
-    outputs, _ = make_forward(model)(variables, batch, key=None, train=False)
-    return {"feature": embedder.embedding(outputs)}
+    return {"feature": embed(variables, batch["image"])}
 
   return Evaluation(
     evals={"query": EvalSplit(make_pass(query), predict), "gallery": EvalSplit(make_pass(gallery), predict)},
@@ -208,40 +195,42 @@ def make_evaluation(config):
   )
 
 
+def make_augmentation(*, image_size, flip_prob, pad, erase_prob):
+  """Makes the transforms of training pictures, in the official order.
+
+  The erased box is filled in the step, after normalisation.
+  """
+  return (
+    transforms.ResizeBicubic(size=image_size),
+    HorizontalFlip(prob=flip_prob),
+    transforms.PadCrop(pad=pad),
+    transforms.DrawErasing(prob=erase_prob),
+  )
+
+
 def make_train_loader(config):
   """Makes the loader of P persons with K pictures each, augmented."""
   source = config_lib.open_source(config, "train")
   if "pid" not in source.spec.fields:
     raise ValueError(
-      f"config.data.source={config.data.source!r} does not tell who its people are: person ReID needs a "
-      "source that does, such as market1501"
+      f"config.data.source={config.data.source!r} does not say who its people are: person ReID needs a "
+      "source with the field pid, such as market1501"
     )
-  size = tuple(config.model.image_size)
-  # Order: the official one. The erased box is filled in the step, after normalisation.
-  augment = (
-    transforms.ResizeBicubic(size=size),
-    HorizontalFlip(prob=config.data.flip_prob),
-    transforms.PadCrop(pad=config.data.pad),
-    transforms.DrawErasing(prob=config.data.erase_prob),
+  augment = make_augmentation(
+    image_size=tuple(config.model.image_size),
+    flip_prob=config.data.flip_prob,
+    pad=config.data.pad,
+    erase_prob=config.data.erase_prob,
   )
-  return Loader(
-    source=source,
-    transforms=augment,
-    sampler=samplers.IdentityBalanced(source.pids, config.batch_size, config.num_instances, config.seed),
-    seed=config.seed,
-    workers=config.data.workers,
-    max_bad_share=config.data.max_bad_share,
-    fields=("image", "pid", "erase_box"),
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
-  )
+  sampler = samplers.IdentityBalanced(source.pids, config.batch_size, config.num_instances, config.seed)
+  return base.reading_of(config).loader(source, augment, sampler, ("image", "pid", "erase_box"))
 
 
-def describe(config, source, num_classes, lineage):
-  """Returns what a checkpoint of this task tells later commands."""
-  description = describe_encoder(config, source, lineage)
-  description["model"] |= {"locality": config.model.locality, "num_classes": num_classes}
-  return description
+def describe(config, pids, source=None, lineage=()):
+  """Describes the weights of a run that trains on the persons `pids`."""
+  network_sizes = {"locality": config.model.locality, "num_classes": len(pids)}
+  classes = source and {"people": source.spec.name, "pids": [int(pid) for pid in pids]}
+  return base.describe(config, source, lineage, network=network_sizes, classes=classes)
 
 
 def make(config, lineage=()):
@@ -254,43 +243,39 @@ def make(config, lineage=()):
   """
   train = make_train_loader(config)
   pids = np.unique(train.source.pids)
-  model = build_model(config, len(pids))
-  total_steps, total_epochs, warmup_epochs = run_length(config, train)
-  depth = vit.variant(config.model.variant).depth
-  return Task(
-    init=make_init(model, config.model.image_size),
+  description = describe(config, pids, train.source, lineage)
+  model = network(description, base.compute_of(config), drop_path=config.model.drop_path)
+  total_steps, total_epochs, warmup_epochs = base.run_length_of(config, train)
+  return base.Task(
+    init=base.make_init(model, train=False),
+    load=base.make_load(description, neck=NECK, heads=HEADS, layout=("locality",)),
     param_rules=optim.layer_decay_rules(
-      depth, layer_decay=config.layer_decay, weight_decay=config.weight_decay
+      description.encoder.depth, layer_decay=config.layer_decay, weight_decay=config.weight_decay
     ),
     optimizer=optim.OptimizerSpec(**config.optimizer),
     schedule=lambda step, progress: optim.warmup_cosine(
       progress, peak=config.base_lr, warmup=warmup_epochs, total=total_epochs
     ),
-    forward=make_forward(model),
+    forward=make_forward(model, base.make_normalize(description)),
     loss=make_loss(pids, config.id_weight, config.triplet_weight),
     train=train,
     total_steps=total_steps,
-    evaluation=make_evaluation(config),
-    description=describe(config, train.source, len(pids), list(lineage)),
+    evaluation=make_evaluation(config, description),
+    description=description,
     ema_decay=config.ema_decay or None,
   )
 
 
 def outline(config):
-  """Returns (abstract params, lines that tell the shapes of a step); reads no data."""
-  B, (H, W) = config.batch_size, config.model.image_size
-  num_classes = 2  # the data tell how many persons there are
-  model = build_model(config, num_classes)
-  variables = jax.eval_shape(make_init(model, (H, W)), jax.random.key(0))
-  batch = {
-    "image": jax.ShapeDtypeStruct((B, H, W, 3), "uint8"),
-    "erase_box": jax.ShapeDtypeStruct((B, 4), "int32"),
-  }
-  forward = functools.partial(make_forward(model), train=True)
-  outputs, _ = jax.eval_shape(forward, variables, batch, key=jax.random.key(0))
+  """Returns (abstract params, lines that describe the shapes of a step); reads no data."""
+  description = describe(config, pids=range(2))  # only the data set knows how many persons there are
+  model = network(description, base.compute_of(config), drop_path=config.model.drop_path)
+  batch = base.abstract_batch(config, erase_box=((4,), "int32"))
+  forward = make_forward(model, base.make_normalize(description))
+  params, outputs = base.trace(base.make_init(model, train=False), forward, batch)
   sizes = " + ".join(str(feature.shape[-1]) for feature in outputs.features)
-  return variables["params"], [
-    f"image {batch['image'].shape} uint8, grid {layers.grid_of((H, W), config.model.patch)}",
-    f"batch: {B // config.num_instances} persons with {config.num_instances} pictures each",
-    f"feature {sizes}, compute {config.model.dtype}; one class a training person (counted as 2 above)",
+  return params, [
+    *base.outline_lines(config, batch),
+    f"batch: {config.batch_size // config.num_instances} persons with {config.num_instances} pictures each",
+    f"feature {sizes}, compute {config.model.dtype}; one class per training person (counted as 2 above)",
   ]

@@ -10,6 +10,7 @@ import pathlib
 import jax
 import orbax.checkpoint as ocp
 
+from hap_jax.description import Description
 from hap_jax.io.checkpoint_file import BEST_FOLDER, FOLDER
 
 
@@ -48,13 +49,13 @@ class Checkpoints:
     return self._manager.latest_step()
 
   def description(self):
-    """Returns the description of the newest checkpoint."""
-    return _read_description(self._manager)
+    """Returns the `Description` of the newest checkpoint."""
+    return Description.from_json(_read_description(self._manager))
 
   def save(self, step, state, description):
     """Starts writing a checkpoint; returns once the state is copied, the disk is written meanwhile."""
     if step not in self._manager.all_steps():
-      _save(self._manager, step, state, description)
+      _save(self._manager, step, state, description.to_json())
 
   def keep_best(self, step, state, description, scores, select):
     """Keeps the variables to use of `state` in <workdir>/best if no earlier score was as good.
@@ -82,7 +83,7 @@ class Checkpoints:
         self._best_manager.wait_until_finished()
         self._best_manager.delete(self._best["step"])
     self._best = {"step": step, "scores": scores}
-    _save(self._best_manager, step, dict(state.eval_variables), {**description, "scores": scores})
+    _save(self._best_manager, step, dict(state.eval_variables), {**description.to_json(), "scores": scores})
     # The caller records the scores next: a resumed run does not score a step again whose scores it finds.
     self._best_manager.wait_until_finished()
     return True

@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+import json
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -33,11 +35,13 @@ class Evaluation:
 
   Attributes:
     evals: name -> EvalSplit; empty is fine.
-    score: {split: {name: [N, ...]}} -> {metric: float}; plain NumPy, on the host. Beside what `predict`
-      returned, each split has `index` [N], ascending record numbers.
+    score: {split: {name: [N, ...]}} -> {metric: float}; plain NumPy, called in process 0 only. Besides what
+      `predict` returned, each split has `index` [N], ascending record numbers.
     figures: variables -> {name: [H, W, 3] uint8 picture}, or None; drawn every so many steps.
-    row_figures: what `score` takes -> {name: [H, W, 3] uint8 picture}, or None; drawn at every evaluation.
+    row_figures: what `score` takes -> {name: [H, W, 3] uint8 picture}, or None; called in process 0 only, at
+      every evaluation.
     select: (metric, "max" or "min"), which of several checkpoints is the best one; None: no such thing.
+    constants: the constants of the Task that `predict` and `figures` need, for commands without a Task.
   """
 
   evals: Mapping[str, EvalSplit]
@@ -45,10 +49,13 @@ class Evaluation:
   figures: Callable | None = None
   row_figures: Callable | None = None
   select: tuple[str, str] | None = None
+  constants: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def make_evaluate(evaluation, mesh):
   """Makes (variables, before_batch) -> ({metric: float}, rows) over all splits; each predict compiles once.
+
+  Every process predicts its rows, process 0 scores them and sends the scores to the others.
 
   Padding rows are dropped, rows are ordered by their record's index, and a record counts once (one that
   stands in for an unreadable one comes twice): a score depends on no batch size, device or process.
@@ -59,7 +66,7 @@ def make_evaluate(evaluation, mesh):
 
   def evaluate(variables, before_batch=_do_nothing):
     rows = {name: run_pass(variables, before_batch) for name, run_pass in passes.items()}
-    return _agreed(dict(evaluation.score(rows))), rows
+    return _score_in_first_process(evaluation.score, rows), rows
 
   return evaluate
 
@@ -87,12 +94,31 @@ def _do_nothing():
   """Is called before each batch where nothing stops an evaluation."""
 
 
-def _agreed(scores):
-  """Returns process 0's scores in every process: what follows from them must not differ by a rounding."""
+def _score_in_first_process(score, rows):
+  """Returns the scores that process 0 computes, the same in every process.
+
+  Raises:
+    whatever `score` raises, in process 0; RuntimeError with its message in the others.
+  """
   if jax.process_count() == 1:
-    return scores
-  names = sorted(scores)
-  values = np.array([scores[name] for name in names], np.float64)
-  # As pairs of 32 bits: jax would round 64 of them.
-  bits = np.asarray(multihost_utils.broadcast_one_to_all(values.view(np.uint32)))
-  return dict(zip(names, bits.view(np.float64).tolist(), strict=True))
+    return dict(score(rows))
+  outcome, error = {}, None
+  if jax.process_index() == 0:
+    try:
+      outcome = {"scores": {name: float(value) for name, value in score(rows).items()}}
+    except Exception as raised:  # raised again once the others, which wait, know of it
+      error, outcome = raised, {"error": f"{type(raised).__name__}: {raised}"}
+  outcome = _from_first_process(outcome)
+  if error is not None:
+    raise error
+  if "error" in outcome:
+    raise RuntimeError(f"process 0 failed to score: {outcome['error']}")
+  return outcome["scores"]
+
+
+def _from_first_process(value):
+  """Returns process 0's JSON value in every process; JSON keeps every bit of a float."""
+  encoded = np.frombuffer(json.dumps(value).encode(), np.uint8)
+  size = int(multihost_utils.broadcast_one_to_all(np.int32(len(encoded))))
+  received = multihost_utils.broadcast_one_to_all(np.resize(encoded, size))
+  return json.loads(np.asarray(received, np.uint8).tobytes())

@@ -14,7 +14,7 @@ from jax.experimental import multihost_utils
 
 from hap_jax import sharding
 from hap_jax.data import pipeline
-from hap_jax.train import preemption, report
+from hap_jax.train import initial, preemption, report
 from hap_jax.train import state as train_state
 from hap_jax.train.checkpoint import Checkpoints
 from hap_jax.train.evaluate import make_evaluate
@@ -60,18 +60,18 @@ class Cadence:
     return Due(hits(step, self.log), hits(step, self.save), is_eval, hits(step, self.panel))
 
 
-def run(task, *, workdir, seed, mesh, checkpoints, cadence, load_params=None, say=print):
+def run(task, *, workdir, seed, mesh, checkpoints, cadence, weights=None, say=print):
   """Trains a task from where its workdir stands to its last step.
 
   The parameters come from the first of these that exists: the newest checkpoint in the workdir (exact
-  resume), `load_params` (weights of another model, fitted to this one), the task's own init.
+  resume), `weights` (of another run or project, as far as the task takes them), the task's own init.
 
   With several processes each calls this alike; the first one writes the files that people read.
 
   Args:
     task: a `Task`. workdir: the run's folder. seed: the run's. mesh: from `sharding.make_mesh`.
     checkpoints: an open `Checkpoints`. cadence: a `Cadence`.
-    load_params: NumPy params -> NumPy params, or None.
+    weights: `convert.weights.Weights` to start from, or None.
     say: prints one line for the person who watches.
   Returns:
     (final TrainState, {metric: float} of the last evaluation).
@@ -80,10 +80,12 @@ def run(task, *, workdir, seed, mesh, checkpoints, cadence, load_params=None, sa
     StoppedError: a signal to one of the run's processes stopped it, and its state is saved.
   """
   total, scores = task.total_steps, {}
-  state, start = _start_state(task, seed, mesh, checkpoints, load_params, say)
+  state, start = _start_state(task, seed, mesh, checkpoints, weights, say)
+  constants = sharding.put_replicated(task.constants, mesh)
   train_step = make_train_step(task, mesh, seed)
   with contextlib.closing(open_writer(workdir, jax.process_index())) as writer, preemption.watch() as stop:
-    after = _AfterStep(task, make_evaluate(task.evaluation, mesh), checkpoints, writer, stop, say)
+    evaluate = make_evaluate(task.evaluation, mesh)
+    after = _AfterStep(task, constants, evaluate, checkpoints, writer, stop, say)
     if start and cadence.due(start, task).evaluate and not _has_scores(workdir, start):
       scores = after.score(start, state)  # the run was stopped between this step and its scores
     progress = Progress(total_steps=total, batch_size=task.train.sampler.batch_size, start_step=start)
@@ -95,13 +97,13 @@ def run(task, *, workdir, seed, mesh, checkpoints, cadence, load_params=None, sa
         before = time.perf_counter()
         batch = next(batches)
         progress.waited(time.perf_counter() - before)
-        state, metrics = train_step(state, batch, *_clock(task, step - 1, mesh))
+        state, metrics = train_step(state, constants, batch, *_clock(task, step - 1, mesh))
         stop.began()
         due, is_stopped = cadence.due(step, task), stop.reached()
         if not (any(due) or is_stopped):
           continue
         # First of all, so that nothing of a broken step is logged, saved or scored.
-        _check_finite(task, state, step, train_step, mesh)
+        _check_finite(task, state, constants, step, train_step, mesh)
         line, row = progress.report(step, _divide(metrics))
         with jax.transfer_guard("allow"), progress.paused():
           if due.log:
@@ -111,7 +113,7 @@ def run(task, *, workdir, seed, mesh, checkpoints, cadence, load_params=None, sa
     if start >= total:
       say(f"the run in {workdir} already ended at step {start}")
       if task.evaluation.evals and not scores:
-        scores = after.evaluate(state.eval_variables)[0]
+        scores = after.evaluate(after.variables(state))[0]
   return state, scores
 
 
@@ -123,16 +125,21 @@ class _AfterStep:
   scores are missing.
 
   Attributes:
-    task: a `Task`. evaluate: from `make_evaluate`. writer: from `open_writer`. stop: from `preemption.watch`.
-    checkpoints, say: see `run`.
+    task: a `Task`. constants: the task's, on the devices. evaluate: from `make_evaluate`.
+    writer: from `open_writer`. stop: from `preemption.watch`. checkpoints, say: see `run`.
   """
 
   task: Any
+  constants: Any
   evaluate: Callable
   checkpoints: Checkpoints
   writer: Any
   stop: preemption.StopSignals
   say: Callable
+
+  def variables(self, state):
+    """Returns the variables to score and to draw."""
+    return train_state.with_constants(state.eval_variables, self.constants)
 
   def follow(self, step, state, due, is_stopped):
     """Saves, scores and draws what is due after `step`.
@@ -151,7 +158,7 @@ class _AfterStep:
       self.checkpoints.save(step, state, self.task.description)
     scores = self.score(step, state) if due.evaluate else {}
     if due.panel and evaluation.figures:
-      self.writer.write_images(step, evaluation.figures(state.eval_variables))
+      self.writer.write_images(step, evaluation.figures(self.variables(state)))
     if due.evaluate or (due.log and is_last):
       self.writer.write_curves(evaluation.select)
     return scores
@@ -164,7 +171,7 @@ class _AfterStep:
     """
     evaluation = self.task.evaluation
     try:
-      scores, rows = self.evaluate(state.eval_variables, before_batch=self.stop.check)
+      scores, rows = self.evaluate(self.variables(state), before_batch=self.stop.check)
     except preemption.StopRequestedError:
       raise self._saved(step, state) from None
     self.say(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
@@ -174,7 +181,7 @@ class _AfterStep:
     self.writer.write_scalars(step, scores)
     if self.stop.reached():
       raise self._saved(step, state)
-    if evaluation.row_figures:
+    if evaluation.row_figures and jax.process_index() == 0:
       self.writer.write_images(step, evaluation.row_figures(rows))
     return scores
 
@@ -190,20 +197,23 @@ def _has_scores(workdir, step):
   return bool(multihost_utils.broadcast_one_to_all(np.asarray(found)))
 
 
-def _start_state(task, seed, mesh, checkpoints, load_params, say):
-  """Returns (state, step): resume goes before loaded parameters, which go before scratch."""
+def _start_state(task, seed, mesh, checkpoints, weights, say):
+  """Returns (state, step): resume goes before given weights, which go before scratch."""
   step = checkpoints.latest_step()
   if step is not None:
     say(f"resuming at step {step}")
     return checkpoints.restore(step, train_state.abstract(task, mesh)), step
   state = train_state.create(task, seed, mesh)
-  if load_params is not None:
-    params = load_params(sharding.fetch(state.params))
-    params = sharding.put(params, sharding.places(params, mesh))
-    # The average starts where the parameters do.
-    ema = {**state.ema, "params": jax.tree.map(jnp.copy, params)} if state.ema else {}
-    state = state.replace(params=params, ema=ema)
-  return state, 0
+  if weights is None:
+    say(task.from_scratch)
+    return state, 0
+  variables, report = task.load(sharding.fetch(state.variables), weights)
+  for line in initial.lines(weights, report):
+    say(line)
+  variables = sharding.put(variables, sharding.places(variables, mesh))
+  # The average starts where the variables do.
+  ema = jax.tree.map(jnp.copy, variables) if state.ema else {}
+  return state.replace(params=variables.pop("params"), model_state=variables, ema=ema), 0
 
 
 def _clock(task, step, mesh):
@@ -219,14 +229,15 @@ def _divide(metrics):
   return {name: float(metrics[name][0]) / max(float(metrics[name][1]), 1e-9) for name in names}
 
 
-def _check_finite(task, state, step, train_step, mesh):
+def _check_finite(task, state, constants, step, train_step, mesh):
   """Raises NonFiniteLossError if the state stopped before `step`, with the facts of the step that broke."""
   good = int(jax.device_get(state.step))
   if good == step:
     return
   with jax.transfer_guard("allow"):
     batch = task.train.batch(good)
-    _, metrics = train_step(state, sharding.put_batch(batch, mesh), *_clock(task, good, mesh))
+    batch_on_devices = sharding.put_batch(batch, mesh)
+    _, metrics = train_step(state, constants, batch_on_devices, *_clock(task, good, mesh))
     terms = ", ".join(f"{name} {value:g}" for name, value in _divide(metrics).items())
   names = task.train.names(batch["index"])
   shown = ", ".join(names[:16]) + (f" and {len(names) - 16} more" if len(names) > 16 else "")

@@ -1,33 +1,8 @@
 """Frozen probe: how well an encoder's features find the same person again, without any training on top."""
 
-import jax
-
-from hap_jax.data import samplers
-from hap_jax.data.loader import Loader
-from hap_jax.data.transforms import reid as transforms
 from hap_jax.metrics import retrieval
 from hap_jax.models import pooling
 from hap_jax.train.evaluate import EvalSplit, Evaluation
-
-
-def picture_pass(source, *, image_size, batch_size, workers, max_bad_share, resize=transforms.ResizeBicubic):
-  """Makes the Loader of one ordered pass over a source's pictures.
-
-  Args:
-    source: of records with an image. image_size: (H, W). batch_size: global.
-    workers, max_bad_share: of the `Loader`. resize: size -> transform; by default as ReID does.
-  """
-  return Loader(
-    source=source,
-    transforms=(resize(size=tuple(image_size)),),
-    sampler=samplers.Sequential(len(source), batch_size),
-    seed=0,  # nothing is random here
-    workers=workers,
-    max_bad_share=max_bad_share,
-    fields=("image",),
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
-  )
 
 
 def identities(splits, query, gallery):

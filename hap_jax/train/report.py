@@ -17,6 +17,7 @@ from hap_jax.viz import curves
 
 METRICS_FILE = "metrics.jsonl"
 CURVES_FILE = "curves.png"
+PICTURES = "panels"  # folder in a workdir
 _FLUSH_SECONDS = 20  # TensorBoard's file may lose this much to a kill; metrics.jsonl loses nothing
 
 
@@ -74,7 +75,7 @@ class MetricWriter:
     for name, array in images.items():
       for tag, picture in _name_pictures(name, array):
         png = picture_file.encode_png(picture)
-        path = self._workdir / "panels" / f"{tag}_{step:08d}.png"
+        path = self._workdir / PICTURES / f"{tag}_{step:08d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         picture_file.replace(path, png)
         height, width = picture.shape[:2]

@@ -37,6 +37,11 @@ class TrainState:
     return self.ema or self.variables
 
 
+def with_constants(variables, constants):
+  """Returns variables with the collection "constants", unchanged if there are no constants."""
+  return {**variables, "constants": constants} if constants else variables
+
+
 def _create(task, key):
   variables = dict(task.init(key))
   params = variables.pop("params")

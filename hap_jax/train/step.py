@@ -9,7 +9,7 @@ from hap_jax.train import optim
 from hap_jax.train import state as train_state
 
 
-def loss_and_grads(task, state, batch, key):
+def loss_and_grads(task, state, constants, batch, key):
   """Computes ((loss, (model_state, metrics)), gradients); frozen parameters get zeros at no cost.
 
   With task.accumulate = A > 1 the batch is cut into A consecutive parts that go through the model one after
@@ -18,19 +18,19 @@ def loss_and_grads(task, state, batch, key):
   """
   loss_key, forward_key = jax.random.split(key)
   if task.prepare is not None:
-    batch = task.prepare(batch, key=forward_key)
+    batch = task.prepare(train_state.with_constants(state.variables, constants), batch, key=forward_key)
   if task.accumulate == 1:
-    return _loss_and_grads(task, state, batch, loss_key, forward_key)
+    return _loss_and_grads(task, state, constants, batch, loss_key, forward_key)
 
   def add(total, part):
     i, rows = part
     keys = jax.random.fold_in(loss_key, i), jax.random.fold_in(forward_key, i)
-    return jax.tree.map(jnp.add, total, _loss_and_grads(task, state, rows, *keys)), None
+    return jax.tree.map(jnp.add, total, _loss_and_grads(task, state, constants, rows, *keys)), None
 
   count = task.accumulate
   parts = jnp.arange(count), sharding.micro_batches(batch, count)
   shapes = jax.eval_shape(
-    lambda rows: _loss_and_grads(task, state, rows, loss_key, forward_key),
+    lambda rows: _loss_and_grads(task, state, constants, rows, loss_key, forward_key),
     jax.tree.map(lambda x: x[0], parts[1]),
   )
   zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
@@ -39,12 +39,12 @@ def loss_and_grads(task, state, batch, key):
   return (loss, (model_state, metrics)), grads
 
 
-def _loss_and_grads(task, state, batch, loss_key, forward_key):
+def _loss_and_grads(task, state, constants, batch, loss_key, forward_key):
   matched = optim.match_rules(state.params, task.param_rules)
 
   def loss_fn(params):
     params = jax.tree.map(lambda rule, p: p if rule.trainable else jax.lax.stop_gradient(p), matched, params)
-    variables = {"params": params, **state.model_state}
+    variables = train_state.with_constants({"params": params, **state.model_state}, constants)
     outputs, model_state = task.forward(variables, batch, key=forward_key, train=True)
     loss, metrics = task.loss(outputs, batch, key=loss_key)
     return loss, (model_state, metrics)
@@ -53,7 +53,7 @@ def _loss_and_grads(task, state, batch, loss_key, forward_key):
 
 
 def make_train_step(task, mesh, seed):
-  """Compiles (state, batch, step, progress) -> (state, metrics).
+  """Compiles (state, constants, batch, step, progress) -> (state, metrics).
 
   Each step draws from fold_in(root key, step), so a run is a function of its seed and the step number. An
   update with a non-finite loss or gradient is not made, nor any after it: the state stays as the last good
@@ -62,17 +62,17 @@ def make_train_step(task, mesh, seed):
   Args:
     task: the `Task`. mesh: from `sharding.make_mesh`. seed: the run's.
   Returns:
-    the jitted function; `state` is donated and lies as `state.places` says, `batch` is split over the data
-    axes, `step` (int32, steps made
-    before this one) and `progress` (float32, epochs) are replicated scalars, metrics are
-    {name: (sum, count)} of this batch, with loss, lr and grad_norm.
+    the jitted function. `state` is donated and lies as `state.places` says. `batch` is split over the data
+    axes. Replicated are `constants`, the task's, and the scalars `step` (int32, steps made before this one)
+    and `progress` (float32, epochs). Metrics are {name: (sum, count)} of this batch, with loss, lr and
+    grad_norm.
   """
   root_key = jax.random.fold_in(jax.random.key(seed), 1)  # apart from the key that made the parameters
 
-  def train_step(state, batch, step, progress):
+  def train_step(state, constants, batch, step, progress):
     key = jax.random.fold_in(root_key, state.step)
     with sharding.on(mesh):
-      (loss, (model_state, metrics)), grads = loss_and_grads(task, state, batch, key)
+      (loss, (model_state, metrics)), grads = loss_and_grads(task, state, constants, batch, key)
     matched = optim.match_rules(state.params, task.param_rules)
     direction, opt_state = optim.make_direction(task.optimizer, matched).update(
       grads, state.opt_state, state.params
@@ -93,7 +93,7 @@ def make_train_step(task, mesh, seed):
   replicated, places = sharding.replicated(mesh), train_state.places(task, mesh)
   return jax.jit(
     train_step,
-    in_shardings=(places, sharding.batch_split(mesh), replicated, replicated),
+    in_shardings=(places, replicated, sharding.batch_split(mesh), replicated, replicated),
     out_shardings=(places, replicated),
     donate_argnums=0,
   )

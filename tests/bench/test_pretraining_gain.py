@@ -64,7 +64,7 @@ def test_untrained_encoder_is_the_one_that_its_seed_draws(tmp_path):
   # In a process of its own, with one device: it trains a step.
   subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "XLA_FLAGS": ""})
   config = config_lib.finalize(config_lib.read_file(ROOT / "configs" / "pretrain_demo.py"))
-  drawn = jax.jit(pretrain.make_init(pretrain.build_model(config)))(jax.random.key(5))["params"]["encoder"]
+  drawn = jax.jit(pretrain.make(config).init)(jax.random.key(5))["params"]["encoder"]
   found = read.read(str(tmp_path / "untrained_seed5")).variables["params"]["encoder"]
   assert jax.tree.structure(found) == jax.tree.structure(drawn)
   for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(drawn), strict=True):

@@ -8,6 +8,8 @@ from hap_jax.convert.weights import unflatten
 from hap_jax.models import posemb, vit
 from tests.convert.reference_state import GRID, encoder_state, full_state, leaves
 
+BOTH = ("encoder", "decoder")
+
 
 def model_params(*, grid=GRID, fill=0.5, **sizes):
   """Parameters of a model as the reader gives them, all `fill`, with a head that no checkpoint has."""
@@ -21,7 +23,8 @@ def model_params(*, grid=GRID, fill=0.5, **sizes):
 def test_the_encoder_is_loaded_and_the_rest_is_kept_and_listed(write):
   weights = read.read(write({"model": full_state(), "arch": "vit"}), grid=GRID)
   template = model_params()
-  params, report = fit.fit_to(template, weights, grid=GRID, with_decoder=False)
+  variables, report = fit.fit_to({"params": template}, weights, grid=GRID)
+  params = variables["params"]
   got, given = leaves(params), leaves(weights.params)
   assert got.keys() == leaves(template).keys()
   for path, value in got.items():
@@ -41,7 +44,8 @@ def test_the_encoder_is_loaded_and_the_rest_is_kept_and_listed(write):
 
 def test_the_decoder_is_loaded_on_request(write):
   weights = read.read(write(full_state()), grid=GRID)
-  params, report = fit.fit_to(model_params(), weights, grid=GRID, with_decoder=True)
+  variables, report = fit.fit_to({"params": model_params()}, weights, grid=GRID, stacks=BOTH)
+  params = variables["params"]
   assert report.missing == ("head/bias",)
   assert report.unused == ()
   for path, value in leaves(weights.params).items():
@@ -51,7 +55,8 @@ def test_the_decoder_is_loaded_on_request(write):
 @pytest.mark.parametrize(("old", "new"), [((3, 3), (4, 2)), ((2, 4), (4, 2)), ((4, 2), (6, 3))])
 def test_position_tables_are_resized_whenever_the_grids_differ(write, old, new):
   weights = read.read(write(full_state(grid=old)), grid=old)
-  params, report = fit.fit_to(model_params(grid=new), weights, grid=new, with_decoder=True)
+  variables, report = fit.fit_to({"params": model_params(grid=new)}, weights, grid=new, stacks=BOTH)
+  params = variables["params"]
   for stack in ("encoder", "decoder"):
     want = posemb.resize_table(weights.params[stack]["pos_embed"], old, new)
     np.testing.assert_array_equal(params[stack]["pos_embed"], want)
@@ -64,7 +69,7 @@ def test_a_table_of_an_unknown_grid_is_not_loaded_by_its_number_of_patches(write
   weights = read.read(write(encoder_state(grid=(4, 2))))
   assert weights.grid is None
   with pytest.raises(ValueError, match=r"weights\.pth: its grid is unknown: 8 cells.*--source_grid=HxW"):
-    fit.fit_to(model_params(), weights, grid=(4, 2), with_decoder=False)
+    fit.fit_to({"params": model_params()}, weights, grid=(4, 2))
 
 
 def test_a_norm_that_the_file_lacks_is_missing(write):
@@ -72,7 +77,7 @@ def test_a_norm_that_the_file_lacks_is_missing(write):
   for kind in ("weight", "bias"):
     state[f"fc_norm.{kind}"] = state.pop(f"norm.{kind}")
   weights = read.read(write(state))
-  _, report = fit.fit_to(model_params(grid=(3, 3)), weights, grid=(3, 3), with_decoder=False)
+  _, report = fit.fit_to({"params": model_params(grid=(3, 3))}, weights, grid=(3, 3))
   assert {"encoder/norm/scale", "encoder/norm/bias"} <= set(report.missing)
   assert report.unused == ("fc_norm.weight", "fc_norm.bias")
 
@@ -93,21 +98,21 @@ def test_a_norm_that_the_file_lacks_is_missing(write):
 def test_a_checkpoint_of_another_size_is_an_error_that_names_both(write, sizes, match):
   weights = read.read(write(full_state()), grid=GRID)
   with pytest.raises(ValueError, match=rf"weights\.pth: .*{match}"):
-    fit.fit_to(model_params(**sizes), weights, grid=GRID, with_decoder=True)
+    fit.fit_to({"params": model_params(**sizes)}, weights, grid=GRID, stacks=BOTH)
 
 
 def test_published_sizes_are_called_by_their_names(write):
   variant = vit.VARIANTS["Mu"]
   weights = read.read(write(encoder_state(width=variant.width, depth=variant.depth)), grid=GRID)
   with pytest.raises(ValueError, match=r"checkpoint is ViT-Mu \(width 128, depth 4, patch 4\)"):
-    fit.fit_to(model_params(), weights, grid=GRID, with_decoder=False)
+    fit.fit_to({"params": model_params()}, weights, grid=GRID)
 
 
 def test_other_heads_than_the_variants_are_an_error_that_names_both(write):
   variant = vit.VARIANTS["Mu"]
   sizes = {"width": variant.width, "depth": variant.depth}
   weights = read.read(write(encoder_state(**sizes)), grid=GRID)
-  fit.fit_to(model_params(**sizes), weights, grid=GRID, with_decoder=False)
+  fit.fit_to({"params": model_params(**sizes)}, weights, grid=GRID)
   weights = dataclasses.replace(weights, num_heads=4)
   with pytest.raises(ValueError, match=r"weights\.pth: checkpoint has 4 heads, .*variant makes 2"):
-    fit.fit_to(model_params(**sizes), weights, grid=GRID, with_decoder=False)
+    fit.fit_to({"params": model_params(**sizes)}, weights, grid=GRID)

@@ -94,9 +94,9 @@ def official_encoder_error(golden, path):
   grid = model.encoder.grid
   weights = read.read(path)
   assert weights.grid == grid
-  params, report = fit.fit_to(template, weights, grid=grid, with_decoder=True)
+  variables, report = fit.fit_to({"params": template}, weights, grid=grid, stacks=("encoder", "decoder"))
   assert report.missing == report.unused == report.resized == ()
-  pred = np.asarray(jax.jit(model.apply)({"params": params}, image, *views).pred[:, 0])
+  pred = np.asarray(jax.jit(model.apply)(variables, image, *views).pred[:, 0])
   return np.abs(pred - outputs["pred_view1"]).max()
 
 

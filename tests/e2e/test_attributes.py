@@ -16,7 +16,7 @@ from PIL import Image
 
 from configs import common
 from hap_jax import config as config_lib
-from hap_jax import finetune
+from hap_jax import run as runner
 from hap_jax.cli.__main__ import main as hap
 from hap_jax.data.sources import pa100k, peta, rapv1
 from hap_jax.io import checkpoint_file
@@ -134,7 +134,7 @@ def trained(shipped, tmp_path_factory):
   def make(name):
     config = tiny(name, shipped(name), **LEARNS if name == "pa100k" else {})
     workdir = tmp_path_factory.mktemp("run") / "work"
-    return config, workdir, finetune.run(config, workdir, say=lambda _: None)
+    return config, workdir, runner.run(config, workdir, say=lambda _: None)
 
   return make
 
@@ -149,7 +149,7 @@ def test_each_official_format_trains_resumes_and_is_scored_again(name, trained, 
   shutil.copytree(whole, pieced)
   shutil.rmtree(pieced / "checkpoints" / str(config.total_steps))
   shutil.rmtree(pieced / "best")
-  assert finetune.run(config, pieced, say=lines.append) == scores
+  assert runner.run(config, pieced, say=lines.append) == scores
   assert f"resuming at step {config.total_steps - config.save_every}" in lines
   jax.tree.map(np.testing.assert_array_equal, checkpoint_file.read(whole)[0], checkpoint_file.read(pieced)[0])
 
@@ -171,7 +171,7 @@ def test_the_best_checkpoint_is_the_validation_sets(trained):
   assert len(scored) > 2
   _, description = checkpoint_file.read(workdir / "best")
   assert description["step"] == min(step for step, value in scored.items() if value == max(scored.values()))
-  assert description["attribute_names"] == list(pa100k.ATTRIBUTES)
+  assert description["classes"]["attribute_names"] == list(pa100k.ATTRIBUTES)
 
 
 def test_the_average_that_is_scored_is_kept_beside_the_weights(trained):
@@ -188,5 +188,5 @@ def test_the_average_that_is_scored_is_kept_beside_the_weights(trained):
 def test_a_data_set_without_validation_set_cannot_choose_on_one(shipped, tmp_path):
   config = tiny("rapv1", shipped("rapv1"), **{"data.train_split": "train"})
   with pytest.raises(ValueError, match="no validation split"):
-    finetune.run(config, tmp_path / "run", say=lambda _: None)
+    runner.run(config, tmp_path / "run", say=lambda _: None)
   assert not (tmp_path / "run" / "config.json").exists()

@@ -41,7 +41,7 @@ def train(task, mesh, num_steps=NUM_STEPS):
   for i in range(num_steps):
     batch = sharding.put_batch(task.train.batch(i), mesh)
     progress = sharding.put_scalar(task.train.progress(i), "float32", mesh)
-    now, metrics = train_step(now, batch, sharding.put_scalar(i, "int32", mesh), progress)
+    now, metrics = train_step(now, {}, batch, sharding.put_scalar(i, "int32", mesh), progress)
     losses.append(float(metrics["loss"][0]))
   # What a step returns lies where the next one wants it: one program serves the run.
   assert train_step._cache_size() == 1
@@ -125,7 +125,7 @@ def make_compute(task):
   jitted = jax.jit(functools.partial(step.loss_and_grads, task))
 
   def compute(now, batch, key):
-    (loss, (_, metrics)), grads = jitted(now, batch, key)
+    (loss, (_, metrics)), grads = jitted(now, {}, batch, key)
     return float(loss), jax.device_get(metrics), named(grads)
 
   return compute

@@ -27,7 +27,9 @@ def test_the_step_lowers_ahead_of_time(tiny_config, platform, sizes):
   }
   clock = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), jnp.float32)
   train_step = step.make_train_step(task, mesh, seed=0)
-  exported = jax.export.export(train_step, platforms=[platform])(state.abstract(task, mesh), batch, *clock)
+  exported = jax.export.export(train_step, platforms=[platform])(
+    state.abstract(task, mesh), {}, batch, *clock
+  )
   text = exported.mlir_module()
   assert exported.nr_devices == mesh.size
   assert set(re.findall(r"custom_call @(\w+)", text)) <= PORTABLE

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from hap_jax import pretrain
+from hap_jax import run as runner
 from hap_jax.io import checkpoint_file
 from hap_jax.train import optim, preemption
 from hap_jax.train.report import read_metrics
@@ -43,7 +43,7 @@ def ended(endless, tiny_config, tmp_path_factory):
 
   before = signal.getsignal(signal.SIGTERM)
   with pytest.raises(preemption.StoppedError, match=rf"stopped by SIGTERM: step {LAST + 1} is saved"):
-    pretrain.run(config, workdir, say)
+    runner.run(config, workdir, say)
   assert signal.getsignal(signal.SIGTERM) is before
   return workdir
 
@@ -160,13 +160,13 @@ def test_two_processes_take_the_steps_of_one(tiny_overrides, tiny_config, tmp_pa
   sgd |= {"warmup_epochs": 0.0, "data.num_val": 0, "panel_every": 0}
   pair = start_two(tmp_path / "two", {**sgd, "mesh.fsdp": 2, "align_block": 3})
   config = tiny_config(**sgd, **{"mesh.data": 8})
-  pretrain.run(config, tmp_path / "one", lambda line: None)
+  runner.run(config, tmp_path / "one", lambda line: None)
   codes, outputs = finish(*pair)
   assert codes == [0, 0], outputs
 
   from hap_jax.tasks import pretrain as pretrain_task
 
-  first = jax.jit(pretrain_task.make_init(pretrain_task.build_model(config)))(jax.random.key(config.seed))
+  first = jax.jit(pretrain_task.make(config).init)(jax.random.key(config.seed))
   params = [checkpoint_file.read(tmp_path / name)[0]["params"] for name in ("one", "two")]
   for (path, start_value), one, two in zip(
     jax.tree_util.tree_leaves_with_path(first["params"]), *map(jax.tree.leaves, params), strict=True

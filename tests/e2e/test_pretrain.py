@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hap_jax import pretrain, sharding
+from hap_jax import run as runner
+from hap_jax import sharding
 from hap_jax.io import checkpoint_file
 from hap_jax.tasks import pretrain as pretrain_task
 from hap_jax.train import checkpoint, loop
@@ -22,7 +23,7 @@ def finished(tmp_path_factory, tiny_config):
   """(workdir, lines, scores) of a run of 60 steps."""
   workdir, lines = tmp_path_factory.mktemp("run"), []
   config = tiny_config(total_steps=60, log_every=10, save_every=10, keep_last=1, keep_every=20, base_lr=3e-2)
-  return workdir, lines, pretrain.run(config, workdir, lines.append)
+  return workdir, lines, runner.run(config, workdir, lines.append)
 
 
 def test_loss_falls(finished):
@@ -67,7 +68,7 @@ def test_a_finished_run_is_not_touched_again(finished, tiny_config):
   }
   lines = []
   config = tiny_config(total_steps=60, log_every=10, save_every=10, keep_last=1, keep_every=20, base_lr=3e-2)
-  scores = pretrain.run(config, workdir, lines.append)
+  scores = runner.run(config, workdir, lines.append)
   assert any("already ended at step 60" in line for line in lines)
   assert scores == finished[2]
   assert before == {p: p.stat().st_mtime_ns for p in before}
@@ -75,13 +76,13 @@ def test_a_finished_run_is_not_touched_again(finished, tiny_config):
 
 def test_other_configuration_in_the_same_workdir_is_an_error(finished, tiny_config):
   with pytest.raises(ValueError, match=r"config\.batch_size was 8, now 16.*--config\.init_from"):
-    pretrain.run(tiny_config(total_steps=60, base_lr=3e-2, batch_size=16), finished[0])
+    runner.run(tiny_config(total_steps=60, base_lr=3e-2, batch_size=16), finished[0])
 
 
 def test_init_from_own_checkpoint_starts_from_its_weights(finished, tiny_config, tmp_path):
   lines = []
   config = tiny_config(total_steps=1, base_lr=1e-9, init_from=str(finished[0]), seed=5)
-  pretrain.run(config, tmp_path / "next", lines.append)
+  runner.run(config, tmp_path / "next", lines.append)
   old, _ = checkpoint_file.read(finished[0])
   new, description = checkpoint_file.read(tmp_path / "next")
   np.testing.assert_allclose(
@@ -99,7 +100,7 @@ def test_init_from_mae_takes_its_encoder_and_tells_its_licence(tiny_config, tmp_
   file.write_bytes(torch_bytes.zip_file({"model": {k: torch_bytes.contiguous(v) for k, v in state.items()}}))
   # As in the test above, so that its compiled step serves here, too.
   config, lines = tiny_config(total_steps=1, base_lr=1e-9, init_from=str(file), seed=5), []
-  pretrain.run(config, tmp_path / "run", lines.append)
+  runner.run(config, tmp_path / "run", lines.append)
   variables, description = checkpoint_file.read(tmp_path / "run")
   encoder = variables["params"]["encoder"]
   fc1 = state["blocks.2.mlp.fc1.weight"].T
@@ -116,7 +117,7 @@ def test_init_from_another_model_names_both_sizes(tiny_config, tmp_path):
   file = tmp_path / "small.pth"
   file.write_bytes(torch_bytes.zip_file({k: torch_bytes.contiguous(v) for k, v in state.items()}))
   with pytest.raises(ValueError, match=r"width 64, depth 4.*config\.model\.variant.*width 128"):
-    pretrain.run(tiny_config(init_from=str(file)), tmp_path / "run")
+    runner.run(tiny_config(init_from=str(file)), tmp_path / "run")
 
 
 @pytest.mark.parametrize("every", [1, 2])
@@ -163,7 +164,7 @@ def test_one_bad_batch_stops_the_run_with_its_facts_and_keeps_the_state_before_i
 
 def test_a_failed_start_claims_no_workdir(tiny_config, tmp_path):
   with pytest.raises(ValueError, match=r"config\.optimizer\.kind"):
-    pretrain.run(tiny_config(optimizer__kind="lion"), tmp_path)
+    runner.run(tiny_config(optimizer__kind="lion"), tmp_path)
   assert not (tmp_path / "config.json").exists()
 
 
@@ -171,7 +172,7 @@ def test_mae_configuration_has_one_view_and_no_alignment(tiny_config, tmp_path):
   config = tiny_config(
     total_steps=2, views=1, align_weight=0.0, mask__ratio=0.75, mask__blocks=False, mask__parts=False
   )
-  pretrain.run(config, tmp_path)
+  runner.run(config, tmp_path)
   row = read_metrics(tmp_path)[-1]
   assert "loss_align" not in row
   np.testing.assert_allclose(row["loss"], row["loss_rec"], rtol=1e-6)
@@ -180,7 +181,7 @@ def test_mae_configuration_has_one_view_and_no_alignment(tiny_config, tmp_path):
 def test_zero_switches_a_thing_off(tiny_config, tmp_path):
   off = dict.fromkeys(("log_every", "save_every", "panel_every", "eval_every"), 0)
   lines = []
-  assert pretrain.run(tiny_config(total_steps=2, **off), tmp_path, lines.append) == {}
+  assert runner.run(tiny_config(total_steps=2, **off), tmp_path, lines.append) == {}
   assert len(lines) == 1  # only where the weights come from
   assert (tmp_path / "metrics.jsonl").read_text() == ""
   assert checkpoint_file.find(tmp_path) is None
@@ -190,7 +191,7 @@ def test_zero_switches_a_thing_off(tiny_config, tmp_path):
 def test_every_source_of_data_in_the_configuration_says_what_is_missing(tiny_config, tmp_path):
   for source in ("luperson", "coco_persons"):
     with pytest.raises(ValueError, match=r"config\.data\.root is empty.*make demo"):
-      pretrain.run(tiny_config(data__source=source), tmp_path / source)
+      runner.run(tiny_config(data__source=source), tmp_path / source)
 
 
 def test_cropping_in_the_step_is_cropping_before_it(tiny_config):
@@ -213,4 +214,4 @@ def test_cropping_in_the_step_is_cropping_before_it(tiny_config):
 
 def test_attention_of_another_machine_is_an_error(tiny_config, tmp_path):
   with pytest.raises(ValueError, match=r'config\.model\.attention="cudnn" .*float32.* on cpu'):
-    pretrain.run(tiny_config(model__attention="cudnn"), tmp_path)
+    runner.run(tiny_config(model__attention="cudnn"), tmp_path)

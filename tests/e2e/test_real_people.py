@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from hap_jax import pretrain
+from hap_jax import run as runner
 from hap_jax.data.sources import coco_persons, luperson
 from hap_jax.io import checkpoint_file
 from hap_jax.train.report import read_metrics
@@ -72,7 +72,7 @@ def test_coco_people_train_as_released_and_from_the_luperson_layout(coco, tiny_c
   }
   for data in ({**coco, "data.coco_persons.annotations": "test_coco.json"}, luperson_layout):
     workdir = tmp_path / data["data.source"]
-    pretrain.run(tiny_config(**data, data__num_val=0, total_steps=2), workdir)
+    runner.run(tiny_config(**data, data__num_val=0, total_steps=2), workdir)
     rows = read_metrics(workdir)
     assert [row["step"] for row in rows] == [1, 2]
     assert all(np.isfinite(row["loss"]) for row in rows)

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from hap_jax import config as config_lib
-from hap_jax import pretrain, recipe
+from hap_jax import run as runner
+from hap_jax.description import Description, Encoder
 from hap_jax.tasks import pretrain as pretrain_task
 from hap_jax.train import checkpoint
 from tests.data import mutations_coco
@@ -32,16 +33,20 @@ def test_resume_with_another_number_of_records_is_refused_with_both_numbers(tiny
   for count in (11, 14):
     write_people(tmp_path, count)
     with pytest.raises(ValueError, match=rf"run: .* 12 training records .* now has {count}: .*workdir"):
-      pretrain.run(config, workdir)
+      runner.run(config, workdir)
   write_people(tmp_path, 12)
   with pytest.raises(ValueError, match=r"checkpoint .* does not fit"):
-    pretrain.run(config, workdir)
+    runner.run(config, workdir)
+
+
+def described(**data):
+  return Description("pretrain", Encoder(1, 1, 1, (1, 1), 1), data=data)
 
 
 def test_checkpoint_that_records_no_number_goes_on_with_any():
-  now = {"data": {"name": "luperson", "licence": "", "records": 7}}
-  recipe.check_records({"data": {"name": "luperson", "licence": ""}}, now, "run")
-  recipe.check_records({}, now, "run")
-  recipe.check_records(now, now, "run")
+  now = described(name="luperson", licence="", records=7)
+  runner.check_records(described(name="luperson", licence=""), now, "run")
+  runner.check_records(described(), now, "run")
+  runner.check_records(now, now, "run")
   with pytest.raises(ValueError, match="8 training records of luperson"):
-    recipe.check_records({"data": {"name": "luperson", "records": 8}}, now, "run")
+    runner.check_records(described(name="luperson", records=8), now, "run")

@@ -12,7 +12,7 @@ from PIL import Image
 
 from configs import finetune_reid_demo
 from hap_jax import config as config_lib
-from hap_jax import finetune, pretrain
+from hap_jax import run as runner
 from hap_jax.cli.__main__ import main as hap
 from hap_jax.data.sources import luperson, synthetic
 from hap_jax.io import checkpoint_file
@@ -120,7 +120,7 @@ def test_each_official_layout_trains_resumes_and_is_scored_again(layout, layout_
   locality = {"model__locality": True} if layout == "market1501" else {}
   config = reid_config(source, root, **locality)
   whole, pieced, lines = tmp_path / "whole", tmp_path / "pieced", []
-  scores = finetune.run(config, whole, say=lines.append)
+  scores = runner.run(config, whole, say=lines.append)
   assert {"mAP", "rank1", "rank5", "rank10", "mINP"} <= scores.keys()
   assert 0 < scores["mAP"] <= 1
   assert (whole / "panels" / "ranks_00000002.png").is_file()
@@ -129,7 +129,7 @@ def test_each_official_layout_trains_resumes_and_is_scored_again(layout, layout_
   shutil.copytree(whole, pieced)
   shutil.rmtree(pieced / "checkpoints" / "2")
   shutil.rmtree(pieced / "best")
-  resumed = finetune.run(config, pieced, say=lines.append)
+  resumed = runner.run(config, pieced, say=lines.append)
   assert "resuming at step 1" in lines
   assert resumed == scores
   jax.tree.map(np.testing.assert_array_equal, weights_of(whole), weights_of(pieced))
@@ -147,7 +147,7 @@ def trained(layout_folder, tmp_path_factory):
   source, root = layout_folder("identity_folder")
   workdir = tmp_path_factory.mktemp("run") / "work"
   config = reid_config(source, root, total_steps=6, ema_decay=0.5, eval_every_epochs=2, base_lr=1e-2)
-  return workdir, root, finetune.run(config, workdir, say=lambda _: None)
+  return workdir, root, runner.run(config, workdir, say=lambda _: None)
 
 
 def test_scores_of_every_evaluation_are_rows_and_the_best_is_kept(trained):
@@ -233,7 +233,7 @@ def test_queries_without_any_match_are_told_before_the_first_step(tmp_path):
 def test_source_that_knows_no_persons_is_named(tmp_path):
   people = synthetic.open_source(num_train=4, image_size=(40, 20))
   luperson.write_luperson(tmp_path, (people[i] for i in range(4)))
-  with pytest.raises(ValueError, match=r"config\.data\.source='luperson' does not tell who its people are"):
+  with pytest.raises(ValueError, match=r"config\.data\.source='luperson' does not say who its people are"):
     reid_task.make(reid_config("luperson", tmp_path))
 
 
@@ -256,7 +256,7 @@ def pretrained(tmp_path_factory, tiny_config):
   """Workdir of a pre-training run that probes its encoder beside its own score."""
   workdir = tmp_path_factory.mktemp("pretrained")
   probed = {"eval_every": 2, "probe__source": "synthetic", "data__synthetic__num_test": 64}
-  pretrain.run(tiny_config(total_steps=4, save_every=4, **probed), workdir, say=lambda _: None)
+  runner.run(tiny_config(total_steps=4, save_every=4, **probed), workdir, say=lambda _: None)
   return workdir
 
 
@@ -278,7 +278,7 @@ def test_the_probe_is_a_curve_of_pre_training_and_a_command(pretrained, capsys):
 def test_the_probe_may_be_of_another_data_set_than_the_held_out_records(tiny_config, layout_folder):
   source, root = layout_folder("market1501")
   config = tiny_config(probe__source=source, probe__root=str(root), data__num_val=8)
-  evals = pretrain_task.make_evaluation(config).evals
+  evals = pretrain_task.make(config).evaluation.evals
   assert {name: len(split.loader.source) for name, split in evals.items()} == {
     "val": 8,
     "probe_query": len(QUERY),
@@ -289,7 +289,7 @@ def test_the_probe_may_be_of_another_data_set_than_the_held_out_records(tiny_con
 def test_pre_training_on_pictures_without_joints_is_told(tiny_config, layout_folder):
   source, root = layout_folder("identity_folder")
   config = tiny_config(data__source=source, data__root=str(root), data__num_val=0)
-  with pytest.raises(ValueError, match=r"config\.data\.source='identity_folder' tells no joints"):
+  with pytest.raises(ValueError, match=r"config\.data\.source='identity_folder' has no joints"):
     pretrain_task.make(config)
 
 
@@ -299,7 +299,7 @@ def fine_tuned(pretrained, layout_folder, tmp_path_factory):
   source, root = layout_folder("market1501")
   workdir, lines = tmp_path_factory.mktemp("fine_tuned") / "run", []
   config = reid_config(source, root, init_from=str(pretrained), total_steps=1)
-  finetune.run(config, workdir, say=lines.append)
+  runner.run(config, workdir, say=lines.append)
   return workdir, lines
 
 
@@ -352,3 +352,20 @@ def test_a_checkpoint_for_another_task_is_told(pretrained, tmp_path, capsys):
     hap(["embed", str(pretrained), str(tmp_path), f"--out={tmp_path / 'x.npz'}", "--feature=embedding"]) == 1
   )
   assert "is a checkpoint for pretrain and has no embedding" in capsys.readouterr().err
+
+
+def test_a_fine_tuned_run_is_where_a_run_on_another_data_set_starts(fine_tuned, layout_folder, tmp_path):
+  """The same number of persons, but other ones: the classifier is new, and the log says so."""
+  source, root = layout_folder("msmt17_v1")
+  lines = []
+  config = reid_config(source, root, init_from=str(fine_tuned[0]), total_steps=1)
+  runner.run(config, tmp_path / "run", say=lines.append)
+  before, after = (checkpoint_file.read(path) for path in (fine_tuned[0], tmp_path / "run"))
+  assert before[1]["classes"] == {"people": "market1501", "pids": [2, 7]}
+  assert after[1]["classes"] == {"people": "msmt17", "pids": [0, 1]}
+  kept = "\n".join(lines)
+  assert "kept at their initial values: 2 (head/bias, head/kernel)" in kept
+  assert "the heads of the file are not used: its classes are others" in kept
+  old, new = (read[0]["params"] for read in (before, after))
+  np.testing.assert_array_equal(old["encoder"]["norm"]["scale"], new["encoder"]["norm"]["scale"])
+  assert np.abs(old["head"]["kernel"] - new["head"]["kernel"]).max() > 0.01

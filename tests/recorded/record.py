@@ -66,11 +66,11 @@ def config_of(task):
 def record(task, folder):
   """Runs a task to its end and leaves in `folder` its workdir as it was after step `LEFT_AT`."""
   from hap_jax import config as config_lib
-  from hap_jax import recipe
+  from hap_jax import run
   from hap_jax.models import vit
 
   shrink(vit.VARIANTS)
-  recipe.run(config_lib.finalize(config_of(task)), folder, from_scratch="from scratch", say=print)
+  run.run(config_lib.finalize(config_of(task)), folder)
   rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
   for name in ("tensorboard", "panels", "best", f"checkpoints/{STEPS}"):
     shutil.rmtree(folder / name, ignore_errors=True)

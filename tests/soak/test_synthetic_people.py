@@ -21,6 +21,7 @@ from hap_jax.data.samplers import Sequential, ShuffledEpochs
 from hap_jax.data.skeletons import COCO17
 from hap_jax.data.sources import synthetic
 from hap_jax.data.transforms.image import HorizontalFlip
+from hap_jax.description import Description, Encoder
 from hap_jax.models import layers, pixels, vit
 from hap_jax.tasks.base import Task
 from hap_jax.train import loop, optim
@@ -201,7 +202,7 @@ def make_task(num_train, num_held_out, total_steps):
     train=loader,
     total_steps=total_steps,
     evaluation=Evaluation(evals=evals, score=score, select=("pck_val", "max")),
-    description={"task": "pose, for a test"},
+    description=Description("pose, for a test", Encoder(width=1, depth=1, num_heads=1, grid=(1, 1), patch=1)),
   )
 
 

@@ -13,10 +13,12 @@ import pytest
 
 from hap_jax import sharding
 from hap_jax.data.loader import Loader
+from hap_jax.data.pipeline import Reading
 from hap_jax.data.samplers import IdentityBalanced
 from hap_jax.data.sources import synthetic
 from hap_jax.data.transforms.image import HorizontalFlip
-from hap_jax.data.transforms.reid import PadCrop
+from hap_jax.data.transforms.reid import PadCrop, ResizeBicubic
+from hap_jax.description import Description, Encoder
 from hap_jax.losses.alignment import l2_normalize
 from hap_jax.metrics import retrieval
 from hap_jax.models import pixels
@@ -91,8 +93,9 @@ def make_task(num_train, num_test, total_steps):
       "mAP_chance": retrieval.chance_mean_ap(**who),
     }
 
-  held_out = {"image_size": SIZE, "batch_size": BATCH, "workers": 0, "max_bad_share": 0.0}
+  reading, resize = Reading(max_bad_share=0.0), (ResizeBicubic(size=SIZE),)
   sides = {"query": query, "gallery": gallery}
+  evals = {name: EvalSplit(reading.ordered(side, resize, BATCH), predict) for name, side in sides.items()}
   return Task(
     init=lambda key: model.init(key, jnp.zeros((1, *SIZE, 3))),
     param_rules=(optim.Rule(".*/kernel", weight_decay=0.05), optim.Rule(".*")),
@@ -104,11 +107,8 @@ def make_task(num_train, num_test, total_steps):
     loss=loss,
     train=loader,
     total_steps=total_steps,
-    evaluation=Evaluation(
-      evals={name: EvalSplit(probe.picture_pass(side, **held_out), predict) for name, side in sides.items()},
-      score=score,
-    ),
-    description={"task": "search, for a test"},
+    evaluation=Evaluation(evals=evals, score=score),
+    description=Description("search, for a test", Encoder(1, 1, 1, (1, 1), 1)),
   )
 
 

@@ -1,5 +1,7 @@
 """What the attribute task makes of its configuration and data, without training."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -67,10 +69,15 @@ def test_an_attribute_that_is_never_positive_in_training_is_named():
     attributes.positive_ratio(source)
 
 
-def test_a_checkpoint_of_another_number_of_attributes_is_refused():
-  predict = attributes.make_predict(demo(), num_attributes=27)
-  with pytest.raises(ValueError, match=r"predicts 26 attributes, data set synthetic has 27"):
-    predict({"params": {"classifier": {"kernel": np.zeros((128, 26))}}}, {})
+@pytest.mark.parametrize("change", [lambda names: names[:-1], lambda names: names[::-1]])
+def test_a_checkpoint_of_other_attributes_is_not_scored(task, change):
+  """Fewer attributes, or the same ones in another order."""
+  names = change(task.description.classes["attribute_names"])
+  other = dataclasses.replace(
+    task.description, network={"num_attributes": len(names)}, classes={"attribute_names": names}
+  )
+  with pytest.raises(ValueError, match=rf"predicts {len(names)} attributes .*, data set synthetic has 27"):
+    attributes.make_evaluation(demo(), other)
 
 
 def rows_of(evaluation):
@@ -96,7 +103,7 @@ def test_with_a_validation_set_it_chooses_the_checkpoint(task):
 def test_where_it_is_trained_on_the_choice_says_that_it_is_made_on_the_test_set():
   """As published: the best checkpoint is the test set's, and so is its name."""
   config = demo(data__train_split="trainval")
-  evaluation = attributes.make_evaluation(config)
+  evaluation = attributes.make(config).evaluation
   assert set(evaluation.evals) == {"test"}
   assert evaluation.select == ("mA_on_test", "max")
   scores = evaluation.score(rows_of(evaluation))

@@ -9,6 +9,7 @@ import numpy as np
 from hap_jax.data import samplers
 from hap_jax.data.loader import Loader
 from hap_jax.data.sources.base import SourceSpec
+from hap_jax.description import Description, Encoder
 from hap_jax.tasks.base import Task
 from hap_jax.train.evaluate import EvalSplit, Evaluation
 from hap_jax.train.optim import OptimizerSpec, Rule
@@ -80,5 +81,5 @@ def make_task(*, total_steps=6, read_held_out=None, score=None, row_figures=None
       row_figures=row_figures,
       select=("val_error", "min"),
     ),
-    description={"task": "regression"},
+    description=Description("regression", Encoder(width=1, depth=1, num_heads=1, grid=(1, 1), patch=1)),
   )

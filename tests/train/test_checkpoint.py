@@ -5,15 +5,18 @@ import types
 import jax.numpy as jnp
 import numpy as np
 
+from hap_jax.description import Description, Encoder
 from hap_jax.io import checkpoint_file
 from hap_jax.train import checkpoint
+
+DESCRIPTION = Description("reid", Encoder(width=3, depth=1, num_heads=1, grid=(1, 1), patch=1))
 
 
 def keep(workdir, step, value):
   """Offers variables full of `step`; returns whether they were kept."""
   state = types.SimpleNamespace(eval_variables={"params": {"w": jnp.full(3, float(step))}})
   with checkpoint.Checkpoints(workdir, keep_last=1) as checkpoints:
-    return checkpoints.keep_best(step, state, {"task": "reid"}, {"mAP": value}, ("mAP", "max"))
+    return checkpoints.keep_best(step, state, DESCRIPTION, {"mAP": value}, ("mAP", "max"))
 
 
 def best(workdir):

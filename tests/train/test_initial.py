@@ -1,34 +1,32 @@
 """`config.init_from`: what becomes of the weights of every family in a model that is to be trained."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
 from hap_jax.convert import names, run
-from hap_jax.io import safetensors_file
-from hap_jax.models import hap, vit
+from hap_jax.description import Description, Encoder
+from hap_jax.io import checkpoint_file, safetensors_file
+from hap_jax.tasks import attributes, base, pretrain, reid
 from hap_jax.train import initial
 from tests.convert.reference_state import GRID, family_state, leaves
 
-DESCRIPTION = {"model": {"grid": [6, 3]}}
+DECODER = {"width": 16, "depth": 1, "num_heads": 2}
+# Of a pre-training network, for larger pictures than the files are: grid 6x3.
+PRETRAIN = Description("pretrain", Encoder(16, 2, 2, (6, 3), 4), network={"decoder": DECODER})
+
+
+def zeros(init):
+  """Returns the variables of a network, all zero."""
+  shapes = jax.eval_shape(init, jax.random.key(0))
+  return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
 
 
 @pytest.fixture(scope="module")
-def params():
-  """Of a pre-training model, larger than the files' pictures: grid 6x3."""
-  model = hap.build(
-    vit.Variant(16, 2, 2),
-    image_size=(24, 12),
-    patch=4,
-    decoder_width=16,
-    decoder_depth=1,
-    decoder_heads=2,
-    dtype=np.float32,
-    scan=False,
-  )
-  ids = np.zeros((1, 1, 9), np.int32), np.zeros((1, 1, 18), np.int32)
-  shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 24, 12, 3), np.float32), *ids)["params"]
-  return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+def variables():
+  return zeros(pretrain.make_init(pretrain.network(PRETRAIN)))
 
 
 def write_source(folder, family, container):
@@ -54,41 +52,131 @@ def write_source(folder, family, container):
     ("reid-lem", "hugging_face", False),
   ],
 )
-def test_the_encoder_of_every_family_is_a_start(tmp_path, params, family, container, has_decoder):
-  lines = []
+def test_the_encoder_of_every_family_is_a_start(tmp_path, variables, family, container, has_decoder):
   weights = initial.read(write_source(tmp_path, family, container))
-  fitted = leaves(weights.fit(params, DESCRIPTION, lines.append))
+  fitted, report = pretrain.make_load(PRETRAIN)(variables, weights)
+  fitted = leaves(fitted["params"])
   state = family_state(family)
   np.testing.assert_array_equal(fitted["encoder/blocks/mlp/fc2/bias"][1], state["blocks.1.mlp.fc2.bias"])
   moved = {name.partition("/")[0] for name, leaf in fitted.items() if np.any(leaf)}
   assert moved == {"encoder", *(["decoder"] if has_decoder else [])}
   assert fitted["encoder/pos_embed"].shape == (1, 19, 16)
-  said = "\n".join(lines)
+  said = "\n".join(initial.lines(weights, report))
   assert "encoder/pos_embed 4x2 -> 6x3" in said
   assert ("head" in said) == (family.startswith("reid") and container == "own")
   assert names.FAMILIES[family].licence in said
 
 
 @pytest.mark.parametrize("family", ["mae", "hf-vitmae"])
-def test_a_pre_training_begins_with_a_decoder_of_its_own_after_mae(tmp_path, params, family):
+def test_a_pre_training_begins_with_a_decoder_of_its_own_after_mae(tmp_path, variables, family):
   path = tmp_path / "square.safetensors"
   safetensors_file.save(path, family_state(family, grid=(3, 3)), {})
   weights = initial.read(path)
-  lines = []
-  fitted = leaves(weights.fit(params, DESCRIPTION, lines.append))
+  fitted, report = pretrain.make_load(PRETRAIN)(variables, weights)
+  fitted = leaves(fitted["params"])
   assert not any(np.any(leaf) for name, leaf in fitted.items() if name.startswith("decoder/"))
-  assert any("kept at their initial values" in line for line in lines)
+  assert any("kept at their initial values" in line for line in report.lines())
 
 
-def test_what_is_not_there_is_told_with_what_can_be_given(tmp_path):
+def test_a_missing_file_is_an_error_that_lists_what_can_be_given(tmp_path):
   with pytest.raises(ValueError, match=r"config\.init_from=.*none: no such file or folder; expected a \.pth"):
     initial.read(tmp_path / "none")
 
 
-def test_a_decoder_of_other_heads_is_told(tmp_path, params):
+def test_a_decoder_of_other_heads_is_an_error(tmp_path, variables):
   weights = initial.read(write_source(tmp_path, "hap", "own"))
-  decoder = {"width": 16, "depth": 1, "num_heads": 2}
-  weights.fit(params, {"model": DESCRIPTION["model"] | {"decoder": decoder}}, lambda _: None)
-  other = {"model": DESCRIPTION["model"] | {"decoder": decoder | {"num_heads": 4}}}
+  pretrain.make_load(PRETRAIN)(variables, weights)
+  other = dataclasses.replace(PRETRAIN, network={"decoder": DECODER | {"num_heads": 4}})
   with pytest.raises(ValueError, match=r"decoder has 2 heads, but config\.model\.decoder_heads=4"):
-    weights.fit(params, other, lambda _: None)
+    pretrain.make_load(other)(variables, weights)
+
+
+def reid_of(pids, *, people="market1501", locality=True, grid=(6, 3)):
+  return Description(
+    "reid",
+    Encoder(16, 2, 2, grid, 4),
+    network={"locality": locality, "num_classes": len(pids)},
+    normalization={"mean": [0.5] * 3, "std": [0.5] * 3, "range": [0, 1]},
+    classes={"people": people, "pids": list(pids)} if people else {},
+  )
+
+
+def attributes_of(names, task="attributes"):
+  return dataclasses.replace(
+    reid_of([1]), task=task, network={"num_attributes": len(names)}, classes={"attribute_names": list(names)}
+  )
+
+
+INITS = {
+  "reid": lambda description: base.make_init(reid.network(description), train=False),
+  "attributes": lambda description: base.make_init(attributes.network(description)),
+}
+LOADS = {
+  "reid": lambda description: base.make_load(
+    description, neck=reid.NECK, heads=reid.HEADS, layout=("locality",)
+  ),
+  "attributes": lambda description: base.make_load(description, heads=("classifier",)),
+}
+
+
+def start(folder, given, own):
+  """Starts a run described by `own` from weights described by `given`, all of them ones.
+
+  Returns:
+    ({subtree: whether all of it was taken, None if only a part}, lines of the log).
+  """
+  ones = jax.tree.map(np.ones_like, zeros(INITS[given.task](given)))
+  checkpoint_file.write(folder / "given", ones, given.to_json())
+  weights = initial.read(folder / "given")
+  fitted, report = LOADS[own.task](own)(zeros(INITS[own.task](own)), weights)
+  taken = {}
+  for tree in fitted.values():
+    for name, leaf in leaves(tree).items():
+      stack = name.partition("/")[0]
+      is_taken = bool(np.all(leaf == 1)) if "pos_embed" not in name else bool(np.any(leaf))
+      taken[stack] = is_taken if taken.get(stack, is_taken) == is_taken else None
+  return taken, "\n".join(initial.lines(weights, report))
+
+
+@pytest.mark.parametrize(
+  "given",
+  [
+    reid_of([1, 2, 3, 4]),
+    reid_of([4, 5, 6]),
+    reid_of([1, 2, 3], people="msmt17"),
+    reid_of([1, 2, 3], people=""),
+  ],
+  ids=["more persons", "other persons", "another data set", "not recorded"],
+)
+def test_reid_of_other_persons_gives_encoder_and_neck_and_no_classifier(tmp_path, given):
+  taken, log = start(tmp_path, given, reid_of([1, 2, 3]))
+  assert taken == {"encoder": True, **dict.fromkeys(reid.NECK, True), "head": False, "conv_fc": False}
+  assert "kept at their initial values: 4 (conv_fc/bias, conv_fc/kernel, head/bias, head/kernel)" in log
+  reason = "its classes are others" if given.classes else "it does not record its classes"
+  assert f"the heads of the file are not used: {reason}" in log
+
+
+def test_reid_of_the_same_persons_gives_the_classifier_too(tmp_path):
+  taken, log = start(tmp_path, reid_of([1, 2, 3], grid=(4, 2)), reid_of([1, 2, 3]))
+  assert set(taken.values()) == {True}
+  assert "encoder/pos_embed 4x2 -> 6x3" in log
+
+
+def test_reid_without_the_locality_enhanced_module_gives_the_encoder_only(tmp_path):
+  taken, log = start(tmp_path, reid_of([1, 2, 3], locality=False), reid_of([1, 2, 3]))
+  assert [name for name, is_taken in taken.items() if is_taken] == ["encoder"]
+  assert "config.model.locality=True, the file's is False" in log
+
+
+@pytest.mark.parametrize(
+  ("names", "is_same"), [(["Hat", "Female"], True), (["Female", "Hat"], False), (["Hat", "Boots"], False)]
+)
+def test_attributes_give_their_classifier_if_the_names_are_the_same_in_order(tmp_path, names, is_same):
+  taken, _ = start(tmp_path, attributes_of(names), attributes_of(["Hat", "Female"]))
+  assert taken == {"encoder": True, "classifier": is_same}
+
+
+def test_another_task_gives_the_encoder_only(tmp_path):
+  taken, log = start(tmp_path, attributes_of(["Hat", "Female"]), reid_of([1, 2, 3]))
+  assert [name for name, is_taken in taken.items() if is_taken] == ["encoder"]
+  assert "in the file, not used: 2 (classifier/bias, classifier/kernel)" in log

@@ -1,6 +1,6 @@
-"""What every recipe does around the training loop: mesh, workdir, starting weights, resume."""
+"""Runs the task of a configuration: mesh, workdir, starting weights, loop. Nothing else starts a run."""
 
-import functools
+import pathlib
 
 import jax
 from clu import parameter_overview
@@ -9,14 +9,16 @@ from hap_jax import config as config_lib
 from hap_jax import sharding
 from hap_jax.train import initial, loop
 from hap_jax.train.checkpoint import Checkpoints
+from hap_jax.train.report import PICTURES
 
 
-def run(config, workdir, *, from_scratch, say):
-  """Trains the task of a configuration, or goes on where the workdir stands.
+def run(config, workdir, say=print):
+  """Trains the task of a configuration, or goes on from the newest checkpoint of the workdir.
 
   Args:
-    config: finalized. workdir: folder of the run. say: prints a line.
-    from_scratch: line to say when no weights are given to start from.
+    config: finalized; its `task` names a file of hap_jax/tasks.
+    workdir: folder of the run.
+    say: prints a line.
   Returns:
     {metric: float} of the last evaluation, {} if nothing is held out.
   """
@@ -24,16 +26,13 @@ def run(config, workdir, *, from_scratch, say):
   mesh = make_mesh(config)
   config_lib.check_same(config, workdir)
   with Checkpoints(workdir, keep_last=config.keep_last, keep_every=config.keep_every) as checkpoints:
-    weights, recorded = None, None
+    weights, recorded, lineage = None, None, ()
     if checkpoints.latest_step() is not None:
       recorded = checkpoints.description()
-      lineage = recorded["lineage"]
+      lineage = recorded.lineage
     elif config.init_from:
       weights = initial.read(config.init_from)
       lineage = weights.lineage
-    else:
-      lineage = []
-      say(from_scratch)
     task = config_lib.load("tasks", config.task).make(config, lineage)
     if recorded is not None:
       check_records(recorded, task.description, workdir)
@@ -52,10 +51,20 @@ def run(config, workdir, *, from_scratch, say):
         panel=config.panel_every,
         evaluate_epochs=config.eval_every_epochs,
       ),
-      load_params=weights and functools.partial(weights.fit, description=task.description, say=say),
+      weights=weights,
       say=say,
     )
+  for line in (*_newest_pictures(workdir), *task.summarize(scores)):
+    say(line)
   return scores
+
+
+def _newest_pictures(workdir):
+  """Returns a line with the newest picture of each name, no line if there is none."""
+  newest = {}
+  for path in sorted((pathlib.Path(workdir) / PICTURES).glob("*_*.png")):
+    newest[path.stem.rpartition("_")[0]] = str(path)
+  return [f"pictures: {', '.join(newest.values())}"] if newest else []
 
 
 def check_records(recorded, description, workdir):
@@ -64,22 +73,22 @@ def check_records(recorded, description, workdir):
   Another number gives other batches, and other epochs by which the learning rate counts.
 
   Args:
-    recorded: description of the run's newest checkpoint; older ones lack the number, and pass.
+    recorded: `Description` of the run's newest checkpoint; older versions did not record the number.
     description: the task's now.
     workdir: folder of the run.
   Raises:
     ValueError: if the numbers differ.
   """
-  began, now = recorded.get("data", {}).get("records"), description["data"]["records"]
+  began, now = recorded.data.get("records"), description.data["records"]
   if began not in (None, now):
     raise ValueError(
-      f"{workdir}: the run began with {began:,} training records of {recorded['data']['name']}, and the "
+      f"{workdir}: the run began with {began:,} training records of {recorded.data['name']}, and the "
       f"source now has {now:,}: restore the data (config.data.root), or start a new run (--workdir)"
     )
 
 
 def _check_backend(config):
-  """Raises ValueError for a way to compute that this machine lacks; a dry run may name one."""
+  """Raises ValueError for a way to compute that this machine does not have; a dry run may name one."""
   backend, model = jax.default_backend(), config.model
   if model.attention == "cudnn" and (backend != "gpu" or model.dtype != "bfloat16"):
     raise ValueError(

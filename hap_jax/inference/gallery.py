@@ -1,0 +1,68 @@
+"""Ranks the pictures of a folder by their likeness to a query picture."""
+
+import json
+import pathlib
+
+from hap_jax import features
+from hap_jax.data.sources import folder
+from hap_jax.io import picture_file
+from hap_jax.metrics import retrieval
+from hap_jax.viz import ranks
+
+
+def add_arguments(
+  parser,
+  *,
+  pictures="picture of the person to find",
+  gallery="pictures to search, sub-folders too",
+  required=True,
+):
+  """Adds the arguments of `run`.
+
+  Args:
+    pictures, gallery: help of these two arguments. required: whether --gallery must be given.
+  """
+  parser.add_argument("pictures", metavar="PICTURES", help=pictures)
+  parser.add_argument("--gallery", metavar="FOLDER", required=required, help=gallery)
+  parser.add_argument(
+    "--top", type=int, default=10, metavar="K", help="how many to show (default: %(default)s)"
+  )
+  features.add_arguments(parser)
+
+
+def run(args):
+  """Writes ranking.json and ranking.png into the new folder `args.out`, and prints the ranking."""
+  query, gallery = folder.open_file(args.pictures), folder.open_source(root=args.gallery)
+  extractor = features.load_extractor(args.checkpoint, args.feature)
+  asked, searched = (
+    features.extract(extractor, source, batch_size=args.batch_size, workers=workers)
+    for source, workers in ((query, 0), (gallery, args.workers))
+  )
+  found = retrieval.rank_list(asked, searched, k=args.top)
+  files = [gallery.paths[i] for i in found.index[0]]
+  sheet = ranks.rank_sheet(
+    [query[0]["image"]],
+    [[gallery[int(i)]["image"] for i in found.index[0]]],
+    found.distance,
+    query_labels=[query.paths[0]],
+    gallery_labels=[files],
+  )
+  ranking = [
+    {"rank": rank, "file": file, "distance": round(float(distance), 6)}
+    for rank, (file, distance) in enumerate(zip(files, found.distance[0], strict=True), 1)
+  ]
+  content = {
+    "checkpoint": args.checkpoint,
+    "query": args.pictures,
+    "gallery": args.gallery,
+    "feature": extractor.kind,
+    "distance": "squared Euclidean between vectors of length 1, 0 to 4",
+    "ranking": ranking,
+  }
+  out = pathlib.Path(args.out)
+  out.mkdir(parents=True)
+  (out / "ranking.json").write_text(json.dumps(content, indent=2) + "\n")
+  picture_file.write(out / "ranking.png", sheet)
+  for entry in ranking:
+    print(f"{entry['rank']:4d}  {entry['distance']:.4f}  {entry['file']}")
+  print(f"written: {out}")
