@@ -117,8 +117,10 @@ def positive_ratio(source):
   Raises:
     ValueError: if an attribute has none, so that nothing tells what it looks like.
   """
-  ratio = source.attributes.mean(axis=0)
-  if absent := [name for name, share in zip(source.attribute_names, ratio, strict=True) if not share]:
+  ratio = source.columns["attributes"].mean(axis=0)
+  if absent := [
+    name for name, share in zip(source.spec.labels["attributes"], ratio, strict=True) if not share
+  ]:
     raise ValueError(
       f"{source.spec.name}: {', '.join(absent)} never positive in the {len(source):,} training pictures; "
       "expected each at least once: use more data, or all of it (config.data.train_split=trainval)"
@@ -155,7 +157,7 @@ def make_score(sources, train_split):
 
   def score(splits):
     found = {
-      name: metrics.score(rows["probability"], sources[name].attributes[rows["index"]]).metrics()
+      name: metrics.score(rows["probability"], sources[name].columns["attributes"][rows["index"]]).metrics()
       for name, rows in splits.items()
     }
     scores = found.pop("test")
@@ -177,7 +179,7 @@ def make_row_figures(source):
 
   def row_figures(splits):
     rows = splits["test"]
-    labels, names = source.attributes[rows["index"]], source.attribute_names
+    labels, names = source.columns["attributes"][rows["index"]], source.spec.labels["attributes"]
     accuracy = metrics.score(rows["probability"], labels).label_mean_accuracy
     pictures = {"attributes": viz.attribute_bars(names, accuracy, labels.mean(axis=0), title="mA on test")}
     shown, texts = [], []
@@ -206,7 +208,7 @@ def make_evaluation(config):
     max_bad_share=config.data.max_bad_share,
     resize=ResizeBilinear,
   )
-  predict = make_predict(config, len(sources["test"].attribute_names))
+  predict = make_predict(config, len(sources["test"].spec.labels["attributes"]))
   return Evaluation(
     evals={name: EvalSplit(make_pass(source), predict) for name, source in sources.items()},
     score=make_score(sources, train_split),
@@ -242,7 +244,7 @@ def describe(config, source, lineage):
   """Returns what a checkpoint of this task tells later commands."""
   description = describe_encoder(config, source, lineage)
   description["data"]["notes"] = list(source.spec.notes)
-  return description | {"attribute_names": list(source.attribute_names)}
+  return description | {"attribute_names": list(source.spec.labels["attributes"])}
 
 
 def make(config, lineage=()):

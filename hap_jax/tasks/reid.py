@@ -142,7 +142,7 @@ def make_score(query, gallery, with_rerank):
   """Makes the score of features {"query": {"feature", "index"}, "gallery": ...}: mAP, CMC and mINP.
 
   Args:
-    query, gallery: the sources, for their pids and camids. with_rerank: score after re-ranking, too.
+    query, gallery: the sources, for their columns pid and camid. with_rerank: score after re-ranking, too.
   """
 
   def score(splits):
@@ -227,7 +227,9 @@ def make_train_loader(config):
   return Loader(
     source=source,
     transforms=augment,
-    sampler=samplers.IdentityBalanced(source.pids, config.batch_size, config.num_instances, config.seed),
+    sampler=samplers.IdentityBalanced(
+      source.columns["pid"], config.batch_size, config.num_instances, config.seed
+    ),
     seed=config.seed,
     workers=config.data.workers,
     max_bad_share=config.data.max_bad_share,
@@ -253,7 +255,7 @@ def make(config, lineage=()):
     ValueError: for data or numbers that cannot work, naming the key.
   """
   train = make_train_loader(config)
-  pids = np.unique(train.source.pids)
+  pids = np.unique(train.source.columns["pid"])
   model = build_model(config, len(pids))
   total_steps, total_epochs, warmup_epochs = run_length(config, train)
   depth = vit.variant(config.model.variant).depth

@@ -93,7 +93,7 @@ def _read_packed(folder):
   for split in ("train", "val", "test"):
     source = tfds.open_source(root=str(folder), split=split, seed=0)
     if "pid" in source.spec.fields:
-      assert source.pids is not None
+      assert source.columns["pid"] is not None
     for index in range(len(source)):
       assert source.name(index) is not None
       source[index]
