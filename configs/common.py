@@ -6,6 +6,8 @@ versions can be resumed and evaluated.
 
 import ml_collections
 
+from hap_jax.data import source_options
+
 
 def run(task):
   """Returns what every run has; the official values are those of the task that sets them."""
@@ -148,7 +150,11 @@ def mask():
 
 
 def data():
-  """Returns where pictures come from."""
+  """Returns where pictures come from.
+
+  `config.<source>` has the options of each source with the defaults of its `open_source`, whose docstring
+  states their units.
+  """
   config = ml_collections.ConfigDict()
   config.source = "luperson"  # a file of hap_jax/data/sources
   config.root = ""  # folder of the data set
@@ -156,23 +162,13 @@ def data():
   config.num_val = 0  # records held out, never trained on; 0: none, no held-out score
   config.max_bad_share = 0.001  # share of unreadable records at which the run stops
   config.flip_prob = 0.5  # of mirroring a training picture (official)
-  config.luperson = ml_collections.ConfigDict()
-  config.luperson.subset = "first_half"  # first_half (official) | random_half | all
-  config.coco_persons = ml_collections.ConfigDict()
-  config.coco_persons.annotations = ""  # json file; empty: <root>/annotations/person_keypoints_train2017.json
-  config.coco_persons.images = ""  # folder of its pictures; empty: <root>/train2017, or beside the json
-  config.coco_persons.margin = 0.1  # added to each side of a person's box, as a share of it
-  config.coco_persons.min_keypoints = 1  # labelled joints inside the cut that a person needs
-  config.msmt17 = ml_collections.ConfigDict()
-  config.msmt17.train_set = "train+val"  # train+val (official) | train: without the validation list
-  config.identity_folder = ml_collections.ConfigDict()
-  config.identity_folder.test_share = 0.5  # of the persons, where no train/, query/, gallery/ divide them
-  config.identity_folder.split_seed = 0  # draws them; apart from config.seed, so that seeds can be compared
-  config.synthetic = ml_collections.ConfigDict()
+  for name, options in source_options.defaults().items():
+    if options:
+      config[name] = ml_collections.ConfigDict(options)
+  # A run draws more and larger people than a call of the source by itself, whose defaults `hap probe` has.
   config.synthetic.num_train = 10_000  # pictures
-  config.synthetic.num_test = 2_000  # pictures; a quarter of them are queries, the others the gallery
-  config.synthetic.image_size = (320, 160)  # pixels (H, W) at which people are drawn
-  config.synthetic.hold_in_memory = False  # draw every picture once, at the start
+  config.synthetic.num_test = 2_000  # pictures
+  config.synthetic.image_size = (320, 160)  # pixels (H, W)
   return config
 
 
@@ -204,12 +200,5 @@ def attributes(source):
   # trainval (official): no validation set is left, the last epoch counts | train: the best one on it counts
   config.data.train_split = "trainval"
   config.data.pad = 10  # black pixels on each side before the random crop (official)
-  for name in ("pa100k", "rapv1", "peta"):
-    config.data[name] = ml_collections.ConfigDict()
-    config.data[name].annotations = ""  # .mat file or dataset_all.pkl; empty: where it is shipped
-    config.data[name].images = ""  # folder of the pictures; empty: where it is shipped
-  for name in ("rapv1", "peta"):
-    config.data[name].identity_disjoint = False  # True: our split, no person in both train and test
-    config.data[name].split_seed = 0  # draws it; apart from config.seed, so that seeds can be compared
   config.eval_batch_size = 256
   return config

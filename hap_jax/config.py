@@ -13,12 +13,12 @@ import ml_collections
 
 from hap_jax import config_file
 from hap_jax import config_values as values
+from hap_jax.data import source_options
 
 CONFIG_FILE = "config.json"
 
-_PLACES = ("annotations", "images")  # options of sources that are files or folders
-
-# A run may be resumed with other values of these; any other difference would make it another run.
+# A run may be resumed with other values of these, and of what sources name in PLACES; any other difference
+# would make it another run.
 _FREE_KEYS = {
   "eval_batch_size",
   "log_every",
@@ -30,7 +30,6 @@ _FREE_KEYS = {
   "keep_every",
   "panel_rows",
   "data.root",
-  *(f"data.{name}.{what}" for name in ("coco_persons", "pa100k", "peta", "rapv1") for what in _PLACES),
   "probe.root",
   "data.workers",
   "data.max_bad_share",
@@ -47,6 +46,8 @@ _FREE_KEYS = {
 # Keys that a recorded configuration may lack, with the value with which the version without the key computed:
 # {key that a configuration has: {key that it may lack: value}}. The first key shows that the task has them.
 # A key that is added to configs/common.py is added here, too; tests/test_recorded.py fails without it.
+# An option that is added to a source is not: it counts with its default in the signature of `open_source`.
+# When that default changes, the former one is added here.
 _ADDED_KEYS = {
   "seed": {
     "eval_every_epochs": 0,
@@ -61,16 +62,6 @@ _ADDED_KEYS = {
   "align_weight": {"align_block": 0, "probe.source": "", "probe.root": ""},
   "data.crop_area": {"data.augment": "host", "data.canvas": (400, 200)},
   "data.pad": {"ema_decay": 0.0},
-  "data.source": {
-    "data.msmt17.train_set": "train+val",
-    "data.identity_folder.test_share": 0.5,
-    "data.identity_folder.split_seed": 0,
-  },
-  "data.coco_persons.annotations": {
-    "data.coco_persons.images": "",
-    "data.coco_persons.margin": 0.1,
-    "data.coco_persons.min_keypoints": 1,
-  },
   "data.synthetic.num_train": {"data.synthetic.num_test": 2_000},
 }
 
@@ -214,7 +205,7 @@ def open_named_source(name, *, root, split, seed=0, options):
   """
   opener = load("data/sources", name).open_source
   parameters = inspect.signature(opener).parameters
-  known = set(parameters) - {"root", "split", "seed"}
+  known = set(parameters) - {"root", "split", "seed"}  # num_val is one of config.data, and of `prepare --set`
   if unknown := sorted(set(options) - known):
     raise ValueError(
       f"data/sources/{name}.py has no option {', '.join(unknown)}; it has {', '.join(sorted(known))}"
@@ -282,10 +273,17 @@ def _with_tuples(value):
 def complete(config):
   """Returns a configuration, nested dicts, with the keys that it lacks because it is of an older version."""
   flat = values.flatten(config)
-  for present, added in _ADDED_KEYS.items():
-    for key, value in added.items():
-      if present in flat and key not in flat:
-        config = _with_key(config, key.split("."), value)
+  added = [item for present, keys in _ADDED_KEYS.items() if present in flat for item in keys.items()]
+  if "data.source" in flat:
+    added += [
+      (f"data.{name}.{option}", default)
+      for name, options in source_options.defaults().items()
+      for option, default in options.items()
+    ]
+  for key, value in added:
+    if key not in flat:
+      config = _with_key(config, key.split("."), value)
+      flat[key] = value
   return config
 
 
@@ -323,7 +321,8 @@ def check_same(config, workdir):
   begun, now = (values.flatten(json.loads(json.dumps(plain))) for plain in (begun, to_plain(config)))
   changed = [key for key in sorted(begun.keys() | now.keys()) if begun.get(key, ...) != now.get(key, ...)]
   unused = _unused_options(now)
-  changed = [key for key in changed if key not in _FREE_KEYS and not key.startswith(unused)]
+  free = _FREE_KEYS | source_options.place_keys()
+  changed = [key for key in changed if key not in free and not key.startswith(unused)]
   if changed:
     listed = "; ".join(f"config.{key} was {_shown(begun, key)}, now {_shown(now, key)}" for key in changed)
     raise ValueError(
@@ -335,7 +334,7 @@ def check_same(config, workdir):
 def _unused_options(flat):
   """Returns how the keys begin that are options of sources that a flat configuration does not name."""
   used = {value for key, value in flat.items() if key.rpartition(".")[2] == "source"}
-  return tuple(f"data.{name}." for name in _names("data/sources") if name not in used)
+  return tuple(f"data.{name}." for name in source_options.defaults() if name not in used)
 
 
 def _shown(flat, key):

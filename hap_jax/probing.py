@@ -1,7 +1,5 @@
 """Probes the encoder of a checkpoint with frozen features, in minutes: retrieval, or a linear classifier."""
 
-import numpy as np
-
 from hap_jax import config as config_lib
 from hap_jax import features, loading, sharding
 from hap_jax.data.pipeline import Reading
@@ -80,15 +78,16 @@ def probe_attributes(
     split: features.extract(extractor, opened, batch_size=batch_size, workers=workers)
     for split, opened in sources.items()
   }
-  learnt = linear_probe.choose_and_fit(vectors["train"], sources["train"].attributes)
-  found = metrics.score(learnt.probability(vectors["test"]), sources["test"].attributes)
+  labels = {split: opened.columns["attributes"] for split, opened in sources.items()}
+  learnt = linear_probe.choose_and_fit(vectors["train"], labels["train"])
+  found = metrics.score(learnt.probability(vectors["test"]), labels["test"])
   for note in sources["test"].spec.notes:
     say(f"note: {note}")
   counts = " and ".join(f"{len(opened)} {split}" for split, opened in sources.items())
   say(f"{source}: {counts} pictures; feature {extractor.kind}, penalty {learnt.penalty:g}")
-  named = zip(sources["test"].attribute_names, found.label_mean_accuracy, strict=True)
-  for name, value in sorted(named, key=lambda pair: pair[1]):
-    share = sources["test"].attributes[:, sources["test"].attribute_names.index(name)].mean()
+  names, shares = sources["test"].spec.labels["attributes"], labels["test"].mean(axis=0)
+  named = zip(names, found.label_mean_accuracy, shares, strict=True)
+  for name, value, share in sorted(named, key=lambda row: row[1]):
     say(f"  {name:24s}  mA {value:.4f}  present in {share:.4f}")
   scores = found.metrics()
   for name, value in scores.items():
@@ -98,12 +97,10 @@ def probe_attributes(
 
 
 def _check_attributes(name, train):
-  if not hasattr(train, "attributes"):
-    raise ValueError(
-      f"data set {name} tells no attributes; expected one that does, such as pa100k or synthetic"
-    )
-  shares = np.asarray(train.attributes).mean(axis=0)
-  constant = [a for a, share in zip(train.attribute_names, shares, strict=True) if share in (0, 1)]
+  if "attributes" not in train.columns:
+    raise ValueError(f"data set {name} has no attributes; expected one that has, such as pa100k or synthetic")
+  shares = train.columns["attributes"].mean(axis=0)
+  constant = [a for a, share in zip(train.spec.labels["attributes"], shares, strict=True) if share in (0, 1)]
   if constant:
     raise ValueError(
       f"{name}: {', '.join(constant)} the same in all {len(train):,} training pictures; expected each "

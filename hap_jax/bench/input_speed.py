@@ -77,6 +77,10 @@ class DrawnFiles:
   def __getitem__(self, i):
     return self.records[i]
 
+  @property
+  def columns(self):
+    return {}
+
   def name(self, i):
     return str(self.folder / f"{i}.jpg")
 

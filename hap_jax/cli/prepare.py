@@ -7,9 +7,8 @@ import time
 from hap_jax import config as config_lib
 from hap_jax.cli import _options
 from hap_jax.data import pack
-from hap_jax.data.synthetic import export
 
-_DRAWN = ("num_train", "num_val", "num_test", "image_size")  # options of synthetic people
+_DRAWN = ("num_train", "num_val", "num_test", "image_size")  # options of a source that is drawn
 
 
 def add_arguments(parser):
@@ -48,20 +47,23 @@ def add_arguments(parser):
 
 def run(args):
   start = time.monotonic()
-  is_drawn = args.source == "synthetic"
+  source = config_lib.load("data/sources", args.source)
+  is_drawn = hasattr(source, "write_files")
   chosen = args.format or ("files" if is_drawn else "tfds")
   if chosen == "files":
     if not is_drawn:
-      raise ValueError(f"--format=files: only synthetic people are written as files, not {args.source}")
+      raise ValueError(
+        f"--format=files: {args.source} cannot be written as files; expected a source that is drawn"
+      )
     _refuse(args, ("root", "split", "settings", "max_bad_share"), "is of --format=tfds alone")
-    counts = export.write_folder(args.out, seed=args.seed, **_given(args, *_DRAWN, "workers"))
-    what = "pictures of synthetic people"
+    counts = source.write_files(args.out, seed=args.seed, **_given(args, *_DRAWN, "workers"))
+    what = f"pictures of {args.source} people"
   else:
     if is_drawn:
       why = "is of --format=files alone; --set hold_in_memory=True draws on all processors"
       _refuse(args, ("workers",), why)
     else:
-      _refuse(args, (*_DRAWN, "workers"), "is of synthetic people alone")
+      _refuse(args, (*_DRAWN, "workers"), f"is of sources that are drawn, which {args.source} is not")
     counts, what = _pack(args), f"records of {args.source}"
   parts = ", ".join(f"{count:,} {split}" for split, count in counts.items())
   print(f"{args.out}: {what}: {parts}; {time.monotonic() - start:.0f} s")
@@ -99,7 +101,7 @@ def _splits(args):
     return args.split.split(",")
   module = config_lib.load("data/sources", args.source)
   if not hasattr(module, "SPLITS"):
-    raise ValueError(f"{args.source} does not tell its splits: name them by --split=train,...")
+    raise ValueError(f"{args.source} does not say its splits: name them by --split=train,...")
   return module.SPLITS
 
 

@@ -1,7 +1,7 @@
 """What the sources of pedestrian attributes share: their class, how a split is opened, what is checked.
 
-A record holds image [H, W, 3] uint8 RGB and attributes [A] bool. A source has those of all records, without
-reading a picture, as `attributes` [N, A] bool, and their names in the same order as `attribute_names`.
+A record holds image [H, W, 3] uint8 RGB and attributes [A] bool. A source has the column `attributes`, [N, A]
+bool; the names, in the same order, are in its spec.
 
 The description that circulates with the official code, `dataset_all.pkl`, holds the same as the .mat file but
 for the persons' numbers. It is read as plain data; none of its classes is imported.
@@ -68,15 +68,18 @@ class AttributeImages:
 
   Attributes:
     folder: of the pictures. images: [N] bytes, their names in it.
-    attributes: [N, A] bool. attribute_names: [A] str.
-    spec: facts about the source.
+    attributes: [N, A] bool.
+    spec: facts about the source, with the names of the attributes.
   """
 
   folder: str
   images: np.ndarray
   attributes: np.ndarray
-  attribute_names: tuple[str, ...]
   spec: SourceSpec
+
+  @property
+  def columns(self):
+    return {"attributes": self.attributes}
 
   def __len__(self):
     return len(self.images)
@@ -121,9 +124,16 @@ def open_split(data_set, *, root, split, identity_disjoint, split_seed, annotati
   _check_pictures(folder, names, found.path)
   for note in notes:
     logging.warning("%s: %s", data_set.name, note)
-  spec = SourceSpec(data_set.name, None, data_set.licence, fields=("image", "attributes"), notes=tuple(notes))
+  spec = SourceSpec(
+    data_set.name,
+    None,
+    data_set.licence,
+    fields=("image", "attributes"),
+    notes=tuple(notes),
+    labels={"attributes": data_set.attributes},
+  )
   encoded = np.array([os.fsencode(name) for name in names])
-  return AttributeImages(folder, encoded, labels[chosen], data_set.attributes, spec)
+  return AttributeImages(folder, encoded, labels[chosen], spec)
 
 
 def first_draw(cell, names, where):

@@ -1,7 +1,7 @@
 """Packs a source into a TFDS data set of ArrayRecord shards, without TensorFlow; `sources/tfds.py` reads it.
 
   <out>/hap_<source>/1.0.0/   the data set, a split a group of shards; any program that knows TFDS reads it
-  <out>/hap_<source>/1.0.0/table_<split>.npz   fields of all records that are looked up without pictures
+  <out>/hap_<source>/1.0.0/table_<split>.npz   the source's columns: what is known without pictures
 
 A record holds
   image      bytes of a picture file: those of the source's own file, untouched, where a record is a whole
@@ -9,7 +9,8 @@ A record holds
   keypoints  [K, 3] float32, in one piece: x, y in pixels and 1 (visible) or 0; if the source has joints
   id         the record's number in the source
   name       the record's name, below the source's root
-and every other field of the source under its own name. metadata.json holds the source's facts.
+and every other field of the source under its own name: numbers of a fixed shape, or texts if the field is a
+column. metadata.json holds the source's facts.
 
 Records lie in the order of the source, not compressed, in shards of a quarter gigabyte. TFDS's own writer is
 left aside: it shuffles, and beyond a gigabyte it needs TensorFlow to do so. What is written here are the
@@ -24,12 +25,15 @@ import numpy as np
 from absl import logging
 from array_record.python.array_record_module import ArrayRecordWriter
 
+from hap_jax.data import columns
 from hap_jax.data.sources import base
 from hap_jax.io import picture_file, unfinished
 
-FORMAT = 1  # of the records and the metadata, raised when a reader of today could not read them
+# Of records, tables and metadata, raised when a reader of the version before could not read them.
+# 1: the tables hold pid, camid and attributes only, and the metadata only the names of the attributes.
+# 2: the tables hold any columns; the metadata holds their names, labels and people.
+FORMAT = 2
 METADATA_KEY = "hap_jax"
-TABLE_FIELDS = ("pid", "camid", "attributes")
 _JOINTS = ("keypoints_xy", "keypoints_visible")
 _VERSION = "1.0.0"
 _SHARD_BYTES = 2**28  # a shard ends when it is that large
@@ -57,8 +61,8 @@ def write_dataset(out, sources, *, root="", max_bad_share=0.001):
     {split: Packed}.
 
   Raises:
-    ValueError: if `out` exists, its parent does not, too many records are bad, or a record holds what cannot
-      be packed.
+    ValueError: if `out` exists, its parent does not, too many records are bad, or a record or a column holds
+      what cannot be packed.
   """
   out = pathlib.Path(out)
   if os.path.lexists(out):
@@ -67,26 +71,43 @@ def write_dataset(out, sources, *, root="", max_bad_share=0.001):
     raise ValueError(f"{out}: there is no folder {out.parent} to make it in")
   with unfinished.new_folder(out) as part:
     splits = {split: _Split(split, source, str(root), max_bad_share) for split, source in sources.items()}
+    _check_same_columns(splits)
     _build(part, splits)
   return {name: Packed(len(split.source) - len(split.bad), split.bad) for name, split in splits.items()}
 
 
+def _check_same_columns(splits):
+  """Raises ValueError if the columns of {name: _Split} differ; the metadata lists them once."""
+  found = {name: ", ".join(sorted(split.columns)) or "none" for name, split in splits.items()}
+  if len(set(found.values())) > 1:
+    listed = "; ".join(f"{name}: {columns}" for name, columns in found.items())
+    raise ValueError(f"splits with different columns, {listed}; expected the same in all: pack them apart")
+
+
 class _Split:
-  """One split on its way: yields its records and notes what is bad and what goes into its table."""
+  """One split on its way: yields its records and notes which are bad, and which rows its table has."""
 
   def __init__(self, name, source, root, max_bad_share):
     self.name, self.source, self.root, self.max_bad_share = name, source, root, max_bad_share
     self.bad = {}
-    self.table = {field: [] for field in TABLE_FIELDS if field in source.spec.fields}
+    self.columns = columns.check(source)
+    self.good = []
     self.fields = [field for field in source.spec.fields if field not in ("image", *_JOINTS)]
 
   def examples(self):
     """Yields the example of every good record in order."""
     for i in range(len(self.source)):
       try:
-        yield self._example(i)
+        example = self._example(i)
       except base.BadRecordError as error:
         self._note_bad(i, error)
+        continue
+      self.good.append(i)
+      yield example
+
+  def table(self):
+    """Returns {field: [n, ...] array}, the columns of the records that `examples` yielded."""
+    return {field: column[self.good] for field, column in self.columns.items()}
 
   def _example(self, i):
     name = self._name(i)
@@ -96,9 +117,7 @@ class _Split:
       xy, visible = (record[field] for field in _JOINTS)
       example["keypoints"] = np.concatenate([xy, visible[:, None]], axis=1).astype(np.float32)
     for field in self.fields:
-      example[field] = np.asarray(record[field])
-    for field, rows in self.table.items():
-      rows.append(record[field])
+      example[field] = np.asarray(self.columns[field][i] if field in self.columns else record[field])
     return example
 
   def _bytes(self, i, record):
@@ -143,9 +162,8 @@ def _build(part, splits):
         name=split.name, shard_lengths=lengths, num_bytes=num_bytes, filename_template=place
       )
     )
-    if split.table:
-      rows = {field: np.array(values) for field, values in split.table.items()}
-      np.savez(folder / f"table_{split.name}.npz", **rows)
+    if split.columns:
+      np.savez(folder / f"table_{split.name}.npz", **split.table())
   tfds.folder_dataset.write_metadata(
     data_dir=folder,
     features=features,
@@ -170,7 +188,7 @@ def _write_shards(folder, prefix, split, features):
       writer = ArrayRecordWriter(str(path), "group_size:1,uncompressed")
       lengths.append(0)
       sizes.append(0)
-    data = features.serialize_example(example)
+    data = features.serialize_example({name: _as_tfds(value) for name, value in example.items()})
     writer.write(data)
     lengths[-1] += 1
     sizes[-1] += len(data)
@@ -197,10 +215,24 @@ def _features(tfds, split):
   }
   for name in example.keys() - features.keys():
     value = example[name]
-    if value.dtype.kind not in "biu" and value.dtype != np.float32:
-      raise ValueError(f"field {name} of {split.source.spec.name} is of type {value.dtype}: not to be packed")
-    features[name] = tfds.features.Tensor(shape=value.shape, dtype=value.dtype)
+    is_text = name in split.columns and value.dtype.kind == "U"
+    if not is_text and value.dtype.kind not in "biu" and value.dtype != np.float32:
+      raise ValueError(
+        f"field {name} of {split.source.spec.name} is of type {value.dtype}; expected whole numbers, "
+        "float32, or a column of texts"
+      )
+    if is_text and value.shape == ():
+      features[name] = tfds.features.Text()
+    else:
+      features[name] = tfds.features.Tensor(shape=value.shape, dtype=np.object_ if is_text else value.dtype)
   return features
+
+
+def _as_tfds(value):
+  """Returns a value of an example as TFDS serialises it: texts are objects there."""
+  if isinstance(value, np.ndarray) and value.dtype.kind == "U":
+    return value.astype(object) if value.shape else value.item()
+  return value
 
 
 def _first_example(split):
@@ -218,7 +250,6 @@ def _metadata(splits):
     if split.bad:
       numbers = ", ".join(map(str, list(split.bad)[:10]))
       notes[name].append(f"{len(split.bad)} records that cannot be read are left out (id {numbers})")
-  names = getattr(first, "attribute_names", None)
   return {
     "format": FORMAT,
     "source": spec.name,
@@ -227,5 +258,7 @@ def _metadata(splits):
     "fields": list(spec.fields),
     "notes": notes,
     "pictures": "bytes of the source's files" if hasattr(first, "file") else "encoded as JPEG, quality 95",
-    "attribute_names": list(names) if names is not None else None,
+    "columns": sorted(next(iter(splits.values())).columns),
+    "labels": {field: list(names) for field, names in spec.labels.items()},
+    "people": {name: split.source.spec.people for name, split in splits.items()},
   }

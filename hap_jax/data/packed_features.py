@@ -35,6 +35,7 @@ _DTYPES = (
 _MAX_DEPTH = 8  # features inside features
 _MAX_DIMENSIONS = 16
 _MAX_SIZE = 2**40  # of one dimension; the whole field is compared with the shard files elsewhere
+TEXT = np.dtype("U")  # the type of a feature that holds texts; it says nothing about their length
 
 
 class Feature(NamedTuple):
@@ -42,8 +43,8 @@ class Feature(NamedTuple):
 
   Attributes:
     kind: name of the class without its module, such as "Tensor".
-    dtype: type of its numbers; None if it does not hold a fixed number of numbers.
-    shape: shape of its numbers; None if it does not hold a fixed number of numbers.
+    dtype: type of its numbers, or TEXT; None if it does not hold a fixed number of numbers or texts.
+    shape: shape of its numbers or texts; None if their number is not fixed.
   """
 
   kind: str
@@ -96,8 +97,10 @@ def _feature(value, where, depth):
     return Feature(kind)
   if kind == "Sequence":
     return _sequence(content, where, depth)
-  if kind in ("Image", "Text"):
+  if kind == "Image":
     return Feature(kind)
+  if kind == "Text":
+    return Feature(kind, TEXT, ())
   if kind == "ClassLabel":
     return Feature(kind, np.dtype(np.int64), ())
   if kind == "BBoxFeature":
@@ -105,7 +108,7 @@ def _feature(value, where, depth):
   dtype = _dtype(content.get("dtype"), where)
   shape = () if kind == "Scalar" else _shape(content.get("shape", {}), where)
   is_plain = content.get("encoding", "none") == "none"  # else the numbers are one string of bytes
-  if not is_plain or dtype is None or shape is None:
+  if not is_plain or shape is None:
     return Feature(kind)
   return Feature(kind, dtype, shape)
 
@@ -168,9 +171,9 @@ def _sequence(content, where, depth):
 
 
 def _dtype(name, where):
-  """Returns the NumPy type of numbers, or None for text."""
+  """Returns the NumPy type of numbers, or TEXT."""
   if name == "string":
-    return None
+    return TEXT
   if not isinstance(name, str) or name not in _DTYPES:
     raise ValueError(f"{where}: dtype {shorten(name)}, expected one of {', '.join(_DTYPES)}")
   return np.dtype(name)

@@ -5,6 +5,7 @@ dataset_info.json names, so a data set would decide which code runs and which fi
 look at every value that a reader needs, so this module is the reader.
 """
 
+import hashlib
 import math
 import os
 import re
@@ -42,8 +43,8 @@ class Split(NamedTuple):
 class Facts(NamedTuple):
   """Facts about the packed source (metadata.json), as `pack` writes them; see `SourceSpec`.
 
-  `skeleton` is a key of SKELETONS or None; `notes` is {split: sentences}; `attribute_names` is empty if the
-  source has no attributes.
+  `skeleton` is a key of SKELETONS or None; `columns` are the fields that the tables hold; `notes` is {split:
+  sentences}, `people` {split: text}.
   """
 
   source: str
@@ -51,7 +52,9 @@ class Facts(NamedTuple):
   skeleton: str | None
   fields: tuple[str, ...]
   notes: dict[str, tuple[str, ...]]
-  attribute_names: tuple[str, ...]
+  columns: tuple[str, ...]
+  labels: dict[str, tuple[str, ...]]
+  people: dict[str, str]
 
 
 class PackedMetadata(NamedTuple):
@@ -75,7 +78,7 @@ def read(folder):
   """
   splits = _read_file(folder, INFO_FILE, lambda value: _splits(value, folder))
   features = _read_file(folder, _FEATURES_FILE, lambda value: _features(value, splits))
-  facts = _read_file(folder, _FACTS_FILE, lambda value: _facts(value, splits, features))
+  facts = _read_file(folder, _FACTS_FILE, lambda value: _facts(value, splits, features, folder))
   return PackedMetadata(splits, features, facts)
 
 
@@ -87,7 +90,18 @@ def number_fields(features):
   return {
     name: (feature.dtype, feature.shape)
     for name, feature in sorted(features.items())
-    if feature.shape is not None and name not in ("image", "id", "name", "keypoints")
+    if feature.shape is not None
+    and feature.dtype != packed_features.TEXT
+    and name not in ("image", "id", "name", "keypoints")
+  }
+
+
+def text_fields(features, facts):
+  """Returns {field: shape} of the fields of the source that are texts."""
+  return {
+    name: features[name].shape
+    for name in facts.fields
+    if name in features and features[name].dtype == packed_features.TEXT and name != "name"
   }
 
 
@@ -184,7 +198,8 @@ def _features(value, splits):
     found = features[name].kind if name in features else "none"
     if found != kind:
       raise ValueError(f"feature {name}: expected class {kind}, found {found}")
-  # A number takes at least one byte of a record: arrays of all records are not much larger than the shards.
+  # A number or a text takes at least one byte of a record: arrays of all numbers are not much larger than the
+  # shards.
   numbers = sum(math.prod(feature.shape) for feature in features.values() if feature.shape is not None)
   for split, (_, lengths, num_bytes) in splits.items():
     if numbers * sum(lengths) > num_bytes:
@@ -195,36 +210,72 @@ def _features(value, splits):
   return features
 
 
-def _facts(value, splits, features):
+def _facts(value, splits, features, folder):
   """Returns Facts of the parsed metadata.json."""
   facts = value.get(pack.METADATA_KEY) if isinstance(value, dict) else None
   if not isinstance(facts, dict):
     raise ValueError(
       f"this is a data set without the metadata of `prepare` (key {pack.METADATA_KEY} is {shorten(facts)})"
     )
-  whole_number(facts.get("format"), "format (a later one needs a later version of hap_jax)", 1, pack.FORMAT)
+  where = "format (a later one needs a later version of hap_jax)"
+  written = whole_number(facts.get("format"), where, 1, pack.FORMAT)
   skeleton = facts.get("skeleton")
   if skeleton is not None and (not isinstance(skeleton, str) or skeleton not in SKELETONS):
     raise ValueError(f"skeleton: expected null or {', '.join(SKELETONS)}, found {shorten(skeleton)}")
   notes = facts.get("notes")
   if not isinstance(notes, dict):
     raise ValueError(f"notes: expected an object, found {shorten(notes)}")
-  names = facts.get("attribute_names")
+  fields = _texts(facts.get("fields"), "fields")
+  if written == 1:
+    facts = _complete_format_1(facts, fields, splits, folder)
   result = Facts(
     source=_text(facts.get("source"), "source"),
     licence=_text(facts.get("licence"), "licence"),
     skeleton=skeleton,
-    fields=_texts(facts.get("fields"), "fields"),
+    fields=fields,
     notes={split: _texts(notes.get(split), f"notes, {split}") for split in splits},
-    attribute_names=() if names is None else _texts(names, "attribute_names"),
+    columns=_texts(facts.get("columns"), "columns"),
+    labels={
+      field: _texts(names, f"labels, {shorten(field)}")
+      for field, names in _object(facts.get("labels"), "labels").items()
+    },
+    people={
+      split: _text(_object(facts.get("people"), "people").get(split), f"people, {split}") for split in splits
+    },
   )
   _check_fields(result, features)
   return result
 
 
+def _complete_format_1(facts, fields, splits, folder):
+  """Returns the facts of a data set of format 1 with the keys of format 2."""
+  names = facts.get("attribute_names")
+  columns = [field for field in ("pid", "camid", "attributes") if field in fields]
+  return facts | {
+    "columns": columns,
+    "labels": {} if names is None else {"attributes": names},
+    "people": {split: _former_people(facts, split, folder) if "pid" in columns else "" for split in splits},
+  }
+
+
+def _former_people(facts, split, folder):
+  """Says whose person numbers a data set of format 1 has, which does not record it."""
+  # A closed list: these are all sources that had numbers of their own at the time of format 1. The numbers of
+  # the others, synthetic and identity_folder, depend on a seed or a folder that is not recorded: they equal
+  # nothing else.
+  source = _text(facts.get("source"), "source")
+  if source == "market1501":
+    return source
+  if source == "msmt17":
+    return source if split == "train" else f"{source}, test"
+  with open_regular(os.path.join(folder, INFO_FILE)) as file:
+    digest = hashlib.sha256(file.read(_MAX_JSON_BYTES)).hexdigest()[:12]
+  return f"{source}, packed as {digest}"
+
+
 def _check_fields(facts, features):
   """Raises ValueError if metadata.json promises fields that features.json does not have."""
-  present = {"image", *number_fields(features)}
+  present = {"image", *number_fields(features), *text_fields(features, facts)}
   if facts.skeleton is not None:
     num_joints = len(SKELETONS[facts.skeleton].joints)
     joints = features.get("keypoints", Feature("none"))
@@ -236,10 +287,23 @@ def _check_fields(facts, features):
     present |= {"keypoints_xy", "keypoints_visible"}
   missing = [field for field in facts.fields if field not in present]
   if missing:
-    raise ValueError(f"fields: {shorten(missing)} have no numbers of a fixed shape in {_FEATURES_FILE}")
-  shape = features["attributes"].shape if "attributes" in facts.fields else ()
-  if facts.attribute_names and len(shape) == 1 and shape[0] != len(facts.attribute_names):
-    raise ValueError(f"attribute_names: {len(facts.attribute_names)} names of {shape[0]} attributes")
+    raise ValueError(
+      f"fields: {shorten(missing)} have no numbers or texts of a fixed shape in {_FEATURES_FILE}"
+    )
+  for key, named in (("columns", facts.columns), ("labels", facts.labels)):
+    unknown = sorted(set(named) - set(facts.fields) | {"image"} & set(named))
+    if unknown:
+      raise ValueError(f"{key}: {shorten(unknown)} are no fields of numbers or texts")
+  for field, names in facts.labels.items():
+    shape = features[field].shape if field in features else ()
+    if len(shape) == 1 and shape[0] != len(names):
+      raise ValueError(f"labels, {shorten(field)}: {len(names)} names of {shape[0]} values")
+
+
+def _object(value, where):
+  if not isinstance(value, dict):
+    raise ValueError(f"{where}: expected an object, found {shorten(value)}")
+  return value
 
 
 def _text(value, where):

@@ -38,8 +38,12 @@ class PersonImages:
   camids: np.ndarray
   spec: SourceSpec
 
+  @property
+  def columns(self):
+    return {"pid": self.pids, "camid": self.camids}
+
   @classmethod
-  def of(cls, root, pictures, *, name, licence, notes):
+  def of(cls, root, pictures, *, name, licence, notes, people):
     """Makes the source of these pictures and logs the notes on them."""
     for note in notes:
       logging.warning("%s: %s", name, note)
@@ -48,7 +52,9 @@ class PersonImages:
       paths=np.array([os.fsencode(picture.path) for picture in pictures]),
       pids=np.array([picture.pid for picture in pictures], np.int32),
       camids=np.array([picture.camid for picture in pictures], np.int32),
-      spec=SourceSpec(name, None, licence, fields=("image", "pid", "camid"), notes=tuple(notes)),
+      spec=SourceSpec(
+        name, None, licence, fields=("image", "pid", "camid"), notes=tuple(notes), people=people
+      ),
     )
 
   def __len__(self):

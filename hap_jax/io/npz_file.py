@@ -1,4 +1,8 @@
-"""Reads arrays of known shapes from an .npz file, without pickle. No size in the file is trusted."""
+"""Reads arrays of known shapes from an .npz file, without pickle. No size in the file is trusted.
+
+The length of texts is the one size that only the file knows. So texts have to be stored as they are, which is
+how NumPy's `savez` writes them: they need no more memory than the file has bytes.
+"""
 
 import math
 import os
@@ -15,11 +19,14 @@ from hap_jax.io.regular_file import open_regular
 _MAX_EXTRA_BYTES = 2**14  # for one array, besides its numbers: the headers of .npy (10,000 at most) and zip
 _MAX_HEADER_BYTES = 10_000
 _MAX_NUMBER_BYTES = 8
+MAX_TEXT_LENGTH = 4_096  # characters
+_CHARACTER_BYTES = 4  # of a text in an array
 _HEADER = re.compile(
   rb"\{'descr': '([<>=|](?:[biuf][1248]|[A-Z][0-9a-zA-Z\[\]]{0,8}|[cf][0-9]{1,2}))', "
   rb"'fortran_order': (?:False|True), 'shape': \(([0-9]{0,18}(?:, ?[0-9]{1,18}){0,15},?)\), ?\} *\n"
 )
-_KINDS = {"b": "b", "i": "i", "u": "i", "f": "f"}  # signed and unsigned integers may stand for each other
+# Signed and unsigned integers may stand for each other.
+_KINDS = {"b": "b", "i": "i", "u": "i", "f": "f", "U": "U"}
 # NumPy and zipfile raise all of these on damaged files.
 _ERRORS = (
   *(OSError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError),
@@ -28,7 +35,7 @@ _ERRORS = (
 
 
 class Column(NamedTuple):
-  """An expected array: its shape, and a type of which only the kind counts (boolean, integer or float)."""
+  """An expected array: its shape, and a type of which only the kind counts: bool, integer, float or text."""
 
   shape: tuple[int, ...]
   dtype: np.dtype
@@ -47,23 +54,30 @@ def check(path, columns):
   _for_each(path, columns, _check_array)
 
 
-def read(path, columns):
-  """Reads an .npz file after the checks of `check` (same arguments and errors); returns {name: array}."""
-  return _for_each(path, columns, _read_array)
+def read(path, columns, name):
+  """Reads the array `name` of an .npz file, after the checks of `check` on it (same errors)."""
+  return _for_each(path, columns, _read_array, only=name)[name]
 
 
-def _for_each(path, columns, visit):
-  """Returns {name: visit(zip file, entry, column)} of all arrays."""
+def _for_each(path, columns, visit, only=None):
+  """Returns {name: visit(zip file, entry, column)} of all arrays, or of the array `only`."""
   try:
     with open_regular(path) as file:
-      _check_size(os.fstat(file.fileno()).st_size, columns)
+      size = os.fstat(file.fileno()).st_size
+      _check_size(size, columns)
       with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
         found = sorted(entry.filename for entry in entries)
         if found != sorted(f"{name}.npy" for name in columns):
           raise ValueError(f"expected the arrays {', '.join(sorted(columns))}, found {ascii(found)[:200]}")
         by_name = {entry.filename: entry for entry in entries}
-        return {name: visit(archive, by_name[f"{name}.npy"], column) for name, column in columns.items()}
+        visited = {}
+        for name in columns if only is None else (only,):
+          entry, column = by_name[f"{name}.npy"], columns[name]
+          if column.dtype.kind == "U":
+            _check_stored(entry, size)
+          visited[name] = visit(archive, entry, column)
+        return visited
   except _ERRORS as error:
     text = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
     raise ValueError(
@@ -78,7 +92,17 @@ def _check_size(size, columns):
 
 
 def _most_bytes(column):
-  return math.prod(column.shape) * _MAX_NUMBER_BYTES
+  is_text = column.dtype.kind == "U"
+  return math.prod(column.shape) * (MAX_TEXT_LENGTH * _CHARACTER_BYTES if is_text else _MAX_NUMBER_BYTES)
+
+
+def _check_stored(entry, size):
+  """Raises ValueError if an array of texts is compressed, or states more bytes than the whole file has."""
+  if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > size:
+    raise ValueError(
+      f"{entry.filename} holds texts, {entry.file_size} bytes of them by method {entry.compress_type} in a "
+      f"file of {size} bytes; expected texts that are not compressed"
+    )
 
 
 def _check_array(archive, entry, column):
@@ -95,14 +119,19 @@ def _check_array(archive, entry, column):
   with archive.open(entry) as file:
     dtype, shape = _read_header(file, entry.filename)
     header_bytes = file.tell()
-  if _KINDS.get(dtype[1]) != _KINDS[column.dtype.kind] or int(dtype[2:]) > _MAX_NUMBER_BYTES:
-    raise ValueError(f"{entry.filename} is of type {dtype}, expected {column.dtype}")
+  is_text = column.dtype.kind == "U"
+  wanted = f"texts of 1 to {MAX_TEXT_LENGTH} characters" if is_text else column.dtype
+  length = int(dtype[2:]) if dtype[2:].isdigit() else 0
+  if _KINDS.get(dtype[1]) != _KINDS[column.dtype.kind] or not 1 <= length <= (
+    MAX_TEXT_LENGTH if is_text else _MAX_NUMBER_BYTES
+  ):
+    raise ValueError(f"{entry.filename} is of type {dtype}, expected {wanted}")
   if shape[:1] != column.shape[:1]:
     rows = shape[0] if shape else "no"
     raise ValueError(f"{entry.filename} has {rows} rows, the split has {column.shape[0]} records")
   if shape != column.shape:
     raise ValueError(f"{entry.filename} is of shape {shape}, expected {column.shape}")
-  expected = header_bytes + math.prod(shape) * int(dtype[2:])
+  expected = header_bytes + math.prod(shape) * length * (_CHARACTER_BYTES if is_text else 1)
   if entry.file_size != expected:
     raise ValueError(f"{entry.filename} has {entry.file_size} bytes unpacked, expected {expected}")
 
@@ -127,4 +156,15 @@ def _read_header(file, name):
 def _read_array(archive, entry, column):
   _check_array(archive, entry, column)
   with archive.open(entry) as file:
-    return np.lib.format.read_array(file, allow_pickle=False)
+    array = np.lib.format.read_array(file, allow_pickle=False)
+  if column.dtype.kind == "U":
+    _check_characters(entry.filename, array)
+  return array
+
+
+def _check_characters(name, texts):
+  """Raises ValueError if an array of texts holds numbers that are no characters."""
+  numbers = np.dtype(np.uint32).newbyteorder(texts.dtype.byteorder)
+  codes = np.ascontiguousarray(texts).view(numbers)
+  if ((codes > 0x10FFFF) | ((codes >= 0xD800) & (codes < 0xE000))).any():
+    raise ValueError(f"{name} holds numbers that are no characters of a text")

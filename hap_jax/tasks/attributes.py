@@ -103,8 +103,10 @@ def positive_ratio(source):
   Raises:
     ValueError: if an attribute has none, so that nothing tells what it looks like.
   """
-  ratio = source.attributes.mean(axis=0)
-  if absent := [name for name, share in zip(source.attribute_names, ratio, strict=True) if not share]:
+  ratio = source.columns["attributes"].mean(axis=0)
+  if absent := [
+    name for name, share in zip(source.spec.labels["attributes"], ratio, strict=True) if not share
+  ]:
     raise ValueError(
       f"{source.spec.name}: {', '.join(absent)} never positive in the {len(source):,} training pictures; "
       "expected each at least once: use more data, or all of it (config.data.train_split=trainval)"
@@ -125,7 +127,7 @@ def make_predict(description, compute=vit.FLOAT32):
 
 def check_names(description, source):
   """Raises ValueError if weights with this Description predict other attributes than a source has."""
-  names = source.attribute_names
+  names = source.spec.labels["attributes"]
   predicted = description.classes.get("attribute_names", ())
   count = network(description).num_attributes
   if count != len(names) or (predicted and list(predicted) != list(names)):
@@ -145,7 +147,7 @@ def make_score(sources, train_split):
 
   def score(splits):
     found = {
-      name: metrics.score(rows["probability"], sources[name].attributes[rows["index"]]).metrics()
+      name: metrics.score(rows["probability"], sources[name].columns["attributes"][rows["index"]]).metrics()
       for name, rows in splits.items()
     }
     scores = found.pop("test")
@@ -167,7 +169,7 @@ def make_row_figures(source):
 
   def row_figures(splits):
     rows = splits["test"]
-    labels, names = source.attributes[rows["index"]], source.attribute_names
+    labels, names = source.columns["attributes"][rows["index"]], source.spec.labels["attributes"]
     accuracy = metrics.score(rows["probability"], labels).label_mean_accuracy
     pictures = {"attributes": viz.attribute_bars(names, accuracy, labels.mean(axis=0), title="mA on test")}
     shown, texts = [], []
@@ -239,7 +241,7 @@ def make(config, lineage=()):
   """
   train = make_train_loader(config)
   ratio = positive_ratio(train.source)
-  description = describe(config, train.source.attribute_names, train.source, lineage)
+  description = describe(config, train.source.spec.labels["attributes"], train.source, lineage)
   model = network(description, base.compute_of(config))
   total_steps, total_epochs, warmup_epochs = base.run_length_of(config, train)
   return base.Task(

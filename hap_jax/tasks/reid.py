@@ -222,14 +222,16 @@ def make_train_loader(config):
     pad=config.data.pad,
     erase_prob=config.data.erase_prob,
   )
-  sampler = samplers.IdentityBalanced(source.pids, config.batch_size, config.num_instances, config.seed)
+  sampler = samplers.IdentityBalanced(
+    source.columns["pid"], config.batch_size, config.num_instances, config.seed
+  )
   return base.reading_of(config).loader(source, augment, sampler, ("image", "pid", "erase_box"))
 
 
 def describe(config, pids, source=None, lineage=()):
   """Describes the weights of a run that trains on the persons `pids`."""
   network_sizes = {"locality": config.model.locality, "num_classes": len(pids)}
-  classes = source and {"people": source.spec.name, "pids": [int(pid) for pid in pids]}
+  classes = source and {"people": source.spec.people, "pids": [int(pid) for pid in pids]}
   return base.describe(config, source, lineage, network=network_sizes, classes=classes)
 
 
@@ -242,7 +244,7 @@ def make(config, lineage=()):
     ValueError: for data or numbers that cannot work, naming the key.
   """
   train = make_train_loader(config)
-  pids = np.unique(train.source.pids)
+  pids = np.unique(train.source.columns["pid"])
   description = describe(config, pids, train.source, lineage)
   model = network(description, base.compute_of(config), drop_path=config.model.drop_path)
   total_steps, total_epochs, warmup_epochs = base.run_length_of(config, train)

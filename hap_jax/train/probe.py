@@ -9,16 +9,17 @@ def identities(splits, query, gallery):
   """Returns the person and camera arguments of `retrieval.evaluate` for the rows that were predicted."""
   q, g = splits["query"]["index"], splits["gallery"]["index"]
   return {
-    "query_pid": query.pids[q],
-    "gallery_pid": gallery.pids[g],
-    "query_camid": query.camids[q],
-    "gallery_camid": gallery.camids[g],
+    "query_pid": query.columns["pid"][q],
+    "gallery_pid": gallery.columns["pid"][g],
+    "query_camid": query.columns["camid"][q],
+    "gallery_camid": gallery.columns["camid"][g],
   }
 
 
 def check_sides(query, gallery):
   """Raises ValueError if no query has a match in the gallery: before a run, not at its first evaluation."""
-  retrieval.chance_mean_ap(query.pids, gallery.pids, query.camids, gallery.camids)
+  pids, camids = ([side.columns[name] for side in (query, gallery)] for name in ("pid", "camid"))
+  retrieval.chance_mean_ap(*pids, *camids)
 
 
 def make_evaluation(encode, grid, loaders):
@@ -26,7 +27,7 @@ def make_evaluation(encode, grid, loaders):
 
   Args:
     encode: (variables, [B, H, W, 3] uint8 pictures) -> [B, 1 + L, D] tokens. grid: (Gh, Gw).
-    loaders: {"query": Loader, "gallery": Loader} of sources with pids and camids.
+    loaders: {"query": Loader, "gallery": Loader} of sources with the columns pid and camid.
   Returns:
     Evaluation with splits "query" and "gallery" and scores "mAP_<kind>", "rank1_<kind>", "mAP_chance".
   Raises:

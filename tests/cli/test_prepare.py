@@ -45,9 +45,9 @@ def test_market1501_reads_the_same_persons_cameras_and_pictures(folder, split):
   source, wanted = market1501.open_source(root=str(folder), split=split, seed=0), drawn(split)
   assert len(source) == len(wanted)
   order = [int(source.name(k).split("_")[-2]) for k in range(len(source))]  # names sort by camera
-  np.testing.assert_array_equal(source.camids, wanted.camids[order])
-  pairs = set(zip(source.pids.tolist(), wanted.pids[order].tolist(), strict=True))
-  assert len(pairs) == len({number for number, _ in pairs}) == len(np.unique(wanted.pids))
+  np.testing.assert_array_equal(source.columns["camid"], wanted.columns["camid"][order])
+  pairs = set(zip(source.columns["pid"].tolist(), wanted.columns["pid"][order].tolist(), strict=True))
+  assert len(pairs) == len({number for number, _ in pairs}) == len(np.unique(wanted.columns["pid"]))
   for k in (0, len(wanted) - 1):
     difference = np.abs(source[k]["image"].astype(int) - wanted[order[k]]["image"])
     assert difference.mean() < 2
@@ -106,7 +106,8 @@ def test_attributes_and_captions_are_those_of_the_records(folder):
     assert (folder / row["file"]).is_file()
     assert int(row["person"]) == text["id"] == int(row["file"].split("/")[1].split("_")[0])
     assert row["split"] == text["split"] == ("test" if split in ("query", "gallery") else split)
-    assert [int(row[name]) for name in source.attribute_names] == source.attributes[k].tolist()
+    answers = [int(row[name]) for name in source.spec.labels["attributes"]]
+    assert answers == source.columns["attributes"][k].tolist()
     assert text["captions"] == list(source.captions(k))
 
 

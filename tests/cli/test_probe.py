@@ -56,4 +56,4 @@ def test_data_set_without_attributes_is_refused(checkpoint, tmp_path, capsys):
     Image.new("RGB", (8, 16)).save(tmp_path / split / "anna" / "a.jpg")
   options = ["--data.source=identity_folder", f"--data.root={tmp_path}", "--attributes"]
   assert hap(["probe", checkpoint, *options]) == 1
-  assert "identity_folder tells no attributes" in capsys.readouterr().err
+  assert "identity_folder has no attributes" in capsys.readouterr().err

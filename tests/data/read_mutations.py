@@ -17,9 +17,10 @@ import absl.logging
 from PIL import Image
 
 from hap_jax.cli import __main__ as cli
+from hap_jax.data import pack
 from hap_jax.data.sources import base, coco_persons, tfds
 from hap_jax.io import mat_file, picture_header
-from tests.data import mutations_coco, mutations_packed, mutations_pictures
+from tests.data import mutations_coco, mutations_packed, mutations_pictures, tiny_sources
 from tests.io import mutations_mat
 from tests.io.test_picture_header import claiming
 
@@ -65,12 +66,18 @@ def claimed_sizes(count, folder):
 def packed_data_sets(count, folder):
   words = ("--num_train=8", "--num_val=2", "--num_test=3", "--image_size=32x16", f"--out={folder / 'people'}")
   assert cli.main(["prepare", "synthetic", "--format=tfds", *words]) == 0
-  original = folder / "people" / "hap_synthetic" / "1.0.0"
-  _read_packed(original)  # imports take seconds
+  pack.write_dataset(folder / "texts", {"train": tiny_sources.Described(), "val": tiny_sources.Described(3)})
   work = folder / "work"
   work.mkdir()
-  for name, copy in mutations_packed.cases(str(original), str(work), count, 0):
-    yield name, lambda copy=copy: _read_packed(copy)
+  originals = {
+    "people/hap_synthetic/1.0.0": ("train", "val", "test"),
+    "texts/hap_described/1.0.0": ("train", "val"),
+  }
+  for original, splits in originals.items():
+    _read_packed(folder / original, splits)  # imports take seconds
+    part = count // len(originals)
+    for name, copy in mutations_packed.cases(str(folder / original), str(work), part, 0):
+      yield f"{original}, {name}", lambda copy=copy, splits=splits: _read_packed(copy, splits)
 
 
 def _read_all(source):
@@ -89,11 +96,11 @@ def _check(error):
   assert "\n" not in str(error), error
 
 
-def _read_packed(folder):
-  for split in ("train", "val", "test"):
+def _read_packed(folder, splits):
+  for split in splits:
     source = tfds.open_source(root=str(folder), split=split, seed=0)
-    if "pid" in source.spec.fields:
-      assert source.pids is not None
+    for column in source.columns.values():
+      assert len(column.tolist()) == len(source)
     for index in range(len(source)):
       assert source.name(index) is not None
       source[index]

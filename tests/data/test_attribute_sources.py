@@ -133,9 +133,9 @@ def test_pa100k_splits_follow_each_other_and_columns_are_found_by_name(tmp_path)
   for split, count in (("train", 6), ("val", 2), ("test", 2)):
     source = open_split("pa100k", tmp_path, split)
     assert len(source) == count
-    assert source.attributes.dtype == bool
-    assert source.attribute_names == pa100k.ATTRIBUTES
-    np.testing.assert_array_equal(source.attributes, variables[f"{split}_label"][:, order])
+    assert source.columns["attributes"].dtype == bool
+    assert source.spec.labels["attributes"] == pa100k.ATTRIBUTES
+    np.testing.assert_array_equal(source.columns["attributes"], variables[f"{split}_label"][:, order])
   assert stems(open_split("pa100k", tmp_path, "trainval")) == [f"{i:06d}" for i in range(1, 9)]
 
 
@@ -146,8 +146,8 @@ def test_rap_uses_the_first_draw_and_reads_uncertain_as_absent(tmp_path):
   assert stems(open_split("rapv1", tmp_path, "trainval")) == stems(train)
   names = in_file_order(rapv1.ATTRIBUTES)
   want = struct["label"][[3, 8, 9]][:, [names.index(name) for name in rapv1.ATTRIBUTES]] == 1
-  np.testing.assert_array_equal(test.attributes, want)
-  assert not test.attributes[0, rapv1.ATTRIBUTES.index("Female")]
+  np.testing.assert_array_equal(test.columns["attributes"], want)
+  assert not test.columns["attributes"][0, rapv1.ATTRIBUTES.index("Female")]
   assert any("1 answers are 2" in note for note in test.spec.notes)
   with pytest.raises(ValueError, match=r"split='val': rapv1 has train, test, trainval; it has no validation"):
     open_split("rapv1", tmp_path, "val")
@@ -159,7 +159,7 @@ def test_peta_skips_the_first_four_columns_and_trainval_is_train_then_val(tmp_pa
   assert stems(source) == ["00002", "00001", "00005", "00010", "00007", "00009"]
   names = in_file_order(peta.ATTRIBUTES)
   columns = [4 + names.index(name) for name in peta.ATTRIBUTES]
-  np.testing.assert_array_equal(source.attributes, struct["data"][[1, 0, 4, 9, 6, 8]][:, columns])
+  np.testing.assert_array_equal(source.columns["attributes"], struct["data"][[1, 0, 4, 9, 6, 8]][:, columns])
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -170,7 +170,7 @@ def test_record_is_the_picture_and_its_attributes(name, tmp_path):
   assert record.keys() == set(source.spec.fields)
   assert record["image"].shape == (8, 4, 3)
   assert record["image"].dtype == np.uint8
-  np.testing.assert_array_equal(record["attributes"], source.attributes[1])
+  np.testing.assert_array_equal(record["attributes"], source.columns["attributes"][1])
   with pytest.raises(IndexError):
     source[len(source)]
 
@@ -300,7 +300,7 @@ def test_pickle_of_the_official_code_gives_the_same_records(name, protocol, tmp_
   for split, source in zip(splits, want, strict=True):
     got = open_split(name, tmp_path, split)
     assert stems(got) == stems(source)
-    np.testing.assert_array_equal(got.attributes, source.attributes)
+    np.testing.assert_array_equal(got.columns["attributes"], source.columns["attributes"])
   assert "easydict" not in sys.modules
   with pytest.raises(ValueError, match="does not say who"):
     open_split(name, tmp_path, identity_disjoint=True)
@@ -327,7 +327,7 @@ def test_pickle_of_peta_with_a_range_gives_the_same_records(protocol, tmp_path, 
   for split, source in want.items():
     got = open_split("peta", tmp_path, split)
     assert stems(got) == stems(source)
-    np.testing.assert_array_equal(got.attributes, source.attributes)
+    np.testing.assert_array_equal(got.columns["attributes"], source.columns["attributes"])
 
 
 def test_pickle_whose_splits_are_ranges_is_read(tmp_path, monkeypatch):
@@ -462,7 +462,7 @@ def test_real_annotations_are_read(name, samples, tmp_path):
   for split, count in counts.items():
     source = open_split(name, tmp_path, split, annotations=str(path), images="pictures")
     assert len(source) == count
-    assert source.attributes.any()
+    assert source.columns["attributes"].any()
   first = {"pa100k": "000001", "rapv1": found.images[23][:-4], "peta": "00031"}
   assert stems(open_split(name, tmp_path, annotations=str(path), images="pictures"))[0] == first[name]
 
@@ -473,5 +473,5 @@ def test_real_rap_has_four_uncertain_answers_read_as_absent(samples, tmp_path):
   write_pictures(tmp_path / "RAP_dataset", found.images)
   source = open_split("rapv1", tmp_path, annotations=str(path))
   assert any("4 answers are 2" in note for note in source.spec.notes)
-  female = source.attributes[:, rapv1.ATTRIBUTES.index("Female")]
+  female = source.columns["attributes"][:, rapv1.ATTRIBUTES.index("Female")]
   np.testing.assert_array_equal(female, found.labels[found.rows["train"], 0] == 1)

@@ -1,5 +1,6 @@
 """A packed data set decides neither which code runs nor which files are read, and a damaged one is named."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -239,7 +240,9 @@ def test_nested_features_are_refused(folder):
   assert_refused(folder, "features.json", "nested")
 
 
-@pytest.mark.parametrize("key", ["format", "source", "licence", "fields", "notes"])
+@pytest.mark.parametrize(
+  "key", ["format", "source", "licence", "fields", "notes", "columns", "labels", "people"]
+)
 @pytest.mark.parametrize("value", [None, -1, [3], {"train": 3}, True])
 def test_wrong_facts_in_metadata_json_are_named(folder, key, value):
   change(folder / "metadata.json", lambda value_: value_["hap_jax"].update({key: value}))
@@ -250,11 +253,74 @@ def test_wrong_facts_in_metadata_json_are_named(folder, key, value):
 
 @pytest.mark.parametrize(
   ("key", "value"),
-  [("skeleton", "spider"), ("skeleton", 3), ("attribute_names", ["one"]), ("fields", ["image", "height"])],
+  [
+    ("skeleton", "spider"),
+    ("skeleton", 3),
+    ("labels", {"attributes": ["one"]}),
+    ("labels", {"height": ["one"]}),
+    ("columns", ["pid", "height"]),
+    ("columns", ["image"]),
+    ("fields", ["image", "height"]),
+  ],
 )
 def test_facts_that_contradict_the_features_are_named(folder, key, value):
   change(folder / "metadata.json", lambda value_: value_["hap_jax"].update({key: value}))
   assert_refused(folder, "metadata.json", key)
+
+
+def as_format_1(folder, **changes):
+  """Rewrites metadata.json as version 1 of the format has it; the other files are the same in both."""
+
+  def edit(value):
+    facts = value["hap_jax"]
+    names = facts.pop("labels").get("attributes")
+    for key in ("columns", "people"):
+      del facts[key]
+    facts |= {"format": 1, "attribute_names": names, **changes}
+
+  change(folder / "metadata.json", edit)
+
+
+@pytest.mark.parametrize("split", ["train", "trainval"])
+def test_format_1_reads_as_the_format_of_today(folder, packed_people, split):
+  as_format_1(folder)
+  source, wanted = open_split(folder, split), open_split(packed_people, split)
+  assert source.spec == dataclasses.replace(wanted.spec, people=source.spec.people)
+  assert len(source.spec.labels["attributes"]) == 27
+  assert source.columns.keys() == wanted.columns.keys() == {"pid", "camid", "attributes"}
+  for name, column in wanted.columns.items():
+    np.testing.assert_array_equal(source.columns[name], column)
+  for name, value in wanted[3].items():
+    np.testing.assert_array_equal(source[3][name], value)
+
+
+def test_people_of_format_1_equal_those_of_the_same_data_set_only(folder, packed_people, tmp_path):
+  as_format_1(folder)
+  people = open_split(folder).spec.people
+  assert people == open_split(folder, "test").spec.people
+  assert people == open_split(shutil.copytree(folder, tmp_path / "a copy")).spec.people
+  assert people not in ("synthetic", open_split(packed_people).spec.people)
+  change(folder / "dataset_info.json", lambda info: info["splits"][0].update(numBytes="12345"))
+  assert people != open_split(folder).spec.people
+  wanted = {"market1501": ("market1501", "market1501"), "msmt17": ("msmt17", "msmt17, test")}
+  for source, pair in wanted.items():
+    change(folder / "metadata.json", lambda value, source=source: value["hap_jax"].update(source=source))
+    assert tuple(open_split(folder, split).spec.people for split in ("train", "test")) == pair
+
+
+def test_format_1_without_persons_has_no_people(folder):
+  as_format_1(folder, fields=["image", "attributes"])
+  with np.load(folder / "table_train.npz") as file:
+    attributes = file["attributes"]
+  np.savez(folder / "table_train.npz", attributes=attributes)
+  source = open_split(folder)
+  assert source.spec.people == ""
+  assert source.columns.keys() == {"attributes"}
+
+
+def test_names_of_format_1_that_contradict_the_features_are_named(folder):
+  as_format_1(folder, attribute_names=["one"])
+  assert_refused(folder, "metadata.json", "labels, .attributes.: 1 names of 27 values")
 
 
 def test_a_shard_that_is_a_fifo_is_refused(folder):

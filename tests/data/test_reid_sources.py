@@ -24,7 +24,7 @@ def open_split(module, root, split, **options):
 
 
 def labels(source):
-  return list(zip(source.pids.tolist(), source.camids.tolist(), strict=True))
+  return list(zip(source.columns["pid"].tolist(), source.columns["camid"].tolist(), strict=True))
 
 
 MARKET = (
@@ -58,7 +58,7 @@ def test_market_folders_are_read_by_the_name_rule(market):
   gallery = open_split(market1501, market, "gallery")
   assert labels(gallery) == [(0, 5), (1, 0), (1, 1), (5, 2)]
   assert gallery.name(3) == str(market / "bounding_box_test/0005_c3s1_000301_00.jpg")
-  assert gallery.pids.dtype == gallery.camids.dtype == np.int32
+  assert gallery.columns["pid"].dtype == gallery.columns["camid"].dtype == np.int32
   assert gallery.spec.skeleton is None
 
 
@@ -230,8 +230,8 @@ def test_lines_of_the_official_lists_are_read(samples, tmp_path, name):
   split = "train" if name == "val" else name
   source = open_split(msmt17, tmp_path, split, **({"train_set": "train"} if name == "train" else {}))
   rows = slice(-len(lines), None)  # train+val ends with the validation list
-  assert source.pids[rows].tolist() == [int(line.split()[1]) for line in lines]
-  assert source.camids[rows].tolist() == [int(line.split("_")[2]) - 1 for line in lines]
+  assert source.columns["pid"][rows].tolist() == [int(line.split()[1]) for line in lines]
+  assert source.columns["camid"][rows].tolist() == [int(line.split("_")[2]) - 1 for line in lines]
   folder = "train" if split == "train" else "test"
   assert source.name(len(source) - 1) == str(tmp_path / folder / lines[-1].split()[0])
 
@@ -308,7 +308,7 @@ def test_divided_identity_folders_number_persons_over_all_splits(tmp_path):
   )
   assert labels(open_split(identity_folder, tmp_path, "query")) == [(0, 2), (1, 10)]
   assert labels(open_split(identity_folder, tmp_path, "gallery")) == [(0, 11), (0, 7), (2, 12)]
-  assert open_split(identity_folder, tmp_path, "train").pids.tolist() == [3, 3]
+  assert open_split(identity_folder, tmp_path, "train").columns["pid"].tolist() == [3, 3]
   notes = open_split(identity_folder, tmp_path, "query").spec.notes
   assert any("1 of 2 query pictures are not scored" in note and "bert" in note for note in notes)
   write_pictures(tmp_path, ["train/carl/1.jpg"])
@@ -324,17 +324,18 @@ def test_identity_folders_are_divided_by_person_whatever_the_seed_of_the_run(tmp
   splits = {split: open_split(identity_folder, tmp_path, split) for split in ("train", "query", "gallery")}
   names = [source.name(i) for source in splits.values() for i in range(len(source))]
   assert sorted(names) == sorted(str(tmp_path / path) for path in PERSONS)
-  tested = set(splits["gallery"].pids.tolist())
+  tested = set(splits["gallery"].columns["pid"].tolist())
   assert len(tested) == 4
-  assert not tested & set(splits["train"].pids.tolist())
-  query = splits["query"].pids.tolist()
+  assert not tested & set(splits["train"].columns["pid"].tolist())
+  query = splits["query"].columns["pid"].tolist()
   assert sorted(query) == sorted(set(query)) == sorted(tested - {7})  # h has one picture
-  camids = np.concatenate([splits["query"].camids, splits["gallery"].camids])
+  camids = np.concatenate([splits["query"].columns["camid"], splits["gallery"].columns["camid"]])
   assert len(set(camids.tolist())) == len(camids)  # no cameras are named: everybody's other pictures match
   again = identity_folder.open_source(root=str(tmp_path), split="query", seed=5)
   np.testing.assert_array_equal(again.paths, splits["query"].paths)
   others = [
-    open_split(identity_folder, tmp_path, "train", split_seed=seed).pids.tolist() for seed in range(5)
+    open_split(identity_folder, tmp_path, "train", split_seed=seed).columns["pid"].tolist()
+    for seed in range(5)
   ]
   assert len({tuple(pids) for pids in others}) > 1
 
@@ -342,7 +343,7 @@ def test_identity_folders_are_divided_by_person_whatever_the_seed_of_the_run(tmp
 def test_share_of_tested_persons_is_as_asked(tmp_path):
   write_pictures(tmp_path, PERSONS)
   counts = {
-    share: len(set(open_split(identity_folder, tmp_path, "train", test_share=share).pids.tolist()))
+    share: len(set(open_split(identity_folder, tmp_path, "train", test_share=share).columns["pid"].tolist()))
     for share in (0, 0.25, 0.75)
   }
   assert counts == {0: 8, 0.25: 6, 0.75: 2}

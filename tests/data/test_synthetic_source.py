@@ -70,13 +70,13 @@ def test_query_and_gallery_divide_the_test_pictures():
   assert {name: len(source) for name, source in splits.items()} == {"test": 32, "query": 8, "gallery": 24}
   divided = np.concatenate([splits["query"].indices, splits["gallery"].indices])
   np.testing.assert_array_equal(np.sort(divided), splits["test"].indices)
-  assert set(splits["query"].pids) == set(splits["gallery"].pids)
+  assert set(splits["query"].columns["pid"]) == set(splits["gallery"].columns["pid"])
 
 
 def test_each_query_has_matches_by_other_cameras_and_junk_by_its_own():
   query, gallery = (open_small(split=name, num_test=160) for name in ("query", "gallery"))
-  for pid in np.unique(query.pids):
-    asked, found = query.camids[query.pids == pid], gallery.camids[gallery.pids == pid]
+  for pid in np.unique(query.columns["pid"]):
+    asked, found = (side.columns["camid"][side.columns["pid"] == pid] for side in (query, gallery))
     assert len(set(asked)) == 2
     assert sorted(found[-2:]) == sorted(asked)
     assert len(set(found[:4]) - set(asked)) == 4
@@ -87,9 +87,10 @@ def test_persons_cameras_and_attributes_are_known_without_drawing(monkeypatch):
   records = [drawn[k] for k in range(len(drawn))]
   monkeypatch.delattr(synthetic.draw, "draw_person")
   source = open_small(split="gallery", num_test=24)
-  assert source.pids.dtype == source.camids.dtype == np.int32
-  assert source.attributes.shape[1] == len(source.attribute_names)
-  for name, known in (("pid", source.pids), ("camid", source.camids), ("attributes", source.attributes)):
+  assert source.columns["pid"].dtype == source.columns["camid"].dtype == np.int32
+  assert source.columns["attributes"].shape[1] == len(source.spec.labels["attributes"])
+  assert source.columns.keys() == {"pid", "camid", "attributes"}
+  for name, known in source.columns.items():
     np.testing.assert_array_equal(known, [record[name] for record in records])
 
 

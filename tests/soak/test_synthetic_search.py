@@ -69,7 +69,7 @@ def make_task(num_train, num_test, total_steps):
   loader = Loader(
     train,
     (HorizontalFlip(), PadCrop(pad=3)),
-    IdentityBalanced(train.pids, BATCH, PICTURES, seed=0),
+    IdentityBalanced(train.columns["pid"], BATCH, PICTURES, seed=0),
     seed=0,
     fields=("image", "pid"),
   )

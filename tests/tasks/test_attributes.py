@@ -50,7 +50,7 @@ def test_warm_up_is_a_tenth_of_the_official_run(module):
 
 
 def test_an_update_weighs_answers_by_how_rare_they_are_in_training(task):
-  ratio = task.train.source.attributes.mean(axis=0)
+  ratio = task.train.source.columns["attributes"].mean(axis=0)
   labels = np.stack([np.ones(len(ratio), bool), np.zeros(len(ratio), bool)])
   loss, terms = task.loss(jnp.zeros(labels.shape), {"attributes": labels}, key=None)
   # At a logit of 0 each answer costs log 2 times its weight.
@@ -62,10 +62,9 @@ def test_an_update_weighs_answers_by_how_rare_they_are_in_training(task):
 
 def test_an_attribute_that_is_never_positive_in_training_is_named():
   source = config_lib.open_source(demo(data__synthetic__num_train=400), "train")
-  (absent,) = np.flatnonzero(~source.attributes.any(axis=0))
-  with pytest.raises(
-    ValueError, match=rf"synthetic: {source.attribute_names[absent]} never positive in the 400"
-  ):
+  (absent,) = np.flatnonzero(~source.columns["attributes"].any(axis=0))
+  name = source.spec.labels["attributes"][absent]
+  with pytest.raises(ValueError, match=rf"synthetic: {name} never positive in the 400"):
     attributes.positive_ratio(source)
 
 
@@ -94,7 +93,7 @@ def test_with_a_validation_set_it_chooses_the_checkpoint(task):
   scores = task.evaluation.score(rows)
   assert task.evaluation.select == ("val_mA", "max")
   for prefix, name in (("val_", "val"), ("", "test")):
-    labels = task.evaluation.evals[name].loader.source.attributes[rows[name]["index"]]
+    labels = task.evaluation.evals[name].loader.source.columns["attributes"][rows[name]["index"]]
     expected = metrics.score(rows[name]["probability"], labels).metrics()
     assert {key: scores[f"{prefix}{key}"] for key in expected} == expected
   assert "mA_on_test" not in scores
@@ -108,8 +107,8 @@ def test_where_it_is_trained_on_the_choice_says_that_it_is_made_on_the_test_set(
   assert evaluation.select == ("mA_on_test", "max")
   scores = evaluation.score(rows_of(evaluation))
   assert scores["mA_on_test"] == scores["mA"]
-  trained_on = config_lib.open_source(config, "trainval").pids
-  test = config_lib.open_source(config, "test").pids
+  trained_on = config_lib.open_source(config, "trainval").columns["pid"]
+  test = config_lib.open_source(config, "test").columns["pid"]
   assert not set(trained_on) & set(test)
 
 

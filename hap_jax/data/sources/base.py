@@ -2,16 +2,26 @@
 
 A source is a sequence of records: `len(source)`, `source[i] -> record` and `source.name(i) -> str`, which
 names record i for error messages without reading it, and `source.spec`. It reads and decodes; it does not
-augment, batch or score. Each file here offers `open_source(*, root, split, seed, **options)`; the options are
-the keys of `config.data.<file name>`.
+augment, batch or score.
+
+Each file here offers `open_source(*, root, split, seed, num_val, <options>)`. The options, each with a
+literal as its default, are the keys of `config.data.<file name>`; a configuration takes them from the
+signature. A file may have these constants and functions, too:
+  SPLITS  the splits that every copy of its data set has
+  PLACES  options that name a file or a folder, such as ("images",): a run may go on with other values
+  write_files(out, *, seed, workers, ...)  for people who are drawn: writes them as plain files, all splits;
+          returns {split: number of pictures}
 
 A source whose images are whole picture files also has `source.file(i) -> str`, the path of record i's, so
 that a packed data set can take its bytes as they are. A source may offer `source.fetch(i)`, which reads
 record i but for its pixels and returns the function that decodes them and returns the record; either may
-raise BadRecordError. A module may name in SPLITS the splits that every copy of its data set has.
+raise BadRecordError.
+
+What is known of all records without reading a picture is in `source.columns`, {field: [N, ...] array of
+numbers or texts}: row i equals the field of record i. It is {} where nothing is known.
 
 A source travels to each of the loader's worker processes by pickle: it holds no open files, and what it must
-hold of millions of records it holds in a few arrays.
+hold of millions of records it holds in a few arrays. It does not send its columns besides those arrays.
 
 A person record holds
   image              [H, W, 3] uint8, RGB, any H and W
@@ -22,12 +32,16 @@ and may hold more fields; a source whose spec names no skeleton has no joints.
 A record for re-identification holds image and
   pid    int32, the person, in the data set's own numbers
   camid  int32, the camera, the data set's number made 0-based
-Such a source has both for all its records without reading a picture, `pids` and `camids`, [N] int32. Its
-splits are "train", "query" and "gallery"; a person has one number in both of the last two.
+Such a source has the columns `pid` and `camid`, [N] int32. Its splits are "train", "query" and "gallery"; a
+person has one number in both of the last two.
+
+A record with attributes holds image and
+  attributes  [A] bool, in the order of the names in `spec.labels["attributes"]`
 """
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from typing import Protocol
 
 import cv2
@@ -55,6 +69,9 @@ class SourceSpec:
     name: of its file. skeleton: its joints; None: it has none. licence: of its data.
     fields: the array fields of its records.
     notes: what is worth knowing about the data found, one sentence each; they were logged, too.
+    labels: {field: names of the values inside it, in their order}, such as the names of the attributes.
+    people: whose person numbers `pid` holds, "" if there are none. Sources with equal `people` use one number
+      for one person; with different `people` they may use one number for two persons.
   """
 
   name: str
@@ -62,12 +79,18 @@ class SourceSpec:
   licence: str
   fields: tuple[str, ...] = ("image", "keypoints_xy", "keypoints_visible")
   notes: tuple[str, ...] = ()
+  labels: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+  people: str = ""
 
 
 class Source(Protocol):
   """What the loader asks of a source."""
 
   spec: SourceSpec
+
+  @property
+  def columns(self) -> Mapping[str, np.ndarray]:
+    """{field: array with one row per record}, known without reading a picture."""
 
   def __len__(self) -> int:
     """Number of records."""

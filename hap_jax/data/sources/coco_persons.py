@@ -39,6 +39,7 @@ from hap_jax.data.sources.base import (
 from hap_jax.io import regular_file
 
 SPLITS = ("train", "val")
+PLACES = ("annotations", "images")
 _LICENCE = "COCO: annotations CC BY 4.0; each picture under the Flickr licence that its annotation file names"
 _PERSON = "person"  # name of the category
 _MAX_SIDE = 2**31 - 1  # pixels; sides are kept as int32
@@ -138,6 +139,10 @@ class _People:
       "keypoints_xy": xy,
       "keypoints_visible": visible,
     }
+
+  @property
+  def columns(self):
+    return {}
 
   def name(self, index):
     return f"{self._picture_path(index)} (annotation {self.id[index]})"

@@ -24,6 +24,10 @@ class FolderSource:
   def __getitem__(self, i):
     return {"image": base.read_image(self.file(i))}
 
+  @property
+  def columns(self):
+    return {}
+
   def name(self, i):
     return self.paths[i]
 

@@ -9,6 +9,7 @@ a camera of its own: pictures by one camera do not count as matches for each oth
 would leave none, and this way all other pictures of a person are matches.
 """
 
+import hashlib
 import itertools
 import os
 import re
@@ -19,6 +20,7 @@ from hap_jax.data import person_images
 from hap_jax.data.person_images import SPLITS, PersonImages, Picture
 from hap_jax.data.sources.base import check_root, describe_folder, list_folders, list_pictures
 
+_DIGEST_LENGTH = 12  # hexadecimal digits
 _CAMERA = re.compile(r"_c(\d{1,9})(?!\d)")
 
 
@@ -35,7 +37,7 @@ def open_source(*, root, split, seed, test_share=0.5, split_seed=0, num_val=0):
     num_val: 0, the test set is query and gallery.
 
   Returns:
-    a source of re-identification records (see `base.py`), with `pids` and `camids`.
+    a source of re-identification records (see `base.py`).
 
   Raises:
     ValueError: if a folder is missing or has no pictures, a person is in the training and in the test set, or
@@ -56,7 +58,8 @@ def open_source(*, root, split, seed, test_share=0.5, split_seed=0, num_val=0):
     )
     splits = _read_pictures(root, persons)
   else:
-    splits = _divide(_read_pictures(root, {"": folders})[""], test_share, split_seed)
+    persons = {"": folders}
+    splits = _divide(_read_pictures(root, persons)[""], test_share, split_seed)
   pictures = splits.get(split)
   if pictures is None:
     raise ValueError(f"{os.path.join(root, split)}: no such folder; {describe_folder(root)}")
@@ -71,14 +74,27 @@ def open_source(*, root, split, seed, test_share=0.5, split_seed=0, num_val=0):
   notes = person_images.note_single(pictures) if split == "train" else []
   if split == "query":
     notes += person_images.note_unmatched(pictures, splits.get("gallery", []))
-  return PersonImages.of(root, pictures, name="identity_folder", licence="not known", notes=notes)
+  return PersonImages.of(
+    root, pictures, name="identity_folder", licence="not known", notes=notes, people=_people(persons)
+  )
+
+
+def _people(persons):
+  """Says whose numbers these are: they depend on all names of persons, of which this holds a digest."""
+  names = "\0".join(_sort_names(persons))
+  return f"identity_folder, {hashlib.sha256(os.fsencode(names)).hexdigest()[:_DIGEST_LENGTH]}"
+
+
+def _sort_names(persons):
+  """Returns all names of persons in the order of their numbers."""
+  return sorted(set().union(*persons.values()))
 
 
 def _read_pictures(root, persons):
   """Lists the pictures {folder: pictures} of the persons {folder: names of persons}."""
   if not any(persons.values()):
     raise ValueError(f"{root}: no folders of persons; expected one for each person; {describe_folder(root)}")
-  pids = {name: pid for pid, name in enumerate(sorted(set().union(*persons.values())))}
+  pids = {name: pid for pid, name in enumerate(_sort_names(persons))}
   files = [
     (folder, person, name)
     for folder, names in persons.items()

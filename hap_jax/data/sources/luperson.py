@@ -112,6 +112,10 @@ class _LUPerson:
     inside = (xy[:, 0] >= 0) & (xy[:, 0] < W) & (xy[:, 1] >= 0) & (xy[:, 1] < H)
     return {"image": image, "keypoints_xy": xy, "keypoints_visible": inside}
 
+  @property
+  def columns(self):
+    return {}
+
   def name(self, index):
     return self._image_path(self.names[index])
 

@@ -42,7 +42,7 @@ def open_source(*, root, split, seed, num_val=0):
     num_val: 0, the test set is the data set's own.
 
   Returns:
-    a source of re-identification records (see `base.py`), with `pids` and `camids`.
+    a source of re-identification records (see `base.py`).
 
   Raises:
     ValueError: if a folder is missing or has no pictures, a name does not begin with person and camera, or a
@@ -59,7 +59,7 @@ def open_source(*, root, split, seed, num_val=0):
   )
   notes += person_images.note_counts(f"{split} in {root}", pictures, _COUNTS[split])
   licence = "Market-1501: academic research, on the terms of its authors"
-  return PersonImages.of(root, pictures, name="market1501", licence=licence, notes=notes)
+  return PersonImages.of(root, pictures, name="market1501", licence=licence, notes=notes, people="market1501")
 
 
 def _persons(root, split):

@@ -51,7 +51,7 @@ def open_source(*, root, split, seed, train_set="train+val", num_val=0):
     num_val: 0, the test set is the data set's own.
 
   Returns:
-    a source of re-identification records (see `base.py`), with `pids` and `camids`.
+    a source of re-identification records (see `base.py`).
 
   Raises:
     ValueError: if a list or folder is missing or empty, a line or name does not state person and camera, a
@@ -74,7 +74,8 @@ def open_source(*, root, split, seed, train_set="train+val", num_val=0):
     )
   notes += person_images.note_counts(f"{lists} in {root}", pictures, _COUNTS[lists])
   licence = "MSMT17: academic research, under the agreement signed with its authors"
-  return PersonImages.of(root, pictures, name="msmt17", licence=licence, notes=notes)
+  people = "msmt17" if split == "train" else "msmt17, test"  # they are numbered from 0 twice
+  return PersonImages.of(root, pictures, name="msmt17", licence=licence, notes=notes, people=people)
 
 
 def _read_released(root, lists):

@@ -27,6 +27,7 @@ ATTRIBUTES = (
   *["AgeOver60", "Age18-60", "AgeLess18", "Female", "Front", "Side", "Back"],
 )
 
+PLACES = ("annotations", "images")
 SPLITS = ("train", "val", "test")
 
 

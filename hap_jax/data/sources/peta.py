@@ -43,6 +43,7 @@ ATTRIBUTES = (
   *["personalLess30", "personalLess45", "personalLess60", "personalLarger60", "personalMale"],
 )
 
+PLACES = ("annotations", "images")
 SPLITS = ("train", "val", "test")
 _META = 4  # first columns of `data`: picture, person, original data set, person in that
 

@@ -63,6 +63,7 @@ ATTRIBUTES = (
   ],
 )
 
+PLACES = ("annotations", "images")
 SPLITS = ("train", "test")
 _FIELDS_OF_V2 = {"name", "attribute", "data", "selected_attribute", "partition_attribute"}
 

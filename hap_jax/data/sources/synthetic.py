@@ -11,6 +11,7 @@ import functools
 
 import numpy as np
 
+from hap_jax.data.columns import LazyColumns
 from hap_jax.data.skeletons import COCO17
 from hap_jax.data.sources import base
 from hap_jax.data.synthetic import camera, captions, draw, parallel
@@ -42,8 +43,6 @@ class SyntheticSource:
   held: dict[str, np.ndarray] | None
   spec: base.SourceSpec
 
-  attribute_names = captions.ATTRIBUTES
-
   def __len__(self):
     return len(self.indices)
 
@@ -57,29 +56,32 @@ class SyntheticSource:
     self._check(i)
     return f"synthetic/{self.split}/{i:06d} (seed {self.seed})"
 
-  @property
-  def pids(self):
-    """[N] int32, the person of each record."""
+  @functools.cached_property
+  def columns(self):
+    """`pid` and `camid`, [N] int32, and `attributes`, [N, 27] bool; each is computed when it is asked for."""
+    return LazyColumns({"pid": self._pids, "camid": self._camids, "attributes": self._attributes})
+
+  def __getstate__(self):
+    return {name: value for name, value in self.__dict__.items() if name != "columns"}
+
+  def _pids(self):
     return self.indices // draw.PICTURES_PER_PERSON
 
-  @functools.cached_property
-  def camids(self):
-    """[N] int32, the camera of each record; no two places share a number."""
-    pids, person = np.unique(self.pids, return_inverse=True)
+  def _camids(self):
+    # No two places share the number of a camera.
+    pids, person = np.unique(self._pids(), return_inverse=True)
     camids = np.array([draw.camids_of(self.seed, pid) for pid in pids.tolist()])
     return camids[person, self.indices % draw.PICTURES_PER_PERSON]
 
-  @functools.cached_property
-  def attributes(self):
-    """[N, 27] bool, those of each record's person, in the order of `attribute_names`."""
-    pids, person = np.unique(self.pids, return_inverse=True)
+  def _attributes(self):
+    pids, person = np.unique(self._pids(), return_inverse=True)
     looks = (draw.look_of(self.seed, pid) for pid in pids.tolist())
     return np.array([captions.attributes_of(look) for look in looks])[person]
 
   def captions(self, i):
     """Describes the person of record i in two wordings, (str, str), without drawing them."""
     self._check(i)
-    return captions.captions_of(draw.look_of(self.seed, int(self.pids[i])))
+    return captions.captions_of(draw.look_of(self.seed, int(self.indices[i]) // draw.PICTURES_PER_PERSON))
 
   def _check(self, i):
     if not 0 <= i < len(self):
@@ -141,8 +143,22 @@ def open_source(
     image_size=size,
     indices=indices,
     held=_draw_all(int(seed), size, indices) if hold_in_memory else None,
-    spec=base.SourceSpec("synthetic", COCO17, licence="Apache-2.0 (made by this project)", fields=_FIELDS),
+    spec=base.SourceSpec(
+      "synthetic",
+      COCO17,
+      licence="Apache-2.0 (made by this project)",
+      fields=_FIELDS,
+      labels={"attributes": captions.ATTRIBUTES},
+      people=f"synthetic, seed {int(seed)}",  # another seed draws other people
+    ),
   )
+
+
+def write_files(out, **options):
+  """Draws people and writes them as plain files; see `export.write_folder`."""
+  from hap_jax.data.synthetic import export  # here and not above, because it imports this file
+
+  return export.write_folder(out, **options)
 
 
 def _split_indices(split, people, count):

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from hap_jax.data import pack, packed_metadata, packed_shards
+from hap_jax.data import packed_features, packed_metadata, packed_shards
+from hap_jax.data.columns import LazyColumns
 from hap_jax.data.skeletons import SKELETONS
 from hap_jax.data.sources.base import BadRecordError, SourceSpec, check_root, decode_image, held_out
 from hap_jax.io import npz_file
@@ -57,12 +58,13 @@ def open_source(*, root, split, seed, num_val=0):
     stop=stop,
     data=packed_shards.open_shards([metadata.splits[part] for part in parts]),
     layout=packed_metadata.number_fields(metadata.features),
+    texts=packed_metadata.text_fields(metadata.features, metadata.facts),
+    held=metadata.facts.columns,
     spec=_spec(metadata, packed_split),
-    attribute_names=metadata.facts.attribute_names,
     rows=tuple(sizes[part] for part in parts),
   )
-  for path, columns in source.tables():
-    npz_file.check(path, columns)
+  for path, expected in source.tables():
+    npz_file.check(path, expected)
   return source
 
 
@@ -74,8 +76,9 @@ class PackedPeople:
     folder: of the data set. split: its name, or "train+val". start, stop: the records of it that this source
       has.
     data: ArrayRecord's reader, bytes by record number; it pickles without its open files.
-    layout: {field: (dtype, shape)} of what is neither picture nor joints.
-    spec: facts about the packed source. attribute_names: of the field `attributes`, if there is one.
+    layout: {field: (dtype, shape)} of the numbers besides the joints. texts: {field: shape} of the texts.
+    held: the fields that the tables hold.
+    spec: facts about the packed source.
     rows: the number of records of each part of `split`.
   """
 
@@ -85,8 +88,9 @@ class PackedPeople:
   stop: int
   data: Any
   layout: dict[str, tuple[np.dtype, tuple[int, ...]]]
+  texts: dict[str, tuple[int, ...]]
+  held: tuple[str, ...]
   spec: SourceSpec
-  attribute_names: tuple[str, ...]
   rows: tuple[int, ...]
 
   def __len__(self):
@@ -102,6 +106,8 @@ class PackedPeople:
     record = {"image": None}  # comes first, as in all sources
     for name, (dtype, shape) in self.layout.items():
       record[name] = _array(features, name, dtype, shape, place)
+    for name, shape in self.texts.items():
+      record[name] = _texts(features, name, shape, place)
     if self.spec.skeleton is not None:
       shape = (len(self.spec.skeleton.joints), 3)
       keypoints = _array(features, "keypoints", np.dtype(np.float32), shape, place)
@@ -126,48 +132,41 @@ class PackedPeople:
     """Returns the bytes of record `index`'s picture file."""
     return _bytes(self._features(index), "image", self._place(index))
 
-  @property
-  def pids(self):
-    """[N] int32, the person of each record."""
-    return self._column("pid")
+  @functools.cached_property
+  def columns(self):
+    """{field: [N, ...] array} of what the tables hold; each is read when it is asked for."""
+    return LazyColumns({field: functools.partial(self._column, field) for field in self.held})
 
-  @property
-  def camids(self):
-    """[N] int32, the camera of each record."""
-    return self._column("camid")
-
-  @property
-  def attributes(self):
-    """[N, A], those of each record."""
-    return self._column("attributes")
+  def __getstate__(self):
+    return {name: value for name, value in self.__dict__.items() if name != "columns"}
 
   def tables(self):
     """Returns (path, {field: its expected Column}) of the table of each part of the split."""
-    fields = [field for field in pack.TABLE_FIELDS if field in self.spec.fields]
-    if not fields:
+    if not self.held:
       return []
     return [
       (
         os.path.join(self.folder, f"table_{part}.npz"),
-        {
-          field: npz_file.Column((num_rows, *shape), dtype)
-          for field, (dtype, shape) in self.layout.items()
-          if field in fields
-        },
+        {field: self._expected(field, num_rows) for field in self.held},
       )
       for part, num_rows in zip(self.split.split("+"), self.rows, strict=True)
     ]
 
-  def _column(self, field):
-    if field not in self._table:
-      raise AttributeError(f"{self.split} in {self.folder} has no {field}: the packed source had none")
-    return self._table[field]
+  def _expected(self, field, num_rows):
+    """Returns the npz_file.Column of a field in a table of `num_rows` records."""
+    if field in self.texts:
+      return npz_file.Column((num_rows, *self.texts[field]), packed_features.TEXT)
+    if field in self.layout:
+      dtype, shape = self.layout[field]
+      return npz_file.Column((num_rows, *shape), dtype)
+    num_joints = len(self.spec.skeleton.joints)
+    if field == "keypoints_xy":
+      return npz_file.Column((num_rows, num_joints, 2), np.dtype(np.float32))
+    return npz_file.Column((num_rows, num_joints), np.dtype(bool))  # keypoints_visible
 
-  @functools.cached_property
-  def _table(self):
-    tables = [npz_file.read(path, columns) for path, columns in self.tables()]
-    columns = {name: np.concatenate([table[name] for table in tables]) for name in (tables or [{}])[0]}
-    return {name: column[self.start : self.stop] for name, column in columns.items()}
+  def _column(self, field):
+    parts = [npz_file.read(path, expected, field) for path, expected in self.tables()]
+    return np.concatenate(parts)[self.start : self.stop]
 
   def _features(self, index):
     if not 0 <= index < len(self):
@@ -200,6 +199,18 @@ def _bytes(features, field, place):
   if len(values) != 1:
     raise BadRecordError(f"{place}: field {field} holds {len(values)} strings of bytes, expected 1")
   return values[0]
+
+
+def _texts(features, field, shape, place):
+  """Returns the texts of a TFDS feature as an array, or as a NumPy string where `shape` is ()."""
+  values = features[field].bytes_list.value
+  if len(values) != math.prod(shape):
+    raise BadRecordError(f"{place}: field {field} holds {len(values)} texts, expected {math.prod(shape)}")
+  try:
+    texts = [value.decode() for value in values]
+  except UnicodeDecodeError as error:
+    raise BadRecordError(f"{place}: field {field} is not UTF-8: {error.object[:100]}") from error
+  return np.array(texts, dtype=str).reshape(shape)[()]
 
 
 def _array(features, field, dtype, shape, place):
@@ -253,12 +264,21 @@ def _rows(sizes, folder, split, num_val):
 def _spec(metadata, split):
   facts = metadata.facts
   notes = [note for part in split.split("+") for note in facts.notes[part]]
-  read = {"image", "id", "name", "keypoints", *packed_metadata.number_fields(metadata.features)}
+  read = {
+    *("image", "id", "name", "keypoints"),
+    *packed_metadata.number_fields(metadata.features),
+    *packed_metadata.text_fields(metadata.features, facts),
+  }
   unread = sorted(metadata.features.keys() - read)
   if unread:
     names = ", ".join(map(repr, unread))
-    notes.append(f"features that are not a fixed number of numbers are not read: {names}")
+    notes.append(
+      f"features that are not a fixed number of numbers, nor texts of the source, are not read: {names}"
+    )
   for note in notes:
     logging.warning("%s: %s", facts.source, note)
   skeleton = SKELETONS[facts.skeleton] if facts.skeleton else None
-  return SourceSpec(facts.source, skeleton, facts.licence, facts.fields, tuple(notes))
+  people = " + ".join(dict.fromkeys(facts.people[part] for part in split.split("+")))
+  return SourceSpec(
+    facts.source, skeleton, facts.licence, facts.fields, tuple(notes), labels=facts.labels, people=people
+  )

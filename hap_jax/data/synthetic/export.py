@@ -85,7 +85,8 @@ def _list_rows(**options):
   rows, numbers = [], {}
   for split, folder in FOLDERS.items():
     source = open_source(split=split, **options)
-    for k, (index, pid, camid) in enumerate(zip(source.indices, source.pids, source.camids, strict=True)):
+    who = zip(source.indices, source.columns["pid"], source.columns["camid"], strict=True)
+    for k, (index, pid, camid) in enumerate(who):
       person = numbers.setdefault(int(pid), len(numbers) + 1)
       place = camid // camera.CAMERAS_PER_SITE + 1
       file = f"{folder}/{person:04d}_c{camid + 1}s{place}_{k:06d}_00.jpg"

@@ -1,0 +1,115 @@
+"""Columns of a source: what is known of all its records without reading a picture, one array a field."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from hap_jax.io.npz_file import MAX_TEXT_LENGTH
+
+_NUMBERS = "biuf"  # kinds of NumPy types
+_MAX_NUMBER_BYTES = 8
+
+
+class LazyColumns(Mapping):
+  """Columns that are computed when they are first asked for, and then kept."""
+
+  def __init__(self, compute: dict[str, Callable[[], np.ndarray]]):
+    """Takes {field: function that returns its array}."""
+    self._compute = compute
+    self._known = {}
+
+  def __getitem__(self, field):
+    if field not in self._known:
+      self._known[field] = self._compute[field]()
+    return self._known[field]
+
+  def __iter__(self):
+    return iter(self._compute)
+
+  def __len__(self):
+    return len(self._compute)
+
+  def __contains__(self, field):
+    return field in self._compute  # Mapping's own would compute the column
+
+
+def check(source):
+  """Checks the columns of a source.
+
+  Returns:
+    {field: [N, ...] array of numbers, or of texts in NumPy's type for unicode}.
+
+  Raises:
+    ValueError: naming the column, if it is no field of the records, has another number of rows than the
+      source, is ragged, or holds something else than numbers or texts.
+  """
+  checked = {}
+  for field in source.columns:
+    where = f"column {field} of {source.spec.name}"
+    if field not in source.spec.fields:
+      raise ValueError(f"{where}: no such field; its records have {', '.join(source.spec.fields)}")
+    array = as_array(source.columns[field], where)
+    if len(array) != len(source):
+      raise ValueError(f"{where} has {len(array)} rows; expected {len(source)}, one per record")
+    checked[field] = array
+  return checked
+
+
+def as_array(values: Any, where):
+  """Returns a column as an array of numbers or of texts, whose type says how long the longest is.
+
+  Args:
+    values: array, also of Python's texts; or nested sequences. where: names the column in an error message.
+
+  Raises:
+    ValueError: if `values` is ragged, holds something else, or a text is longer than MAX_TEXT_LENGTH, has a
+      NUL character (NumPy drops those at the end) or half of a character, which is not UTF-8.
+  """
+  array = values if isinstance(values, np.ndarray) and values.dtype != object else _regular(values, where)
+  kind = array.dtype.kind
+  if array.ndim == 0:
+    raise ValueError(f"{where}: expected an array with one row per record, found {array.dtype} of shape ()")
+  if kind == "U":
+    _check_texts(array, where)
+  elif kind not in _NUMBERS or array.dtype.itemsize > _MAX_NUMBER_BYTES:
+    raise ValueError(f"{where} is of type {array.dtype}; expected numbers of at most 64 bits, or texts")
+  return array
+
+
+def _regular(values, where):
+  """Returns an array of the type of its values, from objects or nested sequences."""
+  ragged = f"{where} is ragged; expected rows of one shape: fill them up to the longest"
+  values = values.tolist() if isinstance(values, np.ndarray) else values
+  try:
+    objects = np.array(values, dtype=object)
+  except ValueError as error:
+    raise ValueError(ragged) from error
+  types = set(map(type, objects.flat))
+  if any(issubclass(kind, (list, tuple, np.ndarray)) for kind in types):
+    raise ValueError(ragged)
+  is_text = [issubclass(kind, str) for kind in types]
+  if any(is_text) and not all(is_text):
+    names = ", ".join(sorted(kind.__name__ for kind in types))
+    raise ValueError(f"{where} holds values of the types {names}; expected texts only, or numbers only")
+  if any(is_text) and objects.ndim:
+    _check_texts(objects, where)  # before NumPy drops NUL characters at their ends
+  return np.array(objects.tolist())
+
+
+def _check_texts(array, where):
+  for row, text in enumerate(array.reshape(len(array), -1).tolist()):
+    for part in text:
+      if len(part) > MAX_TEXT_LENGTH or "\0" in part or not _is_utf8(part):
+        raise ValueError(
+          f"{where}, record {row}: {part[:60]!a}, of {len(part)} characters; expected UTF-8 of at most "
+          f"{MAX_TEXT_LENGTH} characters without NUL"
+        )
+
+
+def _is_utf8(text):
+  try:
+    text.encode()
+  except UnicodeEncodeError:
+    return False
+  return True

@@ -1,0 +1,83 @@
+"""The options of the data sources and their defaults, read from the text of the sources' files.
+
+Nothing is imported. A configuration has the options of every source, and the training command reads its flags
+before it imports OpenCV, which the sources need.
+"""
+
+import ast
+import functools
+import pathlib
+from typing import NamedTuple
+
+FOLDER = pathlib.Path(__file__).parent / "sources"
+COMMON = (
+  "root",
+  "split",
+  "seed",
+  "num_val",
+)  # arguments that every source has; they are no options of its own
+
+
+class _Options(NamedTuple):
+  """What one file says: {option: default} of its `open_source`, and which of the options are places."""
+
+  defaults: dict[str, object]
+  places: tuple[str, ...]
+
+
+def defaults():
+  """Returns {source: {option: default}} of every file of `data/sources`, without the arguments in COMMON."""
+  return {name: dict(options.defaults) for name, options in _read_all().items()}
+
+
+def place_keys():
+  """Returns the configuration's keys that name a file or a folder of a source, such as "data.peta.images"."""
+  return {f"data.{name}.{option}" for name, options in _read_all().items() for option in options.places}
+
+
+@functools.cache
+def _read_all():
+  paths = sorted(FOLDER.glob("*.py"))
+  return {path.stem: read(path) for path in paths if path.stem not in ("__init__", "base")}
+
+
+def read(path):
+  """Reads the options of one source's file.
+
+  Args:
+    path: pathlib.Path of the file.
+
+  Returns:
+    _Options, with the values of the module's constant PLACES; () if there is none.
+
+  Raises:
+    ValueError: if there is no function `open_source`, one of its options has no default or one that is not
+      a literal, or PLACES names something else than options.
+  """
+  functions, constants = {}, {}
+  for statement in ast.parse(path.read_text(encoding="utf-8"), str(path)).body:
+    if isinstance(statement, ast.FunctionDef):
+      functions[statement.name] = statement
+    elif isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+      constants[statement.targets[0].id] = statement.value
+  if "open_source" not in functions:
+    raise ValueError(f"{path}: no function open_source; expected open_source(*, root, split, seed, ...)")
+  arguments = functions["open_source"].args
+  found = {
+    argument.arg: _literal(value, f"{path}: the default of option {argument.arg} of open_source")
+    for argument, value in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+    if argument.arg not in COMMON
+  }
+  places = _literal(constants["PLACES"], f"{path}: PLACES") if "PLACES" in constants else ()
+  if unknown := [name for name in places if name not in found]:
+    raise ValueError(f"{path}: PLACES names {', '.join(unknown)}; expected options of open_source")
+  return _Options(found, places)
+
+
+def _literal(node, what):
+  try:
+    return ast.literal_eval(node)
+  except (ValueError, TypeError) as error:  # TypeError: there is no node, because there is no default
+    raise ValueError(
+      f"{what}: expected a literal, such as 0.5, so that it is known without an import"
+    ) from error
