@@ -4,11 +4,10 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import jax.numpy as jnp
-
 from hap_jax import loading, sharding
 from hap_jax.convert import read as reading
 from hap_jax.models import embedder, pixels, pooling, vit
+from hap_jax.tasks import reid
 from hap_jax.train.evaluate import EvalSplit, make_pass
 from hap_jax.train.probe import picture_pass
 
@@ -57,7 +56,7 @@ def load_extractor(path, kind=""):
   mean, std = (description["normalization"][key] for key in ("mean", "std"))
   image_size, grid = tuple(description["model"]["image_size"]), tuple(description["model"]["grid"])
   if kind == "embedding":
-    model, variables = _build_embedder(weights, image_size), weights.variables
+    model, variables = reid.network(weights.description, vit.Compute(scan=False)), weights.variables
 
     def extract(variables, images):
       return embedder.embedding(model.apply(variables, pixels.normalize(images, mean, std), train=False))
@@ -67,19 +66,6 @@ def load_extractor(path, kind=""):
       return pooling.pool(model.apply(variables, pixels.normalize(images, mean, std)), grid, kind)
 
   return Extractor(extract, variables, image_size, kind, description)
-
-
-def _build_embedder(weights, image_size):
-  return embedder.build_embedder(
-    vit.Variant(weights.width, weights.depth, weights.num_heads),
-    image_size=image_size,
-    patch=weights.patch,
-    num_classes=weights.params["head"]["kernel"].shape[-1],
-    locality="conv_head_0" in weights.params,
-    drop_path=0.0,
-    dtype=jnp.float32,
-    scan=False,
-  )
 
 
 def extract(extractor, source, *, batch_size, workers=0):

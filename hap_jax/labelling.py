@@ -4,32 +4,29 @@ import json
 import pathlib
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from hap_jax import sharding
 from hap_jax.data.sources import folder as folders
-from hap_jax.data.sources import pa100k, peta, rapv1
 from hap_jax.data.transforms.attributes import ResizeBilinear
 from hap_jax.io import picture_file
-from hap_jax.models import attribute_classifier, pixels, vit
+from hap_jax.models import pixels, vit
+from hap_jax.tasks import attributes
 from hap_jax.train import probe
 from hap_jax.train.evaluate import EvalSplit, make_pass
 from hap_jax.viz import attributes as viz
 
-# Official files name none, but their classifiers differ in size.
-_OFFICIAL = {len(module.ATTRIBUTES): module.ATTRIBUTES for module in (pa100k, rapv1, peta)}
 _SHOWN, _LINES = 24, 6  # pictures in the sheet, attributes beneath each
 
 
 def attribute_names(path, weights):
-  """Returns the names of a checkpoint's attributes: recorded, or official ones by their number.
+  """Returns the names of a checkpoint's attributes: recorded ones, or those that its family knows.
 
   Raises:
     ValueError: if it records none and has another number of attributes than the official models.
   """
-  count = weights.params["classifier"]["bias"].shape[0]
-  names = tuple(weights.recorded.get("attribute_names", _OFFICIAL.get(count, ())))
+  description = weights.description
+  count, names = description.network["num_attributes"], tuple(description.classes.get("attribute_names", ()))
   if len(names) != count:
     raise ValueError(
       f"{path}: {count} attributes and {len(names)} recorded names; expected a name each, or the 26, "
@@ -50,15 +47,8 @@ def predict(path, weights, source, *, batch_size, workers=0):
     raise ValueError(f"{path}: its grid or number of heads is unknown: convert it first, with both given")
   mesh = sharding.make_mesh()
   sharding.check_batch_size(batch_size, mesh, "--batch_size")
-  image_size = tuple(side * weights.patch for side in weights.grid)
-  model = attribute_classifier.build_attribute_classifier(
-    vit.Variant(weights.width, weights.depth, weights.num_heads),
-    image_size=image_size,
-    patch=weights.patch,
-    num_attributes=weights.params["classifier"]["bias"].shape[0],
-    dtype=jnp.float32,
-    scan=False,
-  )
+  image_size = weights.description.encoder.image_size
+  model = attributes.network(weights.description, vit.Compute(scan=False))
   mean, std = (weights.normalization[key] for key in ("mean", "std"))
   loader = probe.picture_pass(
     source,

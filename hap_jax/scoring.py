@@ -52,7 +52,7 @@ def score(path, *, config=None, overrides=None, out=None, say=print):
 
 def configure(path, weights, config, overrides):
   """Returns the finalized configuration under which a checkpoint is scored."""
-  recorded = weights.recorded.get("config")
+  recorded, encoder = weights.description.config, weights.description.encoder
   if config is None and recorded is None:
     raise ValueError(
       f"{path} ({weights.family}) records no configuration: pass --config=FILE, one of configs/ for "
@@ -64,19 +64,18 @@ def configure(path, weights, config, overrides):
     config = ml_collections.ConfigDict(config.to_dict())
   if config.task != weights.task:
     raise ValueError(f"{path} is a checkpoint for {weights.task}, the configuration is one for {config.task}")
-  model = weights.description()["model"]
-  if model["variant"] is None or model["image_size"] is None:
+  if encoder.variant is None or encoder.image_size is None:
     raise ValueError(
       f"{path}: an encoder {weights.width} wide with {weights.depth} blocks of {weights.num_heads} heads on "
       f"a grid of {weights.grid} is none that a configuration can name"
     )
   with config.ignore_type():  # a recorded value of another type does not matter here
-    for key in ("variant", "image_size", "patch"):
-      config.model[key] = tuple(model[key]) if key == "image_size" else model[key]
+    config.model.variant, config.model.patch = encoder.variant, encoder.patch
+    config.model.image_size = encoder.image_size
     if "decoder_width" in config.model:
-      _copy_decoder(path, model["decoder"], config.model)
+      _copy_decoder(path, weights.decoder, config.model)
     if "locality" in config.model:
-      config.model.locality = any(name.startswith("conv_head") for name in weights.heads)
+      config.model.locality = weights.description.network["locality"]
     config.model.dtype = "auto"  # this machine's, not the one's it was trained on
   config.lock()  # a key that is not there is an error
   for key, value in overrides.items():

@@ -5,16 +5,15 @@ import ast
 import pathlib
 import re
 
-from hap_jax.convert import names
+from hap_jax.convert import families
 
 CHECKPOINT = ".pth or .safetensors file, Hugging Face folder, or workdir or checkpoint of this project"
 
 
 def add_reading(parser):
   """Adds --from, --source_grid and --num_heads: what a checkpoint may not tell of itself."""
-  families = tuple(names.FAMILIES)
   parser.add_argument(
-    "--from", dest="family", choices=families, default="", help="default: told from the checkpoint"
+    "--from", dest="family", choices=families.names(), default="", help="default: told from the checkpoint"
   )
   parser.add_argument("--source_grid", type=grid, metavar="HxW", help="its grid where it does not tell")
   parser.add_argument("--num_heads", type=int, metavar="N", help="encoder's heads where nothing tells them")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hap_jax.cli import __main__ as command
-from hap_jax.convert import describe, names, run
+from hap_jax.convert import describe, families, run
 from hap_jax.io import safetensors_file
 from hap_jax.models import posemb
 from tests.convert.reference_state import family_state
@@ -105,7 +105,7 @@ def test_the_commands_told_exist(checkpoint, capsys):
   facts = facts_of(checkpoint("hap", "_own"), capsys)
   assert verbs_of(facts) == {"embed", "predict", "probe", "export", "evaluate", "convert"}
   assert verbs_of(facts) <= command.verbs().keys()
-  assert "--to=orbax|hap|mae|timm|hf-vit ..." in facts["commands"][-1]  # no square, and no ReID head
+  assert "--to=orbax|hap|hf-vit|mae|timm ..." in facts["commands"][-1]  # no square, and no ReID head
   assert any(line.startswith("python -m hap_jax.main ") for line in facts["commands"])
 
 
@@ -135,7 +135,7 @@ def test_an_encoder_without_its_norm_can_be_trained_from_and_no_more(tmp_path, c
   assert facts["unused"] == ["fc_norm.weight", "head.weight", "fc_norm.bias", "head.bias"]
 
 
-@pytest.mark.parametrize("family", names.FAMILIES)
+@pytest.mark.parametrize("family", families.names())
 def test_every_family_is_described(checkpoint, family):
   facts = describe.describe(checkpoint(family, ".safetensors"), family=family, grid=GRID)
   assert facts["family"] == family

@@ -29,7 +29,7 @@ def checkpoint(tmp_path_factory):
   folder = tmp_path_factory.mktemp("encoder")
   (folder / "encoder.pth").write_bytes(torch_bytes.zip_file({"model": state}))
   weights = dataclasses.replace(read.read(folder / "encoder.pth"), num_heads=2)
-  checkpoint_file.write(folder / "encoder", weights.variables, weights.description())
+  checkpoint_file.write(folder / "encoder", weights.variables, weights.facts())
   return str(folder / "encoder")
 
 

@@ -2,11 +2,11 @@ import jax
 import numpy as np
 import pytest
 
-from hap_jax.convert import layouts, names
+from hap_jax.convert import families, layouts, names
 from hap_jax.models import hap, layers, vit
 
 # Those that hold pre-training's model under its official names.
-FAMILIES = [names.FAMILIES[name] for name in ("hap", "mae")]
+FAMILIES = [families.load(name) for name in ("hap", "mae")]
 
 
 def golden_table(golden, family):
@@ -70,7 +70,7 @@ def test_a_table_names_every_parameter_of_our_model_once(family):
 
 
 def test_a_table_without_decoder_holds_the_encoder_alone():
-  rows = names.table(names.FAMILIES["mae"], depth=2, decoder_depth=0)
+  rows = names.table(families.load("mae"), depth=2, decoder_depth=0)
   assert {row.stack for row in rows} == {"encoder"}
   assert sum(row.reference.startswith("blocks.1.") for row in rows) == 12
 
