@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from hap_jax.convert import reconstruction
+from hap_jax.convert.layouts import PATCH_CONV
 from hap_jax.convert.names import Entry
 from hap_jax.convert.outputs import Outputs
 
@@ -116,6 +117,11 @@ class Family:
   def stacks(self):
     """The subtrees of this project's variables that its files can hold."""
     return frozenset(entry.stack for entry in self.entries)
+
+  @property
+  def patches(self):
+    """The table's name of the projection of patches."""
+    return next(entry.reference for entry in self.entries if entry.layout is PATCH_CONV)
 
   def in_file(self, name):
     """Returns a name of the table as the family's files spell it."""

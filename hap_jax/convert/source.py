@@ -74,8 +74,8 @@ def open_source(path):
   for prefix in (*_WRAPPERS, *_of_families(lambda family: family.wrappers)):
     if all(name.startswith(prefix) for name in names):
       names = {name.removeprefix(prefix): full for name, full in names.items()}
-  backbones = _of_families(lambda family: family.backbones)
-  backbone = next((p for p in backbones if f"{p}patch_embed.proj.weight" in names), "")
+  backbones = ((prefix, family.patches) for family in families.load_all() for prefix in family.backbones)
+  backbone = next((prefix for prefix, patches in backbones if f"{prefix}{patches}" in names), "")
   stripped = {name.removeprefix(backbone): full for name, full in names.items()}
   if len(stripped) != len(names):
     raise ValueError(f"{path}: holds some names both with and without {backbone!r}")

@@ -69,10 +69,13 @@ def leaves(tree):
   return {"/".join(key.key for key in path): leaf for path, leaf in pairs}
 
 
-def family_state(family, *, grid=GRID, width=16, depth=2, patch=4, decoder_depth=1, num_classes=5):
+def family_state(
+  family, *, grid=GRID, width=16, depth=2, patch=4, decoder_depth=1, num_classes=5, mlp_ratios=(4, 4)
+):
   """A state dict with the names and shapes of any family, random weights of a trained model's size."""
   rng = np.random.default_rng(2)
-  sizes = {"D": width, "E": 16, "F": 4 * width, "G": 64, "P": patch, "T": 1 + grid[0] * grid[1]}
+  sizes = {"D": width, "E": 16, "P": patch, "T": 1 + grid[0] * grid[1]}
+  sizes |= {"F": mlp_ratios[0] * width, "G": mlp_ratios[1] * 16}
   sizes |= {"C": num_classes, "M": width // 2}
   state = {}
   for row in names.table(families.load(family), depth=depth, decoder_depth=decoder_depth):
