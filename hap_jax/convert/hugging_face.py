@@ -86,7 +86,7 @@ def is_masked(source):
 
 
 def check_config(source):
-  """Raises ValueError if a folder's config.json tells of another encoder than this project's."""
+  """Raises ValueError if a folder's config.json describes another encoder than this project's."""
   activation = source.config.get("hidden_act", "gelu")
   epsilon = source.config.get("layer_norm_eps", layers.LAYER_NORM_EPSILON)
   if activation != "gelu":

@@ -13,7 +13,7 @@ def network(params, config, recorded):
     params: this project's, nested dicts.
     config: config.json of a Hugging Face folder, {} elsewhere.
     recorded: `network` of a recorded Description, {} if there is none. It wins for the number of heads, which
-      no shape tells.
+      no shape shows.
   """
   if "decoder" not in params:
     return {"decoder": None}
