@@ -7,6 +7,7 @@ import importlib
 import inspect
 import json
 import pathlib
+import pkgutil
 import uuid
 
 import ml_collections
@@ -161,24 +162,28 @@ def require(holds, key, value, wanted):
 
 
 def load(kind, name):
-  """Imports hap_jax/<kind>/<name>.py, a file that a configuration names.
+  """Imports hap_jax/<kind>/<name>.py, a file that a configuration or a checkpoint names.
 
   Args:
-    kind: "tasks" or "data/sources". name: file name without its ending.
+    kind: a folder such as "tasks" or "data/sources". name: file name without its ending.
   Raises:
     ValueError: naming the files that exist, if this one does not.
   """
-  names = _names(kind)
-  if name not in names:
+  known = names(kind)
+  if name not in known:
     raise ValueError(
-      f"no {kind}/{name or '(empty)'}.py; the configuration may name one of {', '.join(names)}"
+      f"no {kind}/{name or '(empty)'}.py; the configuration may name one of {', '.join(known)}"
     )
   return importlib.import_module(f"hap_jax.{kind.replace('/', '.')}.{name}")
 
 
-def _names(kind):
-  folder = pathlib.Path(__file__).parent / kind
-  return sorted(p.stem for p in folder.glob("*.py") if p.stem not in ("__init__", "base"))
+def names(kind):
+  """Returns the names of the files of hap_jax/<kind> that `load` imports, in alphabetical order.
+
+  Folders that somebody adds to the package's `__path__` count, too.
+  """
+  package = importlib.import_module(f"hap_jax.{kind.replace('/', '.')}")
+  return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if module.name != "base")
 
 
 def open_source(config, split, place=None):

@@ -4,13 +4,12 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import jax.numpy as jnp
-
+from hap_jax import config as config_lib
 from hap_jax import loading, sharding
 from hap_jax.convert import read as reading
 from hap_jax.data.pipeline import Reading
 from hap_jax.data.transforms.reid import ResizeBicubic
-from hap_jax.models import embedder, pixels, pooling, vit
+from hap_jax.models import pixels, pooling, vit
 from hap_jax.train.evaluate import EvalSplit, make_pass
 
 DEFAULT_POOLING = "mean"  # of encoders that have no embedding of their own
@@ -23,7 +22,7 @@ class Extractor:
   Attributes:
     extract: (variables, [B, H, W, 3] uint8 pictures) -> [B, D] float32 of length 1; pure.
     variables: of the model. image_size: (H, W) of its pictures.
-    kind: what the vectors are: "embedding" (of a model fine-tuned for ReID) or a kind of pooling.
+    kind: what the vectors are: "embedding" (trained by the checkpoint's task) or a kind of pooling.
     description: of the checkpoint, plain JSON values.
   """
 
@@ -34,21 +33,34 @@ class Extractor:
   description: dict[str, Any]
 
 
+def add_arguments(parser):
+  """Adds --feature, --batch_size and --workers to the arguments of a command that extracts vectors."""
+  parser.add_argument(
+    "--feature",
+    default="",
+    metavar="KIND",
+    help="embedding: trained for ReID, default where there is one | mean: of the patch tokens, default "
+    "elsewhere | cls | stripes",
+  )
+  parser.add_argument("--batch_size", type=int, default=64, help="pictures at a time (default: %(default)s)")
+  parser.add_argument("--workers", type=int, default=0, help="processes that read pictures (default: none)")
+
+
 def load_extractor(path, kind=""):
   """Loads a checkpoint as an Extractor.
 
   Args:
     path: a checkpoint that conversion reads.
-    kind: "embedding", or one of `pooling.KINDS` of the encoder's tokens; "": the embedding of a checkpoint
-      fine-tuned for ReID, else DEFAULT_POOLING.
+    kind: "embedding", or one of `pooling.KINDS` of the encoder's tokens; "": the embedding if the
+      checkpoint's task trains one, else DEFAULT_POOLING.
   Raises:
     ValueError: if the checkpoint cannot be read, or has no embedding and one is asked for.
   """
   weights = reading.read(path)
-  has_embedding = weights.task == "reid"
+  has_embedding = hasattr(config_lib.load("tasks", weights.task), "make_embed")
   if kind == "embedding" and not has_embedding:
     raise ValueError(
-      f"{path} is a checkpoint for {weights.task} and has no embedding for ReID; pool its tokens instead: "
+      f"{path} is a checkpoint for {weights.task} and has no embedding; pool its tokens instead: "
       f"{', '.join(pooling.KINDS)}"
     )
   if kind not in ("", "embedding", *pooling.KINDS):
@@ -58,29 +70,14 @@ def load_extractor(path, kind=""):
   mean, std = (description["normalization"][key] for key in ("mean", "std"))
   image_size, grid = tuple(description["model"]["image_size"]), tuple(description["model"]["grid"])
   if kind == "embedding":
-    model, variables = _build_embedder(weights, image_size), weights.variables
-
-    def extract(variables, images):
-      return embedder.embedding(model.apply(variables, pixels.normalize(images, mean, std), train=False))
+    variables = weights.variables
+    extract = config_lib.load("tasks", weights.task).make_embed(weights.description, vit.Compute(scan=False))
   else:
 
     def extract(variables, images):
       return pooling.pool(model.apply(variables, pixels.normalize(images, mean, std)), grid, kind)
 
   return Extractor(extract, variables, image_size, kind, description)
-
-
-def _build_embedder(weights, image_size):
-  return embedder.build_embedder(
-    vit.Variant(weights.width, weights.depth, weights.num_heads),
-    image_size=image_size,
-    patch=weights.patch,
-    num_classes=weights.params["head"]["kernel"].shape[-1],
-    locality="conv_head_0" in weights.params,
-    drop_path=0.0,
-    dtype=jnp.float32,
-    scan=False,
-  )
 
 
 def extract(extractor, source, *, batch_size, workers=0):

@@ -1,13 +1,10 @@
 """From a checkpoint to a model that turns pictures into features."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 
 from hap_jax.convert import read as reading
 from hap_jax.convert.weights import flatten, some
-from hap_jax.models import vit
 from hap_jax.models.image_encoder import ImageEncoder
 
 
@@ -42,20 +39,10 @@ def build(path, weights, num_heads=None):
       f"{path}: its grid is {weights.grid_from}; pass grid=(rows, columns) in patches, or "
       "--source_grid=HxW to `hap export` or `hap convert`"
     )
-  encoder = weights.params["encoder"]
-  model = ImageEncoder(
-    vit.ViT(
-      width=weights.width,
-      depth=weights.depth,
-      num_heads=weights.num_heads,
-      grid=weights.grid,
-      patch=weights.patch,
-      mlp_ratio=encoder["blocks"]["mlp"]["fc1"]["kernel"].shape[-1] / weights.width,
-    )
-  )
+  model = ImageEncoder(weights.description.encoder.build())
   made = {"licence": weights.licence, "made_from": weights.made_from}
-  description = {"family": weights.family, **weights.description(), **made}
-  params = {"encoder": encoder}
+  description = {"family": weights.family, **weights.facts(), **made}
+  params = {"encoder": weights.params["encoder"]}
   _check_whole(path, model, params, description["model"]["image_size"])
   return model, jax.device_put({"params": params}), description
 
@@ -73,7 +60,7 @@ def _with_heads(path, weights, num_heads):
       f"{path}: num_heads={num_heads} was given, but the encoder is {weights.width} wide"
       + (f" and has {known} heads" if known else "")
     )
-  return dataclasses.replace(weights, num_heads=known or num_heads)
+  return weights.with_encoder(num_heads=known or num_heads)
 
 
 def _check_whole(path, model, params, image_size):

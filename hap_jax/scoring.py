@@ -9,7 +9,6 @@ from hap_jax import config as config_lib
 from hap_jax import config_values as values
 from hap_jax import sharding
 from hap_jax.convert import read as reading
-from hap_jax.description import Description
 from hap_jax.io import picture_file
 from hap_jax.train.evaluate import make_evaluate
 from hap_jax.train.state import with_constants
@@ -26,9 +25,9 @@ def score(path, *, config=None, overrides=None, out=None, say=print):
   Returns:
     {metric: float}.
   Raises:
-    ValueError: if the checkpoint records no configuration and none is given, is of another task or of sizes
-      that none can name, lacks a decoder that is scored, an override has no such key, nothing is held out, or
-      `out` exists.
+    ValueError: if the checkpoint records no configuration and none is given, is of another task, has sizes
+      that are not known, or misses a part that is scored, an override has no such key, nothing is held out,
+      or `out` exists.
   """
   if out is not None and pathlib.Path(out).exists():
     raise ValueError(f"--out={out} exists; give another, or move it away")
@@ -36,9 +35,8 @@ def score(path, *, config=None, overrides=None, out=None, say=print):
   config = configure(path, weights, config, overrides or {})
   mesh = sharding.make_mesh()
   sharding.check_batch_size(config.eval_batch_size, mesh, "config.eval_batch_size")
-  description = Description.from_json(weights.description())
-  _check_known(path, description.encoder)
-  evaluation = config_lib.load("tasks", config.task).make_evaluation(config, description)
+  _check_known(path, weights.description.encoder)
+  evaluation = config_lib.load("tasks", config.task).make_evaluation(config, weights.description)
   if not evaluation.evals:
     raise ValueError(f"{path}: its configuration holds no records out; pass --set data.num_val=N")
   variables = with_constants(weights.variables, evaluation.constants)
@@ -57,7 +55,7 @@ def score(path, *, config=None, overrides=None, out=None, say=print):
 
 def configure(path, weights, config, overrides):
   """Returns the finalized configuration under which a checkpoint is scored."""
-  recorded = weights.recorded.get("config")
+  recorded = weights.description.config
   if config is None and recorded is None:
     raise ValueError(
       f"{path} ({weights.family}) records no configuration: pass --config=FILE, one of configs/ for "

@@ -11,7 +11,7 @@ import tempfile
 import numpy as np
 
 from hap_jax.bench import measure
-from hap_jax.convert import names, read, run, write
+from hap_jax.convert import families, names, read, run, write
 from hap_jax.io import torch_writer
 from hap_jax.models import posemb, vit
 
@@ -24,7 +24,7 @@ def parse_args(argv=None):
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument("--variant", choices=tuple(vit.VARIANTS), default="B")
   parser.add_argument("--family", choices=("hap", "timm"), default="hap", help="of the file that is made")
-  parser.add_argument("--to", choices=write.TARGETS, default=write.OWN)
+  parser.add_argument("--to", choices=write.targets(), default=write.OWN)
   parser.add_argument("--real_class", action="store_true", help="compare in the target's PyTorch class, too")
   parser.add_argument("--measure", nargs=2, metavar=("SRC", "DST"), help=argparse.SUPPRESS)
   return parser.parse_args(argv)
@@ -36,7 +36,7 @@ def make_state(family, variant):
   width = vit.VARIANTS[variant].width
   sizes = {"D": width, "E": _DECODER_WIDTH, "F": 4 * width, "G": 4 * _DECODER_WIDTH, "P": _PATCH}
   sizes["T"] = 1 + _GRID[0] * _GRID[1]
-  table = names.table(names.FAMILIES[family], depth=vit.VARIANTS[variant].depth, decoder_depth=_DECODER_DEPTH)
+  table = names.table(families.load(family), depth=vit.VARIANTS[variant].depth, decoder_depth=_DECODER_DEPTH)
   state = {}
   for row in table:
     shape = [read.size_of(token, sizes) for token in row.shape]
@@ -79,7 +79,7 @@ def benchmark(args):
     tensor_bytes = sum(array.nbytes for array in state.values())
     torch_writer.save(source, {"model": state, "arch": "pose_mae_vit"})
     del state
-    out = pathlib.Path(folder, "out" if args.to in write.FOLDERS else "out.pth")
+    out = pathlib.Path(folder, "out" if write.makes_folder(args.to) else "out.pth")
     words = [sys.executable, "-m", "hap_jax.bench.convert", f"--to={args.to}", "--measure", source, out]
     words += ["--real_class"] if args.real_class else []
     core = min(os.sched_getaffinity(0))

@@ -21,7 +21,7 @@ from torch import nn
 
 from hap_jax import sharding
 from hap_jax.bench import compiled, measure, pretrain_step, workload
-from hap_jax.convert import names
+from hap_jax.convert import families, names
 from hap_jax.models import layers, vit
 from hap_jax.models.layers import LAYER_NORM_EPSILON
 from hap_jax.models.pixels import IMAGENET_MEAN, IMAGENET_STD
@@ -183,7 +183,7 @@ def make_model(config, params):
   )
   state = {}
   flat = traverse_util.flatten_dict(params, sep="/")
-  for row in names.table(names.FAMILIES["hap"], depth=size.depth, decoder_depth=model.decoder_depth):
+  for row in names.table(families.load("hap"), depth=size.depth, decoder_depth=model.decoder_depth):
     array = row.layout.to_reference(row.of(np.asarray(flat[row.ours])))
     state[row.reference] = torch.from_numpy(np.array(array, order="C"))
   network.load_state_dict(state)

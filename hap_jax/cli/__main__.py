@@ -1,8 +1,9 @@
 """Commands beside training: `python -m hap_jax.cli VERB ...`, or `hap VERB ...` once installed.
 
 Each verb is a file of this folder with `add_arguments(parser)` and `run(args)`; the first line of its
-docstring is its help. A verb parses, calls and prints; what it does lies in the library. Only the verb that
-is asked for is imported.
+docstring is its help. A verb whose further arguments depend on its first ones has `extend(parser, words)`,
+too. A verb parses, calls and prints; what it does lies in the library. Only the verb that is asked for is
+imported.
 """
 
 import argparse
@@ -55,11 +56,13 @@ def _run_verb(argv):
   parser = argparse.ArgumentParser(prog=f"hap {verb}", description=texts[verb], allow_abbrev=False)
   module.add_arguments(parser)
   parser.add_argument("--traceback", action="store_true", help="on an error, show where it came from")
-  args = parser.parse_args(argv[1:])
   try:
+    if hasattr(module, "extend"):
+      module.extend(parser, argv[1:])
+    args = parser.parse_args(argv[1:])
     return module.run(args) or 0
   except (ValueError, OSError) as error:
-    if args.traceback:
+    if "--traceback" in argv:
       raise
     print("error: " + " ".join(str(error).split()), file=sys.stderr)
     return 1

@@ -5,16 +5,15 @@ import ast
 import pathlib
 import re
 
-from hap_jax.convert import names
+from hap_jax.convert import families
 
 CHECKPOINT = ".pth or .safetensors file, Hugging Face folder, or workdir or checkpoint of this project"
 
 
 def add_reading(parser):
   """Adds --from, --source_grid and --num_heads: what a checkpoint may not tell of itself."""
-  families = tuple(names.FAMILIES)
   parser.add_argument(
-    "--from", dest="family", choices=families, default="", help="default: told from the checkpoint"
+    "--from", dest="family", choices=families.names(), default="", help="default: told from the checkpoint"
   )
   parser.add_argument("--source_grid", type=grid, metavar="HxW", help="its grid where it does not tell")
   parser.add_argument("--num_heads", type=int, metavar="N", help="encoder's heads where nothing tells them")
@@ -59,19 +58,6 @@ def settings(words):
     except (ValueError, SyntaxError):
       parsed[key] = text
   return parsed
-
-
-def add_extraction(parser):
-  """Adds --feature, --batch_size and --workers of what turns pictures into vectors."""
-  parser.add_argument(
-    "--feature",
-    default="",
-    metavar="KIND",
-    help="embedding: of a checkpoint fine-tuned for ReID, default there | mean: of the patch tokens, default "
-    "elsewhere | cls | stripes",
-  )
-  parser.add_argument("--batch_size", type=int, default=64, help="pictures at a time (default: %(default)s)")
-  parser.add_argument("--workers", type=int, default=0, help="processes that read pictures (default: none)")
 
 
 def check_new(path):

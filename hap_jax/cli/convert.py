@@ -3,14 +3,16 @@
 from hap_jax.cli import _options
 from hap_jax.convert import licences, write
 from hap_jax.convert import run as conversion
-from hap_jax.convert.hugging_face import lineage_text
+from hap_jax.convert.lineage import text as lineage_text
 from hap_jax.convert.weights import some
 
 
 def add_arguments(parser):
   parser.add_argument("source", metavar="SRC", help=_options.CHECKPOINT)
   parser.add_argument("--out", required=True, metavar="DST", help="file or folder to make")
-  parser.add_argument("--to", choices=write.TARGETS, default=write.OWN, help="default: orbax, this project's")
+  parser.add_argument(
+    "--to", choices=write.targets(), default=write.OWN, help="default: orbax, this project's"
+  )
   parser.add_argument(
     "--grid", type=_options.grid, metavar="HxW", help="resize position tables to so many patches"
   )

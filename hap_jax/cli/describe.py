@@ -4,14 +4,14 @@ import json
 
 from hap_jax.cli import _options
 from hap_jax.convert import describe as description
-from hap_jax.convert import names
+from hap_jax.convert import families
 
 
 def add_arguments(parser):
   parser.add_argument("checkpoint", help=_options.CHECKPOINT)
   parser.add_argument("--json", action="store_true", help="print JSON")
   text = "default: told from the file"
-  parser.add_argument("--from", dest="family", choices=tuple(names.FAMILIES), default="", help=text)
+  parser.add_argument("--from", dest="family", choices=families.names(), default="", help=text)
 
 
 def run(args):

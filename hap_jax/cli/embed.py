@@ -14,7 +14,7 @@ def add_arguments(parser):
   parser.add_argument("checkpoint", help=_options.CHECKPOINT)
   parser.add_argument("folder", help="folder of pictures, sub-folders included")
   parser.add_argument("--out", required=True, metavar="FILE.npz", help="file to make")
-  _options.add_extraction(parser)
+  features.add_arguments(parser)
 
 
 def run(args):

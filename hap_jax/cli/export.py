@@ -3,7 +3,7 @@
 from hap_jax import export
 from hap_jax.cli import _options
 from hap_jax.convert import licences
-from hap_jax.convert.hugging_face import lineage_text
+from hap_jax.convert.lineage import text as lineage_text
 
 
 def add_arguments(parser):

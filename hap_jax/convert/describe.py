@@ -3,10 +3,12 @@
 import math
 import pathlib
 
-from hap_jax.convert import licences, names, write
+from hap_jax import config as config_lib
+from hap_jax.convert import families, licences, write
 from hap_jax.convert import read as reading
 from hap_jax.convert import source as sources
-from hap_jax.convert.hugging_face import lineage_text
+from hap_jax.convert.family import PRETRAINING
+from hap_jax.convert.lineage import text as lineage_text
 from hap_jax.convert.weights import flatten, grid_text, some
 
 _ZIP = b"PK\x03\x04"
@@ -25,7 +27,7 @@ def describe(path, *, family="", grid=None):
   path = pathlib.Path(path)
   weights = reading.read(path, family=family, grid=grid)
   counts = {stack: _count(tree) for stack, tree in weights.params.items()}
-  described = weights.description()
+  described = weights.facts()
   step = {"step": described["step"]} if "step" in described else {}
   return {
     "file": str(path),
@@ -94,24 +96,23 @@ def _container(path):
 
 def _stage(weights):
   """Returns in words how far the weights were trained and for what."""
-  if weights.task != "pretrain":
+  if weights.task != PRETRAINING:
     return f"fine-tuned for {weights.task}"
   earlier = [_task_of(origin) for origin in weights.lineage[1:]]
-  fine_tuned = next((task for task in earlier if task != "pretrain"), None)
+  fine_tuned = next((task for task in earlier if task != PRETRAINING), None)
   if fine_tuned:
     return f"encoder of a model fine-tuned for {fine_tuned}"
   if any(name.rpartition(".")[0].endswith(("head", "classifier")) for name in weights.unused):
     return "encoder of a classifier"
   if weights.decoder:
     return "pre-trained, with its decoder"
-  if weights.family in ("timm", "hf-vit") and not weights.recorded:
-    return "encoder; the file does not tell what it was trained for"
-  return "pre-trained, without decoder"
+  family = None if weights.is_recorded else families.find(weights.family)
+  return family.stage if family else "pre-trained, without decoder"
 
 
 def _task_of(origin):
-  family = names.FAMILIES.get(origin["family"])
-  return origin.get("task", family.task if family else "pretrain")
+  family = families.find(origin["family"])
+  return origin.get("task", family.task if family else PRETRAINING)
 
 
 def _heads(weights, counts):
@@ -144,19 +145,30 @@ def _commands(path, weights):
     return [*commands, f"hap convert {path} --num_heads=N ...: every other command needs that number first"]
   if "norm" in weights.params["encoder"]:
     commands += [f"hap {verb} {path} ..." for verb in ("embed", "predict", "probe", "export")]
-  is_trained_here = weights.task in ("pretrain", "reid", "attributes") and weights.variant
-  if is_trained_here and (weights.decoder or weights.task != "pretrain"):
-    config = "" if weights.recorded.get("config") else " --config=FILE"
+  if weights.variant and _is_trained_here(weights):
+    config = "" if weights.description.config else " --config=FILE"
     commands.append(f"hap evaluate {path}{config} ...")
-  targets = [target for target in write.TARGETS if _fits(weights, target)]
+  targets = [target for target in write.targets() if _fits(weights, target)]
   return commands + ([f"hap convert {path} --to={'|'.join(targets)} ..."] if targets else [])
+
+
+def _is_trained_here(weights):
+  """Whether the task has a file in `hap_jax/tasks`, and the weights all that its network needs."""
+  decoder = weights.decoder
+  if decoder and decoder["num_heads"] is None:  # a configuration says how many; any number does here
+    weights = weights.with_network(decoder={**decoder, "num_heads": 1})
+  try:
+    config_lib.load("tasks", weights.task).network(weights.description)
+  except (KeyError, ValueError):
+    return False
+  return True
 
 
 def _fits(weights, target):
   try:
     write.check_target(weights, target)
     if target != write.OWN:
-      write.to_state(weights, names.FAMILIES[target])
+      write.to_state(weights, families.load(target))
   except ValueError:
     return False
   return True

@@ -4,87 +4,43 @@ import math
 
 import numpy as np
 
-from hap_jax.convert import names
-from hap_jax.convert.weights import grid_text, some
-from hap_jax.models import layers, pixels
-
-# Grids of published models whose learned tables do not tell theirs, by number of cells.
-_PUBLISHED_GRIDS = {
-  ("hap", 128): ((16, 8), "the published HAP grid, images of 256 x 128"),
-  ("reid-vit", 128): ((16, 8), "ReID at 256 x 128"),
-  ("reid-lem", 128): ((16, 8), "ReID at 256 x 128"),
-  ("reid-vit", 192): ((24, 8), "ReID at 384 x 128"),
-  ("reid-lem", 192): ((24, 8), "ReID at 384 x 128"),
-  ("attributes-vit", 192): ((16, 12), "attributes at 256 x 192"),
-}
-# Families whose published code normalises alike.
-_SAME_PIXELS = ("hap", "mae", "hf-vitmae", "reid-vit", "reid-lem", "attributes-vit")
-
-# Of layer norms: PyTorch's default. Up to it, transformers' own 1e-12 included, features stay what they are.
-_MAX_EPSILON = 1e-5
+from hap_jax.convert import families
+from hap_jax.convert.family import NO
+from hap_jax.convert.weights import grid_text, some, square_side
+from hap_jax.models import pixels
 
 
 def find_family(source, family=""):
   """Returns the Family of a Source.
 
-  HAP and MAE share their names: a file is HAP's if it has HAP's `arch` entry beside the weights or a number
-  of patches that is not a square. An encoder under the same names is timm's if it was a backbone, or stands
-  bare in its file with a classifier.
+  Every family says how sure it is that the file is its own, see `family.py`; the surest one wins.
 
   Args:
-    source: a Source. family: its name if the caller knows it.
+    source: a Source.
+    family: its name if the caller knows it.
   Raises:
-    ValueError: if there is no such family or the file is of none.
+    ValueError: if there is no such family, the file is of none, or several are equally sure.
   """
   family = family or source.record.get("family", "")
-  if family:
-    if family not in names.FAMILIES:
-      raise ValueError(f"{source.path}: family {family!r} is not one of {', '.join(names.FAMILIES)}")
-    return names.FAMILIES[family]
-  return names.FAMILIES[_guess(source)]
+  try:
+    return families.load(family or _guess(source))
+  except ValueError as error:
+    raise ValueError(f"{source.path}: {error}") from error
 
 
 def _guess(source):
-  state = source.state
-  if any(name.endswith("embeddings.patch_embeddings.projection.weight") for name in state):
-    has_decoder = any(name.startswith("decoder.") for name in state)
-    return "hf-vitmae" if has_decoder or source.config.get("model_type") == "vit_mae" else "hf-vit"
-  if "patch_embed.proj.weight" not in state or "pos_embed" not in state:
+  known = families.load_all()
+  sureness = {family.name: family.recognise(source) for family in known}
+  most = max(sureness.values())
+  surest = [name for name, value in sureness.items() if value == most]
+  if most == NO:
     raise ValueError(
-      f"{source.path}: of no known family ({', '.join(names.FAMILIES)}): it lacks patch_embed.proj.weight or "
-      f"pos_embed; it holds {some(list(state))}"
+      f"of no known family ({', '.join(sureness)}): the names of its tensors are of none of them; it holds "
+      f"{some(list(source.state))}"
     )
-  if any(name.startswith("conv_head.") for name in state):
-    return "reid-lem"
-  if "classifier.logits.0.weight" in state:
-    return "attributes-vit"
-  arch = str(source.beside.get("arch", ""))
-  is_square = state["pos_embed"].ndim == 3 and square_side(state["pos_embed"].shape[1] - 1) is not None
-  has_head, has_decoder = "head.weight" in state, "mask_token" in state or "decoder_embed.weight" in state
-  if not has_decoder and (source.is_backbone or (has_head and not source.is_nested)):
-    return "timm"
-  if has_head and not has_decoder and (arch or not is_square):
-    return "reid-vit"
-  return "hap" if arch or not is_square else "mae"
-
-
-def check_config(source, family):
-  """Raises ValueError if a Hugging Face folder's config.json tells of another encoder than this project's."""
-  if family.name not in ("hf-vit", "hf-vitmae"):
-    return
-  activation = source.config.get("hidden_act", "gelu")
-  epsilon = source.config.get("layer_norm_eps", layers.LAYER_NORM_EPSILON)
-  if activation != "gelu":
-    raise ValueError(
-      f"{source.path / 'config.json'}: hidden_act is {activation!r}, but this project's encoder computes the "
-      "exact 'gelu': its features would be others; use a checkpoint with that"
-    )
-  if type(epsilon) not in (int, float) or not 0 <= epsilon <= _MAX_EPSILON:
-    raise ValueError(
-      f"{source.path / 'config.json'}: layer_norm_eps is {epsilon!r}, but this project's encoder computes "
-      f"with {layers.LAYER_NORM_EPSILON:g}: its features would be others; use a checkpoint with at most "
-      f"{_MAX_EPSILON:g}"
-    )
+  if len(surest) > 1:
+    raise ValueError(f"may be of the families {' and '.join(surest)}: give one of them by --from")
+  return surest[0]
 
 
 def find_grid(source, family, tables, grid):
@@ -120,8 +76,8 @@ def find_grid(source, family, tables, grid):
     return told, "recorded in the file"
   if found:
     return found, "read off the sin-cos position table"
-  if (family.name, L) in _PUBLISHED_GRIDS:
-    grid, what = _PUBLISHED_GRIDS[family.name, L]
+  if L in family.grids:
+    grid, what = family.grids[L]
     return grid, f"assumed: {what}"
   side = square_side(L)
   if side is not None:
@@ -161,12 +117,6 @@ def sincos_grid(table):
   return (L // Gw, Gw) if np.array_equal(is_first_column, index % Gw == 0) else None
 
 
-def square_side(L):
-  """Returns the side of a square of L cells, None if L is no square."""
-  side = math.isqrt(max(L, 0))
-  return side if side and side * side == L else None
-
-
 def normalization(source, family):
   """Returns what pixels a file's weights expect, and how that is known."""
   recorded = source.record.get("normalization")
@@ -174,10 +124,7 @@ def normalization(source, family):
     return {"from": "recorded in the file", **recorded}
   mean, std, how = _told_pixels(source)
   if how is None:
-    mean, std = pixels.IMAGENET_MEAN, pixels.IMAGENET_STD
-    how = (
-      f"published {family.name} code" if family.name in _SAME_PIXELS else "assumed: the file does not tell"
-    )
+    mean, std, how = pixels.IMAGENET_MEAN, pixels.IMAGENET_STD, family.pixels_from
   return {"mean": list(mean), "std": list(std), "range": [0, 1], "from": how}
 
 
@@ -187,7 +134,7 @@ def _told_pixels(source):
     return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "preprocessor_config.json: not normalised"
   places = (
     ("preprocessor_config.json", source.processor, "image_mean", "image_std"),
-    ("config.json", source.config.get("pretrained_cfg"), "mean", "std"),  # as timm publishes its models
+    ("config.json", source.config.get("pretrained_cfg"), "mean", "std"),  # of encoders without a processor
   )
   for file, content, *keys in places:
     if isinstance(content, dict) and set(keys) <= content.keys():

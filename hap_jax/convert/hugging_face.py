@@ -1,22 +1,164 @@
-"""The files beside the weights in a Hugging Face folder."""
+"""What the families of Hugging Face's transformers share: names, files of a folder, and how it is loaded."""
 
+import dataclasses
 import json
 
-from hap_jax.convert import licences
+from hap_jax.convert import licences, lineage, rows
+from hap_jax.convert.layouts import LINEAR, VECTOR
+from hap_jax.convert.names import Entry
 from hap_jax.convert.weights import grid_text
 from hap_jax.models import layers
 
+# Of layer norms: PyTorch's default. Up to it, transformers' own 1e-12 included, features stay what they are.
+_MAX_EPSILON = 1e-5
+_PATCHES = "embeddings.patch_embeddings.projection"
+# Modules of a block that have other names than in MAE's code.
+_SPELLED = {
+  "norm1": "layernorm_before",
+  "attn.proj": "attention.output.dense",
+  "norm2": "layernorm_after",
+  "mlp.fc1": "intermediate.dense",
+  "mlp.fc2": "output.dense",
+}
+# What transformers calls the same tensors in memory since version 5, and in files of its version 5.
+RENAMES = (
+  (r"^(vit\.)?layers\.", r"\1encoder.layer."),
+  (r"^decoder\.decoder_encoder\.layer\.", "decoder.decoder_layers."),
+  (r"\.attention\.q_proj\.", ".attention.attention.query."),
+  (r"\.attention\.k_proj\.", ".attention.attention.key."),
+  (r"\.attention\.v_proj\.", ".attention.attention.value."),
+  (r"\.attention\.o_proj\.", ".attention.output.dense."),
+  (r"\.mlp\.fc1\.", ".intermediate.dense."),
+  (r"\.mlp\.fc2\.", ".output.dense."),
+)
 
-def config(weights, family):
-  """Returns config.json of a "hf-vit" or "hf-vitmae" folder, a dict."""
+
+def _blocks(reference, ours, width, hidden):
+  """As `rows.blocks`, where queries, keys and values are tensors of their own."""
+  attention, found = f"{reference}.{{i}}.attention.attention", []
+  for k, name in enumerate(("query", "key", "value")):
+    third = {"parts": (1, 1, 1), "part": k}
+    kernel, bias = f"{ours}/attn/qkv/kernel", f"{ours}/attn/qkv/bias"
+    found.append(Entry(f"{attention}.{name}.weight", kernel, LINEAR, (width, width), **third))
+    found.append(Entry(f"{attention}.{name}.bias", bias, VECTOR, (width,), **third))
+  for row in rows.blocks(reference, ours, width, hidden):
+    module, leaf = row.reference.removeprefix(f"{reference}.{{i}}.").rsplit(".", 1)
+    if module in _SPELLED:
+      found.append(dataclasses.replace(row, reference=f"{reference}.{{i}}.{_SPELLED[module]}.{leaf}"))
+  return tuple(found)
+
+
+def encoder(prefix):
+  """Rows of an encoder whose names begin with a prefix."""
+  names = (
+    "embeddings.cls_token",
+    "embeddings.position_embeddings",
+    f"{_PATCHES}.weight",
+    f"{_PATCHES}.bias",
+  )
+  embeddings = zip(names, rows.ENCODER[: len(names)], strict=True)
+  return (
+    *(dataclasses.replace(row, reference=f"{prefix}{name}") for name, row in embeddings),
+    *_blocks(f"{prefix}encoder.layer", "encoder/blocks", "D", "F"),
+    *rows.norm(f"{prefix}layernorm", "encoder/norm", "D"),
+  )
+
+
+DECODER = (
+  *(
+    dataclasses.replace(row, reference=f"decoder.{row.reference}")
+    for row in rows.DECODER
+    if "{i}" not in row.reference
+  ),
+  *_blocks("decoder.decoder_layers", "decoder/blocks", "E", "G"),
+)
+
+
+def has_names(source):
+  """Whether a `source.Source` has the names of a ViT of transformers."""
+  return any(name.endswith(f"{_PATCHES}.weight") for name in source.state)
+
+
+def is_masked(source):
+  """Whether such a file is of ViTMAE: it has a decoder, or its config.json says so."""
+  has_decoder = any(name.startswith("decoder.") for name in source.state)
+  return has_decoder or source.config.get("model_type") == "vit_mae"
+
+
+def check_config(source):
+  """Raises ValueError if a folder's config.json describes another encoder than this project's."""
+  activation = source.config.get("hidden_act", "gelu")
+  epsilon = source.config.get("layer_norm_eps", layers.LAYER_NORM_EPSILON)
+  if activation != "gelu":
+    raise ValueError(
+      f"{source.path / 'config.json'}: hidden_act is {activation!r}, but this project's encoder computes the "
+      "exact 'gelu': its features would be others; use a checkpoint with that"
+    )
+  if type(epsilon) not in (int, float) or not 0 <= epsilon <= _MAX_EPSILON:
+    raise ValueError(
+      f"{source.path / 'config.json'}: layer_norm_eps is {epsilon!r}, but this project's encoder computes "
+      f"with {layers.LAYER_NORM_EPSILON:g}: its features would be others; use a checkpoint with at most "
+      f"{_MAX_EPSILON:g}"
+    )
+
+
+def in_transformers(path, batch, **options):
+  """Loads a folder in the class that its config.json names.
+
+  Args:
+    path: the folder.
+    batch: a `verify.Batch`.
+    options: of the class's `from_pretrained`.
+  Returns:
+    (model in evaluation mode, the batch's pictures as [B, 3, H, W], name of the class).
+  Raises:
+    ValueError: if the class does not take every tensor, or lacks one.
+  """
+  import torch
+  import transformers
+
+  transformers.utils.logging.set_verbosity_error()
+  transformers.utils.logging.disable_progress_bar()
+  name = json.loads((path / "config.json").read_text())["architectures"][0]
+  model, loading = getattr(transformers, name).from_pretrained(path, output_loading_info=True, **options)
+  wrong = [key for key in ("missing_keys", "unexpected_keys", "mismatched_keys") if loading[key]]
+  if wrong:
+    raise ValueError(f"transformers.{name} does not load it whole: {', '.join(wrong)} {loading[wrong[0]]}")
+  pixels = torch.from_numpy(batch.image.transpose(0, 3, 1, 2).copy())
+  return model.eval(), pixels, f"transformers.{name}"
+
+
+def folder(weights, content, load):
+  """Returns `Family.folder`'s {file name: text}.
+
+  Args:
+    weights: Weights.
+    content: of config.json.
+    load: Python that loads the folder, for the model card.
+  """
+  return {
+    "config.json": json.dumps(content, indent=2) + "\n",
+    "preprocessor_config.json": json.dumps(processor(weights), indent=2) + "\n",
+    "README.md": card(weights, load),
+  }
+
+
+def config(weights, name, model_type):
+  """Returns config.json of an encoder, a dict.
+
+  Args:
+    weights: Weights.
+    name: of the class in transformers.
+    model_type: transformers' name of the kind of model.
+  """
   H, W = (side * weights.patch for side in weights.grid)
-  content = {
-    "architectures": ["ViTModel"],
-    "model_type": "vit",
+  return {
+    "architectures": [name],
+    "model_type": model_type,
     "hidden_size": weights.width,
     "num_hidden_layers": weights.depth,
     "num_attention_heads": weights.num_heads,
-    "intermediate_size": _hidden(weights.params["encoder"]),
+    "intermediate_size": hidden(weights.params["encoder"]),
     "image_size": H if H == W else [H, W],
     "patch_size": weights.patch,
     "num_channels": 3,
@@ -24,19 +166,10 @@ def config(weights, family):
     "layer_norm_eps": layers.LAYER_NORM_EPSILON,
     "qkv_bias": True,
   }
-  if family == "hf-vitmae":
-    content |= {
-      "architectures": ["ViTMAEForPreTraining"],
-      "model_type": "vit_mae",
-      "decoder_hidden_size": weights.decoder["width"],
-      "decoder_num_hidden_layers": weights.decoder["depth"],
-      "decoder_num_attention_heads": weights.decoder["num_heads"],
-      "decoder_intermediate_size": _hidden(weights.params["decoder"]),
-    }
-  return content
 
 
-def _hidden(stack):
+def hidden(stack):
+  """Returns the hidden width of the MLPs of a stack's parameters."""
   return stack["blocks"]["mlp"]["fc1"]["bias"].shape[-1]
 
 
@@ -56,13 +189,10 @@ def processor(weights):
   }
 
 
-def card(weights, family):
+def card(weights, load):
   """Returns README.md, the model card: licence, where the weights come from, how to load them."""
   H, W = (side * weights.patch for side in weights.grid)
   licence = licences.hub_licence(weights.made_from)
-  load = "ViTModel.from_pretrained(folder, add_pooling_layer=False)"
-  if family == "hf-vitmae":
-    load = "ViTMAEForPreTraining.from_pretrained(folder)"
   lines = [
     "---",
     f"license: {licence}",
@@ -92,12 +222,6 @@ def card(weights, family):
     "",
     "Earlier checkpoints, the newest first:",
     "",
-    *(f"- {lineage_text(origin)}" for origin in weights.lineage),
+    *(f"- {lineage.text(origin)}" for origin in weights.lineage),
   ]
   return "\n".join(lines) + "\n"
-
-
-def lineage_text(origin):
-  """Returns one origin of a lineage as a line of text."""
-  facts = [f"{key} {str(origin[key])[:12]}" for key in ("task", "step", "sha256") if key in origin]
-  return f"{origin['file']} ({', '.join([origin['family'], *facts])}): {origin['licence']}"

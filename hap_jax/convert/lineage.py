@@ -11,7 +11,7 @@ converted from or trained from. An origin is a dict of plain JSON values:
 
 import re
 
-from hap_jax.convert import licences, names
+from hap_jax.convert import families, licences
 
 OWN_FAMILY = "hap_jax"
 # How earlier versions worded the licence of a run that started without weights.
@@ -96,6 +96,12 @@ def sources(lineage):
   )
 
 
+def text(origin):
+  """Returns one origin as a line of text."""
+  facts = [f"{key} {str(origin[key])[:12]}" for key in ("task", "step", "sha256") if key in origin]
+  return f"{origin['file']} ({', '.join([origin['family'], *facts])}): {origin['licence']}"
+
+
 def _own_sources(origin, is_oldest):
   """Returns the sources that one stage adds, newest first; a conversion adds none.
 
@@ -111,6 +117,6 @@ def _own_sources(origin, is_oldest):
     found.append(licences.source("data set", run, "not recorded"))
   if is_oldest and not is_own:
     found.append(licences.source("weights", f"{origin['file']} ({origin['family']})", origin["licence"]))
-    family = names.FAMILIES.get(origin["family"])
+    family = families.find(origin["family"])
     found.extend(licences.source(*facts) for facts in (family.made_from if family else ()))
   return found

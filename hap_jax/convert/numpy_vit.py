@@ -6,12 +6,15 @@ It is what a conversion is measured against, so it shares neither the name table
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 import scipy.special
 
+from hap_jax.convert.numpy_layers import f32, layer_norm, linear
 from hap_jax.models import posemb
 
 
@@ -35,8 +38,70 @@ class Stack:
   pred: tuple | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Network:
+  """A network's tensors by their own names.
+
+  Attributes:
+    encoder: a Stack.
+    decoder: a Stack; None: there is no decoder.
+    module: (name in the official code, path in this project's variables) -> {"weight", "bias", "mean", "var"}
+      of a module of a head, as far as the module has them.
+  """
+
+  encoder: Stack
+  decoder: Stack | None
+  module: Callable
+
+
+@dataclasses.dataclass(frozen=True)
+class Forward:
+  """A network with the pictures that run through it.
+
+  Attributes:
+    network: a Network.
+    batch: a `verify.Batch`.
+    num_heads: of the encoder.
+    decoder_heads: of the decoder; None: there is no decoder.
+    grids: (grid of the position tables, grid of the pictures), each (Gh, Gw).
+    epsilon: of layer norms.
+  """
+
+  network: Network
+  batch: Any
+  num_heads: int
+  decoder_heads: int | None
+  grids: tuple
+  epsilon: float
+
+  def encode(self, ids_keep=None):
+    """Returns [B, 1 + V, D] tokens before the final norm; ids_keep: see `encode`."""
+    return encode(
+      self.network.encoder,
+      self.batch.image,
+      num_heads=self.num_heads,
+      grids=self.grids,
+      epsilon=self.epsilon,
+      ids_keep=ids_keep,
+    )
+
+  def normed(self, tokens):
+    """Applies the encoder's final norm."""
+    return layer_norm(tokens, self.network.encoder.norm, self.epsilon)
+
+  @functools.cached_property
+  def raw(self):
+    """[B, 1 + L, D], tokens of all patches before the final norm."""
+    return self.encode()
+
+  @functools.cached_property
+  def tokens(self):
+    """[B, 1 + L, D], tokens of all patches after the final norm."""
+    return self.normed(self.raw)
+
+
 def official(state):
-  """Returns {"encoder": Stack, "decoder": Stack if any} of a state dict with the names of MAE and timm."""
+  """Returns the Network of a state dict with the names of MAE and timm."""
   prefix = _prefix(state, "patch_embed.proj.weight")
 
   def pair(name):
@@ -56,18 +121,17 @@ def official(state):
     return block
 
   weight, bias = pair("patch_embed.proj")
-  stacks = {
-    "encoder": Stack(
-      embed=(weight.reshape(len(weight), -1), bias),
-      token=state[prefix + "cls_token"],
-      table=state[prefix + "pos_embed"],
-      depth=_count(state, prefix + "blocks."),
-      block=block_of("blocks"),
-      norm=pair("norm"),
-    )
-  }
+  encoder = Stack(
+    embed=(weight.reshape(len(weight), -1), bias),
+    token=state[prefix + "cls_token"],
+    table=state[prefix + "pos_embed"],
+    depth=_count(state, prefix + "blocks."),
+    block=block_of("blocks"),
+    norm=pair("norm"),
+  )
+  decoder = None
   if prefix + "decoder_pos_embed" in state:
-    stacks["decoder"] = Stack(
+    decoder = Stack(
       embed=pair("decoder_embed"),
       token=state[prefix + "mask_token"],
       table=state[prefix + "decoder_pos_embed"],
@@ -76,7 +140,7 @@ def official(state):
       norm=pair("decoder_norm"),
       pred=pair("decoder_pred"),
     )
-  return stacks
+  return Network(encoder, decoder, functools.partial(_official_module, state))
 
 
 # What transformers has called the modules of a block, oldest spelling first.
@@ -113,19 +177,18 @@ def hugging_face(state):
 
   depth, block = stack_of(f"{prefix}encoder.layer.", f"{prefix}layers.")
   weight, bias = pair(f"{prefix}embeddings.patch_embeddings.projection")
-  stacks = {
-    "encoder": Stack(
-      embed=(weight.reshape(len(weight), -1), bias),
-      token=state[prefix + "embeddings.cls_token"],
-      table=state[prefix + "embeddings.position_embeddings"],
-      depth=depth,
-      block=block,
-      norm=pair(prefix + "layernorm"),
-    )
-  }
+  encoder = Stack(
+    embed=(weight.reshape(len(weight), -1), bias),
+    token=state[prefix + "embeddings.cls_token"],
+    table=state[prefix + "embeddings.position_embeddings"],
+    depth=depth,
+    block=block,
+    norm=pair(prefix + "layernorm"),
+  )
+  decoder = None
   if "decoder.mask_token" in state:
     depth, block = stack_of("decoder.decoder_layers.", "decoder.decoder_encoder.layer.")
-    stacks["decoder"] = Stack(
+    decoder = Stack(
       embed=pair("decoder.decoder_embed"),
       token=state["decoder.mask_token"],
       table=state["decoder.decoder_pos_embed"],
@@ -134,11 +197,12 @@ def hugging_face(state):
       norm=pair("decoder.decoder_norm"),
       pred=pair("decoder.decoder_pred"),
     )
-  return stacks
+  return Network(encoder, decoder, functools.partial(_official_module, state))
 
 
-def own(params):
-  """As `official`, of this project's nested parameters."""
+def own(variables):
+  """As `official`, of this project's variables {"params": nested dicts, other collections}."""
+  params = variables["params"]
 
   def pair(module):
     return module["kernel"].T, module["bias"]
@@ -163,13 +227,13 @@ def own(params):
   encoder = params["encoder"]
   weight, bias = pair(encoder["patch_embed"])  # [D, P*P*3], rows, columns, channels
   weight = weight.reshape(len(weight), -1, 3).swapaxes(1, 2).reshape(len(weight), -1)
-  stacks = {"encoder": stack_of(encoder, embed=(weight, bias), token=encoder["cls_token"])}
-  if "decoder" in params:
-    decoder = params["decoder"]
-    stacks["decoder"] = stack_of(
+  encoder = stack_of(encoder, embed=(weight, bias), token=encoder["cls_token"])
+  decoder = params.get("decoder")
+  if decoder is not None:
+    decoder = stack_of(
       decoder, embed=pair(decoder["embed"]), token=decoder["mask_token"], pred=pair(decoder["pred"])
     )
-  return stacks
+  return Network(encoder, decoder, functools.partial(_own_module, variables))
 
 
 def encode(stack, image, *, num_heads, grids, epsilon, ids_keep=None):
@@ -186,11 +250,11 @@ def encode(stack, image, *, num_heads, grids, epsilon, ids_keep=None):
   (old, (Gh, Gw)) = grids
   P, Q = H // Gh, W // Gw
   patches = image.reshape(B, Gh, P, Gw, Q, 3).transpose(0, 1, 3, 5, 2, 4).reshape(B, Gh * Gw, -1)
-  table = posemb.resize_table(_f32(stack.table), old, (Gh, Gw))
+  table = posemb.resize_table(f32(stack.table), old, (Gh, Gw))
   tokens = linear(patches, stack.embed) + table[:, 1:]
   if ids_keep is not None:
     tokens = np.take_along_axis(tokens, ids_keep[..., None], axis=1)
-  first = np.broadcast_to(_f32(stack.token) + table[:, :1], (B, 1, tokens.shape[-1]))
+  first = np.broadcast_to(f32(stack.token) + table[:, :1], (B, 1, tokens.shape[-1]))
   return _blocks(stack, np.concatenate([first, tokens], axis=1), num_heads, epsilon)
 
 
@@ -202,10 +266,10 @@ def decode(stack, latent, ids_restore, *, num_heads, grids, epsilon):
   """
   tokens = linear(latent, stack.embed)
   B, L = ids_restore.shape
-  hidden = np.broadcast_to(_f32(stack.token), (B, L + 1 - tokens.shape[1], tokens.shape[-1]))
+  hidden = np.broadcast_to(f32(stack.token), (B, L + 1 - tokens.shape[1], tokens.shape[-1]))
   patches = np.concatenate([tokens[:, 1:], hidden], axis=1)
   patches = np.take_along_axis(patches, ids_restore[..., None], axis=1)
-  table = posemb.resize_table(_f32(stack.table), *grids)
+  table = posemb.resize_table(f32(stack.table), *grids)
   tokens = _blocks(stack, np.concatenate([tokens[:, :1], patches], axis=1) + table, num_heads, epsilon)
   return linear(layer_norm(tokens[:, 1:], stack.norm, epsilon), stack.pred)
 
@@ -229,24 +293,6 @@ def _attention(x, p, num_heads):
   return linear(mixed.swapaxes(1, 2).reshape(B, T, D), p["proj"])
 
 
-def linear(x, pair):
-  weight, bias = pair
-  # By order in memory and alignment, which a file's tensors may lack, NumPy chooses how it sums: both sides
-  # of a comparison shall sum alike.
-  weight = np.require(weight, np.float32, ("C", "ALIGNED"))
-  return (x.reshape(-1, x.shape[-1]) @ weight.T).reshape(*x.shape[:-1], -1) + _f32(bias)
-
-
-def layer_norm(x, pair, epsilon):
-  centred = x - x.mean(axis=-1, keepdims=True)
-  scale = np.sqrt(np.mean(centred**2, axis=-1, keepdims=True) + np.float32(epsilon))
-  return centred / scale * _f32(pair[0]) + _f32(pair[1])
-
-
-def _f32(array):
-  return np.asarray(array, np.float32)
-
-
 def _prefix(state, ending):
   """Returns what stands before the one name that ends so."""
   return next(name.removesuffix(ending) for name in state if name.endswith(ending))
@@ -254,3 +300,26 @@ def _prefix(state, ending):
 
 def _count(state, prefix):
   return len({name[len(prefix) :].partition(".")[0] for name in state if name.startswith(prefix)})
+
+
+def _official_module(state, name, path):
+  """See `Network.module`, of a file's tensors."""
+  del path
+  fields = {"weight": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+  return {key: state[f"{name}.{field}"] for key, field in fields.items() if f"{name}.{field}" in state}
+
+
+def _own_module(variables, name, path):
+  """See `Network.module`, of this project's variables."""
+  del name
+  found = {}
+  for node in variables.values():
+    for part in path.split("/"):
+      node = node.get(part, {})
+    found |= node
+  if "kernel" in found:
+    kernel = found.pop("kernel")
+    found["weight"] = kernel.T if kernel.ndim == 2 else kernel.transpose(3, 2, 0, 1)
+  if "scale" in found:
+    found["weight"] = found.pop("scale")
+  return found

@@ -1,5 +1,6 @@
 """Reads every checkpoint that this project can use: foreign files, Hugging Face folders, and its own."""
 
+import dataclasses
 import hashlib
 import math
 import pathlib
@@ -8,15 +9,15 @@ import re
 import ml_dtypes
 import numpy as np
 
-from hap_jax.convert import detect, lineage, names
+from hap_jax.convert import detect, families, lineage, names
 from hap_jax.convert import source as sources
 from hap_jax.convert.layouts import PATCH_CONV
-from hap_jax.convert.weights import Weights, count_blocks, flatten, some, unflatten, variant_of
+from hap_jax.convert.weights import Weights, count_blocks, flatten, some, unflatten
+from hap_jax.description import Description, Encoder
 from hap_jax.io import checkpoint_file
 from hap_jax.models import vit
 
 _FLOATS = (np.float16, np.float32, np.float64, ml_dtypes.bfloat16)
-_DECODER_HEADS = {512: 16}  # of the published MAE and HAP decoders, by width
 OWN_FAMILY = lineage.OWN_FAMILY
 
 
@@ -26,7 +27,7 @@ def read(path, *, family="", grid=None):
   Args:
     path: a .pth, .pt, .bin or .safetensors file, a Hugging Face folder, or a workdir, checkpoints folder or
       checkpoint of this project.
-    family: of a foreign file's names, a key of `names.FAMILIES`; "": told from the file.
+    family: of a foreign file's names, a file of `families/`; "": told from the file.
     grid: (Gh, Gw) of the file's position tables; None: from the file, see `Weights.grid_from`.
   Returns:
     Weights.
@@ -41,7 +42,7 @@ def read(path, *, family="", grid=None):
     return _read_own(path, family, grid)
   source = sources.open_source(path)
   found = detect.find_family(source, family)
-  detect.check_config(source, found)
+  found.check_source(source)
   state, file_names = _rename(source, found)
   rows, unused = _match(path, found, state, file_names)
   sizes = _check_shapes(path, rows, state, file_names)
@@ -58,19 +59,64 @@ def read(path, *, family="", grid=None):
     variables=variables,
     source_names=source_names,
     family=found.name,
-    task=found.task,
-    grid=grid,
     grid_from=grid_from,
-    patch=sizes["P"],
-    width=sizes["D"],
-    depth=count_blocks(params["encoder"]),
-    num_heads=_num_heads(source, sizes["D"], count_blocks(params["encoder"])),
-    decoder=_decoder_sizes(source, params),
-    normalization=detect.normalization(source, found),
     unused=unused,
-    lineage=_lineage(source, found),
-    recorded=source.record,
+    description=_describe(source, found, params, sizes["P"], grid),
+    is_recorded=bool(source.record),
   )
+
+
+def read_task(path):
+  """Returns what a checkpoint is for, a file of `hap_jax/tasks`; reads no weights.
+
+  Raises:
+    UnsafePickleError, ValueError: as `read`, for what it looks at.
+  """
+  path = pathlib.Path(path)
+  if path.is_dir() and sources.weights_file(path) is None:
+    return Description.from_json(checkpoint_file.read_description(path)).task
+  return detect.find_family(sources.open_source(path)).task
+
+
+def _describe(source, family, params, patch, grid):
+  """Returns the Description of a foreign file: its shapes, its own record, and what the family knows."""
+  recorded = Description.from_json(source.record) if source.record else None
+  width, depth = params["encoder"]["cls_token"].shape[-1], count_blocks(params["encoder"])
+  encoder = Encoder(
+    width=width,
+    depth=depth,
+    num_heads=_num_heads(source, width, depth),
+    grid=grid,
+    patch=patch,
+    mlp_ratio=_mlp_ratio(params),
+  )
+  described = Description(
+    task=family.task,
+    encoder=encoder,
+    normalization=detect.normalization(source, family),
+    lineage=_lineage(source, family),
+  )
+  if recorded is not None:
+    more = {key: value for key, value in recorded.more.items() if key != "family"}
+    kept = {"network": recorded.network, "classes": recorded.classes, "data": recorded.data}
+    described = dataclasses.replace(described, **kept, config=recorded.config, more=more)
+  described = _completed(described, family, params, source.config)
+  decoder = described.network.get("decoder")
+  if decoder:
+    _check_heads(source.path, "decoder", decoder["num_heads"], decoder["width"])
+  return described
+
+
+def _completed(description, family, params, config):
+  """Adds what a family reads off the parameters, and knows of the classes where none are recorded."""
+  network = {**description.network, **family.network(params, config, description.network)}
+  classes = description.classes or family.classes(network)
+  return dataclasses.replace(description, network=network, classes=classes)
+
+
+def _mlp_ratio(params):
+  width, hidden = params["encoder"]["blocks"]["mlp"]["fc1"]["kernel"].shape[1:]
+  return hidden / width
 
 
 def _rename(source, family):
@@ -160,28 +206,16 @@ def _check_finite(path, name, array):
 
 
 def _num_heads(source, width, depth):
-  variant = vit.VARIANTS.get(variant_of(width, depth))
+  variant = vit.VARIANTS.get(vit.variant_of(width, depth))
   known = [source.record.get("model", {}).get("num_heads"), source.config.get("num_attention_heads")]
   heads = next(filter(None, known), variant.num_heads if variant else None)
-  return _checked_heads(source.path, "encoder", heads, width)
-
-
-def _checked_heads(path, stack, heads, width):
-  if heads is not None and (type(heads) is not int or heads < 1 or width % heads):
-    raise ValueError(f"{path}: records {heads!r} heads of its {stack}, but that is {width} wide")
+  _check_heads(source.path, "encoder", heads, width)
   return heads
 
 
-def _decoder_sizes(source, params):
-  if "decoder" not in params:
-    return None
-  width = params["decoder"]["mask_token"].shape[-1]
-  known = [
-    (source.record.get("model", {}).get("decoder") or {}).get("num_heads"),
-    source.config.get("decoder_num_attention_heads"),
-  ]
-  heads = _checked_heads(source.path, "decoder", next(filter(None, known), _DECODER_HEADS.get(width)), width)
-  return {"width": width, "depth": count_blocks(params["decoder"]), "num_heads": heads}
+def _check_heads(path, stack, heads, width):
+  if heads is not None and (type(heads) is not int or heads < 1 or width % heads):
+    raise ValueError(f"{path}: records {heads!r} heads of its {stack}, but that is {width} wide")
 
 
 def _lineage(source, family):
@@ -214,23 +248,26 @@ def _read_own(path, family, grid):
   flat = {name: leaf for tree in variables.values() for name, leaf in flatten(tree).items()}
   for name, array in flat.items():
     _check_finite(path, name, array)
-  model = description["model"]
-  if grid is not None and tuple(grid) != tuple(model["grid"]):
-    raise ValueError(f"{path}: grid {tuple(grid)} was given, but the checkpoint's is {tuple(model['grid'])}")
+  try:
+    described = Description.from_json(description)
+  except ValueError as error:
+    raise ValueError(f"{path}: {error}") from error
+  encoder = described.encoder
+  if grid is not None and tuple(grid) != encoder.grid:
+    raise ValueError(f"{path}: grid {tuple(grid)} was given, but the checkpoint's is {encoder.grid}")
+  described = dataclasses.replace(
+    described,
+    encoder=dataclasses.replace(encoder, mlp_ratio=_mlp_ratio(params)),
+    normalization={"from": "recorded in the checkpoint", **described.normalization},
+    lineage=lineage.of_own(path, description),
+  )
+  family = families.holding(described.task, params)
   return Weights(
     variables=variables,
     source_names={name: (name,) for name in flat},
     family=OWN_FAMILY,
-    task=description["task"],
-    grid=tuple(model["grid"]),
     grid_from="the checkpoint's description",
-    patch=model["patch"],
-    width=model["width"],
-    depth=model["depth"],
-    num_heads=model["num_heads"],
-    decoder=model.get("decoder"),
-    normalization={"from": "recorded in the checkpoint", **description["normalization"]},
     unused=(),
-    lineage=lineage.of_own(path, description),
-    recorded=description,
+    description=_completed(described, family, params, {}) if family else described,
+    is_recorded=True,
   )

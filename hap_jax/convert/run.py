@@ -2,11 +2,10 @@
 
 import contextlib
 import ctypes
-import dataclasses
 import json
 import pathlib
 
-from hap_jax.convert import names, real_class, verify, write
+from hap_jax.convert import families, real_class, verify, write
 from hap_jax.convert import read as reading
 from hap_jax.convert import source as sources
 from hap_jax.io import unfinished
@@ -29,7 +28,7 @@ def convert(
   """Converts a checkpoint and proves it; nothing is left behind if anything is wrong.
 
   Args:
-    source: as `read.read` takes. out: file or folder to make. to: one of `write.TARGETS`.
+    source: as `read.read` takes. out: file or folder to make. to: one of `write.targets()`.
     grid: (Gh, Gw) to resize position tables to; None: as they are. force: replace what is there.
     family, source_grid: of the source, where it does not tell them itself.
     heads: (encoder's, decoder's), where the source and its sizes do not tell them.
@@ -50,11 +49,11 @@ def convert(
   part = unfinished.beside(out)
   with unfinished.removed_on_error(part):
     written = write.write(part, weights, to)
-    facts, from_family = _facts(source, weights, to, written, resized), weights.family
-    outputs = verify.outputs_of(weights, None if to == write.OWN else names.FAMILIES[to].stacks)
+    facts, is_own = _facts(source, weights, to, written, resized), weights.family == reading.OWN_FAMILY
+    outputs = verify.outputs_of(setting, None if to == write.OWN else families.load(to).stacks)
     del weights  # the proof needs the memory
-    facts["proof"] = _prove(source, part, from_family, to, setting, outputs, real)
-    if to in write.FOLDERS:
+    facts["proof"] = _prove(source, part, is_own, to, setting, outputs, real)
+    if write.makes_folder(to):
       (part / REPORT).write_text(_json(facts))
       _put(part, out, force)
     else:
@@ -71,11 +70,11 @@ def _check_destination(source, out, to, force):
     _check_apart(source, out)
   if out.exists() and not force:
     raise ValueError(f"--out={out} exists; give another, or --force to replace it")
-  if out.is_dir() and to not in write.FOLDERS:
+  if out.is_dir() and not write.makes_folder(to):
     raise ValueError(f"--out={out} is a folder, --to={to} makes a file")
   if out.is_dir() and any(out.iterdir()) and not _is_result(out):
     raise ValueError(f"--out={out} is no result of a conversion: --force does not replace it")
-  if to not in write.FOLDERS:
+  if not write.makes_folder(to):
     _reports_beside(out)
 
 
@@ -107,11 +106,11 @@ def _with_heads(weights, heads):
   file, decoder = weights.lineage[0]["file"], weights.decoder
   if num_heads is not None:
     _check_heads(f"--num_heads={num_heads}: {file}", num_heads, weights.num_heads, weights.width)
-    weights = dataclasses.replace(weights, num_heads=num_heads)
+    weights = weights.with_encoder(num_heads=num_heads)
   if decoder is not None and decoder_heads is not None:
     what = f"--decoder_heads={decoder_heads}: the decoder of {file}"
     _check_heads(what, decoder_heads, decoder["num_heads"], decoder["width"])
-    weights = dataclasses.replace(weights, decoder={**decoder, "num_heads": decoder_heads})
+    weights = weights.with_network(decoder={**decoder, "num_heads": decoder_heads})
   return weights
 
 
@@ -127,7 +126,7 @@ def _facts(source, weights, to, written, resized):
     "family": weights.family,
     "to": to,
     "task": weights.task,
-    "model": weights.description()["model"],
+    "model": weights.facts()["model"],
     "grid_from": weights.grid_from,
     "parameters": written.num_parameters,
     "tensors": written.num_tensors,
@@ -140,13 +139,13 @@ def _facts(source, weights, to, written, resized):
   }
 
 
-def _prove(source, part, family, to, setting, outputs, real):
+def _prove(source, part, is_own, to, setting, outputs, real):
   """Runs both sides on the same pictures and compares these outputs; returns what the report says of it."""
-  is_own = family == reading.OWN_FAMILY
+  target = None if to == write.OWN else families.load(to)
   _return_freed_memory()
   want = verify.run_own(source, setting) if is_own else verify.run_foreign(source, setting)
   _return_freed_memory()
-  got = verify.run_written(part, setting, is_own=to == write.OWN)
+  got = verify.run_written(part, setting, target)
   errors = verify.compare(want, got, outputs)
   proof = {
     "pictures": "2 of normal noise, half of the patches hidden from the decoder",
@@ -156,7 +155,7 @@ def _prove(source, part, family, to, setting, outputs, real):
   }
   if not real:
     return {**proof, "real_class": "not asked for"}
-  found, name = real_class.outputs(part, to, setting, verify.make_batch(setting))
+  found, name = real_class.outputs(part, target, setting, verify.make_batch(setting))
   if found is None:
     return {**proof, "real_class": name}
   return {**proof, "real_class": {"name": name, "outputs": verify.compare(want, found, tuple(found))}}

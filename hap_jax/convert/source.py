@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from hap_jax.convert import families
 from hap_jax.convert.weights import some
+from hap_jax.description import Description
 from hap_jax.io import safetensors_file, torch_file
 
-# Where training scripts put the weights, beside optimizer and epoch.
-_NESTS = ("model", "state_dict", "state_dicts", "teacher")
-# What wrappers put before every name, and ReID code before the names of its backbone.
-_WRAPPERS = ("module.", "mae.")
-_BACKBONES = ("backbone.", "base.")
+# Where training scripts of any family put the weights, besides optimizer and epoch.
+_NESTS = ("model", "state_dict")
+_WRAPPERS = ("module.",)  # what wrappers put before every name
 _IN_FOLDER = ("model.safetensors", "pytorch_model.bin")
 _MAX_STAGES = 1000  # of a recorded lineage, far more than anybody makes
 RECORD = "hap_jax"  # under this key files that conversion wrote carry their description
@@ -71,10 +71,11 @@ def open_source(path):
   content, record = _load(file)
   state, is_nested = _find_state(path, content)
   names = {name: name for name in state}
-  for prefix in _WRAPPERS:
+  for prefix in (*_WRAPPERS, *_of_families(lambda family: family.wrappers)):
     if all(name.startswith(prefix) for name in names):
       names = {name.removeprefix(prefix): full for name, full in names.items()}
-  backbone = next((p for p in _BACKBONES if f"{p}patch_embed.proj.weight" in names), "")
+  backbones = ((prefix, family.patches) for family in families.load_all() for prefix in family.backbones)
+  backbone = next((prefix for prefix, patches in backbones if f"{prefix}{patches}" in names), "")
   stripped = {name.removeprefix(backbone): full for name, full in names.items()}
   if len(stripped) != len(names):
     raise ValueError(f"{path}: holds some names both with and without {backbone!r}")
@@ -92,6 +93,11 @@ def open_source(path):
     card=_front_matter(folder and folder / "README.md"),
     record=record,
   )
+
+
+def _of_families(field):
+  """Returns what families list in a field, each once: the family is not known before the names are."""
+  return dict.fromkeys(value for family in families.load_all() for value in field(family))
 
 
 def is_safetensors(path, head):
@@ -134,8 +140,9 @@ def _checked_record(file, record):
       and len(mean) == len(std) == 3
       and all(isinstance(value, float) for value in (*mean, *std))
       and isinstance(decoder.get("num_heads"), int | None)
+      and Description.from_json(record) is not None
     )
-  except (AttributeError, KeyError, TypeError):
+  except (AttributeError, KeyError, TypeError, ValueError):
     is_good = False
   if not is_good:
     raise ValueError(f"{file}: its entry {RECORD!r} is not the description that conversion writes")
@@ -145,7 +152,7 @@ def _checked_record(file, record):
 def _find_state(path, content):
   """Returns ({name: array} of the weights, whether they stood in an entry of the file)."""
   state, is_nested = content, False
-  for nest in _NESTS:
+  for nest in (*_NESTS, *_of_families(lambda family: family.nests)):
     if isinstance(state, dict) and isinstance(state.get(nest), dict):
       state, is_nested = state[nest], True
   if not isinstance(state, dict) or not state:

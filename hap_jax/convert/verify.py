@@ -1,63 +1,58 @@
 """The proof of a conversion: what source and result make of the same pictures, by two forward passes."""
 
 import dataclasses
-import functools
 
 import jax
 import numpy as np
 
-from hap_jax.convert import numpy_heads, numpy_vit
+from hap_jax import config as config_lib
+from hap_jax.convert import families, numpy_vit
+from hap_jax.convert.family import Family
+from hap_jax.convert.numpy_vit import Forward
 from hap_jax.convert.source import open_source
-from hap_jax.convert.weights import count_blocks
+from hap_jax.description import Description
 from hap_jax.io import checkpoint_file
-from hap_jax.models import attribute_classifier, embedder, layers, vit
-from hap_jax.models import decoder as decoders
+from hap_jax.models import layers
 
 MAX_ERROR = 1e-4  # of float32 outputs, absolute, or relative to the largest output where that is above 1
 _SEED = 2310_20695
-# What is compared, and the subtree of this project's parameters that it needs.
-_OUTPUTS = {"tokens": "encoder", "pred": "decoder"}
-_HEAD_OUTPUTS = {  # of the heads for a task
-  "reid": {"logits": "head", "feature_conv": "conv_fc_norm", "logits_conv": "conv_fc"},
-  "attributes": {"logits": "classifier"},
-}
-_CLASSIFIERS = {"reid": "head", "attributes": "classifier.logits.0"}  # official names of the modules
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-  """What a forward pass needs beside weights.
+  """What a forward pass needs besides weights.
 
   Attributes:
-    grid: (Gh, Gw) of the pictures. source_grid: of the source's position tables. patch: side in pixels.
-    width, depth, num_heads, mlp_ratio: of the encoder. decoder_heads: None without a decoder.
-    heads: the task, "reid" or "attributes", that there are heads for; "": there are none.
+    description: of the weights that are written; its grid is that of the pictures.
+    source_grid: (Gh, Gw) of the source's position tables.
+    family: of the source; for a checkpoint of this project the one whose files can hold it; None: there is
+      none, and tokens alone are compared.
+    subtrees: names of the subtrees of the parameters.
   """
 
-  grid: tuple[int, int]
+  description: Description
   source_grid: tuple[int, int]
-  patch: int
-  width: int
-  depth: int
-  num_heads: int
-  mlp_ratio: float
-  decoder_heads: int | None
-  heads: str
+  family: Family | None
+  subtrees: frozenset[str]
 
   @classmethod
   def of(cls, weights, source_grid):
     """Returns the Setting of Weights that were read with tables of `source_grid`."""
-    return cls(
-      grid=weights.grid,
-      source_grid=source_grid,
-      patch=weights.patch,
-      width=weights.width,
-      depth=weights.depth,
-      num_heads=weights.num_heads,
-      mlp_ratio=_mlp_ratio(weights.params["encoder"]),
-      decoder_heads=weights.decoder and weights.decoder["num_heads"],
-      heads=weights.task if _HEAD_OUTPUTS.get(weights.task, {}).get("logits") in weights.params else "",
-    )
+    family = families.find(weights.family) or families.holding(weights.task, weights.params)
+    return cls(weights.description, source_grid, family, frozenset(weights.params))
+
+  @property
+  def grid(self):
+    return self.description.encoder.grid
+
+  @property
+  def patch(self):
+    return self.description.encoder.patch
+
+  def outputs_of(self, family):
+    """Returns what the weights give besides tokens as `family.Outputs` of a Family or None, None: nothing."""
+    outputs = family and family.outputs
+    return outputs if outputs and outputs.are_of(self.subtrees) else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,11 +68,11 @@ class Batch:
   ids_restore: np.ndarray
 
 
-def outputs_of(weights, stacks):
-  """Returns the names of the outputs that Weights give and a target with these subtrees (None: all), too."""
-  kept = weights.params.keys() if stacks is None else weights.params.keys() & stacks
-  outputs = _OUTPUTS | _HEAD_OUTPUTS.get(weights.task, {})
-  return tuple(name for name, stack in outputs.items() if stack in kept)
+def outputs_of(setting, stacks):
+  """Returns the names of the outputs that a source and a target with these subtrees (None: all) both give."""
+  outputs = setting.outputs_of(setting.family)
+  needs = {"tokens": "encoder", **(outputs.needs if outputs else {})}
+  return tuple(name for name, stack in needs.items() if stacks is None or stack in stacks)
 
 
 def make_batch(setting):
@@ -93,103 +88,62 @@ def make_batch(setting):
   )
 
 
-def run_foreign(path, setting, *, grid=None):
+def run_foreign(path, setting, family=None, *, grid=None):
   """Runs a foreign file in NumPy by its own names.
 
   Args:
-    path: file or folder. setting: a Setting. grid: of the file's position tables; None: the source's.
+    path: file or folder.
+    setting: a Setting.
+    family: of the file; None: the source's.
+    grid: of the file's position tables; None: the source's.
   Returns:
-    {name: array}: "tokens" [2, 1 + L, D] after the final norm, "pred" [2, L, P*P*3] if there is a decoder,
-    and what the heads give.
+    {name: array}: "tokens" [2, 1 + L, D] after the final norm, and the outputs of the family.
   """
-  source = open_source(path)
-  state = source.state
-  is_hf = any("patch_embeddings.projection" in name for name in state)
-  stacks = numpy_vit.hugging_face(state) if is_hf else numpy_vit.official(state)
-  has_heads = bool(setting.heads) and f"{_CLASSIFIERS[setting.heads]}.weight" in state
-  module = functools.partial(numpy_heads.official_module, state) if has_heads else None
+  family, source = family or setting.family, open_source(path)
   epsilon = source.config.get("layer_norm_eps", layers.LAYER_NORM_EPSILON)
-  return _run_numpy(stacks, module, setting, grid or setting.source_grid, epsilon)
+  return _run_numpy(family.network_of(source.state), setting, family, grid or setting.source_grid, epsilon)
 
 
 def run_own(path, setting):
   """Runs a checkpoint of this project in NumPy, by this project's names; returns as `run_foreign`."""
   variables, _ = checkpoint_file.read(path)
-  stacks = numpy_vit.own(variables["params"])
-  module = functools.partial(numpy_heads.own_module, variables) if setting.heads else None
-  return _run_numpy(stacks, module, setting, setting.source_grid, layers.LAYER_NORM_EPSILON)
+  network = numpy_vit.own(variables)
+  return _run_numpy(network, setting, setting.family, setting.source_grid, layers.LAYER_NORM_EPSILON)
 
 
-def run_written(path, setting, *, is_own):
-  """Runs what was written; returns as `run_foreign`."""
-  return run_jax(path, setting) if is_own else run_foreign(path, setting, grid=setting.grid)
+def run_written(path, setting, family):
+  """Runs what was written as a Family (None: as ours); returns as `run_foreign`."""
+  return run_jax(path, setting) if family is None else run_foreign(path, setting, family, grid=setting.grid)
 
 
-def _run_numpy(stacks, module, setting, grid, epsilon):
-  batch = make_batch(setting)
-  kwargs = {"grids": (grid, setting.grid), "epsilon": epsilon}
-  encoder = stacks["encoder"]
-  raw = numpy_vit.encode(encoder, batch.image, num_heads=setting.num_heads, **kwargs)
-  outputs = {"tokens": numpy_vit.layer_norm(raw, encoder.norm, epsilon)}
-  if "decoder" in stacks:
-    ids_keep, heads = batch.ids_keep, setting.num_heads
-    latent = numpy_vit.encode(encoder, batch.image, num_heads=heads, ids_keep=ids_keep, **kwargs)
-    latent = numpy_vit.layer_norm(latent, encoder.norm, epsilon)
-    outputs["pred"] = numpy_vit.decode(
-      stacks["decoder"], latent, batch.ids_restore, num_heads=setting.decoder_heads, **kwargs
-    )
-  if module and setting.heads == "attributes":
-    outputs |= numpy_heads.attributes(module, outputs["tokens"])
-  elif module:
-    outputs |= numpy_heads.reid(module, raw, outputs["tokens"][:, 0], setting.grid, epsilon)
-  return outputs
+def _run_numpy(network, setting, family, grid, epsilon):
+  decoder = setting.description.network.get("decoder")
+  forward = Forward(
+    network=network,
+    batch=make_batch(setting),
+    num_heads=setting.description.encoder.num_heads,
+    decoder_heads=decoder and decoder["num_heads"],
+    grids=(grid, setting.grid),
+    epsilon=epsilon,
+  )
+  outputs = setting.outputs_of(family)
+  return {"tokens": forward.tokens} | (outputs.in_numpy(forward) if outputs else {})
 
 
 # What is compared at MAX_ERROR has to be multiplied in whole float32, which accelerators do only on request.
 @jax.default_matmul_precision("highest")
 def run_jax(path, setting):
-  """Runs a checkpoint of this project through this project's models; returns as `run_foreign`."""
-  variables, _ = checkpoint_file.read(path)
-  params, batch = variables["params"], make_batch(setting)
-  encoder = vit.ViT(
-    width=setting.width,
-    depth=setting.depth,
-    num_heads=setting.num_heads,
-    grid=setting.grid,
-    patch=setting.patch,
-    mlp_ratio=setting.mlp_ratio,
-  )
+  """Runs a checkpoint of this project in the network of its task; returns as `run_foreign`."""
+  variables, description = checkpoint_file.read(path)
+  description, batch = Description.from_json(description), make_batch(setting)
   patches = layers.patchify(batch.image, setting.patch)
-  outputs = {"tokens": encoder.apply({"params": params["encoder"]}, patches).normed}
-  if "decoder" in params:
-    stack = params["decoder"]
-    decoder = decoders.Decoder(
-      width=stack["norm"]["bias"].shape[0],
-      depth=count_blocks(stack),
-      num_heads=setting.decoder_heads,
-      grid=setting.grid,
-      num_outputs=3 * setting.patch**2,
-      mlp_ratio=_mlp_ratio(stack),
-    )
-    latent = encoder.apply({"params": params["encoder"]}, patches, batch.ids_keep[:, None]).normed
-    outputs["pred"] = decoder.apply({"params": stack}, latent, batch.ids_restore)
-  if setting.heads == "attributes":
-    num_attributes = params["classifier"]["bias"].shape[0]
-    model = attribute_classifier.AttributeClassifier(encoder, num_attributes)
-    outputs["logits"] = model.apply(variables, batch.image)
-  elif setting.heads:
-    has_locality = "conv_fc" in params
-    num_classes = params["head"]["bias"].shape[0]
-    model = (embedder.LocalityEmbedder if has_locality else embedder.Embedder)(encoder, num_classes)
-    found = model.apply(variables, batch.image, train=False)
-    outputs |= zip(("logits", "logits_conv"), found.logits, strict=False)
-    outputs |= {"feature_conv": found.features[1]} if has_locality else {}
-  return {name: np.asarray(value) for name, value in outputs.items()}
-
-
-def _mlp_ratio(stack):
-  width, hidden = stack["blocks"]["mlp"]["fc1"]["kernel"].shape[1:]
-  return hidden / width
+  encoder = {"params": variables["params"]["encoder"]}
+  found = {"tokens": description.encoder.build().apply(encoder, patches).normed}
+  outputs = setting.outputs_of(setting.family)
+  if outputs:
+    network = config_lib.load("tasks", description.task).network(description)
+    found |= outputs.in_jax(network, variables, batch)
+  return {name: np.asarray(value) for name, value in found.items()}
 
 
 def compare(want, got, outputs):

@@ -2,10 +2,11 @@
 
 import collections.abc
 import dataclasses
-from typing import Any
+import math
 
 from hap_jax.convert import licences
 from hap_jax.convert import lineage as lineages
+from hap_jax.description import Description
 from hap_jax.models import vit
 
 
@@ -17,38 +18,71 @@ class Weights:
     variables: {"params": {"encoder": ..., "decoder" and heads if the file has them}, "batch_stats" if any},
       nested dicts of float32 arrays.
     source_names: {path in a collection, with slashes: names in the file, several where ours joins them}.
-    family: of names, a key of `names.FAMILIES`; "hap_jax" for this project's own.
-    task: what the weights are trained for, a file of `hap_jax/tasks`.
-    grid: (Gh, Gw) of the position tables in patches; None: the file does not tell.
+    family: of names, a file of `families/`; `lineage.OWN_FAMILY` for this project's own checkpoints.
     grid_from: how the grid was found, or why not.
-    patch, width, depth: of the encoder.
-    num_heads: of the encoder; None: neither the file nor the variant of this size tells it.
-    decoder: {"width", "depth", "num_heads" (or None)}; None: there is no decoder.
-    normalization: {"mean", "std", "range", "from": how that is known}.
-    unused: names in the file that this project has no use for.
-    lineage: the checkpoints that the weights come from, newest first, see `lineage.py`.
-    recorded: the description that the file carries, {} if none.
+    unused: names in the file that this project does not use.
+    description: task, sizes, pixels, classes, lineage. "decoder" of its `network` is {"width", "depth",
+      "num_heads" (None: not known), "mlp_ratio"}, or None.
+    is_recorded: the checkpoint carries a description that this project wrote.
   """
 
   variables: dict
   source_names: dict[str, tuple[str, ...]]
   family: str
-  task: str
-  grid: tuple[int, int] | None
   grid_from: str
-  patch: int
-  width: int
-  depth: int
-  num_heads: int | None
-  decoder: dict[str, int | None] | None
-  normalization: dict[str, Any]
   unused: tuple[str, ...]
-  lineage: tuple[dict[str, Any], ...]
-  recorded: dict[str, Any]
+  description: Description
+  is_recorded: bool = False
 
   @property
   def params(self):
     return self.variables["params"]
+
+  @property
+  def task(self):
+    """What the weights are trained for, a file of `hap_jax/tasks`."""
+    return self.description.task
+
+  @property
+  def grid(self):
+    """(Gh, Gw) of the position tables in patches; None: not known."""
+    return self.description.encoder.grid
+
+  @property
+  def patch(self):
+    return self.description.encoder.patch
+
+  @property
+  def width(self):
+    return self.description.encoder.width
+
+  @property
+  def depth(self):
+    return self.description.encoder.depth
+
+  @property
+  def num_heads(self):
+    """Of the encoder; None: neither the file nor the variant of this size tells it."""
+    return self.description.encoder.num_heads
+
+  @property
+  def variant(self):
+    """Name of the `vit.VARIANTS` that the encoder is, its heads included; None: it is none of them."""
+    return self.description.encoder.variant
+
+  @property
+  def decoder(self):
+    """Sizes of the decoder; None: there is no decoder."""
+    return self.description.network.get("decoder")
+
+  @property
+  def normalization(self):
+    return self.description.normalization
+
+  @property
+  def lineage(self):
+    """The checkpoints that the weights come from, newest first, see `lineage.py`."""
+    return self.description.lineage
 
   @property
   def made_from(self):
@@ -62,32 +96,24 @@ class Weights:
 
   @property
   def heads(self):
-    """Names of what stands beside encoder and decoder."""
+    """Names of the subtrees besides encoder and decoder."""
     return tuple(name for name in self.params if name not in ("encoder", "decoder"))
 
-  @property
-  def variant(self):
-    """Name of the `vit.VARIANTS` that the encoder is, its heads included; None: it is none of them."""
-    name = variant_of(self.width, self.depth)
-    return name if name and vit.VARIANTS[name].num_heads == self.num_heads else None
+  def with_encoder(self, **sizes):
+    """Returns the Weights with other values of some fields of their `description.Encoder`."""
+    encoder = dataclasses.replace(self.description.encoder, **sizes)
+    return dataclasses.replace(self, description=dataclasses.replace(self.description, encoder=encoder))
 
-  def description(self):
-    """Returns what a checkpoint of these weights tells later commands, plain JSON values."""
-    model = {
-      **self.recorded.get("model", {}),
-      "variant": self.variant,
-      "width": self.width,
-      "depth": self.depth,
-      "num_heads": self.num_heads,
-      "image_size": self.grid and [side * self.patch for side in self.grid],
-      "patch": self.patch,
-      "patch_padding": 0,
-      "grid": self.grid and list(self.grid),
-      "decoder": self.decoder,
-    }
-    own = {"task": self.task, "model": model, "normalization": self.normalization}
-    kept = {key: value for key, value in self.recorded.items() if key != "family"}
-    return {**kept, **own, "lineage": list(self.lineage)}
+  def with_network(self, **values):
+    """Returns the Weights with other values of some keys of `Description.network`."""
+    network = {**self.description.network, **values}
+    return dataclasses.replace(self, description=dataclasses.replace(self.description, network=network))
+
+  def facts(self):
+    """Returns the description as the plain JSON values that commands print: "model" always has "decoder"."""
+    values = self.description.to_json()
+    values["model"].setdefault("decoder", None)
+    return values
 
 
 def variant_of(width, depth):
@@ -102,6 +128,12 @@ def count_blocks(stack):
 
 def grid_text(grid):
   return f"{grid[0]}x{grid[1]}" if grid else "unknown"
+
+
+def square_side(L):
+  """Returns the side of a square of L cells, None if L is no square."""
+  side = math.isqrt(max(L, 0))
+  return side if side and side * side == L else None
 
 
 def some(items):

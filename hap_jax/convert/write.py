@@ -7,20 +7,24 @@ import pathlib
 import jax
 import numpy as np
 
-from hap_jax.convert import hugging_face, names
+from hap_jax.convert import families, names
 from hap_jax.convert.source import RECORD
-from hap_jax.convert.weights import flatten, grid_text, some, unflatten, variant_of
+from hap_jax.convert.weights import flatten, grid_text, some, unflatten
 from hap_jax.io import checkpoint_file, safetensors_file, torch_writer
 from hap_jax.models import posemb
 
 OWN = "orbax"
-TARGETS = (OWN, *names.FAMILIES)
-FOLDERS = (OWN, "hf-vit", "hf-vitmae")  # targets that are folders
 _TORCH_SUFFIXES = (".pth", ".pt", ".bin")
-# Beginnings of `arch`. The official ReID code takes a file with its own model's name for a run to resume,
-# with optimizer and all, so ours are others.
-_ARCHES = {"hap": "pose_mae_vit", "reid-vit": "reid_vit", "reid-lem": "reid_lem"}
-_SIZES = {"S": "small", "B": "base", "L": "large", "H": "huge"}
+
+
+def targets():
+  """Returns what weights can be written as: `OWN` and the names of all families, a tuple."""
+  return (OWN, *families.names())
+
+
+def makes_folder(to):
+  """Whether a target is a folder."""
+  return to == OWN or families.load(to).folder is not None
 
 
 def regrid(weights, grid):
@@ -43,7 +47,8 @@ def regrid(weights, grid):
   resized = tuple(f"{path} {grid_text(weights.grid)} -> {grid_text(grid)}" for path in tables)
   variables = {**weights.variables, "params": unflatten(flat)}
   grid_from = f"resized from {grid_text(weights.grid)}"
-  return dataclasses.replace(weights, variables=variables, grid=tuple(grid), grid_from=grid_from), resized
+  weights = dataclasses.replace(weights, variables=variables, grid_from=grid_from)
+  return weights.with_encoder(grid=tuple(grid)), resized
 
 
 def check_target(weights, to):
@@ -66,16 +71,8 @@ def check_target(weights, to):
       f"{file} lacks the norm of the encoder's tokens, as classifiers over averaged patches do: no tokens "
       "come of it that could be compared; training can start from it by config.init_from"
     )
-  if to == "reid-vit" and "conv_fc" in weights.params:
-    raise ValueError(
-      f"--to=reid-vit: the classifier of {file} reads what a batch norm of its locality enhanced module "
-      "gives: use --to=reid-lem, or --to=hap for the encoder alone"
-    )
-  if to == "hf-vitmae" and weights.grid[0] != weights.grid[1]:
-    raise ValueError(
-      f"--to=hf-vitmae: ViTMAE of transformers is square, these weights have a grid of "
-      f"{grid_text(weights.grid)}: use --to=hf-vit, or a square --grid"
-    )
+  if to != OWN:
+    families.load(to).check_weights(weights)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +102,7 @@ def to_state(weights, family):
     ValueError: if the weights lack a tensor of the family.
   """
   flats = {collection: flatten(tree) for collection, tree in weights.variables.items()}
-  is_whole = "decoder" in family.stacks and (weights.decoder is not None or family.name == "hf-vitmae")
+  is_whole = "decoder" in family.stacks and (weights.decoder is not None or family.needs_decoder)
   decoder_depth = max(1, weights.decoder["depth"] if weights.decoder else 0) if is_whole else 0
   rows = names.table(family, depth=weights.depth, decoder_depth=decoder_depth)
   lacking = [row.ours for row in rows if row.ours not in flats.get(row.collection, {})]
@@ -128,7 +125,7 @@ def to_state(weights, family):
 def check_container(path, to):
   """Raises ValueError if a destination's name does not go with the target."""
   suffix = pathlib.Path(path).suffix
-  if to in FOLDERS:
+  if makes_folder(to):
     if suffix in (*_TORCH_SUFFIXES, ".safetensors"):
       raise ValueError(f"--out={path}: --to={to} makes a folder, not a {suffix} file")
   elif suffix not in (*_TORCH_SUFFIXES, ".safetensors"):
@@ -141,8 +138,9 @@ def write(path, weights, to):
   """Writes weights.
 
   Args:
-    path: of the file or folder to make; a file's suffix tells its kind. weights: Weights.
-    to: one of `TARGETS`.
+    path: of the file or folder to make; a file's suffix says its kind.
+    weights: Weights.
+    to: one of `targets()`.
   Returns:
     Written.
   Raises:
@@ -150,36 +148,29 @@ def write(path, weights, to):
   """
   path = pathlib.Path(path)
   if to == OWN:
-    checkpoint_file.write(path, weights.variables, weights.description())
+    checkpoint_file.write(path, weights.variables, weights.description.to_json())
     sizes = [leaf.size for leaf in jax.tree.leaves(weights.params)]
     return Written(len(jax.tree.leaves(weights.variables)), sum(sizes))
-  state, written = to_state(weights, names.FAMILIES[to])
-  state = {names.FAMILIES[to].in_file(name): array for name, array in state.items()}
-  record = {**weights.description(), "family": to, "task": names.FAMILIES[to].task}
+  family = families.load(to)
+  state, written = to_state(weights, family)
+  state = {family.in_file(name): array for name, array in state.items()}
+  record = _record(weights, family)
   metadata = {RECORD: json.dumps(record)}
-  if to in FOLDERS:
+  if family.folder is not None:
     path.mkdir()
     safetensors_file.save(path / "model.safetensors", state, metadata)
-    (path / "config.json").write_text(json.dumps(hugging_face.config(weights, to), indent=2) + "\n")
-    processor = json.dumps(hugging_face.processor(weights), indent=2)
-    (path / "preprocessor_config.json").write_text(processor + "\n")
-    (path / "README.md").write_text(hugging_face.card(weights, to))
+    for name, text in family.folder(weights).items():
+      (path / name).write_text(text)
   elif path.suffix == ".safetensors":
     safetensors_file.save(path, state, metadata)
   else:
-    torch_writer.save(path, _content(weights, to, state, record))
+    torch_writer.save(path, {**family.content(weights, state), RECORD: record})
   return written
 
 
-def _content(weights, to, state, record):
-  """Returns what the official scripts of a family expect in a .pth file, and our own description."""
-  if to == "timm":
-    return {"state_dict": state, RECORD: record}
-  if to == "attributes-vit":
-    # The official loader wants a parallel model's names, and prints the other two.
-    parallel = {f"module.{name}": array for name, array in state.items()}
-    return {"state_dicts": parallel, "epoch": "not recorded", "metric": "not recorded", RECORD: record}
-  arch = _ARCHES.get(to)
-  size = _SIZES.get(variant_of(weights.width, weights.depth))
-  named = {"arch": f"{arch}_{size}_patch{weights.patch}"} if arch and size else {}
-  return {**named, "model": state, RECORD: record}
+def _record(weights, family):
+  """Returns the description that a family's file carries, plain JSON values."""
+  described = weights.description
+  if family.task != described.task:  # the head stays behind, and with it what is recorded of it
+    described = dataclasses.replace(described, task=family.task, network={}, classes={})
+  return {**described.to_json(), "family": family.name}

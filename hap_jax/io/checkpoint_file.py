@@ -45,12 +45,8 @@ def read(path):
   Raises:
     ValueError: if there is no checkpoint at the path or it cannot be read.
   """
-  folder = find(path)
-  if folder is None:
-    raise ValueError(f"{path} holds no checkpoint: expected a run's workdir or a step's folder in it")
-  folder = folder.resolve()
+  folder, description = _find(path), read_description(path)
   try:
-    description = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(folder / "description")
     # Asked of the handler: the checkpointer warns of a file that an item inside a run's step never has.
     saved = ocp.PyTreeCheckpointHandler().metadata(folder / "state").tree
     is_training_state = "opt_state" in saved
@@ -64,7 +60,33 @@ def read(path):
       state = state.get("ema") or {"params": state["params"], **state.get("model_state", {})}
     return state, description
   except (OSError, KeyError, ValueError) as error:
-    raise ValueError(f"checkpoint {folder} cannot be read; is the copy complete? ({error})") from error
+    raise _unreadable(folder, error) from error
+
+
+def read_description(path):
+  """Reads the description of one of this project's checkpoints, plain JSON values.
+
+  Args:
+    path: as for `find`.
+  Raises:
+    ValueError: if there is no checkpoint at the path or it cannot be read.
+  """
+  folder = _find(path)
+  try:
+    return ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(folder / "description")
+  except (OSError, KeyError, ValueError) as error:
+    raise _unreadable(folder, error) from error
+
+
+def _find(path):
+  folder = find(path)
+  if folder is None:
+    raise ValueError(f"{path} holds no checkpoint: expected a run's workdir or a step's folder in it")
+  return folder.resolve()
+
+
+def _unreadable(folder, error):
+  return ValueError(f"checkpoint {folder} cannot be read; is the copy complete? ({error})")
 
 
 def write(folder, variables, description):

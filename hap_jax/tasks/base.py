@@ -9,6 +9,8 @@ A task is a module in this folder with
   network(description, compute)         -> the Linen module of a Description; nothing else builds it
   make_evaluation(config, description)  -> Evaluation of weights with this Description
   outline(config)                       -> (abstract params, lines: the shapes of a step); reads no data
+and, where the task trains an embedding of a picture,
+  make_embed(description, compute)      -> (variables, [B, H, W, 3] uint8 images) -> [B, D] float32, length 1
 Configurations stop at `make`, `make_evaluation` and `outline`: below them, functions take named arguments.
 """
 
@@ -193,8 +195,7 @@ def make_load(description, *, neck=(), heads=(), layout=()):
   """
 
   def load(variables, weights):
-    given = Description.from_json(weights.description())
-    stacks, notes = _choose_stacks(description, given, neck, heads, layout)
+    stacks, notes = _choose_stacks(description, weights.description, neck, heads, layout)
     return fit.fit_to(variables, weights, grid=description.encoder.grid, stacks=stacks, notes=notes)
 
   return load

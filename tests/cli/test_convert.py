@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hap_jax.cli.__main__ import main
-from hap_jax.convert import names, read, run, write
+from hap_jax.convert import families, read, run, write
 from hap_jax.io import safetensors_file
 from hap_jax.io.restricted_pickle import UnsafePickleError
 from hap_jax.train import initial
@@ -61,7 +61,7 @@ def test_a_whole_vit_b_is_converted_bit_for_bit(tmp_path):
   assert main(["convert", str(path), f"--out={own}", "--from=timm", "--source_grid=16x8"]) == 0
   weights = read.read(own)
   assert (weights.depth, weights.num_heads) == (12, 12)
-  back, _ = write.to_state(weights, names.FAMILIES["timm"])
+  back, _ = write.to_state(weights, families.load("timm"))
   assert back.keys() == state.keys()
   for name, array in state.items():
     np.testing.assert_array_equal(back[name], array)

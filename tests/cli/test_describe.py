@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from hap_jax.cli import __main__ as command
-from hap_jax.convert import describe, names, run
-from hap_jax.io import safetensors_file
+from hap_jax.convert import describe, families, run
+from hap_jax.io import checkpoint_file, safetensors_file
 from hap_jax.models import posemb
 from tests.convert.reference_state import family_state
 from tests.io import torch_bytes
@@ -105,8 +105,41 @@ def test_the_commands_told_exist(checkpoint, capsys):
   facts = facts_of(checkpoint("hap", "_own"), capsys)
   assert verbs_of(facts) == {"embed", "predict", "probe", "export", "evaluate", "convert"}
   assert verbs_of(facts) <= command.verbs().keys()
-  assert "--to=orbax|hap|mae|timm|hf-vit ..." in facts["commands"][-1]  # no square, and no ReID head
+  assert "--to=orbax|hap|hf-vit|mae|timm ..." in facts["commands"][-1]  # no square, and no ReID head
   assert any(line.startswith("python -m hap_jax.main ") for line in facts["commands"])
+
+
+@pytest.mark.parametrize(
+  ("family", "container", "is_evaluated"),
+  [
+    ("hap", "_own", True),
+    ("timm", "_own", False),
+    ("reid-vit", "_own", True),
+    ("reid-lem", "_own", True),
+    ("attributes-vit", "_own", True),
+  ],
+)
+def test_what_its_task_can_build_a_network_of_is_evaluated(
+  checkpoint, capsys, family, container, is_evaluated
+):
+  facts = facts_of(checkpoint(family, container), capsys)
+  assert ("evaluate" in verbs_of(facts)) == is_evaluated
+
+
+def test_a_decoder_of_unknown_heads_is_evaluated_with_the_configurations(tmp_path):
+  state = family_state("hap", width=128, depth=4)
+  safetensors_file.save(tmp_path / "hap.safetensors", state, {})
+  facts = describe.describe(tmp_path / "hap.safetensors", family="hap", grid=GRID)
+  assert facts["model"]["decoder"]["num_heads"] is None
+  assert "evaluate" in verbs_of(facts)
+
+
+def test_a_checkpoint_of_a_task_without_a_file_is_described_and_not_evaluated(checkpoint, tmp_path, capsys):
+  variables, description = checkpoint_file.read(checkpoint("timm", "_own"))
+  checkpoint_file.write(tmp_path / "dance", variables, description | {"task": "dance"})
+  facts = facts_of(tmp_path / "dance", capsys)
+  assert facts["stage"] == "fine-tuned for dance"
+  assert verbs_of(facts) == {"embed", "predict", "probe", "export", "convert"}
 
 
 def test_what_has_to_be_told_first_is_told(checkpoint, tmp_path, capsys):
@@ -135,7 +168,7 @@ def test_an_encoder_without_its_norm_can_be_trained_from_and_no_more(tmp_path, c
   assert facts["unused"] == ["fc_norm.weight", "head.weight", "fc_norm.bias", "head.bias"]
 
 
-@pytest.mark.parametrize("family", names.FAMILIES)
+@pytest.mark.parametrize("family", families.names())
 def test_every_family_is_described(checkpoint, family):
   facts = describe.describe(checkpoint(family, ".safetensors"), family=family, grid=GRID)
   assert facts["family"] == family

@@ -1,6 +1,5 @@
 """`hap evaluate` of files that record no configuration: sizes are the file's, what cannot be is told."""
 
-import dataclasses
 import json
 import os
 
@@ -58,7 +57,7 @@ def test_an_encoder_alone_is_no_checkpoint_to_score_pretraining_with(checkpoint,
 
 def test_an_encoder_of_other_heads_than_its_variant_is_refused(checkpoint, tmp_path, capsys):
   own, weights = tmp_path / "own", read.read(checkpoint(), family="mae")
-  write.write(own, dataclasses.replace(weights, num_heads=4), write.OWN)
+  write.write(own, weights.with_encoder(num_heads=4), write.OWN)
   assert main(["evaluate", str(own), f"--config={CONFIG}"]) == 1
   assert "128 wide with 4 blocks of 4 heads" in capsys.readouterr().err
 

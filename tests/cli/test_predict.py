@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from hap_jax.cli.__main__ import main as hap
-from hap_jax.convert import numpy_vit
+from hap_jax.convert import numpy_layers, numpy_vit
 from hap_jax.convert import read as reading
 from hap_jax.data.sources import base
 from hap_jax.data.transforms.attributes import ResizeBilinear
@@ -28,8 +28,8 @@ def checkpoint(tmp_path_factory):
   path = folder / "official.pth"
   path.write_bytes(torch_bytes.zip_file({"model": family_state("attributes-vit", depth=1)}))
   weights = reading.read(path, grid=(4, 2))
-  model = weights.description()["model"] | {"num_heads": 2}
-  description = weights.description() | {"attribute_names": NAMES, "model": model}
+  model = weights.facts()["model"] | {"num_heads": 2}
+  description = weights.facts() | {"attribute_names": NAMES, "model": model}
   checkpoint_file.write(folder / "own", weights.variables, description)
   return folder / "own"
 
@@ -52,11 +52,11 @@ def test_probabilities_are_those_of_the_second_forward_pass(checkpoint, people, 
   variables, _ = checkpoint_file.read(checkpoint)
   images = [np.asarray(Image.open(people / entry["file"])) for entry in told["pictures"]]
   images = [ResizeBilinear(size=(16, 8))({"image": image}, None)["image"] for image in images]
-  stack = numpy_vit.own(variables["params"])["encoder"]
+  stack = numpy_vit.own(variables).encoder
   epsilon = layers.LAYER_NORM_EPSILON
   image = np.asarray(pixels.normalize(np.stack(images)))
   raw = numpy_vit.encode(stack, image, num_heads=2, grids=((4, 2), (4, 2)), epsilon=epsilon)
-  tokens = numpy_vit.layer_norm(raw, stack.norm, epsilon)[:, 1:].mean(axis=1)
+  tokens = numpy_layers.layer_norm(raw, stack.norm, epsilon)[:, 1:].mean(axis=1)
   classifier = variables["params"]["classifier"]
   want = 1 / (1 + np.exp(-(tokens @ classifier["kernel"] + classifier["bias"])))
   got = [[entry["probability"][name] for name in NAMES] for entry in told["pictures"]]
@@ -118,7 +118,7 @@ def test_gallery_and_query_with_names_that_are_not_utf8_are_ranked(odd_people, t
   path = tmp_path / "official.pth"
   path.write_bytes(torch_bytes.zip_file({"model": family_state("mae", depth=1)}))
   weights = reading.read(path, grid=(4, 2))
-  description = weights.description()
+  description = weights.facts()
   description["model"] |= {"num_heads": 2}
   checkpoint_file.write(tmp_path / "own", weights.variables, description)
   query, out = odd_people / os.fsdecode(b"caf\xe9.jpg"), tmp_path / os.fsdecode(b"out\xe9")

@@ -1,7 +1,5 @@
 """The probe of attributes as a command, on an encoder with random weights."""
 
-import dataclasses
-
 import pytest
 from PIL import Image
 
@@ -28,8 +26,8 @@ def checkpoint(tmp_path_factory):
   }
   folder = tmp_path_factory.mktemp("encoder")
   (folder / "encoder.pth").write_bytes(torch_bytes.zip_file({"model": state}))
-  weights = dataclasses.replace(read.read(folder / "encoder.pth"), num_heads=2)
-  checkpoint_file.write(folder / "encoder", weights.variables, weights.description())
+  weights = read.read(folder / "encoder.pth").with_encoder(num_heads=2)
+  checkpoint_file.write(folder / "encoder", weights.variables, weights.facts())
   return str(folder / "encoder")
 
 

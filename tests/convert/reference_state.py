@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from hap_jax.convert import names, read
+from hap_jax.convert import families, names, read
 
 GRID = (4, 2)
 
@@ -58,20 +58,29 @@ def full_state(*, grid=GRID, decoder_width=8, decoder_depth=1, patch=4, **encode
   }
 
 
+def exchange(monkeypatch, family):
+  """Puts another Family in the place of the one with its name."""
+  module = f"hap_jax.convert.families.{family.name.replace('-', '_')}"
+  monkeypatch.setattr(f"{module}.FAMILY", family)
+
+
 def leaves(tree):
   pairs = jax.tree_util.tree_leaves_with_path(tree)
   return {"/".join(key.key for key in path): leaf for path, leaf in pairs}
 
 
-def family_state(family, *, grid=GRID, width=16, depth=2, patch=4, decoder_depth=1, num_classes=5):
+def family_state(
+  family, *, grid=GRID, width=16, depth=2, patch=4, decoder_depth=1, num_classes=5, mlp_ratios=(4, 4)
+):
   """A state dict with the names and shapes of any family, random weights of a trained model's size."""
   rng = np.random.default_rng(2)
-  sizes = {"D": width, "E": 16, "F": 4 * width, "G": 64, "P": patch, "T": 1 + grid[0] * grid[1]}
+  sizes = {"D": width, "E": 16, "P": patch, "T": 1 + grid[0] * grid[1]}
+  sizes |= {"F": mlp_ratios[0] * width, "G": mlp_ratios[1] * 16}
   sizes |= {"C": num_classes, "M": width // 2}
   state = {}
-  for row in names.table(names.FAMILIES[family], depth=depth, decoder_depth=decoder_depth):
+  for row in names.table(families.load(family), depth=depth, decoder_depth=decoder_depth):
     shape = [read.size_of(token, sizes) for token in row.shape]
     array = rng.standard_normal(shape, dtype=np.float32)
     array *= np.float32(0.2)
     state[row.reference] = np.abs(array) + np.float32(0.5) if row.ours.endswith("/var") else array
-  return state | {name: np.zeros((), np.int64) for name in names.FAMILIES[family].counters}
+  return state | {name: np.zeros((), np.int64) for name in families.load(family).counters}

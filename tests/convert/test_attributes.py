@@ -1,11 +1,11 @@
 """The official layout of models fine-tuned for attributes, read, run and written."""
 
-import functools
+import dataclasses
 
 import numpy as np
 import pytest
 
-from hap_jax.convert import names, numpy_heads, numpy_vit, read, run
+from hap_jax.convert import families, names, numpy_vit, read, run, verify
 from hap_jax.convert import write as writing
 from hap_jax.io import torch_file
 from hap_jax.models import layers
@@ -14,7 +14,7 @@ from tests.convert.reference_state import family_state, leaves
 
 def official_content(state):
   """What the official training script saves: the same weights twice, once as a parallel model's."""
-  spelled = {names.FAMILIES["attributes-vit"].in_file(name): array for name, array in state.items()}
+  spelled = {families.load("attributes-vit").in_file(name): array for name, array in state.items()}
   parallel = {f"module.{name}": array for name, array in spelled.items()}
   return {"state_dicts": parallel, "state_dict_ema": spelled, "epoch": "12", "metric": 0.8}
 
@@ -52,29 +52,34 @@ def test_second_forward_pass_gives_the_official_models_logits(golden):
   state = {name.removeprefix(prefix): value for name, value in stored.items() if name.startswith(prefix)}
   state = {name.removeprefix("backbone."): value for name, value in state.items()}
   grid = tuple(int(side) // int(stored["model/cfg/patch_size"]) for side in stored["model/cfg/img_size"])
-  epsilon = layers.LAYER_NORM_EPSILON
-  stack = numpy_vit.official(state)["encoder"]
   image = stored["model/images"].transpose(0, 2, 3, 1)
-  heads = int(stored["model/cfg/num_heads"])
-  raw = numpy_vit.encode(stack, image, num_heads=heads, grids=(grid, grid), epsilon=epsilon)
-  module = functools.partial(numpy_heads.official_module, state)
-  found = numpy_heads.attributes(module, numpy_vit.layer_norm(raw, stack.norm, epsilon))
+  forward = numpy_vit.Forward(
+    network=numpy_vit.official(state),
+    batch=verify.Batch(image=image, ids_keep=None, ids_restore=None),
+    num_heads=int(stored["model/cfg/num_heads"]),
+    decoder_heads=None,
+    grids=(grid, grid),
+    epsilon=layers.LAYER_NORM_EPSILON,
+  )
+  found = families.load("attributes-vit").outputs.in_numpy(forward)
   assert np.abs(found["logits"] - stored["model/logits"]).max() < 1e-5
 
 
 def test_golden_model_has_just_the_names_of_the_table(golden):
   prefix = "model/param/"
   found = {name.removeprefix(prefix) for name in golden("attributes") if name.startswith(prefix)}
-  family = names.FAMILIES["attributes-vit"]
+  family = families.load("attributes-vit")
   assert {family.in_file(row.reference) for row in names.table(family, depth=2, decoder_depth=0)} == found
 
 
 def test_names_of_attributes_stay_with_the_weights(write, tmp_path):
   weights = read.read(write(official_content(family_state("attributes-vit", grid=(16, 12)))))
-  recorded = {"attribute_names": ["a", "b", "c", "d", "e"]}
-  weights = type(weights)(**{**vars(weights), "recorded": recorded, "num_heads": 2})
-  write_own_and_back(weights, tmp_path)
-  assert read.read(tmp_path / "back.pth").recorded["attribute_names"] == recorded["attribute_names"]
+  assert weights.description.classes == {}
+  classes = {"attribute_names": ["a", "b", "c", "d", "e"]}
+  weights = weights.with_encoder(num_heads=2)
+  named = dataclasses.replace(weights.description, classes=classes)
+  write_own_and_back(dataclasses.replace(weights, description=named), tmp_path)
+  assert read.read(tmp_path / "back.pth").description.classes == classes
 
 
 def write_own_and_back(weights, tmp_path):

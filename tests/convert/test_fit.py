@@ -1,9 +1,7 @@
-import dataclasses
-
 import numpy as np
 import pytest
 
-from hap_jax.convert import fit, names, read
+from hap_jax.convert import families, fit, names, read
 from hap_jax.convert.weights import unflatten
 from hap_jax.models import posemb, vit
 from tests.convert.reference_state import GRID, encoder_state, full_state, leaves
@@ -14,7 +12,7 @@ BOTH = ("encoder", "decoder")
 def model_params(*, grid=GRID, fill=0.5, **sizes):
   """Parameters of a model as the reader gives them, all `fill`, with a head that no checkpoint has."""
   depths = {"depth": sizes.get("depth", 2), "decoder_depth": sizes.get("decoder_depth", 1)}
-  rows = names.table(names.FAMILIES["mae"], **depths)
+  rows = names.table(families.load("mae"), **depths)
   state = full_state(grid=grid, **sizes)
   flat = names.assemble(rows, lambda row: np.full_like(state[row.reference], fill))["params"]
   return {"head": {"bias": np.full(3, fill, np.float32)}, **unflatten(flat)}
@@ -113,6 +111,6 @@ def test_other_heads_than_the_variants_are_an_error_that_names_both(write):
   sizes = {"width": variant.width, "depth": variant.depth}
   weights = read.read(write(encoder_state(**sizes)), grid=GRID)
   fit.fit_to({"params": model_params(**sizes)}, weights, grid=GRID)
-  weights = dataclasses.replace(weights, num_heads=4)
+  weights = weights.with_encoder(num_heads=4)
   with pytest.raises(ValueError, match=r"weights\.pth: checkpoint has 4 heads, .*variant makes 2"):
     fit.fit_to({"params": model_params(**sizes)}, weights, grid=GRID)

@@ -6,7 +6,7 @@ import pathlib
 import pytest
 
 import hap_jax
-from hap_jax.convert import licences, names
+from hap_jax.convert import families, licences
 
 SOURCES = pathlib.Path(hap_jax.__file__).parent / "data" / "sources"
 NAMES = sorted(path.stem for path in SOURCES.glob("*.py") if path.stem not in ("__init__", "base"))
@@ -132,13 +132,13 @@ def test_the_pictures_of_coco_are_not_for_commerce():
   assert [licences.classify(text) for text in texts_of("coco_persons")] == ["non-commercial"]
 
 
-@pytest.mark.parametrize("family", names.FAMILIES.values(), ids=lambda family: family.name)
+@pytest.mark.parametrize("family", families.load_all(), ids=lambda family: family.name)
 def test_the_licence_of_every_family_is_classified(family):
   assert (licences.classify(family.licence) == "unknown") == (family.name in UNKNOWN_FAMILIES)
   known = [licences.source(*facts) for facts in family.made_from]
   assert "unknown" not in {item["kind"] for item in known}
-  assert bool(known) == (family.licence == names.FAMILIES["hap"].licence)
+  assert bool(known) == (family.licence == families.load("hap").licence)
 
 
 def test_families_word_the_licence_of_luperson_as_its_source_does():
-  assert names.FAMILIES["hap"].made_from[0][1:3] == ("luperson", *texts_of("luperson"))
+  assert families.load("hap").made_from[0][1:3] == ("luperson", *texts_of("luperson"))

@@ -41,7 +41,7 @@ def trained(tmp_path):
     file = tmp_path / "reid.safetensors"
     safetensors_file.save(file, family_state("reid-vit"), {})
     weights = read.read(file, family="reid-vit", grid=GRID)
-    description = weights.description()
+    description = weights.facts()
     description["model"]["num_heads"] = 2
     del description["normalization"]["from"]
     own = {"data": data, "step": 4, "lineage": past}

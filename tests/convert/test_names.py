@@ -2,11 +2,11 @@ import jax
 import numpy as np
 import pytest
 
-from hap_jax.convert import layouts, names
+from hap_jax.convert import families, layouts, names
 from hap_jax.models import hap, layers, vit
 
 # Those that hold pre-training's model under its official names.
-FAMILIES = [names.FAMILIES[name] for name in ("hap", "mae")]
+FAMILIES = [families.load(name) for name in ("hap", "mae")]
 
 
 def golden_table(golden, family):
@@ -70,7 +70,7 @@ def test_a_table_names_every_parameter_of_our_model_once(family):
 
 
 def test_a_table_without_decoder_holds_the_encoder_alone():
-  rows = names.table(names.FAMILIES["mae"], depth=2, decoder_depth=0)
+  rows = names.table(families.load("mae"), depth=2, decoder_depth=0)
   assert {row.stack for row in rows} == {"encoder"}
   assert sum(row.reference.startswith("blocks.1.") for row in rows) == 12
 
@@ -78,3 +78,43 @@ def test_a_table_without_decoder_holds_the_encoder_alone():
 def test_a_gap_in_the_blocks_is_an_error():
   with pytest.raises(ValueError, match=r"3 blocks blocks\.N but none numbered 1"):
     names.count_blocks(FAMILIES[0], "encoder", ["blocks.0.norm1.bias", "blocks.2.a", "blocks.3.a"])
+
+
+# Tensors of ours that are several there
+
+
+def cut_rows(parts):
+  return [
+    names.Entry(f"part{k}", "encoder/kernel", layouts.LINEAR, (str(size), "4"), parts=parts, part=k)
+    for k, size in enumerate((576, 192))
+  ]
+
+
+@pytest.mark.parametrize("parts", [(576, 192), (3, 1)])
+def test_unequal_parts_are_put_together_and_cut_again(parts):
+  rng, rows = np.random.default_rng(0), cut_rows(parts)
+  state = {row.reference: rng.normal(size=tuple(map(int, row.shape))).astype(np.float32) for row in rows}
+  whole = names.assemble(rows, lambda row: state[row.reference])["params"]["encoder/kernel"]
+  assert whole.shape == (4, 768)
+  np.testing.assert_array_equal(whole, np.concatenate([state["part0"], state["part1"]]).T)
+  for row in rows:
+    back = row.layout.to_reference(row.of(whole))
+    np.testing.assert_array_equal(back, state[row.reference], strict=True)
+
+
+@pytest.mark.parametrize(
+  ("lengths", "match"),
+  [
+    ((576, 200), r"part1: its part of encoder/kernel has \(4, 192\), the tensor \(4, 200\)"),
+    ((577, 192), r"part0: 577 columns cannot be part 0 of 576 : 192"),
+  ],
+)
+def test_parts_of_other_sizes_than_the_table_says_are_an_error(lengths, match):
+  arrays = {f"part{k}": np.zeros((length, 4), np.float32) for k, length in enumerate(lengths)}
+  with pytest.raises(ValueError, match=match):
+    names.assemble(cut_rows((576, 192)), lambda row: arrays[row.reference])
+
+
+def test_an_array_that_cannot_be_cut_into_the_parts_is_an_error():
+  with pytest.raises(ValueError, match=r"encoder/kernel: 770 columns cannot be cut into parts of 576 : 192"):
+    cut_rows((576, 192))[0].of(np.zeros((4, 770), np.float32))

@@ -7,11 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from hap_jax.convert import fit, names, read
+from hap_jax.convert import families, fit, names, read
 from hap_jax.io import checkpoint_file, safetensors_file
 from hap_jax.io.restricted_pickle import UnsafePickleError
 from hap_jax.models import hap, posemb, vit
-from tests.convert.reference_state import encoder_state, family_state, full_state, leaves
+from tests.convert.reference_state import encoder_state, exchange, family_state, full_state, leaves
 from tests.io import torch_bytes
 
 
@@ -57,7 +57,7 @@ def test_official_weights_survive_the_way_here_and_back_bit_for_bit(golden_state
 
 def golden_rows(weights):
   depths = {"depth": weights.depth, "decoder_depth": weights.decoder["depth"]}
-  return names.table(names.FAMILIES[weights.family], **depths)
+  return names.table(families.load(weights.family), **depths)
 
 
 def test_files_that_pytorch_wrote_give_the_same_weights(golden_state, write, tmp_path):
@@ -105,13 +105,13 @@ def test_the_official_forward_pass_is_reproduced(golden, golden_state, write):
 
 
 def test_a_table_with_two_swapped_names_does_not_reproduce_it(golden, golden_state, write, monkeypatch):
-  family = names.FAMILIES["hap"]
+  family = families.load("hap")
   swap = {"blocks.{i}.norm1.weight": "blocks.{i}.norm2.weight"}
   swap |= {there: here for here, there in swap.items()}
   entries = tuple(
     dataclasses.replace(row, reference=swap.get(row.reference, row.reference)) for row in family.entries
   )
-  monkeypatch.setitem(names.FAMILIES, "hap", dataclasses.replace(family, entries=entries))
+  exchange(monkeypatch, dataclasses.replace(family, entries=entries))
   assert official_encoder_error(golden, write({"model": golden_state})) > 1e-3
 
 
@@ -179,7 +179,7 @@ def test_the_family_is_told_from_the_file(write):
   assert read.read(write({"model": square, "arch": "vit"})).family == "hap"
   assert read.read(write({"model": encoder_state(grid=(4, 2))})).family == "hap"
   assert read.read(write({"model": square}), family="hap").family == "hap"
-  with pytest.raises(ValueError, match="'dino' is not one of hap, mae, timm"):
+  with pytest.raises(ValueError, match="'dino' is not one of attributes-vit, hap, "):
     read.read(write({"model": square}), family="dino")
 
 
@@ -372,7 +372,7 @@ def changed(**changes):
     (changed(blocks__1__mlp__fc1__bias=None), r"lacks blocks\.1\.mlp\.fc1\.bias"),
     (changed(norm__weight=None), r"lacks norm\.weight"),
     (changed(mask_token=np.ones((1, 1, 8), np.float32)), "lacks decoder_pos_embed, decoder_embed.weight"),
-    (changed(patch_embed__proj__weight=None), r"of no known family \(hap, mae, .*cls_token"),
+    (changed(patch_embed__proj__weight=None), r"of no known family \(attributes-vit, hap, .*cls_token"),
     (
       changed(norm__bias=np.zeros(7, np.float32)),
       r"norm\.bias has shape \(7,\), expected \(16\) by patch_embed",

@@ -8,12 +8,12 @@ import jax
 import numpy as np
 import pytest
 
-from hap_jax.convert import names, numpy_vit, read, run, verify, write
+from hap_jax.convert import families, layouts, numpy_layers, numpy_vit, read, run, verify, write
 from hap_jax.io import safetensors_file, torch_writer
 from hap_jax.models import layers
-from tests.convert.reference_state import GRID, family_state
+from tests.convert.reference_state import GRID, exchange, family_state
 
-FAMILIES = tuple(names.FAMILIES)
+FAMILIES = families.names()
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def convert(path, out, to, **options):
 
 
 def destination(tmp_path, to):
-  return tmp_path / ("out" if to in write.FOLDERS else "out.pth")
+  return tmp_path / ("out" if write.makes_folder(to) else "out.pth")
 
 
 # The second forward pass
@@ -54,12 +54,12 @@ def test_the_second_forward_pass_gives_the_official_models_numbers(golden):
   kwargs = {"grids": (grid, grid), "epsilon": layers.LAYER_NORM_EPSILON}
   ranks = np.argsort(inputs["noise_view1"], axis=1)
   ids_keep = ranks[:, : int(ranks.shape[1] * (1 - float(inputs["mask_ratio"])))]
-  stacks, heads = numpy_vit.official(state), int(sizes["num_heads"])
+  network, heads = numpy_vit.official(state), int(sizes["num_heads"])
   image = inputs["images"].transpose(0, 2, 3, 1)
-  raw = numpy_vit.encode(stacks["encoder"], image, num_heads=heads, ids_keep=ids_keep, **kwargs)
-  latent = numpy_vit.layer_norm(raw, stacks["encoder"].norm, layers.LAYER_NORM_EPSILON)
+  raw = numpy_vit.encode(network.encoder, image, num_heads=heads, ids_keep=ids_keep, **kwargs)
+  latent = numpy_layers.layer_norm(raw, network.encoder.norm, layers.LAYER_NORM_EPSILON)
   heads = int(sizes["decoder_num_heads"])
-  pred = numpy_vit.decode(stacks["decoder"], latent, inputs["ids_restore_view1"], num_heads=heads, **kwargs)
+  pred = numpy_vit.decode(network.decoder, latent, inputs["ids_restore_view1"], num_heads=heads, **kwargs)
   assert np.abs(pred - golden("pretrain_small_normpix")["pred_view1"]).max() < 2e-5
 
 
@@ -71,7 +71,7 @@ def test_every_family_becomes_our_checkpoint_and_comes_back_with_proof(source, t
   path = source(family)
   there = convert(path, tmp_path / "own", "orbax")
   outputs = there["proof"]["outputs"]
-  expected = {"tokens"} | ({"pred"} if "decoder" in names.FAMILIES[family].stacks else set())
+  expected = {"tokens"} | ({"pred"} if "decoder" in families.load(family).stacks else set())
   heads = {
     "reid-vit": {"logits"},
     "reid-lem": {"logits", "feature_conv", "logits_conv"},
@@ -171,7 +171,7 @@ def nothing_is_left(tmp_path, *kept):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_table_with_two_swapped_names_fails_and_leaves_nothing(source, tmp_path, monkeypatch, family):
   path = source(family)
-  monkeypatch.setitem(names.FAMILIES, family, swapped(names.FAMILIES[family], *SWAPS[family]))
+  exchange(monkeypatch, swapped(families.load(family), *SWAPS[family]))
   with pytest.raises(ValueError, match=r"the conversion is wrong: .* differs by"):
     convert(path, tmp_path / "out", "orbax")
   assert nothing_is_left(tmp_path, path.name)
@@ -183,19 +183,19 @@ def test_a_swapped_table_fails_on_the_way_out_too(source, tmp_path, monkeypatch,
   path = source(family, grid=grid)
   own = tmp_path / "own"
   convert(path, own, "orbax", source_grid=grid)
-  monkeypatch.setitem(names.FAMILIES, family, swapped(names.FAMILIES[family], *SWAPS[family]))
+  exchange(monkeypatch, swapped(families.load(family), *SWAPS[family]))
   with pytest.raises(ValueError, match=r"the conversion is wrong: .* differs by"):
     run.convert(own, destination(tmp_path, family), to=family, real=False)
   assert nothing_is_left(tmp_path, path.name, "own")
 
 
 def test_a_transposed_matrix_fails(source, tmp_path, monkeypatch):
-  path, family = source("hap"), names.FAMILIES["hap"]
+  path, family = source("hap"), families.load("hap")
   rows = (
-    dataclasses.replace(row, layout=names.IDENTITY) if "attn.proj.weight" in row.reference else row
+    dataclasses.replace(row, layout=layouts.IDENTITY) if "attn.proj.weight" in row.reference else row
     for row in family.entries
   )
-  monkeypatch.setitem(names.FAMILIES, "hap", dataclasses.replace(family, entries=tuple(rows)))
+  exchange(monkeypatch, dataclasses.replace(family, entries=tuple(rows)))
   with pytest.raises(ValueError, match="the conversion is wrong"):
     convert(path, tmp_path / "out", "orbax")
 
@@ -203,9 +203,10 @@ def test_a_transposed_matrix_fails(source, tmp_path, monkeypatch):
 def test_a_result_without_an_output_of_its_target_is_wrong(source, tmp_path):
   path = source("hap")
   weights = read.read(path, family="hap", grid=GRID)
-  whole = verify.outputs_of(weights, names.FAMILIES["hap"].stacks)
+  setting = verify.Setting.of(weights, GRID)
+  whole = verify.outputs_of(setting, families.load("hap").stacks)
   assert whole == ("tokens", "pred")
-  assert verify.outputs_of(weights, names.FAMILIES["timm"].stacks) == ("tokens",)
+  assert verify.outputs_of(setting, families.load("timm").stacks) == ("tokens",)
   tokens = {"tokens": np.ones((2, 3))}
   with pytest.raises(ValueError, match="the result gives no pred"):
     verify.compare(tokens | {"pred": np.ones(2)}, tokens, whole)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hap_jax.convert import names
+from hap_jax.convert import families, names
 from hap_jax.models import embedder, vit
 
 TINY = vit.Variant(width=16, depth=1, num_heads=2)
@@ -56,7 +56,7 @@ def test_parameter_counts_are_the_official_ones(locality, image_size, num_classe
 
 @pytest.mark.parametrize(("locality", "family", "num_entries"), [(False, "vit", 152), (True, "lem", 226)])
 def test_every_weight_is_an_entry_of_official_files(locality, family, num_entries):
-  family = names.FAMILIES[f"reid-{family}"]
+  family = families.load(f"reid-{family}")
   rows = names.table(family, depth=12, decoder_depth=0)
   assert len(rows) + len(family.counters) == num_entries
   variables = shapes(build(vit.variant("B"), (256, 128), 16, locality=locality))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hap_jax.convert import names
+from hap_jax.convert import families, names
 from hap_jax.convert.weights import unflatten
 from hap_jax.models import hap, vit
 
@@ -28,7 +28,7 @@ class Small:
 
 def to_ours(state):
   """Turns {official name: array} into nested dicts by the conversion's table; every array is used."""
-  family = names.FAMILIES["hap"]
+  family = families.load("hap")
   rows = names.table(
     family,
     depth=names.count_blocks(family, "encoder", state),

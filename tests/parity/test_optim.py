@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from hap_jax.convert import names
+from hap_jax.convert import families, names
 from hap_jax.tasks.pretrain import param_rules
 from hap_jax.train import optim
 
@@ -29,7 +29,7 @@ def test_learning_rate_at_every_step(schedules):
 
 def test_weight_decay_groups(golden):
   file = golden("optim_schedule")
-  family = names.FAMILIES["hap"]
+  family = families.load("hap")
   state = dict.fromkeys(file["groups/param_name"].tolist(), np.zeros(()))
   rows = names.table(
     family,

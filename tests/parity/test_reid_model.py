@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hap_jax.convert import names
+from hap_jax.convert import families, names
 from hap_jax.convert.weights import unflatten
 from hap_jax.losses.identity import identity_loss
 from hap_jax.losses.triplet import triplet_loss
@@ -38,7 +38,7 @@ class Case:
   @property
   def rows(self):
     """{official name: row of the conversion's table}."""
-    family = names.FAMILIES[self.name.replace("_", "-")]
+    family = families.load(self.name.replace("_", "-"))
     rows = names.table(family, depth=self.model.encoder.depth, decoder_depth=0)
     return {row.reference: row for row in rows}
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from hap_jax.convert import names, run
+from hap_jax.convert import families, run
 from hap_jax.description import Description, Encoder
 from hap_jax.io import checkpoint_file, safetensors_file
 from hap_jax.tasks import attributes, base, pretrain, reid
@@ -64,7 +64,7 @@ def test_the_encoder_of_every_family_is_a_start(tmp_path, variables, family, con
   said = "\n".join(initial.lines(weights, report))
   assert "encoder/pos_embed 4x2 -> 6x3" in said
   assert ("head" in said) == (family.startswith("reid") and container == "own")
-  assert names.FAMILIES[family].licence in said
+  assert families.load(family).licence in said
 
 
 @pytest.mark.parametrize("family", ["mae", "hf-vitmae"])

@@ -1,0 +1,61 @@
+"""Pedestrian attributes of the official HAP code: a classifier on the mean of the patch tokens."""
+
+from hap_jax.convert import numpy_vit, official, rows
+from hap_jax.convert.family import CERTAIN, NO, Family
+from hap_jax.convert.numpy_layers import linear, pair
+from hap_jax.convert.outputs import Outputs
+from hap_jax.data.sources import pa100k, peta, rapv1
+
+_CLASSIFIER = "classifier.logits.0"
+# Official files do not name their attributes, but each data set has another number of them.
+_OFFICIAL = {len(source.ATTRIBUTES): source.ATTRIBUTES for source in (pa100k, rapv1, peta)}
+
+
+def _recognise(source):
+  return CERTAIN if official.has_names(source) and f"{_CLASSIFIER}.weight" in source.state else NO
+
+
+def _network(params, config, recorded):
+  del config, recorded
+  return {"num_attributes": len(params["classifier"]["bias"])} if "classifier" in params else {}
+
+
+def _classes(network):
+  names = _OFFICIAL.get(network.get("num_attributes"))
+  return {"attribute_names": list(names)} if names else {}
+
+
+def _content(weights, state):
+  """The official loader wants the names of a parallel model, and prints the other two entries."""
+  del weights
+  parallel = {f"module.{name}": array for name, array in state.items()}
+  return {"state_dicts": parallel, "epoch": "not recorded", "metric": "not recorded"}
+
+
+def _in_numpy(forward):
+  classifier = pair(forward.network.module(_CLASSIFIER, "classifier"))
+  return {"logits": linear(forward.tokens[:, 1:].mean(axis=1), classifier)}
+
+
+def _in_jax(model, variables, batch):
+  return {"logits": model.apply(variables, batch.image)}
+
+
+FAMILY = Family(
+  "attributes-vit",
+  rows.ENCODER + rows.linear(_CLASSIFIER, "classifier", "C", "D"),
+  _recognise,
+  numpy_vit.official,
+  licence=official.OF_HAP,
+  made_from=official.made_from_fine_tuned_hap("pa100k, rapv1 or peta"),
+  task="attributes",
+  nests=("state_dicts",),
+  backbones=("backbone.",),
+  backbone="backbone.",
+  grids={192: ((16, 12), "attributes at 256 x 192")},
+  pixels_from="published attributes-vit code",
+  network=_network,
+  classes=_classes,
+  content=_content,
+  outputs=Outputs(needs={"logits": "classifier"}, in_numpy=_in_numpy, in_jax=_in_jax),
+)

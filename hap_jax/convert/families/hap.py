@@ -1,0 +1,23 @@
+"""Pre-training of the official HAP code (arXiv 2310.20695): MAE's names, pictures that are no squares."""
+
+from hap_jax.convert import numpy_vit, official, reconstruction, rows
+from hap_jax.convert.family import NO, POSSIBLE, Family
+
+
+def _recognise(source):
+  return POSSIBLE if official.has_names(source) and official.is_of_hap(source) else NO
+
+
+FAMILY = Family(
+  "hap",
+  rows.ENCODER + rows.DECODER,
+  _recognise,
+  numpy_vit.official,
+  licence=official.OF_HAP,
+  made_from=official.MADE_FROM_HAP,
+  wrappers=("mae.",),
+  grids={128: ((16, 8), "the published HAP grid, images of 256 x 128")},
+  pixels_from="published hap code",
+  content=official.content("pose_mae_vit"),
+  outputs=reconstruction.OUTPUTS,
+)

@@ -1,0 +1,36 @@
+"""A folder that `transformers.ViTModel` loads."""
+
+from hap_jax.convert import hugging_face, numpy_vit
+from hap_jax.convert.family import CERTAIN, NO, Family, TorchClass
+
+
+def _recognise(source):
+  return CERTAIN if hugging_face.has_names(source) and not hugging_face.is_masked(source) else NO
+
+
+def _folder(weights):
+  load = "ViTModel.from_pretrained(folder, add_pooling_layer=False)"
+  return hugging_face.folder(weights, hugging_face.config(weights, "ViTModel", "vit"), load)
+
+
+def _run(path, setting, batch):
+  del setting
+  import torch
+
+  model, pixels, name = hugging_face.in_transformers(path, batch, add_pooling_layer=False)
+  with torch.no_grad():
+    return {"tokens": model(pixels).last_hidden_state.numpy()}, name
+
+
+FAMILY = Family(
+  "hf-vit",
+  hugging_face.encoder(""),
+  _recognise,
+  numpy_vit.hugging_face,
+  stage="encoder; the file does not tell what it was trained for",
+  unused=("pooler.", "classifier.", "embeddings.mask_token"),
+  renames=((r"^vit\.", ""), *hugging_face.RENAMES),
+  check_source=hugging_face.check_config,
+  folder=_folder,
+  torch_class=TorchClass("transformers", _run),
+)

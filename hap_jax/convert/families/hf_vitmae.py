@@ -1,0 +1,57 @@
+"""A folder that `transformers.ViTMAEForPreTraining` loads: square pictures only."""
+
+from hap_jax.convert import hugging_face, numpy_vit, official, reconstruction
+from hap_jax.convert.family import CERTAIN, NO, Family, TorchClass
+from hap_jax.convert.weights import grid_text
+
+
+def _recognise(source):
+  return CERTAIN if hugging_face.has_names(source) and hugging_face.is_masked(source) else NO
+
+
+def _check_weights(weights):
+  if weights.grid[0] != weights.grid[1]:
+    raise ValueError(
+      f"--to=hf-vitmae: ViTMAE of transformers is square, these weights have a grid of "
+      f"{grid_text(weights.grid)}: use --to=hf-vit, or a square --grid"
+    )
+
+
+def _folder(weights):
+  name, decoder = "ViTMAEForPreTraining", weights.decoder
+  content = hugging_face.config(weights, name, "vit_mae") | {
+    "decoder_hidden_size": decoder["width"],
+    "decoder_num_hidden_layers": decoder["depth"],
+    "decoder_num_attention_heads": decoder["num_heads"],
+    "decoder_intermediate_size": hugging_face.hidden(weights.params["decoder"]),
+  }
+  return hugging_face.folder(weights, content, f"{name}.from_pretrained(folder)")
+
+
+def _run(path, setting, batch):
+  del setting
+  import torch
+
+  model, pixels, name = hugging_face.in_transformers(path, batch)
+  # The patches with the least noise stay: those of the batch, and as many, whatever way this is rounded.
+  model.config.mask_ratio = 1 - (batch.ids_keep.shape[1] + 0.5) / batch.ids_restore.shape[1]
+  with torch.no_grad():
+    found = model(pixels, noise=torch.from_numpy(batch.ids_restore.astype("float32")))
+  return {"pred": found.logits.numpy()}, name
+
+
+FAMILY = Family(
+  "hf-vitmae",
+  hugging_face.encoder("vit.") + hugging_face.DECODER,
+  _recognise,
+  numpy_vit.hugging_face,
+  licence=official.OF_MAE,
+  renames=((r"^(?!vit\.|decoder\.)", "vit."), *hugging_face.RENAMES),
+  needs_decoder=True,
+  pixels_from="published hf-vitmae code",
+  check_source=hugging_face.check_config,
+  check_weights=_check_weights,
+  folder=_folder,
+  outputs=reconstruction.OUTPUTS,
+  torch_class=TorchClass("transformers", _run),
+)

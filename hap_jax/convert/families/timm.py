@@ -1,0 +1,57 @@
+"""timm's ViT with a class token, also as the backbone of a ReID model."""
+
+import functools
+
+from hap_jax.convert import numpy_vit, official, rows
+from hap_jax.convert.family import LIKELY, NO, Family, TorchClass
+from hap_jax.models import layers
+
+
+def _recognise(source):
+  """An encoder is timm's if it was a backbone, or stands bare in its file with a classifier."""
+  if not official.has_names(source) or official.has_decoder(source):
+    return NO
+  is_bare_classifier = official.has_head(source) and not source.is_nested
+  return LIKELY if source.is_backbone or is_bare_classifier else NO
+
+
+def _content(weights, state):
+  del weights
+  return {"state_dict": state}
+
+
+def _run(path, setting, batch):
+  import timm
+  import torch
+
+  encoder = setting.description.encoder
+  model = timm.models.vision_transformer.VisionTransformer(
+    img_size=batch.image.shape[1:3],
+    patch_size=encoder.patch,
+    embed_dim=encoder.width,
+    depth=encoder.depth,
+    num_heads=encoder.num_heads,
+    mlp_ratio=encoder.mlp_ratio,
+    norm_layer=functools.partial(torch.nn.LayerNorm, eps=layers.LAYER_NORM_EPSILON),
+    num_classes=0,
+  )
+  timm.models.load_checkpoint(model, str(path), strict=True)
+  pixels = torch.from_numpy(batch.image.transpose(0, 3, 1, 2).copy())
+  with torch.no_grad():
+    return {"tokens": model.eval().forward_features(pixels).numpy()}, "timm.VisionTransformer"
+
+
+FAMILY = Family(
+  "timm",
+  rows.ENCODER,
+  _recognise,
+  numpy_vit.official,
+  stage="encoder; the file does not tell what it was trained for",
+  # Classifiers of timm, and what ReID code keeps besides its backbone.
+  unused=("head.", "fc_norm.", "pre_logits.", "classifier.", "bottleneck."),
+  stand_ins=rows.NORMS_OF_CLASSIFIERS,
+  nests=("teacher",),
+  backbones=("backbone.", "base."),
+  content=_content,
+  torch_class=TorchClass("timm", _run),
+)

@@ -1,0 +1,266 @@
+"""Families as files: what each states, which one a file is of, and a new family that is one file."""
+
+import copy
+import dataclasses
+import itertools
+import pathlib
+import sys
+
+import numpy as np
+import pytest
+
+from hap_jax import config as config_lib
+from hap_jax.cli.__main__ import main
+from hap_jax.convert import detect, families, read, run
+from hap_jax.convert import source as sources
+from hap_jax.data.sources import pa100k, peta, rapv1
+from hap_jax.io import checkpoint_file, safetensors_file, torch_file, torch_writer
+from tests.convert.reference_state import GRID, encoder_state, exchange, family_state
+
+
+@pytest.fixture
+def weights_of(tmp_path):
+  """Reads a tiny file of a family."""
+
+  def read_file(family, **sizes):
+    path = tmp_path / f"{family}.safetensors"
+    safetensors_file.save(path, family_state(family, **sizes), {})
+    return read.read(path, family=family, grid=sizes.get("grid", GRID))
+
+  return read_file
+
+
+@pytest.mark.parametrize("name", families.names())
+def test_a_family_has_the_name_of_its_file_and_a_task_of_this_project(name):
+  family = families.load(name)
+  assert family.name == name
+  assert callable(config_lib.load("tasks", family.task).network)
+  assert family.outputs is None or family.outputs.are_of(family.stacks)
+
+
+# Recognition
+
+TRAITS = ("nested", "backbone", "arch", "square", "head", "decoder", "lem", "classifier")
+
+
+def expected_family(traits):
+  """The priority of the traits, as docs/checkpoints.md states it."""
+  if "lem" in traits:
+    return "reid-lem"
+  if "classifier" in traits:
+    return "attributes-vit"
+  has_head_alone = "head" in traits and "decoder" not in traits
+  if ("backbone" in traits and "decoder" not in traits) or (has_head_alone and "nested" not in traits):
+    return "timm"
+  is_of_hap = "arch" in traits or "square" not in traits
+  if has_head_alone and is_of_hap:
+    return "reid-vit"
+  return "hap" if is_of_hap else "mae"
+
+
+def source_with(traits):
+  """Returns a Source with these traits."""
+  names = {
+    "head": "head.weight",
+    "decoder": "mask_token",
+    "lem": "conv_head.0.conv1.weight",
+    "classifier": "classifier.logits.0.weight",
+  }
+  state = encoder_state(grid=(3, 3) if "square" in traits else (4, 2))
+  state |= {name: np.ones(1) for trait, name in names.items() if trait in traits}
+  return sources.Source(
+    path=pathlib.Path("weights.pth"),
+    file=pathlib.Path("weights.pth"),
+    state=state,
+    names={name: name for name in state},
+    beside={"arch": "vit"} if "arch" in traits else {},
+    is_nested="nested" in traits,
+    is_backbone="backbone" in traits,
+    config={},
+    processor={},
+    card={},
+    record={},
+  )
+
+
+def test_one_family_is_the_surest_for_every_combination_of_traits():
+  for flags in itertools.product((False, True), repeat=len(TRAITS)):
+    traits = {name for name, flag in zip(TRAITS, flags, strict=True) if flag}
+    if not {"lem", "classifier"} <= traits:  # a file of neither family
+      assert detect.find_family(source_with(traits)).name == expected_family(traits), traits
+
+
+def test_two_equally_sure_families_are_an_error(write, monkeypatch):
+  mae = families.load("mae")
+  exchange(monkeypatch, dataclasses.replace(mae, recognise=families.load("hap").recognise))
+  with pytest.raises(ValueError, match=r"weights\.pth: may be of the families hap and mae: .* --from"):
+    read.read(write({"model": encoder_state()}))
+
+
+# What a family reads off a file
+
+
+@pytest.mark.parametrize(
+  ("family", "network"),
+  [
+    ("timm", {"decoder": None}),
+    ("hap", {"decoder": {"width": 16, "depth": 1, "num_heads": None, "mlp_ratio": 3.0}}),
+    ("reid-vit", {"locality": False, "num_classes": 5}),
+    ("reid-lem", {"locality": True, "num_classes": 5}),
+    ("attributes-vit", {"num_attributes": 5}),
+  ],
+)
+def test_the_needs_of_the_tasks_network_are_read_off_the_file(weights_of, family, network):
+  weights = weights_of(family, mlp_ratios=(2, 3))
+  assert weights.description.network == network
+  assert weights.description.encoder.mlp_ratio == 2
+  assert weights.task == families.load(family).task
+
+
+@pytest.mark.parametrize("source", [pa100k, rapv1, peta], ids=lambda source: source.__name__)
+def test_official_attributes_are_known_by_their_number(weights_of, source):
+  weights = weights_of("attributes-vit", num_classes=len(source.ATTRIBUTES))
+  assert weights.description.classes == {"attribute_names": list(source.ATTRIBUTES)}
+
+
+def test_recorded_classes_win_over_those_that_the_family_knows(weights_of, tmp_path):
+  weights = weights_of("attributes-vit", num_classes=len(peta.ATTRIBUTES))
+  mine = [f"attribute {k}" for k in range(len(peta.ATTRIBUTES))]
+  values = weights.facts()
+  values.pop("classes")
+  checkpoint_file.write(tmp_path / "own", weights.variables, values | {"attribute_names": mine})
+  assert read.read(tmp_path / "own").description.classes == {"attribute_names": mine}
+
+
+@pytest.mark.parametrize("family", ["hap", "reid-vit", "reid-lem", "attributes-vit"])
+def test_a_checkpoint_of_an_earlier_version_is_completed(weights_of, tmp_path, family):
+  """Conversions of earlier versions recorded neither the head's sizes nor the ratio of the MLPs."""
+  weights = weights_of(family, mlp_ratios=(2, 3))
+  values = copy.deepcopy(weights.facts())
+  for key in ("mlp_ratio", "locality", "num_classes", "num_attributes"):
+    values["model"].pop(key, None)
+  if weights.decoder:
+    values["model"]["decoder"].pop("mlp_ratio")
+  checkpoint_file.write(tmp_path / "own", weights.variables, values)
+  again = read.read(tmp_path / "own").description
+  expected = {"decoder": None} if weights.task != "pretrain" else {}
+  assert again.network == expected | weights.description.network
+  assert again.encoder == weights.description.encoder
+
+
+@pytest.mark.parametrize("family", ["hap", "reid-lem", "attributes-vit"])
+def test_other_ratios_of_the_mlps_are_proved_in_the_network_of_the_task(tmp_path, family):
+  path = tmp_path / "weights.safetensors"
+  safetensors_file.save(path, family_state(family, mlp_ratios=(2, 3)), {})
+  known = {"family": family, "source_grid": GRID, "heads": (2, 2), "real": False}
+  there = run.convert(path, tmp_path / "own", **known)
+  assert len(there["proof"]["outputs"]) > 1
+  back = run.convert(tmp_path / "own", tmp_path / "back.pth", to=family, real=False)
+  assert back["proof"]["max_abs_error"] == 0
+
+
+def test_a_file_of_another_task_does_not_record_the_head_that_stays_behind(tmp_path):
+  path = tmp_path / "official.safetensors"
+  safetensors_file.save(path, family_state("attributes-vit", num_classes=len(peta.ATTRIBUTES)), {})
+  known = {"family": "attributes-vit", "source_grid": GRID, "heads": (2, None), "real": False}
+  run.convert(path, tmp_path / "timm.pth", to="timm", **known)
+  description = read.read(tmp_path / "timm.pth").description
+  assert (description.task, description.network, description.classes) == ("pretrain", {"decoder": None}, {})
+
+
+# A new family is one file: here with a tensor of ours cut into 576 and 192 columns, as experts are
+
+NEW_FAMILY = '''
+"""A family for this test: the second layer of each MLP is two tensors, and weights stand behind `net`."""
+
+import dataclasses
+
+import numpy as np
+
+from hap_jax.convert import numpy_vit, rows
+from hap_jax.convert.family import CERTAIN, NO, Family
+
+
+def _cut(row):
+  if ".mlp.fc2." not in row.reference:
+    return (row,)
+  names = row.reference, row.reference.replace("fc2", "expert")
+  return tuple(
+    dataclasses.replace(row, reference=name, shape=(size, *row.shape[1:]), parts=(576, 192), part=k)
+    for k, (name, size) in enumerate(zip(names, ("576", "192"), strict=True))
+  )
+
+
+def _network_of(state):
+  joined = {}
+  for name, array in state.items():
+    if ".mlp.fc2." in name:
+      array = np.concatenate([array, state[name.replace("fc2", "expert")]])
+    joined[name] = array
+  return numpy_vit.official(joined)
+
+
+FAMILY = Family(
+  "cut-vit",
+  tuple(entry for row in rows.ENCODER for entry in _cut(row)),
+  lambda source: CERTAIN if "blocks.0.mlp.expert.bias" in source.state else NO,
+  _network_of,
+  licence="MIT",
+  nests=("net",),
+  grids={8: ((4, 2), "pictures of this test")},
+  content=lambda weights, state: {"net": state},
+)
+'''
+
+
+@pytest.fixture
+def new_family(tmp_path, monkeypatch):
+  """Adds the file of a family to the folder of families."""
+  folder = tmp_path / "families"
+  folder.mkdir()
+  (folder / "cut_vit.py").write_text(NEW_FAMILY)
+  monkeypatch.setattr(families, "__path__", [*families.__path__, str(folder)])
+  yield "cut-vit"
+  sys.modules.pop("hap_jax.convert.families.cut_vit", None)
+
+
+@pytest.fixture
+def new_file(new_family, tmp_path):
+  state = family_state(new_family, width=768, depth=1, patch=4)
+  for array in state.values():
+    array *= np.float32(0.1)  # a softmax of larger weights is all or nothing, in which errors do not show
+  torch_writer.save(tmp_path / "new.pth", {"net": state})
+  return state
+
+
+def test_a_new_family_is_one_file_and_is_converted_both_ways(new_file, tmp_path, capsys):
+  path, own, back = tmp_path / "new.pth", tmp_path / "own", tmp_path / "back.pth"
+  assert new_file["blocks.0.mlp.fc2.weight"].shape == (576, 3072)
+  assert new_file["blocks.0.mlp.expert.weight"].shape == (192, 3072)
+  assert main(["convert", str(path), f"--out={own}", "--num_heads=12"]) == 0
+  printed = capsys.readouterr().out
+  assert "(cut-vit) -> " in printed
+  assert "licence: MIT" in printed
+  weights = read.read(own)
+  kernel = weights.params["encoder"]["blocks"]["mlp"]["fc2"]["kernel"][0]
+  np.testing.assert_array_equal(kernel[:, :576], new_file["blocks.0.mlp.fc2.weight"].T)
+  np.testing.assert_array_equal(kernel[:, 576:], new_file["blocks.0.mlp.expert.weight"].T)
+  assert main(["convert", str(own), f"--out={back}", "--to=cut-vit"]) == 0
+  written = torch_file.load(back)["net"]
+  assert written.keys() == new_file.keys()
+  for name, array in new_file.items():
+    np.testing.assert_array_equal(written[name], array, strict=True)
+  assert main(["describe", str(path)]) == 0
+  assert "assumed: pictures of this test" in capsys.readouterr().out
+
+
+def test_a_new_family_with_its_parts_exchanged_fails_the_proof(new_file, new_family, tmp_path, monkeypatch):
+  family = families.load(new_family)
+  turned = tuple(
+    dataclasses.replace(row, parts=(192, 576), part=1 - row.part) if len(row.parts) == 2 else row
+    for row in family.entries
+  )
+  exchange(monkeypatch, dataclasses.replace(family, entries=turned))
+  assert any(len(row.parts) == 2 for row in turned)
+  with pytest.raises(ValueError, match="the conversion is wrong"):
+    run.convert(tmp_path / "new.pth", tmp_path / "own", heads=(12, None), real=False)
