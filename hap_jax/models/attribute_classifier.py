@@ -36,20 +36,3 @@ class AttributeClassifier(nn.Module):
       self.num_attributes, kernel_init=UNIFORM_IN_FAN, bias_init=bias_init, name="classifier"
     )
     return classifier(feature)
-
-
-def build_attribute_classifier(variant, *, image_size, patch, num_attributes, **options):
-  """Builds a network of attributes from plain numbers.
-
-  Args:
-    variant: a `vit.Variant`. image_size: (H, W) pixels. patch: side P. num_attributes: A.
-    options: further attributes of `vit.ViT`; logits are float32 anyway.
-  Raises:
-    ValueError: if the patch does not divide the image, or there are no attributes.
-  """
-  if num_attributes < 1:
-    raise ValueError(
-      f"a classifier of {num_attributes} attributes cannot be trained: the data set names none"
-    )
-  encoder = vit.build_vit(variant, image_size=image_size, patch=patch, **options)
-  return AttributeClassifier(encoder, num_attributes)

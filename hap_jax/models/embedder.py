@@ -142,25 +142,6 @@ class Bottleneck(nn.Module):
     return nn.relu(x + y)
 
 
-def build_embedder(variant, *, image_size, patch, num_classes, locality, **options):
-  """Builds a re-identification network from plain numbers.
-
-  Args:
-    variant: a `vit.Variant`. image_size: (H, W) pixels. patch: side P. num_classes: persons to train by.
-    locality: with the LEM. options: further attributes of `vit.ViT`; features and logits are float32 anyway.
-  Returns:
-    Embedder or LocalityEmbedder.
-  Raises:
-    ValueError: if the patch does not divide the image, or there are no classes.
-  """
-  if num_classes < 1:
-    raise ValueError(
-      f"a classifier of {num_classes} persons cannot be trained: the training set has no persons"
-    )
-  encoder = vit.build_vit(variant, image_size=image_size, patch=patch, **options)
-  return (LocalityEmbedder if locality else Embedder)(encoder, num_classes)
-
-
 def _head(num_classes):
   # Parity: the official "truncated" normal is cut at +-2, 100 standard deviations.
   return nn.Dense(num_classes, kernel_init=nn.initializers.normal(0.02), name="head")

@@ -45,36 +45,3 @@ class HAP(nn.Module):
       pred=pred.reshape(B, N, L, -1).astype(jnp.float32),
       cls=latent[:, 0].reshape(B, N, -1).astype(jnp.float32),
     )
-
-
-def build(
-  variant, *, image_size, patch, decoder_width, decoder_depth, decoder_heads, mlp_ratio=4.0, **compute
-):
-  """Builds the pre-training model from plain numbers.
-
-  Args:
-    variant: a `vit.Variant`. image_size: (H, W) pixels. patch: side P. decoder_*: the decoder's own sizes.
-    mlp_ratio: hidden over outer width in every block.
-    compute: dtype, scan, remat, attention of both halves, see `vit.ViT`.
-  Raises:
-    ValueError: if the patch does not divide the image or the heads a width.
-  """
-  for name, width, heads in (
-    ("model.variant", variant.width, variant.num_heads),
-    ("model.decoder_width", decoder_width, decoder_heads),
-  ):
-    if heads < 1 or width < 4 or width % heads or width % 4:
-      raise ValueError(f"{name}: width {width} must be a multiple of its {heads} heads and of 4")
-  encoder = vit.build_vit(variant, image_size=image_size, patch=patch, mlp_ratio=mlp_ratio, **compute)
-  return HAP(
-    encoder=encoder,
-    decoder=decoder.Decoder(
-      width=decoder_width,
-      depth=decoder_depth,
-      num_heads=decoder_heads,
-      grid=encoder.grid,
-      num_outputs=patch * patch * 3,
-      mlp_ratio=mlp_ratio,
-      **compute,
-    ),
-  )

@@ -147,18 +147,6 @@ class ViT(nn.Module):
     return Latent(normed=layers.layer_norm(self.dtype, "norm")(tokens), raw=tokens)
 
 
-def build_vit(variant, *, image_size, patch, **options):
-  """Builds an encoder for pictures of one size.
-
-  Args:
-    variant: a `Variant`. image_size: (H, W) pixels. patch: side P. options: further attributes of `ViT`.
-  Raises:
-    ValueError: if the patch does not divide the image.
-  """
-  sizes = {"width": variant.width, "depth": variant.depth, "num_heads": variant.num_heads}
-  return ViT(**sizes, grid=layers.grid_of(image_size, patch), patch=patch, **options)
-
-
 def _pick_views(tokens, ids_keep):
   """Picks the tokens of N views of each image: [B, L, D], [B, N, V] -> [B*N, V, D]."""
   (B, L, D), (_, N, V) = tokens.shape, ids_keep.shape

@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 
 from hap_jax.convert import families, layouts, names
-from hap_jax.models import hap, layers, vit
+from hap_jax.models import layers, vit
+from tests import networks
 
 # Those that hold pre-training's model under its official names.
 FAMILIES = [families.load(name) for name in ("hap", "mae")]
@@ -49,7 +50,7 @@ def test_a_table_names_every_tensor_of_the_official_model_once(golden, family):
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_a_table_names_every_parameter_of_our_model_once(family):
-  model = hap.build(
+  model = networks.pretraining(
     vit.Variant(16, 3, 2),
     image_size=(16, 8),
     patch=4,

@@ -10,7 +10,8 @@ import pytest
 from hap_jax.convert import families, fit, names, read
 from hap_jax.io import checkpoint_file, safetensors_file
 from hap_jax.io.restricted_pickle import UnsafePickleError
-from hap_jax.models import hap, posemb, vit
+from hap_jax.models import posemb, vit
+from tests import networks
 from tests.convert.reference_state import encoder_state, exchange, family_state, full_state, leaves
 from tests.io import torch_bytes
 
@@ -76,7 +77,7 @@ def official_encoder_error(golden, path):
   inputs, outputs = golden("pretrain_small_inputs"), golden("pretrain_small_normpix")
   sizes = {key.removeprefix("cfg/"): value for key, value in inputs.items() if key.startswith("cfg/")}
   image_size, patch = tuple(map(int, sizes["img_size"])), int(sizes["patch_size"])
-  model = hap.build(
+  model = networks.pretraining(
     vit.Variant(*(int(sizes[name]) for name in ("embed_dim", "depth", "num_heads"))),
     image_size=image_size,
     patch=patch,

@@ -7,12 +7,13 @@ import pytest
 
 from hap_jax.convert import families, names
 from hap_jax.models import embedder, vit
+from tests import networks
 
 TINY = vit.Variant(width=16, depth=1, num_heads=2)
 
 
 def build(variant=TINY, image_size=(24, 16), patch=8, num_classes=5, locality=False, **changes):
-  return embedder.build_embedder(
+  return networks.reid(
     variant,
     image_size=image_size,
     patch=patch,

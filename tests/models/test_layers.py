@@ -6,13 +6,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hap_jax.models import hap, layers, vit
+from hap_jax.models import layers, vit
+from tests import networks
 
 TINY = vit.Variant(width=32, depth=2, num_heads=2)
 
 
 def build(image_size=(32, 16), patch=8, dtype=jnp.float32, scan=True, remat="none"):
-  return hap.build(
+  return networks.pretraining(
     TINY,
     image_size=image_size,
     patch=patch,
@@ -184,7 +185,7 @@ def test_bfloat16_keeps_float32_parameters_and_outputs():
 
 def test_heads_that_do_not_divide_are_an_error():
   with pytest.raises(ValueError, match=r"model\.decoder_width"):
-    hap.build(
+    networks.pretraining(
       TINY, image_size=(32, 16), patch=8, decoder_width=20, decoder_depth=1, decoder_heads=3,
       dtype=jnp.float32, scan=True,
     )  # fmt: skip
@@ -192,7 +193,7 @@ def test_heads_that_do_not_divide_are_an_error():
 
 @pytest.mark.parametrize(("name", "millions"), [("S", 47.4), ("B", 111.7), ("L", 329.2), ("H", 656.9)])
 def test_parameter_counts_are_those_of_the_official_sizes(name, millions):
-  model = hap.build(
+  model = networks.pretraining(
     vit.variant(name), image_size=(256, 128), patch=16, decoder_width=512, decoder_depth=8, decoder_heads=16,
     dtype=jnp.float32, scan=True,
   )  # fmt: skip

@@ -10,6 +10,7 @@ import pytest
 from hap_jax.convert import families, names
 from hap_jax.convert.weights import unflatten
 from hap_jax.models import hap, vit
+from tests import networks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +59,7 @@ def small(request, golden, pick):
   params = pick(golden("pretrain_small_params"), "param/")
   cfg = {key: value.tolist() for key, value in pick(inputs, "cfg/").items()}
   noise = np.stack([inputs["noise_view1"], inputs["noise_view2"]], axis=1)
-  model = hap.build(
+  model = networks.pretraining(
     vit.Variant(cfg["embed_dim"], cfg["depth"], cfg["num_heads"]),
     image_size=tuple(cfg["img_size"]),
     patch=cfg["patch_size"],

@@ -6,7 +6,8 @@ import pytest
 
 from hap_jax.losses.attributes import attribute_loss, attribute_weights
 from hap_jax.metrics import attributes
-from hap_jax.models import attribute_classifier, vit
+from hap_jax.models import vit
+from tests import networks
 
 BY_LABEL = {
   "label_ma": "label_mean_accuracy",
@@ -70,7 +71,7 @@ def test_logits_of_the_network(file, ours, pick):
   head = {"kernel": state.pop("classifier.logits.0.weight").T, "bias": state.pop("classifier.logits.0.bias")}
   encoder = ours({name.removeprefix("backbone."): value for name, value in state.items()})["encoder"]
   cfg = {key: value.tolist() for key, value in pick(file, "model/cfg/").items()}
-  model = attribute_classifier.build_attribute_classifier(
+  model = networks.attributes(
     vit.Variant(cfg["embed_dim"], cfg["depth"], cfg["num_heads"]),
     image_size=tuple(cfg["img_size"]),
     patch=cfg["patch_size"],

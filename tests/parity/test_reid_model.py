@@ -18,6 +18,7 @@ from hap_jax.losses.identity import identity_loss
 from hap_jax.losses.triplet import triplet_loss
 from hap_jax.models import embedder, vit
 from hap_jax.train import optim
+from tests import networks
 
 FEATURES = {"reid_vit": ("feat",), "reid_lem": ("feat_cls", "feat_conv")}
 LOGITS = {"reid_vit": ("logits",), "reid_lem": ("logits_cls", "logits_conv")}
@@ -55,7 +56,7 @@ class Case:
 def case(request, golden):
   file = golden(request.param)
   cfg = {key.removeprefix("cfg/"): value.tolist() for key, value in file.items() if key.startswith("cfg/")}
-  model = embedder.build_embedder(
+  model = networks.reid(
     vit.Variant(cfg["embed_dim"], cfg["depth"], cfg["num_heads"]),
     image_size=tuple(cfg["img_size"]),
     patch=cfg["patch_size"],

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hap_jax.models import embedder, vit
+from hap_jax.models import vit
 from hap_jax.train import optim
+from tests import networks
 
 PARAMS = {"a": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}, "pos_embed": jnp.ones((1, 3))}
 RULES = (
@@ -67,7 +68,7 @@ def test_schedule_of_the_official_person_reid():
 @pytest.fixture(scope="module")
 def groups():
   """{(lr_scale, weight_decay): paths} of the trainable parameters of ReID's B/16 with the locality module."""
-  model = embedder.build_embedder(
+  model = networks.reid(
     vit.variant("B"),
     image_size=(256, 128),
     patch=16,
