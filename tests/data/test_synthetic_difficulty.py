@@ -47,7 +47,7 @@ def test_colour_histograms_find_persons_better_than_chance_and_far_from_always()
     for split in ("query", "gallery")
   )
   who = {
-    f"{name}_{key}": getattr(source, f"{key}s")
+    f"{name}_{key}": source.columns[key]
     for name, source in (("query", query), ("gallery", gallery))
     for key in ("pid", "camid")
   }
