@@ -195,7 +195,7 @@ def make_evaluation(config, description):
   """
   train_split = config.data.train_split
   names = ("test",) if train_split == "trainval" else ("val", "test")
-  sources = {name: config_lib.open_source(config, name) for name in names}
+  sources = {name: open_source(config, name) for name in names}
   check_names(description, sources["test"])
   predict = make_predict(description, base.compute_of(config))
   make_pass = functools.partial(
@@ -212,9 +212,24 @@ def make_evaluation(config, description):
   )
 
 
+def open_source(config, split):
+  """Opens a split of the configured source, whose people must have attributes.
+
+  Raises:
+    ValueError: if its records have none.
+  """
+  source = config_lib.open_source(config, split)
+  if "attributes" not in source.spec.labels:
+    raise ValueError(
+      f"config.data.source={config.data.source!r} has no attributes: expected a source with the "
+      "field attributes, such as pa100k"
+    )
+  return source
+
+
 def make_train_loader(config):
   """Makes the loader of shuffled pictures, augmented."""
-  source = config_lib.open_source(config, config.data.train_split)
+  source = open_source(config, config.data.train_split)
   # Order: the official one, padding before the mirror.
   augment = (
     ResizeBilinear(size=tuple(config.model.image_size)),

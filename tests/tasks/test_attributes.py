@@ -1,6 +1,7 @@
 """What the attribute task makes of its configuration and data, without training."""
 
 import dataclasses
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from configs import (
   finetune_attributes_rapv1_b16,
 )
 from hap_jax import config as config_lib
+from hap_jax.io import picture_file
 from hap_jax.metrics import attributes as metrics
 from hap_jax.tasks import attributes
 from hap_jax.train import optim
@@ -119,3 +121,17 @@ def test_where_it_is_trained_on_the_choice_says_that_it_is_made_on_the_test_set(
 def test_a_wrong_value_names_its_key(key, value):
   with pytest.raises(ValueError, match=rf"config\.{key}={value!r}"):
     demo(**{key: value})
+
+
+def test_a_source_without_attributes_is_an_error_that_names_the_key(tmp_path):
+  folder = tmp_path / "train" / "1"
+  folder.mkdir(parents=True)
+  for name in ("0_c1.png", "1_c2.png"):
+    picture_file.write(folder / name, np.zeros((8, 4, 3), np.uint8))
+  shutil.copytree(folder, tmp_path / "query" / "2")
+  shutil.copytree(folder, tmp_path / "gallery" / "2")
+  config = demo(
+    data__source="identity_folder", data__root=str(tmp_path), data__num_val=0, data__train_split="train"
+  )
+  with pytest.raises(ValueError, match=r"config\.data\.source='identity_folder' has no attributes"):
+    attributes.make(config)
