@@ -6,7 +6,7 @@ __all__ = ["load"]
 def __getattr__(name):
   """Finds `load` when it is asked for: the loader's workers import this package, and stay without jax."""
   if name == "load":
-    from hap_jax.loading import load
+    from hap_jax.inference.encoder import load
 
     return load
   raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

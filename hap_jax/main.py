@@ -5,7 +5,6 @@ from hap_jax.train import preemption
 if __name__ == "__main__":
   preemption.install()  # before the other imports, which take seconds on a shared disk
 
-import os
 import re
 import sys
 import traceback
@@ -15,6 +14,7 @@ from ml_collections import config_flags
 
 from hap_jax import config as config_lib
 from hap_jax import config_values as values
+from hap_jax import distributed
 from hap_jax.io import terminal
 
 
@@ -69,11 +69,11 @@ def main(argv):
 def _train():
   """Runs what the flags ask for; returns the exit code, or a message for exit code 1."""
   # Here and not above: the loader's worker processes import this file anew and must stay light.
-  from hap_jax import run, sharding
+  from hap_jax import run
   from hap_jax.train.loop import NonFiniteLossError
 
   try:
-    sharding.join_processes(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    distributed.join_processes(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     config = config_lib.finalize(_CONFIG.value)
     if _DRY_RUN.value:
       run.dry_run(config)
@@ -125,27 +125,16 @@ def _fail(message):
 def _explain(message):
   """Returns an error message as one line; ends this process at once if it is one of several."""
   line = "error: " + " ".join(message.split())
-  if _is_one_of_several():
-    _leave(line)
+  if distributed.is_one_of_several():
+    distributed.leave(line)
   return line
 
 
 def _crash():
   """Ends the program with the exception that is being handled."""
-  if _is_one_of_several():
-    _leave(traceback.format_exc())
+  if distributed.is_one_of_several():
+    distributed.leave(traceback.format_exc())
   raise
-
-
-def _is_one_of_several():
-  jax = sys.modules.get("jax")  # a wrong flag is told before it is imported
-  return jax is not None and jax.distributed.is_initialized() and jax.process_count() > 1
-
-
-def _leave(told):
-  """Ends this process of several at once: jax would wait minutes for the others, which wait for this one."""
-  print(told, file=sys.stderr, flush=True)
-  os._exit(1)
 
 
 if __name__ == "__main__":

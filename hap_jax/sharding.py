@@ -5,9 +5,6 @@ so that `fsdp` divides both the work and the memory. What is compiled is the sam
 compiler adds the communication that the stated places ask for.
 """
 
-import glob
-import importlib.util
-import os
 import re
 
 import jax
@@ -27,49 +24,6 @@ _PLACES = (
   (r"(proj|fc2)/kernel", ("tensor", "fsdp")),
   (r"[^/]+/kernel", ("fsdp", None)),
 )
-
-# Launchers that set these in each of the processes that they start: (number of processes, the others).
-_LAUNCHERS = {
-  "SLURM": ("SLURM_NTASKS", ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_PROCID", "SLURM_LOCALID")),
-  "Open MPI": ("OMPI_COMM_WORLD_SIZE", ("OMPI_MCA_orte_hnp_uri", "OMPI_COMM_WORLD_RANK")),
-}
-
-
-def join_processes(coordinator_address=None, num_processes=None, process_id=None):
-  """Joins the processes of a run, told by hand or found out; does nothing for a process that is alone.
-
-  To be called before anything else of jax. Found out are processes started by srun or mpirun, on the hosts of
-  a TPU slice, and by an indexed job of Kubernetes (which needs `jax[k8s]`).
-
-  Args:
-    coordinator_address: "host:port" of the first process. num_processes, process_id: of this run.
-  Raises:
-    ValueError: if some are given and some are not, or they contradict each other.
-  """
-  given = (coordinator_address, num_processes, process_id)
-  if all(value is None for value in given):
-    if launcher(os.environ) is not None:
-      jax.distributed.initialize()
-    return
-  if any(value is None for value in given) or process_id >= num_processes:
-    raise ValueError(
-      f"--coordinator_address={coordinator_address}, --num_processes={num_processes}, "
-      f"--process_id={process_id}: expected all three, with process_id from 0 to num_processes - 1"
-    )
-  jax.distributed.initialize(coordinator_address, num_processes, process_id)
-
-
-def launcher(environment):
-  """Names what started this process as one of several, by its environment; None: it is alone."""
-  for name, (count, others) in _LAUNCHERS.items():
-    if all(variable in environment for variable in (count, *others)):
-      return name if int(environment[count]) > 1 else None
-  if {"KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX"} <= set(environment):
-    return "Kubernetes"
-  has_tpu = glob.glob("/dev/accel*") + glob.glob("/dev/vfio/[0-9]*")
-  if has_tpu and importlib.util.find_spec("libtpu") and environment.get("JAX_PLATFORMS", "tpu") == "tpu":
-    return "Cloud TPU"  # of one host, too: there jax finds one process
-  return None
 
 
 def make_mesh(data=-1, fsdp=1, tensor=1, *, devices=None):

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from hap_jax import config as config_lib
-from hap_jax import config_values, scoring
+from hap_jax import config_values
 from hap_jax import run as runner
 from hap_jax.cli.__main__ import main
 from hap_jax.convert import read
+from hap_jax.evaluation import scoring
 from hap_jax.models import vit
 from hap_jax.train.report import read_metrics
 from tests.recorded import record

@@ -1,8 +1,8 @@
 """Score a checkpoint as its task is scored, on its own data set or another."""
 
 from hap_jax import config as config_lib
-from hap_jax import scoring
 from hap_jax.cli import _options
+from hap_jax.evaluation import scoring
 
 
 def add_arguments(parser):

@@ -1,9 +1,9 @@
 """Write a checkpoint's encoder as a folder that runs without this project (StableHLO)."""
 
-from hap_jax import export
 from hap_jax.cli import _options
 from hap_jax.convert import licences
 from hap_jax.convert.lineage import text as lineage_text
+from hap_jax.inference import export
 
 
 def add_arguments(parser):

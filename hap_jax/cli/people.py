@@ -4,8 +4,8 @@ import os
 
 import numpy as np
 
-from hap_jax.data.synthetic import camera, draw
 from hap_jax.io import picture_file
+from hap_jax.synthetic import camera, draw
 from hap_jax.viz import people
 
 _NAMES = ("people.jpg", "people_truth.jpg")

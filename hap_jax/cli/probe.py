@@ -1,7 +1,7 @@
 """Measure a frozen encoder: how well it finds the same person again, or tells attributes linearly."""
 
-from hap_jax import probing
 from hap_jax.cli import _options
+from hap_jax.evaluation import probing
 
 
 def add_arguments(parser):

@@ -7,7 +7,7 @@ import numpy as np
 from hap_jax.convert import families
 from hap_jax.convert.family import NO
 from hap_jax.convert.weights import grid_text, some, square_side
-from hap_jax.models import pixels
+from hap_jax.pixels.normalize import IMAGENET_MEAN, IMAGENET_STD
 
 
 def find_family(source, family=""):
@@ -124,7 +124,7 @@ def normalization(source, family):
     return {"from": "recorded in the file", **recorded}
   mean, std, how = _told_pixels(source)
   if how is None:
-    mean, std, how = pixels.IMAGENET_MEAN, pixels.IMAGENET_STD, family.pixels_from
+    mean, std, how = IMAGENET_MEAN, IMAGENET_STD, family.pixels_from
   return {"mean": list(mean), "std": list(std), "range": [0, 1], "from": how}
 
 

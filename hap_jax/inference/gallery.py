@@ -3,8 +3,8 @@
 import json
 import pathlib
 
-from hap_jax import features
 from hap_jax.data.sources import folder
+from hap_jax.inference import embed
 from hap_jax.io import picture_file
 from hap_jax.metrics import retrieval
 from hap_jax.viz import ranks
@@ -27,15 +27,15 @@ def add_arguments(
   parser.add_argument(
     "--top", type=int, default=10, metavar="K", help="how many to show (default: %(default)s)"
   )
-  features.add_arguments(parser)
+  embed.add_arguments(parser)
 
 
 def run(args):
   """Writes ranking.json and ranking.png into the new folder `args.out`, and prints the ranking."""
   query, gallery = folder.open_file(args.pictures), folder.open_source(root=args.gallery)
-  extractor = features.load_extractor(args.checkpoint, args.feature)
+  extractor = embed.load_extractor(args.checkpoint, args.feature)
   asked, searched = (
-    features.extract(extractor, source, batch_size=args.batch_size, workers=workers)
+    embed.extract(extractor, source, batch_size=args.batch_size, workers=workers)
     for source, workers in ((query, 0), (gallery, args.workers))
   )
   found = retrieval.rank_list(asked, searched, k=args.top)

@@ -25,7 +25,7 @@ def encode(encoder, images, drop_key=None):
       "checkpoint to another --grid first"
     )
   if not jnp.issubdtype(images.dtype, jnp.floating):
-    raise ValueError(f"images are {images.dtype}: normalise them, see hap_jax.models.pixels.normalize")
+    raise ValueError(f"images are {images.dtype}: normalise them, see hap_jax.pixels.normalize")
   return encoder(layers.patchify(images, encoder.patch), drop_key=drop_key)
 
 

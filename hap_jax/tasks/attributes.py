@@ -19,12 +19,12 @@ from hap_jax.data import samplers
 from hap_jax.data.transforms.attributes import ResizeBilinear
 from hap_jax.data.transforms.image import HorizontalFlip
 from hap_jax.data.transforms.reid import PadCrop
+from hap_jax.evaluation.evaluate import EvalSplit, Evaluation
 from hap_jax.losses.attributes import attribute_loss, attribute_weights
 from hap_jax.metrics import attributes as metrics
 from hap_jax.models import attribute_classifier, vit
 from hap_jax.tasks import base
 from hap_jax.train import optim
-from hap_jax.train.evaluate import EvalSplit, Evaluation
 from hap_jax.viz import attributes as viz
 
 TRAIN_SPLITS = ("trainval", "train")

@@ -27,8 +27,9 @@ from hap_jax.convert import fit
 from hap_jax.data.loader import Loader
 from hap_jax.data.pipeline import Reading
 from hap_jax.description import Description, Encoder
-from hap_jax.models import layers, pixels, vit
-from hap_jax.train.evaluate import Evaluation
+from hap_jax.evaluation.evaluate import Evaluation
+from hap_jax.models import layers, vit
+from hap_jax.pixels.normalize import IMAGENET_MEAN, IMAGENET_STD, normalize
 from hap_jax.train.optim import OptimizerSpec, Rule
 
 
@@ -158,7 +159,11 @@ def describe(config, source=None, lineage=(), *, network, classes=None, **more):
       config.model.variant, image_size=tuple(config.model.image_size), patch=config.model.patch
     ),
     network=network,
-    normalization={"mean": list(pixels.IMAGENET_MEAN), "std": list(pixels.IMAGENET_STD), "range": [0, 1]},
+    normalization={
+      "mean": list(IMAGENET_MEAN),
+      "std": list(IMAGENET_STD),
+      "range": [0, 1],
+    },
     classes=classes or {},
     data=data,
     lineage=tuple(lineage),
@@ -170,7 +175,7 @@ def describe(config, source=None, lineage=(), *, network, classes=None, **more):
 def make_normalize(description):
   """Makes [B, H, W, 3] uint8 -> float32 pixels as the described weights expect them."""
   mean, std = (description.normalization[key] for key in ("mean", "std"))
-  return lambda image: pixels.normalize(image, mean, std)
+  return lambda image: normalize(image, mean, std)
 
 
 def make_init(network, **options):

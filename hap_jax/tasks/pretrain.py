@@ -18,14 +18,16 @@ from hap_jax.data.skeletons import COCO17
 from hap_jax.data.transforms import canvas
 from hap_jax.data.transforms import image as transforms
 from hap_jax.data.transforms.reid import ResizeBicubic
+from hap_jax.evaluation import held_out, retrieval_probe
+from hap_jax.evaluation.evaluate import EvalSplit, Evaluation
 from hap_jax.losses.alignment import alignment_loss
 from hap_jax.losses.reconstruction import masked_patch_loss, normalize_patches
 from hap_jax.masking import sampler as masking
 from hap_jax.models import decoder as decoders
-from hap_jax.models import hap, layers, vit, warp
+from hap_jax.models import hap, layers, vit
+from hap_jax.pixels import warp
 from hap_jax.tasks import base
-from hap_jax.train import held_out, optim, probe
-from hap_jax.train.evaluate import EvalSplit, Evaluation
+from hap_jax.train import optim
 
 # Held-out masks are drawn from the record's index and this seed alone: every run is scored on the same masks.
 EVAL_SEED = 2310_20695
@@ -376,7 +378,11 @@ def make_evaluation(config, description, source=None):
     norm_pix_loss=config.norm_pix_loss,
   )
   evaluation = Evaluation(evals=evals, score=held_out.score, figures=figures)
-  return probe.beside(evaluation, make_probe(config, model, normalize)) if config.probe.source else evaluation
+  return (
+    retrieval_probe.beside(evaluation, make_probe(config, model, normalize))
+    if config.probe.source
+    else evaluation
+  )
 
 
 def make_probe(config, model, normalize):
@@ -393,7 +399,7 @@ def make_probe(config, model, normalize):
     patches = layers.patchify(normalize(images), model.encoder.patch)
     return model.encoder.apply({"params": variables["params"]["encoder"]}, patches).normed
 
-  return probe.make_evaluation(encode, model.encoder.grid, loaders)
+  return retrieval_probe.make_evaluation(encode, model.encoder.grid, loaders)
 
 
 def mask_recipe(config, encoder):

@@ -19,13 +19,15 @@ from hap_jax import config_values as values
 from hap_jax.data import samplers
 from hap_jax.data.transforms import reid as transforms
 from hap_jax.data.transforms.image import HorizontalFlip
+from hap_jax.evaluation import retrieval_probe
+from hap_jax.evaluation.evaluate import EvalSplit, Evaluation
 from hap_jax.losses.identity import identity_loss
 from hap_jax.losses.triplet import triplet_loss
 from hap_jax.metrics import rerank, retrieval
-from hap_jax.models import embedder, erasing, vit
+from hap_jax.models import embedder, vit
+from hap_jax.pixels import erase
 from hap_jax.tasks import base
-from hap_jax.train import optim, probe
-from hap_jax.train.evaluate import EvalSplit, Evaluation
+from hap_jax.train import optim
 from hap_jax.viz import ranks
 
 RANK_LIST_LENGTH = 10  # pictures per query in a rank list
@@ -92,7 +94,7 @@ def make_forward(model, normalize):
     if not train:
       return model.apply(variables, image, train=False), {}
     erase_key, drop_key = jax.random.split(key)
-    image = erasing.erase(image, batch["erase_box"], erase_key)
+    image = erase.erase(image, batch["erase_box"], erase_key)
     return model.apply(variables, image, train=True, drop_key=drop_key, mutable=["batch_stats"])
 
   return forward
@@ -140,7 +142,7 @@ def make_score(query, gallery, with_rerank):
 
   def score(splits):
     features = splits["query"]["feature"], splits["gallery"]["feature"]
-    who = probe.identities(splits, query, gallery)
+    who = retrieval_probe.identities(splits, query, gallery)
     scores = retrieval.evaluate(*features, **who).metrics()
     if with_rerank:
       scores |= retrieval.evaluate(*features, **who, reranking=rerank.Reranking()).metrics()
@@ -156,7 +158,7 @@ def make_rank_lists(query, gallery, num_queries):
     rows = splits["query"], splits["gallery"]
     chosen = np.unique(np.linspace(0, len(rows[0]["index"]) - 1, num_queries).astype(int))
     asked = {name: values[chosen] for name, values in rows[0].items()}
-    who = probe.identities({"query": asked, "gallery": rows[1]}, query, gallery)
+    who = retrieval_probe.identities({"query": asked, "gallery": rows[1]}, query, gallery)
     found = retrieval.rank_list(asked["feature"], rows[1]["feature"], k=RANK_LIST_LENGTH, **who)
     entries = rows[1]["index"][found.index]
     picture = ranks.rank_sheet(
@@ -177,7 +179,7 @@ def make_evaluation(config, description):
     config: finalized. description: of the weights, whose persons may be others than the data set's.
   """
   query, gallery = (config_lib.open_source(config, split) for split in ("query", "gallery"))
-  probe.check_sides(query, gallery)
+  retrieval_probe.check_sides(query, gallery)
   embed = make_embed(description, base.compute_of(config))
   resize = transforms.ResizeBicubic(size=description.encoder.image_size)
   make_pass = functools.partial(

@@ -8,16 +8,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from absl import logging
-from jax.experimental import multihost_utils
 
-from hap_jax import sharding
+from hap_jax import distributed, sharding
 from hap_jax.data import pipeline
+from hap_jax.evaluation.evaluate import make_evaluate
 from hap_jax.train import initial, preemption, report
 from hap_jax.train import state as train_state
 from hap_jax.train.checkpoint import Checkpoints
-from hap_jax.train.evaluate import make_evaluate
 from hap_jax.train.report import Progress, open_writer
 from hap_jax.train.step import make_train_step
 
@@ -193,8 +191,7 @@ class _AfterStep:
 
 def _has_scores(workdir, step):
   """Returns whether the scores of a step are recorded, as process 0 sees the log."""
-  found = report.has_scores(workdir, step) if jax.process_index() == 0 else False
-  return bool(multihost_utils.broadcast_one_to_all(np.asarray(found)))
+  return distributed.from_first_process(jax.process_index() == 0 and report.has_scores(workdir, step))
 
 
 def _start_state(task, seed, mesh, checkpoints, weights, say):

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from hap_jax.data.skeletons import COCO17
-from hap_jax.data.synthetic.anatomy import PARTS
+from hap_jax.synthetic.anatomy import PARTS
 from hap_jax.viz import canvas
 from hap_jax.viz.pose import SIDE_COLORS, draw_sides
 
@@ -69,7 +69,7 @@ def truth_sheet(records, *, columns=3):
   The colours of left and right, and what marks a hidden joint, are those of `viz.pose.draw_sides`.
 
   Args:
-    records: dicts of `data.synthetic.draw.draw_person`, pictures of one size. columns: records in a row.
+    records: dicts of `synthetic.draw.draw_person`, pictures of one size. columns: records in a row.
   Returns:
     [h, w, 3] uint8.
   """

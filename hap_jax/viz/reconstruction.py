@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from hap_jax.data.skeletons import COCO17
-from hap_jax.models import pixels
+from hap_jax.pixels.normalize import IMAGENET_MEAN, IMAGENET_STD, normalize
 from hap_jax.viz import canvas
 from hap_jax.viz.masks import CAUSES, draw_mask, legend
 from hap_jax.viz.pose import draw_skeleton
@@ -34,9 +34,7 @@ class Reconstruction:
   pasted: np.ndarray
 
 
-def reconstruct(
-  images, cause, pred, *, grid, patch, target_space, mean=pixels.IMAGENET_MEAN, std=pixels.IMAGENET_STD
-):
+def reconstruct(images, cause, pred, *, grid, patch, target_space, mean=IMAGENET_MEAN, std=IMAGENET_STD):
   """Turns predicted patches into pictures.
 
   Args:
@@ -55,7 +53,7 @@ def reconstruct(
   _check(images, cause, pred, grid, patch, target_space)
   colors = pred
   if target_space == "normalized":
-    patches = _cut(pixels.normalize(images, mean, std), grid, patch)[:, None]
+    patches = _cut(normalize(images, mean, std), grid, patch)[:, None]
     patch_std = np.sqrt(patches.var(axis=-1, ddof=1, keepdims=True) + VARIANCE_EPSILON)
     colors = pred * patch_std + patches.mean(axis=-1, keepdims=True)
   denormalized = _join(colors, grid, patch) * np.asarray(std, np.float32) + np.asarray(mean, np.float32)
@@ -79,8 +77,8 @@ def panel(
   keypoints_visible=None,
   skeleton=COCO17,
   target_space="normalized",
-  mean=pixels.IMAGENET_MEAN,
-  std=pixels.IMAGENET_STD,
+  mean=IMAGENET_MEAN,
+  std=IMAGENET_STD,
   title="",
 ):
   """Draws one row an example: the picture, then for each view its mask and three readings of the prediction.

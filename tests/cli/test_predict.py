@@ -14,7 +14,8 @@ from hap_jax.convert import read as reading
 from hap_jax.data.sources import base
 from hap_jax.data.transforms.attributes import ResizeBilinear
 from hap_jax.io import checkpoint_file, picture_file
-from hap_jax.models import layers, pixels
+from hap_jax.models import layers
+from hap_jax.pixels.normalize import normalize
 from tests.convert.reference_state import family_state
 from tests.io import torch_bytes
 
@@ -54,7 +55,7 @@ def test_probabilities_are_those_of_the_second_forward_pass(checkpoint, people, 
   images = [ResizeBilinear(size=(16, 8))({"image": image}, None)["image"] for image in images]
   stack = numpy_vit.own(variables).encoder
   epsilon = layers.LAYER_NORM_EPSILON
-  image = np.asarray(pixels.normalize(np.stack(images)))
+  image = np.asarray(normalize(np.stack(images)))
   raw = numpy_vit.encode(stack, image, num_heads=2, grids=((4, 2), (4, 2)), epsilon=epsilon)
   tokens = numpy_layers.layer_norm(raw, stack.norm, epsilon)[:, 1:].mean(axis=1)
   classifier = variables["params"]["classifier"]

@@ -8,7 +8,7 @@ import pytest
 
 from hap_jax.cli import __main__ as cli
 from hap_jax.data.sources import coco_persons, market1501, synthetic, tfds
-from hap_jax.data.synthetic import export
+from hap_jax.synthetic import export
 
 SIZE = (64, 32)
 COUNTS = {"num_train": 24, "num_val": 8, "num_test": 16}

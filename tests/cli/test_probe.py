@@ -5,9 +5,9 @@ from PIL import Image
 
 from hap_jax.cli.__main__ import main as hap
 from hap_jax.convert import read
-from hap_jax.data.synthetic import captions
 from hap_jax.io import checkpoint_file
 from hap_jax.models import posemb
+from hap_jax.synthetic import captions
 from tests.convert import reference_state
 from tests.io import torch_bytes
 

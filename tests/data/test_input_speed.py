@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from hap_jax.bench import input_speed
+from benchmarks import input_speed
 
 
 @pytest.mark.parametrize("augment", ["host", "device"])

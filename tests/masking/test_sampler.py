@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
-from hap_jax.bench import mask_sampler as bench
+from benchmarks import mask_sampler as bench
 from hap_jax.masking import sampler
 from hap_jax.masking.sampler import CAUSE_BLOCK, CAUSE_FILL, CAUSE_PART, CAUSE_VISIBLE, MaskRecipe
 

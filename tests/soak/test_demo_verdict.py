@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from hap_jax.train.held_out import LEARNED_RATIO
+from hap_jax.evaluation.held_out import LEARNED_RATIO
 from hap_jax.train.report import read_metrics
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]

@@ -22,11 +22,12 @@ from hap_jax.data.skeletons import COCO17
 from hap_jax.data.sources import synthetic
 from hap_jax.data.transforms.image import HorizontalFlip
 from hap_jax.description import Description, Encoder
-from hap_jax.models import layers, pixels, vit
+from hap_jax.evaluation.evaluate import EvalSplit, Evaluation
+from hap_jax.models import layers, vit
+from hap_jax.pixels.normalize import normalize
 from hap_jax.tasks.base import Task
 from hap_jax.train import loop, optim
 from hap_jax.train.checkpoint import Checkpoints
-from hap_jax.train.evaluate import EvalSplit, Evaluation
 
 GOAL = 0.8  # PCK@0.1 on held-out people
 SIZE, PATCH, CELL = (64, 32), 8, 2  # pixels: of a crop (H, W), of a patch's side, of a heatmap cell's side
@@ -115,7 +116,7 @@ def predict(variables, batch):
   order = np.arange(K)
   for left, right in COCO17.flip_pairs:
     order[[left, right]] = right, left
-  image = pixels.normalize(batch["image"])
+  image = normalize(batch["image"])
   plain = heatmaps(variables, image)
   both = plain + heatmaps(variables, image[:, :, ::-1])[:, order, :, ::-1]
   errors = {f"error_{reach}": joint_error(gather_near(both, reach), batch) for reach in REACHES}
@@ -188,7 +189,7 @@ def make_task(num_train, num_held_out, total_steps):
 
   def forward(variables, batch, *, key, train):
     del key, train
-    return model.apply(variables, pixels.normalize(batch["image"])), {}
+    return model.apply(variables, normalize(batch["image"])), {}
 
   return Task(
     init=lambda key: model.init(key, jnp.zeros((1, *SIZE, 3))),

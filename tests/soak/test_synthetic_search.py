@@ -19,14 +19,15 @@ from hap_jax.data.sources import synthetic
 from hap_jax.data.transforms.image import HorizontalFlip
 from hap_jax.data.transforms.reid import PadCrop, ResizeBicubic
 from hap_jax.description import Description, Encoder
+from hap_jax.evaluation import retrieval_probe
+from hap_jax.evaluation.evaluate import EvalSplit, Evaluation
 from hap_jax.losses.alignment import l2_normalize
 from hap_jax.metrics import retrieval
-from hap_jax.models import pixels
+from hap_jax.pixels.normalize import normalize
 from hap_jax.tasks.base import Task
-from hap_jax.train import loop, optim, probe
+from hap_jax.train import loop, optim
 from hap_jax.train.checkpoint import Checkpoints
-from hap_jax.train.evaluate import EvalSplit, Evaluation
-from tests.data.test_synthetic_difficulty import colour_histogram
+from tests.synthetic.test_synthetic_difficulty import colour_histogram
 
 SIZE = (64, 32)  # pixels
 STRIPES = 4
@@ -77,13 +78,13 @@ def make_task(num_train, num_test, total_steps):
 
   def forward(variables, batch, *, key, train):
     del key, train
-    return model.apply(variables, pixels.normalize(batch["image"])), {}
+    return model.apply(variables, normalize(batch["image"])), {}
 
   def predict(variables, batch):
-    return {"feature": model.apply(variables, pixels.normalize(batch["image"]))}
+    return {"feature": model.apply(variables, normalize(batch["image"]))}
 
   def score(splits):
-    who = probe.identities(splits, query, gallery)
+    who = retrieval_probe.identities(splits, query, gallery)
     features = splits["query"]["feature"], splits["gallery"]["feature"]
     colours = [
       np.array([colour_histogram(side[k]["image"]) for k in range(len(side))]) for side in (query, gallery)

@@ -10,8 +10,8 @@ from hap_jax.data import samplers
 from hap_jax.data.loader import Loader
 from hap_jax.data.sources.base import SourceSpec
 from hap_jax.description import Description, Encoder
+from hap_jax.evaluation.evaluate import EvalSplit, Evaluation
 from hap_jax.tasks.base import Task
-from hap_jax.train.evaluate import EvalSplit, Evaluation
 from hap_jax.train.optim import OptimizerSpec, Rule
 
 SPEC = SourceSpec("numbers", None, "none", ("x", "y"))

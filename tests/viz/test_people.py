@@ -6,8 +6,8 @@ import pytest
 
 from hap_jax.cli import __main__ as cli
 from hap_jax.data.skeletons import COCO17
-from hap_jax.data.synthetic import draw
-from hap_jax.data.synthetic.anatomy import PART_INDEX
+from hap_jax.synthetic import draw
+from hap_jax.synthetic.anatomy import PART_INDEX
 from hap_jax.viz import people
 from hap_jax.viz.pose import SIDE_COLORS, draw_sides
 

@@ -8,7 +8,8 @@ import pytest
 
 from hap_jax.data.skeletons import COCO17
 from hap_jax.losses.reconstruction import normalize_patches
-from hap_jax.models import layers, pixels
+from hap_jax.models import layers
+from hap_jax.pixels.normalize import normalize
 from hap_jax.viz import canvas
 from hap_jax.viz.reconstruction import RANGE, panel, reconstruct
 
@@ -21,7 +22,7 @@ def make_inputs(target_space, num_views=2):
   """Pictures, masks and the perfect prediction, made by the model's and the loss's own functions."""
   rng = np.random.default_rng(0)
   images = rng.integers(0, 256, (N, GRID[0] * PATCH, GRID[1] * PATCH, 3), dtype=np.uint8)
-  target = layers.patchify(pixels.normalize(images), PATCH)
+  target = layers.patchify(normalize(images), PATCH)
   if target_space == "normalized":
     target = normalize_patches(target)
   pred = np.repeat(np.asarray(target)[:, None], num_views, axis=1)

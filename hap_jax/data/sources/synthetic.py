@@ -14,7 +14,7 @@ import numpy as np
 from hap_jax.data.columns import LazyColumns
 from hap_jax.data.skeletons import COCO17
 from hap_jax.data.sources import base
-from hap_jax.data.synthetic import camera, captions, draw, parallel
+from hap_jax.synthetic import camera, captions, draw, parallel
 
 SPLITS = ("train", "val", "test")
 _FIELDS = (
@@ -156,7 +156,7 @@ def open_source(
 
 def write_files(out, **options):
   """Draws people and writes them as plain files; see `export.write_folder`."""
-  from hap_jax.data.synthetic import export  # here and not above, because it imports this file
+  from hap_jax.synthetic import export  # here and not above, because it imports this file
 
   return export.write_folder(out, **options)
 

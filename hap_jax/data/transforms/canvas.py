@@ -15,7 +15,7 @@ from hap_jax.data.transforms.image import RandomResizedCrop, crop_resize, move_j
 
 @dataclasses.dataclass(frozen=True)
 class CropOnDevice:
-  """Draws a random crop and leaves it to `models.warp.crop_resize_flip`.
+  """Draws a random crop and leaves it to `pixels.warp.crop_resize_flip`.
 
   The picture comes into the top left corner of a canvas, all other pixels of which are 0 and never looked at.
   A larger picture is warped here, as without this transform, and the result goes to the corner with a window

@@ -10,10 +10,10 @@ from hap_jax.convert import read as reading
 from hap_jax.data.pipeline import Reading
 from hap_jax.data.sources import folder
 from hap_jax.data.transforms.attributes import ResizeBilinear
+from hap_jax.evaluation.evaluate import EvalSplit, make_pass
 from hap_jax.inference import gallery
 from hap_jax.io import picture_file
 from hap_jax.tasks import attributes
-from hap_jax.train.evaluate import EvalSplit, make_pass
 from hap_jax.viz import attributes as viz
 
 _SHOWN, _LINES = 24, 6  # pictures in the sheet, attributes below each

@@ -7,10 +7,10 @@ import numpy as np
 from hap_jax import config as config_lib
 from hap_jax.data import samplers
 from hap_jax.data.transforms.reid import ResizeBicubic
+from hap_jax.evaluation.evaluate import EvalSplit, Evaluation
 from hap_jax.models import image_encoder, vit
 from hap_jax.tasks import base
 from hap_jax.train import optim
-from hap_jax.train.evaluate import EvalSplit, Evaluation
 
 
 class BoxRegressor(nn.Module):

@@ -1,0 +1,222 @@
+"""Does pre-training help? Paired runs on drawn people with and without it; one line of JSON and a curve.
+
+    python -m benchmarks.pretraining_gain --pretrained=runs/demo --out=runs/gain
+    python -m benchmarks.pretraining_gain --task=attributes [--frozen] --pretrained=... --out=...
+
+Each seed draws people, batches and new layers of its own; both arms of a pair share them. An arm is
+configs/finetune_<task>_demo.py at its own learning rate. --tune tries the same rates for both arms, on a seed
+of its own. With --frozen nothing is fine-tuned: linear classifiers are learnt on the features of the
+pre-trained encoder and of one that was never trained.
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+
+import numpy as np
+import scipy.stats
+
+from hap_jax import config as config_lib
+from hap_jax import run
+from hap_jax.evaluation import probing
+from hap_jax.io import picture_file
+from hap_jax.train import report
+
+_CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+_ARMS = ("pretrained", "scratch")
+_COLORS = {"pretrained": "#b3472e", "scratch": "#3b6ea8"}
+_TUNE_SEED = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class _Task:
+  """A fine-tuning demo: the metric of its people never seen, that by which a rate is chosen, rates, steps."""
+
+  metric: str
+  select: str
+  lr: dict[str, float]
+  steps: int
+
+
+_TASKS = {
+  "reid": _Task("mAP", "mAP", {"pretrained": 5e-4, "scratch": 2e-3}, 600),
+  "attributes": _Task("mA", "val_mA", {"pretrained": 1e-3, "scratch": 1e-3}, 1_250),
+}
+
+
+def parse_args(argv=None):
+  """Reads the command line."""
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+  parser.add_argument("--task", choices=tuple(_TASKS), default="reid", help="configs/finetune_<task>_demo.py")
+  parser.add_argument("--pretrained", required=True, metavar="CHECKPOINT", help="of configs/pretrain_demo.py")
+  parser.add_argument(
+    "--out", required=True, metavar="DIR", help="folder of the runs; finished ones are kept"
+  )
+  parser.add_argument("--seeds", type=int, nargs="+", default=list(range(1, 11)), help="one pair each")
+  parser.add_argument("--steps", type=int, help="of each run; reid 600, attributes 1250")
+  parser.add_argument("--lr_pretrained", type=float, help="learning rate; the task's has one for each arm")
+  parser.add_argument("--lr_scratch", type=float)
+  parser.add_argument("--tune", type=float, nargs="+", metavar="LR", help="rates to choose from instead")
+  parser.add_argument("--frozen", action="store_true", help="linear classifiers, for --task=attributes")
+  parser.add_argument("--figure", metavar="FILE.png", help="where to draw the curve")
+  args = parser.parse_args(argv)
+  if len(args.seeds) < 2:
+    parser.error("--seeds: an interval takes at least two pairs")
+  if args.frozen and (args.task != "attributes" or args.tune or args.figure):
+    parser.error("--frozen: goes with --task=attributes, and has no learning rate to tune and no curve")
+  if args.tune and _TUNE_SEED in args.seeds:
+    parser.error(f"--seeds: {_TUNE_SEED} is the seed on which --tune chooses")
+  if args.figure and not args.figure.endswith(".png"):
+    parser.error(f"--figure={args.figure}: expected a name that ends in .png")
+  args.steps = _TASKS[args.task].steps if args.steps is None else args.steps
+  if args.steps < 3:
+    parser.error("--steps: 3 or more, because each run is scored three times")
+  return args
+
+
+def make_config(args, arm, seed, lr):
+  """Returns the finalized configuration of one run."""
+  config = config_lib.read_file(_CONFIGS / f"finetune_{args.task}_demo.py")
+  config.seed = seed
+  config.total_steps = args.steps
+  config.base_lr = lr
+  config.init_from = args.pretrained if arm == "pretrained" else ""
+  config.eval_every, config.eval_every_epochs, config.save_every = args.steps // 3, 0, 0
+  return config_lib.finalize(config)
+
+
+def train(args, arm, seed, lr):
+  """Trains one arm of a pair, unless it was; returns the rows of its evaluations."""
+  workdir, config = (
+    pathlib.Path(args.out) / f"{args.task}_{arm}_seed{seed}_lr{lr:g}",
+    make_config(args, arm, seed, lr),
+  )
+  config_lib.check_same(config, workdir)
+  if not _is_finished(workdir, args):
+    run.run(config, workdir, say=lambda line: None)
+  return [row for row in report.read_metrics(workdir) if _TASKS[args.task].metric in row]
+
+
+def tune(args, arm):
+  """Returns (best learning rate of an arm, {rate: score} of those that were tried)."""
+  if not args.tune:
+    return getattr(args, f"lr_{arm}") or _TASKS[args.task].lr[arm], {}
+  select = _TASKS[args.task].select
+  tried = {f"{lr:g}": round(train(args, arm, _TUNE_SEED, lr)[-1][select], 4) for lr in args.tune}
+  return max(args.tune, key=lambda lr: tried[f"{lr:g}"]), tried
+
+
+def make_untrained(out, seed):
+  """Writes a checkpoint of the demo's pre-training that has learnt nothing; returns its folder."""
+  workdir = pathlib.Path(out) / f"untrained_seed{seed}"
+  config = config_lib.read_file(_CONFIGS / "pretrain_demo.py")
+  config.seed = seed
+  config.total_steps = 1  # at a learning rate of 0, the warm-up's first: the step changes no parameter
+  config.panel_every = config.eval_every = config.data.num_val = 0
+  config.data.synthetic.num_train = config.batch_size
+  config.model.scan = True  # compiles sooner; what is stored is the same
+  config = config_lib.finalize(config)
+  config_lib.check_same(config, workdir)
+  run.run(config, workdir, say=lambda line: None)
+  return workdir
+
+
+def probe(args, arm, seed):
+  """Returns mA of linear classifiers on a frozen encoder's features."""
+  people = config_lib.read_file(_CONFIGS / "finetune_attributes_demo.py").data.synthetic.to_dict()
+  path = args.pretrained if arm == "pretrained" else make_untrained(args.out, seed)
+  return probing.probe_attributes(
+    str(path), source="synthetic", options=people, seed=seed, say=lambda line: None
+  )["mA"]
+
+
+def _is_finished(workdir, args):
+  path, metric = workdir / report.METRICS_FILE, _TASKS[args.task].metric
+  return path.is_file() and any(
+    row["step"] == args.steps and metric in row for row in report.read_metrics(path)
+  )
+
+
+def summarize(differences):
+  """Returns (mean, (low, high)): Student's 95 % interval of the mean of paired differences."""
+  mean, error = np.mean(differences), scipy.stats.sem(differences)
+  low, high = scipy.stats.t.interval(0.95, len(differences) - 1, loc=mean, scale=error)
+  return float(mean), (float(low), float(high))
+
+
+def draw(metric, steps, curves):
+  """Draws each run and each arm's mean; curves: {arm: [seeds, evaluations]}. [h, w, 3] uint8."""
+  from matplotlib.backends.backend_agg import FigureCanvasAgg
+  from matplotlib.figure import Figure
+
+  figure = Figure(figsize=(5.2, 3.2), dpi=110)
+  axes = figure.add_axes((0.13, 0.15, 0.84, 0.8))
+  names = {"pretrained": "from the demo's pre-trained encoder", "scratch": "from scratch"}
+  for arm, values in curves.items():
+    axes.plot(steps, values.T, color=_COLORS[arm], linewidth=0.7, alpha=0.4)
+    axes.plot(steps, values.mean(0), color=_COLORS[arm], linewidth=2.2, marker="o", label=names[arm])
+  axes.set_xlabel("fine-tuning step")
+  axes.set_ylabel(f"{metric} on people never seen")
+  axes.set_ylim(bottom=0.5 if metric == "mA" else 0)  # from chance on
+  axes.grid(color="#d9dcdf", linewidth=0.6)
+  axes.legend(frameon=False, fontsize=9)
+  canvas = FigureCanvasAgg(figure)
+  canvas.draw()
+  return np.asarray(canvas.buffer_rgba())[..., :3]
+
+
+def describe(scores):
+  """Returns what is printed of {arm: [seeds] scores of the pairs}."""
+  mean, interval = summarize(scores["pretrained"] - scores["scratch"])
+  return {
+    "scores": {arm: [round(float(value), 4) for value in scores[arm]] for arm in _ARMS},
+    "mean": {arm: round(float(scores[arm].mean()), 4) for arm in _ARMS},
+    "difference": round(mean, 4),
+    "interval_95": [round(limit, 4) for limit in interval],
+  }
+
+
+def run_frozen(args):
+  """Probes both encoders of all pairs; returns what is printed."""
+  scores = {arm: np.array([probe(args, arm, seed) for seed in args.seeds]) for arm in _ARMS}
+  return {"steps": 0, "metric": "mA", **describe(scores)}
+
+
+def run_pairs(args):
+  """Tunes and trains both arms of all pairs and draws the curve; returns what is printed."""
+  metric, curves, lr, tried = _TASKS[args.task].metric, {}, {}, {}
+  for arm in _ARMS:
+    lr[arm], tried[arm] = tune(args, arm)
+    runs = [train(args, arm, seed, lr[arm]) for seed in args.seeds]
+    curves[arm] = np.array([[row[metric] for row in rows] for rows in runs])
+  if args.figure:
+    picture = draw(metric, [row["step"] for row in runs[0]], curves)
+    picture_file.write(args.figure, picture)
+  return {
+    "steps": args.steps,
+    "lr": lr,
+    "tried": {"seed": _TUNE_SEED, "by": _TASKS[args.task].select, "arms": tried} if args.tune else None,
+    "metric": metric,
+    **describe({arm: values[:, -1] for arm, values in curves.items()}),
+  }
+
+
+def main(argv=None):
+  args = parse_args(argv)
+  found = run_frozen(args) if args.frozen else run_pairs(args)
+  print(
+    json.dumps(
+      {
+        "bench": "pretraining_gain",
+        "task": args.task,
+        "frozen": args.frozen,
+        "seeds": args.seeds,
+        **found,
+      }
+    )
+  )
+
+
+if __name__ == "__main__":
+  main()

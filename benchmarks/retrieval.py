@@ -1,0 +1,67 @@
+"""Times the retrieval metrics at MSMT17's size, one line of JSON: python -m benchmarks.retrieval."""
+
+import argparse
+import json
+
+import numpy as np
+
+from benchmarks import measure
+from hap_jax.metrics import rerank, retrieval
+
+
+def parse_args(argv=None):
+  """Reads the command line; the sizes are MSMT17's."""
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument("--queries", type=int, default=11659)
+  parser.add_argument("--gallery", type=int, default=82161)
+  parser.add_argument("--identities", type=int, default=3060)
+  parser.add_argument("--cameras", type=int, default=15)
+  parser.add_argument("--width", type=int, default=768, help="of a feature; 2304 with the LEM")
+  parser.add_argument(
+    "--spread", type=float, default=2.5, help="of an identity's features, its centre being 1"
+  )
+  parser.add_argument("--rerank", action="store_true", help="by k-reciprocal neighbours")
+  return parser.parse_args(argv)
+
+
+def make_side(rng, centers, count, num_cameras, spread):
+  """Draws features around their identity's centre; returns (features [count, D] float32, pid, camid)."""
+  pid = np.arange(count) % len(centers)
+  features = rng.standard_normal((count, centers.shape[1]), dtype=np.float32)
+  features *= np.float32(spread)
+  features += centers[pid]
+  return features, pid, rng.integers(num_cameras, size=count)
+
+
+def time_scoring(args):
+  """Scores random clusters and returns what is printed."""
+  rng = np.random.default_rng(0)
+  centers = rng.standard_normal((args.identities, args.width), dtype=np.float32)
+  query, query_pid, query_camid = make_side(rng, centers, args.queries, args.cameras, args.spread)
+  gallery, gallery_pid, gallery_camid = make_side(rng, centers, args.gallery, args.cameras, args.spread)
+  ids = (query_pid, gallery_pid, query_camid, gallery_camid)
+  reranking = rerank.Reranking() if args.rerank else None
+  scores, cpu, wall = measure.timed(lambda: retrieval.evaluate(query, gallery, *ids, reranking=reranking))
+  return {
+    "bench": "retrieval",
+    "cpu_seconds": round(cpu, 1),
+    "wall_seconds": round(wall, 1),
+    "peak_gib": round(measure.peak_bytes() / 2**30, 2),
+    "queries": args.queries,
+    "gallery": args.gallery,
+    "width": args.width,
+    "rerank": args.rerank,
+    "spread": args.spread,
+    "metrics": {name: round(value, 4) for name, value in scores.metrics().items()},
+    "chance_mAP": round(retrieval.chance_mean_ap(*ids), 4),
+    "machine": measure.machine(),
+    "versions": measure.versions("numpy"),
+  }
+
+
+def main(argv=None):
+  print(json.dumps(time_scoring(parse_args(argv))))
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,110 @@
+"""Probes the encoder of a checkpoint with frozen features, in minutes: retrieval, or a linear classifier."""
+
+from hap_jax import config as config_lib
+from hap_jax import sharding
+from hap_jax.data.pipeline import Reading
+from hap_jax.data.transforms.reid import ResizeBicubic
+from hap_jax.evaluation import linear_probe
+from hap_jax.evaluation import retrieval_probe as probes
+from hap_jax.evaluation.evaluate import make_evaluate
+from hap_jax.inference import embed
+from hap_jax.inference import encoder as encoders
+from hap_jax.metrics import attributes as metrics
+from hap_jax.pixels.normalize import normalize
+
+
+def probe(path, *, source, root="", options=None, batch_size=256, workers=0, say=print):
+  """Measures how well frozen features find persons again, for each kind of pooling.
+
+  Args:
+    path: a checkpoint that conversion reads. source: a file of `data/sources` with query and gallery.
+    root: folder of the data set. options: of the source. batch_size: pictures at a time.
+    workers: processes that read pictures. say: prints a line.
+  Returns:
+    {"mAP_cls": ..., "rank1_cls": ..., ..., "mAP_chance": ...}.
+  Raises:
+    ValueError: if the checkpoint or the data cannot be read.
+  """
+  mesh = sharding.make_mesh()
+  sharding.check_batch_size(batch_size, mesh, "--batch_size")
+  model, variables, description = encoders.load(path)
+  image_size, grid = description["model"]["image_size"], tuple(description["model"]["grid"])
+  mean, std = (description["normalization"][key] for key in ("mean", "std"))
+  loaders = {
+    split: Reading(workers=workers).ordered(
+      config_lib.open_named_source(source, root=root, split=split, options=options or {}),
+      (ResizeBicubic(size=tuple(image_size)),),
+      batch_size,
+    )
+    for split in ("query", "gallery")
+  }
+
+  def encode(variables, images):
+    return model.apply(variables, normalize(images, mean, std))
+
+  evaluation = probes.make_evaluation(encode, grid, loaders)
+  scores, _ = make_evaluate(evaluation, mesh)(sharding.put_replicated(variables, mesh))
+  counts = " and ".join(f"{len(loader.source)} {split}" for split, loader in loaders.items())
+  say(f"{source}: {counts} pictures at {image_size[0]}x{image_size[1]}; same-camera matches excluded")
+  for name, value in scores.items():
+    say(f"{name:13s}  {value:.4f}")
+  return scores
+
+
+def probe_attributes(
+  path, *, source, root="", options=None, seed=0, feature="mean", batch_size=256, workers=0, say=print
+):
+  """Measures how well a logistic regression on frozen features tells attributes.
+
+  It is learnt on split "train" and scored on split "test".
+
+  Args:
+    path: a checkpoint that conversion reads. source: a file of `data/sources` with attributes.
+    seed: of the source; draws the synthetic people.
+    feature: see `embed.load_extractor`; the mean patch token is what the fine-tuned classifier reads.
+    root, options, batch_size, workers, say: as in `probe`.
+  Returns:
+    {"mA": ..., "F1": ..., ..., as `metrics.attributes.Scores.metrics`}.
+  Raises:
+    ValueError: if checkpoint or data cannot be read, or the training pictures do not show an attribute
+      both present and absent.
+  """
+  sources = {}
+  for split in ("train", "test"):
+    sources[split] = config_lib.open_named_source(
+      source, root=root, split=split, seed=seed, options=options or {}
+    )
+    _check_attributes(source, sources["train"])
+  extractor = embed.load_extractor(path, feature)
+  vectors = {
+    split: embed.extract(extractor, opened, batch_size=batch_size, workers=workers)
+    for split, opened in sources.items()
+  }
+  labels = {split: opened.columns["attributes"] for split, opened in sources.items()}
+  learnt = linear_probe.choose_and_fit(vectors["train"], labels["train"])
+  found = metrics.score(learnt.probability(vectors["test"]), labels["test"])
+  for note in sources["test"].spec.notes:
+    say(f"note: {note}")
+  counts = " and ".join(f"{len(opened)} {split}" for split, opened in sources.items())
+  say(f"{source}: {counts} pictures; feature {extractor.kind}, penalty {learnt.penalty:g}")
+  names, shares = sources["test"].spec.labels["attributes"], labels["test"].mean(axis=0)
+  named = zip(names, found.label_mean_accuracy, shares, strict=True)
+  for name, value, share in sorted(named, key=lambda row: row[1]):
+    say(f"  {name:24s}  mA {value:.4f}  present in {share:.4f}")
+  scores = found.metrics()
+  for name, value in scores.items():
+    say(f"{name:21s}  {value:.4f}")
+  say("mA of any answer that does not look at the picture: 0.5")
+  return scores
+
+
+def _check_attributes(name, train):
+  if "attributes" not in train.columns:
+    raise ValueError(f"data set {name} has no attributes; expected one that has, such as pa100k or synthetic")
+  shares = train.columns["attributes"].mean(axis=0)
+  constant = [a for a, share in zip(train.spec.labels["attributes"], shares, strict=True) if share in (0, 1)]
+  if constant:
+    raise ValueError(
+      f"{name}: {', '.join(constant)} the same in all {len(train):,} training pictures; expected each "
+      "attribute present in some and absent in others: use more pictures"
+    )

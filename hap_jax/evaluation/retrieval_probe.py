@@ -1,0 +1,71 @@
+"""Frozen probe: how well an encoder's features find the same person again, without any training on top."""
+
+from hap_jax.evaluation.evaluate import EvalSplit, Evaluation
+from hap_jax.metrics import retrieval
+from hap_jax.models import pooling
+
+
+def identities(splits, query, gallery):
+  """Returns the person and camera arguments of `retrieval.evaluate` for the rows that were predicted."""
+  q, g = splits["query"]["index"], splits["gallery"]["index"]
+  return {
+    "query_pid": query.columns["pid"][q],
+    "gallery_pid": gallery.columns["pid"][g],
+    "query_camid": query.columns["camid"][q],
+    "gallery_camid": gallery.columns["camid"][g],
+  }
+
+
+def check_sides(query, gallery):
+  """Raises ValueError if no query has a match in the gallery: before a run, not at its first evaluation."""
+  pids, camids = ([side.columns[name] for side in (query, gallery)] for name in ("pid", "camid"))
+  retrieval.chance_mean_ap(*pids, *camids)
+
+
+def make_evaluation(encode, grid, loaders):
+  """Makes the probe's Evaluation: mAP and rank-1 of each kind of pooling, same-camera matches excluded.
+
+  Args:
+    encode: (variables, [B, H, W, 3] uint8 pictures) -> [B, 1 + L, D] tokens. grid: (Gh, Gw).
+    loaders: {"query": Loader, "gallery": Loader} of sources with the columns pid and camid.
+  Returns:
+    Evaluation with splits "query" and "gallery" and scores "mAP_<kind>", "rank1_<kind>", "mAP_chance".
+  Raises:
+    ValueError: if no query has a match.
+  """
+  kinds = [kind for kind in pooling.KINDS if kind != "stripes" or grid[0] >= pooling.NUM_STRIPES]
+  query, gallery = loaders["query"].source, loaders["gallery"].source
+  check_sides(query, gallery)
+
+  def predict(variables, batch):
+    tokens = encode(variables, batch["image"])
+    return {kind: pooling.pool(tokens, grid, kind) for kind in kinds}
+
+  def score(splits):
+    who = identities(splits, query, gallery)
+    scores = {}
+    for kind in kinds:
+      result = retrieval.evaluate(splits["query"][kind], splits["gallery"][kind], **who)
+      scores |= {f"mAP_{kind}": result.mean_ap, f"rank1_{kind}": result.cmc[1]}
+    return scores | {"mAP_chance": retrieval.chance_mean_ap(**who)}
+
+  return Evaluation(evals={name: EvalSplit(loader, predict) for name, loader in loaders.items()}, score=score)
+
+
+def beside(evaluation, probe, prefix="probe_"):
+  """Returns an Evaluation with the splits and scores of another one added, their names prefixed."""
+
+  def score(splits):
+    own = {name: rows for name, rows in splits.items() if not name.startswith(prefix)}
+    probed = {name.removeprefix(prefix): rows for name, rows in splits.items() if name.startswith(prefix)}
+    scores = evaluation.score(own) if own else {}
+    return scores | {f"{prefix}{name}": value for name, value in probe.score(probed).items()}
+
+  evals = {**evaluation.evals, **{f"{prefix}{name}": split for name, split in probe.evals.items()}}
+  return Evaluation(
+    evals=evals,
+    score=score,
+    figures=evaluation.figures,
+    row_figures=evaluation.row_figures,
+    select=evaluation.select,
+  )

@@ -1,0 +1,99 @@
+"""Scores a checkpoint without an optimizer, as the training loop does."""
+
+import json
+import pathlib
+
+import ml_collections
+
+from hap_jax import config as config_lib
+from hap_jax import config_values as values
+from hap_jax import sharding
+from hap_jax.convert import read as reading
+from hap_jax.evaluation.evaluate import make_evaluate
+from hap_jax.io import picture_file
+from hap_jax.train.state import with_constants
+
+
+def score(path, *, config=None, overrides=None, out=None, say=print):
+  """Runs the evaluation of the task that a checkpoint is for.
+
+  Args:
+    path: a checkpoint that conversion reads, of a task that this project evaluates.
+    config: ConfigDict in place of the one that the checkpoint records; the network is the checkpoint's in any
+      case. overrides: {key: value} of the configuration, such as "data.root".
+    out: folder to make for scores.json and pictures; None: nothing is written. say: prints a line.
+  Returns:
+    {metric: float}.
+  Raises:
+    ValueError: if the checkpoint records no configuration and none is given, is of another task, has sizes
+      that are not known, or misses a part that is scored, an override has no such key, nothing is held out,
+      or `out` exists.
+  """
+  if out is not None and pathlib.Path(out).exists():
+    raise ValueError(f"--out={out} exists; give another, or move it away")
+  weights = reading.read(path)
+  config = configure(path, weights, config, overrides or {})
+  mesh = sharding.make_mesh()
+  sharding.check_batch_size(config.eval_batch_size, mesh, "config.eval_batch_size")
+  _check_known(path, weights.description.encoder)
+  evaluation = config_lib.load("tasks", config.task).make_evaluation(config, weights.description)
+  if not evaluation.evals:
+    raise ValueError(f"{path}: its configuration holds no records out; pass --set data.num_val=N")
+  variables = with_constants(weights.variables, evaluation.constants)
+  variables = sharding.put_replicated(variables, mesh)
+  scores, rows = make_evaluate(evaluation, mesh)(variables)
+  width = max(map(len, scores))
+  for name, value in scores.items():
+    say(f"{name:{width}s}  {value:.4f}")
+  if out is not None:
+    pictures = evaluation.row_figures(rows) if evaluation.row_figures else {}
+    pictures |= evaluation.figures(variables) if evaluation.figures else {}
+    _write(pathlib.Path(out), path, config, scores, pictures)
+    say(f"written: {out}")
+  return scores
+
+
+def configure(path, weights, config, overrides):
+  """Returns the finalized configuration under which a checkpoint is scored."""
+  recorded = weights.description.config
+  if config is None and recorded is None:
+    raise ValueError(
+      f"{path} ({weights.family}) records no configuration: pass --config=FILE, one of configs/ for "
+      f"{weights.task}"
+    )
+  if config is None:
+    config = config_lib.from_recorded(recorded, path)
+  else:
+    config = ml_collections.ConfigDict(config.to_dict())
+  if config.task != weights.task:
+    raise ValueError(f"{path} is a checkpoint for {weights.task}, the configuration is one for {config.task}")
+  with config.ignore_type():  # a recorded value of another type does not matter here
+    config.model.dtype = "auto"  # this machine's, not that of the machine on which it was trained
+  config.lock()  # a key that is not there is an error
+  for key, value in overrides.items():
+    try:
+      config.update_from_flattened_dict({key: value})
+    except (AttributeError, KeyError, TypeError) as error:
+      reason = str(error.args[0]).partition(" Other fields present")[0]  # all of them, with their values
+      if not values.has(config, key):
+        reason += f"; {values.suggest(key, values.flatten(config), prefix='')}"
+      raise ValueError(f"--set {key}={value!r}: {reason}") from error
+  return config_lib.finalize(config)
+
+
+def _check_known(path, encoder):
+  """Raises ValueError if the sizes of an encoder are not all known."""
+  if encoder.grid is None or encoder.num_heads is None:
+    raise ValueError(
+      f"{path}: grid {encoder.grid} and number of heads {encoder.num_heads}: both must be known; convert it "
+      "first, with --source_grid=HxW and --num_heads=N"
+    )
+
+
+def _write(out, path, config, scores, pictures):
+  data = {"name": config.data.source, "root": config.data.root}
+  told = {"checkpoint": str(path), "task": config.task, "data": data, "scores": scores}
+  out.mkdir(parents=True)
+  (out / "scores.json").write_text(json.dumps(told, indent=2) + "\n")
+  for name, picture in pictures.items():
+    picture_file.write(out / f"{name}.png", picture)

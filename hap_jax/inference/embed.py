@@ -1,0 +1,100 @@
+"""One vector a picture from any checkpoint: the trained embedding where there is one, else pooled tokens."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from hap_jax import config as config_lib
+from hap_jax import sharding
+from hap_jax.convert import read as reading
+from hap_jax.data.pipeline import Reading
+from hap_jax.data.transforms.reid import ResizeBicubic
+from hap_jax.evaluation.evaluate import EvalSplit, make_pass
+from hap_jax.inference import encoder as encoders
+from hap_jax.models import pooling, vit
+from hap_jax.pixels.normalize import normalize
+
+DEFAULT_POOLING = "mean"  # of encoders that have no embedding of their own
+
+
+@dataclasses.dataclass(frozen=True)
+class Extractor:
+  """A frozen model from pictures to vectors.
+
+  Attributes:
+    extract: (variables, [B, H, W, 3] uint8 pictures) -> [B, D] float32 of length 1; pure.
+    variables: of the model. image_size: (H, W) of its pictures.
+    kind: what the vectors are: "embedding" (trained by the checkpoint's task) or a kind of pooling.
+    description: of the checkpoint, plain JSON values.
+  """
+
+  extract: Callable
+  variables: Any
+  image_size: tuple[int, int]
+  kind: str
+  description: dict[str, Any]
+
+
+def add_arguments(parser):
+  """Adds --feature, --batch_size and --workers to the arguments of a command that extracts vectors."""
+  parser.add_argument(
+    "--feature",
+    default="",
+    metavar="KIND",
+    help="embedding: trained for ReID, default where there is one | mean: of the patch tokens, default "
+    "elsewhere | cls | stripes",
+  )
+  parser.add_argument("--batch_size", type=int, default=64, help="pictures at a time (default: %(default)s)")
+  parser.add_argument("--workers", type=int, default=0, help="processes that read pictures (default: none)")
+
+
+def load_extractor(path, kind=""):
+  """Loads a checkpoint as an Extractor.
+
+  Args:
+    path: a checkpoint that conversion reads.
+    kind: "embedding", or one of `pooling.KINDS` of the encoder's tokens; "": the embedding if the
+      checkpoint's task trains one, else DEFAULT_POOLING.
+  Raises:
+    ValueError: if the checkpoint cannot be read, or has no embedding and one is asked for.
+  """
+  weights = reading.read(path)
+  has_embedding = hasattr(config_lib.load("tasks", weights.task), "make_embed")
+  if kind == "embedding" and not has_embedding:
+    raise ValueError(
+      f"{path} is a checkpoint for {weights.task} and has no embedding; pool its tokens instead: "
+      f"{', '.join(pooling.KINDS)}"
+    )
+  if kind not in ("", "embedding", *pooling.KINDS):
+    raise ValueError(f"feature {kind!r} is not one of embedding, {', '.join(pooling.KINDS)}")
+  kind = kind or ("embedding" if has_embedding else DEFAULT_POOLING)
+  model, variables, description = encoders.build(path, weights)
+  mean, std = (description["normalization"][key] for key in ("mean", "std"))
+  image_size, grid = tuple(description["model"]["image_size"]), tuple(description["model"]["grid"])
+  if kind == "embedding":
+    variables = weights.variables
+    extract = config_lib.load("tasks", weights.task).make_embed(weights.description, vit.Compute(scan=False))
+  else:
+
+    def extract(variables, images):
+      return pooling.pool(model.apply(variables, normalize(images, mean, std)), grid, kind)
+
+  return Extractor(extract, variables, image_size, kind, description)
+
+
+def extract(extractor, source, *, batch_size, workers=0):
+  """Returns the vectors [N, D] float32 of a source's N pictures, resized as ReID does.
+
+  Raises:
+    ValueError: if a picture cannot be read, naming it.
+  """
+  mesh = sharding.make_mesh()
+  sharding.check_batch_size(batch_size, mesh, "--batch_size")
+  reading = Reading(workers=workers, max_bad_share=0.0)  # every picture of a folder gets its vector
+  loader = reading.ordered(source, (ResizeBicubic(size=extractor.image_size),), batch_size)
+
+  def predict(variables, batch):
+    return {"feature": extractor.extract(variables, batch["image"])}
+
+  variables = sharding.put_replicated(extractor.variables, mesh)
+  return make_pass(EvalSplit(loader, predict), mesh)(variables)["feature"]

@@ -1,0 +1,155 @@
+"""Writes an encoder as a folder that runs without this project: StableHLO by `jax.export`.
+
+The compiled program takes the weights as arguments, in a file of their own. Baked in, the 344 MB of a ViT-B
+would be folded by the compiler, stand in memory several times, and end at the two gigabytes that the format's
+container holds (a ViT-H has more); apart, the program has a tenth of a megabyte, and the weights can be
+placed, sharded, shared or exchanged like any arrays.
+"""
+
+import importlib.metadata
+import json
+import pathlib
+import shutil
+
+import jax
+import jax.export
+import numpy as np
+
+from hap_jax.convert import licences
+from hap_jax.convert.weights import flatten, unflatten
+from hap_jax.inference import encoder as encoders
+from hap_jax.io import unfinished
+from hap_jax.pixels.normalize import normalize
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+MAX_ERROR = 1e-4  # of the written encoder's tokens, relative to the largest one
+
+_PROGRAM, _WEIGHTS, _BATCH = "encoder.jax_export", "weights.npz", "test_batch.npz"
+_CONSUMER = pathlib.Path(__file__).with_name("export_consumer.py")
+_BATCH_SIZE = 2
+
+
+def export(path, out, *, family="", grid=None, num_heads=None):
+  """Exports the encoder of a checkpoint and checks that what was written gives the same tokens.
+
+  Args:
+    path, family, grid, num_heads: as `encoders.load` takes them. out: the folder to make.
+  Returns:
+    description.json of the folder, plain JSON values; "export" tells inputs, outputs and the error.
+  Raises:
+    UnsafePickleError, ValueError: if the checkpoint cannot be loaded, `out` exists, its folder does not, the
+      written encoder gives other tokens, or JAX may not use the CPU, on which that is checked. OSError: if
+      the disk does not take it. Nothing is left then.
+  """
+  out = pathlib.Path(out)
+  if out.exists():
+    raise ValueError(f"--out={out} exists; give another, or move it away")
+  if not out.parent.is_dir():
+    raise ValueError(f"--out={out}: there is no folder {out.parent}")
+  # Accelerators multiply float32 matrices with fewer bits, by which the two sides would differ.
+  with jax.default_device(_cpu()):
+    model, variables, description = encoders.load(path, family=family, grid=grid, num_heads=num_heads)
+    weights = flatten(variables["params"])
+    image_size = description["model"]["image_size"]
+    images = np.random.default_rng(0).integers(0, 256, (_BATCH_SIZE, *image_size, 3), np.uint8)
+    tokens = np.asarray(model.apply(variables, _normalize(images, description["normalization"])))
+    with unfinished.new_folder(out) as folder:
+      np.savez(folder / _WEIGHTS, **weights)
+      np.savez(folder / _BATCH, images=images, tokens=tokens)
+      forward = _make_forward(model, description["normalization"])
+      _write_program(folder / _PROGRAM, forward, weights, image_size)
+      error = _compare(tokens, _run_program(folder, images))
+      shutil.copy(_CONSUMER, folder / "run.py")
+      description = {**description, "export": _facts(tokens.shape, image_size, error)}
+      (folder / "description.json").write_text(json.dumps(description, indent=2) + "\n")
+      (folder / "README.md").write_text(_readme(description))
+  return description
+
+
+def _cpu():
+  try:
+    return jax.local_devices(backend="cpu")[0]
+  except RuntimeError as error:
+    raise ValueError(
+      f"an export is checked on the CPU, which JAX_PLATFORMS={jax.config.jax_platforms} leaves out: add cpu"
+    ) from error
+
+
+def _normalize(images, normalization):
+  return normalize(images, normalization["mean"], normalization["std"])
+
+
+def _make_forward(model, normalization):
+  """Makes ({path: array}, [B, H, W, 3] uint8 pictures) -> [B, 1 + L, D] tokens."""
+  return lambda weights, images: model.apply(
+    {"params": unflatten(weights)}, _normalize(images, normalization)
+  )
+
+
+def _write_program(path, forward, weights, image_size):
+  (batch,) = jax.export.symbolic_shape("batch")
+  images = jax.ShapeDtypeStruct((batch, *image_size, 3), np.uint8)
+  exported = jax.export.export(jax.jit(forward), platforms=PLATFORMS)(weights, images)
+  path.write_bytes(exported.serialize())
+
+
+def _run_program(folder, images):
+  exported = jax.export.deserialize(bytearray((folder / _PROGRAM).read_bytes()))
+  with np.load(folder / _WEIGHTS) as file:
+    return jax.jit(exported.call)(dict(file), images)
+
+
+def _compare(want, got):
+  """Returns the largest error relative to the largest token."""
+  error = float(np.abs(np.asarray(got) - want).max() / np.abs(want).max())
+  if not error <= MAX_ERROR:
+    raise ValueError(
+      f"{_PROGRAM} gives other tokens than the checkpoint: off by {error:.3g} of the largest, at most "
+      f"{MAX_ERROR:g} is allowed; nothing was kept. Please report this checkpoint"
+    )
+  return error
+
+
+def _facts(shape, image_size, error):
+  """Returns what a consumer must know beside the checkpoint's own description."""
+  (_, T, D), (H, W) = shape, image_size
+  return {
+    "images": f"[batch, {H}, {W}, 3] uint8, RGB; they are normalised inside",
+    "tokens": f"[batch, {T}, {D}] float32 after the final norm, class token first, then patches row by row",
+    "weights": f"first argument of {_PROGRAM}: the arrays of {_WEIGHTS} as a dict",
+    "platforms": list(PLATFORMS),
+    "relative_error": error,
+    "jax": importlib.metadata.version("jax"),
+  }
+
+
+def _readme(description):
+  model, facts = description["model"], description["export"]
+  origins = [
+    f"- {origin['file']} ({origin['family']}): {origin['licence']}" for origin in description["lineage"]
+  ]
+  lines = [
+    f"# ViT encoder, width {model['width']}, {model['depth']} blocks, patches of {model['patch']} pixels",
+    "",
+    f"- `{_PROGRAM}`: StableHLO by `jax.export` for {', '.join(PLATFORMS)}; any batch size.",
+    f"- `{_WEIGHTS}`: its weights, the {facts['weights']}.",
+    f"- `{_BATCH}`: pictures, and the tokens that they must give.",
+    "- `run.py`: loads these three, runs and compares. It needs `pip install jax flatbuffers`.",
+    "- `description.json`: what is known of the checkpoint.",
+    "",
+    f"Images: {facts['images']}.",
+    f"Tokens: {facts['tokens']}.",
+    "",
+    "## Licence and origin",
+    "",
+    f"Licence of these weights: {description['licence']}",
+    "",
+    "Made from, the most restrictive licence first:",
+    "",
+    *(f"- {licences.text(item)}" for item in description["made_from"]),
+    "",
+    "Earlier checkpoints, the newest first:",
+    "",
+    *origins,
+  ]
+  return "\n".join(lines) + "\n"

@@ -1,0 +1,295 @@
+"""Draws one picture of one synthetic person, a pure function of (seed, index, size), and its ground truth."""
+
+import dataclasses
+import functools
+
+import cv2
+import numpy as np
+
+from hap_jax.synthetic import (
+  appearance,
+  background,
+  body,
+  camera,
+  captions,
+  figure,
+  raster,
+  scene,
+  texture,
+  truth,
+)
+from hap_jax.synthetic.anatomy import PART_INDEX
+from hap_jax.synthetic.body import JOINT_INDEX
+
+PICTURES_PER_PERSON = 8
+NUM_SITES = 4
+# Indices of the splits never meet, and neither do their people.
+FIRST_INDEX = {"train": 0, "val": 1 << 24, "test": 2 << 24}
+
+
+@dataclasses.dataclass(frozen=True)
+class Person:
+  """An identity: its number, site, bones, looks, words for them, textures, the order of its cameras."""
+
+  pid: int
+  site: int
+  body: body.Body
+  look: appearance.Appearance
+  attributes: np.ndarray
+  captions: tuple[str, str]
+  atlas: np.ndarray
+  camera_order: np.ndarray
+
+
+@functools.lru_cache(maxsize=64)
+def sample_person(seed, pid):
+  """Draws identity number `pid`: the same in all its pictures."""
+  look, site, own_body, wear, camera_order = _sample_identity(seed, pid)
+  return Person(
+    pid=pid,
+    site=site,
+    body=own_body,
+    look=look,
+    attributes=captions.attributes_of(look),
+    captions=captions.captions_of(look),
+    atlas=texture.paint_atlas(look, wear),
+    camera_order=camera_order,
+  )
+
+
+def camids_of(seed, pid):
+  """Returns the cameras of a person's pictures, [PICTURES_PER_PERSON] int32, without painting or drawing."""
+  _, site, _, _, camera_order = _sample_identity(seed, pid)
+  cam = camera_order[np.arange(PICTURES_PER_PERSON) % camera.CAMERAS_PER_SITE]
+  return (site * camera.CAMERAS_PER_SITE + cam).astype(np.int32)
+
+
+def look_of(seed, pid):
+  """Returns the Appearance of a person, without painting or drawing."""
+  return _sample_identity(seed, pid)[0]
+
+
+def _sample_identity(seed, pid):
+  """Draws all that is random about an identity: (look, site, body, wear, order of the cameras)."""
+  rng = np.random.default_rng((seed, pid, 11))
+  look = appearance.sample_appearance(rng)
+  site = int(rng.integers(NUM_SITES))
+  own_body = body.sample_body(rng, look.is_female, look.age)
+  return look, site, own_body, texture.sample_wear(rng), rng.permutation(camera.CAMERAS_PER_SITE)
+
+
+@functools.lru_cache(maxsize=64)
+def _outfit(seed, pid, is_detailed):
+  person = sample_person(seed, pid)
+  return figure.dress(person.body, person.look, is_detailed)
+
+
+@functools.lru_cache(maxsize=256)
+def _station(seed, site, cam):
+  return camera.sample_station(np.random.default_rng((seed, site, cam, 13)))
+
+
+def draw_person(seed, index, size, is_empty=False):
+  """Draws picture number `index`: person index // 8, in each of the six cameras of their site and two again.
+
+  Args:
+    seed: whole number >= 0. index: whole number >= 0; FIRST_INDEX tells the splits apart. size: (H, W)
+      pixels, at most camera.MAX_SIZE.
+    is_empty: leave the person and their shadow out of the picture, but not of the ground truth: to test that
+      nothing else tells who was there.
+  Returns:
+    dict with
+      image [H, W, 3] uint8 RGB
+      keypoints_xy [17, 2] float32 pixels, keypoints_visible [17] bool (inside the picture),
+      keypoints_occluded [17] bool (hidden by the body itself or by something else)
+      keypoints_3d [17, 3], joints_3d [24, 3] float32 metres in the camera frame (x right, y down, z forward)
+      rotations [24, 3, 3] float32, SMPL's order; [0] from the body's frame to the camera's, the others
+        relative to the parent joint
+      intrinsics [3, 3] float32 pixels
+      box [4] float32 pixels (left, top, right, bottom): body and clothes, may reach outside the picture
+      parts [H, W] uint8, index into anatomy.PARTS
+      attributes [27] bool, in the order of captions.ATTRIBUTES; captions, two sentences (str, str)
+      pid, camid (int)
+  """
+  cv2.setNumThreads(1)  # pictures are small: OpenCV's threads would only fight with the callers' processes
+  person = sample_person(seed, index // PICTURES_PER_PERSON)
+  cam = int(person.camera_order[index % PICTURES_PER_PERSON % camera.CAMERAS_PER_SITE])
+  station = _station(seed, person.site, cam)
+  rng = np.random.default_rng((seed, index, 12))
+  is_large = size[0] >= 160  # faces have noses and ears, and rings more corners
+  outfit = _outfit(seed, person.pid, is_large)
+  shot = scene.compose(person, outfit, station, size, 10 if is_large else 8, rng)
+  seen = scene.without_person(shot) if is_empty else shot
+
+  place = np.random.default_rng((seed, index, 14))  # its own numbers: nothing behind a person depends on them
+  picture = _surroundings(seed, person.site, cam, station, shot.camera, size, place)
+  _cast_shadows(picture, seen)
+  points = camera.project(shot.vertices, shot.camera.intrinsics)
+  fine = min(max(round(400 / size[0]), 2), 4)
+  grid = (size[0] * fine, size[1] * fine)
+  view = raster.rasterize(shot.surface, _to_fine(points, fine), shot.vertices[:, 2], grid, fine, seen.shown)
+  parts = _paint(picture, seen, view, fine)
+  record = _ground_truth(shot, points, view, fine, size)
+  return {
+    "image": camera.expose(picture, station.sensor, place),
+    **record,
+    "parts": parts,
+    "attributes": person.attributes.copy(),
+    "captions": person.captions,
+    "pid": person.pid,
+    "camid": person.site * camera.CAMERAS_PER_SITE + cam,
+  }
+
+
+def _to_fine(points, fine):
+  """Moves pixels of the picture to those of a grid `fine` times finer."""
+  return (points + 0.5) * fine - 0.5
+
+
+def _ground_truth(shot, points, view, fine, size):
+  """What is known about the person of a scene; see `draw_person`."""
+  person, lens = shot.actors[0], shot.camera
+  figure = person.figure
+  joints = lens.to_camera(figure.joints)
+  coco = lens.to_camera(body.coco_joints(figure.body, figure.joints, figure.frames))
+  keypoints = camera.project(coco, lens.intrinsics)
+  inside = ((keypoints >= -0.5) & (keypoints < np.array(size[::-1]) - 0.5)).all(axis=1)
+  thickness = figure.body.scale * figure.body.girth
+  hidden = truth.occluded_joints(
+    shot.surface, view, shot.vertices[:, 2], _to_fine(keypoints, fine), coco[:, 2], thickness
+  )
+  rotations = person.rotations.copy()
+  rotations[0] = lens.rotation @ rotations[0]
+  own = np.ascontiguousarray(points[: shot.num_body].T)
+  return {
+    "keypoints_xy": keypoints.astype(np.float32),
+    "keypoints_visible": inside,
+    "keypoints_occluded": hidden,
+    "keypoints_3d": coco.astype(np.float32),
+    "joints_3d": joints.astype(np.float32),
+    "rotations": rotations.astype(np.float32),
+    "intrinsics": lens.intrinsics.astype(np.float32),
+    "box": np.concatenate([own.min(axis=1), own.max(axis=1)]).astype(np.float32),
+  }
+
+
+def _surroundings(seed, site, cam, station, view, size, rng):
+  """The stretch of the camera's surroundings behind the person."""
+  distance = float(np.linalg.norm(view.translation))
+  behind = background.wall_distance(seed, site, cam)
+  metres = 1.87 * (distance + behind) / distance
+  base = 0.95 - (station.height / 1.87) * behind / (distance + behind) + rng.normal(0, 0.03)
+  wide = background.wide_picture(seed, site, cam)
+  return background.view(wide, size, min(metres, 4.5), max(base, 0.05), rng)
+
+
+_SHADOW_BONES = (
+  *(
+    ("left_ankle", "left_knee"),
+    ("left_knee", "pelvis"),
+    ("right_ankle", "right_knee"),
+    ("right_knee", "pelvis"),
+  ),
+  *(
+    ("pelvis", "spine3"),
+    ("spine3", "head"),
+    ("left_shoulder", "left_wrist"),
+    ("right_shoulder", "right_wrist"),
+  ),
+)
+
+
+_ON_THE_GROUND = np.array((1, 0, 1))
+
+
+def _cast_shadows(picture, shot):
+  """Darkens the ground where people keep the sun and the sky from it; works in place."""
+  H, W = picture.shape[:2]
+  cover = np.zeros((H // 2, W // 2), np.float32)
+  light = shot.light
+  intrinsics = shot.camera.intrinsics
+  for actor in shot.actors:
+    joints = actor.figure.joints
+    ground = joints - light.direction * (joints[:, 1:2] / light.direction[1])
+    ground = shot.camera.to_camera(np.concatenate([ground, joints * _ON_THE_GROUND]))
+    ground[:, 2] = np.maximum(ground[:, 2], 0.3)
+    scale = intrinsics[0, 0] / ground[-len(joints), 2] / 2
+    limit = 4.0 * max(H, W)
+    pixels = _limit(camera.project(ground, intrinsics) / 2, -limit, limit)
+    fixed = [tuple(point) for point in np.rint(pixels * 8).astype(int).tolist()]
+    if light.sun > 0.3:
+      for start, end in _SHADOW_BONES:
+        width = max(int(scale * (0.24 if start in ("pelvis", "spine3") else 0.11)), 1)
+        cv2.line(
+          cover, fixed[JOINT_INDEX[start]], fixed[JOINT_INDEX[end]], 0.7 * light.sun, width, cv2.LINE_AA, 3
+        )
+    for foot in ("left_foot", "right_foot"):
+      center = fixed[len(joints) + JOINT_INDEX[foot]]
+      axes = (max(int(1.4 * scale), 8), max(int(0.5 * scale), 5))
+      cv2.ellipse(cover, center, axes, 0, 0, 360, 0.55, -1, cv2.LINE_AA, 3)
+  cover = cv2.GaussianBlur(cover, (0, 0), max(0.02 * intrinsics[0, 0] / shot.vertices[0, 2], 0.4))
+  picture *= cv2.merge([1 - cv2.resize(cover, (W, H))] * 3)
+
+
+_CLOTH_SHADE = 0.09 * np.random.default_rng(43).standard_normal(1 << 14)
+
+
+def _paint(picture, shot, view, fine):
+  """Textures and lights what is seen of a scene's surfaces and lays it over the picture, in place.
+
+  Args:
+    picture: [H, W, 3] float32. shot: Scene. view: raster.View of a grid `fine` times finer.
+  Returns:
+    parts: [H, W] uint8, the label of what is seen at each pixel.
+  """
+  surface, light = shot.surface, shot.light
+  shade = light.sky * (0.78 + 0.22 * surface.normals[:, 1])
+  shade = shade + light.sun * np.maximum(0.2 + 0.8 * (surface.normals @ light.direction), 0)
+  shade *= 1 + _CLOTH_SHADE[: len(shade)]
+  samples = raster.sample(view, fine, picture.shape[1])
+  first_texel, side = texture.find_tile(surface.tile[view.quad])
+  first_texel[0], side[0] = shot.atlas.shape[1] - 1, 0  # black, where nothing is seen
+  values = np.stack([surface.u, surface.v, shade, shot.vertices[:, 2]])
+  planes = raster.fit_planes(view, values, side)
+  texel = raster.interpolate(planes, _V, samples)
+  texel = _limit(texel, 0, texture.SIZE - 1).astype(np.int32)
+  texel *= texture.SIZE
+  texel += raster.interpolate(planes, _U, samples).astype(np.int32) & (texture.SIZE - 1)
+  texel = first_texel.take(samples.rows) + texel
+  shade = _limit(raster.interpolate(planes, _SHADE, samples), 0.12, 1.5)
+  through = 1 - functools.reduce(np.add, (samples.rows > 0).astype(np.float32)) / np.float32(fine)
+  crevice = _crevice_shade(planes, samples) / fine
+  # Colour by colour: numpy is several times slower when the last axis is the three colours.
+  pixels, first_place = picture.reshape(-1), 3 * samples.in_picture
+  for k, plane in enumerate(shot.atlas):
+    place = first_place + k
+    colour = functools.reduce(np.add, plane.take(texel) * shade) * crevice
+    pixels[place] = pixels.take(place) * through + colour
+  parts = np.full(picture.shape[:2], PART_INDEX["background"], np.uint8)
+  label = surface.part[view.quad].astype(np.uint8)
+  label[0] = PART_INDEX["background"]
+  parts.reshape(-1)[samples.in_picture] = label.take(samples.rows[0])
+  return parts
+
+
+_U, _V, _SHADE, _DEPTH = range(4)  # the quantities that vary over a surface
+
+
+def _limit(values, low, high):
+  """np.clip in place; faster on arrays of this size."""
+  np.maximum(values, low, out=values)
+  return np.minimum(values, high, out=values)
+
+
+def _crevice_shade(planes, samples):
+  """Darkens what lies behind its neighbours, as light does not reach between an arm and the trunk; [N]."""
+  relief = raster.interpolate(planes, _DEPTH, samples, places=0)
+  relief *= samples.rows[0] > 0
+  box = np.zeros(samples.size, np.float32)
+  box.reshape(-1)[samples.in_box] = relief
+  reach = max(int(0.03 * samples.size[0]) | 1, 3)
+  around = cv2.blur(box, (reach, reach)).take(samples.in_box)
+  # Counted in whole numbers, which takes less time than averaging.
+  count = cv2.boxFilter((box > 0).view(np.uint8), cv2.CV_16U, (reach, reach), normalize=False)
+  weight = (count.take(samples.in_box) * (1 / reach**2)).astype(np.float32)
+  return 1 - _limit((relief - around / (weight + 1e-3)) * 2.0, 0, 0.3)

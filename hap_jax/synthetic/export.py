@@ -1,0 +1,220 @@
+"""Writes synthetic people as a folder of plain files, in the layouts of the data sets they stand in for.
+
+  bounding_box_train/, query/, bounding_box_test/  named as Market-1501's pictures: 0002_c5s1_000011_00.jpg is
+                                                   person 2, camera 5 at place 1, picture 11 of its split
+  bounding_box_val/                                likewise, people held out to choose settings on
+  annotations/person_keypoints_{train,val}.json    joints and boxes, as COCO's
+  attributes.csv                                   a row a picture: file, split, person, 0 or 1 an attribute
+  reid_raw.json                                    two captions a picture, as CUHK-PEDES'
+  README.txt                                       what it is
+
+Persons are numbered from 1 on: those of train, then val, then test (query and gallery).
+"""
+
+import csv
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+
+import numpy as np
+
+from hap_jax.data.skeletons import COCO17
+from hap_jax.data.sources.synthetic import open_source
+from hap_jax.io import picture_file, unfinished
+from hap_jax.synthetic import anatomy, camera, captions, draw, parallel
+
+FOLDERS = {
+  "train": "bounding_box_train",
+  "val": "bounding_box_val",
+  "query": "query",
+  "gallery": "bounding_box_test",
+}
+_SET = {"train": "train", "val": "val", "query": "test", "gallery": "test"}  # the split as lists of it say
+_QUALITY = 95  # of the JPEG files: they decode to within a few grey levels of the pictures
+_CHUNK = 64  # pictures written by one call to a worker process
+_BODY = (anatomy.PART_INDEX["head"], anatomy.PART_INDEX["right_foot"])  # first and last part of the person
+
+
+@dataclasses.dataclass(frozen=True)
+class _Row:
+  """One picture: its file below the folder, split, person's number here, and index for `draw.draw_person`."""
+
+  file: str
+  split: str
+  person: int
+  index: int
+
+
+def write_folder(
+  out, *, seed=0, num_train=12000, num_val=1024, num_test=1024, image_size=(256, 128), workers=None
+):
+  """Draws people and writes them as files.
+
+  The folder is made under another name and takes its own at the end, so a folder that is there is whole.
+
+  Args:
+    out: folder to make. seed, num_train, num_val, num_test, image_size: as for `sources.synthetic`.
+    workers: processes that draw; 0: none but this one; None: one a processor.
+
+  Returns:
+    {split: number of pictures}.
+
+  Raises:
+    ValueError: if `out` exists, its parent does not, or a number is out of range.
+  """
+  out = pathlib.Path(out)
+  if os.path.lexists(out):
+    raise ValueError(f"{out}: exists; expected a new folder: give another name, or move it away")
+  if not out.parent.is_dir():
+    raise ValueError(f"{out}: there is no folder {out.parent} to make it in")
+  rows = _list_rows(seed=seed, num_train=num_train, num_val=num_val, num_test=num_test, image_size=image_size)
+  with unfinished.new_folder(out) as part:
+    for folder in (*FOLDERS.values(), "annotations"):
+      (part / folder).mkdir()
+    truths = _write_pictures(part, seed, tuple(image_size), rows, workers)
+    _write_lists(part, image_size, rows, truths)
+    counts = {split: sum(row.split == split for row in rows) for split in FOLDERS}
+    (part / "README.txt").write_text(_readme(seed, image_size, counts), encoding="utf-8")
+  return counts
+
+
+def _list_rows(**options):
+  """Lists the pictures of all splits; persons are numbered in the order in which they come."""
+  rows, numbers = [], {}
+  for split, folder in FOLDERS.items():
+    source = open_source(split=split, **options)
+    who = zip(source.indices, source.columns["pid"], source.columns["camid"], strict=True)
+    for k, (index, pid, camid) in enumerate(who):
+      person = numbers.setdefault(int(pid), len(numbers) + 1)
+      place = camid // camera.CAMERAS_PER_SITE + 1
+      file = f"{folder}/{person:04d}_c{camid + 1}s{place}_{k:06d}_00.jpg"
+      rows.append(_Row(file, split, person, int(index)))
+  return rows
+
+
+def _write_pictures(root, seed, size, rows, workers):
+  """Writes all pictures; returns what lists need to know of each, in the order of `rows`."""
+  chunks = [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]
+  write = functools.partial(_write_chunk, root, seed, size)
+  return [truth for part in parallel.map_in_processes(write, chunks, workers) for truth in part]
+
+
+def _write_chunk(root, seed, size, rows):
+  truths = []
+  for row in rows:
+    drawn = draw.draw_person(seed, row.index, size)
+    picture_file.write(root / row.file, drawn["image"], quality=_QUALITY)
+    truths.append(
+      {
+        **_coco_labels(drawn, size),
+        "attributes": drawn["attributes"].astype(int).tolist(),
+        "captions": list(drawn["captions"]),
+      }
+    )
+  return truths
+
+
+def _coco_labels(drawn, size):
+  """Returns a record's joints, box and area in COCO's terms.
+
+  A joint is labelled when 0 <= x < W and 0 <= y < H; v is 1 if it is hidden, 2 if it is seen. The box is the
+  body's, clothes included, clipped to the picture, between pixel edges. The area is what is seen of the
+  person, in pixels.
+  """
+  H, W = size
+  xy = np.round(drawn["keypoints_xy"].astype(float), 2)
+  labelled = drawn["keypoints_visible"] & (xy >= 0).all(axis=1) & (xy < (W, H)).all(axis=1)
+  v = np.where(labelled, 2 - drawn["keypoints_occluded"].astype(int), 0)
+  keypoints = [
+    [*point, flag] if flag else [0, 0, 0] for point, flag in zip(xy.tolist(), v.tolist(), strict=True)
+  ]
+  left, top, right, bottom = np.clip(drawn["box"].astype(float) + 0.5, 0, (W, H, W, H)).round(2).tolist()
+  return {
+    "keypoints": [value for joint in keypoints for value in joint],
+    "num_keypoints": int(labelled.sum()),
+    "bbox": [left, top, round(right - left, 2), round(bottom - top, 2)],
+    "area": int(((drawn["parts"] >= _BODY[0]) & (drawn["parts"] <= _BODY[1])).sum()),
+  }
+
+
+def _write_lists(root, image_size, rows, truths):
+  pairs = list(zip(rows, truths, strict=True))
+  for split in ("train", "val"):
+    _write_json(
+      root / "annotations" / f"person_keypoints_{split}.json",
+      _coco(image_size, [pair for pair in pairs if pair[0].split == split]),
+    )
+  with (root / "attributes.csv").open("w", encoding="utf-8", newline="") as file:
+    table = csv.writer(file, lineterminator="\n")
+    table.writerow(("file", "split", "person", *captions.ATTRIBUTES))
+    table.writerows((row.file, _SET[row.split], row.person, *truth["attributes"]) for row, truth in pairs)
+  _write_json(
+    root / "reid_raw.json",
+    [
+      {"split": _SET[row.split], "captions": truth["captions"], "file_path": row.file, "id": row.person}
+      for row, truth in pairs
+    ],
+  )
+
+
+def _coco(image_size, pairs):
+  """Returns the content of a COCO keypoint file; file names are within the split's folder."""
+  height, width = image_size
+  labels = ("keypoints", "num_keypoints", "bbox", "area")
+  licence = {"id": 1, "name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"}
+  person = {
+    "id": 1,
+    "name": "person",
+    "supercategory": "person",
+    "keypoints": COCO17.joints,
+    "skeleton": [[a + 1, b + 1] for a, b in COCO17.bones],
+  }
+  return {
+    "info": {"description": "synthetic people of hap_jax"},
+    "licenses": [licence],
+    "categories": [person],
+    "images": [
+      {"id": k, "file_name": os.path.basename(row.file), "height": height, "width": width, "license": 1}
+      for k, (row, _) in enumerate(pairs, start=1)
+    ],
+    "annotations": [
+      {"id": k, "image_id": k, "category_id": 1, "iscrowd": 0} | {name: truth[name] for name in labels}
+      for k, (_, truth) in enumerate(pairs, start=1)
+    ],
+  }
+
+
+def _write_json(path, content):
+  with path.open("w", encoding="utf-8") as file:
+    json.dump(content, file)
+
+
+def _readme(seed, image_size, counts):
+  H, W = image_size
+  pictures, cameras, places = draw.PICTURES_PER_PERSON, camera.CAMERAS_PER_SITE, draw.NUM_SITES
+  train, val, query, gallery = (counts[split] for split in FOLDERS)
+  return f"""Synthetic people, drawn by hap_jax: nobody in these pictures exists.
+
+seed {seed}, {H}x{W} pixels (height x width)
+{train} pictures to train on, {val} held out, {query} to search for, {gallery} to search in
+Each person has {pictures} pictures by the {cameras} cameras of one of {places} places. Made by
+
+  python -m hap_jax.cli prepare synthetic --out=DIR --seed={seed} --image_size={H}x{W}
+    --num_train={train} --num_val={val} --num_test={query + gallery}
+
+bounding_box_train/, query/, bounding_box_test/
+    named as in Market-1501: 0002_c5s1_000011_00.jpg is person 2, camera 5 at place 1, picture 11 of its
+    split. bounding_box_val/ holds the people that are held out, named likewise.
+annotations/person_keypoints_train.json, person_keypoints_val.json
+    joints and boxes in COCO's layout, of bounding_box_train/ and bounding_box_val/. Hidden joints are
+    labelled (v = 1).
+attributes.csv
+    a row for each picture: file, split, person, and 0 or 1 for each attribute.
+reid_raw.json
+    two captions for each picture in CUHK-PEDES' layout; file_path is below this folder.
+
+Pictures are JPEG files of quality 95 with colours at full resolution.
+Licence: Apache-2.0 (https://www.apache.org/licenses/LICENSE-2.0), pictures and labels alike.
+"""

@@ -1,0 +1,204 @@
+"""Composes one photograph in the world: who stands there, in which pose, before which camera, behind what."""
+
+import dataclasses
+import functools
+import math
+
+import numpy as np
+
+from hap_jax.synthetic import anatomy, appearance, belongings, body, camera, figure, mesh, pose, texture
+
+# Shares of pictures.
+_OBSTACLE_RATE = 0.07
+_PERSON_IN_FRONT_RATE = 0.05
+_PERSON_BEHIND_RATE = 0.12
+_CUT_BELOW_RATE = 0.09
+_CUT_SIDE_RATE = 0.04
+
+
+@dataclasses.dataclass(frozen=True)
+class Light:
+  """A sun (unit direction towards it, in the world) and the sky around it; both as factors of a colour."""
+
+  direction: np.ndarray
+  sun: float
+  sky: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Actor:
+  """Someone placed in the world, standing on y = 0.
+
+  Attributes:
+    figure: Figure, joints in world coordinates. rotations: [24, 3, 3]; [0] is in the world.
+    family: name of the pose's family. clothed: Tubes of the body and clothes. carried: list of Tubes.
+  """
+
+  figure: figure.Figure
+  rotations: np.ndarray
+  family: str
+  clothed: mesh.Tubes
+  carried: list[mesh.Tubes]
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+  """Everything in front of the background.
+
+  Attributes:
+    actors: the person first, then passers-by. surface: Mesh of all, in the world. atlas: [3, N] float32, its
+      last texel is black.
+    camera: Camera. light: Light. vertices: [V, 3], the surface's, in the camera frame.
+    num_body: number of vertices of the person's body and clothes, which come first.
+    num_own: the same, with what they carry.
+    shown: [Q] bool, quadrilaterals that are photographed; None: all.
+  """
+
+  actors: list[Actor]
+  surface: mesh.Mesh
+  atlas: np.ndarray
+  camera: camera.Camera
+  light: Light
+  vertices: np.ndarray
+  num_body: int
+  num_own: int
+  shown: np.ndarray | None = None
+
+
+def compose(person, outfit, station, size, sides, rng):
+  """Puts a person before a camera.
+
+  Args:
+    person: body (Body), look (Appearance) and atlas of the identity. outfit: their figure.Outfit.
+      station: Station. size: (H, W) of the picture. sides: corners of a ring. rng: numpy Generator: pose,
+      light, framing and whatever is not the identity.
+  Returns:
+    Scene.
+  """
+  main = _place(person.body, person.look, outfit, np.zeros(3), rng)
+  actors, tubes = [main], [main.clothed, *main.carried]
+  atlas = [person.atlas]
+  if main.family == "sitting":
+    tubes.append(belongings.build_seat(main.figure))
+  for position in _passer_by_positions(rng):
+    passer_by = _passer_by(int(rng.integers(_NUM_PASSERS_BY)))
+    other = _place(passer_by.body, passer_by.look, passer_by.outfit, position, rng, _PASSING)
+    tubes += [_relabel(part, len(atlas)) for part in (other.clothed, *other.carried)]
+    atlas.append(passer_by.atlas)
+    actors.append(other)
+  if rng.random() < _OBSTACLE_RATE:
+    tubes.append(belongings.build_obstacle(rng))
+  surface = mesh.build_mesh(mesh.join_tubes(tubes), sides)
+  rotation, translation = camera.aim(station, rng)
+  vertices = surface.vertices @ rotation.T + translation
+  num_body = len(main.clothed.v) * (sides + 1)
+  num_own = num_body + sum(len(part.v) for part in main.carried) * (sides + 1)
+  intrinsics = _frame_person(vertices[:num_body], size, rng)
+  atlas = np.concatenate([*atlas, np.zeros((3, 1), np.float32)], axis=1)
+  atlas[:, texture.THING_TEXEL] = texture.sample_thing_colour(rng)
+  return Scene(
+    actors=actors,
+    surface=surface,
+    atlas=atlas,
+    camera=camera.Camera(rotation, translation, intrinsics),
+    light=_sample_light(rng),
+    vertices=vertices,
+    num_body=num_body,
+    num_own=num_own,
+  )
+
+
+def without_person(scene):
+  """Returns a scene as it is photographed without its person and what they carry."""
+  return dataclasses.replace(scene, actors=scene.actors[1:], shown=scene.surface.corners[0] >= scene.num_own)
+
+
+def _place(person_body, look, outfit, position, rng, families=pose.FAMILY_RATES):
+  """Poses and dresses someone whose feet are on the ground near `position`."""
+  posture = pose.sample_pose(rng, families, stoop=14.0 if look.age == "senior" else 0.0)
+  rotations = posture.rotations
+  rotations[0] = pose.heading_rotation(rng.uniform(0, 360))
+  joints, frames = body.place_joints(person_body, rotations)
+  dressed = figure.Figure(person_body, look, joints, frames)
+  lowest = dressed.at(_SOLE_JOINTS, _SOLES)[:, 1].min()
+  joints += position - (0, lowest, 0)
+  clothed = figure.build_figure(dressed, outfit)
+  return Actor(dressed, rotations, posture.family, clothed, belongings.build_belongings(dressed, posture))
+
+
+# The lowest points of the feet, (left, up, front) from the ankles: heels and balls.
+_SOLE_JOINTS = [body.JOINT_INDEX[f"{side}_ankle"] for side in ("left", "left", "right", "right")]
+_SOLES = np.array(((0.0, -0.072, -0.05), (0.0, -0.073, 0.12)) * 2)
+
+
+def _relabel(tubes, rank):
+  """Makes a passer-by's tubes: their own textures, and one part label for all of them."""
+  part = np.full(len(tubes.part), anatomy.PART_INDEX["other_person"])
+  return dataclasses.replace(tubes, tile=tubes.tile + rank * len(figure.TILES), part=part)
+
+
+_NUM_PASSERS_BY = 64
+_PASSING = {"walking": 0.7, "standing": 0.3}  # nobody sits where there is no seat
+
+
+@dataclasses.dataclass(frozen=True)
+class _PasserBy:
+  body: body.Body
+  look: appearance.Appearance
+  outfit: figure.Outfit
+  atlas: np.ndarray
+
+
+@functools.lru_cache(maxsize=_NUM_PASSERS_BY)
+def _passer_by(number):
+  """One of a fixed crowd that belongs to no identity: drawing and painting them once saves time."""
+  rng = np.random.default_rng((number, 15))
+  look = appearance.sample_appearance(rng)
+  bones = body.sample_body(rng, look.is_female, look.age)
+  return _PasserBy(
+    bones, look, figure.dress(bones, look, False), texture.paint_atlas(look, texture.sample_wear(rng))
+  )
+
+
+def _passer_by_positions(rng):
+  """Where passers-by stand, in metres from the person; the camera is towards +z."""
+  positions = []
+  if rng.random() < _PERSON_IN_FRONT_RATE:
+    positions.append(np.array((_either_side(rng) * rng.uniform(0.25, 0.55), 0.0, rng.uniform(0.5, 1.0))))
+  if rng.random() < _PERSON_BEHIND_RATE:
+    positions.append(np.array((_either_side(rng) * rng.uniform(0.2, 0.9), 0.0, -rng.uniform(0.7, 4.0))))
+  return positions
+
+
+def _frame_person(vertices, size, rng):
+  """Chooses the crop as detectors do: the body fills most of it, a little off centre; some are cut."""
+  H, W = size
+  flat = [vertices[:, k] / vertices[:, 2] for k in (0, 1)]
+  low, high = np.array([side.min() for side in flat]), np.array([side.max() for side in flat])
+  extent = high - low
+  scale = min(H * rng.uniform(0.87, 0.97) / extent[1], W * 0.97 / extent[0])
+  center = (low + high) / 2 + _OFF_CENTER * rng.standard_normal(2) * extent[1]
+  cut_below, cut_side, zoom, shift = rng.random(), rng.random(), rng.uniform(1.15, 1.75), _either_side(rng)
+  if cut_below < _CUT_BELOW_RATE:
+    scale *= zoom
+    center[1] = low[1] + 0.48 * H / scale
+  if cut_side < _CUT_SIDE_RATE:
+    center[0] += shift * 0.3 * min(extent[0], W / scale)
+  offset = (np.array((W, H)) - 1) / 2 - scale * center
+  return np.array(((scale, 0.0, offset[0]), (0.0, scale, offset[1]), (0.0, 0.0, 1.0)))
+
+
+_OFF_CENTER = np.array((0.02, 0.012))  # standard deviations (x, y), shares of the person's height
+
+
+def _either_side(rng):
+  return (-1, 1)[rng.integers(2)]
+
+
+def _sample_light(rng):
+  azimuth, height = rng.uniform(0, 2 * math.pi), rng.uniform(0.45, 1.25)
+  direction = np.array(
+    (math.cos(azimuth) * math.cos(height), math.sin(height), math.sin(azimuth) * math.cos(height))
+  )
+  sky = rng.uniform(0.45, 0.85)
+  return Light(direction, sun=float((1.15 - sky) * rng.uniform(0.9, 1.25)), sky=float(sky))

@@ -1,0 +1,213 @@
+"""Rings that follow a skeleton: each hangs on two joints and on the bones' frames, and grows with the body.
+
+One vectorised step turns all rings of a dressed person into space; tables of rings are made once and kept.
+"""
+
+import dataclasses
+import functools
+
+import numpy as np
+
+from hap_jax.synthetic import anatomy
+from hap_jax.synthetic.body import JOINT_INDEX
+
+# What thicknesses are multiplied by, weighted per ring: see `_growth`.
+GROWTH = ("fixed", "hip", "waist", "shoulder", "girth", "limb")
+
+# Every field is a float64, whole numbers too: tables then concatenate as plain arrays, which is much faster.
+RING = np.dtype(
+  [
+    ("joints", "f8", 2),  # the ring's centre lies between these joints ...
+    ("between", "f8"),  # ... 0 at the first, 1 at the second
+    ("frames", "f8", 2),  # its axes are those of these joints' frames ...
+    ("bend", "f8"),  # ... mixed, 0 the first, 1 the second
+    ("offset", "f8", 3),  # from the centre, in the mixed frame, metres of the reference adult
+    ("axes", "f8", 2),  # columns of the frame that span the ring
+    ("radii", "f8", 2),  # along them, metres of the reference adult
+    ("growth", "f8", (2, len(GROWTH))),  # weights of GROWTH in each radius
+    ("is_head", "f8"),  # 1: grows with the head, 0: with the body
+    ("bust", "f8"),  # share of the bust added to the second radius, half of it as a shift
+    ("v", "f8"),
+    ("part", "f8"),
+  ]
+)
+
+
+def join_rings(tables):
+  """Concatenates tables of dtype RING."""
+  return np.concatenate([table.view(np.float64) for table in tables]).view(RING)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+  """R rings in the size of one body: what no pose changes.
+
+  Attributes:
+    joints, frames: [2, R] int, as in RING. between: [2, R, 1], bend: [2, R, 1, 1], shares of the two joints
+      and of the two frames.
+    offset: [R, 3, 1] metres.
+    axes: [2, R, 3] int, where the two axes' coordinates are in the flattened frames of all rings.
+    radii: [2, R, 1] metres.
+  """
+
+  joints: np.ndarray
+  between: np.ndarray
+  frames: np.ndarray
+  bend: np.ndarray
+  offset: np.ndarray
+  axes: np.ndarray
+  radii: np.ndarray
+
+
+def fit(body, rings, ease, minimum):
+  """Fits rings to a body.
+
+  Args:
+    body: Body. rings: [R] of dtype RING. ease: [R] metres between skin and cloth. minimum: [R] metres,
+      smallest radius.
+  Returns:
+    Fitted.
+  """
+  size = body.scale + rings["is_head"] * (body.head - body.scale)
+  radii = rings["radii"] * (rings["growth"] @ _growth(body)) * size[:, None]
+  bust = body.bust * rings["bust"]
+  radii[:, 1] += bust / 2
+  # Cloth over the small rings that close a dome stays small, so that the dome keeps its shape.
+  radii = np.maximum(radii + (ease * np.clip(radii[:, 1] / 0.03, 0, 1))[:, None], minimum[:, None])
+  offset = rings["offset"] * size[:, None]
+  offset[:, 2] += bust / 2
+  return Fitted(
+    joints=rings["joints"].T.astype(int),
+    between=np.stack([1 - rings["between"], rings["between"]])[..., None],
+    frames=rings["frames"].T.astype(int),
+    bend=np.stack([1 - rings["bend"], rings["bend"]])[..., None, None],
+    offset=offset[..., None],
+    axes=rings["axes"].T.astype(int)[..., None] + 3 * np.arange(3) + 9 * np.arange(len(rings))[:, None],
+    radii=radii.T[..., None].copy(),
+  )
+
+
+def hang(fitted, joints, frames):
+  """Places rings around a posed body.
+
+  Args:
+    fitted: Fitted. joints: [24, 3]. frames: [24, 3, 3].
+  Returns:
+    (centers, across, depth), each [R, 3] metres.
+  """
+  first, second = frames.take(fitted.frames, axis=0) * fitted.bend
+  frame = first + second
+  square = frame * frame
+  frame /= np.sqrt(square[:, :1] + square[:, 1:2] + square[:, 2:])
+  first, second = joints.take(fitted.joints, axis=0) * fitted.between
+  across, depth = frame.take(fitted.axes) * fitted.radii
+  return first + second + (frame @ fitted.offset)[..., 0], across, depth
+
+
+def _growth(body):
+  return np.array((1.0, body.hip, body.waist, body.shoulder, body.girth, body.girth**0.7))
+
+
+def _grow(**weights):
+  return [weights.get(name, 0.0) for name in GROWTH]
+
+
+@functools.cache
+def level_rings(name, joint="head", part="head", left=0.0):
+  """Rings of a table of `anatomy` whose rows are (height, half-width, half-depth, shift to the front)."""
+  table = getattr(anatomy, name)
+  rings = np.zeros(len(table), RING)
+  rings["joints"] = rings["frames"] = JOINT_INDEX[joint]
+  rings["offset"] = np.stack([np.full(len(table), left), table[:, 0], table[:, 3]], axis=1)
+  rings["axes"] = (0, 2)
+  rings["radii"] = table[:, 1:3]
+  rings["growth"] = _grow(fixed=0.7, girth=0.3) if joint == "neck" else _grow(fixed=1.0)
+  rings["is_head"] = joint == "head"
+  rings["v"] = np.linspace(0, 1, len(table))
+  if name == "HEAD":
+    rings["v"] = (table[:, 0] - table[0, 0]) / np.ptp(table[:, 0])
+  rings["part"] = anatomy.PART_INDEX[part]
+  return rings
+
+
+@functools.lru_cache(maxsize=64)
+def trunk_rings(low, high, v_low=0.0, v_high=1.0):
+  """Rings of the trunk between two heights above the pelvis (metres of the reference adult)."""
+  height = anatomy.TRUNK_HEIGHT
+  inside = height[(height > low + 0.012) & (height < high - 0.008)]
+  wanted = np.concatenate([[low], inside, [high]])
+  nearest = np.abs(wanted[:, None] - height).argmin(axis=1)
+  rings = np.zeros(len(wanted), RING)
+  joints = np.array([JOINT_INDEX[name] for name in anatomy.TRUNK_JOINT])[nearest]
+  rings["joints"] = rings["frames"] = joints[:, None]
+  above, half_width, half_depth, front = (
+    np.interp(wanted, height, column) for column in anatomy.TRUNK_RING.T
+  )
+  # Heights above a joint jump where the joint changes; they are counted from the nearest row's joint.
+  above = anatomy.TRUNK_RING[nearest, 0] + wanted - height[nearest]
+  rings["offset"] = np.stack([np.zeros(len(wanted)), above, front], axis=1)
+  rings["axes"] = (0, 2)
+  rings["radii"] = np.stack([half_width, half_depth], axis=1)
+  zone = anatomy.TRUNK_ZONE[nearest]
+  rings["growth"][:, 0, 1:4] = zone
+  rings["growth"][:, 0, 0] = 1 - zone.sum(axis=1)
+  is_trunk = zone.sum(axis=1) > 0.6
+  rings["growth"][is_trunk, 1] = _grow(girth=1.0)
+  rings["growth"][~is_trunk, 1] = _grow(fixed=1.0)
+  rings["bust"] = np.exp(-(((wanted - 0.29) / 0.06) ** 2))
+  rings["v"] = v_low + (v_high - v_low) * (wanted - low) / (high - low)
+  rings["part"] = anatomy.PART_INDEX["torso"]
+  return rings
+
+
+@functools.lru_cache(maxsize=256)
+def limb_rings(side, limb, start, stop):
+  """Rings of an arm or leg between two positions; 0, 1, 2 are its joints. The middle one bisects the bend."""
+  names, table, axes = {
+    "arm": (("shoulder", "elbow", "wrist"), anatomy.ARM, (1, 2)),
+    "leg": (("hip", "knee", "ankle"), anatomy.LEG, (0, 2)),
+  }[limb]
+  inside = table[(table[:, 0] > start + 0.05) & (table[:, 0] < stop - 0.05), 0]
+  position = np.concatenate([[start], inside, [stop]])
+  upper, middle, lower = (JOINT_INDEX[f"{side}_{name}"] for name in names)
+  is_lower = position >= 1.0
+  rings = np.zeros(len(position), RING)
+  rings["joints"] = np.where(is_lower[:, None], (middle, lower), (upper, middle))
+  rings["between"] = position - is_lower
+  rings["frames"] = (upper, middle)
+  rings["bend"] = np.clip((position - 0.86) / 0.28, 0, 1)
+  rings["axes"] = axes
+  rings["radii"] = np.interp(position, table[:, 0], table[:, 1])[:, None]
+  rings["growth"] = _grow(limb=1.0)
+  rings["v"] = (position - table[0, 0]) / (2.05 - table[0, 0])
+  parts = [anatomy.PART_INDEX[f"{side}_{bone}_{limb}"] for bone in ("upper", "lower")]
+  rings["part"] = np.where(is_lower, parts[1], parts[0])
+  return rings
+
+
+@functools.cache
+def hand_rings(side):
+  """Rings of a hand along the fingers."""
+  rings = _end_rings(side, "wrist", anatomy.HAND, (1, 2), "hand")
+  fingers = anatomy.HAND[:, 0] * (1 if side == "left" else -1)
+  rings["offset"] = np.stack([fingers, -anatomy.HAND[:, 3], np.zeros(len(rings))], axis=1)
+  return rings
+
+
+@functools.cache
+def foot_rings(side):
+  """Rings of a shoe from heel to toe."""
+  rings = _end_rings(side, "ankle", anatomy.FOOT, (0, 1), "foot")
+  rings["offset"] = np.stack([np.zeros(len(rings)), anatomy.FOOT[:, 3], anatomy.FOOT[:, 0]], axis=1)
+  return rings
+
+
+def _end_rings(side, joint, table, axes, part):
+  rings = np.zeros(len(table), RING)
+  rings["joints"] = rings["frames"] = JOINT_INDEX[f"{side}_{joint}"]
+  rings["axes"] = axes
+  rings["radii"] = table[:, 1:3]
+  rings["growth"] = _grow(fixed=1.0)
+  rings["v"] = np.linspace(0, 1, len(table))
+  rings["part"] = anatomy.PART_INDEX[f"{side}_{part}"]
+  return rings

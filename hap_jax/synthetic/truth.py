@@ -1,0 +1,48 @@
+"""Ground truth that needs the surfaces: which joints are hidden, by the body itself or by something else."""
+
+import numpy as np
+
+from hap_jax.synthetic import raster
+from hap_jax.synthetic.anatomy import PART_INDEX
+
+# A joint lies inside the body. It counts as hidden only when what the camera sees at its place is another
+# part of the body or another thing in front of it, or the same part by more than this depth (metres, adult).
+_LIMB_DEPTH = np.array(
+  (*(0.05,) * 5, *(0.13,) * 2, *(0.09,) * 2, *(0.08,) * 2, *(0.18,) * 2, *(0.12,) * 2, *(0.11,) * 2)
+)
+
+
+def _own_parts():
+  """[17, parts] bool: the parts whose surface belongs to each COCO joint."""
+  own = np.zeros((17, len(PART_INDEX)), bool)
+  own[:5, PART_INDEX["head"]] = True
+  for offset, side in enumerate(("left", "right")):
+    named = {
+      5: (f"{side}_upper_arm", "torso"),
+      7: (f"{side}_upper_arm", f"{side}_lower_arm"),
+      9: (f"{side}_lower_arm", f"{side}_hand"),
+      11: (f"{side}_upper_leg", "torso"),
+      13: (f"{side}_upper_leg", f"{side}_lower_leg", "torso"),
+      15: (f"{side}_lower_leg", f"{side}_foot", "torso"),
+    }
+    for joint, parts in named.items():
+      own[joint + offset, [PART_INDEX[part] for part in parts]] = True
+  return own
+
+
+_OWN = _own_parts()
+
+
+def occluded_joints(mesh, view, depth, joint_points, joint_depth, thickness):
+  """Tells which joints are hidden from the camera.
+
+  Args:
+    mesh: Mesh of everything in front of the background. view: its View. depth: [V] metres. joint_points:
+      [17, 2] pixels of the View's picture. joint_depth: [17] metres. thickness: of the person, 1 for an
+      average adult.
+  Returns:
+    [17] bool; a joint outside the picture is not hidden.
+  """
+  row, surface = raster.look_up(view, joint_points, depth)
+  own = _OWN[np.arange(len(row)), mesh.part[view.quad[row]]]
+  return (row > 0) & (surface < joint_depth - np.where(own, _LIMB_DEPTH * thickness, 0.0))

@@ -1,0 +1,42 @@
+"""The closed form of FLOPs against XLA's own count and the published sizes."""
+
+import jax
+import numpy as np
+import pytest
+
+from benchmarks import flops, workload
+from hap_jax.masking.sampler import Mask
+
+
+# GFLOP of a picture's step, worked out by hand from the sizes: two views, gradient included.
+@pytest.mark.parametrize(("size", "gflop"), [("S", 58.8), ("B", 109.6), ("L", 280.9), ("H", 538.1)])
+def test_sizes_give_the_known_numbers(size, gflop):
+  assert flops.image(size) / 1e9 == pytest.approx(gflop, abs=0.05)
+
+
+def test_a_picture_half_as_tall_again_takes_half_as_much_again_and_its_attention_more():
+  growth = flops.image("B", image_size=(384, 128)) / flops.image("B")
+  assert 1.5 < growth < 1.55
+
+
+def xla_flops(config):
+  """XLA's count for a picture with its gradient: the unrolled graph, not optimised, never compiled."""
+  config = workload.changed(config, {"model.scan": False})
+  task = workload.make_task(config)
+  (B, N), L = (config.batch_size, config.views), (64 // 8) * (32 // 8)
+  params = jax.eval_shape(task.init, jax.random.key(0))["params"]
+  batch = workload.make_batch(config)
+  ids = np.tile(np.arange(L, dtype=np.int32), (B, N, 1))
+  batch["mask"] = Mask(is_masked=ids >= L // 2, ids_keep=ids[..., : L // 2], ids_restore=ids, cause=ids)
+
+  def loss(params):
+    outputs, _ = task.forward({"params": params}, batch, key=None, train=True)
+    return task.loss(outputs, batch, key=None)[0]
+
+  return jax.jit(jax.grad(loss)).lower(params).cost_analysis()["flops"] / B
+
+
+def test_closed_form_is_within_a_twentieth_of_what_xla_counts(small_config):
+  # Wide enough for products of matrices to outweigh what is done element by element, as in every real size.
+  config = workload.changed(small_config, {"model.variant": "S", "model.decoder_width": 256, "batch_size": 2})
+  assert flops.of_config(config) == pytest.approx(xla_flops(config), rel=0.05)

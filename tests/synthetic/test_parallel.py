@@ -1,0 +1,26 @@
+"""Work in processes."""
+
+import os
+import signal
+
+import pytest
+
+from hap_jax.synthetic import parallel
+
+
+def _square(numbers):
+  return [n * n for n in numbers]
+
+
+def _end(_):
+  os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_results_come_in_order_with_and_without_processes(workers):
+  assert parallel.map_in_processes(_square, [[1, 2], [3], []], workers) == [[1, 4], [9], []]
+
+
+def test_a_process_that_was_ended_is_told_in_one_line():
+  with pytest.raises(OSError, match="ended from outside, by a signal or for want of memory; start again"):
+    parallel.map_in_processes(_end, [0], 1)

@@ -1,0 +1,141 @@
+"""The source of synthetic people: splits, sizes, held pictures, pickling, messages."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from hap_jax.data.sources import synthetic
+from hap_jax.synthetic import draw
+
+
+def open_small(**options):
+  return synthetic.open_source(
+    **{"split": "train", "seed": 3, "num_train": 24, "image_size": (40, 20), **options}
+  )
+
+
+def test_record_has_the_fields_that_the_spec_names():
+  source = open_small()
+  record = source[5]
+  assert set(record) == set(source.spec.fields)
+  assert record["image"].shape == (40, 20, 3)
+  assert record["image"].dtype == np.uint8
+  assert record["keypoints_xy"].shape == (17, 2)
+  assert record["keypoints_xy"].dtype == np.float32
+  assert record["keypoints_visible"].dtype == np.bool_
+  assert record["keypoints_occluded"].shape == (17,)
+
+
+def test_visible_means_inside_the_picture_though_it_may_be_hidden():
+  source = open_small(num_train=200)
+  inside, hidden = [], []
+  for k in range(0, 200, 3):
+    record = source[k]
+    xy = record["keypoints_xy"]
+    is_inside = (xy >= -0.5).all(axis=1) & (xy < np.array((19.5, 39.5))).all(axis=1)
+    np.testing.assert_array_equal(record["keypoints_visible"], is_inside)
+    inside.append(is_inside)
+    hidden.append(record["keypoints_occluded"] & is_inside)
+  assert np.mean(hidden) > 0.1
+
+
+def test_held_pictures_equal_those_drawn_when_asked_for():
+  held, drawn = open_small(hold_in_memory=True), open_small()
+  for k in (0, 7, 23):
+    for name in drawn.spec.fields:
+      np.testing.assert_array_equal(held[k][name], drawn[k][name])
+
+
+def test_processes_draw_the_same_pictures(monkeypatch):
+  monkeypatch.setattr(synthetic, "_WORTH_A_POOL", 10)
+  pooled, drawn = open_small(hold_in_memory=True), open_small()
+  for k in (0, 23):
+    np.testing.assert_array_equal(pooled[k]["image"], drawn[k]["image"])
+
+
+def test_splits_share_no_person():
+  pids = {}
+  for split in ("train", "val", "test"):
+    source = open_small(split=split, num_val=24, num_test=24)
+    pids[split] = {int(source[k]["pid"]) for k in range(24)}
+    assert len(pids[split]) == 3
+  assert not pids["train"] & pids["val"]
+  assert not pids["train"] & pids["test"]
+  assert not pids["val"] & pids["test"]
+
+
+def test_query_and_gallery_divide_the_test_pictures():
+  splits = {name: open_small(split=name, num_test=32) for name in ("test", "query", "gallery")}
+  assert {name: len(source) for name, source in splits.items()} == {"test": 32, "query": 8, "gallery": 24}
+  divided = np.concatenate([splits["query"].indices, splits["gallery"].indices])
+  np.testing.assert_array_equal(np.sort(divided), splits["test"].indices)
+  assert set(splits["query"].columns["pid"]) == set(splits["gallery"].columns["pid"])
+
+
+def test_each_query_has_matches_by_other_cameras_and_junk_by_its_own():
+  query, gallery = (open_small(split=name, num_test=160) for name in ("query", "gallery"))
+  for pid in np.unique(query.columns["pid"]):
+    asked, found = (side.columns["camid"][side.columns["pid"] == pid] for side in (query, gallery))
+    assert len(set(asked)) == 2
+    assert sorted(found[-2:]) == sorted(asked)
+    assert len(set(found[:4]) - set(asked)) == 4
+
+
+def test_persons_cameras_and_attributes_are_known_without_drawing(monkeypatch):
+  drawn = open_small(split="gallery", num_test=24)
+  records = [drawn[k] for k in range(len(drawn))]
+  monkeypatch.delattr(synthetic.draw, "draw_person")
+  source = open_small(split="gallery", num_test=24)
+  assert source.columns["pid"].dtype == source.columns["camid"].dtype == np.int32
+  assert source.columns["attributes"].shape[1] == len(source.spec.labels["attributes"])
+  assert source.columns.keys() == {"pid", "camid", "attributes"}
+  for name, known in source.columns.items():
+    np.testing.assert_array_equal(known, [record[name] for record in records])
+
+
+def test_captions_are_those_of_the_picture():
+  source = open_small()
+  assert source.captions(9) == draw.draw_person(3, 9, (40, 20))["captions"]
+
+
+def test_source_survives_pickling():
+  source = open_small(hold_in_memory=True)
+  again = pickle.loads(pickle.dumps(source))
+  assert len(again) == 24
+  np.testing.assert_array_equal(again[4]["image"], source[4]["image"])
+
+
+def test_names_tell_split_number_and_seed():
+  assert open_small().name(7) == "synthetic/train/000007 (seed 3)"
+
+
+@pytest.mark.parametrize("index", [-1, 24])
+def test_index_outside_the_source_is_an_error(index):
+  with pytest.raises(IndexError, match="24"):
+    open_small()[index]
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    ({"split": "dev"}, "split='dev'.*train, val, test, trainval, query, gallery"),
+    ({"split": "gallery", "num_test": 2}, "num_test=2; expected 3"),
+    ({"num_train": 0}, "num_train=0"),
+    ({"image_size": (8, 8)}, r"image_size=\(8, 8\).*640"),
+    ({"image_size": (256,)}, "expected .H, W."),
+    ({"image_size": (2000, 100)}, "image_size"),
+  ],
+)
+def test_bad_options_name_the_key(options, message):
+  with pytest.raises(ValueError, match=message):
+    open_small(**options)
+
+
+def test_trainval_is_train_then_val():
+  def indices(split, **counts):
+    return synthetic.open_source(split=split, num_train=16, image_size=(40, 20), **counts).indices
+
+  both = np.concatenate([indices("train", num_val=8), indices("val", num_val=8)])
+  np.testing.assert_array_equal(indices("trainval", num_val=8), both)
+  np.testing.assert_array_equal(indices("trainval", num_val=0), indices("train"))
