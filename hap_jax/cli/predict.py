@@ -3,8 +3,7 @@
 from hap_jax import config as config_lib
 from hap_jax.cli import _options
 from hap_jax.convert import read
-
-_DEFAULT = "pretrain"  # what a task without a file of its own predicts: its encoder ranks a gallery
+from hap_jax.inference import gallery
 
 
 def add_arguments(parser):
@@ -34,5 +33,6 @@ def run(args):
 def _module(checkpoint):
   """Returns the file of inference/predict for a checkpoint, of which only the description is read."""
   task = read.read_task(checkpoint)
-  known = config_lib.names("inference/predict")
-  return config_lib.load("inference/predict", task if task in known else _DEFAULT)
+  if task in config_lib.names("inference/predict"):
+    return config_lib.load("inference/predict", task)
+  return gallery  # which every encoder can rank

@@ -1,4 +1,4 @@
-"""Ranks the pictures of a folder by their likeness to a query picture."""
+"""Rank the pictures of a gallery by their likeness to a query, with pooled tokens of the encoder."""
 
 import json
 import pathlib

@@ -6,6 +6,8 @@ image is a canvas, and there are crop [B, 4] int32 and flip [B] bool (`data/tran
 step, `mask` is added.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -115,7 +117,8 @@ def network(description, compute=vit.FLOAT32):
   """
   encoder, sizes = description.encoder, description.network.get("decoder")
   if sizes is None:
-    raise ValueError("the weights have no decoder, which pre-training needs: use them by config.init_from")
+    file = description.lineage[0]["file"] if description.lineage else "the weights"
+    raise ValueError(f"{file}: no decoder, which pre-training is scored with; expected weights that have one")
   for name, width, heads in (
     ("model.variant", encoder.width, encoder.num_heads),
     ("model.decoder_width", sizes["width"], sizes["num_heads"]),
@@ -351,7 +354,7 @@ def make_evaluation(config, description, source=None):
     ValueError: if the weights have no decoder.
   """
   encoder, normalize = description.encoder, base.make_normalize(description)
-  model = network(description, base.compute_of(config))
+  model = network(_with_decoder_heads(description, config.model.decoder_heads), base.compute_of(config))
   forward = make_forward(model, normalize, config.norm_pix_loss)
   prepare = make_prepare_by_index(mask_recipe(config, encoder), config.views)
 
@@ -383,6 +386,14 @@ def make_evaluation(config, description, source=None):
     if config.probe.source
     else evaluation
   )
+
+
+def _with_decoder_heads(description, num_heads):
+  """Returns a Description whose decoder has this number of heads if none is recorded."""
+  decoder = description.network.get("decoder")
+  if decoder is None or decoder["num_heads"] is not None:
+    return description
+  return dataclasses.replace(description, network={"decoder": {**decoder, "num_heads": num_heads}})
 
 
 def make_probe(config, model, normalize):

@@ -68,12 +68,31 @@ def test_probabilities_are_those_of_the_second_forward_pass(checkpoint, people, 
   assert "more/c.png" in capsys.readouterr().out
 
 
-def test_checkpoint_of_another_task_asks_for_a_gallery(people, tmp_path, capsys):
+def test_each_task_has_its_own_arguments(checkpoint, people, tmp_path, capsys):
+  """Those of the checkpoint's task are listed, and what is missing is named; nothing is written."""
   path = tmp_path / "reid.pth"
   path.write_bytes(torch_bytes.zip_file({"model": family_state("reid-vit", grid=(16, 8)), "arch": "vit"}))
-  assert hap(["predict", str(path), str(people), f"--out={tmp_path / 'out'}"]) == 1
-  assert "is a checkpoint for reid" in capsys.readouterr().err
+  with pytest.raises(SystemExit) as ended:
+    hap(["predict", str(path), str(people), f"--out={tmp_path / 'out'}"])
+  assert ended.value.code == 2
+  assert "required: --gallery" in capsys.readouterr().err
   assert not (tmp_path / "out").exists()
+  for given, text in ((path, "with the trained embedding"), (checkpoint, "Label the pictures of a folder")):
+    with pytest.raises(SystemExit) as ended:
+      hap(["predict", str(given), "--help"])
+    assert ended.value.code == 0
+    assert text in " ".join(capsys.readouterr().out.split())
+
+
+def test_help_without_a_checkpoint_says_how_to_get_more(capsys):
+  with pytest.raises(SystemExit):
+    hap(["predict", "--help"])
+  assert "hap predict CHECKPOINT --help" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_missing_checkpoint_is_one_line(tmp_path, capsys):
+  assert hap(["predict", str(tmp_path / "none"), "--help"]) == 1
+  assert capsys.readouterr().err == f"error: {tmp_path / 'none'}: no such file or folder\n"
 
 
 def test_classifier_without_names_is_refused(people, tmp_path, capsys):

@@ -90,7 +90,7 @@ def test_a_norm_that_the_file_lacks_is_missing(write):
     ({"depth": 3}, r"depth 2, patch 4\), but .* depth 3"),
     ({"patch": 8}, r"patch 4\), but .* patch 8"),
     ({"decoder_depth": 2}, r"decoder has 1 blocks, but config\.model\.decoder_depth=2"),
-    ({"decoder_width": 12}, r"decoder/.* with shape .* the model has .*config\.model"),
+    ({"decoder_width": 12}, r"decoder/.* with shape .* the network has .*config\.model"),
   ],
 )
 def test_a_checkpoint_of_another_size_is_an_error_that_names_both(write, sizes, match):

@@ -358,7 +358,7 @@ def test_a_fine_tuned_run_is_where_a_run_on_another_data_set_starts(fine_tuned, 
   """The same number of persons, but other ones: the classifier is new, and the log says so."""
   source, root = layout_folder("msmt17_v1")
   lines = []
-  config = reid_config(source, root, init_from=str(fine_tuned[0]), total_steps=1)
+  config = reid_config(source, root, init_from=str(fine_tuned[0]), total_steps=1, seed=1)
   runner.run(config, tmp_path / "run", say=lines.append)
   before, after = (checkpoint_file.read(path) for path in (fine_tuned[0], tmp_path / "run"))
   assert before[1]["classes"] == {"people": "market1501", "pids": [2, 7]}

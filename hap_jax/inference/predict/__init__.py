@@ -3,6 +3,6 @@
 Each file has
   add_arguments(parser)  adds the arguments besides CHECKPOINT and --out
   run(args)              predicts and writes the folder `args.out`, which does not exist yet
-and the first line of its docstring says what it does. A task without a file here uses `pretrain.py`: its
-encoder ranks a gallery.
+and the first line of its docstring says what it does. For a task without a file here, the encoder ranks a
+gallery (`inference/gallery.py`).
 """
