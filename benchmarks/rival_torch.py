@@ -263,7 +263,7 @@ def measure_both(args):
   variant = pretrain_step.make_variant("base", config, mesh, args.what)
   task = workload.make_task(config)
   state = train_state.create(task, 0, mesh)
-  with_masks = jax.jit(lambda batch: task.prepare(batch, key=jax.random.key(0)))(workload.make_batch(config))
+  with_masks = jax.jit(lambda batch: task.prepare({}, batch, key=jax.random.key(0)))(workload.make_batch(config))
   theirs = make_rival(args, config, jax.device_get(state.params), with_masks)
   made = 0
 

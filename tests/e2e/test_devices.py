@@ -142,7 +142,7 @@ def test_accumulation_is_the_mean_over_its_parts(make_task):
   now, batch = state.create(task, 3, one_device()), task.train.batch(0)
   loss, metrics, grads = make_compute(dataclasses.replace(task, accumulate=4))(now, batch, key)
 
-  drawn = jax.jit(task.prepare)(batch, key=jax.random.split(key)[1])
+  drawn = jax.jit(task.prepare)({}, batch, key=jax.random.split(key)[1])
   compute = make_compute(dataclasses.replace(task, prepare=None))
   rows = [jax.tree.map(lambda x, start=start: x[start : start + 2], drawn) for start in (0, 2, 4, 6)]
   parts = [compute(now, part, key) for part in rows]
@@ -163,7 +163,7 @@ def test_accumulation_without_alignment_is_the_whole_batch(make_task):
 def test_masks_do_not_depend_on_devices(make_task, policy):
   """With `released`, groups are consecutive rows of the global batch, whatever the devices."""
   task = make_task(mask__part_policy=policy, mask__released_group=4)
-  prepare = jax.jit(lambda batch: task.prepare(batch, key=jax.random.key(2))["mask"])
+  prepare = jax.jit(lambda batch: task.prepare({}, batch, key=jax.random.key(2))["mask"])
   masks = [
     jax.device_get(prepare(sharding.put_batch(task.train.batch(0), mesh)))
     for mesh in (one_device(), sharding.make_mesh())
