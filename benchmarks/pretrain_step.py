@@ -165,21 +165,23 @@ def try_all(variants, make_training):
 
   Args:
     variants: from `make_variant`.
-    make_training: () -> a new `workload.Training`, because a step that fails has used up its state.
+    make_training: () -> a new `workload.Training`.
   Returns:
-    (the variants that can be timed, a new `Training`).
+    (the variants that can be timed, a `Training` to time them on).
   """
+  training = make_training()
   for variant in variants:
     if variant.error:
       continue
-    training = make_training()
     try:
       variant.compile(training)
       variant.run(training, 1)
     except RuntimeError as error:
       variant.error = _shorten(error)
-    del training  # before there is another one
-  return [variant for variant in variants if not variant.error], make_training()
+    if training.state.step.is_deleted():  # a step that failed has used up its state
+      del training  # before there is another one
+      training = make_training()
+  return [variant for variant in variants if not variant.error], training
 
 
 def time_rounds(variants, training, *, warmup, repeats, steps):

@@ -26,14 +26,14 @@ def test_commands_parse_and_their_configurations_hold():
 
 
 def test_people_are_packed_and_trained_on_with_the_loader(tmp_path, plain_words):
-  (_, *pack), *train = suite.loader_commands(tmp_path / "people", num_pictures=16)
+  (_, *pack), *train = suite.loader_commands(tmp_path / "people", num_pictures=8)
   assert cli.main(pack) == 0
   for name, *words in train:
     assert name == "benchmarks.end_to_end"
     config = end_to_end.make_config(
       end_to_end.parse_args([*words, *plain_words, "--batch=8", "--set=data.workers=0"])
     )
-  line = end_to_end.measure_share(config, warmup=2, repeats=1, steps=1)  # only of the last
+  line = end_to_end.measure_share(config, warmup=1, repeats=1, steps=1)  # only of the last
   assert (line["source"], line["augment"], line["rounds"]) == ("tfds", "device", 1)
   assert line["share"] > 0
 
