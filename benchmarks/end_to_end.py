@@ -30,9 +30,9 @@ def make_config(args):
   return workload.make_config(args.config, args)
 
 
-def measure_share(config, *, warmup, repeats, steps):
+def measure_share(config, mesh, *, warmup, repeats, steps):
   """Times both; returns what is printed."""
-  mesh, task = run.make_mesh(config), workload.make_task(config)
+  task = workload.make_task(config)
   training, program = workload.Training(task, mesh), workload.make_step(task, mesh)
 
   def time_rounds(batches):
@@ -66,7 +66,8 @@ def measure_share(config, *, warmup, repeats, steps):
 
 def main(argv=None):
   args = parse_args(argv)
-  measure.show(measure_share(make_config(args), **workload.repeats(args)))
+  config = make_config(args)
+  measure.show(measure_share(config, run.make_mesh(config), **workload.repeats(args)))
 
 
 if __name__ == "__main__":
