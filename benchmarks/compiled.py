@@ -18,18 +18,23 @@ _CACHE_OPTIONS = {
 
 
 def device():
-  """Returns what the work is done on: kind, platform and number of the devices of this process."""
+  """Returns kind, platform and number of the devices of this process."""
   first = jax.devices()[0]
   return {"kind": first.device_kind, "platform": first.platform, "count": len(jax.devices())}
 
 
+def line(bench, found, *packages):
+  """Returns the line of a benchmark that computes with jax; see `measure.line`."""
+  return measure.line(bench, {**found, "device": device()}, "jax", "jaxlib", *packages)
+
+
 class Events:
-  """Counts what jax reports of itself while `counting`: programs compiled, programs read from the cache."""
+  """Counts programs that jax compiles, and programs that it reads from its cache, while `counting`."""
 
   def __init__(self):
     self.compiled = self.cache_hits = 0
     self._is_counting = False
-    # jax offers no way to take a listener away: these stay, and are deaf outside `counting`.
+    # jax cannot remove a listener: these stay, and count nothing outside `counting`.
     jax.monitoring.register_event_duration_secs_listener(self._on_duration)
     jax.monitoring.register_event_listener(self._on_event)
 
@@ -41,7 +46,8 @@ class Events:
 
   @contextlib.contextmanager
   def counting(self):
-    self._is_counting = True
+    """Context that counts anew, from 0."""
+    self.compiled, self.cache_hits, self._is_counting = 0, 0, True
     try:
       yield self
     finally:
@@ -50,7 +56,7 @@ class Events:
 
 @contextlib.contextmanager
 def empty_persistent_cache():
-  """A persistent compilation cache of its own, empty, for the time that it is open."""
+  """Context with an empty persistent compilation cache."""
   names = ("jax_compilation_cache_dir", *_CACHE_OPTIONS)
   before = {name: getattr(jax.config, name) for name in names}
   with tempfile.TemporaryDirectory() as folder:
@@ -70,7 +76,7 @@ def compile_times(function, *arguments):
 
   Returns:
     (the compiled function, {"trace_seconds", "compile_seconds", "compile_cpu_seconds",
-    "compile_cached_seconds"}); tracing, which no cache saves, is in none of the others. The last is None
+    "compile_cached_seconds"}). Tracing, which no cache saves, is not part of the others. The last is None
     where jax cannot store the program, as with oneDNN's products on a CPU.
   """
   events = Events()
@@ -95,7 +101,7 @@ def compile_times(function, *arguments):
 
 
 def memory(compiled, batch):
-  """Returns what a compiled step takes on a device by XLA's own analysis, in bytes, and a picture's share.
+  """Returns the device memory of a compiled step by XLA's own analysis, in bytes, and the share per picture.
 
   `arguments` are state and batch; `temporaries` live while the step runs, and grow with the batch.
   """
@@ -108,10 +114,10 @@ def memory(compiled, batch):
 
 
 def host_syncs(call, count):
-  """Counts the calls, of `count`, that copy anything from device to host; None where jax cannot tell.
+  """Returns the share of `count` calls that copy anything from device to host; None on a CPU.
 
-  jax's guard stops such a copy, so a call that is stopped is made again without it. On a CPU there is nothing
-  to copy: arrays of the device are the host's, and the guard says nothing.
+  jax's guard stops such a copy, so a call that is stopped is made again without the guard. On a CPU there is
+  nothing to copy, because arrays of the device are the host's.
   """
   if jax.default_backend() == "cpu":
     return None

@@ -6,9 +6,7 @@ bicubic resize, mirror, joints, batches of uint8. --root reads a data set that w
 Processor time of one process, without workers, so one core is what it measures.
 """
 
-import argparse
 import dataclasses
-import json
 import pathlib
 import statistics
 import tempfile
@@ -28,7 +26,7 @@ from hap_jax.synthetic import draw
 
 def parse_args(argv=None):
   """Reads the command line."""
-  parser = argparse.ArgumentParser(description=__doc__)
+  parser = measure.make_parser(__doc__)
   parser.add_argument("--root", default="", help="a packed data set, in place of drawn people")
   parser.add_argument("--split", default="train")
   parser.add_argument("--images", type=int, default=192, help="people that are drawn")
@@ -44,7 +42,7 @@ def parse_args(argv=None):
     "--canvas", type=measure.parse_size, default=(400, 200), metavar="HxW", help="with device"
   )
   parser.add_argument("--batch", type=int, default=64)
-  parser.add_argument("--steps", type=int, default=24, help="batches a round")
+  parser.add_argument("--steps", type=int, default=24, help="batches per round")
   parser.add_argument("--rounds", type=int, default=7, help="of all parts in turn")
   return parser.parse_args(argv)
 
@@ -101,7 +99,7 @@ def make_loader(args, source):
 def make_parts(loader, steps):
   """Makes the parts that are timed, each contained in the next: {name: function of the round}.
 
-  Each does `steps` batches; the last one opens an iterator a round, as a run does once.
+  Each does `steps` batches. The last one opens an iterator in each round, as a run does once.
   """
   source, B = loader.source, loader.sampler.batch_size
   data = [source.read_bytes(i) for i in range(len(source))]
@@ -141,15 +139,10 @@ def run_bench(args):
       root = pathlib.Path(folder) / "packed"
       pack.write_dataset(root, {args.split: DrawnFiles.make(files, args.images, args.picture, args.quality)})
     source = tfds.open_source(root=str(root), split=args.split, seed=0)
-    machine = measure.machine()
     parts = make_parts(make_loader(args, source), args.steps)
-    times = {name: [] for name in parts}
-    for number in range(args.rounds + 1):  # the first one warms up
-      for name, part in parts.items():
-        _, cpu, _ = measure.timed(part, number)
-        times[name].append(cpu / (args.steps * args.batch))
+    times = measure.time_in_turn(parts, warmup=1, repeats=args.rounds, per=args.steps * args.batch)
     num_bytes = statistics.mean(len(source.read_bytes(i)) for i in range(min(len(source), 1000)))
-  return describe({name: values[1:] for name, values in times.items()}) | {
+  found = describe({name: [cpu for cpu, _ in rounds] for name, rounds in times.items()}) | {
     "jpeg_kilobytes": round(num_bytes / 1000, 1),
     "picture": None if args.root else args.picture,
     "size": args.size,
@@ -157,13 +150,13 @@ def run_bench(args):
     "canvas": args.canvas if args.augment == "device" else None,
     "batch": args.batch,
     "rounds": args.rounds,
-    "machine": machine,
-    "versions": measure.versions("numpy", "opencv-python-headless", "simplejpeg", "grain", "array_record"),
   }
+  packages = ("numpy", "opencv-python-headless", "simplejpeg", "grain", "array_record")
+  return measure.line("input_speed", found, *packages)
 
 
 def describe(times):
-  """Turns {part: [CPU seconds a picture, one a round]} into what is printed of them."""
+  """Returns what is printed of {part: [CPU seconds per picture, one for each round]}."""
   median = {name: statistics.median(values) for name, values in times.items()}
   # Round by round, because what else the machine does weighs on both parts of a round.
   added = {
@@ -173,7 +166,6 @@ def describe(times):
     "grain": _difference(times["grain"], times["batch"]),
   }
   return {
-    "bench": "input_speed",
     "images_per_cpu_s": round(1 / median["grain"]),
     "images_per_cpu_s_best_round": round(1 / min(times["grain"])),
     "images_per_cpu_s_without_grain": round(1 / median["batch"]),
@@ -189,7 +181,7 @@ def _difference(whole, part):
 
 
 def main(argv=None):
-  print(json.dumps(run_bench(parse_args(argv))))
+  measure.show(run_bench(parse_args(argv)))
 
 
 if __name__ == "__main__":

@@ -2,9 +2,7 @@
 
 import argparse
 import dataclasses
-import json
 import statistics
-import time
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +13,8 @@ from hap_jax.masking import sampler
 
 def parse_args(argv=None):
   """Reads the command line."""
-  parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument("--batch", type=int, default=256, help="masks a call")
+  parser = measure.make_parser(__doc__)
+  parser.add_argument("--batch", type=int, default=256, help="masks per call")
   parser.add_argument(
     "--grid", type=measure.parse_size, default=(16, 8), metavar="ROWSxCOLUMNS", help="in patches"
   )
@@ -50,22 +48,17 @@ def time_sampler(args):
   size_xy = jnp.array(args.grid[::-1]) * args.patch
   keypoints_xy = jax.random.uniform(joint_key, (args.batch, 17, 2)) * size_xy
   keypoints_visible = jnp.ones((args.batch, 17), bool)
-  keys = list(jax.random.split(step_key, args.repeats))
-
-  start = time.perf_counter()
+  warmup = 5
+  keys = list(jax.random.split(step_key, warmup + args.repeats))
   sample = jax.jit(make_sample(recipe, args.policy, args.group, args.batch))
-  sample = sample.lower(keys[0], keypoints_xy, keypoints_visible).compile()
-  compile_seconds = time.perf_counter() - start
-  for key in keys[:5]:
-    jax.block_until_ready(sample(key, keypoints_xy, keypoints_visible))
+  sample, compile_times = compiled.compile_times(sample, keys[0], keypoints_xy, keypoints_visible)
 
-  times = []
-  for key in keys:
-    _, *seconds = measure.timed(sample, key, keypoints_xy, keypoints_visible, wait=jax.block_until_ready)
-    times.append(seconds)
+  def draw(number):
+    jax.block_until_ready(sample(keys[number], keypoints_xy, keypoints_visible))
+
+  times = measure.time_in_turn({"sampler": draw}, warmup=warmup, repeats=args.repeats)["sampler"]
   cpu, wall = zip(*times, strict=True)
-  return {
-    "bench": "mask_sampler",
+  found = {
     "images_per_s": round(args.batch / statistics.median(wall)),
     "images_per_cpu_s": round(args.batch / statistics.median(cpu)),
     "batch": args.batch,
@@ -73,15 +66,13 @@ def time_sampler(args):
     "policy": args.policy,
     "repeats": args.repeats,
     **measure.summary(times),
-    "compile_seconds": round(compile_seconds, 2),
-    "device": compiled.device(),
-    "machine": measure.machine(),
-    "versions": measure.versions("jax", "jaxlib"),
+    **compile_times,
   }
+  return compiled.line("mask_sampler", found)
 
 
 def main(argv=None):
-  print(json.dumps(time_sampler(parse_args(argv))))
+  measure.show(time_sampler(parse_args(argv)))
 
 
 if __name__ == "__main__":

@@ -9,21 +9,19 @@ of its own. With --frozen nothing is fine-tuned: linear classifiers are learnt o
 pre-trained encoder and of one that was never trained.
 """
 
-import argparse
 import dataclasses
-import json
 import pathlib
 
 import numpy as np
 import scipy.stats
 
+from benchmarks import compiled, measure, workload
 from hap_jax import config as config_lib
 from hap_jax import run
 from hap_jax.evaluation import probing
 from hap_jax.io import picture_file
 from hap_jax.train import report
 
-_CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 _ARMS = ("pretrained", "scratch")
 _COLORS = {"pretrained": "#b3472e", "scratch": "#3b6ea8"}
 _TUNE_SEED = 100
@@ -47,7 +45,7 @@ _TASKS = {
 
 def parse_args(argv=None):
   """Reads the command line."""
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+  parser = measure.make_parser(__doc__)
   parser.add_argument("--task", choices=tuple(_TASKS), default="reid", help="configs/finetune_<task>_demo.py")
   parser.add_argument("--pretrained", required=True, metavar="CHECKPOINT", help="of configs/pretrain_demo.py")
   parser.add_argument(
@@ -77,7 +75,7 @@ def parse_args(argv=None):
 
 def make_config(args, arm, seed, lr):
   """Returns the finalized configuration of one run."""
-  config = config_lib.read_file(_CONFIGS / f"finetune_{args.task}_demo.py")
+  config = config_lib.read_file(workload.CONFIGS / f"finetune_{args.task}_demo.py")
   config.seed = seed
   config.total_steps = args.steps
   config.base_lr = lr
@@ -110,7 +108,7 @@ def tune(args, arm):
 def make_untrained(out, seed):
   """Writes a checkpoint of the demo's pre-training that has learnt nothing; returns its folder."""
   workdir = pathlib.Path(out) / f"untrained_seed{seed}"
-  config = config_lib.read_file(_CONFIGS / "pretrain_demo.py")
+  config = config_lib.read_file(workload.CONFIGS / "pretrain_demo.py")
   config.seed = seed
   config.total_steps = 1  # at a learning rate of 0, the warm-up's first: the step changes no parameter
   config.panel_every = config.eval_every = config.data.num_val = 0
@@ -124,7 +122,7 @@ def make_untrained(out, seed):
 
 def probe(args, arm, seed):
   """Returns mA of linear classifiers on a frozen encoder's features."""
-  people = config_lib.read_file(_CONFIGS / "finetune_attributes_demo.py").data.synthetic.to_dict()
+  people = config_lib.read_file(workload.CONFIGS / "finetune_attributes_demo.py").data.synthetic.to_dict()
   path = args.pretrained if arm == "pretrained" else make_untrained(args.out, seed)
   return probing.probe_attributes(
     str(path), source="synthetic", options=people, seed=seed, say=lambda line: None
@@ -204,18 +202,9 @@ def run_pairs(args):
 
 def main(argv=None):
   args = parse_args(argv)
+  about = {"task": args.task, "frozen": args.frozen, "seeds": args.seeds}
   found = run_frozen(args) if args.frozen else run_pairs(args)
-  print(
-    json.dumps(
-      {
-        "bench": "pretraining_gain",
-        "task": args.task,
-        "frozen": args.frozen,
-        "seeds": args.seeds,
-        **found,
-      }
-    )
-  )
+  measure.show(compiled.line("pretraining_gain", {**about, **found}))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Times the retrieval metrics at MSMT17's size, one line of JSON: python -m benchmarks.retrieval."""
 
-import argparse
-import json
+import resource
+import sys
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from hap_jax.metrics import rerank, retrieval
 
 def parse_args(argv=None):
   """Reads the command line; the sizes are MSMT17's."""
-  parser = argparse.ArgumentParser(description=__doc__)
+  parser = measure.make_parser(__doc__)
   parser.add_argument("--queries", type=int, default=11659)
   parser.add_argument("--gallery", type=int, default=82161)
   parser.add_argument("--identities", type=int, default=3060)
@@ -42,11 +42,10 @@ def time_scoring(args):
   ids = (query_pid, gallery_pid, query_camid, gallery_camid)
   reranking = rerank.Reranking() if args.rerank else None
   scores, cpu, wall = measure.timed(lambda: retrieval.evaluate(query, gallery, *ids, reranking=reranking))
-  return {
-    "bench": "retrieval",
+  found = {
     "cpu_seconds": round(cpu, 1),
     "wall_seconds": round(wall, 1),
-    "peak_gib": round(measure.peak_bytes() / 2**30, 2),
+    "peak_gib": round(peak_bytes() / 2**30, 2),
     "queries": args.queries,
     "gallery": args.gallery,
     "width": args.width,
@@ -54,13 +53,18 @@ def time_scoring(args):
     "spread": args.spread,
     "metrics": {name: round(value, 4) for name, value in scores.metrics().items()},
     "chance_mAP": round(retrieval.chance_mean_ap(*ids), 4),
-    "machine": measure.machine(),
-    "versions": measure.versions("numpy"),
   }
+  return measure.line("retrieval", found, "numpy")
+
+
+def peak_bytes():
+  """Returns the largest resident memory of this process so far."""
+  # Kilobytes on Linux, bytes on macOS.
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def main(argv=None):
-  print(json.dumps(time_scoring(parse_args(argv))))
+  measure.show(time_scoring(parse_args(argv)))
 
 
 if __name__ == "__main__":

@@ -3,13 +3,12 @@
     python -m benchmarks.rival_torch --size=B --batch=256 --torch_compile
 
 A vision transformer in timm's layout, MAE's decoder, two masked views, both losses and AdamW, as the papers
-tell them (arXiv 2310.20695, 2111.06377). Its masks are ours, given as arrays: drawing them is in our time and
-not in its. Both take turns in one process on one device, with the same weights and pictures. Needs PyTorch,
-which nothing else in this folder does.
+describe them (arXiv 2310.20695, 2111.06377). Its masks are ours, given as arrays: drawing them is in our time
+and not in the rival's. Both take turns in one process on one device, with the same weights and pictures. Only
+this benchmark needs PyTorch.
 """
 
-import argparse
-import json
+import itertools
 import os
 
 import jax
@@ -20,12 +19,10 @@ from flax import traverse_util
 from torch import nn
 
 from benchmarks import compiled, measure, pretrain_step, workload
-from hap_jax import sharding
 from hap_jax.convert import families, names
 from hap_jax.models import layers, vit
 from hap_jax.models.layers import LAYER_NORM_EPSILON
 from hap_jax.pixels.normalize import IMAGENET_MEAN, IMAGENET_STD
-from hap_jax.train import state as train_state
 
 _PATCH_VARIANCE_EPSILON = 1e-6  # inside the root of MAE's standardised patches
 
@@ -204,25 +201,24 @@ def make_batch(batch, device):
 
 def parse_args(argv=None):
   """Reads the command line."""
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-  workload.add_model(parser)
+  parser = measure.make_parser(__doc__)
+  pretrain_step.add_options(parser)
   parser.add_argument("--forward_only", action="store_true", help="no gradient and no update")
   parser.add_argument("--torch_compile", action="store_true", help="compile the rival's model and losses")
-  workload.add_repeats(parser)
   args = parser.parse_args(argv)
   args.what = "forward" if args.forward_only else "step"
   return args
 
 
-def make_rival(args, config, params, batch):
+def make_rival(config, params, batch, *, what, torch_compile):
   """Makes () -> loss of the rival's step, or forward pass, on the device that ours uses."""
   device = "cuda" if jax.default_backend() == "gpu" else "cpu"
   torch.set_num_threads(measure.machine()["cores"])
   torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
   model, batch = make_model(config, params).to(device), make_batch(batch, device)
   loss = make_loss(model, config)
-  loss = torch.compile(loss) if args.torch_compile else loss
-  if args.what == "step":
+  loss = torch.compile(loss) if torch_compile else loss
+  if what == "step":
     step = make_step(loss, make_optimizer(model, config))
     return lambda: step(batch)
 
@@ -233,74 +229,50 @@ def make_rival(args, config, params, batch):
   return forward
 
 
-def wait(value):
-  """Waits for what was asked of a device; returns the loss as a number."""
-  return float(value)  # a copy to the host comes after all that was asked before it
-
-
-def time_rounds(ours, theirs, *, warmup, repeats, steps):
-  """Runs both in turn, each `steps` times a round; returns their [(CPU, wall)] seconds a step."""
-  times = {"ours": [], "theirs": []}
-
-  def go(call):
-    for _ in range(steps - 1):
-      call()
-    return call()
-
-  for number in range(warmup + repeats):
-    for name, call, waits in (("ours", ours, jax.block_until_ready), ("theirs", theirs, wait)):
-      _, *seconds = measure.timed(go, call, wait=waits)
-      if number >= warmup:
-        times[name].append([value / steps for value in seconds])
-  return times
-
-
-def measure_both(args):
+def time_both(config, *, what="step", torch_compile=False, warmup, repeats, steps):
   """Builds and times both; returns what is printed."""
-  warmup, repeats, steps = workload.repeats(args)
-  config = workload.make_config(args)
-  mesh = sharding.make_mesh(devices=jax.devices()[:1])
-  variant = pretrain_step.make_variant("base", config, mesh, args.what)
-  task = workload.make_task(config)
-  state = train_state.create(task, 0, mesh)
-  with_masks = jax.jit(lambda batch: task.prepare({}, batch, key=jax.random.key(0)))(workload.make_batch(config))
-  theirs = make_rival(args, config, jax.device_get(state.params), with_masks)
-  made = 0
+  mesh, task = workload.one_device(), workload.make_task(config)
+  training, program = workload.Training(task, mesh), pretrain_step.make_program(task, mesh, what)
+  batch = jax.device_put(pretrain_step.make_batch(config), mesh.devices.item())
+  with_masks = jax.jit(lambda batch: pretrain_step.draw_masks(task, batch, 0))(batch)
+  params = jax.device_get(training.state.params)
+  rival = make_rival(config, params, with_masks, what=what, torch_compile=torch_compile)
 
-  def ours():
-    nonlocal state, made
-    state, result = variant.run(state, pretrain_step.clock(made, mesh))
-    made += not variant.keeps_state
-    return result
+  def theirs(_):
+    values = [rival() for _ in range(steps)]
+    float(values[-1])  # a copy to the host waits for all that was started before it
 
-  times = time_rounds(ours, theirs, warmup=warmup, repeats=repeats, steps=steps)
-  if int(state.step) != made:
-    raise ValueError(f"a loss was not finite after {int(state.step)} of {made} steps: nothing to time")
+  times = measure.time_in_turn(
+    {"ours": lambda _: training.run(program, itertools.repeat(batch), steps), "theirs": theirs},
+    warmup=warmup,
+    repeats=repeats,
+    per=steps,
+  )
+  training.check()
   which = 0 if jax.default_backend() == "cpu" else 1
-  columns = {name: [seconds[which] for seconds in rows] for name, rows in times.items()}
-  return {
-    "bench": "rival_torch",
-    "what": args.what,
+  found = {
+    "what": what,
     # Above 1: ours takes longer.
-    "ratio": measure.median_ratio(columns["ours"], columns["theirs"]),
+    "ratio": measure.median_ratio(times["ours"], times["theirs"], which),
     "ratio_of": ("cpu_seconds", "wall_seconds")[which],
     **measure.summary(times["ours"], "ours_"),
     **measure.summary(times["theirs"], "theirs_"),
     **workload.settings(config),
-    "torch_compile": args.torch_compile,
+    "torch_compile": torch_compile,
     "torch_threads": torch.get_num_threads(),
     "rounds": repeats,
     "steps_a_round": steps,
-    "device": compiled.device(),
-    "machine": measure.machine(),
-    "versions": measure.versions("jax", "jaxlib", "torch"),
   }
+  return compiled.line("rival_torch", found, "torch")
 
 
 def main(argv=None):
   # Both need room on one device; read when jax first looks for it.
   os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-  print(json.dumps(measure_both(parse_args(argv))))
+  args = parse_args(argv)
+  config = pretrain_step.make_config(args)
+  how = {"what": args.what, "torch_compile": args.torch_compile, **workload.repeats(args)}
+  measure.show(time_both(config, **how))
 
 
 if __name__ == "__main__":

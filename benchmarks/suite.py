@@ -4,12 +4,10 @@
 
 For a GPU: every size at several batches, the levers, taller pictures, the sampler, the rival eager and
 compiled, training with its loader from packed people that are drawn first. Each benchmark is a process of its
-own; one that fails leaves a line that says so, and the others still run. What the goals of
-docs/performance.md are about comes first, for those whose time on a machine may end before all has run.
-Table of the file: `python -m benchmarks.report FILE`.
+own; one that fails leaves a line that says so, and the others still run. The figures that
+docs/performance.md has goals for come first, because the time on a machine may end before all has run.
 """
 
-import argparse
 import json
 import pathlib
 import shlex
@@ -17,10 +15,14 @@ import subprocess
 import sys
 import tempfile
 
+from benchmarks import measure
+
+_ROOT = pathlib.Path(__file__).parents[1]
+
 
 def parse_args(argv=None):
   """Reads the command line."""
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+  parser = measure.make_parser(__doc__)
   parser.add_argument("--out", required=True, type=pathlib.Path, metavar="FILE", help="new file of lines")
   parser.add_argument("--no_rival", action="store_true", help="where PyTorch is not installed")
   parser.add_argument("--dry_run", action="store_true", help="print the commands, run none")
@@ -28,10 +30,12 @@ def parse_args(argv=None):
 
 
 def size_commands(*sizes):
-  """Returns the commands of the step at every batch: words after `python -m hap_jax.`, as all below."""
+  """Returns the commands of the step at every batch: words after `python -m`, as all below."""
   batches = {"S": (256, 512, 1024), "B": (256, 512, 1024), "L": (256, 512), "H": (128, 256)}
   return [
-    ["bench.pretrain_step", f"--size={size}", f"--batch={batch}"] for size in sizes for batch in batches[size]
+    ["benchmarks.pretrain_step", f"--size={size}", f"--batch={batch}"]
+    for size in sizes
+    for batch in batches[size]
   ]
 
 
@@ -42,18 +46,18 @@ def lever_commands():
     ["--size=B", "--batch=512", "--levers", *levers, "one_view", "sampler"],
     ["--size=B", "--batch=256", "--levers", "dtype"],
     ["--size=L", "--batch=256", "--levers", "scan", "attention", "remat_none"],
-    ["--size=B", "--batch=256", "--image_size=384x128"],
+    ["--size=B", "--batch=256", "--set=model.image_size=(384, 128)"],
     ["--size=B", "--batch=512", "--forward_only"],
     ["--size=B", "--batch=256", "--sampler_only"],
     ["--size=B", "--batch=1024", "--sampler_only"],
   ]
-  return [["bench.pretrain_step", *words] for words in settings]
+  return [["benchmarks.pretrain_step", *words] for words in settings]
 
 
 def rival_commands():
   """Returns the commands that need PyTorch."""
   return [
-    ["bench.rival_torch", f"--size={size}", f"--batch={batch}", *more]
+    ["benchmarks.rival_torch", f"--size={size}", f"--batch={batch}", *more]
     for size, batch in (("B", 256), ("B", 512), ("L", 256))
     for more in ([], ["--torch_compile"], ["--forward_only"])
   ]
@@ -63,22 +67,21 @@ def loader_commands(folder, num_pictures=20_000):
   """Returns the commands that draw people, pack them in a new folder and train with the loader."""
   # As large as the pictures of `input_speed`, and held in memory so that all processors draw.
   drawn = [f"--num_train={num_pictures}", "--image_size=380x160", "--set=hold_in_memory=True"]
-  pack = ["cli", "prepare", "synthetic", "--format=tfds", "--split=train", f"--out={folder}", *drawn]
-  packed = [f"--set=data.root={folder}", "--set=data.source=tfds", "--set=batch_size=256"]
+  pack = ["hap_jax.cli", "prepare", "synthetic", "--format=tfds", "--split=train", f"--out={folder}", *drawn]
+  packed = [f"--set=data.root={folder}", "--set=data.source=tfds", "--batch=256"]
   variants = ([], ["--set=data.workers=14"], ["--set=data.augment=device"])
-  return [pack, *(["bench.end_to_end", *packed, *more] for more in variants)]
+  return [pack, *(["benchmarks.end_to_end", *packed, *more] for more in variants)]
 
 
 def run(words, out):
   """Runs one command and adds its lines, or one that says how it failed; returns whether it did not."""
-  command = [sys.executable, "-m", f"hap_jax.{words[0]}", *words[1:]]
-  done = subprocess.run(command, capture_output=True, text=True)
+  done = subprocess.run([sys.executable, "-m", *words], cwd=_ROOT, capture_output=True, text=True)
   lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-  is_bench, name = words[0].startswith("bench."), words[0].removeprefix("bench.")
-  has_failed = done.returncode != 0 or (is_bench and not lines)
+  package, _, name = words[0].partition(".")
+  has_failed = done.returncode != 0 or (package == "benchmarks" and not lines)
   if has_failed:
-    told = " ".join(done.stderr.split())[-500:]
-    lines.append(json.dumps({"bench": name, "failed": shlex.join(words), "error": told}))
+    reason = " ".join(done.stderr.split())[-500:]
+    lines.append(json.dumps({"bench": name, "failed": shlex.join(words), "error": reason}))
   with out.open("a") as file:
     file.writelines(f"{line}\n" for line in lines)
   return not has_failed
@@ -92,7 +95,7 @@ def main(argv=None):
     commands = size_commands("B", "L") + ([] if args.no_rival else rival_commands())
     commands += loader_commands(pathlib.Path(folder, "people")) + size_commands("S", "H") + lever_commands()
     if args.dry_run:
-      print("\n".join(shlex.join(["-m", f"hap_jax.{words[0]}", *words[1:]]) for words in commands))
+      print("\n".join(shlex.join(["-m", *words]) for words in commands))
       return
     results = []
     for number, words in enumerate(commands, 1):

@@ -1,10 +1,10 @@
 """A conversion with its proof: read, write beside the destination, run both sides, compare, then rename."""
 
 import contextlib
-import ctypes
 import json
 import pathlib
 
+from hap_jax import malloc
 from hap_jax.convert import families, real_class, verify, write
 from hap_jax.convert import read as reading
 from hap_jax.convert import source as sources
@@ -142,9 +142,9 @@ def _facts(source, weights, to, written, resized):
 def _prove(source, part, is_own, to, setting, outputs, real):
   """Runs both sides on the same pictures and compares these outputs; returns what the report says of it."""
   target = None if to == write.OWN else families.load(to)
-  _return_freed_memory()
+  malloc.return_freed()
   want = verify.run_own(source, setting) if is_own else verify.run_foreign(source, setting)
-  _return_freed_memory()
+  malloc.return_freed()
   got = verify.run_written(part, setting, target)
   errors = verify.compare(want, got, outputs)
   proof = {
@@ -159,13 +159,6 @@ def _prove(source, part, is_own, to, setting, outputs, real):
   if found is None:
     return {**proof, "real_class": name}
   return {**proof, "real_class": {"name": name, "outputs": verify.compare(want, found, tuple(found))}}
-
-
-def _return_freed_memory():
-  """Has glibc give back what is freed; of what Orbax's threads used it keeps as much as the weights take."""
-  trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none, and need none
-  if trim:
-    trim(0)
 
 
 def _put(part, out, force):

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import flops, workload
+from benchmarks import flops, pretrain_step, workload
 from hap_jax.masking.sampler import Mask
 
 
@@ -25,7 +25,7 @@ def xla_flops(config):
   task = workload.make_task(config)
   (B, N), L = (config.batch_size, config.views), (64 // 8) * (32 // 8)
   params = jax.eval_shape(task.init, jax.random.key(0))["params"]
-  batch = workload.make_batch(config)
+  batch = pretrain_step.make_batch(config)
   ids = np.tile(np.arange(L, dtype=np.int32), (B, N, 1))
   batch["mask"] = Mask(is_masked=ids >= L // 2, ids_keep=ids[..., : L // 2], ids_restore=ids, cause=ids)
 

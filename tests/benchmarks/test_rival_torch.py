@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import workload
+from benchmarks import pretrain_step, workload
 from hap_jax.masking.sampler import Mask
 
 torch = pytest.importorskip("torch")
@@ -33,7 +33,7 @@ def start(small_config):
   # Noise on every parameter: at a start of training the biases are zero, and a swapped one would go unseen.
   shapes = jax.eval_shape(task.init, jax.random.key(0))["params"]
   params = jax.tree.map(lambda p: rng.normal(0.1, 0.1, p.shape).astype(np.float32), shapes)
-  batch = workload.make_batch(small_config)
+  batch = pretrain_step.make_batch(small_config)
   batch["mask"] = random_masks(small_config.batch_size, small_config.views, 32, rng)
   return task, params, batch
 
@@ -81,3 +81,9 @@ def test_a_step_updates_what_trains_and_only_that(small_config, start):
   step(rival_torch.make_batch(batch, "cpu"))
   kept = {name for name, p in model.named_parameters() if torch.equal(p, before[name])}
   assert kept == {"pos_embed", "decoder_pos_embed"}
+
+
+def test_forward_passes_of_both_are_timed_in_turn(plain_config):
+  line = rival_torch.time_both(plain_config, what="forward", warmup=2, repeats=1, steps=1)
+  assert (line["what"], line["rounds"], line["ratio_of"]) == ("forward", 1, "cpu_seconds")
+  assert line["ratio"] > 0

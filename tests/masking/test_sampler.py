@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import math
 
 import jax
@@ -14,7 +13,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
-from benchmarks import mask_sampler as bench
 from hap_jax.masking import sampler
 from hap_jax.masking.sampler import CAUSE_BLOCK, CAUSE_FILL, CAUSE_PART, CAUSE_VISIBLE, MaskRecipe
 
@@ -235,12 +233,3 @@ def test_released_policy_with_groups_of_one_image_is_uniform():
 def test_released_policy_needs_a_group():
   with pytest.raises(ValueError, match=r"config\.mask\.released_group"):
     sampler.draw_num_parts_released(jax.random.key(0), 8, 6, 0)
-
-
-def test_bench_prints_one_line_of_json(capsys):
-  bench.main(["--batch=4", "--grid=8x4", "--patch=8", "--no-blocks", "--no-parts", "--repeats=2"])
-  (line,) = capsys.readouterr().out.splitlines()
-  result = json.loads(line)
-  assert result["batch"] == 4
-  assert result["recipe"]["grid"] == [8, 4]
-  assert result["images_per_s"] > 0

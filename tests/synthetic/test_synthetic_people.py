@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import json
 import subprocess
 import sys
 
@@ -10,7 +9,6 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks import synthetic_people
 from hap_jax.data.transforms import image as image_transforms
 from hap_jax.synthetic import anatomy, body, camera, captions, draw, mesh, pose, raster, scene, skin
 
@@ -280,9 +278,3 @@ def test_tables_of_rings_are_shared_and_never_written():
   before = skin.limb_rings("left", "arm", 0.3, 2.0).copy()
   draw.draw_person(SEED, 40, (80, 40))
   np.testing.assert_array_equal(before, skin.limb_rings("left", "arm", 0.3, 2.0))
-
-
-def test_benchmark_prints_one_line_of_json(capsys):
-  synthetic_people.main(["--height=48", "--width=24", "--images=2", "--repeats=2"])
-  row = json.loads(capsys.readouterr().out)
-  assert row["images_per_cpu_s"] >= row["images_per_cpu_s_median"] > 0

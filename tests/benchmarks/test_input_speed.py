@@ -1,4 +1,4 @@
-"""The benchmark of the input runs and tells its parts apart."""
+"""The benchmark of the input: times of its parts add up to the whole."""
 
 import json
 
