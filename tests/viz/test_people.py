@@ -45,9 +45,22 @@ def test_sheet_holds_the_pictures_as_they_are(record):
   assert sum(np.array_equal(sheet[y : y + 96, x : x + 48], image) for y, x in starts) == 2
 
 
-def test_text_that_does_not_fit_is_an_error(record):
-  with pytest.raises(ValueError, match=r"somebody.*text_width"):
-    people.contact_sheet([[record["image"]]], ["somebody"], [["long " * 80]], ["camera 1"], text_width=100)
+def test_text_higher_than_its_pictures_makes_the_row_higher(record):
+  short, long = (
+    people.contact_sheet([[record["image"]]], ["somebody"], [[text]], ["camera 1"], text_width=100)
+    for text in ("short", "long " * 80)
+  )
+  assert long.shape[0] > short.shape[0] + 96
+  assert (long[-40:-18] < 128).any()  # the last line
+
+
+def test_last_row_of_the_truth_sheet_may_be_shorter(record):
+  full, started = (people.truth_sheet([record] * n, columns=2) for n in (4, 3))
+  assert full.shape == started.shape
+  row = np.s_[18 + 96 + 14 : 18 + 2 * 96 + 14]
+  half = 18 + 3 * 48 + 2 * 4 + 11  # the middle of the gap between two records
+  np.testing.assert_array_equal(full[row, :half], started[row, :half])
+  assert (started[row, half:] == 255).all()
 
 
 def test_command_writes_both_sheets_and_overwrites_none(tmp_path, capsys):
