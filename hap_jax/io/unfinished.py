@@ -5,6 +5,7 @@ rename ends the work. A reader sees the old content or the new one, never a part
 """
 
 import contextlib
+import os
 import pathlib
 import secrets
 import shutil
@@ -33,6 +34,14 @@ def named_at_end(path, *, replace=False):
     with contextlib.suppress(OSError):  # the first error is the one to report
       _remove(part)
     raise
+
+
+def check_new(path):
+  """Raises ValueError if the folder `path` exists, or the folder that it is to lie in does not."""
+  if os.path.lexists(path):
+    raise ValueError(f"{path}: exists; expected a new folder: give another name, or move it away")
+  if not path.parent.is_dir():
+    raise ValueError(f"{path}: there is no folder {path.parent} to make it in")
 
 
 @contextlib.contextmanager
