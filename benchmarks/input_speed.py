@@ -11,8 +11,6 @@ import pathlib
 import statistics
 import tempfile
 
-import cv2
-
 from benchmarks import measure
 from hap_jax.data import pack, worker_process
 from hap_jax.data.loader import Loader
@@ -21,6 +19,7 @@ from hap_jax.data.skeletons import COCO17
 from hap_jax.data.sources import base, tfds
 from hap_jax.data.transforms.canvas import CropOnDevice
 from hap_jax.data.transforms.image import RandomResizedCrop
+from hap_jax.io import picture_file
 from hap_jax.synthetic import draw
 
 
@@ -62,9 +61,7 @@ class DrawnFiles:
     records = []
     for i in range(num_images):
       drawn = draw.draw_person(0, i, size)
-      data = cv2.imencode(
-        ".jpg", cv2.cvtColor(drawn["image"], cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, quality)
-      )[1]
+      data = picture_file.encode_jpeg(drawn["image"], quality, half_colors=True)
       (folder / f"{i}.jpg").write_bytes(data)
       records.append({name: drawn[name] for name in cls.spec.fields})
     return cls(folder, tuple(records))

@@ -21,9 +21,10 @@ from hap_jax import run
 from hap_jax.evaluation import probing
 from hap_jax.io import picture_file
 from hap_jax.train import report
+from hap_jax.viz import figure as charts
 
 _ARMS = ("pretrained", "scratch")
-_COLORS = {"pretrained": "#b3472e", "scratch": "#3b6ea8"}
+_COLORS = {"pretrained": charts.RED, "scratch": charts.BLUE}
 _TUNE_SEED = 100
 
 
@@ -145,10 +146,7 @@ def summarize(differences):
 
 def draw(metric, steps, curves):
   """Draws each run and each arm's mean; curves: {arm: [seeds, evaluations]}. [h, w, 3] uint8."""
-  from matplotlib.backends.backend_agg import FigureCanvasAgg
-  from matplotlib.figure import Figure
-
-  figure = Figure(figsize=(5.2, 3.2), dpi=110)
+  figure = charts.new(5.2, 3.2)
   axes = figure.add_axes((0.13, 0.15, 0.84, 0.8))
   names = {"pretrained": "from the demo's pre-trained encoder", "scratch": "from scratch"}
   for arm, values in curves.items():
@@ -157,11 +155,9 @@ def draw(metric, steps, curves):
   axes.set_xlabel("fine-tuning step")
   axes.set_ylabel(f"{metric} on people never seen")
   axes.set_ylim(bottom=0.5 if metric == "mA" else 0)  # from chance on
-  axes.grid(color="#d9dcdf", linewidth=0.6)
+  axes.grid(color=charts.GRID, linewidth=0.6)
   axes.legend(frameon=False, fontsize=9)
-  canvas = FigureCanvasAgg(figure)
-  canvas.draw()
-  return np.asarray(canvas.buffer_rgba())[..., :3]
+  return charts.to_picture(figure)
 
 
 def describe(scores):

@@ -8,13 +8,13 @@ import inspect
 import json
 import pathlib
 import pkgutil
-import uuid
 
 import ml_collections
 
 from hap_jax import config_file
 from hap_jax import config_values as values
 from hap_jax.data import source_options
+from hap_jax.io import unfinished
 
 CONFIG_FILE = "config.json"
 
@@ -352,7 +352,5 @@ def record(config, workdir):
   if path.exists():
     return
   path.parent.mkdir(parents=True, exist_ok=True)
-  # Renamed when whole, so that a kill leaves no half of it; each process of a run has a name of its own.
-  unfinished = path.with_name(f"{CONFIG_FILE}.{uuid.uuid4().hex}.tmp")
-  unfinished.write_text(json.dumps(to_plain(config), indent=2) + "\n")
-  unfinished.rename(path)
+  # A kill leaves no half of it, and every process of a run may write it.
+  unfinished.write(path, json.dumps(to_plain(config), indent=2) + "\n")

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from hap_jax.convert.weights import count_blocks, flatten, grid_text, some, unflatten, variant_of
+from hap_jax.convert.weights import count_blocks, flatten, grid_text, some, unflatten
 from hap_jax.models import posemb, vit
 
 
@@ -110,7 +110,7 @@ def _check_sizes(source, weights, params, stacks):
       f"{_size_text(*model)}: change them, or config.init_from"
     )
   # A configuration's model is a variant, whose size tells its heads, as it does where a file does not.
-  variant = vit.VARIANTS.get(variant_of(weights.width, weights.depth))
+  variant = vit.VARIANTS.get(vit.variant_of(weights.width, weights.depth))
   if variant and weights.num_heads not in (None, variant.num_heads):
     raise ValueError(
       f"{source}: checkpoint has {weights.num_heads} heads, but config.model.variant makes "
@@ -126,5 +126,5 @@ def _check_sizes(source, weights, params, stacks):
 
 
 def _size_text(width, depth, patch):
-  variant = variant_of(width, depth)
+  variant = vit.variant_of(width, depth)
   return f"ViT{f'-{variant}' if variant else ''} (width {width}, depth {depth}, patch {patch})"

@@ -46,19 +46,20 @@ def convert(
   weights, resized = write.regrid(weights, grid)
   write.check_target(weights, to)
   setting = verify.Setting.of(weights, source_grid)
-  part = unfinished.beside(out)
-  with unfinished.removed_on_error(part):
+  with contextlib.ExitStack() as ends:  # the last that is entered gets its name first
+    report = None
+    if not write.makes_folder(to):
+      report = ends.enter_context(unfinished.named_at_end(out.with_name(REPORT)))
+    part = ends.enter_context(unfinished.named_at_end(out, replace=force))
     written = write.write(part, weights, to)
     facts, is_own = _facts(source, weights, to, written, resized), weights.family == reading.OWN_FAMILY
     outputs = verify.outputs_of(setting, None if to == write.OWN else families.load(to).stacks)
     del weights  # the proof needs the memory
     facts["proof"] = _prove(source, part, is_own, to, setting, outputs, real)
-    if write.makes_folder(to):
+    if report is None:
       (part / REPORT).write_text(_json(facts))
-      _put(part, out, force)
     else:
-      with _report_beside(out, facts):
-        _put(part, out, force)
+      report.write_text(_json({**_reports_beside(out), out.name: facts}))
   return facts
 
 
@@ -161,19 +162,6 @@ def _prove(source, part, is_own, to, setting, outputs, real):
   return {**proof, "real_class": {"name": name, "outputs": verify.compare(want, found, tuple(found))}}
 
 
-def _put(part, out, force):
-  """Renames the finished part; with force, what was there goes once the new is in its place."""
-  if out.is_dir() and force:
-    old = part.with_name(f"{part.name}.old")
-    out.rename(old)
-    part.rename(out)
-    unfinished.remove(old)
-  elif force:
-    part.replace(out)
-  else:
-    part.rename(out)
-
-
 def _reports_beside(out):
   """Returns {file name: report} of the conversion.json beside a file."""
   path = out.with_name(REPORT)
@@ -186,17 +174,6 @@ def _reports_beside(out):
   if not isinstance(reports, dict) or not all(map(_is_report, reports.values())):
     raise ValueError(f"{path} is no report of conversions: move it away")
   return reports
-
-
-@contextlib.contextmanager
-def _report_beside(out, facts):
-  """Writes the report beside a file, and gives it its name once the file has its own."""
-  path = out.with_name(REPORT)
-  part = unfinished.beside(path)
-  with unfinished.removed_on_error(part):
-    part.write_text(_json({**_reports_beside(out), out.name: facts}))
-    yield
-    part.replace(path)
 
 
 def _json(facts):

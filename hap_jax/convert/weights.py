@@ -7,7 +7,6 @@ import math
 from hap_jax.convert import licences
 from hap_jax.convert import lineage as lineages
 from hap_jax.description import Description
-from hap_jax.models import vit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,11 +113,6 @@ class Weights:
     values = self.description.to_json()
     values["model"].setdefault("decoder", None)
     return values
-
-
-def variant_of(width, depth):
-  """Returns the name of the `vit.VARIANTS` of this size, None if there is none."""
-  return next((name for name, v in vit.VARIANTS.items() if (v.width, v.depth) == (width, depth)), None)
 
 
 def count_blocks(stack):

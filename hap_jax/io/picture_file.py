@@ -18,6 +18,8 @@ def write(path, picture, *, quality=95):
     path: file to write or replace; its ending is .png, .jpg or .jpeg.
     picture: [H, W, 3] uint8 RGB.
     quality: 1 to 100, for JPEG only.
+  Returns:
+    the bytes of the file.
   Raises:
     ValueError: for another ending, or a picture that OpenCV cannot encode.
     OSError: if the file cannot be written.
@@ -25,7 +27,9 @@ def write(path, picture, *, quality=95):
   path = pathlib.Path(path)
   check_ending(path)
   is_png = path.suffix.lower() == ".png"
-  replace(path, encode_png(picture) if is_png else encode_jpeg(picture, quality))
+  data = _encode(".png", picture, ()) if is_png else encode_jpeg(picture, quality)
+  unfinished.write(path, data)
+  return data
 
 
 def check_ending(path):
@@ -34,30 +38,19 @@ def check_ending(path):
     raise ValueError(f"{path}: expected a name that ends in .png, .jpg or .jpeg")
 
 
-def replace(path, data):
-  """Writes the bytes of a file under another name and then gives it the name `path`."""
-  with unfinished.new_file(path) as file:
-    file.write(data)
-
-
-def encode_png(picture):
-  """Encodes [H, W, 3] uint8 RGB as the bytes of a PNG file; raises ValueError if OpenCV cannot."""
-  return _encode(".png", picture, ())
-
-
-def encode_jpeg(picture, quality=95):
+def encode_jpeg(picture, quality=95, *, half_colors=False):
   """Encodes [H, W, 3] uint8 RGB as the bytes of a JPEG file.
-
-  Colours keep their full resolution: persons are small, and halving it is most of the error at this quality.
 
   Args:
     picture: [H, W, 3] uint8 RGB.
     quality: 1 to 100.
+    half_colors: whether colours have half the resolution, as in most files. By default they keep all of it:
+      persons are small, and halving it is most of the error at this quality.
   Raises:
     ValueError: if OpenCV cannot encode the picture.
   """
-  options = (cv2.IMWRITE_JPEG_QUALITY, quality)
-  options += (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
+  sampling = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420 if half_colors else cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444
+  options = (cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling)
   return _encode(".jpg", picture, options)
 
 

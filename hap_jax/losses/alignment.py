@@ -4,12 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from hap_jax import sharding
-
-
-def l2_normalize(feature):
-  """Scales each [..., D] feature to unit length, in float32."""
-  feature = feature.astype(jnp.float32)
-  return feature / jnp.maximum(jnp.linalg.norm(feature, axis=-1, keepdims=True), 1e-12)
+from hap_jax.models.layers import l2_normalize
 
 
 def info_nce(query, keys, positive, temperature):

@@ -25,8 +25,7 @@ class EmbedderOutputs:
 def embedding(outputs):
   """Joins the features of all heads and scales each joined one to length 1; [B, sum of D_h] float32."""
   # Parity: heads are not normalised one by one, so the longer feature weighs more.
-  joined = jnp.concatenate(outputs.features, axis=-1)
-  return joined / jnp.maximum(jnp.linalg.norm(joined, axis=-1, keepdims=True), 1e-12)
+  return layers.l2_normalize(jnp.concatenate(outputs.features, axis=-1))
 
 
 class Embedder(nn.Module):

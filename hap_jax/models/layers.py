@@ -51,12 +51,10 @@ def patchify(image, patch):
   return x.transpose(0, 1, 3, 2, 4, 5).reshape(B, Gh * Gw, patch * patch * C)
 
 
-def unpatchify(patches, grid, patch):
-  """Puts flat patches [B, L, P*P*C] back into images [B, H, W, C]; the inverse of `patchify`."""
-  B = patches.shape[0]
-  Gh, Gw = grid
-  x = patches.reshape(B, Gh, Gw, patch, patch, -1)
-  return x.transpose(0, 1, 3, 2, 4, 5).reshape(B, Gh * patch, Gw * patch, -1)
+def l2_normalize(feature):
+  """Scales each [..., D] feature to length 1: x / max(|x|, 1e-12), float32."""
+  feature = feature.astype(jnp.float32)
+  return feature / jnp.maximum(jnp.linalg.norm(feature, axis=-1, keepdims=True), 1e-12)
 
 
 @jax.custom_vjp

@@ -4,6 +4,8 @@ import itertools
 
 import jax.numpy as jnp
 
+from hap_jax.models.layers import l2_normalize
+
 KINDS = ("cls", "mean", "stripes")
 NUM_STRIPES = 4  # horizontal stripes of the body: about head, chest, hips and legs
 
@@ -22,9 +24,9 @@ def pool(tokens, grid, kind):
   """
   tokens = tokens.astype(jnp.float32)
   if kind == "cls":
-    return _unit(tokens[:, 0])
+    return l2_normalize(tokens[:, 0])
   if kind == "mean":
-    return _unit(tokens[:, 1:].mean(axis=1))
+    return l2_normalize(tokens[:, 1:].mean(axis=1))
   if kind != "stripes":
     raise ValueError(f"pooling {kind!r} is not one of {', '.join(KINDS)}")
   (Gh, Gw), (B, _, D) = grid, tokens.shape
@@ -33,8 +35,4 @@ def pool(tokens, grid, kind):
   rows = tokens[:, 1:].reshape(B, Gh, Gw, D).mean(axis=2)
   edges = [round(i * Gh / NUM_STRIPES) for i in range(NUM_STRIPES + 1)]
   stripes = [rows[:, start:stop].mean(axis=1) for start, stop in itertools.pairwise(edges)]
-  return _unit(jnp.concatenate([_unit(stripe) for stripe in stripes], axis=-1))
-
-
-def _unit(x):
-  return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
+  return l2_normalize(jnp.concatenate([l2_normalize(stripe) for stripe in stripes], axis=-1))

@@ -8,8 +8,7 @@ import pathlib
 import time
 
 import numpy as np
-from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, tensor_shape_pb2, types_pb2
-from tensorboard.plugins.hparams.summary_v2 import hparams_pb
+from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from hap_jax.io import picture_file
@@ -30,7 +29,7 @@ class MetricWriter:
   * metrics.jsonl: one JSON object a `write_scalars`, out of the process when the call returns. A number that
     is not finite is null. A step has a line with its loss and one with its scores; steps repeated after a
     resume are appended. `read_metrics` merges the lines of a step.
-  * tensorboard/: the same scalars, pictures and texts; a new file each start.
+  * tensorboard/: the same scalars and pictures; a new file each start.
   * panels/<name>_<step, 8 digits>.png: a picture that a resumed run draws again replaces the old one of the
     same name and step in one move, so that a reader sees the old file or the new one.
   * curves.png: all of metrics.jsonl as curves, replaced by each `write_curves`.
@@ -74,10 +73,9 @@ class MetricWriter:
     values = []
     for name, array in images.items():
       for tag, picture in _name_pictures(name, array):
-        png = picture_file.encode_png(picture)
         path = self._workdir / PICTURES / f"{tag}_{step:08d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture_file.replace(path, png)
+        png = picture_file.write(path, picture)
         height, width = picture.shape[:2]
         image = summary_pb2.Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png)
         values.append(summary_pb2.Summary.Value(tag=tag, image=image))
@@ -87,28 +85,6 @@ class MetricWriter:
     """Draws all that metrics.jsonl holds into <workdir>/curves.png, see `viz.curves`."""
     picture = curves.curves(read_metrics(self._workdir), select, title=self._workdir.resolve().name)
     picture_file.write(self._workdir / CURVES_FILE, picture)
-
-  def write_texts(self, step, texts):
-    """Writes {name: Markdown text} as events."""
-    plugin = summary_pb2.SummaryMetadata.PluginData(plugin_name="text")
-    metadata = summary_pb2.SummaryMetadata(plugin_data=plugin)
-    values = []
-    for name, text in texts.items():
-      tensor = tensor_pb2.TensorProto(
-        dtype=types_pb2.DT_STRING,
-        tensor_shape=tensor_shape_pb2.TensorShapeProto(),
-        string_val=[text.encode()],
-      )
-      values.append(summary_pb2.Summary.Value(tag=name, tensor=tensor, metadata=metadata))
-    self._add(step, values)
-
-  def write_hparams(self, hparams):
-    """Writes {name: value} for TensorBoard's table of runs; other than numbers and strings go as text."""
-    plain = {
-      name: value if isinstance(value, bool | int | float | str) else str(value)
-      for name, value in hparams.items()
-    }
-    self._events.add_event(event_pb2.Event(wall_time=time.time(), summary=hparams_pb(plain)))
 
   def flush(self):
     """Puts all that was written on disk."""

@@ -1,17 +1,16 @@
-"""Attributes as pictures: a bar each beside its base rate, and sheets of pictures with lines of text."""
+"""Attributes as pictures: one bar each with its base rate, and sheets of pictures with lines of text."""
 
-import cv2
 import numpy as np
 
-from hap_jax.viz import canvas
+from hap_jax.viz import canvas, figure, sheet
 
-_BAR, _CHANCE, _BASE = (59, 110, 168), (158, 163, 168), (179, 71, 46)
-_ROW, _TEXT, _NUMBER, _SCALE = 22, 14, 60, 360  # pixels
-_MARGIN, _GAP, _LINE = 18, 10, 18
+_WIDTH, _BAR_HEIGHT, _REST_HEIGHT = 6.0, 0.2, 1.0  # inches; the rest is title, axis and legend
+_NAME_LENGTH, _TITLE_LENGTH = 40, 70  # characters; longer texts lose their middle
+_LINE_TEXT = 12  # pixels
 
 
 def attribute_bars(names, accuracy, base_rate, *, title=""):
-  """Draws a bar an attribute, best first: its mA, with marks at chance and at its base rate.
+  """Draws one bar per attribute, best first: its mA, with marks at chance and at its base rate.
 
   Args:
     names: A texts. accuracy: [A] mean accuracy, 0 to 1; 0.5 is chance. base_rate: [A] share of positives.
@@ -26,25 +25,36 @@ def attribute_bars(names, accuracy, base_rate, *, title=""):
     raise ValueError(
       f"{len(names)} names, {len(accuracy)} accuracies and {len(base_rate)} base rates: expected the same"
     )
-  left = max(canvas.text_width(name, _TEXT) for name in names) + _GAP
-  width = left + _SCALE + _NUMBER
-  picture = canvas.blank(_ROW * len(names), width)
-  for row, a in enumerate(np.argsort(-accuracy, kind="stable").tolist()):
-    top, base_line = row * _ROW, row * _ROW + _TEXT + 1
-    canvas.write(picture, names[a], (0, base_line), _TEXT)
-    end = left + round(float(accuracy[a]) * _SCALE)
-    picture[top + 3 : top + _ROW - 3, left:end] = _BAR
-    mark = left + round(float(base_rate[a]) * (_SCALE - 1))
-    picture[top + 1 : top + _ROW - 1, max(left, mark - 1) : mark + 2] = _BASE
-    canvas.write(picture, f"{accuracy[a]:.3f}", (left + _SCALE + _GAP, base_line), _TEXT)
-  picture[:, left + _SCALE // 2] = _CHANCE
-  legend = canvas.swatches(
-    [(_BAR, "mA"), (_CHANCE, "chance, 0.5"), (_BASE, "share of pictures that show it")], width, _TEXT
+  order, place = np.argsort(-accuracy, kind="stable"), np.arange(len(names))
+  chart = figure.new(_WIDTH, _BAR_HEIGHT * len(names) + _REST_HEIGHT, layout="constrained")
+  axes = chart.subplots()
+  bars = axes.barh(place, accuracy[order], height=0.75, color=figure.BLUE, label="mA")
+  chance = axes.axvline(0.5, color=figure.GREY, linewidth=1, label="chance, 0.5")
+  marks = axes.vlines(
+    base_rate[order],
+    place - 0.45,
+    place + 0.45,
+    color=figure.RED,
+    linewidth=2.5,
+    label="share of pictures that show it",
+    clip_on=False,  # a mark at 0 or 1 is whole
   )
-  parts = [picture, legend]
+  axes.set_yticks(place, [_cut(names[a], _NAME_LENGTH) for a in order], fontsize=9, parse_math=False)
+  for row, a in enumerate(order):
+    axes.text(1.02, row, f"{accuracy[a]:.3f}", fontsize=9, va="center")
+  axes.set(xlim=(0, 1), ylim=(len(names) - 0.4, -0.6))
+  axes.tick_params(axis="y", length=0)
+  axes.tick_params(axis="x", labelsize=8)
+  axes.spines[["top", "right"]].set_visible(False)
+  chart.legend(handles=[bars, chance, marks], loc="outside lower center", ncols=3, fontsize=9, frameon=False)
   if title:
-    parts.insert(0, canvas.paragraph(title, width, _TEXT + 4, 600))
-  return canvas.frame(canvas.stack(parts, _GAP), _MARGIN)
+    chart.suptitle(_cut(title, _TITLE_LENGTH), fontsize=11, fontweight="bold", parse_math=False)
+  return figure.to_picture(chart)
+
+
+def _cut(text, length):
+  text = canvas.drawable(text)
+  return text if len(text) <= length else f"{text[: length // 2]}…{text[-(length // 2) :]}"
 
 
 def confident_mistakes(probability, labels, k):
@@ -62,8 +72,8 @@ def confident_mistakes(probability, labels, k):
   return [(int(n), int(a)) for n, a in pairs if (probability[n, a] > 0.5) != labels[n, a]]
 
 
-def labelled_sheet(pictures, texts, *, columns=6, title="", cell=(192, 144)):
-  """Draws pictures in rows, each with lines of text beneath it.
+def labelled_sheet(pictures, texts, *, columns=6, title="", cell=(192, 160)):
+  """Draws pictures in rows, each with lines of text below it.
 
   Args:
     pictures: N pictures [H, W, 3] uint8 RGB, of any sizes. texts: N lists of lines, cut to fit.
@@ -77,34 +87,9 @@ def labelled_sheet(pictures, texts, *, columns=6, title="", cell=(192, 144)):
     raise ValueError(
       f"{len(pictures)} pictures and {len(texts)} texts: expected as many of each, one at least"
     )
-  depth = max(map(len, texts))
-  tiles = [_tile(picture, lines, depth, cell) for picture, lines in zip(pictures, texts, strict=True)]
-  columns = min(columns, len(tiles))
-  tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % columns)
-  space = canvas.blank(tiles[0].shape[0], _GAP)
-  rows = []
-  for start in range(0, len(tiles), columns):
-    parts = [part for tile in tiles[start : start + columns] for part in (space, tile)]
-    rows.append(np.concatenate(parts[1:], axis=1))
-  sheet = canvas.stack(rows, _GAP)
-  if title:
-    sheet = canvas.stack([canvas.paragraph(title, sheet.shape[1], _TEXT + 4, 600), sheet], _GAP)
-  return canvas.frame(sheet, _MARGIN)
-
-
-def _tile(picture, lines, depth, cell):
-  height, width = cell
-  scale = min(height / picture.shape[0], width / picture.shape[1])
-  size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))  # OpenCV: (w, h)
-  small = cv2.resize(
-    np.ascontiguousarray(picture), size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-  )
-  tile = canvas.blank(height + _LINE * depth, width)
-  left = (width - size[0]) // 2
-  tile[: size[1], left : left + size[0]] = small
-  for i, line in enumerate(lines):
-    line = line[:width]  # a character takes more than one pixel; measuring thousands of them is slow
-    while len(line) > 1 and canvas.text_width(line, _TEXT - 2) > width:
-      line = line[:-2].rstrip(".") + "."
-    canvas.write(tile, line, (0, height + _LINE * i + _TEXT), _TEXT - 2)
-  return tile
+  tiles = [
+    sheet.tile(picture, [sheet.Line(line, _LINE_TEXT) for line in lines], cell=cell)
+    for picture, lines in zip(pictures, texts, strict=True)
+  ]
+  rows = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
+  return sheet.draw(rows, title=title)

@@ -43,11 +43,23 @@ def text_width(text, size, weight=400):
   return left + width
 
 
-def fit_size(texts, width, size, weight=400):
-  """Returns the largest size up to `size` at which every one of the texts is at most `width` pixels wide."""
-  while size > 6 and any(text_width(text, size, weight) > width for text in texts):
+def fit_size(text, width, size, weight=400, least=6):
+  """Returns the largest size, from `size` down to `least`, at which a text is at most `width` pixels wide."""
+  text = text[:width]  # a character takes more than one pixel; measuring thousands of them is slow
+  while size > least and text_width(text, size, weight) > width:
     size -= 1
   return size
+
+
+def shorten(text, width, size, weight=400):
+  """Cuts text in the middle to at most `width` pixels: the ends of file names say the most."""
+  if len(text) > width:  # as in `fit_size`
+    text = f"{text[: width // 2]}…{text[-(width - width // 2) :]}"
+  keep = len(text)
+  while keep > 2 and text_width(text, size, weight) > width:
+    keep -= 1
+    text = f"{text[: keep // 2]}…{text[-(keep - keep // 2) :]}"
+  return text
 
 
 def write(picture, text, xy, size, weight=400, color=INK):
@@ -61,7 +73,7 @@ def write_centered(picture, text, x, y, size, weight=400, color=INK):
 
 
 def wrap(text, width, size, weight=400):
-  """Splits text at spaces into lines of at most `width` pixels; a single longer word stays whole."""
+  """Splits text at spaces into lines of at most `width` pixels; a longer word loses its middle."""
   lines = [""]
   for word in text.split():
     longer = f"{lines[-1]} {word}".strip()
@@ -69,7 +81,7 @@ def wrap(text, width, size, weight=400):
       lines.append(word)
     else:
       lines[-1] = longer
-  return lines
+  return [shorten(line, width, size, weight) for line in lines]
 
 
 def paragraph(text, width, size, weight=400, color=INK):
@@ -83,7 +95,7 @@ def paragraph(text, width, size, weight=400, color=INK):
 
 
 def swatches(entries, width, size=18):
-  """Returns a strip [h, width, 3] that tells what colours mean, in as many lines as it takes.
+  """Returns a strip [h, width, 3] that says what colours mean, in as many lines as it takes.
 
   Args:
     entries: (color, text) pairs. size: height of the text in pixels.
@@ -91,6 +103,7 @@ def swatches(entries, width, size=18):
   pitch, gap = round(1.7 * size), size // 2
   places, x, y = [], 0, 0
   for color, text in entries:
+    text = shorten(text, width - size - gap, size)
     text_x = x + size + gap
     end = text_x + text_width(text, size)
     if x and end > width:

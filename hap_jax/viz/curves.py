@@ -1,16 +1,15 @@
-"""Training curves as one picture: a panel a figure, from the rows of metrics.jsonl."""
+"""Training curves as one picture: one panel per figure, from the rows of metrics.jsonl."""
 
 import math
 
 import numpy as np
 
-from hap_jax.viz import canvas as paper
+from hap_jax.viz import canvas
+from hap_jax.viz import figure as charts
 
 _PANEL = (3.6, 2.5)  # inches (width, height)
 _TITLE = 0.35  # inches
-_DPI = 110
 _COLUMNS = 3
-_LINE, _SCORE, _GRID = "#3b6ea8", "#b3472e", "#d9dcdf"
 _LEFT_OUT = ("step", "images_per_s", "data_wait")  # of the machine, not of the training
 _OF_TRAINING = ("lr", "grad_norm")  # beside the losses
 
@@ -32,16 +31,12 @@ def curves(rows, select=None, title=""):
   Raises:
     ValueError: if there is nothing to draw.
   """
-  # Slow to import, and only needed where curves are drawn.
-  from matplotlib.backends.backend_agg import FigureCanvasAgg
-  from matplotlib.figure import Figure
-
   columns = _columns(rows)
   if not columns:
     raise ValueError("no figures in these rows: nothing to draw")
   num_lines = math.ceil(len(columns) / _COLUMNS)
   width, height = _COLUMNS * _PANEL[0], num_lines * _PANEL[1] + _TITLE
-  figure = Figure(figsize=(width, height), dpi=_DPI)
+  figure = charts.new(width, height)
   # By hand: matplotlib's own layouts measure every label, which takes seconds.
   figure.subplots_adjust(
     left=0.6 / width,
@@ -57,24 +52,22 @@ def curves(rows, select=None, title=""):
     if _is_of_training(name):
       _draw_line(panel, steps, values)
     else:
-      panel.plot(steps, values, color=_SCORE, linewidth=1.2, marker="o", markersize=3)
+      panel.plot(steps, values, color=charts.RED, linewidth=1.2, marker="o", markersize=3)
       if select and select[0] == name:
         best = int(np.argmax(values) if select[1] == "max" else np.argmin(values))
-        panel.plot(steps[best], values[best], color=_SCORE, marker="o", markersize=7, fillstyle="none")
+        panel.plot(steps[best], values[best], color=charts.RED, marker="o", markersize=7, fillstyle="none")
         text += f", best {values[best]:.4f} at step {steps[best]:.0f}"
     panel.set_title(text, fontsize=9, loc="left")
     panel.set_xlabel("step", fontsize=7)
     panel.tick_params(labelsize=7)
-    panel.grid(color=_GRID, linewidth=0.6)
+    panel.grid(color=charts.GRID, linewidth=0.6)
   for panel in panels[len(columns) :]:
     panel.set_axis_off()
   if title:
     figure.suptitle(
-      paper.drawable(title), fontsize=10, y=1 - 0.5 * _TITLE / height, va="center", parse_math=False
+      canvas.drawable(title), fontsize=10, y=1 - 0.5 * _TITLE / height, va="center", parse_math=False
     )
-  canvas = FigureCanvasAgg(figure)
-  canvas.draw()
-  return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
+  return charts.to_picture(figure)
 
 
 def _columns(rows):
@@ -98,8 +91,8 @@ def _is_of_training(name):
 def _draw_line(panel, steps, values):
   window = max(len(values) // 20, 1)
   if window == 1:
-    panel.plot(steps, values, color=_LINE, linewidth=1.2)
+    panel.plot(steps, values, color=charts.BLUE, linewidth=1.2)
     return
-  panel.plot(steps, values, color=_LINE, linewidth=0.6, alpha=0.35)
+  panel.plot(steps, values, color=charts.BLUE, linewidth=0.6, alpha=0.35)
   smooth = np.convolve(values, np.full(window, 1 / window), "valid")
-  panel.plot(steps[window - 1 :], smooth, color=_LINE, linewidth=1.4)
+  panel.plot(steps[window - 1 :], smooth, color=charts.BLUE, linewidth=1.4)

@@ -10,6 +10,11 @@ from hap_jax.viz.pose import draw_skeleton
 # the count. The colours (Okabe and Ito's) stay apart for colour-blind eyes.
 CAUSES = ("visible", "part", "block", "fill")
 COLORS = {"part": (213, 94, 0), "block": (0, 114, 178), "fill": (240, 228, 66)}
+LEGEND = (
+  (COLORS["part"], "hidden: on a body part"),
+  (COLORS["block"], "hidden: by a block"),
+  (COLORS["fill"], "hidden: to reach the count"),
+)
 
 _TINT = 0.68  # share of the colour in a hidden patch; the rest is the picture in grey
 _LUMA = np.array((0.299, 0.587, 0.114))
@@ -43,19 +48,6 @@ def draw_mask(image, cause, grid, keypoints_xy=None, keypoints_visible=None, *, 
   if keypoints_xy is not None:
     picture = draw_skeleton(picture, keypoints_xy, keypoints_visible, skeleton, scale=scale)
   return picture
-
-
-def legend(width, size=18):
-  """Returns a strip [h, width, 3] uint8 that names the colours, in as many lines as it takes.
-
-  `size` is the height of the text in pixels.
-  """
-  words = {
-    "part": "hidden: on a body part",
-    "block": "hidden: by a block",
-    "fill": "hidden: to reach the count",
-  }
-  return canvas.swatches([(COLORS[name], text) for name, text in words.items()], width, size)
 
 
 def _check(image, cause, grid):

@@ -5,6 +5,7 @@ import numpy as np
 
 from hap_jax.metrics.retrieval import VERDICTS
 from hap_jax.viz import canvas
+from hap_jax.viz import sheet as layout
 
 # Frames by verdict; right and wrong also have a tick and a cross, for eyes that see no difference.
 COLORS = {
@@ -14,13 +15,16 @@ COLORS = {
   "junk": (158, 163, 168),
 }
 
+_WORDS = {
+  "match": "the query's identity",
+  "wrong": "another identity",
+  "same camera": "the query's identity under its own camera: not counted",
+  "junk": "junk: not counted",
+}
 _UNCOUNTED = ("same camera", "junk")
-_BACKGROUND = (236, 238, 240)  # beside a picture that is narrower or lower than its cell
-_FRAME = 5
-_GAP, _QUERY_GAP, _ROW_GAP, _MARGIN = 8, 26, 14, 18
-_TEXT, _LEAST_TEXT = 15, 12
-_LINE = 19
-_INKS = (canvas.INK, canvas.INK, canvas.FAINT)  # of the lines beneath a picture
+_QUERY_GAP = 26
+_LABEL_TEXT = 12
+_NOTE = "Below each picture: squared Euclidean distance of unit features, 0 to 4."
 
 
 def rank_sheet(
@@ -34,16 +38,16 @@ def rank_sheet(
   title="",
   cell=(192, 96),
 ):
-  """Draws a row a query: the query at the left, then the gallery entries it found, closest first.
+  """Draws one row per query: the query at the left, then the gallery entries it found, closest first.
 
   A match has a green frame and a tick, another identity a red frame and a cross. What counts in no rank, the
   query's identity under its own camera and junk, is grey in its place, without a rank number.
 
   Args:
     queries: N pictures [H, W, 3] uint8 RGB, of any sizes. galleries: N lists of pictures, of any lengths.
-    distance: N lists of numbers, shown beneath.
+    distance: N lists of numbers, shown below the pictures.
     verdict: N lists of the words in `metrics.retrieval.VERDICTS`; None where identities are not known.
-    query_labels: N texts. gallery_labels: N lists of texts. Each is a line beneath its picture, cut to fit.
+    query_labels: N texts. gallery_labels: N lists of texts. Each is a line below its picture, cut to fit.
     title: a line at the top; "" for none. cell: (height, width) of a picture in pixels.
   Returns:
     [h, w, 3] uint8.
@@ -54,49 +58,40 @@ def rank_sheet(
   query_labels = [""] * len(queries) if query_labels is None else query_labels
   gallery_labels = [[""] * len(row) for row in galleries] if gallery_labels is None else gallery_labels
   _check(queries, galleries, distance, verdict, query_labels, gallery_labels)
-  has_labels = any(map(any, gallery_labels))
-  columns = max(map(len, galleries))
   rows = []
   for n, query in enumerate(queries):
-    tile = _draw_tile(query, canvas.INK, ("query", query_labels[n], ""), cell, has_labels)
-    tiles, rank = [], 0
-    for picture, number, word, label in zip(
-      galleries[n], distance[n], verdict[n], gallery_labels[n], strict=True
-    ):
+    lines = _lines("query", "", query_labels[n], canvas.INK)
+    tiles, rank = [layout.tile(query, lines, cell=cell, frame=canvas.INK)], 0
+    entries = zip(galleries[n], distance[n], verdict[n], gallery_labels[n], strict=True)
+    for picture, number, word, label in entries:
       rank += word not in _UNCOUNTED
-      lines = (word if word in _UNCOUNTED else f"rank {rank}", f"{number:.3f}", label)
-      tiles.append(_draw_entry(picture, word, lines, cell, has_labels))
-    rows.append(_place(tile, tiles, columns))
-  sheet = canvas.stack(rows, _ROW_GAP)
-  parts = [sheet, _draw_foot(sheet.shape[1], verdict)]
-  if title:
-    parts.insert(0, canvas.paragraph(title, sheet.shape[1], _TEXT + 4, 600))
-  return canvas.frame(canvas.stack(parts, 10), _MARGIN)
+      lines = _lines(word if word in _UNCOUNTED else f"rank {rank}", f"{number:.3f}", label, canvas.FAINT)
+      tiles.append(_draw_entry(picture, word, lines, cell))
+    rows.append(tiles)
+  seen = {word for row in verdict for word in row}
+  legend = [(COLORS[word], _WORDS[word]) for word in VERDICTS if word in seen]
+  gaps = [_QUERY_GAP] + [layout.GAP] * max(map(len, galleries))
+  return layout.draw(rows, gaps=gaps, title=title, legends=[legend] if legend else [], note=_NOTE)
 
 
-def _draw_entry(picture, verdict, lines, cell, has_labels):
+def _lines(head, number, label, label_color):
+  lines = (
+    layout.Line(head, weight=600),
+    layout.Line(number),
+    layout.Line(label, _LABEL_TEXT, color=label_color),
+  )
+  return [line for line in lines if line.text]
+
+
+def _draw_entry(picture, verdict, lines, cell):
   """Draws a gallery entry with what its verdict means."""
-  tile = _draw_tile(picture, COLORS.get(verdict, canvas.FAINT), lines, cell, has_labels)
+  tile = layout.tile(picture, lines, cell=cell, frame=COLORS.get(verdict, canvas.FAINT))
   if verdict in _UNCOUNTED:
-    inside = tile[_FRAME : _FRAME + cell[0], _FRAME : _FRAME + cell[1]]
+    inside = tile[layout.FRAME : layout.FRAME + cell[0], layout.FRAME : layout.FRAME + cell[1]]
     grey = cv2.cvtColor(inside, cv2.COLOR_RGB2GRAY)[..., None]
     inside[:] = np.round(0.45 * grey + 0.55 * 255).astype(np.uint8)
   elif verdict is not None:
     _draw_badge(tile, verdict == "match", COLORS[verdict])
-  return tile
-
-
-def _draw_tile(picture, color, lines, cell, has_labels):
-  """Draws a framed picture with two lines of text beneath, three if any tile of the sheet has a label."""
-  height, width = cell[0] + 2 * _FRAME, cell[1] + 2 * _FRAME
-  tile = canvas.blank(height + _LINE * (2 + has_labels) + 4, width)
-  tile[:height] = color
-  tile[_FRAME : _FRAME + cell[0], _FRAME : _FRAME + cell[1]] = _fit(picture, cell)
-  for k, (text, weight, ink) in enumerate(zip(lines, (600, 400, 400), _INKS, strict=True)):
-    if text:
-      size = max(canvas.fit_size([text], width, _TEXT, weight), _LEAST_TEXT)
-      text = _shorten(text, width, size, weight)
-      canvas.write_centered(tile, text, width // 2, height + _LINE * (k + 1) - 2, size, weight, ink)
   return tile
 
 
@@ -109,56 +104,6 @@ def _draw_badge(tile, is_match, color):
   for stroke in strokes:
     points = np.add(stroke, (x, y)).astype(np.int32)
     cv2.polylines(tile, [points], False, canvas.PAPER, 2, cv2.LINE_AA)
-
-
-def _fit(picture, cell):
-  """Scales a picture to fill its cell in one direction, its proportions kept, in the middle of the cell."""
-  height, width = picture.shape[:2]
-  scale = min(cell[0] / height, cell[1] / width)
-  size = (max(1, round(height * scale)), max(1, round(width * scale)))
-  kernel = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-  scaled = cv2.resize(np.ascontiguousarray(picture), size[::-1], interpolation=kernel)
-  top, left = (cell[0] - size[0]) // 2, (cell[1] - size[1]) // 2
-  result = np.full((*cell, 3), _BACKGROUND, np.uint8)
-  result[top : top + size[0], left : left + size[1]] = scaled
-  return result
-
-
-def _shorten(text, width, size, weight):
-  """Cuts text in the middle to fit: the ends of file names tell more."""
-  if len(text) > width:  # a character takes more than one pixel; measuring thousands of them is slow
-    text = f"{text[: width // 2]}…{text[-(width - width // 2) :]}"
-  keep = len(text)
-  while keep > 2 and canvas.text_width(text, size, weight) > width:
-    keep -= 1
-    text = f"{text[: keep // 2]}…{text[-(keep - keep // 2) :]}"
-  return text
-
-
-def _place(query, tiles, columns):
-  """Puts a query's tile and those of its list side by side; a shorter list leaves paper."""
-  height, width = query.shape[:2]
-  row = canvas.blank(height, width + _QUERY_GAP + columns * (width + _GAP) - _GAP)
-  row[:, :width] = query
-  for k, tile in enumerate(tiles):
-    left = width + _QUERY_GAP + k * (width + _GAP)
-    row[:, left : left + width] = tile
-  return row
-
-
-def _draw_foot(width, verdict):
-  """Explains frames and numbers, as far as they occur."""
-  words = {
-    "match": "the query's identity",
-    "wrong": "another identity",
-    "same camera": "the query's identity under its own camera: not counted",
-    "junk": "junk: not counted",
-  }
-  seen = {word for row in verdict for word in row}
-  parts = [canvas.swatches([(COLORS[word], words[word]) for word in VERDICTS if word in seen], width, _TEXT)]
-  parts = parts if seen - {None} else []
-  note = "Beneath: squared Euclidean distance of unit features, 0 to 4."
-  return canvas.stack([*parts, canvas.paragraph(note, width, _TEXT, 400, canvas.FAINT)], 2)
 
 
 def _check(queries, galleries, distance, verdict, query_labels, gallery_labels):

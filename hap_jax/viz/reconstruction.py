@@ -6,8 +6,8 @@ import numpy as np
 
 from hap_jax.data.skeletons import COCO17
 from hap_jax.pixels.normalize import IMAGENET_MEAN, IMAGENET_STD, normalize
-from hap_jax.viz import canvas
-from hap_jax.viz.masks import CAUSES, draw_mask, legend
+from hap_jax.viz import canvas, sheet
+from hap_jax.viz.masks import CAUSES, LEGEND, draw_mask
 from hap_jax.viz.pose import draw_skeleton
 
 RANGE = 2.5  # target space: black and white stand for minus and plus this many units
@@ -15,8 +15,8 @@ VARIANCE_EPSILON = 1e-6  # of the per-patch normalisation (HAP's and MAE's)
 
 _WIDTH = 1400  # about; pictures are enlarged by whole numbers up to it
 _MAX_CELL_HEIGHT = 320
-_GAP, _GROUP_GAP, _MARGIN = 4, 18, 16
-_TEXT = 18
+_GAP, _GROUP_GAP = 4, 18
+_TEXT = 17
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +81,7 @@ def panel(
   std=IMAGENET_STD,
   title="",
 ):
-  """Draws one row an example: the picture, then for each view its mask and three readings of the prediction.
+  """Draws one row per example: the picture, then for each view its mask and three readings of the prediction.
 
   Args:
     images, cause, pred, grid, patch, target_space, mean, std: as in `reconstruct`.
@@ -105,19 +105,24 @@ def panel(
     picture = canvas.enlarge(images[n], scale)
     if keypoints_xy is not None:
       picture = draw_skeleton(picture, *joints, skeleton, scale=scale)
-    groups = [[picture]]
+    row = [picture]
     for v in range(num_views):
       mask = draw_mask(images[n], cause[n, v], grid, *joints, skeleton=skeleton, scale=scale)
       shown = (readings.target_space[n, v], readings.denormalized[n, v], readings.pasted[n, v])
-      groups.append([mask, *(canvas.enlarge(reading, scale) for reading in shown)])
-    rows.append(_place(groups, H * scale, W * scale))
-  head = _draw_head(num_views, W * scale, keypoints_xy is not None, target_space)
-  width = head.shape[1]
-  foot = canvas.stack([legend(width), canvas.paragraph(_explain(target_space), width, _TEXT - 2)], 2)
-  parts = [head, canvas.stack(rows, _GAP), foot]
-  if title:
-    parts.insert(0, canvas.paragraph(title, width, _TEXT + 2, 600))
-  return canvas.frame(canvas.stack(parts, 8), _MARGIN)
+      row += [mask, *(canvas.enlarge(reading, scale) for reading in shown)]
+    rows.append(row)
+  image_head = ("image", "" if keypoints_xy is None else "with joints")
+  return sheet.draw(
+    rows,
+    gaps=[_GROUP_GAP, _GAP, _GAP, _GAP] * num_views,
+    row_gap=_GAP,
+    title=title,
+    heads=[image_head, *_heads(target_space) * num_views],
+    groups=[(f"view {v + 1}", 4 * v + 1, 4 * v + 4) for v in range(num_views)],
+    legends=[LEGEND],
+    note=_explain(target_space),
+    size=_TEXT,
+  )
 
 
 def _choose_scale(height, width, num_views):
@@ -125,49 +130,15 @@ def _choose_scale(height, width, num_views):
   return max(1, min(_WIDTH // (columns * width), _MAX_CELL_HEIGHT // height))
 
 
-def _column_lefts(num_views, cell_width):
-  """Returns for each group of columns (the picture, then one group a view) the left edges of its cells."""
-  lefts, x = [], 0
-  for count in (1, *(4,) * num_views):
-    lefts.append([x + i * (cell_width + _GAP) for i in range(count)])
-    x = lefts[-1][-1] + cell_width + _GROUP_GAP
-  return lefts
-
-
-def _place(groups, cell_height, cell_width):
-  """Puts the cells of a row side by side."""
-  lefts = _column_lefts(len(groups) - 1, cell_width)
-  row = canvas.blank(cell_height, lefts[-1][-1] + cell_width)
-  for group, group_lefts in zip(groups, lefts, strict=True):
-    for cell, left in zip(group, group_lefts, strict=True):
-      row[:, left : left + cell_width] = cell
-  return row
-
-
-def _draw_head(num_views, cell_width, has_joints, target_space):
-  """Draws the names of views and columns."""
+def _heads(target_space):
+  """Returns (name, note) of a view's columns."""
   statistics = "true patch stats" if target_space == "normalized" else "pixel stats"
-  labels = (
+  return (
     ("mask", "by cause"),
     ("target space", f"grey is 0, ±{RANGE:g}"),
     ("de-normalised", statistics),
     ("pasted", "over visible"),
   )
-  image_label = ("image", "with joints" if has_joints else "")
-  all_labels = (image_label, *labels)
-  size = canvas.fit_size([name for name, _ in all_labels], cell_width, _TEXT, 600)
-  small = canvas.fit_size([note for _, note in all_labels], cell_width, _TEXT - 2)
-  lefts = _column_lefts(num_views, cell_width)
-  head = canvas.blank(74, lefts[-1][-1] + cell_width)
-  for v, group_lefts in enumerate(lefts):
-    left, right = group_lefts[0], group_lefts[-1] + cell_width
-    if v:
-      canvas.write_centered(head, f"view {v}", (left + right) // 2, 17, _TEXT, 600, canvas.FAINT)
-      head[25:26, left:right] = canvas.FAINT
-    for x, (name, note) in zip(group_lefts, labels if v else (image_label,), strict=True):
-      canvas.write_centered(head, name, x + cell_width // 2, 47, size, 600)
-      canvas.write_centered(head, note, x + cell_width // 2, 67, small, 400, canvas.FAINT)
-  return head
 
 
 def _explain(target_space):

@@ -39,8 +39,8 @@ def test_nothing_is_left_of_what_failed(tmp_path, new, error):
   assert names_in(tmp_path) == []
 
 
-def test_the_first_error_is_told_though_nothing_is_there_to_remove(tmp_path):
-  with pytest.raises(ValueError, match="first"), unfinished.removed_on_error(tmp_path / "gone" / "deeper"):
+def test_the_first_error_is_raised_though_nothing_is_there_to_remove(tmp_path):
+  with pytest.raises(ValueError, match="first"), unfinished.named_at_end(tmp_path / "gone" / "deeper"):
     raise ValueError("first")
 
 
@@ -54,3 +54,42 @@ def test_a_folder_that_others_made_meanwhile_is_kept(tmp_path):
     make()
   assert names_in(tmp_path) == ["out"]
   assert names_in(tmp_path / "out") == ["theirs"]
+
+
+def test_a_folder_is_replaced_only_on_request_and_only_at_the_end(tmp_path):
+  out = tmp_path / "out"
+  out.mkdir()
+  (out / "old").write_text("x")
+  with unfinished.named_at_end(out, replace=True) as part:
+    part.mkdir()
+    (part / "new").write_text("y")
+    assert names_in(out) == ["old"]
+  assert names_in(tmp_path) == ["out"]
+  assert names_in(out) == ["new"]
+
+
+def test_a_folder_stays_if_nothing_can_take_its_place(tmp_path):
+  out = tmp_path / "out"
+  out.mkdir()
+  (out / "old").write_text("x")
+  with pytest.raises(FileNotFoundError), unfinished.named_at_end(out, replace=True):
+    pass  # nothing was made
+  assert names_in(tmp_path) == ["out"]
+  assert names_in(out) == ["old"]
+
+
+def test_text_and_bytes_replace_a_file(tmp_path):
+  path = tmp_path / "a.json"
+  for data, found in (("ä", "ä".encode()), (b"\xff", b"\xff")):
+    unfinished.write(path, data)
+    assert path.read_bytes() == found
+  assert names_in(tmp_path) == ["a.json"]
+
+
+def test_several_writers_of_one_name_do_not_meet(tmp_path):
+  path = tmp_path / "a"
+  with unfinished.new_file(path) as first, unfinished.new_file(path) as second:
+    first.write(b"1" * 9)
+    second.write(b"2")
+  assert path.read_bytes() == b"1" * 9  # the last one to end
+  assert names_in(tmp_path) == ["a"]

@@ -45,11 +45,6 @@ def apply(model, variables, *inputs):
   return jax.jit(model.apply)(variables, *inputs)
 
 
-def test_unpatchify_undoes_patchify():
-  image = np.random.default_rng(0).normal(size=(2, 24, 16, 3))
-  assert np.array_equal(layers.unpatchify(layers.patchify(image, 8), (3, 2), 8), image)
-
-
 def test_patch_is_row_major_with_channels_fastest():
   image = np.arange(4 * 4 * 3).reshape(1, 4, 4, 3)
   patches = layers.patchify(image, 2)

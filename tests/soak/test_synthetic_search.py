@@ -21,8 +21,8 @@ from hap_jax.data.transforms.reid import PadCrop, ResizeBicubic
 from hap_jax.description import Description, Encoder
 from hap_jax.evaluation import retrieval_probe
 from hap_jax.evaluation.evaluate import EvalSplit, Evaluation
-from hap_jax.losses.alignment import l2_normalize
 from hap_jax.metrics import retrieval
+from hap_jax.models.layers import l2_normalize
 from hap_jax.pixels.normalize import normalize
 from hap_jax.tasks.base import Task
 from hap_jax.train import loop, optim

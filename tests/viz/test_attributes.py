@@ -2,17 +2,36 @@ import numpy as np
 import pytest
 
 from hap_jax.viz import attributes as viz
+from hap_jax.viz import figure
 
 
 def test_longer_bars_stand_higher_and_reach_further():
   picture = viz.attribute_bars(["worst", "best"], [0.25, 1.0], [0.1, 0.9])
   assert picture.dtype == np.uint8
-  is_bar = (picture == viz._BAR).all(axis=-1)
-  rows = [viz._MARGIN + viz._ROW * i + 4 for i in range(2)]
-  lengths = [int(is_bar[row].sum()) for row in rows]
-  assert lengths[0] > 3 * lengths[1] > 0
-  marks = [np.flatnonzero((picture[row] == viz._BASE).all(axis=-1)).mean() for row in rows]
-  assert marks[0] - marks[1] == pytest.approx(0.8 * viz._SCALE, abs=3)
+  is_bar, is_mark = (
+    (picture == [int(color[i : i + 2], 16) for i in (1, 3, 5)]).all(axis=-1)
+    for color in (figure.BLUE, figure.RED)
+  )
+  chart = slice(0, int(0.6 * len(picture)))  # without axis and legend
+  rows = np.flatnonzero(is_bar[chart].any(axis=1))
+  left = [np.flatnonzero(is_bar[row])[0] for row in (rows[0], rows[-1])]
+  right = [np.flatnonzero(is_bar[row])[-1] for row in (rows[0], rows[-1])]
+  assert left[0] == left[1]
+  length = right[0] - left[0]
+  assert right[1] - left[1] == pytest.approx(0.25 * length, abs=4)
+  marks = [np.flatnonzero(is_mark[row]).mean() for row in (rows[0], rows[-1])]
+  assert marks[0] - left[0] == pytest.approx(0.9 * length, abs=4)
+  assert marks[1] - left[0] == pytest.approx(0.1 * length, abs=4)
+
+
+def test_chart_has_room_for_every_name_and_its_title():
+  few = viz.attribute_bars(["a"] * 2, [0.5] * 2, [0.1] * 2)
+  many = viz.attribute_bars(["a"] * 20, [0.5] * 20, [0.1] * 20)
+  assert many.shape[0] - few.shape[0] == pytest.approx(18 * viz._BAR_HEIGHT * figure.DPI, abs=1)
+  for title in ("", "t" * 500):
+    picture = viz.attribute_bars(["n" * 500, "b"], [0.6, 0.5], [0.1, 0.2], title=title)
+    assert picture.shape[1] == few.shape[1]
+    assert all((edge == 255).all() for edge in (picture[:2], picture[-2:], picture[:, :2], picture[:, -2:]))
 
 
 def test_numbers_that_are_not_as_many_as_names_are_refused():

@@ -50,7 +50,7 @@ def test_each_byte_that_is_not_utf8_becomes_a_replacement_character():
 
 def test_label_longer_than_a_picture_is_wide_keeps_its_ends():
   name = "first" + "x" * 4000 + "last"
-  text = ranks._shorten(name, 106, 12, 400)
+  text = canvas.shorten(name, 106, 12)
   assert text.startswith("first")
   assert text.endswith("last")
   assert canvas.text_width(text, 12) <= 106

@@ -5,7 +5,8 @@ import pytest
 
 from hap_jax.data.skeletons import COCO17
 from hap_jax.masking import sampler
-from hap_jax.viz.masks import CAUSES, COLORS, draw_mask, legend
+from hap_jax.viz import canvas
+from hap_jax.viz.masks import CAUSES, COLORS, LEGEND, draw_mask
 from hap_jax.viz.pose import draw_skeleton
 
 GRID = (4, 2)
@@ -82,7 +83,7 @@ def test_drawing_leaves_its_input_alone(image):
 
 @pytest.mark.parametrize("width", [300, 900])
 def test_legend_shows_every_colour_and_fits(width):
-  strip = legend(width)
+  strip = canvas.swatches(LEGEND, width)
   assert strip.shape[1] == width
   for color in COLORS.values():
     assert (strip == color).all(-1).any()

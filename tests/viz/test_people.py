@@ -7,7 +7,7 @@ import pytest
 from hap_jax.cli import __main__ as cli
 from hap_jax.data.skeletons import COCO17
 from hap_jax.synthetic import draw
-from hap_jax.synthetic.anatomy import PART_INDEX
+from hap_jax.synthetic.anatomy import PART_INDEX, PARTS
 from hap_jax.viz import people
 from hap_jax.viz.pose import SIDE_COLORS, draw_sides
 
@@ -32,7 +32,7 @@ def test_seen_joints_have_the_colour_of_their_side_and_hidden_ones_a_white_centr
 def test_parts_are_tinted_and_the_right_side_is_darker():
   parts = np.zeros((4, 4), np.uint8)
   parts[0], parts[1] = PART_INDEX["left_foot"], PART_INDEX["right_foot"]
-  picture = people.draw_parts(np.full((4, 4, 3), 100, np.uint8), parts).astype(int)
+  picture = people.draw_parts(np.full((4, 4, 3), 100, np.uint8), parts, PARTS).astype(int)
   assert (picture[0] > picture[1]).all()
   assert np.ptp(picture[3, 0]) == 0  # the background is grey
   assert np.ptp(picture[0, 0]) > 20
@@ -45,9 +45,22 @@ def test_sheet_holds_the_pictures_as_they_are(record):
   assert sum(np.array_equal(sheet[y : y + 96, x : x + 48], image) for y, x in starts) == 2
 
 
-def test_text_that_does_not_fit_is_an_error(record):
-  with pytest.raises(ValueError, match=r"somebody.*text_width"):
-    people.contact_sheet([[record["image"]]], ["somebody"], [["long " * 80]], ["camera 1"], text_width=100)
+def test_text_higher_than_its_pictures_makes_the_row_higher(record):
+  short, long = (
+    people.contact_sheet([[record["image"]]], ["somebody"], [[text]], ["camera 1"], text_width=100)
+    for text in ("short", "long " * 80)
+  )
+  assert long.shape[0] > short.shape[0] + 96
+  assert (long[-40:-18] < 128).any()  # the last line
+
+
+def test_last_row_of_the_truth_sheet_may_be_shorter(record):
+  full, started = (people.truth_sheet([record] * n, PARTS, columns=2) for n in (4, 3))
+  assert full.shape == started.shape
+  row = np.s_[18 + 96 + 14 : 18 + 2 * 96 + 14]
+  half = 18 + 3 * 48 + 2 * 4 + 11  # the middle of the gap between two records
+  np.testing.assert_array_equal(full[row, :half], started[row, :half])
+  assert (started[row, half:] == 255).all()
 
 
 def test_command_writes_both_sheets_and_overwrites_none(tmp_path, capsys):

@@ -1,5 +1,6 @@
 """Readings of a prediction, and the panel made of them."""
 
+import pathlib
 import subprocess
 import sys
 
@@ -120,9 +121,14 @@ def test_inputs_that_do_not_fit_are_refused():
       panel(**(inputs | {name: value}))
 
 
-def test_drawing_needs_no_jax():
-  script = "import sys, hap_jax.viz.reconstruction\nsys.exit('jax' in sys.modules)"
-  assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+def test_drawing_needs_no_jax_and_only_charts_need_matplotlib():
+  names = [path.stem for path in pathlib.Path(canvas.__file__).parent.glob("[a-z]*.py")]
+  script = (
+    f"import sys\nfrom hap_jax.viz import {', '.join(names)}\n"
+    "sys.exit(', '.join({'jax', 'matplotlib'} & set(sys.modules)) or 0)"
+  )
+  done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
 
 
 def test_long_text_is_broken_and_fits():
@@ -130,4 +136,4 @@ def test_long_text_is_broken_and_fits():
   assert len(lines) > 2
   assert all(canvas.text_width(line, 16) <= 90 for line in lines)
   assert canvas.paragraph("one two three four five", 90, 16).shape[1] == 90
-  assert canvas.fit_size(["a fairly long label"], 60, 16) < 16
+  assert canvas.fit_size("a fairly long label", 60, 16) < 16
