@@ -15,6 +15,7 @@ from hap_jax.data.samplers import Sequential, ShuffledEpochs
 from hap_jax.data.sources import luperson
 from hap_jax.data.sources.base import BadRecordError
 from hap_jax.data.transforms.image import RandomResizedCrop, ResizeWhole
+from tests.data import luperson_files
 
 ROOT = pathlib.Path(__file__).parents[2]
 NUM_RECORDS = 22
@@ -24,7 +25,7 @@ CROP = RandomResizedCrop((32, 16), flip_prob=0.5)
 def write_people(root):
   rng = np.random.default_rng(0)
   sizes = rng.integers((40, 16), (60, 24), (NUM_RECORDS, 2))  # people are tall
-  luperson.write_luperson(
+  luperson_files.write(
     root,
     (
       {
