@@ -5,7 +5,7 @@ import os
 import numpy as np
 
 from hap_jax.io import picture_file
-from hap_jax.synthetic import camera, draw
+from hap_jax.synthetic import anatomy, camera, draw
 from hap_jax.viz import people
 
 _NAMES = ("people.jpg", "people_truth.jpg")
@@ -53,4 +53,5 @@ def _truth_sheet(args):
   indices = [
     pid * draw.PICTURES_PER_PERSON + pid % draw.PICTURES_PER_PERSON for pid in range(first, first + 9)
   ]
-  return people.truth_sheet([draw.draw_person(args.seed, index, (288, 144)) for index in indices])
+  records = [draw.draw_person(args.seed, index, (288, 144)) for index in indices]
+  return people.truth_sheet(records, anatomy.PARTS)

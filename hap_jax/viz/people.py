@@ -4,7 +4,6 @@ import cv2
 import numpy as np
 
 from hap_jax.data.skeletons import COCO17
-from hap_jax.synthetic.anatomy import PARTS
 from hap_jax.viz import canvas
 from hap_jax.viz.pose import SIDE_COLORS, draw_sides
 
@@ -63,19 +62,22 @@ def contact_sheet(pictures, titles, texts, columns, *, text_width=380):
   return canvas.frame(canvas.stack(rows, _ROW_GAP), _MARGIN)
 
 
-def truth_sheet(records, *, columns=3):
+def truth_sheet(records, part_names, *, columns=3):
   """Draws each record three times: as it is, with joints and box, and with the parts of the body.
 
   The colours of left and right, and what marks a hidden joint, are those of `viz.pose.draw_sides`.
 
   Args:
-    records: dicts of `synthetic.draw.draw_person`, pictures of one size. columns: records in a row.
+    records: dicts of `synthetic.draw.draw_person`, pictures of one size.
+    part_names: names of the values in `parts` of a record.
+    columns: records in a row.
   Returns:
     [h, w, 3] uint8.
   """
   groups = [
     _side_by_side(
-      [record["image"], draw_truth(record), draw_parts(record["image"], record["parts"])], [_GAP] * 2
+      [record["image"], draw_truth(record), draw_parts(record["image"], record["parts"], part_names)],
+      [_GAP] * 2,
     )
     for record in records
   ]
@@ -108,10 +110,18 @@ def draw_truth(record):
   )
 
 
-def draw_parts(image, parts):
-  """Tints a picture [H, W, 3] uint8 by its part labels [H, W]; the background stays, paler."""
+def draw_parts(image, parts, part_names):
+  """Tints a picture by the parts of the body; the background stays, paler.
+
+  Args:
+    image: [H, W, 3] uint8.
+    parts: [H, W] uint8, index into `part_names`; 0 is the background.
+    part_names: names such as "left_foot".
+  Returns:
+    [H, W, 3] uint8.
+  """
   grey = (image @ np.array((0.299, 0.587, 0.114)))[..., None]
-  colors = np.array([_part_color(name) for name in PARTS], np.float32)[parts]
+  colors = np.array([_part_color(name) for name in part_names], np.float32)[parts]
   tinted = np.where(parts[..., None] > 0, (1 - _TINT) * grey + _TINT * colors, 0.5 * grey + 110)
   return np.round(tinted).clip(0, 255).astype(np.uint8)
 

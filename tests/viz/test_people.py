@@ -7,7 +7,7 @@ import pytest
 from hap_jax.cli import __main__ as cli
 from hap_jax.data.skeletons import COCO17
 from hap_jax.synthetic import draw
-from hap_jax.synthetic.anatomy import PART_INDEX
+from hap_jax.synthetic.anatomy import PART_INDEX, PARTS
 from hap_jax.viz import people
 from hap_jax.viz.pose import SIDE_COLORS, draw_sides
 
@@ -32,7 +32,7 @@ def test_seen_joints_have_the_colour_of_their_side_and_hidden_ones_a_white_centr
 def test_parts_are_tinted_and_the_right_side_is_darker():
   parts = np.zeros((4, 4), np.uint8)
   parts[0], parts[1] = PART_INDEX["left_foot"], PART_INDEX["right_foot"]
-  picture = people.draw_parts(np.full((4, 4, 3), 100, np.uint8), parts).astype(int)
+  picture = people.draw_parts(np.full((4, 4, 3), 100, np.uint8), parts, PARTS).astype(int)
   assert (picture[0] > picture[1]).all()
   assert np.ptp(picture[3, 0]) == 0  # the background is grey
   assert np.ptp(picture[0, 0]) > 20
