@@ -138,26 +138,25 @@ def _check_options(data_set, split, num_val):
 
 def _find_file(data_set, root, annotations):
   choices = (annotations,) if annotations else (*data_set.files, PICKLE)
-  for choice in choices:
-    path = os.path.join(root, choice)
-    if os.path.isfile(path):
-      return path
-  raise ValueError(
-    f"{root}: none of {', '.join(choices)}; expected the annotation file there, or its path in "
-    f"config.data.{data_set.name}.annotations; {describe_folder(root)}"
-  )
+  key = f"config.data.{data_set.name}.annotations"
+  lacks = f"none of {', '.join(choices)}; expected the annotation file there, or its path in {key}"
+  return _find(root, choices, os.path.isfile, lacks)
 
 
 def _find_folder(data_set, root, images):
   choices = (images,) if images else data_set.folders
-  for choice in choices:
-    path = os.path.join(root, choice)
-    if os.path.isdir(path):
-      return path
-  raise ValueError(
-    f"{root}: no folder {', '.join(choices)}; expected the pictures there, or their folder in "
-    f"config.data.{data_set.name}.images; {describe_folder(root)}"
-  )
+  key = f"config.data.{data_set.name}.images"
+  lacks = f"no folder {', '.join(choices)}; expected the pictures there, or their folder in {key}"
+  return _find(root, choices, os.path.isdir, lacks)
+
+
+def _find(root, choices, is_there, lacks):
+  """Returns the path of the first choice that is there; ValueError with the words `lacks` if none is."""
+  paths = [os.path.join(root, choice) for choice in choices]
+  found = next(filter(is_there, paths), None)
+  if found is None:
+    raise ValueError(f"{root}: {lacks}; {describe_folder(root)}")
+  return found
 
 
 def _read(data_set, path):

@@ -17,7 +17,6 @@ left aside: it shuffles, and beyond a gigabyte it needs TensorFlow to do so. Wha
 features as TFDS serialises them and the metadata by which it finds them.
 """
 
-import os
 import pathlib
 from typing import NamedTuple
 
@@ -65,10 +64,7 @@ def write_dataset(out, sources, *, root="", max_bad_share=0.001):
       what cannot be packed.
   """
   out = pathlib.Path(out)
-  if os.path.lexists(out):
-    raise ValueError(f"{out}: exists; expected a new folder: give another name, or move it away")
-  if not out.parent.is_dir():
-    raise ValueError(f"{out}: there is no folder {out.parent} to make it in")
+  unfinished.check_new(out)
   with unfinished.new_folder(out) as part:
     splits = {split: _Split(split, source, str(root), max_bad_share) for split, source in sources.items()}
     _check_same_columns(splits)

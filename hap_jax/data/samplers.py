@@ -90,10 +90,6 @@ class ShuffledEpochs:
   def valid(self, step):
     return np.ones(self.batch_size, bool)
 
-  def locate(self, step, row):
-    """Returns (epoch, record number) of one row of a global batch."""
-    return self.epoch(step), int(self.indices(step)[row])
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class IdentityBalanced:

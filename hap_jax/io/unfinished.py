@@ -14,6 +14,14 @@ def beside(path):
   return path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
 
 
+def check_new(path):
+  """Raises ValueError if the folder `path` exists, or the folder that it is to lie in does not."""
+  if os.path.lexists(path):
+    raise ValueError(f"{path}: exists; expected a new folder: give another name, or move it away")
+  if not path.parent.is_dir():
+    raise ValueError(f"{path}: there is no folder {path.parent} to make it in")
+
+
 @contextlib.contextmanager
 def new_folder(path):
   """Makes a folder beside `path` and yields it; it is renamed at the end, or removed on any error.

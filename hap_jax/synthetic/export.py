@@ -65,10 +65,7 @@ def write_folder(
     ValueError: if `out` exists, its parent does not, or a number is out of range.
   """
   out = pathlib.Path(out)
-  if os.path.lexists(out):
-    raise ValueError(f"{out}: exists; expected a new folder: give another name, or move it away")
-  if not out.parent.is_dir():
-    raise ValueError(f"{out}: there is no folder {out.parent} to make it in")
+  unfinished.check_new(out)
   rows = _list_rows(seed=seed, num_train=num_train, num_val=num_val, num_test=num_test, image_size=image_size)
   with unfinished.new_folder(out) as part:
     for folder in (*FOLDERS.values(), "annotations"):

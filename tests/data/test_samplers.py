@@ -40,11 +40,6 @@ def test_order_does_not_share_the_generator_of_record_0():
   )
 
 
-def test_locate_names_epoch_and_record_of_a_row():
-  sampler = ShuffledEpochs(num_records=26, batch_size=6, seed=3)
-  assert sampler.locate(9, 2) == (2, sampler.indices(9)[2])
-
-
 def test_progress_counts_epochs():
   sampler = ShuffledEpochs(num_records=26, batch_size=6, seed=0)
   assert [sampler.progress(step) for step in (0, 1, 4, 10)] == [0, 0.25, 1, 2.5]
