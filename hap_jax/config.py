@@ -200,15 +200,19 @@ def open_source(config, split, place=None):
   return open_named_source(place.source, root=place.root, split=split, seed=config.seed, options=options)
 
 
-def open_named_source(name, *, root, split, seed=0, options):
+def open_named_source(name, *, root, split, seed=0, options=None):
   """Opens a split of the data source `name`, a file of hap_jax/data/sources.
 
   Args:
-    root: folder of the data set. options: {option: value} of this source.
+    name: of the source.
+    root: folder of the data set.
+    split: of the source.
+    seed: of what the source draws.
+    options: {option: value} of this source; None: its defaults.
   Raises:
     ValueError: if there is no such source, option or split, or an option has a value of another type.
   """
-  opener = load("data/sources", name).open_source
+  opener, options = load("data/sources", name).open_source, options or {}
   parameters = inspect.signature(opener).parameters
   known = set(parameters) - {"root", "split", "seed"}  # num_val is one of config.data, and of `prepare --set`
   if unknown := sorted(set(options) - known):

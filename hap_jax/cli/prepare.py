@@ -1,4 +1,4 @@
-"""Make a data set: pack a source for fast reading, or draw synthetic people as plain files."""
+"""Make a data set: pack a source for fast reading, or write people who are drawn as plain files."""
 
 import argparse
 import re
@@ -12,13 +12,13 @@ _DRAWN = ("num_train", "num_val", "num_test", "image_size")  # options of a sour
 
 
 def add_arguments(parser):
-  parser.add_argument("source", help="a file of hap_jax/data/sources, such as luperson; or synthetic")
+  parser.add_argument("source", help="a file of hap_jax/data/sources, such as luperson")
   parser.add_argument("--out", required=True, metavar="DIR", help="folder to make")
   parser.add_argument(
     "--format",
     choices=("tfds", "files"),
-    help="tfds: ArrayRecord shards, which config.data.source=tfds reads | files: pictures and lists, default "
-    "for synthetic and only there",
+    help="tfds: ArrayRecord shards, which config.data.source=tfds reads | files: pictures and lists, only of "
+    "a source that is drawn, and its default",
   )
   parser.add_argument("--seed", type=int, default=0, help="of what a source draws (default: %(default)s)")
 
@@ -35,11 +35,10 @@ def add_arguments(parser):
     help="share of unreadable records, which are left out, at which it stops (default: 0.001)",
   )
 
-  drawn = parser.add_argument_group("synthetic")
-  for split, number in (("train", 12_000), ("val", 1_024), ("test", 1_024)):
-    text = f"pictures of split {split}, eight a person (default: {number})"
-    drawn.add_argument(f"--num_{split}", type=int, metavar="N", help=text)
-  drawn.add_argument("--image_size", type=_size, metavar="HxW", help="pixels (default: 256x128)")
+  drawn = parser.add_argument_group("what is drawn", "Only for a source that is drawn, with its defaults.")
+  for split in ("train", "val", "test"):
+    drawn.add_argument(f"--num_{split}", type=int, metavar="N", help=f"pictures of split {split}")
+  drawn.add_argument("--image_size", type=_size, metavar="HxW", help="height and width in pixels")
   drawn.add_argument(
     "--workers", type=int, metavar="N", help="processes that draw files (default: one a processor; 0: none)"
   )

@@ -1,4 +1,4 @@
-"""What the sources of pedestrian attributes share: their class, how a split is opened, what is checked.
+"""What the sources of pedestrian attributes share: how a split is opened and what is checked.
 
 A record holds image [H, W, 3] uint8 RGB and attributes [A] bool. A source has the column `attributes`, [N, A]
 bool; the names, in the same order, are in its spec.
@@ -12,9 +12,9 @@ import os
 from collections.abc import Callable
 
 import numpy as np
-from absl import logging
 
-from hap_jax.data.sources.base import SourceSpec, check_relative, check_root, describe_folder, read_image
+from hap_jax.data import picture_files
+from hap_jax.data.sources.base import check_relative, check_root, describe_folder
 from hap_jax.io import mat_file, plain_data, restricted_pickle
 
 PICKLE = "dataset_all.pkl"
@@ -62,47 +62,24 @@ class DataSet:
   counts: dict[str, int]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class AttributeImages:
-  """N pictures with A attributes as arrays, which pickle small: PA-100K's training pictures take 3 MB.
+def open_split(data_set, root, split, identity_disjoint, split_seed, annotations, images, num_val):
+  """Opens a split of a data set, in the order of its annotation file.
 
-  Attributes:
-    folder: of the pictures. images: [N] bytes, their names in it.
-    attributes: [N, A] bool.
-    spec: facts about the source, with the names of the attributes.
-  """
-
-  folder: str
-  images: np.ndarray
-  attributes: np.ndarray
-  spec: SourceSpec
-
-  @property
-  def columns(self):
-    return {"attributes": self.attributes}
-
-  def __len__(self):
-    return len(self.images)
-
-  def __getitem__(self, index):
-    return {"image": read_image(self.name(index)), "attributes": self.attributes[index]}
-
-  def name(self, index):
-    if not 0 <= index < len(self):
-      raise IndexError(f"record {index} of {len(self)}")
-    return os.path.join(self.folder, os.fsdecode(self.images[index]))
-
-  def file(self, index):
-    return self.name(index)
-
-
-def open_split(data_set, *, root, split, identity_disjoint, split_seed, annotations, images, num_val):
-  """Opens a split of a data set; the options are those of the sources, see `sources/peta.py`.
+  Args:
+    data_set: DataSet.
+    root: folder of the annotation file and the pictures' folder (config.data.root).
+    split: one of the data set's, or "trainval": the training and the validation split.
+    identity_disjoint: divide the persons anew, by their numbers in the file: no person is in two splits then.
+    split_seed: draws who is in which split then; it is not the seed of the run.
+    annotations: path of the annotation file, absolute or below root; "": where it is shipped.
+    images: folder of the pictures, absolute or below root; "": where it is shipped.
+    num_val: 0, because the data set has splits of its own.
 
   Returns:
-    AttributeImages.
+    PictureFiles with the column `attributes`, [N, A] bool, in the order of the official classifier.
+
   Raises:
-    ValueError: if files are missing or say something else than they should, or an option is out of range.
+    ValueError: if a file is missing or damaged, or an option is out of range.
   """
   _check_options(data_set, split, num_val)
   check_root(root, f"{data_set.files[0]} or {PICKLE}, and the pictures in {data_set.folders[0]}/")
@@ -122,18 +99,15 @@ def open_split(data_set, *, root, split, identity_disjoint, split_seed, annotati
   folder = _find_folder(data_set, root, images)
   names = [found.images[row] for row in chosen.tolist()]
   _check_pictures(folder, names, found.path)
-  for note in notes:
-    logging.warning("%s: %s", data_set.name, note)
-  spec = SourceSpec(
+  return picture_files.make(
+    folder,
+    names,
+    {"attributes": labels[chosen]},
     data_set.name,
-    None,
     data_set.licence,
-    fields=("image", "attributes"),
-    notes=tuple(notes),
+    notes=notes,
     labels={"attributes": data_set.attributes},
   )
-  encoded = np.array([os.fsencode(name) for name in names])
-  return AttributeImages(folder, encoded, labels[chosen], spec)
 
 
 def first_draw(cell, names, where):
@@ -164,26 +138,25 @@ def _check_options(data_set, split, num_val):
 
 def _find_file(data_set, root, annotations):
   choices = (annotations,) if annotations else (*data_set.files, PICKLE)
-  for choice in choices:
-    path = os.path.join(root, choice)
-    if os.path.isfile(path):
-      return path
-  raise ValueError(
-    f"{root}: none of {', '.join(choices)}; expected the annotation file there, or its path in "
-    f"config.data.{data_set.name}.annotations; {describe_folder(root)}"
-  )
+  key = f"config.data.{data_set.name}.annotations"
+  lacks = f"none of {', '.join(choices)}; expected the annotation file there, or its path in {key}"
+  return _find(root, choices, os.path.isfile, lacks)
 
 
 def _find_folder(data_set, root, images):
   choices = (images,) if images else data_set.folders
-  for choice in choices:
-    path = os.path.join(root, choice)
-    if os.path.isdir(path):
-      return path
-  raise ValueError(
-    f"{root}: no folder {', '.join(choices)}; expected the pictures there, or their folder in "
-    f"config.data.{data_set.name}.images; {describe_folder(root)}"
-  )
+  key = f"config.data.{data_set.name}.images"
+  lacks = f"no folder {', '.join(choices)}; expected the pictures there, or their folder in {key}"
+  return _find(root, choices, os.path.isdir, lacks)
+
+
+def _find(root, choices, is_there, lacks):
+  """Returns the path of the first choice that is there; ValueError with the words `lacks` if none is."""
+  paths = [os.path.join(root, choice) for choice in choices]
+  found = next(filter(is_there, paths), None)
+  if found is None:
+    raise ValueError(f"{root}: {lacks}; {describe_folder(root)}")
+  return found
 
 
 def _read(data_set, path):

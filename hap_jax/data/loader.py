@@ -5,6 +5,7 @@ through Grain. A run therefore resumes from its step number alone, and neither t
 number of processes, nor the place of the resume changes a single pixel.
 """
 
+import collections
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import cv2
 import numpy as np
 from absl import flags, logging
 
-from hap_jax.data import generators, worker_process
+from hap_jax.data import worker_process
 from hap_jax.data.samplers import Sampler
 from hap_jax.data.sources.base import BadRecordError, Source
 
@@ -31,8 +32,8 @@ class Loader:
     valid [b] bool    False: the row only fills up the batch.
   Its b = sampler.batch_size / process_count rows are rows [process_index * b, (process_index + 1) * b) of the
   global batch, so the global batch is the same for any number of processes. Transforms get
-  np.random.default_rng((seed, epoch, index)), `index` the record that is read, and others where a batch holds
-  a record again (`generators.of_batch`).
+  np.random.default_rng((seed, epoch, index)), where `index` is the record that is read. If a batch holds a
+  record again, its further rows have other generators (`make_generators`).
 
   A record that cannot be read (BadRecordError) is replaced by the next good one, index + 1, index + 2, ...;
   the row then carries the replacement's `index`, so an evaluation that drops repeated indices leaves the bad
@@ -150,7 +151,7 @@ class Loader:
     fields = self.fields or self.known_fields
     bad, batch, read = {}, {}, []
     # Of the whole batch: whether a record is in it twice must not depend on the number of processes.
-    rngs = generators.of_batch(self.seed, epoch, whole)[rows]
+    rngs = make_generators(self.seed, epoch, whole, rows)
     # All records before the first picture: decoding drives the code that reads them out of the cache.
     reads = [self._fetch(i) for i in wanted]
     for row, (i, rng, read_record) in enumerate(zip(wanted, rngs, reads, strict=True)):
@@ -216,6 +217,19 @@ class Loader:
         f"the share of {self.max_bad_share:g} that config.data.max_bad_share allows: repair them, leave them "
         f"out, or raise it. The first: {'; '.join(list(known.values())[:3])}"
       )
+
+
+def make_generators(seed, epoch, index, rows=slice(None)):
+  """Makes a NumPy generator for each of these rows of a batch's record numbers `index` [B], no two alike.
+
+  The first row of record i has default_rng((seed, epoch, i)), whatever else is in the batch. Its n-th further
+  row has default_rng((seed, epoch, i, 0, n)), so that two rows of one picture are not augmented alike.
+  """
+  seeds, counts = [], collections.Counter()
+  for i in map(int, index):
+    seeds.append((seed, epoch, i, 0, counts[i]) if counts[i] else (seed, epoch, i))
+    counts[i] += 1
+  return [np.random.default_rng(words) for words in seeds[rows]]
 
 
 class Batches:

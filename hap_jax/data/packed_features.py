@@ -72,6 +72,13 @@ def shorten(value):
   return ascii(reprlib.repr(value))[1:-1][:120]
 
 
+def as_object(value, where):
+  """Returns `value`, an object of JSON; raises ValueError if it is another value."""
+  if not isinstance(value, dict):
+    raise ValueError(f"{where}: expected an object, found {shorten(value)}")
+  return value
+
+
 def whole_number(value, where, low, high):
   """Returns the integer `value`, which protocol buffers also write as text, if it lies in [low, high].
 
@@ -127,14 +134,14 @@ def _class_and_content(value, where):
   if "type" not in value:
     if "jsonFeature" in value:
       raise ValueError(f"{where}: jsonFeature is not allowed; expected {key}")
-    return kind, _object(value.get(key, {}), f"{where}, {key}"), True
+    return kind, as_object(value.get(key, {}), f"{where}, {key}"), True
   written = value.get("proto_cls") or ""
   if written not in ("", f"tensorflow_datasets.{proto}"):
     raise ValueError(f"{where}: proto_cls {shorten(written)}, expected tensorflow_datasets.{proto}")
   content = value.get("content")
   if written and isinstance(content, str):
     content = load_json(content)
-  return kind, _object(content, f"{where}, content"), bool(written)
+  return kind, as_object(content, f"{where}, content"), bool(written)
 
 
 def load_json(text):
@@ -151,14 +158,8 @@ def load_json(text):
     raise ValueError(f"it is not valid JSON ({error})") from error
 
 
-def _object(value, where):
-  if not isinstance(value, dict):
-    raise ValueError(f"{where}: expected an object, found {shorten(value)}")
-  return value
-
-
 def _inner_features(content, where, is_proto):
-  return _object(content.get("features", {}), f"{where}, features") if is_proto else content
+  return as_object(content.get("features", {}), f"{where}, features") if is_proto else content
 
 
 def _sequence(content, where, depth):
@@ -181,7 +182,7 @@ def _dtype(name, where):
 
 def _shape(value, where):
   """Returns a tuple of sizes, or None if one of them differs from record to record."""
-  sizes = value if isinstance(value, list) else _object(value, f"{where}, shape").get("dimensions", [])
+  sizes = value if isinstance(value, list) else as_object(value, f"{where}, shape").get("dimensions", [])
   if not isinstance(sizes, list) or len(sizes) > _MAX_DIMENSIONS:
     raise ValueError(f"{where}: shape {shorten(sizes)}, expected a list of at most {_MAX_DIMENSIONS} sizes")
   shape = tuple(

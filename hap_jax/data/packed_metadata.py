@@ -12,7 +12,7 @@ import re
 from typing import NamedTuple
 
 from hap_jax.data import pack, packed_features
-from hap_jax.data.packed_features import Feature, shorten, whole_number
+from hap_jax.data.packed_features import Feature, as_object, shorten, whole_number
 from hap_jax.data.skeletons import SKELETONS
 from hap_jax.io.regular_file import open_regular
 
@@ -222,9 +222,7 @@ def _facts(value, splits, features, folder):
   skeleton = facts.get("skeleton")
   if skeleton is not None and (not isinstance(skeleton, str) or skeleton not in SKELETONS):
     raise ValueError(f"skeleton: expected null or {', '.join(SKELETONS)}, found {shorten(skeleton)}")
-  notes = facts.get("notes")
-  if not isinstance(notes, dict):
-    raise ValueError(f"notes: expected an object, found {shorten(notes)}")
+  notes = as_object(facts.get("notes"), "notes")
   fields = _texts(facts.get("fields"), "fields")
   if written == 1:
     facts = _complete_format_1(facts, fields, splits, folder)
@@ -237,10 +235,11 @@ def _facts(value, splits, features, folder):
     columns=_texts(facts.get("columns"), "columns"),
     labels={
       field: _texts(names, f"labels, {shorten(field)}")
-      for field, names in _object(facts.get("labels"), "labels").items()
+      for field, names in as_object(facts.get("labels"), "labels").items()
     },
     people={
-      split: _text(_object(facts.get("people"), "people").get(split), f"people, {split}") for split in splits
+      split: _text(as_object(facts.get("people"), "people").get(split), f"people, {split}")
+      for split in splits
     },
   )
   _check_fields(result, features)
@@ -298,12 +297,6 @@ def _check_fields(facts, features):
     shape = features[field].shape if field in features else ()
     if len(shape) == 1 and shape[0] != len(names):
       raise ValueError(f"labels, {shorten(field)}: {len(names)} names of {shape[0]} values")
-
-
-def _object(value, where):
-  if not isinstance(value, dict):
-    raise ValueError(f"{where}: expected an object, found {shorten(value)}")
-  return value
 
 
 def _text(value, where):

@@ -1,14 +1,11 @@
-"""What the sources for re-identification share: their class, and what is told about the pictures found."""
+"""What the sources for re-identification share: how they are made, and notes on the pictures found."""
 
 import collections
-import dataclasses
-import os
 from typing import NamedTuple
 
 import numpy as np
-from absl import logging
 
-from hap_jax.data.sources.base import SourceSpec, read_image
+from hap_jax.data import picture_files
 
 SPLITS = ("train", "query", "gallery")
 
@@ -21,59 +18,19 @@ class Picture(NamedTuple):
   camid: int
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class PersonImages:
-  """N pictures of known persons as arrays, which pickle small: MSMT17's gallery takes 5 MB.
+def make(root, pictures, name, licence, *, notes, people):
+  """Makes the source of these pictures, with the columns `pid` and `camid`; logs the notes on them.
 
-  Attributes:
+  Args:
     root: folder of the data set.
-    paths: [N] bytes, paths below it.
-    pids: [N] int32, the data set's numbers. camids: [N] int32, 0-based.
-    spec: its facts.
+    pictures: Pictures, at least one.
+    name, licence, notes, people: of its `SourceSpec`.
+  Returns:
+    PictureFiles.
   """
-
-  root: str
-  paths: np.ndarray
-  pids: np.ndarray
-  camids: np.ndarray
-  spec: SourceSpec
-
-  @property
-  def columns(self):
-    return {"pid": self.pids, "camid": self.camids}
-
-  @classmethod
-  def of(cls, root, pictures, *, name, licence, notes, people):
-    """Makes the source of these pictures and logs the notes on them."""
-    for note in notes:
-      logging.warning("%s: %s", name, note)
-    return cls(
-      root=root,
-      paths=np.array([os.fsencode(picture.path) for picture in pictures]),
-      pids=np.array([picture.pid for picture in pictures], np.int32),
-      camids=np.array([picture.camid for picture in pictures], np.int32),
-      spec=SourceSpec(
-        name, None, licence, fields=("image", "pid", "camid"), notes=tuple(notes), people=people
-      ),
-    )
-
-  def __len__(self):
-    return len(self.paths)
-
-  def __getitem__(self, index):
-    return {
-      "image": read_image(self.name(index)),
-      "pid": self.pids[index],
-      "camid": self.camids[index],
-    }
-
-  def name(self, index):
-    if not 0 <= index < len(self):
-      raise IndexError(f"record {index} of {len(self)}")
-    return os.path.join(self.root, os.fsdecode(self.paths[index]))
-
-  def file(self, index):
-    return self.name(index)
+  paths, pids, camids = zip(*pictures, strict=True)
+  columns = {"pid": np.array(pids, np.int32), "camid": np.array(camids, np.int32)}
+  return picture_files.make(root, paths, columns, name, licence, notes=notes, people=people)
 
 
 def check_split(name, split, num_val):

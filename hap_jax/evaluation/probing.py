@@ -32,7 +32,7 @@ def probe(path, *, source, root="", options=None, batch_size=256, workers=0, say
   mean, std = (description["normalization"][key] for key in ("mean", "std"))
   loaders = {
     split: Reading(workers=workers).ordered(
-      config_lib.open_named_source(source, root=root, split=split, options=options or {}),
+      config_lib.open_named_source(source, root=root, split=split, options=options),
       (ResizeBicubic(size=tuple(image_size)),),
       batch_size,
     )
@@ -71,9 +71,7 @@ def probe_attributes(
   """
   sources = {}
   for split in ("train", "test"):
-    sources[split] = config_lib.open_named_source(
-      source, root=root, split=split, seed=seed, options=options or {}
-    )
+    sources[split] = config_lib.open_named_source(source, root=root, split=split, seed=seed, options=options)
     _check_attributes(source, sources["train"])
   extractor = embed.load_extractor(path, feature)
   vectors = {

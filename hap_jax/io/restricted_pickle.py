@@ -46,15 +46,17 @@ def load(file_or_path):
   return Unpickler(data, name, ADMITTED).load()
 
 
-def load_npy(path):
+def load_npy(data, name):
   """Reads an .npy file, also one whose array holds Python objects (a pickle), by the rules of `load`.
 
+  Args:
+    data: its bytes.
+    name: of the file, for error messages.
   Returns:
     the array, writable.
   Raises:
     UnsafePickleError, ValueError: as `load`; ValueError too if the file is not .npy.
   """
-  data = regular_file.read_bytes(path)
   file = io.BytesIO(data)
   read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
   try:
@@ -68,21 +70,21 @@ def load_npy(path):
     RecursionError,
     MemoryError,
   ) as error:
-    raise ValueError(f"{path}: not a readable .npy file ({error})") from error
+    raise ValueError(f"{name}: not a readable .npy file ({error})") from error
   if dtype.kind == "O":
-    array = Unpickler(data, path, ADMITTED, position=file.tell()).load()
+    array = Unpickler(data, name, ADMITTED, position=file.tell()).load()
     if type(array) is not np.ndarray or array.dtype.kind != "O" or array.shape != shape:
       raise ValueError(
-        f"{path}: the header promises an object array of shape {shape}, the content is another"
+        f"{name}: the header promises an object array of shape {shape}, the content is another"
       )
     return array
   if dtype.hasobject:
-    raise UnsafePickleError(f"{path}: refused: dtype {dtype} mixes Python objects into records")
+    raise UnsafePickleError(f"{name}: refused: dtype {dtype} mixes Python objects into records")
   size = math.prod(shape) * dtype.itemsize
   try:
     return _array(data[file.tell() : file.tell() + size], dtype, shape, "F" if is_fortran else "C")
   except (ValueError, TypeError) as error:
-    raise ValueError(f"{path}: truncated or corrupt: {error}") from error
+    raise ValueError(f"{name}: truncated or corrupt: {error}") from error
 
 
 def _array(raw, dtype, shape, order):

@@ -9,6 +9,7 @@ from hap_jax.data.skeletons import COCO17
 from hap_jax.data.sources import coco_persons, luperson
 from hap_jax.data.sources.base import BadRecordError
 from hap_jax.data.transforms.image import ResizeWhole
+from tests.data import luperson_files
 
 
 def make_annotation(i, **changes):
@@ -387,7 +388,7 @@ def test_real_person_is_upright_in_the_cut(people):
 
 def test_real_people_come_back_from_luperson_s_layout(people, tmp_path):
   records = [people[i] for i in range(len(people))]
-  assert luperson.write_luperson(tmp_path, records) == 12
+  assert luperson_files.write(tmp_path, records) == 12
   source = luperson.open_source(root=str(tmp_path), split="train", seed=0, subset="all")
   for i, record in enumerate(records):
     read = source[i]

@@ -12,7 +12,7 @@ from PIL import Image
 from hap_jax.data import pack
 from hap_jax.data.sources import coco_persons, luperson, msmt17, pa100k, peta, rapv1
 from hap_jax.data.sources.base import BadRecordError, check_relative
-from tests.data import mutations_coco
+from tests.data import luperson_files, mutations_coco
 
 OUTSIDE = ["../secret.jpg", "a/../../secret.jpg", "a/..", "..", "/etc/passwd", "//secret.jpg", ""]
 INSIDE = [
@@ -52,7 +52,7 @@ def write_luperson(root, names):
     "keypoints_xy": np.ones((17, 2), np.float32),
     "keypoints_visible": np.ones(17, bool),
   }
-  luperson.write_luperson(root, [record] * 2)
+  luperson_files.write(root, [record] * 2)
   (root / luperson.LIST_FILE).write_bytes(pickle.dumps(names))
   return lambda: luperson.open_source(root=str(root), split="train", seed=0, subset="all")
 

@@ -10,11 +10,12 @@ import sys
 import numpy as np
 import pytest
 
-from hap_jax.data.loader import Loader
+from hap_jax.data.loader import Loader, make_generators
 from hap_jax.data.samplers import Sequential, ShuffledEpochs
 from hap_jax.data.sources import luperson
 from hap_jax.data.sources.base import BadRecordError
 from hap_jax.data.transforms.image import RandomResizedCrop, ResizeWhole
+from tests.data import luperson_files
 
 ROOT = pathlib.Path(__file__).parents[2]
 NUM_RECORDS = 22
@@ -24,7 +25,7 @@ CROP = RandomResizedCrop((32, 16), flip_prob=0.5)
 def write_people(root):
   rng = np.random.default_rng(0)
   sizes = rng.integers((40, 16), (60, 24), (NUM_RECORDS, 2))  # people are tall
-  luperson.write_luperson(
+  luperson_files.write(
     root,
     (
       {
@@ -91,6 +92,31 @@ def test_row_is_the_record_transformed_with_its_own_generator(source):
     record = CROP(source[index], np.random.default_rng((1, 1, int(index))))
     np.testing.assert_array_equal(batch["image"][row], record["image"])
     np.testing.assert_array_equal(batch["keypoints_xy"][row], record["keypoints_xy"])
+
+
+@pytest.mark.parametrize("seed", [0, 2**32 + 1, 2**130 + 7])
+def test_a_record_that_a_batch_holds_again_is_drawn_anew(seed):
+  rngs = make_generators(seed, 3, np.array([7, 2, 7, 7, 2, 5], np.int32))
+  expected = [(7,), (2,), (7, 0, 1), (7, 0, 2), (2, 0, 1), (5,)]
+  for rng, numbers in zip(rngs, expected, strict=True):
+    assert rng.bit_generator.state == np.random.default_rng((seed, 3, *numbers)).bit_generator.state
+  assert len({rng.random() for rng in rngs}) == 6
+
+
+def test_a_process_has_the_generators_of_its_rows():
+  index = np.array([7, 2, 7, 7, 2, 5])
+  states = [rng.bit_generator.state for rng in make_generators(1, 3, index)]
+  assert [rng.bit_generator.state for rng in make_generators(1, 3, index, slice(2, 4))] == states[2:4]
+
+
+def test_generators_draw_the_numbers_that_published_runs_drew():
+  drawn = [rng.integers(2**32, size=2).tolist() for rng in make_generators(231020695, 3, [7, 2, 7, 7])]
+  assert drawn == [
+    [3293692701, 2933519348],
+    [2722145072, 893127741],
+    [1074051617, 2866345444],
+    [2535608681, 2230324312],
+  ]
 
 
 def test_augmentation_changes_with_the_epoch(source):

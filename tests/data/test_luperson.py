@@ -10,8 +10,7 @@ from hap_jax.data.sources import luperson
 from hap_jax.data.sources.base import BadRecordError
 from hap_jax.data.sources.luperson import IMAGE_FOLDER, LIST_FILE, POSE_FOLDER
 from hap_jax.io import restricted_pickle
-
-MISSING = -10_000
+from tests.data import luperson_files
 
 
 def make_record(H=48, W=20, seed=0):
@@ -38,7 +37,7 @@ def open_all(root, **options):
 
 @pytest.fixture
 def root(tmp_path):
-  luperson.write_luperson(tmp_path, [make_record(seed=i) for i in range(10)])
+  luperson_files.write(tmp_path, [make_record(seed=i) for i in range(10)])
   return tmp_path
 
 
@@ -54,11 +53,6 @@ def test_written_people_are_read_back(root):
     visible = written["keypoints_visible"]
     np.testing.assert_array_equal(record["keypoints_visible"], visible)
     np.testing.assert_array_equal(record["keypoints_xy"][visible], written["keypoints_xy"][visible])
-
-
-def test_writer_overwrites_nothing(root):
-  with pytest.raises(ValueError, match=f"{LIST_FILE} exists already"):
-    luperson.write_luperson(root, [make_record()])
 
 
 def test_joint_is_used_if_it_lies_inside_the_picture_whatever_its_confidence(root):
@@ -120,11 +114,8 @@ def test_source_travels_to_another_process(root):
   assert len(source) == 10
 
 
-# Pose files are read in one of two ways: in full, or by the bytes of an earlier file of the same layout.
-
-
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_pose_files_of_one_layout_are_read_as_the_unpickler_reads_them(tmp_path, dtype):
+def test_pose_files_of_equal_length_are_read_each_on_its_own(tmp_path, dtype):
   rng = np.random.default_rng(0)
   for i in range(6):
     pose = {"bbox": rng.random(5).astype(dtype), "keypoints": (rng.random((17, 3)) * 20).astype(dtype)}
@@ -132,28 +123,21 @@ def test_pose_files_of_one_layout_are_read_as_the_unpickler_reads_them(tmp_path,
       pose = {"keypoints": pose["keypoints"], "bbox": pose["bbox"]}  # same length, other place
     path = tmp_path / f"{i}.npy"
     save_pose(path, pose)
-    expected = restricted_pickle.load_npy(path)[0][0]["keypoints"]
-    np.testing.assert_array_equal(luperson._read_pose(path), expected.astype(np.float32))
-    np.testing.assert_array_equal(expected, pose["keypoints"])
-  assert luperson._LAYOUTS[path.stat().st_size].read(path.read_bytes()) is not None
+    np.testing.assert_array_equal(luperson._read_pose(path), pose["keypoints"].astype(np.float32))
 
 
-def test_pose_files_in_column_order_are_read_as_the_unpickler_reads_them(tmp_path):
+def test_pose_files_in_column_order_are_read(tmp_path):
   path = tmp_path / "pose.npy"
-  for keypoints in (
-    np.zeros((17, 3)),
-    np.arange(51.0).reshape(17, 3),
-  ):  # equal numbers look alike in any order
+  for keypoints in (np.zeros((17, 3)), np.arange(51.0).reshape(17, 3)):
     save_pose(path, {"column_order": 1, "keypoints": np.asfortranarray(keypoints)})
     np.testing.assert_array_equal(luperson._read_pose(path), keypoints)
 
 
-def test_pose_that_differs_from_a_known_layout_in_one_name_is_refused(tmp_path):
+def test_pose_that_differs_from_an_earlier_one_in_one_name_is_refused(tmp_path):
   path = tmp_path / "pose.npy"
   save_pose(path, {"keypoints": np.random.default_rng(0).random((17, 3)).astype(np.float32)})
   luperson._read_pose(path)
   data = path.read_bytes()
-  assert luperson._LAYOUTS[len(data)].read(data) is not None
   path.write_bytes(data.replace(b"_reconstruct", b"_reconstrucX"))
   with pytest.raises(restricted_pickle.UnsafePickleError, match=r"pose\.npy.*_reconstrucX"):
     luperson._read_pose(path)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from hap_jax.data.sources import luperson, market1501, msmt17
-from tests.data import mutations_coco
+from tests.data import luperson_files, mutations_coco
 
 
 def refusal(read):
@@ -55,7 +55,7 @@ def lup(tmp_path):
     "keypoints_xy": np.ones((17, 2), np.float32),
     "keypoints_visible": np.ones(17, bool),
   }
-  luperson.write_luperson(tmp_path, [record] * 2)
+  luperson_files.write(tmp_path, [record] * 2)
   return tmp_path
 
 

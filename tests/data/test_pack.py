@@ -20,6 +20,7 @@ from hap_jax.data.sources import luperson, market1501, synthetic, tfds
 from hap_jax.data.sources.base import BadRecordError, SourceSpec
 from hap_jax.data.transforms.image import RandomResizedCrop
 from hap_jax.io.picture_file import encode_jpeg
+from tests.data import luperson_files
 
 ROOT = pathlib.Path(__file__).parents[2]
 NUM_RECORDS = 14
@@ -71,7 +72,7 @@ class DrawnSource:
 def people(tmp_path_factory):
   """(folder of people in LUPerson's layout, what `prepare luperson` made of it)."""
   root = tmp_path_factory.mktemp("luperson")
-  luperson.write_luperson(root, map(drawn_record, range(NUM_RECORDS)))
+  luperson_files.write(root, map(drawn_record, range(NUM_RECORDS)))
   out = root.parent / "packed"
   words = ["prepare", "luperson", f"--root={root}", "--set=subset=all", f"--out={out}"]
   assert cli.main(words) == 0

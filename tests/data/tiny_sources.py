@@ -12,7 +12,7 @@ from hap_jax import config
 from hap_jax.data import pack
 from hap_jax.data.skeletons import COCO17
 from hap_jax.data.sources.base import BadRecordError, SourceSpec
-from hap_jax.data.sources.luperson import write_luperson
+from tests.data import luperson_files
 from tests.data import test_attribute_sources as attribute_files
 from tests.data import test_coco_persons as coco_files
 from tests.data import test_reid_sources as reid_files
@@ -88,7 +88,7 @@ def tfds(folder):
 
 
 def luperson(folder):
-  write_luperson(folder, (Described()[i] for i in range(3)))
+  luperson_files.write(folder, (Described()[i] for i in range(3)))
   return open_splits("luperson", folder, ("train",), subset="all")
 
 

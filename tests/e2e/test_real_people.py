@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from hap_jax import run as runner
-from hap_jax.data.sources import coco_persons, luperson
+from hap_jax.data.sources import coco_persons
 from hap_jax.io import checkpoint_file
 from hap_jax.train.report import read_metrics
+from tests.data import luperson_files
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -63,7 +64,7 @@ def test_coco_people_train_as_released_and_from_the_luperson_layout(coco, tiny_c
   people = coco_persons.open_source(
     root=coco["data.root"], split="train", seed=0, annotations="test_coco.json"
   )
-  count = luperson.write_luperson(tmp_path / "data", (people[i] for i in range(len(people))))
+  count = luperson_files.write(tmp_path / "data", (people[i] for i in range(len(people))))
   assert count == len(people) >= 8
   luperson_layout = {
     "data.source": "luperson",

@@ -14,12 +14,13 @@ from configs import finetune_reid_demo
 from hap_jax import config as config_lib
 from hap_jax import run as runner
 from hap_jax.cli.__main__ import main as hap
-from hap_jax.data.sources import luperson, synthetic
+from hap_jax.data.sources import synthetic
 from hap_jax.io import checkpoint_file
 from hap_jax.tasks import pretrain as pretrain_task
 from hap_jax.tasks import reid as reid_task
 from hap_jax.train.report import read_metrics
 from tests.convert.reference_state import family_state
+from tests.data import luperson_files
 from tests.io import torch_bytes
 
 TINY = {
@@ -232,7 +233,7 @@ def test_queries_without_any_match_are_told_before_the_first_step(tmp_path):
 
 def test_source_that_knows_no_persons_is_named(tmp_path):
   people = synthetic.open_source(num_train=4, image_size=(40, 20))
-  luperson.write_luperson(tmp_path, (people[i] for i in range(4)))
+  luperson_files.write(tmp_path, (people[i] for i in range(4)))
   with pytest.raises(ValueError, match=r"config\.data\.source='luperson' does not say who its people are"):
     reid_task.make(reid_config("luperson", tmp_path))
 

@@ -8,13 +8,17 @@ from hap_jax.io.restricted_pickle import UnsafePickleError
 from tests.io.samples import ARRAYS, Call, assert_same_array
 
 
+def load(path):
+  return restricted_pickle.load_npy(path.read_bytes(), path)
+
+
 def test_poses_saved_as_object_arrays_are_read(tmp_path):
   keypoints = np.random.default_rng(0).normal(size=(17, 3)).astype(np.float32)
   people = [{"bbox": np.arange(5.0), "keypoints": keypoints}]
   pair = np.empty((2, 1), object)
   pair[0, 0], pair[1, 0] = people[0], [{"heatmap": np.zeros((1, 2), np.float32)}]
   np.save(tmp_path / "pose.npy", pair)
-  got = restricted_pickle.load_npy(tmp_path / "pose.npy")
+  got = load(tmp_path / "pose.npy")
   assert got.shape == (2, 1)
   assert_same_array(got[0][0]["keypoints"], keypoints)
 
@@ -22,7 +26,7 @@ def test_poses_saved_as_object_arrays_are_read(tmp_path):
 @pytest.mark.parametrize("array", [*ARRAYS, np.array([(1, 2.0)], [("a", "i4"), ("b", "f8")])], ids=repr)
 def test_npy_files_without_objects_are_read(tmp_path, array):
   np.save(tmp_path / "a.npy", array)
-  got = restricted_pickle.load_npy(tmp_path / "a.npy")
+  got = load(tmp_path / "a.npy")
   assert_same_array(got, array)
   assert got.flags.writeable
 
@@ -33,7 +37,7 @@ def test_a_hostile_npy_is_refused_and_does_not_run(tmp_path):
   array[0, 0] = Call(os.system, f"echo > {proof}")
   np.save(path, array)
   with pytest.raises(UnsafePickleError, match=r"pose\.npy.*system"):
-    restricted_pickle.load_npy(path)
+    load(path)
   assert not proof.exists()
   np.load(path, allow_pickle=True)  # the payload is real
   assert proof.exists()
@@ -42,7 +46,7 @@ def test_a_hostile_npy_is_refused_and_does_not_run(tmp_path):
 def test_npy_records_with_objects_are_refused(tmp_path):
   np.save(tmp_path / "a.npy", np.array([(1, None)], [("a", "i4"), ("b", "O")]))
   with pytest.raises(UnsafePickleError, match="mixes Python objects into records"):
-    restricted_pickle.load_npy(tmp_path / "a.npy")
+    load(tmp_path / "a.npy")
 
 
 def test_an_npy_cut_at_any_byte_is_an_error_with_the_file_name(tmp_path):
@@ -53,7 +57,7 @@ def test_an_npy_cut_at_any_byte_is_an_error_with_the_file_name(tmp_path):
     for end in range(len(data)):
       path.write_bytes(data[:end])
       with pytest.raises(ValueError, match=r"cut\.npy"):
-        restricted_pickle.load_npy(path)
+        load(path)
 
 
 def test_an_npy_header_that_lies_is_an_error(tmp_path):
@@ -61,8 +65,8 @@ def test_an_npy_header_that_lies_is_an_error(tmp_path):
   np.save(path, np.array([{}], object))
   path.write_bytes(path.read_bytes().replace(b"(1,)", b"(7,)"))
   with pytest.raises(ValueError, match="promises an object array of shape"):
-    restricted_pickle.load_npy(path)
+    load(path)
   np.save(path, np.arange(3))
   path.write_bytes(path.read_bytes().replace(b"(3,), }           ", b"(300000000000,), }"))
   with pytest.raises(ValueError, match="needs 2400000000000 bytes, got 24"):
-    restricted_pickle.load_npy(path)
+    load(path)

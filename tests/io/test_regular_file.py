@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from hap_jax.data.sources import base, coco_persons, folder, msmt17
+from hap_jax.data.sources import base, coco_persons, folder, luperson, msmt17
 from hap_jax.io import picture_file, regular_file, restricted_pickle
 from tests.io.test_picture_file import picture
 
@@ -82,7 +82,7 @@ def test_missing_file_is_reported_as_before(tmp_path):
 
 def test_pickle_and_pose_file_must_be_regular(tmp_path):
   os.mkfifo(tmp_path / "a.pkl")
-  for read in (restricted_pickle.load, restricted_pickle.load_npy):
+  for read in (restricted_pickle.load, luperson._read_pose):
     with pytest.raises(ValueError, match="found a FIFO"):
       read(str(tmp_path / "a.pkl"))
 

@@ -17,7 +17,7 @@ import re
 import numpy as np
 
 from hap_jax.data import person_images
-from hap_jax.data.person_images import SPLITS, PersonImages, Picture
+from hap_jax.data.person_images import SPLITS, Picture
 from hap_jax.data.sources.base import check_root, describe_folder, list_folders, list_pictures
 
 _DIGEST_LENGTH = 12  # hexadecimal digits
@@ -74,8 +74,8 @@ def open_source(*, root, split, seed, test_share=0.5, split_seed=0, num_val=0):
   notes = person_images.note_single(pictures) if split == "train" else []
   if split == "query":
     notes += person_images.note_unmatched(pictures, splits.get("gallery", []))
-  return PersonImages.of(
-    root, pictures, name="identity_folder", licence="not known", notes=notes, people=_people(persons)
+  return person_images.make(
+    root, pictures, "identity_folder", "not known", notes=notes, people=_people(persons)
   )
 
 

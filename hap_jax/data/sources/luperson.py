@@ -14,7 +14,6 @@ the third column is not part of a record.
 import dataclasses
 import functools
 import os
-import pickle
 
 import numpy as np
 from absl import logging
@@ -32,7 +31,7 @@ from hap_jax.data.sources.base import (
   read_bytes,
   read_image,
 )
-from hap_jax.io import picture_file, restricted_pickle
+from hap_jax.io import restricted_pickle
 from hap_jax.io.plain_data import UnsafePickleError, as_array
 
 IMAGE_FOLDER, POSE_FOLDER, LIST_FILE = "LUPerson-data", "LUPerson-pose", "cfs_list.pkl"
@@ -41,7 +40,6 @@ NUM_LUPERSON = 4_180_243  # names in the published list
 SPLITS = ("train",)  # "val" is there if num_val says so
 _SPEC = SourceSpec("luperson", COCO17, licence="LUPerson: research use, on the terms of its authors")
 _EXTENSIONS = (".jpg", ".jpeg", ".png")
-_MISSING = -10_000.0  # x, y and confidence of a joint that was not found
 _HALF_STREAM = 2  # keeps the draw of the random half apart from the loader's generators of the same seed
 
 
@@ -126,42 +124,6 @@ class _LUPerson:
     return f"{self.root}/{IMAGE_FOLDER}/{entry if entry.lower().endswith(_EXTENSIONS) else entry + '.jpg'}"
 
 
-def write_luperson(root, records, quality=95):
-  """Writes person records in LUPerson's layout, so that `open_source` reads them back.
-
-  Joints come back exactly, images within JPEG's error; a joint that is not visible is written as missing.
-
-  Args:
-    root: folder; made if it does not exist.
-    records: person records, in the order of the list.
-    quality: of the JPEG files, 1 to 100.
-
-  Returns:
-    number of records written.
-
-  Raises:
-    ValueError: if `root` holds a list already; nothing is overwritten.
-  """
-  list_path = os.path.join(root, LIST_FILE)
-  if os.path.exists(list_path):
-    raise ValueError(f"{list_path} exists already: choose another folder, nothing is overwritten")
-  for folder in (IMAGE_FOLDER, POSE_FOLDER):
-    os.makedirs(os.path.join(root, folder), exist_ok=True)
-  names = []
-  for i, record in enumerate(records):
-    name = f"{i:07d}"
-    picture_file.write(os.path.join(root, IMAGE_FOLDER, name + ".jpg"), record["image"], quality=quality)
-    keypoints = np.full((len(record["keypoints_xy"]), 3), _MISSING, np.float32)
-    visible = record["keypoints_visible"]
-    keypoints[visible, :2], keypoints[visible, 2] = record["keypoints_xy"][visible], 1
-    pose = np.array([[{"keypoints": keypoints}]], dtype=object)
-    np.save(os.path.join(root, POSE_FOLDER, name + ".npy"), pose, allow_pickle=True)
-    names.append(name + ".jpg")
-  with open(list_path, "wb") as file:
-    pickle.dump(names, file)
-  return len(names)
-
-
 @functools.lru_cache(maxsize=1)
 def _read_list(path):
   """Reads the list of names; kept, because four million take seconds and every split asks for them."""
@@ -204,15 +166,11 @@ def _read_pose(path):
     if not os.path.exists(path):
       raise BadRecordError(f"{path}: the pose file of this image is missing") from error
     raise
-  layout = _LAYOUTS.get(len(data))
-  keypoints = layout.read(data) if layout else None
-  if keypoints is not None:
-    return keypoints
   try:
-    pose = restricted_pickle.load_npy(path)
+    pose = restricted_pickle.load_npy(data, path)
   except UnsafePickleError:
     raise  # not a damaged file but code that somebody put there: the run stops
-  except (OSError, ValueError) as error:
+  except ValueError as error:
     raise BadRecordError(f"{path}: not a readable .npy file: {error}") from error
   try:
     keypoints = as_array(pose[0][0]["keypoints"])
@@ -225,54 +183,4 @@ def _read_pose(path):
     raise BadRecordError(f'{path}: holds no numbers at [0][0]["keypoints"]') from error
   if result.shape != (len(COCO17.joints), 3):
     raise BadRecordError(f"{path}: keypoints of shape {result.shape}, expected (17, 3)")
-  if len(_LAYOUTS) < _MAX_LAYOUTS:
-    _LAYOUTS.setdefault(len(data), _find_layout(data, pose[0][0], keypoints))
   return result
-
-
-@dataclasses.dataclass(frozen=True)
-class _PoseLayout:
-  """Where the numbers lie in pose files of one length that one program wrote; all other bytes are equal.
-
-  The unpickler takes half as long as decoding the image. A file that equals an earlier, fully read one in
-  every byte outside its arrays has the same structure, so its numbers are taken from where they lie.
-  """
-
-  fixed: tuple[tuple[int, bytes], ...]  # (position, bytes) outside the arrays
-  position: int  # of the keypoints
-  dtype: np.dtype
-
-  def read(self, data):
-    """Returns [17, 3] float32, or None if the file is laid out otherwise."""
-    if not all(data.startswith(piece, start) for start, piece in self.fixed):
-      return None
-    numbers = np.frombuffer(data, self.dtype, 3 * len(COCO17.joints), self.position)
-    return numbers.reshape(-1, 3).astype(np.float32)
-
-
-# Length of a file -> its layout, None where none was found. It saves time; no number depends on it.
-_LAYOUTS = {}
-_MAX_LAYOUTS = 64
-
-
-def _find_layout(data, pose, keypoints):
-  """Returns the _PoseLayout of a file that was read to the dict `pose`, or None if it has none."""
-  spans = []
-  for array in pose.values():
-    # Only long contents: a few bytes may occur by chance, and it must be certain which ones are numbers.
-    if isinstance(array, np.ndarray) and array.dtype.kind in "iuf" and array.flags.c_contiguous:
-      content = array.tobytes()
-      position = data.find(content)
-      if len(content) >= 16 and position >= 0 and data.find(content, position + 1) < 0:
-        spans.append((position, position + len(content), array is keypoints))
-  spans.sort()
-  ends = [0, *(end for _, end, _ in spans)]
-  starts = [*(start for start, _, _ in spans), len(data)]
-  position = [start for start, _, is_keypoints in spans if is_keypoints]
-  if not position or any(start < end for end, start in zip(ends, starts, strict=True)):
-    return None
-  return _PoseLayout(
-    tuple((end, data[end:start]) for end, start in zip(ends, starts, strict=True)),
-    position[0],
-    keypoints.dtype,
-  )

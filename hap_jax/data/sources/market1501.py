@@ -19,7 +19,7 @@ import re
 from absl import logging
 
 from hap_jax.data import person_images
-from hap_jax.data.person_images import PersonImages, Picture
+from hap_jax.data.person_images import Picture
 from hap_jax.data.sources.base import check_folder, check_root, describe_folder, list_pictures, printable
 
 SPLITS = person_images.SPLITS
@@ -59,7 +59,7 @@ def open_source(*, root, split, seed, num_val=0):
   )
   notes += person_images.note_counts(f"{split} in {root}", pictures, _COUNTS[split])
   licence = "Market-1501: academic research, on the terms of its authors"
-  return PersonImages.of(root, pictures, name="market1501", licence=licence, notes=notes, people="market1501")
+  return person_images.make(root, pictures, "market1501", licence, notes=notes, people="market1501")
 
 
 def _persons(root, split):

@@ -15,7 +15,7 @@ import os
 import re
 
 from hap_jax.data import person_images
-from hap_jax.data.person_images import PersonImages, Picture
+from hap_jax.data.person_images import Picture
 from hap_jax.data.sources import market1501
 from hap_jax.data.sources.base import check_relative, check_root, describe_folder, printable
 from hap_jax.io import regular_file
@@ -75,7 +75,7 @@ def open_source(*, root, split, seed, train_set="train+val", num_val=0):
   notes += person_images.note_counts(f"{lists} in {root}", pictures, _COUNTS[lists])
   licence = "MSMT17: academic research, under the agreement signed with its authors"
   people = "msmt17" if split == "train" else "msmt17, test"  # they are numbered from 0 twice
-  return PersonImages.of(root, pictures, name="msmt17", licence=licence, notes=notes, people=people)
+  return person_images.make(root, pictures, "msmt17", licence, notes=notes, people=people)
 
 
 def _read_released(root, lists):

@@ -34,34 +34,17 @@ SPLITS = ("train", "val", "test")
 def open_source(
   *, root, split, seed, identity_disjoint=False, split_seed=0, annotations="", images="", num_val=0
 ):
-  """Opens a split of PA-100K.
+  """Opens a split of PA-100K: "train", "val", "test" or "trainval".
 
-  Args:
-    root: folder of the annotation file and the pictures' folder (config.data.root).
-    split: "train", "val", "test" or "trainval".
-    seed: not used; the order is that of the file.
-    identity_disjoint: must be False: the file does not say who is on a picture.
-    split_seed: not used.
-    annotations: path of the annotation file, absolute or below root; "": where it is shipped.
-    images: folder of the pictures, absolute or below root; "": where it is shipped.
-    num_val: 0, the data set has splits of its own.
+  Options: identity_disjoint, split_seed, annotations and images, as in `attribute_images.open_split`.
+  Here identity_disjoint must be False, because the file does not say who is on a picture.
 
   Returns:
-    AttributeImages with the 26 ATTRIBUTES, in the order of the official classifier.
-
-  Raises:
-    ValueError: if files are missing or say something else than they should, or an option is out of range.
+    PictureFiles with the 26 ATTRIBUTES, in the order of the official classifier.
   """
-  del seed
+  del seed  # the order is that of the file
   return attribute_images.open_split(
-    _DATA_SET,
-    root=root,
-    split=split,
-    identity_disjoint=identity_disjoint,
-    split_seed=split_seed,
-    annotations=annotations,
-    images=images,
-    num_val=num_val,
+    _DATA_SET, root, split, identity_disjoint, split_seed, annotations, images, num_val
   )
 
 

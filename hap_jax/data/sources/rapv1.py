@@ -71,34 +71,16 @@ _FIELDS_OF_V2 = {"name", "attribute", "data", "selected_attribute", "partition_a
 def open_source(
   *, root, split, seed, identity_disjoint=False, split_seed=0, annotations="", images="", num_val=0
 ):
-  """Opens a split of RAP, version 1.
+  """Opens a split of RAP, version 1: "train" or "test"; "trainval" is "train".
 
-  Args:
-    root: folder of the annotation file and the pictures' folder (config.data.root).
-    split: "train" or "test"; "trainval" is "train".
-    seed: not used; the order is that of the file.
-    identity_disjoint: divide the persons anew, by their numbers in the file: none is in two splits then.
-    split_seed: draws who is in which split then; apart from the seed of the run.
-    annotations: path of the annotation file, absolute or below root; "": where it is shipped.
-    images: folder of the pictures, absolute or below root; "": where it is shipped.
-    num_val: 0, the data set has splits of its own.
+  Options: identity_disjoint, split_seed, annotations and images, as in `attribute_images.open_split`.
 
   Returns:
-    AttributeImages with the 51 ATTRIBUTES, in the order of the official classifier.
-
-  Raises:
-    ValueError: if files are missing or say something else than they should, or an option is out of range.
+    PictureFiles with the 51 ATTRIBUTES, in the order of the official classifier.
   """
-  del seed
+  del seed  # the order is that of the file
   return attribute_images.open_split(
-    _DATA_SET,
-    root=root,
-    split=split,
-    identity_disjoint=identity_disjoint,
-    split_seed=split_seed,
-    annotations=annotations,
-    images=images,
-    num_val=num_val,
+    _DATA_SET, root, split, identity_disjoint, split_seed, annotations, images, num_val
   )
 
 
