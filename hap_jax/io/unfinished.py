@@ -44,14 +44,6 @@ def check_new(path):
     raise ValueError(f"{path}: there is no folder {path.parent} to make it in")
 
 
-def check_new(path):
-  """Raises ValueError if the folder `path` exists, or the folder that it is to lie in does not."""
-  if os.path.lexists(path):
-    raise ValueError(f"{path}: exists; expected a new folder: give another name, or move it away")
-  if not path.parent.is_dir():
-    raise ValueError(f"{path}: there is no folder {path.parent} to make it in")
-
-
 @contextlib.contextmanager
 def new_folder(path):
   """Makes a folder as `named_at_end` does and yields it."""
