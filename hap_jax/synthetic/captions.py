@@ -1,4 +1,4 @@
-"""What can be said about a person: binary attributes, and two English sentences worded differently."""
+"""Descriptions of a person: binary attributes, and two English texts with different wording."""
 
 import numpy as np
 
@@ -8,12 +8,13 @@ ATTRIBUTES = (
   *("shorts", "skirt_or_dress", "dark_bottom", "trainers", "boots"),
   *("backpack", "shoulder_bag", "hand_bag", "suitcase"),
 )
+# Colours whose brightness is clear; the colours in between are neither dark nor light.
 _DARK = ("black", "navy", "burgundy", "brown")
 _LIGHT = ("white", "beige", "light blue", "yellow", "pink")
 
 
 def attributes_of(look):
-  """Returns the attributes of an Appearance, [27] bool in the order of ATTRIBUTES."""
+  """Returns the attributes of an Appearance, [27] bool, in the order of ATTRIBUTES."""
   return np.array(
     (
       look.is_female,
@@ -48,12 +49,12 @@ def attributes_of(look):
 
 
 def captions_of(look):
-  """Describes an Appearance in two wordings; (str, str), nothing said that the pictures do not show."""
+  """Returns two texts (str, str) that describe an Appearance; both name only things that pictures show."""
   return _describe_wearing(look), _describe_with(look)
 
 
 def _describe_wearing(look):
-  """The plain order: who, hair, clothes from the top down, then things carried."""
+  """Describes the person in the plain order: person, hair, clothes from top to bottom, then bags."""
   clothes = [_article(_top(look)), *([_bottom(look)] if look.bottom != "dress" else []), _shoes(look)]
   extras = [_article(thing) for thing in _worn(look)]
   text = f"{_article(_who(look)).capitalize()} {_hair(look)}, wearing {_list(clothes)}."
@@ -64,7 +65,7 @@ def _describe_wearing(look):
 
 
 def _describe_with(look):
-  """The other order: things carried first, clothes as possessions."""
+  """Describes the person in another order: bags first, then "his" or "her" clothes, then the hair."""
   things = [_article(thing) for thing in (*_carried(look), *_worn(look))]
   text = f"This {_who(look)} " + (f"is seen with {_list(things)}." if things else "has no bag and no hat.")
   possessive = "Her" if look.is_female else "His"
@@ -129,6 +130,7 @@ def _bottom(look):
   if look.bottom == "skirt":
     return f"a {look.bottom_colour} skirt"
   cut = ""
+  # In between, the fit is hard to see, so no caption names it.
   if look.bottom == "trousers":
     cut = "tight " if look.fit < 0.2 else "wide " if look.fit > 0.6 else ""
   return f"{cut}{look.bottom_colour} {look.bottom}"
