@@ -185,6 +185,7 @@ def _sample_hair(rng, is_female, age):
     style = choose(rng, {"short": 12, "medium": 26, "long": 36, "ponytail": 16, "bun": 10})
   else:
     style = choose(rng, {"bald": 9 if age != "child" else 0, "short": 78, "medium": 11, "long": 2})
+  # Most old people have grey hair.
   if age == "senior":
     return style, choose(rng, {"grey": 75, "dark brown": 25})
   return style, choose(rng, _HAIR_RATES)
@@ -209,6 +210,7 @@ def _sample_clothes(rng, is_female):
   # A dress is drawn as a shirt with a skirt of the same cloth.
   if bottom == "dress":
     top_colour = choose(rng, _SKIRT_RATES)
+  # A pattern in the colour of the cloth would be invisible.
   second = choose(rng, {name: rate for name, rate in _TOP_RATES.items() if name != top_colour})
   bottom_colour = choose(rng, _SKIRT_RATES if bottom == "skirt" else _TROUSER_RATES)
   low, high = {"trousers": (1, 1), "shorts": (0.5, 1.05), "skirt": (0.6, 1.3), "dress": (0.7, 1.35)}[bottom]

@@ -83,6 +83,7 @@ def _rest_offsets():
   offsets = np.zeros((len(JOINTS), 3))
   for name, offset in _REST_OFFSETS.items():
     offsets[JOINT_INDEX[name]] = offset
+    # x points to the left, so a mirror image has the opposite x.
     if name.startswith("left_"):
       offsets[JOINT_INDEX[name.replace("left_", "right_")]] = np.multiply(offset, (-1, 1, 1))
   return offsets

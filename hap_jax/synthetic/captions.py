@@ -2,6 +2,7 @@
 
 import numpy as np
 
+# Only properties that pictures show. Exported files and checkpoints depend on their order.
 ATTRIBUTES = (
   *("female", "child", "senior", "long_hair", "bald", "beard", "glasses", "hat", "scarf"),
   *("short_sleeves", "jacket", "coat", "stripes", "plaid", "logo", "hood", "dark_top", "light_top"),
@@ -55,6 +56,7 @@ def captions_of(look):
 
 def _describe_wearing(look):
   """Describes the person in the plain order: person, hair, clothes from top to bottom, then bags."""
+  # A dress covers top and bottom, so it is named once.
   clothes = [_article(_top(look)), *([_bottom(look)] if look.bottom != "dress" else []), _shoes(look)]
   extras = [_article(thing) for thing in _worn(look)]
   text = f"{_article(_who(look)).capitalize()} {_hair(look)}, wearing {_list(clothes)}."
@@ -101,6 +103,7 @@ def _hair(look):
 
 
 def _head(look):
+  # Only men are bald, see `appearance`.
   if look.hair == "bald":
     return "he is bald" + (" and bearded" if look.has_beard else "")
   words = {"bun": "tied up", "ponytail": "in a ponytail", "medium": "down to the chin"}.get(
@@ -164,6 +167,7 @@ def _carried(look):
 
 
 def _article(words):
+  # The first letter is enough, because no phrase starts with words such as "hour" or "uniform".
   return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 

@@ -31,12 +31,7 @@ FOLDERS = {
   "query": "query",
   "gallery": "bounding_box_test",
 }
-_SET = {
-  "train": "train",
-  "val": "val",
-  "query": "test",
-  "gallery": "test",
-}  # names of the splits in the lists
+_SET = {"train": "train", "val": "val", "query": "test", "gallery": "test"}  # names of the splits in lists
 _QUALITY = 95  # JPEG quality: files decode to within a few grey levels of the drawn pictures
 _CHUNK = 64  # pictures per call of a worker process
 _BODY = (anatomy.PART_INDEX["head"], anatomy.PART_INDEX["right_foot"])  # first and last part of the person
@@ -86,6 +81,7 @@ def write_folder(
   with unfinished.new_folder(out) as part:
     for folder in (*FOLDERS.values(), "annotations"):
       (part / folder).mkdir()
+    # Lists come last, because they need the labels of all pictures.
     truths = _write_pictures(part, seed, tuple(image_size), rows, workers)
     _write_lists(part, image_size, rows, truths)
     counts = {split: sum(row.split == split for row in rows) for split in FOLDERS}
@@ -101,6 +97,7 @@ def _list_rows(**options):
     who = zip(source.indices, source.columns["pid"], source.columns["camid"], strict=True)
     for k, (index, pid, camid) in enumerate(who):
       person = numbers.setdefault(int(pid), len(numbers) + 1)
+      # Market-1501 counts cameras and places from 1.
       place = camid // camera.CAMERAS_PER_SITE + 1
       file = f"{folder}/{person:04d}_c{camid + 1}s{place}_{k:06d}_00.jpg"
       rows.append(_Row(file, split, person, int(index)))
@@ -137,6 +134,7 @@ def _coco_labels(drawn, size):
   number of pixels that show the person.
   """
   H, W = size
+  # Rounded first, so that a coordinate in the file never contradicts its flag.
   xy = np.round(drawn["keypoints_xy"].astype(float), 2)
   labelled = drawn["keypoints_visible"] & (xy >= 0).all(axis=1) & (xy < (W, H)).all(axis=1)
   v = np.where(labelled, 2 - drawn["keypoints_occluded"].astype(int), 0)

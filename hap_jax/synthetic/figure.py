@@ -284,6 +284,7 @@ def _leg_hull(figure, positions, ease, flare):
     (centers, across, depth), each [R, 3].
   """
   along = positions[:, None]
+  # Points of both legs: on the thigh up to position 1, then on the shin.
   left, right = (
     np.where(along <= 1, hip + (knee - hip) * along, knee + (ankle - knee) * (along - 1))
     for hip, knee, ankle in ([figure.joint(f"{side}_{name}") for name in _LEG] for side in ("left", "right"))

@@ -337,8 +337,8 @@ def _list_terms():
   """Converts the tables of turns to arrays, so that one step computes all joints.
 
   Returns:
-    (axes, joint, stage, angle, side, factor). axes: [3, 24], the axis of every turn. The other arrays are [N];
-    term n sets the turn of its stage and joint to `factor * angles[angle, side]`.
+    (axes, joint, stage, angle, side, factor). axes: [3, 24], the axis of every turn. The others are [N]: term
+    n sets the turn of its stage and joint to `factor * angles[angle, side]`.
   """
   axes = np.zeros((3, len(JOINTS)), int)
   axes[0, list(_COLLARS)] = 2  # no angle turns the collar bones; `rotations_from_angles` does

@@ -112,7 +112,7 @@ def _fill(x, y, size):
   return index_map
 
 
-# The next two functions work on whole rows, because numpy's reductions are several times slower on short axes.
+# The next two functions work on whole rows, because numpy's reductions are much slower on short axes.
 def _extent(values):
   """Returns the smallest and the largest value of the four corners; [4, Q] -> ([Q], [Q])."""
   low, high = np.minimum(values[0], values[1]), np.maximum(values[0], values[1])
@@ -158,8 +158,8 @@ class Samples:
   y: np.ndarray
 
 
-# {fine: places (row, column) in the square of fine x fine cells that form a pixel}. Each row and column occurs
-# once, so that almost horizontal and almost vertical edges are smooth.
+# {fine: places (row, column) in the fine x fine cells of a pixel}. Each row and each column occurs once, so
+# that almost horizontal and almost vertical edges are smooth.
 _SAMPLE_PATTERNS = {2: ((0, 0), (1, 1)), 3: ((0, 1), (1, 2), (2, 0)), 4: ((0, 1), (1, 3), (2, 0), (3, 2))}
 
 

@@ -94,6 +94,7 @@ def compose(person, outfit, station, size, sides, rng):
   atlas = [person.atlas]
   if main.family == "sitting":
     tubes.append(belongings.build_seat(main.figure))
+  # Passers-by belong to no identity, so they give no hint about the person.
   for position in _passer_by_positions(rng):
     passer_by = _passer_by(int(rng.integers(_NUM_PASSERS_BY)))
     other = _place(passer_by.body, passer_by.look, passer_by.outfit, position, rng, _PASSING)

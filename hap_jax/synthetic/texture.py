@@ -75,8 +75,8 @@ def paint_atlas(look, wear):
     look: Appearance.
     wear: result of `sample_wear`.
   Returns:
-    [3, N] float32 grey levels; `find_tile` returns the start of each tile. The row of a picture is v (0 is the
-    lower end), its column is u.
+    [3, N] float32 grey levels; `find_tile` returns the start of each tile. The row of a picture is v (0 is
+    its lower end), its column is u.
   """
   tones = {role: tone.astype(np.float32) for role, tone in look.tones.items()}
   texels = np.empty((_TEXELS, 3), np.float32)
@@ -190,7 +190,7 @@ def _paint_shoe(picture, look, tones):
 
 
 _BEARD = (_ROWS < 22) & (_FROM_FRONT < 15) & ~((_ROWS > 17) & (_FROM_FRONT < 3))
-# Height of the hairline from the front of the head to its back: (shares of half a turn, shares of the height).
+# Height of the hairline from the front of the head to the back: shares of half a turn, shares of the height.
 _HAIRLINE = (0.0, 0.3, 0.42, 0.52, 0.6, 1.0), (0.84, 0.80, 0.62, 0.55, 0.26, 0.14)
 _HAIR = np.interp(_FROM_FRONT / 32, *_HAIRLINE) < _ROWS / SIZE
 

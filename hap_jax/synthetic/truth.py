@@ -5,9 +5,9 @@ import numpy as np
 from hap_jax.synthetic import raster
 from hap_jax.synthetic.anatomy import PART_INDEX
 
-# A joint lies inside the body, so the surface of its own part is always in front of it. It counts as hidden if
-# the camera sees another part or another thing in front of it. It also counts as hidden if its own part is
-# nearer to the camera than this depth (metres, for an adult) explains.
+# A joint lies inside the body, so the surface of its own part is always in front of it. It counts as hidden
+# if another part or another thing is in front of it. It also counts as hidden if the surface of its own part
+# is further in front of it than this depth (metres, for an adult).
 _LIMB_DEPTH = np.array(
   (*(0.05,) * 5, *(0.13,) * 2, *(0.09,) * 2, *(0.08,) * 2, *(0.18,) * 2, *(0.12,) * 2, *(0.11,) * 2)
 )

@@ -1,6 +1,6 @@
-"""Paper to draw on: text, enlarging, and putting pictures side by side.
+"""Draws text, enlarges pictures and joins them.
 
-Only this file gives text to OpenCV, which crashes on text that is not UTF-8.
+Only this file passes text to OpenCV, which crashes on text that is not UTF-8.
 """
 
 import re
@@ -21,7 +21,7 @@ def blank(height, width):
 
 
 def enlarge(image, scale):
-  """Enlarges [H, W, 3] uint8 by a whole number, bicubically: the eye reads faces in it, not squares."""
+  """Enlarges [H, W, 3] uint8 by a whole number; bicubic, because the eye then sees faces and not squares."""
   image = np.ascontiguousarray(image)
   if scale == 1:
     return image.copy()
@@ -44,7 +44,7 @@ def text_width(text, size, weight=400):
 
 
 def fit_size(texts, width, size, weight=400):
-  """Returns the largest size up to `size` at which every one of the texts is at most `width` pixels wide."""
+  """Returns the largest size from 6 to `size` at which each text is at most `width` pixels wide, or 6."""
   while size > 6 and any(text_width(text, size, weight) > width for text in texts):
     size -= 1
   return size
@@ -83,10 +83,12 @@ def paragraph(text, width, size, weight=400, color=INK):
 
 
 def swatches(entries, width, size=18):
-  """Returns a strip [h, width, 3] that tells what colours mean, in as many lines as it takes.
+  """Returns a legend of colours, [h, width, 3]; it has as many lines as necessary.
 
   Args:
-    entries: (color, text) pairs. size: height of the text in pixels.
+    entries: (color, text) pairs.
+    width: pixels.
+    size: height of the text in pixels.
   """
   pitch, gap = round(1.7 * size), size // 2
   places, x, y = [], 0, 0
@@ -105,7 +107,7 @@ def swatches(entries, width, size=18):
 
 
 def stack(pictures, gap):
-  """Stacks pictures of one width downwards with white gaps of `gap` pixels."""
+  """Stacks pictures of equal width from top to bottom, with white gaps of `gap` pixels."""
   space = blank(gap, pictures[0].shape[1])
   parts = [part for picture in pictures for part in (space, picture)]
   return np.concatenate(parts[1:], axis=0)

@@ -1,4 +1,4 @@
-"""Sheets that show synthetic people: who they are in six cameras, and what is known about each picture."""
+"""Draws sheets of synthetic people: each identity in several cameras, and the ground truth of pictures."""
 
 import cv2
 import numpy as np
@@ -9,7 +9,7 @@ from hap_jax.viz import canvas
 from hap_jax.viz.pose import SIDE_COLORS, draw_sides
 
 BOX_COLOR = (255, 255, 255)
-# A hue for each kind of part, a light and a dark tone for left and right; (fill colour, words of the legend).
+# One colour per kind of part; left and right parts have a light and a dark tone of it.
 _KINDS = {
   "head": (240, 228, 66),
   "torso": (0, 158, 115),
@@ -30,15 +30,18 @@ _TEXT, _HEAD_TEXT = 15, 17
 
 
 def contact_sheet(pictures, titles, texts, columns, *, text_width=380):
-  """Draws a row an identity: their pictures side by side, then what can be said about them.
+  """Draws one row per identity: its pictures side by side, then its title and its sentences.
 
   Args:
-    pictures: N lists of C pictures [H, W, 3] uint8, all of one size. titles: N short texts. texts: N lists of
-      sentences. columns: C words, written above. text_width: pixels.
+    pictures: N lists of C pictures [H, W, 3] uint8, all of one size.
+    titles: N short texts.
+    texts: N lists of sentences.
+    columns: C words, written above the columns.
+    text_width: width of the text in pixels.
   Returns:
     [h, w, 3] uint8.
   Raises:
-    ValueError: if a text is higher than its pictures.
+    ValueError: if a text needs more height than its pictures have.
   """
   height, width = pictures[0][0].shape[:2]
   head = canvas.blank(round(1.6 * _TEXT), len(columns) * (width + _GAP) - _GAP + _GROUP_GAP + text_width)
@@ -55,7 +58,7 @@ def contact_sheet(pictures, titles, texts, columns, *, text_width=380):
     )
     if text.shape[0] > height:
       raise ValueError(
-        f"{title}: {text.shape[0]} pixels of text beside pictures {height} high: widen text_width"
+        f"{title}: its text is {text.shape[0]} pixels high, its pictures {height}; increase text_width"
       )
     beside = canvas.blank(height, text_width)
     beside[: text.shape[0]] = text
@@ -66,10 +69,11 @@ def contact_sheet(pictures, titles, texts, columns, *, text_width=380):
 def truth_sheet(records, *, columns=3):
   """Draws each record three times: as it is, with joints and box, and with the parts of the body.
 
-  The colours of left and right, and what marks a hidden joint, are those of `viz.pose.draw_sides`.
+  `viz.pose.draw_sides` explains the colours of joints and the mark of a hidden joint.
 
   Args:
-    records: dicts of `synthetic.draw.draw_person`, pictures of one size. columns: records in a row.
+    records: results of `synthetic.draw.draw_person`, pictures of one size.
+    columns: records in a row.
   Returns:
     [h, w, 3] uint8.
   """
@@ -98,7 +102,7 @@ def truth_sheet(records, *, columns=3):
 
 
 def draw_truth(record):
-  """Draws a record's box and joints onto its picture; [H, W, 3] uint8, a new picture."""
+  """Draws a record's box and joints onto a copy of its picture, [H, W, 3] uint8."""
   picture = np.ascontiguousarray(record["image"]).copy()
   left, top, right, bottom = np.round(record["box"]).astype(int).tolist()
   for color, thickness in (((0, 0, 0), 3), (BOX_COLOR, 1)):
@@ -109,7 +113,7 @@ def draw_truth(record):
 
 
 def draw_parts(image, parts):
-  """Tints a picture [H, W, 3] uint8 by its part labels [H, W]; the background stays, paler."""
+  """Tints a picture [H, W, 3] uint8 by its part labels [H, W]; the background becomes pale grey."""
   grey = (image @ np.array((0.299, 0.587, 0.114)))[..., None]
   colors = np.array([_part_color(name) for name in PARTS], np.float32)[parts]
   tinted = np.where(parts[..., None] > 0, (1 - _TINT) * grey + _TINT * colors, 0.5 * grey + 110)
@@ -124,7 +128,7 @@ def _part_color(name):
 
 
 def _side_by_side(pictures, gaps):
-  """Puts pictures of one height next to each other, with white gaps of so many pixels between them."""
+  """Puts pictures of equal height side by side; `gaps` are the widths of the white gaps in pixels."""
   height = pictures[0].shape[0]
   parts = [pictures[0]]
   for gap, picture in zip(gaps, pictures[1:], strict=True):

@@ -1,4 +1,4 @@
-"""Rank lists as pictures: each query with the gallery entries it found, and whether they are right."""
+"""Draws rank lists: each query with the closest gallery entries and their verdicts."""
 
 import cv2
 import numpy as np
@@ -6,7 +6,7 @@ import numpy as np
 from hap_jax.metrics.retrieval import VERDICTS
 from hap_jax.viz import canvas
 
-# Frames by verdict; right and wrong also have a tick and a cross, for eyes that see no difference.
+# Colours of frames by verdict. Some people cannot distinguish green and red: a tick or a cross helps them.
 COLORS = {
   "match": (0, 146, 98),
   "wrong": (204, 51, 34),
@@ -15,12 +15,12 @@ COLORS = {
 }
 
 _UNCOUNTED = ("same camera", "junk")
-_BACKGROUND = (236, 238, 240)  # beside a picture that is narrower or lower than its cell
+_BACKGROUND = (236, 238, 240)  # around a picture that is narrower or lower than its cell
 _FRAME = 5
 _GAP, _QUERY_GAP, _ROW_GAP, _MARGIN = 8, 26, 14, 18
 _TEXT, _LEAST_TEXT = 15, 12
 _LINE = 19
-_INKS = (canvas.INK, canvas.INK, canvas.FAINT)  # of the lines beneath a picture
+_INKS = (canvas.INK, canvas.INK, canvas.FAINT)  # colours of the lines below a picture
 
 
 def rank_sheet(
@@ -34,17 +34,20 @@ def rank_sheet(
   title="",
   cell=(192, 96),
 ):
-  """Draws a row a query: the query at the left, then the gallery entries it found, closest first.
+  """Draws one row per query: the query at the left, then the gallery entries, closest first.
 
-  A match has a green frame and a tick, another identity a red frame and a cross. What counts in no rank, the
-  query's identity under its own camera and junk, is grey in its place, without a rank number.
+  A match has a green frame and a tick. Another identity has a red frame and a cross. Two kinds of entries do
+  not count: junk, and the query's identity under its own camera. They are grey and have no rank number.
 
   Args:
-    queries: N pictures [H, W, 3] uint8 RGB, of any sizes. galleries: N lists of pictures, of any lengths.
-    distance: N lists of numbers, shown beneath.
-    verdict: N lists of the words in `metrics.retrieval.VERDICTS`; None where identities are not known.
-    query_labels: N texts. gallery_labels: N lists of texts. Each is a line beneath its picture, cut to fit.
-    title: a line at the top; "" for none. cell: (height, width) of a picture in pixels.
+    queries: N pictures [H, W, 3] uint8 RGB, of any sizes.
+    galleries: N lists of pictures, of any lengths.
+    distance: N lists of numbers, written below the pictures.
+    verdict: N lists of words in `metrics.retrieval.VERDICTS`; None if the identities are not known.
+    query_labels: N texts, one line below each query; long lines are cut.
+    gallery_labels: N lists of texts, one line below each gallery entry; long lines are cut.
+    title: a line at the top; "" for none.
+    cell: (height, width) of a picture in pixels.
   Returns:
     [h, w, 3] uint8.
   Raises:
@@ -75,7 +78,7 @@ def rank_sheet(
 
 
 def _draw_entry(picture, verdict, lines, cell, has_labels):
-  """Draws a gallery entry with what its verdict means."""
+  """Draws a gallery entry with the mark of its verdict."""
   tile = _draw_tile(picture, COLORS.get(verdict, canvas.FAINT), lines, cell, has_labels)
   if verdict in _UNCOUNTED:
     inside = tile[_FRAME : _FRAME + cell[0], _FRAME : _FRAME + cell[1]]
@@ -87,7 +90,7 @@ def _draw_entry(picture, verdict, lines, cell, has_labels):
 
 
 def _draw_tile(picture, color, lines, cell, has_labels):
-  """Draws a framed picture with two lines of text beneath, three if any tile of the sheet has a label."""
+  """Draws a framed picture with two lines of text below it, or three if any tile of the sheet has a label."""
   height, width = cell[0] + 2 * _FRAME, cell[1] + 2 * _FRAME
   tile = canvas.blank(height + _LINE * (2 + has_labels) + 4, width)
   tile[:height] = color
@@ -112,7 +115,7 @@ def _draw_badge(tile, is_match, color):
 
 
 def _fit(picture, cell):
-  """Scales a picture to fill its cell in one direction, its proportions kept, in the middle of the cell."""
+  """Scales a picture until it fills its cell in one direction, and centres it; keeps its proportions."""
   height, width = picture.shape[:2]
   scale = min(cell[0] / height, cell[1] / width)
   size = (max(1, round(height * scale)), max(1, round(width * scale)))
@@ -125,7 +128,7 @@ def _fit(picture, cell):
 
 
 def _shorten(text, width, size, weight):
-  """Cuts text in the middle to fit: the ends of file names tell more."""
+  """Cuts text in the middle to fit, because the ends of file names say more."""
   if len(text) > width:  # a character takes more than one pixel; measuring thousands of them is slow
     text = f"{text[: width // 2]}…{text[-(width - width // 2) :]}"
   keep = len(text)
@@ -136,7 +139,7 @@ def _shorten(text, width, size, weight):
 
 
 def _place(query, tiles, columns):
-  """Puts a query's tile and those of its list side by side; a shorter list leaves paper."""
+  """Puts the tiles of a query and of its list side by side; a shorter list leaves white space."""
   height, width = query.shape[:2]
   row = canvas.blank(height, width + _QUERY_GAP + columns * (width + _GAP) - _GAP)
   row[:, :width] = query
@@ -147,7 +150,7 @@ def _place(query, tiles, columns):
 
 
 def _draw_foot(width, verdict):
-  """Explains frames and numbers, as far as they occur."""
+  """Draws the legend of the frames that occur, and a note about the numbers."""
   words = {
     "match": "the query's identity",
     "wrong": "another identity",
@@ -167,7 +170,7 @@ def _check(queries, galleries, distance, verdict, query_labels, gallery_labels):
   for name, rows in (("galleries", galleries), ("distance", distance), ("verdict", verdict)):
     if list(map(len, rows)) != list(map(len, galleries)) or len(rows) != len(queries):
       raise ValueError(
-        f"{name} has rows of {list(map(len, rows))}; expected {len(queries)} rows, one a query, "
+        f"{name} has rows of {list(map(len, rows))}; expected {len(queries)} rows, one per query, "
         f"of {list(map(len, galleries))}"
       )
   if len(query_labels) != len(queries) or list(map(len, gallery_labels)) != list(map(len, galleries)):
