@@ -59,9 +59,7 @@ def test_nothing_else_gives_names_or_text_to_opencv():
   }
   assert found == {
     ("io/picture_file.py", "imencode"),
-    # In memory only: a camera's JPEG noise, and pictures to measure with.
-    ("data/synthetic/camera.py", "imencode"),
-    ("bench/input_speed.py", "imencode"),
+    ("synthetic/camera.py", "imencode"),  # in memory only: a camera's JPEG noise
     ("viz/canvas.py", "FontFace"),
     ("viz/canvas.py", "getTextSize"),
     ("viz/canvas.py", "putText"),
