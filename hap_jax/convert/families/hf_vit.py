@@ -27,7 +27,7 @@ FAMILY = Family(
   hugging_face.encoder(""),
   _recognise,
   numpy_vit.hugging_face,
-  stage="encoder; the file does not tell what it was trained for",
+  stage="encoder; the file does not state its training task",
   unused=("pooler.", "classifier.", "embeddings.mask_token"),
   renames=((r"^vit\.", ""), *hugging_face.RENAMES),
   check_source=hugging_face.check_config,
