@@ -100,6 +100,7 @@ def _stage(weights):
   """Returns the training stage and the task of the weights as text."""
   if weights.task != PRETRAINING:
     return f"fine-tuned for {weights.task}"
+  # Conversion to a family without a head gives an encoder again. Its lineage still has the fine-tuning.
   earlier = [_task_of(origin) for origin in weights.lineage[1:]]
   fine_tuned = next((task for task in earlier if task != PRETRAINING), None)
   if fine_tuned:
@@ -149,6 +150,7 @@ def _commands(path, weights):
   commands = [f"python -m hap_jax.main --config=FILE --config.init_from={path} ..."]
   if weights.num_heads is None:
     return [*commands, f"hap convert {path} --num_heads=N ...: every other command needs that number first"]
+  # These commands use the tokens after the final norm.
   if "norm" in weights.params["encoder"]:
     commands += [f"hap {verb} {path} ..." for verb in ("embed", "predict", "probe", "export")]
   if weights.variant and _is_trained_here(weights):

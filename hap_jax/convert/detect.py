@@ -66,6 +66,7 @@ def find_grid(source, family, tables, grid):
     raise ValueError(
       f"{source.path}: records a grid of {grid_text(recorded)}, but its position table has {L} cells"
     )
+  # A sin-cos table shows its grid exactly, so the caller's grid must not differ from it.
   if grid is not None:
     grid = tuple(grid)
     if grid[0] * grid[1] != L or found not in (None, grid):
@@ -142,6 +143,7 @@ def normalization(source, family):
 
 def _pixels_in_folder(source):
   """Returns (mean, std, name of the file that states them), or three times None if no file states them."""
+  # A processor without normalisation may still list a mean, which it does not use.
   if not source.processor.get("do_normalize", True):
     return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "preprocessor_config.json: not normalised"
   places = (

@@ -62,6 +62,7 @@ def fit_to(variables, weights, *, grid, stacks=("encoder",), notes=()):
         missing.append(path)
         continue
       new = given[collection].pop(path)  # the arrays that remain in `given` are reported as unused
+      # The grids are compared, not the numbers of patches: 8x4 and 4x8 have the same number.
       if path.endswith("/pos_embed") and weights.grid != tuple(grid):
         new = _resize(source, new, weights, grid)
         resized.append(f"{path} {grid_text(weights.grid)} -> {grid_text(grid)}")
@@ -101,7 +102,7 @@ def _check_sizes(source, weights, params, stacks):
   if "encoder" not in params:
     raise ValueError(f"{source}: expected a network with an encoder, found only {', '.join(params)}")
   encoder = params["encoder"]
-  kernel = encoder["patch_embed"]["kernel"]
+  kernel = encoder["patch_embed"]["kernel"]  # [P*P*3, D], so its shape gives patch side and width
   model = (kernel.shape[1], count_blocks(encoder), math.isqrt(kernel.shape[0] // 3))
   file = (weights.width, weights.depth, weights.patch)
   if file != model:

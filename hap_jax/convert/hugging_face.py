@@ -121,6 +121,7 @@ def in_transformers(path, batch, **options):
   import torch
   import transformers
 
+  # Warnings and progress bars would appear between the printed lines of the command.
   transformers.utils.logging.set_verbosity_error()
   transformers.utils.logging.disable_progress_bar()
   name = json.loads((path / "config.json").read_text())["architectures"][0]
@@ -202,6 +203,7 @@ def card(weights, load):
   The card states the licence, the origin of the weights, and the code that loads them.
   """
   H, W = (side * weights.patch for side in weights.grid)
+  # The hub requires `license_name` for a licence that it has no name for.
   licence = licences.hub_licence(weights.made_from)
   lines = [
     "---",

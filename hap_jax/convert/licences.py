@@ -120,6 +120,7 @@ def ordered(sources):
 
   If one of two equal sources has a condition, the source without the condition is kept.
   """
+  # `sorted` is stable and a dict keeps its order, so sources of one kind keep their order.
   unique = {}
   for item in sources:
     key = item["role"], item["name"], item["licence"]
@@ -137,7 +138,7 @@ def line(sources):
     sources: the sources of the weights, in the order of `ordered`.
   """
   stricter = [item for item in sources if item["kind"] != _PERMISSIVE] or sources
-  return "; ".join(dict.fromkeys(map(_words, stricter)))
+  return "; ".join(dict.fromkeys(map(_words, stricter)))  # a dict removes repeated texts and keeps the order
 
 
 def hub_licence(sources):

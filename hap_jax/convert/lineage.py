@@ -87,6 +87,7 @@ def completed(lineage):
     the completed origins, a tuple.
   """
   *newer, oldest = lineage
+  # Only the oldest origin can be a run without starting weights.
   found = _FROM_SCRATCH.fullmatch(oldest.get("licence", ""))
   if oldest["family"] == OWN_FAMILY and "data" not in oldest and found:
     oldest = {**oldest, "data": {"name": found[1], "licence": found[2]}}
@@ -130,6 +131,7 @@ def _own_sources(origin, is_oldest):
     step = f", step {origin['step']}" if "step" in origin else ""
     run = f"of a run ({origin.get('task', 'task unknown')}{step})"
     found.append(licences.source("data set", run, "not recorded"))
+  # A published file was made from other sources. Its family knows them.
   if is_oldest and not is_own:
     found.append(licences.source("weights", f"{origin['file']} ({origin['family']})", origin["licence"]))
     family = families.find(origin["family"])

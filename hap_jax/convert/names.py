@@ -123,6 +123,7 @@ def assemble(rows, array_of):
   variables = {}
   for row in rows:
     array, flat = row.layout.to_ours(array_of(row)), variables.setdefault(row.collection, {})
+    # The first part of an array allocates the whole array. The other parts fill their own columns.
     if row.ours not in flat:
       shape = (*array.shape[:-1], row.length_of_ours(array.shape[-1]))
       stack = () if row.block is None else (depths[row.collection, row.ours, row.part],)
@@ -150,6 +151,7 @@ def count_blocks(family, stack, names):
   prefix = next((entry.reference.partition("{i}")[0] for entry in blocks), None)
   if prefix is None:
     return 0
+  # The numbers are compared as text, because a damaged name may have other text there.
   numbers = {name[len(prefix) :].partition(".")[0] for name in names if name.startswith(prefix)}
   missing = {str(i) for i in range(len(numbers))} - numbers
   if missing:

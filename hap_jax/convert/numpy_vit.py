@@ -114,6 +114,7 @@ def official(state):
   def pair(name):
     return state[f"{prefix}{name}.weight"], state[f"{prefix}{name}.bias"]
 
+  # The parts are looked up only when a block runs, so a large file is never read as a whole.
   def block_of(stack):
     def block(i):
       p = f"{stack}.{i}."
@@ -220,6 +221,7 @@ def own(variables):
 
   def stack_of(stack, **ends):
     def block(i):
+      # Blocks are stacked along the first axis.
       b = jax.tree.map(lambda leaf: leaf[i], stack["blocks"])
       parts = {key: pair(b["mlp"][key]) for key in ("fc1", "fc2")} | {"proj": pair(b["attn"]["proj"])}
       parts |= {key: norm(b[key]) for key in ("norm1", "norm2")}
@@ -286,6 +288,7 @@ def decode(stack, latent, ids_restore, *, num_heads, grids, epsilon):
   """
   tokens = linear(latent, stack.embed)
   B, L = ids_restore.shape
+  # Hidden patches become mask tokens behind the visible ones. Then all patches return to the image's order.
   hidden = np.broadcast_to(f32(stack.token), (B, L + 1 - tokens.shape[1], tokens.shape[-1]))
   patches = np.concatenate([tokens[:, 1:], hidden], axis=1)
   patches = np.take_along_axis(patches, ids_restore[..., None], axis=1)
@@ -307,6 +310,7 @@ def _blocks(stack, x, num_heads, epsilon):
 
 def _attention(x, p, num_heads):
   B, T, D = x.shape
+  # [B, heads, T, D / heads]
   q, k, v = (linear(x, p[key]).reshape(B, T, num_heads, -1).swapaxes(1, 2) for key in "qkv")
   scores = q @ k.swapaxes(2, 3) / np.sqrt(np.float32(D // num_heads))
   # The softmax without its largest score, so that no exponential overflows.
@@ -341,7 +345,7 @@ def _own_module(variables, name, path):
       node = node.get(part, {})
     found |= node
   if "kernel" in found:
-    kernel = found.pop("kernel")
+    kernel = found.pop("kernel")  # [in, out], or [kh, kw, in, out] of a convolution
     found["weight"] = kernel.T if kernel.ndim == 2 else kernel.transpose(3, 2, 0, 1)
   if "scale" in found:
     found["weight"] = found.pop("scale")

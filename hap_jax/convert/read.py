@@ -120,7 +120,7 @@ def _completed(description, family, params, config):
 
 
 def _mlp_ratio(params):
-  width, hidden = params["encoder"]["blocks"]["mlp"]["fc1"]["kernel"].shape[1:]
+  width, hidden = params["encoder"]["blocks"]["mlp"]["fc1"]["kernel"].shape[1:]  # axis 0 stacks the blocks
   return hidden / width
 
 
@@ -146,6 +146,7 @@ def _match(path, family, state, file_names):
     ValueError: if the family does not know a name in the file, or the file has no tensor for a row.
   """
   unused = {name for name in state if name.startswith(family.unused) or name in family.counters}
+  # A name in the table is always used, even if it begins like an unused one.
   unused -= {row.reference for row in family.entries}
   has_decoder = any(row.stack == "decoder" and row.reference in state for row in family.entries)
   try:
@@ -184,6 +185,7 @@ def _check_shapes(path, rows, state, file_names):
         if letter.isalpha() and letter not in sizes:
           sizes[letter], origin[letter] = number, file_names[row.reference]
     expected = tuple(size_of(token, sizes) for token in row.shape)
+    # An empty tensor would fit any letter, but no model has one.
     if shape != expected or 0 in shape:
       named_by = sorted({origin[letter] for token in row.shape for letter in token if letter in origin})
       raise ValueError(
@@ -281,6 +283,7 @@ def _read_own(path, family, grid):
   except ValueError as error:
     raise ValueError(f"{path}: {error}") from error
   encoder = described.encoder
+  # The description has the true grid, so the option is only allowed if it agrees.
   if grid is not None and tuple(grid) != encoder.grid:
     raise ValueError(f"{path}: grid {tuple(grid)} was given, but the checkpoint's grid is {encoder.grid}")
   described = dataclasses.replace(

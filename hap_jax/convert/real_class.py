@@ -25,9 +25,9 @@ def outputs(path, family, setting, batch):
   if family is None or family.torch_class is None:
     return None, "no class of this target is installable"
   package = family.torch_class.package
-  lacking = [name for name in ("torch", package) if importlib.util.find_spec(name) is None]
-  if lacking:
-    return None, f"{' and '.join(lacking)} not installed"
+  missing = [name for name in ("torch", package) if importlib.util.find_spec(name) is None]
+  if missing:
+    return None, f"{' and '.join(missing)} not installed"
   try:
     importlib.import_module(package)
   except (ImportError, RuntimeError) as error:  # such as a torchvision that was built for another torch

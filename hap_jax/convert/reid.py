@@ -16,4 +16,5 @@ def network(params, config, recorded):
   """
   del config, recorded
   found = {"locality": "conv_head_0" in params}
+  # A file with the encoder only has no head, and then the number of persons is unknown.
   return found | ({"num_classes": len(params["head"]["bias"])} if "head" in params else {})

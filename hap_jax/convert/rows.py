@@ -13,6 +13,7 @@ def blocks(reference, ours, width, hidden):
     width: the letter for the width of a block.
     hidden: the letter for the hidden width of its MLP.
   """
+  # (name in the file, path in this project, layout, shape in the file) of one block
   rows = (
     ("norm1.weight", "norm1/scale", VECTOR, (width,)),
     ("norm1.bias", "norm1/bias", VECTOR, (width,)),

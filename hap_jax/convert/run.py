@@ -52,7 +52,7 @@ def convert(
   out = pathlib.Path(out)
   _check_destination(source, out, to, force)
   weights = _with_heads(reading.read(source, family=family, grid=source_grid), heads)
-  source_grid = weights.grid
+  source_grid = weights.grid  # the proof resizes the source's tables on its own
   weights, resized = write.regrid(weights, grid)
   write.check_target(weights, to)
   setting = verify.Setting.of(weights, source_grid)
@@ -113,7 +113,7 @@ def _is_result(folder):
 
 
 def _is_report(value):
-  return isinstance(value, dict) and "proof" in value
+  return isinstance(value, dict) and "proof" in value  # other programs may also write a conversion.json
 
 
 def _with_heads(weights, heads):
@@ -176,6 +176,7 @@ def _prove(source, part, is_own, to, setting, outputs, real):
     ValueError: if an output differs.
   """
   target = None if to == write.OWN else families.load(to)
+  # Each of the two passes reads all weights, so memory is returned before each of them.
   _return_freed_memory()
   want = verify.run_own(source, setting) if is_own else verify.run_foreign(source, setting)
   _return_freed_memory()
@@ -232,9 +233,7 @@ def _reports_beside(out):
   try:
     reports = json.loads(path.read_text())
   except ValueError as error:
-    raise ValueError(
-      f"{path}: expected a report of conversions, found {error}: move the file away"
-    ) from error
+    raise ValueError(f"{path}: expected a report of conversions ({error}): move the file away") from error
   if not isinstance(reports, dict) or not all(map(_is_report, reports.values())):
     raise ValueError(f"{path}: expected a report of conversions, found other content: move the file away")
   return reports

@@ -124,9 +124,7 @@ def _load(file):
     try:
       record = json.loads(metadata.get(RECORD, "{}"))
     except ValueError as error:
-      raise ValueError(
-        f"{file}: expected JSON in its metadata {RECORD!r}, found an error: {error}"
-      ) from error
+      raise ValueError(f"{file}: expected JSON in its metadata {RECORD!r} ({error})") from error
     return tensors, _checked_record(file, record)
   content = torch_file.load(file)
   record = content.get(RECORD, {}) if isinstance(content, dict) else {}
@@ -141,6 +139,7 @@ def _checked_record(file, record):
   """
   if record == {}:
     return record
+  # Only the values that this project reads later are checked.
   try:
     grid, decoder = record["model"]["grid"], record["model"].get("decoder") or {}
     mean, std = (record["normalization"][key] for key in ("mean", "std"))
@@ -167,6 +166,7 @@ def _checked_record(file, record):
 
 def _find_state(path, content):
   """Returns ({name: array} of the weights, True if they were in an entry of the file)."""
+  # The loop goes into several levels, such as {"model": {"state_dict": ...}}.
   state, is_nested = content, False
   for nest in (*_NESTS, *_of_families(lambda family: family.nests)):
     if isinstance(state, dict) and isinstance(state.get(nest), dict):
@@ -188,7 +188,7 @@ def _json(path):
   try:
     content = json.loads(path.read_text())
   except (ValueError, RecursionError) as error:
-    raise ValueError(f"{path}: expected JSON, found an error: {error}") from error
+    raise ValueError(f"{path}: expected JSON ({error})") from error
   if not isinstance(content, dict):
     raise ValueError(f"{path}: expected a JSON object, found a {type(content).__name__}")
   return content
@@ -199,6 +199,7 @@ def _front_matter(path):
   lines = path.read_text(errors="replace").splitlines() if path is not None and path.is_file() else []
   if not lines or lines[0] != "---" or "---" not in lines[1:]:
     return {}
+  # Only simple lines are needed, so no YAML reader is required. Lists and nested values are skipped.
   pairs = (line.partition(":") for line in lines[1 : lines.index("---", 1)])
   return {
     key.strip(): _unquoted(value.strip())

@@ -39,6 +39,7 @@ class Setting:
   @classmethod
   def of(cls, weights, source_grid):
     """Returns the Setting for Weights whose position tables have the grid `source_grid` in the source."""
+    # `families.find` knows no family for a checkpoint of this project.
     family = families.find(weights.family) or families.holding(weights.task, weights.params)
     return cls(weights.description, source_grid, family, frozenset(weights.params))
 
@@ -92,6 +93,7 @@ def make_batch(setting):
   rng = np.random.default_rng(_SEED)
   Gh, Gw = setting.grid
   image = rng.standard_normal((2, Gh * setting.patch, Gw * setting.patch, 3), dtype=np.float32)
+  # A random order of the patches, as in MAE. The first half is visible, and at least one patch.
   order = np.argsort(rng.random((2, Gh * Gw)), axis=1).astype(np.int32)
   return Batch(
     image=image,
@@ -156,6 +158,7 @@ def run_jax(path, setting):
   variables, description = checkpoint_file.read(path)
   description, batch = Description.from_json(description), make_batch(setting)
   patches = layers.patchify(batch.image, setting.patch)
+  # The encoder runs separately, because not every network of a task returns its tokens.
   encoder = {"params": variables["params"]["encoder"]}
   found = {"tokens": description.encoder.build().apply(encoder, patches).normed}
   outputs = setting.outputs_of(setting.family)

@@ -150,7 +150,7 @@ def flatten(tree, prefix=""):
   """Returns nested dicts as {path with slashes: leaf}."""
   flat = {}
   for name, value in tree.items():
-    if isinstance(value, collections.abc.Mapping):
+    if isinstance(value, collections.abc.Mapping):  # a frozen dict of flax is a Mapping, but not a dict
       flat.update(flatten(value, f"{prefix}{name}/"))
     else:
       flat[f"{prefix}{name}"] = value

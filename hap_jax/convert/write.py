@@ -119,6 +119,7 @@ def to_state(weights, family):
       f"{weights.lineage[0]['file']} has no {some(list(dict.fromkeys(absent)))} for the {family.name} family"
     )
   state = {row.reference: row.layout.to_reference(row.of(flats[row.collection][row.ours])) for row in rows}
+  # PyTorch needs the counters of batch norms to load a file, but their values have no effect in evaluation.
   state |= {name: np.zeros((), np.int64) for name in family.counters}
   placed = {row.ours for row in rows}
   dropped = tuple(path for flat in flats.values() for path in flat if path not in placed)
@@ -164,6 +165,7 @@ def write(path, weights, to):
   family = families.load(to)
   state, written = to_state(weights, family)
   state = {family.in_file(name): array for name, array in state.items()}
+  # The record keeps the facts that the tensors do not show, so that a later conversion needs no options.
   record = _record(weights, family)
   metadata = {RECORD: json.dumps(record)}
   if family.folder is not None:

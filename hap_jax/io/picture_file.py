@@ -1,4 +1,4 @@
-"""Writes picture files: OpenCV encodes pixels, Python writes the bytes.
+"""Writes picture files: OpenCV encodes the pixels, Python writes the bytes.
 
 OpenCV never gets a file name, because it crashes on a name that is not UTF-8.
 """
@@ -12,10 +12,10 @@ from hap_jax.io import unfinished
 
 
 def write(path, picture, *, quality=95):
-  """Writes a picture as a PNG or JPEG file; a reader sees the old file or the new one, never a part.
+  """Writes a picture as a PNG or JPEG file. A reader sees the old file or the new file, never a part.
 
   Args:
-    path: file to write or replace; its ending is .png, .jpg or .jpeg.
+    path: the file to write or replace. Its ending is .png, .jpg or .jpeg.
     picture: [H, W, 3] uint8 RGB.
     quality: 1 to 100, for JPEG only.
   Raises:
@@ -35,20 +35,20 @@ def check_ending(path):
 
 
 def replace(path, data):
-  """Writes the bytes of a file under another name and then gives it the name `path`."""
+  """Writes bytes to a temporary file and renames it to `path`."""
   with unfinished.new_file(path) as file:
     file.write(data)
 
 
 def encode_png(picture):
-  """Encodes [H, W, 3] uint8 RGB as the bytes of a PNG file; raises ValueError if OpenCV cannot."""
+  """Returns a picture [H, W, 3] uint8 RGB as the bytes of a PNG file. Raises ValueError if OpenCV cannot."""
   return _encode(".png", picture, ())
 
 
 def encode_jpeg(picture, quality=95):
-  """Encodes [H, W, 3] uint8 RGB as the bytes of a JPEG file.
+  """Returns a picture as the bytes of a JPEG file.
 
-  Colours keep their full resolution: persons are small, and halving it is most of the error at this quality.
+  Colours keep their full resolution. Persons are small, so half the resolution would cause most of the error.
 
   Args:
     picture: [H, W, 3] uint8 RGB.
@@ -63,6 +63,7 @@ def encode_jpeg(picture, quality=95):
 
 def _encode(ending, picture, options):
   try:
+    # OpenCV expects the channels in the order blue, green, red.
     bgr = cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_RGB2BGR)
     is_coded, data = cv2.imencode(ending, bgr, options)
   except cv2.error as error:

@@ -1,7 +1,7 @@
-"""Files and folders that take their name only once they are whole.
+"""Files and folders that get their name only when they are complete.
 
-Until then they lie beside it, hidden and named after this process: on the same disk, so that a rename ends
-the work.
+Before that they have a hidden name with the number of this process, in the same folder. The final rename then
+stays on one disk and is a single step.
 """
 
 import contextlib
@@ -10,16 +10,16 @@ import shutil
 
 
 def beside(path):
-  """Returns the name under which something is made that `path` will name; a suffix stays the suffix."""
+  """Returns the temporary path for something that will be renamed to `path`. The suffix stays the same."""
   return path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
 
 
 @contextlib.contextmanager
 def new_folder(path):
-  """Makes a folder beside `path` and yields it; it is renamed at the end, or removed on any error.
+  """Makes a folder next to `path` and yields it. The end of the block renames it, an error removes it.
 
   Raises:
-    OSError: if it cannot be made, or something that is no empty folder has the name by then.
+    OSError: if the folder cannot be made, or if at the end `path` is anything but an empty folder.
   """
   part = beside(path)
   part.mkdir()
@@ -30,7 +30,7 @@ def new_folder(path):
 
 @contextlib.contextmanager
 def new_file(path):
-  """Opens a binary file beside `path` for writing; it is renamed at the end, or removed on any error."""
+  """Opens a binary file next to `path` for writing. The end of the block renames it, an error removes it."""
   part = beside(path)
   with removed_on_error(part):
     with part.open("wb") as file:
@@ -40,17 +40,17 @@ def new_file(path):
 
 @contextlib.contextmanager
 def removed_on_error(path):
-  """Removes a file or a folder if the block does not end well, an interrupt included."""
+  """Removes a file or a folder if the block raises anything, also KeyboardInterrupt."""
   try:
     yield
   except BaseException:
-    with contextlib.suppress(OSError):  # what went wrong first is what has to be told
+    with contextlib.suppress(OSError):  # the first error is the useful one, so this one must not replace it
       remove(path)
     raise
 
 
 def remove(path):
-  """Removes a file, or a folder with all that is in it; neither need exist."""
+  """Removes a file, or a folder with its content. A missing path is not an error."""
   if path.is_dir():
     shutil.rmtree(path)
   else:

@@ -49,6 +49,7 @@ def test_an_official_file_comes_back_bit_for_bit_after_two_conversions(write, tm
 def test_the_second_forward_pass_gives_the_logits_of_the_official_model(golden):
   stored = golden("attributes")
   prefix = "model/param/"
+  # The official names without the prefixes of the stored file and of the backbone.
   state = {name.removeprefix(prefix): value for name, value in stored.items() if name.startswith(prefix)}
   state = {name.removeprefix("backbone."): value for name, value in state.items()}
   grid = tuple(int(side) // int(stored["model/cfg/patch_size"]) for side in stored["model/cfg/img_size"])

@@ -19,7 +19,7 @@ torch = pytest.importorskip("torch")
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 GRID, PATCH, WIDTH, HEADS, DEPTH = (16, 8), 16, 48, 3, 2  # at 256 x 128
-TOLERANCE = 1e-5  # of the largest value
+TOLERANCE = 1e-5  # relative to the largest value
 
 
 class TorchViT(torch.nn.Module):

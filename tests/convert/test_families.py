@@ -91,6 +91,7 @@ def test_exactly_one_family_is_the_surest_for_every_combination_of_traits():
 
 
 def test_two_equally_sure_families_are_an_error(write, monkeypatch):
+  # Both families now give the same answer for the same file.
   mae = families.load("mae")
   exchange(monkeypatch, dataclasses.replace(mae, recognise=families.load("hap").recognise))
   with pytest.raises(ValueError, match=r"weights\.pth: may be of the families hap and mae: .* --from"):
@@ -220,6 +221,7 @@ def new_family(tmp_path, monkeypatch):
   folder = tmp_path / "families"
   folder.mkdir()
   (folder / "cut_vit.py").write_text(NEW_FAMILY)
+  # Python looks for the modules of a package in all folders of its path.
   monkeypatch.setattr(families, "__path__", [*families.__path__, str(folder)])
   yield "cut-vit"
   sys.modules.pop("hap_jax.convert.families.cut_vit", None)

@@ -69,7 +69,7 @@ def test_sources_are_ordered_from_unknown_to_permissive():
   }
   found = licences.ordered(licences.source("data set", kind, text) for kind, text in by_kind.items())
   assert [item["name"] for item in found] == [item["kind"] for item in found] == list(licences.KINDS)
-  assert list(licences.KINDS) == list(reversed(by_kind))
+  assert list(licences.KINDS) == list(reversed(by_kind))  # the test lists every kind
 
 
 def test_sources_of_one_kind_keep_their_order():

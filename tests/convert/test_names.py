@@ -63,6 +63,7 @@ def test_a_table_names_every_parameter_of_our_model_once(family):
     dtype=np.float32,
     scan=False,
   )
+  # Only the shapes matter, so no real masks are needed.
   ids = np.zeros((1, 1, 4), np.int32), np.zeros((1, 1, 8), np.int32)
   params = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 16, 8, 3), np.float32), *ids)["params"]
   paths = ["/".join(key.key for key in path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
@@ -95,6 +96,7 @@ def cut_rows(parts):
   ]
 
 
+# The second pair has the same ratio in smaller numbers.
 @pytest.mark.parametrize("parts", [(576, 192), (3, 1)])
 def test_unequal_parts_are_joined_and_cut_again(parts):
   rng, rows = np.random.default_rng(0), cut_rows(parts)

@@ -113,6 +113,7 @@ def test_our_model_reproduces_the_official_forward_pass(golden, golden_state, wr
 
 
 def test_two_swapped_names_change_the_forward_pass(golden, golden_state, write, monkeypatch):
+  # The two norms have the same shape, so only the outputs show the mistake.
   family = families.load("hap")
   swap = {"blocks.{i}.norm1.weight": "blocks.{i}.norm2.weight"}
   swap |= {there: here for here, there in swap.items()}
@@ -194,6 +195,7 @@ def test_the_family_is_found_from_the_file(write):
 def test_the_lineage_names_file_digest_family_and_licence(write):
   path = write({"model": encoder_state(grid=(3, 3))})
   lineage = read.read(path).lineage[0]
+  # The digest is computed here again, from the bytes of the whole file.
   digest = hashlib.sha256(path.read_bytes()).hexdigest()
   assert lineage == {"file": "weights.pth", "sha256": digest, "family": "mae", "licence": lineage["licence"]}
   assert "CC-BY-NC 4.0" in lineage["licence"]
@@ -358,7 +360,7 @@ def test_a_hostile_checkpoint_is_refused_and_does_not_run(write, tmp_path):
 
 def test_a_truncated_checkpoint_is_an_error(write):
   path = write({"model": encoder_state()})
-  path.write_bytes(path.read_bytes()[:-1000])
+  path.write_bytes(path.read_bytes()[:-1000])  # a copy that was interrupted
   with pytest.raises(ValueError, match=r"weights\.pth: truncated"):
     read.read(path)
 

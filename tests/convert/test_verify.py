@@ -96,6 +96,7 @@ def test_the_proof_multiplies_in_full_float32_on_accelerators_too(source, tmp_pa
     found.append(jax.make_jaxpr(matmul)(rows, kernel))
     return matmul(rows, kernel)
 
+  # The real function still runs. The spy only records the precision that is set around it.
   monkeypatch.setattr(layers, "matmul", spy)
   convert(source("hap"), tmp_path / "own", "orbax")
   assert found
@@ -147,6 +148,7 @@ def swapped(family, one, other):
   return dataclasses.replace(family, entries=tuple(rows))
 
 
+# {family: two names of tensors with the same shape}, so that only the outputs show that they are swapped
 SWAPS = {
   "hap": ("blocks.{i}.norm1.weight", "blocks.{i}.norm2.weight"),
   "mae": ("decoder_blocks.{i}.attn.proj.bias", "decoder_blocks.{i}.mlp.fc2.bias"),

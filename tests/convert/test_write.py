@@ -106,7 +106,7 @@ def test_the_same_weights_make_the_same_bytes(tmp_path, weights_of):
 def test_separate_queries_keys_and_values_are_thirds_of_our_array(weights_of):
   weights = weights_of("hap", full_state())
   state, _ = write.to_state(weights, families.load("hf-vitmae"))
-  whole = full_state()["blocks.1.attn.qkv.weight"]
+  whole = full_state()["blocks.1.attn.qkv.weight"]  # [3 * 16, 16]
   for k, part in enumerate(("query", "key", "value")):
     got = state[f"vit.encoder.layer.1.attention.attention.{part}.weight"]
     np.testing.assert_array_equal(got, whole[16 * k : 16 * (k + 1)])
@@ -166,7 +166,7 @@ def test_a_target_that_needs_an_unknown_fact_is_an_error(weights_of, change, tar
 
 def test_an_encoder_without_its_final_norm_is_refused(weights_of):
   weights = weights_of("mae")
-  del weights.params["encoder"]["norm"]
+  del weights.params["encoder"]["norm"]  # as in a classifier that averages the patches
   with pytest.raises(ValueError, match=r"the norm of the encoder's tokens is missing.* config\.init_from"):
     write.check_target(weights, write.OWN)
 

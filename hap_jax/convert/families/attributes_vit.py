@@ -36,6 +36,7 @@ def _content(weights, state):
 
 
 def _in_numpy(forward):
+  # The mean leaves out the class token.
   classifier = pair(forward.network.module(_CLASSIFIER, "classifier"))
   return {"logits": linear(forward.tokens[:, 1:].mean(axis=1), classifier)}
 

@@ -45,6 +45,7 @@ def _recognise(source):
 
 def _in_numpy(forward):
   module = forward.network.module
+  # Both classifiers read a feature after a batch norm. The compared feature is the one before it.
   pooled = _map_of(forward).mean(axis=(1, 2))
   pooled = layer_norm(pooled, pair(module("conv_fc_norm", "conv_fc_norm")), forward.epsilon)
   cls = batch_norm(forward.tokens[:, 0], module("bn", "bn"))
