@@ -148,7 +148,8 @@ def _pixels_in_folder(source):
     return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "preprocessor_config.json: not normalised"
   places = (
     ("preprocessor_config.json", source.processor, "image_mean", "image_std"),
-    ("config.json", source.config.get("pretrained_cfg"), "mean", "std"),  # of encoders without a processor
+    # A folder of timm has no processor file.
+    ("config.json", source.config.get("pretrained_cfg"), "mean", "std"),
   )
   for file, content, *keys in places:
     if isinstance(content, dict) and set(keys) <= content.keys():

@@ -1,4 +1,4 @@
-"""Changes of layout between PyTorch's tensors and this project's."""
+"""Changes of layout between the tensors of PyTorch and the arrays of this project."""
 
 import dataclasses
 import math

@@ -62,8 +62,8 @@ _NOT_IN_NAMES = re.compile(r"[^a-z0-9 .,+()/_-]")
 _REMARKS = re.compile(r" \(made by this project\)$| if these are the published MAE weights$")
 # Kinds of known texts that are not the name of a licence.
 _KINDS_BY_TEXT = {
-  # Flickr's licences in COCO's annotation files: CC BY-NC-SA, BY-NC, BY-NC-ND, BY, BY-SA, BY-ND and two
-  # without conditions. The pictures of a data set are used together, so the most restrictive one counts.
+  # COCO's annotation files name these Flickr licences: CC BY-NC-SA, BY-NC, BY-NC-ND, BY, BY-SA, BY-ND and two
+  # licences without conditions. All pictures are used together, so the most restrictive licence counts.
   "COCO: annotations CC BY 4.0; each picture under the Flickr licence that its annotation file names": (
     _NON_COMMERCIAL
   ),

@@ -291,7 +291,7 @@ class Parser:
     if len(text) != header.size:
       raise ValueError(f"text of shape {header.dims} needs {header.size:,} characters, found {len(text):,}")
     width = header.dims[-1]
-    if text and header.dims == (1, width):  # the common case, in one step
+    if text and header.dims == (1, width):  # one row of text is the common case
       return np.array([text], "U")
     characters = np.ndarray(header.dims, "U1", np.array(text, "U"), order="F")
     if not width:  # NumPy has no strings of length 0 to view the characters as

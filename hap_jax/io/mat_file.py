@@ -61,7 +61,7 @@ def fields(value, where):
     ValueError: if the value is not a 1x1 struct.
   """
   while isinstance(value, np.ndarray) and value.dtype == object and value.size == 1:
-    value = value.reshape(-1)[0]  # a cell around the struct
+    value = value.reshape(-1)[0]  # the struct may be in a cell
   names = value.dtype.names if isinstance(value, np.ndarray) else None
   if not names or value.size != 1:
     raise ValueError(f"{where}: expected one struct, found {describe(value)}")
@@ -123,7 +123,7 @@ def describe(value):
 
 
 def _listed(names):
-  """Returns names from a file as one line of printable text, shortened."""
+  """Returns names from a file as one short line of printable text."""
   shown = [
     str(name)[:_MAX_NAME].encode("unicode_escape").decode() for name in itertools.islice(names, _MAX_LISTED)
   ]
