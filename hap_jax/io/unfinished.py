@@ -1,4 +1,4 @@
-"""Files and folders that take their name only once they are whole.
+"""Files and folders that get their name only when they are complete.
 
 Until then they lie beside it, hidden and under a name that no other process has: on the same disk, so that a
 rename ends the work. A reader sees the old content or the new one, never a part.

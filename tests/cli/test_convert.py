@@ -91,7 +91,7 @@ BAD_FILES = {
   ),
   "name.pth": (
     lambda data: torch_bytes.zip_file(changed("norm.gamma", np.ones(7))),
-    "no name of the hap family: norm.gamma",
+    "expected names of the hap family, found norm.gamma",
   ),
 }
 
@@ -118,9 +118,9 @@ def test_a_bad_file_is_told_in_one_line_and_leaves_nothing(tmp_path, capsys, nam
 @pytest.mark.parametrize(
   ("family", "message"),
   [
-    ("timm", "no name of the timm family: decoder_"),
-    ("hf-vit", "no name of the hf-vit family"),
-    ("reid-lem", "no name of"),
+    ("timm", "expected names of the timm family, found decoder_"),
+    ("hf-vit", "expected names of the hf-vit family"),
+    ("reid-lem", "expected names of"),
   ],
 )
 def test_the_wrong_family_is_told_so(good, tmp_path, capsys, family, message):
@@ -185,7 +185,7 @@ def test_nothing_is_overwritten_without_force(good, tmp_path, capsys):
   assert convert(good, tmp_path / "out.pth", "--to=hap") == 0
   before = (tmp_path / "out.pth").read_bytes(), (tmp_path / run.REPORT).read_text()
   assert convert(good, tmp_path / "out.pth", "--to=timm") == 1
-  assert f"--out={tmp_path / 'out.pth'} exists; give another, or --force" in capsys.readouterr().err
+  assert f"--out={tmp_path / 'out.pth'} exists; give another path, or --force" in capsys.readouterr().err
   assert ((tmp_path / "out.pth").read_bytes(), (tmp_path / run.REPORT).read_text()) == before
   assert convert(good, tmp_path / "out.pth", "--to=timm", "--force") == 0
   assert read.read(tmp_path / "out.pth").family == "timm"
@@ -201,7 +201,7 @@ def test_force_replaces_a_folder_that_conversion_made_and_no_other(good, tmp_pat
   (tmp_path / "photos").mkdir()
   (tmp_path / "photos" / "one.jpg").write_bytes(b"x")
   assert convert(good, tmp_path / "photos", "--force") == 1
-  assert "is no result of a conversion" in capsys.readouterr().err
+  assert "is not the result of a conversion" in capsys.readouterr().err
   assert names_in(tmp_path / "photos") == ["one.jpg"]
 
 
@@ -213,7 +213,7 @@ def test_force_does_not_take_a_folder_of_converted_files_for_one_that_conversion
   before = names_in(folder)
   assert run.REPORT in before
   assert convert(good, folder, "--force") == 1
-  assert "is no result of a conversion" in capsys.readouterr().err
+  assert "is not the result of a conversion" in capsys.readouterr().err
   assert names_in(folder) == before
 
 
@@ -253,7 +253,7 @@ def test_a_destination_that_cannot_be_is_told_before_anything_is_written(
 def test_somebody_elses_report_is_not_overwritten(good, tmp_path, capsys):
   (tmp_path / run.REPORT).write_text('{"mine": 1}')
   assert convert(good, tmp_path / "out.pth", "--to=hap", "--force") == 1
-  assert "is no report of conversions: move it away" in capsys.readouterr().err
+  assert "expected a report of conversions, found other content" in capsys.readouterr().err
   assert (tmp_path / run.REPORT).read_text() == '{"mine": 1}'
   assert names_in(tmp_path) == [run.REPORT, "hap.pth"]
 

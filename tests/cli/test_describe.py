@@ -47,7 +47,7 @@ def facts_of(path, capsys):
     (
       "hf-vit",
       ".safetensors",
-      ("safetensors", "hf-vit", "encoder; the file does not tell what it was trained for", None),
+      ("safetensors", "hf-vit", "encoder; the file does not state its training task", None),
     ),
     (
       "hap",
