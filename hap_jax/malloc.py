@@ -1,21 +1,21 @@
-"""What the C library does with freed memory, for processes that take and free the same amount all the time.
+"""Settings of the C library's memory allocator, for processes that often allocate and free the same amount.
 
-glibc hands large blocks back to the system when they are freed, and fetches them anew, page by page: every
-picture in a loader's worker costs 50 page faults.
+By default, glibc returns large freed blocks to the system and then requests them again page by page. In a
+worker of the loader, this costs 50 page faults per picture.
 """
 
 import ctypes
 
-_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # options of glibc's mallopt; malloc.h
+_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # options of glibc's mallopt, from malloc.h
 
 
 def keep_freed():
-  """Makes this process keep the memory that it frees, up to its peak; only glibc offers this.
+  """Makes this process keep its freed memory for later use. Has an effect only with glibc.
 
-  All threads that start later share one heap, because each of several heaps has no room for large blocks.
+  All threads that start later share one heap, because one of several heaps has no space for large blocks.
   """
   library = ctypes.CDLL(None)
   if hasattr(library, "mallopt"):
-    library.mallopt(_MMAP_MAX, 0)  # large blocks come from the heap, too
-    library.mallopt(_TRIM_THRESHOLD, -1)  # which never shrinks
-    library.mallopt(_ARENA_MAX, 1)
+    library.mallopt(_MMAP_MAX, 0)  # large blocks also come from the heap
+    library.mallopt(_TRIM_THRESHOLD, -1)  # the heap never shrinks
+    library.mallopt(_ARENA_MAX, 1)  # one heap for all threads
