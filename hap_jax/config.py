@@ -225,6 +225,7 @@ def open_named_source(name, *, root, split, seed=0, options):
     )
   for option, value in options.items():
     default = parameters[option].default
+    # The default in the signature is the only statement of an option's type.
     kind = values.like(default)
     if default is not inspect.Parameter.empty and not kind.holds(value):
       raise ValueError(f"option {option}={value!r} of data/sources/{name}.py: expected {kind.words}")
@@ -287,6 +288,7 @@ def _with_tuples(value):
 def complete(config):
   """Returns a configuration (nested dicts) with the missing keys of newer versions added."""
   flat = values.flatten(config)
+  # The keys of a task are added only if the configuration belongs to that task.
   added = [item for present, keys in _ADDED_KEYS.items() if present in flat for item in keys.items()]
   if "data.source" in flat:
     added += [
@@ -336,6 +338,7 @@ def check_same(config, workdir):
     begun = complete(config_file.read_json(path))
   except ValueError as error:
     raise ValueError(f"{error}: restore the file, or give another --workdir") from error
+  # The JSON round trip turns tuples (of added defaults) into lists, so equal values compare as equal.
   begun, now = (values.flatten(json.loads(json.dumps(plain))) for plain in (begun, to_plain(config)))
   changed = [key for key in sorted(begun.keys() | now.keys()) if begun.get(key, ...) != now.get(key, ...)]
   unused = _unused_options(now)

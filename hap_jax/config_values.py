@@ -156,6 +156,7 @@ def check(config, kinds):
   for key, kind in kinds.items():
     *parents, last = key.split(".")
     place, path = config, "config"
+    # The loop walks down the groups; `place` is the current group or value.
     for part in (*parents, last):
       if not isinstance(place, _GROUPS):
         raise ValueError(f"{path}={_shown(place)}: expected a group of keys, with config.{key}")
@@ -213,6 +214,7 @@ def nearest(name, known):
 
   def likeness(other):
     end = other.rpartition(".")[2]
+    # Similarity of the whole name counts most, then of the last part, then a shared word.
     scores = (_ratio(name, other), 0.95 * _ratio(last, end), 0.9 * (last in end.split("_")))
     return max(scores)
 

@@ -144,6 +144,7 @@ class Description:
     """
     try:
       model = values["model"]
+      # Older versions wrote the class names at the top level, see _FORMER_CLASSES.
       classes = values.get("classes") or {key: values[key] for key in _FORMER_CLASSES if key in values}
       return cls(
         task=values["task"],

@@ -87,6 +87,7 @@ def from_first_process(value):
   if jax.process_count() == 1:
     return value
   encoded = np.frombuffer(json.dumps(value).encode(), np.uint8)
+  # All processes must pass arrays of the same shape, so the length is sent first.
   size = int(multihost_utils.broadcast_one_to_all(np.int32(len(encoded))))
   received = multihost_utils.broadcast_one_to_all(np.resize(encoded, size))
   return json.loads(np.asarray(received, np.uint8).tobytes())

@@ -32,6 +32,7 @@ class _ConfigFile(flags.ArgumentParser):
       config = config_lib.read_file(path)
     except ValueError as error:
       raise flags.Error(str(error)) from error  # absl would add its own words to a ValueError
+    # This check also names the nearest key, which the error message of absl does not.
     for word in flags.FLAGS.read_flags_from_files(sys.argv[1:], force_gnu=False):
       named = re.match(r"--?(?:no)?config\.([^=[]+)", word)
       if named and not values.has(config, named[1]):

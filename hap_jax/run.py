@@ -29,6 +29,7 @@ def run(config, workdir, say=print):
     weights, recorded, lineage = None, None, ()
     if checkpoints.latest_step() is not None:
       recorded = checkpoints.description()
+      # A resumed run keeps the origins of its first start.
       lineage = recorded.lineage
     elif config.init_from:
       weights = initial.read(config.init_from)

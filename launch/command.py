@@ -47,6 +47,7 @@ def build(words, *, root=ROOT):
         f"{word}: expected --config=FILE, --workdir=DIR, --config.KEY=VALUE, --verbosity=N or a flag of this "
         "launcher (--help lists them)"
       )
+    # The value must be in the same word, because the launchers pass words on without parsing them.
     if not equals:
       raise ValueError(f"{word}: write {name}=VALUE, in one word")
     if name in own:

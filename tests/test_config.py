@@ -121,6 +121,7 @@ if __name__ == "__main__":
 def test_processes_that_start_a_run_together_do_not_disturb_each_other(tmp_path):
   config = config_lib.finalize(load("pretrain_demo"))
   with concurrent.futures.ThreadPoolExecutor(16) as pool:
+    # A race shows only sometimes, so the start is repeated.
     for run in range(20):
       begun = threading.Barrier(16)
 
@@ -136,6 +137,7 @@ def test_processes_that_start_a_run_together_do_not_disturb_each_other(tmp_path)
 def test_a_run_resumes_after_its_data_moved_but_not_with_another_model(tmp_path):
   config = load("finetune_attributes_pa100k_b16")
   config_lib.record(config_lib.finalize(config), tmp_path)
+  # The place of the data may change. The source declares data.pa100k.images as a place, too.
   config.update_from_flattened_dict({"data.root": "/new", "data.pa100k.images": "/new/images"})
   config_lib.check_same(config_lib.finalize(config), tmp_path)
   config.model.variant = "S"

@@ -159,6 +159,7 @@ def test_wrong_code_in_a_configuration_is_a_one_line_error_with_its_line(
 ):
   monkeypatch.chdir(tmp_path)
   (tmp_path / "wrong.py").write_text(text)
+  # The error must name the line for relative and for absolute paths.
   for path in (pathlib.Path("wrong.py"), tmp_path / "wrong.py"):
     with pytest.raises(ValueError, match=message) as error:
       config_lib.read_file(path)

@@ -46,6 +46,7 @@ def test_matrices_are_split_and_other_parameters_are_not():
       "pos_embed": (1, 3, 8),
     },
     "conv": {"kernel": (3, 3, 8, 4)},
+    # 5 is not a multiple of fsdp=2, so this matrix stays whole.
     "odd": {"kernel": (5, 4)},
   }
   tree = jax.tree.map(np.zeros, shapes, is_leaf=lambda x: isinstance(x, tuple))
@@ -53,6 +54,7 @@ def test_matrices_are_split_and_other_parameters_are_not():
   block = specs["encoder"]["blocks"]
   assert block["attn"]["qkv"]["kernel"] == PartitionSpec(None, "fsdp", "tensor")
   assert block["attn"]["proj"]["kernel"] == PartitionSpec(None, "tensor", "fsdp")
+  # Only the channels of a convolution are split, not its window.
   assert specs["conv"]["kernel"] == PartitionSpec(None, None, "fsdp", None)
   whole = (
     block["attn"]["qkv"]["bias"],

@@ -50,6 +50,7 @@ def _run_verb(argv):
   listed = top.add_subparsers(dest="verb", metavar="VERB", required=True)
   for verb, text in texts.items():
     listed.add_parser(verb, help=text, add_help=False)
+  # Only the verb is parsed here. Its own parser is made after the import of its module.
   verb = top.parse_args(argv[:1]).verb
 
   module = importlib.import_module(f"hap_jax.cli.{verb}")

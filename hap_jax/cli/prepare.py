@@ -52,6 +52,7 @@ def run(args):
   start = time.monotonic()
   source = config_lib.load("data/sources", args.source)
   is_drawn = hasattr(source, "write_files")
+  # The format decides which options have an effect; the others are refused below.
   chosen = args.format or ("files" if is_drawn else "tfds")
   if chosen == "files":
     if not is_drawn:

@@ -80,6 +80,7 @@ def make_pass(split, mesh):
 
   def run_pass(variables, before_batch=_do_nothing):
     outputs = []
+    # If before_batch raises an error, closing stops the worker processes of the loader.
     with contextlib.closing(loader.iterate(0, loader.num_steps)) as batches:
       for batch in batches:
         before_batch()
@@ -110,6 +111,7 @@ def _score_in_first_process(score, rows):
   outcome, error = {}, None
   if jax.process_index() == 0:
     try:
+      # JSON has no NumPy numbers.
       outcome = {"scores": {name: float(value) for name, value in score(rows).items()}}
     except Exception as raised:  # raised again below, after the waiting processes got the message
       error, outcome = raised, {"error": f"{type(raised).__name__}: {raised}"}

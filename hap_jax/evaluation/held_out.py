@@ -41,6 +41,7 @@ def make_predict(forward_by_index, position_mean):
 def score(splits):
   """Returns the scores of held-out records: the model's loss, the position mean's loss, and their ratio."""
   val = splits["val"]
+  # Sums are divided once at the end, because records have different numbers of masked patches.
   count = val["count"].sum(dtype=np.float64)
   loss = val["error"].sum(dtype=np.float64) / count
   mean_loss = val["mean_error"].sum(dtype=np.float64) / count
@@ -83,6 +84,7 @@ def position_mean(loader, num_records, make_targets):
   num_steps = min(-(-num_records // loader.sampler.batch_size), loader.num_steps)
   with contextlib.closing(loader.iterate(0, num_steps)) as batches:
     for batch in batches:
+      # The sum over batches is in float64 on the host, so rounding errors do not add up.
       total = total + np.asarray(sum_batch(batch["image"], batch["valid"]), np.float64)
       count += int(batch["valid"].sum())
   return (total / count).astype(np.float32)

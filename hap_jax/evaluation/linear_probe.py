@@ -63,6 +63,7 @@ def fit(features, labels, penalty):
   def loss_and_gradient(flat):
     kernel, bias = flat[: D * A].reshape(D, A), flat[D * A :]
     logits = x @ kernel.astype(np.float32) + bias.astype(np.float32)
+    # This form of the cross entropy does not overflow for large logits.
     entropy = np.logaddexp(0, logits) - logits * labels
     error = weights * (scipy.special.expit(logits) - labels) / N
     loss = (weights * entropy).sum(dtype=np.float64) / N + penalty / 2 * (kernel**2).sum()

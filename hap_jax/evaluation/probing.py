@@ -84,6 +84,7 @@ def probe_attributes(
     sources[split] = config_lib.open_named_source(
       source, root=root, split=split, seed=seed, options=options or {}
     )
+    # The labels are checked before the encoder runs, which takes minutes.
     _check_attributes(source, sources["train"])
   extractor = embed.load_extractor(path, feature)
   vectors = {

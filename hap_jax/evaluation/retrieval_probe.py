@@ -37,6 +37,7 @@ def make_evaluation(encode, grid, loaders):
   Raises:
     ValueError: if no query has a match.
   """
+  # Stripes need at least one row of patches per stripe.
   kinds = [kind for kind in pooling.KINDS if kind != "stripes" or grid[0] >= pooling.NUM_STRIPES]
   query, gallery = loaders["query"].source, loaders["gallery"].source
   check_sides(query, gallery)

@@ -70,6 +70,7 @@ def _with_heads(path, weights, num_heads):
 
 def _check_whole(path, model, params, image_size):
   """Raises ValueError unless the parameters have exactly the names and shapes of the model."""
+  # eval_shape gives the expected names and shapes without making weights.
   wanted = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *image_size, 3)))["params"]
   wanted, given = flatten(wanted), flatten(params)
   missing = [name for name in wanted if name not in given]

@@ -95,6 +95,7 @@ def _make_forward(model, normalization):
 
 
 def _write_program(path, forward, weights, image_size):
+  # A symbolic batch size lets the exported program accept any number of pictures.
   (batch,) = jax.export.symbolic_shape("batch")
   images = jax.ShapeDtypeStruct((batch, *image_size, 3), np.uint8)
   exported = jax.export.export(jax.jit(forward), platforms=PLATFORMS)(weights, images)
@@ -102,6 +103,7 @@ def _write_program(path, forward, weights, image_size):
 
 
 def _run_program(folder, images):
+  # The comparison reads the written files, not the arrays in memory, so it also checks the files.
   exported = jax.export.deserialize(bytearray((folder / _PROGRAM).read_bytes()))
   with np.load(folder / _WEIGHTS) as file:
     return jax.jit(exported.call)(dict(file), images)

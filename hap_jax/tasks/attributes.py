@@ -61,6 +61,7 @@ def network(description, compute=vit.FLOAT32):
   Raises:
     ValueError: if there are no attributes.
   """
+  # Checkpoints of older versions record only the names of the attributes, not their number.
   num_attributes = description.network.get(
     "num_attributes", len(description.classes.get("attribute_names", ()))
   )
@@ -97,6 +98,7 @@ def make_loss(positive_ratio):
     del key
     labels = batch["attributes"]
     losses = attribute_loss(logits, labels, attribute_weights(labels, positive_ratio))
+    # A logit above 0 is a probability above 0.5, which counts as "present".
     agrees = (logits > 0) == labels
     return losses.mean(), {"answers_right": (agrees.sum(dtype=jnp.float32), jnp.float32(agrees.size))}
 
@@ -137,6 +139,7 @@ def check_names(description, source):
   predicted = description.classes.get("attribute_names", ())
   count = network(description).num_attributes
   if count != len(names) or (predicted and list(predicted) != list(names)):
+    # A converted official checkpoint may record no names, so only the number is compared then.
     what = f"{count} attributes" + (f" ({', '.join(predicted)})" if predicted else "")
     raise ValueError(
       f"the checkpoint predicts {what}, data set {source.spec.name} has {len(names)} ({', '.join(names)}): "
@@ -183,6 +186,7 @@ def make_row_figures(source):
     accuracy = metrics.score(rows["probability"], labels).label_mean_accuracy
     pictures = {"attributes": viz.attribute_bars(names, accuracy, labels.mean(axis=0), title="mA on test")}
     shown, texts = [], []
+    # Rows are sorted by record, but unreadable records are missing. So `index` gives the record number.
     for row, a in viz.confident_mistakes(rows["probability"], labels, _MISTAKES):
       shown.append(source[int(rows["index"][row])]["image"])
       texts.append(

@@ -211,6 +211,7 @@ def make_load(description, *, neck=(), heads=(), layout=()):
 
 def _choose_stacks(own, given, neck, heads, layout):
   """Returns (names of the subtrees to copy, lines that say why the heads are new)."""
+  # The heads of another task have other outputs and other names.
   if given.task != own.task:
     return ("encoder",), ()
   for key in layout:
@@ -246,6 +247,7 @@ def trace(init, forward, batch):
     batch: abstract, after `prepare`.
   """
   key = jax.random.key(0)
+  # eval_shape runs no computation, so a dry run of a large model needs no memory for its weights.
   variables = jax.eval_shape(init, key)
   outputs, _ = jax.eval_shape(functools.partial(forward, train=True), variables, batch, key=key)
   return variables["params"], outputs

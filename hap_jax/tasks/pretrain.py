@@ -149,6 +149,7 @@ def make_init(model):
 
   def init(key):
     (Gh, Gw), P = model.encoder.grid, model.encoder.patch
+    # The shapes of the parameters do not depend on the mask, so any indices work here.
     ids = jnp.zeros((1, 1, Gh * Gw), jnp.int32)
     return model.init(key, jnp.zeros((1, Gh * P, Gw * P, 3)), ids, ids)
 
@@ -221,6 +222,7 @@ def make_prepare_by_index(recipe, views):
   root = jax.random.key(EVAL_SEED)
 
   def draw(index, view):
+    # Each (record, view) pair has its own keys, so the mask does not depend on the batch or its order.
     count_key, mask_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(root, index), view))
     return mask_key, masking.draw_num_parts_uniform(count_key, 1, recipe.max_parts)[0]
 
@@ -255,12 +257,14 @@ def make_loss(align_weight, align_temperature, align_block=0):
 
   def loss(outputs, batch, *, key):
     del batch, key
+    # Only masked patches count in the loss, as in MAE.
     sums, counts = masked_patch_loss(outputs.pred, outputs.target[:, None], outputs.mask.is_masked)
     metrics = {"loss_rec": (sums.sum(), counts.sum())}
     total = sums.sum() / counts.sum()
     if align_weight:
       align = alignment_loss(outputs.cls[:, 0], outputs.cls[:, 1], align_temperature, align_block)
       metrics["loss_align"] = (align.sum(), jnp.float32(len(align)))
+      # With align_weight=0 the loss needs no second view, so this part is left out of the program.
       total = total + align_weight * align.mean()
     return total, metrics
 

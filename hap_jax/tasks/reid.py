@@ -99,6 +99,7 @@ def make_forward(model, normalize):
     image = normalize(batch["image"])
     if not train:
       return model.apply(variables, image, train=False), {}
+    # Erasing comes after normalisation, because the official code fills the box with normal noise.
     erase_key, drop_key = jax.random.split(key)
     image = erase.erase(image, batch["erase_box"], erase_key)
     return model.apply(variables, image, train=True, drop_key=drop_key, mutable=["batch_stats"])
@@ -131,6 +132,7 @@ def make_loss(pids, id_weight, triplet_weight):
 
   def loss(outputs, batch, *, key):
     del key
+    # Person numbers of a data set have gaps, but the classifier needs labels 0 to C - 1.
     labels = jnp.searchsorted(pids, batch["pid"])
     identity = jnp.stack([identity_loss(logits, labels) for logits in outputs.logits])
     triplet = jnp.stack([triplet_loss(feature, labels) for feature in outputs.features])
@@ -169,6 +171,7 @@ def make_rank_lists(query, gallery, num_queries):
 
   def rank_lists(splits):
     rows = splits["query"], splits["gallery"]
+    # np.unique removes repeated rows if there are fewer queries than num_queries.
     chosen = np.unique(np.linspace(0, len(rows[0]["index"]) - 1, num_queries).astype(int))
     shown = {name: values[chosen] for name, values in rows[0].items()}
     identities = retrieval_probe.identities({"query": shown, "gallery": rows[1]}, query, gallery)
@@ -196,6 +199,7 @@ def make_evaluation(config, description):
   query, gallery = (config_lib.open_source(config, split) for split in ("query", "gallery"))
   retrieval_probe.check_sides(query, gallery)
   embed = make_embed(description, base.compute_of(config))
+  # The picture size is the size of the checkpoint, because its position table has this grid.
   resize = transforms.ResizeBicubic(size=description.encoder.image_size)
   make_pass = functools.partial(
     base.reading_of(config).ordered, transforms=(resize,), batch_size=config.eval_batch_size

@@ -55,6 +55,7 @@ class Checkpoints:
 
   def save(self, step, state, description):
     """Starts to write a checkpoint. Returns when the state is copied; the write to disk goes on."""
+    # A stop may come right after a regular save of the same step.
     if step not in self._manager.all_steps():
       _save(self._manager, step, state, description.to_json())
 

@@ -60,6 +60,7 @@ class Cadence:
     def hits(count, every):
       return every > 0 and (is_last or (count > 0 and count % every == 0))
 
+    # `ends_epoch` is 0 within an epoch, so it never counts there.
     is_eval = hits(step, self.evaluate) or hits(task.train.ends_epoch(step), self.evaluate_epochs)
     is_eval = is_eval and bool(task.evaluation.evals)
     return Due(hits(step, self.log), hits(step, self.save), is_eval, hits(step, self.panel))
@@ -106,6 +107,7 @@ def run(task, *, workdir, seed, mesh, checkpoints, cadence, weights=None, say=pr
       jax.transfer_guard("disallow"),  # an accidental transfer would make the devices wait in each step
     ):
       for step in range(start + 1, total + 1):
+        # Only the wait for the batch is measured here. The step itself runs asynchronously.
         before = time.perf_counter()
         batch = next(batches)
         progress.waited(time.perf_counter() - before)
@@ -172,6 +174,7 @@ class _AfterStep:
       StoppedError: if a signal stopped the run before its work was complete.
     """
     evaluation, is_last = self.task.evaluation, step == self.task.total_steps
+    # An evaluation may take minutes, and a stop leaves only seconds. The next start computes the scores.
     if is_stopped and (due.evaluate or not is_last):
       raise self._saved(step, state)
     if due.save or is_stopped:
@@ -227,6 +230,7 @@ def _start_state(task, seed, mesh, checkpoints, weights, say):
   if weights is None:
     say(task.from_scratch)
     return state, 0
+  # The fit works on host arrays, so the devices never hold both sets of weights.
   variables, report = task.load(sharding.fetch(state.variables), weights)
   for line in initial.lines(weights, report):
     say(line)
@@ -238,6 +242,7 @@ def _start_state(task, seed, mesh, checkpoints, weights, say):
 
 def _clock(task, step, mesh):
   """Puts two scalars on the devices: the number of steps made and the same progress in epochs."""
+  # The puts are explicit, because the loop forbids implicit transfers.
   epochs = task.train.progress(step)
   return sharding.put_scalar(step, "int32", mesh), sharding.put_scalar(epochs, "float32", mesh)
 

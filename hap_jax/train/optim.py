@@ -128,7 +128,9 @@ def make_direction(spec, matched):
   else:
     trained = optax.identity()
   if spec.clip_norm is not None:
+    # The partition below hides frozen parameters, so the norm covers only trained ones.
     trained = optax.chain(optax.clip_by_global_norm(spec.clip_norm), trained)
+  # optax.partition keeps no state for the parameters with set_to_zero.
   labels = jax.tree.map(lambda rule: "trained" if rule.trainable else "frozen", matched)
   return optax.partition({"trained": trained, "frozen": optax.set_to_zero()}, labels)
 

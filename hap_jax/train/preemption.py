@@ -107,6 +107,7 @@ class _ProgramSignals(StopSignals):
   def __init__(self):
     super().__init__()
     self._printing = threading.Lock()
+    # Python calls this hook for an exception that it must ignore.
     self._report_ignored = sys.unraisablehook
     sys.unraisablehook = self._retry
 
@@ -128,6 +129,7 @@ class _ProgramSignals(StopSignals):
     interrupts = 0
     while True:
       for number in os.read(pipe, 16):
+        # This thread sees a second Ctrl-C even while the main thread is blocked in a compilation.
         interrupts += number == signal.SIGINT
         if interrupts > 1:
           self.interrupt()
@@ -152,6 +154,7 @@ class _ProgramSignals(StopSignals):
   def _give_up(self, signum):
     if not self.has_trained:
       self._received.append(signum)
+      # A normal exit would wait for the blocked main thread.
       os._exit(self._explain())
 
   def _explain(self):
@@ -176,6 +179,7 @@ def install():
   global _watch
   _watch = _ProgramSignals()
   reading, writing = os.pipe()
+  # A signal handler must never block, so a full pipe drops the byte.
   os.set_blocking(writing, False)
   signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
   threading.Thread(target=_watch.listen, args=[reading], daemon=True).start()

@@ -186,6 +186,7 @@ def _read_lines(path):
   path = path / METRICS_FILE if path.is_dir() else path
   lines = []
   for number, line in enumerate(path.read_bytes().splitlines(), 1):
+    # A kill may leave an incomplete line anywhere, because a resumed run appends after it.
     if not line.endswith(b"}"):
       continue
     try:
@@ -227,6 +228,7 @@ class Progress:
 
   def waited(self, seconds):
     """Records the time that the loop waited for the batch of a step. Call it once per step."""
+    # The first step compiles before the loop asks for the second batch, so the measurement starts there.
     self._num_begun += 1
     if self._num_begun == 2:
       self._origin = self._mark = (self._start_step + 1, self._clock() - seconds)
@@ -274,6 +276,7 @@ class Progress:
       return math.nan, math.nan, math.nan
     now = self._clock()
     (mark_step, mark_time), (origin_step, origin_time) = self._mark, self._origin
+    # The lower bound avoids a division by zero on clocks with a low resolution.
     seconds = max(now - mark_time - self._paused, 1e-9)
     images_per_s = (step - mark_step) * self._batch_size / seconds
     data_wait = min(self._waited / seconds, 1.0)
@@ -295,6 +298,7 @@ def format_seconds(seconds):
 
 
 def _format_number(name, value):
+  # Learning rates are small and change by factors, so they always use the exponent format.
   is_plain = name != "lr" and (value == 0 or 1e-3 <= abs(value) < 1e5 or not math.isfinite(value))
   return f"{value:.4f}" if is_plain else f"{value:.2e}"
 

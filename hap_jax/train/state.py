@@ -48,6 +48,7 @@ def with_constants(variables, constants):
 def _create(task, key):
   variables = dict(task.init(key))
   params = variables.pop("params")
+  # The moments depend on the rules, because frozen parameters have none.
   direction = optim.make_direction(task.optimizer, optim.match_rules(params, task.param_rules))
   state = TrainState(
     step=jnp.zeros((), jnp.int32),
@@ -56,6 +57,7 @@ def _create(task, key):
     opt_state=direction.init(params),
     ema={},
   )
+  # The average needs its own arrays, because a step donates the buffers of its state.
   return state if task.ema_decay is None else state.replace(ema=jax.tree.map(jnp.array, state.variables))
 
 

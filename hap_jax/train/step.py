@@ -18,17 +18,20 @@ def loss_and_grads(task, state, constants, batch, key):
   """
   loss_key, forward_key = jax.random.split(key)
   if task.prepare is not None:
+    # Masks and crops are drawn for the whole batch, so they do not depend on the number of parts.
     batch = task.prepare(train_state.with_constants(state.variables, constants), batch, key=forward_key)
   if task.accumulate == 1:
     return _loss_and_grads(task, state, constants, batch, loss_key, forward_key)
 
   def add(total, part):
     i, rows = part
+    # Each part has its own keys, otherwise all parts would drop the same paths.
     keys = jax.random.fold_in(loss_key, i), jax.random.fold_in(forward_key, i)
     return jax.tree.map(jnp.add, total, _loss_and_grads(task, state, constants, rows, *keys)), None
 
   count = task.accumulate
   parts = jnp.arange(count), sharding.micro_batches(batch, count)
+  # The scan needs a start value with the shapes of loss, metrics and gradients.
   shapes = jax.eval_shape(
     lambda rows: _loss_and_grads(task, state, constants, rows, loss_key, forward_key),
     jax.tree.map(lambda x: x[0], parts[1]),
@@ -43,6 +46,7 @@ def _loss_and_grads(task, state, constants, batch, loss_key, forward_key):
   matched = optim.match_rules(state.params, task.param_rules)
 
   def loss_fn(params):
+    # Without a gradient, the compiler removes the backward pass of frozen parameters.
     params = jax.tree.map(lambda rule, p: p if rule.trainable else jax.lax.stop_gradient(p), matched, params)
     variables = train_state.with_constants({"params": params, **state.model_state}, constants)
     outputs, model_state = task.forward(variables, batch, key=forward_key, train=True)

@@ -101,6 +101,7 @@ def test_a_bad_file_is_a_one_line_error_and_leaves_no_output(tmp_path, capsys, n
   spoil, message = BAD_FILES[name]
   safetensors_file.save(tmp_path / name, full_state(), {})
   (tmp_path / name).write_bytes(spoil((tmp_path / name).read_bytes()))
+  # Both kinds of destination are tested: a folder and a single file.
   for to, out in (("orbax", "out"), ("hap", "out.pth")):
     assert convert(tmp_path / name, tmp_path / out, f"--to={to}") == 1
     printed = capsys.readouterr()
@@ -198,6 +199,7 @@ def test_force_replaces_only_folders_that_a_conversion_made(good, tmp_path, caps
     assert convert(good, out, f"--to={to}", "--force") == 0
   assert read.read(out).family == "hap_jax"
   assert names_in(tmp_path) == ["hap.pth", "out"]
+  # A folder without a conversion report may belong to the user, so even --force must not delete it.
   (tmp_path / "photos").mkdir()
   (tmp_path / "photos" / "one.jpg").write_bytes(b"x")
   assert convert(good, tmp_path / "photos", "--force") == 1
@@ -225,6 +227,7 @@ def test_force_does_not_remove_a_folder_with_the_source_in_it(good, tmp_path, ca
   for source, message in ((out / "hap.pth", "holds the source"), (out, "is the source itself")):
     assert convert(source, out, "--force") == 1
     assert message in capsys.readouterr().err
+  # The destination is a file of the source folder.
   assert convert(out, out / "model.safetensors", "--to=timm", "--force") == 1
   assert "is the source itself" in capsys.readouterr().err
   assert names_in(out) == before
@@ -273,6 +276,7 @@ def test_a_read_only_folder_is_a_one_line_error(good, capsys, out, to):
   ("out", "to"), [("out.pth", "hap"), ("out.safetensors", "hap"), ("out", "hf-vit"), ("out", "orbax")]
 )
 def test_a_full_disk_is_a_one_line_error_and_leaves_no_files(good, tmp_path, capsys, out, to):
+  # The limit on the file size acts like a full disk: the write fails in the middle.
   with files_end_at(20_000):
     status = convert(good, tmp_path / out, f"--to={to}")
   assert status == 1

@@ -151,6 +151,7 @@ def test_describe_reports_the_options_that_a_checkpoint_needs(checkpoint, tmp_pa
   assert len(facts["commands"]) == 1
   assert "--source_grid=HxW" in facts["commands"][0]
   state = family_state("timm", width=16)
+  # The grid is recognised from a sine-cosine table. The number of heads does not follow from a width of 16.
   state["pos_embed"] = posemb.sincos_table(GRID, 16)
   safetensors_file.save(tmp_path / "odd.safetensors", state, {})
   facts = facts_of(tmp_path / "odd.safetensors", capsys)
@@ -162,6 +163,7 @@ def test_an_encoder_without_its_norm_can_only_start_a_training(tmp_path, capsys)
   state = family_state("mae", grid=(3, 3), width=128, depth=4)
   state = {name: array for name, array in state.items() if "decoder" not in name and name != "mask_token"}
   for kind in ("weight", "bias"):
+    # MAE classifiers on the mean patch have fc_norm in place of norm.
     state[f"fc_norm.{kind}"] = state.pop(f"norm.{kind}")
     state[f"head.{kind}"] = np.ones((7, 128) if kind == "weight" else 7, np.float32)
   (tmp_path / "classifier.pth").write_bytes(torch_bytes.zip_file({"model": state}))

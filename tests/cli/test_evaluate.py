@@ -51,6 +51,7 @@ def scores_of(path, **overrides):
 def test_a_decoder_with_unknown_heads_gets_the_number_of_the_configuration(checkpoint):
   """An MAE file does not record the number of heads of its decoder, but the configuration does."""
   path = checkpoint()
+  # Different numbers of heads give different scores, so the configured number is really used.
   assert read.read(path, family="mae").decoder["num_heads"] is None
   assert scores_of(path, model__decoder_heads=2) != scores_of(path, model__decoder_heads=4)
 
@@ -63,6 +64,7 @@ def test_a_checkpoint_without_a_decoder_cannot_be_scored_for_pretraining(checkpo
 def test_an_encoder_is_scored_with_its_own_number_of_heads(checkpoint, tmp_path):
   weights = read.read(checkpoint(), family="mae")
   for heads in (2, 4):
+    # The configuration names variant Mu, whose number of heads differs from at least one of these.
     write.write(tmp_path / str(heads), weights.with_encoder(num_heads=heads), write.OWN)
   assert scores_of(tmp_path / "2") != scores_of(tmp_path / "4")
 

@@ -63,6 +63,7 @@ def test_probabilities_equal_an_independent_numpy_forward_pass(checkpoint, peopl
   want = 1 / (1 + np.exp(-(tokens @ classifier["kernel"] + classifier["bias"])))
   got = [[entry["probability"][name] for name in NAMES] for entry in written["pictures"]]
   np.testing.assert_allclose(got, want, atol=1e-4)
+  # The threshold of a present attribute is a probability of 0.5.
   for entry, row in zip(written["pictures"], want, strict=True):
     assert entry["present"] == [name for name, p in zip(NAMES, row, strict=True) if p > 0.5]
   assert cv2.imread(str(out / "attributes.png")) is not None
@@ -98,6 +99,7 @@ def test_a_missing_checkpoint_is_one_line(tmp_path, capsys):
 
 def test_a_classifier_without_attribute_names_is_refused(people, tmp_path, capsys):
   path = tmp_path / "official.pth"
+  # The official files record no names, and five attributes match none of the official data sets.
   path.write_bytes(torch_bytes.zip_file({"model": family_state("attributes-vit", grid=(16, 12))}))
   assert hap(["predict", str(path), str(people), f"--out={tmp_path / 'out'}"]) == 1
   assert "5 attributes and 0 recorded names" in capsys.readouterr().err

@@ -46,9 +46,11 @@ def test_market1501_reads_the_same_persons_cameras_and_pictures(folder, split):
   assert len(source) == len(wanted)
   order = [int(source.name(k).split("_")[-2]) for k in range(len(source))]  # names sort by camera
   np.testing.assert_array_equal(source.columns["camid"], wanted.columns["camid"][order])
+  # The layout may number persons differently, but the numbering must be one-to-one.
   pairs = set(zip(source.columns["pid"].tolist(), wanted.columns["pid"][order].tolist(), strict=True))
   assert len(pairs) == len({number for number, _ in pairs}) == len(np.unique(wanted.columns["pid"]))
   for k in (0, len(wanted) - 1):
+    # The files are JPEG, so the pixels are close but not equal.
     difference = np.abs(source[k]["image"].astype(int) - wanted[order[k]]["image"])
     assert difference.mean() < 2
     assert difference.max() < 40
@@ -69,6 +71,7 @@ def test_coco_persons_reads_the_same_joints(folder, split, pictures):
     assert read["image"].shape == (*SIZE, 3)  # the margin is so wide that the crop is the whole picture
     inside = coco_inside(truth)
     np.testing.assert_array_equal(read["keypoints_visible"], inside)
+    # COCO files round coordinates to two decimals.
     np.testing.assert_allclose(read["keypoints_xy"][inside], truth["keypoints_xy"][inside], atol=0.006)
 
 

@@ -148,6 +148,7 @@ def test_each_official_format_trains_resumes_and_is_scored_again(name, trained, 
   pieced, lines = tmp_path / "pieced", []
   shutil.copytree(whole, pieced)
   shutil.rmtree(pieced / "checkpoints" / str(config.total_steps))
+  # The resumed run must find the best checkpoint again by itself.
   shutil.rmtree(pieced / "best")
   assert runner.run(config, pieced, say=lines.append) == scores
   assert f"resuming at step {config.total_steps - config.save_every}" in lines
@@ -171,6 +172,7 @@ def test_the_best_checkpoint_has_the_best_validation_score(trained):
   scored = {row["step"]: row["val_mA"] for row in read_metrics(workdir) if "val_mA" in row}
   assert len(scored) > 2
   _, description = checkpoint_file.read(workdir / "best")
+  # Of equal scores, the first one stays the best.
   assert description["step"] == min(step for step, value in scored.items() if value == max(scored.values()))
   assert description["classes"]["attribute_names"] == list(pa100k.ATTRIBUTES)
 

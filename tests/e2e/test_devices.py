@@ -143,11 +143,13 @@ def test_accumulation_computes_the_mean_over_its_parts(make_task):
   now, batch = state.create(task, 3, one_device()), task.train.batch(0)
   loss, metrics, grads = make_compute(dataclasses.replace(task, accumulate=4))(now, batch, key)
 
+  # Masks are drawn once for the whole batch, so each part can be computed on its own afterwards.
   drawn = jax.jit(task.prepare)(batch, key=jax.random.split(key)[1])
   compute = make_compute(dataclasses.replace(task, prepare=None))
   rows = [jax.tree.map(lambda x, start=start: x[start : start + 2], drawn) for start in (0, 2, 4, 6)]
   parts = [compute(now, part, key) for part in rows]
   assert loss == pytest.approx(np.mean([part[0] for part in parts]), rel=1e-6)
+  # Counts are summed over the parts: eight pictures in all.
   assert metrics["loss_align"][1] == 8
   assert_same_gradients(jax.tree.map(lambda *g: np.mean(g, axis=0), *[part[2] for part in parts]), grads)
 

@@ -64,7 +64,10 @@ def test_checkpoint_describes_itself(finished):
 def test_a_second_start_of_a_finished_run_changes_no_file(finished, tiny_config):
   workdir = finished[0]
   before = {
-    p: p.stat().st_mtime_ns for p in workdir.rglob("*") if p.is_file() and "tensorboard" not in str(p)
+    # Every start makes a new TensorBoard file, so this folder is left out.
+    p: p.stat().st_mtime_ns
+    for p in workdir.rglob("*")
+    if p.is_file() and "tensorboard" not in str(p)
   }
   lines = []
   config = tiny_config(total_steps=60, log_every=10, save_every=10, keep_last=1, keep_every=20, base_lr=3e-2)
@@ -81,6 +84,7 @@ def test_other_configuration_in_the_same_workdir_is_an_error(finished, tiny_conf
 
 def test_init_from_own_checkpoint_starts_from_its_weights(finished, tiny_config, tmp_path):
   lines = []
+  # With this tiny learning rate, the weights after a step still equal the starting weights.
   config = tiny_config(total_steps=1, base_lr=1e-9, init_from=str(finished[0]), seed=5)
   runner.run(config, tmp_path / "next", lines.append)
   old, _ = checkpoint_file.read(finished[0])
@@ -147,6 +151,7 @@ def test_a_batch_with_a_non_finite_loss_stops_the_run_and_the_state_before_it_st
 
   def loss(outputs, batch, *, key):
     total, metrics = task.loss(outputs, batch, key=key)
+    # The records identify the batch, because a step does not see its own number.
     return jnp.where(jnp.all(batch["index"] == bad), jnp.nan, total), metrics
 
   quiet = dataclasses.replace(task.evaluation, figures=None)

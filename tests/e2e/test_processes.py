@@ -41,6 +41,7 @@ def people(tmp_path_factory):
     for pid, camid, number in side:
       path = root / split / str(pid) / f"{number}_c{camid}.png"
       path.parent.mkdir(parents=True, exist_ok=True)
+      # Each person has eight drawn pictures: two per camera.
       Image.fromarray(drawn[8 * pid + 2 * (camid - 1) + number]["image"]).save(path)
   return root
 

@@ -63,6 +63,7 @@ def test_coco_people_train_as_released_and_from_the_luperson_layout(coco, tiny_c
   people = coco_persons.open_source(
     root=coco["data.root"], split="train", seed=0, annotations="test_coco.json"
   )
+  # The same people are written in the layout of LUPerson, so both sources are tested on real pictures.
   count = luperson.write_luperson(tmp_path / "data", (people[i] for i in range(len(people))))
   assert count == len(people) >= 8
   luperson_layout = {

@@ -209,6 +209,7 @@ def test_predict_ranks_a_folder_and_embed_turns_it_into_vectors(trained, tmp_pat
   with np.load(file) as arrays:
     assert len(arrays["path"]) == len(arrays["feature"]) == 14
     np.testing.assert_allclose(np.linalg.norm(arrays["feature"], axis=1), 1, rtol=1e-5)
+    # The distances of the vectors of `hap embed` must give the same ranking as `hap predict`.
     distance = (
       (arrays["feature"] - arrays["feature"][list(arrays["path"]).index("query/3/0_c1.jpg")]) ** 2
     ).sum(1)
@@ -246,6 +247,7 @@ def test_two_copies_of_a_picture_in_a_batch_are_augmented_differently(layout_fol
   assert len(set(batch["index"])) < 16
   looks = {(row, *box) for row, box in zip(batch["index"].tolist(), batch["erase_box"].tolist(), strict=True)}
   assert len(looks) == 16
+  # The second of two processes must get the second half of the same batch.
   half = dataclasses.replace(loader, process_index=1, process_count=2).batch(0)
   for name, rows in half.items():
     np.testing.assert_array_equal(rows, batch[name][8:], err_msg=name)

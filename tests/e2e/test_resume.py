@@ -72,6 +72,7 @@ def test_a_killed_run_resumes_bit_for_bit(uninterrupted, tmp_path, tiny_override
 
   output = finish(workdir, tiny_overrides, then)
   resumed = int(output.split("resuming at step ")[1].split()[0])
+  # The kill may come before the newest checkpoint is complete, so the exact step varies.
   assert 2 <= resumed < KILL_AT
   weights = [checkpoint_file.read(run)[0] for run in (uninterrupted, workdir)]
   jax.tree.map(np.testing.assert_array_equal, *weights)

@@ -43,6 +43,7 @@ def score_in_one_of_two(address, process_id, folder):
 def test_only_process_0_scores_and_both_processes_get_the_scores_or_the_error(tmp_path):
   with socket.socket() as probe:
     probe.bind(("127.0.0.1", 0))
+    # The system chooses a free port, which the processes use after the socket is closed.
     address = f"127.0.0.1:{probe.getsockname()[1]}"
   env = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
   command = [sys.executable, __file__, address]

@@ -45,6 +45,7 @@ def test_pictures_of_the_wrong_size_or_type_are_an_error(write):
 
 
 def test_an_unknown_number_of_heads_must_be_given(write):
+  # No variant has this size, so the number of heads cannot be looked up.
   path = write("hap", width=48, depth=2)
   with pytest.raises(ValueError, match="pass num_heads="):
     hap_jax.load(path, family="hap", grid=GRID)

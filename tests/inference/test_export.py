@@ -60,6 +60,7 @@ def test_the_exported_program_reports_changed_weights(exported, tmp_path):
     (tmp_path / path.name).write_bytes(path.read_bytes())
   with np.load(tmp_path / "weights.npz") as file:
     weights = dict(file)
+  # A change of 1 % in the last norm changes every token.
   weights["encoder/norm/scale"] = weights["encoder/norm/scale"] * 1.01
   np.savez(tmp_path / "weights.npz", **weights)
   done = run_consumer(tmp_path)
@@ -92,6 +93,7 @@ def test_the_export_is_checked_on_the_cpu_for_any_default_device(own, tmp_path, 
 
   monkeypatch.setattr(export.encoders, "load", spy(export.encoders.load))
   monkeypatch.setattr(export, "_run_program", spy(export._run_program))
+  # Another default device stands for an accelerator, on which float32 products are less exact.
   with jax.default_device(jax.devices()[1]):
     export.export(own, tmp_path / "out")
   cpu = {jax.local_devices(backend="cpu")[0]}

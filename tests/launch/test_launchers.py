@@ -69,6 +69,7 @@ def interpreter(tmp_path, monkeypatch):
 def test_every_launcher_prints_the_same_command_in_a_dry_run(name):
   done = launch(name, *RUN, "--dry_run")
   assert (done.returncode, done.stderr) == (0, "")
+  # The workdir has a blank and a quote, so this also checks the quoting.
   assert done.stdout == shlex.join(LINE) + "\n"
 
 
@@ -118,6 +119,7 @@ def test_the_sbatch_script_has_its_directives_and_is_submitted(tmp_path, recorde
     *("nodes=2", "ntasks-per-node=4", "gpus-per-node=4", "cpus-per-task=6", "time=1:00:00", "partition=gpu"),
   }
   assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
+  # A second call must not overwrite the script.
   again = launch("slurm.py", *RUN, f"--script={script}", "--job_name=b")
   assert again.returncode == 1
   assert f"{script} exists" in again.stderr
@@ -169,6 +171,7 @@ def test_tpu_vm_creates_a_vm_copies_the_code_and_starts_the_run_on_all_workers(c
 
 def test_tpu_vm_needs_a_name_and_stops_at_the_first_failure(recorder):
   assert "--name is missing" in launch("tpu_vm.sh", *RUN, "--zone=z").stderr
+  # The first call of gcloud is the copy of the code, because no VM is created.
   gcloud = recorder("gcloud", "exit 3")
   done = launch("tpu_vm.sh", *RUN, "--zone=z", "--name=vm")
   assert (done.returncode, done.stderr) == (1, "error: cannot copy the code to the VM\n")

@@ -34,6 +34,7 @@ def test_the_sbatch_script_calls_srun_and_requeues_only_after_42(status, requeue
   srun, scontrol = recorder("srun", f"echo $SETTING; exit {status}"), recorder("scontrol")
   ran = run_batch(batch("--setup=export SETTING='set up'"))
   assert (ran.returncode, ran.stdout) == (status, "set up\n")
+  # The words before the command are options of srun and the shell of the task.
   assert [call[-len(LINE) :] for call in srun()] == [LINE]
   assert scontrol() == requeued
 
@@ -76,6 +77,7 @@ def test_a_saved_job_is_requeued_only_if_it_was_not_cancelled(answer, preempted,
 
 def test_a_sigterm_to_all_processes_of_a_job_does_not_stop_the_requeue(recorder, batch):
   recorder("srun", "exit 42")
+  # The programs send SIGTERM to themselves and survive only if they ignore it.
   recorder("squeue", "kill -TERM $$; echo COMPLETING/None")
   scontrol = recorder("scontrol", "kill -TERM $$; echo ' PreemptTime=2026-11-30T03:06:09'")
   assert run_batch(batch()).returncode == 42

@@ -70,6 +70,7 @@ def test_the_third_task_learns_and_its_frozen_encoder_stays(trained):
 def test_the_third_task_resumes_to_the_same_end(trained, tmp_path):
   workdir, scores = trained
   shutil.copytree(workdir, tmp_path / "run")
+  # Without its last checkpoint, the run has to resume from step 20.
   shutil.rmtree(tmp_path / "run/checkpoints/40")
   lines = []
   assert runner.run(box_config(), tmp_path / "run", say=lines.append) == scores

@@ -72,6 +72,7 @@ def test_a_run_can_start_from_the_encoder_of_every_family(
 @pytest.mark.parametrize("family", ["mae", "hf-vitmae"])
 def test_a_pre_training_from_mae_weights_starts_with_a_new_decoder(tmp_path, variables, family):
   path = tmp_path / "square.safetensors"
+  # Official MAE models are square, so their files get a square grid.
   safetensors_file.save(path, family_state(family, grid=(3, 3)), {})
   weights = initial.read(path)
   fitted, report = pretrain.make_load(PRETRAIN)(variables, weights)

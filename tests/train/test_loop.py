@@ -79,6 +79,7 @@ def test_no_step_is_lost_if_the_evaluation_after_the_last_step_fails(uninterrupt
   def fail(rows):
     raise ValueError("gallery/0005.jpg: no such file")
 
+  # The last step is saved before its evaluation, so the failed evaluation loses no step.
   with pytest.raises(ValueError, match="0005"):
     train(tmp_path / "run", score=fail, cadence=loop.Cadence(log=1, save=100, evaluate=6, panel=0))
   np.testing.assert_array_equal(weights(tmp_path / "run"), weights(uninterrupted))
@@ -112,6 +113,7 @@ def test_a_signal_between_the_batches_of_an_evaluation_stops_the_run(
   assert stopped.value.exit_code == code
   assert read == [0, 1]  # only the first of three batches of two records
   assert not any("val_error" in line for line in logged_lines(tmp_path / "run"))
+  # Only a complete evaluation may select a best checkpoint.
   assert not (tmp_path / "run" / "best").exists()
 
   with pytest.raises(preemption.StoppedError, match="step 3 is saved"):

@@ -41,6 +41,7 @@ def test_update_follows_scale_and_decay_and_leaves_frozen_parameters():
 def test_frozen_parameters_hold_no_moments():
   direction = optim.make_direction(optim.OptimizerSpec(), optim.match_rules(PARAMS, RULES))
   shapes = [np.shape(leaf) for leaf in jax.tree.leaves(direction.init(PARAMS))]
+  # (1, 3) is the shape of the frozen table. The kernel has two moments.
   assert (1, 3) not in shapes
   assert shapes.count((2, 2)) == 2
 

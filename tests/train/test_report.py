@@ -34,6 +34,7 @@ def test_rows_come_back_in_order_with_step_first(tmp_path):
 def test_after_a_resume_the_last_row_of_a_step_counts(tmp_path):
   write_rows(tmp_path, [(1, {"loss": 3.0}), (2, {"loss": 2.0}), (3, {"loss": 1.0})])
   write_rows(tmp_path, [(2, {"loss": 2.5}), (3, {"loss": 1.5})])
+  # The file keeps all lines, only the reader merges them.
   assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 5
   assert [row["loss"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [3.0, 2.5, 1.5]
 
@@ -165,6 +166,7 @@ def take_step(progress, clock, wait, work):
 def test_speed_and_eta_exclude_the_compile_time():
   clock = Clock()
   progress = Progress(total_steps=12, batch_size=8, start_step=2, clock=clock)
+  # The first step takes long, because it compiles.
   take_step(progress, clock, wait=5.0, work=60.0)
   for _ in range(4):
     take_step(progress, clock, wait=0.5, work=1.5)
