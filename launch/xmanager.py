@@ -11,9 +11,8 @@ import subprocess
 import sys
 import tempfile
 
-if (
-  not __package__
-):  # run as a file; with its folder first in sys.path, `import xmanager` would find this file
+# If this file runs as a program, its folder is first in sys.path, and `import xmanager` would find this file.
+if not __package__:
   sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])
 
 from launch import command

@@ -111,9 +111,8 @@ def test_a_recorded_run_can_be_resumed_and_evaluated(run, workdir, tmp_path):
   end, row = json.loads((run / "end.json").read_text()), read_metrics(workdir)[-1]
   assert row["step"] == end["step"] == record.STEPS
   for key in end:
-    if (
-      "loss" in key
-    ):  # scores are not compared: with few pictures, the last bit of a feature may change a rank
+    # Scores are not compared, because with few pictures the last bit of a feature may change a rank.
+    if "loss" in key:
       # Other versions of jax may round differently.
       np.testing.assert_allclose(row[key], end[key], rtol=1e-3, err_msg=key)
 

@@ -97,7 +97,7 @@ def _pack(args):
   packed = pack.write_dataset(args.out, sources, **_given(args, "root", "max_bad_share"))
   for split, result in packed.items():
     if result.bad:
-      print(f"{split}: {len(result.bad)} unreadable records were left out")
+      print(f"{split}: {len(result.bad)} records that cannot be read were left out")
   return {split: result.records for split, result in packed.items()}
 
 

@@ -242,8 +242,8 @@ def trace(init, forward, batch):
   """Returns the shapes and types of (params, outputs) of a training step; computes nothing.
 
   Args:
-    init: the field of a Task.
-    forward: the field of a Task.
+    init: the `init` field of a Task.
+    forward: the `forward` field of a Task.
     batch: abstract, after `prepare`.
   """
   key = jax.random.key(0)

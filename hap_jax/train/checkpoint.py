@@ -127,7 +127,7 @@ def _read_description(manager):
 def _one_copy(state):
   """Returns the state with one copy of each replicated array.
 
-  Orbax would cut an array with n copies into n pieces and write each piece on its own, which is slower.
+  Otherwise Orbax would cut an array with n copies into n pieces and write each piece on its own.
   """
   if jax.process_count() > 1:
     return state  # with several processes, each of them has to take part in the save
