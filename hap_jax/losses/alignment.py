@@ -36,8 +36,9 @@ def info_nce(query, keys, positive, temperature):
 def blockwise_info_nce(query, keys, positive, temperature, block):
   """Returns `info_nce` without the [B, N] array of logits: the keys are processed in blocks.
 
-  The largest logit and the sum of exponentials are carried from block to block. The sum is scaled by the
-  largest logit. The logits of a block are computed again for the gradient.
+  The largest logit and the sum of exponentials are carried from block to block. The sum is divided by the
+  exponential of the largest logit, so it cannot overflow. The logits of a block are computed again for the
+  gradient.
 
   Args:
     query, keys, positive, temperature: as in `info_nce`.

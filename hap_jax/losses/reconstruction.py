@@ -25,8 +25,8 @@ def normalize_patches(patches):
 def masked_patch_loss(pred, target, is_masked):
   """Sums the squared error over the hidden patches: sum_l masked_l * mean_p (pred_lp - target_lp)^2.
 
-  The loss of a batch is the total of the sums divided by the total of the counts (HAP, arXiv 2310.20695, Eq.
-  1).
+  The loss of a batch is the total of the sums divided by the total of the counts.
+  Source: HAP, arXiv 2310.20695, Eq. 1.
 
   Args:
     pred, target: [..., L, P*P*C] float.

@@ -99,8 +99,7 @@ def _encode(similarity, reranking):
     reranking: a `Reranking`.
   Returns:
     (encodings, farthest):
-    encodings: a list of N pairs (index [n], weight [n] float64). The indices ascend, and the weights sum to
-      1.
+    encodings: a list of N pairs (index [n] ascending, weight [n] float64). The weights of a pair sum to 1.
     farthest: [N] float64, the cosine of each feature with its least similar feature.
   """
   N = similarity.num_queries
@@ -109,8 +108,7 @@ def _encode(similarity, reranking):
   for start, rows in similarity.blocks():
     stop = start + len(rows)
     neighbors[start:stop] = similarity.nearest_in(start, rows, reranking.k1 + 1)[0]
-    # The values of a row are not cosines, but they have the same order, so argmin finds the least similar
-    # feature.
+    # A row is not made of cosines, but has their order, so argmin finds the least similar feature.
     for i, last in enumerate(rows.argmin(axis=1), start):
       farthest[i] = similarity.exact(i, [last])[0]
   is_near = _find_reciprocal(neighbors)

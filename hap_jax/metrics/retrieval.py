@@ -72,8 +72,7 @@ class _Identities:
       self._gallery_camid = _as_ids(gallery_camid, num_gallery, "gallery_camid", "gallery")
     junk_pids = tuple(junk_pids)
     self.is_junk = np.isin(self._gallery_pid, _as_ids(junk_pids, len(junk_pids), "junk_pids", "junk"))
-    # With the gallery sorted by identity, the entries of a query's identity are one slice: no search per
-    # query.
+    # In a gallery sorted by identity, the entries of one identity are one slice, so no query needs a search.
     self._by_pid = np.argsort(self._gallery_pid, kind="stable")
     ordered = self._gallery_pid[self._by_pid]
     self._start = np.searchsorted(ordered, self._query_pid, "left")

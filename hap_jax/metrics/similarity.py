@@ -28,7 +28,7 @@ class CosineSimilarity:
 
     Args:
       query: [Q, D] features, real numbers of any type. They need not have unit length.
-      gallery: [G, D] features, as the queries.
+      gallery: [G, D] features, as in `query`.
     Raises:
       ValueError: if the shapes differ from these, if there is no query or no gallery feature, or if features
         are not finite.
@@ -82,8 +82,7 @@ class CosineSimilarity:
       query_index: index of one query.
       gallery_index: [n] indices of gallery entries.
     """
-    # Equal features share one computation. If all features are equal (a collapsed model), one product is
-    # enough.
+    # Equal features share one computation. A collapsed model gives equal features: one product is enough.
     distinct, place = np.unique(self._first_equal[gallery_index], return_inverse=True)
     query = self._query[query_index].astype(np.float64)
     value = np.empty(len(distinct))

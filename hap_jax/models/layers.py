@@ -164,8 +164,7 @@ def attend(qkv, implementation="xla"):
   Returns:
     [B, T, heads, D/heads]; logits and softmax are float32.
   """
-  # The gradient of a split is one concatenation. A gradient that stacks three arrays takes a CPU twice as
-  # long.
+  # The gradient of a split is one concatenation. A stack of three gradients takes a CPU twice as long.
   query, key, value = (part.squeeze(2) for part in jnp.split(qkv, 3, axis=2))
   if implementation != "xla":
     return jax.nn.dot_product_attention(query, key, value, implementation=implementation)
@@ -310,8 +309,7 @@ def run_blocks(
   # The block has no parent: flax must not register its parameters, because they are stored stacked below.
   block = Block(num_heads, mlp_ratio, dtype, attention, parent=None)
   if module.is_initializing():
-    # A loop instead of vmap: the random number generator takes twice as long to compile for many keys at
-    # once.
+    # A loop instead of vmap: the random number generator takes twice as long to compile for many keys.
     init = lambda key: block.init(key, flat, length)["params"]  # noqa: E731
     module.param("blocks", lambda key: jax.lax.map(init, jax.random.split(key, depth)))
   stacked = module.variables["params"]["blocks"]
