@@ -43,7 +43,8 @@ class Decoder(nn.Module):
     V = latent.shape[1] - 1
     # ids_restore is a permutation, so argsort inverts it: its first V entries are the visible patches.
     ids_keep = jnp.argsort(ids_restore, axis=1)[:, :V].astype(jnp.int32)
-    # A hidden patch has no token. Its index is clipped to V - 1, and the result is replaced by the mask token.
+    # A hidden patch has no token. Its index is clipped to V - 1, and the result is replaced by the mask
+    # token.
     shown = layers.gather_tokens(tokens[:, 1:], jnp.minimum(ids_restore, V - 1), ids_keep)
     patches = jnp.where(ids_restore[..., None] >= V, mask_token, shown)
     tokens = jnp.concatenate([tokens[:, :1], patches], axis=1)

@@ -61,9 +61,9 @@ class LocalityEmbedder(nn.Module):
   """An `Embedder` with a second, convolutional head on the patch tokens: the locality enhanced module (LEM).
 
   The second head takes the map of patch tokens before the final norm. Three bottlenecks of half its width
-  follow; the first has stride 2. The second feature is the LayerNorm of the mean over the resulting map. It is
-  twice as wide as the first feature. Before each classifier, a batch norm is applied to the feature. The bias
-  of this batch norm must stay zero; `optim.layer_decay_rules` freezes it.
+  follow; the first has stride 2. The second feature is the LayerNorm of the mean over the resulting map. It
+  is twice as wide as the first feature. Before each classifier, a batch norm is applied to the feature. The
+  bias of this batch norm must stay zero; `optim.layer_decay_rules` freezes it.
   """
 
   encoder: vit.ViT

@@ -18,8 +18,7 @@ def encode(encoder, images, drop_key=None):
   Raises:
     ValueError: if the pictures have another size or are not floats.
   """
-  # A picture of 16x8 patches has as many tokens as one of 8x16. Only this check of its sides sees the
-  # mistake.
+  # A picture of 16x8 patches has as many tokens as one of 8x16, so only a check of the sides sees the error.
   expected = (*(side * encoder.patch for side in encoder.grid), 3)
   if images.ndim != 4 or images.shape[1:] != expected:
     H, W, _ = expected

@@ -76,7 +76,7 @@ def test_scores_agree_with_the_plain_loop(kind, junk_pids):
 def test_scores_of_a_hand_computed_case():
   angles = np.deg2rad([10, 20, 30, 40, 50, 60])
   gallery = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-  # Entries by distance from the query at 0 degrees: same camera (left out), junk (left out), wrong, match,
+  # Entries by distance from the query at 0 degrees: same camera and junk (both left out), then wrong, match,
   # wrong, match.
   scores = retrieval.evaluate(
     np.array([[5.0, 0.0]]), gallery, [7], [7, -1, 1, 7, 2, 7], [0], [0, 1, 0, 1, 1, 2], junk_pids=(-1,)

@@ -45,8 +45,7 @@ def to_ours(state):
     depth=names.count_blocks(family, "encoder", state),
     decoder_depth=names.count_blocks(family, "decoder", state),
   )
-  # Some files store a part of the parameters only. A name without a row would be lost unseen, so it is an
-  # error.
+  # Some files store a part of the parameters only, so rows may be left over. Names may not.
   rows = [row for row in rows if row.reference in state]
   assert {row.reference for row in rows} == state.keys()
   return unflatten(names.assemble(rows, lambda row: state[row.reference])["params"])
