@@ -51,7 +51,7 @@ class CosineSimilarity:
     self._along_mean = along_mean.astype(np.float32)
     # The margin is twice the error of a product, because both compared values have this error. The bound of
     # the worst case grows with D and is far too large. The bound with the square root of D is statistical
-    # (Higham and Mary 2019, SIAM J. Sci. Comput. 41(5)). It is at least five times the largest measured error.
+    # (Higham and Mary 2019, SIAM J. Sci. Comput. 41(5)). It is at least five times the largest error seen.
     size = query_length * gallery_length + np.abs(along_mean).max()
     self.margin = 2 * (np.sqrt(len(mean)) + 8) * (2**-24 * size + 2**-53)
     self._first_equal = _find_first_equals(self._gallery)

@@ -21,5 +21,5 @@ def erase(image, box, key):
   is_row = (y >= top) & (y < top + height)  # [B, H]
   is_column = (x >= left) & (x < left + width)  # [B, W]
   inside = is_row[:, :, None, None] & is_column[:, None, :, None]
-  # Boxes have different sizes, but shapes must be static. So noise is drawn for every pixel and then selected.
+  # Boxes have different sizes, but shapes must be static. So noise is drawn for all pixels and then selected.
   return jnp.where(inside, jax.random.normal(key, image.shape, image.dtype), image)

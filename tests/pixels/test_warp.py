@@ -67,8 +67,7 @@ def test_joints_and_other_fields_equal_the_fields_of_the_host_path(pairs):
 
 def test_a_picture_larger_than_the_canvas_equals_the_host_picture_exactly(pairs):
   host, device = pairs
-  # The host resizes a picture that does not fit the canvas. The device then copies a window of the final
-  # size.
+  # The host itself warps a picture that does not fit the canvas. The device then only copies a window.
   larger = [i for i, record in enumerate(device) if tuple(record["crop"]) == (0, 0, *SIZE)]
   assert len(larger) >= 5
   result = np.asarray(crop_resize_flip(*batch_of(device, ("image", "crop", "flip")), SIZE))
