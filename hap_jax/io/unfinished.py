@@ -1,7 +1,7 @@
 """Files and folders that get their name only when they are complete.
 
-Until then they have a hidden name in the same folder, which no other process uses. They are on the same disk, so
-one rename ends the work. A reader sees the old content or the new content, never a part.
+Until then they have a hidden name in the same folder, which no other process uses. They are on the same disk,
+so one rename ends the work. A reader sees the old content or the new content, never a part.
 """
 
 import contextlib
@@ -15,8 +15,8 @@ import shutil
 def named_at_end(path, *, replace=False):
   """Yields a temporary name in the folder of `path`; the file or folder is renamed at the end.
 
-  It is removed on any error. Several processes, on one machine or on several, may write the same `path`: the last
-  one to end wins.
+  It is removed on any error. Several processes, on one machine or on several, may write the same `path`: the
+  last one to end wins.
 
   Args:
     path: pathlib.Path of the result. The temporary name has the same suffix.
