@@ -18,7 +18,7 @@ import scipy.stats
 from benchmarks import compiled, measure, workload
 from hap_jax import config as config_lib
 from hap_jax import run
-from hap_jax.evaluation import probing
+from hap_jax.inference import probing
 from hap_jax.io import picture_file
 from hap_jax.train import report
 from hap_jax.viz import figure as charts

@@ -12,7 +12,7 @@ from hap_jax import config_values
 from hap_jax import run as runner
 from hap_jax.cli.__main__ import main
 from hap_jax.convert import read
-from hap_jax.evaluation import scoring
+from hap_jax.inference import scoring
 from hap_jax.models import vit
 from hap_jax.train.report import read_metrics
 from tests.recorded import record

@@ -2,7 +2,7 @@
 
 from hap_jax import config as config_lib
 from hap_jax.cli import _options
-from hap_jax.evaluation import scoring
+from hap_jax.inference import scoring
 
 
 def add_arguments(parser):

@@ -1,7 +1,7 @@
 """Measure a frozen encoder by person retrieval, or by a linear classifier of attributes."""
 
 from hap_jax.cli import _options
-from hap_jax.evaluation import probing
+from hap_jax.inference import probing
 
 
 def add_arguments(parser):

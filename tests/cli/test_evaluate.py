@@ -10,7 +10,7 @@ from hap_jax import config as config_lib
 from hap_jax.cli.__main__ import main
 from hap_jax.convert import read, write
 from hap_jax.data.sources import base
-from hap_jax.evaluation import scoring
+from hap_jax.inference import scoring
 from hap_jax.models import posemb
 from tests.convert.reference_state import family_state
 from tests.io import torch_bytes
