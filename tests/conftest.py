@@ -19,11 +19,14 @@ import numpy as np
 import pytest
 from absl import flags
 
+from tests import cpu_time
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SAMPLES = ROOT.parent / "shared" / "samples"
 
 
-def pytest_addoption(parser):
+def pytest_addoption(parser, pluginmanager):
+  pluginmanager.register(cpu_time, "cpu_time")  # its option, too
   parser.addoption(
     "--golden",
     default=str(ROOT / "tests" / "golden"),

@@ -1,6 +1,7 @@
-"""The adult body's surface as tables of rings; metres for a stature of 1.70 m.
+"""Tables of rings that describe the surface of an adult body; in metres, for a stature of 1.70 m.
 
-Rings of trunk and head are level slices; those of a limb are slices across it. Half-depth is front to back.
+The rings of the trunk and the head are horizontal slices. The rings of a limb are slices across the limb.
+Widths run from left to right, depths from front to back.
 """
 
 import numpy as np
@@ -13,8 +14,8 @@ PARTS = (
 PART_INDEX = {name: i for i, name in enumerate(PARTS)}
 
 # fmt: off
-# Trunk: height above the pelvis in the rest pose, carrying joint, height above that joint, half-width,
-# half-depth, shift to the front, share of the person's (hip, waist, shoulder) width factor.
+# Trunk: height above the pelvis in the rest pose, joint that moves the ring, height above that joint,
+# half-width, half-depth, shift to the front, weights of the person's (hip, waist, shoulder) width factors.
 _TRUNK = (
   (-0.165, "pelvis", -0.165, 0.050, 0.060, -0.012, (1, 0, 0)),
   (-0.145, "pelvis", -0.145, 0.115, 0.098, -0.016, (1, 0, 0)),
@@ -36,7 +37,8 @@ TRUNK_JOINT = [row[1] for row in _TRUNK]
 TRUNK_RING = np.array([row[2:6] for row in _TRUNK])
 TRUNK_ZONE = np.array([row[6] for row in _TRUNK], float)
 
-# Limbs: position (0, 1 and 2 are the joints), radius. An arm starts with the dome of the shoulder.
+# Limbs: position along the limb, radius. Position 0 is the shoulder or hip, 1 the elbow or knee, 2 the wrist
+# or ankle. The rows of an arm at negative positions form the dome of the shoulder.
 ARM = np.array((
   (-0.15, 0.014), (-0.12, 0.034), (-0.04, 0.047), (0.08, 0.051), (0.3, 0.049), (0.7, 0.042),
   (1.0, 0.039), (1.2, 0.040), (1.55, 0.033), (2.0, 0.025),
@@ -73,7 +75,7 @@ EAR = np.array((
 ))
 EAR_SIDE = 0.073  # distance of the ear's rings from the middle of the head
 
-# Hair: as HEAD; the front of the lower rings lies inside the face.
+# Hair: same columns as HEAD. The front of the lower rings lies inside the face, which covers it.
 _HAIR_CAP = np.array((
   (-0.030, 0.050, 0.040, -0.048), (0.000, 0.066, 0.056, -0.042), (0.035, 0.073, 0.072, -0.028),
   (0.070, 0.075, 0.088, -0.013), (0.098, 0.068, 0.091, -0.003), (0.122, 0.053, 0.074, -0.002),
@@ -96,7 +98,7 @@ HAIR_TAIL = np.array((
   (0.040, 0.030, 0.028, -0.130), (0.075, 0.012, 0.014, -0.105),
 ))
 
-# Hats: as HEAD.
+# Hats: same columns as HEAD.
 HAT_CROWN = np.array((
   (0.062, 0.086, 0.108, -0.002), (0.088, 0.086, 0.108, -0.003), (0.122, 0.075, 0.095, -0.004),
   (0.152, 0.048, 0.060, -0.005), (0.162, 0.008, 0.010, -0.005),
@@ -111,7 +113,7 @@ HAT_BRIM = np.array((
   (0.074, 0.060, 0.070, 0.000),
 ))
 
-# Neck, and what is worn around it: height above the neck joint, then as HEAD.
+# Neck, and clothes around it: height above the neck joint, then the same columns as HEAD.
 NECK = np.array((
   (-0.050, 0.062, 0.060, 0.000), (0.000, 0.052, 0.052, 0.000), (0.070, 0.049, 0.050, 0.018),
   (0.100, 0.046, 0.048, 0.024),

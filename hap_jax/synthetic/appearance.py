@@ -1,4 +1,4 @@
-"""What a person looks like: skin, hair and face, clothes, shoes, hats, glasses and bags, as named choices."""
+"""A person's looks as named choices: skin, hair and face, clothes, shoes, hats, glasses and bags."""
 
 import bisect
 import dataclasses
@@ -33,6 +33,7 @@ HAIR_COLOURS = {
   "red": (136, 70, 40),
   "grey": (154, 152, 150),
 }
+# Relative rates of the choices below; `choose` divides by their sum. They are unequal, as on a street.
 _SKIN_RATES = {
   (236, 200, 176): 22,
   (222, 178, 148): 34,
@@ -72,21 +73,26 @@ _HAIR_RATES = {"black": 40, "dark brown": 26, "brown": 16, "blond": 12, "red": 3
 
 @dataclasses.dataclass(frozen=True)
 class Appearance:
-  """One person's looks and belongings: the same over cameras and days.
+  """One person's looks and belongings; they are the same in all pictures of the person.
 
-  Colours are names (keys of COLOURS or HAIR_COLOURS); `tones` holds the RGB behind them.
+  Colours are names, which are keys of COLOURS or HAIR_COLOURS.
 
   Attributes:
-    is_female: bool. age: "child", "adult" or "senior".
+    age: "child", "adult" or "senior".
     hair: "bald", "short", "medium", "long", "bun" or "ponytail".
     hat: "none", "cap", "beanie" or "brim".
-    top: "shirt", "jacket" or "coat"; sleeve: "short" or "long"; sleeve_length: where a short sleeve ends, 1
-      is the elbow; pattern: "plain", "stripes", "bars", "plaid", "logo" or "splice", with second_colour.
-    bottom: "trousers", "shorts", "skirt" or "dress"; bottom_length: where shorts, skirt or dress end, 1
-      is the knee; fit: slack of trousers, 0 (tight) to 1 (wide).
+    top: "shirt", "jacket" or "coat".
+    second_colour: colour of the pattern.
+    pattern: "plain", "stripes", "bars", "plaid", "logo" or "splice".
+    sleeve: "short" or "long".
+    sleeve_length: position at which a short sleeve ends; 1 is the elbow.
+    is_tucked: whether the shirt is tucked into the trousers or the skirt.
+    bottom: "trousers", "shorts", "skirt" or "dress".
+    bottom_length: position at which shorts, skirt or dress end; 1 is the knee.
+    fit: slack of trousers, from 0 (tight) to 1 (wide).
     shoes: "shoes", "trainers" or "boots".
-    bag_side: +1, a bag hangs at the left; -1, at the right.
-    tones: role -> [3] float, grey levels.
+    bag_side: +1 if bags hang at the person's left, -1 if they hang at the right.
+    tones: the RGB of each role ("top", "bag", "skin", ...), [3] float grey levels.
   """
 
   is_female: bool
@@ -124,7 +130,7 @@ class Appearance:
 
 
 def sample_appearance(rng):
-  """Draws who someone is and what they wear; rates are unequal, as on a street."""
+  """Draws an Appearance at random; common choices are more likely than rare ones, as on a street."""
   is_female = bool(rng.random() < 0.46)
   age = choose(rng, {"child": 6, "adult": 83, "senior": 11})
   hair, hair_colour = _sample_hair(rng, is_female, age)
@@ -146,7 +152,7 @@ def sample_appearance(rng):
   }
   rgb = [COLOURS[name] for name in names.values()]
   rgb += [HAIR_COLOURS[hair_colour], choose(rng, _SKIN_RATES)]
-  # Brightness and hue vary a little from cloth to cloth of one name.
+  # Two clothes of one colour name rarely have exactly the same brightness and hue.
   rgb = np.array(rgb) * rng.normal(1.0, 0.08, (len(rgb), 1)) + rng.normal(0.0, 5.0, (len(rgb), 3))
   tones = dict(zip((*names, "hair", "skin"), rgb.clip(8, 245), strict=True))
   return Appearance(
@@ -168,7 +174,8 @@ def sample_appearance(rng):
 
 
 def choose(rng, rates):
-  """Draws a key of a dict of relative rates."""
+  """Draws one key of a dict {key: relative rate}."""
+  # By hand, because rng.choice needs several times longer for one draw from a short list.
   totals = list(itertools.accumulate(rates.values()))
   return list(rates)[bisect.bisect(totals, rng.random() * totals[-1], hi=len(totals) - 1)]
 
@@ -178,6 +185,7 @@ def _sample_hair(rng, is_female, age):
     style = choose(rng, {"short": 12, "medium": 26, "long": 36, "ponytail": 16, "bun": 10})
   else:
     style = choose(rng, {"bald": 9 if age != "child" else 0, "short": 78, "medium": 11, "long": 2})
+  # Most old people have grey hair.
   if age == "senior":
     return style, choose(rng, {"grey": 75, "dark brown": 25})
   return style, choose(rng, _HAIR_RATES)
@@ -185,6 +193,7 @@ def _sample_hair(rng, is_female, age):
 
 def _sample_clothes(rng, is_female):
   top = choose(rng, {"shirt": 64, "jacket": 24, "coat": 12})
+  # Jackets and coats have no short sleeves.
   sleeve = "long" if top != "shirt" else choose(rng, {"short": 65, "long": 35})
   if top == "shirt":
     pattern = choose(rng, {"plain": 55, "stripes": 13, "bars": 4, "plaid": 8, "logo": 13, "splice": 7})
@@ -193,12 +202,15 @@ def _sample_clothes(rng, is_female):
   bottoms = (
     {"trousers": 64, "shorts": 12, "skirt": 14, "dress": 10} if is_female else {"trousers": 79, "shorts": 21}
   )
+  # A coat is too warm for shorts, and a dress is drawn in place of the top.
   if top == "coat":
     bottoms = {"trousers": 85, "skirt": 15 if is_female else 0}
   bottom = choose(rng, bottoms)
   top_colour = choose(rng, _TOP_RATES)
+  # A dress is drawn as a shirt with a skirt of the same cloth.
   if bottom == "dress":
     top_colour = choose(rng, _SKIRT_RATES)
+  # A pattern in the colour of the cloth would be invisible.
   second = choose(rng, {name: rate for name, rate in _TOP_RATES.items() if name != top_colour})
   bottom_colour = choose(rng, _SKIRT_RATES if bottom == "skirt" else _TROUSER_RATES)
   low, high = {"trousers": (1, 1), "shorts": (0.5, 1.05), "skirt": (0.6, 1.3), "dress": (0.7, 1.35)}[bottom]
@@ -208,6 +220,7 @@ def _sample_clothes(rng, is_female):
     "second_colour": second,
     "pattern": pattern,
     "sleeve": sleeve,
+    # Lengths are multiples of 1/20, so that tables of rings repeat and come from the cache.
     "sleeve_length": int(rng.integers(8, 18)) / 20,
     "has_hood": bool(top == "jacket" and rng.random() < 0.45),
     "is_tucked": bool(

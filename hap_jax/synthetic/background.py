@@ -1,6 +1,6 @@
-"""Places: one wide picture for each fixed camera, from which every photograph shows a random stretch.
+"""Backgrounds: one wide picture for each fixed camera. Every photograph shows a random section of it.
 
-Nothing here depends on who stands in front: what is behind a person tells nothing about them.
+Nothing here depends on the person in front, so a network cannot recognise a person by the background.
 """
 
 import functools
@@ -25,43 +25,47 @@ from hap_jax.synthetic.props import (
   tint,
 )
 
-_GROUND = HEIGHT - WALL_BASE
+_GROUND = HEIGHT - WALL_BASE  # rows of the wide picture that show the ground
 
 
 @functools.lru_cache(maxsize=32)
 def wide_picture(seed, site, camera):
-  """Paints the surroundings of one fixed camera; [HEIGHT, WIDTH, 3] uint8."""
+  """Paints the background of one fixed camera and returns it, [HEIGHT, WIDTH, 3] uint8."""
   rng = np.random.default_rng((seed, site, camera, 71))
   picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
   kind = ("street", "shops", "park", "hall")[rng.integers(4)]
   {"street": _street, "shops": _shops, "park": _park, "hall": _hall}[kind](picture, rng)
+  # Photographs have uneven light and fine grain; the painted picture so far has only flat colours.
   light = cv2.resize(
     rng.normal(1.0, 0.10, (5, 12)).astype(np.float32), (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC
   )
   grain = cv2.resize(rng.normal(0.0, 3.0, (HEIGHT // 2, WIDTH // 2)).astype(np.float32), (WIDTH, HEIGHT))
-  # The lens is focused on the passers-by.
+  # The lens is focused on the people, so the background is blurred.
   picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(1.0, 4.5))
+  # Little light reaches the foot of a wall.
   base = np.exp(-np.abs(np.arange(HEIGHT) - WALL_BASE) / 14.0).astype(np.float32)[:, None]
   light = cv2.merge([light * (1 - 0.25 * base)] * 3)
   picture = cv2.add(cv2.multiply(picture, light, dtype=cv2.CV_32F), cv2.merge([grain] * 3))
   picture = np.clip(picture, 0, 255).astype(np.uint8)
-  picture.flags.writeable = False
+  picture.flags.writeable = False  # the cache gives the same array to every caller
   return picture
 
 
 @functools.lru_cache(maxsize=256)
 def wall_distance(seed, site, camera):
-  """Returns how far behind the passers-by the back of a camera's scene stands, in metres."""
+  """Returns the distance in metres from the people to the wall behind them, for one camera."""
   return float(np.random.default_rng((seed, site, camera, 72)).uniform(2.0, 12.0))
 
 
 def view(picture, size, metres_high, base_row, rng):
-  """Cuts a stretch of a wide picture.
+  """Cuts a section out of a wide picture and resizes it.
 
   Args:
-    picture: [HEIGHT, WIDTH, 3] uint8. size: (H, W) of the result. metres_high: height of the view where the
-      wall stands. base_row: row of the result at which the wall meets the ground, as a share of H.
-    rng: numpy Generator: where along the picture.
+    picture: [HEIGHT, WIDTH, 3] uint8.
+    size: (H, W) of the result.
+    metres_high: height of the view in metres, at the distance of the wall.
+    base_row: row of the result at which the wall meets the ground, as a share of H.
+    rng: numpy Generator; it chooses the horizontal position.
   Returns:
     [H, W, 3] float32 grey levels.
   """
@@ -71,6 +75,7 @@ def view(picture, size, metres_high, base_row, rng):
   top = WALL_BASE - base_row * high
   rows, columns = _whole_pixels(top, high, HEIGHT), _whole_pixels(left, wide, WIDTH)
   shrinks = rows[1] - rows[0] > size[0]
+  # Other methods than INTER_AREA skip pixels when they shrink a picture.
   method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
   return cv2.resize(picture[slice(*rows), slice(*columns)], size[::-1], interpolation=method).astype(
     np.float32
@@ -78,13 +83,13 @@ def view(picture, size, metres_high, base_row, rng):
 
 
 def _whole_pixels(start, extent, limit):
-  """Moves a span inside [0, limit] and rounds it; (first, last + 1)."""
+  """Moves a span into [0, limit] and rounds it to whole pixels; returns (first, last + 1)."""
   first = int(min(max(start, 0), limit - min(extent, limit)))
   return first, first + int(min(extent, limit - first))
 
 
 def _ground(picture, rng, colour, joints):
-  """Floor in perspective, with paving joints that run to a vanishing point."""
+  """Paints a floor in perspective; its joints run to a vanishing point."""
   ramp = np.linspace(0.86, 1.08, _GROUND, dtype=np.float32)[:, None, None]
   picture[WALL_BASE:] = np.clip(np.asarray(colour, np.float32) * ramp, 0, 255)
   if not joints:
@@ -93,6 +98,7 @@ def _ground(picture, rng, colour, joints):
   vanish = (rng.uniform(0.2, 0.8) * WIDTH, WALL_BASE - rng.uniform(60, 260))
   for x in np.arange(-3 * WIDTH, 4 * WIDTH, rng.uniform(60, 200)):
     cv2.line(picture, (int(x), HEIGHT + 60), (int(vanish[0]), int(vanish[1])), line, 1, cv2.LINE_AA)
+  # Joints across the view lie closer together the further away they are.
   for step in range(1, 12):
     y = WALL_BASE + _GROUND * (step / 11) ** 1.7
     cv2.line(picture, (0, int(y)), (WIDTH, int(y)), line, 1 + step // 6)
@@ -101,6 +107,7 @@ def _ground(picture, rng, colour, joints):
 def _pavement(picture, rng):
   colour = tint(rng, STONE, 5)
   _ground(picture, rng, colour, joints=rng.random() < 0.7)
+  # A road in front of the pavement: asphalt, the top and the front of the kerb, the lane marks.
   if rng.random() < 0.5:
     y = WALL_BASE + rng.uniform(0.15, 0.8) * _GROUND
     fill_box(picture, 0, y, WIDTH, HEIGHT, shade((84, 84, 88), rng.uniform(0.8, 1.2)))
@@ -121,7 +128,7 @@ def _sky(picture, rng):
 
 
 def _windows(picture, rng, left, right):
-  """A grid of windows or one row of tall panes on a wall."""
+  """Paints rows of windows on the wall between two columns."""
   glass = tint(rng, ((60, 72, 84), (90, 104, 116), (40, 44, 50), (150, 168, 180)))
   frame = tint(rng, ((220, 218, 210), (60, 60, 62), (130, 110, 90)))
   wide, high = rng.uniform(50, 110), rng.uniform(60, 130)
@@ -130,6 +137,7 @@ def _windows(picture, rng, left, right):
     for y in np.arange(sill - high, -high, -high * 1.5):
       fill_box(picture, x - 4, y - 4, x + wide + 4, y + high + 4, frame)
       fill_box(picture, x, y, x + wide, y + high, shade(glass, rng.uniform(0.75, 1.25)))
+      # A bright diagonal looks like a reflection.
       cv2.line(
         picture, (int(x), int(y + high)), (int(x + wide * 0.6), int(y)), shade(glass, 1.35), 6, cv2.LINE_AA
       )
@@ -137,7 +145,7 @@ def _windows(picture, rng, left, right):
 
 
 def _facade(picture, rng):
-  """Houses side by side."""
+  """Paints a row of houses."""
   left = -rng.uniform(0, 300)
   while left < WIDTH:
     right = left + rng.uniform(260, 620)
@@ -148,6 +156,7 @@ def _facade(picture, rng):
         fill_box(picture, left, y, right, y, shade(wall, 0.9))
     fill_box(picture, left, WALL_BASE - rng.uniform(14, 40), right, WALL_BASE, shade(wall, 0.7))
     _windows(picture, rng, max(left, 0), right)
+    # A door: its frame, the leaf, and a pane in the leaf.
     if rng.random() < 0.7:
       x = rng.uniform(left + 20, right - 90)
       fill_box(picture, x - 5, WALL_BASE - 145, x + 67, WALL_BASE, shade(wall, 0.6))
@@ -157,7 +166,7 @@ def _facade(picture, rng):
 
 
 def _wear(picture, rng):
-  """Stains on the ground, and the broken shade of leaves."""
+  """Paints stains on the ground and, in half of the pictures, the spotted shade of a tree."""
   area = picture[WALL_BASE:]
   for _ in range(rng.integers(6, 20)):
     center = (int(rng.uniform(0, WIDTH)), int(rng.uniform(10, _GROUND)))
@@ -185,7 +194,7 @@ def _street(picture, rng):
 
 
 def _shops(picture, rng):
-  """A row of shop windows with signs, dark or lit inside."""
+  """Paints a row of shop windows with signs; the inside of a shop is dark or lit."""
   _ground(picture, rng, tint(rng, STONE, 5), joints=True)
   _wear(picture, rng)
   left = -rng.uniform(0, 200)
@@ -213,12 +222,13 @@ def _shops(picture, rng):
 
 
 def _park(picture, rng):
-  """Grass or a path, hedges and trees."""
+  """Paints grass or a path, hedges and trees."""
   _ground(
     picture, rng, tint(rng, ((96, 118, 62), (120, 126, 78), (150, 140, 118), (128, 126, 122))), joints=False
   )
   _sky(picture, rng)
   _wear(picture, rng)
+  # Trees further away form a closed wall of leaves.
   for left in np.arange(-100, WIDTH, 130):
     paint_foliage(
       picture, rng, WALL_BASE - rng.uniform(160, 360), WALL_BASE + 20, left, left + rng.uniform(260, 420)
@@ -237,7 +247,7 @@ def _park(picture, rng):
 
 
 def _hall(picture, rng):
-  """Indoors: panels, pillars, lights that shine on the floor."""
+  """Paints a hall: a wall with panels, pillars, and a floor that reflects them."""
   floor = tint(rng, ((196, 190, 180), (150, 148, 146), (120, 112, 104), (210, 206, 200)))
   _ground(picture, rng, floor, joints=True)
   wall = tint(rng, ((206, 200, 190), (176, 180, 184), (150, 140, 128), (220, 216, 210)))
@@ -257,6 +267,7 @@ def _hall(picture, rng):
     pillar = tint(rng, STONE, 5)
     fill_box(picture, x, 0, x + 60, WALL_BASE + 26, pillar)
     fill_box(picture, x + 38, 0, x + 60, WALL_BASE + 26, shade(pillar, 0.75))
+  # A polished floor mirrors the wall, without sharp edges.
   shine = cv2.GaussianBlur(cv2.flip(picture[WALL_BASE - _GROUND : WALL_BASE], 0), (0, 0), 9)
   picture[WALL_BASE:] = cv2.addWeighted(picture[WALL_BASE:], 0.8, shine, 0.2, 0)
   paint_furniture(picture, rng, rng.integers(5, 12))

@@ -1,4 +1,4 @@
-"""Things people carry, and things that stand in front of them or under them."""
+"""Builds the things that people carry, seats below them, and obstacles in front of them."""
 
 import numpy as np
 
@@ -7,14 +7,18 @@ from hap_jax.synthetic.body import JOINT_INDEX
 from hap_jax.synthetic.figure import TILE_INDEX, upright_box
 from hap_jax.synthetic.mesh import BOX, OVAL, one_tube
 
-_OVER_CLOTHES = 0.11  # metres by which straps are drawn nearer than they are
+# Metres by which straps are sorted nearer to the camera than they are, so that cloth never covers them.
+_OVER_CLOTHES = 0.11
 
 
 def build_belongings(figure, pose):
-  """Returns the tubes of what someone carries.
+  """Builds the bags and other things that a person carries.
 
   Args:
-    figure: Figure. pose: Pose: a telephone or a box is held only in some poses.
+    figure: Figure.
+    pose: Pose; only some poses hold a telephone or a box.
+  Returns:
+    List of Tubes.
   """
   look = figure.look
   tubes = []
@@ -46,10 +50,11 @@ def _backpack(figure):
   centers = figure.joint("spine3") + rows[:, :1] * frame[:, 1] + back * frame[:, 2]
   rings = centers, frame[:, 0] * rows[:, 1:2], frame[:, 2] * rows[:, 2:]
   tubes = [one_tube(*rings, _BACKPACK_V, PART_INDEX["carried"], TILE_INDEX["bag"], OVAL)]
+  # One strap over each shoulder; the table lists the left one.
   for mirror in (1, -1):
     offsets = _BACKPACK_STRAP * (mirror, 1, body.girth**0.8)
     points = figure.at([JOINT_INDEX["spine3"]] * len(offsets), offsets)
-    # The strap lies flat: its thin axis turns from front to up on the shoulder.
+    # The strap lies flat on the body. Its thin axis points forward on the chest and up on the shoulder.
     turn = np.array((0.0, 0.1, 0.7, 1.5, 2.6))[:, None]
     thin = frame[:, 2] * np.cos(turn) + frame[:, 1] * np.sin(turn)
     wide = np.tile(frame[:, 0], (5, 1))
@@ -58,7 +63,7 @@ def _backpack(figure):
 
 
 _BACKPACK_V = np.linspace(0, 1, 6)
-# From the trunk's front over the shoulder to its back: (left, up, front) of the upper spine.
+# Path of the left strap from the chest over the shoulder to the back: (left, up, front) of the upper spine.
 # fmt: off
 _BACKPACK_STRAP = np.array((
   (0.130, -0.15, 0.118), (0.118, 0.02, 0.130), (0.100, 0.12, 0.100), (0.095, 0.170, 0.0),
@@ -73,7 +78,7 @@ def _strap(points, wide, thin):
 
 
 def _shoulder_bag(figure):
-  """A bag at one hip, its strap across the chest and the back."""
+  """Builds a bag at one hip and a strap across the chest and the back."""
   body, side = figure.body, figure.look.bag_side
   pelvis = figure.frame("pelvis")
   offset = np.array((side * (0.175 * body.hip + 0.05), -0.09, -0.02))
@@ -81,6 +86,7 @@ def _shoulder_bag(figure):
   half = np.array((0.045, 0.11, 0.15)) * body.scale
   tubes = [upright_box(center, pelvis, half, "carried", "bag", lift=0.08)]
   deep = body.girth
+  # The strap's path as (joint, left, up, front): up the chest, over the other shoulder, down the back.
   front = [("pelvis", side * 0.17 * body.hip, 0.02, 0.05), ("spine1", side * 0.11, 0.04, 0.122 * deep)]
   front += [("spine2", side * 0.02, 0.03, 0.135 * deep), ("spine3", -side * 0.05, 0.07, 0.124 * deep)]
   over = [("spine3", -side * 0.095, 0.170, 0.0)]
@@ -89,6 +95,7 @@ def _shoulder_bag(figure):
   points = figure.at([JOINT_INDEX[step[0]] for step in path], np.array([step[1:] for step in path]))
   along = np.gradient(points, axis=0)
   along /= np.linalg.norm(along, axis=1, keepdims=True)
+  # The thin axis points away from the spine, at a right angle to the path.
   out = points - figure.joint("spine2")
   thin = out - along * (out * along).sum(axis=1, keepdims=True)
   thin /= np.linalg.norm(thin, axis=1, keepdims=True)
@@ -97,13 +104,13 @@ def _shoulder_bag(figure):
 
 
 def _hand_bag(figure):
-  """A bag hanging from one hand."""
+  """Builds a bag that hangs from one hand."""
   scale = figure.body.scale
   side = "left" if figure.look.bag_side > 0 else "right"
   wrist, hand = figure.joint(f"{side}_wrist"), figure.joint(f"{side}_hand")
   grip = wrist + (hand - wrist) * 1.1
   frame = figure.frame("pelvis")
-  # The bag swings clear of the leg.
+  # A shift to the side keeps the bag clear of the leg.
   center = grip + (figure.look.bag_side * 0.06 * frame[:, 0] - np.array((0, 0.24, 0))) * scale
   half = np.array((0.05, 0.12, 0.15)) * scale
   tubes = [upright_box(center, frame, half, "carried", "bag", lift=0.05)]
@@ -115,7 +122,7 @@ def _hand_bag(figure):
 
 
 def _suitcase(figure):
-  """A case on wheels, pulled behind by one hand."""
+  """Builds a suitcase on wheels that one hand pulls behind the person."""
   scale = figure.body.scale
   side = "right" if figure.look.bag_side > 0 else "left"
   grip = figure.joint(f"{side}_hand")
@@ -143,7 +150,7 @@ def _phone(figure, side):
 
 
 def _parcel(figure):
-  """A box between both hands."""
+  """Builds a box between both hands."""
   left, right = figure.joint("left_hand"), figure.joint("right_hand")
   frame = figure.frame("spine3")
   wide = max(np.linalg.norm(left - right) / 2 - 0.02, 0.08)
@@ -152,7 +159,7 @@ def _parcel(figure):
 
 
 def build_seat(figure):
-  """A bench or a stool below someone who sits; stands on the ground, y = 0."""
+  """Builds a seat below someone who sits. It stands on the ground, y = 0."""
   scale = figure.body.scale
   hip = (figure.joint("left_hip") + figure.joint("right_hip")) / 2
   top = hip[1] - 0.10 * scale
@@ -163,7 +170,10 @@ def build_seat(figure):
 
 
 def build_obstacle(rng):
-  """Something that stands between the camera and the person at the origin; the camera is towards +z."""
+  """Builds a post, a low wall or a box between the camera and the person.
+
+  The person stands at the origin; the camera is in the direction +z.
+  """
   kind = rng.integers(3)
   front = rng.uniform(0.5, 1.4)
   frame = np.eye(3)

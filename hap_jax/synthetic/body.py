@@ -1,6 +1,7 @@
-"""The human body: 24 joints in SMPL's order, limb lengths of one person, forward kinematics.
+"""The human body: 24 joints in SMPL's order, bone lengths of one person, forward kinematics.
 
-Body frame: x to the person's left, y up, z to the front, in metres; the rest pose is a T.
+Body frame: x points to the person's left, y up, z to the front; in metres. In the rest pose, the arms are
+stretched out to the sides.
 """
 
 import dataclasses
@@ -16,7 +17,8 @@ JOINTS = (
 PARENTS = (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21)
 JOINT_INDEX = {name: i for i, name in enumerate(JOINTS)}
 
-# Offset of each joint from its parent in the rest pose of an adult 1.70 m tall (left side; right mirrors it).
+# Offset of each joint from its parent in the rest pose of an adult 1.70 m tall. Only the left side is listed;
+# the right side is its mirror image.
 _REST_OFFSETS = {
   "pelvis": (0.0, 0.0, 0.0),
   "left_hip": (0.085, -0.075, 0.0),
@@ -36,7 +38,7 @@ _REST_OFFSETS = {
 }
 _REST_HEIGHT = 1.70
 
-# Eyes, ears and nose on the head's surface, from the head joint, before the head's own scale.
+# Eyes, ears and nose on the surface of the head: offsets from the head joint, for a head of size 1.
 _FACE_POINTS = {
   "nose": (0.0, 0.010, 0.103),
   "left_eye": (0.031, 0.045, 0.080),
@@ -52,14 +54,17 @@ _COCO_FROM_BODY = (
 
 @dataclasses.dataclass(frozen=True)
 class Body:
-  """One person's bones and bulk.
+  """One person's bone lengths and thicknesses.
 
   Attributes:
     offsets: [24, 3] metres, each joint from its parent in the rest pose.
-    stature: metres, standing.
-    scale: stature over that of the reference adult; thicknesses scale with it.
+    stature: standing height in metres.
+    scale: stature divided by the stature of the reference adult; thicknesses scale with it.
     girth: thickness of trunk and limbs relative to the average.
-    shoulder, waist, hip: half-widths of the trunk relative to the average. bust: metres.
+    shoulder: half-width of the trunk at the shoulders, relative to the average.
+    waist: half-width at the waist, relative to the average.
+    hip: half-width at the hips, relative to the average.
+    bust: depth of the bust in metres.
     head: size of the head relative to the reference adult.
   """
 
@@ -78,6 +83,7 @@ def _rest_offsets():
   offsets = np.zeros((len(JOINTS), 3))
   for name, offset in _REST_OFFSETS.items():
     offsets[JOINT_INDEX[name]] = offset
+    # x points to the left, so a mirror image has the opposite x.
     if name.startswith("left_"):
       offsets[JOINT_INDEX[name.replace("left_", "right_")]] = np.multiply(offset, (-1, 1, 1))
   return offsets
@@ -92,10 +98,12 @@ _TRUNK = [JOINT_INDEX[name] for name in ("spine1", "spine2", "spine3", "neck")]
 
 
 def sample_body(rng, is_female, age):
-  """Draws a body; means and spreads follow published adult and child body measures.
+  """Draws a body at random. Means and spreads follow published measurements of adults and children.
 
   Args:
-    rng: numpy Generator. is_female: bool. age: "child", "adult" or "senior".
+    rng: numpy Generator.
+    is_female: bool.
+    age: "child", "adult" or "senior".
   Returns:
     Body.
   """
@@ -107,6 +115,7 @@ def sample_body(rng, is_female, age):
   scale = stature / _REST_HEIGHT
   girth = float(np.clip(rng.lognormal(0.0, 0.12), 0.82, 1.38))
   offsets = _OFFSETS * scale
+  # People of one stature differ in the proportions of legs, arms and trunk.
   offsets[_LEG] *= rng.normal(1.0, 0.025)
   offsets[_ARM] *= rng.normal(1.0, 0.025)
   offsets[_TRUNK] *= rng.normal(1.0, 0.02)
@@ -114,6 +123,7 @@ def sample_body(rng, is_female, age):
   hip = rng.normal(1.04 if is_female else 0.97, 0.04)
   offsets[_SHOULDER, 0] *= shoulder
   offsets[_HIP, 0] *= hip
+  # A child's head is large for its stature.
   head = rng.normal(1.0, 0.025) * (1.0 if age != "child" else 1.0 + 0.28 * (1.6 - stature) / 0.5 * 0.5)
   return Body(
     offsets=offsets,
@@ -132,12 +142,14 @@ def place_joints(body, rotations):
   """Runs forward kinematics.
 
   Args:
-    body: Body. rotations: [24, 3, 3], each joint's rotation relative to its parent; [0] is the whole body's.
+    body: Body.
+    rotations: [24, 3, 3], the rotation of each joint relative to its parent; [0] turns the whole body.
   Returns:
-    (joints [24, 3] metres with the pelvis at the origin, frames [24, 3, 3]: global rotation of each joint).
+    (joints, frames). joints: [24, 3] metres, with the pelvis at the origin. frames: [24, 3, 3], the global
+    rotation of each joint.
   """
   joints, frames = np.zeros((len(JOINTS), 3)), rotations.copy()
-  # SMPL lists the joints by their distance from the pelvis: all of one distance are placed together.
+  # SMPL lists the joints by their distance from the pelvis. One step places all joints of one distance.
   for level, parents in _LEVELS:
     frame = frames.take(parents, axis=0)
     frames[level] = frame @ rotations[level]
@@ -146,7 +158,7 @@ def place_joints(body, rotations):
 
 
 def _list_levels():
-  """Lists (slice of the joints at one distance from the pelvis, [n] their parents), nearest first."""
+  """Lists the joints by distance from the pelvis, nearest first: (slice of joints, [n] their parents)."""
   levels, start = [], 1
   while start < len(PARENTS):
     stop = next((joint for joint in range(start, len(PARENTS)) if PARENTS[joint] >= start), len(PARENTS))
@@ -159,7 +171,7 @@ _LEVELS = _list_levels()
 
 
 def coco_joints(body, joints, frames):
-  """Returns the 17 COCO joints, [17, 3] metres, in the frame of `joints`: face points on the skin."""
+  """Returns the 17 COCO joints, [17, 3] metres, in the frame of `joints`; face points lie on the skin."""
   head = JOINT_INDEX["head"]
   return np.concatenate([joints[head] + (_FACE * body.head) @ frames[head].T, joints.take(_LIMBS, axis=0)])
 

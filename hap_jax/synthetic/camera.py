@@ -1,4 +1,4 @@
-"""Cameras: where they hang, how they look down, their lens as intrinsics, what their sensor does to light."""
+"""Cameras: their position and direction, the projection of points, and the errors of their sensor."""
 
 import dataclasses
 import functools
@@ -13,12 +13,15 @@ MAX_SIZE = (640, 512)  # (H, W) of the largest picture
 
 @dataclasses.dataclass(frozen=True)
 class Sensor:
-  """What one camera adds to every picture it takes.
+  """The properties of one camera that change all its pictures.
 
   Attributes:
-    gain: [3] per-channel exposure and colour cast. offset: haze, in grey levels. gamma: tone curve.
-    blur: standard deviation as a share of the picture's width. noise: standard deviation in grey levels.
-    jpeg_quality: 0..100.
+    gain: [3] exposure and colour cast of each channel.
+    offset: haze, in grey levels.
+    gamma: exponent of the tone curve.
+    blur: standard deviation, as a share of the picture's width.
+    noise: standard deviation, in grey levels.
+    jpeg_quality: 0 to 100.
   """
 
   gain: np.ndarray
@@ -31,7 +34,7 @@ class Sensor:
 
 @dataclasses.dataclass(frozen=True)
 class Station:
-  """A fixed camera: metres above the ground, range of distances at which people pass, and its sensor."""
+  """A fixed camera: its height, the smallest and largest distance of people, and its sensor; in metres."""
 
   height: float
   near: float
@@ -41,9 +44,15 @@ class Station:
 
 @dataclasses.dataclass(frozen=True)
 class Camera:
-  """A pinhole view: `rotation` [3, 3] and `translation` [3] from world to camera, `intrinsics` [3, 3] pixels.
+  """A pinhole camera.
 
-  World: y up, metres. Camera: x right, y down, z forward. Pixel centres are at whole numbers.
+  In the world, y points up. In the camera frame, x points right, y down and z forward. Both are in metres.
+  Pixel centres are at whole numbers.
+
+  Attributes:
+    rotation: [3, 3] from the world to the camera.
+    translation: [3] from the world to the camera.
+    intrinsics: [3, 3] pixels.
   """
 
   rotation: np.ndarray
@@ -58,7 +67,7 @@ class Camera:
 def project(points, intrinsics):
   """Projects camera-frame points [..., 3] metres to pixels [..., 2] (x, y)."""
   pixels = np.empty((*points.shape[:-1], 2))
-  for k in (0, 1):  # a column at a time: numpy is slow where the last axis is short
+  for k in (0, 1):  # one column at a time, because numpy is slow on a short last axis
     np.divide(points[..., k], points[..., 2], out=pixels[..., k])
     pixels[..., k] *= intrinsics[k, k]
     pixels[..., k] += intrinsics[k, 2]
@@ -66,7 +75,7 @@ def project(points, intrinsics):
 
 
 def sample_station(rng):
-  """Draws a fixed camera of a site."""
+  """Draws a fixed camera at random."""
   gain = rng.normal(1.0, 0.05, 3) * rng.uniform(0.82, 1.12)
   sensor = Sensor(
     gain=gain,
@@ -86,12 +95,16 @@ def sample_station(rng):
 
 
 def aim(station, rng):
-  """Points a station's camera at someone standing at the world's origin.
+  """Points a camera at a person who stands at the origin of the world.
 
+  Args:
+    station: Station.
+    rng: numpy Generator; it chooses the distance and small errors of the direction.
   Returns:
-    (rotation [3, 3], translation [3]) from world to camera.
+    (rotation [3, 3], translation [3]) from the world to the camera.
   """
   distance = rng.uniform(station.near, station.far)
+  # The camera points at about the middle of the body, 0.9 m above the ground.
   pitch = math.atan2(station.height - 0.9, distance) + math.radians(rng.normal(0, 3))
   pan = math.radians(rng.uniform(-14, 14))
   tilt = np.array([[1, 0, 0], [0, math.cos(pitch), -math.sin(pitch)], [0, math.sin(pitch), math.cos(pitch)]])
@@ -104,34 +117,36 @@ _FLIP = np.diag((1.0, -1.0, -1.0))  # the world's y is up and its z points at th
 
 
 def expose(image, sensor, rng):
-  """Turns light into the camera's picture.
+  """Adds the errors of a sensor to a picture: blur, noise, colours and JPEG compression.
 
   Args:
-    image: [H, W, 3] float32 in grey levels. sensor: Sensor. rng: numpy Generator.
+    image: [H, W, 3] float32 in grey levels.
+    sensor: Sensor.
+    rng: numpy Generator.
   Returns:
     [H, W, 3] uint8.
   """
   gain = sensor.gain * rng.normal(1.0, 0.05)
-  # Never quite sharp: a lens is not, and the drawing's edges have few steps of coverage.
+  # Always some blur: no lens is perfectly sharp, and drawn edges have few levels of coverage.
   sigma = max(sensor.blur * image.shape[1] * rng.uniform(0.8, 1.3), 0.4)
   image = cv2.GaussianBlur(image, (0, 0), sigma)
   top, left = rng.integers(_NOISE_MARGIN), rng.integers(_NOISE_MARGIN)
   noise = _NOISE[top : top + image.shape[0], left : left + image.shape[1]]
   image = cv2.scaleAdd(noise, sensor.noise, cv2.multiply(image, (*gain, 0.0), image), image)
   image = cv2.LUT(cv2.add(image, (sensor.offset,) * 4, dtype=cv2.CV_8U), _tone_curve(sensor.gamma))
-  # The codec takes red for blue; that only swaps its two colour differences.
+  # The codec expects BGR. RGB only swaps its two colour differences, which it compresses in the same way.
   _, data = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, sensor.jpeg_quality))
   return cv2.imdecode(data, cv2.IMREAD_COLOR)
 
 
 @functools.lru_cache(maxsize=64)
 def _tone_curve(gamma):
-  """What a sensor makes of each grey level, [256] uint8."""
+  """Returns the output of a sensor for each grey level, [256] uint8."""
   return np.rint(255 * (np.arange(256) / 255) ** gamma).astype(np.uint8)
 
 
-# One fixed sheet of noise, cut at a random place for each picture: drawing new numbers would cost more than
-# everything else the sensor does.
+# One fixed array of noise; each picture uses a random section of it. New random numbers for every picture
+# would take longer than all other steps of the sensor.
 _NOISE_MARGIN = 128
 _NOISE = np.random.default_rng(20310).standard_normal(
   (MAX_SIZE[0] + _NOISE_MARGIN, MAX_SIZE[1] + _NOISE_MARGIN, 3), dtype=np.float32

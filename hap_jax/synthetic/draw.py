@@ -1,4 +1,4 @@
-"""Draws one picture of one synthetic person, a pure function of (seed, index, size), and its ground truth."""
+"""Draws a picture of a synthetic person and its ground truth; a pure function of (seed, index, size)."""
 
 import dataclasses
 import functools
@@ -23,13 +23,24 @@ from hap_jax.synthetic.body import JOINT_INDEX
 
 PICTURES_PER_PERSON = 8
 NUM_SITES = 4
-# Indices of the splits never meet, and neither do their people.
+# First picture of each split. No split can reach the next number, so splits share no picture and no person.
 FIRST_INDEX = {"train": 0, "val": 1 << 24, "test": 2 << 24}
 
 
 @dataclasses.dataclass(frozen=True)
 class Person:
-  """An identity: its number, site, bones, looks, words for them, textures, the order of its cameras."""
+  """One identity.
+
+  Attributes:
+    pid: number of the identity.
+    site: number of the site whose cameras take all its pictures.
+    body: its bone lengths and thicknesses.
+    look: its clothes, hair and bags.
+    attributes: [27] bool, in the order of captions.ATTRIBUTES.
+    captions: two texts.
+    atlas: [3, N] float32, its textures.
+    camera_order: [CAMERAS_PER_SITE] int, the cameras of the site in the order of its pictures.
+  """
 
   pid: int
   site: int
@@ -43,7 +54,7 @@ class Person:
 
 @functools.lru_cache(maxsize=64)
 def sample_person(seed, pid):
-  """Draws identity number `pid`: the same in all its pictures."""
+  """Returns identity number `pid`; all its pictures share it."""
   look, site, own_body, wear, camera_order = _sample_identity(seed, pid)
   return Person(
     pid=pid,
@@ -58,19 +69,20 @@ def sample_person(seed, pid):
 
 
 def camids_of(seed, pid):
-  """Returns the cameras of a person's pictures, [PICTURES_PER_PERSON] int32, without painting or drawing."""
+  """Returns the camera of each picture of a person, [PICTURES_PER_PERSON] int32, without drawing one."""
   _, site, _, _, camera_order = _sample_identity(seed, pid)
   cam = camera_order[np.arange(PICTURES_PER_PERSON) % camera.CAMERAS_PER_SITE]
   return (site * camera.CAMERAS_PER_SITE + cam).astype(np.int32)
 
 
 def look_of(seed, pid):
-  """Returns the Appearance of a person, without painting or drawing."""
+  """Returns the Appearance of a person without drawing a picture."""
   return _sample_identity(seed, pid)[0]
 
 
 def _sample_identity(seed, pid):
-  """Draws all that is random about an identity: (look, site, body, wear, order of the cameras)."""
+  """Draws all random properties of an identity: (look, site, body, wear, order of the cameras)."""
+  # The last number separates random streams, such as identity (11), picture (12) and background (14).
   rng = np.random.default_rng((seed, pid, 11))
   look = appearance.sample_appearance(rng)
   site = int(rng.integers(NUM_SITES))
@@ -90,41 +102,37 @@ def _station(seed, site, cam):
 
 
 def draw_person(seed, index, size, is_empty=False):
-  """Draws picture number `index`: person index // 8, in each of the six cameras of their site and two again.
+  """Draws picture number `index`, which shows person `index // 8`.
+
+  The first six pictures of a person are by the six cameras of their site. The last two are by the first two
+  cameras again.
 
   Args:
-    seed: whole number >= 0. index: whole number >= 0; FIRST_INDEX tells the splits apart. size: (H, W)
-      pixels, at most camera.MAX_SIZE.
-    is_empty: leave the person and their shadow out of the picture, but not of the ground truth: to test that
-      nothing else tells who was there.
+    seed: whole number >= 0.
+    index: whole number >= 0; FIRST_INDEX gives the first one of each split.
+    size: (H, W) pixels, at most camera.MAX_SIZE.
+    is_empty: leaves the person and their shadow out of the picture, but not out of the ground truth.
   Returns:
-    dict with
-      image [H, W, 3] uint8 RGB
-      keypoints_xy [17, 2] float32 pixels, keypoints_visible [17] bool (inside the picture),
-      keypoints_occluded [17] bool (hidden by the body itself or by something else)
-      keypoints_3d [17, 3], joints_3d [24, 3] float32 metres in the camera frame (x right, y down, z forward)
-      rotations [24, 3, 3] float32, SMPL's order; [0] from the body's frame to the camera's, the others
-        relative to the parent joint
-      intrinsics [3, 3] float32 pixels
-      box [4] float32 pixels (left, top, right, bottom): body and clothes, may reach outside the picture
-      parts [H, W] uint8, index into anatomy.PARTS
-      attributes [27] bool, in the order of captions.ATTRIBUTES; captions, two sentences (str, str)
-      pid, camid (int)
+    dict: image [H, W, 3] uint8 RGB, attributes [27] bool in the order of captions.ATTRIBUTES,
+      captions (str, str), pid and camid int, parts [H, W] uint8 (index into anatomy.PARTS),
+      and the fields of `_ground_truth`.
   """
-  cv2.setNumThreads(1)  # pictures are small: OpenCV's threads would only fight with the callers' processes
+  cv2.setNumThreads(1)  # pictures are small: OpenCV's threads would only slow down the callers' processes
   person = sample_person(seed, index // PICTURES_PER_PERSON)
   cam = int(person.camera_order[index % PICTURES_PER_PERSON % camera.CAMERAS_PER_SITE])
   station = _station(seed, person.site, cam)
   rng = np.random.default_rng((seed, index, 12))
-  is_large = size[0] >= 160  # faces have noses and ears, and rings more corners
+  is_large = size[0] >= 160  # only then does the picture show noses, ears and round limbs
   outfit = _outfit(seed, person.pid, is_large)
   shot = scene.compose(person, outfit, station, size, 10 if is_large else 8, rng)
   seen = scene.without_person(shot) if is_empty else shot
 
-  place = np.random.default_rng((seed, index, 14))  # its own numbers: nothing behind a person depends on them
+  # Random numbers of its own: the background must not depend on the person.
+  place = np.random.default_rng((seed, index, 14))
   picture = _surroundings(seed, person.site, cam, station, shot.camera, size, place)
   _cast_shadows(picture, seen)
   points = camera.project(shot.vertices, shot.camera.intrinsics)
+  # A small picture needs more samples per pixel for smooth edges.
   fine = min(max(round(400 / size[0]), 2), 4)
   grid = (size[0] * fine, size[1] * fine)
   view = raster.rasterize(shot.surface, _to_fine(points, fine), shot.vertices[:, 2], grid, fine, seen.shown)
@@ -142,17 +150,29 @@ def draw_person(seed, index, size, is_empty=False):
 
 
 def _to_fine(points, fine):
-  """Moves pixels of the picture to those of a grid `fine` times finer."""
+  """Converts pixel positions of the picture to those of a grid `fine` times finer."""
+  # Edges scale, centres do not: pixel 0 reaches from -0.5 to 0.5 in both grids.
   return (points + 0.5) * fine - 0.5
 
 
 def _ground_truth(shot, points, view, fine, size):
-  """What is known about the person of a scene; see `draw_person`."""
+  """Returns the ground truth of the person in a scene.
+
+  Returns:
+    dict: keypoints_xy [17, 2] float32 pixels,
+      keypoints_visible [17] bool (inside the picture, hidden or not),
+      keypoints_occluded [17] bool (hidden by the body itself or by another thing),
+      keypoints_3d [17, 3] and joints_3d [24, 3] float32 metres in the camera frame,
+      rotations [24, 3, 3] float32 in SMPL's order ([0] from the body frame to the camera frame, the others
+      relative to the parent joint), intrinsics [3, 3] float32 pixels,
+      box [4] float32 pixels (left, top, right, bottom) of body and clothes; it may reach outside the picture.
+  """
   person, lens = shot.actors[0], shot.camera
   figure = person.figure
   joints = lens.to_camera(figure.joints)
   coco = lens.to_camera(body.coco_joints(figure.body, figure.joints, figure.frames))
   keypoints = camera.project(coco, lens.intrinsics)
+  # A pixel reaches half a pixel to each side of its centre.
   inside = ((keypoints >= -0.5) & (keypoints < np.array(size[::-1]) - 0.5)).all(axis=1)
   thickness = figure.body.scale * figure.body.girth
   hidden = truth.occluded_joints(
@@ -160,6 +180,7 @@ def _ground_truth(shot, points, view, fine, size):
   )
   rotations = person.rotations.copy()
   rotations[0] = lens.rotation @ rotations[0]
+  # The vertices of body and clothes come first; bags do not count for the box.
   own = np.ascontiguousarray(points[: shot.num_body].T)
   return {
     "keypoints_xy": keypoints.astype(np.float32),
@@ -174,15 +195,17 @@ def _ground_truth(shot, points, view, fine, size):
 
 
 def _surroundings(seed, site, cam, station, view, size, rng):
-  """The stretch of the camera's surroundings behind the person."""
+  """Returns the background, [H, W, 3] float32: a random section of the camera's wide picture."""
   distance = float(np.linalg.norm(view.translation))
   behind = background.wall_distance(seed, site, cam)
+  # The picture is 1.87 m high at the person, so it is higher at the wall, which is further away.
   metres = 1.87 * (distance + behind) / distance
   base = 0.95 - (station.height / 1.87) * behind / (distance + behind) + rng.normal(0, 0.03)
   wide = background.wide_picture(seed, site, cam)
   return background.view(wide, size, min(metres, 4.5), max(base, 0.05), rng)
 
 
+# The shadow is drawn as thick lines between these joints.
 _SHADOW_BONES = (
   *(
     ("left_ankle", "left_knee"),
@@ -199,12 +222,13 @@ _SHADOW_BONES = (
 )
 
 
-_ON_THE_GROUND = np.array((1, 0, 1))
+_ON_THE_GROUND = np.array((1, 0, 1))  # factor that moves a point straight down to y = 0
 
 
 def _cast_shadows(picture, shot):
-  """Darkens the ground where people keep the sun and the sky from it; works in place."""
+  """Darkens the ground in place where people block the light of the sun and the sky."""
   H, W = picture.shape[:2]
+  # Shadows are soft, so half the resolution is enough.
   cover = np.zeros((H // 2, W // 2), np.float32)
   light = shot.light
   intrinsics = shot.camera.intrinsics
@@ -212,6 +236,7 @@ def _cast_shadows(picture, shot):
     joints = actor.figure.joints
     ground = joints - light.direction * (joints[:, 1:2] / light.direction[1])
     ground = shot.camera.to_camera(np.concatenate([ground, joints * _ON_THE_GROUND]))
+    # A shadow may reach behind the camera, where the projection is not defined.
     ground[:, 2] = np.maximum(ground[:, 2], 0.3)
     scale = intrinsics[0, 0] / ground[-len(joints), 2] / 2
     limit = 4.0 * max(H, W)
@@ -223,6 +248,7 @@ def _cast_shadows(picture, shot):
         cv2.line(
           cover, fixed[JOINT_INDEX[start]], fixed[JOINT_INDEX[end]], 0.7 * light.sun, width, cv2.LINE_AA, 3
         )
+    # Below the feet it is dark even without sun, because they block the light of the sky.
     for foot in ("left_foot", "right_foot"):
       center = fixed[len(joints) + JOINT_INDEX[foot]]
       axes = (max(int(1.4 * scale), 8), max(int(0.5 * scale), 5))
@@ -231,16 +257,20 @@ def _cast_shadows(picture, shot):
   picture *= cv2.merge([1 - cv2.resize(cover, (W, H))] * 3)
 
 
+# Small differences of brightness between vertices look like folds. The same numbers serve every picture.
 _CLOTH_SHADE = 0.09 * np.random.default_rng(43).standard_normal(1 << 14)
 
 
 def _paint(picture, shot, view, fine):
-  """Textures and lights what is seen of a scene's surfaces and lays it over the picture, in place.
+  """Paints the visible surfaces of a scene over the picture, in place, with their textures and light.
 
   Args:
-    picture: [H, W, 3] float32. shot: Scene. view: raster.View of a grid `fine` times finer.
+    picture: [H, W, 3] float32.
+    shot: Scene.
+    view: raster.View on a grid `fine` times finer than the picture.
+    fine: 2, 3 or 4.
   Returns:
-    parts: [H, W] uint8, the label of what is seen at each pixel.
+    [H, W] uint8, the part label of each pixel.
   """
   surface, light = shot.surface, shot.light
   shade = light.sky * (0.78 + 0.22 * surface.normals[:, 1])
@@ -248,18 +278,20 @@ def _paint(picture, shot, view, fine):
   shade *= 1 + _CLOTH_SHADE[: len(shade)]
   samples = raster.sample(view, fine, picture.shape[1])
   first_texel, side = texture.find_tile(surface.tile[view.quad])
-  first_texel[0], side[0] = shot.atlas.shape[1] - 1, 0  # black, where nothing is seen
+  first_texel[0], side[0] = shot.atlas.shape[1] - 1, 0  # row 0 stands for the background: the black texel
   values = np.stack([surface.u, surface.v, shade, shot.vertices[:, 2]])
   planes = raster.fit_planes(view, values, side)
   texel = raster.interpolate(planes, _V, samples)
   texel = _limit(texel, 0, texture.SIZE - 1).astype(np.int32)
   texel *= texture.SIZE
+  # u runs around a tube and may leave [0, 1]: `&` wraps it, because SIZE is a power of 2.
   texel += raster.interpolate(planes, _U, samples).astype(np.int32) & (texture.SIZE - 1)
   texel = first_texel.take(samples.rows) + texel
   shade = _limit(raster.interpolate(planes, _SHADE, samples), 0.12, 1.5)
+  # Share of the pixel's samples that show the background.
   through = 1 - functools.reduce(np.add, (samples.rows > 0).astype(np.float32)) / np.float32(fine)
   crevice = _crevice_shade(planes, samples) / fine
-  # Colour by colour: numpy is several times slower when the last axis is the three colours.
+  # One colour at a time, because numpy is several times slower on a last axis of three colours.
   pixels, first_place = picture.reshape(-1), 3 * samples.in_picture
   for k, plane in enumerate(shot.atlas):
     place = first_place + k
@@ -272,24 +304,24 @@ def _paint(picture, shot, view, fine):
   return parts
 
 
-_U, _V, _SHADE, _DEPTH = range(4)  # the quantities that vary over a surface
+_U, _V, _SHADE, _DEPTH = range(4)  # rows of `values` in `_paint`: quantities that vary over a surface
 
 
 def _limit(values, low, high):
-  """np.clip in place; faster on arrays of this size."""
+  """Clips an array in place; on arrays of this size it is faster than np.clip."""
   np.maximum(values, low, out=values)
   return np.minimum(values, high, out=values)
 
 
 def _crevice_shade(planes, samples):
-  """Darkens what lies behind its neighbours, as light does not reach between an arm and the trunk; [N]."""
+  """Returns factors [N] that darken a surface behind its neighbours, such as the trunk beneath an arm."""
   relief = raster.interpolate(planes, _DEPTH, samples, places=0)
   relief *= samples.rows[0] > 0
   box = np.zeros(samples.size, np.float32)
   box.reshape(-1)[samples.in_box] = relief
   reach = max(int(0.03 * samples.size[0]) | 1, 3)
   around = cv2.blur(box, (reach, reach)).take(samples.in_box)
-  # Counted in whole numbers, which takes less time than averaging.
+  # The mean depth of the neighbours, without the background. Whole numbers count faster than floats average.
   count = cv2.boxFilter((box > 0).view(np.uint8), cv2.CV_16U, (reach, reach), normalize=False)
   weight = (count.take(samples.in_box) * (1 / reach**2)).astype(np.float32)
   return 1 - _limit((relief - around / (weight + 1e-3)) * 2.0, 0, 0.3)

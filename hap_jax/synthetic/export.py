@@ -1,14 +1,14 @@
-"""Writes synthetic people as a folder of plain files, in the layouts of the data sets they stand in for.
+"""Writes synthetic people as a folder of plain files, in the layouts of public data sets.
 
-  bounding_box_train/, query/, bounding_box_test/  named as Market-1501's pictures: 0002_c5s1_000011_00.jpg is
-                                                   person 2, camera 5 at place 1, picture 11 of its split
-  bounding_box_val/                                likewise, people held out to choose settings on
-  annotations/person_keypoints_{train,val}.json    joints and boxes, as COCO's
-  attributes.csv                                   a row a picture: file, split, person, 0 or 1 an attribute
-  reid_raw.json                                    two captions a picture, as CUHK-PEDES'
-  README.txt                                       what it is
+  bounding_box_train/, query/, bounding_box_test/  pictures, named as in Market-1501: 0002_c5s1_000011_00.jpg
+                                                   is person 2, camera 5 at place 1, picture 11 of its split
+  bounding_box_val/                                pictures of people that serve to choose settings
+  annotations/person_keypoints_{train,val}.json    joints and boxes in COCO's layout
+  attributes.csv                                   one row per picture: file, split, person, attributes
+  reid_raw.json                                    two captions per picture, in the layout of CUHK-PEDES
+  README.txt                                       description of the folder
 
-Persons are numbered from 1 on: those of train, then val, then test (query and gallery).
+Numbers of persons start at 1: first the people of train, then of val, then of test (query and gallery).
 """
 
 import csv
@@ -31,15 +31,22 @@ FOLDERS = {
   "query": "query",
   "gallery": "bounding_box_test",
 }
-_SET = {"train": "train", "val": "val", "query": "test", "gallery": "test"}  # the split as lists of it say
-_QUALITY = 95  # of the JPEG files: they decode to within a few grey levels of the pictures
-_CHUNK = 64  # pictures written by one call to a worker process
+_SET = {"train": "train", "val": "val", "query": "test", "gallery": "test"}  # names of the splits in lists
+_QUALITY = 95  # JPEG quality: files decode to within a few grey levels of the drawn pictures
+_CHUNK = 64  # pictures per call of a worker process
 _BODY = (anatomy.PART_INDEX["head"], anatomy.PART_INDEX["right_foot"])  # first and last part of the person
 
 
 @dataclasses.dataclass(frozen=True)
 class _Row:
-  """One picture: its file below the folder, split, person's number here, and index for `draw.draw_person`."""
+  """One picture.
+
+  Attributes:
+    file: its path below the folder.
+    split: a key of FOLDERS.
+    person: number of the person in this folder.
+    index: its index for `draw.draw_person`.
+  """
 
   file: str
   split: str
@@ -52,17 +59,18 @@ def write_folder(
 ):
   """Draws people and writes them as files.
 
-  The folder is made under another name and takes its own at the end, so a folder that is there is whole.
+  The folder has a temporary name until it is complete, so a folder named `out` is never incomplete.
 
   Args:
-    out: folder to make. seed, num_train, num_val, num_test, image_size: as for `sources.synthetic`.
-    workers: processes that draw; 0: none but this one; None: one a processor.
+    out: folder to create.
+    seed, num_train, num_val, num_test, image_size: same as in `sources.synthetic`.
+    workers: number of processes that draw. 0 draws in this process; None starts one process per processor.
 
   Returns:
     {split: number of pictures}.
 
   Raises:
-    ValueError: if `out` exists, its parent does not, or a number is out of range.
+    ValueError: if `out` exists, its parent does not exist, or a number is out of range.
   """
   out = pathlib.Path(out)
   unfinished.check_new(out)
@@ -70,6 +78,7 @@ def write_folder(
   with unfinished.new_folder(out) as part:
     for folder in (*FOLDERS.values(), "annotations"):
       (part / folder).mkdir()
+    # Lists come last, because they need the labels of all pictures.
     truths = _write_pictures(part, seed, tuple(image_size), rows, workers)
     _write_lists(part, image_size, rows, truths)
     counts = {split: sum(row.split == split for row in rows) for split in FOLDERS}
@@ -78,13 +87,14 @@ def write_folder(
 
 
 def _list_rows(**options):
-  """Lists the pictures of all splits; persons are numbered in the order in which they come."""
+  """Lists the pictures of all splits; numbers of persons follow the order of their first pictures."""
   rows, numbers = [], {}
   for split, folder in FOLDERS.items():
     source = open_source(split=split, **options)
     who = zip(source.indices, source.columns["pid"], source.columns["camid"], strict=True)
     for k, (index, pid, camid) in enumerate(who):
       person = numbers.setdefault(int(pid), len(numbers) + 1)
+      # Market-1501 counts cameras and places from 1.
       place = camid // camera.CAMERAS_PER_SITE + 1
       file = f"{folder}/{person:04d}_c{camid + 1}s{place}_{k:06d}_00.jpg"
       rows.append(_Row(file, split, person, int(index)))
@@ -92,7 +102,7 @@ def _list_rows(**options):
 
 
 def _write_pictures(root, seed, size, rows, workers):
-  """Writes all pictures; returns what lists need to know of each, in the order of `rows`."""
+  """Writes all pictures; returns the labels of each picture for the lists, in the order of `rows`."""
   chunks = [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]
   write = functools.partial(_write_chunk, root, seed, size)
   return [truth for part in parallel.map_in_processes(write, chunks, workers) for truth in part]
@@ -114,19 +124,21 @@ def _write_chunk(root, seed, size, rows):
 
 
 def _coco_labels(drawn, size):
-  """Returns a record's joints, box and area in COCO's terms.
+  """Returns the joints, box and area of a record in COCO's layout.
 
-  A joint is labelled when 0 <= x < W and 0 <= y < H; v is 1 if it is hidden, 2 if it is seen. The box is the
-  body's, clothes included, clipped to the picture, between pixel edges. The area is what is seen of the
-  person, in pixels.
+  A joint is labelled if 0 <= x < W and 0 <= y < H. Its v is 1 if it is hidden and 2 if it is seen. The box
+  encloses body and clothes; it is clipped to the picture and measured between pixel edges. The area is the
+  number of pixels that show the person.
   """
   H, W = size
+  # Rounded first, so that a coordinate in the file never contradicts its flag.
   xy = np.round(drawn["keypoints_xy"].astype(float), 2)
   labelled = drawn["keypoints_visible"] & (xy >= 0).all(axis=1) & (xy < (W, H)).all(axis=1)
   v = np.where(labelled, 2 - drawn["keypoints_occluded"].astype(int), 0)
   keypoints = [
     [*point, flag] if flag else [0, 0, 0] for point, flag in zip(xy.tolist(), v.tolist(), strict=True)
   ]
+  # COCO measures from the edge of the first pixel, the record from its centre.
   left, top, right, bottom = np.clip(drawn["box"].astype(float) + 0.5, 0, (W, H, W, H)).round(2).tolist()
   return {
     "keypoints": [value for joint in keypoints for value in joint],
@@ -157,7 +169,7 @@ def _write_lists(root, image_size, rows, truths):
 
 
 def _coco(image_size, pairs):
-  """Returns the content of a COCO keypoint file; file names are within the split's folder."""
+  """Returns the content of a COCO keypoint file; file names are relative to the split's folder."""
   height, width = image_size
   labels = ("keypoints", "num_keypoints", "bbox", "area")
   licence = {"id": 1, "name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"}
@@ -166,7 +178,7 @@ def _coco(image_size, pairs):
     "name": "person",
     "supercategory": "person",
     "keypoints": COCO17.joints,
-    "skeleton": [[a + 1, b + 1] for a, b in COCO17.bones],
+    "skeleton": [[a + 1, b + 1] for a, b in COCO17.bones],  # COCO counts joints from 1
   }
   return {
     "info": {"description": "synthetic people of hap_jax"},

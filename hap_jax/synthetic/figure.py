@@ -1,4 +1,4 @@
-"""The surface of one dressed person: tubes around the posed skeleton."""
+"""Builds the surface of one dressed person as tubes around the posed skeleton."""
 
 import dataclasses
 
@@ -27,21 +27,22 @@ TILES = (
 )
 TILE_INDEX = {name: i for i, name in enumerate(TILES)}
 
-# How much nearer than it is a layer is drawn (metres), so that cloth always covers what it is worn over.
+# Metres by which a layer is sorted nearer to the camera than it is, so that skin never shows through cloth.
 _OVER_LEGS, _OVER_SHIRT, _OVER_COAT = 0.07, 0.08, 0.10
 
 _EASE = {"shirt": 0.006, "jacket": 0.016, "coat": 0.022}  # metres between skin and cloth
-_HEM = {"shirt": -0.105, "jacket": -0.085, "coat": -0.06}  # height above the pelvis
-_NECKLINE = 0.467
+_HEM = {"shirt": -0.105, "jacket": -0.085, "coat": -0.06}  # metres above the pelvis
+_NECKLINE = 0.467  # metres above the pelvis
 _TAIL = 0.35  # share of a long garment's texture that lies below the trunk
 
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-  """A body in a pose, wearing something: what every builder of this package's surfaces reads.
+  """A body in a pose, with its Appearance: the input of all functions that build surfaces.
 
   Attributes:
-    joints: [24, 3] metres. frames: [24, 3, 3], columns are the joint's left, up and front.
+    joints: [24, 3] metres.
+    frames: [24, 3, 3]; the columns are the directions left, up and front of each joint.
   """
 
   body: Body
@@ -56,11 +57,11 @@ class Figure:
     return self.frames[JOINT_INDEX[name]]
 
   def at(self, joints, offsets):
-    """Returns points beside joints.
+    """Returns points at given offsets from joints.
 
     Args:
-      joints: [N] int. offsets: [N, 3], (left, up, front) in each joint's frame, metres of the reference
-        adult.
+      joints: [N] int.
+      offsets: [N, 3], (left, up, front) in each joint's frame, in metres of the reference adult.
     Returns:
       [N, 3] metres.
     """
@@ -70,7 +71,7 @@ class Figure:
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-  """A tube before it is placed: rings (dtype skin.RING), the rest as in mesh.Tubes and skin.fit."""
+  """A tube before it is placed: rings of dtype skin.RING; for the rest see mesh.Tubes and skin.fit."""
 
   rings: np.ndarray
   tile: str
@@ -83,10 +84,11 @@ class Piece:
 
 @dataclasses.dataclass(frozen=True)
 class Outfit:
-  """A dressed body before it takes a pose: the same in all pictures of a person.
+  """A dressed body without a pose; all pictures of a person share it.
 
   Attributes:
-    fitted: skin.Fitted, the rings of all pieces. v, part, length, tile, section, is_open, lift: as in Tubes.
+    fitted: skin.Fitted, the rings of all pieces.
+    v, part, length, tile, section, is_open, lift: same as in Tubes.
   """
 
   fitted: skin.Fitted
@@ -103,10 +105,13 @@ def dress(body, look, is_detailed):
   """Dresses a body.
 
   Args:
-    body: Body. look: Appearance. is_detailed: with nose and ears, which small pictures do not show.
+    body: Body.
+    look: Appearance.
+    is_detailed: whether to add nose and ears, which small pictures do not show.
   Returns:
     Outfit.
   """
+  # `_tails` finds the pieces of the trunk by their place, so they come first.
   pieces = [*_trunk(look), *_head(look, is_detailed)]
   for side in ("left", "right"):
     pieces += [*_leg(look, body.scale, side), *_arm(look, side)]
@@ -131,7 +136,8 @@ def build_figure(figure, outfit):
   """Puts an outfit on a posed body.
 
   Args:
-    figure: Figure. outfit: Outfit of its body and look.
+    figure: Figure.
+    outfit: Outfit of the same body and look.
   Returns:
     Tubes in the frame of `figure.joints`.
   """
@@ -151,13 +157,15 @@ def build_figure(figure, outfit):
 
 def _trunk(look):
   ease = _EASE[look.top]
+  # A shirt that is tucked in ends inside the waistband.
   hem = 0.045 if look.is_tucked else _HEM[look.top]
   is_long = look.top == "coat" or look.bottom == "dress"
   lift = _OVER_SHIRT if look.top == "coat" else _OVER_LEGS
+  # The lower part of a long garment is a piece of its own, see `_tails`. It continues the same texture.
   shirt = skin.trunk_rings(hem, _NECKLINE, _TAIL if is_long else 0.0)
   pieces = [Piece(shirt, "top", lift, ease, section=OVAL)]
   if look.is_tucked:
-    # First the waistband, over the shirt: a skirt hangs on it.
+    # The waistband lies over the shirt. It is the second piece, because a skirt hangs on the second piece.
     pieces.append(Piece(skin.trunk_rings(-0.06, 0.065, 0.8), "bottom", _OVER_SHIRT, 0.009, section=OVAL))
   pieces.append(Piece(skin.trunk_rings(-0.165, -0.05, 0.5, 0.8), "bottom", 0.0, 0.004, section=OVAL))
   pieces.append(Piece(skin.level_rings("NECK", "neck"), "skin", 0.06))
@@ -173,7 +181,7 @@ def _trunk(look):
 
 
 def _head(look, is_detailed):
-  """Head, hair and hat."""
+  """Lists the pieces of head, hair and hat."""
   pieces = [Piece(skin.level_rings("HEAD"), "head", _OVER_LEGS)]
   if is_detailed:
     pieces.append(Piece(skin.level_rings("NOSE"), "skin", _OVER_SHIRT))
@@ -203,6 +211,7 @@ def _arm(look, side):
   if look.sleeve == "long":
     sleeve = skin.limb_rings(side, "arm", anatomy.ARM[0, 0], 1.97)
     return [Piece(sleeve, "sleeve", _OVER_LEGS, ease), hand]
+  # The bare arm starts inside the sleeve, so that no gap shows at its end.
   bare = skin.limb_rings(side, "arm", 0.3, 2.0)
   sleeve = skin.limb_rings(side, "arm", anatomy.ARM[0, 0], look.sleeve_length)
   return [
@@ -222,6 +231,7 @@ def _leg(look, scale, side):
   if look.bottom == "shorts":
     shorts = skin.limb_rings(side, "leg", 0.0, look.bottom_length)
     pieces.append(Piece(shorts, "bottom", 0.02, 0.016, 0.078 * scale, is_open=True))
+  # Wide trousers hang over the boots, narrow ones are inside.
   if look.shoes == "boots":
     lift = 0.0 if look.bottom == "trousers" and look.fit > 0.35 else 0.03
     pieces.append(Piece(skin.limb_rings(side, "leg", 1.5, 2.05), "boot", lift, 0.012))
@@ -232,9 +242,13 @@ def _leg(look, scale, side):
 
 
 def _tails(figure, tubes):
-  """Skirt, lower part of a dress, tail of a coat, each from two rings of what is above; list of Tubes."""
+  """Builds skirts and the lower parts of dresses and coats; each continues two rings above it.
+
+  Returns:
+    List of Tubes.
+  """
   look = figure.look
-  hips = tubes.length[0]  # the second piece, after the shirt: a waistband or the hips
+  hips = tubes.length[0]  # first ring of the second piece: the waistband or the hips
   tails = []
   if look.bottom == "skirt":
     above = hips if look.is_tucked else hips + tubes.length[1] - 2
@@ -247,6 +261,7 @@ def _tails(figure, tubes):
 
 
 def _tail(figure, tubes, above, tile, flare, lift, length):
+  # Cloth hangs around both legs, so its rings depend on the pose and cannot be part of the outfit.
   low = _leg_hull(figure, np.linspace(length, 0.25, 4), _EASE[figure.look.top] + 0.01, flare)
   high = (rings[above : above + 2] for rings in (tubes.centers, tubes.across, tubes.depth))
   placed = [np.concatenate(pair) for pair in zip(low, high, strict=True)]
@@ -258,19 +273,23 @@ _TAIL_V = {tile: np.linspace(0, top, 6) for tile, top in (("top", _TAIL), ("bott
 
 
 def _leg_hull(figure, positions, ease, flare):
-  """Rings around both legs together, as cloth hangs.
+  """Computes the rings of cloth that hangs around both legs.
 
   Args:
-    figure: Figure. positions: [R] along the legs, 1 is the knee. ease: metres between skin and cloth.
-    flare: metres by which it widens from hip to knee.
+    figure: Figure.
+    positions: [R] along the legs; 1 is the knee.
+    ease: metres between skin and cloth.
+    flare: metres by which the cloth widens from hip to knee.
   Returns:
     (centers, across, depth), each [R, 3].
   """
   along = positions[:, None]
+  # Points of both legs: on the thigh up to position 1, then on the shin.
   left, right = (
     np.where(along <= 1, hip + (knee - hip) * along, knee + (ankle - knee) * (along - 1))
     for hip, knee, ankle in ([figure.joint(f"{side}_{name}") for name in _LEG] for side in ("left", "right"))
   )
+  # The cloth follows the thighs above the knees and the shins below them.
   upper = figure.frame("left_hip")[:, 2] + figure.frame("right_hip")[:, 2]
   lower = figure.frame("left_knee")[:, 2] + figure.frame("right_knee")[:, 2]
   weight = np.clip(along - 0.6, 0, 1)
@@ -280,6 +299,7 @@ def _leg_hull(figure, positions, ease, flare):
   gap = left - right
   radius = np.interp(positions, anatomy.LEG[:, 0], anatomy.LEG[:, 1]) * figure.body.scale * figure.body.girth
   slack = radius + ease + flare * positions
+  # Legs apart, as in a step, widen the cloth.
   half_width = np.abs(gap @ across) / 2 + slack
   half_depth = np.abs((gap * front).sum(axis=1)) / 2 + slack * 1.05
   return (left + right) / 2, across * half_width[:, None], front * half_depth[:, None]
@@ -289,11 +309,15 @@ _LEG = ("hip", "knee", "ankle")
 
 
 def upright_box(center, frame, half_size, part, tile, lift=0.0):
-  """A box with rounded edges that stands upright.
+  """Builds a box with rounded edges that stands upright.
 
   Args:
-    center: [3] metres. frame: [3, 3], columns left, up, front; only its heading is used.
-    half_size: (left-right, vertical, front-back) metres. part, tile, lift: as in Tubes, by name.
+    center: [3] metres.
+    frame: [3, 3], columns left, up, front; only its heading is used.
+    half_size: (left-right, vertical, front-back) metres.
+    part: a name in PARTS.
+    tile: a name in TILES.
+    lift: same as in Tubes.
   Returns:
     Tubes.
   """
@@ -305,6 +329,7 @@ def upright_box(center, frame, half_size, part, tile, lift=0.0):
   return one_tube(*rings, _BOX_V, PART_INDEX[part], TILE_INDEX[tile], BOX, lift=lift)
 
 
+# The first and the last ring are almost points: they close the box.
 _BOX_HEIGHTS = np.array((-1.0, -0.98, 0.0, 0.98, 1.0))[:, None]
 _BOX_WIDTHS = np.array((0.02, 1.0, 1.0, 1.0, 0.02))[:, None]
 _BOX_V = np.linspace(0, 1, 5)

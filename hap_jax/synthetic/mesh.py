@@ -1,7 +1,8 @@
 """Surfaces: tubes of rings, joined into one list of quadrilaterals.
 
-A limb, a trunk, a sleeve, a skirt, a head or a bag is a tube: rings along a curve, each spanned by two axes.
-Angle 0 of a ring points along `across`, 90 degrees along `depth`; u runs once around, v along the tube.
+A limb, a trunk, a sleeve, a skirt, a head or a bag is a tube. A tube is a row of rings along a curve, and two
+axes span each ring. Angle 0 of a ring is the direction of `across`, and 90 degrees the direction of `depth`.
+The texture coordinate u runs once around the ring, v runs along the tube.
 """
 
 import dataclasses
@@ -16,17 +17,18 @@ _EXPONENTS = (1.0, 0.78, 0.35)
 
 @dataclasses.dataclass(frozen=True)
 class Tubes:
-  """N tubes; their R rings one after the other.
+  """N tubes with R rings in all; the rings of one tube follow each other.
 
   Attributes:
-    centers, across, depth: [R, 3] metres; the axes' lengths are the ring's radii.
+    centers: [R, 3] metres.
+    across, depth: [R, 3] metres, the two axes of each ring; their lengths are the radii of the ring.
     v: [R] in [0, 1], texture coordinate of each ring.
-    part: [R] int, label of the body part between this ring and the next, for masks.
-    length: [N] int, rings of each tube.
-    tile: [N] int, its picture in the texture atlas.
-    section: [N] ROUND, OVAL or BOX.
-    is_open: [N] bool, its inside can be seen (skirt, sleeve).
-    lift: [N] metres by which its outside is sorted nearer to the camera than it is: cloth covers skin.
+    part: [R] int, label of the body part between this ring and the next one.
+    length: [N] int, number of rings.
+    tile: [N] int, picture in the texture atlas.
+    section: [N] ROUND, OVAL or BOX, the shape of the rings.
+    is_open: [N] bool, whether the inside can be seen, as in a skirt or a sleeve.
+    lift: [N] metres by which the outside is sorted nearer to the camera, so that cloth covers skin.
   """
 
   centers: np.ndarray
@@ -42,7 +44,7 @@ class Tubes:
 
 
 def one_tube(centers, across, depth, v, part, tile, section=ROUND, is_open=False, lift=0.0):
-  """Makes Tubes of a single tube; v and part may be one value for all rings."""
+  """Returns Tubes with a single tube; v and part may be one value for all rings."""
   count = len(centers)
   return Tubes(
     centers=np.asarray(centers, float),
@@ -68,14 +70,17 @@ _FIELDS = [field.name for field in dataclasses.fields(Tubes)]
 
 @dataclasses.dataclass(frozen=True)
 class Mesh:
-  """Quadrilaterals over shared vertices.
+  """Q quadrilaterals over V shared vertices.
 
   Attributes:
-    vertices, normals: [V, 3] metres and unit vectors; normals point outwards.
+    vertices: [V, 3] metres.
+    normals: [V, 3] unit vectors that point outwards.
     u, v: [V] texture coordinates in [0, 1].
     corners: [4, Q] vertex indices, in ring order.
     turn: [Q] +1 or -1, the sense of rotation of the corners in a picture that shows the outside.
-    tile, part: [Q] int. is_open: [Q] bool. lift: [Q] metres.
+    tile, part: [Q] int, same as in Tubes.
+    is_open: [Q] bool, same as in Tubes.
+    lift: [Q] metres, same as in Tubes.
   """
 
   vertices: np.ndarray
@@ -91,18 +96,19 @@ class Mesh:
 
 
 def build_mesh(tubes, sides):
-  """Spans tubes by rings with `sides` corners; normals are those of the smooth surface."""
+  """Builds the Mesh of tubes; rings get `sides` corners, and normals are those of the smooth surface."""
   grid = _grid(tuple(tubes.length.tolist()), sides)
   cosine, sine, cosine_slope, sine_slope = _sections(sides).take(tubes.section[grid.owner], axis=1)
-  # Coordinate by coordinate, [3, R, sides + 1]: numpy is slow where the last axis is short.
+  # Arrays are [3, R, sides + 1], because numpy is slow on a short last axis.
   centers, across, depth = (axis.T[..., None] for axis in (tubes.centers, tubes.across, tubes.depth))
   vertices = centers + across * cosine + depth * sine
 
+  # A normal is at right angles to the slope around the ring and to the slope along the tube.
   normals = _cross(
     across * cosine_slope + depth * sine_slope,
     vertices.take(grid.ahead, axis=1) - vertices.take(grid.behind, axis=1),
   )
-  # Rings may be listed up or down a limb: the sign of the tube's volume tells which way is out.
+  # Tables list rings up or down a limb. The sign of the tube's volume shows which direction points outwards.
   along = centers.take(grid.ahead, axis=1) - centers.take(grid.behind, axis=1)
   volume = _dot(_cross(across, depth), along)[:, 0]
   outward = np.sign(np.add.reduceat(volume, grid.starts))[grid.owner]
@@ -124,12 +130,18 @@ def build_mesh(tubes, sides):
 
 @dataclasses.dataclass(frozen=True)
 class _Grid:
-  """What follows from the lengths of N tubes alone; R rings, V vertices and Q quadrilaterals as in Mesh.
+  """Index tables that depend only on the lengths of N tubes, so that they can be cached.
+
+  R is the number of rings, V of vertices, Q of quadrilaterals.
 
   Attributes:
-    starts: [N] first ring of each tube. owner: [R] the tube of each ring. ahead, behind: [R] the next and the
-      last ring of the same tube, or the ring itself. first: [Q] the ring at which a quadrilateral starts.
-    corners: [4, Q]. u: [V].
+    starts: [N] first ring of each tube.
+    owner: [R] tube of each ring.
+    ahead: [R] next ring of the same tube; the last ring of a tube refers to itself.
+    behind: [R] previous ring of the same tube; the first ring of a tube refers to itself.
+    first: [Q] ring at which each quadrilateral starts.
+    corners: [4, Q] vertex indices.
+    u: [V] texture coordinate.
   """
 
   starts: np.ndarray
@@ -148,6 +160,7 @@ def _grid(length, sides):
   owner = np.repeat(np.arange(len(length)), length)
   ring, last = np.arange(len(owner)), ends[owner] - 1
   first = np.flatnonzero(ring != last)
+  # A ring has sides + 1 vertices: the first and the last lie at one place, but have u = 0 and u = 1.
   corner = (first[:, None] * (sides + 1) + np.arange(sides)).ravel()
   arrays = {
     "starts": starts,
@@ -159,13 +172,13 @@ def _grid(length, sides):
     "u": np.tile(np.arange(sides + 1) / sides, len(last)),
   }
   for array in arrays.values():
-    array.flags.writeable = False
+    array.flags.writeable = False  # the cache gives the same arrays to every caller
   return _Grid(**arrays)
 
 
 @functools.lru_cache
 def _sections(sides):
-  """Returns x, y of the cross-sections' corners and the slopes around them, [4, sections, sides + 1]."""
+  """Returns x, y and their slopes at the corners of each cross-section, [4, sections, sides + 1]."""
   angle = np.arange(sides + 1) * (2 * np.pi / sides)
   cosine, sine = np.cos(angle), np.sin(angle)
   exponent = np.array(_EXPONENTS)[:, None]
@@ -177,10 +190,10 @@ def _sections(sides):
 
 
 def _cross(a, b):
-  """Cross product over the first axis; several times faster than np.cross on arrays of this size."""
+  """Returns the cross product over the first axis; much faster than np.cross on arrays of this size."""
   return np.array((a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]))
 
 
 def _dot(a, b):
-  """Dot product over the first axis."""
+  """Returns the dot product over the first axis."""
   return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]

@@ -1,4 +1,4 @@
-"""Drawing many people in processes of their own."""
+"""Runs a function on many chunks of work in worker processes."""
 
 import multiprocessing
 import os
@@ -8,16 +8,18 @@ from hap_jax.data import worker_process
 
 
 def map_in_processes(function, chunks, workers=None):
-  """Returns [function(chunk) for each chunk], worked off by processes; the results do not depend on them.
+  """Returns [function(chunk) for each chunk]; the results do not depend on the number of processes.
 
   Args:
-    function: picklable, as its results. chunks: a list. workers: processes; None: one a core; 0: none.
+    function: a picklable function with picklable results.
+    chunks: list of its arguments.
+    workers: number of processes. None starts one per core; 0 works in this process.
   Raises:
-    OSError: if one of the processes was ended from outside.
+    OSError: if something ended one of the processes from outside.
   """
   if workers == 0:
     return list(map(function, chunks))
-  # Spawned, not forked: the parent may already run jax's threads.
+  # Spawned, not forked: a fork is not safe when jax already runs threads in this process.
   context = multiprocessing.get_context("spawn")
   others = set(multiprocessing.active_children())
   try:
@@ -27,11 +29,11 @@ def map_in_processes(function, chunks, workers=None):
           futures = [pool.submit(function, chunk) for chunk in chunks]
         return [future.result() for future in futures]
       except BaseException:
-        # Leaving the pool would wait until everything is drawn.
+        # Without this, the end of the `with` block would wait until all chunks are done.
         for process in set(multiprocessing.active_children()) - others:
           process.kill()
         raise
   except BrokenProcessPool as error:
     raise OSError(
-      "a process that draws people was ended from outside, by a signal or for want of memory; start again"
+      "a process that draws people was ended from outside, by a signal or for lack of memory; start again"
     ) from error

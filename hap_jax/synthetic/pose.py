@@ -1,6 +1,7 @@
-"""Poses: families of joint angles with limits, turned into 24 rotations relative to the parent joint.
+"""Poses: families of joint angles within limits, converted to 24 rotations relative to the parent joint.
 
-Angles are in degrees, anatomical: 0 is standing upright with the arms hanging. A pair is (left, right).
+Angles are anatomical and in degrees. All are 0 when a person stands upright and the arms hang down. A pair of
+angles is (left, right).
 """
 
 import dataclasses
@@ -11,7 +12,7 @@ import numpy as np
 from hap_jax.synthetic.appearance import choose
 from hap_jax.synthetic.body import JOINT_INDEX, JOINTS
 
-# (lowest, highest) degrees; a little inside the normal active range of motion of adults.
+# (lowest, highest) degrees; slightly narrower than the normal active range of motion of adults.
 LIMITS = {
   "hip_flexion": (-20, 115),
   "hip_abduction": (-10, 45),
@@ -31,7 +32,7 @@ LIMITS = {
   "head_tilt": (-25, 25),
 }
 
-# Share of pictures of each family.
+# Share of pictures that show each family.
 FAMILY_RATES = {
   "walking": 0.46,
   "standing": 0.22,
@@ -47,12 +48,12 @@ FAMILY_RATES = {
 
 @dataclasses.dataclass(frozen=True)
 class Pose:
-  """One posture.
+  """One pose.
 
   Attributes:
     family: a key of FAMILY_RATES.
     rotations: [24, 3, 3], each relative to the parent joint.
-    phone_side: 0 or 1, the hand (left, right) that holds a telephone; None: neither.
+    phone_side: 0 if the left hand holds a telephone, 1 if the right hand does, None if neither does.
   """
 
   family: str
@@ -60,7 +61,7 @@ class Pose:
   phone_side: int | None
 
 
-# Mean and spread of the angles of someone at ease: what every family starts from.
+# Mean and standard deviation of the angles of a relaxed person. Every family starts from such angles.
 _RELAXED = {
   "hip_flexion": (2, 3),
   "hip_abduction": (4, 2),
@@ -86,7 +87,11 @@ _LOWEST, _HIGHEST = (np.array(column, float)[:, None] for column in zip(*LIMITS.
 
 
 def _relax(rng):
-  """Joint angles of someone at ease: {name: [2] degrees}, left and right; the first for trunk and head."""
+  """Draws the joint angles of a relaxed person.
+
+  Returns:
+    {name: [2] degrees}, left and right; only the first number counts for trunk and head.
+  """
   return dict(
     zip(_RELAXED, _RELAXED_MEAN + _RELAXED_SPREAD * rng.standard_normal((len(_RELAXED), 2)), strict=True)
   )
@@ -97,12 +102,13 @@ def _pair(rng, mean, spread):
 
 
 def _standing(rng, angles):
-  """Weight often on one leg; sometimes arms folded or hands together in front."""
+  """Changes the angles to standing: often on one leg, sometimes with folded arms."""
   if rng.random() < 0.5:
     free = rng.integers(2)
     angles["knee_flexion"][free] += rng.uniform(8, 25)
     angles["hip_flexion"][free] += rng.uniform(8, 18)
     angles["hip_abduction"][free] += rng.uniform(2, 10)
+  # Folded arms, or hands together in front of the body.
   if rng.random() < 0.15:
     angles["shoulder_flexion"] = _pair(rng, 22, 4)
     angles["shoulder_rotation"] = _pair(rng, 62, 5)
@@ -110,10 +116,10 @@ def _standing(rng, angles):
 
 
 def _stride(rng, angles, swing, knee, arm, elbow):
-  """Legs and arms at a random phase of a gait cycle; arms swing against the legs."""
+  """Moves legs and arms to a random phase of a gait cycle; arms swing against the legs."""
   phase = rng.uniform(0, 2 * math.pi) + np.array([0.0, math.pi])
   angles["hip_flexion"] = swing * (0.15 + np.sin(phase)) + _pair(rng, 4, 2)
-  # The knee bends while its leg comes forward, and is nearly straight when it carries.
+  # The knee bends while its leg swings forward. It is nearly straight while the leg carries the body.
   angles["knee_flexion"] = knee * np.clip(np.cos(phase + 0.35), 0, 1) ** 1.3 + np.abs(_pair(rng, 6, 3))
   angles["ankle_flexion"] = -0.8 * swing * np.clip(np.sin(phase + math.pi + 0.5), 0, 1) + _pair(rng, 3, 2)
   angles["shoulder_flexion"] = -arm * np.sin(phase) + _pair(rng, 2, 5)
@@ -126,6 +132,7 @@ def _stride(rng, angles, swing, knee, arm, elbow):
 def _walking(rng, angles):
   swing = rng.uniform(14, 30)
   _stride(rng, angles, swing, knee=rng.uniform(45, 62), arm=rng.uniform(4, 30), elbow=rng.uniform(8, 28))
+  # One arm is bent, as if it held the strap of a bag.
   if rng.random() < 0.12:
     side = rng.integers(2)
     angles["shoulder_flexion"][side] = rng.normal(-12, 4)
@@ -145,7 +152,11 @@ def _running(rng, angles):
 
 
 def _phone(rng, angles):
-  """One hand holds a telephone: at the ear, or in front with the head bowed."""
+  """Puts a telephone into one hand: at the ear, or in front of a person who looks down at it.
+
+  Returns:
+    0 for the left hand, 1 for the right hand.
+  """
   (_walking if rng.random() < 0.4 else _standing)(rng, angles)
   side = rng.integers(2)
   if rng.random() < 0.4:
@@ -162,8 +173,9 @@ def _phone(rng, angles):
 
 
 def _carrying(rng, angles):
-  """Both forearms forward, as with a box."""
+  """Bends both forearms forward, as if they held a box."""
   (_walking if rng.random() < 0.5 else _standing)(rng, angles)
+  # One common angle, because both hands hold the same box.
   angles["shoulder_flexion"] = rng.normal(16, 5) + _pair(rng, 0, 2)
   angles["shoulder_abduction"] = _pair(rng, 14, 3)
   angles["shoulder_rotation"] = _pair(rng, 24, 5)
@@ -190,7 +202,7 @@ def _bending(rng, angles):
 
 
 def _arms_raised(rng, angles):
-  """Waving, pointing or reaching up with one arm or both."""
+  """Raises one arm or both, as people do to wave, to point or to reach up."""
   _standing(rng, angles)
   sides = [rng.integers(2)] if rng.random() < 0.6 else [0, 1]
   for side in sides:
@@ -224,13 +236,16 @@ def sample_pose(rng, families=FAMILY_RATES, stoop=0.0):
   """Draws a pose within the joint limits.
 
   Args:
-    rng: numpy Generator. families: family -> rate. stoop: degrees added to the bend of the spine (age).
+    rng: numpy Generator.
+    families: {family: relative rate}.
+    stoop: degrees that are added to the bend of the spine, for old people.
   Returns:
     Pose; the body faces +z.
   """
   family = choose(rng, families)
   angles = _relax(rng)
   phone_side = _FAMILIES[family](rng, angles)
+  # A person with a bent spine lifts the head to look ahead.
   angles["spine_bend"] += stoop
   angles["head_nod"] -= 0.5 * stoop
   values = np.minimum(np.maximum(list(angles.values()), _LOWEST), _HIGHEST)
@@ -238,22 +253,23 @@ def sample_pose(rng, families=FAMILY_RATES, stoop=0.0):
 
 
 def heading_rotation(degrees):
-  """Returns the 3x3 rotation about the vertical: the front turns from +z towards +x."""
+  """Returns the 3x3 rotation about the vertical axis; it turns the front from +z towards +x."""
   return _rotations(np.array([1]), np.array([degrees]))[0]
 
 
 def rotations_from_angles(angles):
-  """Turns anatomical angles into rotations relative to the parent.
+  """Converts anatomical angles to rotations relative to the parent joint.
 
   Args:
-    angles: [16, 2] degrees, left and right, in the order of LIMITS; of trunk and head the first counts.
+    angles: [16, 2] degrees, left and right, in the order of LIMITS. Only the left one counts for trunk and
+      head.
   Returns:
     [24, 3, 3].
   """
   degrees = np.zeros((3, len(JOINTS)))
   degrees[_STAGE, _JOINT] = _FACTOR * angles[_ANGLE, _SIDE]
-  # An arm hangs when its shoulder is turned down by 90 degrees from the rest pose's T; the collar bone rises
-  # with an arm that is lifted above 60 degrees.
+  # In the rest pose the arms are stretched out, so an arm that hangs down is turned by 90 degrees. The collar
+  # bone rises when an arm is lifted above 60 degrees.
   for side, mirror in ((0, 1), (1, -1)):
     degrees[1, _SHOULDERS[side]] -= mirror * 90
     raised = max(angles[_FLEXION, side], angles[_ABDUCTION, side]) - 60
@@ -275,13 +291,21 @@ _IDENTITY = np.eye(3)
 
 
 def _rotations(axes, degrees):
-  """Right-handed rotations about axis 0, 1 or 2; [...], [...] degrees -> [..., 3, 3] (Rodrigues' formula)."""
+  """Returns right-handed rotations by Rodrigues' formula.
+
+  Args:
+    axes: [...] int, 0, 1 or 2.
+    degrees: [...] float.
+  Returns:
+    [..., 3, 3].
+  """
   angle = np.radians(degrees)[..., None, None]
   generators, squares = (table.take(axes, axis=0) for table in (_GENERATORS, _SQUARES))
   return _IDENTITY + np.sin(angle) * generators + (1 - np.cos(angle)) * squares
 
 
-# Each joint is three turns in a row, from the parent's side: (joint, stage, axis, angle, mirrored, factor).
+# A joint's rotation is a product of three turns. The turn of stage 0 is the nearest to the parent. Rows are
+# (joint, stage, axis, angle, whether the right side turns the other way, factor).
 _LIMB_TURNS = (
   ("hip", 0, 0, "hip_flexion", False, -1),
   ("hip", 1, 2, "hip_abduction", True, 1),
@@ -294,6 +318,8 @@ _LIMB_TURNS = (
   ("elbow", 0, 1, "elbow_flexion", True, -1),
   ("wrist", 0, 2, "wrist_flexion", True, -1),
 )
+# Rows are (joint, stage, axis, angle, factor). Several joints share an angle, because a spine bends along its
+# whole length.
 _TRUNK_TURNS = (
   *((joint, 0, 1, "spine_twist", 1 / 3) for joint in ("spine1", "spine2", "spine3")),
   *((joint, 1, 0, "spine_bend", 1 / 3) for joint in ("spine1", "spine2", "spine3")),
@@ -308,9 +334,14 @@ _COLLARS = (JOINT_INDEX["left_collar"], JOINT_INDEX["right_collar"])
 
 
 def _list_terms():
-  """Returns the axis of every turn, [3, 24], then joint, stage, angle, side and factor of all N terms."""
+  """Converts the tables of turns to arrays, so that one step computes all joints.
+
+  Returns:
+    (axes, joint, stage, angle, side, factor). axes: [3, 24], the axis of every turn. The others are [N]: term
+    n sets the turn of its stage and joint to `factor * angles[angle, side]`.
+  """
   axes = np.zeros((3, len(JOINTS)), int)
-  axes[0, list(_COLLARS)] = 2
+  axes[0, list(_COLLARS)] = 2  # no angle turns the collar bones; `rotations_from_angles` does
   terms, names = [], list(LIMITS)
   for name, stage, axis, angle, is_mirrored, factor in _LIMB_TURNS:
     for side, mirror in ((0, 1), (1, -1)):

@@ -1,11 +1,11 @@
-"""Things that stand about in the places of `background`: trees, cars, benches, bicycles, painted flat."""
+"""Paints objects into the wide pictures of `background`: trees, cars, benches, bicycles and others."""
 
 import cv2
 import numpy as np
 
 PIXELS_PER_METRE = 64
-HEIGHT, WIDTH = 544, 1280  # of the wide picture
-WALL_BASE = 300  # its row in which the ground meets what stands behind it
+HEIGHT, WIDTH = 544, 1280  # pixels of the wide picture
+WALL_BASE = 300  # row of the wide picture at which the ground meets the wall
 
 STONE = ((150, 146, 140), (122, 120, 118), (176, 166, 150), (104, 100, 98), (160, 150, 150), (190, 186, 178))
 WALLS = (
@@ -32,22 +32,29 @@ _WOODS = ((128, 96, 64), (110, 112, 116), (150, 120, 84))
 
 
 def tint(rng, colours, spread=10):
-  """Draws one of some colours and varies it; [3] float."""
+  """Chooses one of several colours at random and varies it; returns [3] float."""
   return np.clip(np.array(colours[rng.integers(len(colours))]) + rng.normal(0, spread, 3), 10, 245)
 
 
 def shade(colour, factor=1.0):
-  """Returns a colour made lighter or darker, as the tuple that OpenCV wants."""
+  """Returns a lighter or darker colour as a tuple, which OpenCV requires."""
   return tuple(float(value) for value in np.clip(np.asarray(colour) * factor, 0, 255))
 
 
 def fill_box(picture, left, top, right, bottom, colour):
-  """Fills a rectangle; both corners belong to it."""
+  """Fills a rectangle; it includes the pixels of both corners."""
   cv2.rectangle(picture, (int(left), int(top)), (int(right), int(bottom)), shade(colour), -1, cv2.LINE_AA)
 
 
 def paint_foliage(picture, rng, top, bottom, left, right, is_crown=True):
-  """Leaves, soft blobs of one green: the crown of a tree, or a hedge with an uneven upper edge."""
+  """Paints leaves as soft spots of one green.
+
+  Args:
+    picture: [HEIGHT, WIDTH, 3] uint8; changed in place.
+    rng: numpy Generator.
+    top, bottom, left, right: pixels; they may lie outside the picture.
+    is_crown: True paints the round crown of a tree, False a hedge with an uneven upper edge.
+  """
   top, bottom, left, right = int(top), int(bottom), int(left), int(right)
   shape = (bottom - top, right - left)
   coarse, fine = (
@@ -58,11 +65,13 @@ def paint_foliage(picture, rng, top, bottom, left, right, is_crown=True):
     )
     for step, how in ((38, cv2.INTER_CUBIC), (7, cv2.INTER_LINEAR))
   )
+  # `edge` grows towards the border of the leaves, `cover` is the opacity of each pixel.
   rows = np.linspace(-1, 1, shape[0], dtype=np.float32)[:, None]
   columns = np.linspace(-1, 1, shape[1], dtype=np.float32)[None]
   edge = rows**2 + columns**2 if is_crown else (0.5 - 0.5 * rows) ** 4 + 0 * columns
   cover = np.clip((0.35 + 0.7 * coarse + 0.3 * fine - edge * 1.1) * 6, 0, 1)[..., None]
   green = tint(rng, ((66, 98, 46), (88, 112, 60), (52, 80, 50), (110, 120, 56)), 6)
+  # The sky lights the upper leaves.
   light = np.linspace(1.15, 0.7, shape[0], dtype=np.float32)[:, None]
   leaves = green * ((0.35 + 0.5 * coarse + 0.6 * fine) * light)[..., None]
   inside = np.s_[max(-top, 0) : HEIGHT - top, max(-left, 0) : WIDTH - left]
@@ -72,7 +81,7 @@ def paint_foliage(picture, rng, top, bottom, left, right, is_crown=True):
 
 
 def paint_tree(picture, rng, x):
-  """Paints a trunk and its crown."""
+  """Paints a tree: a trunk and its crown."""
   base = WALL_BASE + rng.uniform(0, 40)
   width = rng.uniform(9, 24)
   bark = tint(rng, ((84, 68, 54), (104, 94, 84), (60, 50, 44)), 6)
@@ -83,11 +92,12 @@ def paint_tree(picture, rng, x):
 
 
 def paint_car(picture, rng, x):
-  """A parked car, seen from the side."""
+  """Paints a parked car from the side."""
   paint = tint(rng, PAINTS)
   base = WALL_BASE + rng.uniform(10, 60)
   scale = rng.uniform(0.9, 1.25)
 
+  # Points of the car are relative to the lower left corner, in pixels of a car of scale 1.
   def at(points):
     return np.rint(np.array(points) * scale + (x, base)).astype(np.int32)
 
@@ -96,6 +106,7 @@ def paint_car(picture, rng, x):
   )
   glass = at(((70, -61), (94, -87), (186, -89), (216, -62)))
   sill = at(((0, -25), (0, -38), (271, -38), (272, -25)))
+  # The shadow below the car comes first, the glass and the wheels cover the body.
   ground = (int(x + 136 * scale), int(base)), (int(140 * scale), 8)
   cv2.ellipse(picture, *ground, 0, 0, 360, (40, 40, 42), -1, cv2.LINE_AA)
   cv2.fillPoly(picture, [body], shade(paint), cv2.LINE_AA)
@@ -115,7 +126,7 @@ def paint_car(picture, rng, x):
 
 
 def paint_furniture(picture, rng, count):
-  """Posts, bins, benches, notices, bicycles, railings and planters along the wall and before it."""
+  """Paints `count` random objects along the wall and in front of it, such as posts, bins and benches."""
   pieces = (_post, _bin, _bench, _notice, _bicycle, _railing, _planter)
   for _ in range(count):
     x, base = rng.uniform(0, WIDTH), WALL_BASE + rng.uniform(0, 75)

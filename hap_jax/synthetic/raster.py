@@ -1,7 +1,7 @@
-"""A small rasteriser: quadrilaterals, far to near, into a map of indices; then values per pixel from planes.
+"""A small rasteriser.
 
-What varies over a quadrilateral (texture coordinates, light, depth) is a plane in the picture, fitted to its
-four corners.
+It draws quadrilaterals from far to near into a map of their indices. Then it computes values per pixel. A
+quantity that varies over a quadrilateral (texture coordinate, light, depth) is a plane fitted to its corners.
 """
 
 import dataclasses
@@ -10,20 +10,23 @@ import functools
 import cv2
 import numpy as np
 
-_SUBPIXEL_BITS = 4
-_NEAREST = 0.3  # metres from the camera plane; anything nearer is not drawn
+_SUBPIXEL_BITS = 4  # OpenCV takes corners in units of 1/2^4 pixel
+_NEAREST = 0.3  # metres from the camera plane; nearer quadrilaterals are not drawn
 
 
 @dataclasses.dataclass(frozen=True)
 class View:
-  """The quadrilaterals of a mesh that can be seen, far to near, and where each one is in front.
+  """The visible quadrilaterals of a mesh, from far to near, and a map of the nearest one at each pixel.
+
+  Row 0 of every table stands for the background.
 
   Attributes:
     top, left: position of the map's first pixel in the picture.
-    index_map: [h, w] int32 over the box around the mesh; 0 is nothing, k is row k of what follows.
-    quad: [K + 1] index into the mesh's quadrilaterals; row 0 stands for nothing.
+    index_map: [h, w] int32 over the box around the mesh, row of the tables; 0 is the background.
+    quad: [K + 1] index of the mesh's quadrilateral.
     corners: [4, K + 1] vertex indices.
-    center_x, center_y: [K + 1] pixels of the map. inverse: [4, K + 1], of the two diagonals as a matrix.
+    center_x, center_y: [K + 1] centre of the quadrilateral in pixels of the map.
+    inverse: [4, K + 1], inverse of the 2x2 matrix of its two diagonals.
   """
 
   top: int
@@ -37,19 +40,23 @@ class View:
 
 
 def rasterize(mesh, points, depth, grid, align=1, shown=None):
-  """Finds which quadrilateral is seen at each pixel.
+  """Finds the nearest quadrilateral at each pixel.
 
   Args:
-    mesh: Mesh. points: [V, 2] (x, y) pixels, pixel centres at whole numbers. depth: [V] metres from the
-      camera plane. grid: (H, W) of the picture. align: the map's box starts and ends at multiples of this.
-    shown: [Q] bool, quadrilaterals to draw; None: all.
+    mesh: Mesh.
+    points: [V, 2] (x, y) pixels, pixel centres at whole numbers.
+    depth: [V] metres from the camera plane.
+    grid: (H, W) of the picture.
+    align: the map's box starts and ends at multiples of this number.
+    shown: [Q] bool, quadrilaterals to draw; None draws all.
   Returns:
     View.
   """
   x, y = (column.take(mesh.corners) for column in np.ascontiguousarray(points.T))
+  # The sign of the area shows whether the camera sees the outside or the inside.
   facing = ((x[2] - x[0]) * (y[3] - y[1]) - (y[2] - y[0]) * (x[3] - x[1])) * mesh.turn > 0
   candidates = facing | mesh.is_open if shown is None else (facing | mesh.is_open) & shown
-  order = np.concatenate([[0], np.flatnonzero(candidates)])  # row 0 of every table stands for nothing
+  order = np.concatenate([[0], np.flatnonzero(candidates)])  # row 0 stands for the background
   corners = mesh.corners.take(order, axis=1)
   x, y, z = x.take(order, axis=1), y.take(order, axis=1), depth.take(corners)
   (low_x, high_x), (low_y, high_y) = _extent(x), _extent(y)
@@ -61,10 +68,12 @@ def rasterize(mesh, points, depth, grid, align=1, shown=None):
     & (_extent(z)[0] > _NEAREST)
   )
   seen[0] = False
+  # Far ones come first, so that near ones are drawn over them. The order of equals must not change: stable.
   drawn = np.flatnonzero(seen)
   nearness = mesh.lift.take(order) * facing.take(order) - _sum_corners(z) / 4
   drawn = drawn[np.argsort(nearness[drawn], kind="stable")]
 
+  # The map covers only the box around the mesh: a person fills a small part of a wide picture.
   box = []
   for low, high, limit in ((low_y, high_y, grid[0]), (low_x, high_x, grid[1])):
     start = min(int(max(low[drawn].min(initial=limit), 0)), limit - 1) // align * align
@@ -86,19 +95,26 @@ def rasterize(mesh, points, depth, grid, align=1, shown=None):
 
 
 def _fill(x, y, size):
-  """Draws quadrilaterals 1, 2 ... of [4, K + 1] corners over one another; [h, w] int32 of their numbers."""
+  """Draws quadrilaterals over one another.
+
+  Args:
+    x, y: [4, K + 1] pixels of the corners; column 0 is not drawn.
+    size: (h, w) of the map.
+  Returns:
+    [h, w] int32, the number of the last quadrilateral drawn at each pixel, or 0.
+  """
   index_map = np.zeros(size, np.int32)
   fixed = np.empty((x.shape[1], 4, 2), np.int32)
   fixed[..., 0], fixed[..., 1] = np.rint(x.T * (1 << _SUBPIXEL_BITS)), np.rint(y.T * (1 << _SUBPIXEL_BITS))
-  fill, line = cv2.fillConvexPoly, cv2.LINE_8  # looked up once: the loop is a sixth of a picture's time
+  fill, line = cv2.fillConvexPoly, cv2.LINE_8  # local names are faster: this loop takes a sixth of all time
   for row, polygon in enumerate(list(fixed)[1:], start=1):
     fill(index_map, polygon, row, line, _SUBPIXEL_BITS)
   return index_map
 
 
-# numpy reduces over a short first axis several times slower than these add and compare whole rows.
+# The next two functions work on whole rows, because numpy's reductions are much slower on short axes.
 def _extent(values):
-  """[4, Q] -> (smallest, largest) of the corners, [Q] each."""
+  """Returns the smallest and the largest value of the four corners; [4, Q] -> ([Q], [Q])."""
   low, high = np.minimum(values[0], values[1]), np.maximum(values[0], values[1])
   return (
     np.minimum(low, np.minimum(values[2], values[3])),
@@ -107,28 +123,31 @@ def _extent(values):
 
 
 def _sum_corners(values):
-  """[..., 4, Q] -> [..., Q]."""
+  """Returns the sum over the four corners; [..., 4, Q] -> [..., Q]."""
   return values[..., 0, :] + values[..., 1, :] + values[..., 2, :] + values[..., 3, :]
 
 
 def _invert_diagonals(x, y):
-  """Inverts the 2x2 matrix of each quadrilateral's diagonals; x, y: [4, Q] -> [4, Q]."""
+  """Returns the inverse of the 2x2 matrix of each quadrilateral's diagonals; x, y: [4, Q] -> [4, Q]."""
   first, second = (x[2] - x[0], y[2] - y[0]), (x[3] - x[1], y[3] - y[1])
   area = first[0] * second[1] - first[1] * second[0]
-  area = np.where(np.abs(area) < 0.5, np.inf, area)  # a sliver has its mean value everywhere
+  # A sliver gets slope 0, so its mean value everywhere: its true slopes would be huge.
+  area = np.where(np.abs(area) < 0.5, np.inf, area)
   return np.stack([second[1], -first[1], -second[0], first[0]]) / area
 
 
 @dataclasses.dataclass(frozen=True)
 class Samples:
-  """Where the pixels of a picture coarser than a View's map look it up; only the N that see something.
+  """Places of a View's map at which the pixels of a coarser picture are sampled.
+
+  Only the N pixels with a quadrilateral at one of their S places are listed.
 
   Attributes:
-    size: (h, w) of the View's box in pixels of that picture.
-    in_box: [N] int, the pixels that see something, counted row by row in the box.
-    in_picture: [N] int, the same counted in the whole picture.
-    rows: [S, N] int, row of the View's tables at S places of each; 0 where that place sees nothing.
-    x, y: [S, N] float32, pixels of the map.
+    size: (h, w) of the View's box in pixels of the coarser picture.
+    in_box: [N] int, number of the pixel, counted row by row in the box.
+    in_picture: [N] int, number of the pixel, counted row by row in the whole picture.
+    rows: [S, N] int, row of the View's tables at each place; 0 is the background.
+    x, y: [S, N] float32, the places in pixels of the map.
   """
 
   size: tuple[int, int]
@@ -139,16 +158,18 @@ class Samples:
   y: np.ndarray
 
 
-# For a picture `fine` times coarser than the map: where in a pixel's square it is sampled, (row, column).
-# Each row and column once: edges near the horizontal and the vertical come out smooth.
+# {fine: places (row, column) in the fine x fine cells of a pixel}. Each row and each column occurs once, so
+# that almost horizontal and almost vertical edges are smooth.
 _SAMPLE_PATTERNS = {2: ((0, 0), (1, 1)), 3: ((0, 1), (1, 2), (2, 0)), 4: ((0, 1), (1, 3), (2, 0), (3, 2))}
 
 
 def sample(view, fine, width):
-  """Looks a View up at `fine` places of each pixel of a picture `fine` (2, 3 or 4) times coarser.
+  """Samples a View at `fine` places of each pixel of a picture that is `fine` times coarser.
 
   Args:
-    view: View. fine: see above. width: pixels of a row of the coarser picture.
+    view: View.
+    fine: 2, 3 or 4.
+    width: width of the coarser picture in pixels.
   Returns:
     Samples.
   """
@@ -173,7 +194,7 @@ def sample(view, fine, width):
 class Planes:
   """Q quantities as planes over the quadrilaterals of a View: value = slope_x * x + offset + slope_y * y.
 
-  Each is [Q, K + 1] float32, x and y in pixels of the map.
+  Each field is [Q, K + 1] float32; x and y are in pixels of the map.
   """
 
   slope_x: np.ndarray
@@ -182,16 +203,18 @@ class Planes:
 
 
 def fit_planes(view, values, scale):
-  """Fits planes to quantities known at the vertices.
+  """Fits planes to quantities that are known at the vertices.
 
   Args:
-    view: View. values: [Q, V] float. scale: [K + 1] float, a factor of the first two quantities for each
-      row of the View.
+    view: View.
+    values: [Q, V] float.
+    scale: [K + 1] float, a factor of the first two quantities for each row of the View.
   Returns:
     Planes.
   """
   at = values.take(view.corners, axis=1)
   at[:2] *= scale
+  # The two diagonals give two equations for the two slopes; the mean of the corners gives the offset.
   first, second = at[:, 2] - at[:, 0], at[:, 3] - at[:, 1]
   slope_x = first * view.inverse[0] + second * view.inverse[1]
   slope_y = first * view.inverse[2] + second * view.inverse[3]
@@ -200,14 +223,18 @@ def fit_planes(view, values, scale):
 
 
 def interpolate(planes, quantity, samples, places=slice(None)):
-  """Spreads one quantity of Planes over samples.
+  """Computes one quantity of Planes at samples.
 
   Args:
-    planes: Planes. quantity: number of the quantity. samples: Samples. places: which of the S places.
+    planes: Planes.
+    quantity: number of the quantity.
+    samples: Samples.
+    places: index or slice of the S places.
   Returns:
-    [S, N] float32; meaningless where nothing is seen.
+    [S, N] float32; it has no meaning where a sample shows the background.
   """
   rows = samples.rows[places]
+  # In place, because new arrays of this size cost more time than the arithmetic.
   result = planes.slope_x[quantity].take(rows)
   result *= samples.x[places]
   result += planes.offset[quantity].take(rows)
@@ -218,12 +245,14 @@ def interpolate(planes, quantity, samples, places=slice(None)):
 
 
 def look_up(view, points, values):
-  """Reads what is seen at single points.
+  """Finds the nearest quadrilateral at single points, and the value of a quantity there.
 
   Args:
-    view: View. points: [K, 2] (x, y) pixels of the picture. values: [V] float, known at the vertices.
+    view: View.
+    points: [K, 2] (x, y) pixels of the picture.
+    values: [V] float, the quantity at the vertices.
   Returns:
-    (row [K] of the View's tables, 0 where nothing is seen; the quantity there [K] float).
+    (row, value). row: [K] int, row of the View's tables; 0 is the background. value: [K] float.
   """
   x, y = points[:, 0] - view.left, points[:, 1] - view.top
   height, width = view.index_map.shape

@@ -1,4 +1,4 @@
-"""Composes one photograph in the world: who stands there, in which pose, before which camera, behind what."""
+"""Composes one scene: the person and their pose, other people, obstacles, camera and light."""
 
 import dataclasses
 import functools
@@ -8,7 +8,7 @@ import numpy as np
 
 from hap_jax.synthetic import anatomy, appearance, belongings, body, camera, figure, mesh, pose, texture
 
-# Shares of pictures.
+# Shares of all pictures.
 _OBSTACLE_RATE = 0.07
 _PERSON_IN_FRONT_RATE = 0.05
 _PERSON_BEHIND_RATE = 0.12
@@ -18,7 +18,12 @@ _CUT_SIDE_RATE = 0.04
 
 @dataclasses.dataclass(frozen=True)
 class Light:
-  """A sun (unit direction towards it, in the world) and the sky around it; both as factors of a colour."""
+  """The light of a scene.
+
+  Attributes:
+    direction: [3] unit vector from the world's origin to the sun.
+    sun, sky: brightness of sun and sky, as factors of a colour.
+  """
 
   direction: np.ndarray
   sun: float
@@ -27,11 +32,14 @@ class Light:
 
 @dataclasses.dataclass(frozen=True)
 class Actor:
-  """Someone placed in the world, standing on y = 0.
+  """A person who stands in the world on the ground, y = 0.
 
   Attributes:
-    figure: Figure, joints in world coordinates. rotations: [24, 3, 3]; [0] is in the world.
-    family: name of the pose's family. clothed: Tubes of the body and clothes. carried: list of Tubes.
+    figure: Figure; its joints are in world coordinates.
+    rotations: [24, 3, 3]; [0] is relative to the world, the others to the parent joint.
+    family: family of the pose.
+    clothed: Tubes of the body and clothes.
+    carried: list of Tubes, the things that the person carries.
   """
 
   figure: figure.Figure
@@ -43,15 +51,18 @@ class Actor:
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-  """Everything in front of the background.
+  """All people and things in front of the background.
 
   Attributes:
-    actors: the person first, then passers-by. surface: Mesh of all, in the world. atlas: [3, N] float32, its
-      last texel is black.
-    camera: Camera. light: Light. vertices: [V, 3], the surface's, in the camera frame.
+    actors: the person first, then passers-by.
+    surface: Mesh of all people and things, in the world.
+    atlas: [3, N] float32, the textures; the last texel is black.
+    camera: Camera.
+    light: Light.
+    vertices: [V, 3], the vertices of the surface in the camera frame.
     num_body: number of vertices of the person's body and clothes, which come first.
-    num_own: the same, with what they carry.
-    shown: [Q] bool, quadrilaterals that are photographed; None: all.
+    num_own: number of vertices of the person's body, clothes and belongings.
+    shown: [Q] bool, quadrilaterals that the picture shows; None shows all.
   """
 
   actors: list[Actor]
@@ -66,12 +77,15 @@ class Scene:
 
 
 def compose(person, outfit, station, size, sides, rng):
-  """Puts a person before a camera.
+  """Puts a person in front of a camera.
 
   Args:
-    person: body (Body), look (Appearance) and atlas of the identity. outfit: their figure.Outfit.
-      station: Station. size: (H, W) of the picture. sides: corners of a ring. rng: numpy Generator: pose,
-      light, framing and whatever is not the identity.
+    person: draw.Person, of which body, look and atlas are used.
+    outfit: figure.Outfit of the person.
+    station: Station.
+    size: (H, W) of the picture.
+    sides: number of corners of a ring.
+    rng: numpy Generator; it chooses pose, light, framing and all else that is not part of the identity.
   Returns:
     Scene.
   """
@@ -80,6 +94,7 @@ def compose(person, outfit, station, size, sides, rng):
   atlas = [person.atlas]
   if main.family == "sitting":
     tubes.append(belongings.build_seat(main.figure))
+  # Passers-by belong to no identity, so they give no hint about the person.
   for position in _passer_by_positions(rng):
     passer_by = _passer_by(int(rng.integers(_NUM_PASSERS_BY)))
     other = _place(passer_by.body, passer_by.look, passer_by.outfit, position, rng, _PASSING)
@@ -91,9 +106,11 @@ def compose(person, outfit, station, size, sides, rng):
   surface = mesh.build_mesh(mesh.join_tubes(tubes), sides)
   rotation, translation = camera.aim(station, rng)
   vertices = surface.vertices @ rotation.T + translation
+  # The vertices of the person come first, because their tubes do.
   num_body = len(main.clothed.v) * (sides + 1)
   num_own = num_body + sum(len(part.v) for part in main.carried) * (sides + 1)
   intrinsics = _frame_person(vertices[:num_body], size, rng)
+  # Things in the hand and obstacles get a new colour in each picture: they must not identify the person.
   atlas = np.concatenate([*atlas, np.zeros((3, 1), np.float32)], axis=1)
   atlas[:, texture.THING_TEXEL] = texture.sample_thing_colour(rng)
   return Scene(
@@ -109,36 +126,37 @@ def compose(person, outfit, station, size, sides, rng):
 
 
 def without_person(scene):
-  """Returns a scene as it is photographed without its person and what they carry."""
+  """Returns a copy of a scene in which the person and their belongings are not shown."""
   return dataclasses.replace(scene, actors=scene.actors[1:], shown=scene.surface.corners[0] >= scene.num_own)
 
 
 def _place(person_body, look, outfit, position, rng, families=pose.FAMILY_RATES):
-  """Poses and dresses someone whose feet are on the ground near `position`."""
+  """Draws a pose and a heading, and puts the dressed person on the ground at `position`; returns an Actor."""
   posture = pose.sample_pose(rng, families, stoop=14.0 if look.age == "senior" else 0.0)
   rotations = posture.rotations
   rotations[0] = pose.heading_rotation(rng.uniform(0, 360))
   joints, frames = body.place_joints(person_body, rotations)
   dressed = figure.Figure(person_body, look, joints, frames)
+  # The lower foot touches the ground.
   lowest = dressed.at(_SOLE_JOINTS, _SOLES)[:, 1].min()
   joints += position - (0, lowest, 0)
   clothed = figure.build_figure(dressed, outfit)
   return Actor(dressed, rotations, posture.family, clothed, belongings.build_belongings(dressed, posture))
 
 
-# The lowest points of the feet, (left, up, front) from the ankles: heels and balls.
+# The lowest points of the feet: heel and ball, (left, up, front) from the ankle.
 _SOLE_JOINTS = [body.JOINT_INDEX[f"{side}_ankle"] for side in ("left", "left", "right", "right")]
 _SOLES = np.array(((0.0, -0.072, -0.05), (0.0, -0.073, 0.12)) * 2)
 
 
 def _relabel(tubes, rank):
-  """Makes a passer-by's tubes: their own textures, and one part label for all of them."""
+  """Returns tubes of a passer-by: they use the atlas number `rank` and have one part label."""
   part = np.full(len(tubes.part), anatomy.PART_INDEX["other_person"])
   return dataclasses.replace(tubes, tile=tubes.tile + rank * len(figure.TILES), part=part)
 
 
 _NUM_PASSERS_BY = 64
-_PASSING = {"walking": 0.7, "standing": 0.3}  # nobody sits where there is no seat
+_PASSING = {"walking": 0.7, "standing": 0.3}  # passers-by never sit, because only the person gets a seat
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +169,7 @@ class _PasserBy:
 
 @functools.lru_cache(maxsize=_NUM_PASSERS_BY)
 def _passer_by(number):
-  """One of a fixed crowd that belongs to no identity: drawing and painting them once saves time."""
+  """Returns a person of a fixed crowd that belongs to no identity; the cache saves the time to paint them."""
   rng = np.random.default_rng((number, 15))
   look = appearance.sample_appearance(rng)
   bones = body.sample_body(rng, look.is_female, look.age)
@@ -161,7 +179,7 @@ def _passer_by(number):
 
 
 def _passer_by_positions(rng):
-  """Where passers-by stand, in metres from the person; the camera is towards +z."""
+  """Draws the positions of passers-by, in metres from the person; the camera is in the direction +z."""
   positions = []
   if rng.random() < _PERSON_IN_FRONT_RATE:
     positions.append(np.array((_either_side(rng) * rng.uniform(0.25, 0.55), 0.0, rng.uniform(0.5, 1.0))))
@@ -171,13 +189,17 @@ def _passer_by_positions(rng):
 
 
 def _frame_person(vertices, size, rng):
-  """Chooses the crop as detectors do: the body fills most of it, a little off centre; some are cut."""
+  """Returns intrinsics [3, 3] that frame the person like the box of a detector.
+
+  The body fills most of the picture, a little off centre. Some pictures cut off the legs or a side.
+  """
   H, W = size
   flat = [vertices[:, k] / vertices[:, 2] for k in (0, 1)]
   low, high = np.array([side.min() for side in flat]), np.array([side.max() for side in flat])
   extent = high - low
   scale = min(H * rng.uniform(0.87, 0.97) / extent[1], W * 0.97 / extent[0])
   center = (low + high) / 2 + _OFF_CENTER * rng.standard_normal(2) * extent[1]
+  # Always four draws, so that the later random numbers of a picture do not depend on these cases.
   cut_below, cut_side, zoom, shift = rng.random(), rng.random(), rng.uniform(1.15, 1.75), _either_side(rng)
   if cut_below < _CUT_BELOW_RATE:
     scale *= zoom
@@ -188,7 +210,7 @@ def _frame_person(vertices, size, rng):
   return np.array(((scale, 0.0, offset[0]), (0.0, scale, offset[1]), (0.0, 0.0, 1.0)))
 
 
-_OFF_CENTER = np.array((0.02, 0.012))  # standard deviations (x, y), shares of the person's height
+_OFF_CENTER = np.array((0.02, 0.012))  # standard deviation (x, y) as a share of the person's height
 
 
 def _either_side(rng):
@@ -200,5 +222,6 @@ def _sample_light(rng):
   direction = np.array(
     (math.cos(azimuth) * math.cos(height), math.sin(height), math.sin(azimuth) * math.cos(height))
   )
+  # A bright sky comes with a weak sun, as under clouds.
   sky = rng.uniform(0.45, 0.85)
   return Light(direction, sun=float((1.15 - sky) * rng.uniform(0.9, 1.25)), sky=float(sky))

@@ -1,6 +1,7 @@
-"""Rings that follow a skeleton: each hangs on two joints and on the bones' frames, and grows with the body.
+"""Rings that follow a skeleton.
 
-One vectorised step turns all rings of a dressed person into space; tables of rings are made once and kept.
+Each ring moves with two joints and their frames, and its size depends on the body. One vectorised step places
+all rings of a dressed person. Tables of rings are computed once and cached.
 """
 
 import dataclasses
@@ -11,24 +12,24 @@ import numpy as np
 from hap_jax.synthetic import anatomy
 from hap_jax.synthetic.body import JOINT_INDEX
 
-# What thicknesses are multiplied by, weighted per ring: see `_growth`.
+# Factors by which radii are multiplied, with weights for each ring; `_growth` returns their values.
 GROWTH = ("fixed", "hip", "waist", "shoulder", "girth", "limb")
 
-# Every field is a float64, whole numbers too: tables then concatenate as plain arrays, which is much faster.
+# All fields are float64, even whole numbers: such tables concatenate as plain arrays, which is much faster.
 RING = np.dtype(
   [
-    ("joints", "f8", 2),  # the ring's centre lies between these joints ...
-    ("between", "f8"),  # ... 0 at the first, 1 at the second
-    ("frames", "f8", 2),  # its axes are those of these joints' frames ...
-    ("bend", "f8"),  # ... mixed, 0 the first, 1 the second
-    ("offset", "f8", 3),  # from the centre, in the mixed frame, metres of the reference adult
-    ("axes", "f8", 2),  # columns of the frame that span the ring
-    ("radii", "f8", 2),  # along them, metres of the reference adult
-    ("growth", "f8", (2, len(GROWTH))),  # weights of GROWTH in each radius
-    ("is_head", "f8"),  # 1: grows with the head, 0: with the body
-    ("bust", "f8"),  # share of the bust added to the second radius, half of it as a shift
-    ("v", "f8"),
-    ("part", "f8"),
+    ("joints", "f8", 2),  # the centre of the ring lies between these two joints
+    ("between", "f8"),  # position between them: 0 at the first joint, 1 at the second
+    ("frames", "f8", 2),  # the axes of the ring are a mean of these two joints' frames
+    ("bend", "f8"),  # weight of the mean: 0 is the first frame, 1 the second
+    ("offset", "f8", 3),  # shift of the centre in the mean frame, metres of the reference adult
+    ("axes", "f8", 2),  # columns of the mean frame that span the ring
+    ("radii", "f8", 2),  # radii along these axes, metres of the reference adult
+    ("growth", "f8", (2, len(GROWTH))),  # weights of GROWTH for each radius
+    ("is_head", "f8"),  # 1: the size follows the head, 0: the body
+    ("bust", "f8"),  # share of the bust; half of it enlarges the second radius, half shifts the centre
+    ("v", "f8"),  # texture coordinate
+    ("part", "f8"),  # index into PARTS
   ]
 )
 
@@ -40,13 +41,14 @@ def join_rings(tables):
 
 @dataclasses.dataclass(frozen=True)
 class Fitted:
-  """R rings in the size of one body: what no pose changes.
+  """R rings in the size of one body. They do not depend on the pose.
 
   Attributes:
-    joints, frames: [2, R] int, as in RING. between: [2, R, 1], bend: [2, R, 1, 1], shares of the two joints
-      and of the two frames.
+    joints, frames: [2, R] int, same as in RING.
+    between: [2, R, 1], weights of the two joints.
+    bend: [2, R, 1, 1], weights of the two frames.
     offset: [R, 3, 1] metres.
-    axes: [2, R, 3] int, where the two axes' coordinates are in the flattened frames of all rings.
+    axes: [2, R, 3] int, indices of the two axes' coordinates in the flattened frames of all rings.
     radii: [2, R, 1] metres.
   """
 
@@ -63,8 +65,10 @@ def fit(body, rings, ease, minimum):
   """Fits rings to a body.
 
   Args:
-    body: Body. rings: [R] of dtype RING. ease: [R] metres between skin and cloth. minimum: [R] metres,
-      smallest radius.
+    body: Body.
+    rings: [R] of dtype RING.
+    ease: [R] metres between skin and cloth.
+    minimum: [R] metres, smallest radius.
   Returns:
     Fitted.
   """
@@ -72,7 +76,7 @@ def fit(body, rings, ease, minimum):
   radii = rings["radii"] * (rings["growth"] @ _growth(body)) * size[:, None]
   bust = body.bust * rings["bust"]
   radii[:, 1] += bust / 2
-  # Cloth over the small rings that close a dome stays small, so that the dome keeps its shape.
+  # The small rings at the end of a dome get little ease, so that the dome keeps its shape under cloth.
   radii = np.maximum(radii + (ease * np.clip(radii[:, 1] / 0.03, 0, 1))[:, None], minimum[:, None])
   offset = rings["offset"] * size[:, None]
   offset[:, 2] += bust / 2
@@ -91,12 +95,15 @@ def hang(fitted, joints, frames):
   """Places rings around a posed body.
 
   Args:
-    fitted: Fitted. joints: [24, 3]. frames: [24, 3, 3].
+    fitted: Fitted.
+    joints: [24, 3] metres.
+    frames: [24, 3, 3].
   Returns:
     (centers, across, depth), each [R, 3] metres.
   """
   first, second = frames.take(fitted.frames, axis=0) * fitted.bend
   frame = first + second
+  # The weighted sum of two rotations has shorter columns; they get length 1 again.
   square = frame * frame
   frame /= np.sqrt(square[:, :1] + square[:, 1:2] + square[:, 2:])
   first, second = joints.take(fitted.joints, axis=0) * fitted.between
@@ -114,7 +121,7 @@ def _grow(**weights):
 
 @functools.cache
 def level_rings(name, joint="head", part="head", left=0.0):
-  """Rings of a table of `anatomy` whose rows are (height, half-width, half-depth, shift to the front)."""
+  """Returns the rings of a table of `anatomy`; its rows are (height, half-width, half-depth, front)."""
   table = getattr(anatomy, name)
   rings = np.zeros(len(table), RING)
   rings["joints"] = rings["frames"] = JOINT_INDEX[joint]
@@ -124,6 +131,7 @@ def level_rings(name, joint="head", part="head", left=0.0):
   rings["growth"] = _grow(fixed=0.7, girth=0.3) if joint == "neck" else _grow(fixed=1.0)
   rings["is_head"] = joint == "head"
   rings["v"] = np.linspace(0, 1, len(table))
+  # A face keeps its proportions: v of the head is proportional to the height, not to the number of the ring.
   if name == "HEAD":
     rings["v"] = (table[:, 0] - table[0, 0]) / np.ptp(table[:, 0])
   rings["part"] = anatomy.PART_INDEX[part]
@@ -132,8 +140,9 @@ def level_rings(name, joint="head", part="head", left=0.0):
 
 @functools.lru_cache(maxsize=64)
 def trunk_rings(low, high, v_low=0.0, v_high=1.0):
-  """Rings of the trunk between two heights above the pelvis (metres of the reference adult)."""
+  """Returns the rings of the trunk between two heights above the pelvis, in metres of the reference adult."""
   height = anatomy.TRUNK_HEIGHT
+  # Rows almost at one of the ends would give a very flat quadrilateral.
   inside = height[(height > low + 0.012) & (height < high - 0.008)]
   wanted = np.concatenate([[low], inside, [high]])
   nearest = np.abs(wanted[:, None] - height).argmin(axis=1)
@@ -143,7 +152,7 @@ def trunk_rings(low, high, v_low=0.0, v_high=1.0):
   above, half_width, half_depth, front = (
     np.interp(wanted, height, column) for column in anatomy.TRUNK_RING.T
   )
-  # Heights above a joint jump where the joint changes; they are counted from the nearest row's joint.
+  # Heights above a joint jump where the joint changes, so each is relative to the joint of the nearest row.
   above = anatomy.TRUNK_RING[nearest, 0] + wanted - height[nearest]
   rings["offset"] = np.stack([np.zeros(len(wanted)), above, front], axis=1)
   rings["axes"] = (0, 2)
@@ -162,7 +171,10 @@ def trunk_rings(low, high, v_low=0.0, v_high=1.0):
 
 @functools.lru_cache(maxsize=256)
 def limb_rings(side, limb, start, stop):
-  """Rings of an arm or leg between two positions; 0, 1, 2 are its joints. The middle one bisects the bend."""
+  """Returns the rings of an arm or a leg between two positions.
+
+  Positions 0, 1 and 2 are the joints of the limb. The ring at the middle joint halves the angle of the bend.
+  """
   names, table, axes = {
     "arm": (("shoulder", "elbow", "wrist"), anatomy.ARM, (1, 2)),
     "leg": (("hip", "knee", "ankle"), anatomy.LEG, (0, 2)),
@@ -175,6 +187,7 @@ def limb_rings(side, limb, start, stop):
   rings["joints"] = np.where(is_lower[:, None], (middle, lower), (upper, middle))
   rings["between"] = position - is_lower
   rings["frames"] = (upper, middle)
+  # Near the middle joint the rings turn gradually from one bone to the next, so that they do not cross.
   rings["bend"] = np.clip((position - 0.86) / 0.28, 0, 1)
   rings["axes"] = axes
   rings["radii"] = np.interp(position, table[:, 0], table[:, 1])[:, None]
@@ -187,7 +200,7 @@ def limb_rings(side, limb, start, stop):
 
 @functools.cache
 def hand_rings(side):
-  """Rings of a hand along the fingers."""
+  """Returns the rings of a hand, from the wrist to the fingers."""
   rings = _end_rings(side, "wrist", anatomy.HAND, (1, 2), "hand")
   fingers = anatomy.HAND[:, 0] * (1 if side == "left" else -1)
   rings["offset"] = np.stack([fingers, -anatomy.HAND[:, 3], np.zeros(len(rings))], axis=1)
@@ -196,7 +209,7 @@ def hand_rings(side):
 
 @functools.cache
 def foot_rings(side):
-  """Rings of a shoe from heel to toe."""
+  """Returns the rings of a shoe, from heel to toe."""
   rings = _end_rings(side, "ankle", anatomy.FOOT, (0, 1), "foot")
   rings["offset"] = np.stack([np.zeros(len(rings)), anatomy.FOOT[:, 3], anatomy.FOOT[:, 0]], axis=1)
   return rings

@@ -1,4 +1,4 @@
-"""Textures: one small picture for each kind of surface of a person, stacked into an atlas."""
+"""Textures: one small picture for each kind of surface of a person, joined into an atlas."""
 
 import cv2
 import numpy as np
@@ -6,12 +6,12 @@ import numpy as np
 from hap_jax.synthetic.figure import TILE_INDEX, TILES
 
 SIZE = 64
-_FRONT = SIZE // 4  # column that faces forward on trunk and head
+_FRONT = SIZE // 4  # column at the front of trunk and head
 _ROWS, _COLUMNS = np.mgrid[:SIZE, :SIZE]
 _FROM_FRONT = np.abs(
   (_COLUMNS - _FRONT + SIZE // 2) % SIZE - SIZE // 2
-)  # columns, 0 in front to 32 at the back
-# A fixed sheet of soft wrinkles, the same for all three colours, cut at a random place for each garment.
+)  # distance in columns, from 0 at the front to 32 at the back
+# One fixed picture of soft wrinkles, the same in all three colours. Each garment uses a random section of it.
 _WRINKLES = cv2.merge(
   [
     1
@@ -26,7 +26,7 @@ _WRINKLES = cv2.merge(
 )
 
 
-# Surfaces with a picture of their own; the others have one colour, one texel.
+# Surfaces with a picture of their own. Every other surface has one colour, which is a single texel.
 _PICTURES = ("head", "top", "sleeve", "bottom", "shoe", "bag", "hair")
 _WRINKLED = ("top", "sleeve", "bottom", "bag")
 _TEXELS = len(_PICTURES) * SIZE * SIZE + len(TILES) - len(_PICTURES)
@@ -45,12 +45,13 @@ _SIDE = np.array([SIZE if name in _PICTURES else 0 for name in TILES])
 
 
 def find_tile(tile):
-  """Locates tiles in concatenated atlases: tile `k * len(TILES) + t` is tile t of the k-th.
+  """Finds the places of tiles in concatenated atlases.
 
   Args:
-    tile: [Q] int.
+    tile: [Q] int; `k * len(TILES) + t` is tile t of atlas k.
   Returns:
-    (first texel [Q] int; side [Q]: SIZE for a picture of SIZE x SIZE texels, 0 for a single texel).
+    (first, side). first: [Q] int, index of the first texel. side: [Q] int, SIZE for a picture of SIZE x SIZE
+    texels, or 0 for a single texel.
   """
   rank = tile // len(TILES)
   tile = tile - rank * len(TILES)
@@ -58,10 +59,11 @@ def find_tile(tile):
 
 
 def sample_wear(rng):
-  """Draws what textures need beside an Appearance.
+  """Draws the random properties of textures that an Appearance does not have.
 
   Returns:
-    (colour of the thing in hand [3] float, place of each garment's wrinkles on their sheet [4, 2] int).
+    (colour, places). colour: [3] float, of the thing in the hand. places: [4, 2] int, section of the picture
+    of wrinkles for each garment.
   """
   return sample_thing_colour(rng), np.stack([rng.integers(0, 256 - SIZE, 2) for _ in _WRINKLED])
 
@@ -70,10 +72,11 @@ def paint_atlas(look, wear):
   """Paints all textures of a person.
 
   Args:
-    look: Appearance. wear: from `sample_wear`.
+    look: Appearance.
+    wear: result of `sample_wear`.
   Returns:
-    [3, N] float32 grey levels; `find_tile` tells where each tile of TILES starts. A picture's row is v (0 is
-    the lower end), its column is u.
+    [3, N] float32 grey levels; `find_tile` returns the start of each tile. The row of a picture is v (0 is
+    its lower end), its column is u.
   """
   tones = {role: tone.astype(np.float32) for role, tone in look.tones.items()}
   texels = np.empty((_TEXELS, 3), np.float32)
@@ -104,7 +107,7 @@ def paint_atlas(look, wear):
 
 
 def sample_thing_colour(rng):
-  """Draws the colour of what is no part of an identity: a telephone, a parcel, a bench, a post; [3] float."""
+  """Draws the colour [3] float of a thing that belongs to no identity, such as a telephone or a bench."""
   return rng.uniform(0.6, 1.3) * np.array(_THINGS[rng.integers(len(_THINGS))])
 
 
@@ -120,7 +123,7 @@ _THINGS = (
 
 
 def _cover(picture, tone):
-  """Paints all of a picture; several times faster than picture[:] = tone, whose last axis is short."""
+  """Fills a picture with one colour; several times faster than picture[:] = tone with its short last axis."""
   picture.reshape(SIZE, -1)[:] = np.tile(tone, SIZE)
 
 
@@ -145,6 +148,7 @@ def _paint_top(body, sleeve, look, tones):
   elif look.pattern == "logo":
     body[32:46, _FRONT - 5 : _FRONT + 6] = second
     body[36:42, _FRONT - 3 : _FRONT + 4] = top
+  # Jackets and coats have an opening at the front, with darker edges and pockets.
   if look.top != "shirt":
     half_open = 3 if look.fit > 0.5 else 1
     body[:, _FRONT - half_open : _FRONT + half_open + 1] = tones["inner"] if half_open > 1 else 0.5 * top
@@ -154,6 +158,7 @@ def _paint_top(body, sleeve, look, tones):
   elif look.sleeve == "long" and look.pattern in ("plain", "plaid", "bars"):
     body[:, _FRONT] *= 0.72  # a row of buttons
     body[3::9, _FRONT] = 0.6 * top + 80
+  # Hems and cuffs are a little darker.
   body[:2] *= 0.8
   body[-3:] *= 0.8
   sleeve[:1] *= 0.8
@@ -163,9 +168,10 @@ def _paint_top(body, sleeve, look, tones):
 def _paint_bottom(picture, look, tones):
   _cover(picture, tones["bottom"])
   if look.bottom in ("skirt", "dress"):
-    picture[:, ::6] *= 0.88
+    picture[:, ::6] *= 0.88  # folds
     return
   picture[:, [0, SIZE // 2]] *= 0.8  # the seams at both sides
+  # Blue trousers are jeans, which fade on the thighs.
   if look.bottom_colour in ("blue", "navy", "light blue"):
     fade = np.exp(-(((_ROWS - 14) / 12.0) ** 2) - (_FROM_FRONT / 9.0) ** 2)
     picture *= 1 + 0.22 * fade[..., None].astype(np.float32)
@@ -174,7 +180,7 @@ def _paint_bottom(picture, look, tones):
 
 
 def _paint_shoe(picture, look, tones):
-  """Column a quarter is the instep, three quarters the sole; rows run from heel to toe."""
+  """Paints a shoe; the instep is at 1/4 of the columns, the sole at 3/4, and row 0 is the heel."""
   _cover(picture, tones["shoe"])
   sole = 225.0 if look.shoes == "trainers" else 36.0
   picture[:, 40:57] = sole
@@ -184,13 +190,13 @@ def _paint_shoe(picture, look, tones):
 
 
 _BEARD = (_ROWS < 22) & (_FROM_FRONT < 15) & ~((_ROWS > 17) & (_FROM_FRONT < 3))
-# From front to back, shares of half a turn, and heights of the hairline there, shares of the picture's.
+# Height of the hairline from the front of the head to the back: shares of half a turn, shares of the height.
 _HAIRLINE = (0.0, 0.3, 0.42, 0.52, 0.6, 1.0), (0.84, 0.80, 0.62, 0.55, 0.26, 0.14)
 _HAIR = np.interp(_FROM_FRONT / 32, *_HAIRLINE) < _ROWS / SIZE
 
 
 def _paint_head(picture, look, tones):
-  """Face and hair on the head's own surface: row 0 is the chin, row 63 the crown."""
+  """Paints face and hair on the surface of the head; row 0 is the chin, row 63 the crown."""
   skin, hair = tones["skin"], tones["hair"]
   _cover(picture, skin)
   picture[33:41, _FRONT - 8 : _FRONT + 9] *= 0.90  # eye sockets
@@ -199,6 +205,7 @@ def _paint_head(picture, look, tones):
     picture[_BEARD] = 0.3 * skin + 0.7 * hair
   if look.hair != "bald":
     picture[_HAIR] = hair
+  # The mouth, then for each eye the white, the iris, the upper lid and the eyebrow.
   picture[11:13, _FRONT - 3 : _FRONT + 4] = skin * (0.74, 0.52, 0.52)
   for center in (_FRONT - 5, _FRONT + 5):
     picture[36:38, center - 2 : center + 3] = 0.55 * skin + 80

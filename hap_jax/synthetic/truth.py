@@ -1,19 +1,20 @@
-"""Ground truth that needs the surfaces: which joints are hidden, by the body itself or by something else."""
+"""Computes which joints are hidden by the body itself or by another thing."""
 
 import numpy as np
 
 from hap_jax.synthetic import raster
 from hap_jax.synthetic.anatomy import PART_INDEX
 
-# A joint lies inside the body. It counts as hidden only when what the camera sees at its place is another
-# part of the body or another thing in front of it, or the same part by more than this depth (metres, adult).
+# A joint lies inside the body, so the surface of its own part is always in front of it. It counts as hidden
+# if another part or another thing is in front of it. It also counts as hidden if the surface of its own part
+# is further in front of it than this depth (metres, for an adult).
 _LIMB_DEPTH = np.array(
   (*(0.05,) * 5, *(0.13,) * 2, *(0.09,) * 2, *(0.08,) * 2, *(0.18,) * 2, *(0.12,) * 2, *(0.11,) * 2)
 )
 
 
 def _own_parts():
-  """[17, parts] bool: the parts whose surface belongs to each COCO joint."""
+  """Returns [17, parts] bool: the parts whose surface belongs to each COCO joint."""
   own = np.zeros((17, len(PART_INDEX)), bool)
   own[:5, PART_INDEX["head"]] = True
   for offset, side in enumerate(("left", "right")):
@@ -34,12 +35,15 @@ _OWN = _own_parts()
 
 
 def occluded_joints(mesh, view, depth, joint_points, joint_depth, thickness):
-  """Tells which joints are hidden from the camera.
+  """Returns which joints are hidden from the camera.
 
   Args:
-    mesh: Mesh of everything in front of the background. view: its View. depth: [V] metres. joint_points:
-      [17, 2] pixels of the View's picture. joint_depth: [17] metres. thickness: of the person, 1 for an
-      average adult.
+    mesh: Mesh of all people and things in front of the background.
+    view: View of the mesh.
+    depth: [V] metres, of the vertices.
+    joint_points: [17, 2] pixels of the View's picture.
+    joint_depth: [17] metres.
+    thickness: thickness of the person; 1 for an average adult.
   Returns:
     [17] bool; a joint outside the picture is not hidden.
   """

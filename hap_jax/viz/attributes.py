@@ -13,17 +13,20 @@ def attribute_bars(names, accuracy, base_rate, *, title=""):
   """Draws one bar per attribute, best first: its mA, with marks at chance and at its base rate.
 
   Args:
-    names: A texts. accuracy: [A] mean accuracy, 0 to 1; 0.5 is chance. base_rate: [A] share of positives.
+    names: A texts.
+    accuracy: [A] mean accuracy, 0 to 1; 0.5 is chance.
+    base_rate: [A] share of positives.
     title: a line at the top; "" for none.
   Returns:
     [h, w, 3] uint8.
   Raises:
-    ValueError: if there are no attributes, or not as many numbers as names.
+    ValueError: if there are no attributes, or the lengths differ.
   """
   accuracy, base_rate = np.asarray(accuracy), np.asarray(base_rate)
   if not len(names) or not len(names) == len(accuracy) == len(base_rate):
     raise ValueError(
-      f"{len(names)} names, {len(accuracy)} accuracies and {len(base_rate)} base rates: expected the same"
+      f"{len(names)} names, {len(accuracy)} accuracies and {len(base_rate)} base rates; expected one of each "
+      "per attribute, and at least one attribute"
     )
   order, place = np.argsort(-accuracy, kind="stable"), np.arange(len(names))
   chart = figure.new(_WIDTH, _BAR_HEIGHT * len(names) + _REST_HEIGHT, layout="constrained")
@@ -58,10 +61,12 @@ def _cut(text, length):
 
 
 def confident_mistakes(probability, labels, k):
-  """Finds the wrong answers that were most certain.
+  """Finds the wrong answers with the highest certainty.
 
   Args:
-    probability: [N, A] float. labels: [N, A] bool. k: how many at most.
+    probability: [N, A] float.
+    labels: [N, A] bool.
+    k: largest number of answers.
   Returns:
     list of (picture, attribute), the most certain first.
   """
@@ -76,16 +81,19 @@ def labelled_sheet(pictures, texts, *, columns=6, title="", cell=(192, 160)):
   """Draws pictures in rows, each with lines of text below it.
 
   Args:
-    pictures: N pictures [H, W, 3] uint8 RGB, of any sizes. texts: N lists of lines, cut to fit.
-    columns: pictures in a row. title: a line at the top; "" for none. cell: (height, width) of a picture.
+    pictures: N pictures [H, W, 3] uint8 RGB, of any sizes.
+    texts: N lists of lines; long lines are cut.
+    columns: pictures in a row.
+    title: a line at the top; "" for none.
+    cell: (height, width) of a picture in pixels.
   Returns:
     [h, w, 3] uint8.
   Raises:
-    ValueError: if there are no pictures, or not as many texts.
+    ValueError: if there are no pictures, or the numbers of pictures and texts differ.
   """
   if not len(pictures) or len(pictures) != len(texts):
     raise ValueError(
-      f"{len(pictures)} pictures and {len(texts)} texts: expected as many of each, one at least"
+      f"{len(pictures)} pictures and {len(texts)} texts; expected equal numbers, and at least one picture"
     )
   tiles = [
     sheet.tile(picture, [sheet.Line(line, _LINE_TEXT) for line in lines], cell=cell)

@@ -1,6 +1,6 @@
-"""Paper to draw on: text, enlarging, and putting pictures side by side.
+"""Draws text, enlarges pictures and joins them.
 
-Only this file gives text to OpenCV, which crashes on text that is not UTF-8.
+Only this file passes text to OpenCV, which crashes on text that is not UTF-8.
 """
 
 import re
@@ -21,7 +21,7 @@ def blank(height, width):
 
 
 def enlarge(image, scale):
-  """Enlarges [H, W, 3] uint8 by a whole number, bicubically: the eye reads faces in it, not squares."""
+  """Enlarges [H, W, 3] uint8 by a whole number; bicubic, because the eye then sees faces and not squares."""
   image = np.ascontiguousarray(image)
   if scale == 1:
     return image.copy()
@@ -98,7 +98,9 @@ def swatches(entries, width, size=18):
   """Returns a strip [h, width, 3] that says what colours mean, in as many lines as it takes.
 
   Args:
-    entries: (color, text) pairs. size: height of the text in pixels.
+    entries: (color, text) pairs.
+    width: pixels.
+    size: height of the text in pixels.
   """
   pitch, gap = round(1.7 * size), size // 2
   places, x, y = [], 0, 0
@@ -118,7 +120,7 @@ def swatches(entries, width, size=18):
 
 
 def stack(pictures, gap):
-  """Stacks pictures of one width downwards with white gaps of `gap` pixels."""
+  """Stacks pictures of equal width from top to bottom, with white gaps of `gap` pixels."""
   space = blank(gap, pictures[0].shape[1])
   parts = [part for picture in pictures for part in (space, picture)]
   return np.concatenate(parts[1:], axis=0)

@@ -15,16 +15,16 @@ _OF_TRAINING = ("lr", "grad_norm")  # beside the losses
 
 
 def curves(rows, select=None, title=""):
-  """Draws how losses, learning rate and scores went over the steps.
+  """Draws losses, learning rate and scores over the steps.
 
-  Losses, learning rate and the gradient's norm are those of single logged steps: a faint line, with a
-  running mean over a twentieth of them. Everything else is a score, with a mark at each evaluation; the best
-  value of the selected one is named.
+  Losses, learning rate and gradient norm have a faint line through the logged steps, and a line of the
+  running mean over a twentieth of these steps. All other metrics are scores, with a mark at each evaluation.
+  The title of the selected score gives its best value.
 
   Args:
-    rows: [{"step": ..., name: number}], ascending in step, as `report.read_metrics` returns; a name may be
-      missing from some rows.
-    select: (metric, "max" or "min") by which the best checkpoint is chosen, or None.
+    rows: [{"step": ..., name: number}], ascending in step, the result of `report.read_metrics`. Some rows may
+      not have all names.
+    select: (metric, "max" or "min"), the rule that selects the best checkpoint, or None.
     title: a line at the top.
   Returns:
     [h, w, 3] uint8.
@@ -33,7 +33,7 @@ def curves(rows, select=None, title=""):
   """
   columns = _columns(rows)
   if not columns:
-    raise ValueError("no figures in these rows: nothing to draw")
+    raise ValueError("nothing to draw: the rows have no finite number besides step and speed")
   num_lines = math.ceil(len(columns) / _COLUMNS)
   width, height = _COLUMNS * _PANEL[0], num_lines * _PANEL[1] + _TITLE
   figure = charts.new(width, height)
@@ -71,7 +71,7 @@ def curves(rows, select=None, title=""):
 
 
 def _columns(rows):
-  """Returns {name: (steps, values)} of the finite numbers: losses first, then the run's, then scores."""
+  """Returns {name: (steps, values)} of the finite numbers; losses first, then `_OF_TRAINING`, then scores."""
   found = {}
   for row in rows:
     for name, value in row.items():

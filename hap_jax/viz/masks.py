@@ -1,4 +1,4 @@
-"""Masks over a picture: which patches are hidden from the encoder, and what hid them."""
+"""Draws masks over a picture: the patches that are hidden from the encoder, and the cause of each one."""
 
 import numpy as np
 
@@ -6,8 +6,8 @@ from hap_jax.data.skeletons import COCO17
 from hap_jax.viz import canvas
 from hap_jax.viz.pose import draw_skeleton
 
-# By the value of a mask's `cause`: the patch is visible, or hidden on a body part, by a block, or to reach
-# the count. The colours (Okabe and Ito's) stay apart for colour-blind eyes.
+# Names of the values of a mask's `cause`: a patch is visible, or hidden on a body part, by a block, or to
+# reach the count. Colour-blind people can distinguish the colours (by Okabe and Ito).
 CAUSES = ("visible", "part", "block", "fill")
 COLORS = {"part": (213, 94, 0), "block": (0, 114, 178), "fill": (240, 228, 66)}
 LEGEND = (
@@ -21,16 +21,20 @@ _LUMA = np.array((0.299, 0.587, 0.114))
 
 
 def draw_mask(image, cause, grid, keypoints_xy=None, keypoints_visible=None, *, skeleton=COCO17, scale=1):
-  """Draws a picture with its hidden patches tinted by cause, patch borders, and the joints if given.
+  """Draws a picture with a tint on each hidden patch, patch borders, and joints if there are any.
 
   Args:
-    image: [H, W, 3] uint8. cause: [L] integers, indices into `CAUSES`, row-major over the grid.
-    grid: (Gh, Gw); must divide H and W. keypoints_xy: [K, 2] pixels (x, y) of `image`.
-    keypoints_visible: [K] bool. skeleton: whose joints they are. scale: whole number to enlarge by.
+    image: [H, W, 3] uint8.
+    cause: [L] integers, indices into `CAUSES`, row-major over the grid.
+    grid: (Gh, Gw); must divide H and W.
+    keypoints_xy: [K, 2] pixels (x, y) of `image`, or None.
+    keypoints_visible: [K] bool.
+    skeleton: Skeleton of the joints.
+    scale: whole number by which the picture is enlarged.
   Returns:
     [H*scale, W*scale, 3] uint8.
   Raises:
-    ValueError: if grid, image and cause do not fit one another, or a cause is unknown.
+    ValueError: if the shapes of grid, image and cause contradict each other, or a cause is unknown.
   """
   cause = np.asarray(cause)
   _check(image, cause, grid)
@@ -42,7 +46,7 @@ def draw_mask(image, cause, grid, keypoints_xy=None, keypoints_visible=None, *, 
   tinted = (1 - _TINT) * grey + _TINT * colors[:, None, :, None]
   is_hidden = (cause != CAUSES.index("visible")).reshape(Gh, 1, Gw, 1, 1)
   cells = np.where(is_hidden, tinted, cells)
-  cells[1:, 0] *= 0.6  # borders: the first line of every patch but those at the edge
+  cells[1:, 0] *= 0.6  # borders: the first line of every patch that is not at the edge
   cells[:, :, 1:, 0] *= 0.6
   picture = np.round(cells).astype(np.uint8).reshape(picture.shape)
   if keypoints_xy is not None:
@@ -54,9 +58,9 @@ def _check(image, cause, grid):
   Gh, Gw = grid
   if np.ndim(image) != 3 or np.shape(image)[2] != 3 or np.shape(image)[0] % Gh or np.shape(image)[1] % Gw:
     raise ValueError(
-      f"image {list(np.shape(image))} is not [H, W, 3] with sides that the grid {Gh}x{Gw} divides"
+      f"image {list(np.shape(image))}: expected [H, W, 3] with H and W divisible by the grid {Gh}x{Gw}"
     )
   if cause.shape != (Gh * Gw,):
-    raise ValueError(f"cause {list(cause.shape)} is not one number for each of the {Gh}x{Gw} patches")
+    raise ValueError(f"cause {list(cause.shape)}: expected [L], one number for each of {Gh}x{Gw} patches")
   if not np.isin(cause, range(len(CAUSES))).all():
     raise ValueError(f"cause holds {np.unique(cause).tolist()}; known are 0 to {len(CAUSES) - 1}: {CAUSES}")

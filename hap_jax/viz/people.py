@@ -1,4 +1,4 @@
-"""Sheets that show synthetic people: who they are in six cameras, and what is known about each picture."""
+"""Draws sheets of synthetic people: each identity in several cameras, and the ground truth of pictures."""
 
 import cv2
 import numpy as np
@@ -8,7 +8,7 @@ from hap_jax.viz import canvas, sheet
 from hap_jax.viz.pose import SIDE_COLORS, draw_sides
 
 BOX_COLOR = (255, 255, 255)
-# A hue for each kind of part, a light and a dark tone for left and right; (fill colour, words of the legend).
+# One colour per kind of part; left and right parts have a light and a dark tone of it.
 _KINDS = {
   "head": (240, 228, 66),
   "torso": (0, 158, 115),
@@ -31,8 +31,11 @@ def contact_sheet(pictures, titles, texts, columns, *, text_width=380):
   """Draws one row per identity: their pictures side by side, then what can be said about them.
 
   Args:
-    pictures: N lists of C pictures [H, W, 3] uint8, all of one size. titles: N short texts. texts: N lists of
-      sentences. columns: C words, written above. text_width: pixels.
+    pictures: N lists of C pictures [H, W, 3] uint8, all of one size.
+    titles: N short texts.
+    texts: N lists of sentences.
+    columns: C words, written above the columns.
+    text_width: width of the text in pixels.
   Returns:
     [h, w, 3] uint8.
   """
@@ -48,7 +51,7 @@ def contact_sheet(pictures, titles, texts, columns, *, text_width=380):
 def truth_sheet(records, part_names, *, columns=3):
   """Draws each record three times: as it is, with joints and box, and with the parts of the body.
 
-  The colours of left and right, and what marks a hidden joint, are those of `viz.pose.draw_sides`.
+  `viz.pose.draw_sides` explains the colours of joints and the mark of a hidden joint.
 
   Args:
     records: dicts of `synthetic.draw.draw_person`, pictures of one size.
@@ -74,7 +77,7 @@ def truth_sheet(records, part_names, *, columns=3):
 
 
 def draw_truth(record):
-  """Draws a record's box and joints onto its picture; [H, W, 3] uint8, a new picture."""
+  """Draws a record's box and joints onto a copy of its picture, [H, W, 3] uint8."""
   picture = np.ascontiguousarray(record["image"]).copy()
   left, top, right, bottom = np.round(record["box"]).astype(int).tolist()
   for color, thickness in (((0, 0, 0), 3), (BOX_COLOR, 1)):

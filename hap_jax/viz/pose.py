@@ -1,4 +1,4 @@
-"""A person's joints and bones, drawn onto a picture."""
+"""Draws a person's joints and bones onto a picture."""
 
 import cv2
 import numpy as np
@@ -13,11 +13,15 @@ _SHIFT = 4  # OpenCV takes points in 1/2^4 pixel
 def draw_skeleton(image, keypoints_xy, keypoints_visible, skeleton, *, scale=1):
   """Draws bones as thin light lines with a dark edge, and joints as dots.
 
-  A bone with a missing end, and a missing joint, are left out.
+  Missing joints are not drawn, and neither are bones with a missing end.
 
   Args:
-    image: [H, W, 3] uint8. keypoints_xy: [K, 2], pixels (x, y) of the picture before it was enlarged by
-      `scale`, pixel centres at whole numbers. keypoints_visible: [K] bool. skeleton: a `Skeleton`.
+    image: [H, W, 3] uint8.
+    keypoints_xy: [K, 2], pixels (x, y) of the picture before it was enlarged by `scale`, pixel centres at
+      whole numbers.
+    keypoints_visible: [K] bool.
+    skeleton: a `Skeleton`.
+    scale: whole number by which the picture was enlarged.
   Returns:
     [H, W, 3] uint8, a new picture.
   """
@@ -40,7 +44,7 @@ def draw_sides(image, keypoints_xy, keypoints_visible, keypoints_occluded, skele
   Bones with a hidden end are thinner.
 
   Args:
-    image, keypoints_xy, keypoints_visible, skeleton, scale: as for `draw_skeleton`.
+    image, keypoints_xy, keypoints_visible, skeleton, scale: same as in `draw_skeleton`.
     keypoints_occluded: [K] bool, inside the picture but hidden.
   Returns:
     [H, W, 3] uint8, a new picture.
@@ -63,7 +67,7 @@ def draw_sides(image, keypoints_xy, keypoints_visible, keypoints_occluded, skele
 
 
 def _to_fixed(keypoints_xy, is_visible, scale):
-  """Turns joints [K, 2] into OpenCV's fixed-point points of a picture enlarged by `scale`."""
+  """Converts joints [K, 2] to OpenCV's fixed-point coordinates in a picture enlarged by `scale`."""
   # Pixel centres stay pixel centres when the picture is enlarged.
   points = (np.asarray(keypoints_xy, np.float64) + 0.5) * scale - 0.5
   points = np.where(is_visible[:, None], points, 0)  # the coordinates of a missing joint mean nothing

@@ -1,4 +1,4 @@
-"""Rank lists as pictures: each query with the gallery entries it found, and whether they are right."""
+"""Draws rank lists: each query with the closest gallery entries and their verdicts."""
 
 import cv2
 import numpy as np
@@ -7,7 +7,7 @@ from hap_jax.metrics.retrieval import VERDICTS
 from hap_jax.viz import canvas
 from hap_jax.viz import sheet as layout
 
-# Frames by verdict; right and wrong also have a tick and a cross, for eyes that see no difference.
+# Colours of frames by verdict. Some people cannot distinguish green and red: a tick or a cross helps them.
 COLORS = {
   "match": (0, 146, 98),
   "wrong": (204, 51, 34),
@@ -40,8 +40,8 @@ def rank_sheet(
 ):
   """Draws one row per query: the query at the left, then the gallery entries it found, closest first.
 
-  A match has a green frame and a tick, another identity a red frame and a cross. What counts in no rank, the
-  query's identity under its own camera and junk, is grey in its place, without a rank number.
+  A match has a green frame and a tick. Another identity has a red frame and a cross. Two kinds of entries do
+  not count: junk, and the query's identity under its own camera. They are grey and have no rank number.
 
   Args:
     queries: N pictures [H, W, 3] uint8 RGB, of any sizes. galleries: N lists of pictures, of any lengths.
@@ -112,7 +112,7 @@ def _check(queries, galleries, distance, verdict, query_labels, gallery_labels):
   for name, rows in (("galleries", galleries), ("distance", distance), ("verdict", verdict)):
     if list(map(len, rows)) != list(map(len, galleries)) or len(rows) != len(queries):
       raise ValueError(
-        f"{name} has rows of {list(map(len, rows))}; expected {len(queries)} rows, one a query, "
+        f"{name} has rows of {list(map(len, rows))}; expected {len(queries)} rows, one per query, "
         f"of {list(map(len, galleries))}"
       )
   if len(query_labels) != len(queries) or list(map(len, gallery_labels)) != list(map(len, galleries)):

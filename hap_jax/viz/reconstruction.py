@@ -1,4 +1,4 @@
-"""The panel by which a person judges masked pre-training: picture, masks, and what the model fills in."""
+"""Draws the panel of masked pre-training: the picture, its masks and the model's predictions."""
 
 import dataclasses
 
@@ -10,10 +10,10 @@ from hap_jax.viz import canvas, sheet
 from hap_jax.viz.masks import CAUSES, LEGEND, draw_mask
 from hap_jax.viz.pose import draw_skeleton
 
-RANGE = 2.5  # target space: black and white stand for minus and plus this many units
-VARIANCE_EPSILON = 1e-6  # of the per-patch normalisation (HAP's and MAE's)
+RANGE = 2.5  # target space: black is minus this number of units, white is plus this number
+VARIANCE_EPSILON = 1e-6  # of the normalisation of each patch (same as in HAP and MAE)
 
-_WIDTH = 1400  # about; pictures are enlarged by whole numbers up to it
+_WIDTH = 1400  # pixels, about: pictures are enlarged by whole numbers up to this width of the panel
 _MAX_CELL_HEIGHT = 320
 _GAP, _GROUP_GAP = 4, 18
 _TEXT = 17
@@ -21,12 +21,13 @@ _TEXT = 17
 
 @dataclasses.dataclass(frozen=True)
 class Reconstruction:
-  """Three readings of predicted patches, each [N, views, H, W, 3] uint8.
+  """Predicted patches as three kinds of pictures, each [N, views, H, W, 3] uint8.
 
   Attributes:
-    target_space: the prediction itself; 0 is mid-grey, -RANGE and RANGE are black and white.
-    denormalized: mapped back to colours, with every patch's true mean and deviation if it was standardised.
-    pasted: `denormalized` in the hidden patches, the picture in the visible ones.
+    target_space: the prediction itself; 0 is mid-grey, -RANGE is black, RANGE is white.
+    denormalized: the prediction as colours. If patches were standardised, each one gets its true mean and
+      standard deviation back.
+    pasted: `denormalized` in the hidden patches, the picture in the visible patches.
   """
 
   target_space: np.ndarray
@@ -35,25 +36,28 @@ class Reconstruction:
 
 
 def reconstruct(images, cause, pred, *, grid, patch, target_space, mean=IMAGENET_MEAN, std=IMAGENET_STD):
-  """Turns predicted patches into pictures.
+  """Converts predicted patches to pictures.
 
   Args:
-    images: [N, H, W, 3] uint8. cause: [N, views, L] integers, 0 where visible.
+    images: [N, H, W, 3] uint8.
+    cause: [N, views, L] integers; 0 is visible.
     pred: [N, views, L, P*P*3]; inside a patch rows, then columns, then channels.
-    grid: (Gh, Gw). patch: side P in pixels.
+    grid: (Gh, Gw).
+    patch: side P in pixels.
     target_space: "normalized" if every patch was standardised by its own mean and unbiased variance,
-      (x - mean) / sqrt(var + 1e-6), on top of the pixel normalisation; "pixels" if not.
-    mean, std: of the pixel normalisation, three numbers each, of pixels in [0, 1].
+      (x - mean) / sqrt(var + 1e-6), after the pixel normalisation; "pixels" if not.
+    mean, std: three numbers each, the pixel normalisation of pixels in [0, 1].
   Returns:
     A `Reconstruction`.
   Raises:
-    ValueError: if shapes do not fit one another, or for an unknown target space.
+    ValueError: if shapes contradict each other, or the target space is unknown.
   """
   images, cause, pred = np.asarray(images), np.asarray(cause), np.asarray(pred, np.float32)
   _check(images, cause, pred, grid, patch, target_space)
   colors = pred
   if target_space == "normalized":
     patches = _cut(normalize(images, mean, std), grid, patch)[:, None]
+    # The loss standardises with the unbiased variance, so ddof is 1.
     patch_std = np.sqrt(patches.var(axis=-1, ddof=1, keepdims=True) + VARIANCE_EPSILON)
     colors = pred * patch_std + patches.mean(axis=-1, keepdims=True)
   denormalized = _join(colors, grid, patch) * np.asarray(std, np.float32) + np.asarray(mean, np.float32)
@@ -84,13 +88,15 @@ def panel(
   """Draws one row per example: the picture, then for each view its mask and three readings of the prediction.
 
   Args:
-    images, cause, pred, grid, patch, target_space, mean, std: as in `reconstruct`.
-    keypoints_xy: [N, K, 2] pixels (x, y) of the images, or None. keypoints_visible: [N, K] bool.
-    skeleton: whose joints they are. title: a line at the top, such as step and losses; "" for none.
+    images, cause, pred, grid, patch, target_space, mean, std: same as in `reconstruct`.
+    keypoints_xy: [N, K, 2] pixels (x, y) of the images, or None.
+    keypoints_visible: [N, K] bool.
+    skeleton: Skeleton of the joints.
+    title: a line at the top, such as step and losses; "" for none.
   Returns:
     [h, w, 3] uint8, about 1,400 pixels wide for two views, with column heads and a legend.
   Raises:
-    ValueError: as in `reconstruct`.
+    ValueError: same as in `reconstruct`.
   """
   images, cause = np.asarray(images), np.asarray(cause)
   readings = reconstruct(
@@ -155,14 +161,14 @@ def _explain(target_space):
 
 
 def _cut(images, grid, patch):
-  """Cuts [..., H, W, 3] into [..., L, P*P*3]; as the model's `patchify`, which needs JAX."""
+  """Cuts [..., H, W, 3] into [..., L, P*P*3], like the model's `patchify`, but without JAX."""
   Gh, Gw = grid
   x = images.reshape(*images.shape[:-3], Gh, patch, Gw, patch, 3)
   return np.swapaxes(x, -4, -3).reshape(*images.shape[:-3], Gh * Gw, patch * patch * 3)
 
 
 def _join(patches, grid, patch):
-  """The inverse of `_cut`."""
+  """Joins patches [..., L, P*P*3] to pictures [..., H, W, 3]; the inverse of `_cut`."""
   Gh, Gw = grid
   x = patches.reshape(*patches.shape[:-2], Gh, Gw, patch, patch, 3)
   return np.swapaxes(x, -4, -3).reshape(*patches.shape[:-2], Gh * patch, Gw * patch, 3)
@@ -174,14 +180,14 @@ def _to_uint8(x):
 
 def _check(images, cause, pred, grid, patch, target_space):
   if target_space not in ("normalized", "pixels"):
-    raise ValueError(f'target_space={target_space!r} is neither "normalized" nor "pixels"')
+    raise ValueError(f'target_space={target_space!r}; expected "normalized" or "pixels"')
   N, num_views, L = cause.shape if cause.ndim == 3 else (0, 0, 0)
   Gh, Gw = grid
   expected = ([N, Gh * patch, Gw * patch, 3], [N, num_views, Gh * Gw], [N, num_views, L, patch * patch * 3])
   arrived = [list(array.shape) for array in (images, cause, pred)]
   if images.dtype != np.uint8 or not N or arrived != list(expected):
     raise ValueError(
-      f"images {images.dtype} {arrived[0]}, cause {arrived[1]} and pred {arrived[2]} do not fit one another: "
+      f"images {images.dtype} {arrived[0]}, cause {arrived[1]} and pred {arrived[2]} do not fit together: "
       "expected uint8 [N, H, W, 3], [N, views, L] and [N, views, L, P*P*3], "
       f"for grid={Gh}x{Gw} and patch={patch} with L={Gh * Gw}, H={Gh * patch} and W={Gw * patch}"
     )

@@ -2,6 +2,7 @@ import jax
 import numpy as np
 import pytest
 
+from hap_jax.description import Description, Encoder
 from hap_jax.io import checkpoint_file
 from hap_jax.train import checkpoint
 from tests.io.full_disk import files_end_at
@@ -10,6 +11,7 @@ VARIABLES = {
   "params": {"encoder": {"norm": {"scale": np.arange(4, dtype=np.float32), "bias": np.ones(4, np.float32)}}},
   "batch_stats": {"bn": {"mean": np.full(3, 0.5, np.float32), "var": np.ones(3, np.float32)}},
 }
+DESCRIPTION = Description("reid", Encoder(width=4, depth=1, num_heads=1, grid=(4, 2), patch=8))
 
 
 def same(got, want):
@@ -41,7 +43,7 @@ def test_a_run_is_read_at_its_newest_step_and_by_its_moving_average(tmp_path):
       "ema": moved if step == 20 else {},
     }
     with checkpoint.Checkpoints(tmp_path, keep_last=2) as checkpoints:
-      checkpoints.save(step, state, {})
+      checkpoints.save(step, state, DESCRIPTION)
   for path in (tmp_path, tmp_path / "checkpoints", tmp_path / "checkpoints" / "20"):
     variables, description = checkpoint_file.read(path)
     same(variables, moved)

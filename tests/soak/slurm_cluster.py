@@ -1,4 +1,4 @@
-"""A private SLURM of two nodes on this machine, for tests: its daemons, its jobs, and its end."""
+"""Starts and stops a private SLURM cluster with two nodes on this machine, for tests."""
 
 import contextlib
 import getpass
@@ -32,11 +32,11 @@ def missing():
 
 
 class Cluster:
-  """A running cluster; a context manager that always ends every process of it.
+  """A running cluster, as a context manager. At the end it stops all processes of the cluster.
 
   Attributes:
-    folder: a new folder with all files of the cluster, `remove` removes it.
-    env: environment in which SLURM's commands and the jobs run.
+    folder: new folder with all files of the cluster; `remove` removes it.
+    env: environment of SLURM's commands and of the jobs.
   """
 
   def __init__(self):
@@ -59,25 +59,25 @@ class Cluster:
     self._stop()
 
   def remove(self):
-    """Removes the cluster's folder: call it after the end."""
+    """Removes the cluster's folder; requires that the cluster has stopped."""
     shutil.rmtree(self.folder)
 
   def run(self, *words):
-    """Runs a command of SLURM; returns the text that it prints. A failure gives an empty text."""
+    """Runs a SLURM command and returns its output, or an empty string if the command fails."""
     done = subprocess.run(words, env=self.env, capture_output=True, text=True, timeout=60, check=False)
     return done.stdout if done.returncode == 0 else ""
 
   def job(self, number):
-    """Returns {field: value} of a job, as `scontrol show job` prints them."""
+    """Returns the fields {name: value} that `scontrol show job` prints for a job."""
     return dict(re.findall(r"(\w+)=(\S*)", self.run("scontrol", "-o", "show", "job", str(number))))
 
   def wait_until_over(self, number, seconds):
-    """Waits until a job has ended for good; returns its fields."""
+    """Waits until a job is over and returns its fields; a requeued job is not over."""
     self.wait(lambda: self.job(number).get("JobState") in _OVER, seconds)
     return self.job(number)
 
   def wait(self, condition, seconds):
-    """Calls `condition` twice a second until its value is true; returns the last value."""
+    """Calls `condition` twice per second until it is true or the time is over; returns its last value."""
     deadline = time.monotonic() + seconds
     while not (value := condition()) and time.monotonic() < deadline:
       time.sleep(0.5)
@@ -88,6 +88,7 @@ class Cluster:
     host = socket.gethostname().partition(".")[0]
     words = {"DIR": self.folder, "HOST": host, "USER": getpass.getuser()}
     words |= {f"PORT{i}": port for i, port in enumerate(_free_ports(3))}
+    # The templates have words such as @DIR@ for values that only this run knows.
     for path in _CONFIG.iterdir():
       text = re.sub(r"@(\w+)@", lambda match: str(words[match[1]]), path.read_text())
       (self.folder / path.name).write_text(text)
@@ -104,6 +105,7 @@ class Cluster:
       "seed-file": "seed",
     }
     files = [f"--{option}={self.folder}/munge.{suffix}" for option, suffix in options.items()]
+    # The other daemons need munged for their authentication, so it starts first.
     self._daemon("munged", "--foreground", *files)
     assert self.wait((self.folder / "munge.socket").exists, 20), self._printed()
     self._daemon("slurmctld", "-D", "-c")
@@ -113,18 +115,18 @@ class Cluster:
     assert self.wait(lambda: states() == ["idle", "idle"], 60), self._printed()
 
   def _daemon(self, *words):
-    """Starts a daemon in a session of its own, so that Ctrl-C does not end it before its jobs."""
+    """Starts a daemon in a new session, so that Ctrl-C does not end it before its jobs."""
     with (self.folder / "daemons.out").open("ab") as out:
       self._daemons.append(
         subprocess.Popen(words, env=self.env, stdout=out, stderr=out, start_new_session=True)
       )
 
   def _printed(self):
-    """Returns the end of the text that the daemons printed."""
+    """Returns the last 2000 characters of the daemons' output."""
     return (self.folder / "daemons.out").read_text()[-2000:]
 
   def _stop(self):
-    """Ends the jobs, then the daemons, then each process that still has this cluster's environment."""
+    """Ends the jobs, then the daemons, then all other processes with this cluster's environment."""
     with contextlib.suppress(subprocess.TimeoutExpired):
       # A daemon that ends before its jobs leaves their processes behind.
       for _ in range(20):
@@ -149,17 +151,17 @@ class Cluster:
 
 
 def _read_hosts():
-  """Returns the lines of /etc/hosts without the cluster's own."""
+  """Returns the lines of /etc/hosts without the line of the cluster."""
   return [line for line in _HOSTS.read_text().splitlines() if line != _HOSTS_LINE]
 
 
 def _write_hosts(lines):
-  """Writes into the same file: a container may have it mounted, and then it cannot be replaced."""
+  """Writes /etc/hosts in place, because a container may mount it and then nothing can replace the file."""
   _HOSTS.write_text("".join(f"{line}\n" for line in lines))
 
 
 def _free_ports(count):
-  """Returns ports of 127.0.0.1 that nothing uses now."""
+  """Returns ports of 127.0.0.1 that are free now."""
   with contextlib.ExitStack() as held:
     sockets = [held.enter_context(socket.socket()) for _ in range(count)]
     for one in sockets:

@@ -1,4 +1,4 @@
-"""launch/slurm.py on a real SLURM: its jobs save, come back, stay away and end as docs/launch.md says."""
+"""Runs jobs of launch/slurm.py on a real SLURM: they save, restart and end as docs/launch.md describes."""
 
 import pathlib
 import re
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.soak
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TINY = {
   "log_every": 1,
-  "save_every": 100000,
+  "save_every": 100000,  # only SIGTERM and the end of the run save
   "eval_every": 0,
   "panel_every": 0,
   "baseline_records": 16,
@@ -34,9 +34,10 @@ NODES = ("--nodes=2", "--gpus_per_node=0", "--cpus_per_task=1")
 
 @pytest.fixture(scope="module")
 def cluster(request):
-  """A running cluster. Its folder stays if a test failed."""
+  """Yields a running cluster. Its folder stays if a test fails."""
   if reason := slurm_cluster.missing():
     pytest.skip(reason)
+  # After a failure the logs in the folder are needed.
   failed = request.session.testsfailed
   with slurm_cluster.Cluster() as cluster:
     yield cluster
@@ -46,7 +47,7 @@ def cluster(request):
 
 @pytest.fixture
 def submit(cluster):
-  """Returns a function: submits a job of launch/slurm.py and returns its number, its workdir, its log."""
+  """Returns a function that submits a job of launch/slurm.py and returns its number, workdir and log."""
 
   def submit(name, *flags, python=pathlib.Path(sys.executable).parent, time="10", **overrides):
     workdir, script = cluster.folder / name, cluster.folder / f"{name}.sbatch"
@@ -71,9 +72,9 @@ def submit(cluster):
 
 @pytest.fixture
 def program(cluster):
-  """Returns a function: writes a program that stands in for python, and returns its folder.
+  """Returns a function that writes a program named python for a job, and returns the program's folder.
 
-  In the first turn of a job each task runs its line of bash. In later turns all end with 0.
+  In the first run of a job, each task executes its line of bash. After a restart, all tasks exit with 0.
   """
 
   def write(name, *lines):
@@ -91,15 +92,17 @@ def program(cluster):
 
 
 def steps(workdir):
+  """Returns the logged steps."""
   return [row["step"] for row in read_metrics(workdir)] if (workdir / "metrics.jsonl").exists() else []
 
 
 def saved(workdir):
+  """Returns the steps of the checkpoints."""
   return sorted(int(path.name) for path in (workdir / "checkpoints").glob("[0-9]*"))
 
 
-def test_a_run_comes_back_after_its_time_limit_and_reaches_its_end(cluster, submit):
-  """A short run first: its speed gives a number of steps that takes longer than the time before SIGTERM."""
+def test_a_run_restarts_after_its_time_limit_and_reaches_its_end(cluster, submit):
+  """Measures the speed in a short run, to choose a number of steps that takes longer than the time limit."""
   number, workdir, log = submit("short", total_steps=200)
   assert cluster.wait(lambda: len(steps(workdir)) > 10, 240), log.read_text()
   began, first = time.monotonic(), len(steps(workdir))
@@ -118,10 +121,10 @@ def test_a_run_comes_back_after_its_time_limit_and_reaches_its_end(cluster, subm
   assert len(resumed) == int(job["Restarts"])
   assert steps(workdir) == list(range(1, total + 1))
   assert saved(workdir)[-1] == total
-  print(f"{total} steps at {speed:.1f} a second; resumed at {resumed}")
+  print(f"{total} steps at {speed:.1f} per second; resumed at {resumed}")
 
 
-def test_a_run_on_two_nodes_saves_after_sigterm_and_goes_on_where_it_was(cluster, submit):
+def test_a_run_on_two_nodes_saves_after_sigterm_and_resumes_at_the_same_step(cluster, submit):
   number, workdir, log = submit("term", total_steps=60)
   assert cluster.wait(lambda: steps(workdir), 240), log.read_text()
   cluster.run("scancel", "--signal=TERM", number)
@@ -132,7 +135,7 @@ def test_a_run_on_two_nodes_saves_after_sigterm_and_goes_on_where_it_was(cluster
   assert steps(workdir) == list(range(1, 61))
 
 
-def test_a_cancelled_run_saves_and_stays_ended(cluster, submit):
+def test_a_cancelled_run_saves_and_does_not_restart(cluster, submit):
   number, workdir, log = submit("cancelled", total_steps=100000)
   assert cluster.wait(lambda: steps(workdir), 240), log.read_text()
   cluster.run("scancel", number)
@@ -144,7 +147,8 @@ def test_a_cancelled_run_saves_and_stays_ended(cluster, submit):
   assert f"job {number} is COMPLETING/None: it was cancelled" in log.read_text()
 
 
-def test_one_failed_task_beside_one_that_saved_ends_the_job(cluster, submit, program):
+def test_a_job_with_one_failed_task_and_one_saved_task_fails(cluster, submit, program):
+  # Exit code 42 is that of a task that saved after SIGTERM.
   number, _, log = submit("failed", python=program("failed", "sleep 1; exit 42", "exit 1"))
   job = cluster.wait_until_over(number, 60)
   time.sleep(20)
@@ -152,7 +156,8 @@ def test_one_failed_task_beside_one_that_saved_ends_the_job(cluster, submit, pro
   assert (job["Restarts"], job["ExitCode"]) == ("0", "1:0")
 
 
-def test_a_save_that_ends_after_the_time_limit_is_in_time_within_killwait(cluster, submit, program):
+def test_a_save_may_end_after_the_time_limit_if_it_is_within_killwait(cluster, submit, program):
+  # Each task ignores SIGTERM until the time limit is over, and then needs three more seconds.
   waits = "trap : TERM; until squeue -h -j $SLURM_JOB_ID -o %T/%r | grep -q COMPLETING/TimeLimit; "
   waits += "do sleep 1; done; sleep 3; exit 42"
   number, _, log = submit("slow", "--signal_before=20", time="1", python=program("slow", waits, waits))
@@ -160,12 +165,13 @@ def test_a_save_that_ends_after_the_time_limit_is_in_time_within_killwait(cluste
   assert (job["JobState"], job["Restarts"]) == ("COMPLETED", "1"), log.read_text()
 
 
-def test_a_job_that_gave_its_nodes_to_another_one_comes_back(cluster, submit, program):
+def test_a_preempted_job_restarts(cluster, submit, program):
   waits = "trap 'exit 42' TERM; touch $0.started; while true; do sleep 1; done"
   folder = program("preempted", waits, waits)
   number, _, log = submit("preempted", "--partition=low", "--cpus_per_task=8", python=folder)
   assert cluster.wait((folder / "python.started").exists, 60), log.read_text()
   time.sleep(2)
+  # A job of the partition with priority takes both nodes.
   cluster.run("sbatch", "--nodes=2", "--exclusive", "--partition=toy", "--output=/dev/null", "--wrap=sleep 1")
   job = cluster.wait_until_over(number, 120)
   assert (job["JobState"], job["Restarts"]) == ("COMPLETED", "1"), log.read_text()

@@ -1,9 +1,9 @@
-"""Synthetic people can be learned from: a small pose model finds the joints of people it never saw.
+"""A small pose model learns from synthetic people and finds the joints of people it never saw.
 
-The model is the project's encoder with one dense layer that gives, for each patch, a small map of each joint;
-it runs through the one training loop as a task of its own. The error of a joint is measured in shares of the
-longer side of the person's box, clipped to the picture, over all labelled joints inside the picture.
-How a joint is read from its map is chosen on people of the split `val`; the figure is of those of `test`.
+The model is the project's encoder with one dense layer. The layer predicts a small map of each joint for each
+patch. The training loop runs the model as a task of its own. The error of a joint is its distance divided by
+the longer side of the person's box, clipped to the picture. All labelled joints inside the picture count. The
+split `val` selects the method that reads a joint from its map; the score is on the split `test`.
 """
 
 import dataclasses
@@ -30,24 +30,21 @@ from hap_jax.train import loop, optim
 from hap_jax.train.checkpoint import Checkpoints
 
 GOAL = 0.8  # PCK@0.1 on held-out people
-SIZE, PATCH, CELL = (64, 32), 8, 2  # pixels: of a crop (H, W), of a patch's side, of a heatmap cell's side
-SPREAD = 1.5  # cells, standard deviation of a joint's target
-REACHES = (
-  1,
-  3,
-  5,
-  7,
-)  # cells whose probabilities are added up before the highest one counts; 1: the map as it is
+SIZE, PATCH, CELL = (64, 32), 8, 2  # pixels: crop (H, W), side of a patch, side of a heatmap cell
+SPREAD = 1.5  # standard deviation of a joint's target, in cells
+# Sides of the squares of cells over which probabilities are added up before the highest cell is found. 1 uses
+# the map as it is.
+REACHES = (1, 3, 5, 7)
 BATCH, STEPS, PEAK_LR = 32, 5000, 1.5e-3
 K = len(COCO17.joints)
 
 
 @dataclasses.dataclass(frozen=True)
 class CropBox:
-  """Cuts a person's box, clipped to the picture and grown by a quarter, at one scale for both axes.
+  """Crops a person's box, clipped to the picture and enlarged by a quarter; both axes have one scale.
 
   Attributes:
-    jitter: range of the scale and of the shift of a training crop, shares of the box; 0: the box as it is.
+    jitter: range of the random scale and shift of a training crop, as a share of the box; 0 for none.
   """
 
   jitter: float = 0.0
@@ -72,7 +69,7 @@ class CropBox:
 
 
 class PoseNet(nn.Module):
-  """Pictures [B, H, W, 3], normalised -> heatmap logits [B, K, H / CELL, W / CELL]."""
+  """Computes heatmap logits [B, K, H / CELL, W / CELL] of normalised pictures [B, H, W, 3]."""
 
   @nn.compact
   def __call__(self, image):
@@ -81,17 +78,18 @@ class PoseNet(nn.Module):
     tokens = encoder(layers.patchify(image, PATCH)).normed[:, 1:]
     side = PATCH // CELL
     maps = layers.dense(K * side * side, jnp.float32, "head")(tokens)
+    # The channels of a token are the cells of its patch.
     maps = maps.reshape(-1, *grid, K, side, side).transpose(0, 3, 1, 4, 2, 5)  # [B, K, Gh, side, Gw, side]
     return maps.reshape(-1, K, SIZE[0] // CELL, SIZE[1] // CELL)
 
 
 def cell_centres():
-  """Pixel positions (y [h], x [w]) of the heatmap's cells."""
+  """Returns the pixel positions (y [h], x [w]) of the heatmap's cells."""
   return tuple((jnp.arange(side // CELL) + 0.5) * CELL - 0.5 for side in SIZE)
 
 
 def loss(logits, batch, *, key):
-  """Cross-entropy between a heatmap and a Gaussian around its joint, mean over joints inside the crop."""
+  """Returns the mean cross-entropy between heatmaps and Gaussians around the joints inside the crop."""
   del key
   y, x = cell_centres()
   joint = batch["keypoints_xy"] / (CELL * SPREAD)
@@ -106,12 +104,14 @@ def loss(logits, batch, *, key):
 
 
 def predict(variables, batch):
-  """Returns each joint's errors in shares of the box's longer side, and which joints count.
+  """Returns the errors of joints as shares of the box's longer side, and which joints count.
 
   Returns:
-    dict of [B, K]: error_plain, where the joint is put at its map's highest cell; error_<reach>, where the
-    maps of the picture and of its mirror image are averaged, and it is put where most of the probability lies
-    in reach; labelled and seen, whether it counts.
+    dict of arrays [B, K]:
+      error_plain: the joint is at the highest cell of its map.
+      error_<reach>: the maps of the picture and of its mirror image are averaged. The joint is at the cell
+        with the largest sum of probabilities within reach.
+      labelled, seen: whether the joint counts.
   """
   order = np.arange(K)
   for left, right in COCO17.flip_pairs:
@@ -129,13 +129,13 @@ def predict(variables, batch):
 
 
 def gather_near(heat, reach):
-  """Adds up what is in reach of each cell, up to a factor; [B, K, h, w]."""
+  """Returns the mean probability of the square around each cell, [B, K, h, w]."""
   near = nn.avg_pool(heat.reshape(-1, *heat.shape[2:], 1), (reach, reach), padding="SAME")
   return near.reshape(heat.shape)
 
 
 def joint_error(heat, batch):
-  """Distance of each map's highest cell from its joint, in shares of the box's longer side; [B, K]."""
+  """Returns the distance of each map's highest cell from its joint, as a share of the longer side; [B, K]."""
   best = heat.reshape(*heat.shape[:2], -1).argmax(-1)
   y, x = cell_centres()
   found = jnp.stack([x[best % len(x)], y[best // len(x)]], axis=-1)
@@ -143,13 +143,13 @@ def joint_error(heat, batch):
 
 
 def heatmaps(variables, image):
-  """Probabilities of the cells, [B, K, h, w]."""
+  """Returns the probabilities of the cells, [B, K, h, w]."""
   logits = PoseNet().apply(variables, image)
   return jax.nn.softmax(logits.reshape(*logits.shape[:2], -1)).reshape(logits.shape)
 
 
 def score(splits):
-  """PCK@0.1 of the people of `test`, by the reach that is best for those of `val`, and by single cells."""
+  """Returns PCK@0.1 on the split `test`, with the reach that is best on `val`, and with single cells."""
   val, test = splits["val"], splits["test"]
   reach = max(REACHES, key=lambda reach: pck(val, f"error_{reach}", "labelled"))
   return {
@@ -162,12 +162,12 @@ def score(splits):
 
 
 def pck(rows, error, joints):
-  """Share of the joints that are found within a tenth of the box's longer side."""
+  """Returns the share of joints whose error is less than a tenth of the box's longer side."""
   return float((rows[error] < 0.1)[rows[joints]].mean())
 
 
 def make_task(num_train, num_held_out, total_steps):
-  """The supervised pose task on pictures held in memory."""
+  """Returns the supervised pose task on pictures in memory."""
   options = {"num_train": num_train, "num_val": num_held_out, "num_test": num_held_out}
   train, val, test = (
     synthetic.open_source(split=split, image_size=(96, 48), hold_in_memory=True, **options)

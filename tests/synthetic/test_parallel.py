@@ -1,4 +1,4 @@
-"""Work in processes."""
+"""Tests of work in processes."""
 
 import os
 import signal
@@ -21,6 +21,6 @@ def test_results_come_in_order_with_and_without_processes(workers):
   assert parallel.map_in_processes(_square, [[1, 2], [3], []], workers) == [[1, 4], [9], []]
 
 
-def test_a_process_that_was_ended_is_told_in_one_line():
-  with pytest.raises(OSError, match="ended from outside, by a signal or for want of memory; start again"):
+def test_a_process_ended_from_outside_is_an_error_in_one_line():
+  with pytest.raises(OSError, match="ended from outside, by a signal or for lack of memory; start again"):
     parallel.map_in_processes(_end, [0], 1)

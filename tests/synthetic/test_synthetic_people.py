@@ -1,4 +1,4 @@
-"""Synthetic people: the pictures are reproducible and the ground truth agrees with what is drawn."""
+"""Pictures of synthetic people are reproducible, and the ground truth agrees with the pictures."""
 
 import functools
 import hashlib
@@ -14,7 +14,7 @@ from hap_jax.synthetic import anatomy, body, camera, captions, draw, mesh, pose,
 
 SIZE = (256, 128)
 SEED = 5
-INDICES = tuple(range(3, 1203, 12))  # a hundred people, all cameras
+INDICES = tuple(range(3, 1203, 12))  # 100 people; the step of 12 varies the camera too
 
 
 @functools.cache
@@ -29,8 +29,9 @@ def digest(record):
   return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
-def test_bytes_do_not_depend_on_order_or_size_of_what_was_drawn_before():
+def test_bytes_do_not_depend_on_the_pictures_drawn_before():
   wanted = [digest(record) for record in records()[:6]]
+  # Another size and another order fill the caches differently.
   draw.draw_person(SEED, 77, (80, 40))
   for k in (4, 0, 5, 2):
     assert digest(draw.draw_person(SEED, INDICES[k], SIZE)) == wanted[k]
@@ -52,7 +53,7 @@ def test_another_seed_draws_another_picture():
 
 
 def ball(center, radius):
-  """A ball as a mesh in the camera frame."""
+  """Returns the Mesh of a ball in the camera frame."""
   angle = np.linspace(-0.499 * np.pi, 0.499 * np.pi, 9)[:, None]
   axes = np.eye(3)
   rings = center + radius * np.sin(angle) * axes[1], *(radius * np.cos(angle) * axes[k] for k in (0, 2))
@@ -60,9 +61,10 @@ def ball(center, radius):
 
 
 def draw_ball(center, radius, intrinsics, size):
-  """The ball alone in flat white through the camera and the rasteriser, [H, W, 3] uint8."""
+  """Draws only a white ball with the camera and the rasteriser, [H, W, 3] uint8."""
   surface = ball(center, radius)
   points = camera.project(surface.vertices, intrinsics)
+  # Twice the resolution, then a mean over 2 x 2 pixels, for a centroid with subpixel accuracy.
   view = raster.rasterize(
     surface, (points + 0.5) * 2 - 0.5, surface.vertices[:, 2], (size[0] * 2, size[1] * 2), align=2
   )
@@ -74,13 +76,14 @@ def draw_ball(center, radius, intrinsics, size):
 
 
 def centroid(picture):
+  """Returns the mean position (x, y) of the light in a picture."""
   weight = picture[..., 0].astype(float)
   rows, columns = np.mgrid[: picture.shape[0], : picture.shape[1]]
   return np.array(((columns * weight).sum(), (rows * weight).sum())) / weight.sum()
 
 
 def whole_balls(record, radius):
-  """Joints whose ball lies inside the picture with all its surface."""
+  """Returns the joints whose ball lies completely inside the picture."""
   reach = radius / record["keypoints_3d"][:, 2] * record["intrinsics"][0, 0] + 2
   xy = record["keypoints_xy"]
   return np.flatnonzero(
@@ -94,7 +97,7 @@ def test_ball_at_each_joint_is_drawn_where_the_joint_is_recorded():
     for joint in whole_balls(record, 0.05):
       picture = draw_ball(record["keypoints_3d"][joint], 0.05, record["intrinsics"], SIZE)
       errors.append(np.abs(centroid(picture) - record["keypoints_xy"][joint]).max())
-  assert len(errors) > 300
+  assert len(errors) > 300  # enough joints for a maximum that means something
   assert max(errors) < 1.0
 
 
@@ -128,19 +131,22 @@ def test_visible_joints_lie_inside_the_drawn_body():
 
 
 def first_hits(origin_rays, corners):
-  """Exact nearest intersection of rays from the camera with quadrilaterals cut into triangles.
+  """Finds the exact nearest intersection of rays from the camera with quadrilaterals.
 
   Args:
-    origin_rays: [K, 3] directions with z = 1. corners: [4, Q, 3] camera frame.
+    origin_rays: [K, 3] directions with z = 1.
+    corners: [4, Q, 3] in the camera frame.
   Returns:
-    (depth [K], quadrilateral [K], -1 where there is none).
+    (depth [K], quadrilateral [K]); without an intersection the depth is infinite and the quadrilateral is -1.
   """
+  # Each quadrilateral is two triangles; the method is that of Moeller and Trumbore.
   nearest, which = np.full(len(origin_rays), np.inf), np.full(len(origin_rays), -1)
   for a, b, c in ((0, 1, 2), (0, 2, 3)):
     edge1, edge2, origin = corners[b] - corners[a], corners[c] - corners[a], -corners[a]
     for k, ray in enumerate(origin_rays):
       p = np.cross(ray, edge2)
       det = (edge1 * p).sum(axis=1)
+      # A ray parallel to the triangle hits nothing: comparisons with NaN are false.
       det = np.where(np.abs(det) < 1e-12, np.nan, det)
       u = (origin * p).sum(axis=1) / det
       q = np.cross(origin, edge1)
@@ -154,7 +160,8 @@ def first_hits(origin_rays, corners):
 
 
 def test_occlusion_flags_agree_with_the_depth_order_of_exact_rays(monkeypatch):
-  """A joint is hidden where its ray meets another thing first, or the body further from it than flesh."""
+  """A joint is hidden if its ray first meets another thing, or the body further in front than its flesh."""
+  # The scene is not part of a record, so a wrapper keeps each one that is drawn.
   scenes = []
   compose = scene.compose
   monkeypatch.setattr(scene, "compose", lambda *args: scenes.append(compose(*args)) or scenes[-1])
@@ -166,6 +173,7 @@ def test_occlusion_flags_agree_with_the_depth_order_of_exact_rays(monkeypatch):
     depth, quad = first_hits(joints / joints[:, 2:], shot.vertices[shot.surface.corners])
     figure = shot.actors[0].figure
     flesh = FLESH * figure.body.scale * figure.body.girth
+    # Body parts come before "carried" in PARTS.
     is_own = np.isin(shot.surface.part[quad], np.arange(1, anatomy.PART_INDEX["carried"]))
     hidden = np.where(is_own, joints[:, 2] - depth > flesh, depth < joints[:, 2]) & (quad >= 0)
     inside = record["keypoints_visible"]
@@ -174,7 +182,7 @@ def test_occlusion_flags_agree_with_the_depth_order_of_exact_rays(monkeypatch):
   assert np.mean(agree) >= 0.95
 
 
-# Clothed flesh before each COCO joint (metres): face, shoulders, elbows, wrists, hips, knees, ankles.
+# Flesh and cloth in front of each COCO joint (metres): face, shoulders, elbows, wrists, hips, knees, ankles.
 FLESH = np.repeat((0.05, 0.13, 0.085, 0.075, 0.18, 0.11, 0.10), (5, 2, 2, 2, 2, 2, 2))
 
 
@@ -195,6 +203,7 @@ def test_joints_project_to_keypoints():
 
 
 def test_pose_angles_stay_within_the_limits(monkeypatch):
+  # The wrapper records the angles and returns rotations that are not used.
   seen = []
   monkeypatch.setattr(
     pose, "rotations_from_angles", lambda angles: seen.append(angles) or np.tile(np.eye(3), (24, 1, 1))
@@ -232,7 +241,7 @@ def test_identity_keeps_bones_and_clothes_and_changes_camera_and_pose():
   assert np.abs(first["rotations"] - second["rotations"]).max() > 0.1
 
 
-def test_attributes_are_at_least_sixteen_and_unequally_common():
+def test_there_are_at_least_sixteen_attributes_and_their_rates_differ():
   looks = [draw.sample_person(SEED, pid).look for pid in range(400)]
   rate = np.mean([captions.attributes_of(look) for look in looks], axis=0)
   assert len(captions.ATTRIBUTES) == len(rate) >= 16
@@ -241,7 +250,7 @@ def test_attributes_are_at_least_sixteen_and_unequally_common():
   assert rate.max() > 5 * np.median(rate) / 2
 
 
-def test_captions_differ_in_wording_and_tell_people_apart():
+def test_the_two_captions_differ_and_almost_all_people_have_their_own():
   texts = [captions.captions_of(draw.sample_person(SEED, pid).look) for pid in range(400)]
   assert all(first != second for first, second in texts)
   assert len({first for first, _ in texts}) >= 390
@@ -267,14 +276,14 @@ def test_box_encloses_the_drawn_body():
     assert rows.max() <= bottom + 1.5
 
 
-def test_people_are_drawn_in_whole_cut_and_hidden():
+def test_some_joints_are_outside_the_picture_and_some_are_hidden():
   inside = np.array([record["keypoints_visible"] for record in records()])
   hidden = np.array([record["keypoints_occluded"] for record in records()])
   assert 0.8 < inside.mean() < 0.99
   assert 0.1 < hidden.mean() < 0.4
 
 
-def test_tables_of_rings_are_shared_and_never_written():
+def test_drawing_does_not_change_cached_tables_of_rings():
   before = skin.limb_rings("left", "arm", 0.3, 2.0).copy()
   draw.draw_person(SEED, 40, (80, 40))
   np.testing.assert_array_equal(before, skin.limb_rings("left", "arm", 0.3, 2.0))

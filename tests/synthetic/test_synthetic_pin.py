@@ -1,7 +1,7 @@
-"""Synthetic people stay what they are: the bytes of some records, pixels and ground truth, are pinned.
+"""Pins the bytes of some records of synthetic people, both pixels and ground truth.
 
-Published figures rest on these pictures. A change of drawing that changes a bit fails here, under every
-Python, in whatever order and process the records are drawn.
+Published figures depend on these pictures, so a change of one bit fails here. The bytes do not depend on the
+version of Python, on the order of drawing or on the process.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ PINNED = (
 
 
 def digest(record):
-  """SHA-256 over the names, types, shapes and bytes of all fields."""
+  """Returns the SHA-256 of the names, types, shapes and bytes of all fields."""
   total = hashlib.sha256()
   for name in sorted(record):
     value = record[name]

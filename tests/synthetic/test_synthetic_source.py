@@ -1,4 +1,4 @@
-"""The source of synthetic people: splits, sizes, held pictures, pickling, messages."""
+"""Tests of the source of synthetic people: splits, sizes, pictures in memory, pickling, messages."""
 
 import pickle
 
@@ -10,6 +10,7 @@ from hap_jax.synthetic import draw
 
 
 def open_small(**options):
+  """Opens a small source; `options` replace its defaults."""
   return synthetic.open_source(
     **{"split": "train", "seed": 3, "num_train": 24, "image_size": (40, 20), **options}
   )
@@ -27,12 +28,13 @@ def test_record_has_the_fields_that_the_spec_names():
   assert record["keypoints_occluded"].shape == (17,)
 
 
-def test_visible_means_inside_the_picture_though_it_may_be_hidden():
+def test_a_joint_is_visible_if_it_is_inside_the_picture_even_if_it_is_hidden():
   source = open_small(num_train=200)
   inside, hidden = [], []
   for k in range(0, 200, 3):
     record = source[k]
     xy = record["keypoints_xy"]
+    # A pixel reaches half a pixel to each side of its centre.
     is_inside = (xy >= -0.5).all(axis=1) & (xy < np.array((19.5, 39.5))).all(axis=1)
     np.testing.assert_array_equal(record["keypoints_visible"], is_inside)
     inside.append(is_inside)
@@ -40,7 +42,7 @@ def test_visible_means_inside_the_picture_though_it_may_be_hidden():
   assert np.mean(hidden) > 0.1
 
 
-def test_held_pictures_equal_those_drawn_when_asked_for():
+def test_pictures_in_memory_equal_pictures_drawn_on_access():
   held, drawn = open_small(hold_in_memory=True), open_small()
   for k in (0, 7, 23):
     for name in drawn.spec.fields:
@@ -48,6 +50,7 @@ def test_held_pictures_equal_those_drawn_when_asked_for():
 
 
 def test_processes_draw_the_same_pictures(monkeypatch):
+  # The limit for processes is lowered, so that a small source uses them.
   monkeypatch.setattr(synthetic, "_WORTH_A_POOL", 10)
   pooled, drawn = open_small(hold_in_memory=True), open_small()
   for k in (0, 23):
@@ -59,7 +62,7 @@ def test_splits_share_no_person():
   for split in ("train", "val", "test"):
     source = open_small(split=split, num_val=24, num_test=24)
     pids[split] = {int(source[k]["pid"]) for k in range(24)}
-    assert len(pids[split]) == 3
+    assert len(pids[split]) == 3  # 24 pictures, 8 per person
   assert not pids["train"] & pids["val"]
   assert not pids["train"] & pids["test"]
   assert not pids["val"] & pids["test"]
@@ -75,16 +78,19 @@ def test_query_and_gallery_divide_the_test_pictures():
 
 def test_each_query_has_matches_by_other_cameras_and_junk_by_its_own():
   query, gallery = (open_small(split=name, num_test=160) for name in ("query", "gallery"))
+  # A person has 8 pictures by 6 cameras: 2 queries, then 6 in the gallery. The last 2 are by the cameras of
+  # the queries, so they do not count as matches.
   for pid in np.unique(query.columns["pid"]):
-    asked, found = (side.columns["camid"][side.columns["pid"] == pid] for side in (query, gallery))
-    assert len(set(asked)) == 2
-    assert sorted(found[-2:]) == sorted(asked)
-    assert len(set(found[:4]) - set(asked)) == 4
+    own, others = (side.columns["camid"][side.columns["pid"] == pid] for side in (query, gallery))
+    assert len(set(own)) == 2
+    assert sorted(others[-2:]) == sorted(own)
+    assert len(set(others[:4]) - set(own)) == 4
 
 
-def test_persons_cameras_and_attributes_are_known_without_drawing(monkeypatch):
+def test_persons_cameras_and_attributes_need_no_drawing(monkeypatch):
   drawn = open_small(split="gallery", num_test=24)
   records = [drawn[k] for k in range(len(drawn))]
+  # Any attempt to draw now fails.
   monkeypatch.delattr(synthetic.draw, "draw_person")
   source = open_small(split="gallery", num_test=24)
   assert source.columns["pid"].dtype == source.columns["camid"].dtype == np.int32
@@ -94,7 +100,7 @@ def test_persons_cameras_and_attributes_are_known_without_drawing(monkeypatch):
     np.testing.assert_array_equal(known, [record[name] for record in records])
 
 
-def test_captions_are_those_of_the_picture():
+def test_captions_describe_the_person_in_the_picture():
   source = open_small()
   assert source.captions(9) == draw.draw_person(3, 9, (40, 20))["captions"]
 
@@ -106,7 +112,7 @@ def test_source_survives_pickling():
   np.testing.assert_array_equal(again[4]["image"], source[4]["image"])
 
 
-def test_names_tell_split_number_and_seed():
+def test_a_name_holds_split_number_and_seed():
   assert open_small().name(7) == "synthetic/train/000007 (seed 3)"
 
 

@@ -5,7 +5,7 @@ from hap_jax.viz import attributes as viz
 from hap_jax.viz import figure
 
 
-def test_longer_bars_stand_higher_and_reach_further():
+def test_a_higher_accuracy_has_a_longer_bar_nearer_to_the_top():
   picture = viz.attribute_bars(["worst", "best"], [0.25, 1.0], [0.1, 0.9])
   assert picture.dtype == np.uint8
   is_bar, is_mark = (
@@ -34,12 +34,12 @@ def test_chart_has_room_for_every_name_and_its_title():
     assert all((edge == 255).all() for edge in (picture[:2], picture[-2:], picture[:, :2], picture[:, -2:]))
 
 
-def test_numbers_that_are_not_as_many_as_names_are_refused():
+def test_an_accuracy_missing_for_one_name_is_an_error():
   with pytest.raises(ValueError, match="2 names, 1 accuracies and 2 base rates"):
     viz.attribute_bars(["a", "b"], [0.5], [0.1, 0.2])
 
 
-def test_mistakes_come_most_certain_first_and_right_answers_do_not():
+def test_mistakes_are_sorted_by_certainty_and_right_answers_are_left_out():
   probability = np.array([[0.99, 0.2], [0.9, 0.4], [0.5, 0.95]])
   labels = np.array([[0, 0], [0, 1], [0, 1]], bool)
   assert viz.confident_mistakes(probability, labels, 9) == [(0, 0), (1, 0), (1, 1)]

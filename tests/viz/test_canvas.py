@@ -1,4 +1,4 @@
-"""Any text can be drawn."""
+"""Text of any kind can be drawn."""
 
 import os
 
@@ -7,6 +7,7 @@ import pytest
 
 from hap_jax.viz import attributes, canvas, curves, ranks
 
+# File names and titles come from the user, so every text of an operating system may occur.
 NAMES = {
   "not UTF-8": os.fsdecode(b"caf\xe9.jpg"),
   "bytes of a character beyond 16 bits": os.fsdecode(b"\xf0\x9f\x98"),
@@ -24,7 +25,7 @@ def plain():
 
 
 @pytest.mark.parametrize("kind", NAMES)
-def test_name_of_any_kind_is_drawn_on_every_sheet(kind):
+def test_a_name_of_any_kind_can_be_drawn_on_every_sheet(kind):
   name = NAMES[kind]
   sheets = [
     ranks.rank_sheet(
@@ -34,6 +35,7 @@ def test_name_of_any_kind_is_drawn_on_every_sheet(kind):
     attributes.attribute_bars([name[:200]], [0.7], [0.2], title=name),
     canvas.swatches([((9, 9, 9), name)], 100),
   ]
+  # Dark pixels show that something is drawn.
   assert all(sheet.dtype == np.uint8 and sheet.min() < 128 for sheet in sheets)
 
 
@@ -48,7 +50,7 @@ def test_each_byte_that_is_not_utf8_becomes_a_replacement_character():
   np.testing.assert_array_equal(*drawn)
 
 
-def test_label_longer_than_a_picture_is_wide_keeps_its_ends():
+def test_a_label_too_long_for_its_picture_keeps_both_ends():
   name = "first" + "x" * 4000 + "last"
   text = canvas.shorten(name, 106, 12)
   assert text.startswith("first")
@@ -57,6 +59,6 @@ def test_label_longer_than_a_picture_is_wide_keeps_its_ends():
 
 
 @pytest.mark.parametrize("title", [NAMES["not UTF-8"], "a$x^{$b"])
-def test_workdir_of_any_name_is_the_title_of_its_curves(title):
+def test_curves_can_have_the_name_of_any_workdir_as_title(title):
   rows = [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 0.5}]
   assert curves.curves(rows, title=title).shape == curves.curves(rows, title="plain").shape

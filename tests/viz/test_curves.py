@@ -1,4 +1,4 @@
-"""Training curves show every figure of a run, and a run without any is told."""
+"""Training curves show every metric of a run; a run without metrics is an error."""
 
 import numpy as np
 import pytest
@@ -17,25 +17,25 @@ def make_rows(scores=True):
   return rows
 
 
-def test_every_figure_but_the_machines_gets_a_panel():
+def test_every_metric_gets_a_panel_except_the_speed_of_the_machine():
   tall, low = curves(make_rows()), curves(make_rows(scores=False))
   assert tall.dtype == low.dtype == np.uint8
   assert tall.shape[2] == low.shape[2] == 3
   assert tall.shape[0] > 1.5 * low.shape[0]  # five panels stand in two rows, three in one
 
 
-def test_the_best_score_is_marked_only_where_it_selects():
+def test_the_best_value_is_marked_only_for_the_selected_score():
   plain, marked = curves(make_rows()), curves(make_rows(), select=("mAP", "max"))
   least = curves(make_rows(), select=("mAP", "min"))
   assert (plain != marked).any()
   assert (marked != least).any()
 
 
-def test_scores_are_told_from_losses_by_what_they_are_and_not_by_how_many():
+def test_a_score_at_every_step_is_still_drawn_as_a_score():
   rows = [{"step": step, "loss": 2 / step, "mAP": 0.1 * step} for step in range(1, 6)]
   assert (curves(rows) != curves(rows, select=("mAP", "max"))).any()
 
 
-def test_nothing_to_draw_is_an_error():
+def test_rows_without_metrics_are_an_error():
   with pytest.raises(ValueError, match="nothing to draw"):
     curves([{"step": 1, "images_per_s": 3.0}])

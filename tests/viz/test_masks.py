@@ -1,4 +1,4 @@
-"""Mask pictures: tints, borders, joints, legend."""
+"""Tests of pictures of masks: tints, borders, joints, legend."""
 
 import numpy as np
 import pytest
@@ -19,13 +19,13 @@ def image():
 
 
 def interior(picture, index, scale=1):
-  """The pixels of a patch away from its borders."""
+  """Returns the pixels of a patch without its borders."""
   side = PATCH * scale
   top, left = index // GRID[1] * side, index % GRID[1] * side
   return picture[top + 1 : top + side, left + 1 : left + side]
 
 
-def test_causes_are_the_samplers():
+def test_causes_have_the_same_numbers_as_in_the_sampler():
   assert (CAUSES[sampler.CAUSE_PART], CAUSES[sampler.CAUSE_BLOCK], CAUSES[sampler.CAUSE_FILL]) == (
     "part",
     "block",
@@ -34,7 +34,7 @@ def test_causes_are_the_samplers():
 
 
 @pytest.mark.parametrize("scale", [1, 3])
-def test_hidden_patches_have_their_causes_tint_and_visible_ones_do_not(image, scale):
+def test_hidden_patches_have_the_tint_of_their_cause_and_visible_ones_have_none(image, scale):
   cause = np.array([0, 1, 2, 3, 0, 1, 2, 3], np.int8)
   picture = draw_mask(image, cause, GRID, scale=scale)
   assert picture.shape == (32 * scale, 16 * scale, 3)
@@ -53,10 +53,12 @@ def test_patch_borders_are_darker_than_the_picture(image):
   picture = draw_mask(image, np.zeros(8, np.int8), GRID)
   assert (picture[PATCH] < image[PATCH]).all()
   assert (picture[:, PATCH] < image[:, PATCH]).all()
+  # The edge of the picture has no border.
   np.testing.assert_array_equal(picture[0, :PATCH], image[0, :PATCH])
 
 
 def test_missing_joints_and_their_bones_are_not_drawn(image):
+  # Some data sets mark a missing joint with a huge negative number.
   xy = np.full((17, 2), -10000.0)
   is_visible = np.zeros(17, bool)
   np.testing.assert_array_equal(draw_skeleton(image, xy, is_visible, COCO17), image)
@@ -75,7 +77,7 @@ def test_joint_stays_on_its_pixel_when_the_picture_is_enlarged():
   np.testing.assert_allclose(center, (20 * 5 + 2, 10 * 5 + 2), atol=0.5)
 
 
-def test_drawing_leaves_its_input_alone(image):
+def test_drawing_does_not_change_its_input(image):
   before = image.copy()
   draw_mask(image, np.ones(8, np.int8), GRID, np.full((17, 2), 5.0), np.ones(17, bool))
   np.testing.assert_array_equal(image, before)
@@ -90,7 +92,7 @@ def test_legend_shows_every_colour_and_fits(width):
   assert (strip[:, -1] == 255).all()
 
 
-def test_inputs_that_do_not_fit_are_refused(image):
+def test_a_wrong_grid_or_cause_is_an_error(image):
   with pytest.raises(ValueError, match="3x2"):
     draw_mask(image, np.zeros(6, np.int8), (3, 2))
   with pytest.raises(ValueError, match="cause"):

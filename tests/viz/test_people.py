@@ -1,4 +1,4 @@
-"""Sheets of synthetic people: what marks sides, hidden joints and parts; the command that writes them."""
+"""Tests of sheets of synthetic people: colours of sides, hidden joints and parts, and the command."""
 
 import cv2
 import numpy as np
@@ -17,7 +17,7 @@ def record():
   return draw.draw_person(0, 240, (96, 48))
 
 
-def test_seen_joints_have_the_colour_of_their_side_and_hidden_ones_a_white_centre():
+def test_seen_joints_have_the_colour_of_their_side_and_hidden_joints_have_a_white_centre():
   xy = np.stack([10 + 14 * (np.arange(17) % 6), 10 + 14 * (np.arange(17) // 6)], axis=1)
   hidden, visible = np.zeros(17, bool), np.ones(17, bool)
   hidden[COCO17.joints.index("right_knee")], visible[COCO17.joints.index("nose")] = True, False
@@ -38,7 +38,7 @@ def test_parts_are_tinted_and_the_right_side_is_darker():
   assert np.ptp(picture[0, 0]) > 20
 
 
-def test_sheet_holds_the_pictures_as_they_are(record):
+def test_a_sheet_shows_the_pictures_unchanged(record):
   image = record["image"]
   sheet = people.contact_sheet([[image, image]], ["somebody"], [["Tall."]], ["camera 1", "camera 2"])
   starts = np.argwhere((sheet[:-95, :-47] == image[0, 0]).all(axis=-1))
@@ -63,7 +63,7 @@ def test_last_row_of_the_truth_sheet_may_be_shorter(record):
   assert (started[row, half:] == 255).all()
 
 
-def test_command_writes_both_sheets_and_overwrites_none(tmp_path, capsys):
+def test_the_command_writes_both_sheets_and_overwrites_no_file(tmp_path, capsys):
   words = ["people", f"--out={tmp_path / 'sheets'}", "--rows=1"]
   assert cli.main(words) == 0
   shapes = [cv2.imread(line).shape for line in capsys.readouterr().out.split()]

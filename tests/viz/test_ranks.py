@@ -1,4 +1,4 @@
-"""Rank sheets: frames by verdict, grey for what is not counted, pictures of any size."""
+"""Tests of rank sheets: frames by verdict, grey for entries that do not count, pictures of any size."""
 
 import cv2
 import numpy as np
@@ -17,19 +17,20 @@ def plain(color=BLUE, size=CELL):
 
 
 def sheet(verdict, pictures=None, **kwargs):
-  """A sheet of one query without legend text in the way; returns it and the tiles' left edges."""
+  """Returns a sheet of one query, and the left edges of the gallery's tiles."""
   pictures = [plain()] * len(verdict) if pictures is None else pictures
   picture = rank_sheet([plain((9, 9, 9))], [pictures], [[0.5] * len(verdict)], [verdict], cell=CELL, **kwargs)
+  # The margin, the query's tile, the gap behind it, then one tile with its gap per entry.
   lefts = [18 + 40 + 26 + k * 48 for k in range(len(verdict))]
   return picture, lefts
 
 
 def tile(picture, left):
-  """The framed picture that starts at column `left` of the first row."""
+  """Returns the framed picture that starts at column `left` of the first row."""
   return picture[18 : 18 + 70, left : left + 40]
 
 
-def test_every_verdict_has_its_frame_and_the_uncounted_ones_are_grey():
+def test_every_verdict_has_its_frame_and_entries_that_do_not_count_are_grey():
   picture, lefts = sheet(list(VERDICTS))
   for verdict, left in zip(VERDICTS, lefts, strict=True):
     entry = tile(picture, left)
@@ -45,12 +46,13 @@ def test_every_verdict_has_its_frame_and_the_uncounted_ones_are_grey():
 
 def test_tick_and_cross_differ_by_shape():
   picture, lefts = sheet(["match", "wrong"])
+  # The badge is in the upper right corner; its strokes are white.
   light = [(tile(picture, left)[3:28, 14:38] > 250).all(-1) for left in lefts]
   assert light[0].any()
   assert (light[0] != light[1]).sum() > 10
 
 
-def test_uncounted_entries_take_no_rank_number():
+def test_entries_that_do_not_count_have_no_rank_number():
   whole, lefts = sheet(["wrong", "same camera", "wrong"])
   counted, _ = sheet(["wrong", "wrong", "wrong"])
 
@@ -71,7 +73,7 @@ def test_pictures_of_any_size_keep_their_proportions():
   assert counts == [(60, 30), (20, 30), (60, 4)]
 
 
-def test_lists_of_different_lengths_and_sheet_without_verdicts():
+def test_lists_may_have_different_lengths_and_no_verdicts():
   picture = rank_sheet([plain(), plain()], [[plain()] * 2, [plain()]], [[0.1, 0.2], [0.3]], cell=CELL)
   assert picture.dtype == np.uint8
   other = rank_sheet([plain()], [[plain()] * 2], [[0.1, 0.2]], cell=CELL)
@@ -79,7 +81,7 @@ def test_lists_of_different_lengths_and_sheet_without_verdicts():
   assert picture.shape[0] > other.shape[0] + CELL[0]
 
 
-def test_long_labels_are_cut_to_the_tile(monkeypatch):
+def test_long_labels_are_cut_to_the_width_of_the_tile(monkeypatch):
   written = []
   write = canvas.write_centered
 
@@ -95,7 +97,7 @@ def test_long_labels_are_cut_to_the_tile(monkeypatch):
   assert cut[1][0].endswith("jpg")
 
 
-def test_sheet_does_not_change_the_pictures_it_is_given():
+def test_a_sheet_does_not_change_its_input_pictures():
   given = plain()
   sheet(["same camera"], [given])
   np.testing.assert_array_equal(given, plain())
@@ -106,13 +108,13 @@ def test_sheet_does_not_change_the_pictures_it_is_given():
   [
     ({"queries": [], "galleries": [], "distance": []}, "at least one query"),
     ({"galleries": [[]], "distance": [[]]}, "one gallery entry"),
-    ({"distance": [[0.1]]}, r"distance has rows of \[1\]; expected 1 rows, one a query, of \[2\]"),
+    ({"distance": [[0.1]]}, r"distance has rows of \[1\]; expected 1 rows, one per query, of \[2\]"),
     ({"verdict": [["match", "good"]]}, "verdicts .'good'. are unknown"),
     ({"galleries": [[plain(), plain() / 255.0]]}, r"a picture is float64 \[60, 30, 3\]"),
     ({"query_labels": ["a", "b"]}, "one label for each query"),
   ],
 )
-def test_bad_input_is_named(change, message):
+def test_bad_input_is_an_error_that_names_it(change, message):
   given = {"queries": [plain()], "galleries": [[plain(), plain()]], "distance": [[0.1, 0.2]]}
   with pytest.raises(ValueError, match=message):
     rank_sheet(**(given | change))

@@ -1,4 +1,4 @@
-"""Readings of a prediction, and the panel made of them."""
+"""Tests of the pictures of a prediction, and of the panel that shows them."""
 
 import pathlib
 import subprocess
@@ -20,7 +20,7 @@ N = 3
 
 
 def make_inputs(target_space, num_views=2):
-  """Pictures, masks and the perfect prediction, made by the model's and the loss's own functions."""
+  """Returns pictures, masks and the perfect prediction, computed with functions of the model and the loss."""
   rng = np.random.default_rng(0)
   images = rng.integers(0, 256, (N, GRID[0] * PATCH, GRID[1] * PATCH, 3), dtype=np.uint8)
   target = layers.patchify(normalize(images), PATCH)
@@ -32,7 +32,7 @@ def make_inputs(target_space, num_views=2):
 
 
 def hidden_pixels(cause):
-  """[N, views, L] causes as [N, views, H, W, 1]: True in hidden patches."""
+  """Converts causes [N, views, L] to bool [N, views, H, W, 1]; True in hidden patches."""
   is_hidden = (cause != 0).reshape(*cause.shape[:2], *GRID)
   return is_hidden.repeat(PATCH, axis=2).repeat(PATCH, axis=3)[..., None]
 
@@ -42,6 +42,7 @@ def test_perfect_prediction_gives_the_picture_back(target_space):
   inputs = make_inputs(target_space)
   readings = reconstruct(**inputs, target_space=target_space)
   expected = np.broadcast_to(inputs["images"][:, None], readings.denormalized.shape)
+  # 1 grey level is the rounding to uint8.
   assert np.abs(readings.denormalized.astype(int) - expected).max() <= 1
   assert np.abs(readings.pasted.astype(int) - expected).max() <= 1
 
@@ -79,6 +80,7 @@ def test_panel_shows_every_picture_of_every_example(num_views, target_space):
   picture = panel(**inputs, target_space=target_space)
   assert picture.dtype == np.uint8
   assert picture.shape[1] <= 1500
+  # Each cell must occur somewhere in the panel; one enlarged line is enough to find it.
   windows = np.lib.stride_tricks.sliding_window_view(picture, (24, 3), axis=(1, 2))[:, :, 0]
   cells = [*inputs["images"], *readings.target_space.reshape(-1, 32, 16, 3)]
   scale = min(1400 // (16 * (1 + 4 * num_views)), 10)
@@ -105,7 +107,7 @@ def test_large_pictures_are_not_enlarged():
   assert 9 * 128 < picture.shape[1] < 1400
 
 
-def test_inputs_that_do_not_fit_are_refused():
+def test_inputs_that_contradict_each_other_are_an_error():
   inputs = make_inputs("normalized")
   with pytest.raises(ValueError, match="target_space='grey'"):
     panel(**inputs, target_space="grey")
@@ -131,7 +133,7 @@ def test_drawing_needs_no_jax_and_only_charts_need_matplotlib():
   assert done.returncode == 0, done.stderr
 
 
-def test_long_text_is_broken_and_fits():
+def test_long_text_is_split_into_lines_that_fit():
   lines = canvas.wrap("one two three four five six seven eight", 90, 16)
   assert len(lines) > 2
   assert all(canvas.text_width(line, 16) <= 90 for line in lines)
