@@ -146,7 +146,7 @@ def decode_image(data, name):
     height, width, scans = picture_header.read_header(data)
     encoded = picture_header.only_pixels(data)
   except ValueError as error:
-    raise BadRecordError(f"{name}: cannot decode {len(data)} bytes as a picture: {error}") from error
+    raise BadRecordError(f"{name}: {len(data)} bytes cannot be decoded as a picture: {error}") from error
   # The faster decoder comes first. A damaged JPEG file is then decoded twice, which takes too long for a
   # large one.
   if data.startswith(_JPEG_START) and height * width * scans <= _MAX_DECODED_TWICE:

@@ -71,7 +71,7 @@ def open_source(*, root, split, seed, subset="first_half", num_val=0):
   names = _read_list(path)
   if len(names) != NUM_LUPERSON:
     logging.warning(
-      "%s has %d names, but LUPerson's own list has %d; config.data.luperson.subset=%s is taken from the file",
+      "%s has %d names, but LUPerson's own list has %d; config.data.luperson.subset=%s uses this file",
       path,
       len(names),
       NUM_LUPERSON,
