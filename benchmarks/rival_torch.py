@@ -19,6 +19,7 @@ from flax import traverse_util
 from torch import nn
 
 from benchmarks import compiled, measure, pretrain_step, workload
+from hap_jax import sharding
 from hap_jax.convert import families, names
 from hap_jax.models import layers, vit
 from hap_jax.models.layers import LAYER_NORM_EPSILON
@@ -251,7 +252,7 @@ def time_both(config, *, what="step", torch_compile=False, warmup, repeats, step
   """Builds and times our step and the rival's. Returns the printed line."""
   mesh, task = workload.one_device(), workload.make_task(config)
   training, program = workload.Training(task, mesh), pretrain_step.make_program(task, mesh, what)
-  batch = jax.device_put(pretrain_step.make_batch(config), mesh.devices.item())
+  batch = jax.device_put(pretrain_step.make_batch(config), sharding.batch_split(mesh))
   with_masks = jax.jit(lambda batch: pretrain_step.draw_masks(task, batch, 0))(batch)
   params = jax.device_get(training.state.params)
   rival = make_rival(config, params, with_masks, what=what, torch_compile=torch_compile)

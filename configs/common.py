@@ -1,7 +1,7 @@
 """Values that several configurations share.
 
-A key that is added here is added to the table `_ADDED_KEYS` of hap_jax/config.py, too, so that runs of older
-versions can be resumed and evaluated.
+If you add a key here, add it also to the table `_ADDED_KEYS` of hap_jax/config.py. Otherwise runs of older
+versions cannot be resumed or evaluated.
 """
 
 import ml_collections
@@ -10,35 +10,34 @@ from hap_jax.data import source_options
 
 
 def run(task):
-  """Returns what every run has; the official values are those of the task that sets them."""
+  """Returns the keys that every task has. The functions of the tasks set the official values."""
   config = ml_collections.ConfigDict()
   config.task = task  # a file of hap_jax/tasks
-  config.seed = 0  # of everything random: parameters, data order, crops, masks
-  config.total_steps = (
-    0  # above 0: length of the run in steps, in place of total_epochs; warm-up keeps its share
-  )
-  config.init_from = ""  # a checkpoint to start from, of any kind that `convert` reads; empty: from scratch
+  config.seed = 0  # seed of all random numbers: parameters, data order, crops, masks
+  # Above 0: length of the run in steps. It replaces total_epochs; the warm-up keeps its share of the run.
+  config.total_steps = 0
+  config.init_from = ""  # starting checkpoint, in any format that `hap convert` reads; empty: from scratch
 
-  # Each of these also happens at the last step; 0 switches it off. Pictures of scores, as rank lists, are
-  # drawn when those are.
+  # Each of these actions is also done at the last step. 0 turns an action off. Pictures of scores (such
+  # as rank lists) are drawn at every evaluation.
   config.log_every = 50  # steps between progress lines and rows of metrics.jsonl
   config.save_every = 1000  # steps between checkpoints; 0: the run leaves none
   config.panel_every = 5000  # steps between pictures
   config.eval_every = 5000  # steps between held-out scores
   config.eval_every_epochs = 0  # epochs between held-out scores
-  config.keep_last = 3  # newest checkpoints that stay
-  config.keep_every = 0  # checkpoints of steps divisible by it stay for good; 0: none
+  config.keep_last = 3  # number of newest checkpoints that stay
+  config.keep_every = 0  # checkpoints of steps that are a multiple of it are never deleted; 0: no such steps
 
   config.mesh = ml_collections.ConfigDict()
-  config.mesh.data = -1  # devices that share a batch, each with all parameters; -1: all that are left
-  config.mesh.fsdp = 1  # devices that share a batch and the parameters with their moments
-  config.mesh.tensor = 1  # devices that share parameters alone, working on the same pictures
-  config.accumulate = 1  # parts in which a batch goes through the model, one after the other
+  config.mesh.data = -1  # devices that split a batch, each with all parameters; -1: all remaining devices
+  config.mesh.fsdp = 1  # devices that split a batch and also the parameters with their moments
+  config.mesh.tensor = 1  # devices that split only the parameters and work on the same pictures
+  config.accumulate = 1  # parts of a batch that go through the model one after the other
   return config
 
 
 def adamw(beta2):
-  """Returns AdamW as the official code sets it, with its second beta."""
+  """Returns the official settings of AdamW, with this second beta."""
   config = ml_collections.ConfigDict()
   config.kind = "adamw"  # adamw | sgd
   config.beta1 = 0.9  # (official)
@@ -59,7 +58,7 @@ def pretrain(variant):
   config.base_lr = 1.5e-4  # per 256 images; learning rate = base_lr * batch_size / 256 (official)
   config.weight_decay = 0.05  # not on biases and norms (official)
   config.optimizer = adamw(beta2=0.95)
-  config.panel_rows = 6  # people in a picture
+  config.panel_rows = 6  # people per picture panel
 
   config.model = model(variant)
   config.model.decoder_width = 512  # (official)
@@ -68,104 +67,107 @@ def pretrain(variant):
   config.mask = mask()
   config.views = 2  # masked views of each image; 1: no alignment
   config.align_weight = 0.05  # gamma, weight of the alignment loss (official)
-  config.align_temperature = 0.2  # T of its softmax (official)
-  config.align_block = 0  # its keys at a time, never all logits at once; 0: all (the same numbers)
+  config.align_temperature = 0.2  # T, temperature of its softmax (official)
+  # Number of keys that the alignment loss handles at a time, to save memory. 0: all; the result is the same.
+  config.align_block = 0
   config.norm_pix_loss = True  # predict patches standardised over their own pixels (official)
 
   config.data = data()
-  config.data.crop_area = (0.8, 1.0)  # of the picture (official)
+  config.data.crop_area = (0.8, 1.0)  # share of the picture's area (official)
   config.data.crop_aspect = (0.375, 2 / 3)  # width / height: 0.5 * 3/4 to 0.5 * 4/3 (official)
-  config.data.augment = "host"  # where pictures are cropped and mirrored: host | device (in the step)
-  config.data.canvas = (400, 200)  # pixels (H, W) of a whole picture on its way to the device, at most
-  config.data.shuffle_pixels = False  # control experiment: pictures without structure, nothing to learn
-  config.eval_batch_size = 256  # held-out records at a time
-  config.baseline_records = 4096  # training records that the position mean is taken over
-  # At every held-out score also: how well the frozen encoder finds persons of a ReID data set again.
+  config.data.augment = "host"  # place where pictures are cropped and flipped: host | device (in the step)
+  config.data.canvas = (400, 200)  # largest (H, W) in pixels of a whole picture that goes to the device
+  config.data.shuffle_pixels = False  # True: control experiment with pictures that have no structure to learn
+  config.eval_batch_size = 256  # held-out records per batch
+  config.baseline_records = 4096  # number of training records for the position mean
+  # With a probe, every evaluation also measures person retrieval with the frozen encoder on a ReID data set.
   config.probe = ml_collections.ConfigDict()
   config.probe.source = ""  # a file of hap_jax/data/sources with query and gallery; empty: no probe
-  config.probe.root = ""  # its folder
+  config.probe.root = ""  # folder of that data set
   return config
 
 
 def reid(source):
-  """Returns the official fine-tuning configuration for person ReID, one for all data sets and both models.
+  """Returns the official fine-tuning configuration for person ReID, the same for all data sets and models.
 
-  Source: the official repository's downstream_tasks/person_reid.
+  Source: downstream_tasks/person_reid of the official repository.
   """
   config = run("reid")
   config.total_epochs = 100.0  # (official)
   config.warmup_epochs = 5.0  # linear from 0, then half a cosine to 0 (official)
   config.batch_size = 64  # global (official)
   config.num_instances = 8  # pictures of each person in a batch (official)
-  config.base_lr = 8e-3  # of the head, whatever the batch size (official)
-  config.layer_decay = 0.4  # each block's learning rate is this share of the next one's (official)
+  config.base_lr = 8e-3  # learning rate of the head; it does not depend on the batch size (official)
+  config.layer_decay = 0.4  # learning rate of a block divided by the rate of the next block (official)
   config.weight_decay = 0.05  # not on biases, norms, class token and position table (official)
   config.optimizer = adamw(beta2=0.999)
-  config.ema_decay = 0.0  # above 0: score and use a moving average of the weights with this decay
-  config.id_weight = 0.5  # of the cross-entropy over persons (official)
-  config.triplet_weight = 0.5  # of the batch-hard soft-margin triplet loss (official)
+  config.ema_decay = 0.0  # above 0: decay of a moving average of the weights, which is evaluated and used
+  config.id_weight = 0.5  # weight of the cross-entropy over persons (official)
+  config.triplet_weight = 0.5  # weight of the batch-hard soft-margin triplet loss (official)
   config.eval_every = 0
   config.eval_every_epochs = 10  # (official)
-  config.panel_rows = 8  # queries in a rank list
+  config.panel_rows = 8  # queries in the picture of rank lists
   config.rerank = False  # also score after k-reciprocal re-ranking (not used for published numbers)
 
   config.model = model("B")
-  config.model.locality = False  # True: with the locality enhanced module, "ViT-lem"
-  config.model.drop_path = 0.1  # of the last block, linear from 0 at the first (official)
+  config.model.locality = False  # True: add the locality enhanced module ("ViT-lem")
+  config.model.drop_path = 0.1  # rate at the last block; it grows linearly from 0 at the first (official)
 
   config.data = data()
   config.data.source = source
   config.data.pad = 10  # black pixels on each side before the random crop (official)
-  config.data.erase_prob = 0.5  # of a box of noise in a training picture (official)
+  config.data.erase_prob = 0.5  # probability of a noise box in a training picture (official)
   config.eval_batch_size = 256  # (official)
   return config
 
 
 def model(variant):
-  """Returns the encoder's size, what it looks at and how it computes."""
+  """Returns the keys of the encoder: its size, its input and its way to compute."""
   config = ml_collections.ConfigDict()
   config.variant = variant  # Mu | Ti | S | B | L | H, see hap_jax/models/vit.py
   config.image_size = (256, 128)  # pixels (H, W) (official)
-  config.patch = 16  # pixels; must divide both (official)
+  config.patch = 16  # side of a patch in pixels; H and W must be multiples of it (official)
   config.dtype = "auto"  # compute type: float32 | bfloat16 | auto (float32 on CPU, else bfloat16)
-  config.scan = True  # one compiled block scanned over the depth: compiles faster, same numbers
-  config.remat = "dots"  # what a block computes again for its gradient, to save memory: none |
-  # elementwise (norms, GELU, softmax) | dots (attention's products, too) | full (all); same numbers
-  config.attention = "xla"  # xla | cudnn (fused, of a GPU in bfloat16)
+  config.scan = True  # compile one block and scan it over the depth: compiles faster, same numbers
+  # Parts of a block that are computed again for the gradient, to save memory; the numbers stay the same:
+  # none | elementwise (norms, GELU, softmax) | dots (also the products of the attention) | full (all parts)
+  config.remat = "dots"
+  config.attention = "xla"  # xla | cudnn (fused; needs a GPU and bfloat16)
   return config
 
 
 def mask():
-  """Returns the official mask recipe; blocks = parts = False is MAE's random mask."""
+  """Returns the official mask recipe. With blocks = parts = False, it is the random mask of MAE."""
   config = ml_collections.ConfigDict()
   config.ratio = 0.5  # fraction of the L patches hidden from the encoder (official)
-  config.blocks = True  # block-wise masking below the parts
-  config.parts = True  # body parts first
-  config.max_parts = 6  # at most so many parts of an image and view, drawn uniformly from 0 (official)
-  config.part_fraction = 0.3  # at most this fraction of a part's patches goes first, drawn from 0 (official)
-  config.part_policy = "uniform"  # uniform: a fresh number of parts for every image (the paper) |
-  # released: the official code, whose limit shrinks from image to image inside a group
+  config.blocks = True  # after the parts, mask the rest block-wise
+  config.parts = True  # mask body parts first
+  config.max_parts = 6  # largest number of parts per image and view; drawn uniformly from 0 on (official)
+  config.part_fraction = 0.3  # largest share of a part's patches to mask first; drawn from 0 on (official)
+  # uniform: a new number of parts is drawn for every image (the paper) | released: as in the official code,
+  # the upper limit shrinks from image to image within a group
+  config.part_policy = "uniform"
   config.released_group = 256  # consecutive rows of the global batch that share a shrinking limit (released)
   return config
 
 
 def data():
-  """Returns where pictures come from.
+  """Returns the keys of the data: the source of the pictures and the way to read them.
 
-  `config.<source>` has the options of each source with the defaults of its `open_source`, whose docstring
-  states their units.
+  The group `config.<source>` has the options of a source, with the defaults of its `open_source`. The
+  docstring of `open_source` states their units.
   """
   config = ml_collections.ConfigDict()
   config.source = "luperson"  # a file of hap_jax/data/sources
   config.root = ""  # folder of the data set
-  config.workers = 8  # processes that read and decode; 0: a thread of this one
-  config.num_val = 0  # records held out, never trained on; 0: none, no held-out score
+  config.workers = 8  # processes that read and decode pictures; 0: a thread of this process
+  config.num_val = 0  # number of records held out from training; 0: none, so there is no held-out score
   config.max_bad_share = 0.001  # share of unreadable records at which the run stops
-  config.flip_prob = 0.5  # of mirroring a training picture (official)
+  config.flip_prob = 0.5  # probability of a horizontal flip of a training picture (official)
   for name, options in source_options.defaults().items():
     if options:
       config[name] = ml_collections.ConfigDict(options)
-  # A run draws more and larger people than a call of the source by itself, whose defaults `hap probe` has.
+  # A run needs more and larger pictures than the defaults of the source, which `hap probe` uses.
   config.synthetic.num_train = 10_000  # pictures
   config.synthetic.num_test = 2_000  # pictures
   config.synthetic.image_size = (320, 160)  # pixels (H, W)
@@ -173,21 +175,22 @@ def data():
 
 
 def attributes(source):
-  """Returns the official fine-tuning configuration for attributes; data sets differ in length and rate.
+  """Returns the official fine-tuning configuration for attributes, with the numbers for PETA.
 
-  Source: the official repository's downstream_tasks/pedestrian_attribute_recognition.
+  The configuration files of the other data sets change the number of epochs and the learning rate. Source:
+  downstream_tasks/pedestrian_attribute_recognition of the official repository.
   """
   config = run("attributes")
   config.total_epochs = 50.0  # (official for PETA)
   config.warmup_epochs = 5.0  # a tenth of total_epochs (official)
-  config.batch_size = 64  # global (official: 8 on each of 8)
-  config.base_lr = 1.9e-4  # of all parameters, whatever the batch size (official for PETA)
-  config.warmup_lr = 1e-4  # of the first epoch (official)
-  config.final_lr = 1e-5  # towards which the cosine falls (official)
-  config.weight_decay = 5e-4  # of every parameter (official)
+  config.batch_size = 64  # global (official: 8 pictures on each of 8 GPUs)
+  config.base_lr = 1.9e-4  # for all parameters; it does not depend on the batch size (official for PETA)
+  config.warmup_lr = 1e-4  # learning rate of the first epoch (official)
+  config.final_lr = 1e-5  # learning rate at the end of the cosine (official)
+  config.weight_decay = 5e-4  # decay of every parameter (official)
   config.optimizer = adamw(beta2=0.999)
-  config.optimizer.clip_norm = 10.0  # of the gradient of all parameters (official)
-  config.ema_decay = 0.0  # above 0: score and use a moving average of the weights with this decay
+  config.optimizer.clip_norm = 10.0  # largest norm of the gradient of all parameters together (official)
+  config.ema_decay = 0.0  # above 0: decay of a moving average of the weights, which is evaluated and used
   config.eval_every = 0
   config.eval_every_epochs = 1  # (official)
 
@@ -197,7 +200,8 @@ def attributes(source):
 
   config.data = data()
   config.data.source = source
-  # trainval (official): no validation set is left, the last epoch counts | train: the best one on it counts
+  # trainval (official): train also on the validation set |
+  # train: the validation set selects the best checkpoint
   config.data.train_split = "trainval"
   config.data.pad = 10  # black pixels on each side before the random crop (official)
   config.eval_batch_size = 256

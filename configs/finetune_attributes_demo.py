@@ -1,4 +1,7 @@
-"""Attributes of drawn people: minutes on two CPU cores, with or without the demo's pre-trained encoder."""
+"""Demo of attribute recognition on synthetic people. It takes minutes on two CPU cores.
+
+It starts from scratch, or with config.init_from from the encoder of the pre-training demo.
+"""
 
 from configs import common
 
@@ -16,7 +19,7 @@ def get_config():
   config.model.variant = "Mu"
   config.model.image_size = (64, 32)
   config.model.patch = 8
-  config.model.scan = False  # so few blocks compile soon anyway, and a step is faster on two cores
+  config.model.scan = False  # a small model compiles fast anyway, and a step is faster on two cores
 
   config.data.train_split = "train"
   config.data.num_val = 800

@@ -1,4 +1,4 @@
-"""Pedestrian attributes on RAP, version 1, with ViT-B/16: the official recipe."""
+"""Pedestrian attributes on RAP version 1 with ViT-B/16: the official recipe."""
 
 from configs import common
 

@@ -1,4 +1,7 @@
-"""Person ReID on drawn people: minutes on two CPU cores, with or without the demo's pre-trained encoder."""
+"""Demo of person ReID on synthetic people. It takes minutes on two CPU cores.
+
+It starts from scratch, or with config.init_from from the encoder of the pre-training demo.
+"""
 
 from configs import common
 
@@ -11,8 +14,9 @@ def get_config():
   config.num_instances = 4
   config.base_lr = 5e-4
   config.layer_decay = 0.75
-  # Not the official 0.5 and 0.5: with them a run from scratch at learning rate 2e-3 collapsed to one point.
-  # Other rates were tried for some hundred steps only, so that this is due to the triplet loss is not shown.
+  # The official weights are 0.5 and 0.5. With them, a run from scratch at learning rate 2e-3 collapsed: all
+  # embeddings became equal. Other rates were tried only for some hundred steps, so it is not proven that the
+  # triplet loss is the cause.
   config.id_weight = 1.0
   config.triplet_weight = 0.1
   config.log_every = 50
@@ -22,7 +26,7 @@ def get_config():
   config.model.variant = "Mu"
   config.model.image_size = (64, 32)
   config.model.patch = 8
-  config.model.scan = False  # so few blocks compile soon anyway, and a step is faster on two cores
+  config.model.scan = False  # a small model compiles fast anyway, and a step is faster on two cores
   config.model.drop_path = 0.0
 
   config.data.workers = 0

@@ -1,4 +1,4 @@
-"""Person ReID on MSMT17 with ViT-B/16, as published; start from config.init_from."""
+"""Person ReID on MSMT17 with ViT-B/16: the official recipe. Set config.init_from to a HAP checkpoint."""
 
 from configs import common
 

@@ -1,7 +1,7 @@
-"""As configs/pretrain_b16.py, with the number of masked parts drawn as the official code draws it.
+"""The same as configs/pretrain_b16.py, but the number of masked parts is drawn as in the official code.
 
-Its upper limit is overwritten with each image's own draw, so that only the first few images of every 256 lose
-any part. The published numbers come from that code.
+The official code overwrites the upper limit with the number drawn for each image. So only the first few of
+every 256 images lose a part. The published numbers come from that code.
 """
 
 from configs import common
@@ -10,5 +10,5 @@ from configs import common
 def get_config():
   config = common.pretrain("B")
   config.mask.part_policy = "released"
-  config.mask.released_group = 256  # images a GPU in the official run
+  config.mask.released_group = 256  # images per GPU in the official run
   return config

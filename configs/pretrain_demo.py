@@ -1,4 +1,7 @@
-"""A tiny HAP on drawn people: minutes on two CPU cores, no data needed. `make demo` runs it."""
+"""Demo: a tiny HAP on synthetic people. It takes minutes on two CPU cores and needs no data.
+
+`make demo` runs it.
+"""
 
 from configs import common
 
@@ -6,7 +9,7 @@ from configs import common
 def get_config():
   config = common.pretrain("Mu")
   config.total_steps = 2000
-  config.total_epochs = 100.0  # with warmup_epochs only the warm-up's share of the run
+  config.total_epochs = 100.0  # total_steps sets the length; this only gives the warm-up its share, 6 of 100
   config.warmup_epochs = 6.0
   config.batch_size = 32
   config.base_lr = 1.6e-2  # learning rate 2e-3
@@ -17,7 +20,7 @@ def get_config():
 
   config.model.image_size = (64, 32)
   config.model.patch = 8
-  config.model.scan = False  # so few blocks compile soon anyway, and a step is a sixth faster on two cores
+  config.model.scan = False  # a small model compiles fast anyway, and a step is a sixth faster on two cores
   config.model.decoder_width = 64
   config.model.decoder_depth = 2
   config.model.decoder_heads = 2

@@ -4,7 +4,10 @@ __all__ = ["load"]
 
 
 def __getattr__(name):
-  """Finds `load` when it is asked for: the loader's workers import this package, and stay without jax."""
+  """Imports `load` at its first use.
+
+  The worker processes of the loader import this package. They must not import jax, which is slow and large.
+  """
   if name == "load":
     from hap_jax.inference.encoder import load
 

@@ -1,6 +1,7 @@
-"""Configurations: read, complete those of older versions, check and derive once, freeze, find named files.
+"""Configurations: reads, completes, checks and freezes them, and finds the files that they name.
 
-Importing this file does not import jax: the training command reads its flags with it before anything else.
+Importing this file does not import jax, because the training command uses it to read its flags before all
+other imports.
 """
 
 import importlib
@@ -18,8 +19,8 @@ from hap_jax.io import unfinished
 
 CONFIG_FILE = "config.json"
 
-# A run may be resumed with other values of these, and of what sources name in PLACES; any other difference
-# would make it another run.
+# A resumed run may change these keys, and the keys that sources list in PLACES. All other keys must stay the
+# same, because they change the result of the run.
 _FREE_KEYS = {
   "eval_batch_size",
   "log_every",
@@ -37,18 +38,18 @@ _FREE_KEYS = {
   "mesh.data",
   "mesh.fsdp",
   "mesh.tensor",
-  # Ways to compute the same numbers.
+  # These keys only select between different ways to compute the same numbers.
   "align_block",
   "model.attention",
   "model.remat",
   "model.scan",
 }
 
-# Keys that a recorded configuration may lack, with the value with which the version without the key computed:
-# {key that a configuration has: {key that it may lack: value}}. The first key shows that the task has them.
-# A key that is added to configs/common.py is added here, too; tests/test_recorded.py fails without it.
-# An option that is added to a source is not: it counts with its default in the signature of `open_source`.
-# When that default changes, the former one is added here.
+# Keys that a recorded configuration of an older version may not have. The value is the one that the older
+# version used: {marker key: {missing key: value}}. If the marker key is present, the task has the other keys.
+# Add each key here that you add to configs/common.py; tests/test_recorded.py fails otherwise. Do not add
+# options of a source here: a missing option gets the default in the signature of `open_source`. If you change
+# that default, add the old default here.
 _ADDED_KEYS = {
   "seed": {
     "eval_every_epochs": 0,
@@ -58,7 +59,7 @@ _ADDED_KEYS = {
     "mesh.tensor": 1,
     "accumulate": 1,
   },
-  # The default is "dots" today, but versions without the key kept everything.
+  # The default of model.remat is "dots" today, but versions without the key stored all activations.
   "model.variant": {"model.remat": "none", "model.attention": "xla"},
   "align_weight": {"align_block": 0, "probe.source": "", "probe.root": ""},
   "data.crop_area": {"data.augment": "host", "data.canvas": (400, 200)},
@@ -66,7 +67,7 @@ _ADDED_KEYS = {
   "data.synthetic.num_train": {"data.synthetic.num_test": 2_000},
 }
 
-# Groups that are passed on as keyword arguments: they have no other keys.
+# These groups become keyword arguments of a function, so no other keys are allowed in them.
 _MESH = {f"mesh.{axis}": values.whole().or_absent() for axis in ("data", "fsdp", "tensor")}
 _OPTIMIZER = {
   "optimizer.kind": values.one_of("adamw", "sgd"),
@@ -77,7 +78,7 @@ _OPTIMIZER = {
 }
 _SHAPE = {"task": values.text(), "model": values.group(), "data": values.group()}
 
-# Keys that every task has; a task's `check` knows its own.
+# Keys that every task has. The `check` function of a task checks the further keys of the task.
 _KINDS = {
   **_SHAPE,
   "seed": values.whole(0),
@@ -114,14 +115,14 @@ _KINDS = {
 
 
 def finalize(config):
-  """Checks a configuration, derives what is left open and freezes it.
+  """Checks a configuration, derives the open values and freezes it.
 
   Args:
-    config: ml_collections.ConfigDict from a file of `configs/` or of an older run, overrides applied.
+    config: ml_collections.ConfigDict from a file of `configs/` or of an older run, with overrides applied.
   Returns:
     FrozenConfigDict.
   Raises:
-    ValueError: naming the key and the remedy.
+    ValueError: for a wrong key or value. The message names the key and the remedy.
   """
   config = ml_collections.ConfigDict(complete(config.to_dict()))
   values.check(config, {"task": values.text()})
@@ -141,8 +142,8 @@ def finalize(config):
 
 
 def _finalize_model(model):
-  """Checks the part `model` of a configuration against the model's files, and derives its dtype."""
-  # Here and not above: the training command reads its flags before it imports jax.
+  """Checks the group `model` of a configuration and derives its dtype."""
+  # These imports are not at the top, because the training command reads its flags before it imports jax.
   import jax
 
   from hap_jax.models import layers, vit
@@ -156,7 +157,7 @@ def _finalize_model(model):
 
 
 def require(holds, key, value, wanted):
-  """Raises ValueError that names config.<key>, its value and what was wanted, unless `holds`."""
+  """Raises ValueError unless `holds`. The message names config.<key>, its value and the expected value."""
   if not holds:
     raise ValueError(f"config.{key}={value!r}: expected {wanted}")
 
@@ -165,34 +166,37 @@ def load(kind, name):
   """Imports hap_jax/<kind>/<name>.py, a file that a configuration or a checkpoint names.
 
   Args:
-    kind: a folder such as "tasks" or "data/sources". name: file name without its ending.
+    kind: a folder such as "tasks" or "data/sources".
+    name: file name without its ending.
   Raises:
-    ValueError: naming the files that exist, if this one does not.
+    ValueError: if the file does not exist. The message lists the existing files.
   """
   known = names(kind)
   if name not in known:
     raise ValueError(
-      f"no {kind}/{name or '(empty)'}.py; the configuration may name one of {', '.join(known)}"
+      f"no {kind}/{name or '(empty)'}.py; the configuration must name one of {', '.join(known)}"
     )
   return importlib.import_module(f"hap_jax.{kind.replace('/', '.')}.{name}")
 
 
 def names(kind):
-  """Returns the names of the files of hap_jax/<kind> that `load` imports, in alphabetical order.
+  """Returns the names of the files of hap_jax/<kind> that `load` can import, in alphabetical order.
 
-  Folders that somebody adds to the package's `__path__` count, too.
+  Folders that were added to the `__path__` of the package are included.
   """
   package = importlib.import_module(f"hap_jax.{kind.replace('/', '.')}")
   return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if module.name != "base")
 
 
 def open_source(config, split, place=None):
-  """Opens the data source that place.source names, at place.root, with the options of config.data.<its name>.
+  """Opens the data source `place.source` at `place.root`, with the options of config.data.<source>.
 
   Args:
-    config: finalized. split: of the source. place: a part of the config; None: config.data.
+    config: the finalized config.
+    split: the split of the source.
+    place: a group of the config with the keys source and root. None: config.data.
   """
-  # Records are held out of the training data alone.
+  # Only the training source holds out records.
   num_val = config.data.num_val if place is None else 0
   place = config.data if place is None else place
   values.check(config, {f"data.{place.source}": values.group().or_absent()})
@@ -210,17 +214,18 @@ def open_named_source(name, *, root, split, seed=0, options=None):
     seed: of what the source draws.
     options: {option: value} of this source; None: its defaults.
   Raises:
-    ValueError: if there is no such source, option or split, or an option has a value of another type.
+    ValueError: if the source, the option or the split does not exist, or a value has the wrong type.
   """
   opener, options = load("data/sources", name).open_source, options or {}
   parameters = inspect.signature(opener).parameters
-  known = set(parameters) - {"root", "split", "seed"}  # num_val is one of config.data, and of `prepare --set`
+  known = set(parameters) - {"root", "split", "seed"}  # num_val stays: `prepare --set` can set it
   if unknown := sorted(set(options) - known):
     raise ValueError(
       f"data/sources/{name}.py has no option {', '.join(unknown)}; it has {', '.join(sorted(known))}"
     )
   for option, value in options.items():
     default = parameters[option].default
+    # The default in the signature is the only statement of an option's type.
     kind = values.like(default)
     if default is not inspect.Parameter.empty and not kind.holds(value):
       raise ValueError(f"option {option}={value!r} of data/sources/{name}.py: expected {kind.words}")
@@ -228,14 +233,14 @@ def open_named_source(name, *, root, split, seed=0, options=None):
 
 
 def read_file(name):
-  """Reads a configuration: a Python file, such as one of configs/, or the `config.json` of a run.
+  """Reads a configuration: a Python file, such as a file of configs/, or the `config.json` of a run.
 
   Args:
-    name: path of the file; "FILE.py:TEXT" calls get_config(TEXT).
+    name: path of the file. "FILE.py:TEXT" calls get_config(TEXT).
   Returns:
-    ConfigDict, not locked; one of JSON is completed.
+    ConfigDict, not locked. A configuration from JSON is completed with the keys of newer versions.
   Raises:
-    ValueError: in one line, naming the file and, if its code is wrong, the line.
+    ValueError: if the file is wrong. The message is one line with the file, and the line of wrong code.
   """
   path, arguments = config_file.find(name)
   if path.suffix == ".json":
@@ -248,12 +253,13 @@ def read_file(name):
 def from_recorded(recorded, path):
   """Returns the ConfigDict of a configuration that a run or a checkpoint recorded.
 
-  Keys that it lacks because it is of an older version have the value with which that version computed.
+  A missing key of a newer version gets the value that the older version used.
 
   Args:
-    recorded: nested dicts of JSON values. path: of the file, for error messages.
+    recorded: nested dicts of JSON values.
+    path: path of the file, for error messages.
   Raises:
-    ValueError: naming the file, if it is no configuration.
+    ValueError: if it is not a configuration. The message names the file.
   """
   try:
     if not isinstance(recorded, dict):
@@ -273,15 +279,16 @@ def _check_shape(config, path):
 
 
 def _with_tuples(value):
-  """Returns JSON values with tuples in place of lists, as configurations have them."""
+  """Returns JSON values with each list replaced by a tuple, because configurations use tuples."""
   if isinstance(value, dict):
     return {key: _with_tuples(item) for key, item in value.items()}
   return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
 def complete(config):
-  """Returns a configuration, nested dicts, with the keys that it lacks because it is of an older version."""
+  """Returns a configuration (nested dicts) with the missing keys of newer versions added."""
   flat = values.flatten(config)
+  # The keys of a task are added only if the configuration belongs to that task.
   added = [item for present, keys in _ADDED_KEYS.items() if present in flat for item in keys.items()]
   if "data.source" in flat:
     added += [
@@ -297,7 +304,10 @@ def complete(config):
 
 
 def _with_key(config, path, value):
-  """Returns a copy of nested dicts with one more value; without it if something else has a group's place."""
+  """Returns a copy of nested dicts with one more value.
+
+  If a part of the path is a value and not a group, the copy is unchanged.
+  """
   if not isinstance(config, dict):
     return config
   first, *rest = path
@@ -310,15 +320,16 @@ def to_plain(config):
 
 
 def check_same(config, workdir):
-  """Checks a configuration against the one that a workdir was begun with, if it was.
+  """Checks that a configuration fits the configuration recorded in a workdir, if there is one.
 
-  Keys that the recorded one lacks because it is of an older version count with the value with which that
-  version computed. Options of data sources that the run does not use are not compared.
+  A missing key of a newer version counts with the value that the older version used. Options of data sources
+  that the run does not use are not compared.
 
   Args:
-    config: finalized. workdir: folder of the run.
+    config: the finalized config.
+    workdir: folder of the run.
   Raises:
-    ValueError: if the run was begun with other values of keys that make it what it is.
+    ValueError: if a key that must not change during a run has a different value.
   """
   path = pathlib.Path(workdir) / CONFIG_FILE
   if not path.exists():
@@ -326,7 +337,8 @@ def check_same(config, workdir):
   try:
     begun = complete(config_file.read_json(path))
   except ValueError as error:
-    raise ValueError(f"{error}: restore it, or give another --workdir") from error
+    raise ValueError(f"{error}: restore the file, or give another --workdir") from error
+  # The JSON round trip turns tuples (of added defaults) into lists, so equal values compare as equal.
   begun, now = (values.flatten(json.loads(json.dumps(plain))) for plain in (begun, to_plain(config)))
   changed = [key for key in sorted(begun.keys() | now.keys()) if begun.get(key, ...) != now.get(key, ...)]
   unused = _unused_options(now)
@@ -335,13 +347,13 @@ def check_same(config, workdir):
   if changed:
     listed = "; ".join(f"config.{key} was {_shown(begun, key)}, now {_shown(now, key)}" for key in changed)
     raise ValueError(
-      f"{workdir} was begun with another configuration: {listed}. Resume it with its own ({path}), or give "
-      "another --workdir; to start from its weights use --config.init_from"
+      f"{workdir} was started with a different configuration: {listed}. Resume it with its own configuration "
+      f"({path}), or give another --workdir; to start a new run from its weights use --config.init_from"
     )
 
 
 def _unused_options(flat):
-  """Returns how the keys begin that are options of sources that a flat configuration does not name."""
+  """Returns the key prefixes of the sources that a flat configuration does not use."""
   used = {value for key, value in flat.items() if key.rpartition(".")[2] == "source"}
   return tuple(f"data.{name}." for name in source_options.defaults() if name not in used)
 
@@ -351,7 +363,7 @@ def _shown(flat, key):
 
 
 def record(config, workdir):
-  """Writes the configuration into a workdir that has none yet."""
+  """Writes the configuration into a workdir, unless the workdir already has one."""
   path = pathlib.Path(workdir) / CONFIG_FILE
   if path.exists():
     return

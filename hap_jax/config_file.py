@@ -1,6 +1,6 @@
-"""Files of configurations: Python files with `get_config()`, and JSON as a run records it.
+"""Configuration files: Python files with `get_config()`, and the JSON file that a run records.
 
-Nothing here imports jax.
+This module does not import jax.
 """
 
 import importlib.util
@@ -19,11 +19,12 @@ def find(name):
   """Finds the file that --config names.
 
   Args:
-    name: path of a .py or .json file; "FILE.py:TEXT" calls get_config(TEXT).
+    name: path of a .py or .json file. "FILE.py:TEXT" calls get_config(TEXT).
   Returns:
     (path, list of the arguments of get_config).
   Raises:
-    ValueError: if there is no such file, naming the nearest one in its folder, or it is of another kind.
+    ValueError: if the file does not exist (the message names similar files in its folder), or if it has
+      another ending.
   """
   name, arguments = str(name), []
   if not pathlib.Path(name).exists() and ":" in name:
@@ -38,7 +39,7 @@ def find(name):
     near = [known[stem] for stem in config_values.nearest(path.stem, known)]
     raise ValueError(f"--config={name}: no such file" + (f"; nearest: {', '.join(near)}" if near else ""))
   if path.suffix not in _ENDINGS:
-    raise ValueError(f"--config={name}: expected a .py file, or a .json file as a run records it")
+    raise ValueError(f"--config={name}: expected a .py file, or the .json file that a run records")
   return path, arguments
 
 
@@ -46,18 +47,18 @@ def run(path, arguments=()):
   """Runs a Python file and returns the ConfigDict of its get_config(*arguments).
 
   Raises:
-    ValueError: naming the file and the line, if its code fails or there is no ConfigDict.
+    ValueError: if the code fails or does not return a ConfigDict. The message names the file and the line.
   """
   spec = importlib.util.spec_from_file_location(f"configuration_{path.stem}", path)
   module = importlib.util.module_from_spec(spec)
   try:
     spec.loader.exec_module(module)
     if not callable(getattr(module, "get_config", None)):
-      raise ValueError(f"{path}: has no function get_config()")
+      raise ValueError(f"{path}: expected a function get_config(), found none")
     config = module.get_config(*arguments)
   except Exception as error:
     place = _place(error, path)
-    if place is None:  # raised above, or by a call that the file does not take
+    if place is None:  # get_config is missing, or it does not accept these arguments
       raise ValueError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
     raise ValueError(f"{place}: {type(error).__name__}: {_message(error)}") from error
   if not isinstance(config, ml_collections.ConfigDict):
@@ -66,8 +67,8 @@ def run(path, arguments=()):
 
 
 def _place(error, path):
-  """Returns "file, line N" of the file's last line in an error's traceback; None: there is no such line."""
-  ours = str(path.absolute())  # as the import system names the file
+  """Returns "file, line N" of the last line of this file in the traceback of an error, or None."""
+  ours = str(path.absolute())  # the import system uses the absolute path as file name
   if isinstance(error, SyntaxError) and error.filename and error.lineno:
     return f"{path if error.filename == ours else error.filename}, line {error.lineno}"
   lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == ours]
@@ -79,10 +80,10 @@ def _message(error):
 
 
 def read_json(path):
-  """Returns the nested dicts of a JSON file, as `config.record` writes it.
+  """Returns the nested dicts of a JSON file that `config.record` wrote.
 
   Raises:
-    ValueError: naming the file, if it is no JSON or no object.
+    ValueError: if the file is not JSON, or not a JSON object. The message names the file.
   """
   try:
     values = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))

@@ -1,7 +1,7 @@
-"""Kinds of values that configuration keys have, and the search for the key that a wrong name may mean.
+"""Checks of configuration values, and the search for a key with a similar name.
 
-A configuration may come from a file that another program or a person wrote, such as the `config.json` of a
-run. So every value is checked before it is used, and an error names its key. Nothing here imports jax.
+A configuration may come from a file that another program or a user wrote, such as the `config.json` of a run.
+So every value is checked before it is used, and an error names the key. This module does not import jax.
 """
 
 import dataclasses
@@ -16,8 +16,8 @@ import ml_collections
 
 _GROUPS = (dict, ml_collections.ConfigDict)
 _LARGEST_WHOLE = 2**63 - 1
-_LIKE = 0.55  # smallest likeness of a name that an error message suggests
-_AS_GOOD = 0.02  # names whose likeness differs by less are suggested together
+_LIKE = 0.55  # an error message suggests a name only if its similarity is at least this number
+_AS_GOOD = 0.02  # names whose similarity differs by less than this number are suggested together
 
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 80
@@ -25,12 +25,12 @@ _short.maxstring = _short.maxother = 80
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-  """The values that a key may have.
+  """The set of values that a key may have.
 
   Attributes:
-    words: the values in words, for error messages.
-    holds: value -> bool, for a value of any type.
-    is_optional: whether the key may be absent.
+    words: the set in words, for error messages.
+    holds: value -> bool, True if the value is in the set. It accepts a value of any type.
+    is_optional: True if the key may be absent.
   """
 
   words: str
@@ -42,7 +42,7 @@ class Kind:
     return dataclasses.replace(self, is_optional=True)
 
   def or_none(self):
-    """Returns this kind with None as a further value."""
+    """Returns this kind with None as an additional value."""
     return dataclasses.replace(
       self, words=f"{self.words}, or None", holds=lambda x: x is None or self.holds(x)
     )
@@ -54,7 +54,7 @@ def text():
 
 
 def one_of(*names):
-  """Returns the kind of these strings."""
+  """Returns the kind that contains only these strings."""
   return Kind(" or ".join(names), lambda x: isinstance(x, str) and x in names)
 
 
@@ -69,10 +69,13 @@ def group():
 
 
 def number(*, low=None, above=None, high=None, below=None):
-  """Returns the kind of finite numbers, whole ones included, within bounds.
+  """Returns the kind of finite numbers within bounds. Whole numbers are included.
 
   Args:
-    low, high: smallest and largest number. above, below: every number is greater, smaller than it.
+    low: the smallest allowed number.
+    above: a bound that every number must exceed.
+    high: the largest allowed number.
+    below: a bound that no number may reach.
   """
 
   def holds(x):
@@ -90,7 +93,7 @@ def number(*, low=None, above=None, high=None, below=None):
 
 
 def whole(low=None):
-  """Returns the kind of whole numbers of 64 bits that are at least `low`."""
+  """Returns the kind of 64-bit whole numbers that are at least `low`."""
 
   def holds(x):
     is_whole = isinstance(x, numbers.Integral) and not isinstance(x, bool) and abs(x) <= _LARGEST_WHOLE
@@ -100,17 +103,18 @@ def whole(low=None):
 
 
 def pair(of, names):
-  """Returns the kind of two values.
+  """Returns the kind of pairs of values.
 
   Args:
-    of: kind of both values. names: of the two, such as "(H, W)".
+    of: kind of each value.
+    names: names of the two values, such as "(H, W)".
   """
   return _sequence((of, of), f"{names}, each {of.words}")
 
 
 def like(value):
-  """Returns the kind of the values that have the type of `value`, a bool, number, string or tuple."""
-  if isinstance(value, bool):
+  """Returns the kind of all values with the type of `value`, which is a bool, number, string or tuple."""
+  if isinstance(value, bool):  # bool first, because a bool is also an int in Python
     return flag()
   if isinstance(value, int):
     return whole()
@@ -131,7 +135,7 @@ def _sequence(kinds, words):
 
 
 def _bounds(low, above, high, below):
-  """Returns the bounds in words, with a comma at their end: "from 0 to 1, ", "" if there is none."""
+  """Returns the bounds in words with a comma at the end, such as "from 0 to 1, ", or "" without bounds."""
   if low is not None and high is not None:
     return f"from {low} to {high}, "
   words = [f"at least {low}"] * (low is not None) + [f"above {above}"] * (above is not None)
@@ -140,16 +144,19 @@ def _bounds(low, above, high, below):
 
 
 def check(config, kinds):
-  """Checks keys of a configuration.
+  """Checks the keys of a configuration.
 
   Args:
-    config: ConfigDict. kinds: {key with dots: Kind}.
+    config: ConfigDict.
+    kinds: {key with dots: Kind}.
   Raises:
-    ValueError: naming the first key that is absent, stands where a group has to be, or has a wrong value.
+    ValueError: for the first key that is absent, is a value instead of a group, or has a wrong value. The
+      message names the key.
   """
   for key, kind in kinds.items():
     *parents, last = key.split(".")
     place, path = config, "config"
+    # The loop walks down the groups; `place` is the current group or value.
     for part in (*parents, last):
       if not isinstance(place, _GROUPS):
         raise ValueError(f"{path}={_shown(place)}: expected a group of keys, with config.{key}")
@@ -163,18 +170,17 @@ def check(config, kinds):
     if not kind.is_optional:
       needed_by = f"config.task={config['task']!r}" if "task" in config else "a configuration"
       raise ValueError(
-        f"{needed_by} needs config.{key}, which is not there: begin with a configuration of configs/ for "
-        "this task"
+        f"{needed_by} needs config.{key}, which is missing: start from a file of configs/ for this task"
       )
 
 
 def _shown(value):
-  """Returns a value as Python writes it, on one line and at most 80 characters or so long."""
+  """Returns the `repr` of a value on one line, cut to about 80 characters."""
   return _short.repr(value.to_dict() if isinstance(value, ml_collections.ConfigDict) else value)
 
 
 def check_no_others(config, group_key, kinds):
-  """Raises ValueError, naming the nearest key, for a key of a group that has no entry in `kinds`."""
+  """Raises ValueError for a key of a group without an entry in `kinds`. The message names the nearest key."""
   for key in config[group_key]:
     name = f"{group_key}.{key}"
     if name not in kinds:
@@ -182,7 +188,7 @@ def check_no_others(config, group_key, kinds):
 
 
 def flatten(config, prefix=""):
-  """Returns {key with dots: value} of nested dicts or ConfigDicts; an empty group gives no key."""
+  """Returns {key with dots: value} of nested dicts or ConfigDicts. An empty group gives no key."""
   flat = {}
   for key, value in config.items():
     if isinstance(value, _GROUPS):
@@ -193,21 +199,22 @@ def flatten(config, prefix=""):
 
 
 def has(config, key):
-  """Tells whether a configuration has a key or a group of this name with dots."""
+  """Returns True if a configuration has a key or a group with this dotted name."""
   flat = flatten(config)
   return key in flat or any(name.startswith(f"{key}.") for name in flat)
 
 
 def nearest(name, known):
-  """Returns the names, at most three and the best first, that a wrong name may mean; () if none is like it.
+  """Returns up to three known names that are similar to a wrong name, the most similar first.
 
-  A name is like another if most of their letters agree, if their last parts agree ("root", "data.root"), or
-  if it is one word of the other's last part ("lr", "base_lr").
+  Two names are similar if most of their letters agree, if their last parts agree ("root", "data.root"), or if
+  one is a word in the last part of the other ("lr", "base_lr").
   """
   last = name.rpartition(".")[2]
 
   def likeness(other):
     end = other.rpartition(".")[2]
+    # Similarity of the whole name counts most, then of the last part, then a shared word.
     scores = (_ratio(name, other), 0.95 * _ratio(last, end), 0.9 * (last in end.split("_")))
     return max(scores)
 
@@ -217,10 +224,10 @@ def nearest(name, known):
 
 
 def suggest(name, known, prefix="config."):
-  """Returns the end of an error message about an unknown name: the nearest ones of the known names."""
+  """Returns the end of an error message about an unknown name: the most similar known names."""
   found = nearest(name, known)
   if not found:
-    return "no key has a name like it (--dry_run prints all keys)"
+    return "no key has a similar name (--dry_run prints all keys)"
   return f"nearest: {', '.join(prefix + other for other in found)}"
 
 

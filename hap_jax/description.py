@@ -1,8 +1,8 @@
-"""What a checkpoint records about its weights: network, pixels, classes, data and origin.
+"""The recorded facts about the weights of a checkpoint: network, pixels, classes, data and origin.
 
-Runs write a Description beside every checkpoint, conversions write one into every file. Later commands read
-it and do not ask the user. As JSON it is
-  {"task", "config", "model": {"variant", "width", ..., and what the task's network needs besides},
+A run writes a Description next to every checkpoint. A conversion writes one into every file. Later commands
+read these facts, so the user does not need to give them again. The JSON form is
+  {"task", "config", "model": {"variant", "width", ..., and further sizes of the task's network},
    "normalization", "classes", "data", "lineage", and further facts such as "step" and "scores"}
 """
 
@@ -24,7 +24,7 @@ _ENCODER_KEYS = (
   "mlp_ratio",
 )
 _KEYS = ("task", "config", "model", "normalization", "classes", "data", "lineage")
-# Keys that versions without "classes" wrote at the top level.
+# Older versions had no group "classes" and wrote these keys at the top level.
 _FORMER_CLASSES = ("attribute_names",)
 
 
@@ -33,11 +33,12 @@ class Encoder:
   """Sizes of a ViT encoder.
 
   Attributes:
-    width, depth: of the tokens, and number of blocks.
-    num_heads: of each block; None: not known.
-    grid: (Gh, Gw) of the position table in patches; None: not known.
-    patch: side in pixels.
-    mlp_ratio: hidden over outer width of each block.
+    width: width of the tokens.
+    depth: number of blocks.
+    num_heads: attention heads of each block. None: not known.
+    grid: (Gh, Gw) of the position table in patches. None: not known.
+    patch: side of a patch in pixels.
+    mlp_ratio: hidden width of each MLP divided by the token width.
   """
 
   width: int
@@ -49,30 +50,31 @@ class Encoder:
 
   @classmethod
   def of_variant(cls, name, *, image_size, patch):
-    """Returns the sizes of a `vit.VARIANTS` for images of (H, W) pixels.
+    """Returns the sizes of a variant of `vit.VARIANTS` for images of (H, W) pixels.
 
     Raises:
-      ValueError: if there is no such variant, or the patch does not divide the image.
+      ValueError: if the variant does not exist, or the image is not a multiple of the patch.
     """
     size = vit.variant(name)
     return cls(size.width, size.depth, size.num_heads, layers.grid_of(image_size, patch), patch)
 
   @property
   def image_size(self):
-    """(H, W) in pixels; None if the grid is not known."""
+    """Image size (H, W) in pixels, or None if the grid is not known."""
     return self.grid and tuple(side * self.patch for side in self.grid)
 
   @property
   def variant(self):
-    """Name of the `vit.VARIANTS` with these sizes and heads; None: there is none."""
+    """Name of the variant in `vit.VARIANTS` with these sizes and heads, or None if there is none."""
     name = vit.variant_of(self.width, self.depth)
     return name if name and vit.VARIANTS[name].num_heads == self.num_heads else None
 
   def build(self, compute=vit.FLOAT32, *, drop_path=0.0):
-    """Builds the `vit.ViT` of these sizes, which must all be known.
+    """Builds the `vit.ViT` of these sizes. All sizes must be known.
 
     Args:
-      compute: a `vit.Compute`. drop_path: rate of stochastic depth, see `vit.ViT`.
+      compute: a `vit.Compute`.
+      drop_path: rate of stochastic depth, see `vit.ViT`.
     """
     sizes = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
     return vit.ViT(**sizes, **compute.options(), drop_path=drop_path)
@@ -80,19 +82,21 @@ class Encoder:
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-  """What is recorded about weights. All Mappings hold plain JSON values.
+  """The recorded facts about weights. All Mappings hold plain JSON values.
 
   Attributes:
-    task: what the weights are trained for, a file of `hap_jax/tasks`.
-    encoder: its sizes.
-    network: what the `network` of the task's module needs besides the encoder, such as {"num_classes": 751}.
-    normalization: of pixels: "mean", "std", "range", and for converted files "from": how that is known.
-    classes: what each output of the head stands for, {} if not recorded. Two heads can replace each other if
-      these are equal and not {}.
+    task: the task of the weights, a file of `hap_jax/tasks`.
+    encoder: the sizes of the encoder.
+    network: the sizes that the `network` function of the task needs besides the encoder, such as
+      {"num_classes": 751}.
+    normalization: of pixels: "mean", "std" and "range". In converted files, "from" names the source of these
+      numbers.
+    classes: the meaning of each output of the head; {} if not recorded. Two heads can replace each other if
+      their classes are equal and not {}.
     data: "name" and "licence" of the training data, "records" and "notes"; {} if not recorded.
     lineage: the checkpoints that the weights come from, newest first, see `convert/lineage.py`.
-    config: the configuration of the run; None if not recorded.
-    more: further facts: "step" and "scores" of a checkpoint, "skeleton" of the joints.
+    config: the configuration of the run. None: not recorded.
+    more: further facts, such as "step" and "scores" of a checkpoint, or "skeleton" of the joints.
   """
 
   task: str
@@ -106,7 +110,7 @@ class Description:
   more: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def to_json(self):
-    """Returns plain JSON values, as `from_json` reads them."""
+    """Returns plain JSON values that `from_json` can read."""
     encoder = self.encoder
     model = {
       "variant": encoder.variant,
@@ -133,13 +137,14 @@ class Description:
 
   @classmethod
   def from_json(cls, values):
-    """Returns the Description of plain JSON values that this version or an earlier one wrote.
+    """Returns the Description from plain JSON values of this version or an older one.
 
     Raises:
-      ValueError: naming the key that is missing or has another form.
+      ValueError: if a key is missing or has another form. The message names the key.
     """
     try:
       model = values["model"]
+      # Older versions wrote the class names at the top level, see _FORMER_CLASSES.
       classes = values.get("classes") or {key: values[key] for key in _FORMER_CLASSES if key in values}
       return cls(
         task=values["task"],

@@ -1,6 +1,7 @@
-"""Several processes of one run: how they find each other, agree, and end together.
+"""Several processes of one run: they connect, exchange values, and end together.
 
-Only the standard library and NumPy are imported at the top: the training command needs this file before jax.
+The top of this file imports only the standard library and NumPy, because the training command imports this
+file before jax.
 """
 
 import glob
@@ -11,7 +12,7 @@ import sys
 
 import numpy as np
 
-# Launchers that set these in each of the processes that they start: (number of processes, the others).
+# Environment variables that a launcher sets in each of its processes: (number of processes, other variables).
 _LAUNCHERS = {
   "SLURM": ("SLURM_NTASKS", ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_PROCID", "SLURM_LOCALID")),
   "Open MPI": ("OMPI_COMM_WORLD_SIZE", ("OMPI_MCA_orte_hnp_uri", "OMPI_COMM_WORLD_RANK")),
@@ -19,15 +20,17 @@ _LAUNCHERS = {
 
 
 def join_processes(coordinator_address=None, num_processes=None, process_id=None):
-  """Joins the processes of a run, told by hand or found out; does nothing for a process that is alone.
+  """Connects this process with the other processes of its run. Does nothing if there is only one process.
 
-  To be called before anything else of jax. Found out are processes started by srun or mpirun, on the hosts of
-  a TPU slice, and by an indexed job of Kubernetes (which needs `jax[k8s]`).
+  Call it before any other function of jax. Without arguments, it detects processes that were started by srun
+  or mpirun, on the hosts of a TPU slice, or by an indexed job of Kubernetes (which needs `jax[k8s]`).
 
   Args:
-    coordinator_address: "host:port" of the first process. num_processes, process_id: of this run.
+    coordinator_address: "host:port" of the first process.
+    num_processes: number of processes of the run.
+    process_id: number of this process, from 0.
   Raises:
-    ValueError: if some are given and some are not, or they contradict each other.
+    ValueError: if only some arguments are given, or they contradict each other.
   """
   import jax
 
@@ -45,7 +48,11 @@ def join_processes(coordinator_address=None, num_processes=None, process_id=None
 
 
 def launcher(environment):
-  """Names what started this process as one of several, by its environment; None: it is alone."""
+  """Returns the name of the launcher that started this process as one of several; None: one process only.
+
+  Args:
+    environment: the environment variables of the process.
+  """
   for name, (count, others) in _LAUNCHERS.items():
     if all(variable in environment for variable in (count, *others)):
       return name if int(environment[count]) > 1 else None
@@ -53,30 +60,34 @@ def launcher(environment):
     return "Kubernetes"
   has_tpu = glob.glob("/dev/accel*") + glob.glob("/dev/vfio/[0-9]*")
   if has_tpu and importlib.util.find_spec("libtpu") and environment.get("JAX_PLATFORMS", "tpu") == "tpu":
-    return "Cloud TPU"  # of one host, too: there jax finds one process
+    return "Cloud TPU"  # also on a single host, where jax then finds one process
   return None
 
 
 def is_one_of_several():
-  """Returns whether this process runs together with others; False before it has joined them."""
-  jax = sys.modules.get("jax")  # a wrong flag is an error before jax is imported
+  """Returns True if this process is connected with others; False before `join_processes`."""
+  jax = sys.modules.get("jax")  # no import here: errors in flags are reported before jax is imported
   return jax is not None and jax.distributed.is_initialized() and jax.process_count() > 1
 
 
 def leave(text):
-  """Ends this process of several at once: jax would wait minutes for the others, which wait for this one."""
+  """Prints a text and ends this process immediately.
+
+  A normal exit of jax would wait minutes for the other processes, and they would wait for this one.
+  """
   print(text, file=sys.stderr, flush=True)
   os._exit(1)
 
 
 def from_first_process(value):
-  """Returns the JSON value of process 0 in every process; JSON keeps every bit of a float."""
+  """Returns the JSON value of process 0, in every process. JSON keeps every bit of a float."""
   import jax
   from jax.experimental import multihost_utils
 
   if jax.process_count() == 1:
     return value
   encoded = np.frombuffer(json.dumps(value).encode(), np.uint8)
+  # All processes must pass arrays of the same shape, so the length is sent first.
   size = int(multihost_utils.broadcast_one_to_all(np.int32(len(encoded))))
   received = multihost_utils.broadcast_one_to_all(np.resize(encoded, size))
   return json.loads(np.asarray(received, np.uint8).tobytes())

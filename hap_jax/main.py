@@ -1,4 +1,7 @@
-"""Trains: `python -m hap_jax.main --config=configs/pretrain_b16.py --workdir=DIR [--config.key=value]`."""
+"""Trains a model: `python -m hap_jax.main --config=FILE --workdir=DIR [--config.KEY=VALUE ...]`.
+
+Example: `python -m hap_jax.main --config=configs/pretrain_b16.py --workdir=runs/b16`.
+"""
 
 from hap_jax.train import preemption
 
@@ -19,7 +22,7 @@ from hap_jax.io import terminal
 
 
 class _ConfigFile(flags.ArgumentParser):
-  """Reads --config=FILE, and looks up the keys of all --config.KEY words before they are set."""
+  """Reads --config=FILE, and checks that the key of each --config.KEY flag exists before it is set."""
 
   def flag_type(self):
     return "config object"
@@ -28,7 +31,8 @@ class _ConfigFile(flags.ArgumentParser):
     try:
       config = config_lib.read_file(path)
     except ValueError as error:
-      raise flags.Error(str(error)) from error  # absl would put its own words around a ValueError
+      raise flags.Error(str(error)) from error  # absl would add its own words to a ValueError
+    # This check also names the nearest key, which the error message of absl does not.
     for word in flags.FLAGS.read_flags_from_files(sys.argv[1:], force_gnu=False):
       named = re.match(r"--?(?:no)?config\.([^=[]+)", word)
       if named and not values.has(config, named[1]):
@@ -41,10 +45,10 @@ _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "Configuration file, see configs/, or the config.json of a run."
 )
 flags.FLAGS["config"].parser = _ConfigFile()
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; given again, the run goes on there.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run. The same folder again resumes the run.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print configuration, shapes and parameters, then stop.")
 _COORDINATOR = flags.DEFINE_string(
-  "coordinator_address", None, "HOST:PORT of the first of several processes; all of them share one workdir."
+  "coordinator_address", None, "HOST:PORT of the first of several processes. All of them share one workdir."
 )
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of processes.", lower_bound=1)
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.", lower_bound=0)
@@ -53,22 +57,22 @@ flags.mark_flag_as_required("config")
 
 def main(argv):
   if len(argv) > 1:
-    # "--config.mask.parts False" is the flag alone, which sets True, and a word that says nothing.
+    # In "--config.mask.parts False", the flag without "=" sets True, and the word "False" would be ignored.
     _fail(f"{' '.join(argv[1:])}: expected --config.KEY=VALUE, in one word")
   if not flags.FLAGS["verbosity"].present:
     logging.set_verbosity(logging.WARNING)
   terminal.print_any_name()
   code = _train()
-  from hap_jax.data import worker_process  # here and not above: a wrong flag is reported without OpenCV
+  from hap_jax.data import worker_process  # imported late, so that errors in flags come before OpenCV loads
 
-  # Outside of any `except`: an exception that is being handled keeps the last batches alive.
+  # This call is outside of any `except`, because an exception in progress keeps the last batches alive.
   worker_process.release_shared_memory()
   sys.exit(code)
 
 
 def _train():
-  """Runs what the flags ask for; returns the exit code, or a message for exit code 1."""
-  # Here and not above: the loader's worker processes import this file anew and must stay light.
+  """Runs the training or the dry run. Returns the exit code, or an error message for exit code 1."""
+  # Imported late, because the worker processes of the loader import this file again and must stay small.
   from hap_jax import run
   from hap_jax.train.loop import NonFiniteLossError
 
@@ -90,7 +94,7 @@ def _train():
     _say(str(error))
     return error.exit_code
   except (ValueError, OSError, NonFiniteLossError) as error:
-    if logging.level_info():  # --verbosity=0 or more shows where it came from
+    if logging.level_info():  # --verbosity=0 or more prints the traceback
       _crash()
     return _explain(str(error))
   except Exception:
@@ -98,7 +102,7 @@ def _train():
 
 
 def _say(line):
-  """Prints a line in the first process; the others would only repeat it."""
+  """Prints a line in the first process. The other processes would only repeat it."""
   import jax
 
   if jax.process_index() == 0:
@@ -106,24 +110,24 @@ def _say(line):
 
 
 def _parse(argv):
-  """Parses flags; a wrong one is one line, not a traceback."""
+  """Parses the flags. An error in a flag is printed as one line, not as a traceback."""
   try:
     return flags.FLAGS(argv)
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-    told = str(error).splitlines()[0]
+    message = str(error).splitlines()[0]
     if isinstance(error, (AttributeError, KeyError)):
-      key = told.strip("'\"")
-      told = f"no such key: {', '.join(arg for arg in argv if key in arg) or told}"
-    _fail(told)
+      key = message.strip("'\"")
+      message = f"no such key: {', '.join(arg for arg in argv if key in arg) or message}"
+    _fail(message)
 
 
 def _fail(message):
-  """Ends the program with a message on one line."""
+  """Ends the program with an error message on one line."""
   sys.exit(_explain(message))
 
 
 def _explain(message):
-  """Returns an error message as one line; ends this process at once if it is one of several."""
+  """Returns an error message as one line. If this is one of several processes, ends it immediately."""
   line = "error: " + " ".join(message.split())
   if distributed.is_one_of_several():
     distributed.leave(line)
@@ -131,7 +135,7 @@ def _explain(message):
 
 
 def _crash():
-  """Ends the program with the exception that is being handled."""
+  """Ends the program with the traceback of the current exception."""
   if distributed.is_one_of_several():
     distributed.leave(traceback.format_exc())
   raise

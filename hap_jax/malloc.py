@@ -6,13 +6,13 @@ picture in a loader's worker costs 50 page faults.
 
 import ctypes
 
-_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # options of glibc's mallopt; malloc.h
+_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # options of glibc's mallopt, from malloc.h
 
 
 def keep_freed():
   """Makes this process keep the memory that it frees, up to its peak.
 
-  All threads that start later share one heap, because each of several heaps has no room for large blocks.
+  All threads that start later share one heap, because one of several heaps has no space for large blocks.
   """
   library = ctypes.CDLL(None)
   if hasattr(library, "mallopt"):

@@ -13,14 +13,14 @@ from hap_jax.train.report import PICTURES
 
 
 def run(config, workdir, say=print):
-  """Trains the task of a configuration, or goes on from the newest checkpoint of the workdir.
+  """Trains the task of a configuration. If the workdir has a checkpoint, resumes from the newest one.
 
   Args:
-    config: finalized; its `task` names a file of hap_jax/tasks.
+    config: the finalized config. Its `task` names a file of hap_jax/tasks.
     workdir: folder of the run.
     say: prints a line.
   Returns:
-    {metric: float} of the last evaluation, {} if nothing is held out.
+    {metric: float} of the last evaluation, or {} if there are no held-out records.
   """
   _check_backend(config)
   mesh = make_mesh(config)
@@ -29,6 +29,7 @@ def run(config, workdir, say=print):
     weights, recorded, lineage = None, None, ()
     if checkpoints.latest_step() is not None:
       recorded = checkpoints.description()
+      # A resumed run keeps the origins of its first start.
       lineage = recorded.lineage
     elif config.init_from:
       weights = initial.read(config.init_from)
@@ -36,7 +37,8 @@ def run(config, workdir, say=print):
     task = config_lib.load("tasks", config.task).make(config, lineage)
     if recorded is not None:
       check_records(recorded, task.description, workdir)
-    # Only now, when nothing that the configuration can get wrong is left: a failed start claims no workdir.
+    # The configuration is recorded only now, after all checks of it. So a start that fails a check leaves the
+    # workdir free for another configuration.
     config_lib.record(config, workdir)
     _, scores = loop.run(
       task,
@@ -60,21 +62,21 @@ def run(config, workdir, say=print):
 
 
 def _newest_pictures(workdir):
-  """Returns a line with the newest picture of each name, no line if there is none."""
-  newest = {}
+  """Returns a list of one line with the newest picture of each name, or [] if there are no pictures."""
+  newest = {}  # file names end with the step in 8 digits, so the last one in sorted order is the newest
   for path in sorted((pathlib.Path(workdir) / PICTURES).glob("*_*.png")):
     newest[path.stem.rpartition("_")[0]] = str(path)
   return [f"pictures: {', '.join(newest.values())}"] if newest else []
 
 
 def check_records(recorded, description, workdir):
-  """Checks that a run goes on with as many training records as it began with.
+  """Checks that a resumed run has the same number of training records as at its start.
 
-  Another number gives other batches, and other epochs by which the learning rate counts.
+  A different number changes the batches and the length of an epoch, and so the learning rate.
 
   Args:
-    recorded: `Description` of the run's newest checkpoint; older versions did not record the number.
-    description: the task's now.
+    recorded: `Description` of the run's newest checkpoint. Older versions did not record the number.
+    description: the `Description` of the task after the resume.
     workdir: folder of the run.
   Raises:
     ValueError: if the numbers differ.
@@ -82,23 +84,26 @@ def check_records(recorded, description, workdir):
   began, now = recorded.data.get("records"), description.data["records"]
   if began not in (None, now):
     raise ValueError(
-      f"{workdir}: the run began with {began:,} training records of {recorded.data['name']}, and the "
+      f"{workdir}: the run started with {began:,} training records of {recorded.data['name']}, but the "
       f"source now has {now:,}: restore the data (config.data.root), or start a new run (--workdir)"
     )
 
 
 def _check_backend(config):
-  """Raises ValueError for a way to compute that this machine does not have; a dry run may name one."""
+  """Raises ValueError if this machine does not support the configured attention.
+
+  A dry run does not call it, because it may check the configuration of another machine.
+  """
   backend, model = jax.default_backend(), config.model
   if model.attention == "cudnn" and (backend != "gpu" or model.dtype != "bfloat16"):
     raise ValueError(
-      f'config.model.attention="cudnn" with config.model.dtype="{model.dtype}" on {backend}: it is for '
-      'bfloat16 on a GPU; set it to "xla"'
+      f'config.model.attention="cudnn" with config.model.dtype="{model.dtype}" on {backend}: "cudnn" needs '
+      'bfloat16 on a GPU; set config.model.attention="xla"'
     )
 
 
 def make_mesh(config):
-  """Builds the mesh of a configuration and checks that its batches divide over it."""
+  """Builds the mesh of a configuration and checks that the batch sizes divide over it."""
   mesh = sharding.make_mesh(**config.mesh)
   sharding.check_batch_size(config.batch_size, mesh, parts=config.accumulate)
   sharding.check_batch_size(config.eval_batch_size, mesh, "config.eval_batch_size")

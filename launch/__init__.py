@@ -1,1 +1,1 @@
-"""Starts a run somewhere: here, under SLURM, through XManager, on a TPU VM. See docs/launch.md."""
+"""Launchers start a run on this machine, under SLURM, through XManager or on a TPU VM, see docs/launch.md."""

@@ -1,7 +1,8 @@
-"""The command that every launcher starts, checked and built in one place.
+"""Checks and builds the training command that every launcher starts.
 
-`python launch/command.py --config=FILE --workdir=DIR [--config.KEY=VALUE ...]` prints it, quoted for a shell.
-Only the standard library is needed: a login node or a laptop may hold nothing else of the project.
+`python launch/command.py --config=FILE --workdir=DIR [--config.KEY=VALUE ...]` prints the command, quoted for
+a shell. This file needs only the standard library, because a login node or a laptop may have no other
+packages.
 """
 
 import argparse
@@ -13,12 +14,12 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 class Parser(argparse.ArgumentParser):
-  """A parser of a launcher's own flags whose errors are one line."""
+  """A parser of the flags of a launcher. Its errors have one line."""
 
   def __init__(self, **kwargs):
     super().__init__(
       allow_abbrev=False,
-      epilog="All other flags, --config and --workdir first, go to hap_jax.main.",
+      epilog="All other flags, such as --config and --workdir, are passed to hap_jax.main.",
       **kwargs,
     )
 
@@ -30,12 +31,13 @@ def build(words, *, root=ROOT):
   """Builds the command of a run.
 
   Args:
-    words: flags of `hap_jax.main`, each one word, "--name=value". root: folder that paths are relative to.
+    words: flags of `hap_jax.main`, each as one word "--name=value".
+    root: folder to which paths are relative.
   Returns:
-    list of words: python -m hap_jax.main, then the configuration, the workdir, and the rest in their order.
+    list of words: python -m hap_jax.main, then --config, --workdir, and all other flags in their order.
   Raises:
-    ValueError: for a flag that a launcher does not know, no workdir or one that is no folder, or a
-      configuration that is no file.
+    ValueError: for an unknown flag, a missing workdir, a workdir that is not a folder, or a missing
+      configuration file.
   """
   own, rest = {"--config": "", "--workdir": ""}, []
   for word in words:
@@ -45,6 +47,7 @@ def build(words, *, root=ROOT):
         f"{word}: expected --config=FILE, --workdir=DIR, --config.KEY=VALUE, --verbosity=N or a flag of this "
         "launcher (--help lists them)"
       )
+    # The value must be in the same word, because the launchers pass words on without parsing them.
     if not equals:
       raise ValueError(f"{word}: write {name}=VALUE, in one word")
     if name in own:
@@ -53,13 +56,13 @@ def build(words, *, root=ROOT):
       rest.append(word)
   if not own["--config"]:
     raise ValueError("--config is missing: name a file of configs/")
-  path = own["--config"].partition(":")[0]  # what follows is the configuration's own argument
+  path = own["--config"].partition(":")[0]  # the text after the colon is an argument of get_config
   if not (root / path).is_file():
-    raise ValueError(f"--config={own['--config']}: no such file, seen from {root}")
+    raise ValueError(f"--config={own['--config']}: no such file in {root}")
   if not own["--workdir"]:
     raise ValueError(
-      "--workdir is missing: name the folder in which the run keeps its checkpoints and logs, "
-      "one that all of its processes see"
+      "--workdir is missing: name the folder in which the run keeps its checkpoints and logs; all processes "
+      "of the run need access to it"
     )
   if "://" in own["--workdir"]:
     raise ValueError(f"--workdir={own['--workdir']}: expected a folder; mount the bucket, or share a disk")
@@ -67,13 +70,13 @@ def build(words, *, root=ROOT):
 
 
 def run_name(command):
-  """Returns the last part of the workdir of a command from `build`: the name of the job, too."""
+  """Returns the last part of the workdir in a command from `build`. It is also the name of the job."""
   workdir = next(word for word in command if word.startswith("--workdir=")).partition("=")[2]
   return workdir.rstrip("/").rpartition("/")[2]
 
 
 def report_errors(function, argv):
-  """Runs function(argv) and returns an exit status; an expected error is one line on stderr."""
+  """Runs function(argv) and returns the exit status. An expected error is printed as one line on stderr."""
   try:
     return function(argv) or 0
   except (ValueError, OSError) as error:

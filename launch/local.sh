@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# Runs on this machine, in one process or several; see docs/launch.md. Works with bash 3.2, which macOS has.
+# Starts a run on this machine, in one or several processes; see docs/launch.md. Works with bash 3.2 of macOS.
 set -u
 
 usage="usage: launch/local.sh --config=FILE --workdir=DIR [--config.KEY=VALUE ...]
-  --num_processes=N  processes that share the run (default: 1, which uses all local devices)
-  --port=P           where they meet on 127.0.0.1 (default: a free one)
-  --dry_run          print the commands, start nothing
+  --num_processes=N  number of processes of the run (default: 1, which uses all local devices)
+  --port=P           port on 127.0.0.1 through which they connect (default: a free port)
+  --dry_run          print the commands, but do not start them
 PYTHON names the interpreter (default: .venv/bin/python, else python3)."
 
-# Seconds that the others get to end by themselves once one has failed. No SIGTERM: they could only save together.
+# After one process failed, the other processes have this many seconds to end. They get no SIGTERM, because
+# a save needs all processes.
 grace=5
 
 fail() {
@@ -36,7 +37,7 @@ shift "$given"
 [[ $port =~ ^[0-9]*$ ]] || fail "--port=$port: expected a number"
 
 line=$("$python" launch/command.py "$@") || exit 1
-eval "set -- $line" # quoted by command.py for this; what is printed is what runs
+eval "set -- $line" # safe, because command.py quotes the words; so the printed command is the one that runs
 shift
 
 if [ "$num_processes" -eq 1 ]; then
@@ -55,16 +56,17 @@ if [ -n "$dry_run" ]; then
 fi
 
 running=()
-# Background jobs of a script ignore Ctrl-C, so it becomes the signal on which all save. A second one ends them,
-# unless it comes at once: `timeout` sends it to this script and to its group.
-# After Ctrl-C the exit code is 130, because 42 means: start again.
-told="" interrupted="" killed=""
+# Background jobs of a script ignore Ctrl-C. So this script turns Ctrl-C into SIGTERM, on which all processes
+# save. A second signal kills them. A second signal within 2 seconds does not count, because `timeout` sends
+# its signal twice: to this script and to its process group.
+# After Ctrl-C the exit code is 130, because 42 means that the run must start again.
+first_signal="" interrupted="" killed=""
 # shellcheck disable=SC2329  # called by the traps
 forward() {
-  if [ -z "$told" ]; then
-    told=$SECONDS
+  if [ -z "$first_signal" ]; then
+    first_signal=$SECONDS
     kill -s TERM ${running[@]+"${running[@]}"} 2>/dev/null
-  elif [ $((SECONDS - told)) -ge 2 ]; then
+  elif [ $((SECONDS - first_signal)) -ge 2 ]; then
     killed=killed
     kill -s KILL ${running[@]+"${running[@]}"} 2>/dev/null
   fi
@@ -78,7 +80,7 @@ for ((id = 0; id < num_processes; id++)); do
   running+=($!)
 done
 
-# Not `wait -n`, which bash 3.2 lacks.
+# The loop polls, because bash 3.2 has no `wait -n`.
 status=0 deadline=""
 while [ ${#running[@]} -gt 0 ]; do
   sleep 0.2
@@ -90,9 +92,9 @@ while [ ${#running[@]} -gt 0 ]; do
     fi
     wait "$pid"
     code=$?
-    if [ $code -eq 42 ]; then # saved and told to end: only a failure says more
+    if [ $code -eq 42 ]; then # stopped and saved; the code of a failed process has priority over it
       [ $status -eq 0 ] && status=42
-    elif [ $code -ne 0 ] && [ -z "$deadline" ]; then # the first to fail; the others fail of it
+    elif [ $code -ne 0 ] && [ -z "$deadline" ]; then # the first failure causes the failures of the others
       status=$code deadline=$((SECONDS + grace))
     fi
   done
@@ -101,7 +103,7 @@ while [ ${#running[@]} -gt 0 ]; do
     kill -s KILL "${running[@]}" 2>/dev/null
   fi
 done
-# A failure keeps its own code. 137 is none if the second signal killed.
+# A failure keeps its own code. But 137 after a second Ctrl-C is no failure, because this script sent the kill.
 if [ -n "$interrupted" ]; then
   case $status$killed in 42* | 137killed) status=130 ;; esac
 fi

@@ -1,4 +1,7 @@
-"""Writes an sbatch script for a run, and with --submit submits it: one process a GPU, requeued after a 42."""
+"""Writes an sbatch script for a run with one process per GPU; --submit also submits it.
+
+The script requeues its job if the run ends with exit code 42.
+"""
 
 import pathlib
 import re
@@ -18,33 +21,35 @@ _SCRIPT = """\
 set -u
 cd {root}
 {setup}
-# A signal may reach this shell, too: it must live to see how srun ended.
+# A signal may also reach this shell. The shell must survive it to read the exit code of srun.
 trap : TERM
 
-# srun returns the largest exit code of its tasks. A failure must win over the 42 of a task that saved, so
-# each task adds 42 to a code below 42. Its shell gets the same signal as the program and must wait for it.
+# srun returns the largest exit code of its tasks. A failure must have priority over the 42 of a task that
+# saved. So each task adds 42 to a code below 42. The shell of the task gets the same signal as the program.
+# It must survive the signal and wait for the program.
 task='trap : TERM
 "$@"
 code=$?
 if [ "$code" -gt 0 ] && [ "$code" -lt 42 ]; then code=$((code + 42)); fi
 exit "$code"'
 
-# Processes that save together end together. If one fails, the others, who wait for it, get {wait} s.
+# Processes that save together end together. If one fails, the others wait for it. srun kills them after
+# {wait} s.
 srun --cpus-per-task={cpus} --kill-on-bad-exit=0 --wait={wait} bash -c "$task" task \\
   {line}
 status=$?
 if [ "$status" -gt 42 ] && [ "$status" -lt 84 ]; then status=$((status - 42)); fi
 
-# scancel makes a run save and end with 42, too, but a cancelled job must not come back. SLURM says
+# After scancel, a run also saves and ends with 42. But a cancelled job must not be requeued. SLURM reports
 #   RUNNING               after the warning signal, and after scancel --signal=TERM,
 #   COMPLETING/TimeLimit  if the save ended after the limit, within KillWait,
 #   COMPLETING/None       after scancel, and if SLURM requeues the job itself,
 #   and a PreemptTime     if another job takes the nodes and the partition gives no time for a save.
-# A busy SLURM may not answer at once. If it never answers, the job ends: a saved run that stops costs one
-# command, a cancelled job that comes back costs machines.
+# A busy SLURM may need some time to answer. If it never answers, the job is not requeued: then the user must
+# submit a saved run again, which is cheaper than a cancelled job that uses machines.
 requeue() {{
   local pause state
-  trap "" TERM # it may come only now, to each process of the job, and must not end squeue and scontrol
+  trap "" TERM # a late SIGTERM goes to each process of the job, and it must not end squeue and scontrol
   for pause in 5 10 20 0; do
     state=$(squeue -h -j "$SLURM_JOB_ID" -o %T/%r)
     if [ "$state" = COMPLETING/None ]; then
@@ -59,10 +64,10 @@ requeue() {{
     esac
     sleep "$pause"
   done
-  echo "job $SLURM_JOB_ID is not requeued: SLURM does not answer. All is saved: submit this script again" >&2
+  echo "job $SLURM_JOB_ID is not requeued: SLURM does not answer. It is saved: submit this script again" >&2
 }}
 
-# 42: asked to end, and all is saved. The same job waits for its next turn and resumes in the same workdir.
+# 42: the run was stopped and saved. The requeued job waits for free nodes and resumes in the same workdir.
 if [ "$status" -eq 42 ]; then requeue; fi
 exit "$status"
 """
@@ -72,23 +77,24 @@ def script(line, args, log):
   """Returns the text of the sbatch script.
 
   Args:
-    line: words of the command, from `command.build`. args: the launcher's flags. log: path of the log, which
-      may hold SLURM's %j.
+    line: words of the command, from `command.build`.
+    args: the parsed flags of the launcher.
+    log: path of the log. It may contain %j, the job number of SLURM.
   Raises:
-    ValueError: for a value that a directive cannot hold.
+    ValueError: for a value that a directive cannot contain.
   """
   tasks = max(args.gpus_per_node, 1)
   directives = {
     "job-name": args.job_name,
     "output": log,
-    "open-mode": "append",  # a requeued job goes on in its own log
+    "open-mode": "append",  # a requeued job continues its own log
     "nodes": args.nodes,
     "ntasks-per-node": tasks,
     "cpus-per-task": args.cpus_per_task,
     "gpus-per-node": args.gpus_per_node or None,
     "mem": args.mem,
     "time": args.time,
-    "signal": f"TERM@{args.signal_before}",  # to the processes, not to the script's shell
+    "signal": f"TERM@{args.signal_before}",  # without "B:", only the processes get it, not the script's shell
     "partition": args.partition,
     "account": args.account,
     "qos": args.qos,
@@ -97,7 +103,9 @@ def script(line, args, log):
   given = {name: str(value) for name, value in directives.items() if value not in (None, "")}
   for name, value in given.items():
     if re.search(r"[\s\"'\\#]", value):
-      raise ValueError(f"{value!r}: a directive (#SBATCH --{name}) holds no blanks, quotes, \\ or #")
+      raise ValueError(
+        f"{value!r}: a directive (#SBATCH --{name}) cannot contain blanks, quotes, \\ or #; change --{name}"
+      )
   return _SCRIPT.format(
     directives="\n".join(
       [f"#SBATCH --{name}={value}" for name, value in given.items()] + ["#SBATCH --requeue"]
@@ -122,13 +130,13 @@ def main(argv):
   args.job_name = args.job_name or command.run_name(line)
   path = command.ROOT / (args.script or f"runs/slurm/{args.job_name}.sbatch")
   text = script(line, args, path.parent / f"{args.job_name.replace('%', '%%')}-%j.log")
-  path.parent.mkdir(parents=True, exist_ok=True)  # SLURM makes no folder for a log
+  path.parent.mkdir(parents=True, exist_ok=True)  # SLURM does not create the folder of a log
   try:
     with path.open("x") as file:
       file.write(text)
   except FileExistsError:
     raise ValueError(
-      f"{path} exists: submit that one with sbatch, remove it, or name another with --script"
+      f"{path} exists: submit this file with sbatch, remove it, or name another file with --script"
     ) from None
   print(f"wrote {path}", flush=True)
   if args.submit:
@@ -141,29 +149,34 @@ def _submit(path):
   except FileNotFoundError:
     raise ValueError(f"sbatch is not on this machine: run `sbatch {path}` on the cluster") from None
   if status:
-    raise ValueError(f"sbatch {path} ended with {status}")
+    raise ValueError(f"sbatch {path} ended with exit code {status}; expected 0")
 
 
 def _parser():
   parser = command.Parser(prog="launch/slurm.py", description=__doc__)
-  parser.add_argument("--dry_run", action="store_true", help="print the command of a process, write nothing")
+  parser.add_argument("--dry_run", action="store_true", help="print the command of a process, write no file")
   parser.add_argument("--submit", action="store_true", help="call sbatch")
   parser.add_argument(
-    "--script", help="file to write (default: runs/slurm/<job name>.sbatch); logs lie beside it"
+    "--script", help="file to write (default: runs/slurm/<job name>.sbatch); logs are in the same folder"
   )
-  parser.add_argument("--job_name", help="default: last part of the workdir")
-  parser.add_argument("--nodes", type=int, default=1, help="default: %(default)s")
+  parser.add_argument("--job_name", help="name of the job (default: last part of the workdir)")
+  parser.add_argument("--nodes", type=int, default=1, help="number of nodes (default: %(default)s)")
   parser.add_argument(
     "--gpus_per_node",
     type=int,
     default=8,
-    help="and processes; 0: one process on a CPU (default: %(default)s)",
+    help="GPUs per node, with one process each; 0: one process on a CPU (default: %(default)s)",
   )
-  parser.add_argument("--cpus_per_task", type=int, default=8, help="default: %(default)s")
-  parser.add_argument("--mem", help="memory of a node, as SLURM writes it: 200G")
-  parser.add_argument("--time", default="24:00:00", help="limit, as SLURM writes it (default: %(default)s)")
+  parser.add_argument("--cpus_per_task", type=int, default=8, help="CPUs per process (default: %(default)s)")
+  parser.add_argument("--mem", help="memory per node in the format of SLURM, such as 200G")
   parser.add_argument(
-    "--signal_before", type=int, default=120, help="seconds before the limit at which all save (default: 120)"
+    "--time", default="24:00:00", help="time limit in the format of SLURM (default: %(default)s)"
+  )
+  parser.add_argument(
+    "--signal_before",
+    type=int,
+    default=120,
+    help="seconds before the time limit at which the run saves and stops (default: 120)",
   )
   for name in ("partition", "account", "qos", "constraint"):
     parser.add_argument(f"--{name}")
@@ -172,7 +185,7 @@ def _parser():
     action="append",
     default=[],
     metavar="COMMAND",
-    help="a line of shell before the run, as 'source .venv/bin/activate'; may be given several times",
+    help="shell command before the run, such as 'source .venv/bin/activate'; may be given several times",
   )
   return parser
 

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Runs on all hosts of a Cloud TPU VM, made here or there already; see docs/launch.md.
+# Starts a run on all hosts of a Cloud TPU VM, which exists or is created first; see docs/launch.md.
 set -u
 
 usage="usage: launch/tpu_vm.sh --name=VM --zone=ZONE --config=FILE --workdir=DIR [--config.KEY=VALUE ...]
-  --project=P           default: gcloud's own
-  --accelerator_type=A  make the VM first, as v5litepod-16; without it the VM exists
-  --version=V           its software (default: tpu-ubuntu2204-base)
-  --folder=F            where the code goes on each host, under the home folder (default: hap_jax_run)
-  --dry_run             print the command of a host, call nothing
-The VM is left running: delete it with 'gcloud compute tpus tpu-vm delete'."
+  --project=P           Google Cloud project (default: the project that gcloud is set to)
+  --accelerator_type=A  type of a VM to create first, such as v5litepod-16 (default: the VM exists already)
+  --version=V           software version of the VM (default: tpu-ubuntu2204-base)
+  --folder=F            folder for the code on each host, in the home folder (default: hap_jax_run)
+  --dry_run             print the command of a host, do not call gcloud
+The VM keeps running after the run: delete it with 'gcloud compute tpus tpu-vm delete'."
 
 fail() {
   echo "error: $*" >&2
@@ -35,7 +35,7 @@ shift "$given"
 line=$("${PYTHON:-python3}" launch/command.py "$@") || exit 1
 [ -n "$dry_run" ] && echo "$line" && exit 0
 [ -n "$name" ] || fail "--name is missing: the name of the TPU VM"
-[ -n "$zone" ] || fail "--zone is missing: the zone of the TPU VM, as us-west4-a"
+[ -n "$zone" ] || fail "--zone is missing: the zone of the TPU VM, such as us-west4-a"
 [[ $folder =~ ^[A-Za-z0-9_.-]+$ ]] || fail "--folder=$folder: expected a name of letters, digits, _, . and -"
 command -v gcloud >/dev/null || fail "gcloud is not on this machine: install the Google Cloud CLI"
 
@@ -51,11 +51,12 @@ tar -czf "$package/$folder.tar.gz" --exclude=__pycache__ hap_jax configs require
   || fail "cannot pack the code"
 
 if [ -n "$accelerator_type" ]; then
-  tpu create "$name" --accelerator-type="$accelerator_type" --version="$version" || fail "the VM was not made"
+  tpu create "$name" --accelerator-type="$accelerator_type" --version="$version" || fail "cannot create the VM"
 fi
-tpu scp "$package/$folder.tar.gz" "$name:" --worker=all || fail "the code was not copied"
+tpu scp "$package/$folder.tar.gz" "$name:" --worker=all || fail "cannot copy the code to the VM"
 
-# The image's own Python may be older than 3.11, so uv brings one. The hosts of a slice find each other.
+# The Python of the image may be older than 3.11, so uv installs one. The hosts of a slice find each other, so
+# the command needs no addresses.
 tpu ssh "$name" --worker=all --command="set -e
 mkdir -p $folder
 tar -xzf $folder.tar.gz -C $folder

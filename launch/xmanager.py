@@ -1,4 +1,4 @@
-"""Starts a run through XManager: on this machine (xm_local), or in containers under SLURM (xm_slurm)."""
+"""Starts a run through XManager, on this machine (xm_local) or in containers under SLURM (xm_slurm)."""
 
 import datetime
 import importlib
@@ -11,7 +11,8 @@ import subprocess
 import sys
 import tempfile
 
-if not __package__:  # run as a file: its folder would hide the package xmanager behind this very file
+# If this file runs as a program, its folder is first in sys.path, and `import xmanager` would find this file.
+if not __package__:
   sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])
 
 from launch import command
@@ -23,7 +24,7 @@ _NEEDED = (
   "pyproject.toml",
   "README.md",
   "LICENSE",
-)  # in a container
+)  # files and folders that a container needs
 _ONLY_LOCAL = ("num_processes",)
 _ONLY_SLURM = (
   *("ssh", "image", "gpus", "cpus_per_task", "time", "signal_before", "runtime", "mount"),
@@ -45,7 +46,7 @@ def main(argv):
   wrong = _ONLY_SLURM if args.where == "local" else _ONLY_LOCAL
   for name in wrong:
     if getattr(args, name) is not None:
-      raise ValueError(f"--{name} says nothing to --where={args.where}")
+      raise ValueError(f"--{name} has no effect with --where={args.where}: leave it out")
   if args.dry_run:
     print(shlex.join(line))
     return
@@ -65,7 +66,7 @@ def main(argv):
 
 
 def _local(title, line, num_processes):
-  """Runs local.sh as a job of an experiment, and waits for it."""
+  """Runs local.sh as a job of an experiment and waits for its end."""
   xm, xm_local = _import("xmanager.xm", "xmanager.xm_local")
   _mark_flags_as_parsed()
   words = [*line[3:], f"--num_processes={num_processes}"]
@@ -74,19 +75,19 @@ def _local(title, line, num_processes):
     with xm_local.create_experiment(experiment_title=title) as experiment:
       [executable] = experiment.package([xm.Packageable(binary, xm_local.Local.Spec(), args=words)])
       experiment.add(xm.Job(executable, xm_local.Local(), name="train"))
-  except RuntimeError as error:  # what XManager makes of an exit code that is not 0; 42 is one, too
-    raise ValueError(f"the run did not end with 0: {error}") from None
+  except RuntimeError as error:  # XManager raises it for every exit code except 0, so also for 42
+    raise ValueError(f"the run ended with an exit code other than 0: {error}") from None
 
 
 def _slurm(title, line, args):
-  """Builds an image, pushes it, and submits one task a GPU; a task that ends with 42 is queued again."""
+  """Builds an image, pushes it, and submits one task per GPU. A task that ends with 42 is queued again."""
   xm, xm_slurm, config = _import("xmanager.xm", "xm_slurm", "xm_slurm.config")
   _mark_flags_as_parsed()
   if (
     shutil.which("docker") is None
     or subprocess.run(["docker", "buildx", "version"], capture_output=True).returncode
   ):
-    raise ValueError("`docker buildx version` fails here: --where=slurm builds the image with it")
+    raise ValueError("`docker buildx version` fails here: --where=slurm needs docker buildx for the image")
   user, _, host = args.ssh.rpartition("@")
   cluster = config.SlurmClusterConfig(
     name=host,
@@ -104,7 +105,7 @@ def _slurm(title, line, args):
     qos=args.qos,
     timeout_signal=signal.SIGTERM,
     timeout_signal_grace_period=datetime.timedelta(seconds=args.signal_before),
-    requeue_on_timeout=False,  # its own watchdog would kill the run at the moment it is told to save
+    requeue_on_timeout=False,  # the watchdog of xm_slurm would kill the run at the signal that makes it save
   )
   with tempfile.TemporaryDirectory() as folder, xm_slurm.create_experiment(title) as experiment:
     _copy_project(pathlib.Path(folder))
@@ -120,7 +121,10 @@ def _slurm(title, line, args):
 
 
 def _copy_project(folder):
-  """Copies what a container holds: the whole checkout has environments and runs in it, too."""
+  """Copies the files of `_NEEDED` into a folder.
+
+  The whole checkout would be too large for a container, because it also has environments and runs.
+  """
   for name in _NEEDED:
     source = command.ROOT / name
     if source.is_dir():
@@ -130,24 +134,24 @@ def _copy_project(folder):
 
 
 def _jax_with_cuda():
-  """Returns the requirement of jax with its CUDA plugin, within the bounds of requirements.txt."""
+  """Returns the requirement of jax with its CUDA plugin, with the version bounds of requirements.txt."""
   text = (command.ROOT / "requirements.txt").read_text()
   return "jax[cuda13]" + re.search(r"^jax([<>=~!][^\s#;]*)", text, re.MULTILINE)[1]
 
 
 def _import(*names):
-  """Imports modules of requirements-launch.txt: training itself needs none of them."""
+  """Imports modules of requirements-launch.txt. It is called late, because training needs none of them."""
   try:
     return [importlib.import_module(name) for name in names]
   except ModuleNotFoundError as error:
     raise ValueError(
-      f"{error.name} is not installed here: python -m pip install -r requirements-launch.txt, best in an "
-      "environment of its own"
+      f"{error.name} is not installed here: run python -m pip install -r requirements-launch.txt, best in a "
+      "separate environment"
     ) from None
 
 
 def _mark_flags_as_parsed():
-  """XManager reads absl flags of its own, which keep their defaults."""
+  """Marks the absl flags as parsed, because XManager reads its own absl flags; they keep their defaults."""
   from absl import flags
 
   flags.FLAGS.mark_as_parsed()
@@ -155,33 +159,43 @@ def _mark_flags_as_parsed():
 
 def _parser():
   parser = command.Parser(prog="launch/xmanager.py", description=__doc__)
-  parser.add_argument("--dry_run", action="store_true", help="print the command of a process, start nothing")
-  parser.add_argument("--where", choices=("local", "slurm"), default="local", help="default: %(default)s")
-  parser.add_argument("--title", help="of the experiment (default: last part of the workdir)")
+  parser.add_argument(
+    "--dry_run", action="store_true", help="print the command of a process, do not start it"
+  )
+  parser.add_argument(
+    "--where", choices=("local", "slurm"), default="local", help="place of the run (default: %(default)s)"
+  )
+  parser.add_argument("--title", help="title of the experiment (default: last part of the workdir)")
   local = parser.add_argument_group("--where=local")
-  local.add_argument("--num_processes", type=int, help="as in local.sh (default: 1)")
+  local.add_argument("--num_processes", type=int, help="number of processes, as in local.sh (default: 1)")
   slurm = parser.add_argument_group("--where=slurm")
   slurm.add_argument("--ssh", metavar="USER@HOST", help="login node")
-  slurm.add_argument("--image", help="where the image is pushed, as ghcr.io/me/hap_jax:latest")
-  slurm.add_argument("--gpus", type=int, help=f"and processes (default: {_DEFAULTS['gpus']})")
-  slurm.add_argument("--cpus_per_task", type=int, help=f"default: {_DEFAULTS['cpus_per_task']}")
-  slurm.add_argument("--time", type=float, metavar="HOURS", help=f"limit (default: {_DEFAULTS['time']})")
+  slurm.add_argument(
+    "--image", help="name under which the image is pushed, such as ghcr.io/me/hap_jax:latest"
+  )
+  slurm.add_argument(
+    "--gpus", type=int, help=f"number of GPUs, with one process each (default: {_DEFAULTS['gpus']})"
+  )
+  slurm.add_argument(
+    "--cpus_per_task", type=int, help=f"CPUs per process (default: {_DEFAULTS['cpus_per_task']})"
+  )
+  slurm.add_argument("--time", type=float, metavar="HOURS", help=f"time limit (default: {_DEFAULTS['time']})")
   slurm.add_argument(
     "--signal_before",
     type=int,
     metavar="SECONDS",
-    help=f"before the limit, at which all save (default: {_DEFAULTS['signal_before']})",
+    help=f"time before the limit at which the run saves and stops (default: {_DEFAULTS['signal_before']})",
   )
   slurm.add_argument(
     "--runtime",
     choices=("singularity", "apptainer", "podman"),
-    help=f"of containers (default: {_DEFAULTS['runtime']})",
+    help=f"runtime of the containers (default: {_DEFAULTS['runtime']})",
   )
   slurm.add_argument(
     "--mount",
     action="append",
     metavar="DIR",
-    help="folder of the cluster that the container sees: data, workdir",
+    help="folder of the cluster to mount in the container, such as the data; may be given several times",
   )
   for name in ("partition", "account", "qos"):
     slurm.add_argument(f"--{name}")

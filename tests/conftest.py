@@ -1,18 +1,18 @@
-"""Test session set-up: eight simulated devices, golden folder, flags that loader workers need."""
+"""Set-up of the test session: eight simulated devices, the golden folder, and flags for loader workers."""
 
 import os
 import pathlib
 import signal
 
-# Before the first import of jax: the number of simulated devices is fixed when its backend starts. Tests that
-# start processes of their own hand these on, and all share what one of them has compiled.
+# These variables are set before the first import of jax, because its backend fixes the number of simulated
+# devices at its start. Processes that tests start inherit them, and so share one compilation cache.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault(
   "JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).resolve().parents[1] / ".pytest_cache" / "jax")
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # most tests compile longer than they compute
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # most tests spend more time on compilation
 
 import jax
 import numpy as np
@@ -36,7 +36,7 @@ def pytest_addoption(parser, pluginmanager):
 
 def pytest_configure(config):
   if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell ignores Ctrl-C for background jobs; the processes that tests interrupt would inherit that.
+    # A shell makes background jobs ignore Ctrl-C. The processes that tests interrupt would inherit this.
     signal.signal(signal.SIGINT, signal.default_int_handler)
   if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()  # Grain's worker processes read absl flags
@@ -44,14 +44,14 @@ def pytest_configure(config):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
-  # What is compared with the official numbers, and what trains for minutes, is compiled as users compile it.
-  as_users_do = {"parity", "soak"} & set(item.path.relative_to(ROOT).parts)
-  jax.config.update("jax_disable_most_optimizations", not as_users_do)
+  # Parity tests and soak tests use all compiler optimizations, because users also compile with them.
+  is_optimized = {"parity", "soak"} & set(item.path.relative_to(ROOT).parts)
+  jax.config.update("jax_disable_most_optimizations", not is_optimized)
 
 
 @pytest.fixture(scope="session")
 def golden(request):
-  """Returns a function name -> dict of arrays of that golden file; skips if the folder lacks the file."""
+  """Returns a function (name -> dict of the arrays in that golden file). A missing file skips the test."""
   folder = pathlib.Path(request.config.getoption("--golden"))
 
   def load(name):
@@ -66,7 +66,7 @@ def golden(request):
 
 @pytest.fixture(scope="session")
 def samples():
-  """The folder of real pictures and annotations beside the repository; skips where it is absent."""
+  """Returns the folder of real pictures and annotations next to the repository. Skips if it is missing."""
   if not SAMPLES.is_dir():
     pytest.skip(f"no sample data at {SAMPLES}")
   return SAMPLES

@@ -1,4 +1,4 @@
-"""The networks of the tasks, from plain sizes."""
+"""Builds the networks of the tasks from plain sizes."""
 
 from hap_jax.description import Description, Encoder
 from hap_jax.models import layers, vit
@@ -16,7 +16,7 @@ def _describe(task, variant, image_size, patch, network, mlp_ratio=4.0):
 def pretraining(
   variant, *, image_size, patch, decoder_width, decoder_depth, decoder_heads, mlp_ratio=4.0, **compute
 ):
-  """Builds the network of pre-training; compute: fields of `vit.Compute`."""
+  """Builds the network of pre-training. `compute` are fields of `vit.Compute`."""
   decoder = {
     "width": decoder_width,
     "depth": decoder_depth,
@@ -28,13 +28,13 @@ def pretraining(
 
 
 def reid(variant, *, image_size, patch, num_classes, locality, drop_path=0.0, **compute):
-  """Builds the network of person ReID; compute: fields of `vit.Compute`."""
+  """Builds the network of person ReID. `compute` are fields of `vit.Compute`."""
   sizes = {"num_classes": num_classes, "locality": locality}
   description = _describe("reid", variant, image_size, patch, sizes)
   return reid_task.network(description, vit.Compute(**compute), drop_path=drop_path)
 
 
 def attributes(variant, *, image_size, patch, num_attributes, **compute):
-  """Builds the network of attributes; compute: fields of `vit.Compute`."""
+  """Builds the network of attribute recognition. `compute` are fields of `vit.Compute`."""
   description = _describe("attributes", variant, image_size, patch, {"num_attributes": num_attributes})
   return attribute_task.network(description, vit.Compute(**compute))

@@ -1,4 +1,4 @@
-"""Configurations: each builds, resolves to its stored text, and says what is wrong with it."""
+"""Each configuration builds and resolves to its stored values, and each error names the wrong key."""
 
 import concurrent.futures
 import json
@@ -30,8 +30,8 @@ def run_main(*args):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_resolved_values_are_the_stored_ones(name):
-  """A changed default shows in review; store new ones with `python tests/test_config.py`."""
+def test_resolved_configurations_equal_the_stored_ones(name):
+  """A changed default is visible in review. `python tests/test_config.py` stores the new values."""
   resolved = config_lib.to_plain(config_lib.finalize(load(name)))
   assert resolved == json.loads((RESOLVED / f"{name}.json").read_text())
 
@@ -78,7 +78,7 @@ def test_dry_run_builds_every_configuration(name):
     ("model.image_size", (64,), r"config\.model\.image_size=\(64,\): expected \(H, W\)"),
     ("baseline_records", 0, r"config\.baseline_records=0"),
     ("task", "dance", r"no tasks/dance\.py.*pretrain, reid"),
-    ("task", "reid", r"config\.task='reid' needs config\.num_instances, which is not there"),
+    ("task", "reid", r"config\.task='reid' needs config\.num_instances, which is missing"),
   ],
 )
 def test_a_wrong_value_names_its_key(key, value, message):
@@ -99,7 +99,7 @@ def test_dry_run_prints_config_shapes_and_parameter_count():
   result = run_main("--config=configs/pretrain_b16.py", "--config.total_steps=10", "--dry_run")
   assert result.returncode == 0, result.stderr
   assert "base_lr: 0.00015" in result.stdout
-  assert "111,8" in result.stdout  # with the two fixed position tables
+  assert "111,8" in result.stdout  # in millions; the number includes the two fixed position tables
   assert "patches L=128, visible V=64, views N=2" in result.stdout
 
 
@@ -118,9 +118,10 @@ if __name__ == "__main__":
     (RESOLVED / f"{stem}.json").write_text(text + "\n")
 
 
-def test_processes_that_begin_a_run_together_do_not_take_each_others_file(tmp_path):
+def test_processes_that_start_a_run_together_do_not_disturb_each_other(tmp_path):
   config = config_lib.finalize(load("pretrain_demo"))
   with concurrent.futures.ThreadPoolExecutor(16) as pool:
+    # A race shows only sometimes, so the start is repeated.
     for run in range(20):
       begun = threading.Barrier(16)
 
@@ -128,14 +129,15 @@ def test_processes_that_begin_a_run_together_do_not_take_each_others_file(tmp_pa
         begun.wait()
         config_lib.record(config, workdir)
 
-      list(pool.map(record, range(16)))  # raises what one of them raised
+      list(pool.map(record, range(16)))  # raises the exception of a failed thread
       assert [path.name for path in (tmp_path / str(run)).iterdir()] == ["config.json"]
       config_lib.check_same(config, tmp_path / str(run))
 
 
-def test_a_run_may_go_on_after_its_data_moved_and_not_with_another_model(tmp_path):
+def test_a_run_resumes_after_its_data_moved_but_not_with_another_model(tmp_path):
   config = load("finetune_attributes_pa100k_b16")
   config_lib.record(config_lib.finalize(config), tmp_path)
+  # The place of the data may change. The source declares data.pa100k.images as a place, too.
   config.update_from_flattened_dict({"data.root": "/new", "data.pa100k.images": "/new/images"})
   config_lib.check_same(config_lib.finalize(config), tmp_path)
   config.model.variant = "S"

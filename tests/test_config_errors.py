@@ -1,4 +1,4 @@
-"""Wrong configurations and flags: each is one line that names the file or the key."""
+"""Each wrong configuration or flag is a one-line error that names the file or the key."""
 
 import functools
 import json
@@ -28,7 +28,7 @@ def demo(name="pretrain_demo"):
 
 
 def changed(key, value, name="pretrain_demo"):
-  """Returns a recorded configuration, nested dicts, with another value."""
+  """Returns a recorded configuration (nested dicts) with one value replaced."""
   config = json.loads(json.dumps(demo(name)))
   *parents, last = key.split(".")
   functools.reduce(lambda group, parent: group[parent], parents, config)[last] = value
@@ -58,7 +58,7 @@ def error_of_main(*words):
     ),
   ],
 )
-def test_a_wrong_file_or_key_is_one_line_with_the_nearest_one(words, message):
+def test_a_wrong_file_or_key_is_a_one_line_error_with_the_nearest_name(words, message):
   assert error_of_main(*words) == message
 
 
@@ -115,14 +115,14 @@ def test_a_damaged_recorded_configuration_is_one_line_that_names_it(tmp_path, te
   (tmp_path / "config.json").write_text(text)
   with pytest.raises(ValueError, match=message):
     config_lib.read_file(tmp_path / "config.json")
-  with pytest.raises(ValueError, match=message + ".*: restore it, or give another --workdir"):
+  with pytest.raises(ValueError, match=message + ".*: restore the file, or give another --workdir"):
     config_lib.check_same(config_lib.finalize(config_lib.from_recorded(demo(), "demo")), tmp_path)
 
 
 @pytest.mark.parametrize(
   "value", [{}, {"model": 3}, {"task": 3}, {"task": "reid", "model": [], "data": {}}, 3]
 )
-def test_what_is_no_configuration_is_refused_with_its_file(tmp_path, value):
+def test_a_file_that_is_not_a_configuration_is_an_error_with_its_path(tmp_path, value):
   with pytest.raises(ValueError, match=r"^runs/x: (config\.\w+=|a configuration needs|expected a recorded)"):
     config_lib.from_recorded(value, "runs/x")
 
@@ -141,7 +141,7 @@ def test_what_is_no_configuration_is_refused_with_its_file(tmp_path, value):
       "def get_config():\n  raise OSError(1,\n    'a\\nb')\n",
       r"wrong\.py, line 2: PermissionError: \[Errno 1\] a b",
     ),
-    ("config = 1\n", r"wrong\.py: has no function get_config\(\)"),
+    ("config = 1\n", r"wrong\.py: expected a function get_config\(\), found none"),
     ("def get_config():\n  pass\n", r"wrong\.py: get_config\(\) returned NoneType, expected a ConfigDict"),
     (
       "def get_config(size):\n  pass\n",
@@ -149,14 +149,17 @@ def test_what_is_no_configuration_is_refused_with_its_file(tmp_path, value):
     ),
     (
       "from ml_collections import ConfigDict\ndef get_config():\n  return ConfigDict({'task': 'reid'})\n",
-      r"wrong\.py: config\.task='reid' needs config\.model, which is not there",
+      r"wrong\.py: config\.task='reid' needs config\.model, which is missing",
     ),
     ("\x00", r"wrong\.py.*null bytes"),
   ],
 )
-def test_wrong_code_in_a_configuration_is_one_line_with_its_place(tmp_path, monkeypatch, text, message):
+def test_wrong_code_in_a_configuration_is_a_one_line_error_with_its_line(
+  tmp_path, monkeypatch, text, message
+):
   monkeypatch.chdir(tmp_path)
   (tmp_path / "wrong.py").write_text(text)
+  # The error must name the line for relative and for absolute paths.
   for path in (pathlib.Path("wrong.py"), tmp_path / "wrong.py"):
     with pytest.raises(ValueError, match=message) as error:
       config_lib.read_file(path)
@@ -170,12 +173,12 @@ def test_a_configuration_file_may_take_an_argument(tmp_path):
   assert config_lib.read_file(f"{path}:S").model.variant == "S"
 
 
-def test_a_folder_or_another_kind_of_file_is_no_configuration(tmp_path):
+def test_a_folder_or_a_file_with_another_ending_is_an_error(tmp_path):
   with pytest.raises(ValueError, match=r"a folder; expected a \.py or \.json file"):
     config_file.find(tmp_path)
   (tmp_path / "config.yaml").write_text("task: reid\n")
   with pytest.raises(
-    ValueError, match=r"config\.yaml: expected a \.py file, or a \.json file as a run records it"
+    ValueError, match=r"config\.yaml: expected a \.py file, or the \.json file that a run records"
   ):
     config_file.find(tmp_path / "config.yaml")
 
@@ -219,7 +222,7 @@ def test_a_wrong_recorded_value_names_its_key(name, key, value, message):
 
 
 @pytest.mark.parametrize("name", ["pretrain_demo", "finetune_reid_demo", "finetune_attributes_demo"])
-def test_no_value_of_another_type_gets_past_the_checks_as_anything_but_a_value_error(name):
+def test_a_value_of_another_type_is_always_a_one_line_value_error(name):
   values = ("x", 10**400, None, [1], {"a": 1})
   for key in config_values.flatten(demo(name)):
     for value in values:
@@ -241,7 +244,7 @@ def test_a_wrong_option_of_a_source_names_it():
     config_lib.open_source(config, "train")
 
 
-def test_a_run_is_not_begun_with_a_wrong_optimizer(tmp_path):
+def test_a_run_does_not_start_with_a_wrong_optimizer(tmp_path):
   config = config_lib.from_recorded(changed("optimizer.beta1", 2), "runs/x")
   with pytest.raises(ValueError, match=r"config\.optimizer\.beta1=2"):
     run.run(config_lib.finalize(config), tmp_path / "run")
@@ -261,5 +264,5 @@ def test_a_run_is_not_begun_with_a_wrong_optimizer(tmp_path):
     ("zzzz", ()),
   ],
 )
-def test_the_nearest_keys_are_the_ones_that_a_person_means(name, expected):
+def test_a_wrong_key_suggests_the_intended_keys(name, expected):
   assert set(config_values.nearest(name, config_values.flatten(demo()))) == set(expected)

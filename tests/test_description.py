@@ -1,4 +1,4 @@
-"""What a checkpoint records: JSON in both directions, and what earlier versions wrote."""
+"""The Description of a checkpoint: conversion to JSON and back, and descriptions of older versions."""
 
 import json
 
@@ -32,7 +32,7 @@ def test_json_and_back_is_the_same_description():
   assert (written["model"]["image_size"], written["model"]["locality"]) == ([32, 16], True)
 
 
-def test_what_is_not_known_stays_out_of_the_json():
+def test_unknown_facts_are_not_in_the_json():
   description = Description("pretrain", Encoder(width=32, depth=2, num_heads=None, grid=None, patch=8))
   written = json.loads(json.dumps(description.to_json()))
   assert not {"classes", "config", "data"} & written.keys()

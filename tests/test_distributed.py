@@ -1,4 +1,4 @@
-"""Which environments say that a process is one of several."""
+"""Detection of several processes from the environment variables of a launcher."""
 
 import pytest
 
@@ -24,18 +24,21 @@ OPEN_MPI = {
     ({}, None),
     (SLURM, "SLURM"),
     ({**SLURM, "SLURM_NTASKS": "1"}, None),
-    ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4"}, None),  # a batch script itself, not under srun
+    (
+      {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4"},
+      None,
+    ),  # a batch script, whose commands do not run under srun
     (OPEN_MPI, "Open MPI"),
     ({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "0"}, "Kubernetes"),
-    ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, None),  # a notebook in a cluster
+    ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, None),  # a notebook in a cluster is not an indexed job
   ],
 )
-def test_processes_are_found_out(environment, name):
+def test_the_launcher_of_a_process_is_detected(environment, name):
   assert distributed.launcher(environment) == name
 
 
-def test_jax_reads_what_slurm_says_as_we_do(monkeypatch):
-  """The environment that `launcher` takes for SLURM's is one in which jax finds address, count and number."""
+def test_jax_detects_the_same_slurm_environment(monkeypatch):
+  """In the environment that `launcher` detects as SLURM, jax finds address, count and process number."""
   from jax._src.clusters import ClusterEnv
 
   for variable, value in SLURM.items():

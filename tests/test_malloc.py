@@ -1,4 +1,4 @@
-"""Memory that a process frees and keeps is not fetched from the system again."""
+"""After `keep_freed`, a process reuses its freed memory and does not request it from the system again."""
 
 import ctypes
 import subprocess
@@ -23,10 +23,10 @@ print(found)
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="only glibc has mallopt")
-@pytest.mark.soak  # another process on the machine changes the numbers
-def test_a_block_that_was_freed_is_taken_again_without_page_faults():
+@pytest.mark.soak  # other processes on the machine change the numbers
+def test_a_freed_block_is_reused_without_page_faults():
   found = {}
   for mode in ("kept", "as_it_is"):
     done = subprocess.run([sys.executable, "-c", _PROGRAM, mode], check=True, capture_output=True, text=True)
     found[mode] = int(done.stdout)
-  assert found["kept"] <= 5 < 20 <= found["as_it_is"]  # 32 huge pages, 16,384 small ones
+  assert found["kept"] <= 5 < 20 <= found["as_it_is"]  # 64 MiB are 32 huge pages or 16,384 small pages

@@ -1,4 +1,4 @@
-"""Runs of older versions: workdirs are resumed, evaluated and described, configurations are completed."""
+"""Workdirs and configurations of older versions can still be resumed, evaluated and described."""
 
 import json
 import pathlib
@@ -22,8 +22,8 @@ RESOLVED = sorted((record.FOLDER.parent / "resolved_configs").glob("*.json"))
 NAMES = [f"{run.parent.name}-{run.name}" for run in RUNS]
 ALL_RUNS = pytest.mark.parametrize("run", RUNS, ids=NAMES)
 
-# Keys that the first version did not record, in the order of their arrival, and the value with which versions
-# without the key computed.
+# Keys that the first version did not record, in the order in which they were added. The value is the one that
+# versions without the key used.
 ADDED = {
   "data.coco_persons.images": "",
   "data.coco_persons.margin": 0.1,
@@ -51,7 +51,7 @@ def small_model(monkeypatch):
 
 
 def without(config, keys):
-  """Returns nested dicts without keys with dots, and without the groups that are empty then."""
+  """Returns nested dicts without these dotted keys and without the groups that become empty."""
   kept = {}
   for name, value in config.items():
     if isinstance(value, dict):
@@ -65,20 +65,22 @@ def without(config, keys):
 
 @pytest.fixture
 def workdir(run, tmp_path):
-  """A copy of a recorded workdir, with the configuration as a version without the later keys recorded it."""
+  """Returns a copy of a recorded workdir whose configuration has no newer keys, as in older versions."""
   workdir = tmp_path / "run"
+  # The runs in the repository must not change, so the test works on a copy.
   shutil.copytree(run, workdir)
   for path in (workdir / "config.json", workdir / "checkpoints/2/description/metadata"):
     recorded = json.loads(path.read_text())
     holder = recorded.get("config", recorded)
-    shorter = without(holder, ADDED.keys() - {"data.synthetic.num_test"})  # or 2000 pictures would be drawn
+    # num_test stays, because its default would draw 2000 pictures.
+    shorter = without(holder, ADDED.keys() - {"data.synthetic.num_test"})
     assert shorter != holder
     path.write_text(json.dumps(recorded | {"config": shorter} if "config" in recorded else shorter))
   return workdir
 
 
 @ALL_RUNS
-def test_a_recorded_run_is_described_and_has_a_configuration_to_resume_and_evaluate(run, workdir, capsys):
+def test_a_recorded_run_is_described_and_its_configuration_is_accepted(run, workdir, capsys):
   config = config_lib.finalize(record.config_of(run.name))
   for folder in (run, workdir):
     config_lib.check_same(config, folder)
@@ -90,7 +92,7 @@ def test_a_recorded_run_is_described_and_has_a_configuration_to_resume_and_evalu
   assert f"task {run.name}, step {record.LEFT_AT}" in capsys.readouterr().out
 
 
-# One task's step takes long enough to compile; the loop is the same for the others.
+# Only one task runs by default, because a step takes long to compile and the loop is the same for all tasks.
 @pytest.mark.parametrize(
   "run",
   [
@@ -98,7 +100,7 @@ def test_a_recorded_run_is_described_and_has_a_configuration_to_resume_and_evalu
     for run, name in zip(RUNS, NAMES, strict=True)
   ],
 )
-def test_a_recorded_run_is_resumed_and_evaluated(run, workdir, tmp_path):
+def test_a_recorded_run_can_be_resumed_and_evaluated(run, workdir, tmp_path):
   config = config_lib.finalize(record.config_of(run.name))
   assert main(["evaluate", str(workdir), f"--out={tmp_path / 'scores'}"]) == 0
   at_step_2 = json.loads((tmp_path / "scores/scores.json").read_text())["scores"]
@@ -109,22 +111,24 @@ def test_a_recorded_run_is_resumed_and_evaluated(run, workdir, tmp_path):
   end, row = json.loads((run / "end.json").read_text()), read_metrics(workdir)[-1]
   assert row["step"] == end["step"] == record.STEPS
   for key in end:
-    if "loss" in key:  # a score of a few pictures may jump with the last bit of a feature
+    # Scores are not compared, because with few pictures the last bit of a feature may change a rank.
+    if "loss" in key:
+      # Other versions of jax may round differently.
       np.testing.assert_allclose(row[key], end[key], rtol=1e-3, err_msg=key)
 
 
 @ALL_RUNS
-def test_a_recorded_configuration_is_completed_with_every_key_of_today(run):
-  """Fails for a key that is added to configs/common.py and not to the table in config.py."""
+def test_a_recorded_configuration_is_completed_with_all_current_keys(run):
+  """Fails if a new key of configs/common.py is missing in the table `_ADDED_KEYS` of config.py."""
   recorded = config_lib.finalize(config_lib.read_file(run / "config.json"))
   today = config_lib.finalize(record.config_of(run.name))
   assert config_values.flatten(recorded).keys() == config_values.flatten(today).keys()
 
 
 @pytest.mark.parametrize("path", RESOLVED, ids=[path.stem for path in RESOLVED])
-def test_a_configuration_without_later_keys_is_the_one_with_them(path, tmp_path):
+def test_a_configuration_without_newer_keys_equals_the_one_with_their_defaults(path, tmp_path):
   whole = json.loads(path.read_text())
-  begun = config_lib.finalize(config_lib.from_recorded(whole, path))
+  finalized = config_lib.finalize(config_lib.from_recorded(whole, path))
   for key, value in ADDED.items():
     shorter, expected = without(whole, [key]), config_values.flatten(whole)
     if key not in expected:
@@ -132,12 +136,12 @@ def test_a_configuration_without_later_keys_is_the_one_with_them(path, tmp_path)
     expected[key] = value
     (tmp_path / "config.json").write_text(json.dumps(shorter))
     if key != "data.synthetic.num_test":  # demos set it to a value that no older version had
-      config_lib.check_same(begun, tmp_path)
+      config_lib.check_same(finalized, tmp_path)
     completed = config_lib.finalize(config_lib.read_file(tmp_path / "config.json"))
     assert config_values.flatten(config_lib.to_plain(completed)) == expected, key
 
 
-def test_a_key_that_older_versions_lacked_is_compared_with_their_value(tmp_path):
+def test_a_missing_key_is_compared_with_the_value_of_the_older_version(tmp_path):
   whole = config_lib.to_plain(config_lib.finalize(record.config_of("pretrain")))
   (tmp_path / "config.json").write_text(json.dumps(without(whole, ["accumulate"])))
   config = record.config_of("pretrain")
@@ -146,7 +150,7 @@ def test_a_key_that_older_versions_lacked_is_compared_with_their_value(tmp_path)
     config_lib.check_same(config_lib.finalize(config), tmp_path)
 
 
-def test_options_of_sources_that_a_run_does_not_use_may_differ(tmp_path):
+def test_options_of_unused_sources_may_differ(tmp_path):
   config = record.config_of("pretrain")
   config_lib.record(config_lib.finalize(config), tmp_path)
   config.data.luperson.subset = "all"
@@ -157,7 +161,7 @@ def test_options_of_sources_that_a_run_does_not_use_may_differ(tmp_path):
     config_lib.check_same(config_lib.finalize(config), tmp_path)
 
 
-def test_the_options_of_the_probes_source_are_compared(tmp_path):
+def test_the_options_of_the_probe_source_are_compared(tmp_path):
   config = record.config_of("pretrain")
   config.probe.source = "msmt17"
   config_lib.record(config_lib.finalize(config), tmp_path)
@@ -167,10 +171,10 @@ def test_the_options_of_the_probes_source_are_compared(tmp_path):
 
 
 @pytest.mark.parametrize("key", ["batch_size", "model.patch", "data.workers", "mask.ratio", "optimizer.kind"])
-def test_a_key_that_every_version_recorded_is_named_when_it_is_absent(key, tmp_path):
+def test_a_missing_key_that_every_version_recorded_is_an_error(key, tmp_path):
   whole = config_lib.to_plain(config_lib.finalize(record.config_of("pretrain")))
   (tmp_path / "config.json").write_text(json.dumps(without(whole, [key])))
-  with pytest.raises(ValueError, match=rf"config\.{key}, which is not there"):
+  with pytest.raises(ValueError, match=rf"config\.{key}, which is missing"):
     config_lib.finalize(config_lib.read_file(tmp_path / "config.json"))
 
 

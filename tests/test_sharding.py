@@ -1,4 +1,4 @@
-"""Mesh sizes and places of parameters."""
+"""Sizes of the mesh and shardings of the parameters."""
 
 import jax
 import numpy as np
@@ -12,30 +12,30 @@ from hap_jax import sharding
   ("sizes", "shape"),
   [({}, (8, 1, 1)), ({"fsdp": 4}, (2, 4, 1)), ({"data": 1, "fsdp": -1, "tensor": 2}, (1, 4, 2))],
 )
-def test_one_axis_takes_what_is_left(sizes, shape):
+def test_one_axis_takes_the_remaining_devices(sizes, shape):
   assert tuple(sharding.make_mesh(**sizes).shape.values()) == shape
 
 
 @pytest.mark.parametrize("sizes", [{"data": 3}, {"fsdp": 3}, {"data": 0}, {"fsdp": -1}, {"data": 16}])
-def test_sizes_that_do_not_fit_are_named(sizes):
+def test_mesh_sizes_that_do_not_fit_are_an_error(sizes):
   with pytest.raises(ValueError, match=r"config\.mesh: data="):
     sharding.make_mesh(**sizes)
 
 
-def test_rows_that_several_processes_would_share_are_refused():
+def test_devices_of_several_processes_must_not_share_rows():
   sharding.check_rows([[0, 0], [1, 1]])
   with pytest.raises(ValueError, match=r"config\.mesh\.tensor=2: devices of several processes"):
     sharding.check_rows([[0, 1], [2, 3]])
 
 
-def test_batch_sizes_that_divide_are_named():
+def test_the_error_of_a_batch_size_names_sizes_that_divide():
   mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
   sharding.check_batch_size(12, mesh)
   with pytest.raises(ValueError, match="use 8 or 16"):
     sharding.check_batch_size(12, mesh, parts=2)
 
 
-def test_matrices_are_cut_and_the_rest_is_whole():
+def test_matrices_are_split_and_other_parameters_are_not():
   mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
   shapes = {
     "encoder": {
@@ -46,6 +46,7 @@ def test_matrices_are_cut_and_the_rest_is_whole():
       "pos_embed": (1, 3, 8),
     },
     "conv": {"kernel": (3, 3, 8, 4)},
+    # 5 is not a multiple of fsdp=2, so this matrix stays whole.
     "odd": {"kernel": (5, 4)},
   }
   tree = jax.tree.map(np.zeros, shapes, is_leaf=lambda x: isinstance(x, tuple))
@@ -53,6 +54,7 @@ def test_matrices_are_cut_and_the_rest_is_whole():
   block = specs["encoder"]["blocks"]
   assert block["attn"]["qkv"]["kernel"] == PartitionSpec(None, "fsdp", "tensor")
   assert block["attn"]["proj"]["kernel"] == PartitionSpec(None, "tensor", "fsdp")
+  # Only the channels of a convolution are split, not its window.
   assert specs["conv"]["kernel"] == PartitionSpec(None, None, "fsdp", None)
   whole = (
     block["attn"]["qkv"]["bias"],

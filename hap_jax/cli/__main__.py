@@ -1,9 +1,9 @@
-"""Commands beside training: `python -m hap_jax.cli VERB ...`, or `hap VERB ...` once installed.
+"""All commands except training: `python -m hap_jax.cli VERB ...`, or `hap VERB ...` after installation.
 
-Each verb is a file of this folder with `add_arguments(parser)` and `run(args)`; the first line of its
-docstring is its help. A verb whose further arguments depend on its first ones has `extend(parser, words)`,
-too. A verb parses, calls and prints; what it does lies in the library. Only the verb that is asked for is
-imported.
+Each verb is a file of this folder with the functions `add_arguments(parser)` and `run(args)`. The first line
+of its docstring is its help text. If later arguments depend on the first ones, the verb also has the function
+`extend(parser, words)`. A verb parses its arguments, calls the library and prints the result. Only the
+requested verb is imported.
 """
 
 import argparse
@@ -16,12 +16,12 @@ import sys
 
 from hap_jax.io import terminal
 
-_INTERRUPTED = 130  # the exit status after Ctrl-C, as shells report it
+_INTERRUPTED = 130  # the exit status that shells use after Ctrl-C
 _FOLDER = pathlib.Path(__file__).parent
 
 
 def verbs():
-  """Returns {verb: first line of its docstring} without importing any."""
+  """Returns {verb: first line of its docstring}; imports no verb."""
   files = sorted(path for path in _FOLDER.glob("*.py") if not path.stem.startswith("_"))
   return {path.stem: ast.get_docstring(ast.parse(path.read_text())).splitlines()[0] for path in files}
 
@@ -30,10 +30,10 @@ def main(argv=None):
   """Runs one verb.
 
   Args:
-    argv: words of the command line after the program's name; None: this process's.
+    argv: words of the command line after the program's name. None: the command line of this process.
   Returns:
-    the exit status: the result of the verb, 0 for None; 1 after an error and 130 after Ctrl-C, with one line
-    on stderr.
+    the exit status: the result of the verb (0 for None), 1 after an error, 130 after Ctrl-C. After an error
+    or Ctrl-C, stderr has one line.
   """
   terminal.print_any_name()
   argv = sys.argv[1:] if argv is None else list(argv)
@@ -46,16 +46,17 @@ def main(argv=None):
 
 def _run_verb(argv):
   texts = verbs()
-  top = argparse.ArgumentParser(prog="hap", description="Commands beside training.")
+  top = argparse.ArgumentParser(prog="hap", description="All commands except training.")
   listed = top.add_subparsers(dest="verb", metavar="VERB", required=True)
   for verb, text in texts.items():
     listed.add_parser(verb, help=text, add_help=False)
+  # Only the verb is parsed here. Its own parser is made after the import of its module.
   verb = top.parse_args(argv[:1]).verb
 
   module = importlib.import_module(f"hap_jax.cli.{verb}")
   parser = argparse.ArgumentParser(prog=f"hap {verb}", description=texts[verb], allow_abbrev=False)
   module.add_arguments(parser)
-  parser.add_argument("--traceback", action="store_true", help="on an error, show where it came from")
+  parser.add_argument("--traceback", action="store_true", help="print the traceback of an error")
   try:
     if hasattr(module, "extend"):
       module.extend(parser, argv[1:])
@@ -69,12 +70,13 @@ def _run_verb(argv):
 
 
 def run_program():
-  """Runs the verb of this process's command line; a second Ctrl-C ends the process without cleaning up."""
+  """Runs the verb of this process's command line. A second Ctrl-C ends the process without cleanup."""
 
   def interrupt(*_):
     signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
     raise KeyboardInterrupt
 
+  # A background job of a shell ignores SIGINT, and it must keep ignoring it.
   if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, interrupt)
   sys.exit(main())

@@ -1,4 +1,4 @@
-"""Options that several verbs share, and what they do with files."""
+"""Options that several verbs share, and checks of their values."""
 
 import argparse
 import ast
@@ -11,39 +11,49 @@ CHECKPOINT = ".pth or .safetensors file, Hugging Face folder, or workdir or chec
 
 
 def add_reading(parser):
-  """Adds --from, --source_grid and --num_heads: what a checkpoint may not tell of itself."""
+  """Adds --from, --source_grid and --num_heads: facts that a checkpoint may not record."""
   parser.add_argument(
-    "--from", dest="family", choices=families.names(), default="", help="default: told from the checkpoint"
+    "--from",
+    dest="family",
+    choices=families.names(),
+    default="",
+    help="checkpoint family (default: recognised from the file)",
   )
-  parser.add_argument("--source_grid", type=grid, metavar="HxW", help="its grid where it does not tell")
-  parser.add_argument("--num_heads", type=int, metavar="N", help="encoder's heads where nothing tells them")
+  parser.add_argument(
+    "--source_grid", type=grid, metavar="HxW", help="grid in patches, if the checkpoint does not record it"
+  )
+  parser.add_argument(
+    "--num_heads", type=int, metavar="N", help="heads of the encoder, if the checkpoint does not record them"
+  )
 
 
 def grid(text):
-  """Parses "16x8", height x width in patches, as argparse wants its types."""
+  """Parses "16x8", height x width in patches; an argparse type."""
   match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
   if match is None:
-    raise argparse.ArgumentTypeError(f"{text!r} is no grid such as 16x8, height x width in patches")
+    raise argparse.ArgumentTypeError(f"{text!r}: expected a grid such as 16x8, height x width in patches")
   return int(match[1]), int(match[2])
 
 
-def add_overrides(parser, *, what):
-  """Adds --data.source, --data.root and --set KEY=VALUE; `what` tells what --set does."""
+def add_overrides(parser, *, set_help):
+  """Adds --data.source, --data.root and --set KEY=VALUE; `set_help` is the help text of --set."""
   parser.add_argument(
     "--data.source", dest="data_source", metavar="NAME", help="a file of hap_jax/data/sources"
   )
   parser.add_argument("--data.root", dest="data_root", metavar="DIR", help="folder of the data set")
-  parser.add_argument("--set", dest="settings", metavar="KEY=VALUE", action="append", default=[], help=what)
+  parser.add_argument(
+    "--set", dest="settings", metavar="KEY=VALUE", action="append", default=[], help=set_help
+  )
 
 
 def overrides(args):
-  """Returns {key: value} of what `add_overrides` parsed, keys as in a configuration."""
+  """Returns {configuration key: value} of the options that `add_overrides` added."""
   values = {"data.source": args.data_source, "data.root": args.data_root}
   return {key: value for key, value in values.items() if value is not None} | settings(args.settings)
 
 
 def settings(words):
-  """Parses words KEY=VALUE; a value that is no Python literal is a string.
+  """Returns {key: value} of words KEY=VALUE. A value that is not a Python literal is a string.
 
   Raises:
     ValueError: for a word without "=".
@@ -61,9 +71,12 @@ def settings(words):
 
 
 def check_new(path):
-  """Raises ValueError if --out exists or lies in no folder: said before the work, not after it."""
+  """Raises ValueError if --out exists or its parent folder does not exist.
+
+  Verbs call it before their work, because an error after the work would lose the result.
+  """
   path = pathlib.Path(path)
   if path.exists():
-    raise ValueError(f"--out={path} exists; give another, or move it away")
+    raise ValueError(f"--out={path} exists; give another path, or move it away")
   if not path.parent.is_dir():
     raise ValueError(f"--out={path}: there is no folder {path.parent}")

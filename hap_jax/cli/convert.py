@@ -1,4 +1,4 @@
-"""Convert a checkpoint to another project's format or to ours, and prove it by comparing outputs."""
+"""Convert a checkpoint to the format of another project or of this one, and compare the outputs."""
 
 from hap_jax.cli import _options
 from hap_jax.convert import licences, write
@@ -11,15 +11,20 @@ def add_arguments(parser):
   parser.add_argument("source", metavar="SRC", help=_options.CHECKPOINT)
   parser.add_argument("--out", required=True, metavar="DST", help="file or folder to make")
   parser.add_argument(
-    "--to", choices=write.targets(), default=write.OWN, help="default: orbax, this project's"
+    "--to", choices=write.targets(), default=write.OWN, help="format to write (default: orbax, this project)"
   )
   parser.add_argument(
-    "--grid", type=_options.grid, metavar="HxW", help="resize position tables to so many patches"
+    "--grid", type=_options.grid, metavar="HxW", help="resize position tables to this grid, in patches"
   )
   parser.add_argument("--force", action="store_true", help="replace DST")
   _options.add_reading(parser)
-  parser.add_argument("--decoder_heads", type=int, metavar="N", help="decoder's heads likewise")
-  text = "do not compare with the target's PyTorch class where it is installed"
+  parser.add_argument(
+    "--decoder_heads",
+    type=int,
+    metavar="N",
+    help="heads of the decoder, if the checkpoint does not record them",
+  )
+  text = "do not compare with the PyTorch class of the target, even if it is installed"
   parser.add_argument("--no_real_class", dest="real", action="store_false", help=text)
 
 

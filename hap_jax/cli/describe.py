@@ -1,4 +1,4 @@
-"""Tell what a checkpoint is: family, stage, sizes, pixels, licence, origin, and which commands can use it."""
+"""Print the facts about a checkpoint: family, stage, sizes, pixels, licence, origin and usable commands."""
 
 import json
 
@@ -10,7 +10,7 @@ from hap_jax.convert import families
 def add_arguments(parser):
   parser.add_argument("checkpoint", help=_options.CHECKPOINT)
   parser.add_argument("--json", action="store_true", help="print JSON")
-  text = "default: told from the file"
+  text = "checkpoint family (default: recognised from the file)"
   parser.add_argument("--from", dest="family", choices=families.names(), default="", help=text)
 
 

@@ -1,4 +1,4 @@
-"""Score a checkpoint as its task is scored, on its own data set or another."""
+"""Score a checkpoint with the evaluation of its task, on its own data set or on another one."""
 
 from hap_jax import config as config_lib
 from hap_jax.cli import _options
@@ -7,9 +7,9 @@ from hap_jax.evaluation import scoring
 
 def add_arguments(parser):
   parser.add_argument("checkpoint", help=_options.CHECKPOINT)
-  parser.add_argument("--config", metavar="FILE", help="configuration, where the checkpoint records none")
+  parser.add_argument("--config", metavar="FILE", help="configuration, if the checkpoint records none")
   parser.add_argument("--out", metavar="DIR", help="folder to make for scores.json and pictures")
-  _options.add_overrides(parser, what="changes a key of the configuration, such as eval_batch_size=64")
+  _options.add_overrides(parser, set_help="change a key of the configuration, such as eval_batch_size=64")
 
 
 def run(args):

@@ -14,20 +14,25 @@ _QUALITY = 78
 
 def add_arguments(parser):
   parser.add_argument("--out", required=True, metavar="DIR", help=f"folder for {' and '.join(_NAMES)}")
-  parser.add_argument("--seed", type=int, default=0, help="another seed, other people (default: %(default)s)")
-  parser.add_argument("--first", type=int, default=0, metavar="N", help="first person (default: %(default)s)")
-  parser.add_argument("--rows", type=int, default=5, metavar="N", help="people (default: %(default)s)")
+  parser.add_argument("--seed", type=int, default=0, help="seed that draws the people (default: %(default)s)")
+  parser.add_argument(
+    "--first", type=int, default=0, metavar="N", help="number of the first person (default: %(default)s)"
+  )
+  parser.add_argument(
+    "--rows", type=int, default=5, metavar="N", help="number of people (default: %(default)s)"
+  )
 
 
 def run(args):
   if args.rows < 1 or args.first < 0 or args.seed < 0:
     raise ValueError(
-      f"--rows={args.rows} --first={args.first} --seed={args.seed}: expected at least 1, 0 and 0"
+      f"--rows={args.rows} --first={args.first} --seed={args.seed}: expected --rows from 1 on, the others "
+      "from 0 on"
     )
   paths = [os.path.join(args.out, name) for name in _NAMES]
   for path in paths:
     if os.path.lexists(path):
-      raise ValueError(f"{path}: exists; give another --out, or move it away")
+      raise ValueError(f"{path} exists; give another --out, or move it away")
   os.makedirs(args.out, exist_ok=True)
   for path, sheet in zip(paths, (_contact_sheet(args), _truth_sheet(args)), strict=True):
     picture_file.write(path, sheet, quality=_QUALITY)
@@ -49,7 +54,7 @@ def _contact_sheet(args):
 
 
 def _truth_sheet(args):
-  first = args.first + args.rows  # other people than those of the first sheet
+  first = args.first + args.rows  # these people are not on the first sheet
   indices = [
     pid * draw.PICTURES_PER_PERSON + pid % draw.PICTURES_PER_PERSON for pid in range(first, first + 9)
   ]

@@ -1,4 +1,4 @@
-"""Predict with a checkpoint what its task predicts; `hap predict CHECKPOINT --help` lists the arguments."""
+"""Predict on pictures with a checkpoint of any task; `hap predict CHECKPOINT --help` lists the arguments."""
 
 from hap_jax import config as config_lib
 from hap_jax.cli import _options
@@ -14,7 +14,8 @@ def extend(parser, words):
   """Adds the arguments of the checkpoint's task, if the words name a checkpoint.
 
   Args:
-    words: of the command line after the verb.
+    parser: the parser of the command.
+    words: words of the command line after the verb.
   """
   checkpoint = next((word for word in words if not word.startswith("-")), None)
   if checkpoint is None:
@@ -31,8 +32,8 @@ def run(args):
 
 
 def _module(checkpoint):
-  """Returns the file of inference/predict for a checkpoint, of which only the description is read."""
+  """Returns the module of inference/predict for a checkpoint. Only the description of the file is read."""
   task = read.read_task(checkpoint)
   if task in config_lib.names("inference/predict"):
     return config_lib.load("inference/predict", task)
-  return gallery  # which every encoder can rank
+  return gallery  # the default, because every encoder can rank a gallery

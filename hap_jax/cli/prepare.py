@@ -8,7 +8,7 @@ from hap_jax import config as config_lib
 from hap_jax.cli import _options
 from hap_jax.data import pack
 
-_DRAWN = ("num_train", "num_val", "num_test", "image_size")  # options of a source that is drawn
+_DRAWN = ("num_train", "num_val", "num_test", "image_size")  # options of sources that draw their pictures
 
 
 def add_arguments(parser):
@@ -20,11 +20,11 @@ def add_arguments(parser):
     help="tfds: ArrayRecord shards, which config.data.source=tfds reads | files: pictures and lists, only of "
     "a source that is drawn, and its default",
   )
-  parser.add_argument("--seed", type=int, default=0, help="of what a source draws (default: %(default)s)")
+  parser.add_argument("--seed", type=int, default=0, help="seed of synthetic people (default: %(default)s)")
 
-  packed = parser.add_argument_group("what is packed")
+  packed = parser.add_argument_group("data set to pack")
   packed.add_argument("--root", metavar="DIR", help="folder of the data set")
-  packed.add_argument("--split", metavar="NAMES", help="separated by commas (default: all that there are)")
+  packed.add_argument("--split", metavar="NAMES", help="splits, separated by commas (default: all splits)")
   packed.add_argument(
     "--set", dest="settings", metavar="KEY=VALUE", action="append", default=[], help="an option of the source"
   )
@@ -32,7 +32,7 @@ def add_arguments(parser):
     "--max_bad_share",
     type=float,
     metavar="SHARE",
-    help="share of unreadable records, which are left out, at which it stops (default: 0.001)",
+    help="share of unreadable records at which the command stops; below it, it skips them (default: 0.001)",
   )
 
   drawn = parser.add_argument_group("what is drawn", "Only for a source that is drawn, with its defaults.")
@@ -40,7 +40,10 @@ def add_arguments(parser):
     drawn.add_argument(f"--num_{split}", type=int, metavar="N", help=f"pictures of split {split}")
   drawn.add_argument("--image_size", type=_size, metavar="HxW", help="height and width in pixels")
   drawn.add_argument(
-    "--workers", type=int, metavar="N", help="processes that draw files (default: one a processor; 0: none)"
+    "--workers",
+    type=int,
+    metavar="N",
+    help="processes that draw files (default: one per processor; 0: none)",
   )
 
 
@@ -48,34 +51,36 @@ def run(args):
   start = time.monotonic()
   source = config_lib.load("data/sources", args.source)
   is_drawn = hasattr(source, "write_files")
+  # The format decides which options have an effect; the others are refused below.
   chosen = args.format or ("files" if is_drawn else "tfds")
   if chosen == "files":
     if not is_drawn:
       raise ValueError(
-        f"--format=files: {args.source} cannot be written as files; expected a source that is drawn"
+        f"--format=files: {args.source} cannot be written as files; expected a source of drawn pictures, "
+        "such as synthetic"
       )
-    _refuse(args, ("root", "split", "settings", "max_bad_share"), "is of --format=tfds alone")
+    _refuse(args, ("root", "split", "settings", "max_bad_share"), "works only with --format=tfds")
     counts = source.write_files(args.out, seed=args.seed, **_given(args, *_DRAWN, "workers"))
     what = f"pictures of {args.source} people"
   else:
     if is_drawn:
-      why = "is of --format=files alone; --set hold_in_memory=True draws on all processors"
+      why = "works only with --format=files; --set hold_in_memory=True draws on all processors"
       _refuse(args, ("workers",), why)
     else:
-      _refuse(args, (*_DRAWN, "workers"), f"is of sources that are drawn, which {args.source} is not")
+      _refuse(args, (*_DRAWN, "workers"), f"works only with drawn pictures, and {args.source} has none")
     counts, what = _pack(args), f"records of {args.source}"
   parts = ", ".join(f"{count:,} {split}" for split, count in counts.items())
   print(f"{args.out}: {what}: {parts}; {time.monotonic() - start:.0f} s")
 
 
 def _given(args, *names):
-  """Returns {name: value} of those options that were given."""
+  """Returns {name: value} of the options that were given."""
   values = {name: getattr(args, name) for name in names}
   return {name: value for name, value in values.items() if value not in (None, [])}
 
 
 def _refuse(args, names, why):
-  """Raises ValueError if one of the options, which would change nothing, was given."""
+  """Raises ValueError if one of the options was given, because it would have no effect."""
   for name in _given(args, *names):
     raise ValueError(f"--{'set' if name == 'settings' else name}: {why}: leave it out")
 
@@ -100,12 +105,12 @@ def _splits(args):
     return args.split.split(",")
   module = config_lib.load("data/sources", args.source)
   if not hasattr(module, "SPLITS"):
-    raise ValueError(f"{args.source} does not say its splits: name them by --split=train,...")
+    raise ValueError(f"{args.source} does not list its splits: name them with --split=train,...")
   return module.SPLITS
 
 
 def _size(text):
   match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
   if match is None:
-    raise argparse.ArgumentTypeError(f"{text!r} is no size such as 256x128, height x width in pixels")
+    raise argparse.ArgumentTypeError(f"{text!r}: expected a size such as 256x128, height x width in pixels")
   return int(match[1]), int(match[2])

@@ -1,4 +1,4 @@
-"""Measure a frozen encoder: how well it finds the same person again, or tells attributes linearly."""
+"""Measure a frozen encoder by person retrieval, or by a linear classifier of attributes."""
 
 from hap_jax.cli import _options
 from hap_jax.evaluation import probing
@@ -6,13 +6,13 @@ from hap_jax.evaluation import probing
 
 def add_arguments(parser):
   parser.add_argument("checkpoint", help=_options.CHECKPOINT)
-  _options.add_overrides(parser, what="changes an option of the data set, such as num_test=800")
+  _options.add_overrides(parser, set_help="change an option of the data set, such as num_test=800")
   parser.add_argument(
     "--attributes",
     action="store_true",
-    help="learn a logistic regression of each attribute on split train and score it on split test",
+    help="fit a logistic regression of each attribute on split train and score it on split test",
   )
-  parser.add_argument("--batch_size", type=int, default=256, help="pictures at a time (default: %(default)s)")
+  parser.add_argument("--batch_size", type=int, default=256, help="pictures per batch (default: %(default)s)")
   parser.add_argument("--workers", type=int, default=0, help="processes that read pictures (default: none)")
 
 

@@ -1,4 +1,4 @@
-"""What a checkpoint is, in plain JSON values, and which commands can use it."""
+"""Describes a checkpoint in plain JSON values, with the commands that can use it."""
 
 import math
 import pathlib
@@ -15,12 +15,14 @@ _ZIP = b"PK\x03\x04"
 
 
 def describe(path, *, family="", grid=None):
-  """Describes a checkpoint; executes nothing in it.
+  """Describes a checkpoint. Executes nothing in it.
 
   Args:
-    path, family, grid: as `read.read` takes them.
+    path: as for `read.read`.
+    family: as for `read.read`.
+    grid: as for `read.read`.
   Returns:
-    plain JSON values, see `text` for what they mean.
+    plain JSON values. `text` explains them.
   Raises:
     UnsafePickleError, ValueError: as `read.read`.
   """
@@ -50,7 +52,7 @@ def describe(path, *, family="", grid=None):
 
 
 def text(facts):
-  """Returns what `describe` found as lines of text."""
+  """Returns the result of `describe` as lines of text."""
   model, counts, pixels = facts["model"], facts["parameters"], facts["normalization"]
   variant = f"ViT-{model['variant']}" if model["variant"] else "ViT"
   heads = f"{model['num_heads']} heads" if model["num_heads"] else "number of heads unknown"
@@ -67,7 +69,7 @@ def text(facts):
     ("grid", grid),
     ("patches", f"{model['patch']} x {model['patch']} pixels, padding {model['patch_padding']}"),
     ("decoder", _decoder_text(model["decoder"])),
-    ("heads", ", ".join(f"{name} ({what})" for name, what in facts["heads"].items()) or "none"),
+    ("heads", ", ".join(f"{name} ({size})" for name, size in facts["heads"].items()) or "none"),
     ("parameters", f"{sum(counts.values()):,} ({parts})"),
     ("pixels", f"scaled to {pixels['range']}, less {pixels['mean']}, by {pixels['std']} ({pixels['from']})"),
     ("not used", some(facts["unused"]) or "nothing"),
@@ -95,13 +97,15 @@ def _container(path):
 
 
 def _stage(weights):
-  """Returns in words how far the weights were trained and for what."""
+  """Returns the training stage and the task of the weights as text."""
   if weights.task != PRETRAINING:
     return f"fine-tuned for {weights.task}"
+  # Conversion to a family without a head gives an encoder again. Its lineage still has the fine-tuning.
   earlier = [_task_of(origin) for origin in weights.lineage[1:]]
   fine_tuned = next((task for task in earlier if task != PRETRAINING), None)
   if fine_tuned:
     return f"encoder of a model fine-tuned for {fine_tuned}"
+  # This project does not use a foreign classifier's head, but its name shows the kind of the model.
   if any(name.rpartition(".")[0].endswith(("head", "classifier")) for name in weights.unused):
     return "encoder of a classifier"
   if weights.decoder:
@@ -116,7 +120,7 @@ def _task_of(origin):
 
 
 def _heads(weights, counts):
-  """Returns {subtree: what it is} of what stands beside encoder and decoder."""
+  """Returns {subtree: its size as text} for all subtrees besides encoder and decoder."""
   found = {}
   for name in weights.heads:
     kernel = weights.params[name].get("kernel")
@@ -125,7 +129,7 @@ def _heads(weights, counts):
 
 
 def _merged(counts):
-  """Returns the numbers of parameters with all heads as one."""
+  """Returns the numbers of parameters with all heads counted as one."""
   rest = sum(n for name, n in counts.items() if name not in ("encoder", "decoder"))
   return {k: n for k, n in counts.items() if k in ("encoder", "decoder")} | ({"heads": rest} if rest else {})
 
@@ -137,12 +141,16 @@ def _decoder_text(decoder):
 
 
 def _commands(path, weights):
-  """Returns the command lines of this project that take the checkpoint, and what is to be told them first."""
+  """Returns the command lines that can use the checkpoint.
+
+  If a fact is missing, the first line says how to add it.
+  """
   if weights.grid is None:
     return [f"hap convert {path} --source_grid=HxW ...: every other command needs the grid first"]
   commands = [f"python -m hap_jax.main --config=FILE --config.init_from={path} ..."]
   if weights.num_heads is None:
     return [*commands, f"hap convert {path} --num_heads=N ...: every other command needs that number first"]
+  # These commands use the tokens after the final norm.
   if "norm" in weights.params["encoder"]:
     commands += [f"hap {verb} {path} ..." for verb in ("embed", "predict", "probe", "export")]
   if weights.variant and _is_trained_here(weights):
@@ -153,9 +161,9 @@ def _commands(path, weights):
 
 
 def _is_trained_here(weights):
-  """Whether the task has a file in `hap_jax/tasks`, and the weights all that its network needs."""
+  """Returns True if `hap_jax/tasks` has the task and the description has all sizes of its network."""
   decoder = weights.decoder
-  if decoder and decoder["num_heads"] is None:  # a configuration says how many; any number does here
+  if decoder and decoder["num_heads"] is None:  # the configuration sets it later, so any number will do here
     weights = weights.with_network(decoder={**decoder, "num_heads": 1})
   try:
     config_lib.load("tasks", weights.task).network(weights.description)
@@ -165,6 +173,7 @@ def _is_trained_here(weights):
 
 
 def _fits(weights, target):
+  # Conversion itself is the test, so that the printed commands never differ from the rules of the conversion.
   try:
     write.check_target(weights, target)
     if target != write.OWN:

@@ -1,4 +1,4 @@
-"""Tells the family of a foreign file, the grid of its tables and what else its tensors do not say."""
+"""Finds the family, the grid and the pixel statistics of a foreign file, which no tensor states."""
 
 import math
 
@@ -13,14 +13,16 @@ from hap_jax.pixels.normalize import IMAGENET_MEAN, IMAGENET_STD
 def find_family(source, family=""):
   """Returns the Family of a Source.
 
-  Every family says how sure it is that the file is its own, see `family.py`; the surest one wins.
+  Each family says how sure it is that the file belongs to it, see `family.py`. The surest family wins.
 
   Args:
     source: a Source.
-    family: its name if the caller knows it.
+    family: the name of the family; "": unknown.
   Raises:
-    ValueError: if there is no such family, the file is of none, or several are equally sure.
+    ValueError: if there is no such family, the file belongs to no family, or several families are equally
+      sure.
   """
+  # A file that this project wrote records its family, so there is nothing to guess.
   family = family or source.record.get("family", "")
   try:
     return families.load(family or _guess(source))
@@ -35,106 +37,119 @@ def _guess(source):
   surest = [name for name, value in sureness.items() if value == most]
   if most == NO:
     raise ValueError(
-      f"of no known family ({', '.join(sureness)}): the names of its tensors are of none of them; it holds "
+      f"of no known family ({', '.join(sureness)}): no family has the names of its tensors; found "
       f"{some(list(source.state))}"
     )
   if len(surest) > 1:
-    raise ValueError(f"may be of the families {' and '.join(surest)}: give one of them by --from")
+    raise ValueError(f"may be of the families {' and '.join(surest)}: give one of them with --from")
   return surest[0]
 
 
 def find_grid(source, family, tables, grid):
-  """Finds the grid of a file's position tables, most certain source first.
+  """Returns the grid of a file's position tables. The most certain evidence is used first.
 
   Args:
-    source: a Source. family: its Family. tables: [1, 1 + L, C] each, encoder's first. grid: by the caller.
+    source: a Source.
+    family: the Family of the source.
+    tables: the position tables, [1, 1 + L, C] each, the encoder's first.
+    grid: (Gh, Gw) from the caller, or None.
   Returns:
-    (grid or None, how it was found).
+    (grid or None, text that says how it was found).
   Raises:
-    ValueError: if the caller's grid, or the one that the file records, cannot be that of the tables, or they
-      differ.
+    ValueError: if the caller's grid or the recorded grid does not fit the tables, or if the two grids differ.
   """
   L = tables[0].shape[1] - 1
-  # The decoder's table first: the encoder's may have been resized from another grid's.
+  # The decoder's table comes first, because the encoder's table may have been resized from another grid.
   found = next(filter(None, map(sincos_grid, reversed(tables))), None)
-  told = _recorded_grid(source)
-  if told is not None and math.prod(told) != L:
+  recorded = _recorded_grid(source)
+  if recorded is not None and math.prod(recorded) != L:
     raise ValueError(
-      f"{source.path}: records a grid of {grid_text(told)}, but its position table has {L} cells"
+      f"{source.path}: records a grid of {grid_text(recorded)}, but its position table has {L} cells"
     )
+  # A sin-cos table shows its grid exactly, so the caller's grid must not differ from it.
   if grid is not None:
     grid = tuple(grid)
     if grid[0] * grid[1] != L or found not in (None, grid):
-      reason = f"its sin-cos table is of {grid_text(found)}" if found else f"its position table has {L} cells"
+      reason = (
+        f"its sin-cos table is for {grid_text(found)}" if found else f"its position table has {L} cells"
+      )
       raise ValueError(f"{source.path}: grid {grid_text(grid)} was given, but {reason}")
-    if told not in (None, grid):
+    if recorded not in (None, grid):
       raise ValueError(
-        f"{source.path}: grid {grid_text(grid)} was given, but it records {grid_text(told)}: give none"
+        f"{source.path}: grid {grid_text(grid)} was given, but it records {grid_text(recorded)}: give no grid"
       )
     return grid, "given by the caller"
-  if told is not None:
-    return told, "recorded in the file"
+  if recorded is not None:
+    return recorded, "recorded in the file"
   if found:
     return found, "read off the sin-cos position table"
+  # From here on the grid is an assumption, and the text says so.
   if L in family.grids:
-    grid, what = family.grids[L]
-    return grid, f"assumed: {what}"
+    grid, origin = family.grids[L]
+    return grid, f"assumed: {origin}"
   side = square_side(L)
   if side is not None:
     return (side, side), f"assumed square: {L} cells"
-  return None, f"unknown: {L} cells are no square, and the position table is not a fixed sin-cos one"
+  return None, f"unknown: {L} cells do not form a square, and the position table is not a fixed sin-cos table"
 
 
 def _recorded_grid(source):
-  told = source.record.get("model", {}).get("grid")
-  if told is None and "image_size" in source.config and "patch_size" in source.config:
+  """Returns the grid in the file's record or in config.json, None if there is none.
+
+  Raises:
+    ValueError: if the sizes in config.json are not numbers or pairs of numbers.
+  """
+  recorded = source.record.get("model", {}).get("grid")
+  if recorded is None and "image_size" in source.config and "patch_size" in source.config:
     sizes = [source.config[key] for key in ("image_size", "patch_size")]
     try:
       (H, W), (P, Q) = (size if isinstance(size, list) else (size, size) for size in sizes)
-      told = (H // P, W // Q)
+      recorded = (H // P, W // Q)
     except (TypeError, ValueError, ZeroDivisionError) as error:
       raise ValueError(
-        f"{source.path}: config.json tells image_size={sizes[0]!r} and patch_size={sizes[1]!r}, expected "
-        "numbers of pixels or pairs of them"
+        f"{source.path}: config.json has image_size={sizes[0]!r} and patch_size={sizes[1]!r}, expected a "
+        "number of pixels or a pair of such numbers for each"
       ) from error
-  return told and tuple(told)
+  return recorded and tuple(recorded)
 
 
 def sincos_grid(table):
-  """Returns the grid of a fixed sin-cos position table [1, 1 + L, C], or None for any other table.
+  """Returns the grid of a fixed sin-cos position table [1, 1 + L, C], None for any other table.
 
-  Of a cell's quarters [sin column, cos column, sin row, cos row] the third is zero in the first row alone and
-  the first in the first column alone, exactly.
+  The channels of a cell have four quarters: [sin column, cos column, sin row, cos row]. The sine of the row
+  is exactly zero only in the first row. The sine of the column is exactly zero only in the first column.
   """
   L, C = table.shape[1] - 1, table.shape[2]
   if C % 4:
     return None
   cells = table[0, 1:].reshape(L, 4, C // 4)
   is_first_column, is_first_row = ~cells[:, 0].any(axis=1), ~cells[:, 2].any(axis=1)
-  Gw, index = int(is_first_row.sum()), np.arange(L)
+  Gw, index = int(is_first_row.sum()), np.arange(L)  # the first row has Gw cells
   if not Gw or L % Gw or not np.array_equal(is_first_row, index < Gw):
     return None
   return (L // Gw, Gw) if np.array_equal(is_first_column, index % Gw == 0) else None
 
 
 def normalization(source, family):
-  """Returns what pixels a file's weights expect, and how that is known."""
+  """Returns the normalisation of pixels that a file's weights expect, with its origin, a dict."""
   recorded = source.record.get("normalization")
   if recorded:
     return {"from": "recorded in the file", **recorded}
-  mean, std, how = _told_pixels(source)
+  mean, std, how = _pixels_in_folder(source)
   if how is None:
     mean, std, how = IMAGENET_MEAN, IMAGENET_STD, family.pixels_from
   return {"mean": list(mean), "std": list(std), "range": [0, 1], "from": how}
 
 
-def _told_pixels(source):
-  """Returns (mean, std, the file that tells them), each None where none of a folder's files does."""
+def _pixels_in_folder(source):
+  """Returns (mean, std, name of the file that states them), or three times None if no file states them."""
+  # A processor without normalisation may still list a mean, which it does not use.
   if not source.processor.get("do_normalize", True):
     return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "preprocessor_config.json: not normalised"
   places = (
     ("preprocessor_config.json", source.processor, "image_mean", "image_std"),
-    ("config.json", source.config.get("pretrained_cfg"), "mean", "std"),  # of encoders without a processor
+    # A folder of timm has no processor file.
+    ("config.json", source.config.get("pretrained_cfg"), "mean", "std"),
   )
   for file, content, *keys in places:
     if isinstance(content, dict) and set(keys) <= content.keys():
@@ -148,4 +163,4 @@ def _three(path, key, values):
   )
   if not is_good or (key.endswith("std") and min(values) <= 0):
     raise ValueError(f"{path}: {key} is {values!r}, expected a number for each of red, green and blue")
-  return [float(value) for value in values]
+  return [float(value) for value in values]  # JSON may have whole numbers, such as 1

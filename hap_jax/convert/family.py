@@ -1,4 +1,4 @@
-"""What conversion knows of a checkpoint family: the record that each file of `families/` fills in."""
+"""The record of a checkpoint family. Each file in `families/` makes one."""
 
 import dataclasses
 import re
@@ -10,9 +10,12 @@ from hap_jax.convert.layouts import PATCH_CONV
 from hap_jax.convert.names import Entry
 from hap_jax.convert.outputs import Outputs
 
-# What a family says of a file that it looks at. The surest family wins; equally sure ones are an error.
-# NO: the file is of another family. POSSIBLE: the encoder's names fit. LIKELY: besides, something in the file
-# speaks against other families with these names. CERTAIN: it holds names that only this family has.
+# The answers of a family to the question "does this file belong to you?". The highest answer wins. Two
+# families with the same highest answer are an error.
+#   NO        the file belongs to another family
+#   POSSIBLE  the encoder's names fit
+#   LIKELY    the encoder's names fit, and the file has a trait that speaks against the other families
+#   CERTAIN   the file has names that only this family has
 NO, POSSIBLE, LIKELY, CERTAIN = range(4)
 PRETRAINING = "pretrain"  # task of an encoder without a head, with or without a decoder
 NOT_STATED = "not stated in the file; ask where the weights were published"
@@ -20,12 +23,12 @@ NOT_STATED = "not stated in the file; ask where the weights were published"
 
 @dataclasses.dataclass(frozen=True)
 class TorchClass:
-  """The class of another project that takes a family's files, run where PyTorch is installed.
+  """The class of another project that loads a family's files. It runs only if PyTorch is installed.
 
   Attributes:
-    package: that has the class.
-    run: (path of what was written, `verify.Setting`, `verify.Batch`) -> ({output: array}, name of the class).
-      It raises ValueError or RuntimeError if the class does not take the file as it is.
+    package: the package that has the class.
+    run: (path of the written file, `verify.Setting`, `verify.Batch`) -> ({output: array}, name of the class).
+      It raises ValueError or RuntimeError if the class does not load the file unchanged.
   """
 
   package: str
@@ -47,42 +50,42 @@ def _official_content(weights, state):
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-  """Checkpoints that share names.
+  """A checkpoint family: the files that use the same names for their tensors.
 
   Attributes:
-    name: of the family, as commands spell it; its file has underscores in place of hyphens.
-    entries: its table, in the order in which its files are written.
+    name: the family's name in commands. Its file has underscores in place of the hyphens.
+    entries: the name table, in the order in which the tensors are written.
     recognise: `source.Source` -> NO, POSSIBLE, LIKELY or CERTAIN.
-    licence: what is known of the licence of its published weights; the files themselves do not say.
-    made_from: the earlier data sets and weights of its published files, newest first, each as arguments of
-      `licences.source`.
-    task: what its files are trained for, a file of `hap_jax/tasks`.
-    stage: what an encoder is that comes alone and records nothing, in words.
+    licence: the licence of the published weights. The files themselves do not state it.
+    made_from: the earlier data sets and weights of the published files, newest first. Each item holds the
+      arguments of `licences.source`.
+    task: the task that the files are trained for, the name of a file in `hap_jax/tasks`.
+    stage: text for an encoder without a head and without a record.
 
-    unused: beginnings of names that its files may hold and this project does not use.
-    stand_ins: {name: other name}: a file may lack the first if it holds the second.
-    renames: (pattern, replacement) that turn other spellings of the names into the table's, in this order.
-    counters: integers of PyTorch's batch norms that are not used here; written as zero.
-    nests: keys of files behind which the weights may stand, besides those of `source.py`.
-    wrappers: prefixes that all names may have, besides those of `source.py`.
-    backbones: prefixes that the encoder's names may have, and not those of heads.
-    backbone: the one of these with which files are written.
-    needs_decoder: its files cannot be written without a decoder.
+    unused: the beginnings of names that the files may hold and that this project does not use.
+    stand_ins: {name: other name}. A file without the first name is complete if it has the second one.
+    renames: (pattern, replacement) pairs, applied in this order. They turn other spellings into the table's.
+    counters: names of integers in PyTorch's batch norms. They are not used here and are written as zero.
+    nests: keys of a file whose value may be the weights, besides the keys in `source.py`.
+    wrappers: prefixes that all names may have, besides the prefixes in `source.py`.
+    backbones: prefixes that the names of the encoder may have and the names of heads do not have.
+    backbone: the prefix from `backbones` that written files have.
+    needs_decoder: True if the files cannot be written without a decoder.
 
-    grids: {number of cells: (grid, which pictures these are)} of published models with learned tables.
-    pixels_from: where it is known from that pixels are normalised as for ImageNet.
-    check_source: raises ValueError for a `source.Source` that this project's encoder does not compute.
-    check_weights: raises ValueError for Weights that its files cannot hold.
-    network: (params, config.json of a folder or {}, recorded `Description.network` or {}) -> what the network
-      of the task needs besides the encoder. Sizes are read from the parameters.
-    classes: `Description.network` -> what the outputs stand for, {} if that is not known.
+    grids: {number of cells: (grid, text about the images)} of published models with learned position tables.
+    pixels_from: the origin of the fact that pixels are normalised as for ImageNet, as text.
+    check_source: raises ValueError for a `source.Source` whose model this project's encoder cannot compute.
+    check_weights: raises ValueError for Weights that the files cannot hold.
+    network: (params, config.json of a folder or {}, recorded `Description.network` or {}) -> the values that
+      the network of the task needs besides the encoder. Sizes come from the parameters.
+    classes: `Description.network` -> the meaning of the outputs, {} if it is not known.
 
-    content: (Weights, {name: array}) -> what the official scripts expect in a .pth file.
-    folder: Weights -> {file name: text} of the files beside model.safetensors; None: it is no folder.
+    content: (Weights, {name: array}) -> the content that the official scripts expect in a .pth file.
+    folder: Weights -> {file name: text} of the files next to model.safetensors. None: the target is a file.
 
-    network_of: {name: array} of a file -> `numpy_vit.Network`, by the file's own names.
-    outputs: what the network gives besides tokens, in NumPy and in JAX; None: nothing.
-    torch_class: None: no class of its project can be installed.
+    network_of: {name: array} of a file -> `numpy_vit.Network`, by the names in the file.
+    outputs: the outputs of the network besides tokens, in NumPy and in JAX. None: there are none.
+    torch_class: the class that loads the files. None: no such class can be installed.
   """
 
   name: str
@@ -103,7 +106,7 @@ class Family:
   backbone: str = ""
   needs_decoder: bool = False
   grids: Mapping[int, tuple[tuple[int, int], str]] = dataclasses.field(default_factory=dict)
-  pixels_from: str = "assumed: the file does not tell"
+  pixels_from: str = "assumed: the file does not state it"
   check_source: Callable = _check_nothing
   check_weights: Callable = _check_nothing
   network: Callable[..., dict[str, Any]] = reconstruction.network
@@ -115,22 +118,23 @@ class Family:
 
   @property
   def stacks(self):
-    """The subtrees of this project's variables that its files can hold."""
+    """Returns the subtrees of this project's variables that the family's files can hold, a frozenset."""
     return frozenset(entry.stack for entry in self.entries)
 
   @property
   def patches(self):
-    """The table's name of the projection of patches."""
+    """Returns the name of the patch projection in the table."""
     return next(entry.reference for entry in self.entries if entry.layout is PATCH_CONV)
 
   def in_file(self, name):
-    """Returns a name of the table as the family's files spell it."""
+    """Returns the name in the family's files for a name in the table."""
+    # Only the encoder has the backbone's prefix. Heads stand outside the backbone.
     encoder = (entry for entry in self.entries if entry.stack == "encoder")
     is_encoder = any(name.startswith(entry.reference.partition("{i}")[0]) for entry in encoder)
     return f"{self.backbone}{name}" if is_encoder else name
 
   def rename(self, name):
-    """Returns the table's spelling of a file's name."""
+    """Returns the name in the table for a name in a file."""
     for pattern, replacement in self.renames:
       name = re.sub(pattern, replacement, name)
     return name

@@ -1,4 +1,4 @@
-"""Puts the weights of a checkpoint into the variables of a network."""
+"""Loads the weights of a checkpoint into the variables of a network."""
 
 import dataclasses
 import math
@@ -9,14 +9,14 @@ from hap_jax.models import posemb, vit
 
 @dataclasses.dataclass(frozen=True)
 class FitReport:
-  """What `fit_to` did.
+  """The report of `fit_to`.
 
   Attributes:
-    loaded: paths of the network's arrays that were replaced.
-    missing: paths of its arrays that kept their values.
-    unused: names in the file that went nowhere.
-    resized: "path old grid -> new grid"; these are loaded, too.
-    notes: reasons, one line each.
+    loaded: the paths of the network's arrays that were replaced.
+    missing: the paths of the network's arrays that kept their values.
+    unused: the names in the file that were not used.
+    resized: one line "path old grid -> new grid" per resized table. These paths are in `loaded` too.
+    notes: reasons, one line per reason.
   """
 
   loaded: tuple[str, ...]
@@ -37,18 +37,18 @@ class FitReport:
 
 
 def fit_to(variables, weights, *, grid, stacks=("encoder",), notes=()):
-  """Puts a checkpoint's weights into a network's variables; position tables are resized if the grids differ.
+  """Loads a checkpoint's weights into a network's variables. Resizes position tables if the grids differ.
 
   Args:
-    variables: the network's, {"params": nested dicts with "encoder", other collections}.
+    variables: the network's variables, {"params": nested dicts with "encoder", other collections}.
     weights: Weights.
     grid: (Gh, Gw) of the network.
-    stacks: subtrees to take if both the network and the file have them, such as ("encoder", "decoder").
+    stacks: the subtrees to load if both the network and the file have them, such as ("encoder", "decoder").
     notes: lines that the report repeats.
   Returns:
-    (variables with float32 NumPy arrays where loaded and the given leaves elsewhere, FitReport).
+    (variables, FitReport). Loaded leaves are float32 NumPy arrays. All other leaves are the given ones.
   Raises:
-    ValueError: if the encoder is of another size or has other heads, a tensor is of another shape, or the
+    ValueError: if the encoder has another size or another number of heads, a tensor has another shape, or the
       file's grid is unknown.
   """
   source = weights.lineage[0]["file"]
@@ -61,7 +61,8 @@ def fit_to(variables, weights, *, grid, stacks=("encoder",), notes=()):
       if path not in given.get(collection, {}) or path.partition("/")[0] not in stacks:
         missing.append(path)
         continue
-      new = given[collection].pop(path)
+      new = given[collection].pop(path)  # the arrays that remain in `given` are reported as unused
+      # The grids are compared, not the numbers of patches: 8x4 and 4x8 have the same number.
       if path.endswith("/pos_embed") and weights.grid != tuple(grid):
         new = _resize(source, new, weights, grid)
         resized.append(f"{path} {grid_text(weights.grid)} -> {grid_text(grid)}")
@@ -84,7 +85,7 @@ def fit_to(variables, weights, *, grid, stacks=("encoder",), notes=()):
 def _resize(source, table, weights, grid):
   if weights.grid is None:
     raise ValueError(
-      f"{source}: its grid is {weights.grid_from}; convert it first, with --source_grid=HxW in patches"
+      f"{source}: its grid is {weights.grid_from}; run `hap convert` with --source_grid=HxW in patches"
     )
   return posemb.resize_table(table, weights.grid, grid)
 
@@ -92,36 +93,36 @@ def _resize(source, table, weights, grid):
 def _check_shape(source, names, path, new, old):
   if new.shape != tuple(old.shape):
     raise ValueError(
-      f"{source}: tensor {some(names)} becomes {path} with shape {new.shape}, the network has "
-      f"{tuple(old.shape)}: change config.model to the file's sizes, or config.init_from"
+      f"{source}: tensor {some(names)} becomes {path} with shape {new.shape}, but the network has "
+      f"{tuple(old.shape)}: change config.model to the sizes of the file, or change config.init_from"
     )
 
 
 def _check_sizes(source, weights, params, stacks):
   if "encoder" not in params:
-    raise ValueError(f"{source}: the network has no encoder for it, only {', '.join(params)}")
+    raise ValueError(f"{source}: expected a network with an encoder, found only {', '.join(params)}")
   encoder = params["encoder"]
-  kernel = encoder["patch_embed"]["kernel"]
+  kernel = encoder["patch_embed"]["kernel"]  # [P*P*3, D], so its shape gives patch side and width
   model = (kernel.shape[1], count_blocks(encoder), math.isqrt(kernel.shape[0] // 3))
   file = (weights.width, weights.depth, weights.patch)
   if file != model:
     raise ValueError(
       f"{source}: checkpoint is {_size_text(*file)}, but config.model.variant and config.model.patch make "
-      f"{_size_text(*model)}: change them, or config.init_from"
+      f"{_size_text(*model)}: change these two keys, or change config.init_from"
     )
   # A configuration's model is a variant, whose size tells its heads, as it does where a file does not.
   variant = vit.VARIANTS.get(vit.variant_of(weights.width, weights.depth))
   if variant and weights.num_heads not in (None, variant.num_heads):
     raise ValueError(
       f"{source}: checkpoint has {weights.num_heads} heads, but config.model.variant makes "
-      f"{variant.num_heads}: take another checkpoint for config.init_from"
+      f"{variant.num_heads}: set config.init_from to another checkpoint"
     )
   if "decoder" in stacks and "decoder" in params and "decoder" in weights.params:
     in_file, in_model = count_blocks(weights.params["decoder"]), count_blocks(params["decoder"])
     if in_file != in_model:
       raise ValueError(
-        f"{source}: its decoder has {in_file} blocks, but config.model.decoder_depth={in_model}: change it, "
-        "or take the encoder alone"
+        f"{source}: its decoder has {in_file} blocks, but config.model.decoder_depth={in_model}: change this "
+        "key, or load only the encoder"
       )
 
 

@@ -1,4 +1,4 @@
-"""What the families of Hugging Face's transformers share: names, files of a folder, and how it is loaded."""
+"""Names, folder files and loading code that the families of Hugging Face's transformers share."""
 
 import dataclasses
 import json
@@ -9,10 +9,11 @@ from hap_jax.convert.names import Entry
 from hap_jax.convert.weights import grid_text
 from hap_jax.models import layers
 
-# Of layer norms: PyTorch's default. Up to it, transformers' own 1e-12 included, features stay what they are.
+# PyTorch's default epsilon of a layer norm. An epsilon up to this value does not change the features
+# noticeably. The default of transformers is 1e-12.
 _MAX_EPSILON = 1e-5
 _PATCHES = "embeddings.patch_embeddings.projection"
-# Modules of a block that have other names than in MAE's code.
+# Modules of a block whose names differ from MAE's: {name in MAE: name in transformers}.
 _SPELLED = {
   "norm1": "layernorm_before",
   "attn.proj": "attention.output.dense",
@@ -20,7 +21,7 @@ _SPELLED = {
   "mlp.fc1": "intermediate.dense",
   "mlp.fc2": "output.dense",
 }
-# What transformers calls the same tensors in memory since version 5, and in files of its version 5.
+# transformers 5 uses other names in memory, and sometimes in its files. These patterns give the older names.
 RENAMES = (
   (r"^(vit\.)?layers\.", r"\1encoder.layer."),
   (r"^decoder\.decoder_encoder\.layer\.", "decoder.decoder_layers."),
@@ -34,8 +35,9 @@ RENAMES = (
 
 
 def _blocks(reference, ours, width, hidden):
-  """As `rows.blocks`, where queries, keys and values are tensors of their own."""
+  """Returns the rows of `rows.blocks` with separate tensors for queries, keys and values."""
   attention, found = f"{reference}.{{i}}.attention.attention", []
+  # This project keeps the three in one array, as MAE does, so each tensor is one third of it.
   for k, name in enumerate(("query", "key", "value")):
     third = {"parts": (1, 1, 1), "part": k}
     kernel, bias = f"{ours}/attn/qkv/kernel", f"{ours}/attn/qkv/bias"
@@ -43,13 +45,14 @@ def _blocks(reference, ours, width, hidden):
     found.append(Entry(f"{attention}.{name}.bias", bias, VECTOR, (width,), **third))
   for row in rows.blocks(reference, ours, width, hidden):
     module, leaf = row.reference.removeprefix(f"{reference}.{{i}}.").rsplit(".", 1)
+    # The joint attn.qkv has no entry in `_SPELLED`: the three rows above replace it.
     if module in _SPELLED:
       found.append(dataclasses.replace(row, reference=f"{reference}.{{i}}.{_SPELLED[module]}.{leaf}"))
   return tuple(found)
 
 
 def encoder(prefix):
-  """Rows of an encoder whose names begin with a prefix."""
+  """Returns the rows of an encoder whose names begin with a prefix."""
   names = (
     "embeddings.cls_token",
     "embeddings.position_embeddings",
@@ -75,30 +78,30 @@ DECODER = (
 
 
 def has_names(source):
-  """Whether a `source.Source` has the names of a ViT of transformers."""
+  """Returns True if a `source.Source` has the names of a ViT of transformers."""
   return any(name.endswith(f"{_PATCHES}.weight") for name in source.state)
 
 
 def is_masked(source):
-  """Whether such a file is of ViTMAE: it has a decoder, or its config.json says so."""
+  """Returns True if a file of transformers is a ViTMAE: it has a decoder, or its config.json says so."""
   has_decoder = any(name.startswith("decoder.") for name in source.state)
   return has_decoder or source.config.get("model_type") == "vit_mae"
 
 
 def check_config(source):
-  """Raises ValueError if a folder's config.json describes another encoder than this project's."""
+  """Raises ValueError if this project's encoder cannot compute the model of a folder's config.json."""
   activation = source.config.get("hidden_act", "gelu")
   epsilon = source.config.get("layer_norm_eps", layers.LAYER_NORM_EPSILON)
   if activation != "gelu":
     raise ValueError(
       f"{source.path / 'config.json'}: hidden_act is {activation!r}, but this project's encoder computes the "
-      "exact 'gelu': its features would be others; use a checkpoint with that"
+      "exact 'gelu' and would give different features; use a checkpoint with hidden_act 'gelu'"
     )
   if type(epsilon) not in (int, float) or not 0 <= epsilon <= _MAX_EPSILON:
     raise ValueError(
       f"{source.path / 'config.json'}: layer_norm_eps is {epsilon!r}, but this project's encoder computes "
-      f"with {layers.LAYER_NORM_EPSILON:g}: its features would be others; use a checkpoint with at most "
-      f"{_MAX_EPSILON:g}"
+      f"with {layers.LAYER_NORM_EPSILON:g} and would give different features; use a checkpoint whose "
+      f"layer_norm_eps is at most {_MAX_EPSILON:g}"
     )
 
 
@@ -108,22 +111,27 @@ def in_transformers(path, batch, **options):
   Args:
     path: the folder.
     batch: a `verify.Batch`.
-    options: of the class's `from_pretrained`.
+    options: keyword arguments for the class's `from_pretrained`.
   Returns:
     (model in evaluation mode, the batch's pictures as [B, 3, H, W], name of the class).
   Raises:
-    ValueError: if the class does not take every tensor, or lacks one.
+    ValueError: if the folder has a tensor that the class does not use, or the class needs a tensor that the
+      folder does not have.
   """
   import torch
   import transformers
 
+  # Warnings and progress bars would appear between the printed lines of the command.
   transformers.utils.logging.set_verbosity_error()
   transformers.utils.logging.disable_progress_bar()
   name = json.loads((path / "config.json").read_text())["architectures"][0]
   model, loading = getattr(transformers, name).from_pretrained(path, output_loading_info=True, **options)
+  # `from_pretrained` accepts these differences and only logs a warning. A conversion must have none.
   wrong = [key for key in ("missing_keys", "unexpected_keys", "mismatched_keys") if loading[key]]
   if wrong:
-    raise ValueError(f"transformers.{name} does not load it whole: {', '.join(wrong)} {loading[wrong[0]]}")
+    raise ValueError(
+      f"transformers.{name} does not load every tensor: {', '.join(wrong)} {loading[wrong[0]]}"
+    )
   pixels = torch.from_numpy(batch.image.transpose(0, 3, 1, 2).copy())
   return model.eval(), pixels, f"transformers.{name}"
 
@@ -133,8 +141,8 @@ def folder(weights, content, load):
 
   Args:
     weights: Weights.
-    content: of config.json.
-    load: Python that loads the folder, for the model card.
+    content: the content of config.json, a dict.
+    load: a line of Python that loads the folder, for the model card.
   """
   return {
     "config.json": json.dumps(content, indent=2) + "\n",
@@ -144,12 +152,12 @@ def folder(weights, content, load):
 
 
 def config(weights, name, model_type):
-  """Returns config.json of an encoder, a dict.
+  """Returns the content of config.json for an encoder, a dict.
 
   Args:
     weights: Weights.
-    name: of the class in transformers.
-    model_type: transformers' name of the kind of model.
+    name: the name of the class in transformers.
+    model_type: the value of transformers for this kind of model.
   """
   H, W = (side * weights.patch for side in weights.grid)
   return {
@@ -174,7 +182,7 @@ def hidden(stack):
 
 
 def processor(weights):
-  """Returns preprocessor_config.json, a dict."""
+  """Returns the content of preprocessor_config.json, a dict."""
   H, W = (side * weights.patch for side in weights.grid)
   return {
     "image_processor_type": "ViTImageProcessor",
@@ -190,8 +198,12 @@ def processor(weights):
 
 
 def card(weights, load):
-  """Returns README.md, the model card: licence, where the weights come from, how to load them."""
+  """Returns the text of README.md, the model card.
+
+  The card states the licence, the origin of the weights, and the code that loads them.
+  """
   H, W = (side * weights.patch for side in weights.grid)
+  # The hub requires `license_name` for a licence that it has no name for.
   licence = licences.hub_licence(weights.made_from)
   lines = [
     "---",
@@ -204,7 +216,7 @@ def card(weights, load):
     f"# ViT, width {weights.width}, {weights.depth} blocks, for images of {H} x {W} (height x width)",
     "",
     f"A grid of {grid_text(weights.grid)} patches of {weights.patch} x {weights.patch} pixels. Converted by "
-    "hap_jax; the command compared the outputs before and after, see `conversion.json`.",
+    "hap_jax. The command compared the outputs before and after the conversion, see `conversion.json`.",
     "",
     "```python",
     f"from transformers import {load.partition('.')[0]}, ViTImageProcessor",

@@ -1,4 +1,4 @@
-"""Changes of layout between PyTorch's tensors and this project's."""
+"""Changes of layout between the tensors of PyTorch and the arrays of this project."""
 
 import dataclasses
 import math
@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """A change of layout and its inverse, each a function of one array."""
+  """A change of layout and its inverse. Each is a function of one array."""
 
   name: str
   to_ours: Callable[[np.ndarray], np.ndarray]
@@ -17,23 +17,27 @@ class Layout:
 
 
 def _kernel_of_patch_conv(weight):
-  """[D, 3, P, P] of a convolution -> [P*P*3, D], rows by (row, column, channel) as in `layers.patchify`."""
+  """Turns a convolution's [D, 3, P, P] into [P*P*3, D].
+
+  The rows are ordered by (row, column, channel), as in `layers.patchify`.
+  """
   return weight.transpose(2, 3, 1, 0).reshape(-1, weight.shape[0])
 
 
 def _patch_conv_of_kernel(kernel):
-  """[P*P*3, D] -> [D, 3, P, P]."""
+  """Turns [P*P*3, D] into a convolution's [D, 3, P, P]."""
+  # Patches are square and have 3 channels, so the number of rows gives the side.
   P = math.isqrt(kernel.shape[0] // 3)
   return kernel.reshape(P, P, 3, -1).transpose(3, 2, 0, 1)
 
 
 def _hwio_of_conv(weight):
-  """[out, in, kh, kw] of a convolution -> [kh, kw, in, out] of a Linen one."""
+  """Turns PyTorch's convolution weight [out, in, kh, kw] into Linen's [kh, kw, in, out]."""
   return weight.transpose(2, 3, 1, 0)
 
 
 def _conv_of_hwio(kernel):
-  """[kh, kw, in, out] -> [out, in, kh, kw]."""
+  """Turns Linen's convolution weight [kh, kw, in, out] into PyTorch's [out, in, kh, kw]."""
   return kernel.transpose(3, 2, 0, 1)
 
 
@@ -43,6 +47,6 @@ def _unchanged(array):
 
 IDENTITY = Layout("identity", _unchanged, _unchanged)  # tokens and position tables
 VECTOR = Layout("vector", _unchanged, _unchanged)  # biases, norm scales
-LINEAR = Layout("linear", np.transpose, np.transpose)  # (out, in) there, (in, out) here
+LINEAR = Layout("linear", np.transpose, np.transpose)  # (out, in) in PyTorch, (in, out) here
 PATCH_CONV = Layout("patch_conv", _kernel_of_patch_conv, _patch_conv_of_kernel)
 CONV = Layout("conv", _hwio_of_conv, _conv_of_hwio)

@@ -1,8 +1,11 @@
-"""Licences as text: which kind one is, which is the most restrictive, and one line for several.
+"""Licences as text: the kind of a licence, the most restrictive of several, and one line for several.
 
-A source is one data set or one file of weights that a checkpoint was made from, a dict of plain JSON values:
-  {"kind": one of `KINDS`, "role": "data set" or "weights", "name", "licence": as its publisher words it,
-   "if": a condition (only where the source is an assumption)}
+A source is one data set or one file of weights that a checkpoint was made from. It is a dict of JSON values:
+  kind      one of `KINDS`
+  role      "data set" or "weights"
+  name      the name of the data set or the file
+  licence   the licence in the words of its publisher
+  if        a condition, only for a source that is an assumption
 """
 
 import re
@@ -10,8 +13,8 @@ import re
 KINDS = ("unknown", "research only", "non-commercial", "share-alike", "attribution", "permissive")
 _UNKNOWN, _RESEARCH, _NON_COMMERCIAL, _SHARE_ALIKE, _ATTRIBUTION, _PERMISSIVE = KINDS
 
-# SPDX names in lower case without "-only" and "-or-later", their usual short forms, and their kinds. The
-# licences of Creative Commons are not here, see `_CREATIVE_COMMONS`.
+# {SPDX name: kind}. Names are in lower case and have no "-only" or "-or-later". `_CREATIVE_COMMONS` has the
+# licences of Creative Commons.
 _KINDS_BY_NAME = {
   **dict.fromkeys(("0bsd", "afl-3.0", "apache-2.0", "bsd", "bsd-2-clause", "bsd-3-clause"), _PERMISSIVE),
   **dict.fromkeys(("bsl-1.0", "cc0-1.0", "cdla-permissive-2.0", "isc", "mit", "mit-0"), _PERMISSIVE),
@@ -20,6 +23,7 @@ _KINDS_BY_NAME = {
   **dict.fromkeys(("agpl-3.0", "cdla-sharing-1.0", "gfdl-1.3", "gpl-2.0", "gpl-3.0"), _SHARE_ALIKE),
   **dict.fromkeys(("lgpl-2.1", "lgpl-3.0", "mpl-2.0", "odbl"), _SHARE_ALIKE),
 }
+# {usual short form: SPDX name}
 _OTHER_NAMES = {
   "apache": "apache-2.0",
   "apache-2": "apache-2.0",
@@ -29,8 +33,9 @@ _OTHER_NAMES = {
   "odc-by-1.0": "odc-by",
   "pddl-1.0": "pddl",
 }
-# Names that the Hugging Face hub does not take for `license`, and versions of Creative Commons that it takes.
+# Names that the Hugging Face hub does not accept for `license`.
 _NOT_ON_HUB = ("0bsd", "gfdl-1.3", "mit-0", "public-domain")
+# Versions of the Creative Commons licences that the hub accepts.
 _VERSIONS_ON_HUB = {
   "cc-by": ("2.0", "2.5", "3.0", "4.0"),
   "cc-by-sa": ("3.0", "4.0"),
@@ -40,6 +45,8 @@ _VERSIONS_ON_HUB = {
   "cc-by-nc-nd": ("3.0", "4.0"),
 }
 _CREATIVE_COMMONS = re.compile(r"cc-by(-nc)?(-sa|-nd)?(-\d\.\d)?")
+# (pattern, replacement) pairs that bring the usual spellings of a licence to its SPDX name. The order
+# matters.
 _SPELLINGS = (
   (r"creative commons", "cc"),
   (r"\battribution\b", "by"),
@@ -51,17 +58,17 @@ _SPELLINGS = (
   (r"-(only|or-later)$", ""),
 )
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9 .,+()/_-]")
-# Remarks that this project writes after a name.
+# Remarks that this project writes behind a licence's name.
 _REMARKS = re.compile(r" \(made by this project\)$| if these are the published MAE weights$")
-# Words of known texts that are no names of licences.
+# Kinds of known texts that are not the name of a licence.
 _KINDS_BY_TEXT = {
-  # Flickr's licences in COCO's annotation files: CC BY-NC-SA, BY-NC, BY-NC-ND, BY, BY-SA, BY-ND and two
-  # without conditions. The pictures of a data set are used together, so the most restrictive one counts.
+  # COCO's annotation files name these Flickr licences: CC BY-NC-SA, BY-NC, BY-NC-ND, BY, BY-SA, BY-ND and two
+  # licences without conditions. All pictures are used together, so the most restrictive licence counts.
   "COCO: annotations CC BY 4.0; each picture under the Flickr licence that its annotation file names": (
     _NON_COMMERCIAL
   ),
 }
-# Phrases in free text, the most restrictive first: the first one that is found decides.
+# Phrases in free text, the most restrictive kind first: the first one that is found gives the kind.
 _PHRASES = (
   (_UNKNOWN, r"\bnot (known|stated|recorded|given)\b|\bunknown\b|\bunspecified\b"),
   (
@@ -76,16 +83,17 @@ _PHRASES = (
 def classify(text):
   """Returns the kind of a licence, one of `KINDS`.
 
-  Names (SPDX names and their usual spellings) and known texts are looked up. Of several names, separated by
-  semicolons, AND or OR, the most restrictive one counts. Free text is "unknown" unless it says that it is for
-  research or not for commerce.
+  SPDX names, their usual spellings and known texts are looked up in tables. If there are several names,
+  separated by semicolons, AND or OR, the result is the most restrictive kind. Free text is "unknown", unless
+  it restricts the use to research or forbids commercial use.
 
   Args:
-    text: the licence in words, such as "CC BY-NC 4.0" or "academic research, on the terms of its authors".
+    text: the licence as text, such as "CC BY-NC 4.0" or "academic research, on the terms of its authors".
   """
   if text in _KINDS_BY_TEXT:
     return _KINDS_BY_TEXT[text]
   parts = [_kind_of_name(_name_of(part)) for part in re.split(r";|\s(?:and|or|AND|OR)\s", text)]
+  # One part that is not a known name makes the whole text free text: it may restrict the named licences.
   if None not in parts:
     return min(parts, key=KINDS.index)
   found = (kind for kind, phrase in _PHRASES if re.search(phrase, text.lower()))
@@ -93,7 +101,7 @@ def classify(text):
 
 
 def hub_name(text):
-  """Returns the value that the Hugging Face hub takes for a licence, None if it has none."""
+  """Returns the Hugging Face hub's name of a licence, None if the hub has no name for it."""
   name = _name_of(text)
   if _CREATIVE_COMMONS.fullmatch(name):
     terms, _, version = name.rpartition("-")
@@ -102,16 +110,17 @@ def hub_name(text):
 
 
 def source(role, name, licence, condition=""):
-  """Returns a source with its kind, see the top of this file."""
+  """Returns a source with its kind, a dict as described at the top of this file."""
   known = {"kind": classify(licence), "role": role, "name": name, "licence": licence}
   return {**known, "if": condition} if condition else known
 
 
 def ordered(sources):
-  """Returns each source once, the most restrictive kind first; within a kind the order stays.
+  """Returns each source once, the most restrictive kind first. Sources of one kind keep their order.
 
-  If one of two equal sources has a condition, the other one is kept.
+  If one of two equal sources has a condition, the source without the condition is kept.
   """
+  # `sorted` is stable and a dict keeps its order, so sources of one kind keep their order.
   unique = {}
   for item in sources:
     key = item["role"], item["name"], item["licence"]
@@ -121,16 +130,22 @@ def ordered(sources):
 
 
 def line(sources):
-  """Returns the licence of weights made from ordered sources, the most restrictive text first.
+  """Returns the licence of weights as one line, the most restrictive licence first.
 
-  Permissive licences are named only if there are no others.
+  Permissive licences are named only if there are no other licences.
+
+  Args:
+    sources: the sources of the weights, in the order of `ordered`.
   """
   stricter = [item for item in sources if item["kind"] != _PERMISSIVE] or sources
-  return "; ".join(dict.fromkeys(map(_words, stricter)))
+  return "; ".join(dict.fromkeys(map(_words, stricter)))  # a dict removes repeated texts and keeps the order
 
 
 def hub_licence(sources):
-  """Returns the hub's name for the most restrictive licence of ordered sources, "other" if it has none."""
+  """Returns the hub's name for the most restrictive licence of ordered sources.
+
+  The result is "other" if the hub has no name for it, or if several licences are equally restrictive.
+  """
   strictest = [item for item in sources if item["kind"] == sources[0]["kind"]]
   names = {hub_name(item["licence"]) for item in strictest}
   return names.pop() if len(names) == 1 and None not in names else "other"
@@ -143,32 +158,32 @@ def text(item):
 
 
 def _words(item):
-  """Returns a licence's text; one that says nothing is led by the name of its data set."""
+  """Returns the text of a source's licence. The name of the data set precedes a licence that is unknown."""
   is_anonymous = item["kind"] == _UNKNOWN and item["role"] == "data set"
   return f"{item['role']} {item['name']}: {item['licence']}" if is_anonymous else item["licence"]
 
 
 def _name_of(text):
-  """Returns a text as a name of SPDX's form, in lower case: "CC BY-NC 4.0" gives "cc-by-nc-4.0".
+  """Returns a text in the form of an SPDX name, in lower case: "CC BY-NC 4.0" gives "cc-by-nc-4.0".
 
-  A text with other signs than such names have gives "".
+  The result is "" for a text with characters that no SPDX name has.
   """
   words = _REMARKS.sub("", text.strip()).lower()
   for pattern, short in _SPELLINGS:
     words = re.sub(pattern, short, words)
   if _NOT_IN_NAMES.search(words):
-    return ""  # words of another script may restrict a licence whose name stands beside them
+    return ""  # words in another script may restrict the licence that the text names
   name = "-".join(re.findall(r"[a-z0-9.]+", words))
   return _OTHER_NAMES.get(name, name)
 
 
 def _kind_of_name(name):
-  """Returns the kind of a name as `_name_of` gives it, None if it is no known one."""
+  """Returns the kind of a name that `_name_of` returned, None for an unknown name."""
   found = _CREATIVE_COMMONS.fullmatch(name)
   if not found:
     return _KINDS_BY_NAME.get(name)
   is_nc, addition, _ = found.groups()
   if is_nc:
     return _NON_COMMERCIAL
-  # No kind stands for BY-ND, which forbids everything that is derived from the work.
+  # BY-ND forbids all derived works. None of the kinds means that, so the kind is unknown.
   return {"-sa": _SHARE_ALIKE, "-nd": _UNKNOWN, None: _ATTRIBUTION}[addition]

@@ -1,12 +1,14 @@
-"""The data sets and weights of every stage that led to a checkpoint, from its lineage.
+"""The lineage of a checkpoint, and the data sets and weights that all its stages used.
 
-A lineage is a list of origins, newest first: the checkpoint itself, then the checkpoints that it was
-converted from or trained from. An origin is a dict of plain JSON values:
-  file, family    name of the file or folder, and of its family
-  licence         of the weights in it, all earlier stages included, one line
-  sha256          digest of a foreign file
-  task, step      of a checkpoint of this project
-  data            {"name", "licence"} of the data set that a run trained on (not recorded by earlier versions)
+A lineage is a list of origins, newest first. The first origin is the checkpoint itself. The others are the
+checkpoints that it was converted from or trained from. An origin is a dict of plain JSON values:
+  file      the name of the file or folder
+  family    the name of its family
+  licence   the licence of its weights in one line, with the licences of all earlier stages
+  sha256    the digest, for a foreign file
+  task      the task, for a checkpoint of this project
+  step      the step, for a checkpoint of this project
+  data      {"name", "licence"} of the data set that a run trained on. Earlier versions did not record it
 """
 
 import re
@@ -14,7 +16,7 @@ import re
 from hap_jax.convert import families, licences
 
 OWN_FAMILY = "hap_jax"
-# How earlier versions worded the licence of a run that started without weights.
+# Earlier versions recorded this text as the licence of a run that started without weights.
 _FROM_SCRATCH = re.compile(r"trained from scratch on ([^:]+): (.+)", re.DOTALL)
 
 
@@ -22,7 +24,8 @@ def of_own(path, description):
   """Returns the lineage of one of this project's checkpoints.
 
   Args:
-    path: of the checkpoint. description: its description.
+    path: the path of the checkpoint.
+    description: the description of the checkpoint.
   """
   origin = {"file": str(path), "family": OWN_FAMILY, "task": description["task"]}
   if "step" in description:
@@ -36,9 +39,11 @@ def of_file(file, sha256, family, licence, record):
   """Returns the lineage of a foreign file.
 
   Args:
-    file: its name. sha256: its digest. family: name of its family.
-    licence: what is known of its licence; used if the file records no earlier origin.
-    record: the description that a conversion left in the file, {} if none.
+    file: the name of the file.
+    sha256: the digest of the file.
+    family: the name of its family.
+    licence: the known licence of the file. It is used if the file records no earlier origin.
+    record: the description that a conversion wrote into the file, {} if there is none.
   """
   origin, past = {"file": file, "sha256": sha256, "family": family, "licence": licence}, _past(record)
   if not past and record.get("data"):
@@ -51,9 +56,13 @@ def _data(description):
 
 
 def _past(description):
-  """Returns a description's lineage; a conversion's recorded data goes to the run that was converted."""
+  """Returns the lineage that a description records, a tuple.
+
+  The data set in a conversion's description belongs to the run that was converted, so it moves to that
+  origin.
+  """
   past = [dict(origin) for origin in description.get("lineage", ())]
-  # Runs do not record where their pixel statistics come from, conversions do.
+  # Only conversions record the origin of their pixel statistics, so "from" shows a conversion.
   is_conversion = "from" in description.get("normalization", {})
   if is_conversion and description.get("data"):
     run = next((origin for origin in past if _is_run(origin)), None)
@@ -63,33 +72,38 @@ def _past(description):
 
 
 def _is_run(origin):
-  """Whether an origin is a run of this project, or a checkpoint that was converted from one."""
+  """Returns True if an origin is a run of this project, or a checkpoint that was converted from a run."""
   return origin["family"] == OWN_FAMILY and "step" in origin
 
 
 def completed(lineage):
-  """Completes the origins of earlier versions and gives each the licence that all stages up to it lead to.
+  """Completes the origins that earlier versions recorded, and sets the licence of each origin.
+
+  The licence of an origin follows from the licences of all stages up to it.
 
   Args:
-    lineage: origins, newest first; an own one may lack "licence".
+    lineage: origins, newest first. An origin of this project may have no "licence".
   Returns:
-    a tuple of origins.
+    the completed origins, a tuple.
   """
   *newer, oldest = lineage
+  # Only the oldest origin can be a run without starting weights.
   found = _FROM_SCRATCH.fullmatch(oldest.get("licence", ""))
   if oldest["family"] == OWN_FAMILY and "data" not in oldest and found:
     oldest = {**oldest, "data": {"name": found[1], "licence": found[2]}}
   result, known = [], []
+  # The oldest comes first: the licence of each stage includes the sources of all stages before it.
   for origin in reversed([*newer, oldest]):
     is_oldest = not result
     known = licences.ordered([*_own_sources(origin, is_oldest), *known])
-    is_published = is_oldest and origin["family"] != OWN_FAMILY  # its licence is not ours to derive
+    # The publisher states the licence of a published file. It does not follow from our list of sources.
+    is_published = is_oldest and origin["family"] != OWN_FAMILY
     result.append(origin if is_published else {**origin, "licence": licences.line(known)})
   return tuple(reversed(result))
 
 
 def sources(lineage):
-  """Returns all data sets and weights that a completed lineage names, as `licences.ordered` gives them."""
+  """Returns all data sets and weights that a completed lineage names, in the order of `licences.ordered`."""
   last = len(lineage) - 1
   return licences.ordered(
     item for k, origin in enumerate(lineage) for item in _own_sources(origin, is_oldest=k == last)
@@ -103,18 +117,21 @@ def text(origin):
 
 
 def _own_sources(origin, is_oldest):
-  """Returns the sources that one stage adds, newest first; a conversion adds none.
+  """Returns the sources that one stage adds, newest first. A conversion adds none.
 
   Args:
-    origin: the stage. is_oldest: nothing is known of a stage before it.
+    origin: the stage.
+    is_oldest: True if no earlier stage is known.
   """
   is_own, found = origin["family"] == OWN_FAMILY, []
   if "data" in origin:
     found.append(licences.source("data set", origin["data"]["name"], origin["data"]["licence"]))
   elif is_own and (is_oldest or "step" in origin):
+    # A run without a recorded data set still used one. It counts as unknown, the most restrictive kind.
     step = f", step {origin['step']}" if "step" in origin else ""
     run = f"of a run ({origin.get('task', 'task unknown')}{step})"
     found.append(licences.source("data set", run, "not recorded"))
+  # A published file was made from other sources. Its family knows them.
   if is_oldest and not is_own:
     found.append(licences.source("weights", f"{origin['file']} ({origin['family']})", origin["licence"]))
     family = families.find(origin["family"])

@@ -1,8 +1,8 @@
 """Tables of weight names: one table per family, read in both directions.
 
-A row says what a tensor is called in a foreign checkpoint and in this project, how its layout changes, and
-what shape it has in the foreign file. Rows of a stack of blocks are written once, with `{i}` for the number
-of the block.
+A row has a tensor's name in a foreign checkpoint, its path in this project, the change of its layout, and its
+shape in the foreign file. The rows of a stack of blocks are written once, with `{i}` for the number of the
+block.
 """
 
 import collections
@@ -19,17 +19,18 @@ class Entry:
   """One row of a table.
 
   Attributes:
-    reference: name in the foreign state dict.
-    ours: path in this project's variables, with slashes.
+    reference: the name in the foreign state dict.
+    ours: the path in this project's variables, with slashes.
     layout: the change of layout.
-    shape: of the foreign tensor: numbers, or products of letters, each one number in a checkpoint. D, E:
-      width of encoder and decoder; F, G: hidden widths of their MLPs; P: patch side; T: position rows, 1 + L;
-      C: classes or attributes. A family may use further letters.
-    parts: relative sizes of the tensors that ours is cut into along its last axis: (1, 1, 1) are thirds, and
-      (576, 192) cuts 768 columns into 576 and 192.
-    part: which of these parts the tensor is, from 0.
-    block: number i of the block along the first axis of ours, which stacks blocks; None: it stacks none.
-    collection: of this project's variables that holds it.
+    shape: the shape of the foreign tensor. Each item is a number, a letter, or a product such as "3PP". A
+      letter has one value per checkpoint. D and E are the widths of encoder and decoder. F and G are the
+      hidden widths of their MLPs. P is the side of a patch. T is the number of position rows, 1 + L. C is the
+      number of classes or attributes. A family may use further letters.
+    parts: the relative sizes of the tensors that our array is cut into along its last axis. (1, 1, 1) means
+      thirds. (576, 192) cuts 768 columns into 576 and 192.
+    part: the index of this tensor in `parts`, from 0.
+    block: the index of the block along the first axis of our array. None: our array does not stack blocks.
+    collection: the collection of this project's variables that holds our array.
   """
 
   reference: str
@@ -43,7 +44,7 @@ class Entry:
 
   @property
   def stack(self):
-    """The subtree that the row belongs to: "encoder", "decoder", or a head's."""
+    """Returns the subtree of the row: "encoder", "decoder", or the name of a head."""
     return self.ours.partition("/")[0]
 
   def numbered(self, i):
@@ -59,14 +60,17 @@ class Entry:
     if self.block is not None:
       array = array[self.block]
     length, total = array.shape[-1], sum(self.parts)
+    # The sizes are relative, so the bounds are fractions of the length. Both have to be whole numbers.
     begin, end = (sum(self.parts[:k]) * length for k in (self.part, self.part + 1))
     if begin % total or end % total:
       raise ValueError(f"{self.ours}: {length} columns cannot be cut into parts of {_ratio(self.parts)}")
     return array[..., begin // total : end // total]
 
   def length_of_ours(self, length):
-    """Returns the length of the last axis of our array, of which this row's tensor has `length`.
+    """Returns the length of the last axis of our array, given the length of this row's tensor.
 
+    Args:
+      length: the length of the tensor's axis that lies along the last axis of our array.
     Raises:
       ValueError: if this part cannot have that length.
     """
@@ -83,15 +87,16 @@ def _ratio(parts):
 
 
 def table(family, *, depth, decoder_depth):
-  """Returns a family's rows for N blocks, block by block.
+  """Returns a family's rows with one row per block and tensor, block by block, a tuple.
 
   Args:
     family: a Family.
-    depth: number of blocks of the encoder.
-    decoder_depth: number of blocks of the decoder; 0: no decoder.
+    depth: the number of blocks of the encoder.
+    decoder_depth: the number of blocks of the decoder; 0: no decoder.
   """
   rows = []
   depths = {"encoder": depth, "decoder": decoder_depth}
+  # Neighbours in the table form one run. So each block's rows stay together, and files keep their order.
   runs = itertools.groupby(family.entries, key=lambda entry: (entry.stack, "{i}" in entry.reference))
   for (stack, is_block), run in runs:
     run = tuple(run)
@@ -103,45 +108,54 @@ def table(family, *, depth, decoder_depth):
 
 
 def assemble(rows, array_of):
-  """Puts foreign tensors together as this project's arrays.
+  """Builds this project's arrays from foreign tensors.
 
   Args:
-    rows: rows of a table.
-    array_of: row -> its tensor, float32, with the layout of the file.
+    rows: the rows of a table.
+    array_of: row -> its tensor, float32, in the layout of the file.
   Returns:
     {collection: {path with slashes: contiguous float32 array}}.
   Raises:
     ValueError: if the tensors of one array do not fit together.
   """
+  # The number of blocks of each array: a row of a stacked array repeats once per block.
   depths = collections.Counter((row.collection, row.ours, row.part) for row in rows)
   variables = {}
   for row in rows:
     array, flat = row.layout.to_ours(array_of(row)), variables.setdefault(row.collection, {})
+    # The first part of an array allocates the whole array. The other parts fill their own columns.
     if row.ours not in flat:
       shape = (*array.shape[:-1], row.length_of_ours(array.shape[-1]))
       stack = () if row.block is None else (depths[row.collection, row.ours, row.part],)
       flat[row.ours] = np.empty((*stack, *shape), np.float32)
     place = row.of(flat[row.ours])
     if place.shape != array.shape:
-      raise ValueError(f"{row.reference}: its part of {row.ours} has {place.shape}, the tensor {array.shape}")
+      raise ValueError(
+        f"{row.reference}: its part of {row.ours} has shape {place.shape}, the tensor has {array.shape}"
+      )
     place[...] = array
   return variables
 
 
 def count_blocks(family, stack, names):
-  """Returns how many blocks of a stack ("encoder", "decoder") the names hold, 0 where the family has none.
+  """Returns the number of blocks that the names hold, 0 if the family has no such blocks.
 
+  Args:
+    family: a Family.
+    stack: "encoder" or "decoder".
+    names: names in the family's spelling.
   Raises:
-    ValueError: if their numbers are not 0, 1, 2, ...
+    ValueError: if the numbers of the blocks are not 0, 1, 2, ...
   """
   blocks = (entry for entry in family.entries if entry.stack == stack and "{i}" in entry.reference)
   prefix = next((entry.reference.partition("{i}")[0] for entry in blocks), None)
   if prefix is None:
     return 0
+  # The numbers are compared as text, because a damaged name may have other text there.
   numbers = {name[len(prefix) :].partition(".")[0] for name in names if name.startswith(prefix)}
   missing = {str(i) for i in range(len(numbers))} - numbers
   if missing:
     raise ValueError(
-      f"has {len(numbers)} blocks {prefix}N but none numbered {', '.join(sorted(missing, key=int))}"
+      f"has {len(numbers)} blocks {prefix}N but no block with number {', '.join(sorted(missing, key=int))}"
     )
   return len(numbers)

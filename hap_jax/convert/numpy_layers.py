@@ -1,8 +1,8 @@
-"""Layers in NumPy for the second forward pass, see `numpy_vit.py`; weights are [out, in] as in PyTorch."""
+"""Layers in NumPy for the second forward pass, see `numpy_vit.py`. Weights are [out, in], as in PyTorch."""
 
 import numpy as np
 
-_BATCH_NORM_EPSILON = 1e-5  # of PyTorch and of the ReID reference
+_BATCH_NORM_EPSILON = 1e-5  # the value in PyTorch and in the ReID reference
 
 
 def f32(array):
@@ -10,14 +10,14 @@ def f32(array):
 
 
 def pair(module):
-  """Returns (weight, bias) of a module as `numpy_vit.Network` gives it."""
+  """Returns (weight, bias) of a module that `numpy_vit.Network.module` returned."""
   return module["weight"], module["bias"]
 
 
 def linear(x, pair):
   weight, bias = pair
-  # By order in memory and alignment, which a file's tensors may lack, NumPy chooses how it sums: both sides
-  # of a comparison shall sum alike.
+  # NumPy chooses the order of a sum by the order and the alignment of an array in memory. A file's tensors
+  # may be unaligned. With one fixed form, both sides of a comparison sum in the same order.
   weight = np.require(weight, np.float32, ("C", "ALIGNED"))
   return (x.reshape(-1, x.shape[-1]) @ weight.T).reshape(*x.shape[:-1], -1) + f32(bias)
 
@@ -29,12 +29,16 @@ def layer_norm(x, pair, epsilon):
 
 
 def conv(x, module, stride=1):
-  """Convolves [B, H, W, in] with a weight [out, in, k, k], padded to keep the size before the stride."""
+  """Returns the convolution of [B, H, W, in] with a weight [out, in, k, k], [B, H/stride, W/stride, out].
+
+  The input is padded with zeros by k // 2 on each side.
+  """
   weight = f32(module["weight"])
   k = weight.shape[-1]
   H, W = x.shape[1:3]
   x = np.pad(x, ((0, 0), (k // 2, k // 2), (k // 2, k // 2), (0, 0)))
   total = 0
+  # One matrix product per cell of the kernel. This shares no code with the JAX convolution that it checks.
   for i in range(k):
     for j in range(k):
       window = x[:, i : i + H : stride, j : j + W : stride]

@@ -1,8 +1,7 @@
-"""A second, independent forward pass in NumPy that reads a file by the file's own names.
+"""A second, independent forward pass in NumPy, which reads a file by the names in the file.
 
-It is what a conversion is measured against, so it shares neither the name tables nor the layouts of
-`names.py` and `layouts.py`: a mistake there shows as a difference here. Weights are PyTorch's way round,
-[out, in].
+A conversion is compared with this pass. So it uses neither the name tables of `names.py` nor the layouts of
+`layouts.py`: a mistake there then shows as a difference. Weights are [out, in], as in PyTorch.
 """
 
 import dataclasses
@@ -20,13 +19,17 @@ from hap_jax.models import posemb
 
 @dataclasses.dataclass(frozen=True)
 class Stack:
-  """Transformer blocks with what stands around them; each pair is (weight, bias).
+  """Transformer blocks with the layers before and after them. Each pair is (weight, bias).
 
   Attributes:
-    embed: pair of the projection of patches, [D, 3*P*P] with the channel outermost, or of latents (decoder).
-    token: [1, 1, D], class token, or mask token (decoder). table: [1, 1 + L, D]. depth: number of blocks.
-    block: i -> {"norm1", "q", "k", "v", "proj", "norm2", "fc1", "fc2": pair}. norm: pair.
-    pred: pair of the decoder's output, None in an encoder.
+    embed: the pair of the first projection. In an encoder it projects patches, [D, 3*P*P] with the channel
+      outermost. In a decoder it projects latents.
+    token: [1, 1, D], the class token in an encoder, the mask token in a decoder.
+    table: [1, 1 + L, D], the position table.
+    depth: the number of blocks.
+    block: i -> {"norm1", "q", "k", "v", "proj", "norm2", "fc1", "fc2": pair}.
+    norm: the pair of the final norm.
+    pred: the pair of the decoder's output layer, None in an encoder.
   """
 
   embed: tuple
@@ -40,13 +43,13 @@ class Stack:
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-  """A network's tensors by their own names.
+  """A network's tensors, found by the names in the file.
 
   Attributes:
     encoder: a Stack.
     decoder: a Stack; None: there is no decoder.
-    module: (name in the official code, path in this project's variables) -> {"weight", "bias", "mean", "var"}
-      of a module of a head, as far as the module has them.
+    module: (name in the official code, path in this project's variables) -> the tensors of a head's module, a
+      dict. Its keys are "weight", "bias", "mean" and "var", if the module has them.
   """
 
   encoder: Stack
@@ -61,10 +64,10 @@ class Forward:
   Attributes:
     network: a Network.
     batch: a `verify.Batch`.
-    num_heads: of the encoder.
-    decoder_heads: of the decoder; None: there is no decoder.
+    num_heads: the encoder's number of heads.
+    decoder_heads: the decoder's number of heads; None: there is no decoder.
     grids: (grid of the position tables, grid of the pictures), each (Gh, Gw).
-    epsilon: of layer norms.
+    epsilon: the epsilon of the layer norms.
   """
 
   network: Network
@@ -75,7 +78,11 @@ class Forward:
   epsilon: float
 
   def encode(self, ids_keep=None):
-    """Returns [B, 1 + V, D] tokens before the final norm; ids_keep: see `encode`."""
+    """Returns the tokens before the final norm, [B, 1 + V, D].
+
+    Args:
+      ids_keep: [B, V] int, the visible patches; None: all.
+    """
     return encode(
       self.network.encoder,
       self.batch.image,
@@ -86,17 +93,17 @@ class Forward:
     )
 
   def normed(self, tokens):
-    """Applies the encoder's final norm."""
+    """Returns the tokens after the encoder's final norm."""
     return layer_norm(tokens, self.network.encoder.norm, self.epsilon)
 
   @functools.cached_property
   def raw(self):
-    """[B, 1 + L, D], tokens of all patches before the final norm."""
+    """Returns the tokens of all patches before the final norm, [B, 1 + L, D]."""
     return self.encode()
 
   @functools.cached_property
   def tokens(self):
-    """[B, 1 + L, D], tokens of all patches after the final norm."""
+    """Returns the tokens of all patches after the final norm, [B, 1 + L, D]."""
     return self.normed(self.raw)
 
 
@@ -107,11 +114,12 @@ def official(state):
   def pair(name):
     return state[f"{prefix}{name}.weight"], state[f"{prefix}{name}.bias"]
 
+  # The parts are looked up only when a block runs, so a large file is never read as a whole.
   def block_of(stack):
     def block(i):
       p = f"{stack}.{i}."
       weight, bias = pair(p + "attn.qkv")
-      parts, third = {}, len(bias) // 3
+      parts, third = {}, len(bias) // 3  # the rows are queries, then keys, then values
       for n, key in enumerate("qkv"):
         rows = slice(n * third, (n + 1) * third)
         parts[key] = weight[rows], bias[rows]
@@ -143,7 +151,7 @@ def official(state):
   return Network(encoder, decoder, functools.partial(_official_module, state))
 
 
-# What transformers has called the modules of a block, oldest spelling first.
+# The names of a block's modules in the versions of transformers, the oldest name first.
 _HF_BLOCK = {
   "norm1": ("layernorm_before",),
   "q": ("attention.attention.query", "attention.q_proj"),
@@ -157,13 +165,14 @@ _HF_BLOCK = {
 
 
 def hugging_face(state):
-  """As `official`, of the names of transformers' ViT and ViTMAE, in files and in memory."""
+  """Returns the Network of a state dict with the names of transformers' ViT or ViTMAE."""
   prefix = _prefix(state, "embeddings.patch_embeddings.projection.weight")
 
   def pair(name):
     return state[f"{name}.weight"], state[f"{name}.bias"]
 
   def stack_of(*spellings):
+    # Only the spelling that the file uses is found, so the order of the spellings does not matter.
     stack = next(s for s in spellings if any(name.startswith(s) for name in state))
 
     def block(i):
@@ -201,7 +210,7 @@ def hugging_face(state):
 
 
 def own(variables):
-  """As `official`, of this project's variables {"params": nested dicts, other collections}."""
+  """Returns the Network of this project's variables, {"params": nested dicts, other collections}."""
   params = variables["params"]
 
   def pair(module):
@@ -212,6 +221,7 @@ def own(variables):
 
   def stack_of(stack, **ends):
     def block(i):
+      # Blocks are stacked along the first axis.
       b = jax.tree.map(lambda leaf: leaf[i], stack["blocks"])
       parts = {key: pair(b["mlp"][key]) for key in ("fc1", "fc2")} | {"proj": pair(b["attn"]["proj"])}
       parts |= {key: norm(b[key]) for key in ("norm1", "norm2")}
@@ -225,7 +235,8 @@ def own(variables):
     return Stack(table=stack["pos_embed"], depth=depth, block=block, norm=norm(stack["norm"]), **ends)
 
   encoder = params["encoder"]
-  weight, bias = pair(encoder["patch_embed"])  # [D, P*P*3], rows, columns, channels
+  # This project orders the inputs as (row, column, channel), but `Stack.embed` has the channel outermost.
+  weight, bias = pair(encoder["patch_embed"])  # [D, P*P*3]
   weight = weight.reshape(len(weight), -1, 3).swapaxes(1, 2).reshape(len(weight), -1)
   encoder = stack_of(encoder, embed=(weight, bias), token=encoder["cls_token"])
   decoder = params.get("decoder")
@@ -240,18 +251,22 @@ def encode(stack, image, *, num_heads, grids, epsilon, ids_keep=None):
   """Runs an encoder.
 
   Args:
-    stack: a Stack. image: [B, H, W, 3] float32, normalised. num_heads: of its blocks.
-    grids: (grid of the stack's table, grid of the image), each (Gh, Gw); the table is resized if they differ.
-    epsilon: of its norms. ids_keep: [B, V] int, the visible patches; None: all.
+    stack: a Stack.
+    image: [B, H, W, 3] float32, normalised.
+    num_heads: the number of heads of a block.
+    grids: (grid of the stack's table, grid of the image), each (Gh, Gw). The table is resized if they differ.
+    epsilon: the epsilon of the norms.
+    ids_keep: [B, V] int, the visible patches; None: all.
   Returns:
     [B, 1 + V, D] before the final norm, class token first.
   """
   B, H, W, _ = image.shape
   (old, (Gh, Gw)) = grids
   P, Q = H // Gh, W // Gw
+  # [B, Gh, Gw, 3, P, Q]: the channel is outermost in a patch, as in the weight of PyTorch's convolution.
   patches = image.reshape(B, Gh, P, Gw, Q, 3).transpose(0, 1, 3, 5, 2, 4).reshape(B, Gh * Gw, -1)
   table = posemb.resize_table(f32(stack.table), old, (Gh, Gw))
-  tokens = linear(patches, stack.embed) + table[:, 1:]
+  tokens = linear(patches, stack.embed) + table[:, 1:]  # row 0 of the table is the class token's
   if ids_keep is not None:
     tokens = np.take_along_axis(tokens, ids_keep[..., None], axis=1)
   first = np.broadcast_to(f32(stack.token) + table[:, :1], (B, 1, tokens.shape[-1]))
@@ -259,13 +274,21 @@ def encode(stack, image, *, num_heads, grids, epsilon, ids_keep=None):
 
 
 def decode(stack, latent, ids_restore, *, num_heads, grids, epsilon):
-  """Runs a decoder on normed latents [B, 1 + V, D]; returns [B, L, P*P*3] in image order.
+  """Runs a decoder.
 
-  Other arguments as in `encode`; ids_restore: [B, L] int, patch j stands at place ids_restore[j] of visible,
-  then hidden patches.
+  Args:
+    stack: a Stack.
+    latent: [B, 1 + V, D], tokens after the encoder's final norm.
+    ids_restore: [B, L] int, the place of each patch in the order of visible, then hidden patches.
+    num_heads: the number of heads of a block.
+    grids: as in `encode`.
+    epsilon: the epsilon of the norms.
+  Returns:
+    the predicted patches in image order, [B, L, P*P*3].
   """
   tokens = linear(latent, stack.embed)
   B, L = ids_restore.shape
+  # Hidden patches become mask tokens behind the visible ones. Then all patches return to the image's order.
   hidden = np.broadcast_to(f32(stack.token), (B, L + 1 - tokens.shape[1], tokens.shape[-1]))
   patches = np.concatenate([tokens[:, 1:], hidden], axis=1)
   patches = np.take_along_axis(patches, ids_restore[..., None], axis=1)
@@ -279,6 +302,7 @@ def _blocks(stack, x, num_heads, epsilon):
     p = stack.block(i)
     x = x + _attention(layer_norm(x, p["norm1"], epsilon), p, num_heads)
     hidden = linear(layer_norm(x, p["norm2"], epsilon), p["fc1"])
+    # Exact GELU, as in the references. The tanh approximation would differ by more than the allowed error.
     hidden *= 0.5 * (1 + scipy.special.erf(hidden / np.sqrt(np.float32(2))))
     x = x + linear(hidden, p["fc2"])
   return x
@@ -286,15 +310,17 @@ def _blocks(stack, x, num_heads, epsilon):
 
 def _attention(x, p, num_heads):
   B, T, D = x.shape
+  # [B, heads, T, D / heads]
   q, k, v = (linear(x, p[key]).reshape(B, T, num_heads, -1).swapaxes(1, 2) for key in "qkv")
   scores = q @ k.swapaxes(2, 3) / np.sqrt(np.float32(D // num_heads))
+  # The softmax without its largest score, so that no exponential overflows.
   scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
   mixed = scores / scores.sum(axis=-1, keepdims=True) @ v
   return linear(mixed.swapaxes(1, 2).reshape(B, T, D), p["proj"])
 
 
 def _prefix(state, ending):
-  """Returns what stands before the one name that ends so."""
+  """Returns the beginning of the first name with this ending, without the ending."""
   return next(name.removesuffix(ending) for name in state if name.endswith(ending))
 
 
@@ -303,22 +329,23 @@ def _count(state, prefix):
 
 
 def _official_module(state, name, path):
-  """See `Network.module`, of a file's tensors."""
+  """Returns a head's module from a file's tensors, see `Network.module`."""
   del path
   fields = {"weight": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
   return {key: state[f"{name}.{field}"] for key, field in fields.items() if f"{name}.{field}" in state}
 
 
 def _own_module(variables, name, path):
-  """See `Network.module`, of this project's variables."""
+  """Returns a head's module from this project's variables, see `Network.module`."""
   del name
   found = {}
+  # A batch norm has its scale in "params" and its mean in "batch_stats", so all collections are joined.
   for node in variables.values():
     for part in path.split("/"):
       node = node.get(part, {})
     found |= node
   if "kernel" in found:
-    kernel = found.pop("kernel")
+    kernel = found.pop("kernel")  # [in, out], or [kh, kw, in, out] of a convolution
     found["weight"] = kernel.T if kernel.ndim == 2 else kernel.transpose(3, 2, 0, 1)
   if "scale" in found:
     found["weight"] = found.pop("scale")

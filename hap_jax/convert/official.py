@@ -1,4 +1,4 @@
-"""What families with the names of the official MAE and HAP code share: traits of files, licences, `arch`."""
+"""Traits of files, licences and the entry `arch` that families with the official MAE and HAP names share."""
 
 from hap_jax.convert.weights import square_side
 from hap_jax.models import vit
@@ -16,16 +16,16 @@ _SIZES = {"S": "small", "B": "base", "L": "large", "H": "huge"}
 
 
 def made_from_fine_tuned_hap(data_sets):
-  """Returns `Family.made_from` of HAP's fine-tuned files, which do not say which data set they saw.
+  """Returns `Family.made_from` for HAP's fine-tuned files.
 
   Args:
-    data_sets: names of the data sets, such as "msmt17 or market1501".
+    data_sets: the possible data sets as text, such as "msmt17 or market1501". The files do not name theirs.
   """
   return (("data set", data_sets, _RESEARCH, _IF_HAP), *MADE_FROM_HAP)
 
 
 def has_names(source):
-  """Whether a `source.Source` names its encoder as MAE, HAP and timm do."""
+  """Returns True if a `source.Source` has the encoder names of MAE, HAP and timm."""
   return "patch_embed.proj.weight" in source.state and "pos_embed" in source.state
 
 
@@ -38,20 +38,23 @@ def has_decoder(source):
 
 
 def is_of_hap(source):
-  """Whether a file is HAP's and not MAE's: it has the entry `arch`, or its patches make no square."""
+  """Returns True for a file of HAP, False for a file of MAE.
+
+  A file of HAP has the entry `arch`, or its number of patches is not a square number.
+  """
   table = source.state["pos_embed"]
   is_square = table.ndim == 3 and square_side(table.shape[1] - 1) is not None
   return bool(str(source.beside.get("arch", ""))) or not is_square
 
 
 def content(arch):
-  """Makes `Family.content` of scripts that read the model's name from the entry `arch`, of the known sizes.
+  """Returns the function `Family.content` for scripts that read the model's name from the entry `arch`.
 
-  The official ReID code takes a file with its own model's name for a run to resume, with optimizer and all,
-  so the names that are written are others.
+  The official ReID code treats a file with the name of its own model as a run to resume, with its optimizer.
+  So the written names differ from the official ones. Only the known model sizes get the entry.
 
   Args:
-    arch: beginning of the name.
+    arch: the beginning of the name.
   """
 
   def make(weights, state):

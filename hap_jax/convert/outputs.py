@@ -1,4 +1,4 @@
-"""What a network gives besides the encoder's tokens, for the proof of a conversion: computed twice."""
+"""The outputs of a network besides the encoder's tokens. The proof of a conversion computes them twice."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -9,9 +9,9 @@ class Outputs:
   """Outputs that the proof compares by name.
 
   Attributes:
-    needs: {output: subtree of our parameters that it comes from}.
-    in_numpy: `numpy_vit.Forward` -> {output: array}, by the names of a file or of our parameters.
-    in_jax: (network of the task's module, its variables, `verify.Batch`) -> {output: array}.
+    needs: {output: subtree of our parameters that the output depends on}.
+    in_numpy: `numpy_vit.Forward` -> {output: array}. It reads a file's tensors or our parameters.
+    in_jax: (network of the task, its variables, `verify.Batch`) -> {output: array}.
   """
 
   needs: Mapping[str, str]
@@ -19,5 +19,5 @@ class Outputs:
   in_jax: Callable
 
   def are_of(self, subtrees):
-    """Whether parameters with these subtrees give all of the outputs."""
+    """Returns True if parameters with these subtrees give all of the outputs."""
     return subtrees >= set(self.needs.values())

@@ -1,4 +1,4 @@
-"""Reads every checkpoint that this project can use: foreign files, Hugging Face folders, and its own."""
+"""Reads all checkpoints that this project can use: foreign files, Hugging Face folders, own checkpoints."""
 
 import dataclasses
 import hashlib
@@ -22,20 +22,20 @@ OWN_FAMILY = lineage.OWN_FAMILY
 
 
 def read(path, *, family="", grid=None):
-  """Reads a checkpoint; nothing in it is executed.
+  """Reads a checkpoint. Executes nothing in it.
 
   Args:
     path: a .pth, .pt, .bin or .safetensors file, a Hugging Face folder, or a workdir, checkpoints folder or
       checkpoint of this project.
-    family: of a foreign file's names, a file of `families/`; "": told from the file.
+    family: the name of a foreign file's family; "": the file shows it.
     grid: (Gh, Gw) of the file's position tables; None: from the file, see `Weights.grid_from`.
   Returns:
     Weights.
   Raises:
-    UnsafePickleError: if the file asks for code. ValueError: if there is nothing there, it is damaged or of
-      no known family, holds a name that no table knows, lacks one, or holds a tensor of another shape or type
-      or with NaN or infinity, or if it records what this project's encoder does not compute, or another grid
-      than the caller's.
+    UnsafePickleError: if the file asks to run code.
+    ValueError: if the file is missing or damaged, or belongs to no known family. Also if a name is unknown or
+      missing, or a tensor has another shape or type, or holds NaN or infinity. Also if the file records a
+      model that this project's encoder cannot compute, or another grid than `grid`.
   """
   path = pathlib.Path(path)
   if path.is_dir() and sources.weights_file(path) is None:
@@ -46,6 +46,7 @@ def read(path, *, family="", grid=None):
   state, file_names = _rename(source, found)
   rows, unused = _match(path, found, state, file_names)
   sizes = _check_shapes(path, rows, state, file_names)
+  # Tensors may be views of one storage. A small file could so claim arrays that do not fit into memory.
   claimed = sum(state[row.reference].nbytes for row in rows)
   if claimed > source.file.stat().st_size:
     raise ValueError(
@@ -67,10 +68,10 @@ def read(path, *, family="", grid=None):
 
 
 def read_task(path):
-  """Returns what a checkpoint is for, a file of `hap_jax/tasks`; reads no weights.
+  """Returns the task of a checkpoint, the name of a file in `hap_jax/tasks`. Reads no weights.
 
   Raises:
-    UnsafePickleError, ValueError: as `read`, for what it looks at.
+    UnsafePickleError, ValueError: as `read`, without the checks of the weights.
   """
   path = pathlib.Path(path)
   if path.is_dir() and sources.weights_file(path) is None:
@@ -79,7 +80,7 @@ def read_task(path):
 
 
 def _describe(source, family, params, patch, grid):
-  """Returns the Description of a foreign file: its shapes, its own record, and what the family knows."""
+  """Returns the Description of a foreign file, from its shapes, its record and the facts of its family."""
   recorded = Description.from_json(source.record) if source.record else None
   width, depth = params["encoder"]["cls_token"].shape[-1], count_blocks(params["encoder"])
   encoder = Encoder(
@@ -96,6 +97,7 @@ def _describe(source, family, params, patch, grid):
     normalization=detect.normalization(source, family),
     lineage=_lineage(source, family),
   )
+  # A record wins over the family's facts, but the sizes and the lineage still come from the file itself.
   if recorded is not None:
     more = {key: value for key, value in recorded.more.items() if key != "family"}
     kept = {"network": recorded.network, "classes": recorded.classes, "data": recorded.data}
@@ -108,19 +110,26 @@ def _describe(source, family, params, patch, grid):
 
 
 def _completed(description, family, params, config):
-  """Adds what a family reads off the parameters, and knows of the classes where none are recorded."""
+  """Returns the Description with the network values that the family reads from the parameters.
+
+  It also gets the family's classes if it records none.
+  """
   network = {**description.network, **family.network(params, config, description.network)}
   classes = description.classes or family.classes(network)
   return dataclasses.replace(description, network=network, classes=classes)
 
 
 def _mlp_ratio(params):
-  width, hidden = params["encoder"]["blocks"]["mlp"]["fc1"]["kernel"].shape[1:]
+  width, hidden = params["encoder"]["blocks"]["mlp"]["fc1"]["kernel"].shape[1:]  # axis 0 stacks the blocks
   return hidden / width
 
 
 def _rename(source, family):
-  """Returns ({name in the family's spelling: array}, {name: name in the file})."""
+  """Returns ({name in the family's spelling: array}, {that name: name in the file}).
+
+  Raises:
+    ValueError: if two names in the file have the same spelling in the family.
+  """
   state, file_names = {}, {}
   for name, array in source.state.items():
     renamed = family.rename(name)
@@ -131,32 +140,44 @@ def _rename(source, family):
 
 
 def _match(path, family, state, file_names):
-  """Accounts for every name: returns (rows of the family's table for this file, names in it without use)."""
+  """Returns (rows of the family's table for this file, names in the file that are not used).
+
+  Raises:
+    ValueError: if the family does not know a name in the file, or the file has no tensor for a row.
+  """
   unused = {name for name in state if name.startswith(family.unused) or name in family.counters}
+  # A name in the table is always used, even if it begins like an unused one.
   unused -= {row.reference for row in family.entries}
   has_decoder = any(row.stack == "decoder" and row.reference in state for row in family.entries)
   try:
     depth = names.count_blocks(family, "encoder", state)
-    # One block at least where there is anything of a decoder, so that the lack of blocks is an error.
+    # A file with any part of a decoder needs at least one block, so that missing blocks are an error.
     decoder_depth = max(int(has_decoder), names.count_blocks(family, "decoder", state))
   except ValueError as error:
     raise ValueError(f"{path}: {error}") from error
   rows = names.table(family, depth=max(1, depth), decoder_depth=decoder_depth)
   unknown = sorted(file_names[name] for name in state.keys() - {row.reference for row in rows} - unused)
   if unknown:
-    raise ValueError(f"{path}: no name of the {family.name} family: {some(unknown)}")
-  lacking = [row.reference for row in rows if row.reference not in state]
-  lacking = [name for name in lacking if family.stand_ins.get(name) not in state]
-  if lacking:
-    raise ValueError(f"{path}: lacks {some(lacking)} of the {family.name} family")
+    raise ValueError(f"{path}: expected names of the {family.name} family, found {some(unknown)}")
+  missing = [row.reference for row in rows if row.reference not in state]
+  missing = [name for name in missing if family.stand_ins.get(name) not in state]
+  if missing:
+    raise ValueError(f"{path}: missing tensors of the {family.name} family: {some(missing)}")
   rows = tuple(row for row in rows if row.reference in state)
   return rows, tuple(file_names[name] for name in state if name in unused)
 
 
 def _check_shapes(path, rows, state, file_names):
-  """Binds the letters of the tables' shapes to numbers, each where it first stands alone; returns them."""
+  """Checks the shapes of all tensors. Returns {letter of the table's shapes: number}.
+
+  A letter gets its number from the first tensor with that letter as one item of its shape.
+
+  Raises:
+    ValueError: if a shape does not fit these numbers.
+  """
   sizes, origin = {}, {}
-  # The projection of patches comes first: the file's width is what it says.
+  # The patch projection comes first, so that its width is the expected one in the message about another
+  # tensor.
   for row in sorted(rows, key=lambda row: row.layout is not PATCH_CONV):
     shape = state[row.reference].shape
     if len(shape) == len(row.shape):
@@ -164,17 +185,18 @@ def _check_shapes(path, rows, state, file_names):
         if letter.isalpha() and letter not in sizes:
           sizes[letter], origin[letter] = number, file_names[row.reference]
     expected = tuple(size_of(token, sizes) for token in row.shape)
+    # An empty tensor would fit any letter, but no model has one.
     if shape != expected or 0 in shape:
-      told_by = sorted({origin[letter] for token in row.shape for letter in token if letter in origin})
+      named_by = sorted({origin[letter] for token in row.shape for letter in token if letter in origin})
       raise ValueError(
         f"{path}: tensor {file_names[row.reference]} has shape {shape}, expected "
-        f"({', '.join(map(str, expected))})" + (f" by {', '.join(told_by)}" if told_by else "")
+        f"({', '.join(map(str, expected))})" + (f" by {', '.join(named_by)}" if named_by else "")
       )
   return sizes
 
 
 def size_of(token, sizes):
-  """Returns what number a token of a table's shape such as "3PP" stands for, "?" if a letter is open."""
+  """Returns the number of a shape's item such as "3PP", "?" if a letter has no number yet."""
   factor, letters = re.fullmatch(r"(\d*)([A-Z]*)", token).groups()
   if not all(letter in sizes for letter in letters):
     return "?"
@@ -182,7 +204,11 @@ def size_of(token, sizes):
 
 
 def _to_ours(path, rows, state, file_names):
-  """Returns (variables, {path in a collection: names in the file})."""
+  """Returns (variables, {path in a collection: names in the file}).
+
+  Raises:
+    ValueError: if a tensor is not floating point or not finite.
+  """
   source_names = {}
   for row in rows:
     source_names[row.ours] = (*source_names.get(row.ours, ()), file_names[row.reference])
@@ -193,7 +219,7 @@ def _to_ours(path, rows, state, file_names):
 def _to_float32(path, name, array):
   if array.dtype not in _FLOATS:
     raise ValueError(f"{path}: tensor {name} has dtype {array.dtype}, expected floating point")
-  with np.errstate(over="ignore"):
+  with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, which is an error below
     array = array.astype(np.float32)
   _check_finite(path, name, array)
   return array
@@ -207,6 +233,7 @@ def _check_finite(path, name, array):
 
 def _num_heads(source, width, depth):
   variant = vit.VARIANTS.get(vit.variant_of(width, depth))
+  # A record or a config.json wins over the published number for this size.
   known = [source.record.get("model", {}).get("num_heads"), source.config.get("num_attention_heads")]
   heads = next(filter(None, known), variant.num_heads if variant else None)
   _check_heads(source.path, "encoder", heads, width)
@@ -215,11 +242,13 @@ def _num_heads(source, width, depth):
 
 def _check_heads(path, stack, heads, width):
   if heads is not None and (type(heads) is not int or heads < 1 or width % heads):
-    raise ValueError(f"{path}: records {heads!r} heads of its {stack}, but that is {width} wide")
+    raise ValueError(
+      f"{path}: records {heads!r} heads of its {stack}, expected a number that divides its width {width}"
+    )
 
 
 def _lineage(source, family):
-  """Returns the lineage of a foreign file: itself, then the origins that it records."""
+  """Returns the lineage of a foreign file: the file itself, then the origins in its record."""
   with source.file.open("rb") as file:
     sha256 = hashlib.file_digest(file, "sha256").hexdigest()
   licence = _card_licence(source.card) or family.licence
@@ -227,23 +256,24 @@ def _lineage(source, family):
 
 
 def _card_licence(card):
-  """Returns the licence that a model card states, "" if none."""
+  """Returns the licence that a model card states, "" if it states none."""
+  # The hub uses "other" for licences that it has no name for. Their own name is then in `license_name`.
   licence = card.get("license", "")
   return card.get("license_name") or licence if licence == "other" else licence
 
 
 def _read_own(path, family, grid):
-  """Reads one of this project's checkpoints; its description tells what a foreign file leaves open."""
+  """Reads one of this project's checkpoints. Its description has facts that foreign files do not state."""
   if family not in ("", OWN_FAMILY):
-    raise ValueError(f"{path}: a folder of this project or of Hugging Face, not of the {family} family")
+    raise ValueError(f"{path}: expected a file of the {family} family, found a folder without its weights")
   variables, description = checkpoint_file.read(path)
   params = variables["params"]
   if "encoder" not in params:
-    raise ValueError(f"{path}: holds no encoder, only {', '.join(params)}")
+    raise ValueError(f"{path}: expected a checkpoint with an encoder, found only {', '.join(params)}")
   if "blocks" not in params["encoder"]:
     raise ValueError(
       f"{path}: its encoder has no subtree `blocks`; an earlier version of hap_jax stored each block apart: "
-      "convert it again from its source, or train it anew"
+      "convert the checkpoint again from its source, or train it again"
     )
   flat = {name: leaf for tree in variables.values() for name, leaf in flatten(tree).items()}
   for name, array in flat.items():
@@ -253,8 +283,9 @@ def _read_own(path, family, grid):
   except ValueError as error:
     raise ValueError(f"{path}: {error}") from error
   encoder = described.encoder
+  # The description has the true grid, so the option is only allowed if it agrees.
   if grid is not None and tuple(grid) != encoder.grid:
-    raise ValueError(f"{path}: grid {tuple(grid)} was given, but the checkpoint's is {encoder.grid}")
+    raise ValueError(f"{path}: grid {tuple(grid)} was given, but the checkpoint's grid is {encoder.grid}")
   described = dataclasses.replace(
     described,
     encoder=dataclasses.replace(encoder, mlp_ratio=_mlp_ratio(params)),

@@ -1,6 +1,7 @@
-"""The proof's third leg where PyTorch is installed: the class of the other project that a conversion is for.
+"""The third part of the proof: the other project's own class loads and runs the written file.
 
-PyTorch is never required; only the `torch_class` of families imports it.
+PyTorch is never required. Without PyTorch, this part of the proof is left out. Only the `torch_class` of a
+family imports PyTorch.
 """
 
 import importlib
@@ -8,7 +9,7 @@ import importlib.util
 
 
 def outputs(path, family, setting, batch):
-  """Loads what was written with the class it is for, and runs it.
+  """Loads the written file with the other project's class and runs it.
 
   Args:
     path: file or folder.
@@ -16,27 +17,28 @@ def outputs(path, family, setting, batch):
     setting: a `verify.Setting`.
     batch: a `verify.Batch`.
   Returns:
-    ({name: array} as `verify.run_foreign`, None if it did not run; name of the class, or why it did not run).
+    (outputs, text). The outputs are {name: array} as in `verify.run_foreign`, None if the class did not run.
+    The text is the name of the class, or the reason why it did not run.
   Raises:
-    ValueError: if the class does not take the file as it is.
+    ValueError: if the class does not load the file unchanged.
   """
   if family is None or family.torch_class is None:
     return None, "no class of this target is installable"
   package = family.torch_class.package
-  lacking = [name for name in ("torch", package) if importlib.util.find_spec(name) is None]
-  if lacking:
-    return None, f"{' and '.join(lacking)} not installed"
+  missing = [name for name in ("torch", package) if importlib.util.find_spec(name) is None]
+  if missing:
+    return None, f"{' and '.join(missing)} not installed"
   try:
     importlib.import_module(package)
-  except (ImportError, RuntimeError) as error:  # a torchvision of another build than torch
+  except (ImportError, RuntimeError) as error:  # such as a torchvision that was built for another torch
     return None, _reason(package, error)
   try:
     return family.torch_class.run(path, setting, batch)
-  except ImportError as error:  # a package may import a class only when it is asked for
+  except ImportError as error:  # some packages import a class only when it is used
     return None, _reason(package, error)
-  except RuntimeError as error:  # so PyTorch says that names or shapes are others
-    raise ValueError(f"{package} does not take what was written: {' '.join(str(error).split())}") from error
+  except RuntimeError as error:  # PyTorch's error for different names or shapes
+    raise ValueError(f"{package} does not load the written file: {' '.join(str(error).split())}") from error
 
 
 def _reason(package, error):
-  return f"{package} does not import: {' '.join(str(error).split())[:200]}"
+  return f"{package} cannot be imported: {' '.join(str(error).split())[:200]}"

@@ -1,19 +1,19 @@
-"""What families of masked image modelling share: the sizes of the decoder, and what it predicts."""
+"""The decoder's sizes and its prediction, for all families of masked image modelling."""
 
 from hap_jax.convert import numpy_vit
 from hap_jax.convert.outputs import Outputs
 
-_PUBLISHED_HEADS = {512: 16}  # of the published MAE and HAP decoders, by width
+_PUBLISHED_HEADS = {512: 16}  # {width: number of heads} of the published MAE and HAP decoders
 
 
 def network(params, config, recorded):
   """Returns {"decoder": its sizes, or None if there is no decoder}.
 
   Args:
-    params: this project's, nested dicts.
-    config: config.json of a Hugging Face folder, {} elsewhere.
-    recorded: `network` of a recorded Description, {} if there is none. It wins for the number of heads, which
-      no shape shows.
+    params: this project's parameters, nested dicts.
+    config: the content of config.json in a Hugging Face folder, {} elsewhere.
+    recorded: `network` of a recorded Description, {} if there is none. Its number of heads wins, because no
+      shape shows that number.
   """
   if "decoder" not in params:
     return {"decoder": None}

@@ -1,17 +1,19 @@
-"""Rows of name tables that several checkpoint families share: functions of what the names begin with."""
+"""Rows of name tables that several checkpoint families share. Functions take the beginning of the names."""
 
 from hap_jax.convert.layouts import IDENTITY, LINEAR, PATCH_CONV, VECTOR
 from hap_jax.convert.names import Entry
 
 
 def blocks(reference, ours, width, hidden):
-  """Rows of a stack of pre-norm transformer blocks.
+  """Returns the rows of a stack of pre-norm transformer blocks.
 
   Args:
-    reference: name of the stack there; blocks are <reference>.{i}.
-    ours: path of the stack here.
-    width, hidden: letters of the block's width and of its MLP's hidden width.
+    reference: the name of the stack in the foreign file. Its blocks are <reference>.{i}.
+    ours: the path of the stack in this project.
+    width: the letter for the width of a block.
+    hidden: the letter for the hidden width of its MLP.
   """
+  # (name in the file, path in this project, layout, shape in the file) of one block
   rows = (
     ("norm1.weight", "norm1/scale", VECTOR, (width,)),
     ("norm1.bias", "norm1/bias", VECTOR, (width,)),
@@ -30,7 +32,7 @@ def blocks(reference, ours, width, hidden):
 
 
 def linear(reference, ours, num_outputs, num_inputs):
-  """Rows of a linear layer, sizes by their letters."""
+  """Returns the rows of a linear layer. The sizes are letters as in `names.Entry.shape`."""
   return (
     Entry(f"{reference}.weight", f"{ours}/kernel", LINEAR, (num_outputs, num_inputs)),
     Entry(f"{reference}.bias", f"{ours}/bias", VECTOR, (num_outputs,)),
@@ -38,7 +40,7 @@ def linear(reference, ours, num_outputs, num_inputs):
 
 
 def norm(reference, ours, width):
-  """Rows of a layer norm."""
+  """Returns the rows of a layer norm."""
   return (
     Entry(f"{reference}.weight", f"{ours}/scale", VECTOR, (width,)),
     Entry(f"{reference}.bias", f"{ours}/bias", VECTOR, (width,)),
@@ -46,7 +48,7 @@ def norm(reference, ours, width):
 
 
 def batch_norm(reference, ours, width):
-  """Rows of a batch norm with its running statistics."""
+  """Returns the rows of a batch norm with its running statistics."""
   statistics = (("running_mean", "mean"), ("running_var", "var"))
   return norm(reference, ours, width) + tuple(
     Entry(f"{reference}.{r}", f"{ours}/{o}", VECTOR, (width,), collection="batch_stats")
@@ -55,7 +57,7 @@ def batch_norm(reference, ours, width):
 
 
 def counters(entries):
-  """Returns the names of the integers that PyTorch's batch norms have besides the entries."""
+  """Returns the names of the step counters that PyTorch's batch norms have besides these entries."""
   means = (entry.reference for entry in entries if entry.reference.endswith("running_mean"))
   return tuple(name.replace("running_mean", "num_batches_tracked") for name in means)
 
@@ -77,5 +79,5 @@ DECODER = (
   *norm("decoder_norm", "decoder/norm", "E"),
   *linear("decoder_pred", "decoder/pred", "3PP", "E"),
 )
-# Classifiers with global pooling have the pooled feature's norm in place of `norm`.
+# A classifier with global pooling has a norm of the pooled feature in place of `norm`.
 NORMS_OF_CLASSIFIERS = {"norm.weight": "fc_norm.weight", "norm.bias": "fc_norm.bias"}

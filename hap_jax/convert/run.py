@@ -1,4 +1,8 @@
-"""A conversion with its proof: read, write beside the destination, run both sides, compare, then rename."""
+"""A conversion with its proof.
+
+The steps are: read the source, write the result next to the destination under a hidden name, run both,
+compare the outputs, rename the result.
+"""
 
 import contextlib
 import json
@@ -25,24 +29,30 @@ def convert(
   heads=(None, None),
   real=True,
 ):
-  """Converts a checkpoint and proves it; nothing is left behind if anything is wrong.
+  """Converts a checkpoint and proves the result. Leaves nothing behind after an error.
 
   Args:
-    source: as `read.read` takes. out: file or folder to make. to: one of `write.targets()`.
-    grid: (Gh, Gw) to resize position tables to; None: as they are. force: replace what is there.
-    family, source_grid: of the source, where it does not tell them itself.
-    heads: (encoder's, decoder's), where the source and its sizes do not tell them.
-    real: compare with the class of the other project too, where it is installed.
+    source: a path that `read.read` accepts.
+    out: the file or folder to make.
+    to: one of `write.targets()`.
+    grid: (Gh, Gw) to resize the position tables to; None: the tables keep their size.
+    force: True to replace an existing destination.
+    family: the family of the source; "": the file shows it.
+    source_grid: (Gh, Gw) of the source; None: the file shows it.
+    heads: (number of heads of the encoder, of the decoder). None: the file or its sizes give the number.
+    real: True to run the other project's own class too, if it is installed.
   Returns:
-    the report, plain JSON values; it is also in conversion.json, inside a folder or beside a file.
+    the report, plain JSON values. It is also in conversion.json, inside a folder or next to a file.
   Raises:
-    UnsafePickleError, ValueError: if the source cannot be read, the target cannot hold it, the destination
-      exists or holds the source, or both sides differ. OSError: if the destination cannot be written.
+    UnsafePickleError: if the source asks to run code.
+    ValueError: if the source cannot be read, the target cannot hold the source, the destination exists or
+      holds the source, or the outputs differ.
+    OSError: if the destination cannot be written.
   """
   out = pathlib.Path(out)
   _check_destination(source, out, to, force)
   weights = _with_heads(reading.read(source, family=family, grid=source_grid), heads)
-  source_grid = weights.grid
+  source_grid = weights.grid  # the proof resizes the source's tables on its own
   weights, resized = write.regrid(weights, grid)
   write.check_target(weights, to)
   setting = verify.Setting.of(weights, source_grid)
@@ -54,7 +64,7 @@ def convert(
     written = write.write(part, weights, to)
     facts, is_own = _facts(source, weights, to, written, resized), weights.family == reading.OWN_FAMILY
     outputs = verify.outputs_of(setting, None if to == write.OWN else families.load(to).stacks)
-    del weights  # the proof needs the memory
+    del weights  # frees memory for the proof, which reads both files again
     facts["proof"] = _prove(source, part, is_own, to, setting, outputs, real)
     if report is None:
       (part / REPORT).write_text(_json(facts))
@@ -66,30 +76,35 @@ def convert(
 def _check_destination(source, out, to, force):
   write.check_container(out, to)
   if not out.parent.is_dir():
-    raise ValueError(f"--out={out}: there is no folder {out.parent}")
+    raise ValueError(f"--out={out}: there is no folder {out.parent}; make it first")
   if out.exists():
     _check_apart(source, out)
   if out.exists() and not force:
-    raise ValueError(f"--out={out} exists; give another, or --force to replace it")
+    raise ValueError(f"--out={out} exists; give another path, or --force to replace it")
   if out.is_dir() and not write.makes_folder(to):
-    raise ValueError(f"--out={out} is a folder, --to={to} makes a file")
+    raise ValueError(f"--out={out} is a folder, but --to={to} makes a file; give the name of a file")
+  # --force must never delete a folder that someone filled with other files.
   if out.is_dir() and any(out.iterdir()) and not _is_result(out):
-    raise ValueError(f"--out={out} is no result of a conversion: --force does not replace it")
+    raise ValueError(f"--out={out} is not the result of a conversion: --force does not replace it")
   if not write.makes_folder(to):
-    _reports_beside(out)
+    _reports_beside(out)  # raises now instead of after the conversion
 
 
 def _check_apart(source, out):
-  """Raises ValueError if what is at `out` is the source, of a folder its weights, or holds it."""
+  """Raises ValueError if `out` is the source, the file of weights in the source, or a folder around it."""
   source, place = pathlib.Path(source), out.resolve()
   if place in (source.resolve(), (sources.weights_file(source) or source).resolve()):
     raise ValueError(f"--out={out} is the source itself")
   if source.resolve().is_relative_to(place):
-    raise ValueError(f"--out={out} holds the source {source}: give another")
+    raise ValueError(f"--out={out} holds the source {source}: give another path")
 
 
 def _is_result(folder):
-  """Tells if a conversion made a folder: the report in it is then of itself, not of files beside it."""
+  """Returns True if a conversion made this folder.
+
+  The report in such a folder is about the folder. The report of files has one more level, the names of the
+  files.
+  """
   path = folder / REPORT
   try:
     return path.is_file() and _is_report(json.loads(path.read_text()))
@@ -98,27 +113,31 @@ def _is_result(folder):
 
 
 def _is_report(value):
-  return isinstance(value, dict) and "proof" in value
+  return isinstance(value, dict) and "proof" in value  # other programs may also write a conversion.json
 
 
 def _with_heads(weights, heads):
-  """Fills in the numbers of heads that neither the file nor its sizes tell."""
+  """Returns the Weights with the caller's numbers of heads, which no tensor's shape shows.
+
+  Raises:
+    ValueError: if a number does not divide the width, or differs from the known number.
+  """
   num_heads, decoder_heads = heads
   file, decoder = weights.lineage[0]["file"], weights.decoder
   if num_heads is not None:
     _check_heads(f"--num_heads={num_heads}: {file}", num_heads, weights.num_heads, weights.width)
     weights = weights.with_encoder(num_heads=num_heads)
   if decoder is not None and decoder_heads is not None:
-    what = f"--decoder_heads={decoder_heads}: the decoder of {file}"
-    _check_heads(what, decoder_heads, decoder["num_heads"], decoder["width"])
+    option = f"--decoder_heads={decoder_heads}: the decoder of {file}"
+    _check_heads(option, decoder_heads, decoder["num_heads"], decoder["width"])
     weights = weights.with_network(decoder={**decoder, "num_heads": decoder_heads})
   return weights
 
 
-def _check_heads(what, given, known, width):
+def _check_heads(option, given, known, width):
   if given < 1 or width % given or known not in (None, given):
     expected = "a number from 1 that divides it" if known is None else f"its {known} heads"
-    raise ValueError(f"{what} is {width} wide, expected {expected}")
+    raise ValueError(f"{option} is {width} wide, expected {expected}")
 
 
 def _facts(source, weights, to, written, resized):
@@ -141,7 +160,21 @@ def _facts(source, weights, to, written, resized):
 
 
 def _prove(source, part, is_own, to, setting, outputs, real):
-  """Runs both sides on the same pictures and compares these outputs; returns what the report says of it."""
+  """Runs source and result on the same pictures and compares their outputs.
+
+  Args:
+    source: the path of the source.
+    part: the path of the written file or folder.
+    is_own: True if the source is a checkpoint of this project.
+    to: one of `write.targets()`.
+    setting: a `verify.Setting`.
+    outputs: the names of the outputs to compare.
+    real: True to run the other project's own class too.
+  Returns:
+    the report's entry "proof", a dict.
+  Raises:
+    ValueError: if an output differs.
+  """
   target = None if to == write.OWN else families.load(to)
   malloc.return_freed()
   want = verify.run_own(source, setting) if is_own else verify.run_foreign(source, setting)
@@ -163,16 +196,20 @@ def _prove(source, part, is_own, to, setting, outputs, real):
 
 
 def _reports_beside(out):
-  """Returns {file name: report} of the conversion.json beside a file."""
+  """Returns {file name: report} from the conversion.json next to a file.
+
+  Raises:
+    ValueError: if that file is not a report of conversions.
+  """
   path = out.with_name(REPORT)
   if not path.exists():
     return {}
   try:
     reports = json.loads(path.read_text())
   except ValueError as error:
-    raise ValueError(f"{path} is no report of conversions ({error}): move it away") from error
+    raise ValueError(f"{path}: expected a report of conversions ({error}): move the file away") from error
   if not isinstance(reports, dict) or not all(map(_is_report, reports.values())):
-    raise ValueError(f"{path} is no report of conversions: move it away")
+    raise ValueError(f"{path}: expected a report of conversions, found other content: move the file away")
   return reports
 
 

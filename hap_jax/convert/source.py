@@ -1,4 +1,4 @@
-"""Opens foreign files: tensors by name, without what training scripts wrap around them."""
+"""Opens foreign files and returns their tensors by name, without the wrappers of training scripts."""
 
 import dataclasses
 import json
@@ -12,12 +12,12 @@ from hap_jax.convert.weights import some
 from hap_jax.description import Description
 from hap_jax.io import safetensors_file, torch_file
 
-# Where training scripts of any family put the weights, besides optimizer and epoch.
+# Keys under which training scripts of any family store the weights, next to optimizer and epoch.
 _NESTS = ("model", "state_dict")
-_WRAPPERS = ("module.",)  # what wrappers put before every name
+_WRAPPERS = ("module.",)  # prefixes that wrapper modules put before every name
 _IN_FOLDER = ("model.safetensors", "pytorch_model.bin")
-_MAX_STAGES = 1000  # of a recorded lineage, far more than anybody makes
-RECORD = "hap_jax"  # under this key files that conversion wrote carry their description
+_MAX_STAGES = 1000  # entries of a recorded lineage, far more than anyone makes
+RECORD = "hap_jax"  # the key of the description in files that a conversion wrote
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,14 +25,17 @@ class Source:
   """One foreign file.
 
   Attributes:
-    path: as given. file: the one that holds the tensors.
-    state: {name: array} without wrappers' prefixes; arrays are views of the file.
+    path: the path as given.
+    file: the file that holds the tensors.
+    state: {name: array} without the prefixes of wrappers. The arrays are views of the file.
     names: {name: name in the file}.
-    beside: plain values that stand beside the weights in the file.
-    is_nested: the weights stood in an entry of the file. is_backbone: their names were a backbone's.
-    config: config.json of a Hugging Face folder, {} elsewhere. processor: its preprocessor_config.json.
-    card: front matter of its README.md.
-    record: the description that conversion left in the file, {} if none.
+    beside: the plain values in the file next to the weights.
+    is_nested: True if the weights were in an entry of the file.
+    is_backbone: True if the names had the prefix of a backbone.
+    config: the content of config.json in a Hugging Face folder, {} elsewhere.
+    processor: the content of preprocessor_config.json in a Hugging Face folder, {} elsewhere.
+    card: the front matter of README.md in a Hugging Face folder, {} elsewhere.
+    record: the description that a conversion wrote into the file, {} if there is none.
   """
 
   path: pathlib.Path
@@ -54,31 +57,34 @@ def weights_file(path):
 
 
 def open_source(path):
-  """Opens a .pth, .pt or .bin file, a .safetensors file or a Hugging Face folder; executes nothing in it.
+  """Opens a .pth, .pt or .bin file, a .safetensors file or a Hugging Face folder. Executes nothing in it.
 
   Returns:
     Source.
   Raises:
-    UnsafePickleError: if the file asks for code. ValueError: if there is no such file, or it is damaged or
-      holds no tensors by name. OSError: if it cannot be read.
+    UnsafePickleError: if the file asks to run code.
+    ValueError: if there is no such file, or the file is damaged or holds no tensors by name.
+    OSError: if the file cannot be read.
   """
   path = pathlib.Path(path)
   file = weights_file(path) if path.is_dir() else path
   if file is None:
-    raise ValueError(f"{path}: a folder without {' or '.join(_IN_FOLDER)}: expected a Hugging Face folder")
+    raise ValueError(f"{path}: expected a Hugging Face folder, found one without {' or '.join(_IN_FOLDER)}")
   if not file.exists():
     raise ValueError(f"{path}: no such file or folder")
   content, record = _load(file)
   state, is_nested = _find_state(path, content)
   names = {name: name for name in state}
+  # A prefix is a wrapper's only if every name has it. Otherwise it is the name of a module.
   for prefix in (*_WRAPPERS, *_of_families(lambda family: family.wrappers)):
     if all(name.startswith(prefix) for name in names):
       names = {name.removeprefix(prefix): full for name, full in names.items()}
+  # A backbone's prefix is on some names only. The name of the patch projection shows that it is there.
   backbones = ((prefix, family.patches) for family in families.load_all() for prefix in family.backbones)
   backbone = next((prefix for prefix, patches in backbones if f"{prefix}{patches}" in names), "")
   stripped = {name.removeprefix(backbone): full for name, full in names.items()}
   if len(stripped) != len(names):
-    raise ValueError(f"{path}: holds some names both with and without {backbone!r}")
+    raise ValueError(f"{path}: expected each name once, found names both with and without {backbone!r}")
   folder = path if path.is_dir() else None
   return Source(
     path=path,
@@ -96,17 +102,21 @@ def open_source(path):
 
 
 def _of_families(field):
-  """Returns what families list in a field, each once: the family is not known before the names are."""
+  """Returns the values that all families list in a field, each value once.
+
+  All families are asked, because the names that show the family are not known yet.
+  """
   return dict.fromkeys(value for family in families.load_all() for value in field(family))
 
 
 def is_safetensors(path, head):
-  """Tells by the name or the first 9 bytes whether a file is a .safetensors one."""
+  """Returns True if the suffix or the first 9 bytes of a file are those of a .safetensors file."""
+  # The format starts with 8 bytes of length and a JSON object. A zip file may have "{" there by chance.
   return path.suffix == ".safetensors" or (head[8:] == b"{" and head[:2] != b"PK")
 
 
 def _load(file):
-  """Returns (what the file holds, the description that conversion left in it)."""
+  """Returns (content of the file, description that a conversion wrote into it or {})."""
   with file.open("rb") as opened:
     head = opened.read(9)
   if is_safetensors(file, head):
@@ -114,7 +124,7 @@ def _load(file):
     try:
       record = json.loads(metadata.get(RECORD, "{}"))
     except ValueError as error:
-      raise ValueError(f"{file}: its metadata {RECORD!r} is no JSON ({error})") from error
+      raise ValueError(f"{file}: expected JSON in its metadata {RECORD!r} ({error})") from error
     return tensors, _checked_record(file, record)
   content = torch_file.load(file)
   record = content.get(RECORD, {}) if isinstance(content, dict) else {}
@@ -122,9 +132,14 @@ def _load(file):
 
 
 def _checked_record(file, record):
-  """Returns a record of the form that conversion writes; the file may come from anybody."""
+  """Returns a record after checking its form. The check is needed, because anyone may have written the file.
+
+  Raises:
+    ValueError: if the record does not have the form that a conversion writes.
+  """
   if record == {}:
     return record
+  # Only the values that this project reads later are checked.
   try:
     grid, decoder = record["model"]["grid"], record["model"].get("decoder") or {}
     mean, std = (record["normalization"][key] for key in ("mean", "std"))
@@ -150,7 +165,8 @@ def _checked_record(file, record):
 
 
 def _find_state(path, content):
-  """Returns ({name: array} of the weights, whether they stood in an entry of the file)."""
+  """Returns ({name: array} of the weights, True if they were in an entry of the file)."""
+  # The loop goes into several levels, such as {"model": {"state_dict": ...}}.
   state, is_nested = content, False
   for nest in (*_NESTS, *_of_families(lambda family: family.nests)):
     if isinstance(state, dict) and isinstance(state.get(nest), dict):
@@ -161,7 +177,7 @@ def _find_state(path, content):
     if type(name) is not str or not isinstance(value, np.ndarray):
       raise ValueError(
         f"{path}: expected a state dict, or one under {' or '.join(map(repr, _NESTS))}; {name!r} is a "
-        f"{type(value).__name__}, not a tensor, beside {some([str(n) for n in state if n != name])}"
+        f"{type(value).__name__}, not a tensor; other names: {some([str(n) for n in state if n != name])}"
       )
   return state, is_nested
 
@@ -172,17 +188,18 @@ def _json(path):
   try:
     content = json.loads(path.read_text())
   except (ValueError, RecursionError) as error:
-    raise ValueError(f"{path}: no JSON ({error})") from error
+    raise ValueError(f"{path}: expected JSON ({error})") from error
   if not isinstance(content, dict):
-    raise ValueError(f"{path}: holds a {type(content).__name__}, expected an object")
+    raise ValueError(f"{path}: expected a JSON object, found a {type(content).__name__}")
   return content
 
 
 def _front_matter(path):
-  """Returns {key: value} of the lines `key: value` between the first two lines `---` of a model card."""
+  """Returns {key: value} from the lines `key: value` between the first two lines `---` of a model card."""
   lines = path.read_text(errors="replace").splitlines() if path is not None and path.is_file() else []
   if not lines or lines[0] != "---" or "---" not in lines[1:]:
     return {}
+  # Only simple lines are needed, so no YAML reader is required. Lists and nested values are skipped.
   pairs = (line.partition(":") for line in lines[1 : lines.index("---", 1)])
   return {
     key.strip(): _unquoted(value.strip())
@@ -192,6 +209,6 @@ def _front_matter(path):
 
 
 def _unquoted(value):
-  """Returns a scalar of YAML without its quotes."""
+  """Returns a YAML scalar without its quotes."""
   is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
   return value[1:-1] if is_quoted else value

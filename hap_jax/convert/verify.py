@@ -1,4 +1,4 @@
-"""The proof of a conversion: what source and result make of the same pictures, by two forward passes."""
+"""The proof of a conversion: source and result run on the same pictures, and their outputs are compared."""
 
 import dataclasses
 
@@ -14,20 +14,21 @@ from hap_jax.description import Description
 from hap_jax.io import checkpoint_file
 from hap_jax.models import layers
 
-MAX_ERROR = 1e-4  # of float32 outputs, absolute, or relative to the largest output where that is above 1
+# Largest error of a float32 output: absolute, or relative to the largest output if that is above 1.
+MAX_ERROR = 1e-4
 _SEED = 2310_20695
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-  """What a forward pass needs besides weights.
+  """The values that a forward pass needs besides weights.
 
   Attributes:
-    description: of the weights that are written; its grid is that of the pictures.
+    description: the description of the written weights. Its grid is the grid of the pictures.
     source_grid: (Gh, Gw) of the source's position tables.
-    family: of the source; for a checkpoint of this project the one whose files can hold it; None: there is
-      none, and tokens alone are compared.
-    subtrees: names of the subtrees of the parameters.
+    family: the source's family. For a checkpoint of this project: the family whose files can hold the
+      checkpoint. None: there is no such family, and only the tokens are compared.
+    subtrees: the names of the subtrees of the parameters.
   """
 
   description: Description
@@ -37,7 +38,8 @@ class Setting:
 
   @classmethod
   def of(cls, weights, source_grid):
-    """Returns the Setting of Weights that were read with tables of `source_grid`."""
+    """Returns the Setting for Weights whose position tables have the grid `source_grid` in the source."""
+    # `families.find` knows no family for a checkpoint of this project.
     family = families.find(weights.family) or families.holding(weights.task, weights.params)
     return cls(weights.description, source_grid, family, frozenset(weights.params))
 
@@ -50,7 +52,11 @@ class Setting:
     return self.description.encoder.patch
 
   def outputs_of(self, family):
-    """Returns what the weights give besides tokens as `family.Outputs` of a Family or None, None: nothing."""
+    """Returns the `outputs.Outputs` that the weights give besides tokens, None if they give only tokens.
+
+    Args:
+      family: a Family, or None.
+    """
     outputs = family and family.outputs
     return outputs if outputs and outputs.are_of(self.subtrees) else None
 
@@ -60,7 +66,9 @@ class Batch:
   """Two fixed random pictures with half of their patches hidden.
 
   Attributes:
-    image: [2, H, W, 3] float32, as normalised pixels. ids_keep: [2, V] int32. ids_restore: [2, L] int32.
+    image: [2, H, W, 3] float32, normalised pixels.
+    ids_keep: [2, V] int32, the visible patches.
+    ids_restore: [2, L] int32, the place of each patch in the order of visible, then hidden patches.
   """
 
   image: np.ndarray
@@ -69,17 +77,23 @@ class Batch:
 
 
 def outputs_of(setting, stacks):
-  """Returns the names of the outputs that a source and a target with these subtrees (None: all) both give."""
+  """Returns the names of the outputs that source and target both give, a tuple.
+
+  Args:
+    setting: the Setting of the source.
+    stacks: the subtrees that the target can hold; None: all.
+  """
   outputs = setting.outputs_of(setting.family)
   needs = {"tokens": "encoder", **(outputs.needs if outputs else {})}
   return tuple(name for name, stack in needs.items() if stacks is None or stack in stacks)
 
 
 def make_batch(setting):
-  """Makes the Batch of a Setting, always the same."""
+  """Makes the Batch of a Setting. The same Setting always gives the same Batch."""
   rng = np.random.default_rng(_SEED)
   Gh, Gw = setting.grid
   image = rng.standard_normal((2, Gh * setting.patch, Gw * setting.patch, 3), dtype=np.float32)
+  # A random order of the patches, as in MAE. The first half is visible, and at least one patch.
   order = np.argsort(rng.random((2, Gh * Gw)), axis=1).astype(np.int32)
   return Batch(
     image=image,
@@ -89,30 +103,37 @@ def make_batch(setting):
 
 
 def run_foreign(path, setting, family=None, *, grid=None):
-  """Runs a foreign file in NumPy by its own names.
+  """Runs a foreign file in NumPy, by the names in the file.
 
   Args:
     path: file or folder.
     setting: a Setting.
-    family: of the file; None: the source's.
-    grid: of the file's position tables; None: the source's.
+    family: the file's family; None: the source's family.
+    grid: the grid of the file's position tables; None: the source's grid.
   Returns:
     {name: array}: "tokens" [2, 1 + L, D] after the final norm, and the outputs of the family.
   """
   family, source = family or setting.family, open_source(path)
+  # A folder may state another epsilon than this project's. The source has to run with its own one.
   epsilon = source.config.get("layer_norm_eps", layers.LAYER_NORM_EPSILON)
   return _run_numpy(family.network_of(source.state), setting, family, grid or setting.source_grid, epsilon)
 
 
 def run_own(path, setting):
-  """Runs a checkpoint of this project in NumPy, by this project's names; returns as `run_foreign`."""
+  """Runs a checkpoint of this project in NumPy, by its own names. Returns the value of `run_foreign`."""
   variables, _ = checkpoint_file.read(path)
   network = numpy_vit.own(variables)
   return _run_numpy(network, setting, setting.family, setting.source_grid, layers.LAYER_NORM_EPSILON)
 
 
 def run_written(path, setting, family):
-  """Runs what was written as a Family (None: as ours); returns as `run_foreign`."""
+  """Runs the written file or folder. Returns the value of `run_foreign`.
+
+  Args:
+    path: file or folder.
+    setting: a Setting.
+    family: the Family that it was written as; None: a checkpoint of this project.
+  """
   return run_jax(path, setting) if family is None else run_foreign(path, setting, family, grid=setting.grid)
 
 
@@ -130,13 +151,14 @@ def _run_numpy(network, setting, family, grid, epsilon):
   return {"tokens": forward.tokens} | (outputs.in_numpy(forward) if outputs else {})
 
 
-# What is compared at MAX_ERROR has to be multiplied in whole float32, which accelerators do only on request.
+# Accelerators multiply float32 with fewer bits by default, and that error would exceed MAX_ERROR.
 @jax.default_matmul_precision("highest")
 def run_jax(path, setting):
-  """Runs a checkpoint of this project in the network of its task; returns as `run_foreign`."""
+  """Runs a checkpoint of this project in the network of its task. Returns the value of `run_foreign`."""
   variables, description = checkpoint_file.read(path)
   description, batch = Description.from_json(description), make_batch(setting)
   patches = layers.patchify(batch.image, setting.patch)
+  # The encoder runs separately, because not every network of a task returns its tokens.
   encoder = {"params": variables["params"]["encoder"]}
   found = {"tokens": description.encoder.build().apply(encoder, patches).normed}
   outputs = setting.outputs_of(setting.family)
@@ -147,10 +169,14 @@ def run_jax(path, setting):
 
 
 def compare(want, got, outputs):
-  """Returns {output: {"max_abs_error", "max_abs_value"}} of the named outputs.
+  """Compares the named outputs and returns {output: {"max_abs_error", "max_abs_value"}}.
 
+  Args:
+    want: {output: array} of the source.
+    got: {output: array} of the result.
+    outputs: the names to compare.
   Raises:
-    ValueError: if an output is off by more than `MAX_ERROR`, not finite, or not there.
+    ValueError: if an output differs by more than `MAX_ERROR`, is not finite, or is missing.
   """
   errors = {}
   for name in outputs:
@@ -159,9 +185,10 @@ def compare(want, got, outputs):
       raise ValueError(f"the conversion is wrong: the {side} gives no {name}; nothing was kept")
     error, size = float(np.abs(got[name] - want[name]).max()), float(np.abs(want[name]).max())
     errors[name] = {"max_abs_error": error, "max_abs_value": size}
+    # "not <=" instead of ">", so that NaN is an error too.
     if not error <= MAX_ERROR * max(1.0, size):
       raise ValueError(
-        f"the conversion is wrong: {name} differs by {error:.3g} from the source's, whose largest value is "
-        f"{size:.3g}; at most {MAX_ERROR:g} is allowed; nothing was kept. Please report this file"
+        f"the conversion is wrong: {name} differs by {error:.3g} from the output of the source, whose "
+        f"largest value is {size:.3g}; at most {MAX_ERROR:g} is allowed; nothing was kept. Report this file"
       )
   return errors

@@ -1,4 +1,4 @@
-"""The weights of one checkpoint under this project's names, whatever file they came from."""
+"""The weights of one checkpoint under this project's names, for every kind of file."""
 
 import collections.abc
 import dataclasses
@@ -11,18 +11,20 @@ from hap_jax.description import Description
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-  """What conversion knows of a checkpoint.
+  """The weights and the description of a checkpoint.
 
   Attributes:
     variables: {"params": {"encoder": ..., "decoder" and heads if the file has them}, "batch_stats" if any},
       nested dicts of float32 arrays.
-    source_names: {path in a collection, with slashes: names in the file, several where ours joins them}.
-    family: of names, a file of `families/`; `lineage.OWN_FAMILY` for this project's own checkpoints.
-    grid_from: how the grid was found, or why not.
-    unused: names in the file that this project does not use.
-    description: task, sizes, pixels, classes, lineage. "decoder" of its `network` is {"width", "depth",
-      "num_heads" (None: not known), "mlp_ratio"}, or None.
-    is_recorded: the checkpoint carries a description that this project wrote.
+    source_names: {path in a collection, with slashes: names in the file}. There are several names if our
+      array joins several tensors.
+    family: the name of the family. `lineage.OWN_FAMILY` for this project's own checkpoints.
+    grid_from: text that says how the grid was found, or why it is unknown.
+    unused: the names in the file that this project does not use.
+    description: the Description with task, sizes, pixels, classes and lineage. `network["decoder"]` is
+      {"width", "depth", "num_heads", "mlp_ratio"}, or None without a decoder. An unknown number of heads is
+      None.
+    is_recorded: True if the checkpoint has a description that this project wrote.
   """
 
   variables: dict
@@ -39,12 +41,12 @@ class Weights:
 
   @property
   def task(self):
-    """What the weights are trained for, a file of `hap_jax/tasks`."""
+    """Returns the task that the weights are trained for, the name of a file in `hap_jax/tasks`."""
     return self.description.task
 
   @property
   def grid(self):
-    """(Gh, Gw) of the position tables in patches; None: not known."""
+    """Returns (Gh, Gw) of the position tables in patches, None if the grid is unknown."""
     return self.description.encoder.grid
 
   @property
@@ -61,17 +63,17 @@ class Weights:
 
   @property
   def num_heads(self):
-    """Of the encoder; None: neither the file nor the variant of this size tells it."""
+    """Returns the encoder's number of heads, None if neither the file nor its size gives it."""
     return self.description.encoder.num_heads
 
   @property
   def variant(self):
-    """Name of the `vit.VARIANTS` that the encoder is, its heads included; None: it is none of them."""
+    """Returns the encoder's name in `vit.VARIANTS`, None if no variant has its size and number of heads."""
     return self.description.encoder.variant
 
   @property
   def decoder(self):
-    """Sizes of the decoder; None: there is no decoder."""
+    """Returns the sizes of the decoder, None if there is no decoder."""
     return self.description.network.get("decoder")
 
   @property
@@ -80,43 +82,45 @@ class Weights:
 
   @property
   def lineage(self):
-    """The checkpoints that the weights come from, newest first, see `lineage.py`."""
+    """Returns the checkpoints that the weights come from, newest first, see `lineage.py`."""
     return self.description.lineage
 
   @property
   def made_from(self):
-    """All data sets and weights of all stages with their licences, the most restrictive first, a list."""
+    """Returns the data sets and weights of all stages, the most restrictive licence first, a list."""
     return lineages.sources(self.lineage)
 
   @property
   def licence(self):
-    """One line of text from the licences of all stages, the most restrictive first."""
+    """Returns the licences of all stages as one line, the most restrictive first."""
     return licences.line(self.made_from)
 
   @property
   def heads(self):
-    """Names of the subtrees besides encoder and decoder."""
+    """Returns the names of the subtrees besides encoder and decoder, a tuple."""
     return tuple(name for name in self.params if name not in ("encoder", "decoder"))
 
   def with_encoder(self, **sizes):
-    """Returns the Weights with other values of some fields of their `description.Encoder`."""
+    """Returns the Weights with new values for some fields of `description.encoder`."""
     encoder = dataclasses.replace(self.description.encoder, **sizes)
     return dataclasses.replace(self, description=dataclasses.replace(self.description, encoder=encoder))
 
   def with_network(self, **values):
-    """Returns the Weights with other values of some keys of `Description.network`."""
+    """Returns the Weights with new values for some keys of `description.network`."""
     network = {**self.description.network, **values}
     return dataclasses.replace(self, description=dataclasses.replace(self.description, network=network))
 
   def facts(self):
-    """Returns the description as the plain JSON values that commands print: "model" always has "decoder"."""
+    """Returns the description as the plain JSON values that commands print."""
+    # The printed form always has the key, so that scripts need not check for it.
     values = self.description.to_json()
     values["model"].setdefault("decoder", None)
     return values
 
 
 def count_blocks(stack):
-  """Returns how many blocks a subtree of parameters holds."""
+  """Returns the number of blocks in a subtree of parameters."""
+  # Blocks are stacked along the first axis. The bias of a norm is the smallest array with that axis.
   return len(stack["blocks"]["norm1"]["bias"]) if "blocks" in stack else 0
 
 
@@ -125,22 +129,22 @@ def grid_text(grid):
 
 
 def square_side(L):
-  """Returns the side of a square of L cells, None if L is no square."""
+  """Returns the side of a square of L cells, None if L is not a square number."""
   side = math.isqrt(max(L, 0))
   return side if side and side * side == L else None
 
 
 def some(items):
-  """Returns the first five of some names as text, and how many more there are."""
+  """Returns the first five names and the number of the others as text."""
   more = f" and {len(items) - 5} more" if len(items) > 5 else ""
   return ", ".join(items[:5]) + more
 
 
 def flatten(tree, prefix=""):
-  """Returns {path with slashes: leaf} of nested dicts."""
+  """Returns nested dicts as {path with slashes: leaf}."""
   flat = {}
   for name, value in tree.items():
-    if isinstance(value, collections.abc.Mapping):
+    if isinstance(value, collections.abc.Mapping):  # a frozen dict of flax is a Mapping, but not a dict
       flat.update(flatten(value, f"{prefix}{name}/"))
     else:
       flat[f"{prefix}{name}"] = value
@@ -148,7 +152,7 @@ def flatten(tree, prefix=""):
 
 
 def unflatten(flat):
-  """Returns the nested dicts of {path with slashes: leaf}."""
+  """Returns {path with slashes: leaf} as nested dicts."""
   tree = {}
   for path, value in flat.items():
     *parents, leaf = path.split("/")

@@ -1,4 +1,4 @@
-"""Writes weights in the names and the container of another project, or as a checkpoint of this one."""
+"""Writes weights in the names and the format of another project, or as a checkpoint of this project."""
 
 import dataclasses
 import json
@@ -18,20 +18,23 @@ _TORCH_SUFFIXES = (".pth", ".pt", ".bin")
 
 
 def targets():
-  """Returns what weights can be written as: `OWN` and the names of all families, a tuple."""
+  """Returns the possible values of --to: `OWN` and the names of all families, a tuple."""
   return (OWN, *families.names())
 
 
 def makes_folder(to):
-  """Whether a target is a folder."""
+  """Returns True if the target is a folder, False if it is a file."""
   return to == OWN or families.load(to).folder is not None
 
 
 def regrid(weights, grid):
   """Resizes the position tables to another grid.
 
+  Args:
+    weights: Weights.
+    grid: (Gh, Gw); None: the tables keep their grid.
   Returns:
-    (Weights, names of the resized tables with both grids).
+    (Weights, one line "path old grid -> new grid" per resized table).
   Raises:
     ValueError: if the grid of the weights is unknown.
   """
@@ -52,24 +55,24 @@ def regrid(weights, grid):
 
 
 def check_target(weights, to):
-  """Raises ValueError if a target cannot hold the weights, or the weights do not fill it."""
+  """Raises ValueError if a target cannot hold the weights, or if a fact that it needs is unknown."""
   file = weights.lineage[0]["file"]
   if weights.grid is None:
     raise ValueError(f"{file}: its grid is {weights.grid_from}; give --source_grid=HxW in patches")
   if weights.num_heads is None:
     raise ValueError(
-      f"{file}: neither it nor its size (width {weights.width}, depth {weights.depth}) tells the number of "
-      "heads: give --num_heads"
+      f"{file}: neither the file nor its size (width {weights.width}, depth {weights.depth}) gives the "
+      "number of heads: give --num_heads"
     )
   if weights.decoder is not None and weights.decoder["num_heads"] is None:
     raise ValueError(
-      f"{file}: neither it nor its width of {weights.decoder['width']} tells the number of the decoder's "
-      "heads: give --decoder_heads"
+      f"{file}: neither the file nor its decoder's width {weights.decoder['width']} gives the decoder's "
+      "number of heads: give --decoder_heads"
     )
   if "norm" not in weights.params["encoder"]:
     raise ValueError(
-      f"{file} lacks the norm of the encoder's tokens, as classifiers over averaged patches do: no tokens "
-      "come of it that could be compared; training can start from it by config.init_from"
+      f"{file}: the norm of the encoder's tokens is missing, as in classifiers that average the patches: its "
+      "tokens cannot be compared; to start a training from it, set config.init_from"
     )
   if to != OWN:
     families.load(to).check_weights(weights)
@@ -77,12 +80,13 @@ def check_target(weights, to):
 
 @dataclasses.dataclass(frozen=True)
 class Written:
-  """What was written.
+  """The counts and the omissions of a written file.
 
   Attributes:
-    num_tensors: of weights that were written. num_parameters: numbers in them, statistics left out.
-    dropped: paths of ours that the target has no place for.
-    missing: subtrees that the target could hold and the source lacks.
+    num_tensors: the number of written tensors.
+    num_parameters: the number of parameters in them, without running statistics.
+    dropped: the paths of our arrays that the target cannot hold.
+    missing: the subtrees that the target can hold and the source does not have.
   """
 
   num_tensors: int
@@ -92,38 +96,44 @@ class Written:
 
 
 def to_state(weights, family):
-  """Puts weights under a family's names.
+  """Returns the weights under a family's names.
 
   Args:
-    weights: Weights. family: a Family.
+    weights: Weights.
+    family: a Family.
   Returns:
-    ({name: array}, Written). What is dropped is whole subtrees, never a part of one.
+    ({name: array}, Written). Only whole subtrees are dropped, never a part of one.
   Raises:
-    ValueError: if the weights lack a tensor of the family.
+    ValueError: if the weights have no array for a tensor of the family, or the family has no name for an
+      array in one of its subtrees.
   """
   flats = {collection: flatten(tree) for collection, tree in weights.variables.items()}
   is_whole = "decoder" in family.stacks and (weights.decoder is not None or family.needs_decoder)
+  # A family that needs a decoder gets one block in its table, so that a missing decoder is reported as
+  # missing.
   decoder_depth = max(1, weights.decoder["depth"] if weights.decoder else 0) if is_whole else 0
   rows = names.table(family, depth=weights.depth, decoder_depth=decoder_depth)
-  lacking = [row.ours for row in rows if row.ours not in flats.get(row.collection, {})]
-  if lacking:
+  absent = [row.ours for row in rows if row.ours not in flats.get(row.collection, {})]
+  if absent:
     raise ValueError(
-      f"{weights.lineage[0]['file']} lacks {some(list(dict.fromkeys(lacking)))} for the {family.name} family"
+      f"{weights.lineage[0]['file']} has no {some(list(dict.fromkeys(absent)))} for the {family.name} family"
     )
   state = {row.reference: row.layout.to_reference(row.of(flats[row.collection][row.ours])) for row in rows}
+  # PyTorch needs the counters of batch norms to load a file, but their values have no effect in evaluation.
   state |= {name: np.zeros((), np.int64) for name in family.counters}
   placed = {row.ours for row in rows}
   dropped = tuple(path for flat in flats.values() for path in flat if path not in placed)
-  astray = [path for path in dropped if path.partition("/")[0] in family.stacks]
-  if astray:
-    raise ValueError(f"the {family.name} family has no name for {some(astray)}")
+  # A dropped array inside a subtree of the family would change the model, so it is an error.
+  unnamed = [path for path in dropped if path.partition("/")[0] in family.stacks]
+  if unnamed:
+    raise ValueError(f"the {family.name} family has no name for {some(unnamed)}; choose another --to")
   missing = () if is_whole or "decoder" not in family.stacks else ("decoder",)
   num_parameters = sum(state[row.reference].size for row in rows if row.collection == "params")
   return state, Written(len(rows), num_parameters, dropped, missing)
 
 
 def check_container(path, to):
-  """Raises ValueError if a destination's name does not go with the target."""
+  """Raises ValueError if the suffix of a destination does not fit the target."""
   suffix = pathlib.Path(path).suffix
   if makes_folder(to):
     if suffix in (*_TORCH_SUFFIXES, ".safetensors"):
@@ -138,13 +148,14 @@ def write(path, weights, to):
   """Writes weights.
 
   Args:
-    path: of the file or folder to make; a file's suffix says its kind.
+    path: the file or folder to make. The suffix of a file gives its format.
     weights: Weights.
     to: one of `targets()`.
   Returns:
     Written.
   Raises:
-    ValueError: if the weights lack a tensor of the target. OSError: if the disk does not take them.
+    ValueError: if the weights have no array for a tensor of the target.
+    OSError: if the file or folder cannot be written.
   """
   path = pathlib.Path(path)
   if to == OWN:
@@ -154,6 +165,7 @@ def write(path, weights, to):
   family = families.load(to)
   state, written = to_state(weights, family)
   state = {family.in_file(name): array for name, array in state.items()}
+  # The record keeps the facts that the tensors do not show, so that a later conversion needs no options.
   record = _record(weights, family)
   metadata = {RECORD: json.dumps(record)}
   if family.folder is not None:
@@ -169,8 +181,9 @@ def write(path, weights, to):
 
 
 def _record(weights, family):
-  """Returns the description that a family's file carries, plain JSON values."""
+  """Returns the description for the file of a family, plain JSON values."""
   described = weights.description
-  if family.task != described.task:  # the head stays behind, and with it what is recorded of it
+  # A file of another task has no head, so it must not record the head's sizes and classes.
+  if family.task != described.task:
     described = dataclasses.replace(described, task=family.task, network={}, classes={})
   return {**described.to_json(), "family": family.name}

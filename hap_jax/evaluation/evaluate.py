@@ -1,4 +1,4 @@
-"""Predict per batch, order by record, score on the host."""
+"""Evaluation: predict each batch on the devices, sort the rows by record, score them on the host."""
 
 import contextlib
 import dataclasses
@@ -18,9 +18,9 @@ class EvalSplit:
   """One pass over held-out records.
 
   Attributes:
-    loader: an ordered `Loader`; its last batch is padded and marked in `valid`.
-    predict: (variables, batch) -> {name: [B, ...]}, pure and jitted by the evaluation. Any randomness is a
-      function of batch["index"], so a record's result depends on the record alone.
+    loader: an ordered `Loader`. Its last batch is padded, and `valid` marks the padding.
+    predict: (variables, batch) -> {name: [B, ...]}. It is pure, and the evaluation jits it. Its randomness
+      depends only on batch["index"], so the result of a record does not depend on other records.
   """
 
   loader: Loader
@@ -29,16 +29,16 @@ class EvalSplit:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-  """How a task's weights are scored.
+  """The splits, the score function and the pictures that rate the weights of a task.
 
   Attributes:
-    evals: name -> EvalSplit; empty is fine.
-    score: {split: {name: [N, ...]}} -> {metric: float}; plain NumPy, called in process 0 only. Besides what
-      `predict` returned, each split has `index` [N], ascending record numbers.
-    figures: variables -> {name: [H, W, 3] uint8 picture}, or None; drawn every so many steps.
-    row_figures: what `score` takes -> {name: [H, W, 3] uint8 picture}, or None; called in process 0 only, at
-      every evaluation.
-    select: (metric, "max" or "min"), which of several checkpoints is the best one; None: no such thing.
+    evals: name -> EvalSplit. It may be empty.
+    score: {split: {name: [N, ...]}} -> {metric: float}. Plain NumPy, called in process 0 only. Each split has
+      the outputs of `predict` and `index` [N], the record numbers in ascending order.
+    figures: variables -> {name: [H, W, 3] uint8 picture}, or None. Called every `panel_every` steps.
+    row_figures: the input of `score` -> {name: [H, W, 3] uint8 picture}, or None. Called in process 0 only,
+      after every evaluation.
+    select: (metric, "max" or "min"): the rule that selects the best checkpoint. None: no best checkpoint.
     constants: the constants of the Task that `predict` and `figures` need, for commands without a Task.
   """
 
@@ -51,14 +51,16 @@ class Evaluation:
 
 
 def make_evaluate(evaluation, mesh):
-  """Makes (variables, before_batch) -> ({metric: float}, rows) over all splits; each predict compiles once.
+  """Makes (variables, before_batch) -> ({metric: float}, rows) over all splits. Each `predict` compiles once.
 
-  Every process predicts its rows, process 0 scores them and sends the scores to the others.
+  Each process predicts its own rows. Process 0 scores all rows and sends the scores to the other processes.
 
-  Padding rows are dropped, rows are ordered by their record's index, and a record counts once (one that
-  stands in for an unreadable one comes twice): a score depends on no batch size, device or process.
-  `rows` is what was scored: {split: {name: [N, ...]}}. `before_batch` is called without arguments before each
-  batch; an exception that it raises ends the evaluation.
+  Padding rows are dropped. The rows are sorted by the index of their record. Each record counts once: a
+  record that replaces an unreadable one appears twice, and the second row is dropped. So a score does not
+  depend on the batch size, the devices or the processes.
+
+  `rows` are the scored rows: {split: {name: [N, ...]}}. `before_batch` is called without arguments before
+  each batch. An exception that it raises ends the evaluation.
   """
   passes = {name: make_pass(split, mesh) for name, split in evaluation.evals.items()}
 
@@ -70,17 +72,22 @@ def make_evaluate(evaluation, mesh):
 
 
 def make_pass(split, mesh):
-  """Makes (variables, before_batch) -> {name: [N, ...]} of an `EvalSplit`'s N records, with their `index`."""
+  """Makes (variables, before_batch) -> {name: [N, ...]} for the N records of an `EvalSplit`.
+
+  The result includes `index`, the record numbers.
+  """
   predict_step, loader = make_predict_step(split.predict, mesh), split.loader
 
   def run_pass(variables, before_batch=_do_nothing):
     outputs = []
+    # If before_batch raises an error, closing stops the worker processes of the loader.
     with contextlib.closing(loader.iterate(0, loader.num_steps)) as batches:
       for batch in batches:
         before_batch()
         outputs.append(jax.device_get(predict_step(variables, sharding.put_batch(batch, mesh))))
     columns = {key: np.concatenate([rows[key] for rows in outputs]) for key in outputs[0]}
     valid = np.flatnonzero(columns["valid"])
+    # np.unique sorts, so `first` gives one row per record in the order of the record numbers.
     _, first = np.unique(columns["index"][valid], return_index=True)
     order = valid[first]
     return {key: values[order] for key, values in columns.items() if key != "valid"}
@@ -89,22 +96,24 @@ def make_pass(split, mesh):
 
 
 def _do_nothing():
-  """Is called before each batch where nothing stops an evaluation."""
+  """Does nothing. It is the default of `before_batch`, for evaluations that no signal can stop."""
 
 
 def _score_in_first_process(score, rows):
-  """Returns the scores that process 0 computes, the same in every process.
+  """Returns the scores that process 0 computes. Every process gets the same scores.
 
   Raises:
-    whatever `score` raises, in process 0; RuntimeError with its message in the others.
+    Exception: in process 0, any exception of `score`.
+    RuntimeError: in the other processes, with the message of that exception.
   """
   if jax.process_count() == 1:
     return dict(score(rows))
   outcome, error = {}, None
   if jax.process_index() == 0:
     try:
+      # JSON has no NumPy numbers.
       outcome = {"scores": {name: float(value) for name, value in score(rows).items()}}
-    except Exception as raised:  # raised again once the others, which wait, know of it
+    except Exception as raised:  # raised again below, after the waiting processes got the message
       error, outcome = raised, {"error": f"{type(raised).__name__}: {raised}"}
   outcome = distributed.from_first_process(outcome)
   if error is not None:

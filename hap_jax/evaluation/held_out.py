@@ -1,4 +1,7 @@
-"""Held-out reconstruction: how well masked patches are predicted, compared with their position's mean."""
+"""Held-out reconstruction: the error on masked patches, compared with the error of the position mean.
+
+The position mean is the mean training patch at each position, a prediction that ignores the picture.
+"""
 
 import contextlib
 import dataclasses
@@ -12,16 +15,17 @@ from hap_jax.data import samplers
 from hap_jax.losses.reconstruction import masked_patch_loss
 from hap_jax.viz import reconstruction as viz
 
-# The largest held-out loss, as a share of the position mean's, of a run that learned to fill in people.
-# Seeds of the demo stay below it; the same run on shuffled pixels stays above 0.94.
+# A run has learned to fill in people if its held-out loss is at most this share of the position mean's loss.
+# All seeds of the demo end below this share. The same run on shuffled pixels stays above 0.94.
 LEARNED_RATIO = 0.85
 
 
 def make_predict(forward_by_index, position_mean):
-  """Makes the held-out prediction: sums of squared error of the model and of the position mean, per record.
+  """Makes (variables, batch) -> squared errors of the model and of the position mean, summed per record.
 
   Args:
-    forward_by_index: (variables, batch) -> PretrainOutputs. position_mean: [L, P*P*3].
+    forward_by_index: (variables, batch) -> PretrainOutputs.
+    position_mean: [L, P*P*3].
   """
 
   def predict(variables, batch):
@@ -35,8 +39,9 @@ def make_predict(forward_by_index, position_mean):
 
 
 def score(splits):
-  """Scores held-out records: masked-patch loss, that of predicting each position's training mean, ratio."""
+  """Returns the scores of held-out records: the model's loss, the position mean's loss, and their ratio."""
   val = splits["val"]
+  # Sums are divided once at the end, because records have different numbers of masked patches.
   count = val["count"].sum(dtype=np.float64)
   loss = val["error"].sum(dtype=np.float64) / count
   mean_loss = val["mean_error"].sum(dtype=np.float64) / count
@@ -48,7 +53,7 @@ def score(splits):
 
 
 def summarize(scores):
-  """Returns the verdict on a run that has a held-out score, as one line."""
+  """Returns a list of one line with the verdict on a run, or [] if there is no held-out score."""
   if "val_ratio" not in scores:
     return []
   ratio = scores["val_ratio"]
@@ -62,10 +67,11 @@ def summarize(scores):
 
 
 def position_mean(loader, num_records, make_targets):
-  """Averages the target of each patch position over records: the best guess without looking at a picture.
+  """Returns the mean target of each patch position, the best prediction that ignores the picture.
 
   Args:
-    loader: an ordered pass; its first batches of together at least `num_records` are read.
+    loader: an ordered loader. Its first batches are read, until they hold `num_records` records.
+    num_records: number of records to average.
     make_targets: [B, H, W, 3] uint8 images -> [B, L, P*P*3].
   Returns:
     [L, P*P*3] float32.
@@ -78,13 +84,14 @@ def position_mean(loader, num_records, make_targets):
   num_steps = min(-(-num_records // loader.sampler.batch_size), loader.num_steps)
   with contextlib.closing(loader.iterate(0, num_steps)) as batches:
     for batch in batches:
+      # The sum over batches is in float64 on the host, so rounding errors do not add up.
       total = total + np.asarray(sum_batch(batch["image"], batch["valid"]), np.float64)
       count += int(batch["valid"].sum())
   return (total / count).astype(np.float32)
 
 
 def make_figures(forward_by_index, loader, *, num_rows, grid, patch, norm_pix_loss):
-  """Makes variables -> {"reconstruction": panel} of records spread over the records of a loader."""
+  """Makes variables -> {"reconstruction": panel}; the records are evenly spaced over the loader's records."""
   forward_by_index = jax.jit(forward_by_index)
   num_records = loader.sampler.num_records
   spread = samplers.Spread(num_records, min(num_rows, num_records))
@@ -93,7 +100,7 @@ def make_figures(forward_by_index, loader, *, num_rows, grid, patch, norm_pix_lo
   def figures(variables):
     batch = loader.batch(0)
     outputs = forward_by_index(variables, batch)
-    # Over several processes the compiler may leave it in parts.
+    # With several processes, the compiler may split these arrays over the processes.
     cause, pred = sharding.fetch((outputs.mask.cause, outputs.pred))
     picture = viz.panel(
       images=batch["image"],

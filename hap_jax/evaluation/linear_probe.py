@@ -1,4 +1,4 @@
-"""Linear probe: a logistic regression of each attribute on the features of a frozen encoder."""
+"""Linear probe: one logistic regression per attribute on the features of a frozen encoder."""
 
 import dataclasses
 
@@ -8,8 +8,8 @@ import scipy.special
 
 from hap_jax.metrics import attributes as metrics
 
-STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-4)  # of the penalty that are tried
-_HELD_OUT = 5  # one training picture in so many chooses the penalty
+STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-4)  # strengths of the penalty that are tried
+_HELD_OUT = 5  # one fifth of the training pictures selects the penalty
 _MAX_STEPS = 300
 
 
@@ -18,7 +18,10 @@ class LinearProbe:
   """A logistic regression of A attributes on D features.
 
   Attributes:
-    kernel: [D, A] float64. bias: [A]. mean, scale: [D], of the features that it was learnt from.
+    kernel: [D, A] float64.
+    bias: [A].
+    mean: [D], mean of the training features.
+    scale: [D], standard deviation of the training features.
     penalty: strength of the penalty on the kernel.
   """
 
@@ -29,18 +32,21 @@ class LinearProbe:
   penalty: float
 
   def probability(self, features):
-    """Returns [N, A] float64 of features [N, D]."""
+    """Returns the probabilities [N, A] float64 of the attributes for features [N, D]."""
     return scipy.special.expit((features - self.mean) / self.scale @ self.kernel + self.bias)
 
 
 def fit(features, labels, penalty):
-  """Learns the regression to its optimum, a convex problem, so nothing in it is random.
+  """Fits the regression. The problem is convex, so the result does not depend on a random start.
 
-  It minimises sum_a mean_i w_ia bce_ia + penalty / 2 |kernel|^2, with the weights of the attribute task:
-  exp(1 - r_a) for positives and exp(r_a) for negatives of an attribute of which a share r_a is positive.
+  It minimises sum_a mean_i w_ia bce_ia + penalty / 2 |kernel|^2. The weights w_ia are the weights of the
+  attribute task: exp(1 - r_a) for a positive label and exp(r_a) for a negative label. r_a is the share of
+  positive labels of attribute a.
 
   Args:
-    features: [N, D] float; standardised here. labels: [N, A] bool or 0/1. penalty: above 0.
+    features: [N, D] float. This function standardises them.
+    labels: [N, A] bool or 0/1.
+    penalty: strength of the penalty, above 0.
   Returns:
     LinearProbe.
   Raises:
@@ -48,7 +54,7 @@ def fit(features, labels, penalty):
   """
   labels = _check_labels(features, labels)
   mean, scale = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
-  scale = np.where(scale > 0, scale, 1.0)
+  scale = np.where(scale > 0, scale, 1.0)  # a constant feature becomes 0, not NaN
   x = ((features - mean) / scale).astype(np.float32)
   (N, D), A = x.shape, labels.shape[1]
   ratio = labels.mean(axis=0)
@@ -57,6 +63,7 @@ def fit(features, labels, penalty):
   def loss_and_gradient(flat):
     kernel, bias = flat[: D * A].reshape(D, A), flat[D * A :]
     logits = x @ kernel.astype(np.float32) + bias.astype(np.float32)
+    # This form of the cross entropy does not overflow for large logits.
     entropy = np.logaddexp(0, logits) - logits * labels
     error = weights * (scipy.special.expit(logits) - labels) / N
     loss = (weights * entropy).sum(dtype=np.float64) / N + penalty / 2 * (kernel**2).sum()
@@ -70,20 +77,22 @@ def fit(features, labels, penalty):
 
 
 def choose_and_fit(features, labels):
-  """Learns the regression with the penalty of STRENGTHS that predicts the last fifth of the rows best, by mA.
+  """Fits the regression with the best penalty of STRENGTHS.
 
-  The last rows, not drawn ones, because pictures of one person follow each other in most data sets.
+  The best penalty has the highest mA on the last fifth of the rows. The rows are not drawn at random, because
+  pictures of one person follow each other in most data sets, and would then be on both sides.
 
   Args:
-    features: [N, D] float. labels: [N, A] bool or 0/1.
+    features: [N, D] float.
+    labels: [N, A] bool or 0/1.
   Returns:
-    LinearProbe, learnt from all rows.
+    LinearProbe, fitted on all rows.
   Raises:
-    ValueError: if there are fewer rows than _HELD_OUT, or labels as in `fit`.
+    ValueError: if there are fewer rows than _HELD_OUT, or the labels are wrong as in `fit`.
   """
   labels = _check_labels(features, labels)
   if len(features) < _HELD_OUT:
-    raise ValueError(f"{len(features)} pictures to learn attributes from; expected {_HELD_OUT} or more")
+    raise ValueError(f"the training split has {len(features)} pictures; expected {_HELD_OUT} or more")
   stop = len(features) - len(features) // _HELD_OUT
 
   def held_out_accuracy(penalty):
@@ -94,7 +103,7 @@ def choose_and_fit(features, labels):
 
 
 def _check_labels(features, labels):
-  """Returns labels as [N, A] bool; raises ValueError unless they are 0 or 1, one row per picture."""
+  """Returns labels as [N, A] bool. Raises ValueError unless all are 0 or 1, with one row per picture."""
   labels = metrics.check_labels(labels)
   if len(labels) != len(features):
     raise ValueError(f"{len(labels)} rows of labels for {len(features)} pictures; expected one per picture")

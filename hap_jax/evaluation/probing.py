@@ -1,4 +1,4 @@
-"""Probes the encoder of a checkpoint with frozen features, in minutes: retrieval, or a linear classifier."""
+"""Measures the frozen features of a checkpoint in minutes, by retrieval or by a linear classifier."""
 
 from hap_jax import config as config_lib
 from hap_jax import sharding
@@ -14,12 +14,16 @@ from hap_jax.pixels.normalize import normalize
 
 
 def probe(path, *, source, root="", options=None, batch_size=256, workers=0, say=print):
-  """Measures how well frozen features find persons again, for each kind of pooling.
+  """Measures person retrieval with frozen features, for each kind of pooling.
 
   Args:
-    path: a checkpoint that conversion reads. source: a file of `data/sources` with query and gallery.
-    root: folder of the data set. options: of the source. batch_size: pictures at a time.
-    workers: processes that read pictures. say: prints a line.
+    path: a checkpoint that conversion reads.
+    source: a file of `data/sources` that has the splits query and gallery.
+    root: folder of the data set.
+    options: {option: value} of the source.
+    batch_size: pictures per batch.
+    workers: number of processes that read pictures.
+    say: prints a line.
   Returns:
     {"mAP_cls": ..., "rank1_cls": ..., ..., "mAP_chance": ...}.
   Raises:
@@ -54,20 +58,26 @@ def probe(path, *, source, root="", options=None, batch_size=256, workers=0, say
 def probe_attributes(
   path, *, source, root="", options=None, seed=0, feature="mean", batch_size=256, workers=0, say=print
 ):
-  """Measures how well a logistic regression on frozen features tells attributes.
+  """Measures how well a logistic regression on frozen features predicts attributes.
 
-  It is learnt on split "train" and scored on split "test".
+  The regression is fitted on split "train" and scored on split "test".
 
   Args:
-    path: a checkpoint that conversion reads. source: a file of `data/sources` with attributes.
-    seed: of the source; draws the synthetic people.
-    feature: see `embed.load_extractor`; the mean patch token is what the fine-tuned classifier reads.
-    root, options, batch_size, workers, say: as in `probe`.
+    path: a checkpoint that conversion reads.
+    source: a file of `data/sources` with attributes.
+    root: as in `probe`.
+    options: as in `probe`.
+    seed: seed of the source, for sources that draw synthetic people.
+    feature: see `embed.load_extractor`. The default is "mean" (the mean patch token), because the fine-tuned
+      classifier reads it too.
+    batch_size: as in `probe`.
+    workers: as in `probe`.
+    say: as in `probe`.
   Returns:
-    {"mA": ..., "F1": ..., ..., as `metrics.attributes.Scores.metrics`}.
+    {"mA": ..., "F1": ..., ...}, the result of `metrics.attributes.Scores.metrics`.
   Raises:
-    ValueError: if checkpoint or data cannot be read, or the training pictures do not show an attribute
-      both present and absent.
+    ValueError: if the checkpoint or the data cannot be read, or if an attribute has the same value in all
+      training pictures.
   """
   sources = {}
   for split in ("train", "test"):
@@ -98,11 +108,13 @@ def probe_attributes(
 
 def _check_attributes(name, train):
   if "attributes" not in train.columns:
-    raise ValueError(f"data set {name} has no attributes; expected one that has, such as pa100k or synthetic")
+    raise ValueError(
+      f"data set {name} has no attributes; expected a data set with attributes, such as pa100k or synthetic"
+    )
   shares = train.columns["attributes"].mean(axis=0)
   constant = [a for a, share in zip(train.spec.labels["attributes"], shares, strict=True) if share in (0, 1)]
   if constant:
     raise ValueError(
       f"{name}: {', '.join(constant)} the same in all {len(train):,} training pictures; expected each "
-      "attribute present in some and absent in others: use more pictures"
+      "attribute to be present in some pictures and absent in others: use more pictures"
     )

@@ -1,4 +1,4 @@
-"""Frozen probe: how well an encoder's features find the same person again, without any training on top."""
+"""Frozen probe: person retrieval with the features of an encoder, without further training."""
 
 from hap_jax.evaluation.evaluate import EvalSplit, Evaluation
 from hap_jax.metrics import retrieval
@@ -6,7 +6,7 @@ from hap_jax.models import pooling
 
 
 def identities(splits, query, gallery):
-  """Returns the person and camera arguments of `retrieval.evaluate` for the rows that were predicted."""
+  """Returns the person and camera arguments of `retrieval.evaluate` for the predicted rows."""
   q, g = splits["query"]["index"], splits["gallery"]["index"]
   return {
     "query_pid": query.columns["pid"][q],
@@ -17,22 +17,27 @@ def identities(splits, query, gallery):
 
 
 def check_sides(query, gallery):
-  """Raises ValueError if no query has a match in the gallery: before a run, not at its first evaluation."""
+  """Raises ValueError if no query has a match in the gallery.
+
+  A run calls this function at its start. Otherwise the error would come only at the first evaluation.
+  """
   pids, camids = ([side.columns[name] for side in (query, gallery)] for name in ("pid", "camid"))
   retrieval.chance_mean_ap(*pids, *camids)
 
 
 def make_evaluation(encode, grid, loaders):
-  """Makes the probe's Evaluation: mAP and rank-1 of each kind of pooling, same-camera matches excluded.
+  """Makes the Evaluation of the probe: mAP and rank-1 of each kind of pooling, same-camera matches excluded.
 
   Args:
-    encode: (variables, [B, H, W, 3] uint8 pictures) -> [B, 1 + L, D] tokens. grid: (Gh, Gw).
+    encode: (variables, [B, H, W, 3] uint8 pictures) -> [B, 1 + L, D] tokens.
+    grid: (Gh, Gw) of the patch tokens.
     loaders: {"query": Loader, "gallery": Loader} of sources with the columns pid and camid.
   Returns:
     Evaluation with splits "query" and "gallery" and scores "mAP_<kind>", "rank1_<kind>", "mAP_chance".
   Raises:
     ValueError: if no query has a match.
   """
+  # Stripes need at least one row of patches per stripe.
   kinds = [kind for kind in pooling.KINDS if kind != "stripes" or grid[0] >= pooling.NUM_STRIPES]
   query, gallery = loaders["query"].source, loaders["gallery"].source
   check_sides(query, gallery)
@@ -42,18 +47,18 @@ def make_evaluation(encode, grid, loaders):
     return {kind: pooling.pool(tokens, grid, kind) for kind in kinds}
 
   def score(splits):
-    who = identities(splits, query, gallery)
+    persons = identities(splits, query, gallery)
     scores = {}
     for kind in kinds:
-      result = retrieval.evaluate(splits["query"][kind], splits["gallery"][kind], **who)
+      result = retrieval.evaluate(splits["query"][kind], splits["gallery"][kind], **persons)
       scores |= {f"mAP_{kind}": result.mean_ap, f"rank1_{kind}": result.cmc[1]}
-    return scores | {"mAP_chance": retrieval.chance_mean_ap(**who)}
+    return scores | {"mAP_chance": retrieval.chance_mean_ap(**persons)}
 
   return Evaluation(evals={name: EvalSplit(loader, predict) for name, loader in loaders.items()}, score=score)
 
 
-def beside(evaluation, probe, prefix="probe_"):
-  """Returns an Evaluation with the splits and scores of another one added, their names prefixed."""
+def with_probe(evaluation, probe, prefix="probe_"):
+  """Returns `evaluation` with the splits and scores of `probe` added. The added names get the prefix."""
 
   def score(splits):
     own = {name: rows for name, rows in splits.items() if not name.startswith(prefix)}

@@ -1,4 +1,4 @@
-"""Scores a checkpoint without an optimizer, as the training loop does."""
+"""Scores a checkpoint in the same way as the training loop, but without an optimizer."""
 
 import json
 import pathlib
@@ -15,22 +15,28 @@ from hap_jax.train.state import with_constants
 
 
 def score(path, *, config=None, overrides=None, out=None, say=print):
-  """Runs the evaluation of the task that a checkpoint is for.
+  """Runs the evaluation of the checkpoint's task.
 
   Args:
-    path: a checkpoint that conversion reads, of a task that this project evaluates.
-    config: ConfigDict in place of the one that the checkpoint records; the network is the checkpoint's in any
-      case. overrides: {key: value} of the configuration, such as "data.root".
-    out: folder to make for scores.json and pictures; None: nothing is written. say: prints a line.
+    path: a checkpoint that conversion reads. This project must be able to evaluate its task.
+    config: ConfigDict. It replaces the configuration that the checkpoint records. The network is always the
+      network of the checkpoint.
+    overrides: {key: value} of the configuration, such as "data.root".
+    out: folder to make for scores.json and pictures. None: no file is written.
+    say: prints a line.
   Returns:
     {metric: float}.
   Raises:
-    ValueError: if the checkpoint records no configuration and none is given, is of another task, has sizes
-      that are not known, or misses a part that is scored, an override has no such key, nothing is held out,
-      or `out` exists.
+    ValueError: if one of these holds:
+      the checkpoint records no configuration, and `config` is None;
+      the checkpoint and the configuration have different tasks;
+      the sizes of the encoder are not all known, or a part of the network is missing;
+      an override names a key that does not exist;
+      the configuration has no held-out records;
+      `out` exists.
   """
   if out is not None and pathlib.Path(out).exists():
-    raise ValueError(f"--out={out} exists; give another, or move it away")
+    raise ValueError(f"--out={out} exists; give another folder, or move it away")
   weights = reading.read(path)
   config = configure(path, weights, config, overrides or {})
   mesh = sharding.make_mesh()
@@ -38,7 +44,7 @@ def score(path, *, config=None, overrides=None, out=None, say=print):
   _check_known(path, weights.description.encoder)
   evaluation = config_lib.load("tasks", config.task).make_evaluation(config, weights.description)
   if not evaluation.evals:
-    raise ValueError(f"{path}: its configuration holds no records out; pass --set data.num_val=N")
+    raise ValueError(f"{path}: its configuration has no held-out records; pass --set data.num_val=N")
   variables = with_constants(weights.variables, evaluation.constants)
   variables = sharding.put_replicated(variables, mesh)
   scores, rows = make_evaluate(evaluation, mesh)(variables)
@@ -54,11 +60,18 @@ def score(path, *, config=None, overrides=None, out=None, say=print):
 
 
 def configure(path, weights, config, overrides):
-  """Returns the finalized configuration under which a checkpoint is scored."""
+  """Returns the finalized configuration for the evaluation of a checkpoint.
+
+  Args:
+    path: the checkpoint, for error messages.
+    weights: its `convert.weights.Weights`.
+    config: as in `score`.
+    overrides: as in `score`.
+  """
   recorded = weights.description.config
   if config is None and recorded is None:
     raise ValueError(
-      f"{path} ({weights.family}) records no configuration: pass --config=FILE, one of configs/ for "
+      f"{path} ({weights.family}) records no configuration: pass --config=FILE, a file of configs/ for task "
       f"{weights.task}"
     )
   if config is None:
@@ -67,14 +80,14 @@ def configure(path, weights, config, overrides):
     config = ml_collections.ConfigDict(config.to_dict())
   if config.task != weights.task:
     raise ValueError(f"{path} is a checkpoint for {weights.task}, the configuration is one for {config.task}")
-  with config.ignore_type():  # a recorded value of another type does not matter here
-    config.model.dtype = "auto"  # this machine's, not that of the machine on which it was trained
-  config.lock()  # a key that is not there is an error
+  with config.ignore_type():  # the recorded dtype may have another type, but it is overwritten
+    config.model.dtype = "auto"  # the recorded dtype was chosen for the training machine, not for this one
+  config.lock()  # so that an unknown key in `overrides` is an error
   for key, value in overrides.items():
     try:
       config.update_from_flattened_dict({key: value})
     except (AttributeError, KeyError, TypeError) as error:
-      reason = str(error.args[0]).partition(" Other fields present")[0]  # all of them, with their values
+      reason = str(error.args[0]).partition(" Other fields present")[0]  # cuts off the list of all keys
       if not values.has(config, key):
         reason += f"; {values.suggest(key, values.flatten(config), prefix='')}"
       raise ValueError(f"--set {key}={value!r}: {reason}") from error
@@ -82,18 +95,18 @@ def configure(path, weights, config, overrides):
 
 
 def _check_known(path, encoder):
-  """Raises ValueError if the sizes of an encoder are not all known."""
+  """Raises ValueError if the grid or the number of heads of an encoder is not known."""
   if encoder.grid is None or encoder.num_heads is None:
     raise ValueError(
       f"{path}: grid {encoder.grid} and number of heads {encoder.num_heads}: both must be known; convert it "
-      "first, with --source_grid=HxW and --num_heads=N"
+      "first with hap convert --source_grid=HxW --num_heads=N"
     )
 
 
 def _write(out, path, config, scores, pictures):
   data = {"name": config.data.source, "root": config.data.root}
-  told = {"checkpoint": str(path), "task": config.task, "data": data, "scores": scores}
+  facts = {"checkpoint": str(path), "task": config.task, "data": data, "scores": scores}
   out.mkdir(parents=True)
-  (out / "scores.json").write_text(json.dumps(told, indent=2) + "\n")
+  (out / "scores.json").write_text(json.dumps(facts, indent=2) + "\n")
   for name, picture in pictures.items():
     picture_file.write(out / f"{name}.png", picture)

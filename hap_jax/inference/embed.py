@@ -1,4 +1,4 @@
-"""One vector a picture from any checkpoint: the trained embedding where there is one, else pooled tokens."""
+"""One vector per picture from any checkpoint: the trained embedding if there is one, else pooled tokens."""
 
 import dataclasses
 from collections.abc import Callable
@@ -14,18 +14,19 @@ from hap_jax.inference import encoder as encoders
 from hap_jax.models import pooling, vit
 from hap_jax.pixels.normalize import normalize
 
-DEFAULT_POOLING = "mean"  # of encoders that have no embedding of their own
+DEFAULT_POOLING = "mean"  # for checkpoints without a trained embedding
 
 
 @dataclasses.dataclass(frozen=True)
 class Extractor:
-  """A frozen model from pictures to vectors.
+  """A frozen model that turns pictures into vectors.
 
   Attributes:
-    extract: (variables, [B, H, W, 3] uint8 pictures) -> [B, D] float32 of length 1; pure.
-    variables: of the model. image_size: (H, W) of its pictures.
-    kind: what the vectors are: "embedding" (trained by the checkpoint's task) or a kind of pooling.
-    description: of the checkpoint, plain JSON values.
+    extract: (variables, [B, H, W, 3] uint8 pictures) -> [B, D] float32 of length 1; a pure function.
+    variables: the variables of the model.
+    image_size: (H, W) in pixels of its pictures.
+    kind: "embedding" (trained by the checkpoint's task) or a kind of pooling.
+    description: the description of the checkpoint, plain JSON values.
   """
 
   extract: Callable
@@ -41,10 +42,10 @@ def add_arguments(parser):
     "--feature",
     default="",
     metavar="KIND",
-    help="embedding: trained for ReID, default where there is one | mean: of the patch tokens, default "
-    "elsewhere | cls | stripes",
+    help="embedding (trained for ReID) | mean (of the patch tokens) | cls | stripes (default: embedding if "
+    "the checkpoint has one, else mean)",
   )
-  parser.add_argument("--batch_size", type=int, default=64, help="pictures at a time (default: %(default)s)")
+  parser.add_argument("--batch_size", type=int, default=64, help="pictures per batch (default: %(default)s)")
   parser.add_argument("--workers", type=int, default=0, help="processes that read pictures (default: none)")
 
 
@@ -53,20 +54,21 @@ def load_extractor(path, kind=""):
 
   Args:
     path: a checkpoint that conversion reads.
-    kind: "embedding", or one of `pooling.KINDS` of the encoder's tokens; "": the embedding if the
+    kind: "embedding", or one of `pooling.KINDS` for pooled tokens of the encoder. "": the embedding if the
       checkpoint's task trains one, else DEFAULT_POOLING.
   Raises:
-    ValueError: if the checkpoint cannot be read, or has no embedding and one is asked for.
+    ValueError: if the checkpoint cannot be read, if `kind` is unknown, or if `kind` is "embedding" and the
+      checkpoint has none.
   """
   weights = reading.read(path)
   has_embedding = hasattr(config_lib.load("tasks", weights.task), "make_embed")
   if kind == "embedding" and not has_embedding:
     raise ValueError(
-      f"{path} is a checkpoint for {weights.task} and has no embedding; pool its tokens instead: "
-      f"{', '.join(pooling.KINDS)}"
+      f"{path} is a checkpoint for {weights.task} and has no embedding; pass --feature with a kind of "
+      f"pooling instead: {', '.join(pooling.KINDS)}"
     )
   if kind not in ("", "embedding", *pooling.KINDS):
-    raise ValueError(f"feature {kind!r} is not one of embedding, {', '.join(pooling.KINDS)}")
+    raise ValueError(f"feature {kind!r}: expected one of embedding, {', '.join(pooling.KINDS)}")
   kind = kind or ("embedding" if has_embedding else DEFAULT_POOLING)
   model, variables, description = encoders.build(path, weights)
   mean, std = (description["normalization"][key] for key in ("mean", "std"))
@@ -83,14 +85,15 @@ def load_extractor(path, kind=""):
 
 
 def extract(extractor, source, *, batch_size, workers=0):
-  """Returns the vectors [N, D] float32 of a source's N pictures, resized as ReID does.
+  """Returns the vectors [N, D] float32 of the N pictures of a source. The resize is the same as in ReID.
 
   Raises:
-    ValueError: if a picture cannot be read, naming it.
+    ValueError: if a picture cannot be read. The message names it.
   """
   mesh = sharding.make_mesh()
   sharding.check_batch_size(batch_size, mesh, "--batch_size")
-  reading = Reading(workers=workers, max_bad_share=0.0)  # every picture of a folder gets its vector
+  # No picture may be skipped, because each picture of the folder gets a vector.
+  reading = Reading(workers=workers, max_bad_share=0.0)
   loader = reading.ordered(source, (ResizeBicubic(size=extractor.image_size),), batch_size)
 
   def predict(variables, batch):

@@ -1,4 +1,4 @@
-"""From a checkpoint to a model that turns pictures into features."""
+"""Loads the encoder of a checkpoint as a model that turns pictures into tokens."""
 
 import jax
 import jax.numpy as jnp
@@ -17,22 +17,27 @@ def load(path, *, family="", grid=None, num_heads=None):
 
   Args:
     path: a .pth or .safetensors file, a Hugging Face folder, or a workdir or checkpoint of this project.
-    family, grid: of the file, where it does not tell them itself, see `convert.read.read`.
-    num_heads: of the encoder, where neither the file nor its size tells them.
+    family: the checkpoint family, if the file does not record it, see `convert.read.read`.
+    grid: (rows, columns) of the position table, if the file does not record it.
+    num_heads: number of attention heads, if neither the file nor the encoder's size determines it.
   Returns:
-    (model, variables, description). model: an `ImageEncoder` of float32. variables: {"params": {"encoder":
-    ...}} on JAX's default device. description: plain JSON values: "family", "licence", "made_from" (the data
-    sets and weights of all stages, see `convert/licences.py`), "lineage", "task", "normalization" of the
-    pixels, "model" with "image_size" [H, W], "grid", "patch" and sizes, and what else the checkpoint records.
+    (model, variables, description).
+    model: a float32 `ImageEncoder`.
+    variables: {"params": {"encoder": ...}} on the default device of JAX.
+    description: plain JSON values with these keys and all further facts that the checkpoint records:
+      "family", "licence", "lineage", "task";
+      "made_from": the data sets and weights of all stages, see `convert/licences.py`;
+      "normalization": mean and std of the pixels;
+      "model": "image_size" [H, W], "grid", "patch" and further sizes.
   Raises:
-    UnsafePickleError: if the file asks for code; nothing in it is executed. ValueError: if it cannot be read,
-      does not tell what it takes to run it, or lacks a tensor of the encoder.
+    UnsafePickleError: if the file contains code. No code of the file is executed.
+    ValueError: if the file cannot be read, a needed fact is unknown, or a tensor of the encoder is missing.
   """
   return build(path, reading.read(path, family=family, grid=grid), num_heads)
 
 
 def build(path, weights, num_heads=None):
-  """Returns what `load` does from Weights that were read from `path`."""
+  """Returns the same as `load`, from `convert.weights.Weights` that were read from `path`."""
   weights = _with_heads(path, weights, num_heads)
   if weights.grid is None:
     raise ValueError(
@@ -48,29 +53,31 @@ def build(path, weights, num_heads=None):
 
 
 def _with_heads(path, weights, num_heads):
-  """Returns the Weights with their number of heads, the file's or the caller's."""
+  """Returns the Weights with the number of heads from the file or from the caller."""
   known = weights.num_heads
   if known is None and num_heads is None:
     raise ValueError(
-      f"{path}: nothing tells how many heads an encoder of width {weights.width} and {weights.depth} blocks "
-      "has; pass num_heads="
+      f"{path}: the number of heads of an encoder of width {weights.width} with {weights.depth} blocks is "
+      "unknown; pass num_heads=N, or --num_heads=N to `hap export` or `hap convert`"
     )
   if num_heads is not None and (known not in (None, num_heads) or num_heads < 1 or weights.width % num_heads):
     raise ValueError(
-      f"{path}: num_heads={num_heads} was given, but the encoder is {weights.width} wide"
-      + (f" and has {known} heads" if known else "")
+      f"{path}: num_heads={num_heads} does not fit: the encoder has width {weights.width}"
+      + (f" and {known} heads" if known else "")
     )
   return weights.with_encoder(num_heads=known or num_heads)
 
 
 def _check_whole(path, model, params, image_size):
-  """Raises ValueError unless the parameters are just the model's."""
+  """Raises ValueError unless the parameters have exactly the names and shapes of the model."""
+  # eval_shape gives the expected names and shapes without making weights.
   wanted = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *image_size, 3)))["params"]
   wanted, given = flatten(wanted), flatten(params)
-  lacking = [name for name in wanted if name not in given]
-  if lacking:
-    hint = "; a classifier over averaged patches has no norm for its tokens" if "norm" in lacking[0] else ""
-    raise ValueError(f"{path}: lacks {some(lacking)}: no tokens come of it{hint}")
+  missing = [name for name in wanted if name not in given]
+  if missing:
+    # MAE classifiers with global pooling norm the mean of the patches, so they have no norm for tokens.
+    hint = "; a classifier on the mean patch has no norm for its tokens" if "norm" in missing[0] else ""
+    raise ValueError(f"{path}: {some(missing)} missing: cannot compute tokens{hint}")
   wrong = [name for name in given if name not in wanted or given[name].shape != wanted[name].shape]
   if wrong:
-    raise ValueError(f"{path}: {some(wrong)} do not belong to an encoder of the sizes that it records")
+    raise ValueError(f"{path}: {some(wrong)} do not fit an encoder of the recorded sizes")

@@ -1,9 +1,10 @@
 """Writes an encoder as a folder that runs without this project: StableHLO by `jax.export`.
 
-The compiled program takes the weights as arguments, in a file of their own. Baked in, the 344 MB of a ViT-B
-would be folded by the compiler, stand in memory several times, and end at the two gigabytes that the format's
-container holds (a ViT-H has more); apart, the program has a tenth of a megabyte, and the weights can be
-placed, sharded, shared or exchanged like any arrays.
+The compiled program takes the weights as arguments. They have their own file, for these reasons:
+- The compiler would fold weights inside the program and hold several copies of them (344 MB for a ViT-B).
+- The file format of a program ends at two gigabytes, and the weights of a ViT-H are larger.
+- A program without weights has a tenth of a megabyte.
+- Separate weights can be placed, sharded, shared or replaced like any arrays.
 """
 
 import importlib.metadata
@@ -22,7 +23,7 @@ from hap_jax.io import unfinished
 from hap_jax.pixels.normalize import normalize
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-MAX_ERROR = 1e-4  # of the written encoder's tokens, relative to the largest one
+MAX_ERROR = 1e-4  # allowed error of the exported encoder's tokens, relative to the largest token
 
 _PROGRAM, _WEIGHTS, _BATCH = "encoder.jax_export", "weights.npz", "test_batch.npz"
 _CONSUMER = pathlib.Path(__file__).with_name("export_consumer.py")
@@ -30,23 +31,30 @@ _BATCH_SIZE = 2
 
 
 def export(path, out, *, family="", grid=None, num_heads=None):
-  """Exports the encoder of a checkpoint and checks that what was written gives the same tokens.
+  """Exports the encoder of a checkpoint and checks that the exported program computes the same tokens.
 
   Args:
-    path, family, grid, num_heads: as `encoders.load` takes them. out: the folder to make.
+    path: see `encoder.load`.
+    out: the folder to make.
+    family: see `encoder.load`.
+    grid: see `encoder.load`.
+    num_heads: see `encoder.load`.
   Returns:
-    description.json of the folder, plain JSON values; "export" tells inputs, outputs and the error.
+    the content of description.json, plain JSON values. "export" describes the inputs, the outputs and the
+    measured error.
   Raises:
-    UnsafePickleError, ValueError: if the checkpoint cannot be loaded, `out` exists, its folder does not, the
-      written encoder gives other tokens, or JAX may not use the CPU, on which that is checked. OSError: if
-      the disk does not take it. Nothing is left then.
+    UnsafePickleError: if the file contains code.
+    ValueError: if the checkpoint cannot be loaded, `out` exists, the parent folder of `out` does not exist,
+      the exported program computes different tokens, or JAX may not use the CPU, which the check needs.
+    OSError: if the disk is full or not writable.
+    After an error, no part of `out` is left.
   """
   out = pathlib.Path(out)
   if out.exists():
-    raise ValueError(f"--out={out} exists; give another, or move it away")
+    raise ValueError(f"--out={out} exists; give another folder, or move it away")
   if not out.parent.is_dir():
     raise ValueError(f"--out={out}: there is no folder {out.parent}")
-  # Accelerators multiply float32 matrices with fewer bits, by which the two sides would differ.
+  # Accelerators multiply float32 matrices with fewer bits, so the comparison would fail there.
   with jax.default_device(_cpu()):
     model, variables, description = encoders.load(path, family=family, grid=grid, num_heads=num_heads)
     weights = flatten(variables["params"])
@@ -71,7 +79,7 @@ def _cpu():
     return jax.local_devices(backend="cpu")[0]
   except RuntimeError as error:
     raise ValueError(
-      f"an export is checked on the CPU, which JAX_PLATFORMS={jax.config.jax_platforms} leaves out: add cpu"
+      f"an export is checked on the CPU, but JAX_PLATFORMS={jax.config.jax_platforms} excludes it: add cpu"
     ) from error
 
 
@@ -87,6 +95,7 @@ def _make_forward(model, normalization):
 
 
 def _write_program(path, forward, weights, image_size):
+  # A symbolic batch size lets the exported program accept any number of pictures.
   (batch,) = jax.export.symbolic_shape("batch")
   images = jax.ShapeDtypeStruct((batch, *image_size, 3), np.uint8)
   exported = jax.export.export(jax.jit(forward), platforms=PLATFORMS)(weights, images)
@@ -94,6 +103,7 @@ def _write_program(path, forward, weights, image_size):
 
 
 def _run_program(folder, images):
+  # The comparison reads the written files, not the arrays in memory, so it also checks the files.
   exported = jax.export.deserialize(bytearray((folder / _PROGRAM).read_bytes()))
   with np.load(folder / _WEIGHTS) as file:
     return jax.jit(exported.call)(dict(file), images)
@@ -104,17 +114,17 @@ def _compare(want, got):
   error = float(np.abs(np.asarray(got) - want).max() / np.abs(want).max())
   if not error <= MAX_ERROR:
     raise ValueError(
-      f"{_PROGRAM} gives other tokens than the checkpoint: off by {error:.3g} of the largest, at most "
-      f"{MAX_ERROR:g} is allowed; nothing was kept. Please report this checkpoint"
+      f"{_PROGRAM} computes different tokens than the checkpoint: the error is {error:.3g} of the largest "
+      f"token, at most {MAX_ERROR:g} is allowed; no file was kept. Please report this checkpoint"
     )
   return error
 
 
 def _facts(shape, image_size, error):
-  """Returns what a consumer must know beside the checkpoint's own description."""
+  """Returns the facts that a user of the export needs besides the description of the checkpoint."""
   (_, T, D), (H, W) = shape, image_size
   return {
-    "images": f"[batch, {H}, {W}, 3] uint8, RGB; they are normalised inside",
+    "images": f"[batch, {H}, {W}, 3] uint8, RGB; the program normalises them",
     "tokens": f"[batch, {T}, {D}] float32 after the final norm, class token first, then patches row by row",
     "weights": f"first argument of {_PROGRAM}: the arrays of {_WEIGHTS} as a dict",
     "platforms": list(PLATFORMS),
@@ -133,9 +143,10 @@ def _readme(description):
     "",
     f"- `{_PROGRAM}`: StableHLO by `jax.export` for {', '.join(PLATFORMS)}; any batch size.",
     f"- `{_WEIGHTS}`: its weights, the {facts['weights']}.",
-    f"- `{_BATCH}`: pictures, and the tokens that they must give.",
-    "- `run.py`: loads these three, runs and compares. It needs `pip install jax flatbuffers`.",
-    "- `description.json`: what is known of the checkpoint.",
+    f"- `{_BATCH}`: pictures and their expected tokens.",
+    "- `run.py`: loads these three files, runs the program and compares the tokens. It needs "
+    "`pip install jax flatbuffers`.",
+    "- `description.json`: the recorded facts about the checkpoint.",
     "",
     f"Images: {facts['images']}.",
     f"Tokens: {facts['tokens']}.",

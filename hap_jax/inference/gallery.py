@@ -1,4 +1,4 @@
-"""Rank the pictures of a gallery by their likeness to a query, with pooled tokens of the encoder."""
+"""Rank the pictures of a gallery by their similarity to a query, with pooled tokens of the encoder."""
 
 import json
 import pathlib
@@ -14,18 +14,21 @@ def add_arguments(
   parser,
   *,
   pictures="picture of the person to find",
-  gallery="pictures to search, sub-folders too",
+  gallery="folder of pictures to search, sub-folders included",
   required=True,
 ):
   """Adds the arguments of `run`.
 
   Args:
-    pictures, gallery: help of these two arguments. required: whether --gallery must be given.
+    parser: the parser of the command.
+    pictures: help text of PICTURES.
+    gallery: help text of --gallery.
+    required: True: --gallery must be given.
   """
   parser.add_argument("pictures", metavar="PICTURES", help=pictures)
   parser.add_argument("--gallery", metavar="FOLDER", required=required, help=gallery)
   parser.add_argument(
-    "--top", type=int, default=10, metavar="K", help="how many to show (default: %(default)s)"
+    "--top", type=int, default=10, metavar="K", help="number of pictures to show (default: %(default)s)"
   )
   embed.add_arguments(parser)
 
@@ -34,11 +37,11 @@ def run(args):
   """Writes ranking.json and ranking.png into the new folder `args.out`, and prints the ranking."""
   query, gallery = folder.open_file(args.pictures), folder.open_source(root=args.gallery)
   extractor = embed.load_extractor(args.checkpoint, args.feature)
-  asked, searched = (
+  query_vectors, gallery_vectors = (
     embed.extract(extractor, source, batch_size=args.batch_size, workers=workers)
     for source, workers in ((query, 0), (gallery, args.workers))
   )
-  found = retrieval.rank_list(asked, searched, k=args.top)
+  found = retrieval.rank_list(query_vectors, gallery_vectors, k=args.top)
   files = [gallery.paths[i] for i in found.index[0]]
   sheet = ranks.rank_sheet(
     [query[0]["image"]],

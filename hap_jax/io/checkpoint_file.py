@@ -1,7 +1,8 @@
-"""This project's checkpoints as files: the weights and the description that later commands read.
+"""Reads and writes this project's checkpoints: the weights, and the description that later commands read.
 
-Layout of a checkpoint's folder: state/ (Orbax) and description/ (JSON). A run keeps its whole training state
-in <workdir>/checkpoints/<step>, and the variables of its best evaluation alone in <workdir>/best/<step>.
+The folder of a checkpoint has state/ (Orbax) and description/ (JSON). A run stores its whole training state
+in <workdir>/checkpoints/<step>. It stores only the variables of its best evaluation, in
+<workdir>/best/<step>.
 """
 
 import pathlib
@@ -13,18 +14,19 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 FOLDER = "checkpoints"  # in a run's workdir
-_BYTES_AT_A_TIME = (
-  32 << 20
-)  # of a file of a checkpoint; in files of any size Orbax holds the weights twice more
-_QUIET_S, _MOST_S = 0.5, 10.0  # seconds without a late write, and in all
-BEST_FOLDER = "best"  # beside it: one checkpoint, of the best score so far, which nothing resumes from
+# The size of one file in a checkpoint. Without it, Orbax needs memory for two more copies of the weights.
+_BYTES_AT_A_TIME = 32 << 20
+_QUIET_S, _MOST_S = 0.5, 10.0  # seconds without a late write, and the longest wait in all
+BEST_FOLDER = "best"  # in a run's workdir: the checkpoint of the best score so far. No run resumes from it
 
 
 def find(path):
-  """Finds a checkpoint from a run's folder, its checkpoints or best folder, or one checkpoint's folder.
+  """Finds a checkpoint.
 
+  Args:
+    path: a run's workdir, its folder checkpoints/ or best/, or the folder of one checkpoint.
   Returns:
-    the checkpoint's folder, of the newest step where there are several; None if there is none.
+    the checkpoint's folder. If there are several, it is the folder of the newest step. None if there is none.
   """
   path = pathlib.Path(path)
   if (path / "description").is_dir() and (path / "state").is_dir():
@@ -35,24 +37,25 @@ def find(path):
 
 
 def read(path):
-  """Reads the weights and the description of one of this project's checkpoints, without its moments.
+  """Reads the weights and the description of one of this project's checkpoints, without optimizer moments.
 
   Args:
     path: as for `find`.
   Returns:
-    (variables, description). variables: {"params": nested dicts of float32 NumPy arrays, other collections},
-    the moving average where the run kept one.
+    (variables, description). The variables are {"params": nested dicts of float32 NumPy arrays, other
+    collections}. They are the moving average if the run kept one.
   Raises:
     ValueError: if there is no checkpoint at the path or it cannot be read.
   """
   folder, description = _find(path), read_description(path)
   try:
-    # Asked of the handler: the checkpointer warns of a file that an item inside a run's step never has.
+    # The handler reads the metadata. The checkpointer would warn about a file that a run's step never has.
     saved = ocp.PyTreeCheckpointHandler().metadata(folder / "state").tree
     is_training_state = "opt_state" in saved
     if is_training_state:
       keys = ["ema"] if saved.get("ema") else ["params", "model_state"]
       saved = {key: saved[key] for key in keys if saved.get(key)}
+    # Arrays stay NumPy arrays: the checkpoint may come from more devices than this machine has.
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved)
     args = ocp.args.PyTreeRestore(item=saved, restore_args=as_numpy, partial_restore=True)
     state = ocp.PyTreeCheckpointer().restore(folder / "state", args=args)
@@ -90,13 +93,15 @@ def _unreadable(folder, error):
 
 
 def write(folder, variables, description):
-  """Writes a checkpoint without moments, for what was not trained here; nothing is left of it after an error.
+  """Writes a checkpoint without optimizer moments, for converted weights. Leaves nothing after an error.
 
   Args:
-    folder: to make; must not exist. variables: {"params": nested dicts of arrays, other collections}.
+    folder: the folder to make. It must not exist.
+    variables: {"params": nested dicts of arrays, other collections}.
     description: plain JSON values.
   Raises:
-    FileExistsError: if the folder exists. OSError, ValueError: if the disk does not take it.
+    FileExistsError: if the folder exists.
+    OSError, ValueError: if the disk is full or cannot be written.
   """
   folder = pathlib.Path(folder).resolve()
   folder.mkdir(parents=True)
@@ -112,10 +117,10 @@ def write(folder, variables, description):
 
 
 def _remove_while_written(folder):
-  """Removes a folder until nothing comes back to it for `_QUIET_S`.
+  """Removes a folder again and again until it stays away for `_QUIET_S`.
 
-  Orbax raises at the first array that cannot be written; its threads go on with the others, and make the
-  folders they write to again.
+  Orbax raises at the first array that it cannot write. Its threads go on with the other arrays and make the
+  folder again.
   """
   begun = changed = time.monotonic()
   while time.monotonic() - changed < _QUIET_S and time.monotonic() - begun < _MOST_S:

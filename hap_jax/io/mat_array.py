@@ -1,6 +1,6 @@
-"""Parses one variable of a level-5 MAT file; see `mat_level5` for the format.
+"""Parses one variable of a level-5 MAT file. `mat_level5` describes the format.
 
-Every size is compared with the bytes that are present before memory is allocated.
+Every size is compared with the number of remaining bytes before memory is allocated.
 """
 
 import dataclasses
@@ -10,15 +10,15 @@ import typing
 
 import numpy as np
 
-MAX_BYTES = 512 * 2**20  # of a file's variables, with the memory that text and complex numbers add
-MAX_VALUES = 2**19  # cell elements, struct fields and field names; PA-100K has 100,026 cell elements
+MAX_BYTES = 512 * 2**20  # bytes of a file's variables, with the extra memory for text and complex numbers
+MAX_VALUES = 2**19  # cell elements, struct fields and field names. PA-100K has 100,026 cell elements
 _MAX_NESTING = 32
 _MAX_DIMENSIONS = 32
-_MAX_NAME = 255  # bytes; MATLAB's own limit is 63
-_CHARACTER_COST = 12  # bytes: the string, its array and the array's copy in row order
-_SMALLEST_ARRAY = 8  # bytes
+_MAX_NAME = 255  # bytes. MATLAB's own limit is 63
+_CHARACTER_COST = 12  # bytes per character: the string, its array, and the array's copy in row order
+_SMALLEST_ARRAY = 8  # bytes in the file
 
-# Types of elements
+# Types of elements, by their numbers in the format
 _INT8, _UINT8, _UINT16, _INT32, _UINT32 = 1, 2, 4, 5, 6
 MATRIX = 14
 _UTF8, _UTF16, _UTF32 = 16, 17, 18
@@ -26,19 +26,19 @@ _NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f
 _BYTE_TEXTS = {_INT8: "ascii", _UINT8: "ascii", _UTF8: "utf-8"}
 _WORD_TEXTS = {_UINT16: "utf-16", _UTF16: "utf-16", _UTF32: "utf-32"}
 
-# Classes of arrays
+# Classes of arrays, by their numbers in the format
 _CELL, _STRUCT, _CHAR, _OPAQUE = 1, 2, 4, 17
 _NUMERIC = range(6, 16)
 _REFUSED = {3: "an object", 5: "a sparse array", 16: "a function", 17: "an object", 18: "an object"}
 
 
 class UnsupportedError(ValueError):
-  """The file is in order, but holds something that is not read."""
+  """The file is correct, but it holds something that this module does not read."""
 
 
 @dataclasses.dataclass
 class Budget:
-  """The memory and the number of values that the rest of a file may cost."""
+  """The number of bytes and of values that the rest of a file may use."""
 
   num_bytes: int = MAX_BYTES
   num_values: int = MAX_VALUES
@@ -55,7 +55,15 @@ class Budget:
 
 
 class _Header(typing.NamedTuple):
-  """The head of an array: class, whether it has an imaginary part, dimensions and their product, name."""
+  """The head of an array.
+
+  Attributes:
+    kind: the class of the array.
+    is_complex: True if the array has an imaginary part.
+    dims: the dimensions.
+    size: the product of the dimensions.
+    name: the name of the variable, empty inside a cell or a struct.
+  """
 
   kind: int
   is_complex: bool
@@ -65,10 +73,16 @@ class _Header(typing.NamedTuple):
 
 
 class Parser:
-  """Parses one variable. Its methods read at `position` and move it past the bytes that they read."""
+  """Parses one variable. The methods read at `position` and advance it by the bytes that they read."""
 
   def __init__(self, content, order, budget):
-    """Takes the bytes of a variable (bytearray, with its tag), the byte order ("<" or ">") and the budget."""
+    """Prepares parsing.
+
+    Args:
+      content: the bytes of a variable with its tag, a bytearray.
+      order: the byte order, "<" or ">".
+      budget: the Budget of the file.
+    """
     self.content = content
     self.position = 0
     self.budget = budget
@@ -78,10 +92,15 @@ class Parser:
     self.codecs = _BYTE_TEXTS | {
       kind: f"{codec}-{'le' if order == '<' else 'be'}" for kind, codec in _WORD_TEXTS.items()
     }
-    self.trail = []  # names and indices of cell elements, from the variable to the array that is being read
+    self.trail = []  # names and cell indices from the variable down to the current array
 
   def parse(self):
-    """Returns (name, array)."""
+    """Returns (name, array) of the variable.
+
+    Raises:
+      UnsupportedError: if it holds a kind of array that is not read.
+      ValueError: if it is damaged, or needs more than the budget.
+    """
     self.budget.take_values(1)
     try:
       name, value = self._array(len(self.content), top=True)
@@ -95,17 +114,18 @@ class Parser:
       raise ValueError(f"variable {self._place() or '(no name)'}: {error}") from error
 
   def _place(self):
-    """Returns the place of the array that is being read, as in MATLAB: a.b{3}."""
+    """Returns the place of the current array in MATLAB's notation, such as a.b{3}."""
     parts = (f"{{{part + 1}}}" if type(part) is int else part for part in self.trail)
-    return "".join(parts).encode("unicode_escape").decode()  # one line, whatever the names hold
+    # Line breaks in a name are escaped, so that a message stays one line.
+    return "".join(parts).encode("unicode_escape").decode()
 
   def _element(self, end):
-    """Reads a tag; returns (type, start and end of the content)."""
+    """Reads a tag. Returns (type, start of the content, end of the content)."""
     start = self.position + 8
     if start > end:
       raise ValueError(f"{end - self.position} bytes are left where an element was expected")
     kind, size = self.tag.unpack_from(self.content, self.position)
-    if kind > 0xFFFF:  # a small element: size, type and content share the eight bytes
+    if kind > 0xFFFF:  # a small element: its eight bytes hold size, type and content
       kind, size = kind & 0xFFFF, kind >> 16
       if size > 4:
         raise ValueError(f"a small element of {size} bytes; expected at most 4")
@@ -119,6 +139,12 @@ class Parser:
     return kind, start, stop
 
   def _array(self, end, top=False):
+    """Reads an array. Returns it, or (name, array) for the variable itself.
+
+    Args:
+      end: the position where the enclosing array ends.
+      top: True for the variable itself, False for an array in a cell or a struct.
+    """
     kind, start, stop = self._element(end)
     if kind != MATRIX:
       raise ValueError(f"an element of type {kind}; expected an array ({MATRIX})")
@@ -126,6 +152,7 @@ class Parser:
       return np.zeros((1, 0))  # a cell element or struct field that was never set
     if len(self.trail) > _MAX_NESTING:
       raise ValueError(f"cells and structs are nested deeper than {_MAX_NESTING}")
+    # The content is read first. `position` moves behind the padding of the element at the end.
     after, self.position = self.position, start
     header = self._header(stop)
     if top:
@@ -153,6 +180,7 @@ class Parser:
       raise ValueError(f"array flags of type {kind} and {stop - start} bytes; expected {_UINT32} and 8")
     flags, _ = self.tag.unpack_from(self.content, start)
     array_kind = flags & 0xFF
+    # An opaque array has no dimensions. Its name is read, because the message about it needs the name.
     dims = () if array_kind == _OPAQUE else self._dimensions(end)
     return _Header(array_kind, bool(flags & 0x800), dims, math.prod(dims), self._name(end, _MAX_NAME))
 
@@ -169,7 +197,7 @@ class Parser:
     return dims
 
   def _name(self, end, limit):
-    """Returns the bytes of a name, or of all field names of a struct."""
+    """Returns the bytes of a name, or the bytes of all field names of a struct."""
     kind, start, stop = self._element(end)
     if kind not in (_INT8, _UTF8) or stop - start > limit:
       raise ValueError(
@@ -178,6 +206,7 @@ class Parser:
     return bytes(self.content[start:stop])
 
   def _check_room(self, count, end):
+    # An array takes at least one tag, so the remaining bytes limit the number of arrays.
     if count * _SMALLEST_ARRAY > end - self.position:
       raise ValueError(f"it announces {count:,} arrays, but {end - self.position:,} bytes are left")
 
@@ -200,6 +229,7 @@ class Parser:
     if not names:
       return np.empty(count, object).reshape(header.dims, order="F")
     records = np.empty(count, [(name, object) for name in names])
+    # records[name] is a view. Making it once per field is much faster than once per record.
     columns = [(f".{name}", records[name]) for name in names]
     for i in range(count):
       for name, column in columns:
@@ -210,6 +240,7 @@ class Parser:
 
   def _field_names(self, end):
     kind, start, stop = self._element(end)
+    # All names are in one block of bytes, padded with zeros to the same width.
     width = struct.unpack_from(f"{self.order}i", self.content, start)[0] if stop - start == 4 else 0
     if kind not in (_INT32, _UINT32) or not 0 < width <= _MAX_NAME:
       raise ValueError(f"field names of {width} bytes each; expected 1 to {_MAX_NAME}, as one int32")
@@ -234,7 +265,7 @@ class Parser:
     return value
 
   def _part(self, header, end):
-    """Returns the real or the imaginary part of a numeric array, a view of the content."""
+    """Returns the real or the imaginary part of a numeric array. The result is a view of the content."""
     kind, start, stop = self._element(end)
     dtype = self.numbers.get(kind)
     if dtype is None:
@@ -247,10 +278,11 @@ class Parser:
     return np.ndarray(header.dims, dtype, self.content, start, order="F")
 
   def _text(self, header, end):
+    """Reads an array of characters. Returns one string per row, without the last dimension."""
     kind, start, stop = self._element(end)
     if start == stop:
       self.budget.take_values(header.size)
-      text = " " * header.size  # some writers leave the bytes of blank text out
+      text = " " * header.size  # some writers omit the bytes of blank text
     else:
       if kind not in self.codecs:
         raise ValueError(f"characters of type {kind}; expected one of {', '.join(map(str, self.codecs))}")
@@ -259,9 +291,9 @@ class Parser:
     if len(text) != header.size:
       raise ValueError(f"text of shape {header.dims} needs {header.size:,} characters, found {len(text):,}")
     width = header.dims[-1]
-    if text and header.dims == (1, width):  # the common case, in one step
+    if text and header.dims == (1, width):  # one row of text is the common case
       return np.array([text], "U")
     characters = np.ndarray(header.dims, "U1", np.array(text, "U"), order="F")
-    if not width:
+    if not width:  # NumPy has no strings of length 0 to view the characters as
       return characters.reshape(*header.dims[:-2], 0)
     return np.ascontiguousarray(characters).view(f"U{width}").reshape(header.dims[:-1])

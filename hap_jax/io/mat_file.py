@@ -1,4 +1,4 @@
-"""Reads MATLAB's .mat files up to version 7.2: numbers, cells of strings and structs, nothing executed."""
+"""Reads MATLAB's .mat files up to version 7.2: numbers, cells of strings and structs. Executes nothing."""
 
 import itertools
 import os
@@ -7,23 +7,23 @@ import numpy as np
 
 from hap_jax.io import mat_level5, regular_file
 
-# Of an array that becomes int64: 128 MiB. The largest of the data sets, RAP's labels, has 3,825,820.
+# Elements of an array that becomes int64 (128 MiB). The largest array of the data sets has 3,825,820 (RAP).
 _MAX_INTEGERS = 2**24
-_LARGEST = 2**53  # the whole numbers up to it are exact in every type
-_MAX_LISTED, _MAX_NAME = 60, 60  # names in an error message, and characters of each
+_LARGEST = 2**53  # a double holds all whole numbers up to this one exactly
+_MAX_LISTED, _MAX_NAME = 60, 60  # names in an error message, and characters per name
 
 
 def load(path):
   """Reads the variables of a .mat file.
 
   Args:
-    path: of the file.
+    path: the file.
   Returns:
-    {name: array}, equal to the arrays of `scipy.io.loadmat`: cells are object arrays, structs are arrays with
-    named fields. Time and memory are bounded, see `mat_level5`.
+    {name: array}, equal to the arrays of `scipy.io.loadmat`. Cells are object arrays. Structs are arrays with
+    named fields. `mat_level5` bounds time and memory.
   Raises:
-    ValueError: if there is no such file, or it is damaged, another format or a version that is not read, or
-      one of its variables holds a sparse array, an object or a function.
+    ValueError: if the file is missing or damaged, or has another format or version. Also if a variable holds
+      a sparse array, an object or a function.
   """
   if not os.path.isfile(path):
     raise ValueError(f"{path}: no such file; expected a .mat file of annotations")
@@ -37,10 +37,14 @@ def load(path):
 
 
 def pick(values, names, where):
-  """Returns {name: value} of these names.
+  """Returns {name: value} for the given names.
 
+  Args:
+    values: {name: value} to pick from.
+    names: the names.
+    where: the place of the values, for messages.
   Raises:
-    ValueError: if one is missing, with those that are there.
+    ValueError: if a name is missing. The message lists the names that are there.
   """
   missing = [name for name in names if name not in values]
   if missing:
@@ -54,10 +58,10 @@ def fields(value, where):
   """Returns {field: array} of a 1x1 struct.
 
   Raises:
-    ValueError: if it is another kind of variable.
+    ValueError: if the value is not a 1x1 struct.
   """
   while isinstance(value, np.ndarray) and value.dtype == object and value.size == 1:
-    value = value.reshape(-1)[0]  # a cell around the struct
+    value = value.reshape(-1)[0]  # the struct may be in a cell
   names = value.dtype.names if isinstance(value, np.ndarray) else None
   if not names or value.size != 1:
     raise ValueError(f"{where}: expected one struct, found {describe(value)}")
@@ -66,37 +70,40 @@ def fields(value, where):
 
 
 def strings(cell, where):
-  """Returns the strings of a cell, in MATLAB's order for one row or column.
+  """Returns the strings of a cell that has one row or one column, in order.
 
   Raises:
-    ValueError: if it is no cell, or an element is no string or is empty.
+    ValueError: if the value is not a cell, or an element is not a string or is empty.
   """
   if not isinstance(cell, np.ndarray) or cell.dtype != object:
     raise ValueError(f"{where}: expected a cell of strings, found {describe(cell)}")
   found = []
   for number, item in enumerate(cell.reshape(-1), start=1):
+    # A string is an array of one element. Some files put it into one more cell.
     while isinstance(item, np.ndarray) and item.size == 1:
       item = item.reshape(-1)[0]
     if not isinstance(item, str) or not item.strip():
-      raise ValueError(f"{where}: element {number} of {cell.size} is no text but {describe(item)}")
+      raise ValueError(f"{where}: element {number} of {cell.size} is not a text but {describe(item)}")
     found.append(str(item).strip())
   return found
 
 
 def integers(value, where, ndim):
-  """Returns an array of whole numbers as int64, which files hold in types that wrap around below 0.
+  """Returns an array of whole numbers as int64, because unsigned types in files wrap around below 0.
 
   Args:
-    ndim: 1 (a row or a column, flattened) or 2.
+    value: the array.
+    where: the place of the array, for messages.
+    ndim: 1 for a row or a column, which is flattened, or 2.
   Raises:
-    ValueError: if it is another kind of array.
+    ValueError: if the array has another shape, is too large, or holds other numbers.
   """
   is_flat = isinstance(value, np.ndarray) and value.ndim == 2 and (ndim == 2 or min(value.shape) <= 1)
   if not is_flat or value.dtype.kind not in "biuf":
     raise ValueError(f"{where}: expected whole numbers in {ndim} dimension(s), found {describe(value)}")
   if value.size > _MAX_INTEGERS:
     raise ValueError(f"{where}: {value.size:,} numbers; expected at most {_MAX_INTEGERS:,}")
-  # Checked in the stored type: as int64, infinite and very large numbers would wrap around.
+  # The check uses the stored type, because infinite and very large numbers would wrap around in int64.
   is_whole = value.dtype.kind != "f" or np.array_equal(value, np.trunc(value))
   if not is_whole or not np.all((value >= -_LARGEST) & (value <= _LARGEST)):
     raise ValueError(
@@ -108,7 +115,7 @@ def integers(value, where, ndim):
 
 
 def describe(value):
-  """Says for an error message what a value is."""
+  """Returns the kind of a value as text for an error message."""
   if not isinstance(value, np.ndarray):
     return repr(value)[:60]
   kind = f"a struct with {_listed(value.dtype.names)}" if value.dtype.names else str(value.dtype)
@@ -116,7 +123,7 @@ def describe(value):
 
 
 def _listed(names):
-  """Returns names from a file as one line of printable text, shortened."""
+  """Returns names from a file as one short line of printable text."""
   shown = [
     str(name)[:_MAX_NAME].encode("unicode_escape").decode() for name in itertools.islice(names, _MAX_LISTED)
   ]

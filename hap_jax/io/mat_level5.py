@@ -1,14 +1,14 @@
 """Reads level-5 MAT files within fixed bounds of memory, time and nesting.
 
-The format: a header of 128 bytes, then elements. An element has a tag (type and number of bytes) and a
-content, padded to eight bytes; up to four bytes fit into the tag itself. A variable is an element that holds
-an array: its flags, dimensions and name, then numbers, characters, or further arrays (cells and structs). A
-variable may be compressed. Source: MathWorks, "MAT-File Format".
+A file has a header of 128 bytes, then elements. An element has a tag (type and number of bytes) and a
+content. The content is padded to eight bytes. A content of up to four bytes is in the tag itself.
+A variable is an element that holds an array: flags, dimensions and name, then numbers, characters, or further
+arrays (cells and structs). A variable may be compressed. Source: MathWorks, "MAT-File Format".
 
-The values equal those of `scipy.io.loadmat`: numbers keep the type in which the file stores them (logical
-values: uint8), and each row of characters is one string. There is one difference: characters stored as uint16
-are read as UTF-16, which MATLAB writes; scipy drops their upper bytes. scipy's reader is not used, because it
-crashes on damaged files and allocates the sizes that a file announces.
+Numbers keep the type in the file, which is uint8 for logical values. Each row of characters is one string. So
+the values equal the values of `scipy.io.loadmat`, with one exception. Text stored as uint16 is read as
+UTF-16, which MATLAB writes, while scipy drops the upper bytes. scipy's reader is not used, because it crashes
+on damaged files and allocates the sizes that a file claims.
 """
 
 import os
@@ -20,7 +20,7 @@ from hap_jax.io.mat_array import MATRIX, MAX_BYTES, Budget, Parser, UnsupportedE
 _COMPRESSED = 15
 _HEADER = 128
 _MAX_VARIABLES = 4096
-_CHUNK = 2**20
+_CHUNK = 2**20  # bytes that are inflated at a time
 _HOW_TO_SAVE = "expected version 5 to 7.2, as the data sets ship them: in MATLAB, save(..., '-v7')"
 
 
@@ -30,12 +30,12 @@ def read(file):
   Args:
     file: binary file that can seek.
   Returns:
-    {name: array}, writable. Cells are object arrays; structs are arrays with one object field per member. The
-    nameless variable in which MATLAB keeps the workspaces of functions is left out.
+    {name: array}, writable. Cells are object arrays. Structs are arrays with one object field per member. The
+    variable without a name, in which MATLAB keeps the workspaces of functions, is omitted.
   Raises:
-    UnsupportedError: for level 4, for level 7.3, and for sparse arrays, objects and functions, with the
-      variable's name.
-    ValueError: if the file is damaged, another format, or larger than the bounds of this module.
+    UnsupportedError: for level 4 and level 7.3. Also for sparse arrays, objects and functions. The message
+      then has the variable's name.
+    ValueError: if the file is damaged, has another format, or exceeds the bounds of this module.
   """
   end = file.seek(0, os.SEEK_END)
   if end > MAX_BYTES:
@@ -58,7 +58,8 @@ def read(file):
 
 def _byte_order(header):
   """Returns "<" or ">" from the 128 bytes at the start of a file."""
-  if header[:4].count(0) and len(header) >= 20:  # the type of a level-4 matrix; level 5 starts with text
+  # A level-4 file starts with a number, which has a zero byte. A level-5 file starts with text.
+  if header[:4].count(0) and len(header) >= 20:
     raise UnsupportedError(f"a .mat file of level 4; {_HOW_TO_SAVE}")
   if len(header) < _HEADER:
     raise ValueError(f"a header of {len(header)} bytes; expected {_HEADER}")
@@ -72,10 +73,13 @@ def _byte_order(header):
 
 
 def _read_variable(file, num_left, order, budget):
-  """Returns the bytes of the variable at the file's position, inflated; leaves the file's position after it.
+  """Returns the inflated bytes of the variable at the file's position, and moves the position behind it.
 
   Args:
-    num_left: bytes from the position to the end of the file.
+    file: the open file.
+    num_left: the number of bytes from the position to the end of the file.
+    order: the byte order, "<" or ">".
+    budget: the Budget of the file.
   """
   tag = file.read(8)
   if len(tag) < 8:
@@ -90,7 +94,7 @@ def _read_variable(file, num_left, order, budget):
   if kind == _COMPRESSED:
     end = file.tell() + size
     content = _inflate(file, size, order, budget)
-    file.seek(end)  # past bytes that follow the compressed stream, if a writer padded it
+    file.seek(end)  # skips padding behind the compressed stream
     return content
   budget.take_bytes(size)
   content = bytearray(8 + size)
@@ -101,9 +105,9 @@ def _read_variable(file, num_left, order, budget):
 
 
 def _inflate(file, size, order, budget):
-  """Returns the variable that a compressed element of `size` bytes holds, as a bytearray with its tag.
+  """Returns the variable in a compressed element of `size` bytes, as a bytearray with its tag.
 
-  Grows with the bytes that come out of the stream: the size in the tag alone allocates nothing.
+  Memory grows only with the bytes that the stream really yields. The size in the tag allocates nothing.
   """
   inflater, content, pending, expected = zlib.decompressobj(), bytearray(), b"", None
   while not inflater.eof:
@@ -120,6 +124,7 @@ def _inflate(file, size, order, budget):
       expected = 8 + count
     if expected is not None and len(content) > expected:
       raise ValueError(f"a compressed variable of more than the {expected:,} bytes that it announces")
+    # zlib may still hold output after a full piece, so new input is read only after a shorter piece.
     pending = inflater.unconsumed_tail
     if not pending and len(piece) < _CHUNK and not inflater.eof:
       pending = file.read(min(size, _CHUNK // 16))

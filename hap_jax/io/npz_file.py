@@ -1,7 +1,7 @@
 """Reads arrays of known shapes from an .npz file, without pickle. No size in the file is trusted.
 
-The length of texts is the one size that only the file knows. So texts have to be stored as they are, which is
-how NumPy's `savez` writes them: they need no more memory than the file has bytes.
+Only the file states the length of its texts. So texts must be stored without compression, as NumPy's `savez`
+stores them. Then they need no more memory than the file has bytes.
 """
 
 import math
@@ -16,16 +16,17 @@ import numpy as np
 
 from hap_jax.io.regular_file import open_regular
 
-_MAX_EXTRA_BYTES = 2**14  # for one array, besides its numbers: the headers of .npy (10,000 at most) and zip
+# Bytes per array besides its numbers: the headers of .npy (at most 10,000 bytes) and of zip.
+_MAX_EXTRA_BYTES = 2**14
 _MAX_HEADER_BYTES = 10_000
 _MAX_NUMBER_BYTES = 8
 MAX_TEXT_LENGTH = 4_096  # characters
-_CHARACTER_BYTES = 4  # of a text in an array
+_CHARACTER_BYTES = 4  # bytes per character in an array of texts
 _HEADER = re.compile(
   rb"\{'descr': '([<>=|](?:[biuf][1248]|[A-Z][0-9a-zA-Z\[\]]{0,8}|[cf][0-9]{1,2}))', "
   rb"'fortran_order': (?:False|True), 'shape': \(([0-9]{0,18}(?:, ?[0-9]{1,18}){0,15},?)\), ?\} *\n"
 )
-# Signed and unsigned integers may stand for each other.
+# {kind of NumPy: kind in a check}. Signed and unsigned integers count as the same kind.
 _KINDS = {"b": "b", "i": "i", "u": "i", "f": "f", "U": "U"}
 # NumPy and zipfile raise all of these on damaged files.
 _ERRORS = (
@@ -35,19 +36,21 @@ _ERRORS = (
 
 
 class Column(NamedTuple):
-  """An expected array: its shape, and a type of which only the kind counts: bool, integer, float or text."""
+  """The shape and the type of an expected array.
+
+  Only the kind of the type is compared: bool, integer, float or text.
+  """
 
   shape: tuple[int, ...]
   dtype: np.dtype
 
 
 def check(path, columns):
-  """Checks the headers of all arrays in an .npz file; reads no numbers.
+  """Checks the headers of all arrays in an .npz file. Reads no numbers.
 
   Args:
-    path: of the file.
-    columns: {name: Column} of all arrays that the file must hold.
-
+    path: the file.
+    columns: {name: Column} for all arrays that the file must hold.
   Raises:
     ValueError: if the file is missing or damaged, is larger than these arrays can be, or holds other arrays.
   """
@@ -55,12 +58,12 @@ def check(path, columns):
 
 
 def read(path, columns, name):
-  """Reads the array `name` of an .npz file, after the checks of `check` on it (same errors)."""
+  """Reads the array `name` of an .npz file after the checks of `check`. Raises the same errors."""
   return _for_each(path, columns, _read_array, only=name)[name]
 
 
 def _for_each(path, columns, visit, only=None):
-  """Returns {name: visit(zip file, entry, column)} of all arrays, or of the array `only`."""
+  """Returns {name: visit(zip file, entry, column)} for all arrays, or only for the array `only`."""
   try:
     with open_regular(path) as file:
       size = os.fstat(file.fileno()).st_size
@@ -86,6 +89,7 @@ def _for_each(path, columns, visit, only=None):
 
 
 def _check_size(size, columns):
+  # zipfile reads the whole directory of the archive at once, so a huge file is refused before it is opened.
   most = sum(_most_bytes(column) + _MAX_EXTRA_BYTES for column in columns.values()) + _MAX_EXTRA_BYTES
   if size > most:
     raise ValueError(f"the file has {size} bytes, its arrays need at most {most}")
@@ -97,7 +101,7 @@ def _most_bytes(column):
 
 
 def _check_stored(entry, size):
-  """Raises ValueError if an array of texts is compressed, or states more bytes than the whole file has."""
+  """Raises ValueError if an array of texts is compressed, or claims more bytes than the whole file has."""
   if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > size:
     raise ValueError(
       f"{entry.filename} holds texts, {entry.file_size} bytes of them by method {entry.compress_type} in a "
@@ -107,7 +111,7 @@ def _check_stored(entry, size):
 
 def _check_array(archive, entry, column):
   """Raises ValueError unless an entry of the zip file is the array that `column` describes."""
-  # Other compressions are not NumPy's, and some take gigabytes of memory to open.
+  # NumPy writes no other compression, and some of them need gigabytes of memory to open.
   if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
     raise ValueError(
       f"{entry.filename} is compressed by method {entry.compress_type}, which NumPy does not write"
@@ -131,20 +135,22 @@ def _check_array(archive, entry, column):
     raise ValueError(f"{entry.filename} has {rows} rows, the split has {column.shape[0]} records")
   if shape != column.shape:
     raise ValueError(f"{entry.filename} is of shape {shape}, expected {column.shape}")
+  # NumPy would ignore bytes behind the numbers. A correct file has none.
   expected = header_bytes + math.prod(shape) * length * (_CHARACTER_BYTES if is_text else 1)
   if entry.file_size != expected:
     raise ValueError(f"{entry.filename} has {entry.file_size} bytes unpacked, expected {expected}")
 
 
 def _read_header(file, name):
-  """Reads the header of a .npy file; returns (type such as "<i4", shape).
+  """Reads the header of an .npy file. Returns (type such as "<i4", shape).
 
-  NumPy evaluates the header as a Python expression, which takes long for some, so its form is checked before.
+  NumPy evaluates the header as a Python expression, and some expressions take long. So this function checks
+  the form of the header and does not evaluate it.
   """
   start = file.read(8)
   length_bytes = {b"\x93NUMPY\x01\x00": 2, b"\x93NUMPY\x02\x00": 4}.get(start)
   if length_bytes is None:
-    raise ValueError(f"{name} begins with {start}, which is not a .npy file of version 1.0 or 2.0")
+    raise ValueError(f"{name} begins with {start}, which is not an .npy file of version 1.0 or 2.0")
   length = int.from_bytes(file.read(length_bytes), "little")
   text = file.read(min(length, _MAX_HEADER_BYTES))
   match = _HEADER.fullmatch(text)
@@ -163,8 +169,8 @@ def _read_array(archive, entry, column):
 
 
 def _check_characters(name, texts):
-  """Raises ValueError if an array of texts holds numbers that are no characters."""
+  """Raises ValueError if an array of texts holds numbers that are not characters."""
   numbers = np.dtype(np.uint32).newbyteorder(texts.dtype.byteorder)
   codes = np.ascontiguousarray(texts).view(numbers)
   if ((codes > 0x10FFFF) | ((codes >= 0xD800) & (codes < 0xE000))).any():
-    raise ValueError(f"{name} holds numbers that are no characters of a text")
+    raise ValueError(f"{name} holds numbers that are not characters; expected texts")

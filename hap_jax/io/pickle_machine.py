@@ -1,16 +1,18 @@
 """The stack machine of the pickle format, for plain data and a short list of admitted names.
 
-A pickle is a program for a small stack machine. Python's own unpickler runs it with the real classes: with
-its names filtered, a hostile file still reaches NumPy's C state setters (a dtype that points outside its
-array), attribute assignment, huge memo tables, and keys nested so deep that hashing them crashes the process.
-Here an admitted name is a record of our own, nothing is imported, every length is checked against the file,
-and work and memory are bounded by a constant times its length.
+A pickle is a program for a small stack machine. Python's own unpickler runs it with the real classes. A
+filter on names is not enough. A hostile file could still call NumPy's state setters in C, for example with a
+dtype that points outside its array. It could assign attributes, fill huge memo tables, or nest keys so deeply
+that hashing them crashes the process.
+
+This machine imports nothing. An admitted name is a record of this project. Every length is checked against
+the file. Work and memory are at most a constant times the length of the file.
 """
 
 import codecs
 import collections
 import dataclasses
-import pickle  # the names of its opcodes; its readers are not used
+import pickle  # only for the names of the opcodes
 import struct
 from collections.abc import Callable
 
@@ -20,23 +22,29 @@ from hap_jax.io.plain_data import AttributeDict, UnsafePickleError, checked, has
 
 _DICTS = (dict, collections.OrderedDict, AttributeDict)
 _CORRUPT = (ValueError, TypeError, LookupError, ArithmeticError, EOFError, RecursionError, struct.error)
-# NumPy frees object arrays inside object arrays by recursion in C; thousands of levels overflow its stack.
+# NumPy frees nested object arrays by recursion in C, so thousands of levels overflow the stack.
 _MAX_ARRAY_NESTING = 8
-# A value can be named again in two bytes and copied by each call. Real files stay below nine times their
-# length: an array of protocol 2 is made as bytes first, an object array of None alone takes eight.
+# A file can repeat a value in two bytes, and each call can copy it. So the copied bytes are limited to a
+# multiple of the file's length. Real files need less than nine times their length. Protocol 2 makes the bytes
+# of an array before the array, and an object array of None takes eight times its bytes in the file.
 _MAX_COPIED_SHARE = 16
 
 
 @dataclasses.dataclass(frozen=True)
 class Constructor:
-  """What an admitted name stands for; `construct` checks its arguments (None: it cannot be called)."""
+  """The record behind an admitted name.
+
+  Attributes:
+    name: the full name, for messages.
+    construct: the function to call. It checks its arguments. None: the name cannot be called.
+  """
 
   name: str
   construct: Callable | None
 
 
 class Pending:
-  """An object between its creation and the BUILD opcode, whose state `build` turns into the object."""
+  """An object between its creation and its BUILD opcode. `build` makes the object from its state."""
 
   def __init__(self, build):
     self.build = build
@@ -44,15 +52,17 @@ class Pending:
 
 
 class Unpickler:
-  """The stack machine over one buffer; `position` is where the next `load` starts, behind the last one."""
+  """The stack machine over one buffer. The next `load` starts at `position`, behind the last pickle."""
 
   def __init__(self, data, name, admitted, *, position=0, persistent_load=None):
     """Prepares reading.
 
     Args:
-      data: bytes or mmap. name: of the file, for messages. position: first byte of the pickle.
-      admitted: {(module, name): Constructor, or a harmless value that the name stands for}.
-      persistent_load: function of a persistent id (plain data); None: ids are refused.
+      data: bytes or mmap.
+      name: the name of the file, for messages.
+      admitted: {(module, name): Constructor, or the harmless value of the name}.
+      position: the first byte of the pickle.
+      persistent_load: persistent id (plain data) -> object. None: persistent ids are refused.
     """
     self.data = data
     self.name = name
@@ -65,8 +75,8 @@ class Unpickler:
     """Returns the object of the pickle at `position`.
 
     Raises:
-      UnsafePickleError: if it asks for anything but data and the admitted names.
-      ValueError: if it is truncated or corrupt.
+      UnsafePickleError: if the pickle asks for anything besides data and the admitted names.
+      ValueError: if the pickle is truncated or corrupt.
     """
     self.stack, self._marks, self.memo, self._nesting = [], [], {}, {}
     self._budget = _MAX_COPIED_SHARE * self._size + 4096
@@ -163,6 +173,7 @@ class Unpickler:
 
   def get(self, index):
     value = self.memo[index]
+    # The memo keeps the Pending, because the opcode stored it before the object existed.
     if type(value) is Pending:
       if value.value is None:
         raise ValueError("an array contains itself")
@@ -192,12 +203,18 @@ class Unpickler:
       target.update(state)
       self._paid(target)
     elif type(target) is not collections.OrderedDict or type(state) is not dict:
-      # An OrderedDict's attributes are dropped: PyTorch hangs `_metadata` on a state dict.
+      # The attributes of an OrderedDict are dropped. PyTorch adds one, `_metadata`, to a state dict.
       raise UnsafePickleError(f"sets the state of a {type(target).__name__}")
     self.stack.append(target)
 
   def _paid(self, value):
-    """Returns a new value after taking its size from the budget; views of the file are read-only and free."""
+    """Returns a new value after subtracting its size from the budget.
+
+    Views of the file need no memory. They are read-only, and their size is not subtracted.
+
+    Raises:
+      UnsafePickleError: if the budget is used up.
+    """
     if type(value) is np.ndarray:
       self._budget -= value.nbytes if value.flags.writeable else 0
     elif type(value) in (set, frozenset, bytes, bytearray, AttributeDict, collections.OrderedDict):
@@ -213,7 +230,7 @@ class Unpickler:
     depth = 1 + max((self._nesting.get(id(child), (0,))[0] for child in children), default=0)
     if depth > _MAX_ARRAY_NESTING:
       raise UnsafePickleError(f"nests object arrays deeper than {_MAX_ARRAY_NESTING}")
-    self._nesting[id(array)] = depth, array  # kept, so that the id stays its own
+    self._nesting[id(array)] = depth, array  # the array is kept, so that no other object gets its id
 
   def load_persistent(self, identifier):
     if self._persistent_load is None:
@@ -234,7 +251,8 @@ _INT32, _FLOAT64 = struct.Struct("<i"), struct.Struct(">d")
 
 
 def _content(layout, convert):
-  """Handler of a length and so many bytes; the hot one, lists of millions of strings are common."""
+  """Returns the handler of an opcode with a length and that many bytes."""
+  # Lists of millions of strings are common, so this handler appends directly and calls no `push`.
   return lambda m: m.stack.append(convert(m.take(m.number(layout))))
 
 
@@ -258,7 +276,7 @@ def _protocol(m):
 
 def _frame(m):
   size = m.number(_UINT64)
-  m.take(size)  # checks that the frame is there
+  m.take(size)  # raises EOFError if the frame is incomplete
   m.position -= size
 
 
@@ -269,7 +287,7 @@ def _bool_or_int(line):
 def _quoted_string(m):
   line = m.line().strip()
   if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in (b"'", b'"'):
-    raise ValueError("a string lacks its quotes")
+    raise ValueError("a string without quotes")
   m.push(_byte_string(codecs.escape_decode(line[1:-1])[0]))
 
 
@@ -288,7 +306,7 @@ def _text(content):
 
 
 def _byte_string(content):
-  # Of Python 2: where it is ASCII, its writer most likely meant text.
+  # Python 2 used one type for bytes and text. ASCII bytes were most likely meant as text.
   return content.decode("ascii") if content.isascii() else content
 
 
@@ -297,6 +315,7 @@ def _long(content):
 
 
 _STOP = pickle.STOP[0]
+# {opcode: handler}, where a handler is a function of the Unpickler.
 _HANDLERS = {
   opcode[0]: handler
   for opcode, handler in (
@@ -361,9 +380,10 @@ _HANDLERS = {
     (pickle.INST, _instance_of_lines),
   )
 }
+# {opcode: text for the message}. These opcodes exist, but plain data never needs them.
 _REFUSED = {
-  opcode[0]: what
-  for what, opcodes in (
+  opcode[0]: text
+  for text, opcodes in (
     ("makes an object of a class", (pickle.OBJ, pickle.NEWOBJ_EX)),
     ("uses an extension code", (pickle.EXT1, pickle.EXT2, pickle.EXT4)),
     ("uses a buffer outside the file", (pickle.NEXT_BUFFER, pickle.READONLY_BUFFER)),

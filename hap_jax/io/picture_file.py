@@ -1,4 +1,4 @@
-"""Writes picture files: OpenCV encodes pixels, Python writes the bytes.
+"""Writes picture files: OpenCV encodes the pixels, Python writes the bytes.
 
 OpenCV never gets a file name, because it crashes on a name that is not UTF-8.
 """
@@ -12,10 +12,10 @@ from hap_jax.io import unfinished
 
 
 def write(path, picture, *, quality=95):
-  """Writes a picture as a PNG or JPEG file; a reader sees the old file or the new one, never a part.
+  """Writes a picture as a PNG or JPEG file. A reader sees the old file or the new file, never a part.
 
   Args:
-    path: file to write or replace; its ending is .png, .jpg or .jpeg.
+    path: the file to write or replace. Its ending is .png, .jpg or .jpeg.
     picture: [H, W, 3] uint8 RGB.
     quality: 1 to 100, for JPEG only.
   Returns:
@@ -56,6 +56,7 @@ def encode_jpeg(picture, quality=95, *, half_colors=False):
 
 def _encode(ending, picture, options):
   try:
+    # OpenCV expects the channels in the order blue, green, red.
     bgr = cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_RGB2BGR)
     is_coded, data = cv2.imencode(ending, bgr, options)
   except cv2.error as error:

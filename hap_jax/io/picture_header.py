@@ -1,29 +1,30 @@
-"""Reads the format and the size of a picture file from its first bytes, before a decoder allocates anything.
+"""Reads the format and the size of a picture file from its header, before a decoder allocates memory.
 
-Four formats are read: JPEG, PNG, BMP and WebP. A header is read as the decoders of this project read it
-(libjpeg, libpng, OpenCV's BMP reader, libwebp), so that the size here is the size that they allocate.
+Four formats are read: JPEG, PNG, BMP and WebP. The rules are those of the decoders of this project: libjpeg,
+libpng, OpenCV's BMP reader and libwebp. So the size here is the size that the decoder allocates.
 """
 
 import re
 import struct
 
-MAX_PIXELS = 178_956_970  # Pillow's limit, above which it calls a picture a decompression bomb
-# A JPEG file may hold any number of scans of all its pixels in a few bytes each. Usual files have at most 10.
+MAX_PIXELS = 178_956_970  # Pillow's limit: it treats larger pictures as decompression bombs
+# A JPEG file can hold many scans of all its pixels in a few bytes per scan. Usual files have at most 10.
 MAX_SCANS = 500  # libjpeg-turbo's own limit for hostile files
 MAX_SCANNED_PIXELS = 12 * MAX_PIXELS
 
 _JPEG, _PNG, _BMP, _WEBP = b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"BM", b"RIFF"
 _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
-_SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # C4, C8 and CC: tables and an extension
+_SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # C4, C8 and CC are tables and an extension
 _SEGMENT = struct.Struct(">BBH")  # 0xFF, marker, length
 _NO_SEGMENT = frozenset((0x00, 0x01, 0xFF, *range(0xD0, 0xD8)))  # stuffed byte, TEM, fill byte, RST0 to RST7
 _MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")
-_MAX_PARTS = 2**17  # segments of a JPEG header, chunks of a PNG file: bounds the time of a hostile file
+# Segments of a JPEG header, or chunks of a PNG file. The limit bounds the time that a hostile file can take.
+_MAX_PARTS = 2**17
 _CHUNK = struct.Struct(">I4s")  # length, type
-_ANCILLARY = 0x20  # bit of the first letter of a type; 0: a decoder must know the chunk
+_ANCILLARY = 0x20  # bit in the first letter of a chunk's type; 0 means that a decoder must know the chunk
 _SEQUENTIAL = frozenset((0xC0, 0xC1, 0xC9))
 
-# (offset, bytes there, name) of files that are not read, for error messages only.
+# (offset, bytes at the offset, name) of formats that are not read. They are used only in error messages.
 _OTHERS = (
   (0, b"GIF8", "GIF"),
   (0, b"II*\0", "TIFF"),
@@ -55,11 +56,12 @@ def read_header(data):
   Args:
     data: bytes of a JPEG, PNG, BMP or WebP file.
   Returns:
-    (H, W, scans): pixels, each at least 1 and H * W at most MAX_PIXELS; the number of times that a decoder
-    walks over them, 1 except for a JPEG file with several scans.
+    (H, W, scans). H and W are in pixels, each at least 1, and H * W is at most MAX_PIXELS. `scans` is the
+    number of times that a decoder processes all pixels. It is 1, except for a JPEG file with several scans.
   Raises:
-    ValueError: if the file has another format, its header is not whole, a side is 0, the picture has more
-      than MAX_PIXELS pixels, or a JPEG file has more than MAX_SCANS scans or MAX_SCANNED_PIXELS in all scans.
+    ValueError: if the file has another format, its header is incomplete, or a side is 0. Also if the picture
+      has more than MAX_PIXELS pixels, or a JPEG file has more than MAX_SCANS scans or more than
+      MAX_SCANNED_PIXELS pixels in all scans.
   """
   scans_start = None
   try:
@@ -92,11 +94,11 @@ def read_header(data):
 
 
 def only_pixels(data):
-  """Returns the bytes of a PNG file without the chunks that no pixel depends on; other files as they are.
+  """Returns the bytes of a PNG file without the chunks that do not change a pixel, other files unchanged.
 
-  OpenCV and libpng spend much on them. OpenCV allocates a chunk at the length that the chunk claims. libpng
-  inflates each compressed text to as many as 8 MB: 100 texts in a file of 770 kB take 27 seconds. An
-  animation takes the memory of several pictures; its default image remains, in most files the first one.
+  Decoding these chunks is expensive. OpenCV allocates the length that a chunk claims. libpng inflates each
+  compressed text to up to 8 MB: 100 texts in a file of 770 kB take 27 seconds. An animation takes the memory
+  of several pictures. Its default image remains, which is the first image in most files.
 
   Raises:
     ValueError: if a chunk ends beyond the file, or there are more chunks than any program writes.
@@ -111,6 +113,7 @@ def only_pixels(data):
     end = position + _CHUNK.size + length + 4  # a checksum follows
     if end > len(data):
       raise ValueError(f"truncated: its PNG chunk {kind!r} has {length:,} bytes and ends beyond the file")
+    # Transparency is optional for a decoder, but it changes pixels.
     if kind[0] & _ANCILLARY == 0 or kind == b"tRNS":
       kept.append(data[position:end])
     if kind == b"IEND":
@@ -122,10 +125,10 @@ def only_pixels(data):
 
 
 def _jpeg_size(data):
-  """Walks the segments of a JPEG header as libjpeg does.
+  """Reads the segments of a JPEG header as libjpeg does.
 
   Returns:
-    (H, W, position of the first scan if the file may have several scans, else None).
+    (H, W, position of the first scan). The position is None if the file can have only one scan.
   """
   size, position = None, 2
   for _ in range(_MAX_PARTS):
@@ -150,12 +153,13 @@ def _jpeg_size(data):
   height, width, components = size
   if components not in (1, 3, 4):
     raise ValueError(f"its JPEG header says {components} colour components; expected 1, 3 or 4")
+  # A sequential scan with all components holds all pixels, so no other scan can follow.
   is_one_scan = is_sequential and data[position + 4] == components
   return height, width, None if is_one_scan else position
 
 
 def _count_scans(data, position):
-  """Returns the number of scans from the first one on, which libjpeg decodes up to the end marker."""
+  """Returns the number of scans from a position to the end marker, where libjpeg stops decoding."""
   scans = 0
   for _ in range(_MAX_PARTS):
     match = _MARKER.search(data, position)
@@ -170,7 +174,7 @@ def _count_scans(data, position):
 
 
 def _find_segment(data, position):
-  """Returns the position of the next segment: libjpeg skips bytes between segments."""
+  """Returns the position of the next segment. Other bytes before it are skipped, as libjpeg does."""
   match = _MARKER.search(data, position)
   if match is None:
     raise ValueError("truncated inside its JPEG header")
@@ -192,14 +196,14 @@ def _bmp_size(data):
     width, height = struct.unpack_from("<ii", data, 18)
   else:
     raise ValueError(f"its BMP header has {size} bytes; expected 12, or 36 and more")
-  return abs(height), width  # a negative height: rows from the top down
+  return abs(height), width  # a negative height means that rows run from top to bottom
 
 
 def _webp_size(data):
   kind = data[12:16]
   if kind == b"VP8X":
     width, height = (1 + int.from_bytes(data[start : start + 3], "little") for start in (24, 27))
-    data[29]  # whole
+    data[29]  # raises IndexError if the header is incomplete, because slices do not
   elif kind == b"VP8L":
     (bits,) = struct.unpack_from("<I", data, 21)
     width, height = 1 + (bits & 0x3FFF), 1 + ((bits >> 14) & 0x3FFF)
@@ -211,7 +215,7 @@ def _webp_size(data):
 
 
 def _name_format(data):
-  """Names the format of a file that is not read."""
+  """Returns the name of a format that is not read, as text for an error message."""
   if not data:
     return "an empty file"
   names = (name for offset, start, name in _OTHERS if data[offset:].startswith(start))

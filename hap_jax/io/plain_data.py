@@ -1,16 +1,16 @@
-"""What counts as plain data in a file from a stranger."""
+"""Checks that the content of an untrusted file is plain data."""
 
 import numpy as np
 
 _SCALARS = frozenset({type(None), bool, int, float, complex, str, bytes})
 _LEAVES = (set, frozenset, bytearray, range, np.ndarray, np.generic, np.dtype)
 _MAX_KEY_PARTS = 16
-_MAX_ELEMENTS = 2**24  # of an array from nested lists; RAP's labels have 3,825,820
+_MAX_ELEMENTS = 2**24  # elements of an array that is made from nested lists. RAP's labels have 3,825,820
 _MAX_LEVELS = 32
 
 
 class UnsafePickleError(ValueError):
-  """A pickle asks for something that is not plain data; it was refused before it could run."""
+  """A pickle asks for something that is not plain data. It was refused, and nothing was run."""
 
 
 class AttributeDict(dict):
@@ -18,9 +18,13 @@ class AttributeDict(dict):
 
 
 def hashable(items):
-  """Returns future keys of a dict or set, refusing all but scalars and short flat tuples of them.
+  """Returns the future keys of a dict or set after checking them.
 
-  Hashing a tuple that is nested a hundred thousand times overflows the C stack.
+  Only scalars and short flat tuples of scalars are allowed, because hashing a very deeply nested tuple
+  overflows the C stack.
+
+  Raises:
+    UnsafePickleError: if a key has another type.
   """
   for item in items:
     if type(item) in _SCALARS or isinstance(item, np.generic):
@@ -32,18 +36,20 @@ def hashable(items):
 
 
 def as_array(value, dtype=None):
-  """Returns np.asarray(value, dtype), whose elements are counted first.
+  """Returns np.asarray(value, dtype) after counting the elements.
 
-  A file can name one list or range many times, in two bytes each, so that nested lists of a small file may
-  become an array that fills the memory.
+  The count is needed, because a file can repeat one list or range with two bytes. So the nested lists of a
+  small file could become an array that fills the memory.
 
   Raises:
-    ValueError: if it would have more than 2**24 elements, or the lists do not make an array of that type.
+    ValueError: if the array would have more than 2**24 elements, or the lists do not form an array of this
+      type.
   """
   level, count = [value], 0
   for _ in range(_MAX_LEVELS):
     lists = [item for item in level if type(item) in (list, tuple)]
     count += sum(_num_leaves(item) for item in level if type(item) not in (list, tuple))
+    # Checked per level, before the children of a level are listed.
     if count + sum(map(len, lists)) > _MAX_ELEMENTS:
       raise ValueError(f"lists of more than {_MAX_ELEMENTS:,} elements")
     if not lists:
@@ -54,7 +60,7 @@ def as_array(value, dtype=None):
   try:
     return np.asarray(value, dtype)
   except TypeError as error:
-    raise ValueError(f"lists that make no array: {error}") from error
+    raise ValueError(f"lists that do not form an array: {error}") from error
 
 
 def _num_leaves(item):
@@ -64,7 +70,12 @@ def _num_leaves(item):
 
 
 def checked(root):
-  """Returns a value, refusing one that holds anything but data, such as an admitted name never called."""
+  """Returns a value after checking that it holds only data.
+
+  Raises:
+    UnsafePickleError: if it holds something else, such as an admitted name that was never called.
+  """
+  # A list of work instead of recursion, because the nesting may be deep. `seen` ends cycles.
   seen, todo = {id(root)}, [root]
   while todo:
     value = todo.pop()
@@ -78,7 +89,7 @@ def checked(root):
       continue
     else:
       raise UnsafePickleError(f"leaves {getattr(value, 'name', type(value).__name__)} in the data")
-    # Types first, in one set: lists of millions of strings are common, objects in them are not.
+    # The set of types is compared first, because lists of millions of strings are common.
     if not set(map(type, children)) <= _SCALARS:
       fresh = [child for child in children if type(child) not in _SCALARS and id(child) not in seen]
       seen.update(map(id, fresh))

@@ -1,14 +1,15 @@
 """Opens the files of a data set: only regular files, and without waiting.
 
-A FIFO in the place of a file blocks `open` until somebody writes to it, and a device such as /dev/zero never
-ends. A check before `open` does not help, because the file may change in between. A link may point anywhere.
+If a FIFO has the name of a file, `open` blocks until a program writes to it. A device such as /dev/zero never
+ends. A check before `open` does not help, because the file may change in between, and a link may point
+anywhere. So the open file is checked.
 """
 
 import errno
 import os
 import stat
 
-_FLAGS = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC  # none changes how a regular file is read
+_FLAGS = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC  # none of them affects a regular file
 _KINDS = {
   stat.S_IFIFO: "a FIFO",
   stat.S_IFCHR: "a character device",
@@ -21,9 +22,9 @@ def open_regular(path, mode="rb", **options):
   """Opens a regular file for reading.
 
   Args:
-    path: of the file.
+    path: the file.
     mode: "rb" or "r".
-    **options: of the built-in `open`: encoding, errors, newline.
+    **options: encoding, errors or newline, as for the built-in `open`.
   Returns:
     the open file.
   Raises:
@@ -34,11 +35,11 @@ def open_regular(path, mode="rb", **options):
 
 
 def read_bytes(path, max_bytes=None):
-  """Returns the bytes of a regular file; takes half the time of `open` and `read` for a small file.
+  """Returns the bytes of a regular file. For a small file it takes half the time of `open` and `read`.
 
   Args:
-    path: of the file.
-    max_bytes: largest size of the file; None: any size.
+    path: the file.
+    max_bytes: the largest allowed size; None: any size.
   Raises:
     OSError: if the file is missing or cannot be read.
     ValueError: if `path` is not a regular file, or has more than `max_bytes` bytes.
@@ -47,7 +48,7 @@ def read_bytes(path, max_bytes=None):
   try:
     if max_bytes is not None and size > max_bytes:
       raise ValueError(f"{path}: expected at most {max_bytes:,} bytes, found {size:,}")
-    data = os.read(descriptor, size + 1)
+    data = os.read(descriptor, size + 1)  # one byte more shows that the file has grown
     if len(data) == size:
       return data
     parts = [data]  # the file changed, or is longer than one call reads
@@ -65,11 +66,16 @@ def _open(path, flags):
 
 
 def _open_with_size(path, flags):
-  """Returns (descriptor, size in bytes) of a regular file."""
+  """Returns (descriptor, size in bytes) of a regular file.
+
+  Raises:
+    OSError: if the file is missing or cannot be opened.
+    ValueError: if it is not a regular file.
+  """
   try:
     descriptor = os.open(path, flags | _FLAGS)
   except OSError as error:
-    if error.errno != errno.ENXIO:
+    if error.errno != errno.ENXIO:  # the error for a socket, and for a device without a driver
       raise
     raise ValueError(f"{path}: expected a regular file, found a socket or a device") from error
   status = os.fstat(descriptor)

@@ -1,9 +1,9 @@
-"""Reads pickles of plain data and NumPy arrays; nothing a file names is ever imported, called or executed.
+"""Reads pickles of plain data and NumPy arrays. Never imports, calls or executes anything that a file names.
 
-Poses and file lists come as pickles from strangers. `load` and `load_npy` read lists, tuples, dicts, sets,
-strings, bytes, numbers, None, ranges of at most a million numbers, and NumPy arrays, scalars and dtypes (of
-NumPy 1 and 2); the rest is refused.
-Arrays are rebuilt here, from sizes that are checked first, never by NumPy's own `__setstate__`.
+Data sets ship poses and file lists as pickles, which may come from anyone. `load` and `load_npy` read lists,
+tuples, dicts, sets, strings, bytes, numbers, None, and ranges of at most a million numbers. They also read
+arrays, scalars and dtypes of NumPy 1 and 2. Everything else is refused. Arrays are rebuilt by the code in
+this file, which checks all sizes first. NumPy's own `__setstate__` is never used.
 """
 
 import collections
@@ -21,9 +21,9 @@ from hap_jax.io.plain_data import AttributeDict, UnsafePickleError, hashable
 
 __all__ = ["ADMITTED", "UnsafePickleError", "load", "load_npy"]
 
-# Numbers in a range: a few bytes of a file announce them, and a reader may turn them into an array.
+# Largest length of a range. A range takes a few bytes in a file, but a caller may turn it into an array.
 MAX_RANGE = 1_000_000
-_MAX_DIMENSIONS = 64  # of NumPy
+_MAX_DIMENSIONS = 64  # NumPy's own limit
 _DTYPE = re.compile(r"\?|b1|[iu][1248]|f(?:2|4|8|12|16)|c(?:8|16|24|32)|[SU]\d{1,9}|O[48]?")
 
 
@@ -31,13 +31,13 @@ def load(file_or_path):
   """Reads one pickle.
 
   Args:
-    file_or_path: path, or binary file that is read from where it stands to its end.
+    file_or_path: path, or a binary file, which is read from its position to its end.
   Returns:
-    the object; arrays are writable, byte strings of Python 2 are str where they are ASCII, else bytes, and an
-    xrange of Python 2 is a range.
+    the object. Arrays are writable. A byte string of Python 2 becomes str if it is ASCII, bytes otherwise. An
+    xrange of Python 2 becomes a range.
   Raises:
-    UnsafePickleError: if the pickle asks for anything else, with the file's name and what it asks for.
-    ValueError: if it is truncated or corrupt, or the path is not that of a regular file.
+    UnsafePickleError: if the pickle asks for anything else. The message names the file and the request.
+    ValueError: if the pickle is truncated or corrupt, or the path is not a regular file.
   """
   if hasattr(file_or_path, "read"):
     data, name = file_or_path.read(), getattr(file_or_path, "name", "pickle")
@@ -55,13 +55,14 @@ def load_npy(data, name):
   Returns:
     the array, writable.
   Raises:
-    UnsafePickleError, ValueError: as `load`; ValueError too if the file is not .npy.
+    UnsafePickleError: as in `load`.
+    ValueError: as in `load`, or if the file is not an .npy file.
   """
   file = io.BytesIO(data)
   read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
   try:
     shape, is_fortran, dtype = read_header[np.lib.format.read_magic(file)](file)
-  except (
+  except (  # NumPy evaluates the header as Python text, so a damaged one raises any of these
     ValueError,
     KeyError,
     TypeError,
@@ -88,7 +89,16 @@ def load_npy(data, name):
 
 
 def _array(raw, dtype, shape, order):
-  """Returns a new array from bytes, every size checked before NumPy sees it; not for dtypes with objects."""
+  """Returns a new array from bytes. Checks every size before NumPy gets it.
+
+  Args:
+    raw: the content, bytes or bytearray. A byte string of Python 2 may be str.
+    dtype: a dtype without Python objects.
+    shape: the shape, not checked yet.
+    order: "C" or "F".
+  Raises:
+    ValueError: if shape, dtype and number of bytes do not fit together.
+  """
   size = _num_elements(shape) * dtype.itemsize
   if type(raw) is str:
     raw = raw.encode("ascii")  # a byte string of Python 2
@@ -96,19 +106,25 @@ def _array(raw, dtype, shape, order):
     raise ValueError(f"the content of an array is a {type(raw).__name__}, not bytes")
   if len(raw) != size:
     raise ValueError(f"array {shape} of {dtype} needs {size} bytes, got {len(raw)}")
+  # NumPy copies strings without a check, and reading a character beyond Unicode fails later.
   if dtype.kind == "U" and size:
     points = np.frombuffer(raw, np.dtype(np.uint32).newbyteorder(dtype.byteorder))
     if points.max() > 0x10FFFF:
       raise ValueError("an array of strings has characters outside Unicode")
+  # An empty buffer is an error in NumPy, even for an empty array. The copy makes the array writable.
   return np.ndarray(shape, dtype, buffer=raw or b"\0", order=order).copy(order="K")
 
 
 def _num_elements(shape):
-  """Returns the product of a shape, whose factors are checked: that of a million numbers takes minutes."""
+  """Returns the product of a shape after checking it. An unchecked shape of a million numbers takes minutes.
+
+  Raises:
+    ValueError: if the shape is not a tuple of at most 64 whole numbers from 0.
+  """
   if type(shape) is not tuple or len(shape) > _MAX_DIMENSIONS:
     raise ValueError(f"an array whose shape is not a tuple of at most {_MAX_DIMENSIONS} numbers")
   if not all(type(n) is int and 0 <= n < 2**63 for n in shape):
-    raise ValueError(f"an array of shape {shape!r}")
+    raise ValueError(f"an array of shape {shape!r}; expected whole numbers from 0")
   return math.prod(shape)
 
 
@@ -121,7 +137,7 @@ def _object_array(content, shape, order):
   return array.reshape(shape, order=order)
 
 
-# What the admitted names do; their arguments are hostile.
+# The functions behind the admitted names. A hostile file may pass any arguments.
 
 
 def _reconstruct(subtype, *_):
@@ -131,7 +147,7 @@ def _reconstruct(subtype, *_):
 
 
 def _build_array(state):
-  shape, dtype, is_fortran, content = state[-4:]
+  shape, dtype, is_fortran, content = state[-4:]  # before them, some versions of NumPy write a version number
   order = "F" if is_fortran else "C"
   if _checked_dtype(dtype).kind == "O":
     return _object_array(content, shape, order)
@@ -166,6 +182,7 @@ def _dtype(code, *_):
 
 
 def _build_dtype(code, state):
+  # Fields or a sub-array would let a dtype describe memory outside its array, so both are refused.
   byte_order, fields = state[1], state[2:5]
   byte_order = byte_order.decode("ascii") if type(byte_order) is bytes else byte_order
   if byte_order not in ("<", ">", "|", "=") or any(field is not None for field in fields):
@@ -193,14 +210,19 @@ def _bytearray(content=b"", encoding="latin-1"):
   if type(content) is str:
     content = _encode(content, encoding)
   if type(content) not in (bytes, bytearray):
-    raise ValueError("a bytearray of no bytes")  # a number would make that many zeros out of nothing
+    raise ValueError("a bytearray of something else than bytes")  # a number n would make n zero bytes
   return bytearray(content)
 
 
 def _range(*bounds):
-  """Returns the range that Python 3 writes, and the xrange of Python 2."""
+  """Returns the range for a range of Python 3 or an xrange of Python 2.
+
+  Raises:
+    UnsafePickleError: if the range is longer than `MAX_RANGE`.
+    ValueError: if the bounds are not one to three whole numbers below 2**62.
+  """
   if not 1 <= len(bounds) <= 3 or not all(type(bound) is int and abs(bound) < 2**62 for bound in bounds):
-    raise ValueError("a range that is not made of one to three whole numbers below 2**62")
+    raise ValueError("a range whose bounds are not one to three whole numbers below 2**62")
   made = range(*bounds)
   if len(made) > MAX_RANGE:
     raise UnsafePickleError(f"makes a range of {len(made):,} numbers; at most {MAX_RANGE:,} are read")
@@ -221,7 +243,8 @@ def _admit(modules, name, construct):
 
 
 _NDARRAY = Constructor("numpy.ndarray", None)
-_BUILTINS = ("builtins", "__builtin__")  # of Python 3 and 2
+_BUILTINS = ("builtins", "__builtin__")  # the module's names in Python 3 and Python 2
+# {(module, name in a pickle): Constructor}. Every other name is refused.
 ADMITTED = {
   ("numpy", "ndarray"): _NDARRAY,
   **_admit(["numpy"], "dtype", _dtype),
@@ -230,10 +253,10 @@ ADMITTED = {
   **_admit(["numpy.core.numeric", "numpy._core.numeric"], "_frombuffer", _from_buffer),
   **_admit(["collections"], "OrderedDict", _ordered_dict),
   **_admit(["_codecs"], "encode", _encode),
-  # A dict whose items are attributes too; pickled with both, which are the same.
+  # A dict whose items are also attributes. A pickle holds both, and they are equal.
   **_admit(["easydict"], "EasyDict", lambda: AttributeDict()),
   **_admit(["builtins"], "range", _range),
-  **_admit(["__builtin__"], "xrange", _range),  # Python 2's name, which protocols 0 to 2 use
+  **_admit(["__builtin__"], "xrange", _range),  # the name in Python 2, which protocols 0 to 2 use
   **_admit(_BUILTINS, "set", _set(set)),
   **_admit(_BUILTINS, "frozenset", _set(frozenset)),
   **_admit(_BUILTINS, "bytearray", _bytearray),

@@ -1,4 +1,4 @@
-"""Reads and writes .safetensors files; tensors are read-only views of the memory-mapped file."""
+"""Reads and writes .safetensors files. Read tensors are read-only views of the memory-mapped file."""
 
 import json
 import mmap
@@ -30,12 +30,13 @@ def load(path):
   Returns:
     ({name: array}, metadata {str: str}).
   Raises:
-    ValueError: if the file is truncated, corrupt or none of this format, or holds a type of number that is
-      not read here.
+    ValueError: if the file is truncated, corrupt or has another format, or holds a type of number that is not
+      in `_DTYPES`.
   """
   path = pathlib.Path(path)
   try:
-    # The package checks that header and file agree; its arrays would be copies, and lack bfloat16.
+    # The package checks that header and file agree. Its arrays are not used: they are copies, without
+    # bfloat16.
     with safetensors.safe_open(path, framework="numpy") as file:
       metadata = file.metadata() or {}
   except safetensors.SafetensorError as error:
@@ -61,10 +62,13 @@ def save(path, tensors, metadata):
   """Writes a .safetensors file.
 
   Args:
-    path: of the file. tensors: {name: array}. metadata: {str: str}.
+    path: the file.
+    tensors: {name: array}.
+    metadata: {str: str}.
   Raises:
     OSError: if the file cannot be written.
   """
+  # The package writes the memory of an array as it is, so the arrays have to be contiguous.
   contiguous = {name: np.asarray(array, order="C") for name, array in tensors.items()}
   try:
     safetensors.numpy.save_file(contiguous, path, {"format": "pt", **metadata})

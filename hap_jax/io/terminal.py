@@ -1,13 +1,13 @@
-"""Standard output that prints any file name."""
+"""Makes standard output able to print any file name."""
 
 import io
 import sys
 
 
 def print_any_name():
-  """Makes standard output print "?" for bytes of a file name that its encoding cannot hold.
+  """Makes standard output print "?" for each byte of a file name that its encoding cannot represent.
 
-  Such a byte is a lone surrogate in Python's text. Without this call, printing one raises UnicodeEncodeError.
+  Python represents such a byte as a lone surrogate. Without this call, printing it raises UnicodeEncodeError.
   """
   if isinstance(sys.stdout, io.TextIOWrapper):
     sys.stdout.reconfigure(errors="replace")

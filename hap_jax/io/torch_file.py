@@ -1,7 +1,7 @@
-"""Reads PyTorch checkpoints into NumPy arrays without PyTorch, and without running anything from the file.
+"""Reads PyTorch checkpoints into NumPy arrays, without PyTorch and without running code from the file.
 
-Both containers: the zip format (PyTorch 1.6 and later) and the legacy one (magic number, pickles, storages).
-Arrays are read-only views of the memory-mapped file, so an optimizer state that nobody uses is never read.
+Both formats are read: the zip format of PyTorch 1.6 and later, and the legacy format (magic number, pickles,
+storages). Arrays are read-only views of the memory-mapped file, so an unused optimizer state is never read.
 """
 
 import dataclasses
@@ -20,7 +20,8 @@ from hap_jax.io.restricted_pickle import ADMITTED
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
-# A view may repeat its storage (`expand`); beyond this many elements it is refused as a memory bomb.
+# A view may repeat its storage (`expand`). With more elements than this it could fill the memory and is
+# refused.
 _MAX_REPEATED_ELEMENTS = 1 << 20
 
 STORAGES = {
@@ -50,12 +51,13 @@ def load(path):
   """Reads a .pth file.
 
   Returns:
-    what was saved, usually nested dicts: tensors and parameters as read-only NumPy arrays (bfloat16 as
-    ml_dtypes.bfloat16), torch.Size as tuple, torch.device and torch.dtype as str ("cuda:0", "torch.float32"),
-    argparse.Namespace as dict.
+    the saved object, usually nested dicts. Tensors and parameters are read-only NumPy arrays. bfloat16 is
+    ml_dtypes.bfloat16. A torch.Size is a tuple. A torch.device and a torch.dtype are str, such as "cuda:0"
+    and "torch.float32". An argparse.Namespace is a dict.
   Raises:
-    UnsafePickleError: if the file asks for anything but these; it names what.
-    ValueError: if the file is truncated, corrupt or no PyTorch file, or a tensor reaches outside its storage.
+    UnsafePickleError: if the file asks for anything else. The message names the request.
+    ValueError: if the file is truncated, corrupt or not a PyTorch file, or a tensor reaches outside its
+      storage.
   """
   path = pathlib.Path(path)
   with path.open("rb") as file:
@@ -67,18 +69,23 @@ def load(path):
 
 @dataclasses.dataclass(frozen=True)
 class _Storage:
-  """The elements that tensors share: `raw` [numel * itemsize] uint8, a view of the file."""
+  """The elements that tensors share. `raw` is [numel * itemsize] uint8, a view of the file."""
 
   raw: np.ndarray
   dtype: np.dtype
   numel: int
 
 
-# Stands for every storage in the first pass over a legacy file.
+# The placeholder for every storage in the first pass over a legacy file.
 _NOT_FOUND_YET = _Storage(np.empty(0, np.uint8), np.dtype(np.uint8), 0)
 
 
 def _load_zip(path, data):
+  """Returns the content of a file in the zip format.
+
+  Raises:
+    UnsafePickleError, ValueError: as in `load`.
+  """
   try:
     with zipfile.ZipFile(path) as archive:
       members = {info.filename: info for info in archive.infolist()}
@@ -86,7 +93,9 @@ def _load_zip(path, data):
     raise ValueError(f"{path}: truncated or corrupt zip archive ({error})") from error
   pickles = [name for name in members if name.endswith("/data.pkl")]
   if len(pickles) != 1:
-    raise ValueError(f"{path}: a zip archive with {len(pickles)} data.pkl: not a PyTorch checkpoint")
+    raise ValueError(
+      f"{path}: expected a PyTorch checkpoint, found a zip archive with {len(pickles)} data.pkl instead of 1"
+    )
   folder = pickles[0].removesuffix("data.pkl")
   order = members.get(f"{folder}byteorder")
   if order is not None and _member(path, data, order).tobytes() != b"little":
@@ -106,24 +115,33 @@ def _load_zip(path, data):
 
 
 def _member(path, data, info):
-  """Returns the [bytes] uint8 of an archive member, a view of the file.
+  """Returns the bytes of an archive member, [bytes] uint8, a view of the file.
 
-  The checksum is left alone: PyTorch has an option to leave it out, and it would mean reading every tensor.
+  The checksum is not checked. PyTorch can write files without it, and a check would read every tensor.
+
+  Raises:
+    ValueError: if the member is compressed, encrypted or incomplete.
   """
   if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
     raise ValueError(
       f"{path}: {info.filename} is compressed or encrypted; PyTorch stores it plain: save it again"
     )
+  # zipfile would copy the member. The content starts behind the local header, whose length is not in `info`.
   start = info.header_offset
   if start < 0 or data[start : start + 4] != b"PK\x03\x04" or start + 30 > len(data):
     raise ValueError(f"{path}: truncated or corrupt zip archive (no header of {info.filename})")
   start += 30 + sum(struct.unpack_from("<HH", data, start + 26))  # name and extra field of the local header
   if start + info.file_size > len(data):
-    raise ValueError(f"{path}: truncated or corrupt zip archive ({info.filename} ends behind the file)")
+    raise ValueError(f"{path}: truncated or corrupt zip archive ({info.filename} ends beyond the file)")
   return np.frombuffer(data, np.uint8, info.file_size, start)
 
 
 def _load_legacy(path, data):
+  """Returns the content of a file in the legacy format.
+
+  Raises:
+    UnsafePickleError, ValueError: as in `load`.
+  """
   head = Unpickler(data, path, ADMITTED)
   try:
     magic = head.load()
@@ -132,13 +150,16 @@ def _load_legacy(path, data):
   except ValueError as error:
     raise ValueError(f"{path}: neither a zip nor a legacy PyTorch file") from error
   if type(magic) is not int or magic != _MAGIC:
-    raise ValueError(f"{path}: a pickle, but not a PyTorch file: it lacks the magic number")
+    raise ValueError(f"{path}: expected a PyTorch file, found a pickle without the magic number")
   protocol, system = head.load(), head.load()
   if type(protocol) is not int or protocol != _LEGACY_PROTOCOL:
-    raise ValueError(f"{path}: a legacy PyTorch file of another protocol than {_LEGACY_PROTOCOL}")
+    raise ValueError(
+      f"{path}: expected a legacy PyTorch file of protocol {_LEGACY_PROTOCOL}, found another one"
+    )
   if type(system) is not dict or system.get("little_endian") is not True:
     raise ValueError(f"{path}: written on a big-endian machine: save it again on another one")
-  # The storages stand behind the pickle that tells their types, so it is read twice: first to find its end.
+  # The storages stand behind the pickle that has their types. So the pickle is read twice: the first time
+  # only to find its end and the wanted storages.
   wanted = {}
 
   def record(key, dtype, numel):
@@ -153,11 +174,21 @@ def _load_legacy(path, data):
 
 
 def _legacy_storages(path, data, position, wanted):
-  """Finds the storages: a pickled list of their keys, then for each its number of elements and these."""
+  """Returns {key: _Storage} of a legacy file.
+
+  Args:
+    path: the file, for messages.
+    data: the content of the file.
+    position: the position of the pickled list of keys. For each key, a number of elements and the elements
+      follow.
+    wanted: {key: (dtype, number of elements)} of the storages that the tensors use.
+  Raises:
+    ValueError: if the storages differ from `wanted`.
+  """
   reader = Unpickler(data, path, ADMITTED, position=position)
   keys = reader.load()
   if type(keys) is not list or {*map(type, keys)} - {str} or sorted(keys) != sorted(wanted):
-    raise ValueError(f"{path}: truncated or corrupt: its storages are not those that its tensors use")
+    raise ValueError(f"{path}: truncated or corrupt: its tensors use other storages than it holds")
   storages = {}
   position = reader.position
   for key in keys:
@@ -165,7 +196,7 @@ def _legacy_storages(path, data, position, wanted):
     size = numel * dtype.itemsize
     if position + 8 + size > len(data):
       raise ValueError(
-        f"{path}: truncated: storage {key} needs {size} bytes, {len(data) - position} are left"
+        f"{path}: truncated: storage {key} needs {size} bytes, but only {len(data) - position} are left"
       )
     (stored,) = struct.unpack_from("<q", data, position)
     if stored != numel:
@@ -176,31 +207,44 @@ def _legacy_storages(path, data, position, wanted):
 
 
 def _unpickle(path, data, position, storage_of):
-  """Reads the pickle of tensors at a position; returns (object, position behind it)."""
+  """Reads the pickle of tensors at a position. Returns (object, position behind the pickle).
+
+  Args:
+    path: the file, for messages.
+    data: bytes or mmap.
+    position: the first byte of the pickle.
+    storage_of: (key, dtype, number of elements) -> _Storage.
+  """
 
   def load_persistent(identifier):
     kind, dtype, key, _, numel, *view = identifier
     if kind != "storage" or type(key) is not str or type(numel) is not int:
       raise ValueError("a persistent id is not a storage")
     if not isinstance(dtype, np.dtype) or dtype not in STORAGES.values():
-      # Above all no dtype of objects: the bytes of the file would be taken for their addresses.
+      # A dtype of objects is the worst case: NumPy would use bytes of the file as addresses of objects.
       raise UnsafePickleError(f"makes a storage of {type(dtype).__name__}, not of a PyTorch number")
     if numel < 0 or any(part is not None for part in view):
-      raise ValueError(f"storage {key!r} is negative, or a view as PyTorch wrote before 0.4")
+      raise ValueError(f"storage {key!r} has a negative size, or is a view as in PyTorch before 0.4")
     return storage_of(key, dtype, numel)
 
   reader = Unpickler(data, path, _TORCH_ADMITTED, position=position, persistent_load=load_persistent)
   return reader.load(), reader.position
 
 
-# What the admitted names do; their arguments are hostile.
+# The functions behind the admitted names. A hostile file may pass any arguments.
 
 
 def _rebuild_tensor(storage, offset, size, stride, *_):
+  """Returns a tensor as a read-only view of its storage.
+
+  Raises:
+    ValueError: if the tensor reaches outside its storage, or repeats it too often.
+  """
   if storage is _NOT_FOUND_YET:
     return np.empty(0)
   if type(storage) is not _Storage:
     raise ValueError("a tensor has no storage")
+  # The numbers come from the file, so all of them are checked before NumPy builds a view with them.
   if type(size) is not tuple or type(stride) is not tuple or len(size) != len(stride):
     raise ValueError(f"a tensor of size {size!r} and stride {stride!r}")
   if not all(type(n) is int and n >= 0 for n in (offset, *size, *stride)):

@@ -1,4 +1,4 @@
-"""Writes PyTorch checkpoints (zip format) without PyTorch; `torch.load(weights_only=True)` reads them."""
+"""Writes PyTorch checkpoints (zip format) without PyTorch. `torch.load(weights_only=True)` reads them."""
 
 import struct
 import zipfile
@@ -8,7 +8,7 @@ import numpy as np
 from hap_jax.io.torch_file import STORAGES
 
 _NAMES = {dtype: name for name, dtype in STORAGES.items()}
-# One date for all: the same weights make the same bytes.
+# All members of the zip file have this date, so that the same weights give the same bytes.
 _DATE = (1980, 1, 1, 0, 0, 0)
 
 
@@ -16,12 +16,15 @@ def save(path, content):
   """Writes a .pth file.
 
   Args:
-    path: of the file. content: nested dicts with text keys, lists and tuples of arrays (tensors), text,
-      numbers, booleans and None.
+    path: the file.
+    content: nested dicts with text keys, lists and tuples of arrays (tensors), text, numbers, booleans and
+      None.
   Raises:
-    TypeError: for anything else in the content. OSError: if the file cannot be written.
+    TypeError: for anything else in the content.
+    OSError: if the file cannot be written.
   """
   tensors = []
+  # Protocol 2 is the one that `weights_only` supports. "." is the opcode that ends a pickle.
   program = b"\x80\x02" + b"".join(_opcodes(content, tensors)) + b"."
   with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
     archive.writestr(_member("data.pkl"), program)
@@ -41,7 +44,7 @@ def _member(name, size=0):
 
 
 def _opcodes(value, tensors):
-  """Yields the pickle program (protocol 2) that pushes a value; puts its tensors into the list."""
+  """Yields the opcodes (protocol 2) that push a value. Appends its tensors to the list `tensors`."""
   if isinstance(value, np.ndarray):
     yield from _tensor(value, tensors)
   elif value is None or type(value) is bool:
@@ -70,6 +73,7 @@ def _opcodes(value, tensors):
 
 
 def _tensor(array, tensors):
+  """Yields the opcodes that push a tensor. Its content is the member data/<key> of the zip file."""
   name, key = _NAMES[array.dtype], str(len(tensors))
   tensors.append(array)
   stride, strides = 1, []

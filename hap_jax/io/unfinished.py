@@ -1,7 +1,7 @@
-"""Files and folders that take their name only once they are whole.
+"""Files and folders that get their name only when they are complete.
 
-Until then they lie beside it, hidden and under a name that no other process has: on the same disk, so that a
-rename ends the work. A reader sees the old content or the new one, never a part.
+Until then they have a hidden name in the same folder, which no other process uses. They are on the same disk,
+so one rename ends the work. A reader sees the old content or the new content, never a part.
 """
 
 import contextlib
@@ -13,15 +13,16 @@ import shutil
 
 @contextlib.contextmanager
 def named_at_end(path, *, replace=False):
-  """Yields a name beside `path` for a file or folder; it is renamed at the end, or removed on any error.
+  """Yields a temporary name in the folder of `path`; the file or folder is renamed at the end.
 
-  Several processes, on one machine or on several, may write the same `path`: the last one to end wins.
+  It is removed on any error. Several processes, on one machine or on several, may write the same `path`: the
+  last one to end wins.
 
   Args:
-    path: pathlib.Path that the result gets; a suffix stays the suffix of the name that is yielded.
-    replace: whether a folder at `path` is replaced, even if it holds something. A file always is.
+    path: pathlib.Path of the result. The temporary name has the same suffix.
+    replace: whether to replace a folder at `path`, even if it is not empty. A file is always replaced.
   Raises:
-    OSError: if it cannot be renamed, also because a folder that is not empty has the name by then.
+    OSError: if the rename fails, also because a folder that is not empty has the name by then.
   """
   part = path.with_name(f".{path.stem}.{secrets.token_hex(8)}.part{path.suffix}")
   try:
@@ -37,16 +38,16 @@ def named_at_end(path, *, replace=False):
 
 
 def check_new(path):
-  """Raises ValueError if the folder `path` exists, or the folder that it is to lie in does not."""
+  """Raises ValueError if the folder `path` exists, or if its parent folder does not exist."""
   if os.path.lexists(path):
     raise ValueError(f"{path}: exists; expected a new folder: give another name, or move it away")
   if not path.parent.is_dir():
-    raise ValueError(f"{path}: there is no folder {path.parent} to make it in")
+    raise ValueError(f"{path}: the folder {path.parent} does not exist: make it first")
 
 
 @contextlib.contextmanager
 def new_folder(path):
-  """Makes a folder as `named_at_end` does and yields it."""
+  """Makes a folder under the temporary name of `named_at_end` and yields it."""
   with named_at_end(path) as part:
     part.mkdir()
     yield part
@@ -54,19 +55,19 @@ def new_folder(path):
 
 @contextlib.contextmanager
 def new_file(path):
-  """Opens a binary file for writing as `named_at_end` does and yields it; an older file is replaced."""
+  """Opens a binary file under the temporary name of `named_at_end` and yields it; replaces an older file."""
   with named_at_end(path) as part, part.open("wb") as file:
     yield file
 
 
 def write(path, data):
-  """Writes bytes, or text as UTF-8, as a whole file; an older file is replaced."""
+  """Writes bytes, or text as UTF-8, as a complete file; replaces an older file."""
   with new_file(pathlib.Path(path)) as file:
     file.write(data.encode() if isinstance(data, str) else data)
 
 
 def _replace_folder(part, path):
-  """Renames `part` to `path`; the folder that has this name goes once the new one is in its place."""
+  """Renames `part` to `path`, and removes the folder that had this name before."""
   old = part.with_name(f"{part.name}.old")
   path.rename(old)
   try:
@@ -78,7 +79,7 @@ def _replace_folder(part, path):
 
 
 def _remove(path):
-  """Removes a file, or a folder with all that is in it; neither need exist."""
+  """Removes a file, or a folder with its content, if it exists."""
   if path.is_dir():
     shutil.rmtree(path)
   else:

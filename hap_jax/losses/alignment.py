@@ -1,4 +1,4 @@
-"""Structure-invariant alignment of two masked views of one picture."""
+"""Structure-invariant alignment loss of two masked views of one picture."""
 
 import jax
 import jax.numpy as jnp
@@ -8,16 +8,18 @@ from hap_jax.models.layers import l2_normalize
 
 
 def info_nce(query, keys, positive, temperature):
-  """Contrastive loss of each query against a bank of keys, times 2T.
+  """Returns the contrastive loss of each query against a bank of keys, times 2T.
 
-  loss_i = -2T log( exp(q_i k_p(i) / T) / sum_j exp(q_i k_j / T) ), all features scaled to unit length.
+  loss_i = -2T log( exp(q_i k_p(i) / T) / sum_j exp(q_i k_j / T) ), with all features scaled to unit length
+  (HAP, arXiv 2310.20695, Sec. 3.3). The factor 2T comes from the official repository.
 
   Args:
-    query: [B, D]. keys: [N, D], the feature bank. positive: [B] int32, the key that matches each query.
+    query: [B, D].
+    keys: [N, D], the feature bank.
+    positive: [B] int32, the index of the key that matches each query.
     temperature: T > 0.
   Returns:
-    [B] float32, one loss an example (HAP, arXiv 2310.20695, Sec. 3.3; the factor is the official
-    repository's).
+    [B] float32, one loss per example.
   """
   # Parity: keys carry no gradient in the official code, though the paper's formula is symmetric.
   keys = jax.lax.stop_gradient(l2_normalize(keys))
@@ -27,16 +29,21 @@ def info_nce(query, keys, positive, temperature):
 
 
 def blockwise_info_nce(query, keys, positive, temperature, block):
-  """`info_nce` without its [B, N] logits: keys come `block` at a time, forward and backward.
+  """Returns `info_nce` without the [B, N] array of logits: the keys are processed in blocks.
 
-  The sum of exponentials is carried from block to block beside the largest logit so far, by which it is
-  scaled, and the logits of a block are computed again for the gradient.
+  The largest logit and the sum of exponentials are carried from block to block. The sum is divided by the
+  exponential of the largest logit, so it cannot overflow. The logits of a block are computed again for the
+  gradient.
 
   Args:
-    block: keys at a time; the last block may be shorter.
+    query, keys, positive, temperature: as in `info_nce`.
+    block: number of keys in a block; the last block may be shorter.
+  Returns:
+    [B] float32, one loss per example.
   """
   query = l2_normalize(query)
   keys = jax.lax.stop_gradient(l2_normalize(keys))
+  # scan needs blocks of one size, so the last block is padded, and `is_key` is False for the padding.
   num_blocks = -(-len(keys) // block)
   padded = jnp.pad(keys, ((0, num_blocks * block - len(keys)), (0, 0)))
   is_key = (jnp.arange(num_blocks * block) < len(keys)).reshape(num_blocks, block)
@@ -47,24 +54,27 @@ def blockwise_info_nce(query, keys, positive, temperature, block):
     some_keys, is_some = part
     logits = jnp.einsum("qd,kd->qk", query, some_keys, precision="highest") / temperature
     logits = jnp.where(is_some, logits, -jnp.inf)
+    # The result does not depend on the scale, so the scale needs no gradient.
     new_largest = jax.lax.stop_gradient(jnp.maximum(largest, logits.max(axis=1)))
     total = total * jnp.exp(largest - new_largest) + jnp.exp(logits - new_largest[:, None]).sum(axis=1)
     return (new_largest, total), None
 
-  # Both begin as something of the queries, so that under shard_map they vary over the devices as those do.
-  start = query[:, 0] * 0 - 2 / temperature, query[:, 0] * 0  # no logit is below -1 / T
+  # Both start values are computed from the queries. Under shard_map, the carry of a scan must vary over the
+  # devices from the start, as the queries do. No logit is below -1 / T, so -2 / T is a safe first maximum.
+  start = query[:, 0] * 0 - 2 / temperature, query[:, 0] * 0
   (largest, total), _ = jax.lax.scan(add_block, start, (padded.reshape(num_blocks, block, -1), is_key))
   matched = jnp.einsum("qd,qd->q", query, keys[positive], precision="highest") / temperature
   return -2 * temperature * (matched - largest - jnp.log(total))
 
 
 def alignment_loss(first, second, temperature=0.2, block=0):
-  """Aligns the class tokens of two views in both directions; the other images of the batch are the negatives.
+  """Returns the alignment loss of two views in both directions; the other images of the batch are negatives.
 
   Args:
-    first, second: [B, D] class tokens of the two views, the **global** batch in the same order.
-    block: 0: all logits at once, where the compiler likes; else keys at a time of `blockwise_info_nce`, each
-      device against the whole batch for its own rows.
+    first, second: [B, D], class tokens of the two views of the **global** batch, in the same order.
+    temperature: T > 0, see `info_nce`.
+    block: 0: all logits are one array, and the compiler places it on the devices. Otherwise the block size of
+      `blockwise_info_nce`; each device compares its own rows with the whole batch.
   Returns:
     [B] float32, info_nce(first -> second) + info_nce(second -> first).
   """
@@ -74,6 +84,7 @@ def alignment_loss(first, second, temperature=0.2, block=0):
     return info_nce(first, second, positive, temperature) + info_nce(second, first, positive, temperature)
 
   def one_way(query, keys, first_row):
+    # The positive key of a row is its own index in the whole batch, not its index on this device.
     return blockwise_info_nce(query, keys, first_row + jnp.arange(len(query)), temperature, block)
 
   to_second = sharding.against_whole_batch(one_way, first, second)

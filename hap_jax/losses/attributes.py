@@ -1,14 +1,15 @@
-"""Loss of attributes: sigmoid cross entropy in which the rarer answer of an attribute weighs more."""
+"""Loss of attributes: sigmoid cross entropy with more weight on the rarer answer of each attribute."""
 
 import jax
 import jax.numpy as jnp
 
 
 def attribute_weights(labels, positive_ratio):
-  """Weight of every answer: exp(1 - r_a) where attribute a is present, exp(r_a) where it is absent.
+  """Returns the weight of every label: exp(1 - r_a) if attribute a is present, exp(r_a) if it is absent.
 
   Args:
-    labels: [B, A] bool or 0/1. positive_ratio: [A] float, share of a's positives in the training split.
+    labels: [B, A] bool or 0/1.
+    positive_ratio: [A] float, r_a: the share of training examples in which attribute a is present.
   Returns:
     [B, A] float32 between 1 and e.
   """
@@ -17,15 +18,18 @@ def attribute_weights(labels, positive_ratio):
 
 
 def attribute_loss(logits, labels, weights=1.0):
-  """Weighted sigmoid cross entropy, summed over the attributes.
+  """Returns the weighted sigmoid cross entropy, summed over the attributes.
 
   Args:
-    logits: [B, A] float. labels: [B, A] bool or 0/1. weights: [B, A] float, or a number for all.
+    logits: [B, A] float.
+    labels: [B, A] bool or 0/1.
+    weights: [B, A] float, or one number for all labels.
   Returns:
-    [B] float32, one loss an example.
+    [B] float32, one loss per example.
   """
   logits = logits.astype(jnp.float32)
   target = jnp.asarray(labels, jnp.float32)
-  # Parity: a sum over attributes, not a mean: the published learning rates are made for it.
+  # This form of -t log s(x) - (1 - t) log(1 - s(x)) never overflows, because the exponent is not positive.
+  # Parity: the published learning rates belong to a sum over the attributes, not to a mean.
   entropy = jax.nn.relu(logits) - logits * target + jnp.log1p(jnp.exp(-jnp.abs(logits)))
   return jnp.sum(weights * entropy, axis=-1)

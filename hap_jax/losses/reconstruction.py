@@ -2,17 +2,19 @@
 
 import jax.numpy as jnp
 
-# Parity: inside the square root, as in MAE and the official repository.
+# Parity: MAE and the official repository add the epsilon inside the square root.
 PATCH_VARIANCE_EPSILON = 1e-6
 
 
 def normalize_patches(patches):
-  """Standardises each patch over its own values: (x - mean) / sqrt(var + 1e-6), var unbiased.
+  """Standardises each patch over its own values: (x - mean) / sqrt(var + 1e-6), with the unbiased variance.
+
+  Source: MAE, arXiv 2111.06377, "normalized pixels".
 
   Args:
     patches: [..., P*P*C].
   Returns:
-    the same shape, float32 (MAE, arXiv 2111.06377, "normalized pixels").
+    An array of the same shape, float32.
   """
   patches = patches.astype(jnp.float32)
   mean = patches.mean(-1, keepdims=True)
@@ -21,13 +23,16 @@ def normalize_patches(patches):
 
 
 def masked_patch_loss(pred, target, is_masked):
-  """Sums each row's squared error over its hidden patches: sum_l masked_l * mean_p (pred_lp - target_lp)^2.
+  """Sums the squared error over the hidden patches: sum_l masked_l * mean_p (pred_lp - target_lp)^2.
+
+  The loss of a batch is the total of the sums divided by the total of the counts.
+  Source: HAP, arXiv 2310.20695, Eq. 1.
 
   Args:
-    pred, target: [..., L, P*P*C] float. is_masked: [..., L] bool.
+    pred, target: [..., L, P*P*C] float.
+    is_masked: [..., L] bool.
   Returns:
-    (sum, count): [...] float32 each; divide the summed sums by the summed counts for the mean over all hidden
-    patches of a batch (HAP, arXiv 2310.20695, Eq. 1).
+    (sum, count): [...] float32 each.
   """
   error = jnp.mean(jnp.square(pred.astype(jnp.float32) - target), axis=-1)
   is_masked = is_masked.astype(jnp.float32)

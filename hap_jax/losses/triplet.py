@@ -3,20 +3,21 @@
 import jax
 import jax.numpy as jnp
 
-_MIN_SQUARED_DISTANCE = 1e-12
+_MIN_SQUARED_DISTANCE = 1e-12  # the gradient of a square root is infinite at 0
 
 
 def triplet_loss(feature, labels, margin=None):
-  """Compares the farthest example of the same person with the nearest one of another.
+  """Returns the triplet loss of each example with its hardest positive and its hardest negative.
 
   p_i = max over y_j = y_i of |f_i - f_j|, n_i = min over y_j != y_i of |f_i - f_j|;
-  loss_i = log(1 + exp(p_i - n_i)), or max(0, p_i - n_i + margin).
+  loss_i = log(1 + exp(p_i - n_i)) without a margin, otherwise max(0, p_i - n_i + margin).
 
   Args:
-    feature: [B, D], not normalised, the **global** batch. labels: [B] int.
-    margin: of the hinge; None: the soft margin of the official ReID recipe.
+    feature: [B, D], not normalised, the **global** batch.
+    labels: [B] int.
+    margin: margin of the hinge; None: the soft margin of the official ReID recipe.
   Returns:
-    [B] float32, one loss an anchor; 0 for an anchor without any other person in the batch.
+    [B] float32, one loss per anchor. It is 0 if all examples of the batch are of one person.
   """
   positive, negative = hardest_distances(feature, labels)
   gap = positive - negative
@@ -24,17 +25,18 @@ def triplet_loss(feature, labels, margin=None):
 
 
 def hardest_distances(feature, labels):
-  """Finds each example's distance to its hardest pairs.
+  """Returns the distances of each example to its hardest positive and its hardest negative.
 
   Args:
-    as of `triplet_loss`.
+    feature, labels: as in `triplet_loss`.
   Returns:
-    (p, n): [B] float32 each; p is at least 1e-6, n infinite where all examples are of one person.
+    (p, n): [B] float32 each. p is at least 1e-6. n is infinite if all examples are of one person.
   """
   feature = feature.astype(jnp.float32)
   is_same = labels[:, None] == labels
-  # Parity: the gradient reaches the one pair that was found, where a max would share it among equal ones, and
-  # none whose distance is clamped: an example and its own copy.
+  # Parity: the pairs are chosen without a gradient, and the distances of the chosen pairs are computed again.
+  # If several pairs are equally far, only the first one then gets a gradient; the gradient of a max would be
+  # shared among them. A pair of identical features gets no gradient, because its distance is clamped.
   squared = squared_distances(jax.lax.stop_gradient(feature))
   farthest = jnp.argmax(jnp.where(is_same, squared, -jnp.inf), axis=1)
   nearest = jnp.argmin(jnp.where(is_same, jnp.inf, squared), axis=1)
@@ -43,9 +45,10 @@ def hardest_distances(feature, labels):
 
 
 def squared_distances(feature):
-  """Returns |f_i - f_j|^2 of all pairs of [B, D] features, [B, B], never negative."""
+  """Returns |f_i - f_j|^2 for all pairs of [B, D] features: [B, B], never negative."""
   length = jnp.sum(jnp.square(feature), axis=-1)
   product = jnp.matmul(feature, feature.T, precision="highest")
+  # Rounding can make the distance of equal features slightly negative.
   return jnp.maximum(length[:, None] + length - 2 * product, 0.0)
 
 

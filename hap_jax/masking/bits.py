@@ -1,4 +1,7 @@
-"""Words of 32 bits: random ones, and sets of cells, whose operations cost a 32nd of those on booleans."""
+"""Words of 32 bits: random words, and sets of cells with one bit per cell.
+
+An operation on a bit set costs 1/32 of the same operation on a boolean array.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +12,7 @@ WORD = 32
 
 
 def pack_bits(cells):
-  """Packs cells into words: bit i of word w is cell 32 * w + i, the bits beyond the last cell are 0.
+  """Packs cells into words: bit i of word w is cell 32 * w + i. The bits after the last cell are 0.
 
   Args:
     cells: [..., N] bool.
@@ -18,6 +21,7 @@ def pack_bits(cells):
   """
   *batch, N = cells.shape
   cells = jnp.pad(jnp.asarray(cells, jnp.uint32), [(0, 0)] * len(batch) + [(0, -N % WORD)])
+  # The shifted bits of one word do not overlap, so their sum is their union.
   words = cells.reshape(*batch, -1, WORD) << jnp.arange(WORD, dtype=jnp.uint32)
   return jnp.sum(words, axis=-1, dtype=jnp.uint32)
 
@@ -29,39 +33,50 @@ def unpack_bits(words, num_cells):
 
 
 def bit_span(start, stop, num_words):
-  """Words of the set of cells start, ..., stop - 1: [...] int32 twice -> [..., num_words] uint32."""
+  """Returns the bit set of the cells start, ..., stop - 1.
+
+  Args:
+    start, stop: [...] int32.
+    num_words: number of words of the set.
+  Returns:
+    [..., num_words] uint32.
+  """
   first_cell = WORD * jnp.arange(num_words)
 
   def cells_below(end):
     num_cells = jnp.clip(end[..., None] - first_cell, 0, WORD).astype(jnp.uint32)
-    # A shift by the whole word is undefined in XLA.
+    # A shift by 32 is undefined in XLA, so a full word is a case of its own.
     return jnp.where(num_cells < WORD, (jnp.uint32(1) << num_cells) - 1, ~jnp.uint32(0))
 
+  # Cells below `stop`, without the cells below `start`.
   return cells_below(stop) & ~cells_below(start)
 
 
 def draw(key, *sizes):
-  """Draws random words for several uses, and the key of the next draw, in one call of the generator.
+  """Draws random words for several uses and the key of the next draw in one call of the generator.
 
-  Each call takes half a second to compile on a CPU, `jax.random.split` too.
+  One call is enough for all uses, because a CPU needs half a second to compile each call. `jax.random.split`
+  is such a call, too.
 
   Args:
-    key: PRNG key. sizes: how many words each use takes.
+    key: PRNG key.
+    sizes: number of words for each use.
   Returns:
-    (key, [[size] uint32 for each of sizes]).
+    (key, words): the key of the next draw, and a list of one [size] uint32 array for each of `sizes`.
   """
   num_key_words = jax.random.key_data(key).size
-  # One flat draw: short trailing axes make the generator several times slower on a CPU.
+  # The draw is flat, because short trailing axes make the generator several times slower on a CPU.
   words = jax.random.bits(key, (num_key_words + sum(sizes),))
   key_words, *parts = jnp.split(words, np.cumsum([num_key_words, *sizes])[:-1])
   return jax.random.wrap_key_data(key_words, impl=jax.random.key_impl(key)), parts
 
 
 def unit_interval(words):
-  """Turns random words into float32 numbers in [0, 1) by their upper 24 bits."""
+  """Returns float32 numbers in [0, 1), made from the upper 24 bits of random words."""
+  # float32 has 24 significant bits. With more bits, a number could be rounded up to 1.
   return (words >> np.uint32(8)).astype(jnp.float32) * np.float32(2**-24)
 
 
 def count_bits(words):
-  """Counts the set cells of [..., W] uint32: [...] int32."""
+  """Returns the number of cells in each bit set: [..., W] uint32 -> [...] int32."""
   return jnp.sum(lax.population_count(words), axis=-1, dtype=jnp.int32)

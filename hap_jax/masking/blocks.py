@@ -1,4 +1,4 @@
-"""Block-wise masking: random rectangles of patches until enough are covered (BEiT, arXiv 2106.08254)."""
+"""Block-wise masking: random rectangles cover patches until enough are set (BEiT, arXiv 2106.08254)."""
 
 import math
 from typing import NamedTuple
@@ -9,13 +9,13 @@ from jax import lax
 
 from hap_jax.masking import bits
 
-MIN_AREA = 12  # patches; the official repository's, whatever the grid
+MIN_AREA = 12  # patches; the value of the official repository for every grid
 MIN_ASPECT = 0.3  # height / width lies in [0.3, 1 / 0.3]
-TRIES = 10  # so many refused rectangles in a row end the stage
+TRIES = 10  # the stage ends after this number of refused rectangles in a row
 
 
 class Rectangles(NamedTuple):
-  """[T] rectangles of patches; `fits` is False where one is not strictly smaller than the grid."""
+  """[T] rectangles of patches; `fits` is True if a rectangle is lower and narrower than the grid."""
 
   height: jax.Array
   width: jax.Array
@@ -25,11 +25,12 @@ class Rectangles(NamedTuple):
 
 
 def make_rectangles(uniform, area_limit, grid):
-  """Makes rectangles of random numbers: area ~ U(12, area_limit), log aspect and place uniform.
+  """Makes rectangles from random numbers: area ~ U(12, area_limit), log aspect and place uniform.
 
   Args:
-    uniform: [3, T] float32 in [0, 1): for area, aspect and place. area_limit: [] int32 patches; below 12 the
-      interval is simply reversed. grid: (Gh, Gw) patches.
+    uniform: [3, T] float32 in [0, 1): the random numbers of area, aspect and place.
+    area_limit: [] int32, in patches. If it is below 12, the area is drawn from U(area_limit, 12).
+    grid: (Gh, Gw) patches.
   Returns:
     `Rectangles` of [T] int32 and [T] bool.
   """
@@ -40,26 +41,31 @@ def make_rectangles(uniform, area_limit, grid):
   exact_height = jnp.sqrt(area * aspect)
   height = jnp.round(exact_height).astype(jnp.int32)
   width = jnp.round(area / exact_height).astype(jnp.int32)
-  # The whole part of one number chooses the row, what is left of it the column.
+  # One random number places the rectangle: its integer part is the row, its fraction chooses the column.
   place = place * jnp.maximum(Gh - height + 1, 1)
   top = jnp.floor(place)
   left = jnp.floor((place - top) * jnp.maximum(Gw - width + 1, 1))
+  # Parity: the official code refuses a rectangle that is as high or as wide as the grid.
   fits = (height < Gh) & (width < Gw)
   return Rectangles(height, width, top.astype(jnp.int32), left.astype(jnp.int32), fits)
 
 
 def sample_blocks(key, grid, num_masked):
-  """Covers patches with random rectangles until `num_masked` are set or ten in a row were refused.
+  """Covers patches with random rectangles until `num_masked` are set or ten rectangles in a row are refused.
 
-  The number of set patches varies: the last rectangle may pass `num_masked`, and where none fits (a grid that
-  is one patch wide, say) nothing is set. Source: the official repository's behaviour (HAP, arXiv 2310.20695).
+  The number of set patches varies. The last rectangle may exceed `num_masked`. If no rectangle fits, such as
+  on a grid that is one patch wide, no patch is set. Source: the behaviour of the official repository (HAP,
+  arXiv 2310.20695).
 
   Args:
-    key: PRNG key. grid: (Gh, Gw) patches. num_masked: patches wanted.
+    key: PRNG key.
+    grid: (Gh, Gw) patches.
+    num_masked: number of patches to set.
   Returns:
     [L] bool, row-major over the grid.
   """
   Gh, Gw = grid
+  # A set of patches is one bit set per row of the grid, [Gh, num_words] uint32.
   num_words = -(-Gw // bits.WORD)
   row = jnp.arange(Gh)
 
@@ -73,7 +79,8 @@ def sample_blocks(key, grid, num_masked):
     return (num_set < num_masked) & ~is_stuck
 
   def add_block(state):
-    # All ten tries are judged at once and the first good one is kept: far fewer trips than one try at a time.
+    # All ten tries are drawn and judged at once, and the first good one is kept. The loop then runs once per
+    # block, not once per try.
     set_rows, num_set, _, key = state
     rest = num_masked - num_set
     key, (words,) = bits.draw(key, 3 * TRIES)
@@ -81,12 +88,14 @@ def sample_blocks(key, grid, num_masked):
     *places, fits = make_rectangles(uniform, rest, grid)
     overlap = jnp.sum(lax.population_count(cover(*places) & set_rows), axis=(1, 2), dtype=jnp.int32)
     area = places[0] * places[1]
-    # Parity: the overlap counts twice, because the official code sums cells that hold the value 2.
+    # Parity: a set cell has the value 2 in the official code, and its sum counts the overlap twice.
     charge = area - 2 * overlap
     is_good = fits & (charge > 0) & (charge <= rest)
     first = jnp.argmax(is_good)
+    # argmax is 0 if no try is good, so `found` must read the value itself.
     found = is_good[first]
     new_rows = jnp.where(found, cover(*(place[first] for place in places)), jnp.uint32(0))
+    # The number of set patches counts each patch once, unlike `charge`.
     num_new = jnp.where(found, area[first] - overlap[first], 0)
     return set_rows | new_rows, num_set + num_new, ~found, key
 

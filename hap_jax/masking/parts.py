@@ -1,4 +1,4 @@
-"""Part-guided masking: which patches a body part covers, and which of them go first."""
+"""Part-guided masking: finds the patches of each body part, chooses parts and marks some of their patches."""
 
 import math
 
@@ -8,27 +8,30 @@ from jax import lax
 
 from hap_jax.masking import bits
 
-_RANDOM_BITS = 16  # of each cell, to choose a random subset
+_RANDOM_BITS = 16  # random bits per cell for the choice of a subset
 
 
 def part_patches(keypoints_xy, keypoints_visible, grid, patch, parts):
-  """Finds the patches of every body part: the union of the rectangles spanned by its joint pairs.
+  """Returns the patches of every body part: the union of the rectangles between the joints of its pairs.
 
-  A pair covers all patches from one joint's patch to the other's; a joint beyond the right or bottom edge
-  counts as one on the edge, and a pair with a missing joint covers nothing. A joint is missing if it is not
-  visible, not finite or negative. Coordinates are cut to whole pixels before the sign is looked at, so -0.5
-  is pixel 0.
+  A pair covers the rectangle of patches with its two joints at opposite corners. A joint beyond the right or
+  bottom edge is moved to the edge. A pair with a missing joint covers no patch. A joint is missing if it is
+  invisible, not finite or negative. Coordinates are truncated to whole pixels before the sign is checked, so
+  -0.5 is pixel 0.
 
   Args:
-    keypoints_xy: [K, 2] float32, pixels of the network input. keypoints_visible: [K] bool.
-    grid: (Gh, Gw) patches. patch: side in pixels.
-    parts: part name -> joint pairs, as `Skeleton.parts`.
+    keypoints_xy: [K, 2] float32, pixels of the network input.
+    keypoints_visible: [K] bool.
+    grid: (Gh, Gw) patches.
+    patch: side in pixels.
+    parts: (part name, joint pairs) tuples, as in `Skeleton.parts`.
   Returns:
     [num_parts, L] bool, row-major over the grid.
   """
   Gh, Gw = grid
   is_known = keypoints_visible.astype(bool) & jnp.all(jnp.isfinite(keypoints_xy), axis=-1)
-  # Clipping before the cast keeps huge numbers in range; anything beyond the grid acts alike.
+  # A cast of a huge float to int32 is undefined, so coordinates are clipped first. Both limits lie outside
+  # the grid, where the exact coordinate has no effect.
   pixel_xy = jnp.clip(jnp.where(is_known[:, None], keypoints_xy, -1), -1, patch * max(grid))
   pixel_xy = pixel_xy.astype(jnp.int32)
   is_known = is_known & jnp.all(pixel_xy >= 0, axis=-1)
@@ -38,7 +41,8 @@ def part_patches(keypoints_xy, keypoints_visible, grid, patch, parts):
   covered = []
   for _, pairs in parts:
     union = jnp.zeros(grid, bool)
-    for first, second in pairs:  # written out: gathering all pairs at once is ten times slower on CPU
+    # A Python loop, because one gather of all pairs is ten times slower on a CPU.
+    for first, second in pairs:
       low = jnp.minimum(cell_xy[first], cell_xy[second])
       high = jnp.maximum(cell_xy[first], cell_xy[second])
       in_columns = (column >= low[0]) & (column <= high[0]) & is_known[first] & is_known[second]
@@ -49,35 +53,43 @@ def part_patches(keypoints_xy, keypoints_visible, grid, patch, parts):
 
 
 def choose_parts(random_words, has_patches, num_parts):
-  """Takes the first `num_parts` parts of a random order; a part without patches is passed over, not counted.
+  """Takes the first `num_parts` parts with patches in a random order; a part without patches is not counted.
 
   Args:
-    random_words: [P] uint32. has_patches: [P] bool. num_parts: [] int32.
+    random_words: [P] uint32.
+    has_patches: [P] bool.
+    num_parts: [] int32.
   Returns:
-    [P] int32: k = 0, 1, ... of the k-th part taken, -1 of a part not taken.
+    [P] int32, the position of each part in the order: 0, 1, ...; -1 if the part was not taken.
   """
   P = len(has_patches)
-  noise = random_words & ~np.uint32(255) | jnp.arange(P, dtype=jnp.uint32)  # all different
+  # The lowest 8 bits are the index of the part, so no two numbers are equal and the order is unique.
+  noise = random_words & ~np.uint32(255) | jnp.arange(P, dtype=jnp.uint32)
+  # The position of a part is the number of parts with patches that drew a smaller number.
   order = jnp.sum((noise < noise[:, None]) & has_patches, axis=-1, dtype=jnp.int32)
   return jnp.where(has_patches & (order < num_parts), order, -1)
 
 
 def random_subset(random_words, cells, size):
-  """Draws a uniformly random subset of given size of each set of cells.
+  """Draws a uniformly random subset of the given size from each set of cells.
 
-  Every cell gets a random number, and the `size` smallest of a set are found bit by bit, highest first:
-  if no more cells than still wanted have a 0, all of these are taken and the search goes on among the others;
-  if more have, it goes on among them. A sort per set would be the greatest cost of the sampler.
+  Every cell gets a random number, and the cells with the `size` smallest numbers are taken. They are found
+  bit by bit, starting with the highest bit. Let n be the number of cells that are still wanted. If at most n
+  candidates have a 0 bit, all of these are taken, and the search continues among the candidates with a 1. If
+  more than n have a 0, the search continues among them. A sort of each set would cost more than the rest of
+  the sampler.
 
   Args:
-    random_words: [R, S, ceil(L / 32)] uint32: R random bits of each cell. Two cells share 16 bits once in
-      65,536; their index tells them apart, so that the size is exact.
-    cells: [S, L] bool. size: [S] int32, at most the size of the set.
+    random_words: [R, S, ceil(L / 32)] uint32, R random bits per cell.
+    cells: [S, L] bool.
+    size: [S] int32, at most the number of cells in the set.
   Returns:
     [S, L] bool with exactly `size` cells of each set.
   """
   L = cells.shape[1]
   candidates = bits.pack_bits(cells)
+  # Two cells have the same 16 random bits once in 65,536 pairs. The bits of the cell's index follow the
+  # random bits, so all numbers are different and the size is exact.
   index_bits = np.arange(L) >> np.arange((L - 1).bit_length())[::-1, None] & 1
   index_bits = bits.pack_bits(index_bits)[:, None]
 
@@ -93,12 +105,12 @@ def random_subset(random_words, cells, size):
   state = candidates, jnp.zeros_like(candidates), size
   state, _ = lax.scan(split, state, random_words)
   (candidates, taken, wanted), _ = lax.scan(split, state, index_bits)
-  # At most one candidate is left now; it may be the last cell wanted.
+  # At most one candidate is left now, because all numbers are different. It may be the last cell wanted.
   return bits.unpack_bits(jnp.where(wanted[:, None] > 0, taken | candidates, taken), L)
 
 
 def num_words(num_parts, num_cells):
-  """Returns how many random words `sample_parts` takes for so many parts and cells."""
+  """Returns the number of random words that `sample_parts` needs for these numbers of parts and cells."""
   return 2 * num_parts + math.prod(_subset_shape(num_parts, num_cells))
 
 
@@ -107,14 +119,19 @@ def _subset_shape(num_parts, num_cells):
 
 
 def sample_parts(random_words, patches, num_parts, fraction):
-  """Chooses parts and marks a random subset of floor(|part| * u) patches of each, u ~ U(0, fraction).
+  """Chooses parts and marks a random subset of the patches of each chosen part.
+
+  The subset of a part has floor(|part| * u) patches, with u ~ U(0, fraction) drawn for each part.
 
   Args:
-    random_words: [num_words(P, L)] uint32. patches: [P, L] bool from `part_patches`. num_parts: [] int32.
-    fraction: plain number.
+    random_words: [num_words(P, L)] uint32.
+    patches: [P, L] bool from `part_patches`.
+    num_parts: [] int32, the number of parts to choose.
+    fraction: number in [0, 1].
   Returns:
-    order: [P] int32, when each part was taken: 0, 1, ..., or -1 if it was not.
-    marked: [P, L] bool, its marked patches.
+    (order, marked):
+    order: [P] int32, the position in which each part was chosen: 0, 1, ...; -1 if it was not chosen.
+    marked: [P, L] bool, the marked patches of each part.
   """
   P, L = patches.shape
   order_words, size_words, subset_words = jnp.split(random_words, (P, 2 * P))

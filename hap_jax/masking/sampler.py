@@ -1,4 +1,4 @@
-"""The mask of an image: body parts first, then blocks, then any patch, always the same number of patches."""
+"""Masks of images: body parts are hidden first, then blocks, then any patch, until the number is exact."""
 
 import dataclasses
 import functools
@@ -12,20 +12,20 @@ from jax import lax
 from hap_jax.data.skeletons import COCO17
 from hap_jax.masking import bits, blocks, parts
 
-# Why a patch is hidden (`Mask.cause`).
+# Values of `Mask.cause`, the reason why a patch is hidden.
 CAUSE_VISIBLE, CAUSE_PART, CAUSE_BLOCK, CAUSE_FILL = range(4)
 
-MAX_PATCHES = 2**16  # leaves the sort keys of a mask 13 random bits
+MAX_PATCHES = 2**16  # a sort key of 32 bits then has 13 random bits, see `_random_order`
 
 
 @struct.dataclass
 class Mask:
-  """Which patches of an image are hidden from the encoder; with a leading axis after vmap.
+  """The patches of an image that are hidden from the encoder. After vmap, all arrays have a leading axis.
 
   Attributes:
-    is_masked: [L] bool, True = hidden; the same count in every mask of a recipe.
+    is_masked: [L] bool, True = hidden. The number of hidden patches is the same in every mask of a recipe.
     ids_keep: [V] int32, the visible patches in ascending order of priority.
-    ids_restore: [L] int32, the rank of each patch in the ascending order of priority.
+    ids_restore: [L] int32, the rank of each patch in ascending order of priority.
     cause: [L] int8, one of the CAUSE_* constants.
   """
 
@@ -37,17 +37,18 @@ class Mask:
 
 @dataclasses.dataclass(frozen=True)
 class MaskRecipe:
-  """How masks are drawn: plain numbers, hashable, so that it can be a static argument.
+  """Settings of the mask sampler. They are plain numbers and hashable, so they can be a static argument.
 
   Attributes:
-    grid: (Gh, Gw) patches. patch: side in pixels.
+    grid: (Gh, Gw) patches.
+    patch: side in pixels.
     ratio: share of the L patches that is hidden.
-    use_blocks, use_parts: the stages of HAP; without both the mask is uniformly random, as MAE's.
-    max_parts: the largest number of parts a policy draws for an image.
-    part_fraction: at most this share of a part's patches is marked.
+    use_blocks, use_parts: the two stages of HAP. Without both, the mask is uniformly random, as in MAE.
+    max_parts: the largest number of parts that a policy draws for an image.
+    part_fraction: the largest share of the patches of a part that may be marked.
 
   Raises:
-    ValueError: for numbers that cannot give a mask, naming the configuration key.
+    ValueError: if no mask is possible with these numbers. The message names the configuration key.
   """
 
   grid: tuple[int, int]
@@ -84,18 +85,25 @@ def num_visible(recipe):
 
 
 def _split_order(order, num_keep):
-  """Cuts patches in ascending order of priority, [..., L] int32, into is_masked, ids_keep, ids_restore."""
+  """Returns is_masked, ids_keep and ids_restore from the patches in ascending order of priority.
+
+  Args:
+    order: [..., L] int32, indices of patches.
+    num_keep: V, the number of visible patches.
+  """
+  # Writing the ranks at the sorted places inverts the permutation without a second sort.
   rank = jnp.broadcast_to(jnp.arange(order.shape[-1], dtype=jnp.int32), order.shape)
   ids_restore = jnp.put_along_axis(jnp.zeros_like(order), order, rank, axis=-1, inplace=False)
   return ids_restore >= num_keep, order[..., :num_keep], ids_restore
 
 
 def mask_from_priority(priority, num_keep):
-  """Hides the patches of highest priority.
+  """Hides the patches with the highest priority.
 
   Args:
-    priority: [..., L]. Of equal ones the lower index is kept first: add noise if ties must be fair.
-    num_keep: V, static.
+    priority: [..., L]. Of patches with equal priority, the patch with the lower index stays visible first.
+      Add noise if ties must be fair.
+    num_keep: V, the number of visible patches, static.
   Returns:
     is_masked [..., L] bool, ids_keep [..., V] int32 and ids_restore [..., L] int32, as in `Mask`.
   """
@@ -103,13 +111,16 @@ def mask_from_priority(priority, num_keep):
 
 
 def _random_order(random_words, level, num_levels):
-  """Orders patches by ascending level, ties at random: the order of level + noise.
+  """Orders patches by ascending level; patches of equal level are in random order.
 
-  Level, noise and index share one 32-bit key: sorting bare integers is six times faster on CPU than sorting
-  pairs, and the keys are all different, so nothing is left to the sort. At 128 patches the noise has 22 bits.
+  Level, noise and index are packed into one 32-bit key, from the highest to the lowest bits. A sort of
+  integers is six times faster on a CPU than a sort of pairs. All keys are different, so the result does not
+  depend on the sorting algorithm. With 128 patches the noise has 22 bits.
 
   Args:
-    random_words: [L] uint32. level: [L] int32 in 0..num_levels-1.
+    random_words: [L] uint32.
+    level: [L] int32 in 0..num_levels-1.
+    num_levels: number of levels.
   Returns:
     [L] int32 patch indices.
   """
@@ -122,29 +133,34 @@ def _random_order(random_words, level, num_levels):
 
 
 def priority_levels(in_block, order, marked):
-  """Ranks patches by stage: 0 any patch, 1 a block's, 2 and up a part's.
+  """Returns the level of each patch: 2 or more for a part, 1 for a block, 0 for any other patch.
 
-  The earlier a part was taken the higher its level, and a later part overwrites an earlier one.
+  A part that was chosen earlier has a higher level. If two parts mark the same patch, the part that was
+  chosen later sets its level.
 
   Args:
-    in_block: [L] bool. order: [P] int32, when each part was taken, from 0; -1 if it was not.
+    in_block: [L] bool.
+    order: [P] int32, the position in which each part was chosen, from 0; -1 if it was not chosen.
     marked: [P, L] bool, the marked patches of each part.
   Returns:
     [L] int32 in 0..P+1.
   """
+  # Parity: the official code writes the parts one after the other, so the last one wins.
   latest = jnp.max(jnp.where(marked, order[:, None], -1), axis=0)
   return jnp.where(latest >= 0, 1 + len(order) - latest, in_block.astype(jnp.int32))
 
 
 def sample_mask(key, keypoints_xy, keypoints_visible, num_parts, recipe):
-  """Draws the mask of one image: the patches of highest `priority_levels`, ties broken uniformly by the key.
+  """Draws the mask of one image. It hides the patches with the highest `priority_levels`; ties are random.
 
   Source: HAP, arXiv 2310.20695, Sec. 3.2, with the rules and numbers of the official repository.
 
   Args:
-    key: PRNG key (threefry: other kinds draw other numbers under vmap).
-    keypoints_xy: [17, 2] float32 COCO joints in pixels of the network input. keypoints_visible: [17] bool.
-    num_parts: [] int32, how many parts to mark. The three may be None if the recipe uses no parts.
+    key: PRNG key of kind threefry. Keys of other kinds give different numbers under vmap.
+    keypoints_xy: [17, 2] float32, COCO joints in pixels of the network input.
+    keypoints_visible: [17] bool.
+    num_parts: [] int32, the number of parts to mark. The joints and this number may be None if the recipe
+      uses no parts.
     recipe: `MaskRecipe`, static.
   Returns:
     `Mask` of one image.
@@ -154,6 +170,7 @@ def sample_mask(key, keypoints_xy, keypoints_visible, num_parts, recipe):
   Gh, Gw = recipe.grid
   L, P, V = Gh * Gw, len(COCO17.parts), num_visible(recipe)
   block_key, (part_words, order_words) = bits.draw(key, parts.num_words(P, L), L)
+  # A stage that the recipe does not use leaves these values: no patch in a block, no part chosen.
   in_block = jnp.zeros(L, bool)
   part_order, marked = jnp.full(P, -1, jnp.int32), jnp.zeros((P, L), bool)
   if recipe.use_blocks:
@@ -168,32 +185,35 @@ def sample_mask(key, keypoints_xy, keypoints_visible, num_parts, recipe):
     part_order, marked = parts.sample_parts(part_words, patches, num_parts, recipe.part_fraction)
   level = priority_levels(in_block, part_order, marked)
   is_masked, ids_keep, ids_restore = _split_order(_random_order(order_words, level, num_levels=P + 2), V)
+  # A patch of a block or a part may stay visible, because the stages may mark more patches than are hidden.
   cause = jnp.where(level > 1, CAUSE_PART, jnp.where(level == 1, CAUSE_BLOCK, CAUSE_FILL))
   cause = jnp.where(is_masked, cause, CAUSE_VISIBLE).astype(jnp.int8)
   return Mask(is_masked, ids_keep, ids_restore, cause)
 
 
 def sample_masks(keys, keypoints_xy, keypoints_visible, num_parts, recipe):
-  """Draws N masks, one key each: `sample_mask` over a leading axis of all arguments but the recipe."""
+  """Draws N masks: `sample_mask` for each key. All arguments except the recipe have a leading axis N."""
   sample = functools.partial(sample_mask, recipe=recipe)
   return jax.vmap(sample)(keys, keypoints_xy, keypoints_visible, num_parts)
 
 
 def draw_num_parts_uniform(key, batch, max_parts):
-  """Draws each image's number of parts by itself (the paper): [batch] int32, n ~ U{0, ..., max_parts}."""
-  # Of 32 bits each, so the counts are equally likely within 2e-9; `randint` would draw twice as many bits.
+  """Draws the number of parts of each image, as in the paper: [batch] int32, n ~ U{0, ..., max_parts}."""
+  # The remainder of 32 random bits is uniform within 2e-9. `randint` would draw twice as many bits.
   return (jax.random.bits(key, (batch,)) % np.uint32(max_parts + 1)).astype(jnp.int32)
 
 
 def draw_num_parts_released(key, batch, max_parts, group):
-  """Draws the numbers of parts as the official code does: the limit of an image is the number before it.
+  """Draws the numbers of parts as the official code does: each number is the limit for the next image.
 
-  n_i ~ U{0, ..., n_(i-1)}, starting from max_parts in every `group` of consecutive images, so that after
-  about eight images of a group no part is masked any more.
+  n_i ~ U{0, ..., n_(i-1)}. The limit of the first image in every `group` of consecutive images is max_parts.
+  After about eight images of a group, the number of parts is 0.
 
   Args:
-    key: PRNG key. batch: images of the global batch. group: images that share a limit; the last group may be
-      shorter.
+    key: PRNG key.
+    batch: number of images in the global batch.
+    max_parts: the limit of the first image of a group.
+    group: number of images that share a limit. The last group may be shorter.
   Returns:
     [batch] int32.
   Raises:
@@ -201,8 +221,10 @@ def draw_num_parts_released(key, batch, max_parts, group):
   """
   if group < 1:
     raise ValueError(f"group={group} must be at least one image (config.mask.released_group)")
-  # Parity: the official loop over the images assigns the drawn number to the variable that holds the limit.
-  # Each image is a table limit -> n, and tables compose associatively; a group's first ignores its limit.
+  # Parity: the official loop over the images stores the drawn number in the variable that holds the limit.
+  # The loop is sequential. To run it in parallel, each image becomes a table from its limit to its number.
+  # The composition of tables is associative, so an associative scan gives the numbers of all images. The
+  # table of the first image of a group is constant, because its limit does not depend on the image before.
   u = jax.random.uniform(key, (batch, 1))
   is_first = jnp.arange(batch)[:, None] % group == 0
   limit = jnp.where(is_first, max_parts, jnp.arange(max_parts + 1))
@@ -212,12 +234,14 @@ def draw_num_parts_released(key, batch, max_parts, group):
 
 
 def num_parts_policy(name, *, max_parts, group):
-  """Returns (key, batch) -> [batch] int32, how many parts each image of a global batch may lose.
+  """Returns a function (key, batch) -> [batch] int32 that draws the number of masked parts of each image.
 
   Args:
-    name: "uniform" or "released". max_parts: upper limit. group: images that share a limit (released).
+    name: "uniform" or "released".
+    max_parts: the largest number of parts.
+    group: number of images that share a limit; only "released" uses it.
   Raises:
-    ValueError: for another name.
+    ValueError: if the name is neither "uniform" nor "released".
   """
   policies = {
     "uniform": functools.partial(draw_num_parts_uniform, max_parts=max_parts),
@@ -232,11 +256,15 @@ def sample_view_masks(keys, num_parts, batch, recipe):
   """Draws the masks of all views of a batch in one call.
 
   Args:
-    keys: [B, N] PRNG keys. num_parts: [B, N] int32. batch: with keypoints. recipe: a `MaskRecipe`.
+    keys: [B, N] PRNG keys.
+    num_parts: [B, N] int32.
+    batch: dict with keypoints_xy [B, 17, 2] and keypoints_visible [B, 17].
+    recipe: a `MaskRecipe`.
   Returns:
-    `Mask` with leading [B, N].
+    `Mask` whose arrays have the leading axes [B, N].
   """
   B, N = keys.shape
+  # The N views of an image share its joints and are neighbours on the flat axis, as in `vit.ViT`.
   mask = sample_masks(
     keys.reshape(B * N),
     jnp.repeat(batch["keypoints_xy"], N, axis=0),

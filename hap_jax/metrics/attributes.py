@@ -1,21 +1,25 @@
-"""Metrics of attributes on plain arrays: by attribute (mA, label F1) and by picture (accuracy to F1)."""
+"""Metrics of attributes on plain arrays, per attribute (mA, label F1) and per picture (accuracy, F1)."""
 
 import dataclasses
 
 import numpy as np
 
-EPS = 1e-20  # Parity: added to each denominator, so that 0/0 is 0
+EPS = 1e-20  # Parity: the official code adds it to each denominator, so 0/0 is 0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scores:
-  """How well attributes are predicted; all shares between 0 and 1.
+  """Scores of predicted attributes. All scores are shares between 0 and 1.
+
+  In the formulas, t is the set of true attributes of a picture and y the set of predicted attributes.
 
   Attributes:
     label_mean_accuracy: [A] float64, (recall of positives + recall of negatives) / 2.
     positive_recall, negative_recall, label_precision, label_accuracy, label_f1: [A] float64.
-    false_negatives, false_positives: [A] int64.
-    accuracy, precision, recall: means over pictures of |t & y| / |t | y|, |t & y| / |y|, |t & y| / |t|.
+    false_negatives, false_positives: [A] int64, counts of pictures.
+    accuracy: mean over pictures of |t & y| / |t | y|.
+    precision: mean over pictures of |t & y| / |y|.
+    recall: mean over pictures of |t & y| / |t|.
   """
 
   label_mean_accuracy: np.ndarray
@@ -32,7 +36,8 @@ class Scores:
 
   @property
   def f1(self):
-    # Parity: of the mean precision and recall, not the mean of each picture's F1.
+    # Parity: the official F1 is computed from mean precision and mean recall. It is not the mean of the F1
+    # scores of the pictures.
     return float(_ratio(2 * self.precision * self.recall, self.precision + self.recall))
 
   def metrics(self):
@@ -61,8 +66,8 @@ def check_labels(labels):
   Returns:
     [N, A] bool.
   Raises:
-    ValueError: if they have another shape or type, or another value such as -1, 2 or NaN; the message gives
-      the first such value and its place.
+    ValueError: if the labels have another shape or type, or another value such as -1, 2 or NaN. The message
+      gives the first wrong value and its place.
   """
   labels = np.asarray(labels)
   if labels.ndim != 2 or labels.dtype.kind not in "biuf":
@@ -70,41 +75,44 @@ def check_labels(labels):
       f"labels of attributes have shape {labels.shape} and type {labels.dtype}; expected [pictures, "
       "attributes] of bool or of numbers that are 0 or 1"
     )
+  # NaN differs from 0 and from 1, so this finds it, too.
   wrong = np.argwhere((labels != 0) & (labels != 1))
   if len(wrong):
     row, column = wrong[0]
     raise ValueError(
-      f"{len(wrong)} labels of attributes are neither 0 nor 1, the first is {labels[row, column]} in row "
+      f"{len(wrong)} labels of attributes are neither 0 nor 1; the first is {labels[row, column]} in row "
       f"{row}, column {column}; expected 0 (absent) or 1 (present), or booleans: convert the labels first"
     )
   return labels.astype(bool)
 
 
 def score(probability, labels, *, threshold=0.5):
-  """Scores predictions; an attribute counts as predicted above the threshold, not at it.
+  """Scores predictions. An attribute is predicted if its probability is strictly above the threshold.
 
-  A picture without positive labels, or without predictions, counts as 0 in the means over pictures. An
-  attribute without positives has positive recall 0, which caps its mean accuracy at 0.5.
+  A picture without positive labels, or without predictions, has the score 0 in the means over pictures. An
+  attribute without positive labels has positive recall 0, so its mean accuracy is at most 0.5.
 
   Args:
-    probability: [N, A] float, sigmoid of the logits. labels: [N, A] bool or 0/1. threshold: in [0, 1].
+    probability: [N, A] float, sigmoid of the logits.
+    labels: [N, A] bool or 0/1.
+    threshold: a number in [0, 1].
   Returns:
     Scores.
   Raises:
-    ValueError: if the shapes differ, or are not [N, A] with at least one picture and one attribute, or a
-      prediction is not a number, or a label is neither 0 nor 1.
+    ValueError: if the shapes differ, if they are not [N, A] with at least one picture and one attribute, if a
+      prediction is not finite, or if a label is neither 0 nor 1.
   """
   probability, labels = np.asarray(probability), np.asarray(labels)
   if probability.ndim != 2 or probability.shape != labels.shape or not probability.size:
     raise ValueError(
-      f"attributes are scored from two arrays [pictures, attributes] of one shape; got {probability.shape} "
+      f"expected predictions and labels of the same shape [pictures, attributes]; got {probability.shape} "
       f"predictions and {labels.shape} labels: check that both hold the same attributes"
     )
   bad = np.flatnonzero(~np.isfinite(probability).all(axis=1))
   if bad.size:
     raise ValueError(
-      f"predictions of {bad.size} pictures are not finite, the first in row {bad[0]}: the network's output "
-      "is broken, so there is nothing to score"
+      f"predictions of {bad.size} pictures are not finite, the first in row {bad[0]}; expected finite "
+      "numbers: check the weights of the network"
     )
   true, found = check_labels(labels), probability > threshold
   hit, either = true & found, true | found
@@ -112,6 +120,7 @@ def score(probability, labels, *, threshold=0.5):
   positive_recall = _ratio(tp, tp + fn)
   negative_recall = _ratio((~either).sum(0), (~true).sum(0))
   label_precision = _ratio(tp, tp + fp)
+  # Sums over axis 0 are per attribute, sums over axis 1 per picture.
   hits = hit.sum(1)
   return Scores(
     label_mean_accuracy=(positive_recall + negative_recall) / 2,

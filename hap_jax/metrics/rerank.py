@@ -1,4 +1,4 @@
-"""k-reciprocal re-ranking (Zhong et al., CVPR 2017, arXiv 1701.08398) with sparse encodings, in blocks."""
+"""k-reciprocal re-ranking (Zhong et al., CVPR 2017, arXiv 1701.08398), with sparse encodings, in blocks."""
 
 import dataclasses
 
@@ -6,17 +6,17 @@ import numpy as np
 
 from hap_jax.metrics.similarity import CosineSimilarity
 
-_LEAST_DISTANCE = 1e-12  # by which distances are divided where all features are alike
+_LEAST_DISTANCE = 1e-12  # smallest divisor of distances, for the case that all features are equal
 
 
 @dataclasses.dataclass(frozen=True)
 class Reranking:
-  """Settings of the re-ranking; the paper's.
+  """Settings of the re-ranking; the defaults are the numbers of the paper.
 
   Attributes:
-    k1: neighbours among which reciprocal ones are sought.
-    k2: neighbours whose encodings are averaged; 1: a feature's own alone.
-    weight: lambda, share of the original distance in the final one.
+    k1: number of neighbours among which reciprocal neighbours are searched.
+    k2: number of neighbours whose encodings are averaged; 1: a feature keeps its own encoding.
+    weight: lambda, share of the original distance in the final distance.
   """
 
   k1: int = 20
@@ -29,39 +29,52 @@ class Reranking:
 
 
 class Reranked:
-  """Re-ranked closeness of every query to every gallery feature, with the face of a `CosineSimilarity`.
+  """Re-ranked closeness of every query to every gallery feature, with the interface of `CosineSimilarity`.
 
-  Final distance (1 - weight) d_J + weight d. d_ij is the squared distance of unit vectors, each row divided
-  by its largest. d_J is the Jaccard distance of the encodings V_i of k-reciprocal neighbours. Queries are
-  neighbours too, so the result depends on the whole query set.
+  The final distance is (1 - weight) d_J + weight d. d_ij is the squared distance of unit vectors; each row is
+  divided by its largest value. d_J is the Jaccard distance of the encodings V_i of k-reciprocal neighbours.
+  Queries can be neighbours, too, so the result depends on all queries.
 
-  Three choices are the authors' code's, from which published numbers come, where the paper leaves them open
-  or says otherwise: a feature counts among its own k1 + 1 neighbours, distances are divided by the row's
-  largest, and a neighbour's set joins if it overlaps by *more* than two thirds.
+  Three rules follow the code of the authors, because the published numbers come from it. The paper does not
+  fix these rules, or has another one:
+  - A feature is one of its own k1 + 1 neighbours.
+  - Distances are divided by the largest distance of the row.
+  - The set of a neighbour is added if *more* than two thirds of it overlap.
 
   Attributes:
-    margin: 0: a block's rows are the order themselves. exact: None, so there is nothing finer to ask.
+    margin: 0, because the values of `blocks` give the order without further comparison.
+    exact: None, because there are no values that are more exact than the values of `blocks`.
   """
 
   margin = 0.0
   exact = None
 
   def __init__(self, query, gallery, reranking):
-    """Takes features as `CosineSimilarity` does and encodes them; raises ValueError as it does."""
+    """Encodes the features.
+
+    Args:
+      query, gallery: as in `CosineSimilarity`.
+      reranking: a `Reranking`.
+    Raises:
+      ValueError: as `CosineSimilarity`.
+    """
     self._similarity = CosineSimilarity(query, gallery)
     self.num_queries, self.num_gallery = self._similarity.num_queries, self._similarity.num_gallery
     self._weight = reranking.weight
+    # Neighbours are searched among queries and gallery together, as in the paper.
     everyone = np.concatenate([query, gallery])
     encodings, self._farthest = _encode(CosineSimilarity(everyone, everyone), reranking)
     self._query_encodings = encodings[: self.num_queries]
     self._postings = _invert(encodings[self.num_queries :], len(encodings))
 
   def blocks(self):
-    """Yields (index of the first query, [b, G] float32): minus the final distance."""
+    """Yields (index of the first query, [b, G] float32): the negative final distances."""
     for start, rows in self._similarity.blocks():
       for i, row in enumerate(rows, start):
-        # Known to the row up to a constant, which one exact value gives back.
+        # The row differs from the cosines by a constant, see `CosineSimilarity.blocks`. One exact cosine
+        # gives this constant.
         cosine = row + (self._similarity.exact(i, [0]) - row[0])
+        # The squared distance is 2 - 2 cos. The factor 2 cancels in the division by the largest distance.
         distance = (1 - cosine) / max(1 - self._farthest[i], _LEAST_DISTANCE)
         row[:] = -((1 - self._weight) * self._jaccard(i) + self._weight * distance)
       yield start, rows
@@ -70,19 +83,24 @@ class Reranked:
     """Returns 1 - sum_j min(V_ij, V_gj) / sum_j max(V_ij, V_gj) of query i, [G] float64."""
     offsets, entries, weights = self._postings
     shared = np.zeros(self.num_gallery)
+    # Encodings are sparse: only gallery entries that share a neighbour j with the query are visited.
     for j, weight in zip(*self._query_encodings[i], strict=True):
       here = slice(offsets[j], offsets[j + 1])
       shared[entries[here]] += np.minimum(weight, weights[here])
-    return 1 - shared / (2 - shared)  # min + max is the sum of both encodings, which is 1 + 1
+    # sum min + sum max is the sum of both encodings, and each encoding sums to 1. So sum max is 2 - sum min.
+    return 1 - shared / (2 - shared)
 
 
 def _encode(similarity, reranking):
-  """Encodes each of N features by its k-reciprocal neighbours, V_ij ~ exp(-d_ij), summing to 1.
+  """Encodes each of N features by its k-reciprocal neighbours: V_ij is proportional to exp(-d_ij).
 
   Args:
-    similarity: of all N with all N.
+    similarity: `CosineSimilarity` of all N features with all N features.
+    reranking: a `Reranking`.
   Returns:
-    (N pairs (index [n] ascending, weight [n] float64), cosine with the least similar feature [N]).
+    (encodings, farthest):
+    encodings: a list of N pairs (index [n] ascending, weight [n] float64). The weights of a pair sum to 1.
+    farthest: [N] float64, the cosine of each feature with its least similar feature.
   """
   N = similarity.num_queries
   neighbors = np.empty((N, min(reranking.k1 + 1, N)), np.int64)
@@ -90,9 +108,11 @@ def _encode(similarity, reranking):
   for start, rows in similarity.blocks():
     stop = start + len(rows)
     neighbors[start:stop] = similarity.nearest_in(start, rows, reranking.k1 + 1)[0]
+    # A row is not made of cosines, but has their order, so argmin finds the least similar feature.
     for i, last in enumerate(rows.argmin(axis=1), start):
       farthest[i] = similarity.exact(i, [last])[0]
   is_near = _find_reciprocal(neighbors)
+  # The sets that may be added use half of k1. `np.around` rounds 2.5 to 2, as the authors' code does.
   half = neighbors[:, : int(np.around(reranking.k1 / 2)) + 1]
   is_half = _find_reciprocal(half)
   encodings = []
@@ -107,31 +127,44 @@ def _encode(similarity, reranking):
 
 
 def _find_reciprocal(neighbors):
-  """Tells for each neighbour [N, k] of i whether i is a neighbour of it, [N, k] bool."""
+  """Returns [N, k] bool: True if neighbour [N, k] of feature i has i among its own neighbours."""
   return np.stack([(neighbors[row] == i).any(axis=1) for i, row in enumerate(neighbors)])
 
 
 def _expand(index, half, is_half):
-  """Adds to reciprocal neighbours the smaller reciprocal sets of them that they cover by more than 2/3."""
+  """Returns a set of reciprocal neighbours, expanded by the smaller reciprocal sets of its members.
+
+  The set of a member is added if more than 2/3 of it are already in `index`.
+
+  Args:
+    index: [n], the reciprocal neighbours of a feature.
+    half: [N, k1/2 + 1], the nearest neighbours of each feature.
+    is_half: [N, k1/2 + 1] bool, True if the neighbour is reciprocal.
+  Returns:
+    [m] indices, ascending and unique.
+  """
   candidates, is_member = half[index], is_half[index]  # [n, k1/2 + 1]
   is_shared = (candidates[..., None] == index).any(axis=-1) & is_member
-  # Parity: "more than" is the authors' code; the paper says "at least".
+  # Parity: the code of the authors has "more than"; the paper has "at least". Whole numbers avoid rounding.
   joins = 3 * is_shared.sum(axis=1) > 2 * is_member.sum(axis=1)
   return np.unique(np.concatenate([index, candidates[joins][is_member[joins]]]))
 
 
 def _average(encodings):
-  """Averages sparse encodings."""
+  """Returns the mean of sparse encodings, as a pair (index, weight)."""
   index, place = np.unique(np.concatenate([index for index, _ in encodings]), return_inverse=True)
   weight = np.bincount(place, np.concatenate([weight for _, weight in encodings]))
   return index, weight / len(encodings)
 
 
 def _invert(encodings, width):
-  """Lists for every column the rows that have a weight in it.
+  """Inverts sparse rows: returns the rows and weights of every column.
 
+  Args:
+    encodings: list of pairs (column index [n], weight [n]), one per row.
+    width: number of columns.
   Returns:
-    (offsets [width + 1], rows, weights): column j's rows and weights are at offsets[j] to offsets[j + 1].
+    (offsets [width + 1], rows, weights). The entries of column j are at offsets[j], ..., offsets[j + 1] - 1.
   """
   columns = np.concatenate([index for index, _ in encodings])
   weights = np.concatenate([weight for _, weight in encodings])

@@ -1,4 +1,4 @@
-"""Retrieval metrics on plain arrays: mAP, CMC, mINP, rank lists, with the junk and camera rules of ReID."""
+"""Retrieval metrics on plain arrays: mAP, CMC, mINP, rank lists, with the ReID rules for junk and cameras."""
 
 import dataclasses
 
@@ -8,21 +8,23 @@ from hap_jax.metrics import rerank
 from hap_jax.metrics.similarity import CosineSimilarity
 
 _MAX_ID = np.iinfo(np.int64).max
-VERDICTS = ("match", "wrong", "same camera", "junk")  # of a gallery entry; the last two count in no rank
+# Verdicts on a gallery entry. Entries with the last two verdicts are left out of the ranks.
+VERDICTS = ("match", "wrong", "same camera", "junk")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scores:
-  """How well queries find their matches; an average is over the queries that have one.
+  """Scores of a retrieval. Means are taken over the valid queries: the queries that have a match.
 
   Attributes:
     mean_ap: mean average precision, 0 to 1.
-    cmc: {rank: share of queries whose first match stands at this rank or before}.
-    minp: mean inverse negative penalty: number of matches / rank of the last one.
-    num_queries, num_valid_queries: all queries, and those with a match left to be found.
-    ap: [Q] float64, a query's average precision; nan without a match.
-    first_rank: [Q] int64, rank of a query's first match, from 1; 0 without a match.
-    reranking: the `rerank.Reranking` by which the ranks were made, or None.
+    cmc: {rank: share of the valid queries whose first match has this rank or a lower one}.
+    minp: mean inverse negative penalty: the mean of (number of matches / rank of the last match).
+    num_queries: number of all queries.
+    num_valid_queries: number of the queries that have a match in the gallery.
+    ap: [Q] float64, average precision of each query; nan for a query without a match.
+    first_rank: [Q] int64, rank of the first match of each query, from 1; 0 for a query without a match.
+    reranking: the `rerank.Reranking` that made the ranks, or None.
   """
 
   mean_ap: float
@@ -35,7 +37,7 @@ class Scores:
   reranking: rerank.Reranking | None = None
 
   def metrics(self):
-    """Returns {"mAP": ..., "rank1": ..., "mINP": ...}; "mAP_reranked" and so on after re-ranking."""
+    """Returns {"mAP": ..., "rank1": ..., "mINP": ...}; after re-ranking the names end in "_reranked"."""
     values = {"mAP": self.mean_ap, **{f"rank{k}": share for k, share in self.cmc.items()}, "mINP": self.minp}
     suffix = "" if self.reranking is None else "_reranked"
     return {f"{name}{suffix}": value for name, value in values.items()}
@@ -43,12 +45,12 @@ class Scores:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RankList:
-  """The first k gallery entries of every query, closest first.
+  """The k closest gallery entries of every query, closest first.
 
   Attributes:
-    index: [Q, k] int64, into the gallery.
+    index: [Q, k] int64, index of the entry in the gallery.
     distance: [Q, k] float64, squared Euclidean distance of the unit vectors, 2 - 2 cos, 0 to 4.
-    verdict: [Q, k] of the words in `VERDICTS`; None if the identities were not given.
+    verdict: [Q, k] words of `VERDICTS`; None if no identities were given.
   """
 
   index: np.ndarray
@@ -57,11 +59,11 @@ class RankList:
 
 
 class _Identities:
-  """Which gallery entries are a query's matches, and which are left out of its list."""
+  """Identities and cameras of queries and gallery; finds the matches and the left-out entries of a query."""
 
   def __init__(self, num_queries, num_gallery, query_pid, gallery_pid, query_camid, gallery_camid, junk_pids):
     if (query_camid is None) != (gallery_camid is None):
-      raise ValueError("cameras came for one side only: give query_camid and gallery_camid, or neither")
+      raise ValueError("cameras are given for one side only: give query_camid and gallery_camid, or neither")
     self._query_pid = _as_ids(query_pid, num_queries, "query_pid", "query")
     self._gallery_pid = _as_ids(gallery_pid, num_gallery, "gallery_pid", "gallery")
     self._query_camid = self._gallery_camid = None
@@ -70,6 +72,7 @@ class _Identities:
       self._gallery_camid = _as_ids(gallery_camid, num_gallery, "gallery_camid", "gallery")
     junk_pids = tuple(junk_pids)
     self.is_junk = np.isin(self._gallery_pid, _as_ids(junk_pids, len(junk_pids), "junk_pids", "junk"))
+    # In a gallery sorted by identity, the entries of one identity are one slice, so no query needs a search.
     self._by_pid = np.argsort(self._gallery_pid, kind="stable")
     ordered = self._gallery_pid[self._by_pid]
     self._start = np.searchsorted(ordered, self._query_pid, "left")
@@ -77,6 +80,7 @@ class _Identities:
 
   def split(self, i):
     """Returns (matches, same-camera matches) of query i: gallery indices, ascending, without junk."""
+    # The sort was stable, so the indices of one identity ascend.
     same = self._by_pid[self._start[i] : self._stop[i]]
     same = same[~self.is_junk[same]]
     if self._query_camid is None:
@@ -105,23 +109,30 @@ def evaluate(
 ):
   """Scores a retrieval: every query ranks the gallery by cosine similarity.
 
-  Gallery entries of the query's identity under the query's camera, and those of junk identities, are left out
-  of its list. AP = (1/R) sum_k k / rank of the k-th of its R matches; equal features keep the gallery's
-  order. This is the protocol of Market-1501 and MSMT17 (Zheng et al., ICCV 2015) with the AP of today's
-  papers, not the trapezoid of the first MATLAB script; mINP is that of arXiv 2001.04193.
+  Two kinds of gallery entries are left out of the list of a query: entries of the query's identity under the
+  query's camera, and entries of junk identities. For a query with R matches, AP = (1/R) sum_k (k / rank of
+  the k-th match). Equal features keep the order of the gallery.
 
-  Exact whatever the size: the similarities come in blocks of 64 MiB and only ranks of matches are kept.
+  This is the protocol of Market-1501 and MSMT17 (Zheng et al., ICCV 2015). AP is computed as in current
+  papers, not with the trapezoids of the first MATLAB script. mINP is defined in arXiv 2001.04193.
+
+  The result is exact for a gallery of any size: the similarities are computed in blocks of 64 MiB, and only
+  the ranks of the matches are kept.
 
   Args:
-    query: [Q, D] features. gallery: [G, D]. They are scaled to unit length here.
-    query_pid, query_camid: [Q] whole numbers. gallery_pid, gallery_camid: [G]. Without cameras, which go
-      together, nothing is left out for its camera.
-    ranks: at which CMC is told. junk_pids: identities of the gallery that are no answer, right or wrong.
-    reranking: a `rerank.Reranking` to rank by k-reciprocal neighbours instead; None: do not.
+    query: [Q, D] features. They are scaled to unit length here.
+    gallery: [G, D] features. They are scaled to unit length here.
+    query_pid: [Q] whole numbers, identities of the queries.
+    gallery_pid: [G] whole numbers, identities of the gallery.
+    query_camid: [Q] whole numbers, cameras of the queries; None: no entry is left out because of its camera.
+    gallery_camid: [G] whole numbers, cameras of the gallery; None together with query_camid.
+    ranks: the ranks of the CMC.
+    junk_pids: identities of the gallery that count neither as right nor as wrong.
+    reranking: a `rerank.Reranking` to rank by k-reciprocal neighbours; None: no re-ranking.
   Returns:
     `Scores`.
   Raises:
-    ValueError: for features or numbers of the wrong shape or kind, features that are not finite, and if no
+    ValueError: if features or identities have a wrong shape or type, if features are not finite, or if no
       query has a match.
   """
   if reranking is None:
@@ -133,12 +144,14 @@ def evaluate(
 
 
 def match_ranks(closeness, query_pid, gallery_pid, query_camid=None, gallery_camid=None, *, junk_pids=()):
-  """Finds the ranks of every query's matches.
+  """Returns the ranks of the matches of every query.
 
   Args:
-    closeness: a `CosineSimilarity` or `rerank.Reranked`. The others: as in `evaluate`.
+    closeness: a `CosineSimilarity` or `rerank.Reranked`.
+    query_pid, gallery_pid, query_camid, gallery_camid, junk_pids: as in `evaluate`.
   Returns:
-    Q arrays [R] int64: ranks of the query's matches from 1, ascending; empty without a match.
+    A list of Q arrays [R] int64: the ranks of the matches of a query from 1, ascending. The array is empty
+    for a query without a match.
   """
   identities = _Identities(
     closeness.num_queries,
@@ -151,6 +164,7 @@ def match_ranks(closeness, query_pid, gallery_pid, query_camid=None, gallery_cam
   )
   found = []
   for start, rows in closeness.blocks():
+    # An entry that is left out gets the last place, so it does not change the rank of any match.
     rows[:, identities.is_junk] = -np.inf
     for i, row in enumerate(rows, start):
       matches, same_camera = identities.split(i)
@@ -160,20 +174,22 @@ def match_ranks(closeness, query_pid, gallery_pid, query_camid=None, gallery_cam
 
 
 def score_ranks(match_ranks, ranks=(1, 5, 10)):
-  """Averages AP, CMC and INP over queries.
+  """Returns the means of AP, CMC and INP over the valid queries.
 
   Args:
-    match_ranks: as from the function of this name. ranks: at which CMC is told.
+    match_ranks: result of the function `match_ranks`.
+    ranks: the ranks of the CMC.
   Returns:
     `Scores`.
   Raises:
-    ValueError: if no query has a match, or a rank is no whole number from 1.
+    ValueError: if no query has a match, or if a rank is not a whole number of at least 1.
   """
   if any(k != int(k) or k < 1 for k in ranks):
     raise ValueError(f"ranks={tuple(ranks)}: expected whole numbers from 1")
   is_valid = np.array([len(found) > 0 for found in match_ranks], bool)
   _check_any_match(is_valid)
   valid = [found for found in match_ranks if len(found)]
+  # nan, so that a query without a match cannot be taken for a query with precision 0.
   ap = np.full(len(is_valid), np.nan)
   ap[is_valid] = [np.mean(np.arange(1, len(found) + 1) / found) for found in valid]
   first_rank = np.zeros(len(is_valid), np.int64)
@@ -190,14 +206,14 @@ def score_ranks(match_ranks, ranks=(1, 5, 10)):
 
 
 def chance_mean_ap(query_pid, gallery_pid, query_camid=None, gallery_camid=None, *, junk_pids=()):
-  """Returns the expected mAP of a gallery in random order, exactly.
+  """Returns the exact expected mAP of a gallery in random order.
 
-  With R matches among the N entries of a query's list, E[AP] = (H_N + (R-1)/(N-1) (N - H_N)) / N, where H_N
-  is the N-th harmonic number: rank k holds a match with probability R/N, and then (k-1)(R-1)/(N-1) of the
-  ranks before do so on average.
+  Let the list of a query have N entries with R matches, and let H_N be the N-th harmonic number. Then
+  E[AP] = (H_N + (R-1)/(N-1) (N - H_N)) / N. Reason: rank k is a match with probability R/N. If it is, the
+  expected number of matches before it is (k-1)(R-1)/(N-1).
 
   Args:
-    as in `evaluate`.
+    query_pid, gallery_pid, query_camid, gallery_camid, junk_pids: as in `evaluate`.
   Raises:
     ValueError: as `evaluate`.
   """
@@ -209,16 +225,19 @@ def chance_mean_ap(query_pid, gallery_pid, query_camid=None, gallery_camid=None,
   has_match = counts[:, 0] > 0
   _check_any_match(has_match)
   R, num_same_camera = counts[has_match].T
+  # R and N are arrays, one number per valid query, because the entries under its own camera are left out.
   N = num_gallery - identities.is_junk.sum() - num_same_camera
   harmonic = np.cumsum(1 / np.arange(1, num_gallery + 1))[N - 1]
+  # N = 1 implies R = 1; the maximum only avoids 0 / 0.
   return float(np.mean((harmonic + (R - 1) / np.maximum(N - 1, 1) * (N - harmonic)) / N))
 
 
 def _check_any_match(has_match):
   if not has_match.any():
     raise ValueError(
-      f"none of the {len(has_match)} queries has a match in the gallery that counts: entries of the same "
-      "identity under the same camera, and junk, do not; check the identities and cameras of both lists"
+      f"none of the {len(has_match)} queries has a match in the gallery that counts: junk entries do not "
+      "count, and entries of the same identity under the same camera do not count; check the identities and "
+      "cameras of both lists"
     )
 
 
@@ -233,66 +252,87 @@ def rank_list(
   gallery_camid=None,
   junk_pids=(),
 ):
-  """Lists the first k gallery entries of every query, for pictures and for people who ask.
+  """Returns the k closest gallery entries of every query, for figures and search results.
 
-  Nothing is left out: what `evaluate` would not count is in its place and says so in its verdict.
+  No entry is left out. If `evaluate` does not count an entry, its verdict is "same camera" or "junk".
 
   Args:
-    query: [Q, D] features, or [D] of one query. gallery: [G, D].
-    k: entries; a smaller gallery gives all it has.
-    The others: as in `evaluate`; without query_pid and gallery_pid there are no verdicts.
+    query: [Q, D] features, or [D] for one query.
+    gallery: [G, D] features.
+    k: number of entries; if the gallery has fewer, all entries are returned.
+    query_pid, gallery_pid: as in `evaluate`; None: the result has no verdicts.
+    query_camid, gallery_camid, junk_pids: as in `evaluate`.
   Returns:
-    `RankList`; Q is 1 for one query.
+    `RankList`. Q is 1 for one query.
   Raises:
-    ValueError: as `evaluate`, and for k below 1.
+    ValueError: as `evaluate`, and if k is below 1.
   """
   if k < 1:
-    raise ValueError(f"k={k}: expected at least 1 entry a query")
+    raise ValueError(f"k={k}: expected at least 1 entry per query")
   similarity = CosineSimilarity(np.atleast_2d(query), gallery)
   verdict = None
   index, cosine = similarity.nearest(k)
   if (query_pid is None) != (gallery_pid is None):
-    raise ValueError("identities came for one side only: give query_pid and gallery_pid, or neither")
+    raise ValueError("identities are given for one side only: give query_pid and gallery_pid, or neither")
   if query_pid is not None:
     num_queries, num_gallery = similarity.num_queries, similarity.num_gallery
     identities = _Identities(
       num_queries, num_gallery, query_pid, gallery_pid, query_camid, gallery_camid, junk_pids
     )
     verdict = np.stack([identities.judge(i, row) for i, row in enumerate(index)])
+  # Rounding can move 2 - 2 cos slightly out of its range.
   return RankList(index, np.clip(2 - 2 * cosine, 0, 4), verdict)
 
 
 def _rank(row, matches, i, closeness):
-  """Returns the ranks of the matches in query i's row, from 1, ascending; ties in gallery order."""
+  """Returns the ranks of the matches of query i, from 1, ascending; equal entries keep gallery order.
+
+  Args:
+    row: [G], row i of `closeness.blocks`; entries that are left out are -inf.
+    matches: [R] indices of the matches in the gallery, ascending.
+    i: index of the query.
+    closeness: a `CosineSimilarity` or `rerank.Reranked`.
+  """
+  # Two values that differ by more than the margin are in the true order; closer values may be swapped by
+  # rounding. So an entry above `high` is certainly before the match, and an entry below `low` certainly after
+  # it. Only the entries between `low` and `high` are near and need exact values.
   margin = row.dtype.type(closeness.margin)
   low, high = row[matches] - margin, row[matches] + margin
-  ordered = np.sort(row)  # of values: many times as fast as an argsort
+  ordered = np.sort(row)  # a sort of values is many times faster than an argsort
   num_closer = len(row) - np.searchsorted(ordered, high, "right")
   num_near = len(row) - num_closer - np.searchsorted(ordered, low, "left")
   ranks = num_closer + 1
-  unclear = num_near > 1  # a match itself is always near
+  unclear = num_near > 1  # a match is always near to itself
   if unclear.any():
-    # What is near to any of these is put in order exactly; the row tells what else stands before a match.
+    # All entries that are near to any unclear match are collected, and their exact order is found once.
     is_near = np.zeros(len(row), bool)
     for m in np.flatnonzero(unclear):
       is_near |= (row >= low[m]) & (row <= high[m])
     near = np.flatnonzero(is_near)
     value = row[near] if closeness.exact is None else closeness.exact(i, near)
+    # `near` ascends and the sort is stable, so entries of equal value keep gallery order.
     place = np.empty(len(near), np.int64)
     place[np.argsort(-value, kind="stable")] = np.arange(len(near))
+    # `place` counts the near entries before a match. Some of them are above `high` and are already part of
+    # num_closer, so they are subtracted once.
     num_counted_twice = len(near) - np.searchsorted(np.sort(row[near]), high[unclear], "right")
     ranks[unclear] += place[np.searchsorted(near, matches[unclear])] - num_counted_twice
   return np.sort(ranks)
 
 
 def _as_ids(ids, count, name, side):
-  """Returns whole numbers [count] as int64."""
+  """Returns `ids`, [count] whole numbers, as int64; `name` and `side` are for the error message.
+
+  Raises:
+    ValueError: if the shape differs, if the numbers are not whole, or if a number exceeds int64.
+  """
   ids = np.asarray(ids)
   if ids.shape != (count,) or not (ids.dtype.kind in "iu" or count == 0):
     raise ValueError(
       f"{name} is {ids.dtype} {list(ids.shape)}; expected one whole number of at most 64 bits for each "
       f"of the {count} {side} features"
     )
+  # A larger uint64 would become negative in the cast.
   if ids.dtype.kind == "u" and ids.size and ids.max() > _MAX_ID:
     raise ValueError(f"{name} holds {ids.max()}; expected whole numbers of at most {_MAX_ID} (int64)")
   return ids.astype(np.int64)

@@ -1,32 +1,37 @@
-"""Cosine similarity of queries with a gallery: in blocks, in an order that does not depend on rounding."""
+"""Cosine similarity of queries with a gallery, in blocks; the order does not depend on rounding errors."""
 
 import hashlib
 
 import numpy as np
 
-EPSILON = 1e-12  # least norm by which a feature is divided
+EPSILON = 1e-12  # smallest divisor of a feature, for features of length 0
 
-_BLOCK_BYTES = 2**26  # of one block of similarities
-_CHUNK_ROWS = 4096  # features in float64 at a time
+_BLOCK_BYTES = 2**26  # size of one block of similarities
+_CHUNK_ROWS = 4096  # number of features that are converted to float64 at once
 
 
 class CosineSimilarity:
-  """Every query against every gallery feature; the full matrix is never held.
+  """Cosine similarities of every query with every gallery feature; the full matrix is never in memory.
 
-  Order among similarities is order among squared Euclidean distances of the unit vectors, which are
-  2 - 2 cos. Blocks come from float32 products, which round differently from block to block and from library
-  to library. What lies closer together than their rounding is told apart in float64 by `exact`, where equal
-  features give equal values: an order built from both depends neither on blocks nor on the machine.
+  The squared Euclidean distance of unit vectors is 2 - 2 cos, so the order of the similarities is the order
+  of the distances. The blocks are float32 products. Their rounding depends on the block and on the library.
+  If two values are closer than the rounding error, `exact` compares them in float64, and equal features give
+  equal values. An order that is built from `blocks` and `exact` depends neither on the block size nor on the
+  machine.
 
   Attributes:
-    margin: float; two values of a block's row that differ by more are in the true order.
+    margin: float. Two values of the same row that differ by more than `margin` are in the true order.
   """
 
   def __init__(self, query, gallery):
-    """Takes query features [Q, D] and gallery features [G, D], real numbers of any kind and length.
+    """Checks the features and computes their norms and offsets.
 
+    Args:
+      query: [Q, D] features, real numbers of any type. They need not have unit length.
+      gallery: [G, D] features, as in `query`.
     Raises:
-      ValueError: for other shapes, no query, no gallery, or features that are not finite.
+      ValueError: if the shapes differ from these, if there is no query or no gallery feature, or if features
+        are not finite.
     """
     self._query, self._gallery = _as_features(query, "query"), _as_features(gallery, "gallery")
     if self._query.shape[1] != self._gallery.shape[1]:
@@ -36,15 +41,17 @@ class CosineSimilarity:
       )
     self._query_norm = _norms(self._query, "query")
     self._gallery_norm = _norms(self._gallery, "gallery")
-    # With m the mean of the gallery's unit vectors, q.g = (q-m).(g-m) + m.(g-m) + q.m, and the last term is
-    # one number for a whole row. Of features that are nearly alike, as an untrained encoder's are, only these
-    # small vectors have products whose float32 rounding is small beside their differences.
+    # Let m be the mean of the unit vectors of the gallery. Then q.g = (q-m).(g-m) + m.(g-m) + q.m, and q.m is
+    # the same number for a whole row, so it does not change the order. The features of an untrained encoder
+    # are nearly equal. Their products q.g then differ by less than the float32 rounding error, but the
+    # products of the small vectors q-m and g-m have small rounding errors.
     mean = _mean_direction(self._gallery, self._gallery_norm)
     self._query_offset, query_length, _ = _subtract(self._query, self._query_norm, mean)
     self._gallery_offset, gallery_length, along_mean = _subtract(self._gallery, self._gallery_norm, mean)
     self._along_mean = along_mean.astype(np.float32)
-    # Twice the error of a product. The worst case grows with D and never comes near; the root is the
-    # statistical bound (Higham and Mary 2019, SIAM J. Sci. Comput. 41(5)), at least five times what was seen.
+    # The margin is twice the error of a product, because both compared values have this error. The bound of
+    # the worst case grows with D and is far too large. The bound with the square root of D is statistical
+    # (Higham and Mary 2019, SIAM J. Sci. Comput. 41(5)). It is at least five times the largest error seen.
     size = query_length * gallery_length + np.abs(along_mean).max()
     self.margin = 2 * (np.sqrt(len(mean)) + 8) * (2**-24 * size + 2**-53)
     self._first_equal = _find_first_equals(self._gallery)
@@ -58,9 +65,9 @@ class CosineSimilarity:
     return len(self._gallery)
 
   def blocks(self):
-    """Yields (index of the first query, [b, G] float32): cosines, less a number that is one for a whole row.
+    """Yields (index of the first query, [b, G] float32): the cosines minus a constant for each row.
 
-    The rows may be written to; they are the caller's until the next block.
+    The caller may change the rows until it takes the next block.
     """
     for start, stop in _ranges(self.num_queries, max(1, _BLOCK_BYTES // (4 * self.num_gallery))):
       rows = self._query_offset[start:stop] @ self._gallery_offset.T
@@ -68,8 +75,13 @@ class CosineSimilarity:
       yield start, rows
 
   def exact(self, query_index, gallery_index):
-    """Returns the cosines of a query with some gallery entries, [n] float64; the same for equal features."""
-    # Duplicates share one computation: collapsed features, all alike, are then no work at all.
+    """Returns the cosines of a query with gallery entries, [n] float64; equal features give equal values.
+
+    Args:
+      query_index: index of one query.
+      gallery_index: [n] indices of gallery entries.
+    """
+    # Equal features share one computation. A collapsed model gives equal features: one product is enough.
     distinct, place = np.unique(self._first_equal[gallery_index], return_inverse=True)
     query = self._query[query_index].astype(np.float64)
     value = np.empty(len(distinct))
@@ -79,20 +91,21 @@ class CosineSimilarity:
     return (value / self._gallery_norm[distinct] / self._query_norm[query_index])[place]
 
   def nearest(self, k):
-    """Finds every query's k most similar gallery entries; equal ones in gallery order.
+    """Returns the k most similar gallery entries of every query; equal features keep gallery order.
 
     Returns:
-      (index [Q, k] int64, cosine [Q, k] float64), most similar first; k is at most G.
+      (index [Q, k] int64, cosine [Q, k] float64), most similar first. If k is above G, the second axis is G.
     """
     index, cosine = zip(*(self.nearest_in(start, rows, k) for start, rows in self.blocks()), strict=True)
     return np.concatenate(index), np.concatenate(cosine)
 
   def nearest_in(self, start, rows, k):
-    """As `nearest`, for the queries of one block (start, rows)."""
+    """Returns the result of `nearest` for the queries of one block (start, rows)."""
     k = min(k, self.num_gallery)
     index, cosine = np.empty((len(rows), k), np.int64), np.empty((len(rows), k))
     least = np.partition(rows, self.num_gallery - k, axis=1)[:, self.num_gallery - k]
     for n, row in enumerate(rows):
+      # An entry below the k-th value by more than the margin cannot be one of the k nearest.
       candidates = np.flatnonzero(row >= least[n] - np.float32(self.margin))
       value = self.exact(start + n, candidates)
       order = np.argsort(-value, kind="stable")[:k]
@@ -101,10 +114,10 @@ class CosineSimilarity:
 
 
 def _as_features(features, name):
-  """Returns features as a float32 or float64 array [N, D]; `name` is for the error.
+  """Returns features as a float32 or float64 array [N, D]; `name` is for the error message.
 
   Raises:
-    ValueError: for other shapes, and for no feature at all.
+    ValueError: if the shape is not [N, D] with N and D of at least 1.
   """
   features = np.asarray(features)
   if features.ndim != 2 or 0 in features.shape:
@@ -113,16 +126,21 @@ def _as_features(features, name):
 
 
 def _norms(features, name):
-  """Returns the length of every feature, [N] float64, at least EPSILON; raises if one is not finite."""
+  """Returns the length of every feature, [N] float64, at least EPSILON; `name` is for the error message.
+
+  Raises:
+    ValueError: if a feature is not finite.
+  """
   norm = np.empty(len(features))
   for start, stop in _ranges(len(features), _CHUNK_ROWS):
     rows = features[start:stop].astype(np.float64)
     norm[start:stop] = np.sqrt(np.einsum("nd,nd->n", rows, rows))
+  # A nan or inf anywhere in a feature makes its norm nan or inf, so checking the norms is enough.
   bad = np.flatnonzero(~np.isfinite(norm))
   if len(bad):
     raise ValueError(
-      f"{len(bad)} of {len(features)} {name} features hold nan or inf, the first is number {bad[0]}: "
-      "look at the model's weights and at the pictures of these rows"
+      f"{len(bad)} of {len(features)} {name} features contain nan or inf, the first is number {bad[0]}: "
+      "check the weights of the model and the pictures of these rows"
     )
   return np.maximum(norm, EPSILON)
 
@@ -134,7 +152,11 @@ def _mean_direction(features, norm):
 
 
 def _subtract(features, norm, mean):
-  """Returns unit vectors less `mean` [N, D] float32, the greatest length of these, `mean` times each [N]."""
+  """Subtracts `mean` [D] from the unit vectors of features [N, D].
+
+  Returns:
+    (offset [N, D] float32, largest length of an offset, product of `mean` with each offset [N] float64).
+  """
   offset = np.empty(features.shape, np.float32)
   length, along_mean = 0.0, np.empty(len(features))
   for i, j in _ranges(len(features), _CHUNK_ROWS):
@@ -146,8 +168,9 @@ def _subtract(features, norm, mean):
 
 
 def _find_first_equals(features):
-  """Returns for every feature the index of the first one with the same bytes, [N] int64."""
+  """Returns for every feature the index of the first feature with the same bytes, [N] int64."""
   features = np.ascontiguousarray(features)
+  # A dict of hashes needs one pass; a comparison of all pairs would need N^2 comparisons.
   first = {}
   for i, row in enumerate(features):
     first.setdefault(hashlib.blake2b(row, digest_size=16).digest(), []).append(i)
@@ -158,5 +181,5 @@ def _find_first_equals(features):
 
 
 def _ranges(total, size):
-  """Returns [(start, stop)] that cover `total` in pieces of `size`."""
+  """Returns a list of (start, stop) that cuts `total` items into pieces of at most `size`."""
   return [(start, min(start + size, total)) for start in range(0, total, size)]

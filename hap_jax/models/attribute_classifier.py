@@ -1,4 +1,4 @@
-"""The network of pedestrian attributes: one logit an attribute from the mean of the patch tokens."""
+"""The network for pedestrian attributes: it computes one logit per attribute from the mean patch token."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -10,8 +10,8 @@ from hap_jax.models.initializers import UNIFORM_IN_FAN, uniform_within
 class AttributeClassifier(nn.Module):
   """An encoder with a linear classifier on the mean of its patch tokens.
 
-  Parameters {"encoder", "classifier"}. The class token takes part in attention and is not read.
-  Source: HAP's official attribute recognition.
+  The parameters are {"encoder", "classifier"}. The class token takes part in attention, but the classifier
+  does not read it. Source: the official attribute recognition of HAP.
   """
 
   encoder: vit.ViT
@@ -19,18 +19,19 @@ class AttributeClassifier(nn.Module):
 
   @nn.compact
   def __call__(self, image):
-    """Runs encoder and classifier.
+    """Runs the encoder and the classifier.
 
     Args:
       image: [B, H, W, 3] float, normalised, of the encoder's size.
     Returns:
       [B, A] float32 logits.
     Raises:
-      ValueError: for pictures of another size.
+      ValueError: if the pictures have another size.
     """
     tokens = image_encoder.encode(self.encoder, image).normed
-    # Parity: the norm comes before the mean, not after it.
+    # Parity: the official code takes the mean after the final norm, not before it.
     feature = tokens[:, 1:].astype(jnp.float32).mean(axis=1)
+    # Parity: a linear layer of PyTorch draws its bias within 1 / sqrt(fan_in), too.
     bias_init = uniform_within(1 / self.encoder.width**0.5)
     classifier = nn.Dense(
       self.num_attributes, kernel_init=UNIFORM_IN_FAN, bias_init=bias_init, name="classifier"

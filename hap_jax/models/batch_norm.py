@@ -3,35 +3,38 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-EPSILON = 1e-5
-MOMENTUM = 0.9  # share of a running value that stays; PyTorch calls the other share, 0.1, the momentum
+EPSILON = 1e-5  # the default of PyTorch
+MOMENTUM = 0.9  # share of the old running value that stays; PyTorch calls the other share, 0.1, the momentum
 
 
 class BatchNorm(nn.Module):
-  """Normalises each channel by the batch's statistics in training and by running ones otherwise.
+  """Normalises each channel by the statistics of the batch in training, otherwise by the running statistics.
 
-  Differs from flax's in one number: batches are normalised by their biased variance, but the running variance
-  is of unbiased ones (n / (n - 1), n values a channel), as in PyTorch, whose checkpoints hold such values.
-  Statistics are float32 and, in a batch that is split over devices, of the whole batch.
+  The module differs from the batch norm of flax in the running variance. Both normalise a batch by its biased
+  variance. This module then averages unbiased variances (biased variance * n / (n - 1) for n values per
+  channel), as PyTorch does. The official checkpoints hold such values.
+
+  The statistics are float32. If the batch is split over devices, they are the statistics of the whole batch.
+  The parameters `scale` and `bias` and the collection `batch_stats` (`mean`, `var`) are [C] float32.
 
   Attributes:
-    dtype: type of the result; parameters `scale`, `bias` and collection `batch_stats` (`mean`, `var`, all
-      [C]) are float32.
+    dtype: type of the result.
   """
 
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x, *, train):
-    """Normalises.
+    """Normalises `x`.
 
     Args:
-      x: [B, C] or [B, H, W, C]. train: use the batch's statistics and move the running ones towards them,
-        once a call; `batch_stats` must then be mutable.
+      x: [B, C] or [B, H, W, C].
+      train: True: use the statistics of the batch and move the running statistics towards them, once per
+        call. `batch_stats` must then be mutable.
     Returns:
-      the same shape.
+      An array of the same shape.
     Raises:
-      ValueError: in training, for one value a channel.
+      ValueError: if there is only one value per channel in training.
     """
     C = x.shape[-1]
     scale = self.param("scale", nn.initializers.ones, (C,))
@@ -43,9 +46,10 @@ class BatchNorm(nn.Module):
     if train:
       axes, n = tuple(range(x.ndim - 1)), x.size // C
       if n < 2:
-        raise ValueError(f"{self.name}: one value a channel has no variance; use a batch_size of 2 or more")
+        raise ValueError(f"{self.name}: one value per channel has no variance; use a batch_size of 2 or more")
       mean = x.mean(axes)
       var = jnp.square(x - mean).mean(axes)
+      # The pictures that create the parameters are not training data, so they leave the statistics unchanged.
       if not self.is_initializing():
         running_mean.value = MOMENTUM * running_mean.value + (1 - MOMENTUM) * mean
         running_var.value = MOMENTUM * running_var.value + (1 - MOMENTUM) * var * (n / (n - 1))

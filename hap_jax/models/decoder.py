@@ -1,4 +1,4 @@
-"""The light decoder of masked image modelling."""
+"""The small decoder of masked image modelling."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -7,9 +7,13 @@ from hap_jax.models import layers, posemb
 
 
 class Decoder(nn.Module):
-  """Predicts the pixels of every patch from the visible ones (MAE, arXiv 2111.06377, Sec. 3).
+  """Predicts the pixels of every patch from the visible patches (MAE, arXiv 2111.06377, Sec. 3).
 
-  Attributes as in `vit.ViT`; `width` is the decoder's own, `num_outputs` the P*P*C values of a patch.
+  The other attributes are described in `vit.ViT`.
+
+  Attributes:
+    width: width of the decoder, which differs from the width of the encoder.
+    num_outputs: P*P*C, the number of values of a patch.
   """
 
   width: int
@@ -25,21 +29,26 @@ class Decoder(nn.Module):
 
   @nn.compact
   def __call__(self, latent, ids_restore):
-    """Puts visible and mask tokens back in image order and decodes them.
+    """Puts the visible tokens and the mask tokens back in image order and decodes them.
 
     Args:
-      latent: [B, 1 + V, D] of the encoder, class token first.
-      ids_restore: [B, L] int32: patch j stands at place ids_restore[j] of (visible, then hidden) patches.
+      latent: [B, 1 + V, D], the output of the encoder, class token first.
+      ids_restore: [B, L] int32. In the list of all visible, then all hidden patches, patch j has the position
+        ids_restore[j].
     Returns:
       [B, L, P*P*C] in image order.
     """
     tokens = layers.dense(self.width, self.dtype, "embed")(latent)
     mask_token = self.param("mask_token", nn.initializers.normal(0.02), (1, 1, self.width)).astype(self.dtype)
     V = latent.shape[1] - 1
+    # ids_restore is a permutation, so argsort inverts it: its first V entries are the visible patches.
     ids_keep = jnp.argsort(ids_restore, axis=1)[:, :V].astype(jnp.int32)
+    # A hidden patch has no token. Its index is clipped to V - 1, and the result is replaced by the mask
+    # token.
     shown = layers.gather_tokens(tokens[:, 1:], jnp.minimum(ids_restore, V - 1), ids_keep)
     patches = jnp.where(ids_restore[..., None] >= V, mask_token, shown)
     tokens = jnp.concatenate([tokens[:, :1], patches], axis=1)
+    # The table is a parameter, because checkpoints store it. The optimizer rules keep it fixed.
     table = self.param("pos_embed", lambda _: jnp.asarray(posemb.sincos_table(self.grid, self.width)))
     tokens = layers.run_blocks(
       self,

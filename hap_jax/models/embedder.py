@@ -1,4 +1,4 @@
-"""Networks of person re-identification: features to compare, and class scores to train by."""
+"""Networks of person re-identification: they return features for retrieval and class scores for training."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -11,11 +11,12 @@ from hap_jax.models.initializers import UNIFORM_IN_FAN, uniform_within
 
 @struct.dataclass
 class EmbedderOutputs:
-  """One entry a head in each tuple.
+  """Features and logits of the heads; each tuple has one entry per head.
 
   Attributes:
-    features: [B, D_h] float32 each, not normalised: for the triplet loss and, joined, for retrieval.
-    logits: [B, C] float32 each. Who leaves them unused under jit does not pay for the classifier.
+    features: [B, D_h] float32 each, not normalised. The triplet loss uses them one by one; retrieval joins
+      them with `embedding`.
+    logits: [B, C] float32 each. If a jitted caller does not use them, the compiler removes the classifier.
   """
 
   features: tuple[jnp.ndarray, ...]
@@ -29,9 +30,9 @@ def embedding(outputs):
 
 
 class Embedder(nn.Module):
-  """An encoder with a linear classifier on its class token; parameters {"encoder", "head"}.
+  """An encoder with a linear classifier on its class token; the parameters are {"encoder", "head"}.
 
-  The class token after the final norm is the feature, without a batch norm before the classifier.
+  The feature is the class token after the final norm. There is no batch norm before the classifier.
   """
 
   encoder: vit.ViT
@@ -39,15 +40,16 @@ class Embedder(nn.Module):
 
   @nn.compact
   def __call__(self, image, *, train, drop_key=None):
-    """Runs encoder and head.
+    """Runs the encoder and the head.
 
     Args:
-      image: [B, H, W, 3] float, normalised, of the encoder's size. train: of no effect here, taken as by
-        `LocalityEmbedder`. drop_key: see `vit.ViT`.
+      image: [B, H, W, 3] float, normalised, of the encoder's size.
+      train: not used here. The argument exists so that `LocalityEmbedder` can be called in the same way.
+      drop_key: see `vit.ViT`.
     Returns:
       EmbedderOutputs.
     Raises:
-      ValueError: for pictures of another size.
+      ValueError: if the pictures have another size.
     """
     del train
     feature = image_encoder.encode(self.encoder, image, drop_key).normed[:, 0].astype(jnp.float32)
@@ -55,11 +57,12 @@ class Embedder(nn.Module):
 
 
 class LocalityEmbedder(nn.Module):
-  """An `Embedder` with a second head of convolutions on the patch tokens, the locality enhanced module (LEM).
+  """An `Embedder` with a second, convolutional head on the patch tokens: the locality enhanced module (LEM).
 
-  The map of patch tokens, before the final norm, goes through three bottlenecks of half its width, the first
-  with stride 2; its mean, normalised, is the second feature, twice as wide as the first. Each feature reaches
-  its classifier through a batch norm whose bias is to stay zero (`optim.layer_decay_rules` freezes it).
+  The second head takes the map of patch tokens before the final norm. Three bottlenecks of half its width
+  follow; the first has stride 2. The second feature is the LayerNorm of the mean over the resulting map. It
+  is twice as wide as the first feature. Before each classifier, a batch norm is applied to the feature. The
+  bias of this batch norm must stay zero; `optim.layer_decay_rules` freezes it.
   """
 
   encoder: vit.ViT
@@ -67,22 +70,25 @@ class LocalityEmbedder(nn.Module):
 
   @nn.compact
   def __call__(self, image, *, train, drop_key=None):
-    """Runs encoder and heads.
+    """Runs the encoder and both heads.
 
     Args:
-      image: [B, H, W, 3] float, normalised, of the encoder's size. train: see `BatchNorm`.
+      image: [B, H, W, 3] float, normalised, of the encoder's size.
+      train: see `BatchNorm`.
       drop_key: see `vit.ViT`.
     Returns:
-      EmbedderOutputs: of the class token, then of the patch tokens.
+      EmbedderOutputs: the class-token head first, then the patch-token head.
     Raises:
-      ValueError: for pictures of another size, or one picture in training.
+      ValueError: if the pictures have another size, or if a training batch has one picture.
     """
     latent = image_encoder.encode(self.encoder, image, drop_key)
     D = self.encoder.width
+    # Parity: the convolutions read the tokens before the final norm, the class-token head after it.
     x = latent.raw[:, 1:].reshape(image.shape[0], *self.encoder.grid, D)
     for i in range(3):
       stride = 2 if i == 0 else 1
       x = Bottleneck(D // 2, stride, self.encoder.dtype, name=f"conv_head_{i}")(x, train=train)
+    # The last bottleneck multiplies D // 2 by 4, so the pooled feature has 2 * D values.
     pooled = x.astype(jnp.float32).mean(axis=(1, 2))
     features = (
       latent.normed[:, 0].astype(jnp.float32),
@@ -104,10 +110,10 @@ class LocalityEmbedder(nn.Module):
 
 
 class Bottleneck(nn.Module):
-  """Residual unit 1x1 - 3x3 - 1x1 with batch norms (ResNet, arXiv 1512.03385), stride in the 3x3.
+  """Residual unit of 1x1, 3x3 and 1x1 convolutions with batch norms (ResNet, arXiv 1512.03385).
 
-  [B, H, W, C] -> [B, ceil(H / stride), ceil(W / stride), 4 * width]; where that is another shape, the
-  shortcut is a strided 1x1 convolution with a batch norm.
+  [B, H, W, C] -> [B, ceil(H / stride), ceil(W / stride), 4 * width]. The 3x3 convolution has the stride. If
+  the shapes of input and output differ, the shortcut is a strided 1x1 convolution with a batch norm.
   """
 
   width: int
@@ -117,7 +123,7 @@ class Bottleneck(nn.Module):
   @nn.compact
   def __call__(self, x, *, train):
     def conv(features, size, stride, name):
-      # Padding is stated: with stride 2, "SAME" would pad one side only and so shift the map.
+      # Parity: with stride 2, "SAME" would pad one side only and shift the map, so the padding is explicit.
       padding = [(size // 2, size // 2)] * 2
       return nn.Conv(
         features,
@@ -142,5 +148,6 @@ class Bottleneck(nn.Module):
 
 
 def _head(num_classes):
-  # Parity: the official "truncated" normal is cut at +-2, 100 standard deviations.
+  # Parity: the official code truncates the normal distribution at +-2, which is 100 standard deviations. No
+  # value is ever cut, so a plain normal distribution is the same.
   return nn.Dense(num_classes, kernel_init=nn.initializers.normal(0.02), name="head")

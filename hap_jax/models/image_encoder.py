@@ -1,4 +1,4 @@
-"""The encoder with pictures as its input, for everything that takes features from a trained model."""
+"""The encoder with pictures as input. All code that reads features of a trained model uses it."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -7,16 +7,18 @@ from hap_jax.models import layers, vit
 
 
 def encode(encoder, images, drop_key=None):
-  """Encodes pictures; for use inside a module that holds the encoder.
+  """Encodes pictures. Call it inside a module that has the encoder as a submodule.
 
   Args:
-    encoder: `vit.ViT`. images: [B, H, W, 3] float of its size, normalised by `pixels.normalize`.
+    encoder: `vit.ViT`.
+    images: [B, H, W, 3] float of the encoder's size, normalised by `pixels.normalize`.
     drop_key: see `vit.ViT`.
   Returns:
-    `vit.Latent` of 1 + L tokens, class token first, then the patches row by row.
+    `vit.Latent` of 1 + L tokens: the class token, then the patches row by row.
   Raises:
-    ValueError: for pictures of another size (a grid of as many patches would pass unseen), or no floats.
+    ValueError: if the pictures have another size or are not floats.
   """
+  # A picture of 16x8 patches has as many tokens as one of 8x16, so only a check of the sides sees the error.
   expected = (*(side * encoder.patch for side in encoder.grid), 3)
   if images.ndim != 4 or images.shape[1:] != expected:
     H, W, _ = expected
@@ -25,15 +27,15 @@ def encode(encoder, images, drop_key=None):
       "checkpoint to another --grid first"
     )
   if not jnp.issubdtype(images.dtype, jnp.floating):
-    raise ValueError(f"images are {images.dtype}: normalise them, see hap_jax.pixels.normalize")
+    raise ValueError(f"images are {images.dtype}: normalise them to floats with hap_jax.pixels.normalize")
   return encoder(layers.patchify(images, encoder.patch), drop_key=drop_key)
 
 
 class ImageEncoder(nn.Module):
-  """A ViT over whole pictures; its parameters are {"encoder": ...}, as in every checkpoint."""
+  """A ViT for whole pictures; its parameters are {"encoder": ...}, as in every checkpoint."""
 
   encoder: vit.ViT
 
   def __call__(self, images):
-    """Encodes pictures, see `encode`; returns [B, 1 + L, D] after the final norm."""
+    """Returns the tokens of pictures after the final norm, [B, 1 + L, D]; see `encode`."""
     return encode(self.encoder, images).normed

@@ -1,12 +1,13 @@
-"""Initial values that several heads share: those of PyTorch's convolutions and linear layers."""
+"""Initializers that several heads share: the defaults of PyTorch for convolutions and linear layers."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-UNIFORM_IN_FAN = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # within 1 / sqrt(fan_in)
+# A uniform distribution within a has the variance a^2 / 3, so this one lies within 1 / sqrt(fan_in).
+UNIFORM_IN_FAN = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def uniform_within(bound):
-  """Makes an initializer uniform on -bound ... bound, as that of PyTorch's biases."""
+  """Returns an initializer that is uniform from -bound to bound, as PyTorch initialises biases."""
   return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)

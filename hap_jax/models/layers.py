@@ -1,4 +1,4 @@
-"""Patches, and the transformer block that the encoder and the decoder share."""
+"""Conversion of images to patches, and the transformer block that the encoder and the decoder share."""
 
 import flax.linen as nn
 import jax
@@ -7,11 +7,15 @@ import numpy as np
 
 from hap_jax import sharding
 
-# Parity: the official ViT's; flax's default of 1e-6 is the same number today, stated so that it stays.
+# Parity: the epsilon of the official ViT. Flax has the same default today; the number here protects against a
+# change of that default.
 LAYER_NORM_EPSILON = 1e-6
 
-# What of a block is computed again for its gradient, and what is therefore not kept. From least to most:
-# nothing; norms, GELU and softmax; what is no product with parameters, so attention, too; all but its input.
+# The values of a block that are not kept in memory but computed again for the gradient, from least to most:
+# "none": no value is computed again.
+# "elementwise": the results of norms, GELU and softmax; all matrix products are kept.
+# "dots": the products of attention, too; only products with parameters are kept.
+# "full": every value of the block; only its input is kept.
 REMAT_POLICIES = {
   "none": None,
   "elementwise": jax.checkpoint_policies.dots_saveable,
@@ -39,9 +43,10 @@ def patchify(image, patch):
   """Cuts images into flat patches, row-major over the grid.
 
   Args:
-    image: [B, H, W, C]. patch: side P in pixels; must divide H and W.
+    image: [B, H, W, C].
+    patch: side P in pixels; must divide H and W.
   Returns:
-    [B, L, P*P*C] with L = (H/P) * (W/P); inside a patch rows, then columns, then channels.
+    [B, L, P*P*C] with L = (H/P) * (W/P). The values of a patch are row-major, and the channel varies fastest.
   Raises:
     ValueError: if P does not divide H and W.
   """
@@ -59,14 +64,17 @@ def l2_normalize(feature):
 
 @jax.custom_vjp
 def gather_tokens(tokens, index, inverse):
-  """Picks tokens, [B, S, D] -> [B, R, D], each at most once; where that is so, its gradient is a gather, too.
+  """Picks tokens, [B, S, D] -> [B, R, D]; its gradient is a gather, too.
 
-  The transpose of a plain gather is a scatter-add, which is slow on accelerators and on a GPU adds in no
-  fixed order, so that a run could not be repeated bit for bit.
+  The gradient of a plain gather is a scatter-add. That is slow on accelerators. A GPU also adds in no fixed
+  order, so two runs would not agree bit for bit. Here `inverse` names the only output row that sends its
+  gradient to a token, so no sum is needed.
 
   Args:
-    tokens: [B, S, D]. index: [B, R] int32, the token of each place; places of `inverse` -1 may repeat one.
-    inverse: [B, S] int32, the place to which each token's gradient belongs; -1: to none.
+    tokens: [B, S, D].
+    index: [B, R] int32, the token of each output row.
+    inverse: [B, S] int32, the output row whose gradient goes to each token; -1: the token gets no gradient.
+      An output row that `inverse` does not name may repeat a token; its gradient is dropped.
   """
   del inverse
   return jnp.take_along_axis(tokens, index[..., None], axis=1)
@@ -77,6 +85,7 @@ def _gather_tokens_forward(tokens, index, inverse):
 
 
 def _gather_tokens_backward(inverse, gradient):
+  # -1 is no valid index: it is clipped to 0 for the gather, and the gathered row is replaced by 0 below.
   picked = jnp.take_along_axis(gradient, jnp.maximum(inverse, 0)[..., None], axis=1)
   return jnp.where(inverse[..., None] >= 0, picked, 0), None, None
 
@@ -86,7 +95,7 @@ gather_tokens.defvjp(_gather_tokens_forward, _gather_tokens_backward)
 
 @jax.custom_vjp
 def matmul(rows, kernel):
-  """Multiplies [R, K] by [K, N]; as `@`, but for how a CPU finds the kernel's gradient."""
+  """Multiplies [R, K] by [K, N], as `@` does; on a CPU the gradient of the kernel is computed faster."""
   return rows @ kernel
 
 
@@ -103,10 +112,12 @@ def _matmul_backward(saved, gradient):
 
 
 def _transpose_first(rows, gradient):
-  """Returns rows.T @ gradient in half the time that XLA's product over both's first dimension takes on a CPU.
+  """Returns rows.T @ gradient, in half the time of XLA's own product on a CPU.
 
-  The narrower of the two is transposed; barriers keep XLA from folding transposes into the product.
+  XLA multiplies over the first dimension of both matrices, which is slow on a CPU. This function transposes
+  the narrower matrix first.
   """
+  # Without the barriers XLA would merge the transpose into the product again.
   barrier = jax.lax.optimization_barrier
   if rows.shape[1] <= gradient.shape[1]:
     return barrier(rows.T) @ gradient
@@ -117,13 +128,14 @@ matmul.defvjp(_matmul_forward, _matmul_backward)
 
 
 def _dot_general(inputs, kernel, dimension_numbers, **_):
-  """What `nn.Dense` asks of `jax.lax.dot_general`, by `matmul`."""
+  """Computes the product of `nn.Dense` with `matmul` in place of `jax.lax.dot_general`."""
+  # `nn.Dense` contracts the last axis of the inputs with the first axis of the kernel and has no batch axes.
   assert dimension_numbers == (((inputs.ndim - 1,), (0,)), ((), ()))
   return matmul(inputs.reshape(-1, len(kernel)), kernel).reshape(*inputs.shape[:-1], -1)
 
 
 def dense(features, dtype, name):
-  """A linear layer with the initialisation of MAE and HAP: Xavier-uniform kernel, zero bias."""
+  """Returns a linear layer with the initialisation of MAE and HAP: Xavier-uniform kernel, zero bias."""
   return nn.Dense(
     features,
     dtype=dtype,
@@ -134,26 +146,28 @@ def dense(features, dtype, name):
 
 
 def layer_norm(dtype, name):
-  """LayerNorm whose statistics are float32 whatever the compute type, from centred squares."""
+  """Returns a LayerNorm whose statistics are float32, whatever the compute type."""
+  # The fast variance, mean(x^2) - mean(x)^2, loses digits where the mean is large; x - mean does not.
   return nn.LayerNorm(epsilon=LAYER_NORM_EPSILON, dtype=dtype, use_fast_variance=False, name=name)
 
 
 def attend(qkv, implementation="xla"):
-  """Softmax attention of joint queries, keys and values.
+  """Computes softmax attention from queries, keys and values in one array.
 
   Args:
     qkv: [B, T, 3, heads, D/heads].
-    implementation: "xla": plain products, each head's rows put together first, which on a CPU halves the time
-      of `jax.nn.dot_product_attention`; "cudnn": that function's, fused.
+    implementation: "xla": plain matrix products. The rows of each head are brought together first; on a CPU
+      this takes half the time of `jax.nn.dot_product_attention`. "cudnn": the fused kernel of
+      `jax.nn.dot_product_attention`.
   Returns:
     [B, T, heads, D/heads]; logits and softmax are float32.
   """
-  # By a split, whose gradient is one concatenation: that of a stack takes a CPU twice as long.
+  # The gradient of a split is one concatenation. A stack of three gradients takes a CPU twice as long.
   query, key, value = (part.squeeze(2) for part in jnp.split(qkv, 3, axis=2))
   if implementation != "xla":
     return jax.nn.dot_product_attention(query, key, value, implementation=implementation)
   query, key, value = (x.transpose(0, 2, 1, 3) for x in (query, key, value))  # [B, heads, T, D/heads]
-  query = query * query.shape[-1] ** -0.5  # fewer numbers than there are logits
+  query = query * query.shape[-1] ** -0.5  # cheaper than scaling the logits, which are more numbers
   logits = jnp.einsum("bhtd,bhsd->bhts", query, key, preferred_element_type=jnp.float32)
   weights = jax.nn.softmax(logits).astype(value.dtype)
   return jnp.einsum("bhts,bhsd->bhtd", weights, value).transpose(0, 2, 1, 3)
@@ -162,9 +176,11 @@ def attend(qkv, implementation="xla"):
 class Attention(nn.Module):
   """Multi-head self-attention with a joint projection to queries, keys and values.
 
-  Takes and returns [B*T, D]; `length` is T. Tokens stay flat outside the attention product itself because
-  matrix products over two dimensions are up to twice as fast on a CPU as the batched ones. `implementation`
-  is that of `attend`.
+  It takes and returns [B*T, D]; `length` is T. The tokens are flat everywhere except in the attention
+  product, because a product of two matrices is up to twice as fast on a CPU as a batched product.
+
+  Attributes:
+    implementation: see `attend`.
   """
 
   num_heads: int
@@ -181,10 +197,10 @@ class Attention(nn.Module):
 
 
 def gelu(x):
-  """Exact GELU, x * Phi(x), computed in float32 and returned in the type of `x`.
+  """Returns the exact GELU, x * Phi(x), computed in float32 and returned in the type of `x`.
 
-  By erf, as PyTorch does it: on a CPU 2.5 times as fast as `jax.nn.gelu`, which takes erfc for the relative
-  error of tiny results; the absolute error stays below 1e-6 for |x| <= 8.
+  It uses erf, as PyTorch does. On a CPU this is 2.5 times as fast as `jax.nn.gelu`, which uses erfc to keep
+  the relative error of tiny results small. The absolute error is below 1e-6 for |x| <= 8.
   """
   half = 0.5 * x.astype(jnp.float32)
   return (half + half * jax.lax.erf(half * np.float32(np.sqrt(2)))).astype(x.dtype)
@@ -206,8 +222,8 @@ class Mlp(nn.Module):
 class Block(nn.Module):
   """Pre-norm transformer block; [B*T, D] -> [B*T, D].
 
-  `branch_scale` [2, B] float32, from `drop_path_scales`, scales what attention and MLP add to each example;
-  None adds it as it is.
+  `branch_scale` [2, B] float32 comes from `drop_path_scales`. It scales the outputs of attention and MLP for
+  each example before they are added to the tokens; None: no scaling.
   """
 
   num_heads: int
@@ -232,17 +248,21 @@ def _scale_branch(branch, length, branch_scale, which):
 
 
 def drop_path_scales(key, batch, *, depth, drop_path):
-  """Draws which branches of which blocks are left out for which examples.
+  """Draws the scale of every branch of every block for every example; 0 drops the branch.
 
-  Stochastic depth (arXiv 1603.09382): block i leaves each of its two branches out of an example with
-  probability r_i = drop_path * i / (depth - 1), and otherwise divides it by 1 - r_i, so that its expectation
-  stays. Its draws depend on fold_in(key, i) alone.
+  Stochastic depth (arXiv 1603.09382): in block i, each of the two branches is dropped for an example with
+  probability r_i = drop_path * i / (depth - 1). A branch that stays is divided by 1 - r_i, so its expected
+  value does not change. The draws of block i depend only on fold_in(key, i).
 
   Args:
-    key: PRNG key. batch: examples B. depth: blocks. drop_path: rate of the last block, below 1.
+    key: PRNG key.
+    batch: number of examples B.
+    depth: number of blocks.
+    drop_path: rate of the last block, below 1.
   Returns:
-    [depth, 2, B] float32: 0 or 1 / (1 - r_i); attention, then MLP.
+    [depth, 2, B] float32 with the values 0 and 1 / (1 - r_i). The second axis is attention, then MLP.
   """
+  # A single block has rate 0; max() only avoids the division 0 / 0.
   keep = 1 - drop_path * jnp.arange(depth) / max(depth - 1, 1)
 
   def draw(i, keep):
@@ -264,36 +284,45 @@ def run_blocks(
   attention="xla",
   branch_scales=None,
 ):
-  """Runs `depth` blocks over [B, T, D] tokens; to be called inside the compact method of `module`.
+  """Runs `depth` blocks on [B, T, D] tokens. Call it inside the compact method of `module`.
 
-  Their parameters are one subtree of the module, `blocks`, with the block's number as the first axis of every
-  leaf. With `scan` one compiled block runs over that axis, which compiles faster the deeper the model; what
-  is stored is the same either way.
+  The parameters of all blocks are one subtree of the module, `blocks`. The first axis of every leaf is the
+  number of the block. With `scan`, one block is compiled and runs over that axis; this shortens the compile
+  time of deep models. The stored parameters are the same with and without `scan`.
 
   Args:
-    remat: what of a block's inside is computed again for the gradient, a key of `REMAT_POLICIES`.
-    attention: see `Attention`.
-    branch_scales: [depth, 2, B] from `drop_path_scales`; None: every branch counts in full.
+    module: the module that owns the parameters.
+    tokens: [B, T, D].
+    depth, num_heads, mlp_ratio, dtype: sizes and compute type of the blocks, see `vit.ViT`.
+    scan: True: one compiled block in a loop; False: all blocks written out.
+    remat: a key of `REMAT_POLICIES`, the values of a block that are computed again for the gradient.
+    attention: see `attend`.
+    branch_scales: [depth, 2, B] from `drop_path_scales`; None: no branch is scaled.
   Returns:
     [B, T, D].
   """
   length, width = tokens.shape[1:]
+  # The blocks work on flat tokens, see `Attention`.
   flat = tokens.reshape(-1, width)
+  # The block has no parent: flax must not register its parameters, because they are stored stacked below.
   block = Block(num_heads, mlp_ratio, dtype, attention, parent=None)
   if module.is_initializing():
-    # A loop over the blocks, because the generator of random numbers takes twice as long to compile for many.
+    # A loop instead of vmap: the random number generator takes twice as long to compile for many keys.
     init = lambda key: block.init(key, flat, length)["params"]  # noqa: E731
     module.param("blocks", lambda key: jax.lax.map(init, jax.random.split(key, depth)))
   stacked = module.variables["params"]["blocks"]
 
   def run_block(x, params_and_scale):
     params, branch_scale = params_and_scale
+    # Each device keeps its own rows in every block.
     return block.apply({"params": params}, sharding.split_rows(x), length, branch_scale), None
 
   if remat != "none":
-    # A scan keeps the recomputation apart by itself; without one the compiler would merge it away.
+    # Without a scan the compiler would merge the second computation with the first and keep the values after
+    # all, so prevent_cse stops it. A scan separates the two already, and prevent_cse would only slow it down.
     run_block = jax.checkpoint(run_block, policy=REMAT_POLICIES[remat], prevent_cse=not scan)
   if scan:
+    # None is an empty pytree, so scan accepts branch_scales=None and gives None to every block.
     flat, _ = jax.lax.scan(run_block, flat, (stacked, branch_scales))
   else:
     for i, params in enumerate(_unstack(stacked, depth)):
@@ -302,7 +331,9 @@ def run_blocks(
 
 
 def _unstack(stacked, depth):
-  """Returns each block's parameters; by a split, whose gradient writes each block's part once."""
+  """Returns a list of the parameters of each block."""
+  # The gradient of a split writes the part of each block once. The gradient of indexing would add `depth`
+  # full arrays, zero except in one block.
   leaves, tree = jax.tree.flatten(stacked)
   parts = [jax.lax.split(leaf, [1] * depth) for leaf in leaves]
   return [tree.unflatten([part[i][0] for part in parts]) for i in range(depth)]

@@ -1,4 +1,4 @@
-"""One vector a picture from the tokens of a frozen encoder."""
+"""Pooling of the tokens of a frozen encoder to one vector per picture."""
 
 import itertools
 
@@ -7,20 +7,21 @@ import jax.numpy as jnp
 from hap_jax.models.layers import l2_normalize
 
 KINDS = ("cls", "mean", "stripes")
-NUM_STRIPES = 4  # horizontal stripes of the body: about head, chest, hips and legs
+NUM_STRIPES = 4  # horizontal stripes of the picture: roughly head, chest, hips and legs
 
 
 def pool(tokens, grid, kind):
   """Pools an encoder's tokens and scales the vector to length 1.
 
   Args:
-    tokens: [B, 1 + L, D] after the final norm, class token first. grid: (Gh, Gw) with Gh * Gw = L.
-    kind: "cls" the class token; "mean" the mean of the patch tokens; "stripes" the means of NUM_STRIPES
-      horizontal stripes, each scaled to length 1, one after the other.
+    tokens: [B, 1 + L, D] after the final norm, class token first.
+    grid: (Gh, Gw) with Gh * Gw = L.
+    kind: "cls": the class token. "mean": the mean of the patch tokens. "stripes": the mean of each of
+      NUM_STRIPES horizontal stripes; each mean is scaled to length 1, then all are concatenated.
   Returns:
     [B, D] float32, or [B, NUM_STRIPES * D] for stripes.
   Raises:
-    ValueError: for another kind, or a grid with fewer rows than stripes.
+    ValueError: if the kind is not in KINDS, or if the grid has fewer rows than stripes.
   """
   tokens = tokens.astype(jnp.float32)
   if kind == "cls":
@@ -33,6 +34,7 @@ def pool(tokens, grid, kind):
   if Gh < NUM_STRIPES:
     raise ValueError(f"a grid of {Gh}x{Gw} has fewer rows than the {NUM_STRIPES} stripes; use cls or mean")
   rows = tokens[:, 1:].reshape(B, Gh, Gw, D).mean(axis=2)
+  # If NUM_STRIPES does not divide the rows, the stripes differ by at most one row.
   edges = [round(i * Gh / NUM_STRIPES) for i in range(NUM_STRIPES + 1)]
   stripes = [rows[:, start:stop].mean(axis=1) for start, stop in itertools.pairwise(edges)]
   return l2_normalize(jnp.concatenate([l2_normalize(stripe) for stripe in stripes], axis=-1))

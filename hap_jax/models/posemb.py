@@ -1,18 +1,19 @@
-"""Position tables and their resize; nothing else in the project makes or resizes one."""
+"""Position tables and their resize: the only code of the project that makes or resizes them."""
 
 import numpy as np
 
 
 def sincos_table(grid, width):
-  """Makes the fixed 2D sin-cos position table of a grid, with a zero row for the class token.
+  """Returns the fixed 2D sin-cos position table of a grid, with a zero row for the class token.
 
-  A cell (row r, column c) gets [sin(c f), cos(c f), sin(r f), cos(r f)] with the width/4 frequencies
-  f_i = 10000^(-4i / width) (MAE, arXiv 2111.06377; the column comes first in the official repository).
+  The cell at row r and column c gets [sin(c f), cos(c f), sin(r f), cos(r f)] with the width/4 frequencies
+  f_i = 10000^(-4i / width) (MAE, arXiv 2111.06377).
 
   Args:
-    grid: (Gh, Gw) in patches. width: columns D of the table.
+    grid: (Gh, Gw) in patches.
+    width: D, the number of columns of the table; a multiple of 4.
   Returns:
-    [1, 1 + Gh*Gw, D] float32, cells row-major.
+    [1, 1 + Gh*Gw, D] float32; the cells are row-major.
   Raises:
     ValueError: if the width is not a multiple of 4.
   """
@@ -22,6 +23,7 @@ def sincos_table(grid, width):
   row, column = np.meshgrid(np.arange(grid[0]), np.arange(grid[1]), indexing="ij")
   column_angle = column.reshape(-1, 1) * frequency  # [L, D/4]
   row_angle = row.reshape(-1, 1) * frequency
+  # Parity: the official repository puts the column before the row.
   table = np.concatenate(
     [np.sin(column_angle), np.cos(column_angle), np.sin(row_angle), np.cos(row_angle)], axis=1
   )
@@ -29,19 +31,23 @@ def sincos_table(grid, width):
 
 
 def resize_table(table, old_grid, new_grid):
-  """Resizes a position table to another grid by bicubic convolution; the class row is copied.
+  """Resizes a position table to another grid by bicubic interpolation; the row of the class token is copied.
 
-  The kernel has a = -0.75 and half-pixel centres, the border is clamped, and nothing is anti-aliased, as in
-  the official repository. (JAX's own cubic resize has a = -0.5 and anti-aliases.) The table is resized
-  whenever the grids differ, also when they hold the same number of patches: the official code leaves 8x16
-  unchanged for 16x8, which puts its rows in the wrong places.
+  The kernel has a = -0.75 and half-pixel centres. The border is clamped, and there is no anti-aliasing. These
+  are the rules of the official repository; the cubic resize of JAX has a = -0.5 and anti-aliasing.
+
+  One rule differs from the official code: a table is resized whenever the grids differ, also if they have the
+  same number of patches. The official code does not change an 8x16 table for a 16x8 grid, which puts its rows
+  in the wrong places.
 
   Args:
-    table: [1, 1 + Gh*Gw, D] of the old grid. old_grid, new_grid: (Gh, Gw) in patches.
+    table: [1, 1 + Gh*Gw, D], the table of the old grid.
+    old_grid: (Gh, Gw) in patches.
+    new_grid: (Gh', Gw') in patches.
   Returns:
     [1, 1 + Gh'*Gw', D] float32.
   Raises:
-    ValueError: if the table does not belong to old_grid.
+    ValueError: if the shape of the table does not match old_grid.
   """
   table = np.asarray(table)
   num_cells = old_grid[0] * old_grid[1]
@@ -52,6 +58,7 @@ def resize_table(table, old_grid, new_grid):
   if tuple(old_grid) == tuple(new_grid):
     return table.astype(np.float32)
   cells = table[0, 1:].astype(np.float64).reshape(*old_grid, -1)
+  # The bicubic kernel is a product of two 1D kernels, so one matrix for each axis is enough.
   cells = np.einsum(
     "ih,jw,hwd->ijd",
     _cubic_matrix(old_grid[0], new_grid[0]),
@@ -66,6 +73,7 @@ def resize_table(table, old_grid, new_grid):
 def _cubic_matrix(old, new):
   """Returns the [new, old] weights of a one-dimensional cubic resize."""
   a = -0.75
+  # Half-pixel centres: the centre of cell i is at i + 0.5.
   source = (np.arange(new) + 0.5) * old / new - 0.5
   first = np.floor(source).astype(int) - 1
   matrix = np.zeros((new, old))
@@ -74,5 +82,6 @@ def _cubic_matrix(old, new):
     near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
     far = a * (((distance - 5) * distance + 8) * distance - 4)
     weight = np.where(distance <= 1, near, far)
+    # Beyond the border several taps meet at the same cell. `np.add.at` adds all of them; `+=` would keep one.
     np.add.at(matrix, (np.arange(new), np.clip(first + tap, 0, old - 1)), weight)
   return matrix

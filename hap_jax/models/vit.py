@@ -1,4 +1,4 @@
-"""The plain vision transformer, the one encoder of every task."""
+"""The plain vision transformer (ViT), the encoder of every task."""
 
 import dataclasses
 
@@ -19,7 +19,7 @@ class Variant:
 
 
 VARIANTS = {
-  "Mu": Variant(128, 4, 2),  # of this project: the demo's, minutes on two CPU cores
+  "Mu": Variant(128, 4, 2),  # not in the paper; the demo trains it in minutes on two CPU cores
   "Ti": Variant(192, 12, 3),
   "S": Variant(384, 12, 6),
   "B": Variant(768, 12, 12),
@@ -29,10 +29,10 @@ VARIANTS = {
 
 
 def variant(name):
-  """Returns the Variant of a name.
+  """Returns the Variant with this name.
 
   Raises:
-    ValueError: if there is none of this name.
+    ValueError: if no variant has this name.
   """
   if name not in VARIANTS:
     raise ValueError(f"config.model.variant={name!r} is not one of {', '.join(VARIANTS)}")
@@ -40,17 +40,17 @@ def variant(name):
 
 
 def variant_of(width, depth):
-  """Returns the name of the variant of this size, None if there is none."""
+  """Returns the name of the variant with this width and depth, or None if there is no such variant."""
   return next((name for name, size in VARIANTS.items() if (size.width, size.depth) == (width, depth)), None)
 
 
 @dataclasses.dataclass(frozen=True)
 class Compute:
-  """How a network computes; the parameters do not depend on it.
+  """Settings of the computation of a network; the parameters do not depend on them.
 
   Attributes:
-    dtype: of the computation; parameters are float32.
-    scan, remat, attention: how the blocks are run, see `layers.run_blocks`.
+    dtype: type of the computation; parameters are float32.
+    scan, remat, attention: see `layers.run_blocks`.
   """
 
   dtype: jnp.dtype = jnp.float32
@@ -59,7 +59,7 @@ class Compute:
   attention: str = "xla"
 
   def options(self):
-    """Returns the attributes of `ViT` and `Decoder` that these are."""
+    """Returns the settings as keyword arguments for `ViT` and `Decoder`."""
     return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
 
@@ -68,10 +68,13 @@ FLOAT32 = Compute()
 
 @struct.dataclass
 class Latent:
-  """Tokens of B*N views, class token first; under jit the one that is not used costs nothing.
+  """Tokens of B*N views, class token first.
+
+  Under jit the compiler removes a field that the caller does not use.
 
   Attributes:
-    normed: [B*N, 1 + V, D] after the final norm. raw: the same tokens before it.
+    normed: [B*N, 1 + V, D], the tokens after the final norm.
+    raw: [B*N, 1 + V, D], the tokens before the final norm.
   """
 
   normed: jnp.ndarray
@@ -79,14 +82,16 @@ class Latent:
 
 
 class ViT(nn.Module):
-  """Plain ViT encoder (timm layout: pre-norm, learned class token, final norm) over visible patches.
+  """Plain ViT encoder of visible patches. As in timm: pre-norm blocks, learned class token, final norm.
 
   Attributes:
-    width, depth, num_heads, mlp_ratio: sizes, see `VARIANTS`.
-    grid: (Gh, Gw) in patches; patch: side P in pixels.
-    drop_path: rate of stochastic depth of the last block, rising linearly from 0 at the first one.
+    width, depth, num_heads: see `VARIANTS`.
+    grid: (Gh, Gw) in patches.
+    patch: side P in pixels.
+    mlp_ratio: width of the hidden MLP layer / `width`.
+    drop_path: stochastic depth rate of the last block. The rate rises linearly from 0 at the first block.
     dtype: compute type; parameters are float32.
-    scan, remat, attention: how the blocks are run, see `layers.run_blocks`.
+    scan, remat, attention: see `layers.run_blocks`.
   """
 
   width: int
@@ -103,22 +108,24 @@ class ViT(nn.Module):
 
   @nn.compact
   def __call__(self, patches, ids_keep=None, *, drop_key=None):
-    """Encodes every patch, or the visible patches of N masked views of each image.
+    """Encodes all patches, or the visible patches of N masked views of each image.
 
-    The patches are embedded once; each view picks its own. The views of an image are neighbours on the batch
-    axis, so a batch that is split over devices stays where it is.
+    The views of one image are next to each other on the batch axis. If the batch is split over devices, no
+    data moves between devices.
 
     Args:
       patches: [B, L, P*P*C] float, normalised, from `layers.patchify`.
-      ids_keep: [B, N, V] int32, the visible patches of each view in the order in which to put them; None:
-        all L patches in image order, one view.
-      drop_key: PRNG key of stochastic depth; None: every block runs for every view.
+      ids_keep: [B, N, V] int32, the visible patches of each view, in the order of the returned tokens. None:
+        one view with all L patches in image order.
+      drop_key: PRNG key of stochastic depth; None: no branch is dropped.
     Returns:
       Latent.
     """
+    # Every patch is embedded once, although several views may use it.
     tokens = layers.dense(self.width, self.dtype, "patch_embed")(patches)
     table = self.param("pos_embed", lambda _: jnp.asarray(posemb.sincos_table(self.grid, self.width)))
     table = table.astype(self.dtype)
+    # Positions are added before the views pick their patches, so a token keeps the position of its patch.
     tokens = tokens + table[:, 1:]
     if ids_keep is not None:
       tokens = _pick_views(tokens, ids_keep)
@@ -148,10 +155,11 @@ class ViT(nn.Module):
 
 
 def _pick_views(tokens, ids_keep):
-  """Picks the tokens of N views of each image: [B, L, D], [B, N, V] -> [B*N, V, D]."""
+  """Returns the visible tokens of N views of each image: [B, L, D], [B, N, V] -> [B*N, V, D]."""
   (B, L, D), (_, N, V) = tokens.shape, ids_keep.shape
   ids_keep = ids_keep.reshape(B * N, V)
   places = jnp.broadcast_to(jnp.arange(V, dtype=jnp.int32), ids_keep.shape)
+  # `gather_tokens` needs the inverse for its gradient: a hidden patch has -1, because no view row uses it.
   inverse = jnp.put_along_axis(jnp.full((B * N, L), -1, jnp.int32), ids_keep, places, axis=1, inplace=False)
   tokens = jnp.broadcast_to(tokens[:, None], (B, N, L, D)).reshape(B * N, L, D)
   return layers.gather_tokens(tokens, ids_keep, inverse)

@@ -1,4 +1,4 @@
-"""Pixels as the encoders see them: uint8 RGB, scaled and normalised inside the step."""
+"""Normalisation of uint8 RGB pixels, the input of every encoder. It runs inside the step, on the device."""
 
 import numpy as np
 
@@ -10,7 +10,8 @@ def normalize(image, mean=IMAGENET_MEAN, std=IMAGENET_STD):
   """Returns (image / 255 - mean) / std.
 
   Args:
-    image: [..., 3] uint8, RGB. mean, std: three numbers each, of pixels in [0, 1].
+    image: [..., 3] uint8, RGB.
+    mean, std: three numbers each, for pixels scaled to [0, 1].
   Returns:
     [..., 3] float32.
   """

@@ -1,10 +1,14 @@
-"""Pedestrian attributes as a Task: many yes-or-no answers about the person on a picture.
+"""Pedestrian attribute recognition as a Task: A binary labels per picture of a person.
 
-Follows the official recipe (junkunyuan/HAP, downstream_tasks/pedestrian_attribute_recognition, after
-Rethinking_of_PAR): a linear classifier on the mean patch token and a weighted sigmoid cross entropy.
+The recipe is the official one (junkunyuan/HAP, downstream_tasks/pedestrian_attribute_recognition, which is
+based on Rethinking_of_PAR). A linear classifier reads the mean patch token. The loss is a weighted sigmoid
+cross entropy.
 
-Batch fields: image [B, H, W, 3] uint8 (normalised in the step), index [B] int32, valid [B] bool; in training
-also attributes [B, A] bool.
+Batch fields:
+  image: [B, H, W, 3] uint8, normalised in the step.
+  index: [B] int32.
+  valid: [B] bool.
+  attributes: [B, A] bool, in training only.
 """
 
 import functools
@@ -31,7 +35,7 @@ TRAIN_SPLITS = ("trainval", "train")
 _MISTAKES = 24  # pictures in the sheet of mistakes
 
 
-# Keys of this task, beside those that every task has.
+# The configuration keys of this task, in addition to the keys that every task has.
 _KINDS = {
   "warmup_lr": values.number(low=0),
   "final_lr": values.number(low=0),
@@ -43,7 +47,7 @@ _KINDS = {
 
 
 def check(config):
-  """Raises ValueError, naming the key, for values that attributes cannot work with."""
+  """Raises ValueError for values that attribute recognition cannot use; the message names the key."""
   values.check(config, _KINDS)
 
 
@@ -51,11 +55,13 @@ def network(description, compute=vit.FLOAT32):
   """Builds the network of a Description, an `AttributeClassifier`.
 
   Args:
-    description: its `network` holds "num_attributes"; without it, its `classes` name the attributes.
-    compute: a `vit.Compute`; logits are float32 anyway.
+    description: its `network["num_attributes"]` is the number of attributes. If that key is missing, the
+      names in its `classes` are counted.
+    compute: a `vit.Compute`. Logits are always float32.
   Raises:
     ValueError: if there are no attributes.
   """
+  # Checkpoints of older versions record only the names of the attributes, not their number.
   num_attributes = description.network.get(
     "num_attributes", len(description.classes.get("attribute_names", ()))
   )
@@ -70,7 +76,8 @@ def make_forward(model, normalize):
   """Makes (variables, batch, *, key, train) -> (logits [B, A] float32, model_state); nothing is random.
 
   Args:
-    model: from `network`. normalize: uint8 images -> float32 pixels.
+    model: from `network`.
+    normalize: uint8 images -> float32 pixels.
   """
 
   def forward(variables, batch, *, key, train):
@@ -84,13 +91,14 @@ def make_loss(positive_ratio):
   """Makes (logits, batch, *, key) -> (mean weighted loss, {name: (sum, count)}).
 
   Args:
-    positive_ratio: [A] share of each attribute's positives in the training split.
+    positive_ratio: [A] share of positive pictures of each attribute in the training split.
   """
 
   def loss(logits, batch, *, key):
     del key
     labels = batch["attributes"]
     losses = attribute_loss(logits, labels, attribute_weights(labels, positive_ratio))
+    # A logit above 0 is a probability above 0.5, which counts as "present".
     agrees = (logits > 0) == labels
     return losses.mean(), {"answers_right": (agrees.sum(dtype=jnp.float32), jnp.float32(agrees.size))}
 
@@ -98,10 +106,10 @@ def make_loss(positive_ratio):
 
 
 def positive_ratio(source):
-  """Returns [A] float64, the share of each attribute's positives.
+  """Returns [A] float64, the share of positive pictures of each attribute.
 
   Raises:
-    ValueError: if an attribute has none, so that nothing tells what it looks like.
+    ValueError: if an attribute has no positive picture, because the model cannot learn it then.
   """
   ratio = source.columns["attributes"].mean(axis=0)
   if absent := [
@@ -109,13 +117,13 @@ def positive_ratio(source):
   ]:
     raise ValueError(
       f"{source.spec.name}: {', '.join(absent)} never positive in the {len(source):,} training pictures; "
-      "expected each at least once: use more data, or all of it (config.data.train_split=trainval)"
+      "expected each attribute at least once: use more data, such as config.data.train_split=trainval"
     )
   return ratio
 
 
 def make_predict(description, compute=vit.FLOAT32):
-  """Makes (variables, batch) -> {"probability": [B, A] float32} of weights with this Description."""
+  """Makes (variables, batch) -> {"probability": [B, A] float32} for weights with this Description."""
   forward = make_forward(network(description, compute), base.make_normalize(description))
 
   def predict(variables, batch):
@@ -126,23 +134,25 @@ def make_predict(description, compute=vit.FLOAT32):
 
 
 def check_names(description, source):
-  """Raises ValueError if weights with this Description predict other attributes than a source has."""
+  """Raises ValueError if the attributes of the weights differ from the attributes of the source."""
   names = source.spec.labels["attributes"]
   predicted = description.classes.get("attribute_names", ())
   count = network(description).num_attributes
   if count != len(names) or (predicted and list(predicted) != list(names)):
+    # A converted official checkpoint may record no names, so only the number is compared then.
     what = f"{count} attributes" + (f" ({', '.join(predicted)})" if predicted else "")
     raise ValueError(
       f"the checkpoint predicts {what}, data set {source.spec.name} has {len(names)} ({', '.join(names)}): "
-      "use the one that it was trained for (config.data.source)"
+      "set config.data.source to the data set that the checkpoint was trained for"
     )
 
 
 def make_score(sources, train_split):
-  """Makes the score of {"test": {"probability", "index"}, perhaps "val": ...}.
+  """Makes the score function: {"test": {"probability", "index"}, optionally "val": ...} -> {metric: float}.
 
-  Plain names are of the test set and `val_...` of the validation set. `mA_on_test` is mA again, by the name
-  under which a checkpoint may be chosen where there is no validation set left.
+  A metric with a plain name is computed on the test set. A metric named `val_...` is computed on the
+  validation set. If the run trains on the validation set, `mA_on_test` is added. It equals mA, and it selects
+  the best checkpoint. The name shows that the test set selects.
   """
 
   def score(splits):
@@ -161,10 +171,13 @@ def make_score(sources, train_split):
 
 
 def make_row_figures(source):
-  """Makes the pictures of a test set's predictions: each attribute's mA, and the most certain mistakes.
+  """Makes rows -> {name: picture} of predictions on the test set.
+
+  The picture "attributes" shows the mA of each attribute. The picture "mistakes" shows the wrong answers with
+  the highest confidence.
 
   Args:
-    source: of the split "test".
+    source: the records of the split "test".
   """
 
   def row_figures(splits):
@@ -173,6 +186,7 @@ def make_row_figures(source):
     accuracy = metrics.score(rows["probability"], labels).label_mean_accuracy
     pictures = {"attributes": viz.attribute_bars(names, accuracy, labels.mean(axis=0), title="mA on test")}
     shown, texts = [], []
+    # Rows are sorted by record, but unreadable records are missing. So `index` gives the record number.
     for row, a in viz.confident_mistakes(rows["probability"], labels, _MISTAKES):
       shown.append(source[int(rows["index"][row])]["image"])
       texts.append(
@@ -188,10 +202,10 @@ def make_row_figures(source):
 def make_evaluation(config, description):
   """Makes the evaluation of weights with this Description.
 
-  It scores the test set, and the validation set unless that is trained on.
+  It scores the test set. It also scores the validation set if the run does not train on it.
 
   Raises:
-    ValueError: if the weights are for other attributes than the data set has.
+    ValueError: if the attributes of the weights differ from the attributes of the data set.
   """
   train_split = config.data.train_split
   names = ("test",) if train_split == "trainval" else ("val", "test")
@@ -207,16 +221,17 @@ def make_evaluation(config, description):
     evals={name: EvalSplit(make_pass(source), predict) for name, source in sources.items()},
     score=make_score(sources, train_split),
     row_figures=make_row_figures(sources["test"]),
-    # Parity: the published recipe trains on the validation set, and its best checkpoint is the test set's.
+    # Parity: the published recipe trains on the validation set, so it selects the best checkpoint on the test
+    # set.
     select=("mA_on_test", "max") if train_split == "trainval" else ("val_mA", "max"),
   )
 
 
 def open_source(config, split):
-  """Opens a split of the configured source, whose people must have attributes.
+  """Opens a split of the configured source.
 
   Raises:
-    ValueError: if its records have none.
+    ValueError: if its records have no attributes.
   """
   source = config_lib.open_source(config, split)
   if "attributes" not in source.spec.labels:
@@ -228,9 +243,9 @@ def open_source(config, split):
 
 
 def make_train_loader(config):
-  """Makes the loader of shuffled pictures, augmented."""
+  """Makes the loader of shuffled and augmented training pictures."""
   source = open_source(config, config.data.train_split)
-  # Order: the official one, padding before the mirror.
+  # Parity: the official order is padding first, then the flip.
   augment = (
     ResizeBilinear(size=tuple(config.model.image_size)),
     PadCrop(pad=config.data.pad),
@@ -241,7 +256,7 @@ def make_train_loader(config):
 
 
 def describe(config, names, source=None, lineage=()):
-  """Describes the weights of a run that learns the attributes `names`."""
+  """Returns the Description of the weights of a run that learns the attributes `names`."""
   classes = {"attribute_names": list(names)}
   return base.describe(config, source, lineage, network={"num_attributes": len(names)}, classes=classes)
 
@@ -250,9 +265,10 @@ def make(config, lineage=()):
   """Makes the attribute task of a finalized config.
 
   Args:
-    config: see `configs/finetune_attributes_pa100k_b16.py`. lineage: of the weights it starts from.
+    config: see `configs/finetune_attributes_pa100k_b16.py`.
+    lineage: the origins of the starting weights.
   Raises:
-    ValueError: for data or numbers that cannot work, naming the key.
+    ValueError: for data or numbers that cannot be used; the message names the key.
   """
   train = make_train_loader(config)
   ratio = positive_ratio(train.source)
@@ -262,7 +278,8 @@ def make(config, lineage=()):
   return base.Task(
     init=base.make_init(model),
     load=base.make_load(description, heads=("classifier",)),
-    # Parity: biases, norms, class token and position table decay too, and all have one learning rate.
+    # Parity: weight decay includes biases, norms, class token and position table. All parameters have one
+    # learning rate.
     param_rules=(optim.Rule(".*", weight_decay=config.weight_decay),),
     optimizer=optim.OptimizerSpec(**config.optimizer),
     schedule=lambda step, progress: optim.warmup_cosine_by_epoch(
@@ -286,7 +303,8 @@ def make(config, lineage=()):
 
 def outline(config):
   """Returns (abstract params, lines that describe the shapes of a step); reads no data."""
-  description = describe(config, names=("first", "second"))  # only the data set knows its attributes
+  # Two names stand for all attributes, because only the data set has the real list.
+  description = describe(config, names=("first", "second"))
   model, batch = network(description, base.compute_of(config)), base.abstract_batch(config)
   forward = make_forward(model, base.make_normalize(description))
   params, logits = base.trace(base.make_init(model), forward, batch)

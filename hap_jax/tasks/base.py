@@ -1,17 +1,17 @@
 """The Task record: all that the training loop knows about a task.
 
-The loop, the step and the evaluation know these fields and nothing else. When a task does not fit, the record
-grows by a field, for all tasks; the loop never grows a branch.
+The loop, the step and the evaluation use these fields and nothing else. If a new task does not fit, add a
+field to the record for all tasks. Do not add a branch to the loop.
 
-A task is a module in this folder with
-  check(config)                         raises ValueError for values that only this task knows to be wrong
+A task is a module in this folder with these functions:
+  check(config)                         raises ValueError for wrong values of the keys of this task
   make(config, lineage)                 -> Task
   network(description, compute)         -> the Linen module of a Description; nothing else builds it
   make_evaluation(config, description)  -> Evaluation of weights with this Description
   outline(config)                       -> (abstract params, lines: the shapes of a step); reads no data
-and, where the task trains an embedding of a picture,
+A task that trains an embedding of a picture also has this function:
   make_embed(description, compute)      -> (variables, [B, H, W, 3] uint8 images) -> [B, D] float32, length 1
-Configurations stop at `make`, `make_evaluation` and `outline`: below them, functions take named arguments.
+Only `make`, `make_evaluation` and `outline` take a configuration. All other functions take named arguments.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ from hap_jax.train.optim import OptimizerSpec, Rule
 
 
 def list_scores(scores):
-  """Returns one line with the scores of the last evaluation, no line if there is none."""
+  """Returns a list of one line with the scores of the last evaluation, or [] if there are no scores."""
   return (
     ["last step: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items())] if scores else []
   )
@@ -46,27 +46,29 @@ class Task:
 
   Attributes:
     init: key -> variables; traced and jitted when the state is created.
-    param_rules: parameter paths -> lr scale, weight decay, trainable; the first match wins.
+    param_rules: each rule maps parameter paths to (lr scale, weight decay, trainable). The first match wins.
     optimizer: kind and constants.
     schedule: (step, progress in epochs) -> learning rate; traced.
     forward: (variables, batch, *, key, train) -> (outputs, model_state).
     loss: (outputs, batch, *, key) -> (scalar, {name: (sum, count)}).
     train: the training loader.
     total_steps: length of the run.
-    evaluation: how the weights are scored during the run.
-    description: what a checkpoint records for later commands.
-    load: (variables, `convert.weights.Weights`) -> (variables, `fit.FitReport`), NumPy arrays; what the task
-      takes of starting weights, statistics of norms included. None: the encoder only.
-    constants: arrays that do not train, such as a frozen text encoder; `prepare`, `forward` and `predict` get
-      them as the collection "constants" of their variables, as arguments of the compiled step. No checkpoint
-      and no average holds them.
-    ema_decay: of an exponential moving average of all variables, which is scored in place of them; None: no
-      average.
-    prepare: (variables, batch, *, key) -> batch, or None; once per step, before the batch is cut into parts.
-      Per-example randomness is drawn here, because it must not depend on the number of parts.
-    accumulate: parts of a batch that go through the model one after the other; 1: the whole batch at once.
-    from_scratch: line to print if the run starts without weights.
-    summarize: {metric: float} of the last evaluation -> lines to print at the end of the run.
+    evaluation: the splits and the score function that rate the weights during the run.
+    description: the facts that a checkpoint records for later commands.
+    load: (variables, `convert.weights.Weights`) -> (variables, `fit.FitReport`), NumPy arrays. It copies the
+      starting weights that the task can use, running statistics of norms included. None: it copies the
+      encoder only.
+    constants: arrays that do not train, such as a frozen text encoder. `prepare`, `forward` and `predict` get
+      them as the collection "constants" of their variables. They are arguments of the compiled step. No
+      checkpoint and no moving average holds them.
+    ema_decay: decay of an exponential moving average of all variables. The evaluation scores the average
+      instead of the variables. None: no average.
+    prepare: (variables, batch, *, key) -> batch, or None. It runs once per step, before the batch is split
+      into parts. Per-example randomness is drawn here, because it must not depend on the number of parts.
+    accumulate: number of parts of a batch that go through the model one after the other. 1: the whole batch
+      at once.
+    from_scratch: the line that is printed if the run starts without weights.
+    summarize: {metric: float} of the last evaluation -> lines that are printed at the end of the run.
   """
 
   init: Callable
@@ -93,21 +95,20 @@ class Task:
 
 
 def run_length(train, *, total_epochs, warmup_epochs, total_steps=0):
-  """Computes how long a run is.
+  """Returns the length of a run as (steps, epochs, epochs of warm-up).
 
   Args:
     train: the training loader.
-    total_epochs: passes over the records.
-    warmup_epochs: of total_epochs; they keep their share of the run.
-    total_steps: the length in steps, in place of total_epochs; 0: not given.
-  Returns:
-    (steps, epochs, epochs of warm-up).
+    total_epochs: number of passes over the records.
+    warmup_epochs: number of warm-up epochs among total_epochs. If total_steps is given, the warm-up keeps the
+      same share of the run.
+    total_steps: the length in steps. It replaces total_epochs. 0: not given.
   Raises:
     ValueError: if the run has no step.
   """
   whole_epochs = int(total_epochs)
   further = round((total_epochs - whole_epochs) * train.nominal_steps)
-  # An epoch may be shorter than its nominal length.
+  # An epoch may have fewer steps than nominal_steps. Without the limit, `further` could reach the next epoch.
   of_epochs = min(train.first_step(whole_epochs) + further, train.first_step(whole_epochs + 1))
   steps = total_steps or of_epochs
   config_lib.require(steps > 0, "total_epochs", total_epochs, "enough for a step")
@@ -139,15 +140,15 @@ def reading_of(config):
 
 
 def describe(config, source=None, lineage=(), *, network, classes=None, **more):
-  """Describes the weights of a run.
+  """Returns the Description of the weights of a run.
 
   Args:
-    config: finalized.
-    source: the training records; None: not opened.
-    lineage: of the starting weights.
-    network: what the task's `network` needs besides the encoder.
-    classes: what each output of the head stands for.
-    more: further facts.
+    config: the finalized config.
+    source: the training records. None: they are not open, and `data` stays empty.
+    lineage: the origins of the starting weights.
+    network: the sizes that the `network` function of the task needs besides the encoder.
+    classes: the meaning of each output of the head.
+    more: further facts to record.
   """
   data = {}
   if source is not None:
@@ -173,30 +174,32 @@ def describe(config, source=None, lineage=(), *, network, classes=None, **more):
 
 
 def make_normalize(description):
-  """Makes [B, H, W, 3] uint8 -> float32 pixels as the described weights expect them."""
+  """Makes [B, H, W, 3] uint8 -> float32, normalised with the mean and std of the Description."""
   mean, std = (description.normalization[key] for key in ("mean", "std"))
   return lambda image: normalize(image, mean, std)
 
 
 def make_init(network, **options):
-  """Makes key -> variables of a network of pictures, which is called with these options."""
+  """Makes key -> variables of a network that takes pictures; `options` are passed to the network."""
   image = jnp.zeros((1, *image_size_of(network), 3))
   return lambda key: network.init(key, image, **options)
 
 
 def image_size_of(network):
-  """Returns (H, W) in pixels of the pictures of a network with an encoder."""
+  """Returns the picture size (H, W) in pixels of a network with an encoder."""
   return tuple(side * network.encoder.patch for side in network.encoder.grid)
 
 
 def make_load(description, *, neck=(), heads=(), layout=()):
-  """Makes the `load` of a Task that takes the encoder of any weights, and more from weights of the same task.
+  """Makes the `load` function of a Task: it copies the encoder, and more from weights of the same task.
 
   Args:
-    description: the task's.
-    neck: subtrees between encoder and heads; taken from weights of the same task and layout.
-    heads: subtrees whose outputs are the classes; taken if, besides, both record the same classes.
-    layout: keys of `Description.network` that must be equal for neck and heads to fit.
+    description: the Description of the task.
+    neck: names of the subtrees between encoder and heads. They are copied if the weights have the same task
+      and the same layout.
+    heads: names of the subtrees that output the classes. They are copied if, in addition, both Descriptions
+      record the same classes.
+    layout: keys of `Description.network` that must be equal, otherwise neck and heads do not fit.
   """
 
   def load(variables, weights):
@@ -207,7 +210,8 @@ def make_load(description, *, neck=(), heads=(), layout=()):
 
 
 def _choose_stacks(own, given, neck, heads, layout):
-  """Returns (names of the subtrees to take, lines that say why a head is new)."""
+  """Returns (names of the subtrees to copy, lines that say why the heads are new)."""
+  # The heads of another task have other outputs and other names.
   if given.task != own.task:
     return ("encoder",), ()
   for key in layout:
@@ -216,7 +220,8 @@ def _choose_stacks(own, given, neck, heads, layout):
       return ("encoder",), (f"the heads are new: {found}",)
   if own.classes and own.classes == given.classes:
     return ("encoder", *neck, *heads), ()
-  reason = "its classes are others" if given.classes else "it does not record its classes"
+  # Equal shapes are not enough: class 3 of another data set is another person or another attribute.
+  reason = "its classes differ" if given.classes else "it does not record its classes"
   return ("encoder", *neck), (f"the heads of the file are not used: {reason}",)
 
 
@@ -224,7 +229,8 @@ def abstract_batch(config, **fields):
   """Returns {name: ShapeDtypeStruct} of a training batch of a finalized config.
 
   Args:
-    fields: name -> (shape of a row, dtype), besides the image.
+    config: the finalized config.
+    fields: name -> (shape of a row, dtype) of each field besides the image.
   """
   fields = {"image": ((*config.model.image_size, 3), "uint8"), **fields}
   return {
@@ -233,12 +239,15 @@ def abstract_batch(config, **fields):
 
 
 def trace(init, forward, batch):
-  """Returns (params, outputs) of a training step as shapes and types; computes nothing.
+  """Returns the shapes and types of (params, outputs) of a training step; computes nothing.
 
   Args:
-    init, forward: of a Task. batch: abstract, prepared.
+    init: the `init` field of a Task.
+    forward: the `forward` field of a Task.
+    batch: abstract, after `prepare`.
   """
   key = jax.random.key(0)
+  # eval_shape runs no computation, so a dry run of a large model needs no memory for its weights.
   variables = jax.eval_shape(init, key)
   outputs, _ = jax.eval_shape(functools.partial(forward, train=True), variables, batch, key=key)
   return variables["params"], outputs

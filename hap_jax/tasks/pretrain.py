@@ -1,9 +1,15 @@
 """Pre-training as a Task: two masked views, reconstruction and alignment (HAP, arXiv 2310.20695, Sec. 3).
 
-Batch fields: image [B, H, W, 3] uint8 (normalised in the step), keypoints_xy [B, 17, 2] float32 pixels of
-the image, keypoints_visible [B, 17] bool, index [B] int32, valid [B] bool. With data.augment="device" the
-image is a canvas, and there are crop [B, 4] int32 and flip [B] bool (`data/transforms/canvas.py`). In the
-step, `mask` is added.
+Batch fields:
+  image: [B, H, W, 3] uint8, normalised in the step.
+  keypoints_xy: [B, 17, 2] float32, in pixels of the image.
+  keypoints_visible: [B, 17] bool.
+  index: [B] int32.
+  valid: [B] bool.
+  mask: `masking.Mask`, added in the step.
+With data.augment="device" the image is a canvas, and there are two more fields (`data/transforms/canvas.py`):
+  crop: [B, 4] int32.
+  flip: [B] bool.
 """
 
 import dataclasses
@@ -31,28 +37,30 @@ from hap_jax.pixels import warp
 from hap_jax.tasks import base
 from hap_jax.train import optim
 
-# Held-out masks are drawn from the record's index and this seed alone: every run is scored on the same masks.
+# The mask of a held-out record depends only on its index and this seed. So all runs get the same masks.
 EVAL_SEED = 2310_20695
 FIELDS = ("image", "keypoints_xy", "keypoints_visible")
-_ENCODER_ONLY = ("mae", "hf-vitmae")  # families of which the official run takes the encoder only
+_ENCODER_ONLY = ("mae", "hf-vitmae")  # families whose decoder the official run does not load
 
 
 def param_rules(weight_decay):
-  """Returns the rules of pre-training's parameters; one learning rate for all that train."""
+  """Returns the parameter rules of pre-training; all trained parameters have the same learning rate."""
   return (
-    optim.Rule(r".*/pos_embed", trainable=False),  # fixed tables, resized ones included
+    optim.Rule(r".*/pos_embed", trainable=False),  # position tables are fixed, also after a resize
     optim.Rule(r".*/(bias|scale)"),
-    # Parity: class and mask tokens are decayed, as all parameters of more than one dimension but biases.
+    # Parity: class and mask tokens decay, because they have more than one dimension and are not biases.
     optim.Rule(r".*", weight_decay=weight_decay),
   )
 
 
 @struct.dataclass
 class PretrainOutputs:
-  """Model outputs of B images with N views, with what the losses compare them to.
+  """Outputs of the model for B images with N views each, with the targets of the losses.
 
   Attributes:
-    pred: [B, N, L, P*P*3] float32. target: [B, L, P*P*3] float32. cls: [B, N, D] float32.
+    pred: [B, N, L, P*P*3] float32, the predicted patches.
+    target: [B, L, P*P*3] float32, the true patches.
+    cls: [B, N, D] float32, the class tokens.
     mask: `masking.Mask` with leading [B, N].
   """
 
@@ -62,8 +70,8 @@ class PretrainOutputs:
   mask: masking.Mask
 
 
-# Keys of this task, beside those that every task has. The mask recipe, the crop and the decoder check the
-# ranges of theirs.
+# The configuration keys of this task, in addition to the keys that every task has. The mask recipe, the crop
+# and the decoder check the ranges of their own keys.
 _KINDS = {
   "baseline_records": values.whole(1),
   "panel_rows": values.whole(1),
@@ -93,12 +101,13 @@ _KINDS = {
 
 
 def check(config):
-  """Raises ValueError, naming the key, for values that pre-training cannot work with."""
+  """Raises ValueError for values that pre-training cannot use; the message names the key."""
   values.check(config, _KINDS)
   config_lib.require(config.views in (1, 2), "views", config.views, "1 or 2")
   if config.data.augment == "device" and config.data.shuffle_pixels:
     raise ValueError(
-      'config.data.shuffle_pixels=True shuffles cropped pictures: set config.data.augment="host" with it'
+      "config.data.shuffle_pixels=True needs pictures that are cropped on the host: set "
+      'config.data.augment="host"'
     )
   if config.views == 1 and config.align_weight:
     raise ValueError(
@@ -110,15 +119,17 @@ def network(description, compute=vit.FLOAT32):
   """Builds the network of a Description, a `hap.HAP`.
 
   Args:
-    description: its `network` holds "decoder": {"width", "depth", "num_heads", perhaps "mlp_ratio"}.
-    compute: a `vit.Compute`, of both halves.
+    description: its `network["decoder"]` is {"width", "depth", "num_heads", optionally "mlp_ratio"}.
+    compute: a `vit.Compute`, for encoder and decoder.
   Raises:
-    ValueError: if there is no decoder, or the heads do not divide a width.
+    ValueError: if there is no decoder, or a width is not a multiple of its number of heads.
   """
   encoder, sizes = description.encoder, description.network.get("decoder")
   if sizes is None:
     file = description.lineage[0]["file"] if description.lineage else "the weights"
-    raise ValueError(f"{file}: no decoder, which pre-training is scored with; expected weights that have one")
+    raise ValueError(
+      f"{file}: no decoder, but a pre-training score needs one; expected weights with encoder and decoder"
+    )
   for name, width, heads in (
     ("model.variant", encoder.width, encoder.num_heads),
     ("model.decoder_width", sizes["width"], sizes["num_heads"]),
@@ -138,6 +149,7 @@ def make_init(model):
 
   def init(key):
     (Gh, Gw), P = model.encoder.grid, model.encoder.patch
+    # The shapes of the parameters do not depend on the mask, so any indices work here.
     ids = jnp.zeros((1, 1, Gh * Gw), jnp.int32)
     return model.init(key, jnp.zeros((1, Gh * P, Gw * P, 3)), ids, ids)
 
@@ -145,18 +157,21 @@ def make_init(model):
 
 
 def make_load(description):
-  """Makes the `load` of pre-training: the encoder of any weights, and the decoder of a pre-training."""
+  """Makes the `load` function of pre-training.
+
+  It copies the encoder of any weights. It also copies the decoder, except from weights that MAE trained.
+  """
   wanted = description.network["decoder"]
 
   def load(variables, weights):
-    # Parity: the official run takes MAE's encoder and begins with a decoder of its own.
+    # Parity: the official run loads the encoder of MAE and starts with a new decoder.
     stacks = ("encoder",) if _trained_as(weights) in _ENCODER_ONLY else ("encoder", "decoder")
     given = weights.decoder
-    # No tensor's shape depends on the number of heads.
+    # The number of heads changes no tensor's shape, so `fit_to` cannot notice a wrong number.
     if given and "decoder" in stacks and given["num_heads"] not in (None, wanted["num_heads"]):
       raise ValueError(
         f"{weights.lineage[0]['file']}: its decoder has {given['num_heads']} heads, but "
-        f"config.model.decoder_heads={wanted['num_heads']}: change that, or config.init_from"
+        f"config.model.decoder_heads={wanted['num_heads']}: change this key, or config.init_from"
       )
     return fit.fit_to(variables, weights, grid=description.encoder.grid, stacks=stacks)
 
@@ -164,12 +179,16 @@ def make_load(description):
 
 
 def _trained_as(weights):
-  """Returns the family of the run that made the weights; later conversions come before it in a lineage."""
+  """Returns the family of the run that trained the weights."""
+  # A lineage starts with the newest origin. Conversions after the run come first and record no step.
   return next((o for o in weights.lineage if "step" in o), weights.lineage[-1])["family"]
 
 
 def make_target(image, patch, norm_pix_loss):
-  """Returns what the decoder predicts: [B, L, P*P*3] of normalised images, standardised if norm_pix_loss."""
+  """Returns the decoder's targets [B, L, P*P*3]: the patches of normalised images.
+
+  With norm_pix_loss, each patch is standardised by its own mean and variance.
+  """
   patches = layers.patchify(image, patch)
   return normalize_patches(patches) if norm_pix_loss else patches
 
@@ -178,8 +197,10 @@ def make_prepare(recipe, draw_counts, views, image_size):
   """Makes (variables, batch, *, key) -> batch with cropped pictures and `mask`, a `masking.Mask` of [B, N].
 
   Args:
-    recipe: a `masking.MaskRecipe`. draw_counts: from `masking.num_parts_policy`. views: N.
-    image_size: (H, W) pixels of the crops, for batches of canvases.
+    recipe: a `masking.MaskRecipe`.
+    draw_counts: from `masking.num_parts_policy`.
+    views: N, the number of masked views per picture.
+    image_size: (H, W) in pixels of the crops. It is used only if the batch holds canvases.
   """
 
   def prepare(variables, batch, *, key):
@@ -189,7 +210,7 @@ def make_prepare(recipe, draw_counts, views, image_size):
       image = warp.crop_resize_flip(batch["image"], crop, flip, image_size)
       batch = {**{name: x for name, x in batch.items() if name not in ("crop", "flip")}, "image": image}
     B = len(batch["index"])
-    keys = jax.random.split(key, (B + 1, views))  # of the masks, and in the last row of the counts
+    keys = jax.random.split(key, (B + 1, views))  # rows 0 to B - 1 are for the masks, row B for the counts
     counts = jax.vmap(lambda count_key: draw_counts(count_key, B), out_axes=1)(keys[B])
     return {**batch, "mask": masking.sample_view_masks(keys[:B], counts, batch, recipe)}
 
@@ -197,10 +218,11 @@ def make_prepare(recipe, draw_counts, views, image_size):
 
 
 def make_prepare_by_index(recipe, views):
-  """Makes batch -> batch with a `mask` that depends on batch["index"] alone, for scores and pictures."""
+  """Makes batch -> batch with a `mask` that depends only on batch["index"], for scores and pictures."""
   root = jax.random.key(EVAL_SEED)
 
   def draw(index, view):
+    # Each (record, view) pair has its own keys, so the mask does not depend on the batch or its order.
     count_key, mask_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(root, index), view))
     return mask_key, masking.draw_num_parts_uniform(count_key, 1, recipe.max_parts)[0]
 
@@ -215,12 +237,13 @@ def make_forward(model, normalize, norm_pix_loss):
   """Makes (variables, batch with `mask`, *, key, train) -> (PretrainOutputs, {}).
 
   Args:
-    model: from `network`. normalize: uint8 images -> float32 pixels. norm_pix_loss: see
-      `make_target`.
+    model: from `network`.
+    normalize: uint8 images -> float32 pixels.
+    norm_pix_loss: see `make_target`.
   """
 
   def forward(variables, batch, *, key=None, train=False):
-    del key, train  # nothing in this model is random or differs between training and scoring
+    del key, train  # this model is not random, and it works the same way in training and in scoring
     image, mask = normalize(batch["image"]), batch["mask"]
     outputs = model.apply(variables, image, mask.ids_keep, mask.ids_restore)
     target = make_target(image, model.encoder.patch, norm_pix_loss)
@@ -234,12 +257,14 @@ def make_loss(align_weight, align_temperature, align_block=0):
 
   def loss(outputs, batch, *, key):
     del batch, key
+    # Only masked patches count in the loss, as in MAE.
     sums, counts = masked_patch_loss(outputs.pred, outputs.target[:, None], outputs.mask.is_masked)
     metrics = {"loss_rec": (sums.sum(), counts.sum())}
     total = sums.sum() / counts.sum()
     if align_weight:
       align = alignment_loss(outputs.cls[:, 0], outputs.cls[:, 1], align_temperature, align_block)
       metrics["loss_align"] = (align.sum(), jnp.float32(len(align)))
+      # With align_weight=0 the loss needs no second view, so this part is left out of the program.
       total = total + align_weight * align.mean()
     return total, metrics
 
@@ -247,10 +272,10 @@ def make_loss(align_weight, align_temperature, align_block=0):
 
 
 def open_source(config, split):
-  """Opens a split of the configured source, which must have joints.
+  """Opens a split of the configured source.
 
   Raises:
-    ValueError: if its records have none.
+    ValueError: if its records have no joints.
   """
   source = config_lib.open_source(config, split)
   if source.spec.skeleton is None:
@@ -262,7 +287,10 @@ def open_source(config, split):
 
 
 def make_train_loader(config, source):
-  """Makes the loader of shuffled records, cropped here or, with data.augment="device", in the step."""
+  """Makes the loader of shuffled training records.
+
+  The loader crops the pictures. With data.augment="device" the training step crops them.
+  """
   data = config.data
   crop = transforms.RandomResizedCrop(
     size=tuple(config.model.image_size),
@@ -284,12 +312,12 @@ def make_ordered_loader(config, source, image_size):
 
 
 def shuffle_of(config):
-  """Returns the transforms of the control experiment, none by default."""
+  """Returns the transforms of the control experiment with shuffled pixels; () by default."""
   return (transforms.ShufflePixels(),) if config.data.shuffle_pixels else ()
 
 
 def describe(config, source=None, lineage=()):
-  """Describes the weights of a run."""
+  """Returns the Description of the weights of a run."""
   model = config.model
   decoder = {"width": model.decoder_width, "depth": model.decoder_depth, "num_heads": model.decoder_heads}
   more = {"skeleton": source.spec.skeleton.name} if source else {}
@@ -297,7 +325,7 @@ def describe(config, source=None, lineage=()):
 
 
 def make_step(config, description):
-  """Makes the fields of the Task that a training step uses and that need no data, {name: value}."""
+  """Makes the Task fields that a training step uses and that need no data, as {name: value}."""
   model, mask = network(description, base.compute_of(config)), config.mask
   draw_counts = masking.num_parts_policy(
     mask.part_policy, max_parts=mask.max_parts, group=mask.released_group
@@ -319,9 +347,10 @@ def make(config, lineage=()):
   """Makes the pre-training task of a finalized config.
 
   Args:
-    config: see `configs/pretrain_b16.py`. lineage: what is known of the weights it starts from.
+    config: see `configs/pretrain_b16.py`.
+    lineage: the origins of the starting weights.
   Raises:
-    ValueError: for data or numbers that cannot work, naming the key.
+    ValueError: for data or numbers that cannot be used; the message names the key.
   """
   source = open_source(config, "train")
   description = describe(config, source, lineage)
@@ -349,7 +378,9 @@ def make_evaluation(config, description, source=None):
   """Makes the evaluation of pre-trained weights: held-out reconstruction, compared with the position mean.
 
   Args:
-    config: finalized. description: of the weights. source: the training records; None: opens them.
+    config: the finalized config.
+    description: the Description of the weights.
+    source: the training records. None: this function opens them.
   Raises:
     ValueError: if the weights have no decoder.
   """
@@ -382,14 +413,14 @@ def make_evaluation(config, description, source=None):
   )
   evaluation = Evaluation(evals=evals, score=held_out.score, figures=figures)
   return (
-    retrieval_probe.beside(evaluation, make_probe(config, model, normalize))
+    retrieval_probe.with_probe(evaluation, make_probe(config, model, normalize))
     if config.probe.source
     else evaluation
   )
 
 
 def _with_decoder_heads(description, num_heads):
-  """Returns a Description whose decoder has this number of heads if none is recorded."""
+  """Returns the Description, with `num_heads` as the decoder's number of heads if it records no number."""
   decoder = description.network.get("decoder")
   if decoder is None or decoder["num_heads"] is not None:
     return description
@@ -397,7 +428,10 @@ def _with_decoder_heads(description, num_heads):
 
 
 def make_probe(config, model, normalize):
-  """Makes the frozen probe of a finalized config: retrieval by the encoder's tokens of whole pictures."""
+  """Makes the probe evaluation of a finalized config: retrieval by the tokens of the frozen encoder.
+
+  The encoder sees whole pictures, without a mask.
+  """
   resize = (ResizeBicubic(size=base.image_size_of(model)),)
   loaders = {
     split: base.reading_of(config).ordered(

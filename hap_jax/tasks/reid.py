@@ -1,11 +1,15 @@
-"""Person re-identification as a Task: an embedding trained to tell persons apart, scored by retrieval.
+"""Person re-identification (ReID) as a Task: an embedding that separates persons, scored by retrieval.
 
-Follows the official recipe (junkunyuan/HAP, downstream_tasks/person_reid, after MALE): batches of P persons
-with K pictures each, cross-entropy over the training persons and a batch-hard triplet loss.
+The recipe is the official one (junkunyuan/HAP, downstream_tasks/person_reid, which is based on MALE). A batch
+has P persons with K pictures each. The losses are a cross-entropy over the training persons and a batch-hard
+triplet loss.
 
-Batch fields: image [B, H, W, 3] uint8 (normalised in the step), index [B] int32, valid [B] bool; in training
-also pid [B] (the data set's own numbers) and erase_box [B, 4] int32 (top, left, height, width; filled with
-noise in the step).
+Batch fields:
+  image: [B, H, W, 3] uint8, normalised in the step.
+  index: [B] int32.
+  valid: [B] bool.
+  pid: [B], in training only: the person numbers of the data set.
+  erase_box: [B, 4] int32, in training only: (top, left, height, width). The step fills the box with noise.
 """
 
 import functools
@@ -31,12 +35,12 @@ from hap_jax.train import optim
 from hap_jax.viz import ranks
 
 RANK_LIST_LENGTH = 10  # pictures per query in a rank list
-# Subtrees of the parameters besides the encoder: what reads its tokens, and what scores the classes.
+# Subtrees of the parameters besides the encoder: the neck reads the encoder's tokens, the heads classify.
 NECK = ("conv_head_0", "conv_head_1", "conv_head_2", "conv_fc_norm", "bn", "conv_bn")
 HEADS = ("head", "conv_fc")
 
 
-# Keys of this task, beside those that every task has.
+# The configuration keys of this task, in addition to the keys that every task has.
 _KINDS = {
   "num_instances": values.whole(1),
   "panel_rows": values.whole(1),
@@ -53,13 +57,13 @@ _KINDS = {
 
 
 def check(config):
-  """Raises ValueError, naming the key, for values that person ReID cannot work with."""
+  """Raises ValueError for values that person ReID cannot use; the message names the key."""
   values.check(config, _KINDS)
   config_lib.require(
     config.accumulate == 1,
     "accumulate",
     config.accumulate,
-    "1: the triplet loss chooses among all pictures of a batch",
+    "1: the triplet loss compares all pictures of a batch with each other",
   )
 
 
@@ -67,9 +71,10 @@ def network(description, compute=vit.FLOAT32, *, drop_path=0.0):
   """Builds the network of a Description: an `Embedder` or a `LocalityEmbedder`.
 
   Args:
-    description: its `network` holds "locality" (with the LEM) and "num_classes", persons to train by.
-    compute: a `vit.Compute`; features and logits are float32 anyway.
-    drop_path: rate of stochastic depth, for training.
+    description: its `network` holds "locality" (True: the network has the LEM) and "num_classes" (the number
+      of training persons).
+    compute: a `vit.Compute`. Features and logits are always float32.
+    drop_path: rate of stochastic depth in training.
   Raises:
     ValueError: if there are no classes.
   """
@@ -86,13 +91,15 @@ def make_forward(model, normalize):
   """Makes (variables, batch, *, key, train) -> (embedder outputs, model_state).
 
   Args:
-    model: from `network`. normalize: uint8 images -> float32 pixels.
+    model: from `network`.
+    normalize: uint8 images -> float32 pixels.
   """
 
   def forward(variables, batch, *, key, train):
     image = normalize(batch["image"])
     if not train:
       return model.apply(variables, image, train=False), {}
+    # Erasing comes after normalisation, because the official code fills the box with normal noise.
     erase_key, drop_key = jax.random.split(key)
     image = erase.erase(image, batch["erase_box"], erase_key)
     return model.apply(variables, image, train=True, drop_key=drop_key, mutable=["batch_stats"])
@@ -110,9 +117,11 @@ def make_loss(pids, id_weight, triplet_weight):
   """Makes (outputs, batch, *, key) -> (weighted sum of the mean losses of all heads, {name: (sum, count)}).
 
   Args:
-    pids: [C] ascending person numbers of the training set; class c is person pids[c].
+    pids: [C] person numbers of the training set in ascending order. Class c is person pids[c].
+    id_weight: weight of the identity loss.
+    triplet_weight: weight of the triplet loss.
   Raises:
-    ValueError: if a number does not fit int32, the type of pid on the device.
+    ValueError: if a person number does not fit into int32, because pid is int32 on the device.
   """
   pids, bounds = np.asarray(pids), np.iinfo(np.int32)
   if pids.min() < bounds.min or pids.max() > bounds.max:
@@ -123,6 +132,7 @@ def make_loss(pids, id_weight, triplet_weight):
 
   def loss(outputs, batch, *, key):
     del key
+    # Person numbers of a data set have gaps, but the classifier needs labels 0 to C - 1.
     labels = jnp.searchsorted(pids, batch["pid"])
     identity = jnp.stack([identity_loss(logits, labels) for logits in outputs.logits])
     triplet = jnp.stack([triplet_loss(feature, labels) for feature in outputs.features])
@@ -134,35 +144,42 @@ def make_loss(pids, id_weight, triplet_weight):
 
 
 def make_score(query, gallery, with_rerank):
-  """Makes the score of features {"query": {"feature", "index"}, "gallery": ...}: mAP, CMC and mINP.
+  """Makes the score function: {"query": {"feature", "index"}, "gallery": ...} -> mAP, CMC and mINP.
 
   Args:
-    query, gallery: the sources, for their pids and camids. with_rerank: score after re-ranking, too.
+    query: the source of the queries, for its pids and camids.
+    gallery: the source of the gallery, for its pids and camids.
+    with_rerank: whether to add the scores after re-ranking.
   """
 
   def score(splits):
     features = splits["query"]["feature"], splits["gallery"]["feature"]
-    who = retrieval_probe.identities(splits, query, gallery)
-    scores = retrieval.evaluate(*features, **who).metrics()
+    identities = retrieval_probe.identities(splits, query, gallery)
+    scores = retrieval.evaluate(*features, **identities).metrics()
     if with_rerank:
-      scores |= retrieval.evaluate(*features, **who, reranking=rerank.Reranking()).metrics()
+      scores |= retrieval.evaluate(*features, **identities, reranking=rerank.Reranking()).metrics()
     return scores
 
   return score
 
 
 def make_rank_lists(query, gallery, num_queries):
-  """Makes rows -> {"ranks": picture}: what some queries, spread over all, find first."""
+  """Makes rows -> {"ranks": picture}: the first pictures that some queries find.
+
+  The queries are evenly spaced over the query split.
+  """
 
   def rank_lists(splits):
     rows = splits["query"], splits["gallery"]
+    # np.unique removes repeated rows if there are fewer queries than num_queries.
     chosen = np.unique(np.linspace(0, len(rows[0]["index"]) - 1, num_queries).astype(int))
-    asked = {name: values[chosen] for name, values in rows[0].items()}
-    who = retrieval_probe.identities({"query": asked, "gallery": rows[1]}, query, gallery)
-    found = retrieval.rank_list(asked["feature"], rows[1]["feature"], k=RANK_LIST_LENGTH, **who)
+    shown = {name: values[chosen] for name, values in rows[0].items()}
+    identities = retrieval_probe.identities({"query": shown, "gallery": rows[1]}, query, gallery)
+    found = retrieval.rank_list(shown["feature"], rows[1]["feature"], k=RANK_LIST_LENGTH, **identities)
+    # `found.index` counts rows of the gallery features; the source counts records.
     entries = rows[1]["index"][found.index]
     picture = ranks.rank_sheet(
-      [query[int(i)]["image"] for i in asked["index"]],
+      [query[int(i)]["image"] for i in shown["index"]],
       [[gallery[int(i)]["image"] for i in line] for line in entries],
       found.distance,
       found.verdict,
@@ -176,11 +193,13 @@ def make_evaluation(config, description):
   """Makes the evaluation of weights with this Description: every query against the whole gallery.
 
   Args:
-    config: finalized. description: of the weights, whose persons may be others than the data set's.
+    config: the finalized config.
+    description: the Description of the weights. Its training persons may differ from the data set's persons.
   """
   query, gallery = (config_lib.open_source(config, split) for split in ("query", "gallery"))
   retrieval_probe.check_sides(query, gallery)
   embed = make_embed(description, base.compute_of(config))
+  # The picture size is the size of the checkpoint, because its position table has this grid.
   resize = transforms.ResizeBicubic(size=description.encoder.image_size)
   make_pass = functools.partial(
     base.reading_of(config).ordered, transforms=(resize,), batch_size=config.eval_batch_size
@@ -200,7 +219,7 @@ def make_evaluation(config, description):
 def make_augmentation(*, image_size, flip_prob, pad, erase_prob):
   """Makes the transforms of training pictures, in the official order.
 
-  The erased box is filled in the step, after normalisation.
+  DrawErasing only draws the box. The step fills it with noise after normalisation.
   """
   return (
     transforms.ResizeBicubic(size=image_size),
@@ -211,12 +230,12 @@ def make_augmentation(*, image_size, flip_prob, pad, erase_prob):
 
 
 def make_train_loader(config):
-  """Makes the loader of P persons with K pictures each, augmented."""
+  """Makes the training loader: each batch has P persons with K augmented pictures each."""
   source = config_lib.open_source(config, "train")
   if "pid" not in source.spec.fields:
     raise ValueError(
-      f"config.data.source={config.data.source!r} does not say who its people are: person ReID needs a "
-      "source with the field pid, such as market1501"
+      f"config.data.source={config.data.source!r} has no person numbers: person ReID needs a source with the "
+      "field pid, such as market1501"
     )
   augment = make_augmentation(
     image_size=tuple(config.model.image_size),
@@ -231,7 +250,7 @@ def make_train_loader(config):
 
 
 def describe(config, pids, source=None, lineage=()):
-  """Describes the weights of a run that trains on the persons `pids`."""
+  """Returns the Description of the weights of a run that trains on the persons `pids`."""
   network_sizes = {"locality": config.model.locality, "num_classes": len(pids)}
   classes = source and {"people": source.spec.people, "pids": [int(pid) for pid in pids]}
   return base.describe(config, source, lineage, network=network_sizes, classes=classes)
@@ -241,9 +260,10 @@ def make(config, lineage=()):
   """Makes the ReID task of a finalized config.
 
   Args:
-    config: see `configs/finetune_reid_market1501_b16.py`. lineage: of the weights it starts from.
+    config: see `configs/finetune_reid_market1501_b16.py`.
+    lineage: the origins of the starting weights.
   Raises:
-    ValueError: for data or numbers that cannot work, naming the key.
+    ValueError: for data or numbers that cannot be used; the message names the key.
   """
   train = make_train_loader(config)
   pids = np.unique(train.source.columns["pid"])
@@ -272,7 +292,8 @@ def make(config, lineage=()):
 
 def outline(config):
   """Returns (abstract params, lines that describe the shapes of a step); reads no data."""
-  description = describe(config, pids=range(2))  # only the data set knows how many persons there are
+  # Two persons stand for all, because only the data set has the real number.
+  description = describe(config, pids=range(2))
   model = network(description, base.compute_of(config), drop_path=config.model.drop_path)
   batch = base.abstract_batch(config, erase_box=((4,), "int32"))
   forward = make_forward(model, base.make_normalize(description))

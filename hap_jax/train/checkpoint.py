@@ -1,8 +1,8 @@
-"""Checkpoints: the whole training state, and a description that later commands read instead of asking.
+"""Checkpoints: the whole training state, and a description that later commands read.
 
-Layout: <workdir>/checkpoints/<step>/{state, description}, and <workdir>/best/<step> alike;
-`io/checkpoint_file.py` reads them. Orbax writes to a temporary name and renames, so a kill in the middle of a
-save leaves the older checkpoints and no half of a new one.
+Layout: <workdir>/checkpoints/<step>/{state, description}. <workdir>/best/<step> has the same layout.
+`io/checkpoint_file.py` reads both. Orbax writes to a temporary name and renames the folder at the end. So a
+kill during a save leaves the older checkpoints and no incomplete new one.
 """
 
 import pathlib
@@ -15,14 +15,15 @@ from hap_jax.io.checkpoint_file import BEST_FOLDER, FOLDER
 
 
 class Checkpoints:
-  """Saves and restores the states of one run; a context manager that waits for the last save to end."""
+  """Saves and restores the states of one run. A context manager: its exit waits for the last save."""
 
   def __init__(self, workdir, *, keep_last, keep_every=0):
-    """Opens <workdir>/checkpoints, which may be missing yet.
+    """Opens <workdir>/checkpoints and creates the folder if it is missing.
 
     Args:
-      workdir: the run's folder. keep_last: how many of the newest checkpoints stay.
-      keep_every: checkpoints of steps that are a multiple of it stay for good; 0: none.
+      workdir: the folder of the run.
+      keep_last: number of newest checkpoints that stay.
+      keep_every: checkpoints of steps that are a multiple of this number are never deleted. 0: no such steps.
     Raises:
       ValueError: if keep_last is below 1.
     """
@@ -45,7 +46,7 @@ class Checkpoints:
         manager.close()
 
   def latest_step(self):
-    """Returns the newest whole checkpoint's step, or None."""
+    """Returns the step of the newest complete checkpoint, or None."""
     return self._manager.latest_step()
 
   def description(self):
@@ -53,19 +54,25 @@ class Checkpoints:
     return Description.from_json(_read_description(self._manager))
 
   def save(self, step, state, description):
-    """Starts writing a checkpoint; returns once the state is copied, the disk is written meanwhile."""
+    """Starts to write a checkpoint. Returns when the state is copied; the write to disk goes on."""
+    # A stop may come right after a regular save of the same step.
     if step not in self._manager.all_steps():
       _save(self._manager, step, state, description.to_json())
 
   def keep_best(self, step, state, description, scores, select):
-    """Keeps the variables to use of `state` in <workdir>/best if no earlier score was as good.
+    """Saves the weights in <workdir>/best if their score is better than all earlier scores.
 
-    They have no moments: nothing resumes there. The description gets the scores.
+    The weights are the `eval_variables` of the state. The optimizer's moments are not saved, because no run
+    resumes from this folder. The scores are recorded in the description.
 
     Args:
-      scores: {metric: float} of this step. select: (metric, "max" or "min"), or None: nothing is kept.
+      step: the step of the state.
+      state: the TrainState.
+      description: the Description of the task.
+      scores: {metric: float} of this step.
+      select: (metric, "max" or "min"), or None: nothing is saved.
     Returns:
-      whether they were kept.
+      True if the weights were saved.
     """
     if select is None:
       return False
@@ -79,12 +86,14 @@ class Checkpoints:
       if not (gain > 0 if mode == "max" else gain < 0):
         return False
       if self._best["step"] >= step:
-        # The run went on from a checkpoint before it, so that step is still to come, a rounding away perhaps.
+        # The run resumed from a checkpoint before the best step. Orbax keeps only the highest step here, so
+        # the older best must be deleted before this better one is saved.
         self._best_manager.wait_until_finished()
         self._best_manager.delete(self._best["step"])
     self._best = {"step": step, "scores": scores}
     _save(self._best_manager, step, dict(state.eval_variables), {**description.to_json(), "scores": scores})
-    # The caller records the scores next: a resumed run does not score a step again whose scores it finds.
+    # The caller records the scores next, and a resumed run does not score a recorded step again. So the save
+    # must be complete first.
     self._best_manager.wait_until_finished()
     return True
 
@@ -92,7 +101,7 @@ class Checkpoints:
     """Reads the state of a step onto the devices that `abstract_state` names.
 
     Raises:
-      ValueError: if the checkpoint holds another model or optimizer.
+      ValueError: if the model or the optimizer of the checkpoint differs.
     """
     args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state))
     try:
@@ -100,7 +109,7 @@ class Checkpoints:
     except (ValueError, KeyError, TypeError) as error:
       raise ValueError(
         f"checkpoint {self._manager.directory / str(step)} does not fit this configuration's model and "
-        f"optimizer; use the configuration it was made with, or another --workdir. Orbax says: {error}"
+        f"optimizer; use the configuration of that run, or another --workdir. Orbax reports: {error}"
       ) from error
 
 
@@ -116,9 +125,12 @@ def _read_description(manager):
 
 
 def _one_copy(state):
-  """Returns the state as one device holds it: of n copies, Orbax would write an n-th each, in pieces."""
+  """Returns the state with one copy of each replicated array.
+
+  Otherwise Orbax would cut an array with n copies into n pieces and write each piece on its own.
+  """
   if jax.process_count() > 1:
-    return state  # there every process has to take part
+    return state  # with several processes, each of them has to take part in the save
 
   def one(x):
     return x.addressable_data(0) if isinstance(x, jax.Array) and x.is_fully_replicated else x

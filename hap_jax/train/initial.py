@@ -1,4 +1,4 @@
-"""`config.init_from`: the weights of another run or another project to start from."""
+"""Starting weights (`config.init_from`), from another run or from another project."""
 
 import pathlib
 
@@ -6,14 +6,14 @@ from hap_jax.convert import read as convert
 
 
 def read(path):
-  """Reads `config.init_from`: whatever conversion reads, see `convert.read.read`.
+  """Reads the file or folder of `config.init_from`, see `convert.read.read`.
 
   Args:
     path: a .pth or .safetensors file, a Hugging Face folder, or a workdir or checkpoint of this project.
   Returns:
     `convert.weights.Weights`.
   Raises:
-    ValueError: if there is nothing there or it cannot be read.
+    ValueError: if the path does not exist or cannot be read.
   """
   path = pathlib.Path(path)
   if not path.exists():
@@ -25,10 +25,11 @@ def read(path):
 
 
 def lines(weights, report):
-  """Returns what a run logs about its starting weights, lines of text.
+  """Returns the lines of text that a run logs about its starting weights.
 
   Args:
-    weights: `convert.weights.Weights`. report: the `convert.fit.FitReport` of the task's `load`.
+    weights: `convert.weights.Weights`.
+    report: the `convert.fit.FitReport` from the task's `load`.
   """
   origin, (first, *others) = weights.lineage[0], report.lines()
   return [

@@ -21,11 +21,11 @@ from hap_jax.train.step import make_train_step
 
 
 class NonFiniteLossError(RuntimeError):
-  """The loss or its gradient is not a number; the message tells step, loss terms and the batch's records."""
+  """The loss or its gradient is not finite. The message lists the step, the loss terms and the records."""
 
 
 class Due(NamedTuple):
-  """What a step is followed by."""
+  """The actions that are due after a step."""
 
   log: bool
   save: bool
@@ -35,9 +35,16 @@ class Due(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Cadence:
-  """Every how many steps the loop logs, saves, evaluates and draws, the last step included; 0: never.
+  """The intervals, in steps, at which the loop logs, saves, evaluates and draws; 0: never.
 
-  `evaluate_epochs` evaluates at the end of every so many epochs too.
+  Each action with an interval above 0 is also due at the last step.
+
+  Attributes:
+    log: steps between two log lines.
+    save: steps between two checkpoints.
+    evaluate: steps between two evaluations.
+    panel: steps between two picture panels.
+    evaluate_epochs: epochs between two evaluations at the end of an epoch.
   """
 
   log: int
@@ -47,35 +54,43 @@ class Cadence:
   evaluate_epochs: int = 0
 
   def due(self, step, task):
-    """Returns what follows `step` of a task; a task without evaluators is never evaluated."""
+    """Returns the Due of `step`. A task without evaluation splits is never evaluated."""
     is_last = step == task.total_steps
 
     def hits(count, every):
       return every > 0 and (is_last or (count > 0 and count % every == 0))
 
+    # `ends_epoch` is 0 within an epoch, so it never counts there.
     is_eval = hits(step, self.evaluate) or hits(task.train.ends_epoch(step), self.evaluate_epochs)
     is_eval = is_eval and bool(task.evaluation.evals)
     return Due(hits(step, self.log), hits(step, self.save), is_eval, hits(step, self.panel))
 
 
 def run(task, *, workdir, seed, mesh, checkpoints, cadence, weights=None, say=print):
-  """Trains a task from where its workdir stands to its last step.
+  """Trains a task from the newest checkpoint in its workdir, or from the start, to the last step.
 
-  The parameters come from the first of these that exists: the newest checkpoint in the workdir (exact
-  resume), `weights` (of another run or project, as far as the task takes them), the task's own init.
+  The parameters come from the first of these sources that exists:
+  1. the newest checkpoint in the workdir (exact resume);
+  2. `weights`, from another run or project; the task copies the parts that it can use;
+  3. the `init` of the task.
 
-  With several processes each calls this alike; the first one writes the files that people read.
+  With several processes, each process calls this function with the same arguments. The first process writes
+  the log files and pictures.
 
   Args:
-    task: a `Task`. workdir: the run's folder. seed: the run's. mesh: from `sharding.make_mesh`.
-    checkpoints: an open `Checkpoints`. cadence: a `Cadence`.
+    task: a `Task`.
+    workdir: the folder of the run.
+    seed: the seed of the run.
+    mesh: from `sharding.make_mesh`.
+    checkpoints: an open `Checkpoints`.
+    cadence: a `Cadence`.
     weights: `convert.weights.Weights` to start from, or None.
-    say: prints one line for the person who watches.
+    say: prints one line for the user.
   Returns:
     (final TrainState, {metric: float} of the last evaluation).
   Raises:
-    NonFiniteLossError: the run stops, its checkpoints stay.
-    StoppedError: a signal to one of the run's processes stopped it, and its state is saved.
+    NonFiniteLossError: if the loss is not finite. The run stops, its checkpoints stay.
+    StoppedError: if a signal to one of the processes stopped the run. The state is saved.
   """
   total, scores = task.total_steps, {}
   state, start = _start_state(task, seed, mesh, checkpoints, weights, say)
@@ -85,13 +100,14 @@ def run(task, *, workdir, seed, mesh, checkpoints, cadence, weights=None, say=pr
     evaluate = make_evaluate(task.evaluation, mesh)
     after = _AfterStep(task, constants, evaluate, checkpoints, writer, stop, say)
     if start and cadence.due(start, task).evaluate and not _has_scores(workdir, start):
-      scores = after.score(start, state)  # the run was stopped between this step and its scores
+      scores = after.score(start, state)  # the run stopped after this step but before its evaluation ended
     progress = Progress(total_steps=total, batch_size=task.train.sampler.batch_size, start_step=start)
     with (
       pipeline.device_batches(task.train, mesh, start, total) as batches,
-      jax.transfer_guard("disallow"),
+      jax.transfer_guard("disallow"),  # an accidental transfer would make the devices wait in each step
     ):
       for step in range(start + 1, total + 1):
+        # Only the wait for the batch is measured here. The step itself runs asynchronously.
         before = time.perf_counter()
         batch = next(batches)
         progress.waited(time.perf_counter() - before)
@@ -100,7 +116,7 @@ def run(task, *, workdir, seed, mesh, checkpoints, cadence, weights=None, say=pr
         due, is_stopped = cadence.due(step, task), stop.reached()
         if not (any(due) or is_stopped):
           continue
-        # First of all, so that nothing of a broken step is logged, saved or scored.
+        # This check comes first, so that no result of a broken step is logged, saved or scored.
         _check_finite(task, state, constants, step, train_step, mesh)
         line, row = progress.report(step, _divide(metrics))
         with jax.transfer_guard("allow"), progress.paused():
@@ -119,12 +135,17 @@ def run(task, *, workdir, seed, mesh, checkpoints, cadence, weights=None, say=pr
 class _AfterStep:
   """The slow work after a step: checkpoint, scores, best checkpoint, pictures, in this order.
 
-  The checkpoint comes first, so that a failing evaluation loses no step. A resumed run finds in its log which
-  scores are missing.
+  The checkpoint comes first, so that no step is lost if the evaluation fails. A resumed run sees in its log
+  which scores are missing.
 
   Attributes:
-    task: a `Task`. constants: the task's, on the devices. evaluate: from `make_evaluate`.
-    writer: from `open_writer`. stop: from `preemption.watch`. checkpoints, say: see `run`.
+    task: a `Task`.
+    constants: the constants of the task, on the devices.
+    evaluate: from `make_evaluate`.
+    checkpoints: see `run`.
+    writer: from `open_writer`.
+    stop: from `preemption.watch`.
+    say: see `run`.
   """
 
   task: Any
@@ -136,20 +157,24 @@ class _AfterStep:
   say: Callable
 
   def variables(self, state):
-    """Returns the variables to score and to draw."""
+    """Returns the variables that are scored and drawn."""
     return train_state.with_constants(state.eval_variables, self.constants)
 
   def follow(self, step, state, due, is_stopped):
-    """Saves, scores and draws what is due after `step`.
+    """Does the actions that are due after `step`.
 
     Args:
-      due: a `Due`. is_stopped: whether a signal asked the run to stop: it saves and does nothing else.
+      step: number of steps made.
+      state: the TrainState after `step`.
+      due: a `Due`.
+      is_stopped: True if a signal requests a stop. Then the run saves its state and does nothing else.
     Returns:
-      {metric: float}, {} if no score is due.
+      {metric: float}, or {} if no evaluation is due.
     Raises:
-      StoppedError: if a signal stopped the run and something is left to do.
+      StoppedError: if a signal stopped the run before its work was complete.
     """
     evaluation, is_last = self.task.evaluation, step == self.task.total_steps
+    # An evaluation may take minutes, and a stop leaves only seconds. The next start computes the scores.
     if is_stopped and (due.evaluate or not is_last):
       raise self._saved(step, state)
     if due.save or is_stopped:
@@ -162,10 +187,10 @@ class _AfterStep:
     return scores
 
   def score(self, step, state):
-    """Scores the state after `step`, keeps it if it is the best one, records and draws the scores.
+    """Scores the state after `step`, saves it if it is the best one, and records and draws the scores.
 
     Raises:
-      StoppedError: if a signal came meanwhile; the state is saved.
+      StoppedError: if a signal came during the evaluation. The state is saved.
     """
     evaluation = self.task.evaluation
     try:
@@ -173,7 +198,8 @@ class _AfterStep:
     except preemption.StopRequestedError:
       raise self._saved(step, state) from None
     self.say(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
-    # Before the scores are recorded: a run that is resumed here computes scores again only if none are.
+    # The best checkpoint is saved before the scores are recorded. A run that is killed in between has no
+    # recorded scores, so it evaluates this step again when it resumes.
     if self.checkpoints.keep_best(step, state, self.task.description, scores, evaluation.select):
       self.say(f"step {step}: the best {evaluation.select[0]} so far")
     self.writer.write_scalars(step, scores)
@@ -184,18 +210,18 @@ class _AfterStep:
     return scores
 
   def _saved(self, step, state):
-    """Saves the state after `step`, unless it is saved; returns the StoppedError that says so."""
+    """Saves the state after `step` if it is not saved yet. Returns the StoppedError to raise."""
     self.checkpoints.save(step, state, self.task.description)
     return self.stop.error(step)
 
 
 def _has_scores(workdir, step):
-  """Returns whether the scores of a step are recorded, as process 0 sees the log."""
+  """Returns True if the scores of a step are recorded in the log that process 0 reads."""
   return distributed.from_first_process(jax.process_index() == 0 and report.has_scores(workdir, step))
 
 
 def _start_state(task, seed, mesh, checkpoints, weights, say):
-  """Returns (state, step): resume goes before given weights, which go before scratch."""
+  """Returns (state, step) to start from, by this priority: resume, given weights, scratch."""
   step = checkpoints.latest_step()
   if step is not None:
     say(f"resuming at step {step}")
@@ -204,30 +230,36 @@ def _start_state(task, seed, mesh, checkpoints, weights, say):
   if weights is None:
     say(task.from_scratch)
     return state, 0
+  # The fit works on host arrays, so the devices never hold both sets of weights.
   variables, report = task.load(sharding.fetch(state.variables), weights)
   for line in initial.lines(weights, report):
     say(line)
   variables = sharding.put(variables, sharding.places(variables, mesh))
-  # The average starts where the variables do.
+  # The moving average starts with the same values as the variables.
   ema = jax.tree.map(jnp.copy, variables) if state.ema else {}
   return state.replace(params=variables.pop("params"), model_state=variables, ema=ema), 0
 
 
 def _clock(task, step, mesh):
-  """Puts the number of steps made and the epochs that they are on the devices."""
+  """Puts two scalars on the devices: the number of steps made and the same progress in epochs."""
+  # The puts are explicit, because the loop forbids implicit transfers.
   epochs = task.train.progress(step)
   return sharding.put_scalar(step, "int32", mesh), sharding.put_scalar(epochs, "float32", mesh)
 
 
 def _divide(metrics):
-  """Fetches {name: (sum, count)} and returns {name: mean}, the loss and its terms first."""
-  metrics = jax.device_get(metrics)  # sorted by name, as every pytree of a dict
+  """Fetches {name: (sum, count)} and returns {name: mean}, with the loss and its terms first."""
+  metrics = jax.device_get(metrics)  # the order of insertion is lost: jit sorts the keys of a dict
   names = sorted(metrics, key=lambda name: (not name.startswith("loss"), name == "grad_norm"))
   return {name: float(metrics[name][0]) / max(float(metrics[name][1]), 1e-9) for name in names}
 
 
 def _check_finite(task, state, constants, step, train_step, mesh):
-  """Raises NonFiniteLossError if the state stopped before `step`, with the facts of the step that broke."""
+  """Raises NonFiniteLossError if the step counter of the state stopped before `step`.
+
+  The counter stops at the last good step. The step after it is computed again, to get its metrics and records
+  for the message.
+  """
   good = int(jax.device_get(state.step))
   if good == step:
     return
@@ -238,8 +270,8 @@ def _check_finite(task, state, constants, step, train_step, mesh):
     terms = ", ".join(f"{name} {value:g}" for name, value in _divide(metrics).items())
   names = task.train.names(batch["index"])
   shown = ", ".join(names[:16]) + (f" and {len(names) - 16} more" if len(names) > 16 else "")
-  logging.error("records of the step that broke: %s", ", ".join(names))
+  logging.error("records of the step with the non-finite loss: %s", ", ".join(names))
   raise NonFiniteLossError(
     f"step {good + 1} gave a loss or gradient that is not finite: {terms}. Records of its batch: {shown}. "
-    "The last checkpoint stays; lower config.base_lr, lengthen config.warmup_epochs or look at the records."
+    "The last checkpoint stays; lower config.base_lr, raise config.warmup_epochs, or check the records."
   )

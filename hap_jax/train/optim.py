@@ -1,7 +1,8 @@
 """Optimizers and schedules.
 
-The direction comes from optax; the update p - lr * scale * (direction + decay * p) is made in one place,
-`apply_update`, so that learning rate, its scale and decay follow the parameter rules and nothing else.
+optax computes the direction. `apply_update` computes p - lr * scale * (direction + decay * p). No other
+function changes parameters, so the scale of the learning rate and the decay depend only on the parameter
+rules.
 """
 
 import dataclasses
@@ -15,9 +16,13 @@ import optax
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-  """What holds for the parameters whose whole path (`encoder/blocks/mlp/fc1/kernel`) a pattern matches.
+  """Learning-rate scale, weight decay and trainability of the parameters that a pattern matches.
 
-  lr_scale: of the learning rate; of stacked blocks one number a block.
+  Attributes:
+    pattern: regular expression of the whole parameter path, such as `encoder/blocks/mlp/fc1/kernel`.
+    lr_scale: factor of the learning rate. For stacked blocks: one number per block.
+    weight_decay: factor of the decay.
+    trainable: False: the parameter keeps its starting value.
   """
 
   pattern: str
@@ -28,9 +33,16 @@ class Rule:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerSpec:
-  """Kind ("adamw" or "sgd") and constants of the optimizer; raises ValueError for another kind.
+  """Kind and constants of the optimizer.
 
-  clip_norm: greatest L2 norm of the gradient of all trained parameters together; None leaves it as it is.
+  Attributes:
+    kind: "adamw" or "sgd".
+    beta1: decay of the first moment (adamw).
+    beta2: decay of the second moment (adamw).
+    eps: constant in the denominator (adamw).
+    clip_norm: largest allowed L2 norm of the gradient of all trained parameters together. None: no clipping.
+  Raises:
+    ValueError: for another kind.
   """
 
   kind: str = "adamw"
@@ -53,11 +65,12 @@ def match_rules(params, rules):
   """Finds the rule of every parameter.
 
   Args:
-    params: pytree of nested dicts. rules: tuple of `Rule`; the first match wins.
+    params: pytree of nested dicts.
+    rules: tuple of `Rule`. The first match wins.
   Returns:
     the same tree with a `Rule` at each leaf.
   Raises:
-    ValueError: if a parameter matches none.
+    ValueError: if a parameter matches no rule.
   """
 
   def find(path, _):
@@ -71,14 +84,15 @@ def match_rules(params, rules):
 
 
 def layer_decay_rules(depth, layer_decay, weight_decay):
-  """Returns the rules of fine-tuning: the nearer to the pixels, the smaller the learning rate.
+  """Returns the parameter rules of fine-tuning: layers nearer to the pixels get a smaller learning rate.
 
-  lr_scale = layer_decay^(depth + 1 - layer); the embeddings are layer 0, block i is layer i + 1, everything
-  after the blocks is layer depth + 1. The update applies the scale to the decay, too.
+  lr_scale = layer_decay^(depth + 1 - layer). The embeddings are layer 0, block i is layer i + 1, and all
+  layers after the blocks are layer depth + 1. The update also multiplies the decay by the scale.
 
   Args:
-    depth: blocks of the encoder. layer_decay: in (0, 1].
-    weight_decay: of kernels; biases, scales of norms, class token and position table have none.
+    depth: number of blocks of the encoder.
+    layer_decay: in (0, 1].
+    weight_decay: decay of kernels. Biases, norm scales, class token and position table have no decay.
   """
 
   def scale_of(layer):
@@ -91,7 +105,7 @@ def layer_decay_rules(depth, layer_decay, weight_decay):
     )
 
   return (
-    # Parity: the batch norms before the classifiers of ReID keep the bias that they start with, zero.
+    # Parity: the batch norms before the ReID classifiers keep their initial bias of zero.
     Rule(r"(bn|conv_bn)/bias", trainable=False),
     # Parity: the position table trains here, unlike in pre-training.
     Rule(r"encoder/(cls_token|pos_embed)", lr_scale=scale_of(0)),
@@ -102,18 +116,21 @@ def layer_decay_rules(depth, layer_decay, weight_decay):
 
 
 def make_direction(spec, matched):
-  """Makes the optax transformation gradient -> direction; frozen parameters hold no moments.
+  """Makes the optax transformation gradient -> direction. Frozen parameters have no moments.
 
   Args:
-    spec: OptimizerSpec. matched: tree of rules from `match_rules`.
+    spec: OptimizerSpec.
+    matched: tree of rules from `match_rules`.
   """
   if spec.kind == "adamw":
-    # Parity: eps is added after the bias-corrected square root, as in the official AdamW.
+    # Parity: as in the official AdamW, eps is added to the square root of the bias-corrected moment.
     trained = optax.scale_by_adam(b1=spec.beta1, b2=spec.beta2, eps=spec.eps)
   else:
     trained = optax.identity()
   if spec.clip_norm is not None:
+    # The partition below hides frozen parameters, so the norm covers only trained ones.
     trained = optax.chain(optax.clip_by_global_norm(spec.clip_norm), trained)
+  # optax.partition keeps no state for the parameters with set_to_zero.
   labels = jax.tree.map(lambda rule: "trained" if rule.trainable else "frozen", matched)
   return optax.partition({"trained": trained, "frozen": optax.set_to_zero()}, labels)
 
@@ -126,38 +143,52 @@ def apply_update(params, direction, lr, matched):
       return p
     scale = np.asarray(rule.lr_scale, np.float32)
     if scale.ndim and len(scale) != len(p):
-      raise ValueError(f"{rule.pattern} scales the learning rate of {len(scale)} blocks, not of {len(p)}")
-    scale = scale.reshape(scale.shape + (1,) * (p.ndim - scale.ndim))  # of a stack along its first axis
+      raise ValueError(
+        f"{rule.pattern} has learning-rate scales for {len(scale)} blocks; expected {len(p)}, one per block"
+      )
+    # Stacked blocks have the block index as first axis, so each block gets its own scale.
+    scale = scale.reshape(scale.shape + (1,) * (p.ndim - scale.ndim))
     return p - lr * scale * (u + rule.weight_decay * p)
 
   return jax.tree.map(update, matched, params, direction)
 
 
 def warmup_cosine(progress, *, peak, warmup, total):
-  """Linear from exactly 0 over the warm-up, then half a cosine to 0 (the official pre-training schedule).
+  """Returns the learning rate: linear from exactly 0 in the warm-up, then half a cosine to 0.
+
+  It is the schedule of the official pre-training.
 
   Args:
-    progress: epochs so far as a real number. peak: learning rate. warmup, total: epochs.
+    progress: epochs so far, as a real number.
+    peak: the learning rate at the end of the warm-up.
+    warmup: length of the warm-up in epochs.
+    total: length of the run in epochs.
   Returns:
     float32 scalar.
   """
   progress = jnp.asarray(progress, jnp.float32)
-  ramp = progress / max(warmup, 1e-9)  # Parity: 0 at step 0, whose update therefore changes nothing
+  ramp = progress / max(warmup, 1e-9)  # Parity: the rate is 0 at step 0, so the first update changes nothing
   share = jnp.clip((progress - warmup) / max(total - warmup, 1e-9), 0.0, 1.0)
-  # cos^2(x/2) rather than (1 + cos x)/2, which loses all digits near the end in float32.
+  # cos^2(x/2) equals (1 + cos x)/2, but near the end the latter loses all digits in float32.
   return peak * jnp.where(progress < warmup, ramp, jnp.square(jnp.cos(0.5 * jnp.pi * share)))
 
 
 def warmup_cosine_by_epoch(progress, *, start, peak, end, warmup, total):
-  """Linear from `start` over the warm-up, then a cosine towards `end`; constant within an epoch.
+  """Returns the learning rate: linear from `start` in the warm-up, then a cosine towards `end`.
+
+  The rate is constant within an epoch.
 
   Args:
-    progress: epochs so far as a real number, below total. start, peak, end: learning rates.
-    warmup, total: epochs; the warm-up may be a fraction of one.
+    progress: epochs so far, as a real number below total.
+    start: learning rate at step 0.
+    peak: learning rate at which the warm-up aims.
+    end: learning rate at which the cosine aims.
+    warmup: length of the warm-up in epochs. It may be less than 1.
+    total: length of the run in epochs.
   Returns:
     float32 scalar.
   """
   epoch = jnp.floor(jnp.asarray(progress, jnp.float32))
-  # Parity: the cosine counts from epoch 0, not from the end of the warm-up, so that `peak` is never reached.
+  # Parity: the cosine starts at epoch 0, not at the end of the warm-up. So the rate never reaches `peak`.
   cosine = end + (peak - end) * jnp.square(jnp.cos(0.5 * jnp.pi * epoch / total))
   return jnp.where(epoch < warmup, start + epoch * (peak - start) / max(warmup, 1e-9), cosine)

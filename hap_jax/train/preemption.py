@@ -1,8 +1,9 @@
 """The signals that stop a run: SIGTERM from a launcher, SIGINT from Ctrl-C.
 
-Before the first step of a process there is nothing to save, so the process ends at once. After it, the loop
-saves a checkpoint first. Only the standard library is imported at the top, because `main` installs the
-handlers before its other imports, which can take minutes on a shared disk.
+Before the first step of a process there is nothing to save, so the process ends at once. After the first
+step, the loop saves a checkpoint before the process ends. This module imports only the standard library at
+the top, because `main` installs the handlers before its other imports. Those imports can take minutes on a
+shared disk.
 """
 
 import _thread
@@ -12,23 +13,23 @@ import signal
 import sys
 import threading
 
-EXIT_PREEMPTED = 42  # SIGTERM: launchers start the run again, see launch/
-EXIT_INTERRUPTED = 130  # SIGINT: nothing starts the run again; shells report Ctrl-C by this number
+EXIT_PREEMPTED = 42  # after SIGTERM: launchers start the run again, see launch/
+EXIT_INTERRUPTED = 130  # after SIGINT: no launcher starts the run again; shells use this number for Ctrl-C
 
-# Python runs a handler only between two instructions of the main thread. A compilation may hold it for
-# minutes; a process that has nothing to save then ends after this time.
+# Python runs a handler only between two instructions of the main thread. A compilation may block the main
+# thread for minutes. A process without a step to save ends after this time.
 _PATIENCE_SECONDS = 5.0
 _RETRY_SECONDS = 0.05
 
-_watch = None  # the watch of this process, because signal handlers belong to the process
+_watch = None  # one object per process, because signal handlers belong to the process
 
 
 class StopRequestedError(RuntimeError):
-  """A signal asks the run to stop."""
+  """Raised when a signal requests that the run stops."""
 
 
 class StoppedError(RuntimeError):
-  """The run was stopped by a signal, and its state is saved.
+  """Raised after a signal stopped the run and its state was saved.
 
   Attributes:
     exit_code: EXIT_PREEMPTED or EXIT_INTERRUPTED.
@@ -40,11 +41,11 @@ class StoppedError(RuntimeError):
 
 
 class StopSignals:
-  """Knows whether a signal asked this run to stop.
+  """Records whether a signal requested that this run stops.
 
-  A process on its own handles SIGTERM and SIGINT here. With several processes, jax's coordination service
-  handles SIGTERM: it informs all processes and finds a point that all of them have still to reach. SIGINT is
-  passed on as SIGTERM there.
+  If the run has one process, this class handles SIGTERM and SIGINT. If it has several processes, the
+  coordination service of jax handles SIGTERM: it informs all processes and chooses a later step at which all
+  of them stop. This class then turns SIGINT into SIGTERM.
   """
 
   def __init__(self):
@@ -53,24 +54,24 @@ class StopSignals:
     self._asked = 0
 
   def began(self):
-    """Notes that this process finished a step: from now on the loop saves before the run stops."""
+    """Records that this process finished a step. From now on the loop saves before the run stops."""
     self.has_trained = True
 
   def reached(self):
-    """Returns whether to save and stop now.
+    """Returns True if the run must save and stop now.
 
-    With several processes, all of them must call it equally often: after each step and before each batch of
-    an evaluation. The coordination service then answers alike in all of them.
+    With several processes, all of them must call this method the same number of times: after each step and
+    before each batch of an evaluation. Then the coordination service gives all of them the same answer.
     """
     if _process_count() > 1:
-      from jax.experimental import multihost_utils  # here and not above: see the module's docstring
+      from jax.experimental import multihost_utils  # imported late: see the docstring of this module
 
-      self._asked += 1  # the service accepts each number once
+      self._asked += 1  # the service accepts each number only once
       return multihost_utils.reached_preemption_sync_point(self._asked)
     return bool(self._received)
 
   def check(self):
-    """Raises StopRequestedError if `reached`."""
+    """Raises StopRequestedError if `reached` returns True."""
     if self.reached():
       raise StopRequestedError
 
@@ -90,22 +91,23 @@ class StopSignals:
       os.kill(os.getpid(), signal.SIGTERM)
 
   def interrupt(self):
-    """Ends what runs now: a caller of the library gets KeyboardInterrupt."""
+    """Ends the current work: a caller of the library gets KeyboardInterrupt."""
     raise KeyboardInterrupt
 
   def _cause(self):
-    """Returns (exit code, name) of the signal; Ctrl-C decides, because a person wants the run to end."""
+    """Returns (exit code, name) of the signal. Ctrl-C wins over SIGTERM, because a user sent it."""
     if signal.SIGINT in self._received:
       return EXIT_INTERRUPTED, "Ctrl-C"
     return EXIT_PREEMPTED, "SIGTERM"
 
 
 class _ProgramSignals(StopSignals):
-  """Ends the process by itself where the loop does not: before the first step, and at the second Ctrl-C."""
+  """Ends the process where the loop cannot: before the first step, and at the second Ctrl-C."""
 
   def __init__(self):
     super().__init__()
     self._printing = threading.Lock()
+    # Python calls this hook for an exception that it must ignore.
     self._report_ignored = sys.unraisablehook
     sys.unraisablehook = self._retry
 
@@ -119,14 +121,15 @@ class _ProgramSignals(StopSignals):
     os._exit(EXIT_INTERRUPTED)
 
   def listen(self, pipe):
-    """Handles signals while the main thread cannot; runs in a thread of its own.
+    """Handles signals while the main thread is blocked. Runs in its own thread.
 
     Args:
-      pipe: file descriptor from which the number of each signal is read, one byte each.
+      pipe: file descriptor that delivers the number of each signal as one byte.
     """
     interrupts = 0
     while True:
       for number in os.read(pipe, 16):
+        # This thread sees a second Ctrl-C even while the main thread is blocked in a compilation.
         interrupts += number == signal.SIGINT
         if interrupts > 1:
           self.interrupt()
@@ -136,7 +139,11 @@ class _ProgramSignals(StopSignals):
           timer.start()
 
   def _retry(self, ignored):
-    """Exits a little later where Python ignores exceptions, as in a callback of its garbage collector."""
+    """Tries to exit again a little later.
+
+    Python ignores exceptions in some places, such as callbacks of the garbage collector. A SystemExit that is
+    raised there does not end the process.
+    """
     if ignored.exc_type is SystemExit and self._received and not self.has_trained:
       timer = threading.Timer(_RETRY_SECONDS, _thread.interrupt_main, [signal.SIGTERM])
       timer.daemon = True
@@ -147,29 +154,32 @@ class _ProgramSignals(StopSignals):
   def _give_up(self, signum):
     if not self.has_trained:
       self._received.append(signum)
+      # A normal exit would wait for the blocked main thread.
       os._exit(self._explain())
 
   def _explain(self):
-    """Prints why the process ends before its first step; returns its exit code."""
+    """Prints why the process ends before its first step. Returns the exit code."""
     code, name = self._cause()
     self._print(f"stopped by {name} before the first step: there was nothing to save")
     return code
 
   def _print(self, line):
-    """Prints the line that explains the end, once: two threads may come here."""
+    """Prints a line that explains the end, but only once, because two threads may call this method."""
     if self._printing.acquire(blocking=False):
       with contextlib.suppress(OSError):
-        os.write(sys.stderr.fileno(), f"{line}\n".encode())  # not print(), which a handler may interrupt
+        # print() is not safe here, because a handler may interrupt it.
+        os.write(sys.stderr.fileno(), f"{line}\n".encode())
 
 
 def install():
-  """Makes signals stop this program, from now to its end; `main` calls it first, in the main thread.
+  """Installs the signal handlers of this program. `main` calls this function first, in the main thread.
 
-  A SIGINT that the parent process has switched off, as shells do for background jobs, stays off.
+  If the parent process ignores SIGINT, it stays ignored. Shells do this for background jobs.
   """
   global _watch
   _watch = _ProgramSignals()
   reading, writing = os.pipe()
+  # A signal handler must never block, so a full pipe drops the byte.
   os.set_blocking(writing, False)
   signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
   threading.Thread(target=_watch.listen, args=[reading], daemon=True).start()
@@ -178,9 +188,9 @@ def install():
 
 @contextlib.contextmanager
 def watch():
-  """Context of the loop: yields the StopSignals of the program, or new ones of a caller of the library.
+  """Yields the StopSignals of the program. If the loop is called as a library, yields a new StopSignals.
 
-  Outside of the main thread, where Python allows no handler, SIGTERM and SIGINT keep their handlers.
+  Python allows new handlers only in the main thread. In other threads SIGTERM and SIGINT keep their handlers.
   """
   if _watch is not None:
     yield _watch
@@ -196,20 +206,20 @@ def watch():
 
 
 def _set_handlers(signals):
-  """Sets the handlers of these signals; returns {signal: handler before}."""
+  """Sets the handlers of SIGINT and SIGTERM. Returns {signal: earlier handler}."""
   numbers = [signal.SIGINT]
   if _process_count() == 1:
     numbers.append(signal.SIGTERM)
   before = {}
   for number in numbers:
     handler = signal.getsignal(number)
-    if handler not in (signal.SIG_IGN, None):  # None: a handler that is not Python's
+    if handler not in (signal.SIG_IGN, None):  # None: the handler was not installed by Python
       before[number] = handler
       signal.signal(number, signals.handle)
   return before
 
 
 def _process_count():
-  jax = sys.modules.get("jax")  # without it there is one process
+  jax = sys.modules.get("jax")  # if jax is not imported yet, there is one process
   is_several = jax is not None and hasattr(jax, "distributed") and jax.distributed.is_initialized()
   return jax.process_count() if is_several else 1

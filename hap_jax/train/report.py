@@ -1,4 +1,4 @@
-"""What a run tells: metrics.jsonl, TensorBoard events, picture panels, and the line that a person watches."""
+"""Reports of a run: metrics.jsonl, TensorBoard events, picture panels, and the progress line."""
 
 import contextlib
 import json
@@ -17,14 +17,14 @@ from hap_jax.viz import curves
 METRICS_FILE = "metrics.jsonl"
 CURVES_FILE = "curves.png"
 PICTURES = "panels"  # folder in a workdir
-_FLUSH_SECONDS = 20  # TensorBoard's file may lose this much to a kill; metrics.jsonl loses nothing
+_FLUSH_SECONDS = 20  # a kill may lose this many seconds of TensorBoard events; metrics.jsonl loses nothing
 
 
 class MetricWriter:
-  """Writes a run's figures and pictures into its workdir.
+  """Writes the metrics and pictures of a run into its workdir.
 
-  The methods are those of clu's metric writers, which need TensorFlow; here tensorboard's own event writer
-  does the work. Values are host values (NumPy or Python numbers). Files:
+  The methods have the names of clu's metric writers. Those writers need TensorFlow, so this class uses the
+  event writer of tensorboard. Values are host values (NumPy or Python numbers). Files:
 
   * metrics.jsonl: one JSON object a `write_scalars`, out of the process when the call returns. A number that
     is not finite is null. A step has a line with its loss and one with its scores; steps repeated after a
@@ -36,13 +36,13 @@ class MetricWriter:
   """
 
   def __init__(self, workdir):
-    """Opens the files in `workdir` for appending; creates the folder if need be."""
+    """Opens the files in `workdir` for appending. Creates the folder if it is missing."""
     self._workdir = pathlib.Path(workdir)
     self._workdir.mkdir(parents=True, exist_ok=True)
     path = self._workdir / METRICS_FILE
     is_torn = _ends_within_a_line(path)
     self._rows = path.open("a", encoding="utf-8")
-    if is_torn:  # a kill in the middle of a row: the next row must not become its end
+    if is_torn:  # a kill left an incomplete line; the next row must start on a line of its own
       self._rows.write("\n")
     self._events = EventFileWriter(str(self._workdir / "tensorboard"), flush_secs=_FLUSH_SECONDS)
 
@@ -50,10 +50,12 @@ class MetricWriter:
     """Appends {name: number} of a step as one line.
 
     Raises:
-      ValueError: for a name "step", which the row needs itself.
+      ValueError: if a scalar has the name "step", because the row uses this name.
     """
     if "step" in scalars:
-      raise ValueError('a scalar is named "step", which names the row in metrics.jsonl: rename it')
+      raise ValueError(
+        'a scalar has the name "step", which metrics.jsonl needs for itself: rename the scalar'
+      )
     scalars = {name: float(value) for name, value in scalars.items()}
     row = {"step": int(step)} | {
       name: value if math.isfinite(value) else None for name, value in scalars.items()
@@ -65,7 +67,8 @@ class MetricWriter:
   def write_images(self, step, images):
     """Writes {name: picture [H, W, 3] or pictures [N, H, W, 3], uint8 RGB} as PNG files and as events.
 
-    A batch of N > 1 pictures becomes N of them, <name>_0 and so on. A slash in a name makes a sub-folder.
+    A batch of N > 1 pictures becomes N files with the names <name>_0, <name>_1 and so on. A slash in a name
+    makes a sub-folder.
 
     Raises:
       ValueError: for another shape or dtype.
@@ -82,12 +85,12 @@ class MetricWriter:
     self._add(step, values)
 
   def write_curves(self, select=None):
-    """Draws all that metrics.jsonl holds into <workdir>/curves.png, see `viz.curves`."""
+    """Draws all metrics of metrics.jsonl into <workdir>/curves.png, see `viz.curves`."""
     picture = curves.curves(read_metrics(self._workdir), select, title=self._workdir.resolve().name)
     picture_file.write(self._workdir / CURVES_FILE, picture)
 
   def flush(self):
-    """Puts all that was written on disk."""
+    """Writes all buffered rows and events to disk."""
     self._rows.flush()
     self._events.flush()
 
@@ -102,7 +105,7 @@ class MetricWriter:
 
 
 class SilentWriter:
-  """Takes what a MetricWriter takes and writes nothing: for all processes but the first."""
+  """Has the methods of MetricWriter but writes nothing. All processes except the first one use it."""
 
   def write_scalars(self, step, scalars):
     """Does nothing."""
@@ -128,11 +131,11 @@ def read_metrics(path):
   Args:
     path: the file, or the workdir that holds it.
   Returns:
-    List of rows, ascending in `step`, one per step. A step may have several lines, one with its loss and one
-    with its scores: they are merged, and of two values of a name the later one holds. A null is read as nan.
-    A line that does not end in "}" was torn by a kill and is left out.
+    List of rows in ascending order of `step`, one row per step. The lines of a step (one with its loss, one
+    with its scores) are merged. If a name occurs twice, the later value counts. A null is read as nan. A line
+    that does not end in "}" is incomplete because of a kill, and is skipped.
   Raises:
-    ValueError: for any other line that is no row, naming file and line.
+    ValueError: for any other line that is not a row. The message names file and line.
   """
   rows = {}
   for line in _read_lines(path):
@@ -141,9 +144,9 @@ def read_metrics(path):
 
 
 def has_scores(workdir, step):
-  """Returns whether metrics.jsonl has a line with the scores of a step.
+  """Returns True if metrics.jsonl has a line with the scores of a step.
 
-  Such a line has no loss. Older versions wrote loss and scores as one line; their steps count as not scored.
+  Such a line has no loss. Older versions wrote loss and scores into one line. Their steps count as unscored.
   """
   path = pathlib.Path(workdir) / METRICS_FILE
   return path.is_file() and any(line["step"] == step and "loss" not in line for line in _read_lines(path))
@@ -155,38 +158,49 @@ def _read_lines(path):
   path = path / METRICS_FILE if path.is_dir() else path
   lines = []
   for number, line in enumerate(path.read_bytes().splitlines(), 1):
+    # A kill may leave an incomplete line anywhere, because a resumed run appends after it.
     if not line.endswith(b"}"):
       continue
     try:
       row = json.loads(line)
       lines.append({"step": row["step"]} | {k: math.nan if v is None else v for k, v in row.items()})
     except (ValueError, KeyError) as error:
-      raise ValueError(f'{path}, line {number}: no JSON object with a "step"; remove the line') from error
+      raise ValueError(
+        f'{path}, line {number}: expected a JSON object with a "step"; remove the line'
+      ) from error
   return lines
 
 
 class Progress:
-  """Times the steps of a run and words its progress line.
+  """Measures the time of the steps of a run and formats its progress line.
 
-  The loop calls `waited` once a step, when it has its batch, and `report` when it has looked at a step's
-  metrics, so that the step is over; what is not training it does inside `paused`. The first step, which
-  compiles, counts in no speed and no estimate.
+  The loop calls `waited` once per step, when it has the batch of the step. It calls `report` after it fetched
+  the metrics of a step, because the step is over then. Work that is not training runs inside `paused`. The
+  first step is excluded from the speed and from the estimate, because it compiles.
   """
 
   def __init__(self, total_steps, batch_size, start_step=0, clock=time.perf_counter):
-    """Starts at `start_step` of `total_steps` steps of `batch_size` images in all; `clock` gives seconds."""
+    """Starts the clock.
+
+    Args:
+      total_steps: steps of the whole run.
+      batch_size: images per step.
+      start_step: steps that were made before this start.
+      clock: returns the time in seconds.
+    """
     self._total_steps = total_steps
     self._batch_size = batch_size
     self._start_step = start_step
     self._clock = clock
     self._start_time = clock()
     self._num_begun = 0
-    self._origin = None  # (step, time) at which the first step was over
-    self._mark = None  # (step, time) since which waiting and pauses add up
+    self._origin = None  # (step, time) at the end of the first step
+    self._mark = None  # (step, time) of the last report; waiting and pauses are summed since then
     self._waited = self._paused = 0.0
 
   def waited(self, seconds):
-    """Tells how long the loop stood waiting for a step's batch; call it once a step."""
+    """Records the time that the loop waited for the batch of a step. Call it once per step."""
+    # The first step compiles before the loop asks for the second batch, so the measurement starts there.
     self._num_begun += 1
     if self._num_begun == 2:
       self._origin = self._mark = (self._start_step + 1, self._clock() - seconds)
@@ -195,7 +209,7 @@ class Progress:
 
   @contextlib.contextmanager
   def paused(self):
-    """Keeps the time spent inside out of images/s and of the share of waiting; the ETA includes it."""
+    """Excludes the time inside this context from images/s and from the waiting share. The ETA includes it."""
     before = self._clock()
     try:
       yield
@@ -203,13 +217,15 @@ class Progress:
       self._paused += self._clock() - before
 
   def report(self, step, metrics):
-    """Words the progress of the steps since the last report.
+    """Formats the progress line of the steps since the last report.
 
     Args:
-      step: steps done in the whole run. metrics: {name: number} of the last one, shown in this order.
+      step: steps made in the whole run.
+      metrics: {name: number} of the last step. The line shows them in this order.
     Returns:
-      (line, row): one line for a terminal or a log file, and the metrics with `images_per_s` and `data_wait`
-      (share of the time spent waiting for data, 0 to 1) added; these two are nan for the first step.
+      (line, row). `line` is one line for a terminal or a log file. `row` holds the metrics and two more
+      numbers: `images_per_s`, and `data_wait` (the share of the time spent waiting for data, 0 to 1). These
+      two numbers are nan for the first step.
     """
     images_per_s, data_wait, eta = self._measure(step)
     if self._mark is None:
@@ -227,11 +243,12 @@ class Progress:
     return line, dict(metrics) | {"images_per_s": images_per_s, "data_wait": data_wait}
 
   def _measure(self, step):
-    """Returns images/s, share of waiting and seconds to go; nan where nothing was timed yet."""
+    """Returns (images/s, waiting share, remaining seconds). All are nan if no step was measured yet."""
     if self._mark is None or step <= self._mark[0]:
       return math.nan, math.nan, math.nan
     now = self._clock()
     (mark_step, mark_time), (origin_step, origin_time) = self._mark, self._origin
+    # The lower bound avoids a division by zero on clocks with a low resolution.
     seconds = max(now - mark_time - self._paused, 1e-9)
     images_per_s = (step - mark_step) * self._batch_size / seconds
     data_wait = min(self._waited / seconds, 1.0)
@@ -242,7 +259,7 @@ class Progress:
 
 
 def format_seconds(seconds):
-  """Words a duration by its two largest units: 3d 04h, 1h 02m, 4m 12s, 7s; "?" if it is not known."""
+  """Formats a duration with its two largest units, such as 3d 04h, 1h 02m, 4m 12s or 7s; "?" if unknown."""
   if not math.isfinite(seconds):
     return "?"
   seconds = round(seconds)
@@ -253,6 +270,7 @@ def format_seconds(seconds):
 
 
 def _format_number(name, value):
+  # Learning rates are small and change by factors, so they always use the exponent format.
   is_plain = name != "lr" and (value == 0 or 1e-3 <= abs(value) < 1e5 or not math.isfinite(value))
   return f"{value:.4f}" if is_plain else f"{value:.2e}"
 
@@ -266,7 +284,7 @@ def _ends_within_a_line(path):
 
 
 def _name_pictures(name, array):
-  """Returns [(tag, [H, W, 3])] of one picture or of a batch."""
+  """Returns a list of (tag, [H, W, 3] picture) for one picture or for a batch of pictures."""
   array = np.asarray(array)
   if array.dtype != np.uint8 or array.ndim not in (3, 4) or array.shape[-1] != 3 or 0 in array.shape:
     raise ValueError(

@@ -1,4 +1,4 @@
-"""What a run carries from step to step."""
+"""The training state: the arrays that each step reads and updates."""
 
 from typing import Any
 
@@ -12,12 +12,15 @@ from hap_jax.train import optim
 
 @struct.dataclass
 class TrainState:
-  """Attributes:
-  step: int32 scalar, optimizer steps made. It stops before a step whose loss is not finite, see `step.py`.
-  params: float32 parameters, nested dicts.
-  model_state: the model's other collections (batch statistics ...), {} if none.
-  opt_state: the optimizer's moments.
-  ema: moving average of `variables`, {} if the task keeps none.
+  """The state of a run after a step.
+
+  Attributes:
+    step: int32 scalar, number of optimizer steps made. It does not count a step with a non-finite loss, nor
+      any later step, see `step.py`.
+    params: float32 parameters, nested dicts.
+    model_state: the other collections of the model, such as batch statistics; {} if there are none.
+    opt_state: the moments of the optimizer.
+    ema: moving average of `variables`; {} if the task has no average.
   """
 
   step: jax.Array
@@ -28,12 +31,12 @@ class TrainState:
 
   @property
   def variables(self):
-    """The collections that train, as a Linen module takes them."""
+    """The collections that training changes, in the form that a Linen module takes."""
     return {"params": self.params, **self.model_state}
 
   @property
   def eval_variables(self):
-    """The collections to score and to use: the moving average where there is one."""
+    """The collections for evaluation and later use: the moving average if there is one, else `variables`."""
     return self.ema or self.variables
 
 
@@ -45,6 +48,7 @@ def with_constants(variables, constants):
 def _create(task, key):
   variables = dict(task.init(key))
   params = variables.pop("params")
+  # The moments depend on the rules, because frozen parameters have none.
   direction = optim.make_direction(task.optimizer, optim.match_rules(params, task.param_rules))
   state = TrainState(
     step=jnp.zeros((), jnp.int32),
@@ -53,17 +57,18 @@ def _create(task, key):
     opt_state=direction.init(params),
     ema={},
   )
+  # The average needs its own arrays, because a step donates the buffers of its state.
   return state if task.ema_decay is None else state.replace(ema=jax.tree.map(jnp.array, state.variables))
 
 
 def create(task, seed, mesh):
-  """Makes the initial state under jit, so that it is born where it belongs on the mesh."""
+  """Makes the initial state under jit, so that each array is created on its final devices."""
   make = jax.jit(lambda key: _create(task, key), out_shardings=places(task, mesh))
   return make(jax.random.key(seed))
 
 
 def abstract(task, mesh):
-  """Returns the state's shapes, types and places without computing anything."""
+  """Returns the shapes, types and shardings of the state; computes nothing."""
   shapes = jax.eval_shape(lambda key: _create(task, key), jax.random.key(0))
   return jax.tree.map(
     lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),

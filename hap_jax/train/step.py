@@ -1,4 +1,4 @@
-"""The training step and the prediction step, compiled once with stated placement."""
+"""The training step and the prediction step. Each is compiled once, with explicit shardings."""
 
 import jax
 import jax.numpy as jnp
@@ -10,25 +10,28 @@ from hap_jax.train import state as train_state
 
 
 def loss_and_grads(task, state, constants, batch, key):
-  """Computes ((loss, (model_state, metrics)), gradients); frozen parameters get zeros at no cost.
+  """Returns ((loss, (model_state, metrics)), gradients). Frozen parameters get zero gradients at no cost.
 
-  With task.accumulate = A > 1 the batch is cut into A consecutive parts that go through the model one after
-  the other: loss and gradients are the means over the parts, metrics the sums, and batch statistics move
-  once, by the mean of what each part would have made of them.
+  With task.accumulate = A > 1 the batch is split into A consecutive parts. The parts go through the model one
+  after the other. Loss and gradients are means over the parts, metrics are sums. The batch statistics are
+  updated once, by the mean of the updates of the parts.
   """
   loss_key, forward_key = jax.random.split(key)
   if task.prepare is not None:
+    # Masks and crops are drawn for the whole batch, so they do not depend on the number of parts.
     batch = task.prepare(train_state.with_constants(state.variables, constants), batch, key=forward_key)
   if task.accumulate == 1:
     return _loss_and_grads(task, state, constants, batch, loss_key, forward_key)
 
   def add(total, part):
     i, rows = part
+    # Each part has its own keys, otherwise all parts would drop the same paths.
     keys = jax.random.fold_in(loss_key, i), jax.random.fold_in(forward_key, i)
     return jax.tree.map(jnp.add, total, _loss_and_grads(task, state, constants, rows, *keys)), None
 
   count = task.accumulate
   parts = jnp.arange(count), sharding.micro_batches(batch, count)
+  # The scan needs a start value with the shapes of loss, metrics and gradients.
   shapes = jax.eval_shape(
     lambda rows: _loss_and_grads(task, state, constants, rows, loss_key, forward_key),
     jax.tree.map(lambda x: x[0], parts[1]),
@@ -43,6 +46,7 @@ def _loss_and_grads(task, state, constants, batch, loss_key, forward_key):
   matched = optim.match_rules(state.params, task.param_rules)
 
   def loss_fn(params):
+    # Without a gradient, the compiler removes the backward pass of frozen parameters.
     params = jax.tree.map(lambda rule, p: p if rule.trainable else jax.lax.stop_gradient(p), matched, params)
     variables = train_state.with_constants({"params": params, **state.model_state}, constants)
     outputs, model_state = task.forward(variables, batch, key=forward_key, train=True)
@@ -55,19 +59,27 @@ def _loss_and_grads(task, state, constants, batch, loss_key, forward_key):
 def make_train_step(task, mesh, seed):
   """Compiles (state, constants, batch, step, progress) -> (state, metrics).
 
-  Each step draws from fold_in(root key, step), so a run is a function of its seed and the step number. An
-  update with a non-finite loss or gradient is not made, nor any after it: the state stays as the last good
-  step left it, without a look from the host at each step, and the loop finds its counter behind.
+  Each step derives its keys from fold_in(root key, step). So a run depends only on its seed and the step
+  number.
+
+  If the loss or the gradient is not finite, neither this update nor any later one is made. The state stays at
+  the last good step. So the host does not need to check each step: the loop later sees that the step counter
+  of the state is too small.
 
   Args:
-    task: the `Task`. mesh: from `sharding.make_mesh`. seed: the run's.
+    task: the `Task`.
+    mesh: from `sharding.make_mesh`.
+    seed: the seed of the run.
   Returns:
-    the jitted function. `state` is donated and lies as `state.places` says. `batch` is split over the data
-    axes. Replicated are `constants`, the task's, and the scalars `step` (int32, steps made before this one)
-    and `progress` (float32, epochs). Metrics are {name: (sum, count)} of this batch, with loss, lr and
-    grad_norm.
+    the jitted function. Its arguments and results:
+      state: donated, placed as `state.places` says.
+      constants: the constants of the task, replicated.
+      batch: split over the data axes.
+      step: int32 scalar, replicated: the number of steps made before this one.
+      progress: float32 scalar, replicated: epochs.
+      metrics: {name: (sum, count)} of this batch, with loss, lr and grad_norm.
   """
-  root_key = jax.random.fold_in(jax.random.key(seed), 1)  # apart from the key that made the parameters
+  root_key = jax.random.fold_in(jax.random.key(seed), 1)  # differs from the key of the initial parameters
 
   def train_step(state, constants, batch, step, progress):
     key = jax.random.fold_in(root_key, state.step)
@@ -80,6 +92,7 @@ def make_train_step(task, mesh, seed):
     lr = task.schedule(state.step, progress)
     params = optim.apply_update(state.params, direction, lr, matched)
     grad_norm = optax.tree.norm(grads)
+    # After a bad step the counter stays behind `step`, so all later updates are dropped as well.
     is_good = (state.step == step) & jnp.isfinite(loss) & jnp.isfinite(grad_norm)
     updated = state.replace(step=state.step + 1, params=params, model_state=model_state, opt_state=opt_state)
     if task.ema_decay is not None:
@@ -100,16 +113,17 @@ def make_train_step(task, mesh, seed):
 
 
 def make_predict_step(predict, mesh):
-  """Compiles (variables, batch) -> {name: [B, ...]} with the batch's `index` and `valid` added.
+  """Compiles (variables, batch) -> {name: [B, ...]}, with `index` and `valid` of the batch added.
 
-  Rows of the whole global batch come back on every device, so each process sees those of all processes.
+  The result is replicated: every device gets the rows of the whole global batch. So each process sees the
+  rows of all processes.
   """
 
   def predict_step(variables, batch):
     with sharding.on(mesh):
       return {**predict(variables, batch), "index": batch["index"], "valid": batch["valid"]}
 
-  # The variables stay where they are: on every device, or cut as a training state's.
+  # None keeps the sharding of the variables: replicated, or split like the variables of a training state.
   return jax.jit(
     predict_step, in_shardings=(None, sharding.batch_split(mesh)), out_shardings=sharding.replicated(mesh)
   )

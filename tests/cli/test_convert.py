@@ -1,4 +1,4 @@
-"""`hap convert`, above all what it does with bad files and destinations: one line, status 1, nothing left."""
+"""`hap convert`: a bad file or destination is a one-line error with exit status 1 and leaves no files."""
 
 import json
 import pickle
@@ -20,7 +20,7 @@ OPTIONS = ["--source_grid=4x2", "--num_heads=2", "--decoder_heads=2", "--no_real
 
 @pytest.fixture
 def good(tmp_path):
-  """A small HAP checkpoint."""
+  """Returns the path of a small HAP checkpoint."""
   path = tmp_path / "hap.pth"
   path.write_bytes(torch_bytes.zip_file({"model": family_state("hap"), "arch": "pose_mae_vit_base_patch16"}))
   return path
@@ -34,10 +34,10 @@ def names_in(folder):
   return sorted(path.name for path in folder.iterdir())
 
 
-# Good ones
+# Valid conversions
 
 
-def test_it_prints_what_it_did_and_writes_the_same_into_the_report(good, tmp_path, capsys):
+def test_convert_prints_the_facts_of_its_report(good, tmp_path, capsys):
   assert convert(good, tmp_path / "out.safetensors", "--to=timm", "--grid=6x3") == 0
   printed = capsys.readouterr().out
   report = json.loads((tmp_path / run.REPORT).read_text())["out.safetensors"]
@@ -56,7 +56,7 @@ def test_a_whole_vit_b_is_converted_bit_for_bit(tmp_path):
   path, own = tmp_path / "b.safetensors", tmp_path / "own"
   state = family_state("timm", grid=(16, 8), width=768, depth=12, patch=16)
   for array in state.values():
-    array *= np.float32(0.1)  # a softmax of larger weights is all or nothing, in which errors do not show
+    array *= np.float32(0.1)  # with larger weights, each softmax would be 0 or 1 and would hide errors
   safetensors_file.save(path, state, {})
   assert main(["convert", str(path), f"--out={own}", "--from=timm", "--source_grid=16x8"]) == 0
   weights = read.read(own)
@@ -91,16 +91,17 @@ BAD_FILES = {
   ),
   "name.pth": (
     lambda data: torch_bytes.zip_file(changed("norm.gamma", np.ones(7))),
-    "no name of the hap family: norm.gamma",
+    "expected names of the hap family, found norm.gamma",
   ),
 }
 
 
 @pytest.mark.parametrize("name", BAD_FILES)
-def test_a_bad_file_is_told_in_one_line_and_leaves_nothing(tmp_path, capsys, name):
+def test_a_bad_file_is_a_one_line_error_and_leaves_no_output(tmp_path, capsys, name):
   spoil, message = BAD_FILES[name]
   safetensors_file.save(tmp_path / name, full_state(), {})
   (tmp_path / name).write_bytes(spoil((tmp_path / name).read_bytes()))
+  # Both kinds of destination are tested: a folder and a single file.
   for to, out in (("orbax", "out"), ("hap", "out.pth")):
     assert convert(tmp_path / name, tmp_path / out, f"--to={to}") == 1
     printed = capsys.readouterr()
@@ -118,19 +119,19 @@ def test_a_bad_file_is_told_in_one_line_and_leaves_nothing(tmp_path, capsys, nam
 @pytest.mark.parametrize(
   ("family", "message"),
   [
-    ("timm", "no name of the timm family: decoder_"),
-    ("hf-vit", "no name of the hf-vit family"),
-    ("reid-lem", "no name of"),
+    ("timm", "expected names of the timm family, found decoder_"),
+    ("hf-vit", "expected names of the hf-vit family"),
+    ("reid-lem", "expected names of"),
   ],
 )
-def test_the_wrong_family_is_told_so(good, tmp_path, capsys, family, message):
+def test_a_wrong_family_is_an_error(good, tmp_path, capsys, family, message):
   assert convert(good, tmp_path / "out", f"--from={family}") == 1
   assert message in capsys.readouterr().err
   assert names_in(tmp_path) == ["hap.pth"]
 
 
 class Opens:
-  """A pickle of it creates a file when it is loaded with Python's own pickle."""
+  """An object whose pickle creates the file `proof` when Python's own pickle loads it."""
 
   def __init__(self, proof):
     self.proof = proof
@@ -140,10 +141,10 @@ class Opens:
 
 
 @pytest.mark.parametrize("form", ["zip", "legacy", "bare"])
-def test_a_hostile_file_is_refused_by_all_that_read_and_its_payload_does_not_run(tmp_path, capsys, form):
+def test_all_readers_refuse_a_hostile_file_and_do_not_run_its_code(tmp_path, capsys, form):
   proof, path = tmp_path / "ran", tmp_path / "hostile.pth"
   payload = pickle.dumps(Opens(proof), 2)
-  args = torch_bytes.Raw(payload[2:-1])  # without its first opcode and its last
+  args = torch_bytes.Raw(payload[2:-1])  # without the first opcode and the last one, to embed it in a pickle
   writers = {"zip": torch_bytes.zip_file, "legacy": torch_bytes.legacy_file, "bare": lambda _: payload}
   path.write_bytes(writers[form]({"model": encoder_state(), "args": args}))
   for words in (
@@ -158,7 +159,7 @@ def test_a_hostile_file_is_refused_by_all_that_read_and_its_payload_does_not_run
   with pytest.raises(UnsafePickleError, match=r"hostile\.pth.*open"):
     initial.read(path)
   assert names_in(tmp_path) == ["hostile.pth"]
-  pickle.loads(payload).close()  # it is one that runs
+  pickle.loads(payload).close()  # proves that the payload works, so the test above can fail
   assert proof.exists()
 
 
@@ -172,7 +173,7 @@ def test_a_hostile_file_is_refused_by_all_that_read_and_its_payload_does_not_run
     ("--decoder_heads=-2", "the decoder of hap.pth is 16 wide, expected a number from 1"),
   ],
 )
-def test_heads_that_cannot_be_are_told(good, tmp_path, capsys, option, message):
+def test_an_impossible_number_of_heads_is_an_error(good, tmp_path, capsys, option, message):
   assert convert(good, tmp_path / "out", option) == 1
   assert f"error: {option}: {message}" in capsys.readouterr().err
   assert names_in(tmp_path) == ["hap.pth"]
@@ -185,27 +186,28 @@ def test_nothing_is_overwritten_without_force(good, tmp_path, capsys):
   assert convert(good, tmp_path / "out.pth", "--to=hap") == 0
   before = (tmp_path / "out.pth").read_bytes(), (tmp_path / run.REPORT).read_text()
   assert convert(good, tmp_path / "out.pth", "--to=timm") == 1
-  assert f"--out={tmp_path / 'out.pth'} exists; give another, or --force" in capsys.readouterr().err
+  assert f"--out={tmp_path / 'out.pth'} exists; give another path, or --force" in capsys.readouterr().err
   assert ((tmp_path / "out.pth").read_bytes(), (tmp_path / run.REPORT).read_text()) == before
   assert convert(good, tmp_path / "out.pth", "--to=timm", "--force") == 0
   assert read.read(tmp_path / "out.pth").family == "timm"
   assert names_in(tmp_path) == [run.REPORT, "hap.pth", "out.pth"]
 
 
-def test_force_replaces_a_folder_that_conversion_made_and_no_other(good, tmp_path, capsys):
+def test_force_replaces_only_folders_that_a_conversion_made(good, tmp_path, capsys):
   out = tmp_path / "out"
   for to in ("hf-vit", "orbax"):
     assert convert(good, out, f"--to={to}", "--force") == 0
   assert read.read(out).family == "hap_jax"
   assert names_in(tmp_path) == ["hap.pth", "out"]
+  # A folder without a conversion report may belong to the user, so even --force must not delete it.
   (tmp_path / "photos").mkdir()
   (tmp_path / "photos" / "one.jpg").write_bytes(b"x")
   assert convert(good, tmp_path / "photos", "--force") == 1
-  assert "is no result of a conversion" in capsys.readouterr().err
+  assert "is not the result of a conversion" in capsys.readouterr().err
   assert names_in(tmp_path / "photos") == ["one.jpg"]
 
 
-def test_force_does_not_take_a_folder_of_converted_files_for_one_that_conversion_made(good, tmp_path, capsys):
+def test_force_does_not_replace_a_folder_that_only_has_converted_files(good, tmp_path, capsys):
   folder = tmp_path / "files"
   folder.mkdir()
   (folder / "notes.txt").write_text("mine")
@@ -213,11 +215,11 @@ def test_force_does_not_take_a_folder_of_converted_files_for_one_that_conversion
   before = names_in(folder)
   assert run.REPORT in before
   assert convert(good, folder, "--force") == 1
-  assert "is no result of a conversion" in capsys.readouterr().err
+  assert "is not the result of a conversion" in capsys.readouterr().err
   assert names_in(folder) == before
 
 
-def test_force_removes_no_folder_with_the_source_in_it(good, tmp_path, capsys):
+def test_force_does_not_remove_a_folder_with_the_source_in_it(good, tmp_path, capsys):
   out = tmp_path / "out"
   assert convert(good, out, "--to=hf-vit") == 0
   good.rename(out / "hap.pth")
@@ -225,6 +227,7 @@ def test_force_removes_no_folder_with_the_source_in_it(good, tmp_path, capsys):
   for source, message in ((out / "hap.pth", "holds the source"), (out, "is the source itself")):
     assert convert(source, out, "--force") == 1
     assert message in capsys.readouterr().err
+  # The destination is a file of the source folder.
   assert convert(out, out / "model.safetensors", "--to=timm", "--force") == 1
   assert "is the source itself" in capsys.readouterr().err
   assert names_in(out) == before
@@ -240,7 +243,7 @@ def test_force_removes_no_folder_with_the_source_in_it(good, tmp_path, capsys):
     ("out", ("--to=hf-vitmae",), "ViTMAE of transformers is square"),
   ],
 )
-def test_a_destination_that_cannot_be_is_told_before_anything_is_written(
+def test_a_wrong_destination_is_an_error_before_the_first_write(
   good, tmp_path, capsys, out, options, message
 ):
   before = good.read_bytes()
@@ -250,10 +253,10 @@ def test_a_destination_that_cannot_be_is_told_before_anything_is_written(
   assert good.read_bytes() == before
 
 
-def test_somebody_elses_report_is_not_overwritten(good, tmp_path, capsys):
+def test_a_foreign_report_file_is_not_overwritten(good, tmp_path, capsys):
   (tmp_path / run.REPORT).write_text('{"mine": 1}')
   assert convert(good, tmp_path / "out.pth", "--to=hap", "--force") == 1
-  assert "is no report of conversions: move it away" in capsys.readouterr().err
+  assert "expected a report of conversions, found other content" in capsys.readouterr().err
   assert (tmp_path / run.REPORT).read_text() == '{"mine": 1}'
   assert names_in(tmp_path) == [run.REPORT, "hap.pth"]
 
@@ -262,7 +265,7 @@ def test_somebody_elses_report_is_not_overwritten(good, tmp_path, capsys):
 @pytest.mark.parametrize(
   ("out", "to"), [("x.pth", "hap"), ("x.safetensors", "hap"), ("x", "hf-vit"), ("x", "orbax")]
 )
-def test_a_folder_that_takes_no_files_is_told_in_one_line(good, capsys, out, to):
+def test_a_read_only_folder_is_a_one_line_error(good, capsys, out, to):
   assert convert(good, f"/proc/self/{out}", f"--to={to}") == 1
   printed = capsys.readouterr().err
   assert printed.count("\n") == 1
@@ -272,7 +275,8 @@ def test_a_folder_that_takes_no_files_is_told_in_one_line(good, capsys, out, to)
 @pytest.mark.parametrize(
   ("out", "to"), [("out.pth", "hap"), ("out.safetensors", "hap"), ("out", "hf-vit"), ("out", "orbax")]
 )
-def test_a_full_disk_leaves_nothing(good, tmp_path, capsys, out, to):
+def test_a_full_disk_is_a_one_line_error_and_leaves_no_files(good, tmp_path, capsys, out, to):
+  # The limit on the file size acts like a full disk: the write fails in the middle.
   with files_end_at(20_000):
     status = convert(good, tmp_path / out, f"--to={to}")
   assert status == 1

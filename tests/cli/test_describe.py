@@ -1,3 +1,5 @@
+"""`hap describe` reports family, stage, sizes, origin and usable commands of every kind of checkpoint."""
+
 import json
 
 import numpy as np
@@ -15,7 +17,7 @@ GRID = (4, 2)
 
 @pytest.fixture
 def checkpoint(tmp_path):
-  """Writes a checkpoint of ViT-Mu's size in a container; returns its path."""
+  """Returns a function that writes a checkpoint of size ViT-Mu in a container and returns its path."""
 
   def write_file(family, container):
     state = family_state(family, width=128, depth=4)
@@ -47,7 +49,7 @@ def facts_of(path, capsys):
     (
       "hf-vit",
       ".safetensors",
-      ("safetensors", "hf-vit", "encoder; the file does not tell what it was trained for", None),
+      ("safetensors", "hf-vit", "encoder; the file does not state its training task", None),
     ),
     (
       "hap",
@@ -63,7 +65,7 @@ def facts_of(path, capsys):
     ("reid-vit", "_own", ("Orbax", "hap_jax", "fine-tuned for reid", [4, 2])),
   ],
 )
-def test_every_container_and_stage_is_told(checkpoint, capsys, family, container, expected):
+def test_describe_reports_every_container_and_stage(checkpoint, capsys, family, container, expected):
   facts = facts_of(checkpoint(family, container), capsys)
   assert (facts["container"], facts["family"], facts["stage"], facts["model"]["grid"]) == expected
   assert (facts["model"]["variant"], facts["model"]["patch"], facts["model"]["patch_padding"]) == ("Mu", 4, 0)
@@ -75,12 +77,12 @@ def test_every_container_and_stage_is_told(checkpoint, capsys, family, container
   assert len(facts["lineage"]) == (2 if container in ("_own", "_folder") else 1)
 
 
-def test_heads_are_told_with_their_sizes(checkpoint, capsys):
+def test_describe_reports_heads_with_their_sizes(checkpoint, capsys):
   heads = facts_of(checkpoint("reid-lem", "_zip.pth"), capsys)["heads"]
   assert (heads["head"], heads["conv_fc"], heads["bn"]) == ("128 -> 5", "256 -> 5", "256 parameters")
 
 
-def test_the_text_tells_the_same_in_lines(checkpoint, capsys):
+def test_the_text_of_describe_has_the_same_facts_in_lines(checkpoint, capsys):
   path = checkpoint("reid-vit", "_own")
   assert command.main(["describe", str(path)]) == 0
   printed = capsys.readouterr().out
@@ -101,11 +103,12 @@ def verbs_of(facts):
   return {line.split()[1] for line in facts["commands"] if line.startswith("hap ")}
 
 
-def test_the_commands_told_exist(checkpoint, capsys):
+def test_describe_lists_only_commands_that_exist(checkpoint, capsys):
   facts = facts_of(checkpoint("hap", "_own"), capsys)
   assert verbs_of(facts) == {"embed", "predict", "probe", "export", "evaluate", "convert"}
   assert verbs_of(facts) <= command.verbs().keys()
-  assert "--to=orbax|hap|hf-vit|mae|timm ..." in facts["commands"][-1]  # no square, and no ReID head
+  # The grid is not square, so hf-vitmae is missing. There is no ReID head, so the ReID formats are missing.
+  assert "--to=orbax|hap|hf-vit|mae|timm ..." in facts["commands"][-1]
   assert any(line.startswith("python -m hap_jax.main ") for line in facts["commands"])
 
 
@@ -119,14 +122,14 @@ def test_the_commands_told_exist(checkpoint, capsys):
     ("attributes-vit", "_own", True),
   ],
 )
-def test_what_its_task_can_build_a_network_of_is_evaluated(
+def test_a_checkpoint_can_be_evaluated_if_its_task_can_build_the_network(
   checkpoint, capsys, family, container, is_evaluated
 ):
   facts = facts_of(checkpoint(family, container), capsys)
   assert ("evaluate" in verbs_of(facts)) == is_evaluated
 
 
-def test_a_decoder_of_unknown_heads_is_evaluated_with_the_configurations(tmp_path):
+def test_a_decoder_with_unknown_heads_can_be_evaluated(tmp_path):
   state = family_state("hap", width=128, depth=4)
   safetensors_file.save(tmp_path / "hap.safetensors", state, {})
   facts = describe.describe(tmp_path / "hap.safetensors", family="hap", grid=GRID)
@@ -134,7 +137,7 @@ def test_a_decoder_of_unknown_heads_is_evaluated_with_the_configurations(tmp_pat
   assert "evaluate" in verbs_of(facts)
 
 
-def test_a_checkpoint_of_a_task_without_a_file_is_described_and_not_evaluated(checkpoint, tmp_path, capsys):
+def test_a_checkpoint_of_an_unknown_task_is_described_but_not_evaluated(checkpoint, tmp_path, capsys):
   variables, description = checkpoint_file.read(checkpoint("timm", "_own"))
   checkpoint_file.write(tmp_path / "dance", variables, description | {"task": "dance"})
   facts = facts_of(tmp_path / "dance", capsys)
@@ -142,12 +145,13 @@ def test_a_checkpoint_of_a_task_without_a_file_is_described_and_not_evaluated(ch
   assert verbs_of(facts) == {"embed", "predict", "probe", "export", "convert"}
 
 
-def test_what_has_to_be_told_first_is_told(checkpoint, tmp_path, capsys):
+def test_describe_reports_the_options_that_a_checkpoint_needs(checkpoint, tmp_path, capsys):
   facts = facts_of(checkpoint("hap", "_zip.pth"), capsys)
   assert facts["model"]["grid"] is None
   assert len(facts["commands"]) == 1
   assert "--source_grid=HxW" in facts["commands"][0]
   state = family_state("timm", width=16)
+  # The grid is recognised from a sine-cosine table. The number of heads does not follow from a width of 16.
   state["pos_embed"] = posemb.sincos_table(GRID, 16)
   safetensors_file.save(tmp_path / "odd.safetensors", state, {})
   facts = facts_of(tmp_path / "odd.safetensors", capsys)
@@ -155,10 +159,11 @@ def test_what_has_to_be_told_first_is_told(checkpoint, tmp_path, capsys):
   assert "--num_heads=N" in facts["commands"][-1]
 
 
-def test_an_encoder_without_its_norm_can_be_trained_from_and_no_more(tmp_path, capsys):
+def test_an_encoder_without_its_norm_can_only_start_a_training(tmp_path, capsys):
   state = family_state("mae", grid=(3, 3), width=128, depth=4)
   state = {name: array for name, array in state.items() if "decoder" not in name and name != "mask_token"}
   for kind in ("weight", "bias"):
+    # MAE classifiers on the mean patch have fc_norm in place of norm.
     state[f"fc_norm.{kind}"] = state.pop(f"norm.{kind}")
     state[f"head.{kind}"] = np.ones((7, 128) if kind == "weight" else 7, np.float32)
   (tmp_path / "classifier.pth").write_bytes(torch_bytes.zip_file({"model": state}))

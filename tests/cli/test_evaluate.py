@@ -1,4 +1,4 @@
-"""`hap evaluate` of files that record no configuration: sizes are the file's, what cannot be is told."""
+"""`hap evaluate` of files without a recorded configuration: the network has the sizes of the file."""
 
 import json
 import os
@@ -21,7 +21,7 @@ FEW = {"data.num_val": 8, "data.synthetic.num_train": 64, "baseline_records": 8,
 
 @pytest.fixture
 def checkpoint(tmp_path):
-  """Writes an official file for pictures of 16 x 8; returns its path."""
+  """Returns a function that writes an official file for pictures of 16 x 8 pixels and returns its path."""
 
   def write_file(family="mae"):
     path = tmp_path / f"{family}.pth"
@@ -33,7 +33,7 @@ def checkpoint(tmp_path):
   return write_file
 
 
-def test_the_decoder_is_the_checkpoints(checkpoint, tmp_path, capsys):
+def test_evaluation_uses_the_decoder_of_the_checkpoint(checkpoint, tmp_path, capsys):
   own = tmp_path / "own"
   words = ["--from=mae", "--decoder_heads=4", "--no_real_class"]
   assert main(["convert", str(checkpoint()), f"--out={own}", *words]) == 0
@@ -48,27 +48,29 @@ def scores_of(path, **overrides):
   return scoring.score(path, config=config, overrides=settings, say=lambda _: None)
 
 
-def test_a_decoder_of_unknown_heads_has_the_configurations(checkpoint):
-  """The file of MAE does not say how many; the configuration does."""
+def test_a_decoder_with_unknown_heads_gets_the_number_of_the_configuration(checkpoint):
+  """An MAE file does not record the number of heads of its decoder, but the configuration does."""
   path = checkpoint()
+  # Different numbers of heads give different scores, so the configured number is really used.
   assert read.read(path, family="mae").decoder["num_heads"] is None
   assert scores_of(path, model__decoder_heads=2) != scores_of(path, model__decoder_heads=4)
 
 
-def test_an_encoder_alone_is_no_checkpoint_to_score_pretraining_with(checkpoint, capsys):
+def test_a_checkpoint_without_a_decoder_cannot_be_scored_for_pretraining(checkpoint, capsys):
   assert main(["evaluate", str(checkpoint("timm")), f"--config={CONFIG}"]) == 1
   assert "timm.pth: no decoder" in capsys.readouterr().err
 
 
-def test_an_encoder_of_other_heads_than_its_variant_is_scored_with_its_own(checkpoint, tmp_path):
+def test_an_encoder_is_scored_with_its_own_number_of_heads(checkpoint, tmp_path):
   weights = read.read(checkpoint(), family="mae")
   for heads in (2, 4):
+    # The configuration names variant Mu, whose number of heads differs from at least one of these.
     write.write(tmp_path / str(heads), weights.with_encoder(num_heads=heads), write.OWN)
   assert scores_of(tmp_path / "2") != scores_of(tmp_path / "4")
 
 
 @pytest.mark.parametrize("key", ["foo", "data.synthetic.foo", "batch_size.foo"])
-def test_a_key_that_the_configuration_lacks_is_told(checkpoint, capsys, key):
+def test_an_unknown_configuration_key_is_a_short_error(checkpoint, capsys, key):
   assert main(["evaluate", str(checkpoint()), f"--config={CONFIG}", f"--set={key}=1"]) == 1
   error = capsys.readouterr().err
   assert f"--set {key}=1: Key " in error

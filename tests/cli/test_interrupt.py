@@ -1,4 +1,4 @@
-"""Ctrl-C ends a verb with one line and exit code 130, and leaves no half of its result."""
+"""Ctrl-C ends a command with one line and exit code 130, and leaves no incomplete result."""
 
 import os
 import signal
@@ -7,8 +7,8 @@ import sys
 import time
 
 
-def test_an_interrupted_verb_says_so_in_one_line_and_leaves_no_folder(tmp_path):
-  """A terminal sends SIGINT to all its processes, those that draw people, too."""
+def test_an_interrupted_command_prints_one_line_and_leaves_no_folder(tmp_path):
+  """A terminal sends SIGINT to the whole process group, so also to the processes that draw people."""
   command = [sys.executable, "-m", "hap_jax.cli", "prepare", "synthetic", f"--out={tmp_path / 'people'}"]
   process = subprocess.Popen(
     [*command, "--workers=2"],
@@ -18,7 +18,8 @@ def test_an_interrupted_verb_says_so_in_one_line_and_leaves_no_folder(tmp_path):
     start_new_session=True,
   )
   deadline = time.monotonic() + 100
-  while not any(tmp_path.iterdir()) and time.monotonic() < deadline:  # it makes the folder under another name
+  # The command first makes its folder under a temporary name, so any entry shows that the work has started.
+  while not any(tmp_path.iterdir()) and time.monotonic() < deadline:
     time.sleep(0.05)
   os.killpg(process.pid, signal.SIGINT)
   output, errors = process.communicate(timeout=100)

@@ -1,4 +1,4 @@
-"""A folder is labelled by a checkpoint for attributes."""
+"""`hap predict` labels a folder with an attribute checkpoint and ranks a gallery with any encoder."""
 
 import json
 import os
@@ -24,7 +24,7 @@ NAMES = ["hat", "bag", "boots", "scarf", "beard"]
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-  """A network of five attributes with random weights, for pictures of 16 x 8."""
+  """Returns the path of a checkpoint with five attributes and random weights, for pictures of 16 x 8."""
   folder = tmp_path_factory.mktemp("attributes")
   path = folder / "official.pth"
   path.write_bytes(torch_bytes.zip_file({"model": family_state("attributes-vit", depth=1)}))
@@ -45,13 +45,14 @@ def people(tmp_path):
   return root
 
 
-def test_probabilities_are_those_of_the_second_forward_pass(checkpoint, people, tmp_path, capsys):
+def test_probabilities_equal_an_independent_numpy_forward_pass(checkpoint, people, tmp_path, capsys):
   out = tmp_path / "out"
   assert hap(["predict", str(checkpoint), str(people), f"--out={out}", "--batch_size=8"]) == 0
-  told = json.loads((out / "attributes.json").read_text())
-  assert [entry["file"] for entry in told["pictures"]] == ["a.png", "b.png", "more/c.png"]
+  written = json.loads((out / "attributes.json").read_text())
+  assert [entry["file"] for entry in written["pictures"]] == ["a.png", "b.png", "more/c.png"]
+  # The expected probabilities come from the NumPy network of the conversion, which shares no code with ours.
   variables, _ = checkpoint_file.read(checkpoint)
-  images = [np.asarray(Image.open(people / entry["file"])) for entry in told["pictures"]]
+  images = [np.asarray(Image.open(people / entry["file"])) for entry in written["pictures"]]
   images = [ResizeBilinear(size=(16, 8))({"image": image}, None)["image"] for image in images]
   stack = numpy_vit.own(variables).encoder
   epsilon = layers.LAYER_NORM_EPSILON
@@ -60,16 +61,17 @@ def test_probabilities_are_those_of_the_second_forward_pass(checkpoint, people, 
   tokens = numpy_layers.layer_norm(raw, stack.norm, epsilon)[:, 1:].mean(axis=1)
   classifier = variables["params"]["classifier"]
   want = 1 / (1 + np.exp(-(tokens @ classifier["kernel"] + classifier["bias"])))
-  got = [[entry["probability"][name] for name in NAMES] for entry in told["pictures"]]
+  got = [[entry["probability"][name] for name in NAMES] for entry in written["pictures"]]
   np.testing.assert_allclose(got, want, atol=1e-4)
-  for entry, row in zip(told["pictures"], want, strict=True):
+  # The threshold of a present attribute is a probability of 0.5.
+  for entry, row in zip(written["pictures"], want, strict=True):
     assert entry["present"] == [name for name, p in zip(NAMES, row, strict=True) if p > 0.5]
   assert cv2.imread(str(out / "attributes.png")) is not None
   assert "more/c.png" in capsys.readouterr().out
 
 
 def test_each_task_has_its_own_arguments(checkpoint, people, tmp_path, capsys):
-  """Those of the checkpoint's task are listed, and what is missing is named; nothing is written."""
+  """The help lists the arguments of the checkpoint's task, and an error names a missing argument."""
   path = tmp_path / "reid.pth"
   path.write_bytes(torch_bytes.zip_file({"model": family_state("reid-vit", grid=(16, 8)), "arch": "vit"}))
   with pytest.raises(SystemExit) as ended:
@@ -84,7 +86,7 @@ def test_each_task_has_its_own_arguments(checkpoint, people, tmp_path, capsys):
     assert text in " ".join(capsys.readouterr().out.split())
 
 
-def test_help_without_a_checkpoint_says_how_to_get_more(capsys):
+def test_help_without_a_checkpoint_names_the_command_for_full_help(capsys):
   with pytest.raises(SystemExit):
     hap(["predict", "--help"])
   assert "hap predict CHECKPOINT --help" in " ".join(capsys.readouterr().out.split())
@@ -95,8 +97,9 @@ def test_a_missing_checkpoint_is_one_line(tmp_path, capsys):
   assert capsys.readouterr().err == f"error: {tmp_path / 'none'}: no such file or folder\n"
 
 
-def test_classifier_without_names_is_refused(people, tmp_path, capsys):
+def test_a_classifier_without_attribute_names_is_refused(people, tmp_path, capsys):
   path = tmp_path / "official.pth"
+  # The official files record no names, and five attributes match none of the official data sets.
   path.write_bytes(torch_bytes.zip_file({"model": family_state("attributes-vit", grid=(16, 12))}))
   assert hap(["predict", str(path), str(people), f"--out={tmp_path / 'out'}"]) == 1
   assert "5 attributes and 0 recorded names" in capsys.readouterr().err
@@ -104,7 +107,7 @@ def test_classifier_without_names_is_refused(people, tmp_path, capsys):
 
 @pytest.fixture
 def odd_people(tmp_path):
-  """A folder whose name and whose files' names are not UTF-8, or hold control characters."""
+  """Returns a folder with names that are not UTF-8 or contain control characters."""
   root = tmp_path / os.fsdecode(b"m\xfcnster")
   root.mkdir()
   rng = np.random.default_rng(0)
@@ -116,7 +119,7 @@ def odd_people(tmp_path):
 
 
 def read_json(path):
-  """Reads a file of JSON in UTF-8."""
+  """Reads a JSON file and checks that it is UTF-8."""
   return json.loads(path.read_bytes().decode("utf-8"))
 
 
@@ -134,7 +137,7 @@ def test_folder_with_names_that_are_not_utf8_is_labelled(checkpoint, odd_people,
   assert printed.err == ""
 
 
-def test_gallery_and_query_with_names_that_are_not_utf8_are_ranked(odd_people, tmp_path, capsys):
+def test_a_gallery_with_names_that_are_not_utf8_is_ranked(odd_people, tmp_path, capsys):
   path = tmp_path / "official.pth"
   path.write_bytes(torch_bytes.zip_file({"model": family_state("mae", depth=1)}))
   weights = reading.read(path, grid=(4, 2))

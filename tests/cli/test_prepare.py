@@ -1,4 +1,4 @@
-"""`prepare synthetic`: what it writes reads back through the sources of the layouts that it is written in."""
+"""`hap prepare synthetic`: the sources of its data layouts read the same people that were drawn."""
 
 import csv
 import json
@@ -31,7 +31,7 @@ def read_json(path):
   return json.loads(path.read_text(encoding="utf-8"))
 
 
-def test_files_of_every_layout_are_there_and_nothing_else(folder):
+def test_prepare_writes_the_files_of_every_layout_and_no_others(folder):
   wanted = {"README.txt", "annotations", "attributes.csv", "reid_raw.json", *export.FOLDERS.values()}
   assert {path.name for path in folder.iterdir()} == wanted
   assert [path.name for path in folder.parent.iterdir()] == ["people"]
@@ -46,9 +46,11 @@ def test_market1501_reads_the_same_persons_cameras_and_pictures(folder, split):
   assert len(source) == len(wanted)
   order = [int(source.name(k).split("_")[-2]) for k in range(len(source))]  # names sort by camera
   np.testing.assert_array_equal(source.columns["camid"], wanted.columns["camid"][order])
+  # The layout may number persons differently, but the numbering must be one-to-one.
   pairs = set(zip(source.columns["pid"].tolist(), wanted.columns["pid"][order].tolist(), strict=True))
   assert len(pairs) == len({number for number, _ in pairs}) == len(np.unique(wanted.columns["pid"]))
   for k in (0, len(wanted) - 1):
+    # The files are JPEG, so the pixels are close but not equal.
     difference = np.abs(source[k]["image"].astype(int) - wanted[order[k]]["image"])
     assert difference.mean() < 2
     assert difference.max() < 40
@@ -66,19 +68,23 @@ def test_coco_persons_reads_the_same_joints(folder, split, pictures):
   assert len(source) == len(wanted)
   for k in range(len(wanted)):
     read, truth = source[k], wanted[k]
-    assert read["image"].shape == (*SIZE, 3)  # the margin is wide: the crop is the whole picture
+    assert read["image"].shape == (*SIZE, 3)  # the margin is so wide that the crop is the whole picture
     inside = coco_inside(truth)
     np.testing.assert_array_equal(read["keypoints_visible"], inside)
+    # COCO files round coordinates to two decimals.
     np.testing.assert_allclose(read["keypoints_xy"][inside], truth["keypoints_xy"][inside], atol=0.006)
 
 
 def coco_inside(record):
-  """COCO's rule: 0 <= x < W; a record's own reaches half a pixel further up and left."""
+  """Returns which joints are inside by the rule of COCO, 0 <= x < W.
+
+  The rule of a record also accepts half a pixel above and to the left of the picture.
+  """
   xy = record["keypoints_xy"]
   return record["keypoints_visible"] & (xy >= 0).all(axis=1) & (xy < SIZE[::-1]).all(axis=1)
 
 
-def test_hidden_joints_are_labelled_one_and_seen_ones_two(folder):
+def test_hidden_joints_get_label_1_and_visible_joints_label_2(folder):
   annotations = read_json(folder / "annotations" / "person_keypoints_train.json")["annotations"]
   wanted = drawn("train")
   for k, annotation in enumerate(annotations):
@@ -94,7 +100,7 @@ def test_hidden_joints_are_labelled_one_and_seen_ones_two(folder):
   assert {0, 1, 2} == {value for annotation in annotations for value in annotation["keypoints"][2::3]}
 
 
-def test_attributes_and_captions_are_those_of_the_records(folder):
+def test_written_attributes_and_captions_equal_the_drawn_records(folder):
   with (folder / "attributes.csv").open(encoding="utf-8", newline="") as file:
     table = list(csv.DictReader(file))
   texts = read_json(folder / "reid_raw.json")
@@ -111,14 +117,14 @@ def test_attributes_and_captions_are_those_of_the_records(folder):
     assert text["captions"] == list(source.captions(k))
 
 
-def test_a_folder_that_exists_is_left_alone(folder, capsys):
+def test_prepare_does_not_change_an_existing_folder(folder, capsys):
   (folder.parent / "mine").mkdir()
   assert cli.main(["prepare", "synthetic", f"--out={folder.parent / 'mine'}"]) == 1
   assert "exists" in capsys.readouterr().err
   (folder.parent / "mine").rmdir()
 
 
-def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch, capsys):
+def test_a_failed_prepare_leaves_no_files(tmp_path, monkeypatch, capsys):
   def fail(*_):
     raise OSError("disk full")
 
@@ -129,7 +135,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch, capsys):
   assert not list(tmp_path.iterdir())
 
 
-def test_numbers_that_cannot_be_are_named(tmp_path, capsys):
+def test_an_impossible_number_of_pictures_is_an_error_with_its_option(tmp_path, capsys):
   assert cli.main(["prepare", "synthetic", f"--out={tmp_path / 'people'}", "--num_test=2"]) == 1
   assert "num_test=2" in capsys.readouterr().err
   assert not list(tmp_path.iterdir())
@@ -144,9 +150,9 @@ def test_numbers_that_cannot_be_are_named(tmp_path, capsys):
     (("folder", "--root=.", "--num_train=8"), "--num_train"),
   ],
 )
-def test_an_option_that_would_change_nothing_is_refused(words, option, tmp_path, capsys):
+def test_an_option_without_effect_is_refused(words, option, tmp_path, capsys):
   assert cli.main(["prepare", *words, f"--out={tmp_path / 'people'}"]) == 1
-  assert f"{option}: is of" in capsys.readouterr().err
+  assert f"{option}: works only with" in capsys.readouterr().err
   assert not list(tmp_path.iterdir())
 
 

@@ -1,4 +1,4 @@
-"""The probe of attributes as a command, on an encoder with random weights."""
+"""`hap probe --attributes` on an encoder with random weights."""
 
 import pytest
 from PIL import Image
@@ -16,7 +16,10 @@ PEOPLE = ["--data.source=synthetic", "--set=image_size=(40,20)", "--batch_size=6
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-  """An encoder of one block for pictures of 32 x 16, its weights small enough to keep pictures apart."""
+  """Returns the path of an encoder with one block for pictures of 32 x 16.
+
+  Its weights are small, because larger random weights would give all pictures similar tokens.
+  """
   table = posemb.sincos_table((4, 2), 64)
   state = reference_state.encoder_state(grid=(4, 2), width=64, depth=1, patch=8, table=table)
   state |= {
@@ -31,19 +34,19 @@ def checkpoint(tmp_path_factory):
   return str(folder / "encoder")
 
 
-def test_probe_learns_attributes_of_people_it_has_not_seen(checkpoint, capsys):
+def test_the_probe_predicts_attributes_of_unseen_people(checkpoint, capsys):
   assert hap(["probe", checkpoint, *PEOPLE, "--set=num_train=640", "--set=num_test=320"]) == 0
   lines = capsys.readouterr().out.splitlines()
   assert "640 train and 320 test pictures; feature mean" in lines[0]
   by_attribute = {line.split()[0]: float(line.split()[2]) for line in lines if line.startswith("  ")}
   assert by_attribute.keys() == set(captions.ATTRIBUTES)
-  told = dict(line.split() for line in lines if line.startswith(("mA ", "F1 ")) and ":" not in line)
-  assert float(told["mA"]) == pytest.approx(sum(by_attribute.values()) / len(by_attribute), abs=1e-4)
+  scores = dict(line.split() for line in lines if line.startswith(("mA ", "F1 ")) and ":" not in line)
+  assert float(scores["mA"]) == pytest.approx(sum(by_attribute.values()) / len(by_attribute), abs=1e-4)
   seen = [by_attribute[name] for name in ("dark_top", "light_top", "dark_bottom")]
-  assert sum(seen) / 3 > 0.6  # 0.5 without a look at the picture; random weights see colours
+  assert sum(seen) / 3 > 0.6  # an answer that ignores the picture gets 0.5; random weights still see colours
 
 
-def test_pictures_that_do_not_show_both_answers_are_refused(checkpoint, capsys):
+def test_an_attribute_with_only_one_value_in_training_is_an_error(checkpoint, capsys):
   assert hap(["probe", checkpoint, *PEOPLE, "--set=num_train=8", "--set=num_test=8"]) == 1
   assert "the same in all 8 training pictures" in capsys.readouterr().err
 

@@ -7,7 +7,7 @@ from tests.io import torch_bytes
 
 @pytest.fixture
 def write(tmp_path):
-  """Writes a checkpoint without PyTorch; returns its path."""
+  """Returns a function that writes a checkpoint without PyTorch and returns its path."""
 
   def write_file(value, form="zip"):
     path = tmp_path / "weights.pth"

@@ -1,4 +1,4 @@
-"""State dicts with the names and shapes of official MAE and HAP checkpoints, tiny, with random weights."""
+"""Tiny state dicts with random weights and with the names and shapes of official MAE and HAP checkpoints."""
 
 import jax
 import numpy as np
@@ -9,6 +9,7 @@ GRID = (4, 2)
 
 
 def blocks(rng, prefix, depth, width):
+  """Returns the tensors of a stack of blocks, {name: array}."""
   shapes = {
     **{f"norm{i}.{kind}": (width,) for i in (1, 2) for kind in ("weight", "bias")},
     "attn.qkv.weight": (3 * width, width),
@@ -25,7 +26,7 @@ def blocks(rng, prefix, depth, width):
 
 
 def encoder_state(*, grid=GRID, width=16, depth=2, patch=4, table=None):
-  """A reference encoder's state dict with random weights, also in the position table unless given."""
+  """Returns an encoder's state dict. The position table has random numbers, unless `table` is given."""
   rng = np.random.default_rng(0)
   make = lambda *shape: rng.normal(size=shape).astype(np.float32)  # noqa: E731
   return {
@@ -40,6 +41,7 @@ def encoder_state(*, grid=GRID, width=16, depth=2, patch=4, table=None):
 
 
 def full_state(*, grid=GRID, decoder_width=8, decoder_depth=1, patch=4, **encoder):
+  """Returns the state dict of an encoder with a decoder."""
   rng = np.random.default_rng(1)
   make = lambda *shape: rng.normal(size=shape).astype(np.float32)  # noqa: E731
   state = encoder_state(grid=grid, patch=patch, **encoder)
@@ -59,12 +61,13 @@ def full_state(*, grid=GRID, decoder_width=8, decoder_depth=1, patch=4, **encode
 
 
 def exchange(monkeypatch, family):
-  """Puts another Family in the place of the one with its name."""
+  """Replaces the Family that has the name of this one until the end of the test."""
   module = f"hap_jax.convert.families.{family.name.replace('-', '_')}"
   monkeypatch.setattr(f"{module}.FAMILY", family)
 
 
 def leaves(tree):
+  """Returns nested dicts as {path with slashes: leaf}."""
   pairs = jax.tree_util.tree_leaves_with_path(tree)
   return {"/".join(key.key for key in path): leaf for path, leaf in pairs}
 
@@ -72,7 +75,7 @@ def leaves(tree):
 def family_state(
   family, *, grid=GRID, width=16, depth=2, patch=4, decoder_depth=1, num_classes=5, mlp_ratios=(4, 4)
 ):
-  """A state dict with the names and shapes of any family, random weights of a trained model's size."""
+  """Returns a state dict with the names and shapes of a family. The weights are as large as trained ones."""
   rng = np.random.default_rng(2)
   sizes = {"D": width, "E": 16, "P": patch, "T": 1 + grid[0] * grid[1]}
   sizes |= {"F": mlp_ratios[0] * width, "G": mlp_ratios[1] * 16}
@@ -82,5 +85,6 @@ def family_state(
     shape = [read.size_of(token, sizes) for token in row.shape]
     array = rng.standard_normal(shape, dtype=np.float32)
     array *= np.float32(0.2)
+    # A running variance has to be positive and not near zero.
     state[row.reference] = np.abs(array) + np.float32(0.5) if row.ours.endswith("/var") else array
   return state | {name: np.zeros((), np.int64) for name in families.load(family).counters}

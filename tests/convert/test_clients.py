@@ -1,4 +1,4 @@
-"""Converted weights in the classes that people load them with: plain PyTorch, transformers, timm."""
+"""The usual classes load converted weights: plain PyTorch, transformers and timm."""
 
 import importlib.util
 import json
@@ -19,11 +19,11 @@ torch = pytest.importorskip("torch")
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 GRID, PATCH, WIDTH, HEADS, DEPTH = (16, 8), 16, 48, 3, 2  # at 256 x 128
-TOLERANCE = 1e-5  # of the largest value
+TOLERANCE = 1e-5  # relative to the largest value
 
 
 class TorchViT(torch.nn.Module):
-  """The official encoder in plain PyTorch, written from its state dict's names."""
+  """The official encoder in plain PyTorch. Its modules have the names in the official state dict."""
 
   def __init__(self, width=WIDTH, depth=DEPTH, heads=HEADS, patch=PATCH, tokens=1 + GRID[0] * GRID[1]):
     super().__init__()
@@ -82,7 +82,7 @@ def assert_same(got, want):
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory):
-  """A checkpoint of this project with random weights."""
+  """The path of a checkpoint of this project with random weights."""
   folder = tmp_path_factory.mktemp("clients")
   state = family_state("hap", grid=GRID, width=WIDTH, depth=DEPTH, patch=PATCH)
   torch.save({"model": {name: torch.from_numpy(array) for name, array in state.items()}}, folder / "hap.pth")
@@ -91,7 +91,7 @@ def own(tmp_path_factory):
   return folder / "own"
 
 
-def test_plain_torch_runs_what_is_written_and_what_it_saves_is_read(own, tmp_path):
+def test_plain_torch_runs_a_written_file_and_its_own_file_is_read(own, tmp_path):
   run.convert(own, tmp_path / "hap.pth", to="hap")
   model = TorchViT()
   state = torch.load(tmp_path / "hap.pth", weights_only=True)["model"]
@@ -104,7 +104,7 @@ def test_plain_torch_runs_what_is_written_and_what_it_saves_is_read(own, tmp_pat
   assert_same(in_jax(tmp_path / "saved.pth", images(), **known), want)
 
 
-def test_transformers_vit_loads_what_is_written_and_what_it_saves_is_read(own, tmp_path):
+def test_the_vit_of_transformers_loads_a_written_folder_and_its_own_folder_is_read(own, tmp_path):
   transformers = pytest.importorskip("transformers")
   report = run.convert(own, tmp_path / "vit", to="hf-vit")
   assert report["proof"]["real_class"]["name"] == "transformers.ViTModel"
@@ -115,7 +115,7 @@ def test_transformers_vit_loads_what_is_written_and_what_it_saves_is_read(own, t
   assert_same(in_jax(tmp_path / "saved", images()), want)
 
 
-def test_transformers_vitmae_loads_what_is_written_and_what_it_saves_is_read(tmp_path):
+def test_the_vitmae_of_transformers_loads_a_written_folder_and_its_own_folder_is_read(tmp_path):
   transformers = pytest.importorskip("transformers")
   sizes = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 192}
   decoder = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 128}
@@ -128,7 +128,7 @@ def test_transformers_vitmae_loads_what_is_written_and_what_it_saves_is_read(tmp
   batch = images((64, 64))
   with torch.no_grad():
     pixels = torch.from_numpy(batch.transpose(0, 3, 1, 2).copy())
-    noise = torch.arange(16.0).expand(2, -1)  # nothing is masked, and the order stays
+    noise = torch.arange(16.0).expand(2, -1)  # no patch is masked, and the order stays the same
     want = model.eval().vit(pixels, noise=noise).last_hidden_state.numpy()
   assert_same(in_jax(tmp_path / "saved", batch), want)
 
@@ -139,7 +139,8 @@ def test_transformers_vitmae_loads_what_is_written_and_what_it_saves_is_read(tmp
     assert error["max_abs_error"] <= TOLERANCE * error["max_abs_value"]
 
 
-# timm wants a torchvision that CPU builds of torch do not have; it only names a few of its parts.
+# timm imports torchvision, which CPU builds of torch do not have. It needs the names of a few parts only, so
+# this program provides the names.
 TIMM = """
 import enum, importlib.machinery, sys, types
 import torch
@@ -171,7 +172,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_timm_loads_what_is_written(own, tmp_path):
+def test_timm_loads_a_written_file(own, tmp_path):
   if importlib.util.find_spec("timm") is None:
     pytest.skip("timm is not installed")
   command = [sys.executable, "-c", TIMM, "convert", str(own), f"--out={tmp_path / 'timm.pth'}", "--to=timm"]

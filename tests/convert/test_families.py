@@ -1,4 +1,4 @@
-"""Families as files: what each states, which one a file is of, and a new family that is one file."""
+"""Families as files: their facts, the family of a file, and a new family that is one file."""
 
 import copy
 import dataclasses
@@ -20,7 +20,7 @@ from tests.convert.reference_state import GRID, encoder_state, exchange, family_
 
 @pytest.fixture
 def weights_of(tmp_path):
-  """Reads a tiny file of a family."""
+  """Returns a function that reads a tiny file of a family."""
 
   def read_file(family, **sizes):
     path = tmp_path / f"{family}.safetensors"
@@ -44,7 +44,7 @@ TRAITS = ("nested", "backbone", "arch", "square", "head", "decoder", "lem", "cla
 
 
 def expected_family(traits):
-  """The priority of the traits, as docs/checkpoints.md states it."""
+  """Returns the family for these traits, by the priorities in docs/checkpoints.md."""
   if "lem" in traits:
     return "reid-lem"
   if "classifier" in traits:
@@ -83,21 +83,22 @@ def source_with(traits):
   )
 
 
-def test_one_family_is_the_surest_for_every_combination_of_traits():
+def test_exactly_one_family_is_the_surest_for_every_combination_of_traits():
   for flags in itertools.product((False, True), repeat=len(TRAITS)):
     traits = {name for name, flag in zip(TRAITS, flags, strict=True) if flag}
-    if not {"lem", "classifier"} <= traits:  # a file of neither family
+    if not {"lem", "classifier"} <= traits:  # no file has both
       assert detect.find_family(source_with(traits)).name == expected_family(traits), traits
 
 
 def test_two_equally_sure_families_are_an_error(write, monkeypatch):
+  # Both families now give the same answer for the same file.
   mae = families.load("mae")
   exchange(monkeypatch, dataclasses.replace(mae, recognise=families.load("hap").recognise))
   with pytest.raises(ValueError, match=r"weights\.pth: may be of the families hap and mae: .* --from"):
     read.read(write({"model": encoder_state()}))
 
 
-# What a family reads off a file
+# The facts that a family reads from a file
 
 
 @pytest.mark.parametrize(
@@ -110,7 +111,7 @@ def test_two_equally_sure_families_are_an_error(write, monkeypatch):
     ("attributes-vit", {"num_attributes": 5}),
   ],
 )
-def test_the_needs_of_the_tasks_network_are_read_off_the_file(weights_of, family, network):
+def test_the_sizes_of_the_tasks_network_are_read_from_the_file(weights_of, family, network):
   weights = weights_of(family, mlp_ratios=(2, 3))
   assert weights.description.network == network
   assert weights.description.encoder.mlp_ratio == 2
@@ -118,12 +119,12 @@ def test_the_needs_of_the_tasks_network_are_read_off_the_file(weights_of, family
 
 
 @pytest.mark.parametrize("source", [pa100k, rapv1, peta], ids=lambda source: source.__name__)
-def test_official_attributes_are_known_by_their_number(weights_of, source):
+def test_the_number_of_attributes_gives_their_official_names(weights_of, source):
   weights = weights_of("attributes-vit", num_classes=len(source.ATTRIBUTES))
   assert weights.description.classes == {"attribute_names": list(source.ATTRIBUTES)}
 
 
-def test_recorded_classes_win_over_those_that_the_family_knows(weights_of, tmp_path):
+def test_recorded_classes_win_over_the_classes_of_the_family(weights_of, tmp_path):
   weights = weights_of("attributes-vit", num_classes=len(peta.ATTRIBUTES))
   mine = [f"attribute {k}" for k in range(len(peta.ATTRIBUTES))]
   values = weights.facts()
@@ -134,7 +135,7 @@ def test_recorded_classes_win_over_those_that_the_family_knows(weights_of, tmp_p
 
 @pytest.mark.parametrize("family", ["hap", "reid-vit", "reid-lem", "attributes-vit"])
 def test_a_checkpoint_of_an_earlier_version_is_completed(weights_of, tmp_path, family):
-  """Conversions of earlier versions recorded neither the head's sizes nor the ratio of the MLPs."""
+  """Conversions of earlier versions recorded neither the sizes of the head nor the ratio of the MLPs."""
   weights = weights_of(family, mlp_ratios=(2, 3))
   values = copy.deepcopy(weights.facts())
   for key in ("mlp_ratio", "locality", "num_classes", "num_attributes"):
@@ -149,7 +150,7 @@ def test_a_checkpoint_of_an_earlier_version_is_completed(weights_of, tmp_path, f
 
 
 @pytest.mark.parametrize("family", ["hap", "reid-lem", "attributes-vit"])
-def test_other_ratios_of_the_mlps_are_proved_in_the_network_of_the_task(tmp_path, family):
+def test_a_model_with_other_mlp_ratios_passes_the_proof_in_the_network_of_its_task(tmp_path, family):
   path = tmp_path / "weights.safetensors"
   safetensors_file.save(path, family_state(family, mlp_ratios=(2, 3)), {})
   known = {"family": family, "source_grid": GRID, "heads": (2, 2), "real": False}
@@ -159,7 +160,7 @@ def test_other_ratios_of_the_mlps_are_proved_in_the_network_of_the_task(tmp_path
   assert back["proof"]["max_abs_error"] == 0
 
 
-def test_a_file_of_another_task_does_not_record_the_head_that_stays_behind(tmp_path):
+def test_a_file_of_another_task_does_not_record_the_dropped_head(tmp_path):
   path = tmp_path / "official.safetensors"
   safetensors_file.save(path, family_state("attributes-vit", num_classes=len(peta.ATTRIBUTES)), {})
   known = {"family": "attributes-vit", "source_grid": GRID, "heads": (2, None), "real": False}
@@ -168,10 +169,11 @@ def test_a_file_of_another_task_does_not_record_the_head_that_stays_behind(tmp_p
   assert (description.task, description.network, description.classes) == ("pretrain", {"decoder": None}, {})
 
 
-# A new family is one file: here with a tensor of ours cut into 576 and 192 columns, as experts are
+# A new family is one file. This one cuts one of our arrays into 576 and 192 columns, as models with experts
+# do
 
 NEW_FAMILY = '''
-"""A family for this test: the second layer of each MLP is two tensors, and weights stand behind `net`."""
+"""A family for this test: the second layer of each MLP is two tensors. The entry `net` holds the weights."""
 
 import dataclasses
 
@@ -219,6 +221,7 @@ def new_family(tmp_path, monkeypatch):
   folder = tmp_path / "families"
   folder.mkdir()
   (folder / "cut_vit.py").write_text(NEW_FAMILY)
+  # Python looks for the modules of a package in all folders of its path.
   monkeypatch.setattr(families, "__path__", [*families.__path__, str(folder)])
   yield "cut-vit"
   sys.modules.pop("hap_jax.convert.families.cut_vit", None)
@@ -226,9 +229,10 @@ def new_family(tmp_path, monkeypatch):
 
 @pytest.fixture
 def new_file(new_family, tmp_path):
+  """Writes a file of the new family and returns its state dict."""
   state = family_state(new_family, width=768, depth=1, patch=4)
   for array in state.values():
-    array *= np.float32(0.1)  # a softmax of larger weights is all or nothing, in which errors do not show
+    array *= np.float32(0.1)  # larger weights saturate the softmax, which would hide errors
   torch_writer.save(tmp_path / "new.pth", {"net": state})
   return state
 
@@ -254,7 +258,7 @@ def test_a_new_family_is_one_file_and_is_converted_both_ways(new_file, tmp_path,
   assert "assumed: pictures of this test" in capsys.readouterr().out
 
 
-def test_a_new_family_with_its_parts_exchanged_fails_the_proof(new_file, new_family, tmp_path, monkeypatch):
+def test_a_new_family_with_swapped_parts_fails_the_proof(new_file, new_family, tmp_path, monkeypatch):
   family = families.load(new_family)
   turned = tuple(
     dataclasses.replace(row, parts=(192, 576), part=1 - row.part) if len(row.parts) == 2 else row

@@ -1,3 +1,5 @@
+"""The weights of a checkpoint are loaded into a network, and the report lists every array."""
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ BOTH = ("encoder", "decoder")
 
 
 def model_params(*, grid=GRID, fill=0.5, **sizes):
-  """Parameters of a model as the reader gives them, all `fill`, with a head that no checkpoint has."""
+  """Returns a model's parameters, all equal to `fill`, with a head that no checkpoint has."""
   depths = {"depth": sizes.get("depth", 2), "decoder_depth": sizes.get("decoder_depth", 1)}
   rows = names.table(families.load("mae"), **depths)
   state = full_state(grid=grid, **sizes)
@@ -18,7 +20,7 @@ def model_params(*, grid=GRID, fill=0.5, **sizes):
   return {"head": {"bias": np.full(3, fill, np.float32)}, **unflatten(flat)}
 
 
-def test_the_encoder_is_loaded_and_the_rest_is_kept_and_listed(write):
+def test_the_encoder_is_loaded_and_all_other_arrays_are_kept_and_listed(write):
   weights = read.read(write({"model": full_state(), "arch": "vit"}), grid=GRID)
   template = model_params()
   variables, report = fit.fit_to({"params": template}, weights, grid=GRID)
@@ -63,15 +65,16 @@ def test_position_tables_are_resized_whenever_the_grids_differ(write, old, new):
   assert "encoder/pos_embed" in report.loaded
 
 
-def test_a_table_of_an_unknown_grid_is_not_loaded_by_its_number_of_patches(write):
+def test_an_equal_number_of_patches_does_not_replace_an_unknown_grid(write):
   weights = read.read(write(encoder_state(grid=(4, 2))))
-  assert weights.grid is None
+  assert weights.grid is None  # 8 patches may be 4x2 or 2x4
   with pytest.raises(ValueError, match=r"weights\.pth: its grid is unknown: 8 cells.*--source_grid=HxW"):
     fit.fit_to({"params": model_params()}, weights, grid=(4, 2))
 
 
-def test_a_norm_that_the_file_lacks_is_missing(write):
+def test_a_norm_that_is_not_in_the_file_is_listed_as_missing(write):
   state = encoder_state(grid=(3, 3))
+  # A classifier with global pooling has these names instead of `norm`.
   for kind in ("weight", "bias"):
     state[f"fc_norm.{kind}"] = state.pop(f"norm.{kind}")
   weights = read.read(write(state))
@@ -93,20 +96,20 @@ def test_a_norm_that_the_file_lacks_is_missing(write):
     ({"decoder_width": 12}, r"decoder/.* with shape .* the network has .*config\.model"),
   ],
 )
-def test_a_checkpoint_of_another_size_is_an_error_that_names_both(write, sizes, match):
+def test_a_checkpoint_of_another_size_is_an_error_that_names_both_sizes(write, sizes, match):
   weights = read.read(write(full_state()), grid=GRID)
   with pytest.raises(ValueError, match=rf"weights\.pth: .*{match}"):
     fit.fit_to({"params": model_params(**sizes)}, weights, grid=GRID, stacks=BOTH)
 
 
-def test_published_sizes_are_called_by_their_names(write):
+def test_an_error_names_the_variant_of_a_published_size(write):
   variant = vit.VARIANTS["Mu"]
   weights = read.read(write(encoder_state(width=variant.width, depth=variant.depth)), grid=GRID)
   with pytest.raises(ValueError, match=r"checkpoint is ViT-Mu \(width 128, depth 4, patch 4\)"):
     fit.fit_to({"params": model_params()}, weights, grid=GRID)
 
 
-def test_other_heads_than_the_variants_are_an_error_that_names_both(write):
+def test_another_number_of_heads_than_the_variants_is_an_error_that_names_both(write):
   variant = vit.VARIANTS["Mu"]
   sizes = {"width": variant.width, "depth": variant.depth}
   weights = read.read(write(encoder_state(**sizes)), grid=GRID)

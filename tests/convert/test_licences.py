@@ -10,9 +10,10 @@ from hap_jax.convert import families, licences
 
 SOURCES = pathlib.Path(hap_jax.__file__).parent / "data" / "sources"
 NAMES = sorted(path.stem for path in SOURCES.glob("*.py") if path.stem not in ("__init__", "base"))
-# `folder` and `identity_folder` read the user's own pictures; `tfds` takes the licence that was packed.
+# `folder` and `identity_folder` read the user's own pictures. `tfds` reads its licence from the packed data
+# set.
 UNKNOWN_SOURCES, SOURCES_WITHOUT_TEXT = {"folder", "identity_folder"}, {"tfds"}
-# The published files of these families come without a licence.
+# The published files of these families state no licence.
 UNKNOWN_FAMILIES = {"hap", "timm", "hf-vit", "reid-vit", "reid-lem", "attributes-vit"}
 
 MARKET = "Market-1501: academic research, on the terms of its authors"
@@ -68,7 +69,7 @@ def test_sources_are_ordered_from_unknown_to_permissive():
   }
   found = licences.ordered(licences.source("data set", kind, text) for kind, text in by_kind.items())
   assert [item["name"] for item in found] == [item["kind"] for item in found] == list(licences.KINDS)
-  assert list(licences.KINDS) == list(reversed(by_kind))
+  assert list(licences.KINDS) == list(reversed(by_kind))  # the test lists every kind
 
 
 def test_sources_of_one_kind_keep_their_order():
@@ -76,7 +77,7 @@ def test_sources_of_one_kind_keep_their_order():
   assert licences.ordered(found) == found
 
 
-def test_a_source_that_stands_twice_is_listed_once_and_without_its_condition():
+def test_a_repeated_source_is_listed_once_and_without_its_condition():
   certain = licences.source("data set", "market1501", MARKET)
   assumed = licences.source("data set", "market1501", MARKET, "it is official")
   assert licences.ordered([assumed, certain]) == licences.ordered([certain, assumed]) == [certain]
@@ -86,7 +87,7 @@ def test_a_source_that_stands_twice_is_listed_once_and_without_its_condition():
 @pytest.mark.parametrize(
   "text", ["MIT (仅限学术研究使用)", "CC BY 4.0 仅供研究", "не для коммерции MIT", "MIT?"]
 )
-def test_words_that_are_not_understood_make_a_licence_unknown(text):
+def test_a_text_with_unknown_words_is_an_unknown_licence(text):
   assert licences.classify(text) == "unknown"
   assert licences.hub_name(text) is None
 
@@ -102,14 +103,15 @@ def test_words_that_are_not_understood_make_a_licence_unknown(text):
     ((MAE, "not known", MARKET), f"data set 1: not known; {MARKET}; {MAE}", "other"),
   ],
 )
-def test_the_most_restrictive_licence_leads_and_a_permissive_one_is_named_only_alone(texts, line, hub):
+def test_the_most_restrictive_licence_comes_first_and_permissive_ones_only_without_others(texts, line, hub):
   found = licences.ordered(licences.source("data set", str(k), text) for k, text in enumerate(texts))
   assert (licences.line(found), licences.hub_licence(found)) == (line, hub)
 
 
 def texts_of(name):
-  """Returns the texts that a source's module gives for its licence, without opening its data."""
+  """Returns the licence texts in the module of a source, without opening its data."""
   found = []
+  # The module assigns the text to a name or passes it as the keyword `licence`.
   for node in ast.walk(ast.parse((SOURCES / f"{name}.py").read_text())):
     values = [k.value for k in getattr(node, "keywords", ()) if k.arg == "licence"]
     if isinstance(node, ast.Assign) and {"licence", "_LICENCE"} & {
@@ -128,7 +130,7 @@ def test_the_licence_of_every_source_is_classified(name):
     assert (licences.classify(text) == "unknown") == (name in UNKNOWN_SOURCES), text
 
 
-def test_the_pictures_of_coco_are_not_for_commerce():
+def test_the_licence_of_coco_is_non_commercial():
   assert [licences.classify(text) for text in texts_of("coco_persons")] == ["non-commercial"]
 
 
@@ -140,5 +142,5 @@ def test_the_licence_of_every_family_is_classified(family):
   assert bool(known) == (family.licence == families.load("hap").licence)
 
 
-def test_families_word_the_licence_of_luperson_as_its_source_does():
+def test_the_family_and_the_source_have_the_same_licence_text_for_luperson():
   assert families.load("hap").made_from[0][1:3] == ("luperson", *texts_of("luperson"))

@@ -1,7 +1,7 @@
-"""The data sets and weights of every stage: through containers, and for checkpoints of an earlier version.
+"""The data sets and weights of every stage survive all file formats.
 
-`recorded_descriptions.json` holds descriptions (without "config" and "model") of runs of two steps and of
-conversions of them. The version that wrote them recorded "data" of the newest run alone.
+`recorded_descriptions.json` holds the descriptions of short runs and of their conversions, without "config"
+and "model". An earlier version wrote them. It recorded "data" only for the newest run.
 """
 
 import json
@@ -26,16 +26,18 @@ MAE = "CC-BY-NC 4.0 if these are the published MAE weights"
 
 
 def names_of(sources):
+  """Returns [(kind, name)] of sources."""
   return [(item["kind"], item["name"]) for item in sources]
 
 
 def run_origin(task, step, data):
+  """Returns the origin of a run of this project."""
   return {"file": f"{task}_{data['name']}", "family": "hap_jax", "task": task, "step": step, "data": data}
 
 
 @pytest.fixture
 def trained(tmp_path):
-  """Writes a fine-tuned checkpoint as a run leaves it; returns its path."""
+  """Returns a function that writes the checkpoint of a fine-tuning run and returns its path."""
 
   def write(data, past):
     file = tmp_path / "reid.safetensors"
@@ -43,7 +45,7 @@ def trained(tmp_path):
     weights = read.read(file, family="reid-vit", grid=GRID)
     description = weights.facts()
     description["model"]["num_heads"] = 2
-    del description["normalization"]["from"]
+    del description["normalization"]["from"]  # only conversions record it
     own = {"data": data, "step": 4, "lineage": past}
     checkpoint_file.write(tmp_path / "run", weights.variables, description | own)
     return tmp_path / "run"
@@ -51,7 +53,7 @@ def trained(tmp_path):
   return write
 
 
-def test_every_stage_from_mae_over_luperson_to_msmt17_survives_every_container(trained, tmp_path):
+def test_the_stages_mae_luperson_and_msmt17_survive_every_file_format(trained, tmp_path):
   mae = {"file": "mae.pth", "sha256": "0" * 64, "family": "mae", "licence": MAE}
   path = trained(MSMT17, [run_origin("pretrain", 8, LUPERSON) | {"licence": "any"}, mae])
   expected = [
@@ -74,7 +76,7 @@ def test_every_stage_from_mae_over_luperson_to_msmt17_survives_every_container(t
     weights = read.read(path)
     assert names_of(facts["made_from"]) == names_of(weights.made_from) == expected
     assert facts["licence"] == weights.licence == weights.lineage[0]["licence"] == line
-    # A run that starts from this file records the whole past.
+    # A run that starts from this file records all earlier stages.
     assert lineage.sources(initial.read(path).lineage) == weights.made_from
   card = (tmp_path / "folder/README.md").read_text()
   assert card.startswith(f"---\nlicense: other\nlicense_name: {json.dumps(line)}\n")
@@ -82,7 +84,7 @@ def test_every_stage_from_mae_over_luperson_to_msmt17_survives_every_container(t
     assert f"\n- {licences.text(item)}\n" in card
 
 
-def test_a_model_card_of_ours_without_our_record_still_states_the_licence(trained, tmp_path):
+def test_our_model_card_states_the_licence_even_without_our_record(trained, tmp_path):
   run.convert(trained(MARKET, []), tmp_path / "folder", to="hf-vit", real=False)
   file = tmp_path / "folder/model.safetensors"
   state, _ = safetensors_file.load(file)
@@ -91,14 +93,14 @@ def test_a_model_card_of_ours_without_our_record_still_states_the_licence(traine
   assert read.read(tmp_path / "folder").licence == MARKET["licence"]
 
 
-def test_a_stage_that_repeats_is_listed_once():
+def test_a_repeated_stage_is_listed_once():
   past = [run_origin("pretrain", step, data) for step, data in ((6, DRAWN), (4, MARKET), (2, DRAWN))]
   found = lineage.sources(lineage.completed(past))
   assert names_of(found) == [("research only", "market1501"), ("permissive", "synthetic")]
 
 
 @pytest.mark.parametrize("family", ["reid-vit", "reid-lem"])
-def test_an_official_fine_tuned_file_names_the_data_sets_that_its_family_was_trained_on(tmp_path, family):
+def test_an_official_fine_tuned_file_has_the_data_sets_of_its_family(tmp_path, family):
   torch_writer.save(tmp_path / "official.pth", {"model": family_state(family), "arch": "vit"})
   weights = read.read(tmp_path / "official.pth", family=family)
   assert names_of(weights.made_from) == [
@@ -111,7 +113,7 @@ def test_an_official_fine_tuned_file_names_the_data_sets_that_its_family_was_tra
   assert weights.licence.startswith("not stated; ")
 
 
-# Checkpoints of an earlier version, whose origins lack "data"
+# Checkpoints of an earlier version, which did not record "data" in their origins
 
 
 @pytest.mark.parametrize(
@@ -154,13 +156,13 @@ def test_the_lineage_of_an_earlier_version_is_completed_from_its_data(name, expe
     assert "Apache-2.0" not in found[0]["licence"]
 
 
-def test_a_checkpoint_without_any_record_of_its_data_has_an_unknown_licence():
+def test_a_checkpoint_without_a_recorded_data_set_has_an_unknown_licence():
   (origin,) = lineage.of_own("run", {"task": "reid", "step": 3, "lineage": []})
   assert origin["licence"] == "data set of a run (reid, step 3): not recorded"
 
 
 @pytest.mark.parametrize("data", [3, {"name": "synthetic"}, {"name": "synthetic", "licence": ["MIT"]}])
-def test_a_recorded_data_set_of_another_form_is_an_error(tmp_path, trained, data):
+def test_a_recorded_data_set_without_name_and_licence_is_an_error(tmp_path, trained, data):
   run.convert(trained(DRAWN, []), tmp_path / "good.safetensors", to="reid-vit", real=False)
   state, metadata = safetensors_file.load(tmp_path / "good.safetensors")
   for place in ("data", "lineage"):

@@ -1,3 +1,5 @@
+"""Official files, Hugging Face folders and own checkpoints are read. Damaged files are errors."""
+
 import dataclasses
 import hashlib
 import json
@@ -18,12 +20,16 @@ from tests.io import torch_bytes
 
 @pytest.fixture
 def golden_state(golden):
+  """The state dict of the official tiny model."""
   return {key.removeprefix("param/"): value for key, value in golden("pretrain_small_params").items()}
 
 
 @pytest.fixture
 def folder(tmp_path):
-  """Writes a Hugging Face folder of a family, each keyword a JSON file of it; returns its path."""
+  """Returns a function that writes a Hugging Face folder and returns its path.
+
+  Each keyword argument of the function is the content of one JSON file.
+  """
 
   def write_folder(family, **files):
     path = tmp_path / family
@@ -40,7 +46,7 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize("form", ["zip", "legacy"])
-def test_official_weights_survive_the_way_here_and_back_bit_for_bit(golden_state, write, form):
+def test_official_weights_survive_both_conversions_bit_for_bit(golden_state, write, form):
   weights = read.read(write({"model": golden_state, "arch": "vit"}, form))
   ours = leaves(weights.params)
   rows = golden_rows(weights)
@@ -57,6 +63,7 @@ def test_official_weights_survive_the_way_here_and_back_bit_for_bit(golden_state
 
 
 def golden_rows(weights):
+  """Returns the rows of the family's table for the depth of these weights."""
   depths = {"depth": weights.depth, "decoder_depth": weights.decoder["depth"]}
   return names.table(families.load(weights.family), **depths)
 
@@ -73,7 +80,7 @@ def test_files_that_pytorch_wrote_give_the_same_weights(golden_state, write, tmp
 
 
 def official_encoder_error(golden, path):
-  """Reads a checkpoint into our model; returns the largest error of its latents against the official ones."""
+  """Returns the largest error of our model's prediction with these weights against the official one."""
   inputs, outputs = golden("pretrain_small_inputs"), golden("pretrain_small_normpix")
   sizes = {key.removeprefix("cfg/"): value for key, value in inputs.items() if key.startswith("cfg/")}
   image_size, patch = tuple(map(int, sizes["img_size"])), int(sizes["patch_size"])
@@ -88,7 +95,7 @@ def official_encoder_error(golden, path):
     scan=False,
   )
   image = inputs["images"].transpose(0, 2, 3, 1)
-  ranks = np.argsort(inputs["noise_view1"], axis=1)
+  ranks = np.argsort(inputs["noise_view1"], axis=1)  # MAE keeps the patches with the least noise
   num_visible = int(ranks.shape[1] * (1 - float(inputs["mask_ratio"])))
   views = ranks[:, None, :num_visible].astype(np.int32), inputs["ids_restore_view1"][:, None]
   template = jax.eval_shape(model.init, jax.random.key(0), image, *views)["params"]
@@ -101,11 +108,12 @@ def official_encoder_error(golden, path):
   return np.abs(pred - outputs["pred_view1"]).max()
 
 
-def test_the_official_forward_pass_is_reproduced(golden, golden_state, write):
+def test_our_model_reproduces_the_official_forward_pass(golden, golden_state, write):
   assert official_encoder_error(golden, write({"model": golden_state})) < 2e-5
 
 
-def test_a_table_with_two_swapped_names_does_not_reproduce_it(golden, golden_state, write, monkeypatch):
+def test_two_swapped_names_change_the_forward_pass(golden, golden_state, write, monkeypatch):
+  # The two norms have the same shape, so only the outputs show the mistake.
   family = families.load("hap")
   swap = {"blocks.{i}.norm1.weight": "blocks.{i}.norm2.weight"}
   swap |= {there: here for here, there in swap.items()}
@@ -116,10 +124,10 @@ def test_a_table_with_two_swapped_names_does_not_reproduce_it(golden, golden_sta
   assert official_encoder_error(golden, write({"model": golden_state})) > 1e-3
 
 
-# What files look like
+# The layouts of files
 
 
-def test_nests_and_prefixes_are_found(write):
+def test_weights_are_found_in_entries_and_behind_prefixes(write):
   state = encoder_state()
   prefixed = {f"module.{name}": value for name, value in state.items()}
   for content in (state, {"model": state}, {"state_dict": prefixed}, {"epoch": 1, "model": prefixed}):
@@ -129,7 +137,7 @@ def test_nests_and_prefixes_are_found(write):
     assert (weights.width, weights.depth, weights.patch, weights.num_heads) == (16, 2, 4, None)
 
 
-# What transformers calls the modules in memory since its version 5, by their names in files.
+# {name of a module in a file: name in memory in transformers 5}
 IN_MEMORY = {
   "encoder.layer.": "layers.",
   "decoder_layers.": "decoder_encoder.layer.",
@@ -164,7 +172,7 @@ def test_every_spelling_of_transformers_gives_the_same_weights(tmp_path, family,
 
 @pytest.mark.parametrize("prefix", ["module.backbone.", "backbone.", "base.", "module.base."])
 @pytest.mark.parametrize("nest", ["teacher", "state_dict", None])
-def test_the_backbone_of_a_reid_checkpoint_is_taken_and_its_heads_are_not(write, prefix, nest):
+def test_the_backbone_of_a_reid_checkpoint_is_read_and_its_heads_are_unused(write, prefix, nest):
   state = {f"{prefix}{name}": array for name, array in encoder_state().items()}
   outer = "module." if prefix.startswith("module.") else ""
   state |= {f"{outer}{name}.weight": np.ones((5, 16), np.float32) for name in ("classifier", "bottleneck")}
@@ -174,7 +182,7 @@ def test_the_backbone_of_a_reid_checkpoint_is_taken_and_its_heads_are_not(write,
   assert weights.source_names["encoder/norm/bias"] == (f"{prefix}norm.bias",)
 
 
-def test_the_family_is_told_from_the_file(write):
+def test_the_family_is_found_from_the_file(write):
   square = encoder_state(grid=(3, 3))
   assert read.read(write({"model": square})).family == "mae"
   assert read.read(write({"model": square, "arch": "vit"})).family == "hap"
@@ -184,15 +192,16 @@ def test_the_family_is_told_from_the_file(write):
     read.read(write({"model": square}), family="dino")
 
 
-def test_lineage_names_file_digest_family_and_licence(write):
+def test_the_lineage_names_file_digest_family_and_licence(write):
   path = write({"model": encoder_state(grid=(3, 3))})
   lineage = read.read(path).lineage[0]
+  # The digest is computed here again, from the bytes of the whole file.
   digest = hashlib.sha256(path.read_bytes()).hexdigest()
   assert lineage == {"file": "weights.pth", "sha256": digest, "family": "mae", "licence": lineage["licence"]}
   assert "CC-BY-NC 4.0" in lineage["licence"]
 
 
-def test_heads_are_those_of_the_variant_of_this_size(write):
+def test_the_number_of_heads_follows_from_the_variant_of_this_size(write):
   variant = vit.VARIANTS["Mu"]
   state = encoder_state(width=variant.width, depth=variant.depth)
   assert read.read(write(state)).num_heads == variant.num_heads
@@ -209,7 +218,7 @@ def test_half_precision_weights_become_float32_exactly(write, tmp_path):
     np.testing.assert_array_equal(got, state["norm.weight"].to(dtype).float().numpy())
 
 
-def test_a_fine_tuned_head_is_listed_and_its_pooled_norm_stands_in_for_the_norm(write):
+def test_a_fine_tuned_head_and_its_pooled_norm_are_listed_as_unused(write):
   state = encoder_state(grid=(3, 3))
   for kind in ("weight", "bias"):
     state[f"fc_norm.{kind}"] = state.pop(f"norm.{kind}")
@@ -223,14 +232,14 @@ def test_a_fine_tuned_head_is_listed_and_its_pooled_norm_stands_in_for_the_norm(
 
 
 @pytest.mark.parametrize("grid", [(16, 8), (8, 16), (12, 12), (18, 8), (1, 5), (5, 1)])
-def test_the_grid_is_read_off_a_sincos_table(write, grid):
+def test_the_grid_is_read_from_a_sincos_table(write, grid):
   state = encoder_state(table=posemb.sincos_table(grid, 16))
   weights = read.read(write({"model": state}))
   assert weights.grid == grid
   assert weights.grid_from == "read off the sin-cos position table"
 
 
-def test_the_decoders_table_tells_the_grid_where_the_encoders_was_resized(write):
+def test_the_decoders_table_gives_the_grid_if_the_encoders_table_was_resized(write):
   state = full_state(grid=(4, 2), table=posemb.resize_table(posemb.sincos_table((3, 3), 16), (3, 3), (4, 2)))
   assert read.read(write(state)).grid is None
   state["decoder_pos_embed"] = posemb.sincos_table((4, 2), 8)
@@ -245,13 +254,13 @@ def test_the_decoders_table_tells_the_grid_where_the_encoders_was_resized(write)
     ((4, 2), {}, None, "unknown: 8 cells"),
   ],
 )
-def test_the_grid_of_any_other_table_is_assumed_and_said_so(write, num_cells, content, grid, how):
+def test_the_grid_of_any_other_table_is_reported_as_an_assumption(write, num_cells, content, grid, how):
   weights = read.read(write({**content, "model": encoder_state(grid=num_cells)}))
   assert weights.grid == grid
   assert weights.grid_from.startswith(how)
 
 
-def test_the_caller_gives_the_grid_but_not_against_the_file(write):
+def test_the_caller_may_give_the_grid_if_the_file_does_not_contradict_it(write):
   path = write({"model": encoder_state(grid=(4, 2))})
   assert read.read(path, grid=(2, 4)).grid == (2, 4)
   with pytest.raises(
@@ -259,18 +268,18 @@ def test_the_caller_gives_the_grid_but_not_against_the_file(write):
   ):
     read.read(path, grid=(3, 3))
   path = write({"model": encoder_state(table=posemb.sincos_table((4, 2), 16))})
-  with pytest.raises(ValueError, match="grid 2x4 was given, but its sin-cos table is of 4x2"):
+  with pytest.raises(ValueError, match="grid 2x4 was given, but its sin-cos table is for 4x2"):
     read.read(path, grid=(2, 4))
 
 
-def test_the_caller_does_not_give_another_grid_than_a_folder_records(folder):
+def test_another_grid_than_a_folder_records_is_an_error(folder):
   path = folder("hf-vit", config={"image_size": [16, 8], "patch_size": 4})
   assert read.read(path).grid == read.read(path, grid=(4, 2)).grid == (4, 2)
-  with pytest.raises(ValueError, match=r"grid 2x4 was given, but it records 4x2: give none"):
+  with pytest.raises(ValueError, match=r"grid 2x4 was given, but it records 4x2: give no grid"):
     read.read(path, grid=(2, 4))
 
 
-# What stands beside the weights in a folder
+# The other files of a folder
 
 
 @pytest.mark.parametrize("family", ["hf-vit", "hf-vitmae"])
@@ -283,26 +292,26 @@ def test_the_caller_does_not_give_another_grid_than_a_folder_records(folder):
     ({"layer_norm_eps": "1e-6"}, "layer_norm_eps is '1e-6'"),
   ],
 )
-def test_an_encoder_that_computes_otherwise_is_refused(folder, family, config, match):
+def test_an_encoder_with_another_activation_or_epsilon_is_refused(folder, family, config, match):
   with pytest.raises(ValueError, match=match):
     read.read(folder(family, config=config))
 
 
 @pytest.mark.parametrize("config", [{}, {"hidden_act": "gelu", "layer_norm_eps": 1e-12}])
-def test_an_encoder_that_computes_alike_is_taken(folder, config):
+def test_an_encoder_with_the_same_features_is_read(folder, config):
   assert read.read(folder("hf-vit", config=config)).family == "hf-vit"
 
 
-TOLD = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.5, 1]}
+PIXELS = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.5, 1]}
 
 
 @pytest.mark.parametrize(
   ("family", "files", "mean", "std", "how"),
   [
-    ("timm", {"config": {"pretrained_cfg": TOLD}}, [0.5, 0.5, 0.5], [0.25, 0.5, 1.0], "config.json"),
+    ("timm", {"config": {"pretrained_cfg": PIXELS}}, [0.5, 0.5, 0.5], [0.25, 0.5, 1.0], "config.json"),
     (
       "hf-vit",
-      {"preprocessor_config": {"image_mean": TOLD["mean"], "image_std": TOLD["std"]}},
+      {"preprocessor_config": {"image_mean": PIXELS["mean"], "image_std": PIXELS["std"]}},
       [0.5, 0.5, 0.5],
       [0.25, 0.5, 1.0],
       "preprocessor_config.json",
@@ -319,24 +328,24 @@ TOLD = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.5, 1]}
       {"config": {"pretrained_cfg": "in21k"}},
       [0.485, 0.456, 0.406],
       [0.229, 0.224, 0.225],
-      "assumed: the file does not tell",
+      "assumed: the file does not state it",
     ),
   ],
 )
-def test_the_pixels_that_a_folder_tells_are_taken(folder, family, files, mean, std, how):
-  told = read.read(folder(family, **files), family=family).normalization
-  assert told == {"mean": mean, "std": std, "range": [0, 1], "from": how}
-  assert {type(value) for value in told["mean"] + told["std"]} == {float}
+def test_the_normalisation_that_a_folder_states_is_used(folder, family, files, mean, std, how):
+  found = read.read(folder(family, **files), family=family).normalization
+  assert found == {"mean": mean, "std": std, "range": [0, 1], "from": how}
+  assert {type(value) for value in found["mean"] + found["std"]} == {float}
 
 
 @pytest.mark.parametrize("std", [[0.5, 0.5], [0.5, 0.5, 0], 0.5, [0.5, 0.5, "0.5"]])
-def test_pixels_that_are_no_numbers_of_three_colours_are_an_error(folder, std):
-  files = {"config": {"pretrained_cfg": TOLD | {"std": std}}}
+def test_a_normalisation_without_three_positive_numbers_is_an_error(folder, std):
+  files = {"config": {"pretrained_cfg": PIXELS | {"std": std}}}
   with pytest.raises(ValueError, match=r"config\.json: std is .* expected a number for each"):
     read.read(folder("timm", **files), family="timm")
 
 
-# Bad files
+# Damaged and hostile files
 
 
 def test_a_hostile_checkpoint_is_refused_and_does_not_run(write, tmp_path):
@@ -351,13 +360,16 @@ def test_a_hostile_checkpoint_is_refused_and_does_not_run(write, tmp_path):
 
 def test_a_truncated_checkpoint_is_an_error(write):
   path = write({"model": encoder_state()})
-  path.write_bytes(path.read_bytes()[:-1000])
+  path.write_bytes(path.read_bytes()[:-1000])  # a copy that was interrupted
   with pytest.raises(ValueError, match=r"weights\.pth: truncated"):
     read.read(path)
 
 
 def changed(**changes):
-  """An encoder's state dict with some tensors replaced, None: removed; dots in names are written __."""
+  """Returns an encoder's state dict with some tensors replaced.
+
+  None removes a tensor. In a keyword, "__" stands for a dot.
+  """
   state = encoder_state() | {name.replace("__", "."): value for name, value in changes.items()}
   return {name: value for name, value in state.items() if value is not None}
 
@@ -367,12 +379,15 @@ def changed(**changes):
   [
     (
       changed(blocks__0__attn__gamma=np.ones(3, np.float32)),
-      r"no name of the hap family: blocks\.0\.attn\.gamma",
+      r"expected names of the hap family, found blocks\.0\.attn\.gamma",
     ),
-    (changed(head__weight=np.ones((1, 16), np.float32)), "lacks head.bias of the reid-vit family"),
-    (changed(blocks__1__mlp__fc1__bias=None), r"lacks blocks\.1\.mlp\.fc1\.bias"),
-    (changed(norm__weight=None), r"lacks norm\.weight"),
-    (changed(mask_token=np.ones((1, 1, 8), np.float32)), "lacks decoder_pos_embed, decoder_embed.weight"),
+    (changed(head__weight=np.ones((1, 16), np.float32)), "missing tensors of the reid-vit family: head.bias"),
+    (changed(blocks__1__mlp__fc1__bias=None), r"missing .*: blocks\.1\.mlp\.fc1\.bias"),
+    (changed(norm__weight=None), r"missing .*: norm\.weight"),
+    (
+      changed(mask_token=np.ones((1, 1, 8), np.float32)),
+      "missing .*: decoder_pos_embed, decoder_embed",
+    ),
     (changed(patch_embed__proj__weight=None), r"of no known family \(attributes-vit, hap, .*cls_token"),
     (
       changed(norm__bias=np.zeros(7, np.float32)),
@@ -399,13 +414,13 @@ def changed(**changes):
     ([1], "holds a list, not a state dict"),
   ],
 )
-def test_a_file_that_is_not_what_the_tables_say_is_an_error(write, state, match):
+def test_a_file_that_differs_from_the_tables_is_an_error(write, state, match):
   with pytest.raises(ValueError, match=rf"weights\.pth: .*{match}"):
     read.read(write({"model": state} if isinstance(state, dict) and "norm.bias" in state else state))
 
 
 def test_weights_that_repeat_their_storage_are_an_error(write):
-  one = np.ones(1, np.float32)
+  one = np.ones(1, np.float32)  # stride 0 makes one number look like a whole tensor
   state = encoder_state(width=64)
   repeated = {
     name: torch_bytes.Tensor(one, 0, value.shape, (0,) * value.ndim) for name, value in state.items()
@@ -414,7 +429,7 @@ def test_weights_that_repeat_their_storage_are_an_error(write):
     read.read(write({"model": repeated}))
 
 
-def test_an_own_checkpoint_with_each_block_apart_is_told(tmp_path):
+def test_an_own_checkpoint_with_separate_blocks_is_an_error_that_says_so(tmp_path):
   block = {"norm1": {"bias": np.zeros(4, np.float32)}}
   checkpoint_file.write(tmp_path / "own", {"params": {"encoder": {"blocks_0": block}}}, {})
   with pytest.raises(ValueError, match="earlier version of hap_jax stored each block apart"):

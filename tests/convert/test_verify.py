@@ -1,4 +1,4 @@
-"""The proof: that it is right about right conversions, and that wrong ones do not pass it."""
+"""The proof of a conversion: right conversions pass it, and wrong conversions do not."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ FAMILIES = families.names()
 
 @pytest.fixture
 def source(tmp_path):
-  """Writes a tiny file of a family; returns its path."""
+  """Returns a function that writes a tiny file of a family and returns its path."""
 
   def write_file(family, **sizes):
     path = tmp_path / f"{family}.safetensors"
@@ -29,6 +29,7 @@ def source(tmp_path):
 
 
 def convert(path, out, to, **options):
+  """Converts a file of `source` with the facts that its tiny sizes do not give."""
   known = {"family": path.stem, "source_grid": GRID, "heads": (2, 2), "real": False}
   return run.convert(path, out, to=to, **(known | options))
 
@@ -48,7 +49,7 @@ def golden_model(golden):
   return state, sizes, inputs
 
 
-def test_the_second_forward_pass_gives_the_official_models_numbers(golden):
+def test_the_second_forward_pass_gives_the_prediction_of_the_official_model(golden):
   state, sizes, inputs = golden_model(golden)
   grid = tuple(int(side) // int(sizes["patch_size"]) for side in sizes["img_size"])
   kwargs = {"grids": (grid, grid), "epsilon": layers.LAYER_NORM_EPSILON}
@@ -67,7 +68,7 @@ def test_the_second_forward_pass_gives_the_official_models_numbers(golden):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_becomes_our_checkpoint_and_comes_back_with_proof(source, tmp_path, family):
+def test_every_family_is_converted_both_ways_with_a_proof(source, tmp_path, family):
   path = source(family)
   there = convert(path, tmp_path / "own", "orbax")
   outputs = there["proof"]["outputs"]
@@ -82,19 +83,20 @@ def test_every_family_becomes_our_checkpoint_and_comes_back_with_proof(source, t
   assert 0 < there["proof"]["max_abs_error"] < 1e-4  # JAX and NumPy do not round alike
   assert all(0.01 < output["max_abs_value"] < 100 for output in outputs.values())
   assert json.loads((tmp_path / "own" / run.REPORT).read_text()) == there
-  to = "hf-vit" if family == "hf-vitmae" else family  # the grid is no square
+  to = "hf-vit" if family == "hf-vitmae" else family  # ViTMAE needs a square grid, and this one is not square
   back = run.convert(tmp_path / "own", destination(tmp_path, to), to=to, real=False)
   assert back["proof"]["outputs"].keys() == expected - ({"pred"} if to != family else set())
   assert back["proof"]["max_abs_error"] == 0  # the same NumPy on both sides
 
 
-def test_this_projects_model_multiplies_in_whole_float32_on_accelerators_too(source, tmp_path, monkeypatch):
+def test_the_proof_multiplies_in_full_float32_on_accelerators_too(source, tmp_path, monkeypatch):
   found, matmul = [], layers.matmul
 
   def spy(rows, kernel):
     found.append(jax.make_jaxpr(matmul)(rows, kernel))
     return matmul(rows, kernel)
 
+  # The real function still runs. The spy only records the precision that is set around it.
   monkeypatch.setattr(layers, "matmul", spy)
   convert(source("hap"), tmp_path / "own", "orbax")
   assert found
@@ -110,7 +112,7 @@ def test_this_projects_model_multiplies_in_whole_float32_on_accelerators_too(sou
     ("hf-vit", "timm", ".safetensors"),
   ],
 )
-def test_foreign_families_become_each_other_without_this_projects_model(
+def test_foreign_families_are_converted_into_each_other_without_our_model(
   source, tmp_path, family, to, container
 ):
   path = source(family, grid=(3, 3))
@@ -125,7 +127,7 @@ def test_position_tables_of_another_grid_are_resized_on_both_sides(source, tmp_p
   assert read.read(tmp_path / "out.pth").grid == (6, 3)
 
 
-def test_the_report_of_a_file_stands_beside_it_with_those_of_its_neighbours(source, tmp_path):
+def test_one_report_next_to_the_files_has_an_entry_for_each_file(source, tmp_path):
   for name in ("a.pth", "b.pth"):
     convert(source("timm"), tmp_path / name, "timm")
   convert(source("timm"), tmp_path / "b.pth", "hap", force=True)
@@ -138,7 +140,7 @@ def test_the_report_of_a_file_stands_beside_it_with_those_of_its_neighbours(sour
 
 
 def swapped(family, one, other):
-  """Returns a Family with the names of two tensors of the same shape exchanged."""
+  """Returns the Family with the names of two tensors of the same shape swapped."""
   exchange = {one: other, other: one}
   rows = (
     dataclasses.replace(row, reference=exchange.get(row.reference, row.reference)) for row in family.entries
@@ -146,6 +148,7 @@ def swapped(family, one, other):
   return dataclasses.replace(family, entries=tuple(rows))
 
 
+# {family: two names of tensors with the same shape}, so that only the outputs show that they are swapped
 SWAPS = {
   "hap": ("blocks.{i}.norm1.weight", "blocks.{i}.norm2.weight"),
   "mae": ("decoder_blocks.{i}.attn.proj.bias", "decoder_blocks.{i}.mlp.fc2.bias"),
@@ -165,6 +168,7 @@ SWAPS = {
 
 
 def nothing_is_left(tmp_path, *kept):
+  """Returns True if the folder has only these names."""
   return sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
 
 
@@ -178,7 +182,7 @@ def test_a_table_with_two_swapped_names_fails_and_leaves_nothing(source, tmp_pat
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_swapped_table_fails_on_the_way_out_too(source, tmp_path, monkeypatch, family):
+def test_a_table_with_two_swapped_names_fails_for_our_checkpoint_too(source, tmp_path, monkeypatch, family):
   grid = (3, 3)
   path = source(family, grid=grid)
   own = tmp_path / "own"
@@ -189,7 +193,7 @@ def test_a_swapped_table_fails_on_the_way_out_too(source, tmp_path, monkeypatch,
   assert nothing_is_left(tmp_path, path.name, "own")
 
 
-def test_a_transposed_matrix_fails(source, tmp_path, monkeypatch):
+def test_a_transposed_matrix_fails_the_proof(source, tmp_path, monkeypatch):
   path, family = source("hap"), families.load("hap")
   rows = (
     dataclasses.replace(row, layout=layouts.IDENTITY) if "attn.proj.weight" in row.reference else row
@@ -200,7 +204,7 @@ def test_a_transposed_matrix_fails(source, tmp_path, monkeypatch):
     convert(path, tmp_path / "out", "orbax")
 
 
-def test_a_result_without_an_output_of_its_target_is_wrong(source, tmp_path):
+def test_a_result_without_an_output_of_its_target_is_an_error(source, tmp_path):
   path = source("hap")
   weights = read.read(path, family="hap", grid=GRID)
   setting = verify.Setting.of(weights, GRID)
@@ -215,7 +219,7 @@ def test_a_result_without_an_output_of_its_target_is_wrong(source, tmp_path):
 @pytest.mark.parametrize(
   ("got", "is_right"), [(1.00009, True), (1.0002, False), (np.nan, False), (np.inf, False)]
 )
-def test_the_bound_is_an_error_of_1e_4(got, is_right):
+def test_an_output_may_differ_by_at_most_1e_4(got, is_right):
   want = np.array([1.0, 0.5], np.float32)
   found = np.array([got, 0.5], np.float32)
   if is_right:
@@ -228,7 +232,7 @@ def test_the_bound_is_an_error_of_1e_4(got, is_right):
 # Licence and origin
 
 
-def test_licence_and_origin_pass_through_every_container(source, tmp_path):
+def test_licence_and_origin_survive_every_file_format(source, tmp_path):
   steps = [
     ("own", "orbax"),
     ("folder", "hf-vit"),
@@ -248,7 +252,7 @@ def test_licence_and_origin_pass_through_every_container(source, tmp_path):
   assert len({origin["sha256"] for origin in weights.lineage if "sha256" in origin}) == 4
 
 
-def test_a_licence_told_by_a_model_card_is_taken_over(source, tmp_path):
+def test_the_licence_in_a_model_card_is_used(source, tmp_path):
   convert(source("hf-vit"), tmp_path / "folder", "hf-vit")
   state, _ = safetensors_file.load(tmp_path / "folder/model.safetensors")
   shutil.copytree(tmp_path / "folder", tmp_path / "published")
@@ -256,7 +260,7 @@ def test_a_licence_told_by_a_model_card_is_taken_over(source, tmp_path):
   (tmp_path / "published/README.md").write_text("---\nlicense: apache-2.0\ntags:\n- vit\n---\n# ViT\n")
   weights = read.read(tmp_path / "published")
   assert (weights.licence, len(weights.lineage)) == ("apache-2.0", 1)
-  assert (weights.grid, weights.num_heads) == (GRID, 2)  # by config.json
+  assert (weights.grid, weights.num_heads) == (GRID, 2)  # from config.json
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+"""Weights are written for every family and read again, and wrong targets are errors."""
+
 import json
 
 import numpy as np
@@ -13,7 +15,7 @@ FAMILIES = families.names()
 
 @pytest.fixture
 def weights_of(tmp_path):
-  """Makes the Weights of a family, with the numbers of heads that tiny sizes do not tell."""
+  """Returns a function that makes the Weights of a family and sets its numbers of heads."""
 
   def make(family, state=None, **sizes):
     path = tmp_path / f"{family}.safetensors"
@@ -37,14 +39,14 @@ def assert_same_arrays(got, want):
 
 @pytest.mark.parametrize("variant", ["Ti", "S", "B", "L"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_survives_the_way_here_and_back_bit_for_bit(tmp_path, family, variant):
-  # The width of the variant, and one of its blocks: the others are the same rows of the table.
+def test_every_family_survives_both_conversions_bit_for_bit(tmp_path, family, variant):
+  # One block is enough, because all blocks use the same rows of the table.
   state = family_state(family, grid=(16, 8), width=vit.VARIANTS[variant].width, depth=1, patch=16)
   path = tmp_path / "weights.safetensors"
   safetensors_file.save(path, state, {})
   weights = read.read(path, family=family, grid=(16, 8))
   used = sorted(name for found in weights.source_names.values() for name in found)
-  assert used == sorted(state.keys() - set(families.load(family).counters))  # each of them once
+  assert used == sorted(state.keys() - set(families.load(family).counters))  # each name once
   back, written = write.to_state(weights, families.load(family))
   assert_same_arrays(back, state)
   assert written.dropped == written.missing == ()
@@ -54,20 +56,20 @@ def test_every_family_survives_the_way_here_and_back_bit_for_bit(tmp_path, famil
 
 @pytest.mark.parametrize("variant", ["Ti", "S", "B", "L", "H"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_row_of_every_size_has_a_name_and_a_path_of_its_own(family, variant):
+def test_every_row_has_a_unique_name_and_a_unique_path(family, variant):
   rows = names.table(families.load(family), depth=vit.VARIANTS[variant].depth, decoder_depth=8)
   assert len({row.reference for row in rows}) == len(rows)
   parts = {}
   for row in rows:
     parts.setdefault((row.collection, row.ours, row.block, row.parts), []).append(row.part)
-  assert len(parts) == len({key[:-1] for key in parts})  # all rows of a tensor cut it alike
-  for (*_, sizes), found in parts.items():  # the parts of a tensor are just the whole
+  assert len(parts) == len({key[:-1] for key in parts})  # all rows of one array cut it in the same way
+  for (*_, sizes), found in parts.items():  # the parts cover the array exactly once
     assert sorted(found) == list(range(len(sizes)))
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_what_is_written_is_read_again_as_it_was(tmp_path, weights_of, family, suffix):
+def test_a_written_file_is_read_with_the_same_weights_and_facts(tmp_path, weights_of, family, suffix):
   if write.makes_folder(family):
     suffix = ""
   weights = weights_of(family, grid=(3, 3))
@@ -82,7 +84,7 @@ def test_what_is_written_is_read_again_as_it_was(tmp_path, weights_of, family, s
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_our_own_checkpoint_gives_every_family_back(tmp_path, weights_of, family):
+def test_our_own_checkpoint_can_be_written_as_the_family_it_came_from(tmp_path, weights_of, family):
   weights = weights_of(family)
   write.write(tmp_path / "own", weights, write.OWN)
   again = read.read(tmp_path / "own")
@@ -98,26 +100,26 @@ def test_the_same_weights_make_the_same_bytes(tmp_path, weights_of):
   assert (tmp_path / "a.pth").read_bytes() == (tmp_path / "b.pth").read_bytes()
 
 
-# What targets hold
+# The content of targets
 
 
-def test_separate_queries_keys_and_values_are_the_thirds_of_ours(weights_of):
+def test_separate_queries_keys_and_values_are_thirds_of_our_array(weights_of):
   weights = weights_of("hap", full_state())
   state, _ = write.to_state(weights, families.load("hf-vitmae"))
-  whole = full_state()["blocks.1.attn.qkv.weight"]
+  whole = full_state()["blocks.1.attn.qkv.weight"]  # [3 * 16, 16]
   for k, part in enumerate(("query", "key", "value")):
     got = state[f"vit.encoder.layer.1.attention.attention.{part}.weight"]
     np.testing.assert_array_equal(got, whole[16 * k : 16 * (k + 1)])
 
 
-def test_a_target_without_decoder_drops_it_whole_and_says_so(weights_of):
+def test_a_target_without_decoder_drops_the_whole_decoder_and_reports_it(weights_of):
   state, written = write.to_state(weights_of("hap"), families.load("timm"))
   assert state.keys() == encoder_state().keys()
   assert {path.partition("/")[0] for path in written.dropped} == {"decoder"}
   assert written.num_tensors == len(state)
 
 
-def test_a_source_without_decoder_leaves_the_targets_out_and_says_so(weights_of):
+def test_a_source_without_decoder_reports_the_decoder_as_missing(weights_of):
   state, written = write.to_state(weights_of("timm"), families.load("hap"))
   assert state.keys() == encoder_state().keys()
   assert written.missing == ("decoder",)
@@ -126,12 +128,12 @@ def test_a_source_without_decoder_leaves_the_targets_out_and_says_so(weights_of)
 @pytest.mark.parametrize(
   ("family", "target", "match"),
   [
-    ("timm", "hf-vitmae", "lacks decoder/mask_token, .* for the hf-vitmae family"),
-    ("hap", "reid-vit", "lacks head/kernel, head/bias for the reid-vit family"),
-    ("reid-vit", "reid-lem", "lacks conv_head_0/conv1/kernel, .* for the reid-lem family"),
+    ("timm", "hf-vitmae", "has no decoder/mask_token, .* for the hf-vitmae family"),
+    ("hap", "reid-vit", "has no head/kernel, head/bias for the reid-vit family"),
+    ("reid-vit", "reid-lem", "has no conv_head_0/conv1/kernel, .* for the reid-lem family"),
   ],
 )
-def test_weights_that_do_not_fill_a_target_are_an_error(weights_of, family, target, match):
+def test_weights_without_all_arrays_of_a_target_are_an_error(weights_of, family, target, match):
   with pytest.raises(ValueError, match=rf"{family}\.safetensors {match}"):
     write.to_state(weights_of(family), families.load(target))
 
@@ -143,7 +145,7 @@ def test_weights_that_do_not_fill_a_target_are_an_error(weights_of, family, targ
     (
       lambda weights: weights.with_encoder(num_heads=None),
       "hap",
-      r"its size \(width 16, depth 2\) tells the number of heads: give --num_heads",
+      r"its size \(width 16, depth 2\) gives the number of heads: give --num_heads",
     ),
     (
       lambda weights: weights.with_network(decoder={"width": 16, "depth": 1, "num_heads": None}),
@@ -157,19 +159,19 @@ def test_weights_that_do_not_fill_a_target_are_an_error(weights_of, family, targ
     ),
   ],
 )
-def test_a_target_that_needs_what_is_not_known_is_an_error(weights_of, change, target, match):
+def test_a_target_that_needs_an_unknown_fact_is_an_error(weights_of, change, target, match):
   with pytest.raises(ValueError, match=match):
     write.check_target(change(weights_of("hap")), target)
 
 
-def test_an_encoder_without_the_norm_of_its_tokens_cannot_be_proved_and_is_refused(weights_of):
+def test_an_encoder_without_its_final_norm_is_refused(weights_of):
   weights = weights_of("mae")
-  del weights.params["encoder"]["norm"]
-  with pytest.raises(ValueError, match=r"lacks the norm of the encoder's tokens.* by config\.init_from"):
+  del weights.params["encoder"]["norm"]  # as in a classifier that averages the patches
+  with pytest.raises(ValueError, match=r"the norm of the encoder's tokens is missing.* config\.init_from"):
     write.check_target(weights, write.OWN)
 
 
-def test_a_classifier_behind_a_batch_norm_is_not_written_as_one_without(weights_of):
+def test_a_classifier_with_a_batch_norm_is_not_written_to_a_family_without_one(weights_of):
   with pytest.raises(ValueError, match=r"--to=reid-vit: the classifier of .* use --to=reid-lem"):
     write.check_target(weights_of("reid-lem"), "reid-vit")
 
@@ -183,15 +185,15 @@ def test_a_classifier_behind_a_batch_norm_is_not_written_as_one_without(weights_
     ("out.npz", "timm", "makes a file, expected"),
   ],
 )
-def test_a_name_that_does_not_go_with_its_target_is_an_error(name, target, match):
+def test_a_suffix_that_does_not_fit_the_target_is_an_error(name, target, match):
   with pytest.raises(ValueError, match=f"--out={name}: --to={target} {match}"):
     write.check_container(name, target)
 
 
-def test_tables_are_resized_to_another_grid_and_nothing_else_is(weights_of):
+def test_only_the_position_tables_are_resized_to_another_grid(weights_of):
   weights = weights_of("hap")
-  resized, what = write.regrid(weights, (6, 3))
-  assert what == ("encoder/pos_embed 4x2 -> 6x3", "decoder/pos_embed 4x2 -> 6x3")
+  resized, lines = write.regrid(weights, (6, 3))
+  assert lines == ("encoder/pos_embed 4x2 -> 6x3", "decoder/pos_embed 4x2 -> 6x3")
   assert (resized.grid, resized.grid_from) == ((6, 3), "resized from 4x2")
   before, after = leaves(weights.params), leaves(resized.params)
   want = {
@@ -203,7 +205,7 @@ def test_tables_are_resized_to_another_grid_and_nothing_else_is(weights_of):
 # Hugging Face folders
 
 
-def test_a_hugging_face_folder_tells_sizes_pixels_and_licence(tmp_path, weights_of):
+def test_a_hugging_face_folder_states_sizes_normalisation_and_licence(tmp_path, weights_of):
   weights = weights_of("mae", grid=(3, 3))
   write.write(tmp_path / "folder", weights, "hf-vitmae")
   config = json.loads((tmp_path / "folder/config.json").read_text())
@@ -221,7 +223,7 @@ def test_a_hugging_face_folder_tells_sizes_pixels_and_licence(tmp_path, weights_
   assert lineage.text(weights.lineage[0]) in card
 
 
-def test_a_tall_folder_tells_both_sides(tmp_path, weights_of):
+def test_the_folder_of_a_tall_grid_states_both_sides_of_the_image(tmp_path, weights_of):
   write.write(tmp_path / "folder", weights_of("hap"), "hf-vit")
   assert json.loads((tmp_path / "folder/config.json").read_text())["image_size"] == [16, 8]
   assert "license: other\nlicense_name:" in (tmp_path / "folder/README.md").read_text()

@@ -409,7 +409,7 @@ def test_answers_and_rows_out_of_range_are_errors(tmp_path):
   with pytest.raises(ValueError, match=r"train_label has the shape \(5, 26\); expected \(6, 26\)"):
     open_split("pa100k", tmp_path)
   scipy.io.savemat(tmp_path / "annotation.mat", variables | {"test_images_name": cell(["", "000010.jpg"])})
-  with pytest.raises(ValueError, match=r"test_images_name: element 1 of 2 is no text"):
+  with pytest.raises(ValueError, match=r"test_images_name: element 1 of 2 is not a text"):
     open_split("pa100k", tmp_path)
 
 

@@ -197,7 +197,7 @@ def test_numbers_that_are_not_characters_are_an_error(folder, code, order):
   caption[3, 1] = code
   np.savez(folder / TABLE, **(table(folder) | {"caption": caption.view(f"{order}U3").reshape(5)}))
   assert open_split(folder).columns["pid"].shape == (5,)
-  assert_table_refused(folder, "caption.npy holds numbers that are no characters", "caption")
+  assert_table_refused(folder, "caption.npy holds numbers that are not characters", "caption")
 
 
 def test_texts_in_the_other_byte_order_are_read(folder):

@@ -1,4 +1,4 @@
-"""A pre-training run small enough to compile and end in seconds."""
+"""Configuration of a tiny pre-training run that compiles and ends in seconds."""
 
 import pytest
 
@@ -19,7 +19,7 @@ TINY = {
   "model.decoder_width": 16,
   "model.decoder_depth": 1,
   "model.variant": "Mu",
-  "model.scan": True,  # compiles sooner
+  "model.scan": True,  # compiles faster
   "data.num_val": 8,
   "data.synthetic.num_train": 48,
   "data.synthetic.image_size": (40, 20),
@@ -29,13 +29,13 @@ TINY = {
 
 @pytest.fixture(scope="session")
 def tiny_overrides():
-  """{key: value} that makes configs/pretrain_demo.py tiny."""
+  """Returns the {key: value} overrides that make configs/pretrain_demo.py tiny."""
   return dict(TINY)
 
 
 @pytest.fixture(scope="session")
 def tiny_config():
-  """Returns a function: overrides -> finalized tiny configuration."""
+  """Returns a function (overrides -> finalized tiny configuration)."""
 
   def make(**overrides):
     config = pretrain_demo.get_config()

@@ -1,6 +1,6 @@
-"""Attributes from annotation files as shipped to scores and checkpoints, through recipe and commands.
+"""Attribute recognition from the official annotation files to scores and checkpoints.
 
-On each picture is one colour, and attribute a tells whether its channel a mod 3 is bright.
+Each picture has one colour. Attribute a is positive if the colour channel a mod 3 is bright.
 """
 
 import functools
@@ -37,7 +37,7 @@ TINY = {
   "data.workers": 0,
 }
 
-LEARNS = {  # long enough to learn, with a moving average and a validation set to choose on
+LEARNS = {  # long enough to learn, with a moving average and a validation set that selects the checkpoint
   "total_steps": 24,
   "eval_every_epochs": 4,
   "save_every": 12,
@@ -54,12 +54,12 @@ def column(texts):
 
 
 def index_of(*splits):
-  """Rows of some splits as the files count them, from 1."""
+  """Returns the row numbers of some splits. The official files count from 1."""
   return np.array([row + 1 for split in splits for row in ROWS[split]], np.uint16)
 
 
 def bright_channels():
-  """[32, 3] 0/1: each of the eight combinations equally often in every split."""
+  """Returns [32, 3] of 0 and 1. Each of the eight combinations is equally frequent in every split."""
   return np.stack([np.arange(32) >> bit & 1 for bit in range(3)], axis=1)
 
 
@@ -106,7 +106,7 @@ WRITERS = {"pa100k": write_pa100k, "rapv1": write_rapv1, "peta": write_peta}
 
 @pytest.fixture(scope="session")
 def shipped(tmp_path_factory):
-  """Returns a function: name of a source -> folder of its annotation file and 32 pictures."""
+  """Returns a function (name of a source -> folder with its annotation file and 32 pictures)."""
 
   def make(name):
     root = tmp_path_factory.mktemp(name)
@@ -128,7 +128,7 @@ def tiny(name, root, **overrides):
 
 @pytest.fixture(scope="module")
 def trained(shipped, tmp_path_factory):
-  """Returns a function: name of a source -> (config, workdir, scores) of a run, made once."""
+  """Returns a function (name of a source -> (config, workdir, scores) of a run). Each run is made once."""
 
   @functools.cache
   def make(name):
@@ -148,6 +148,7 @@ def test_each_official_format_trains_resumes_and_is_scored_again(name, trained, 
   pieced, lines = tmp_path / "pieced", []
   shutil.copytree(whole, pieced)
   shutil.rmtree(pieced / "checkpoints" / str(config.total_steps))
+  # The resumed run must find the best checkpoint again by itself.
   shutil.rmtree(pieced / "best")
   assert runner.run(config, pieced, say=lines.append) == scores
   assert f"resuming at step {config.total_steps - config.save_every}" in lines
@@ -157,25 +158,27 @@ def test_each_official_format_trains_resumes_and_is_scored_again(name, trained, 
   assert json.loads((tmp_path / "scores" / "scores.json").read_text())["scores"] == scores
 
 
-def test_what_colours_show_is_learned(trained):
+def test_attributes_that_colours_show_are_learned(trained):
   _, workdir, scores = trained("pa100k")
   losses = [row["loss"] for row in read_metrics(workdir) if "loss" in row]
   assert losses[-1] < 0.5 * losses[0]
   assert scores["mA"] > 0.9
-  assert scores["label_F1"] > 0.9  # F1 cannot be: a dark picture, one in eight, has nothing to recall
+  # F1 cannot reach 0.9: one picture in eight is dark and has no positive attribute to recall.
+  assert scores["label_F1"] > 0.9
 
 
-def test_the_best_checkpoint_is_the_validation_sets(trained):
+def test_the_best_checkpoint_has_the_best_validation_score(trained):
   _, workdir, _ = trained("pa100k")
   scored = {row["step"]: row["val_mA"] for row in read_metrics(workdir) if "val_mA" in row}
   assert len(scored) > 2
   _, description = checkpoint_file.read(workdir / "best")
+  # Of equal scores, the first one stays the best.
   assert description["step"] == min(step for step, value in scored.items() if value == max(scored.values()))
   assert description["classes"]["attribute_names"] == list(pa100k.ATTRIBUTES)
 
 
-def test_the_average_that_is_scored_is_kept_beside_the_weights(trained):
-  """The official code scores the average and saves the weights twice, under both names."""
+def test_a_checkpoint_has_the_weights_and_their_moving_average(trained):
+  """The evaluation uses the average. The official code saves both under two names."""
   newest = trained("pa100k")[1] / "checkpoints" / "24"
   saved = ocp.PyTreeCheckpointer().restore(newest / "state")
   read, ema, last = (
@@ -185,7 +188,7 @@ def test_the_average_that_is_scored_is_kept_beside_the_weights(trained):
   assert np.abs(np.asarray(read) - np.asarray(last)).max() > 0
 
 
-def test_a_data_set_without_validation_set_cannot_choose_on_one(shipped, tmp_path):
+def test_a_data_set_without_a_validation_split_is_an_error(shipped, tmp_path):
   config = tiny("rapv1", shipped("rapv1"), **{"data.train_split": "train"})
   with pytest.raises(ValueError, match="no validation split"):
     runner.run(config, tmp_path / "run", say=lambda _: None)

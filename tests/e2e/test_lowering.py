@@ -1,4 +1,4 @@
-"""The training step lowers for accelerators that are not here."""
+"""The training step can be lowered for accelerators that this machine does not have."""
 
 import re
 
@@ -10,14 +10,14 @@ from hap_jax import sharding
 from hap_jax.tasks import pretrain
 from hap_jax.train import state, step
 
-# What XLA itself knows on every platform; anything else would be a kernel of one vendor.
+# XLA supports these custom calls on every platform. Any other one would be a kernel of one vendor.
 PORTABLE = {"Sharding", "SPMDFullToShardShape", "SPMDShardToFullShape", "annotate_device_placement"}
 
 
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 2, 2)])
-def test_the_step_lowers_ahead_of_time(tiny_config, platform, sizes):
-  """In bfloat16, with both views, masks, blockwise alignment, recomputation, two parts and AdamW."""
+def test_the_training_step_lowers_for_other_platforms(tiny_config, platform, sizes):
+  """The step uses bfloat16, two views, masks, blockwise alignment, full remat, accumulation and AdamW."""
   options = {"model__dtype": "bfloat16", "model__remat": "full", "align_block": 4}
   task = pretrain.make(tiny_config(data__num_val=0, accumulate=2, batch_size=16, **options))
   mesh = sharding.make_mesh(*sizes, devices=jax.devices()[: sizes[0] * sizes[1] * sizes[2]])
@@ -34,4 +34,5 @@ def test_the_step_lowers_ahead_of_time(tiny_config, platform, sizes):
   assert exported.nr_devices == mesh.size
   assert set(re.findall(r"custom_call @(\w+)", text)) <= PORTABLE
   assert "bf16" in text
+  # A host callback would not run on every platform.
   assert "callback" not in text

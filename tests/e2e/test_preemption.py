@@ -1,4 +1,4 @@
-"""A run that a signal stops saves, and continues with other devices and processes as if nothing had been."""
+"""A signal makes a run save and stop, and the run resumes with other devices and processes."""
 
 import os
 import pathlib
@@ -19,27 +19,27 @@ from hap_jax.train import optim, preemption
 from hap_jax.train.report import read_metrics
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-EPS = 1.2e-7  # of float32
-SAVED, LAST = 3, 8  # steps: of the checkpoint to go on from, and to compare up to
+EPS = 1.2e-7  # machine epsilon of float32
+SAVED, LAST = 3, 8  # step of the checkpoint to resume from, and last step to compare
 
 
 @pytest.fixture(scope="module")
 def endless(tiny_overrides):
-  """Configuration of a run far too long to end by itself."""
+  """Returns the overrides of a run that is too long to end without a signal."""
   run = {"total_steps": 5000, "save_every": 3, "base_lr": 3e-2, "keep_last": 9}
   return {**tiny_overrides, **run}
 
 
 @pytest.fixture(scope="module")
 def ended(endless, tiny_config, tmp_path_factory):
-  """Workdir of a run on eight devices, parameters cut over all, that got SIGTERM at step LAST."""
+  """Returns the workdir of a run that got SIGTERM at step LAST. Eight devices split its parameters."""
   workdir = tmp_path_factory.mktemp("runs") / "eight"
   config = tiny_config(**{**endless, "mesh.fsdp": 8, "mesh.data": 1})
 
   def say(line):
     if f" {LAST}/" in line:
       os.kill(os.getpid(), signal.SIGTERM)
-    assert f" {LAST + 9}/" not in line, "the signal was not heard"
+    assert f" {LAST + 9}/" not in line, "the run ignored the signal"
 
   before = signal.getsignal(signal.SIGTERM)
   with pytest.raises(preemption.StoppedError, match=rf"stopped by SIGTERM: step {LAST + 1} is saved"):
@@ -53,7 +53,7 @@ def losses(workdir):
 
 
 def copy_at(workdir, step, to):
-  """Copies a workdir without the checkpoints and rows after a step."""
+  """Copies a workdir, but without the checkpoints and metrics rows after `step`."""
   shutil.copytree(workdir, to)
   for folder in (to / "checkpoints").iterdir():
     if int(folder.name) > step:
@@ -64,7 +64,7 @@ def copy_at(workdir, step, to):
 
 
 def start(workdir, overrides, devices, extra=()):
-  """Starts main in a session of its own."""
+  """Starts the training command in a new session, so that its process group can get signals."""
   env = {**os.environ, "PYTHONPATH": str(ROOT)}
   env["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
   command = [
@@ -87,7 +87,7 @@ def start(workdir, overrides, devices, extra=()):
 
 
 def start_two(workdir, overrides):
-  """Starts two processes with four devices each."""
+  """Starts two processes of one run with four devices each."""
   with socket.socket() as probe:
     probe.bind(("127.0.0.1", 0))
     address = f"127.0.0.1:{probe.getsockname()[1]}"
@@ -106,7 +106,7 @@ def wait_for(step, workdir, *processes):
   while step not in losses(workdir) and time.monotonic() < deadline:
     if any(process.poll() is not None for process in processes):
       for process in processes:
-        process.kill()  # one would wait for the other
+        process.kill()  # if one has ended, the other would wait for it
       pytest.fail("\n".join(process.communicate()[0] for process in processes))
     time.sleep(0.1)
 
@@ -123,8 +123,8 @@ def assert_same_losses(one, other):
     (signal.SIGINT, "Ctrl-C", preemption.EXIT_INTERRUPTED),
   ],
 )
-def test_a_run_of_eight_devices_goes_on_with_four(endless, ended, tmp_path, signum, name, code):
-  """All processes get the signal at once, loader workers too: SLURM sends SIGTERM, a terminal SIGINT."""
+def test_a_run_of_eight_devices_resumes_on_four(endless, ended, tmp_path, signum, name, code):
+  """The whole process group gets the signal: SIGTERM as from SLURM, or SIGINT as from a terminal."""
   workdir = copy_at(ended, SAVED, tmp_path / "four")
   process = start(workdir, {**endless, "data.workers": 1}, 4)
   wait_for(LAST, workdir, process)
@@ -137,8 +137,8 @@ def test_a_run_of_eight_devices_goes_on_with_four(endless, ended, tmp_path, sign
   assert output.splitlines()[-1].startswith(f"stopped by {name}: step {step} is saved")
 
 
-def test_a_run_of_one_process_goes_on_in_two_and_one_signal_ends_both(endless, ended, tmp_path):
-  """SIGINT to one of them becomes SIGTERM for both."""
+def test_a_run_of_one_process_resumes_in_two_and_one_signal_stops_both(endless, ended, tmp_path):
+  """A SIGINT to one process becomes a SIGTERM for both."""
   workdir = copy_at(ended, SAVED, tmp_path / "two")
   pair = start_two(workdir, {**endless, "mesh.fsdp": 4, "align_block": 3, "panel_every": 5, "eval_every": 2})
   wait_for(LAST, workdir, *pair)
@@ -149,13 +149,13 @@ def test_a_run_of_one_process_goes_on_in_two_and_one_signal_ends_both(endless, e
   assert (workdir / "panels" / "reconstruction_00000005.png").exists()
   step = checkpoint_file.read(workdir)[1]["step"]
   assert f"stopped by SIGTERM: step {step} is saved" in outputs[0]
-  # Scored between the steps of both: each asks for the signal before each batch, too.
+  # Evaluations also took place: there, both processes check for a signal before each batch.
   assert sum("val_ratio" in row for row in read_metrics(workdir)) >= (LAST - SAVED) // 2
 
 
 @pytest.mark.soak
-def test_two_processes_take_the_steps_of_one(tiny_overrides, tiny_config, tmp_path):
-  """Five steps of plain SGD, lr 0.1 at first."""
+def test_two_processes_compute_the_same_steps_as_one(tiny_overrides, tiny_config, tmp_path):
+  """Both runs make five steps of plain SGD. The first learning rate is 0.1."""
   sgd = {**tiny_overrides, "total_steps": 5, "optimizer.kind": "sgd", "base_lr": 0.1 * 256 / 8}
   sgd |= {"warmup_epochs": 0.0, "data.num_val": 0, "panel_every": 0}
   pair = start_two(tmp_path / "two", {**sgd, "mesh.fsdp": 2, "align_block": 3})

@@ -1,4 +1,4 @@
-"""The pre-training recipe from its configuration to what it leaves in the workdir."""
+"""The pre-training recipe from its configuration to the files in its workdir."""
 
 import dataclasses
 
@@ -20,7 +20,7 @@ from tests.io import torch_bytes
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, tiny_config):
-  """(workdir, lines, scores) of a run of 60 steps."""
+  """Returns (workdir, printed lines, scores) of a run of 60 steps."""
   workdir, lines = tmp_path_factory.mktemp("run"), []
   config = tiny_config(total_steps=60, log_every=10, save_every=10, keep_last=1, keep_every=20, base_lr=3e-2)
   return workdir, lines, runner.run(config, workdir, lines.append)
@@ -32,7 +32,7 @@ def test_loss_falls(finished):
   assert rows[-1]["loss_rec"] < 0.95 * rows[0]["loss_rec"]
 
 
-def test_rows_hold_what_scripts_rely_on(finished):
+def test_rows_have_the_keys_that_scripts_use(finished):
   row = read_metrics(finished[0] / "metrics.jsonl")[-1]
   assert {"step", "loss", "loss_rec", "loss_align", "lr", "images_per_s", "val_ratio"} <= row.keys()
   np.testing.assert_allclose(row["loss"], row["loss_rec"] + 0.05 * row["loss_align"], rtol=1e-6)
@@ -42,7 +42,7 @@ def test_newest_and_every_nth_checkpoint_stay(finished):
   assert sorted(int(p.name) for p in (finished[0] / "checkpoints").iterdir()) == [20, 40, 60]
 
 
-def test_verdict_is_the_ratio_of_the_two_losses(finished):
+def test_the_verdict_reports_the_ratio_of_the_two_losses(finished):
   _, lines, scores = finished
   assert scores["val_ratio"] == scores["val_loss_rec"] / scores["val_loss_position_mean"]
   assert f"ratio {scores['val_ratio']:.3f}" in lines[-1]
@@ -61,10 +61,13 @@ def test_checkpoint_describes_itself(finished):
   assert description["lineage"] == []
 
 
-def test_a_finished_run_is_not_touched_again(finished, tiny_config):
+def test_a_second_start_of_a_finished_run_changes_no_file(finished, tiny_config):
   workdir = finished[0]
   before = {
-    p: p.stat().st_mtime_ns for p in workdir.rglob("*") if p.is_file() and "tensorboard" not in str(p)
+    # Every start makes a new TensorBoard file, so this folder is left out.
+    p: p.stat().st_mtime_ns
+    for p in workdir.rglob("*")
+    if p.is_file() and "tensorboard" not in str(p)
   }
   lines = []
   config = tiny_config(total_steps=60, log_every=10, save_every=10, keep_last=1, keep_every=20, base_lr=3e-2)
@@ -81,6 +84,7 @@ def test_other_configuration_in_the_same_workdir_is_an_error(finished, tiny_conf
 
 def test_init_from_own_checkpoint_starts_from_its_weights(finished, tiny_config, tmp_path):
   lines = []
+  # With this tiny learning rate, the weights after a step still equal the starting weights.
   config = tiny_config(total_steps=1, base_lr=1e-9, init_from=str(finished[0]), seed=5)
   runner.run(config, tmp_path / "next", lines.append)
   old, _ = checkpoint_file.read(finished[0])
@@ -94,11 +98,11 @@ def test_init_from_own_checkpoint_starts_from_its_weights(finished, tiny_config,
   assert not any(line.startswith("starting from scratch") for line in lines)
 
 
-def test_init_from_mae_takes_its_encoder_and_tells_its_licence(tiny_config, tmp_path):
+def test_a_start_from_mae_loads_its_encoder_and_reports_its_licence(tiny_config, tmp_path):
   state = reference_state.encoder_state(grid=(3, 3), width=128, depth=4, patch=8)
   file = tmp_path / "mae.pth"
   file.write_bytes(torch_bytes.zip_file({"model": {k: torch_bytes.contiguous(v) for k, v in state.items()}}))
-  # As in the test above, so that its compiled step serves here, too.
+  # The configuration is the same as in the test above, so the compiled step is reused.
   config, lines = tiny_config(total_steps=1, base_lr=1e-9, init_from=str(file), seed=5), []
   runner.run(config, tmp_path / "run", lines.append)
   variables, description = checkpoint_file.read(tmp_path / "run")
@@ -106,10 +110,10 @@ def test_init_from_mae_takes_its_encoder_and_tells_its_licence(tiny_config, tmp_
   fc1 = state["blocks.2.mlp.fc1.weight"].T
   np.testing.assert_allclose(encoder["blocks"]["mlp"]["fc1"]["kernel"][2], fc1, atol=1e-6)
   assert "CC-BY-NC 4.0" in description["lineage"][0]["licence"]
-  told = "\n".join(lines)
-  assert "encoder/pos_embed 3x3 -> 4x2" in told
-  assert "decoder/pred/kernel" in told
-  assert "CC-BY-NC 4.0" in told
+  log = "\n".join(lines)
+  assert "encoder/pos_embed 3x3 -> 4x2" in log
+  assert "decoder/pred/kernel" in log
+  assert "CC-BY-NC 4.0" in log
 
 
 def test_init_from_another_model_names_both_sizes(tiny_config, tmp_path):
@@ -121,32 +125,33 @@ def test_init_from_another_model_names_both_sizes(tiny_config, tmp_path):
 
 
 @pytest.mark.parametrize("every", [1, 2])
-def test_what_follows_a_step(tiny_config, every):
+def test_cadence_lists_the_actions_after_each_step(tiny_config, every):
   task = pretrain_task.make(tiny_config(total_steps=27))
   ends = [task.train.first_step(epoch) for epoch in range(1, 5)]
   assert ends[-1] < task.total_steps < task.train.first_step(5)
   cadence = loop.Cadence(log=4, save=0, evaluate=0, panel=100, evaluate_epochs=every)
   due = {step: cadence.due(step, task) for step in range(1, task.total_steps + 1)}
-  assert [step for step, what in due.items() if what.evaluate] == [*ends[every - 1 :: every], 27]
-  assert [step for step, what in due.items() if what.log] == [4, 8, 12, 16, 20, 24, 27]
-  assert [step for step, what in due.items() if what.panel] == [27]
-  assert not any(what.save for what in due.values())
+  assert [step for step, actions in due.items() if actions.evaluate] == [*ends[every - 1 :: every], 27]
+  assert [step for step, actions in due.items() if actions.log] == [4, 8, 12, 16, 20, 24, 27]
+  assert [step for step, actions in due.items() if actions.panel] == [27]
+  assert not any(actions.save for actions in due.values())
   unscored = dataclasses.replace(task, evaluation=dataclasses.replace(task.evaluation, evals={}))
   assert not any(cadence.due(step, unscored).evaluate for step in due)
 
 
-def test_a_run_without_a_step_is_told(tiny_config):
+def test_a_run_without_a_step_is_an_error(tiny_config):
   with pytest.raises(ValueError, match=r"config\.total_epochs=0\.01: expected enough for a step"):
     pretrain_task.make(tiny_config(total_steps=0, total_epochs=0.01, warmup_epochs=0.0))
 
 
-def test_one_bad_batch_stops_the_run_with_its_facts_and_keeps_the_state_before_it(tiny_config, tmp_path):
-  """The batch of step 5 breaks, all others are fine, and the loop looks at the loss at steps 4, 8 and 12."""
+def test_a_batch_with_a_non_finite_loss_stops_the_run_and_the_state_before_it_stays(tiny_config, tmp_path):
+  """Only the batch of step 5 has a NaN loss. The loop checks the loss at steps 4, 8 and 12."""
   task = pretrain_task.make(tiny_config(total_steps=40, base_lr=3e-2, data__num_val=0))
   bad = task.train.batch(4)["index"]
 
   def loss(outputs, batch, *, key):
     total, metrics = task.loss(outputs, batch, key=key)
+    # The records identify the batch, because a step does not see its own number.
     return jnp.where(jnp.all(batch["index"] == bad), jnp.nan, total), metrics
 
   quiet = dataclasses.replace(task.evaluation, figures=None)
@@ -154,15 +159,15 @@ def test_one_bad_batch_stops_the_run_with_its_facts_and_keeps_the_state_before_i
   cadence = loop.Cadence(log=12, save=4, evaluate=0, panel=0)
   with checkpoint.Checkpoints(tmp_path, keep_last=3) as kept, pytest.raises(NonFiniteLossError) as error:
     loop.run(broken, workdir=tmp_path, seed=0, mesh=sharding.make_mesh(), checkpoints=kept, cadence=cadence)
-  told = str(error.value)
-  assert told.startswith("step 5 gave a loss or gradient that is not finite: loss nan, ")
-  assert all(name in told for name in task.train.names(bad))
+  message = str(error.value)
+  assert message.startswith("step 5 gave a loss or gradient that is not finite: loss nan, ")
+  assert all(name in message for name in task.train.names(bad))
   variables, description = checkpoint_file.read(tmp_path)
   assert description["step"] == 4
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(variables))
 
 
-def test_a_failed_start_claims_no_workdir(tiny_config, tmp_path):
+def test_a_failed_start_records_no_configuration(tiny_config, tmp_path):
   with pytest.raises(ValueError, match=r"config\.optimizer\.kind"):
     runner.run(tiny_config(optimizer__kind="lion"), tmp_path)
   assert not (tmp_path / "config.json").exists()
@@ -178,24 +183,24 @@ def test_mae_configuration_has_one_view_and_no_alignment(tiny_config, tmp_path):
   np.testing.assert_allclose(row["loss"], row["loss_rec"], rtol=1e-6)
 
 
-def test_zero_switches_a_thing_off(tiny_config, tmp_path):
+def test_an_interval_of_zero_turns_an_action_off(tiny_config, tmp_path):
   off = dict.fromkeys(("log_every", "save_every", "panel_every", "eval_every"), 0)
   lines = []
   assert runner.run(tiny_config(total_steps=2, **off), tmp_path, lines.append) == {}
-  assert len(lines) == 1  # only where the weights come from
+  assert len(lines) == 1  # the line about the starting weights is always printed
   assert (tmp_path / "metrics.jsonl").read_text() == ""
   assert checkpoint_file.find(tmp_path) is None
   assert not list((tmp_path / "panels").glob("*"))
 
 
-def test_every_source_of_data_in_the_configuration_says_what_is_missing(tiny_config, tmp_path):
+def test_a_source_without_its_folder_is_an_error_that_names_the_key(tiny_config, tmp_path):
   for source in ("luperson", "coco_persons"):
     with pytest.raises(ValueError, match=r"config\.data\.root is empty.*make demo"):
       runner.run(tiny_config(data__source=source), tmp_path / source)
 
 
-def test_cropping_in_the_step_is_cropping_before_it(tiny_config):
-  """The same windows, joints and masks, and pixels within a grey level."""
+def test_cropping_in_the_step_equals_cropping_on_the_host(tiny_config):
+  """Crop windows, joints and masks are equal. Pixels differ by at most one grey level."""
   host, device = (
     pretrain_task.make(tiny_config(data__augment=augment, data__canvas=(40, 24), data__num_val=0))
     for augment in ("host", "device")

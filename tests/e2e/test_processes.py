@@ -1,4 +1,4 @@
-"""Two processes of one run train and score as one process does."""
+"""Two processes of one run give the same training and the same scores as one process."""
 
 import os
 import pathlib
@@ -15,7 +15,7 @@ from hap_jax.io import checkpoint_file
 from hap_jax.train.report import read_metrics
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-# Thirteen records to score, which neither four rows a batch nor two processes divide.
+# There are thirteen records to score. Neither the batch size of four nor two processes divide this number.
 SIDES = {
   "train": [(p, c, n) for p in (2, 7) for c in (1, 2) for n in (0, 1)],
   "query": [(3, 1, 0), (4, 2, 0), (5, 1, 0), (6, 2, 0), (6, 3, 0)],
@@ -23,7 +23,7 @@ SIDES = {
 }
 FLAGS = [
   "--config=configs/finetune_reid_demo.py",
-  "--config.total_steps=1",  # the first step of the warm-up has no learning rate: what is scored is the same
+  "--config.total_steps=1",  # the learning rate of the first step is 0, so both runs score the same weights
   "--config.batch_size=8",
   "--config.eval_batch_size=4",
   "--config.log_every=1",
@@ -35,12 +35,13 @@ FLAGS = [
 
 @pytest.fixture(scope="module")
 def people(tmp_path_factory):
-  """A folder per identity with eight pictures to train on and thirteen to score."""
+  """Returns a folder with one sub-folder per identity: eight training pictures and thirteen to score."""
   root, drawn = tmp_path_factory.mktemp("people"), synthetic.open_source(num_train=80, image_size=(40, 20))
   for split, side in SIDES.items():
     for pid, camid, number in side:
       path = root / split / str(pid) / f"{number}_c{camid}.png"
       path.parent.mkdir(parents=True, exist_ok=True)
+      # Each person has eight drawn pictures: two per camera.
       Image.fromarray(drawn[8 * pid + 2 * (camid - 1) + number]["image"]).save(path)
   return root
 
@@ -70,7 +71,7 @@ def finish(*processes):
   return outputs
 
 
-def test_two_processes_score_and_train_as_one(people, tmp_path):
+def test_two_processes_give_the_same_scores_and_weights_as_one(people, tmp_path):
   alone, together = tmp_path / "alone", tmp_path / "together"
   with socket.socket() as probe:
     probe.bind(("127.0.0.1", 0))
@@ -87,21 +88,21 @@ def test_two_processes_score_and_train_as_one(people, tmp_path):
   assert len(scores[0]) == 5
   assert scores[0] == scores[1]
   assert rows[0][0]["loss"] == pytest.approx(rows[1][0]["loss"], rel=1e-5)
-  assert "mAP" in first  # the first one speaks, the second is silent
+  assert "mAP" in first  # only the first process prints
   assert "mAP" not in second
   weights = [checkpoint_file.read(workdir)[0]["params"]["head"]["kernel"] for workdir in (alone, together)]
   np.testing.assert_array_equal(*weights)
 
 
-def test_half_told_processes_are_an_error(people, tmp_path):
+def test_incomplete_process_flags_are_an_error(people, tmp_path):
   process = start(tmp_path / "run", people, 1, ["--num_processes=2"])
   output, _ = process.communicate(timeout=300)
   assert process.returncode == 1
   assert "expected all three" in output.splitlines()[-1]
 
 
-def test_a_process_that_fails_alone_ends_at_once(people, tmp_path):
-  """Its partner still waits for it, at a barrier of jax or in a step."""
+def test_a_process_that_fails_ends_without_waiting_for_its_partner(people, tmp_path):
+  """The partner still waits for it, at a barrier of jax or in a step."""
   with socket.socket() as probe:
     probe.bind(("127.0.0.1", 0))
     address = f"127.0.0.1:{probe.getsockname()[1]}"
@@ -109,7 +110,7 @@ def test_a_process_that_fails_alone_ends_at_once(people, tmp_path):
   partner = start(tmp_path / "run", people, 1, [*joined, "--process_id=0"])
   failing = start(tmp_path / "run", people, 1, [*joined, "--process_id=1", "--config.mesh.data=7"])
   try:
-    output, _ = failing.communicate(timeout=100)  # jax's barrier takes 300 s
+    output, _ = failing.communicate(timeout=100)  # the barrier of jax would end only after 300 s
   finally:
     partner.kill()
     partner.communicate()

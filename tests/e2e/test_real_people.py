@@ -1,4 +1,4 @@
-"""Pre-training on pictures and annotations of a real data set, where they are at hand."""
+"""Pre-training on pictures and annotations of a real data set. The tests are skipped if it is missing."""
 
 import os
 import pathlib
@@ -38,7 +38,7 @@ def test_full_size_model_trains_on_coco_people(coco, tmp_path):
     "panel_rows": 4,
   }
   flags = [f"--config.{key}={value}" for key, value in overrides.items()]
-  # One device: eight copies of the parameters and moments would not fit into a small machine.
+  # Eight simulated devices would each hold a copy of parameters and moments, too much for a small machine.
   env = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
   command = [
     sys.executable,

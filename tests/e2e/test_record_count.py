@@ -1,4 +1,4 @@
-"""A run goes on only with as many training records as it began with."""
+"""A run resumes only with the same number of training records as at its start."""
 
 import json
 
@@ -22,11 +22,11 @@ def write_people(root, count):
   Image.new("RGB", (60, 80), (90, 120, 150)).save(root / "one.jpg")
 
 
-def test_resume_with_another_number_of_records_is_refused_with_both_numbers(tiny_config, tmp_path):
+def test_a_resume_with_another_number_of_records_is_an_error_with_both_numbers(tiny_config, tmp_path):
   data = {"data.source": "coco_persons", "data.coco_persons.annotations": "people.json", "data.num_val": 0}
   config, workdir = tiny_config(**data, data__root=str(tmp_path)), tmp_path / "run"
   write_people(tmp_path, 12)
-  # The check comes before the state is read, so a checkpoint without weights is enough here.
+  # The number is checked before the state is read, so a checkpoint without weights is enough for this test.
   config_lib.record(config, workdir)
   with checkpoint.Checkpoints(workdir, keep_last=1) as checkpoints:
     checkpoints.save(1, {"step": np.zeros(1)}, pretrain_task.make(config).description)
@@ -35,6 +35,7 @@ def test_resume_with_another_number_of_records_is_refused_with_both_numbers(tiny
     with pytest.raises(ValueError, match=rf"run: .* 12 training records .* now has {count}: .*workdir"):
       runner.run(config, workdir)
   write_people(tmp_path, 12)
+  # With the old number, the run passes the check and fails later, at the missing weights.
   with pytest.raises(ValueError, match=r"checkpoint .* does not fit"):
     runner.run(config, workdir)
 
@@ -43,7 +44,7 @@ def described(**data):
   return Description("pretrain", Encoder(1, 1, 1, (1, 1), 1), data=data)
 
 
-def test_checkpoint_that_records_no_number_goes_on_with_any():
+def test_a_checkpoint_without_a_recorded_number_resumes_with_any_number():
   now = described(name="luperson", licence="", records=7)
   runner.check_records(described(name="luperson", licence=""), now, "run")
   runner.check_records(described(), now, "run")

@@ -1,4 +1,4 @@
-"""Person ReID from folders as shipped to scores, pictures and checkpoints, through recipe and commands."""
+"""Person ReID from the official data layouts to scores, pictures and checkpoints."""
 
 import dataclasses
 import json
@@ -32,10 +32,10 @@ TINY = {
   "eval_batch_size": 8,
   "panel_rows": 2,
   "model.image_size": (32, 16),
-  "model.scan": True,  # compiles sooner
+  "model.scan": True,  # compiles faster
 }
-# Person, camera and number of each picture: two persons to train on, two to find, one of them with a match
-# under the query's own camera that must not count.
+# (person, camera, number) of each picture. Two persons are for training, two others for retrieval. One query
+# has a gallery picture from its own camera, which must not count as a match.
 TRAIN = [(p, c, n) for p in (2, 7) for c in (1, 2) for n in (0, 1)]
 QUERY = [(3, 1, 0), (5, 2, 0)]
 GALLERY = [(3, 1, 1), (3, 2, 0), (5, 1, 0), (5, 3, 0)]
@@ -47,23 +47,23 @@ def market_name(pid, camid, number):
 
 def market_layout():
   sides = {"bounding_box_train": TRAIN, "query": QUERY, "bounding_box_test": GALLERY}
-  return [(f"{folder}/{market_name(*who)}", who) for folder, side in sides.items() for who in side], {}
+  return [(f"{folder}/{market_name(*ids)}", ids) for folder, side in sides.items() for ids in side], {}
 
 
 def msmt17_layout(train_folder, test_folder):
-  def path(folder, number, who):
-    _, camid, n = who
+  def path(folder, number, ids):
+    _, camid, n = ids
     return f"{folder}/{number:04d}/{number:04d}_{n:03d}_{camid:02d}_0303morning_{n:04d}_0.jpg"
 
-  # Persons of each set are numbered from 0, as released.
+  # In the released data set, the persons of each set are numbered from 0.
   number = {2: 0, 7: 1, 3: 0, 5: 1}
   sides = {"train": TRAIN[:6], "val": TRAIN[6:], "query": QUERY, "gallery": GALLERY}
   pictures, lists = [], {}
   for name, side in sides.items():
     folder = train_folder if name in ("train", "val") else test_folder
-    paths = [path(folder, number[who[0]], who) for who in side]
+    paths = [path(folder, number[ids[0]], ids) for ids in side]
     pictures += zip(paths, side, strict=True)
-    lines = [f"{p.removeprefix(folder + '/')} {number[who[0]]}" for p, who in zip(paths, side, strict=True)]
+    lines = [f"{p.removeprefix(folder + '/')} {number[ids[0]]}" for p, ids in zip(paths, side, strict=True)]
     lists[f"list_{name}.txt"] = "\n".join(lines) + "\n"
   return pictures, lists
 
@@ -71,7 +71,7 @@ def msmt17_layout(train_folder, test_folder):
 def identity_layout():
   sides = {"train": TRAIN, "query": QUERY, "gallery": GALLERY}
   return [
-    (f"{split}/{who[0]}/{who[2]}_c{who[1]}.jpg", who) for split, side in sides.items() for who in side
+    (f"{split}/{ids[0]}/{ids[2]}_c{ids[1]}.jpg", ids) for split, side in sides.items() for ids in side
   ], {}
 
 
@@ -85,7 +85,7 @@ LAYOUTS = {
 
 @pytest.fixture(scope="session")
 def layout_folder(tmp_path_factory):
-  """Returns a function: name of a layout -> (source, folder of fourteen pictures)."""
+  """Returns a function (name of a layout -> (source, folder with fourteen pictures))."""
   people = synthetic.open_source(num_train=8 * 8, image_size=(40, 20))
 
   def make(name):
@@ -144,14 +144,14 @@ def test_each_official_layout_trains_resumes_and_is_scored_again(layout, layout_
 
 @pytest.fixture(scope="module")
 def trained(layout_folder, tmp_path_factory):
-  """(workdir, root, scores) of a run on the folder layout that keeps a moving average."""
+  """Returns (workdir, data folder, scores) of a run with a moving average on the layout identity_folder."""
   source, root = layout_folder("identity_folder")
   workdir = tmp_path_factory.mktemp("run") / "work"
   config = reid_config(source, root, total_steps=6, ema_decay=0.5, eval_every_epochs=2, base_lr=1e-2)
   return workdir, root, runner.run(config, workdir, say=lambda _: None)
 
 
-def test_scores_of_every_evaluation_are_rows_and_the_best_is_kept(trained):
+def test_every_evaluation_is_recorded_and_the_best_checkpoint_is_kept(trained):
   workdir, _, _ = trained
   scored = {row["step"]: row["mAP"] for row in read_metrics(workdir) if "mAP" in row}
   assert len(scored) > 2
@@ -160,7 +160,7 @@ def test_scores_of_every_evaluation_are_rows_and_the_best_is_kept(trained):
   assert description["step"] == min(step for step, value in scored.items() if value == max(scored.values()))
 
 
-def test_the_moving_average_is_what_is_read(trained):
+def test_reading_a_checkpoint_gives_the_moving_average(trained):
   newest = trained[0] / "checkpoints" / "6"
   saved = ocp.PyTreeCheckpointer().restore(newest / "state")
   read, ema, last = (tree["params"]["head"]["kernel"] for tree in (weights_of(newest), saved["ema"], saved))
@@ -168,17 +168,17 @@ def test_the_moving_average_is_what_is_read(trained):
   assert np.abs(np.asarray(read) - np.asarray(last)).max() > 0
 
 
-def test_a_run_is_described_with_what_it_can_be_used_for(trained, capsys):
+def test_describe_lists_the_commands_for_a_run(trained, capsys):
   workdir, _, _ = trained
   capsys.readouterr()
   assert hap(["describe", str(workdir)]) == 0
-  told = capsys.readouterr().out
-  assert "fine-tuned for reid, step 6" in told
-  assert "recorded in the checkpoint" in told
-  assert f"evaluate {workdir}" in told
+  printed = capsys.readouterr().out
+  assert "fine-tuned for reid, step 6" in printed
+  assert "recorded in the checkpoint" in printed
+  assert f"evaluate {workdir}" in printed
 
 
-def test_an_official_file_is_scored_as_the_run_it_came_from(trained, tmp_path, capsys):
+def test_a_file_in_the_official_format_gets_the_scores_of_its_run(trained, tmp_path, capsys):
   workdir, root, scores = trained
   assert hap(["convert", str(workdir), f"--out={tmp_path / 'reid.pth'}", "--to=reid-vit"]) == 0
   words = ["--config=configs/finetune_reid_demo.py", "--data.source=identity_folder", f"--data.root={root}"]
@@ -199,28 +199,29 @@ def test_predict_ranks_a_folder_and_embed_turns_it_into_vectors(trained, tmp_pat
   assert (
     hap(["predict", str(workdir), str(query), f"--gallery={root}", f"--out={out}", "--batch_size=8"]) == 0
   )
-  told = json.loads((out / "ranking.json").read_text())
-  assert told["feature"] == "embedding"
-  assert [entry["rank"] for entry in told["ranking"]] == list(range(1, 11))
-  assert told["ranking"][0]["file"] == "query/3/0_c1.jpg"
-  assert told["ranking"][0]["distance"] == pytest.approx(0, abs=1e-5)
+  written = json.loads((out / "ranking.json").read_text())
+  assert written["feature"] == "embedding"
+  assert [entry["rank"] for entry in written["ranking"]] == list(range(1, 11))
+  assert written["ranking"][0]["file"] == "query/3/0_c1.jpg"
+  assert written["ranking"][0]["distance"] == pytest.approx(0, abs=1e-5)
   assert (out / "ranking.png").is_file()
 
   assert hap(["embed", str(workdir), str(root), f"--out={file}", "--batch_size=8"]) == 0
   with np.load(file) as arrays:
     assert len(arrays["path"]) == len(arrays["feature"]) == 14
     np.testing.assert_allclose(np.linalg.norm(arrays["feature"], axis=1), 1, rtol=1e-5)
+    # The distances of the vectors of `hap embed` must give the same ranking as `hap predict`.
     distance = (
       (arrays["feature"] - arrays["feature"][list(arrays["path"]).index("query/3/0_c1.jpg")]) ** 2
     ).sum(1)
     ranked = arrays["path"][np.argsort(distance, kind="stable")][:10]
-  assert [entry["file"] for entry in told["ranking"]] == ranked.tolist()
+  assert [entry["file"] for entry in written["ranking"]] == ranked.tolist()
   capsys.readouterr()
   assert hap(["embed", str(workdir), str(root), f"--out={file}"]) == 1
   assert "exists" in capsys.readouterr().err
 
 
-def test_queries_without_any_match_are_told_before_the_first_step(tmp_path):
+def test_queries_without_a_match_are_an_error_before_the_first_step(tmp_path):
   for split in ("train", "query", "gallery"):
     for person in range(4):
       folder = tmp_path / split / f"{'a' if split == 'train' else 'b'}{person}"
@@ -231,15 +232,15 @@ def test_queries_without_any_match_are_told_before_the_first_step(tmp_path):
     reid_task.make(reid_config("identity_folder", tmp_path))
 
 
-def test_source_that_knows_no_persons_is_named(tmp_path):
+def test_a_source_without_person_numbers_is_an_error(tmp_path):
   people = synthetic.open_source(num_train=4, image_size=(40, 20))
   luperson_files.write(tmp_path, (people[i] for i in range(4)))
   with pytest.raises(ValueError, match=r"config\.data\.source='luperson' does not say who its people are"):
     reid_task.make(reid_config("luperson", tmp_path))
 
 
-def test_a_picture_that_stands_twice_in_a_batch_is_augmented_twice(layout_folder):
-  """Each person has four pictures and is asked for eight."""
+def test_two_copies_of_a_picture_in_a_batch_are_augmented_differently(layout_folder):
+  """Each person has four pictures, but a batch has eight pictures per person."""
   source, root = layout_folder("identity_folder")
   config = reid_config(source, root, batch_size=16, num_instances=8, data__erase_prob=1.0)
   loader = reid_task.make_train_loader(config)
@@ -247,6 +248,7 @@ def test_a_picture_that_stands_twice_in_a_batch_is_augmented_twice(layout_folder
   assert len(set(batch["index"])) < 16
   looks = {(row, *box) for row, box in zip(batch["index"].tolist(), batch["erase_box"].tolist(), strict=True)}
   assert len(looks) == 16
+  # The second of two processes must get the second half of the same batch.
   half = dataclasses.replace(loader, process_index=1, process_count=2).batch(0)
   for name, rows in half.items():
     np.testing.assert_array_equal(rows, batch[name][8:], err_msg=name)
@@ -254,14 +256,14 @@ def test_a_picture_that_stands_twice_in_a_batch_is_augmented_twice(layout_folder
 
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory, tiny_config):
-  """Workdir of a pre-training run that probes its encoder beside its own score."""
+  """Returns the workdir of a pre-training run that also probes its encoder at every evaluation."""
   workdir = tmp_path_factory.mktemp("pretrained")
   probed = {"eval_every": 2, "probe__source": "synthetic", "data__synthetic__num_test": 64}
   runner.run(tiny_config(total_steps=4, save_every=4, **probed), workdir, say=lambda _: None)
   return workdir
 
 
-def test_the_probe_is_a_curve_of_pre_training_and_a_command(pretrained, capsys):
+def test_the_probe_of_a_run_and_the_probe_command_give_the_same_scores(pretrained, capsys):
   rows = [row for row in read_metrics(pretrained) if "probe_mAP_mean" in row]
   assert [row["step"] for row in rows] == [2, 4]
   assert {"val_ratio", "probe_mAP_cls", "probe_mAP_stripes", "probe_rank1_mean", "probe_mAP_chance"} <= rows[
@@ -269,14 +271,14 @@ def test_the_probe_is_a_curve_of_pre_training_and_a_command(pretrained, capsys):
   ].keys()
   options = ["--data.source=synthetic", "--set=num_test=64", "--set=image_size=(40,20)", "--batch_size=8"]
   assert hap(["probe", str(pretrained), *options]) == 0
-  told = dict(
+  printed = dict(
     line.split() for line in capsys.readouterr().out.splitlines() if line.startswith(("mAP", "rank1"))
   )
   for name in ("mAP_mean", "mAP_stripes", "mAP_chance"):
-    assert float(told[name]) == pytest.approx(rows[-1][f"probe_{name}"], abs=1e-4)
+    assert float(printed[name]) == pytest.approx(rows[-1][f"probe_{name}"], abs=1e-4)
 
 
-def test_the_probe_may_be_of_another_data_set_than_the_held_out_records(tiny_config, layout_folder):
+def test_the_probe_may_use_another_data_set_than_the_held_out_records(tiny_config, layout_folder):
   source, root = layout_folder("market1501")
   config = tiny_config(probe__source=source, probe__root=str(root), data__num_val=8)
   evals = pretrain_task.make(config).evaluation.evals
@@ -287,7 +289,7 @@ def test_the_probe_may_be_of_another_data_set_than_the_held_out_records(tiny_con
   }
 
 
-def test_pre_training_on_pictures_without_joints_is_told(tiny_config, layout_folder):
+def test_pre_training_on_pictures_without_joints_is_an_error(tiny_config, layout_folder):
   source, root = layout_folder("identity_folder")
   config = tiny_config(data__source=source, data__root=str(root), data__num_val=0)
   with pytest.raises(ValueError, match=r"config\.data\.source='identity_folder' has no joints"):
@@ -296,7 +298,7 @@ def test_pre_training_on_pictures_without_joints_is_told(tiny_config, layout_fol
 
 @pytest.fixture(scope="module")
 def fine_tuned(pretrained, layout_folder, tmp_path_factory):
-  """(workdir, printed lines) of a run of one step from the pre-trained encoder."""
+  """Returns (workdir, printed lines) of a run of one step from the pre-trained encoder."""
   source, root = layout_folder("market1501")
   workdir, lines = tmp_path_factory.mktemp("fine_tuned") / "run", []
   config = reid_config(source, root, init_from=str(pretrained), total_steps=1)
@@ -304,18 +306,18 @@ def fine_tuned(pretrained, layout_folder, tmp_path_factory):
   return workdir, lines
 
 
-def test_a_pre_trained_encoder_is_where_fine_tuning_starts(pretrained, fine_tuned):
+def test_fine_tuning_starts_from_a_pre_trained_encoder(pretrained, fine_tuned):
   workdir, lines = fine_tuned
   key = ("encoder", "blocks", "mlp", "fc1", "kernel")
   assert any("starting from" in line for line in lines)
   before, after = (weights_of(run)["params"] for run in (pretrained, workdir))
   for name in key:
     before, after = before[name], after[name]
-  np.testing.assert_array_equal(after, before)  # the first step of the warm-up has no learning rate
+  np.testing.assert_array_equal(after, before)  # the learning rate of the first warm-up step is 0
   assert checkpoint_file.read(workdir)[1]["lineage"][0]["family"] == "hap_jax"
 
 
-def test_licences_of_all_stages_reach_every_command(fine_tuned, tmp_path, capsys):
+def test_every_command_reports_the_licences_of_all_stages(fine_tuned, tmp_path, capsys):
   (run, _), folder, out = fine_tuned, tmp_path / "folder", tmp_path / "encoder"
   market = "Market-1501: academic research, on the terms of its authors"
   lines = [
@@ -340,12 +342,12 @@ def test_licences_of_all_stages_reach_every_command(fine_tuned, tmp_path, capsys
     assert "".join(f"- {line}\n" for line in lines) in readme.read_text()
   assert (folder / "README.md").read_text().startswith("---\nlicense: other\n")
   for report in (folder / "conversion.json", out / "description.json"):
-    told = json.loads(report.read_text())
-    assert told["licence"] == market
-    assert [item["name"] for item in told["made_from"]] == ["market1501", "synthetic"]
+    recorded = json.loads(report.read_text())
+    assert recorded["licence"] == market
+    assert [item["name"] for item in recorded["made_from"]] == ["market1501", "synthetic"]
 
 
-def test_a_checkpoint_for_another_task_is_told(pretrained, tmp_path, capsys):
+def test_a_checkpoint_for_another_task_is_an_error(pretrained, tmp_path, capsys):
   assert hap(["evaluate", str(pretrained), "--config=configs/finetune_reid_demo.py"]) == 1
   assert "is a checkpoint for pretrain, the configuration is one for reid" in capsys.readouterr().err
   Image.new("RGB", (20, 40)).save(tmp_path / "picture.png")
@@ -355,8 +357,8 @@ def test_a_checkpoint_for_another_task_is_told(pretrained, tmp_path, capsys):
   assert "is a checkpoint for pretrain and has no embedding" in capsys.readouterr().err
 
 
-def test_a_fine_tuned_run_is_where_a_run_on_another_data_set_starts(fine_tuned, layout_folder, tmp_path):
-  """The same number of persons, but other ones: the classifier is new, and the log says so."""
+def test_a_run_on_another_data_set_starts_from_a_fine_tuned_run(fine_tuned, layout_folder, tmp_path):
+  """Both data sets have the same number of persons, but different persons. So the classifier is new."""
   source, root = layout_folder("msmt17_v1")
   lines = []
   config = reid_config(source, root, init_from=str(fine_tuned[0]), total_steps=1, seed=1)
@@ -366,7 +368,7 @@ def test_a_fine_tuned_run_is_where_a_run_on_another_data_set_starts(fine_tuned, 
   assert after[1]["classes"] == {"people": "msmt17", "pids": [0, 1]}
   kept = "\n".join(lines)
   assert "kept at their initial values: 2 (head/bias, head/kernel)" in kept
-  assert "the heads of the file are not used: its classes are others" in kept
+  assert "the heads of the file are not used: its classes differ" in kept
   old, new = (read[0]["params"] for read in (before, after))
   np.testing.assert_array_equal(old["encoder"]["norm"]["scale"], new["encoder"]["norm"]["scale"])
   assert np.abs(old["head"]["kernel"] - new["head"]["kernel"]).max() > 0.01

@@ -1,3 +1,5 @@
+"""The linear probe finds the optimum of its loss and selects its penalty on held-out rows."""
+
 import numpy as np
 import pytest
 import scipy.special
@@ -7,21 +9,26 @@ from hap_jax.metrics import attributes as metrics
 
 
 def make_data(n, seed, d=12, noise=0.3):
-  """Features on very different scales; two attributes divided by planes, the second rare, and noise."""
+  """Returns features with very different scales, and three labels.
+
+  A plane separates the first label and the second one, which is rare. The third label is noise.
+  """
   rng = np.random.default_rng(seed)
   x = rng.standard_normal((n, d))
   planes = np.random.default_rng(99).standard_normal((d, 2))
   logits = x @ planes + noise * rng.standard_normal((n, 2)) - [0, 4]
   labels = np.concatenate([logits > 0, rng.random((n, 1)) < 0.3], axis=1)
+  # The different scales check that `fit` standardises the features.
   return (5 + x * np.geomspace(1e-3, 1e3, d)).astype(np.float32), labels
 
 
-def test_what_a_plane_divides_is_learnt_and_noise_is_not():
+def test_linearly_separable_labels_are_learned_and_noise_is_not():
   probe = linear_probe.choose_and_fit(*make_data(2000, seed=0))
   features, labels = make_data(2000, seed=1)
   found = metrics.score(probe.probability(features), labels).label_mean_accuracy
   assert found[0] > 0.93
   assert found[1] > 0.8
+  # An mA of 0.5 is the score of an answer that ignores the picture.
   assert abs(found[2] - 0.5) < 0.05
 
 
@@ -34,18 +41,18 @@ def test_regression_ends_where_its_gradient_is_zero():
   error = weights * (scipy.special.expit(x @ probe.kernel + probe.bias) - labels) / len(x)
   assert np.abs(x.T @ error + 1e-2 * probe.kernel).max() < 1e-4
   assert np.abs(error.sum(0)).max() < 1e-4
-  assert np.abs(x.T @ error).max() > 1e-3  # the penalty is what holds it
+  assert np.abs(x.T @ error).max() > 1e-3  # without the penalty, the gradient would not be zero here
 
 
-def test_a_feature_that_never_varies_is_harmless():
+def test_a_constant_feature_gives_finite_probabilities():
   features, labels = make_data(200, seed=3)
   features[:, 4] = 7.0
   assert np.isfinite(linear_probe.fit(features, labels, 1e-2).probability(features)).all()
 
 
-def test_penalty_follows_the_held_out_rows():
+def test_the_held_out_rows_select_the_penalty():
   rng = np.random.default_rng(0)
-  x = rng.standard_normal((60, 200))  # more features than rows: only a strong penalty generalises
+  x = rng.standard_normal((60, 200))  # with more features than rows, only a strong penalty generalises
   labels = (x[:, :1] + 0.2 * rng.standard_normal((60, 1))) > 0
   strong = linear_probe.choose_and_fit(x, labels)
   scores = [
@@ -56,7 +63,7 @@ def test_penalty_follows_the_held_out_rows():
 
 
 def test_too_few_pictures_are_refused():
-  with pytest.raises(ValueError, match="4 pictures to learn attributes from; expected 5"):
+  with pytest.raises(ValueError, match="the training split has 4 pictures; expected 5"):
     linear_probe.choose_and_fit(np.ones((4, 2)), np.ones((4, 1), bool))
 
 
@@ -70,13 +77,13 @@ def test_labels_other_than_0_and_1_are_refused_with_their_place(value):
       learn(features, labels)
 
 
-def test_labels_of_0_and_1_are_learnt_as_booleans_are():
+def test_labels_of_0_and_1_give_the_same_result_as_booleans():
   features, labels = make_data(100, seed=5)
   found = linear_probe.fit(features, labels.astype(np.int32), 1e-2)
   np.testing.assert_array_equal(found.kernel, linear_probe.fit(features, labels, 1e-2).kernel)
 
 
-def test_labels_of_another_number_of_pictures_are_refused():
+def test_a_wrong_number_of_labels_is_refused():
   features, labels = make_data(20, seed=6)
   with pytest.raises(ValueError, match="19 rows of labels for 20 pictures"):
     linear_probe.fit(features, labels[:19], 1e-2)

@@ -1,4 +1,4 @@
-"""With several processes the score is computed in process 0, and every process gets it."""
+"""With several processes, process 0 computes the score and every process gets it."""
 
 import json
 import os
@@ -8,11 +8,14 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-SCORES = {"mAP": 0.1 + 0.2, "count": 3}  # a float whose last bit 32 bits would lose
+SCORES = {"mAP": 0.1 + 0.2, "count": 3}  # the float needs 64 bits, so a float32 transfer would change it
 
 
 def score_in_one_of_two(address, process_id, folder):
-  """Is one of two processes: scores, and fails to score; writes what it saw to <folder>/<process_id>.json."""
+  """Runs in each of the two processes: evaluates once with a good score function and once with a failing one.
+
+  It writes the observed scores, calls and error to <folder>/<process_id>.json.
+  """
   import jax
 
   jax.distributed.initialize(address, num_processes=2, process_id=process_id)
@@ -37,9 +40,10 @@ def score_in_one_of_two(address, process_id, folder):
   (pathlib.Path(folder) / f"{process_id}.json").write_text(json.dumps(content))
 
 
-def test_only_process_0_scores_and_both_get_the_scores_and_the_error(tmp_path):
+def test_only_process_0_scores_and_both_processes_get_the_scores_or_the_error(tmp_path):
   with socket.socket() as probe:
     probe.bind(("127.0.0.1", 0))
+    # The system chooses a free port, which the processes use after the socket is closed.
     address = f"127.0.0.1:{probe.getsockname()[1]}"
   env = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
   command = [sys.executable, __file__, address]

@@ -1,4 +1,4 @@
-"""hap_jax.load: from any file to features, and what it says when a file is not enough."""
+"""hap_jax.load turns any file into an encoder, and its errors name the missing facts."""
 
 import subprocess
 import sys
@@ -36,7 +36,7 @@ def test_a_file_becomes_a_model_from_pictures_to_tokens(write, family):
   assert np.isfinite(tokens).all()
 
 
-def test_other_pictures_than_the_encoder_takes_are_an_error(write):
+def test_pictures_of_the_wrong_size_or_type_are_an_error(write):
   model, variables, _ = hap_jax.load(write("hap", width=128, depth=4), family="hap", grid=GRID)
   with pytest.raises(ValueError, match=r"this encoder takes \[B, 16, 8, 3\]"):
     model.apply(variables, np.zeros((1, 8, 16, 3), np.float32))
@@ -44,11 +44,12 @@ def test_other_pictures_than_the_encoder_takes_are_an_error(write):
     model.apply(variables, np.zeros((1, 16, 8, 3), np.uint8))
 
 
-def test_heads_that_nothing_tells_must_be_said(write):
+def test_an_unknown_number_of_heads_must_be_given(write):
+  # No variant has this size, so the number of heads cannot be looked up.
   path = write("hap", width=48, depth=2)
   with pytest.raises(ValueError, match="pass num_heads="):
     hap_jax.load(path, family="hap", grid=GRID)
-  with pytest.raises(ValueError, match="48 wide"):
+  with pytest.raises(ValueError, match="the encoder has width 48"):
     hap_jax.load(path, family="hap", grid=GRID, num_heads=5)
   model, _, _ = hap_jax.load(path, family="hap", grid=GRID, num_heads=3)
   assert model.encoder.num_heads == 3

@@ -1,4 +1,4 @@
-"""An exported encoder runs without this project, on any number of pictures, and says whose weights it has."""
+"""An exported encoder runs without this project, on any number of pictures, and records its licence."""
 
 import json
 import subprocess
@@ -18,7 +18,7 @@ from tests.io import torch_bytes
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-  """An official pre-training file of a small encoder."""
+  """Returns the path of a pre-training file in the official format, with a small encoder."""
   path = tmp_path_factory.mktemp("source") / "weights.pth"
   path.write_bytes(torch_bytes.zip_file({"model": family_state("hap", width=128, depth=4), "arch": "vit"}))
   return path
@@ -26,7 +26,7 @@ def source(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def own(source):
-  """The same as a checkpoint of this project, which knows its grid and its heads."""
+  """Returns the path of the same weights as a checkpoint of this project, which records grid and heads."""
   out = source.with_name("own")
   words = ["--from=hap", f"--source_grid={GRID[0]}x{GRID[1]}", "--num_heads=2", "--decoder_heads=2"]
   assert hap(["convert", str(source), f"--out={out}", *words]) == 0
@@ -41,25 +41,26 @@ def exported(own):
 
 
 def run_consumer(folder):
-  # -I: neither the working directory nor the environment can bring this project in.
+  # With -I, Python finds this project neither in the working directory nor through the environment.
   command = [sys.executable, "-I", str(folder / "run.py")]
   return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
 
 
-def test_the_consumer_gets_the_stored_tokens_without_this_project(exported):
+def test_the_exported_program_computes_the_stored_tokens_without_this_project(exported):
   assert len((exported / "run.py").read_text().splitlines()) < 30
-  assert "hap_jax" not in (exported / "run.py").read_text().replace("nothing of hap_jax", "")
+  assert "hap_jax" not in (exported / "run.py").read_text().replace("but not hap_jax", "")
   done = run_consumer(exported)
   assert done.returncode == 0, done.stderr
   with np.load(exported / "test_batch.npz") as batch:
     assert f"tokens {batch['tokens'].shape} float32" in done.stdout
 
 
-def test_the_consumer_notices_other_weights(exported, tmp_path):
+def test_the_exported_program_reports_changed_weights(exported, tmp_path):
   for path in exported.iterdir():
     (tmp_path / path.name).write_bytes(path.read_bytes())
   with np.load(tmp_path / "weights.npz") as file:
     weights = dict(file)
+  # A change of 1 % in the last norm changes every token.
   weights["encoder/norm/scale"] = weights["encoder/norm/scale"] * 1.01
   np.savez(tmp_path / "weights.npz", **weights)
   done = run_consumer(tmp_path)
@@ -67,7 +68,7 @@ def test_the_consumer_notices_other_weights(exported, tmp_path):
   assert "not the stored tokens" in done.stderr
 
 
-def test_any_batch_size_gives_what_load_gives(own, exported):
+def test_the_export_computes_the_same_tokens_as_load_for_any_batch_size(own, exported):
   model, variables, description = hap_jax.load(own)
   encoder = jax.export.deserialize(bytearray((exported / "encoder.jax_export").read_bytes()))
   with np.load(exported / "weights.npz") as file:
@@ -79,7 +80,7 @@ def test_any_batch_size_gives_what_load_gives(own, exported):
     np.testing.assert_allclose(np.asarray(encoder.call(weights, images)), want, rtol=1e-4, atol=1e-4)
 
 
-def test_both_sides_are_computed_on_the_cpu_whatever_the_default_device(own, tmp_path, monkeypatch):
+def test_the_export_is_checked_on_the_cpu_for_any_default_device(own, tmp_path, monkeypatch):
   places = []
 
   def spy(function):
@@ -92,6 +93,7 @@ def test_both_sides_are_computed_on_the_cpu_whatever_the_default_device(own, tmp
 
   monkeypatch.setattr(export.encoders, "load", spy(export.encoders.load))
   monkeypatch.setattr(export, "_run_program", spy(export._run_program))
+  # Another default device stands for an accelerator, on which float32 products are less exact.
   with jax.default_device(jax.devices()[1]):
     export.export(own, tmp_path / "out")
   cpu = {jax.local_devices(backend="cpu")[0]}
@@ -99,7 +101,7 @@ def test_both_sides_are_computed_on_the_cpu_whatever_the_default_device(own, tmp
   assert all(place == cpu for place in places)
 
 
-def test_what_a_file_does_not_tell_is_asked_for_and_taken(source, exported, tmp_path, capsys):
+def test_export_asks_for_facts_that_the_file_does_not_record(source, exported, tmp_path, capsys):
   out = tmp_path / "out"
   capsys.readouterr()
   assert hap(["export", str(source), f"--out={out}", "--num_heads=2"]) == 1
@@ -110,20 +112,21 @@ def test_what_a_file_does_not_tell_is_asked_for_and_taken(source, exported, tmp_
     np.testing.assert_array_equal(got["tokens"], want["tokens"])
 
 
-def test_licence_and_origin_are_told(exported):
-  told = json.loads((exported / "description.json").read_text())
-  assert told["export"]["relative_error"] <= 1e-4
-  assert [origin["family"] for origin in told["lineage"]] == ["hap_jax", "hap"]
-  assert told["licence"] in (exported / "README.md").read_text()
+def test_the_export_records_licence_and_origin(exported):
+  recorded = json.loads((exported / "description.json").read_text())
+  assert recorded["export"]["relative_error"] <= 1e-4
+  assert [origin["family"] for origin in recorded["lineage"]] == ["hap_jax", "hap"]
+  assert recorded["licence"] in (exported / "README.md").read_text()
 
 
-def test_nothing_is_overwritten_and_nothing_half_done_stays(own, exported, tmp_path, capsys, monkeypatch):
+def test_a_failed_export_leaves_no_files_and_overwrites_none(own, exported, tmp_path, capsys, monkeypatch):
   capsys.readouterr()
   assert hap(["export", str(own), f"--out={exported}"]) == 1
   assert "exists" in capsys.readouterr().err
   assert hap(["export", str(own), f"--out={tmp_path / 'no' / 'where'}"]) == 1
   assert "there is no folder" in capsys.readouterr().err
+  # No error is below -1, so the check of the exported program always fails.
   monkeypatch.setattr("hap_jax.inference.export.MAX_ERROR", -1.0)
   assert hap(["export", str(own), f"--out={tmp_path / 'out'}"]) == 1
-  assert "gives other tokens than the checkpoint" in capsys.readouterr().err
+  assert "computes different tokens than the checkpoint" in capsys.readouterr().err
   assert list(tmp_path.iterdir()) == []

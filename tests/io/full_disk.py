@@ -1,4 +1,4 @@
-"""A disk that is full, without filling one."""
+"""Simulates a full disk without filling one."""
 
 import contextlib
 import resource
@@ -6,7 +6,7 @@ import resource
 
 @contextlib.contextmanager
 def files_end_at(size):
-  """The kernel refuses to write beyond so many bytes, as it does on a full disk."""
+  """Makes the kernel refuse to write files beyond this number of bytes, as on a full disk."""
   old = resource.getrlimit(resource.RLIMIT_FSIZE)
   resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
   try:

@@ -1,4 +1,4 @@
-"""Makes damaged .mat files from annotation files like those of the data sets; a seed gives equal files."""
+"""Makes damaged .mat files from small annotation files. The same seed gives the same files."""
 
 import io
 import struct
@@ -8,7 +8,7 @@ import numpy as np
 import scipy.io
 
 _COUNTS = (0, 1, 2, 4, 7, 8, 255, 2**16 - 1, 2**16, 2**20, 2**28, 2**31 - 1, 2**31, 2**32 - 8, 2**32 - 1)
-_CODES = (*range(20), 0x209, 0x806, 0x40001, 0x50002)  # types, classes, flags and small elements
+_CODES = (*range(20), 0x209, 0x806, 0x40001, 0x50002)  # types, classes, flags and tags of small elements
 _HEADER = 128
 _TIME = b"MATLAB 5.0 MAT-file, written for a test"
 
@@ -21,14 +21,17 @@ def cell(texts):
 
 
 def save(variables, *, compress=False):
-  """Returns the bytes that scipy writes, without the time in their header."""
+  """Returns the bytes that scipy writes, with a fixed text in place of the time in the header."""
   file = io.BytesIO()
   scipy.io.savemat(file, variables, do_compression=compress)
   return _TIME.ljust(116) + file.getvalue()[116:]
 
 
 def base_files():
-  """Returns annotation files of each layout, plain and compressed."""
+  """Returns annotation files in the layouts of PA-100K and RAP, and one with all kinds of arrays.
+
+  Each file is there twice, plain and compressed.
+  """
   labels = np.arange(24).reshape(6, 4) % 2
   draws = np.empty((5, 1), object)
   for i in range(5):
@@ -62,7 +65,7 @@ def base_files():
 
 
 def elements(data):
-  """Returns [(type, content)] of the top-level elements of a sound little-endian file."""
+  """Returns [(type, content)] of the top-level elements of an undamaged little-endian file."""
   found, position = [], _HEADER
   while position < len(data):
     kind, size = struct.unpack_from("<II", data, position)
@@ -72,39 +75,43 @@ def elements(data):
 
 
 def join(header, parts):
-  """Returns a file of a header and [(type, content)]."""
+  """Returns the bytes of a file from a header and [(type, content)]."""
   return header + b"".join(struct.pack("<II", kind, len(content)) + content for kind, content in parts)
 
 
 def cases(count, seed):
-  """Yields `count` damaged files (bytes): flipped, cut, doubled and moved bytes, and other counts and types.
+  """Yields the bytes of `count` damaged files.
 
-  In half of the cases the damage is inside a compressed variable, whose stream is sound.
+  The damage is flipped, cut, doubled or moved bytes, or another count or type. In half of the files the
+  damage is inside a compressed variable, and its compressed stream is valid.
   """
   rng = np.random.default_rng(seed)
   files = base_files()
   for number in range(count):
     data = files[number % len(files)]
     parts = elements(data)
+    # A plain file, or sometimes a compressed one, is damaged in its bytes. Its header is rarely damaged,
+    # because a wrong header ends the reading at once.
     if parts[0][0] != 15 or rng.random() < 0.1:
       yield bytes(_damage(bytearray(data), rng, first=int(rng.choice([0, _HEADER], p=[0.1, 0.9]))))
       continue
     chosen = int(rng.integers(len(parts)))
     content = bytes(_damage(bytearray(zlib.decompress(parts[chosen][1])), rng, first=0))
-    if rng.random() < 0.02:
+    if rng.random() < 0.02:  # compressed twice, which the format forbids
       content = struct.pack("<II", 15, len(content)) + zlib.compress(content)
     parts[chosen] = 15, zlib.compress(content)
     yield join(data[:_HEADER], parts)
 
 
 def _damage(data, rng, first):
-  """Damages bytes from `first` on, once to three times."""
+  """Damages the bytes behind `first` one to three times, in place, and returns them."""
   for _ in range(rng.integers(1, 4)):
     if len(data) <= first + 8:
       break
     start, stop = sorted(rng.integers(first, len(data), 2).tolist())
     word = first + int(rng.integers((len(data) - first) // 4)) * 4
     kind = rng.integers(7)
+    # 0 and 1 change a byte, 2 to 4 change a 32-bit number, 5 deletes bytes, 6 copies or moves bytes.
     if kind == 0:
       data[start] ^= 1 << int(rng.integers(8))
     elif kind == 1:

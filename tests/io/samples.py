@@ -17,7 +17,7 @@ ARRAYS = [
 
 
 class Call:
-  """Pickles as a call of a function."""
+  """An object whose pickle is the call of a function."""
 
   def __init__(self, function, *arguments):
     self.call = function, arguments
@@ -27,6 +27,7 @@ class Call:
 
 
 def assert_same_array(got, want):
+  """Checks that two arrays have equal dtypes, shapes and values."""
   assert got.dtype == want.dtype
   assert got.shape == want.shape
   np.testing.assert_array_equal(got, want)

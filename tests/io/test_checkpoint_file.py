@@ -1,3 +1,5 @@
+"""Checkpoints of this project are written and read as files."""
+
 import jax
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ DESCRIPTION = Description("reid", Encoder(width=4, depth=1, num_heads=1, grid=(4
 
 
 def same(got, want):
+  """Checks that two trees have equal leaves."""
   jax.tree.map(np.testing.assert_array_equal, got, want)
 
 
@@ -26,13 +29,13 @@ def test_weights_and_description_come_back_as_written(tmp_path):
   assert read == description
 
 
-def test_weights_without_other_collections_are_parameters_alone(tmp_path):
+def test_weights_without_other_collections_have_only_parameters(tmp_path):
   checkpoint_file.write(tmp_path / "a", {"params": VARIABLES["params"]}, {})
   variables, _ = checkpoint_file.read(tmp_path / "a")
   same(variables, {"params": VARIABLES["params"]})
 
 
-def test_a_run_is_read_at_its_newest_step_and_by_its_moving_average(tmp_path):
+def test_reading_a_run_gives_the_moving_average_of_its_newest_step(tmp_path):
   moved = jax.tree.map(lambda x: x + 1, VARIABLES)
   for step in (9, 20):
     state = {
@@ -40,7 +43,7 @@ def test_a_run_is_read_at_its_newest_step_and_by_its_moving_average(tmp_path):
       "params": VARIABLES["params"],
       "model_state": {"batch_stats": VARIABLES["batch_stats"]},
       "opt_state": {"mu": VARIABLES["params"]},
-      "ema": moved if step == 20 else {},
+      "ema": moved if step == 20 else {},  # a run without an average stores an empty dict
     }
     with checkpoint.Checkpoints(tmp_path, keep_last=2) as checkpoints:
       checkpoints.save(step, state, DESCRIPTION)
@@ -51,7 +54,7 @@ def test_a_run_is_read_at_its_newest_step_and_by_its_moving_average(tmp_path):
   same(checkpoint_file.read(tmp_path / "checkpoints" / "9")[0], VARIABLES)
 
 
-def test_an_existing_folder_is_not_written_to(tmp_path):
+def test_an_existing_folder_is_an_error_and_stays_unchanged(tmp_path):
   with pytest.raises(FileExistsError):
     checkpoint_file.write(tmp_path, VARIABLES, {})
   assert not list(tmp_path.iterdir())
@@ -61,6 +64,7 @@ def test_a_damaged_checkpoint_and_an_empty_folder_are_errors(tmp_path):
   with pytest.raises(ValueError, match="holds no checkpoint: expected a run's workdir"):
     checkpoint_file.read(tmp_path)
   checkpoint_file.write(tmp_path / "a", VARIABLES, {})
+  # Only the metadata is left, as after an incomplete copy.
   for path in (tmp_path / "a" / "state").rglob("*"):
     if path.is_file() and path.name != "_METADATA":
       path.unlink()
@@ -68,7 +72,8 @@ def test_a_damaged_checkpoint_and_an_empty_folder_are_errors(tmp_path):
     checkpoint_file.read(tmp_path / "a")
 
 
-def test_a_disk_that_takes_some_arrays_only_is_left_as_it_was(tmp_path):
+def test_nothing_is_left_after_the_disk_became_full(tmp_path):
+  # Orbax writes several arrays at a time, so some succeed before the disk is full.
   many = {"params": {f"layer_{i}": {"kernel": np.random.default_rng(i).normal(size=5000)} for i in range(40)}}
   with files_end_at(20_000), pytest.raises((OSError, ValueError), match="File too large"):
     checkpoint_file.write(tmp_path / "a", many, {})

@@ -1,4 +1,4 @@
-"""The reader of .mat files: equal to scipy's on sound files, one error and bounded memory on all others."""
+"""The reader of .mat files equals scipy's reader on valid files, and other files are an error."""
 
 import io
 import pathlib
@@ -59,7 +59,8 @@ ARRAYS = st.one_of(
 
 
 def nest(values):
-  names = st.text("abcXYZ", min_size=1, max_size=12)
+  """Returns a strategy of cells and structs of the given values."""
+  names = st.text("abcXYZ", min_size=1, max_size=12)  # scipy writes only names that MATLAB allows
   return st.lists(values, max_size=4).map(mutations_mat.cell) | st.dictionaries(names, values, max_size=3)
 
 
@@ -70,7 +71,7 @@ def load(data, tmp_path):
 
 
 def assert_equal(got, want, place=""):
-  """Both trees of arrays have equal types, shapes and values."""
+  """Checks that two trees of arrays have equal types, shapes and values."""
   assert type(got) is type(want), place
   if not isinstance(want, np.ndarray):
     assert got == want, place
@@ -87,6 +88,7 @@ def assert_equal(got, want, place=""):
 
 
 def assert_equals_scipy(data, tmp_path):
+  """Checks that this reader and scipy's reader return the same variables."""
   want = {k: v for k, v in scipy.io.loadmat(io.BytesIO(data)).items() if not k.startswith("__")}
   got = load(data, tmp_path)
   assert list(got) == list(want)
@@ -95,11 +97,11 @@ def assert_equals_scipy(data, tmp_path):
 
 
 @pytest.mark.parametrize("name", SAMPLES)
-def test_real_files_read_as_scipy_reads_them(name, samples, tmp_path):
+def test_files_of_the_data_sets_are_read_as_by_scipy(name, samples, tmp_path):
   assert_equals_scipy((samples / name).read_bytes(), tmp_path)
 
 
-def test_files_of_matlab_6_and_7_read_as_scipy_reads_them(tmp_path):
+def test_files_of_matlab_6_and_7_are_read_as_by_scipy(tmp_path):
   folder = pathlib.Path(scipy.io.__file__).parent / "matlab" / "tests" / "data"
   paths = [
     path
@@ -113,7 +115,7 @@ def test_files_of_matlab_6_and_7_read_as_scipy_reads_them(tmp_path):
 
 
 @pytest.mark.parametrize("compress", [False, True])
-def test_files_that_scipy_writes_read_as_scipy_reads_them(compress, tmp_path):
+def test_files_that_scipy_writes_are_read_as_by_scipy(compress, tmp_path):
   data = mutations_mat.save(VALUES, compress=compress)
   assert set(load(data, tmp_path)) == set(VALUES)
   assert_equals_scipy(data, tmp_path)
@@ -121,29 +123,32 @@ def test_files_that_scipy_writes_read_as_scipy_reads_them(compress, tmp_path):
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(value=st.recursive(ARRAYS, nest, max_leaves=12), compress=st.booleans())
-def test_any_tree_of_arrays_reads_as_scipy_reads_it(value, compress, tmp_path_factory):
+def test_any_tree_of_arrays_is_read_as_by_scipy(value, compress, tmp_path_factory):
   assert_equals_scipy(mutations_mat.save({"v": value}, compress=compress), tmp_path_factory.getbasetemp())
 
 
 def element(kind, content, order="<"):
+  """Returns the bytes of an element with its tag and padding."""
   if len(content) <= 4 and kind != 14:
     return struct.pack(f"{order}I", len(content) << 16 | kind) + content.ljust(4, b"\0")
   return struct.pack(f"{order}II", kind, len(content)) + content + bytes(-len(content) % 8)
 
 
 def array(kind, dims, *parts, name=b"", flags=0, order="<"):
-  """The element of an array of class `kind`."""
+  """Returns the bytes of an array of class `kind`."""
   head = element(6, struct.pack(f"{order}II", kind | flags << 8, 0), order)
   shape = element(5, struct.pack(f"{order}{len(dims)}i", *dims), order)
   return element(14, head + shape + element(1, name, order) + b"".join(parts), order)
 
 
 def file_of(*variables, order="<"):
+  """Returns the bytes of a file with these variables."""
   ending = b"\x00\x01IM" if order == "<" else b"\x01\x00MI"
   return b"MATLAB 5.0 MAT-file".ljust(124) + ending + b"".join(variables)
 
 
 def compressed(*content):
+  """Returns the bytes of a compressed element."""
   return struct.pack("<II", 15, len(zlib.compress(b"".join(content)))) + zlib.compress(b"".join(content))
 
 
@@ -155,6 +160,7 @@ def test_both_byte_orders_are_read(order, tmp_path):
     array(4, (1, 3), element(kind, letters.encode(codec), order), name=b"", order=order)
     for kind, codec in ((16, "utf-8"), (17, f"utf-16-{suffix}"), (18, f"utf-32-{suffix}"))
   ]
+  # MATLAB also stores ASCII text as uint8.
   texts.append(array(4, (1, 3), element(2, b"abc", order), order=order))
   fields = element(5, struct.pack(f"{order}i", 4), order) + element(1, b"one\0two\0", order)
   numbers = [
@@ -182,20 +188,20 @@ def test_both_byte_orders_are_read(order, tmp_path):
   assert load(data, tmp_path)["texts"][1, 0].tolist() == [letters]
 
 
-def test_doubles_that_matlab_stores_in_bytes_keep_the_stored_type(tmp_path):
+def test_doubles_that_are_stored_as_bytes_keep_the_stored_type(tmp_path):
   data = file_of(array(6, (1, 3), element(2, b"\1\2\3"), name=b"numbers"))
   assert_equals_scipy(data, tmp_path)
   assert load(data, tmp_path)["numbers"].dtype == np.uint8
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_uint16_characters_are_utf_16(order, tmp_path):
+def test_uint16_characters_are_read_as_utf_16(order, tmp_path):
   content = "性别".encode("utf-16-le" if order == "<" else "utf-16-be")
   data = file_of(array(4, (1, 2), element(4, content, order), name=b"t", order=order), order=order)
   assert load(data, tmp_path)["t"].tolist() == ["性别"]
 
 
-def test_numbers_can_be_changed(tmp_path):
+def test_read_numbers_are_writable(tmp_path):
   numbers = load(mutations_mat.save({"a": np.arange(4.0)}), tmp_path)["a"]
   numbers += 1
   assert numbers.tolist() == [[1, 2, 3, 4]]
@@ -209,20 +215,22 @@ def test_numbers_can_be_changed(tmp_path):
     ({"o": scipy.io.matlab.MatlabObject(STRUCTS, "inline")}, "the variable o is an object"),
   ],
 )
-def test_other_kinds_of_arrays_are_refused_by_their_name(variable, match, tmp_path):
+def test_an_error_names_the_variable_with_an_unsupported_array(variable, match, tmp_path):
   with pytest.raises(ValueError, match=rf"annotation\.mat: {match}.* remove it from the file"):
     load(mutations_mat.save(variable), tmp_path)
 
 
-def test_functions_and_opaque_objects_are_refused_by_their_name(tmp_path):
+def test_an_error_names_the_variable_with_a_function_or_an_opaque_object(tmp_path):
   with pytest.raises(ValueError, match="the variable f is a function"):
     load(file_of(array(16, (1, 1), name=b"f")), tmp_path)
+  # An opaque object has no dimensions, unlike all other arrays.
   opaque = element(14, element(6, struct.pack("<II", 17, 0)) + element(1, b"table1") + element(1, b"MCOS"))
   with pytest.raises(ValueError, match="the variable table1 is an object"):
     load(file_of(opaque), tmp_path)
 
 
-def test_other_levels_and_formats_are_refused(tmp_path):
+def test_other_levels_and_formats_are_an_error(tmp_path):
+  # scipy writes level 4. A version 7.3 file is made from its header.
   level4 = io.BytesIO()
   scipy.io.savemat(level4, {"a": np.eye(2)}, format="4")
   with pytest.raises(
@@ -251,6 +259,7 @@ def struct_of(dims, width, names, *values):
   return array(2, dims, element(5, struct.pack("<i", width)), element(1, names), *values, name=b"s")
 
 
+# {name: (variables of a small file that claims much, text of the error)}
 ZEROS = array(9, (2**20, 1), element(2, bytes(2**20)), name=b"z")
 BOMBS = {
   "numbers without bytes": (
@@ -302,18 +311,19 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_a_file_that_announces_more_than_it_holds_is_refused(name, tmp_path):
+def test_a_file_that_claims_more_than_it_holds_is_an_error(name, tmp_path):
   variables, match = BOMBS[name]
   with pytest.raises(ValueError, match=rf"annotation\.mat: no readable \.mat file .*{match}"):
     load(file_of(variables), tmp_path)
 
 
-def test_limits_name_bytes_as_documented():
+def test_the_limit_of_all_variables_is_512_mib():
   assert mat_array.MAX_BYTES == 512 * 2**20
 
 
-def test_a_file_cut_at_any_byte_is_refused_unless_it_ends_between_variables(tmp_path):
+def test_a_file_cut_inside_a_variable_is_an_error(tmp_path):
   data = mutations_mat.save({"a": mutations_mat.cell(["x", 1]), "b": {"c": 2.5}}, compress=True)
+  # A file that ends behind its header or behind a variable is valid.
   ends = {128, 128 + 8 + struct.unpack_from("<I", data, 132)[0], len(data)}
   for end in range(len(data)):
     if end in ends:
@@ -323,30 +333,30 @@ def test_a_file_cut_at_any_byte_is_refused_unless_it_ends_between_variables(tmp_
       load(data[:end], tmp_path)
 
 
-def test_one_variable_twice_is_refused(tmp_path):
+def test_a_repeated_variable_is_an_error(tmp_path):
   one = mutations_mat.save({"a": 1})
   with pytest.raises(ValueError, match="the variable 'a' is there twice"):
     load(one + one[128:], tmp_path)
 
 
-def test_an_error_is_one_line_whatever_the_names_hold(tmp_path):
+def test_an_error_is_one_line_even_if_a_name_has_line_breaks(tmp_path):
   with pytest.raises(ValueError, match=r"variable a\\nb: an array of shape") as error:
     load(file_of(array(9, (2, 1), element(2, b"\1"), name=b"a\nb")), tmp_path)
   assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 0.5, 1e300, 2.0**60])
-def test_numbers_that_int64_cannot_hold_are_no_integers(value):
+def test_a_number_that_int64_cannot_hold_exactly_is_an_error(value):
   with pytest.raises(ValueError, match=r"rows: expected whole numbers up to 9,007,199,254,740,992"):
     mat_file.integers(np.array([[1.0, value]]), "rows", 1)
 
 
-def test_unsigned_numbers_keep_their_value_as_integers():
+def test_numbers_of_all_types_keep_their_value_as_int64():
   for dtype in (np.uint8, np.uint16, np.int16, np.float32, bool):
     assert mat_file.integers(np.array([[0], [1]], dtype), "rows", 1).tolist() == [0, 1]
   with pytest.raises(ValueError, match="expected whole numbers up to"):
     mat_file.integers(np.array([[2**63]], np.uint64), "rows", 1)
 
 
-def test_damaged_files_are_the_same_in_every_run():
+def test_the_same_seed_gives_the_same_damaged_files():
   assert list(mutations_mat.cases(20, seed=3)) == list(mutations_mat.cases(20, seed=3))

@@ -1,3 +1,5 @@
+"""The reader of pickles: plain data is read, and no file can run code or fill the memory."""
+
 import collections
 import copyreg
 import io
@@ -31,17 +33,18 @@ def read(data):
 
 
 def plain(value):
-  """The opcodes of plain data, without protocol and stop."""
+  """Returns the opcodes of plain data, without the opcodes PROTO and STOP."""
   return pickle.dumps(value, 3)[2:-1]
 
 
 def refuses(data, match):
+  """Checks that a pickle is refused with this text."""
   with pytest.raises(UnsafePickleError, match=match):
     read(data)
 
 
 def old_numpy(data):
-  """A pickle of protocol 2 with the module names of NumPy 1."""
+  """Returns a pickle with the module names of NumPy 1."""
   return data.replace(b"numpy._core", b"numpy.core")
 
 
@@ -65,7 +68,7 @@ def test_arrays_scalars_and_dtypes_survive_in_every_protocol(protocol):
   assert read(pickle.dumps(np.dtype(">f4"), protocol)) == np.dtype(">f4")
 
 
-def test_object_arrays_hold_what_is_admitted():
+def test_object_arrays_of_admitted_values_are_read():
   want = np.array([[{"keypoints": np.ones((17, 3))}, "a"], [None, [np.float32(2)]]], object)
   got = read(pickle.dumps(want))
   assert got.shape == (2, 2)
@@ -74,7 +77,7 @@ def test_object_arrays_hold_what_is_admitted():
   assert got[1, 1] == [2]
 
 
-def test_names_of_numpy_1_are_read():
+def test_pickles_of_numpy_1_are_read():
   want = [np.arange(3.0), np.float32(2), np.array([{"a": 1}], object)]
   data = old_numpy(pickle.dumps(want, 2))
   assert b"numpy.core.multiarray" in data
@@ -84,7 +87,7 @@ def test_names_of_numpy_1_are_read():
   assert got[2][0] == {"a": 1}
 
 
-def test_byte_strings_of_python_2_are_text_where_they_are_ascii():
+def test_ascii_byte_strings_of_python_2_are_read_as_text():
   assert read(b"S'part/a.jpg'\n.") == "part/a.jpg"
   assert read(b"U\x02ab.") == "ab"
   assert read(b"U\x02\xff\x00.") == b"\xff\x00"
@@ -94,6 +97,7 @@ def test_shared_and_recursive_containers_keep_their_identity():
   inner = [1]
   got = read(pickle.dumps([inner, inner]))
   assert got[0] is got[1]
+  # A list that contains itself is plain data, which only the memo can represent.
   loop = []
   loop.append(loop)
   got = read(pickle.dumps(loop))
@@ -101,7 +105,7 @@ def test_shared_and_recursive_containers_keep_their_identity():
 
 
 def test_attributes_on_an_ordered_dict_are_dropped():
-  tagged = collections.OrderedDict(a=1)
+  tagged = collections.OrderedDict(a=1)  # a state dict of PyTorch has such an attribute
   tagged._metadata = {"version": 1}
   got = read(pickle.dumps(tagged, 2))
   assert got == {"a": 1}
@@ -116,7 +120,7 @@ def test_a_shell_command_is_refused_and_does_not_run(tmp_path, protocol):
   with pytest.raises(UnsafePickleError, match=rf"list\.pkl.*{os.system.__module__}\.system"):
     restricted_pickle.load(path)
   assert not proof.exists()
-  pickle.loads(path.read_bytes())  # Python's own reader runs it: the payload is real
+  pickle.loads(path.read_bytes())  # Python's own reader runs it, so the attack is real
   assert proof.exists()
 
 
@@ -138,7 +142,7 @@ def test_any_other_name_is_refused(function, arguments):
     refuses(pickle.dumps(Call(function, *arguments), protocol), f"asks for .*{function.__name__}")
 
 
-def test_names_are_whole_not_paths_into_a_module():
+def test_a_name_with_a_dot_does_not_reach_into_a_class():
   refuses(b"\x80\x04\x8c\x05numpy\x8c\x0edtype.__init__\x93.", r"numpy\.dtype\.__init__")
 
 
@@ -165,11 +169,11 @@ def test_names_are_whole_not_paths_into_a_module():
     (b"c_codecs\nencode\n(X\x01\x00\x00\x00aX\x03\x00\x00\x00hextR.", "encoding 'hex'"),
   ],
 )
-def test_opcodes_that_reach_beyond_data_are_refused(data, match):
+def test_opcodes_that_plain_data_does_not_need_are_refused(data, match):
   refuses(data, match)
 
 
-def test_extension_codes_are_refused_even_if_registered():
+def test_registered_extension_codes_are_refused():
   copyreg.add_extension("os", "system", 240)
   try:
     refuses(b"\x82\xf0.", "extension code")
@@ -178,7 +182,7 @@ def test_extension_codes_are_refused_even_if_registered():
 
 
 def array_program(dtype=b"X\x02\x00\x00\x00f4", dtype_state=None, subtype=b"cnumpy\nndarray\n", state=None):
-  """A pickle of one array of three float32, with parts replaced."""
+  """Returns the pickle of an array of three float32. Each argument replaces a part of it."""
   dtype_state = dtype_state or (3, "<", None, None, None, -1, -1, 0)
   reconstruct = b"cnumpy._core.multiarray\n_reconstruct\n(" + subtype + b"K\x00\x85C\x01btR"
   made_dtype = b"cnumpy\ndtype\n(" + dtype + b"\x89\x88tR" + plain(dtype_state) + b"b"
@@ -186,7 +190,7 @@ def array_program(dtype=b"X\x02\x00\x00\x00f4", dtype_state=None, subtype=b"cnum
   return b"\x80\x04" + reconstruct + b"(K\x01K\x03\x85" + made_dtype + b"\x89" + content + b"tb."
 
 
-def test_the_programs_that_the_next_tests_twist_are_good():
+def test_the_array_program_without_changes_is_read():
   assert_same_array(read(array_program()), np.zeros(3, np.float32))
 
 
@@ -222,7 +226,7 @@ def test_arrays_of_other_kinds_are_refused(program, match):
     (array_program().replace(b"K\x03\x85", b"\x8a\x08" + bytes(7) + b"\x10\x85"), "needs 46116"),
   ],
 )
-def test_an_array_whose_sizes_lie_is_an_error(program, match):
+def test_an_array_with_wrong_sizes_is_an_error(program, match):
   with pytest.raises(ValueError, match=match):
     read(program)
 
@@ -234,7 +238,8 @@ def test_an_array_that_contains_itself_is_an_error():
     read(pickle.dumps(loop))
 
 
-def test_deep_nesting_neither_recurses_nor_crashes():
+def test_deep_nesting_does_not_crash():
+  # Lists and tuples may be deep. Keys may not, because hashing them recurses.
   lists = read(b"]" * 50_000 + b"a" * 49_999 + b".")
   assert len(lists) == 1
   tuples = b")" + b"\x85" * 30_000
@@ -249,7 +254,7 @@ def test_deep_nesting_neither_recurses_nor_crashes():
     read(b"cnumpy._core.multiarray\nscalar\n(" + tuples + b"C\x01btR.")
 
 
-def test_object_arrays_nested_without_end_are_refused():
+def test_deeply_nested_object_arrays_are_refused():
   array = np.array(None, object)
   for _ in range(20):
     outer = np.empty(1, object)
@@ -258,13 +263,13 @@ def test_object_arrays_nested_without_end_are_refused():
   refuses(pickle.dumps(array), "nests object arrays deeper than 8")
 
 
-def test_announced_sizes_allocate_nothing():
+def test_a_claimed_size_allocates_no_memory():
   for opcode in (b"\x8e", b"\x8d", b"\x96", b"\x95"):
     with pytest.raises(ValueError, match="bytes are announced"):
       read(opcode + struct.pack("<Q", 2**62))
   with pytest.raises(ValueError, match="corrupt"):
     read(b"cbuiltins\nbytearray\n\x8a\x07" + bytes(6) + b"\x10\x85R.")
-  assert read(b"]r\xff\xff\xff\x7f.") == []  # a memo place of two thousand million
+  assert read(b"]r\xff\xff\xff\x7f.") == []  # entry 2**31 - 1 of the memo
 
 
 @pytest.mark.parametrize(
@@ -277,7 +282,7 @@ def test_announced_sizes_allocate_nothing():
     "cnumpy._core.numeric\n_frombuffer\n(<bytes><dtype><shape>X\x01\x00\x00\x00CtR",
   ],
 )
-def test_data_that_is_copied_over_and_over_is_refused(repeat):
+def test_data_that_is_copied_many_times_is_refused(repeat):
   dtype = b"cnumpy\ndtype\n(X\x02\x00\x00\x00u1\x89\x88tR" + plain((3, "|", None, None, None, 0, 0, 0)) + b"b"
   things = {
     "<bytes>": plain(bytes(5000)),
@@ -290,14 +295,14 @@ def test_data_that_is_copied_over_and_over_is_refused(repeat):
   program, repeat = b"\x80\x04", repeat.encode("latin-1")
   for place, (name, opcodes) in enumerate(things.items(), 100_000):
     index = struct.pack("<I", place)
-    program += opcodes + b"r" + index + b"0"  # remembered, and off the stack
+    program += opcodes + b"r" + index + b"0"  # stored in the memo and removed from the stack
     repeat = repeat.replace(name.encode(), b"j" + index)
   assert len(read(program + b"]" + (repeat + b"a") * 2 + b".")) == 2
   refuses(program + b"]" + (repeat + b"a") * (20 * len(program) // 5000) + b".", "copies its data")
 
 
 def test_a_pickle_cut_at_any_byte_is_an_error_with_the_file_name(tmp_path):
-  data = pickle.dumps([PLAIN, ARRAYS[0], SCALARS[0], np.array([{}], object)], 4)
+  data = pickle.dumps([PLAIN, ARRAYS[0], SCALARS[0], np.array([{}], object)], 4)  # one value of each kind
   path = tmp_path / "cut.pkl"
   for end in range(len(data)):
     path.write_bytes(data[:end])
@@ -305,7 +310,7 @@ def test_a_pickle_cut_at_any_byte_is_an_error_with_the_file_name(tmp_path):
       restricted_pickle.load(path)
 
 
-def test_damaged_bytes_give_data_or_a_value_error_and_nothing_else():
+def test_damaged_bytes_give_data_or_a_value_error():
   good = [pickle.dumps([PLAIN, ARRAYS, SCALARS, np.array([{}], object)], protocol) for protocol in (0, 2, 5)]
   rng = np.random.default_rng(0)
   refused = 0
@@ -320,7 +325,7 @@ def test_damaged_bytes_give_data_or_a_value_error_and_nothing_else():
   assert refused > 1000
 
 
-def test_a_file_is_read_from_where_it_stands():
+def test_an_open_file_is_read_from_its_position():
   file = io.BytesIO(b"head" + pickle.dumps([1]))
   file.seek(4)
   assert restricted_pickle.load(file) == [1]
@@ -328,6 +333,7 @@ def test_a_file_is_read_from_where_it_stands():
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_easydict_is_read_as_a_dict_and_its_class_is_not_imported(protocol, monkeypatch):
+  # The package need not be installed: a module of this name is enough to write the pickle.
   module = types.ModuleType("easydict")
   module.EasyDict = type("EasyDict", (dict,), {"__module__": "easydict", "__setattr__": set_item_too})
   value = module.EasyDict()
@@ -344,11 +350,12 @@ def test_easydict_is_read_as_a_dict_and_its_class_is_not_imported(protocol, monk
 
 
 def set_item_too(self, name, value):
+  """Sets an attribute and the item of the same name, as EasyDict does."""
   dict.__setattr__(self, name, value)
   self[name] = value
 
 
-def test_easydict_takes_no_arguments_and_no_state_but_a_dict():
+def test_an_easydict_with_arguments_or_another_state_than_a_dict_is_an_error():
   with pytest.raises(ValueError, match="truncated or corrupt"):
     read(b"ceasydict\nEasyDict\n(]t\x81.")
   refuses(b"ceasydict\nEasyDict\n)\x81]b.", "state of a AttributeDict")
@@ -365,6 +372,7 @@ def test_a_range_is_read_in_every_protocol(protocol, value):
 
 
 def test_an_xrange_of_python_2_is_read_as_a_range():
+  # Python 2 wrote these bytes, in protocols 0 and 2.
   written = b"(dp0\nS'extra'\np1\nc__builtin__\nxrange\np2\n(I79\nI105\nI1\ntp3\nRp4\ns."
   assert read(written) == {"extra": range(79, 105)}
   assert read(b"\x80\x02c__builtin__\nxrange\nq\x00K\x00K\x07K\x02\x87q\x01Rq\x02.") == range(0, 7, 2)
@@ -380,18 +388,18 @@ def test_a_range_of_more_than_a_million_numbers_is_refused(protocol):
   "bounds",
   [(), (1, 2, 3, 4), (0, 5, 0), (0.0, 5), ("5",), (True, 5), (None,), (range(3),), (0, 2**62), (-(2**80), 5)],
 )
-def test_a_range_of_other_bounds_is_an_error(bounds):
+def test_a_range_with_wrong_bounds_is_an_error(bounds):
   with pytest.raises(ValueError, match=r"pickle"):
     read(b"\x80\x03cbuiltins\nrange\n" + plain(bounds) + b"R.")
 
 
-def test_other_names_of_a_range_are_refused():
+def test_a_range_under_the_name_of_another_python_version_is_refused():
   refuses(b"cbuiltins\nxrange\n(I5\ntR.", r"asks for builtins\.xrange")
   refuses(b"c__builtin__\nrange\n(I5\ntR.", r"asks for __builtin__\.range")
   refuses(b"cbuiltins\nrange\n.", r"leaves builtins\.range in the data")
 
 
-def test_a_range_is_no_key_and_no_shape():
+def test_a_range_as_a_key_or_as_a_shape_is_an_error():
   refuses(b"}" + plain(range(3)) + b"K\x01s.", "key of type range")
   objects = array_program(dtype=b"X\x02\x00\x00\x00O8", state=[1, 2, 3])
   for program in (array_program(), objects):
@@ -400,7 +408,7 @@ def test_a_range_is_no_key_and_no_shape():
         read(program.replace(b"K\x03\x85", plain(shape)))
 
 
-def test_lists_that_name_one_list_or_range_many_times_make_no_huge_array():
+def test_lists_that_repeat_one_list_or_range_do_not_become_a_huge_array():
   for row in (list(range(5000)), range(1_000_000), [range(1_000_000)], np.zeros(5000), bytearray(5000)):
     with pytest.raises(ValueError, match="lists of more than 16,777,216 elements"):
       as_array([row] * 5000)

@@ -1,3 +1,5 @@
+"""Files in the format safetensors are written and read."""
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ TENSORS = {
 
 def test_tensors_and_metadata_come_back_bit_for_bit(tmp_path):
   path = tmp_path / "a.safetensors"
+  # A transposed array is not contiguous, and the package would write its memory in the wrong order.
   safetensors_file.save(path, {**TENSORS, "turned": TENSORS["a"].T}, {"hap_jax": "{}"})
   tensors, metadata = safetensors_file.load(path)
   assert metadata == {"format": "pt", "hap_jax": "{}"}
@@ -35,6 +38,6 @@ def test_a_truncated_file_is_an_error_that_names_it(tmp_path, keep):
     safetensors_file.load(path)
 
 
-def test_a_folder_that_is_missing_is_an_error_of_the_system(tmp_path):
+def test_a_missing_folder_is_an_os_error(tmp_path):
   with pytest.raises(OSError, match=r"no/a\.safetensors"):
     safetensors_file.save(tmp_path / "no" / "a.safetensors", TENSORS, {})

@@ -1,3 +1,5 @@
+"""The reader of PyTorch files: it returns the saved data and never runs code. Wrong files are errors."""
+
 import argparse
 import io
 import os
@@ -17,7 +19,7 @@ FORMATS = ("zip", "legacy")
 
 @pytest.fixture
 def write(tmp_path):
-  """Writes a value as model.pth without PyTorch; returns its path."""
+  """Returns a function that writes model.pth without PyTorch and returns its path."""
 
   def write_file(value, form="zip"):
     path = tmp_path / "model.pth"
@@ -29,7 +31,7 @@ def write(tmp_path):
 
 @pytest.fixture
 def save(tmp_path):
-  """Writes a value as model.pth with PyTorch; returns its path."""
+  """Returns a function that writes model.pth with PyTorch and returns its path."""
   torch = pytest.importorskip("torch")
 
   def save_file(value, form="zip"):
@@ -41,13 +43,13 @@ def save(tmp_path):
 
 
 def assert_same(got, want):
-  """Compares what was read with what PyTorch saved, to the bit."""
+  """Checks that the read value equals the saved value bit for bit."""
   torch = pytest.importorskip("torch")
   if isinstance(want, torch.Tensor):
     want = want.detach()
     assert got.shape == tuple(want.shape)
     assert str(got.dtype) == str(want.dtype).removeprefix("torch.")
-    if want.dtype == torch.bfloat16:
+    if want.dtype == torch.bfloat16:  # PyTorch cannot turn bfloat16 into a NumPy array
       want, got = want.view(torch.int16), got.view(np.int16)
     np.testing.assert_array_equal(got, want.numpy())
   elif isinstance(want, dict):
@@ -63,13 +65,13 @@ def assert_same(got, want):
     assert got == want
 
 
-# Bytes made here, no PyTorch needed
+# Files from `torch_bytes`, which need no PyTorch
 
 OBJECT_STATE = b"(K\x03X\x01\x00\x00\x00|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK?t"
 
 
 def storage_of(dtype):
-  """The opcodes of a tensor over the storage "0", taken to be one element of a dtype."""
+  """Returns the opcodes of a tensor over the storage "0", which is said to hold one element of a dtype."""
   storage = b"(X\x07\x00\x00\x00storage" + dtype + b"X\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x01tQ"
   return b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"K\x00K\x01\x85K\x01\x85\x89NtR"
 
@@ -89,6 +91,7 @@ def test_tensors_and_plain_data_are_read(write, form):
 @pytest.mark.parametrize("form", FORMATS)
 def test_views_of_a_shared_storage_are_read(write, form):
   storage = np.arange(24, dtype=np.float32)
+  # Offsets and strides count elements. A stride of 0 repeats an element, as `expand` does.
   views = {
     "transposed": torch_bytes.Tensor(storage, 0, (6, 4), (1, 6)),
     "every_second": torch_bytes.Tensor(storage, 3, (2, 3), (12, 2)),
@@ -136,7 +139,7 @@ def test_a_tensor_that_reaches_outside_its_storage_is_an_error(write, form, offs
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_shell_command_is_refused_and_does_not_run(write, tmp_path, form):
+def test_a_shell_command_in_a_pytorch_file_is_refused_and_does_not_run(write, tmp_path, form):
   proof = tmp_path / "ran"
   command = f"echo > {proof}".encode()
   payload = b"cos\nsystem\n(X" + struct.pack("<I", len(command)) + command + b"tR"
@@ -144,11 +147,11 @@ def test_a_shell_command_is_refused_and_does_not_run(write, tmp_path, form):
   with pytest.raises(UnsafePickleError, match=r"model\.pth.*asks for os\.system"):
     torch_file.load(path)
   assert not proof.exists()
-  pickle.loads(b"\x80\x02" + payload + b".")  # the payload is real
+  pickle.loads(b"\x80\x02" + payload + b".")  # Python's own reader runs it, so the attack is real
   assert proof.exists()
 
 
-def test_a_bare_hostile_pickle_is_refused(tmp_path):
+def test_a_hostile_pickle_without_a_container_is_refused(tmp_path):
   class Command:
     def __reduce__(self):
       return os.system, ("true",)
@@ -177,7 +180,7 @@ def test_a_bare_hostile_pickle_is_refused(tmp_path):
     (storage_of(b"X\x01\x00\x00\x00f"), "storage of str"),
   ],
 )
-def test_names_and_opcodes_beyond_tensors_are_refused(write, opcodes, match):
+def test_names_and_opcodes_that_tensors_do_not_need_are_refused(write, opcodes, match):
   value = {"weight": np.ones(0, np.float32), "extra": torch_bytes.Raw(opcodes)}
   with pytest.raises(UnsafePickleError, match=match):
     torch_file.load(write(value))
@@ -214,8 +217,9 @@ def test_a_file_cut_at_any_place_is_an_error_with_its_name(write, form):
       torch_file.load(path)
 
 
-def test_damaged_bytes_give_data_or_a_value_error_and_nothing_else(write):
+def test_a_damaged_pytorch_file_gives_data_or_a_value_error(write):
   rng = np.random.default_rng(0)
+  # Three random bytes at a time: enough to reach lengths, names and opcodes.
   for form in FORMATS:
     path = write({"weight": np.ones((2, 3), np.float32), "epoch": 3}, form)
     good = path.read_bytes()
@@ -236,7 +240,7 @@ def test_files_of_other_kinds_are_an_error(tmp_path):
     (b"", "is empty"),
     (b"<!DOCTYPE html>", "neither a zip nor a legacy"),
     (b"version https://git-lfs.github.com/spec/v1\n", "neither a zip nor a legacy"),
-    (pickle.dumps({"weight": 1}), "lacks the magic number"),
+    (pickle.dumps({"weight": 1}), "without the magic number"),
   ):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=match):
@@ -247,7 +251,8 @@ def test_files_of_other_kinds_are_an_error(tmp_path):
     torch_file.load(path)
 
 
-def test_a_compressed_archive_is_an_error_not_a_bomb(write, tmp_path):
+def test_a_compressed_archive_is_an_error(write, tmp_path):
+  # The same members, but compressed. PyTorch never compresses them.
   source = zipfile.ZipFile(io.BytesIO(write({"weight": np.ones(4, np.float32)}).read_bytes()))
   path = tmp_path / "packed.pth"
   with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -261,7 +266,7 @@ def test_a_compressed_archive_is_an_error_not_a_bomb(write, tmp_path):
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_every_type_of_tensor_equals_pytorchs(save, form):
+def test_tensors_of_every_type_equal_the_saved_tensors(save, form):
   torch = pytest.importorskip("torch")
   names = ["float64", "float32", "float16", "bfloat16", "complex64", "complex128"]
   names += ["int64", "int32", "int16", "int8", "uint8", "bool"]
@@ -272,7 +277,7 @@ def test_every_type_of_tensor_equals_pytorchs(save, form):
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_views_equal_pytorchs(save, form):
+def test_views_equal_the_saved_views(save, form):
   torch = pytest.importorskip("torch")
   base = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
   tensors = {
@@ -289,11 +294,11 @@ def test_views_equal_pytorchs(save, form):
   }
   got = torch_file.load(save(tensors, form))
   assert_same(got, tensors)
-  assert np.shares_memory(got["base"], got["transposed"])
+  assert np.shares_memory(got["base"], got["transposed"])  # views of one storage stay views
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_whole_training_checkpoint_equals_pytorchs(save, form):
+def test_a_whole_training_checkpoint_equals_the_saved_one(save, form):
   torch = pytest.importorskip("torch")
   torch.manual_seed(0)
   model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3))
@@ -324,7 +329,7 @@ def test_a_whole_training_checkpoint_equals_pytorchs(save, form):
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_pickled_module_is_refused_by_its_name(save, form):
+def test_a_pickled_module_is_an_error_that_names_its_class(save, form):
   torch = pytest.importorskip("torch")
   with pytest.raises(UnsafePickleError, match=r"torch\.nn\.modules\.linear\.Linear"):
     torch_file.load(save(torch.nn.Linear(2, 2), form))

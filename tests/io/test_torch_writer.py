@@ -1,3 +1,5 @@
+"""Written PyTorch files are read by PyTorch and by this project."""
+
 import numpy as np
 import pytest
 
@@ -17,6 +19,7 @@ CONTENT = {
 
 
 def same(got, want):
+  """Checks that two nested values are equal, with equal types."""
   if isinstance(want, dict):
     assert list(got) == list(want)
     for key in want:
@@ -29,14 +32,15 @@ def same(got, want):
     assert type(got) is type(want)
 
 
-def test_what_is_written_is_read_back_as_it_was(tmp_path):
+def test_a_written_file_is_read_with_the_same_content(tmp_path):
   torch_writer.save(tmp_path / "a.pth", CONTENT)
   same(torch_file.load(tmp_path / "a.pth"), CONTENT)
 
 
-def test_pytorch_reads_it_without_unpickling_anything_but_weights(tmp_path):
+def test_pytorch_reads_a_written_file_with_weights_only(tmp_path):
   torch = pytest.importorskip("torch")
   torch_writer.save(tmp_path / "a.pth", CONTENT)
+  # PyTorch maps a file only if its tensors are stored without compression.
   for mmap in (False, True):
     got = torch.load(tmp_path / "a.pth", weights_only=True, mmap=mmap)
     same(got, CONTENT)
@@ -49,6 +53,6 @@ def test_the_same_content_makes_the_same_bytes(tmp_path):
   assert (tmp_path / "a.pth").read_bytes() == (tmp_path / "b.pth").read_bytes()
 
 
-def test_an_object_has_no_place_in_a_checkpoint(tmp_path):
+def test_a_value_of_another_type_is_an_error(tmp_path):
   with pytest.raises(TypeError, match="a set has no place in a checkpoint"):
     torch_writer.save(tmp_path / "a.pth", {"a": {1}})

@@ -1,3 +1,5 @@
+"""Files and folders get their name only when they are complete."""
+
 import pytest
 
 from hap_jax.io import unfinished
@@ -7,16 +9,16 @@ def names_in(folder):
   return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_folder_has_its_name_only_when_it_is_whole(tmp_path):
+def test_a_folder_gets_its_name_only_when_it_is_complete(tmp_path):
   with unfinished.new_folder(tmp_path / "out") as folder:
     (folder / "a").write_text("x")
     assert not (tmp_path / "out").exists()
-    assert folder.name.startswith(".out.")
+    assert folder.name.startswith(".out.")  # hidden until it is complete
   assert names_in(tmp_path) == ["out"]
   assert (tmp_path / "out" / "a").read_text() == "x"
 
 
-def test_a_file_has_its_name_only_when_it_is_whole(tmp_path):
+def test_a_file_gets_its_name_only_when_it_is_complete(tmp_path):
   with unfinished.new_file(tmp_path / "out.npz") as file:
     file.write(b"x")
     assert not (tmp_path / "out.npz").exists()
@@ -27,7 +29,7 @@ def test_a_file_has_its_name_only_when_it_is_whole(tmp_path):
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 @pytest.mark.parametrize("new", [unfinished.new_folder, unfinished.new_file])
-def test_nothing_is_left_of_what_failed(tmp_path, new, error):
+def test_nothing_is_left_after_an_error(tmp_path, new, error):
   def make():
     with new(tmp_path / "out") as made:
       if new is unfinished.new_folder:
@@ -44,7 +46,7 @@ def test_the_first_error_is_raised_though_nothing_is_there_to_remove(tmp_path):
     raise ValueError("first")
 
 
-def test_a_folder_that_others_made_meanwhile_is_kept(tmp_path):
+def test_a_folder_that_another_program_made_meanwhile_is_kept(tmp_path):
   def make():
     with unfinished.new_folder(tmp_path / "out"):
       (tmp_path / "out").mkdir()

@@ -1,4 +1,4 @@
-"""Writes PyTorch files byte by byte, so that they can be read in tests where PyTorch is not installed."""
+"""Writes PyTorch files byte by byte, for tests where PyTorch is not installed."""
 
 import dataclasses
 import io
@@ -14,7 +14,7 @@ _MAGIC = 0x1950A86A20F9469CFC6C
 
 @dataclasses.dataclass
 class Tensor:
-  """A view of a 1-D array, which others may share; stride and offset count elements, as in PyTorch."""
+  """A view of a 1-D array that other views may share. Stride and offset count elements, as in PyTorch."""
 
   storage: np.ndarray
   offset: int
@@ -24,7 +24,7 @@ class Tensor:
 
 @dataclasses.dataclass
 class Raw:
-  """Opcodes that push one value, as they are."""
+  """Opcodes that push one value. They are written without a change."""
 
   opcodes: bytes
 
@@ -50,7 +50,7 @@ def zip_file(value, folder="archive"):
 
 
 def legacy_file(value):
-  """As `zip_file`, in the format of PyTorch before 1.6."""
+  """Returns the bytes of a file in the format of PyTorch before 1.6. The argument is that of `zip_file`."""
   storages = []
   body = _program(value, storages)
   system = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}
@@ -74,10 +74,11 @@ def _opcodes(value, storages):
   if isinstance(value, dict):
     items = (_opcodes(part, storages) for item in value.items() for part in item)
     return b"}(" + b"".join(items) + b"u"
-  return pickle.dumps(value, 2)[2:-1]  # without protocol and stop
+  return pickle.dumps(value, 2)[2:-1]  # without the opcodes PROTO and STOP
 
 
 def _tensor(tensor, storages):
+  # Two tensors over one array share a storage, which is found by identity.
   found = [i for i, storage in enumerate(storages) if storage is tensor.storage]
   if not found:
     storages.append(tensor.storage)

@@ -1,4 +1,4 @@
-"""Programs that stand in for those of a cluster and record how they are called."""
+"""Replacements of cluster programs that record their calls."""
 
 import os
 
@@ -7,7 +7,11 @@ import pytest
 
 @pytest.fixture
 def recorder(tmp_path, monkeypatch):
-  """Returns a function: puts a program of a name on PATH that records its words, then runs a line of bash."""
+  """Returns a function that puts a program on PATH.
+
+  The program records the words of each call and then runs a line of bash. The function returns another
+  function, which reads the recorded calls.
+  """
   folder = tmp_path / "bin"
   folder.mkdir()
   monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")

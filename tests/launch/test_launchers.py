@@ -1,4 +1,4 @@
-"""Launchers: one command line, what they hand to srun, sbatch and gcloud, and how local.sh ends."""
+"""Launchers: their command line, their calls of srun, sbatch and gcloud, and the exit codes of local.sh."""
 
 import pathlib
 import re
@@ -23,7 +23,7 @@ LAUNCHERS = {
 RUN = ("--config=configs/pretrain_demo.py", "--workdir=runs/it's here", "--config.model.image_size=(384,128)")
 LINE = [*("python", "-m", "hap_jax.main"), *RUN]
 
-# Stands in for training: notes its flags, then does what its workdir's name says.
+# Replaces the training program: it records its flags. The name of its workdir selects its behaviour.
 PROGRAM = """
 import pathlib, signal, sys, time
 flags = dict(word.split("=", 1) for word in sys.argv[1:])
@@ -50,13 +50,13 @@ def launch(name, *words, **kwargs):
 def wait_for(*paths):
   deadline = time.monotonic() + 30
   while not all(path.exists() for path in paths):
-    assert time.monotonic() < deadline, f"not all of {paths} came to be"
+    assert time.monotonic() < deadline, f"not all of {paths} were written"
     time.sleep(0.05)
 
 
 @pytest.fixture
 def interpreter(tmp_path, monkeypatch):
-  """Sets PYTHON to a program that trains by PROGRAM, and is this interpreter for all else."""
+  """Sets PYTHON to a program that runs PROGRAM instead of `-m hap_jax.main`, and this Python otherwise."""
   program, path = tmp_path / "program.py", tmp_path / "python"
   program.write_text(PROGRAM)
   me = shlex.quote(sys.executable)
@@ -66,15 +66,16 @@ def interpreter(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", LAUNCHERS)
-def test_a_dry_run_prints_the_one_command_line(name):
+def test_every_launcher_prints_the_same_command_in_a_dry_run(name):
   done = launch(name, *RUN, "--dry_run")
   assert (done.returncode, done.stderr) == (0, "")
+  # The workdir has a blank and a quote, so this also checks the quoting.
   assert done.stdout == shlex.join(LINE) + "\n"
 
 
 @pytest.mark.parametrize("name", LAUNCHERS)
 def test_bad_flags_are_one_line_errors(name):
-  for words, told in (
+  for words, message in (
     (RUN[:1], "--workdir is missing"),
     (RUN[1:], "--config is missing"),
     (("--config=configs/none.py", RUN[1]), "--config=configs/none.py: no such file"),
@@ -84,11 +85,11 @@ def test_bad_flags_are_one_line_errors(name):
     done = launch(name, *words)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: ")
-    assert told in done.stderr
+    assert message in done.stderr
     assert done.stderr.count("\n") == 1
 
 
-def test_the_line_is_built_from_flags_in_any_order_and_wants_one_word_each():
+def test_the_command_accepts_flags_in_any_order_but_only_as_single_words():
   words = command.build([RUN[2], "--verbosity=0", RUN[1], RUN[0]])
   assert words == [*LINE[:5], RUN[2], "--verbosity=0"]
   assert command.run_name(words) == "it's here"
@@ -97,7 +98,7 @@ def test_the_line_is_built_from_flags_in_any_order_and_wants_one_word_each():
     command.build([*RUN, "--config.seed", "1"])
 
 
-def test_the_sbatch_script_holds_its_directives_and_is_submitted(tmp_path, recorder):
+def test_the_sbatch_script_has_its_directives_and_is_submitted(tmp_path, recorder):
   sbatch, script = recorder("sbatch", "echo Submitted batch job 17"), tmp_path / "slurm" / "a.sbatch"
   flags = ("--nodes=2", "--gpus_per_node=4", "--cpus_per_task=6", "--time=1:00:00", "--signal_before=300")
   done = launch(
@@ -118,25 +119,26 @@ def test_the_sbatch_script_holds_its_directives_and_is_submitted(tmp_path, recor
     *("nodes=2", "ntasks-per-node=4", "gpus-per-node=4", "cpus-per-task=6", "time=1:00:00", "partition=gpu"),
   }
   assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
+  # A second call must not overwrite the script.
   again = launch("slurm.py", *RUN, f"--script={script}", "--job_name=b")
   assert again.returncode == 1
   assert f"{script} exists" in again.stderr
   assert "job-name=a" in script.read_text()
 
 
-def test_slurm_refuses_what_a_directive_cannot_hold_and_numbers_that_are_none():
-  for words, told in (
-    (RUN, "a directive (#SBATCH --job-name) holds no blanks"),
+def test_slurm_refuses_wrong_directive_values_and_numbers():
+  for words, message in (
+    (RUN, "a directive (#SBATCH --job-name) cannot contain blanks"),
     ((*RUN, "--job_name=a", "--nodes=0"), "--nodes=0: expected 1 or more"),
     ((*RUN, "--nodes=two"), "argument --nodes: invalid int value"),
   ):
     done = launch("slurm.py", *words)
     assert done.returncode == 1
-    assert told in done.stderr
+    assert message in done.stderr
     assert done.stderr.count("\n") == 1
 
 
-def test_submitting_without_sbatch_tells_what_to_do(tmp_path, monkeypatch):
+def test_submit_without_sbatch_is_an_error_but_the_script_stays(tmp_path, monkeypatch):
   monkeypatch.setenv("PATH", str(tmp_path))
   script = tmp_path / "a.sbatch"
   with pytest.raises(ValueError, match="sbatch is not on this machine"):
@@ -145,9 +147,7 @@ def test_submitting_without_sbatch_tells_what_to_do(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("create", [True, False])
-def test_tpu_vm_makes_a_vm_if_asked_copies_the_code_and_runs_the_line_on_all_workers(
-  create, recorder, tmp_path
-):
+def test_tpu_vm_creates_a_vm_copies_the_code_and_starts_the_run_on_all_workers(create, recorder, tmp_path):
   kept = tmp_path / "kept.tar.gz"
   gcloud = recorder("gcloud", f'[ "$4" = scp ] && cp "$5" {kept}; exit 0')
   made = ("--accelerator_type=v5litepod-16",) if create else ()
@@ -169,15 +169,16 @@ def test_tpu_vm_makes_a_vm_if_asked_copies_the_code_and_runs_the_line_on_all_wor
   assert not [path for path in held if "__pycache__" in path]
 
 
-def test_tpu_vm_wants_a_name_and_stops_at_the_first_failure(recorder):
+def test_tpu_vm_needs_a_name_and_stops_at_the_first_failure(recorder):
   assert "--name is missing" in launch("tpu_vm.sh", *RUN, "--zone=z").stderr
+  # The first call of gcloud is the copy of the code, because no VM is created.
   gcloud = recorder("gcloud", "exit 3")
   done = launch("tpu_vm.sh", *RUN, "--zone=z", "--name=vm")
-  assert (done.returncode, done.stderr) == (1, "error: the code was not copied\n")
+  assert (done.returncode, done.stderr) == (1, "error: cannot copy the code to the VM\n")
   assert len(gcloud()) == 1
 
 
-def test_xmanager_is_imported_only_to_start_and_its_absence_is_told(tmp_path):
+def test_xmanager_is_imported_only_for_a_start_and_its_absence_is_an_error(tmp_path):
   if shutil.which("xmanager"):
     pytest.skip("XManager is installed here")
   for where in (("--where=local",), ("--where=slurm", "--ssh=me@host", "--image=i")):
@@ -186,7 +187,9 @@ def test_xmanager_is_imported_only_to_start_and_its_absence_is_told(tmp_path):
     assert done.stderr.startswith("error: xm")
     assert "requirements-launch.txt" in done.stderr
     assert done.stderr.count("\n") == 1
-  assert "--gpus says nothing to --where=local" in launch("xmanager.py", *RUN, "--gpus=2", "--dry_run").stderr
+  assert (
+    "--gpus has no effect with --where=local" in launch("xmanager.py", *RUN, "--gpus=2", "--dry_run").stderr
+  )
   assert "--image is missing" in launch("xmanager.py", *RUN, "--where=slurm", "--ssh=me@host").stderr
 
 
@@ -195,7 +198,7 @@ def local(workdir, *words):
   return [*LAUNCHERS["local.sh"], RUN[0], f"--workdir={workdir}", *words, RUN[2]]
 
 
-def test_local_starts_processes_that_can_find_each_other(tmp_path, interpreter):
+def test_local_starts_processes_that_can_connect(tmp_path, interpreter):
   folder = tmp_path / "ends"
   done = subprocess.run(
     local(folder, "--num_processes=3"), cwd=ROOT, capture_output=True, text=True, timeout=60
@@ -209,17 +212,17 @@ def test_local_starts_processes_that_can_find_each_other(tmp_path, interpreter):
     assert flags[rank] == [*given, meet, "--num_processes=3", f"--process_id={rank}"]
 
 
-# A single process is Python itself, which has its own answer to a Ctrl-C.
+# There is no case with SIGINT and one process: Python then replaces the script and handles SIGINT itself.
 @pytest.mark.parametrize(
   ("count", "number", "name", "status"),
   [
     (1, signal.SIGTERM, "waits", 42),
     (2, signal.SIGTERM, "waits", 42),
-    (2, signal.SIGINT, "waits", 130),  # 42 would start it again
-    (2, signal.SIGINT, "breaks", 7),  # one of them fails while it saves
+    (2, signal.SIGINT, "waits", 130),  # a launcher would start a run with exit code 42 again
+    (2, signal.SIGINT, "breaks", 7),  # one of the processes fails during its save
   ],
 )
-def test_a_signal_reaches_all_local_processes_and_the_exit_code_names_it(
+def test_a_signal_reaches_all_local_processes_and_sets_the_exit_code(
   count, number, name, status, tmp_path, interpreter
 ):
   folder = tmp_path / name
@@ -231,31 +234,31 @@ def test_a_signal_reaches_all_local_processes_and_the_exit_code_names_it(
   assert all((folder / f"stopped{rank}").exists() for rank in range(count))
 
 
-@pytest.mark.soak  # the time between its signals decides, and a busy machine changes it
+@pytest.mark.soak  # the result depends on the time between the signals, which a busy machine changes
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 128 + signal.SIGKILL), (signal.SIGINT, 130)])
-def test_a_second_signal_ends_processes_that_do_not_listen(number, status, tmp_path, interpreter):
+def test_a_second_signal_kills_processes_that_ignore_the_first(number, status, tmp_path, interpreter):
   folder = tmp_path / "deaf"
   with subprocess.Popen(local(folder, "--num_processes=2"), cwd=ROOT) as process:
     wait_for(*(folder / f"flags{rank}" for rank in range(2)))
     process.send_signal(number)
     time.sleep(0.6)
-    process.send_signal(number)  # as one with the first
+    process.send_signal(number)  # so soon after the first signal that it does not count
     time.sleep(2.4)
     assert process.poll() is None
     process.send_signal(number)
     assert process.wait(120) == status
 
 
-def test_one_failed_local_process_ends_the_others_and_its_exit_code_comes_back(tmp_path, interpreter):
+def test_a_failed_local_process_ends_the_others_and_sets_the_exit_code(tmp_path, interpreter):
   folder = tmp_path / "fails"
   began = time.monotonic()
   done = subprocess.run(local(folder, "--num_processes=2"), cwd=ROOT, capture_output=True, timeout=60)
   assert done.returncode == 7
-  assert time.monotonic() - began < 30  # the other one would have slept for a minute
+  assert time.monotonic() - began < 30  # the other process would have slept for a minute
   assert not (folder / "stopped0").exists()
 
 
-def test_local_prints_a_line_for_each_process_in_a_dry_run():
+def test_local_prints_one_command_per_process_in_a_dry_run():
   lines = launch("local.sh", *RUN, "--num_processes=2", "--port=1234", "--dry_run").stdout.splitlines()
   meet = ["--coordinator_address=127.0.0.1:1234", "--num_processes=2"]
   assert [shlex.split(line) for line in lines] == [

@@ -1,4 +1,4 @@
-"""The batch script of launch/slurm.py: how it ends, and when it asks SLURM for another turn."""
+"""The batch script of launch/slurm.py: its exit code, and the cases in which it requeues its job."""
 
 import signal
 import subprocess
@@ -10,7 +10,10 @@ from tests.launch.test_launchers import LINE, RUN, launch, wait_for
 
 @pytest.fixture
 def batch(tmp_path, recorder, monkeypatch):
-  """Returns a function: writes the sbatch script of RUN and returns its path. squeue prints RUNNING/None."""
+  """Returns a function that writes the sbatch script of RUN and returns its path.
+
+  By default, squeue prints RUNNING/None.
+  """
   recorder("squeue", "echo RUNNING/None")
   monkeypatch.setenv("SLURM_JOB_ID", "17")
 
@@ -27,17 +30,16 @@ def run_batch(script):
 
 
 @pytest.mark.parametrize(("status", "requeued"), [(0, []), (42, [["requeue", "17"]]), (1, [])])
-def test_the_sbatch_script_runs_the_line_by_srun_and_requeues_after_42_only(
-  status, requeued, recorder, batch
-):
+def test_the_sbatch_script_calls_srun_and_requeues_only_after_42(status, requeued, recorder, batch):
   srun, scontrol = recorder("srun", f"echo $SETTING; exit {status}"), recorder("scontrol")
   ran = run_batch(batch("--setup=export SETTING='set up'"))
   assert (ran.returncode, ran.stdout) == (status, "set up\n")
+  # The words before the command are options of srun and the shell of the task.
   assert [call[-len(LINE) :] for call in srun()] == [LINE]
   assert scontrol() == requeued
 
 
-def test_the_sbatch_script_lives_on_after_a_sigterm_to_see_how_srun_ends(tmp_path, recorder, batch):
+def test_the_sbatch_script_survives_sigterm_and_reads_the_exit_code_of_srun(tmp_path, recorder, batch):
   started = tmp_path / "started"
   recorder("srun", f"touch {started}; sleep 0.5; exit 42")
   scontrol = recorder("scontrol")
@@ -73,16 +75,17 @@ def test_a_saved_job_is_requeued_only_if_it_was_not_cancelled(answer, preempted,
   )
 
 
-def test_a_sigterm_to_all_processes_of_a_job_does_not_end_the_questions(recorder, batch):
+def test_a_sigterm_to_all_processes_of_a_job_does_not_stop_the_requeue(recorder, batch):
   recorder("srun", "exit 42")
+  # The programs send SIGTERM to themselves and survive only if they ignore it.
   recorder("squeue", "kill -TERM $$; echo COMPLETING/None")
   scontrol = recorder("scontrol", "kill -TERM $$; echo ' PreemptTime=2026-11-30T03:06:09'")
   assert run_batch(batch()).returncode == 42
   assert scontrol() == [["show", "job", "17"], ["requeue", "17"]]
 
 
-def test_a_busy_slurm_is_asked_again_and_a_requeue_that_fails_is_repeated(tmp_path, recorder, batch):
-  """SLURM answers at the second question, and obeys the second requeue."""
+def test_calls_of_a_busy_slurm_are_repeated(tmp_path, recorder, batch):
+  """The first call of squeue and the first requeue fail, the second ones succeed."""
   recorder("srun", "exit 42")
   first = f'[ -e {tmp_path}/$(basename "$0") ] || {{ touch {tmp_path}/$(basename "$0"); exit 1; }}'
   pauses, scontrol = recorder("sleep"), recorder("scontrol", first)
@@ -101,7 +104,8 @@ def test_a_saved_job_ends_with_a_message_if_slurm_never_answers(recorder, batch)
   assert ran.stderr.startswith("job 17 is not requeued: SLURM does not answer")
 
 
-# srun as SLURM's manual describes its exit code: the largest one of its tasks, 128 + number for a signal.
+# Replaces srun. As in the manual of SLURM, its exit code is the largest code of its tasks. A task that was
+# killed by a signal has the code 128 + number of the signal.
 SRUN = """while [[ $1 == --* ]]; do shift; done
 largest=0
 for ((rank = 0; rank < 2; rank++)); do
@@ -123,10 +127,10 @@ exit $largest"""
     (("exit 42", "exit 130"), 130),
     (("kill -KILL $$", "exit 42"), 128 + signal.SIGKILL),
     (("kill -SEGV $$", "exit 42"), 128 + signal.SIGSEGV),
-    (("kill -TERM $PPID; exit 42", "exit 42"), 42),  # the signal comes to each process of a task
+    (("kill -TERM $PPID; exit 42", "exit 42"), 42),  # SLURM sends the signal also to the shell of a task
   ],
 )
-def test_a_failed_task_wins_over_a_task_that_saved(ends, status, recorder, batch):
+def test_the_exit_code_of_a_failed_task_has_priority_over_42(ends, status, recorder, batch):
   recorder("srun", SRUN)
   python = recorder("python", f'if [ "$SLURM_PROCID" = 0 ]; then {ends[0]}; fi; {ends[1]}')
   scontrol = recorder("scontrol")

@@ -1,4 +1,4 @@
-"""Reconstruction and alignment on cases small enough to work out by hand."""
+"""Tests of the reconstruction and alignment losses on small cases that were computed by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ def test_constant_patch_is_normalized_to_zero():
 
 
 def test_only_hidden_patches_count():
+  # The visible patch has the largest error, so it would be seen in the sum.
   pred = jnp.array([[[1.0, 3.0], [100.0, 100.0], [2.0, 2.0]]])
   total, count = masked_patch_loss(pred, jnp.zeros_like(pred), jnp.array([[True, False, True]]))
   assert (float(total[0]), float(count[0])) == ((1 + 9) / 2 + 4, 2)
@@ -27,6 +28,7 @@ def test_only_hidden_patches_count():
 def test_alignment_of_two_orthogonal_pairs():
   eye = jnp.eye(2) * 3  # lengths do not matter
   temperature = 0.5
+  # Each query has the similarity 1 / T = 2 with its own key and 0 with the other key.
   expected = -2 * temperature * np.log(np.exp(2) / (np.exp(2) + 1))
   np.testing.assert_allclose(info_nce(eye, eye, jnp.arange(2), temperature), expected, rtol=1e-5)
   np.testing.assert_allclose(alignment_loss(eye, eye, temperature), 2 * expected, rtol=1e-5)

@@ -1,4 +1,4 @@
-"""Bit sets against boolean arrays, with sizes below, at and above a word."""
+"""Tests of bit sets against boolean arrays. The sizes are below, at and above the 32 bits of a word."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +16,8 @@ def test_unpacking_restores_packed_cells(num_cells):
   np.testing.assert_array_equal(bits.count_bits(words), cells.sum(-1))
 
 
-def test_span_sets_the_cells_from_start_to_before_stop():
+def test_span_sets_the_cells_from_start_to_stop_minus_one():
+  # The spans are empty, full words, inside one word, over a word border, and over three words.
   start, stop = np.array([0, 0, 5, 31, 30, 32, 7]), np.array([0, 32, 9, 33, 70, 64, 70])
   cells = bits.unpack_bits(bits.bit_span(jnp.asarray(start), jnp.asarray(stop), 3), 70)
   np.testing.assert_array_equal(cells, (np.arange(70) >= start[:, None]) & (np.arange(70) < stop[:, None]))

@@ -1,4 +1,4 @@
-"""Properties of the masks: exact counts, one key one mask, stages in their order, fair ties."""
+"""Tests of the masks: exact counts, reproducible draws, the order of the stages, and random ties."""
 
 import dataclasses
 import functools
@@ -26,9 +26,9 @@ def jitted(recipe):
 
 
 def people(recipe, num=64, seed=0):
-  """Returns arguments of sample_masks: joints anywhere in the image, one in five missing.
+  """Returns arguments of sample_masks: joints anywhere in the image; one joint in five is missing.
 
-  Most tests draw 64 masks of the same recipe, so that it is compiled once.
+  Most tests draw 64 masks of the same recipe, so the sampler is compiled once.
   """
   joint_key, missing_key, count_key, mask_key = jax.random.split(jax.random.key(seed), 4)
   size_xy = jnp.array(recipe.grid[::-1]) * recipe.patch
@@ -39,7 +39,7 @@ def people(recipe, num=64, seed=0):
 
 
 def check(mask, recipe):
-  """Asserts what holds for every batch of masks; returns it as NumPy arrays."""
+  """Asserts the properties of every batch of masks; returns the batch as NumPy arrays."""
   mask = jax.tree.map(np.asarray, mask)
   N, L = mask.is_masked.shape
   V = sampler.num_visible(recipe)
@@ -50,12 +50,13 @@ def check(mask, recipe):
     "cause": "int8",
   }
   assert (mask.is_masked.sum(1) == L - V).all()
+  # Each row of ids_restore must be a permutation, and the other fields must follow from it.
   order = np.argsort(mask.ids_restore, axis=1)
   np.testing.assert_array_equal(np.take_along_axis(mask.ids_restore, order, 1), np.tile(np.arange(L), (N, 1)))
   np.testing.assert_array_equal(mask.ids_keep, order[:, :V])
   np.testing.assert_array_equal(mask.is_masked, mask.ids_restore >= V)
   np.testing.assert_array_equal(mask.is_masked, mask.cause != CAUSE_VISIBLE)
-  # In ascending order of priority the hidden patches are fill, then blocks, then parts.
+  # In ascending order of priority, fill comes first, then blocks, then parts.
   stage = np.array([0, 3, 2, 1])[np.take_along_axis(mask.cause, order[:, V:], 1)]
   assert (np.diff(stage, axis=1) >= 0).all()
   return mask
@@ -96,11 +97,11 @@ def test_any_joints_give_a_valid_mask(keypoints_xy, visible, num_parts, seed):
 
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(
-  # XLA takes subnormal numbers for zero.
+  # XLA treats subnormal numbers as zero, so NumPy would order them differently.
   priority=hnp.arrays(np.float32, (2, 24), elements=st.floats(-9, 9, width=32, allow_subnormal=False)),
   num_keep=st.sampled_from([0, 1, 10, 24]),
 )
-def test_highest_priorities_are_masked_whatever_the_count(priority, num_keep):
+def test_highest_priorities_are_masked_for_every_count(priority, num_keep):
   is_masked, ids_keep, ids_restore = map(np.asarray, sampler.mask_from_priority(priority, num_keep))
   assert (is_masked.sum(1) == 24 - num_keep).all()
   ranked = np.take_along_axis(priority, np.argsort(ids_restore, axis=1), 1)
@@ -116,7 +117,7 @@ def test_mask_from_priority_keeps_leading_axes():
     np.testing.assert_array_equal(x.reshape(6, -1), y)
 
 
-def test_same_key_gives_the_same_mask_and_another_key_another():
+def test_same_key_gives_the_same_mask_and_another_key_gives_another_mask():
   keys, *person = people(SMALL)
   same = jax.tree.map(lambda x: jnp.repeat(x[:1], len(keys), axis=0), person)
   first, second = jitted(SMALL)(keys, *same), jitted(SMALL)(keys, *same)
@@ -137,11 +138,11 @@ def test_sharded_batch_gives_the_same_masks():
   mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
   sharding = jax.NamedSharding(mesh, jax.P("data"))
   sharded = jitted(SMALL)(*jax.device_put(args, sharding))
-  assert not sharded.is_masked.sharding.is_fully_replicated
+  assert not sharded.is_masked.sharding.is_fully_replicated  # otherwise nothing would be tested
   jax.tree.map(np.testing.assert_array_equal, jitted(SMALL)(*args), sharded)
 
 
-def test_missing_joints_leave_blocks_and_fill():
+def test_without_joints_only_blocks_and_fill_are_masked():
   keys, keypoints_xy, keypoints_visible, num_parts = people(SMALL)
   mask = check(jitted(SMALL)(keys, keypoints_xy, jnp.zeros_like(keypoints_visible), num_parts), SMALL)
   assert set(np.unique(mask.cause)) == {CAUSE_VISIBLE, CAUSE_BLOCK, CAUSE_FILL}
@@ -152,16 +153,17 @@ def test_all_causes_occur():
   assert CAUSE_PART == 1
 
 
-def test_parts_stand_above_blocks_above_fill_and_a_later_part_overwrites():
+def test_parts_rank_above_blocks_and_fill_and_a_later_part_overwrites_an_earlier_part():
   in_block = jnp.array([False, True, True, False, True])
   order = jnp.array([1, -1, 0])
   marked = jnp.array([[0, 0, 1, 1, 0], [0, 0, 0, 0, 0], [0, 0, 0, 1, 1]], bool)
   level = sampler.priority_levels(in_block, order, marked)
-  # Patch 3 is marked by both parts and gets the level of the later one, as patch 2; patch 4 is the highest.
+  # Both parts mark patch 3. It gets the level of the later part, which patch 2 has, too. Patch 4 is marked
+  # only by the earlier part, so it has the highest level.
   np.testing.assert_array_equal(level, [0, 1, 3, 3, 4])
 
 
-def test_random_recipe_needs_no_joints_and_hides_every_patch_equally():
+def test_random_recipe_needs_no_joints_and_hides_every_patch_equally_often():
   keys = jax.random.split(jax.random.key(1), 20_000)
   mask = check(jitted(RANDOM)(keys, None, None, None), RANDOM)
   assert set(np.unique(mask.cause)) == {CAUSE_VISIBLE, CAUSE_FILL}
@@ -173,7 +175,7 @@ def test_order_of_tied_patches_is_uniform():
   recipe = MaskRecipe(grid=(2, 2), patch=8, use_blocks=False, use_parts=False)
   mask = jitted(recipe)(jax.random.split(jax.random.key(2), 12_000), None, None, None)
   _, counts = np.unique(np.asarray(mask.ids_restore), axis=0, return_counts=True)
-  assert len(counts) == 24
+  assert len(counts) == 24  # every permutation of four patches
   assert stats.chisquare(counts).pvalue > 1e-3
 
 
@@ -192,7 +194,7 @@ def test_order_of_tied_patches_is_uniform():
     ({"part_fraction": 1.5}, "config.mask.part_fraction"),
   ],
 )
-def test_impossible_recipe_names_the_key(changes, key):
+def test_error_of_an_impossible_recipe_names_the_key(changes, key):
   with pytest.raises(ValueError, match=key):
     dataclasses.replace(SMALL, **changes)
 
@@ -215,8 +217,8 @@ def draw_released(num, batch, group):
   return np.asarray(jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(0), num)))
 
 
-def test_released_policy_never_rises_inside_a_group_and_starts_anew_in_the_next():
-  num_parts = draw_released(1000, batch=22, group=8)  # the last group has 6 images
+def test_released_policy_never_rises_inside_a_group_and_starts_again_in_the_next_group():
+  num_parts = draw_released(1000, batch=22, group=8)  # the last group is short: 6 images
   is_start = np.arange(22) % 8 == 0
   assert (np.diff(num_parts, axis=1)[:, ~is_start[1:]] <= 0).all()
   assert num_parts[:, 7].max() <= 3
@@ -230,6 +232,6 @@ def test_released_policy_with_groups_of_one_image_is_uniform():
   assert stats.chisquare(counts).pvalue > 1e-3
 
 
-def test_released_policy_needs_a_group():
+def test_released_policy_with_a_group_of_no_images_is_an_error():
   with pytest.raises(ValueError, match=r"config\.mask\.released_group"):
     sampler.draw_num_parts_released(jax.random.key(0), 8, 6, 0)

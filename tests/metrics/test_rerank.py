@@ -1,4 +1,4 @@
-"""k-reciprocal re-ranking against the paper's definitions written out densely."""
+"""Tests of k-reciprocal re-ranking against the definitions of the paper, computed with dense matrices."""
 
 import numpy as np
 import pytest
@@ -8,15 +8,17 @@ from hap_jax.metrics.rerank import Reranked, Reranking
 
 
 def dense(query, gallery, k1, k2, weight):
-  """The final distances [Q, G], set by set and matrix by matrix (arXiv 1701.08398, Sec. 3)."""
+  """Returns the final distances [Q, G], computed with sets and dense matrices (arXiv 1701.08398, Sec. 3)."""
   x = np.concatenate([query, gallery]).astype(np.float64)
   x /= np.linalg.norm(x, axis=1, keepdims=True)
   distance = ((x[:, None] - x[None]) ** 2).sum(-1)
+  # As in the code of the authors, each row is divided by its largest distance.
   distance /= distance.max(axis=1, keepdims=True)
   N = len(x)
   order = np.argsort(distance, axis=1, kind="stable")
 
   def reciprocal(i, k):
+    # k + 1, because a feature is its own nearest neighbour.
     return {j for j in order[i, : k + 1] if i in order[j, : k + 1]}
 
   V = np.zeros((N, N))
@@ -51,14 +53,15 @@ def draw_clusters(rng, num_queries, num_gallery, num_pids=8, width=12):
 @pytest.mark.parametrize(
   ("k1", "k2", "weight"), [(20, 6, 0.3), (7, 3, 0.3), (6, 1, 0.0), (5, 6, 0.8), (99, 2, 0.5)]
 )
-def test_distances_are_those_of_the_dense_form(k1, k2, weight):
+def test_distances_agree_with_the_dense_computation(k1, k2, weight):
   query, gallery, *_ = draw_clusters(np.random.default_rng(0), 10, 38)
   reranked = Reranked(query, gallery, Reranking(k1, k2, weight))
+  # A block may be overwritten when the next one is taken, so each is copied.
   rows = np.concatenate([rows.copy() for _, rows in reranked.blocks()])
   np.testing.assert_allclose(-rows, dense(query, gallery, k1, k2, weight), atol=1e-6, rtol=0)
 
 
-def test_scores_after_reranking_are_better_on_clusters_and_labelled():
+def test_scores_after_reranking_are_higher_on_clusters_and_have_their_own_names():
   query, gallery, *ids = draw_clusters(np.random.default_rng(1), 16, 120)
   plain = retrieval.evaluate(query, gallery, *ids)
   scores = retrieval.evaluate(query, gallery, *ids, reranking=Reranking(k1=10, k2=4))
@@ -68,7 +71,7 @@ def test_scores_after_reranking_are_better_on_clusters_and_labelled():
   assert set(scores.metrics()) == {f"{name}_reranked" for name in plain.metrics()}
 
 
-def test_weight_one_keeps_the_original_ranks():
+def test_reranking_with_weight_one_keeps_the_original_ranks():
   query, gallery, *ids = draw_clusters(np.random.default_rng(2), 10, 50)
   plain = retrieval.evaluate(query, gallery, *ids)
   np.testing.assert_array_equal(
@@ -76,12 +79,12 @@ def test_weight_one_keeps_the_original_ranks():
   )
 
 
-def test_features_all_alike_give_finite_distances():
+def test_equal_features_give_finite_distances():
   reranked = Reranked(np.ones((2, 4)), np.ones((30, 4)), Reranking(k1=5, k2=2))
   assert all(np.isfinite(rows).all() for _, rows in reranked.blocks())
 
 
 @pytest.mark.parametrize("changed", [{"k1": 0}, {"k2": 0}, {"k1": 3, "k2": 5}, {"weight": 1.5}])
-def test_settings_out_of_range_are_refused(changed):
+def test_reranking_settings_out_of_range_are_an_error(changed):
   with pytest.raises(ValueError, match="expected k1 at least 1"):
     Reranking(**changed)

@@ -1,4 +1,4 @@
-"""Retrieval metrics against a loop written out, and the rules about junk, cameras and ties."""
+"""Tests of the retrieval metrics against a plain loop, and of the rules for junk, cameras and ties."""
 
 import itertools
 import subprocess
@@ -12,7 +12,7 @@ from hap_jax.metrics import retrieval, similarity
 
 
 def naive_match_ranks(query, gallery, query_pid, gallery_pid, query_camid, gallery_camid, junk_pids=()):
-  """The ranks of all matches, one gallery entry after the other, in float64."""
+  """Returns the ranks of all matches of each query, counted entry by entry, in float64."""
   query, gallery = np.asarray(query, np.float64), np.asarray(gallery, np.float64)
   result = []
   for i in range(len(query)):
@@ -38,7 +38,7 @@ def naive_scores(ranks, at):
 
 
 def draw_ids(rng, num_queries, num_gallery, num_pids=6, num_cameras=3):
-  """Identities and cameras of both sides; some query identities are not in the gallery."""
+  """Draws identities and cameras of queries and gallery; some query identities are not in the gallery."""
   return (
     rng.integers(num_pids + 2, size=num_queries),
     rng.integers(num_pids, size=num_gallery),
@@ -49,12 +49,13 @@ def draw_ids(rng, num_queries, num_gallery, num_pids=6, num_cameras=3):
 
 @pytest.mark.parametrize("junk_pids", [(), (0, 3)])
 @pytest.mark.parametrize("kind", ["normal", "many ties"])
-def test_scores_are_those_of_the_plain_loop(kind, junk_pids):
+def test_scores_agree_with_the_plain_loop(kind, junk_pids):
   rng = np.random.default_rng(0)
   ids = draw_ids(rng, 25, 90)
   if kind == "normal":
     query, gallery = rng.standard_normal((25, 7)), rng.standard_normal((90, 7))
-  else:  # three ones out of five: ten different features, all of one length
+  else:
+    # Five numbers, three of them 1 and two 0: ten different features of equal length, so ties are frequent.
     choices = np.array(
       [[i in chosen for i in range(5)] for chosen in itertools.combinations(range(5), 3)], float
     )
@@ -72,10 +73,11 @@ def test_scores_are_those_of_the_plain_loop(kind, junk_pids):
   np.testing.assert_array_equal(scores.first_rank, [ranks[0] if ranks else 0 for ranks in expected])
 
 
-def test_hand_computed_case():
+def test_scores_of_a_hand_computed_case():
   angles = np.deg2rad([10, 20, 30, 40, 50, 60])
   gallery = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-  # From the query at 0 degrees: same camera, left out; junk, left out; wrong; match; wrong; match.
+  # Entries by distance from the query at 0 degrees: same camera and junk (both left out), then wrong, match,
+  # wrong, match.
   scores = retrieval.evaluate(
     np.array([[5.0, 0.0]]), gallery, [7], [7, -1, 1, 7, 2, 7], [0], [0, 1, 0, 1, 1, 2], junk_pids=(-1,)
   )
@@ -86,7 +88,7 @@ def test_hand_computed_case():
   assert scores.metrics() == {"mAP": 0.5, "rank1": 0.0, "rank5": 1.0, "rank10": 1.0, "mINP": 0.5}
 
 
-def test_without_cameras_nothing_is_left_out_for_its_camera():
+def test_without_cameras_no_entry_is_left_out_because_of_its_camera():
   features = np.eye(3)
   assert retrieval.evaluate(features, features, [0, 1, 2], [0, 1, 2]).mean_ap == 1
   with pytest.raises(ValueError, match="none of the 3 queries has a match"):
@@ -97,10 +99,10 @@ def test_equal_features_keep_gallery_order_although_their_float32_products_diffe
   rng = np.random.default_rng(1)
   query = rng.standard_normal((9, 37)).astype(np.float32)
   gallery = rng.standard_normal((13, 37)).astype(np.float32)[np.arange(1001) % 13]
-  pid = np.arange(1001)  # the match of a query has 76 or 77 equals
+  pid = np.arange(1001)  # 76 or 77 other entries are equal to the match of a query
   query_pid = np.array([5, 18, 400, 555, 613, 700, 800, 900, 1000])
   ranks = retrieval.match_ranks(similarity.CosineSimilarity(query, gallery), query_pid, pid)
-  index, _ = similarity.CosineSimilarity(query, gallery).nearest(30)  # ends among equals
+  index, _ = similarity.CosineSimilarity(query, gallery).nearest(30)  # entry 31 equals entry 30
   for i, (found, match) in enumerate(zip(ranks, query_pid, strict=True)):
     cosine = np.linalg.norm(gallery[:13], axis=1) ** -1.0 * (gallery[:13].astype(float) @ query[i])
     expected = sorted(range(1001), key=lambda j: (-cosine[j % 13], j))
@@ -108,7 +110,7 @@ def test_equal_features_keep_gallery_order_although_their_float32_products_diffe
     assert index[i].tolist() == expected[:30]
 
 
-def test_order_of_nearly_equal_features_is_that_of_float64():
+def test_order_of_nearly_equal_features_is_the_float64_order():
   rng = np.random.default_rng(2)
   center = rng.standard_normal(64)
   query, gallery = (center + 1e-3 * rng.standard_normal((count, 64)) for count in (8, 400))
@@ -116,16 +118,17 @@ def test_order_of_nearly_equal_features_is_that_of_float64():
   unit = gallery / np.linalg.norm(gallery, axis=1, keepdims=True)
   exact = (query / np.linalg.norm(query, axis=1, keepdims=True)) @ unit.T
   gap = np.diff(np.sort(exact, axis=1), axis=1).min()
-  assert 1e-14 < gap < 1e-10  # float32 knows steps of 6e-8
+  assert 1e-14 < gap < 1e-10  # far below the float32 step of 6e-8
   closeness = similarity.CosineSimilarity(query, gallery)
-  assert closeness.margin < np.ptp(exact, axis=1).min() / 100  # few are left to be compared in float64
+  # The margin is small, so few entries are compared in float64.
+  assert closeness.margin < np.ptp(exact, axis=1).min() / 100
   found = retrieval.match_ranks(closeness, *ids)
   assert [ranks.tolist() for ranks in found] == naive_match_ranks(query, gallery, *ids)
 
 
 @pytest.mark.parametrize("spread", [3, 1e-2])
 @pytest.mark.parametrize("width", [16, 768])
-def test_float32_products_err_by_far_less_than_the_margin(width, spread):
+def test_errors_of_float32_products_are_far_below_the_margin(width, spread):
   rng = np.random.default_rng(5)
   center = rng.standard_normal(width)
   query, gallery = (center + spread * rng.standard_normal((count, width)) for count in (20, 500))
@@ -133,11 +136,12 @@ def test_float32_products_err_by_far_less_than_the_margin(width, spread):
   closeness = similarity.CosineSimilarity(query, gallery)
   (_, rows), *_ = closeness.blocks()
   exact = np.stack([closeness.exact(i, np.arange(500)) for i in range(20)])
+  # A row differs from the cosines by a constant, so the spread of the difference is the error.
   assert np.ptp(rows - exact, axis=1).max() < closeness.margin / 3
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_result_does_not_depend_on_the_blocks(dtype, monkeypatch):
+def test_result_does_not_depend_on_the_block_size(dtype, monkeypatch):
   rng = np.random.default_rng(3)
   query = rng.standard_normal((31, 19)).astype(dtype)
   gallery = rng.standard_normal((120, 19)).astype(dtype)[rng.integers(120, size=300)]
@@ -153,7 +157,7 @@ def test_result_does_not_depend_on_the_blocks(dtype, monkeypatch):
     np.testing.assert_array_equal(retrieval.rank_list(query, gallery, k=40).index, lists.index)
 
 
-def test_matrix_of_all_similarities_is_never_held(monkeypatch):
+def test_matrix_of_all_similarities_is_never_in_memory(monkeypatch):
   rng = np.random.default_rng(4)
   query, gallery = rng.standard_normal((1200, 4)), rng.standard_normal((6000, 4))
   ids = draw_ids(rng, 1200, 6000, num_pids=1500)
@@ -162,10 +166,10 @@ def test_matrix_of_all_similarities_is_never_held(monkeypatch):
   retrieval.evaluate(query, gallery, *ids)
   peak = tracemalloc.get_traced_memory()[1]
   tracemalloc.stop()
-  assert peak < 1200 * 6000 * 4 / 4
+  assert peak < 1200 * 6000 * 4 / 4  # a quarter of the float32 matrix
 
 
-def test_features_all_zero_rank_in_gallery_order():
+def test_zero_features_rank_in_gallery_order():
   found = retrieval.match_ranks(
     similarity.CosineSimilarity(np.zeros((1, 8), np.float16), np.zeros((50, 8), np.float16)),
     [1],
@@ -174,12 +178,13 @@ def test_features_all_zero_rank_in_gallery_order():
   assert found[0].tolist() == list(range(2, 51, 5))
 
 
-def test_chance_is_the_mean_over_all_orders():
+def test_chance_equals_the_mean_over_all_orders_of_the_gallery():
   query_pid, gallery_pid = np.array([1, 2, 9, 1]), np.array([1, 2, 1, 3, 1, 0])
   query_camid, gallery_camid = np.array([0, 0, 0, 1]), np.array([0, 1, 1, 0, 2, 0])
   ids = (query_pid, gallery_pid, query_camid, gallery_camid)
   scores = []
   for order in itertools.permutations(range(6)):
+    # Different angles to the query give the gallery this order.
     angle = np.empty(6)
     angle[list(order)] = np.linspace(0.1, 1, 6)
     gallery = np.stack([np.cos(angle), np.sin(angle)], axis=1)
@@ -188,12 +193,12 @@ def test_chance_is_the_mean_over_all_orders():
   assert retrieval.chance_mean_ap(*ids, junk_pids=(0,)) == pytest.approx(np.mean(scores), rel=1e-12)
 
 
-def test_chance_of_a_gallery_of_matches_alone_is_one():
+def test_chance_is_one_if_every_gallery_entry_is_a_match():
   assert retrieval.chance_mean_ap([3], [3]) == 1
   assert retrieval.chance_mean_ap([3], [3, 3, 3]) == pytest.approx(1)
 
 
-def test_rank_list_tells_distance_and_verdict_of_each_entry():
+def test_rank_list_gives_distance_and_verdict_of_each_entry():
   angles = np.deg2rad([60, 10, 20, 30])
   gallery = 3 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
   ids = {"query_pid": [7], "gallery_pid": [7, 7, -1, 1], "query_camid": [0], "gallery_camid": [1, 0, 1, 0]}
@@ -240,20 +245,21 @@ BAD = {
 
 
 @pytest.mark.parametrize("change", BAD)
-def test_bad_input_is_named(change):
+def test_error_names_the_wrong_input(change):
   changed, message = BAD[change]
   with pytest.raises(ValueError, match=message):
     retrieval.evaluate(**(BASE | changed))
 
 
-def test_rank_list_refuses_identities_of_one_side_and_no_entries():
-  with pytest.raises(ValueError, match="identities came for one side only"):
+def test_rank_list_with_identities_of_one_side_or_without_entries_is_an_error():
+  with pytest.raises(ValueError, match="identities are given for one side only"):
     retrieval.rank_list(np.ones((1, 2)), np.ones((3, 2)), query_pid=[1])
   with pytest.raises(ValueError, match="k=0"):
     retrieval.rank_list(np.ones((1, 2)), np.ones((3, 2)), k=0)
 
 
-def test_metrics_need_neither_jax_nor_anything_but_numpy():
+def test_metrics_import_neither_jax_nor_opencv_nor_scipy_nor_torch():
+  # A new process, because other tests have imported these modules into this one.
   code = (
     "import sys, hap_jax.metrics.retrieval\n"
     "print([name for name in ('jax', 'cv2', 'scipy', 'torch') if name in sys.modules])"

@@ -1,4 +1,4 @@
-"""Batch normalisation: which variance goes where."""
+"""Tests of batch normalisation: the biased and the unbiased variance, running statistics, several devices."""
 
 import jax
 import jax.numpy as jnp
@@ -23,9 +23,10 @@ def train(x, dtype=jnp.float32):
 
 
 @pytest.mark.parametrize("shape", [(5,), (2, 3, 2)])
-def test_training_normalises_by_the_biased_and_remembers_the_unbiased_variance(shape):
+def test_training_normalises_by_the_biased_variance_and_stores_the_unbiased_variance(shape):
   x = draw(*shape)
   y, stats = train(x)
+  # The expected values are computed in float64, so their own error does not matter.
   rows = x.reshape(-1, 3).astype(np.float64)
   expected = (x - rows.mean(0)) / np.sqrt(rows.var(0) + 1e-5) * PARAMS["scale"] + PARAMS["bias"]
   np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
@@ -33,7 +34,7 @@ def test_training_normalises_by_the_biased_and_remembers_the_unbiased_variance(s
   np.testing.assert_allclose(stats["var"], 0.9 * STATS["var"] + 0.1 * rows.var(0, ddof=1), rtol=1e-5)
 
 
-def test_evaluation_uses_running_statistics_and_keeps_them():
+def test_evaluation_uses_the_running_statistics_and_does_not_change_them():
   x = draw(4)
   y, state = BatchNorm().apply(VARIABLES, x, train=False, mutable=["batch_stats"])
   expected = (x - STATS["mean"]) / np.sqrt(STATS["var"] + 1e-5) * PARAMS["scale"] + PARAMS["bias"]
@@ -41,14 +42,14 @@ def test_evaluation_uses_running_statistics_and_keeps_them():
   jax.tree.map(np.testing.assert_array_equal, state["batch_stats"], STATS)
 
 
-def test_a_first_look_at_the_data_leaves_mean_0_and_variance_1():
+def test_initialisation_leaves_the_running_mean_0_and_variance_1():
   variables = BatchNorm().init(jax.random.key(0), draw(4), train=True)
   assert np.array_equal(variables["batch_stats"]["mean"], np.zeros(3))
   assert np.array_equal(variables["batch_stats"]["var"], np.ones(3))
 
 
 def test_statistics_are_float32_whatever_the_compute_type():
-  """Sums in bfloat16 could not tell 300 from 301."""
+  """Checks values around 300: bfloat16 cannot represent 301, so bfloat16 sums would be wrong."""
   x = (300 + draw(512)).astype(jnp.bfloat16)
   y, stats = train(x, jnp.bfloat16)
   assert (y.dtype, stats["var"].dtype) == (jnp.bfloat16, jnp.float32)
@@ -57,14 +58,14 @@ def test_statistics_are_float32_whatever_the_compute_type():
   np.testing.assert_allclose(stats["var"], 0.9 * STATS["var"] + 0.1 * exact.var(0, ddof=1), rtol=1e-4)
 
 
-def test_a_batch_split_over_devices_has_the_statistics_of_the_whole():
+def test_a_batch_split_over_devices_has_the_statistics_of_the_whole_batch():
   x = draw(16)
   split = jax.device_put(x, sharding.batch_split(sharding.make_mesh()))
-  assert len(split.sharding.device_set) > 1
+  assert len(split.sharding.device_set) > 1  # on one device the test would compare nothing
   for whole, parts in zip(jax.tree.leaves(train(x)), jax.tree.leaves(jax.jit(train)(split)), strict=True):
     np.testing.assert_allclose(parts, whole, rtol=1e-5, atol=1e-6)
 
 
-def test_one_value_a_channel_cannot_train():
+def test_training_with_one_value_per_channel_is_an_error():
   with pytest.raises(ValueError, match="batch_size of 2 or more"):
     train(draw(1))

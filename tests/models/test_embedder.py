@@ -1,4 +1,4 @@
-"""Networks of person ReID: names, sizes, initial weights, and what each output costs."""
+"""Tests of the networks of person ReID: names, sizes, initial weights and the cost of each output."""
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ def shapes(model, batch=2):
 
 
 def random_variables(model):
-  """Random weights of the network's shapes; its own init would compile for seconds."""
+  """Returns random weights of the network's shapes. The init of the network would compile for seconds."""
   rng = np.random.default_rng(0)
   return jax.tree.map(lambda x: rng.uniform(0.1, 0.3, x.shape).astype(x.dtype), shapes(model))
 
@@ -59,6 +59,7 @@ def test_parameter_counts_are_the_official_ones(locality, image_size, num_classe
 def test_every_weight_is_an_entry_of_official_files(locality, family, num_entries):
   family = families.load(f"reid-{family}")
   rows = names.table(family, depth=12, decoder_depth=0)
+  # A counter is an entry of the file without a weight: PyTorch counts the batches of each batch norm.
   assert len(rows) + len(family.counters) == num_entries
   variables = shapes(build(vit.variant("B"), (256, 128), 16, locality=locality))
   paths = [
@@ -68,12 +69,13 @@ def test_every_weight_is_an_entry_of_official_files(locality, family, num_entrie
   assert sorted(paths) == sorted({f"{row.collection}/{row.ours}" for row in rows})
 
 
-def test_initial_weights_are_those_of_the_official_modules():
+def test_initial_weights_have_the_distributions_of_the_official_modules():
   model = build(variant=vit.Variant(width=16, depth=0, num_heads=2), num_classes=400, locality=True)
   image = random_image(model)
 
   @jax.jit
-  def init(key):  # of what is looked at alone: the rest need not be compiled
+  def init(key):
+    # Only the checked weights are returned, so the other weights need not be compiled.
     params = model.init(key, image, train=False)["params"]
     unit = params["conv_head_0"]
     fans = [(params["conv_fc"]["kernel"], 32), (params["conv_fc"]["bias"], 32), (unit["conv2"]["kernel"], 72)]
@@ -84,13 +86,15 @@ def test_initial_weights_are_those_of_the_official_modules():
   assert not head["bias"].any()
   for weight, fan_in in fans:
     assert 0.95 < np.abs(weight).max() * fan_in**0.5 <= 1
-    assert abs(np.std(weight) * (3 * fan_in) ** 0.5 - 1) < 0.1  # uniform, not normal
-  assert (scale == 1).all()  # not the zero of some ResNets
+    # The standard deviation of a uniform distribution within a is a / sqrt(3).
+    assert abs(np.std(weight) * (3 * fan_in) ** 0.5 - 1) < 0.1
+  assert (scale == 1).all()  # some ResNets start the last scale of a residual unit at 0
 
 
 @pytest.mark.parametrize("locality", [False, True])
 def test_shapes_and_types_of_outputs_in_bfloat16(locality):
-  model = build(image_size=(40, 24), locality=locality, dtype=jnp.bfloat16)  # 5 x 3 patches: odd, halved
+  # The grid of 5 x 3 patches is odd, so the convolution with stride 2 must round up.
+  model = build(image_size=(40, 24), locality=locality, dtype=jnp.bfloat16)
   apply = lambda variables, x: model.apply(variables, x, train=True, mutable=["batch_stats"])  # noqa: E731
   outputs, state = jax.eval_shape(apply, shapes(model), random_image(model))
   assert [feature.shape for feature in outputs.features] == [(2, 16), (2, 32)][: 1 + locality]
@@ -99,7 +103,7 @@ def test_shapes_and_types_of_outputs_in_bfloat16(locality):
 
 
 @pytest.mark.parametrize("locality", [False, True])
-def test_drop_path_draws_where_there_is_a_key(locality):
+def test_drop_path_draws_only_with_a_key(locality):
   model = build(locality=locality, drop_path=0.1)
 
   def program(drop_key):
@@ -110,14 +114,14 @@ def test_drop_path_draws_where_there_is_a_key(locality):
   assert "random_bits" not in program(None)
 
 
-def test_the_classifier_is_not_paid_for_where_only_features_are_used():
+def test_the_classifier_is_not_compiled_if_only_features_are_used():
   model = build(num_classes=977)
   apply = jax.jit(lambda v, x: embedder.embedding(model.apply(v, x, train=False)))
   compiled = apply.lower(shapes(model), random_image(model, batch=3)).compile()
-  assert "[3,977]" not in compiled.as_text()
+  assert "[3,977]" not in compiled.as_text()  # the shape of the logits; no other array has it
 
 
-def test_pictures_lying_down_are_not_taken_for_standing_ones():
+def test_pictures_with_swapped_height_and_width_are_an_error():
   model = build()
   with pytest.raises(ValueError, match=r"shape \(2, 16, 24, 3\), this encoder takes \[B, 24, 16, 3\]"):
     model.apply(random_variables(model), random_image(model).swapaxes(1, 2), train=False)

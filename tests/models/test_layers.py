@@ -1,4 +1,4 @@
-"""Patches and blocks."""
+"""Tests of patches, attention, linear layers and blocks, and of the pre-training model built from them."""
 
 import flax.linen as nn
 import jax
@@ -35,7 +35,7 @@ def make_inputs(model, batch=3, views=2, seed=0):
 
 
 def init(model, inputs, seed=0):
-  """Small random parameters of the model's shapes; its own init would compile for seconds."""
+  """Returns small random parameters of the model's shapes. The model's own init would compile for seconds."""
   shapes = jax.eval_shape(model.init, jax.random.key(0), *inputs)
   rng = np.random.default_rng(seed)
   return jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(x.dtype), shapes)
@@ -51,13 +51,13 @@ def test_patch_is_row_major_with_channels_fastest():
   assert patches[0, 1].tolist() == [*image[0, 0, 2], *image[0, 0, 3], *image[0, 1, 2], *image[0, 1, 3]]
 
 
-def test_patch_that_does_not_divide_names_the_keys():
+def test_error_of_a_patch_that_does_not_divide_the_image_names_the_key():
   with pytest.raises(ValueError, match=r"250x128 is not a multiple of patch=16.*model.image_size"):
     layers.grid_of((250, 128), 16)
 
 
 @pytest.mark.parametrize("image_size", [(32, 16), (16, 40), (24, 24)])
-def test_output_shapes_follow_grid(image_size):
+def test_output_shapes_follow_the_grid(image_size):
   model = build(image_size)
   inputs = make_inputs(model)
   outputs = apply(model, init(model, inputs), *inputs)
@@ -67,7 +67,7 @@ def test_output_shapes_follow_grid(image_size):
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 2e-6), (jnp.bfloat16, 2e-2)])
-def test_attention_is_that_of_jax(dtype, tolerance):
+def test_attention_and_its_gradient_agree_with_jax(dtype, tolerance):
   rng = np.random.default_rng(0)
   qkv = jnp.asarray(rng.normal(size=(3, 9, 3, 2, 8)), dtype)
   gradient = jnp.asarray(rng.normal(size=(3, 9, 2, 8)), dtype)
@@ -82,7 +82,7 @@ def test_attention_is_that_of_jax(dtype, tolerance):
     np.testing.assert_allclose(found.astype(np.float32), wanted.astype(np.float32), atol=tolerance, rtol=0)
 
 
-def test_scan_gives_the_values_and_gradients_of_the_loop():
+def test_scanned_blocks_give_the_values_and_gradients_of_unrolled_blocks():
   loop, scan = build(scan=False), build(scan=True)
   inputs = make_inputs(loop)
   variables = init(loop, inputs)
@@ -103,7 +103,7 @@ def test_scan_gives_the_values_and_gradients_of_the_loop():
 @pytest.mark.parametrize(
   ("remat", "scan"), [("elementwise", True), ("dots", True), ("full", True), ("full", False)]
 )
-def test_computing_again_changes_no_gradient_and_keeps_less(remat, scan):
+def test_rematerialisation_keeps_the_gradients_and_needs_less_memory(remat, scan):
   inputs = make_inputs(build())
   variables = init(build(), inputs)
 
@@ -114,11 +114,12 @@ def test_computing_again_changes_no_gradient_and_keeps_less(remat, scan):
   kept, again = compiled(build(scan=scan)), compiled(build(scan=scan, remat=remat))
   for a, b in zip(jax.tree.leaves(kept(variables)), jax.tree.leaves(again(variables)), strict=True):
     assert np.abs(a - b).max() <= 1e-5 * np.abs(a).max() + 1e-12
-  if scan:  # a compiler that sees all blocks at once arranges memory as it likes
+  # Without a scan the compiler sees all blocks at once and chooses the memory itself.
+  if scan:
     assert again.memory_analysis().temp_size_in_bytes < kept.memory_analysis().temp_size_in_bytes
 
 
-def test_gradient_of_picked_tokens_is_that_of_a_plain_gather():
+def test_gradient_of_gather_tokens_equals_the_gradient_of_a_plain_gather():
   rng = np.random.default_rng(0)
   tokens, weight = rng.normal(size=(2, 6, 3)).astype("f4"), rng.normal(size=(2, 4, 3)).astype("f4")
   index = rng.random((2, 6)).argsort(1)[:, :4].astype(np.int32)
@@ -131,7 +132,7 @@ def test_gradient_of_picked_tokens_is_that_of_a_plain_gather():
 
 @pytest.mark.parametrize(("width", "features"), [(12, 20), (20, 12)])
 @pytest.mark.parametrize("shape", [(6,), (2, 3)])
-def test_linear_layer_and_its_gradients_are_those_of_flax(shape, width, features):
+def test_linear_layer_and_its_gradients_agree_with_flax(shape, width, features):
   rng = np.random.default_rng(0)
   inputs, weight = rng.normal(size=(*shape, width)).astype("f4"), rng.normal(size=(*shape, features))
   ours, flax = layers.dense(features, jnp.float32, "ours"), nn.Dense(features)
@@ -152,12 +153,13 @@ def test_hidden_pixels_have_no_gradient_on_the_latent():
   one_view = ids_keep[:, :1], ids_restore[:, :1]
   grad = jax.jit(jax.grad(lambda x: jnp.sum(model.apply(variables, x, *one_view).cls ** 2)))(image)
   patches = np.abs(layers.patchify(grad, 8)).max(-1)
+  # The first V ranks of ids_restore are the visible patches.
   is_hidden = np.asarray(one_view[1][:, 0]) >= ids_keep.shape[-1]
   assert patches[is_hidden].max() == 0
-  assert patches[~is_hidden].min() > 0
+  assert patches[~is_hidden].min() > 0  # otherwise zero gradients everywhere would pass
 
 
-def test_views_of_one_batch_equal_views_run_alone():
+def test_views_of_one_batch_equal_views_that_run_separately():
   model = build()
   image, ids_keep, ids_restore = make_inputs(model)
   variables = init(model, (image, ids_keep, ids_restore))
@@ -178,7 +180,7 @@ def test_bfloat16_keeps_float32_parameters_and_outputs():
   assert np.abs(outputs.pred - exact.pred).max() < 0.05 * np.abs(exact.pred).max()
 
 
-def test_heads_that_do_not_divide_are_an_error():
+def test_heads_that_do_not_divide_the_width_are_an_error():
   with pytest.raises(ValueError, match=r"model\.decoder_width"):
     networks.pretraining(
       TINY, image_size=(32, 16), patch=8, decoder_width=20, decoder_depth=1, decoder_heads=3,
@@ -187,7 +189,7 @@ def test_heads_that_do_not_divide_are_an_error():
 
 
 @pytest.mark.parametrize(("name", "millions"), [("S", 47.4), ("B", 111.7), ("L", 329.2), ("H", 656.9)])
-def test_parameter_counts_are_those_of_the_official_sizes(name, millions):
+def test_parameter_counts_equal_the_official_counts(name, millions):
   model = networks.pretraining(
     vit.variant(name), image_size=(256, 128), patch=16, decoder_width=512, decoder_depth=8, decoder_heads=16,
     dtype=jnp.float32, scan=True,
@@ -197,5 +199,6 @@ def test_parameter_counts_are_those_of_the_official_sizes(name, millions):
     model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 256, 128, 3), "float32"), ids, ids
   )
   sizes = jax.tree_util.tree_leaves_with_path(params)
+  # The official counts are of trained parameters, and the position tables are fixed.
   trained = sum(leaf.size for path, leaf in sizes if "pos_embed" not in str(path))
   assert abs(trained / 1e6 - millions) < 0.06

@@ -1,4 +1,4 @@
-"""The small pre-training model of the golden files, under this project's names."""
+"""Fixtures of the parity tests: the small pre-training model of the golden files, with our names."""
 
 import dataclasses
 from typing import Any
@@ -15,8 +15,15 @@ from tests import networks
 
 @dataclasses.dataclass(frozen=True)
 class Small:
-  """Attributes:
-  model: HAP. params: nested dicts. image: [B, H, W, 3] float32, normalised. noise: [B, 2, L].
+  """The small golden model and its batch.
+
+  Attributes:
+    model: HAP.
+    params: nested dicts of arrays.
+    image: [B, H, W, 3] float32, normalised.
+    noise: [B, 2, L], the priorities of both views.
+    num_keep: number of visible patches.
+    align_weight: weight of the alignment loss.
   """
 
   model: hap.HAP
@@ -28,13 +35,17 @@ class Small:
 
 
 def to_ours(state):
-  """Turns {official name: array} into nested dicts by the conversion's table; every array is used."""
+  """Turns {official name: array} into nested dicts with the name table of the conversion.
+
+  Every array must have a row in the table.
+  """
   family = families.load("hap")
   rows = names.table(
     family,
     depth=names.count_blocks(family, "encoder", state),
     decoder_depth=names.count_blocks(family, "decoder", state),
   )
+  # Some files store a part of the parameters only, so rows may be left over. Names may not.
   rows = [row for row in rows if row.reference in state]
   assert {row.reference for row in rows} == state.keys()
   return unflatten(names.assemble(rows, lambda row: state[row.reference])["params"])
@@ -48,13 +59,13 @@ def ours():
 
 @pytest.fixture(scope="session")
 def pick():
-  """Returns a function: (file, prefix) -> {key without the prefix: array}."""
+  """Returns a function (file, prefix) -> {key without the prefix: array}."""
   return lambda file, prefix: {k.removeprefix(prefix): v for k, v in file.items() if k.startswith(prefix)}
 
 
 @pytest.fixture(scope="session", params=[True, False], ids=["scan", "loop"])
 def small(request, golden, pick):
-  """The golden model and its batch, once with scanned and once with unrolled blocks."""
+  """Returns the golden model and its batch, once with scanned and once with unrolled blocks."""
   inputs = golden("pretrain_small_inputs")
   params = pick(golden("pretrain_small_params"), "param/")
   cfg = {key: value.tolist() for key, value in pick(inputs, "cfg/").items()}
@@ -73,7 +84,7 @@ def small(request, golden, pick):
   return Small(
     model=model,
     params=to_ours(params),
-    image=inputs["images"].transpose(0, 2, 3, 1),
+    image=inputs["images"].transpose(0, 2, 3, 1),  # the official images are [B, 3, H, W]
     noise=noise,
     num_keep=int(noise.shape[-1] * (1 - float(inputs["mask_ratio"]))),
     align_weight=float(inputs["align_weight"]),

@@ -1,4 +1,4 @@
-"""Loss, metrics and network of attributes against the official implementation; tolerance 1e-5."""
+"""Loss, metrics and network of attributes against the official implementation, with a tolerance of 1e-5."""
 
 import jax
 import numpy as np
@@ -9,6 +9,7 @@ from hap_jax.metrics import attributes
 from hap_jax.models import vit
 from tests import networks
 
+# Official name -> name in this project, for the scores of each attribute and for the means over pictures.
 BY_LABEL = {
   "label_ma": "label_mean_accuracy",
   "label_pos_recall": "positive_recall",
@@ -34,7 +35,7 @@ def file(golden):
 
 
 @pytest.mark.parametrize("kind", ["weighted", "unweighted"])
-def test_loss_and_gradient(file, kind):
+def test_attribute_loss_and_gradient_agree_with_the_official_code(file, kind):
   labels = file["labels"]
   weights = attribute_weights(labels, file["positive_ratio"]) if kind == "weighted" else 1.0
 
@@ -44,6 +45,7 @@ def test_loss_and_gradient(file, kind):
   loss, grad = jax.value_and_grad(mean_loss)(file["logits"])
   np.testing.assert_allclose(loss, file[f"loss/{kind}"], rtol=1e-5)
   np.testing.assert_allclose(grad, file[f"loss/{kind}_grad_logits"], atol=1e-5, rtol=0)
+  # The file has one value per label, and our loss is their sum over the attributes.
   example = attribute_loss(file["logits"], labels, weights)
   np.testing.assert_allclose(example, file[f"loss/{kind}_elementwise"].sum(1), rtol=1e-5)
 
@@ -55,19 +57,20 @@ def check_scores(file, prefix, scores):
     np.testing.assert_allclose(scores.metrics()[ours], file[f"{prefix}/{theirs}"], rtol=1e-5, err_msg=theirs)
 
 
-def test_metrics_with_edge_cases(file):
+def test_attribute_metrics_with_edge_cases_agree_with_the_official_code(file):
   check_scores(file, "metric", attributes.score(file["metric/probs"], file["metric/labels"]))
 
 
-def test_metrics_of_some_attributes_at_another_threshold(file):
-  chosen = [0, 2, 3]  # the columns and the threshold that the golden file's section is named after
+def test_metrics_of_three_attributes_at_another_threshold_agree_with_the_official_code(file):
+  chosen = [0, 2, 3]  # the name of the section in the golden file gives the columns and the threshold
   probability = 1 / (1 + np.exp(-file["logits"][:, chosen]))
   found = attributes.score(probability, file["labels"][:, chosen], threshold=0.45)
   check_scores(file, "metric_idx023_thr0.45", found)
 
 
-def test_logits_of_the_network(file, ours, pick):
+def test_logits_of_the_attribute_network_agree_with_the_official_code(file, ours, pick):
   state = pick(file, "model/param/")
+  # The head has its own name here, so it is taken out before the name table converts the encoder.
   head = {"kernel": state.pop("classifier.logits.0.weight").T, "bias": state.pop("classifier.logits.0.bias")}
   encoder = ours({name.removeprefix("backbone."): value for name, value in state.items()})["encoder"]
   cfg = {key: value.tolist() for key, value in pick(file, "model/cfg/").items()}

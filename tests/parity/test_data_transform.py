@@ -1,4 +1,4 @@
-"""The official pre-training transform: given crops pixel by pixel, random crops by their distribution."""
+"""The pre-training transform against the official code: pixels of given crops, statistics of random crops."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from hap_jax.data.transforms.image import RandomResizedCrop, crop_resize
 
 _MISSING = -10_000.0  # the reference's value for each of x, y and score
 _DRAWS = 20_000
-_Z = 5.0  # standard errors a mean may be off; 5 of them are a chance of 6e-7 a number
+_Z = 5.0  # allowed error of a mean in standard errors; a correct mean exceeds it with probability 6e-7
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def _run(transform, case):
   return image, np.where(visible[:, None], np.concatenate([xy, keypoints[:, 2:]], axis=1), _MISSING), visible
 
 
-def test_pixels_are_within_two_grey_levels_and_nearly_all_within_one(transform):
+def test_crop_pixels_are_within_two_grey_levels_and_nearly_all_within_one(transform):
   for case in _cases(transform):
     image, _, _ = _run(transform, case)
     expected = transform[f"{case}/resized_u8"]
@@ -44,7 +44,8 @@ def test_pixels_are_within_two_grey_levels_and_nearly_all_within_one(transform):
 
 
 def test_normalised_pixels_follow_from_the_uint8_image(transform):
-  # The step normalises on the device; here only that uint8 rows and the stored float rows are the same thing.
+  # The training step normalises on the device. This test only checks that the stored float rows are the
+  # normalised uint8 rows.
   for case in _cases(transform):
     image, _, _ = _run(transform, case)
     rows = ((image / 255 - transform["mean"]) / transform["std"]).transpose(2, 0, 1)[:, ::37]
@@ -71,7 +72,7 @@ def _draw(H, W, seed=0):
   return {
     "area": height * width / (H * W),
     "aspect": width / height,
-    # 0 where the window leaves no slack
+    # A window as large as the picture has only one place; the official statistics count it as 0.
     "rel_top": np.where(height < H, top / np.maximum(H - height, 1), 0),
     "rel_left": np.where(width < W, left / np.maximum(W - width, 1), 0),
   }
@@ -82,7 +83,10 @@ def _standard_error(values):
 
 
 def test_random_crop_has_the_reference_means(transform):
-  """Two samples: |difference| <= 5 * sqrt(se_ours^2 + se_theirs^2), 1e-6 for a constant in float32."""
+  """Compares two samples: |difference| <= 5 * sqrt(se_ours^2 + se_theirs^2) + 1e-6.
+
+  The 1e-6 is for constants, which have no standard error but are rounded to float32.
+  """
   for size in _sizes(transform):
     drawn = _draw(*map(int, size.split("x")))
     n = int(transform[f"crop_stats/{size}/n"])
@@ -97,10 +101,12 @@ def test_random_crop_has_the_reference_means(transform):
 
 
 def test_random_crop_has_the_reference_quantiles(transform):
-  """The share of our draws on each side of a reference quantile is its level, within 5 standard errors.
+  """Compares the level of each reference quantile with the share of our draws below it.
 
-  Sizes are whole pixels, so draws tie with the quantile: the level must lie between the share below and the
-  share not above. The levels 0 and 100 are extremes of a sample: at most 0.2 % of our draws lie beyond.
+  The limit is 5 standard errors. Sizes are whole pixels, so some draws equal the quantile. The level must
+  therefore lie between the share of draws below the quantile and the share of draws not above it. The levels
+  0
+  and 100 are the extremes of a sample: at most 0.2 % of our draws may lie beyond them.
   """
   for size in _sizes(transform):
     drawn = _draw(*map(int, size.split("x")))

@@ -1,7 +1,8 @@
 """The mask sampler against statistics of the official code, and its top-k against stored examples.
 
-Limits are those of the golden vectors' description: |z| < 4.5 for every patch and < 4 for the mean overlap of
-two masks, with at least 20,000 own draws. With single counting of overlaps or stable ties, |z| is 8 to 90.
+The description of the golden vectors gives the limits: |z| < 4.5 for every patch and |z| < 4 for the mean
+overlap of two masks, with at least 20,000 draws of our sampler. A sampler that counts overlaps once, or that
+breaks ties by index, has a |z| of 8 to 90.
 """
 
 import functools
@@ -17,8 +18,8 @@ from hap_jax.data.skeletons import COCO17
 from hap_jax.masking import blocks, parts, sampler
 
 NUM_DRAWS, CHUNK = 20_000, 5_000
-PATCH = 16  # pixels, as ratio, number of parts and fraction: fixed by the vectors' description
-# Chance of a true sampler failing one histogram; a folder holds some dozens.
+PATCH = 16  # pixels, from the description of the vectors; so are the ratio, number of parts and fraction
+# A correct sampler fails one histogram with this probability. It is small because the vectors have dozens.
 SMALLEST_P = 1e-5
 
 
@@ -44,7 +45,8 @@ def get_part_patches(vectors, name):
 
 
 def in_chunks(draw, seed):
-  """Calls draw(keys) until NUM_DRAWS and stacks what it returns."""
+  """Calls draw(keys) with NUM_DRAWS keys in chunks and concatenates the results."""
+  # Chunks limit the memory of one call.
   keys = jax.random.split(jax.random.key(seed), NUM_DRAWS).reshape(-1, CHUNK)
   return jax.tree.map(lambda *x: np.concatenate(x), *[jax.device_get(draw(chunk)) for chunk in keys])
 
@@ -60,7 +62,7 @@ def draw_masks(keys, keypoints_xy, recipe):
 
 @functools.partial(jax.jit, static_argnames="recipe")
 def draw_stages(keys, patches, recipe):
-  """Draws both stages by themselves: in_block [N, L], num_parts [N], order [N, P], marked [N, P, L]."""
+  """Draws both stages separately; returns in_block [N, L], num_parts [N], order [N, P], marked [N, P, L]."""
 
   def draw(key):
     count_key, block_key, part_key = jax.random.split(key, 3)
@@ -74,14 +76,22 @@ def draw_stages(keys, patches, recipe):
 
 
 def largest_z(own, p, se):
-  """Largest |z| of own shares [N, ...] bool against a stored share and its standard error."""
+  """Returns the largest |z| of our shares, from draws [N, ...] bool, against stored shares.
+
+  Args:
+    own: [N, ...] bool, our draws.
+    p: stored shares.
+    se: standard errors of the stored shares.
+  """
   p, se = p.astype(np.float64).reshape(own.shape[1:]), se.astype(np.float64).reshape(own.shape[1:])
+  # The lower bound 1 / N keeps z finite where a share is 0 or 1 in all draws.
   deviation = np.abs(own.mean(0) - p)
   return (deviation / np.maximum(np.sqrt(se**2 + p * (1 - p) / len(own)), 1 / len(own))).max()
 
 
 def same_histogram_p(own, stored):
-  """p-value of two histograms being draws from one distribution; rare values are put together."""
+  """Returns the p-value of the hypothesis that two histograms come from the same distribution."""
+  # The chi-squared test needs filled bins, so all rare values share one bin.
   table = np.stack([np.bincount(own, minlength=len(stored)), stored]).astype(np.float64)
   is_rare = table.sum(0) < 20
   table = np.column_stack([table[:, ~is_rare], table[:, is_rare].sum(1)])
@@ -89,13 +99,13 @@ def same_histogram_p(own, stored):
   return stats.chi2_contingency(table).pvalue if table.shape[1] > 1 else 1.0
 
 
-def test_part_patches_are_those_of_the_official_code(vectors, sets):
+def test_part_patches_equal_the_official_part_patches(vectors, sets):
   for name in sets:
     ours = np.asarray(get_part_patches(vectors, name)).reshape(vectors[f"{name}/part_patches"].shape)
     np.testing.assert_array_equal(ours, vectors[f"{name}/part_patches"], err_msg=name)
 
 
-def test_masks_have_the_official_statistics_with_fair_ties(vectors, sets):
+def test_masks_have_the_official_statistics_with_random_ties(vectors, sets):
   for seed, name in enumerate(sets):
     recipe = make_recipe(vectors, name)
     keypoints_xy = jnp.asarray(vectors[f"{name}/keypoints"])
@@ -105,6 +115,7 @@ def test_masks_have_the_official_statistics_with_fair_ties(vectors, sets):
     z = largest_z(masks, vectors[f"{name}/prob_unbiased"], vectors[f"{name}/se_unbiased"])
     assert z < 4.5, f"{name}: largest |z| of a patch is {z:.1f}"
 
+    # The masks of neighbouring draws are independent, as the masks of two views.
     first, second = masks[::2], masks[1::2]
     iou = (first & second).sum(1) / (first | second).sum(1)
     mean, se, _ = vectors[f"{name}/iou_unbiased"]
@@ -126,6 +137,7 @@ def test_stages_have_the_official_statistics(vectors, sets):
       p = stored(key).astype(np.float64)
       return largest_z(own, p, np.sqrt(p * (1 - p) / stored("n_samples")))
 
+    # "short": the stages mark fewer patches than the mask hides. "over": they mark more.
     num_union = (in_block | in_part).sum(1)
     num_masked = in_block.shape[1] - sampler.num_visible(recipe)
     z = {
@@ -160,10 +172,11 @@ def test_released_policy_has_the_official_histogram_at_every_position(vectors):
     assert min(p) > SMALLEST_P, (name, np.argmin(p), min(p))
 
 
-def test_masked_patches_are_the_highest_of_the_stored_priorities(golden):
+def test_masked_patches_have_the_highest_stored_priorities(golden):
   examples = golden("mask_topk_examples")
   priority = examples["priority"]
   num_masked = examples["must_mask"].sum(1)[0] + examples["num_from_tie_set"][0]
+  # Priorities are whole numbers, so noise below 1 changes only the order of ties.
   noise = jax.random.uniform(jax.random.key(0), priority.shape)
   for priorities in (priority, priority + noise):
     is_masked, _, _ = map(np.asarray, sampler.mask_from_priority(priorities, priority.shape[1] - num_masked))

@@ -17,8 +17,9 @@ def schedules(golden):
   return [{k.split("/")[1]: v for k, v in file.items() if k.startswith(f"{p}/")} for p in prefixes]
 
 
-def test_learning_rate_at_every_step(schedules):
+def test_learning_rate_agrees_with_the_official_code_at_every_step(schedules):
   for s in schedules:
+    # The official rule: the base rate is for 256 images.
     peak = float(s["base_lr"]) * int(s["total_batch"]) / 256
     np.testing.assert_allclose(peak, s["peak_lr"], rtol=1e-6)
     progress = s["global_step"] / int(s["steps_per_epoch"])
@@ -27,22 +28,24 @@ def test_learning_rate_at_every_step(schedules):
     np.testing.assert_allclose(0.5 * lr, s["lr_with_lr_scale_half"], rtol=1e-6, atol=1e-9)
 
 
-def test_weight_decay_groups(golden):
+def test_weight_decay_groups_agree_with_the_official_code(golden):
   file = golden("optim_schedule")
   family = families.load("hap")
+  # The name table only needs the names, so the arrays are empty.
   state = dict.fromkeys(file["groups/param_name"].tolist(), np.zeros(()))
   rows = names.table(
     family,
     depth=names.count_blocks(family, "encoder", state),
     decoder_depth=names.count_blocks(family, "decoder", state),
   )
-  ours = {row.reference: row.ours for row in rows}  # of every block the same
+  ours = {row.reference: row.ours for row in rows}  # our blocks are stacked, so all blocks have the same name
   for name, group in zip(file["groups/param_name"].tolist(), file["groups/weight_decay_group"], strict=True):
     rule = optim.match_rules({ours[name]: 0}, param_rules(weight_decay=0.05))[ours[name]]
+    # Official groups: 0 without decay, 1 with decay, 2 not trained.
     assert (rule.trainable, rule.weight_decay) == ((group != 2), 0.05 if group == 1 else 0.0), name
 
 
-def test_three_steps_of_adamw(golden, pick, ours):
+def test_three_steps_of_adamw_agree_with_the_official_code(golden, pick, ours):
   file = golden("optim_adamw")
   params = ours(pick(file, "init/"))
   beta1, beta2 = (float(b) for b in file["betas"])

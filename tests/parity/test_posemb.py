@@ -9,19 +9,20 @@ def grid_of(text):
   return tuple(int(side) for side in text.split("x"))
 
 
-def test_sincos_tables(golden):
+def test_sincos_tables_agree_with_the_official_tables(golden):
   file = golden("pos_embed")
   names = [key.removesuffix("/values") for key in file if key.endswith("/values")]
   assert names
   for name in names:
     grid, width = name.removeprefix("sincos/").split("_d")
     table = sincos_table(grid_of(grid), int(width))[0]
+    # The file stores a sample of the columns, to stay small.
     np.testing.assert_allclose(
       table[:, file[f"{name}/dims"]], file[f"{name}/values"], atol=5e-6, rtol=0, err_msg=name
     )
 
 
-def test_resized_tables(golden):
+def test_resized_tables_agree_with_the_official_resize(golden):
   file = golden("pos_embed")
   names = [key.removesuffix("/input") for key in file if key.endswith("/input")]
   assert names

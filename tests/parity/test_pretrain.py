@@ -1,7 +1,7 @@
 """Model, losses and gradients of pre-training against the official implementation.
 
-Tolerances are those of the golden vectors' own notes: losses 1e-5 relative, activations 2e-5, gradients 1e-4
-of each tensor's largest gradient.
+The notes of the golden vectors give the tolerances: 1e-5 relative for losses, 2e-5 for activations, and for
+gradients 1e-4 of the largest gradient of each tensor.
 """
 
 import jax
@@ -18,17 +18,18 @@ from hap_jax.train.optim import path_name
 
 @pytest.fixture(scope="module", params=["normpix", "plainpix"])
 def case(request, golden):
-  """(whether patches are normalised, the official numbers)."""
+  """Returns (True if patches are normalised, the official numbers)."""
   return request.param == "normpix", golden(f"pretrain_small_{request.param}")
 
 
 def run(small, norm_pix_loss, params):
-  """Returns (total loss, everything that the golden files hold)."""
+  """Returns (total loss, {name: value} of all values that the golden files hold)."""
   is_masked, ids_keep, ids_restore = mask_from_priority(small.noise, small.num_keep)
   latent = small.model.apply({"params": params}, small.image, ids_keep, method=encode)
   outputs = small.model.apply({"params": params}, small.image, ids_keep, ids_restore)
   target = make_target(small.image, small.model.encoder.patch, norm_pix_loss)
   sums, counts = masked_patch_loss(outputs.pred, target[:, None], is_masked)
+  # This is the loss of the pre-training task, computed here so that each part can be compared.
   align = alignment_loss(outputs.cls[:, 0], outputs.cls[:, 1])
   loss_rec = sums.sum() / counts.sum()
   total = loss_rec + small.align_weight * align.mean()
@@ -49,7 +50,7 @@ def encode(model, image, ids_keep):
 
 @pytest.fixture(scope="module")
 def outcome(small, case):
-  """((loss, parts), gradients) of our implementation."""
+  """Returns ((loss, parts), gradients) of our implementation."""
   norm_pix_loss, _ = case
   value_and_grad = jax.jit(jax.value_and_grad(lambda p: run(small, norm_pix_loss, p), has_aux=True))
   return value_and_grad(small.params)
@@ -63,7 +64,7 @@ def check_gradients(grads, state, ours):
     assert worst <= 1e-4 * np.abs(gradient).max(), f"{path_name(path)}: off by {worst}"
 
 
-def test_masks_from_given_priorities(small, golden):
+def test_masks_from_given_priorities_agree_with_the_official_code(small, golden):
   inputs = golden("pretrain_small_inputs")
   is_masked, ids_keep, ids_restore = mask_from_priority(small.noise, small.num_keep)
   for view in range(2):
@@ -75,7 +76,7 @@ def test_masks_from_given_priorities(small, golden):
   )
 
 
-def test_losses(outcome, case):
+def test_pretraining_losses_agree_with_the_official_code(outcome, case):
   (total, parts), _ = outcome
   for name, value in (
     ("loss_total", total),
@@ -85,8 +86,9 @@ def test_losses(outcome, case):
     np.testing.assert_allclose(value, case[1][name], rtol=1e-5, err_msg=name)
 
 
-def test_activations(outcome, case):
+def test_pretraining_activations_agree_with_the_official_code(outcome, case):
   (_, parts), _ = outcome
+  # Our encoder returns the views of all images on one axis; the file has one array per view.
   latent = np.asarray(parts["latent"]).reshape(*parts["cls"].shape[:2], -1, parts["cls"].shape[-1])
   for view in range(2):
     np.testing.assert_allclose(latent[:, view], case[1][f"encoder_view{view + 1}"], atol=2e-5, rtol=0)
@@ -94,12 +96,16 @@ def test_activations(outcome, case):
     np.testing.assert_allclose(parts["pred"][:, view], case[1][f"pred_view{view + 1}"], atol=2e-5, rtol=0)
 
 
-def test_gradients(outcome, case, pick, ours):
+def test_pretraining_gradients_agree_with_the_official_code(outcome, case, pick, ours):
   check_gradients(outcome[1], pick(case[1], "grad/"), ours)
 
 
 def test_two_processes_give_the_losses_and_gradients_of_one(outcome, case, golden, pick, ours):
-  """Each rank's queries meet the keys of both ranks; the gradients are those of the whole batch."""
+  """Compares with an official run of two processes.
+
+  There, the queries of each rank are compared with the keys of both ranks, and the gradients are averaged.
+  Our single process with the whole batch must give the same numbers.
+  """
   if not case[0]:
     pytest.skip("the two-process file is of the normalised case")
   expected = golden("pretrain_small_2proc")
@@ -114,7 +120,7 @@ def test_two_processes_give_the_losses_and_gradients_of_one(outcome, case, golde
   check_gradients(grads, pick(expected, "grad/"), ours)
 
 
-def test_alignment_alone(golden):
+def test_alignment_loss_and_gradients_agree_with_the_official_code(golden):
   unit = golden("pretrain_align_unit")
   temperature, labels = float(unit["temperature"]), np.arange(len(unit["cls1"]))
   one, two = unit["cls1"], unit["cls2"]
@@ -126,4 +132,4 @@ def test_alignment_alone(golden):
   for view, grad in enumerate(grads, start=1):
     np.testing.assert_allclose(grad, unit[f"grad_cls{view}"], atol=1e-5)
     wrong = unit[f"grad_cls{view}_if_keys_not_detached"]
-    assert np.abs(grad - wrong).max() > 1e-3  # keys with a gradient would be seen
+    assert np.abs(grad - wrong).max() > 1e-3  # the tolerance is small enough to find keys with a gradient

@@ -8,13 +8,13 @@ from hap_jax.metrics import retrieval
 
 @pytest.fixture
 def case(golden):
-  """The golden features, identities and cameras, and what the official code made of them."""
+  """Returns (features, identities and cameras of the golden file, all arrays of the file)."""
   file = golden("reid_losses_metrics")
   names = ("query_feat_raw", "gallery_feat_raw", "query_pid", "gallery_pid", "query_cam", "gallery_cam")
   return [file[f"eval/{name}"] for name in names], file
 
 
-def test_scores(case):
+def test_retrieval_scores_agree_with_the_official_code(case):
   arrays, file = case
   count = len(file["eval/cmc_first20"])
   scores = retrieval.evaluate(*arrays, ranks=range(1, count + 1))
@@ -30,15 +30,17 @@ def test_scores(case):
   assert scores.num_valid_queries == sum(has_match)
 
 
-def test_distances(case):
+def test_retrieval_distances_agree_with_the_official_code(case):
   arrays, file = case
   found = retrieval.rank_list(*arrays[:2], k=len(arrays[1]))
+  # The rank list is sorted by distance, the file by gallery index.
   distance = np.empty_like(found.distance)
   np.put_along_axis(distance, found.index, found.distance, axis=1)
   np.testing.assert_allclose(distance, file["eval/dist"], atol=1e-6, rtol=0)
 
 
-def test_fixture_of_closed_form_features():
+def test_scores_of_features_from_closed_formulas_have_the_official_values():
+  # The formulas can be evaluated anywhere, so the official code can be run again on the same features.
   i, k, c = np.arange(6)[:, None], np.arange(20)[:, None], np.arange(5)
   query = np.sin(1 + 2.1 * i + 1.7 * c)
   gallery = np.sin(0.3 + 1.1 * k + 0.9 * c * (1 + k % 3))

@@ -1,9 +1,9 @@
-"""Records a tiny workdir of each task with the present version: `python tests/recorded/record.py VERSION`.
+"""Records a tiny workdir of each task with the current version: `python tests/recorded/record.py VERSION`.
 
-A change of the configuration, the checkpoints or the packed format adds a folder VERSION (a date) beside the
-older ones; `tests/test_recorded.py` resumes, evaluates and describes the runs of all of them. A recorded
-workdir stands in the middle of its run. Its `end.json` holds the last row of metrics.jsonl of the run that
-was not interrupted. Tasks may be named after VERSION.
+If you change the configuration, the checkpoints or the packed format, add a folder VERSION (a date) next to
+the older ones. `tests/test_recorded.py` resumes, evaluates and describes the runs of all folders. A recorded
+workdir is in the middle of its run. Its `end.json` has the last row of metrics.jsonl of the same run without
+an interruption. Names of tasks after VERSION record only these tasks.
 """
 
 import importlib
@@ -14,12 +14,12 @@ import shutil
 import sys
 
 FOLDER = pathlib.Path(__file__).resolve().parent
-VARIANT = "Mu"  # in name only: see `shrink`
+VARIANT = "Mu"  # only the name; `shrink` replaces the sizes
 STEPS, LEFT_AT = 4, 2
 
 _RUN = {
   "total_steps": STEPS,
-  "warmup_epochs": 0.0,  # the first step changes the parameters, too
+  "warmup_epochs": 0.0,  # so that the first step also changes the parameters
   "batch_size": 8,
   "eval_batch_size": 8,
   "log_every": 1,
@@ -45,18 +45,18 @@ RUNS = {
     {"baseline_records": 16, "model.decoder_width": 16, "model.decoder_depth": 1},
   ),
   "reid": ("finetune_reid_demo", {"num_instances": 2, "model.drop_path": 0.1}),
-  # So many people, of whom a few are drawn, because each attribute needs a positive picture to train on.
+  # 600 records are enough for a positive training picture of each attribute. Only some of them are drawn.
   "attributes": ("finetune_attributes_demo", {"ema_decay": 0.9, "data.synthetic.num_train": 600}),
 }
 
 
 def shrink(variants):
-  """Puts a size of some 10,000 parameters in place of `VARIANT`, so that checkpoints are small files."""
+  """Replaces the sizes of `VARIANT` by a model of about 10,000 parameters, so that checkpoints are small."""
   variants[VARIANT] = type(variants[VARIANT])(16, 2, 2)
 
 
 def config_of(task):
-  """Returns the configuration of a recorded run, not finalized."""
+  """Returns the configuration of a recorded run. It is not finalized."""
   name, changes = RUNS[task]
   config = importlib.import_module(f"configs.{name}").get_config()
   config.update_from_flattened_dict({**_RUN, **changes})
@@ -64,7 +64,7 @@ def config_of(task):
 
 
 def record(task, folder):
-  """Runs a task to its end and leaves in `folder` its workdir as it was after step `LEFT_AT`."""
+  """Runs a task to its end, then reduces the workdir `folder` to its state after step `LEFT_AT`."""
   from hap_jax import config as config_lib
   from hap_jax import run
   from hap_jax.models import vit
@@ -76,7 +76,7 @@ def record(task, folder):
     shutil.rmtree(folder / name, ignore_errors=True)
   (folder / "curves.png").unlink(missing_ok=True)
   for path in folder.rglob("commit_success.txt"):
-    path.write_text(path.read_text().replace(f"{folder}/", ""))  # it holds the folder of this machine
+    path.write_text(path.read_text().replace(f"{folder}/", ""))  # the file contains the path of this machine
   left = "".join(json.dumps(row) + "\n" for row in rows if row["step"] <= LEFT_AT)
   (folder / "metrics.jsonl").write_text(left)
   end = {key: rows[-1][key] for key in rows[-1].keys() - {"images_per_s", "data_wait"}}

@@ -1,4 +1,4 @@
-"""What the attribute task makes of its configuration and data, without training."""
+"""The attribute task: its rules, loss, scores and errors, without training."""
 
 import dataclasses
 import shutil
@@ -35,7 +35,7 @@ def task():
   return attributes.make(demo())
 
 
-def test_everything_trains_and_decays_alike(task):
+def test_all_parameters_train_with_the_same_rate_and_decay(task):
   params = jax.eval_shape(task.init, jax.random.key(0))["params"]
   assert set(params) == {"encoder", "classifier"}
   rules = jax.tree.leaves(optim.match_rules(params, task.param_rules))
@@ -51,11 +51,11 @@ def test_warm_up_is_a_tenth_of_the_official_run(module):
   assert config.data.train_split == "trainval"
 
 
-def test_an_update_weighs_answers_by_how_rare_they_are_in_training(task):
+def test_the_loss_weighs_answers_by_their_share_in_the_training_split(task):
   ratio = task.train.source.columns["attributes"].mean(axis=0)
   labels = np.stack([np.ones(len(ratio), bool), np.zeros(len(ratio), bool)])
   loss, terms = task.loss(jnp.zeros(labels.shape), {"attributes": labels}, key=None)
-  # At a logit of 0 each answer costs log 2 times its weight.
+  # At a logit of 0, the cross entropy is log 2 for both labels, so only the weights remain.
   expected = np.log(2) * np.mean([np.exp(1 - ratio).sum(), np.exp(ratio).sum()])
   np.testing.assert_allclose(loss, expected, rtol=1e-6)
   right, count = terms["answers_right"]
@@ -71,8 +71,8 @@ def test_an_attribute_that_is_never_positive_in_training_is_named():
 
 
 @pytest.mark.parametrize("change", [lambda names: names[:-1], lambda names: names[::-1]])
-def test_a_checkpoint_of_other_attributes_is_not_scored(task, change):
-  """Fewer attributes, or the same ones in another order."""
+def test_a_checkpoint_with_different_attributes_is_not_scored(task, change):
+  """The checkpoint has fewer attributes, or the same attributes in another order."""
   names = change(task.description.classes["attribute_names"])
   other = dataclasses.replace(
     task.description, network={"num_attributes": len(names)}, classes={"attribute_names": names}
@@ -82,7 +82,7 @@ def test_a_checkpoint_of_other_attributes_is_not_scored(task, change):
 
 
 def rows_of(evaluation):
-  """Predictions of some records of each split, made without a model."""
+  """Returns random predictions for some records of each split."""
   rng, rows = np.random.default_rng(0), {}
   for name, split in evaluation.evals.items():
     index = np.arange(0, len(split.loader.source), 7)
@@ -90,7 +90,7 @@ def rows_of(evaluation):
   return rows
 
 
-def test_with_a_validation_set_it_chooses_the_checkpoint(task):
+def test_the_validation_set_selects_the_best_checkpoint(task):
   rows = rows_of(task.evaluation)
   scores = task.evaluation.score(rows)
   assert task.evaluation.select == ("val_mA", "max")
@@ -101,8 +101,8 @@ def test_with_a_validation_set_it_chooses_the_checkpoint(task):
   assert "mA_on_test" not in scores
 
 
-def test_where_it_is_trained_on_the_choice_says_that_it_is_made_on_the_test_set():
-  """As published: the best checkpoint is the test set's, and so is its name."""
+def test_without_a_validation_set_the_test_set_selects_and_the_score_name_says_so():
+  """The published recipe also selects the best checkpoint on the test set."""
   config = demo(data__train_split="trainval")
   evaluation = attributes.make(config).evaluation
   assert set(evaluation.evals) == {"test"}
@@ -118,7 +118,7 @@ def test_where_it_is_trained_on_the_choice_says_that_it_is_made_on_the_test_set(
   ("key", "value"),
   [("data.train_split", "test"), ("optimizer.clip_norm", 0.0), ("ema_decay", 1.0), ("warmup_lr", -1.0)],
 )
-def test_a_wrong_value_names_its_key(key, value):
+def test_a_wrong_value_of_the_attribute_task_names_its_key(key, value):
   with pytest.raises(ValueError, match=rf"config\.{key}={value!r}"):
     demo(**{key: value})
 

@@ -1,4 +1,4 @@
-"""The ReID task by itself."""
+"""The ReID task without training."""
 
 import numpy as np
 import pytest

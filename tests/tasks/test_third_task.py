@@ -1,6 +1,6 @@
-"""A task that nothing in hap_jax knows: tasks/box.py and predict/box.py in the folder `third`.
+"""A third task, defined only by tasks/box.py and predict/box.py in the folder `third`.
 
-It trains, resumes, evaluates, predicts and is described, although no file outside its own names it.
+It trains, resumes, evaluates, predicts and is described, although no file of hap_jax names it.
 """
 
 import json
@@ -27,6 +27,7 @@ HERE = pathlib.Path(__file__).parent / "third"
 
 @pytest.fixture(scope="module", autouse=True)
 def third_task():
+  # The packages find the files of the third task as if they were in the folders of hap_jax.
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(hap_jax.tasks, "__path__", [*hap_jax.tasks.__path__, str(HERE / "tasks")])
     package = hap_jax.inference.predict
@@ -50,12 +51,12 @@ def box_config(**overrides):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-  """(workdir, scores) of a finished run."""
+  """Returns (workdir, scores) of a finished run."""
   workdir = tmp_path_factory.mktemp("box") / "run"
   return workdir, runner.run(box_config(), workdir, say=lambda _: None)
 
 
-def test_it_learns_and_the_frozen_encoder_stays(trained):
+def test_the_third_task_learns_and_its_frozen_encoder_stays(trained):
   workdir, scores = trained
   rows = read_metrics(workdir)
   scored = {row["step"]: row["error_px"] for row in rows if row["step"] in (20, 40)}
@@ -66,9 +67,10 @@ def test_it_learns_and_the_frozen_encoder_stays(trained):
   assert np.abs(first["params"]["box"]["kernel"] - last["params"]["box"]["kernel"]).max() > 0
 
 
-def test_it_resumes_to_the_same_end(trained, tmp_path):
+def test_the_third_task_resumes_to_the_same_end(trained, tmp_path):
   workdir, scores = trained
   shutil.copytree(workdir, tmp_path / "run")
+  # Without its last checkpoint, the run has to resume from step 20.
   shutil.rmtree(tmp_path / "run/checkpoints/40")
   lines = []
   assert runner.run(box_config(), tmp_path / "run", say=lines.append) == scores
@@ -77,14 +79,14 @@ def test_it_resumes_to_the_same_end(trained, tmp_path):
   jax.tree.map(np.testing.assert_array_equal, whole, pieced)
 
 
-def test_another_run_starts_from_its_encoder(trained, tmp_path):
+def test_another_run_starts_from_the_encoder_of_the_third_task(trained, tmp_path):
   lines = []
   config = box_config(init_from=str(trained[0]), total_steps=1, eval_every=0)
   runner.run(config, tmp_path / "run", say=lines.append)
   assert any("kept at their initial values: 2 (box/bias, box/kernel)" in line for line in lines)
 
 
-def test_it_is_evaluated_predicted_and_described(trained, tmp_path, capsys):
+def test_the_third_task_is_evaluated_predicted_and_described(trained, tmp_path, capsys):
   workdir, scores = trained
   assert hap(["evaluate", str(workdir), f"--out={tmp_path / 'scores'}"]) == 0
   assert json.loads((tmp_path / "scores/scores.json").read_text())["scores"] == scores

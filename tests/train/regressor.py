@@ -1,4 +1,4 @@
-"""A task small enough for tests of the loop: a linear regressor of numbers that a source holds in memory."""
+"""A small task for tests of the loop: a linear regression on numbers in memory."""
 
 import dataclasses
 
@@ -19,10 +19,12 @@ SPEC = SourceSpec("numbers", None, "none", ("x", "y"))
 
 @dataclasses.dataclass(frozen=True)
 class Numbers:
-  """Records of x [3] float32 and y = x . (1, 2, 3).
+  """A source of records with x [3] float32 and y = x . (1, 2, 3).
 
   Attributes:
-    length: number of records. seed: draws them. read: called with the number of a record that is read.
+    length: number of records.
+    seed: seed that draws the records.
+    read: called with the index of each record when it is read.
   """
 
   length: int
@@ -47,8 +49,12 @@ def make_task(*, total_steps=6, read_held_out=None, score=None, row_figures=None
   """Returns the Task.
 
   Args:
-    read_held_out: called with the number of each held-out record that is read; six records in three batches.
-    score, row_figures, figures: of the `Evaluation`; by default the mean squared error and no pictures.
+    total_steps: length of the run.
+    read_held_out: called with the index of each held-out record when it is read. There are six records in
+      three batches.
+    score: the field of the `Evaluation`. None: the mean squared error.
+    row_figures: the field of the `Evaluation`.
+    figures: the field of the `Evaluation`.
   """
   train = Numbers(16, seed=0)
   held_out = Loader(

@@ -1,4 +1,4 @@
-"""The best checkpoint of a run that is resumed before it."""
+"""The best checkpoint of a run that resumes from an earlier step."""
 
 import types
 
@@ -13,7 +13,7 @@ DESCRIPTION = Description("reid", Encoder(width=3, depth=1, num_heads=1, grid=(1
 
 
 def keep(workdir, step, value):
-  """Offers variables full of `step`; returns whether they were kept."""
+  """Calls `keep_best` with weights that all equal `step`. Returns True if they were saved."""
   state = types.SimpleNamespace(eval_variables={"params": {"w": jnp.full(3, float(step))}})
   with checkpoint.Checkpoints(workdir, keep_last=1) as checkpoints:
     return checkpoints.keep_best(step, state, DESCRIPTION, {"mAP": value}, ("mAP", "max"))
@@ -25,11 +25,11 @@ def best(workdir):
   return description["step"], description["scores"]["mAP"]
 
 
-def test_best_step_is_replaced_when_a_resumed_run_scores_better_at_it_or_before(tmp_path):
+def test_a_resumed_run_replaces_the_best_checkpoint_at_the_same_or_an_earlier_step(tmp_path):
   assert keep(tmp_path, 20, 0.5)
   assert not keep(tmp_path, 10, 0.5)
   assert best(tmp_path) == (20, 0.5)
-  assert keep(tmp_path, 20, 0.5000001)  # again, on other devices
+  assert keep(tmp_path, 20, 0.5000001)  # the same step on other devices may differ by a rounding error
   assert best(tmp_path) == (20, 0.5000001)
   assert keep(tmp_path, 10, 0.6)
   assert best(tmp_path) == (10, 0.6)

@@ -1,4 +1,4 @@
-"""`config.init_from`: what becomes of the weights of every family in a model that is to be trained."""
+"""Starting weights (`config.init_from`): the parts of each checkpoint family that a new run loads."""
 
 import dataclasses
 
@@ -14,12 +14,12 @@ from hap_jax.train import initial
 from tests.convert.reference_state import GRID, family_state, leaves
 
 DECODER = {"width": 16, "depth": 1, "num_heads": 2}
-# Of a pre-training network, for larger pictures than the files are: grid 6x3.
+# A pre-training network with grid 6x3. The files have a smaller grid, so the position tables are resized.
 PRETRAIN = Description("pretrain", Encoder(16, 2, 2, (6, 3), 4), network={"decoder": DECODER})
 
 
 def zeros(init):
-  """Returns the variables of a network, all zero."""
+  """Returns the variables of a network, all zero, so that every loaded value is visible."""
   shapes = jax.eval_shape(init, jax.random.key(0))
   return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
 
@@ -52,7 +52,9 @@ def write_source(folder, family, container):
     ("reid-lem", "hugging_face", False),
   ],
 )
-def test_the_encoder_of_every_family_is_a_start(tmp_path, variables, family, container, has_decoder):
+def test_a_run_can_start_from_the_encoder_of_every_family(
+  tmp_path, variables, family, container, has_decoder
+):
   weights = initial.read(write_source(tmp_path, family, container))
   fitted, report = pretrain.make_load(PRETRAIN)(variables, weights)
   fitted = leaves(fitted["params"])
@@ -61,15 +63,16 @@ def test_the_encoder_of_every_family_is_a_start(tmp_path, variables, family, con
   moved = {name.partition("/")[0] for name, leaf in fitted.items() if np.any(leaf)}
   assert moved == {"encoder", *(["decoder"] if has_decoder else [])}
   assert fitted["encoder/pos_embed"].shape == (1, 19, 16)
-  said = "\n".join(initial.lines(weights, report))
-  assert "encoder/pos_embed 4x2 -> 6x3" in said
-  assert ("head" in said) == (family.startswith("reid") and container == "own")
-  assert families.load(family).licence in said
+  log = "\n".join(initial.lines(weights, report))
+  assert "encoder/pos_embed 4x2 -> 6x3" in log
+  assert ("head" in log) == (family.startswith("reid") and container == "own")
+  assert families.load(family).licence in log
 
 
 @pytest.mark.parametrize("family", ["mae", "hf-vitmae"])
-def test_a_pre_training_begins_with_a_decoder_of_its_own_after_mae(tmp_path, variables, family):
+def test_a_pre_training_from_mae_weights_starts_with_a_new_decoder(tmp_path, variables, family):
   path = tmp_path / "square.safetensors"
+  # Official MAE models are square, so their files get a square grid.
   safetensors_file.save(path, family_state(family, grid=(3, 3)), {})
   weights = initial.read(path)
   fitted, report = pretrain.make_load(PRETRAIN)(variables, weights)
@@ -78,12 +81,12 @@ def test_a_pre_training_begins_with_a_decoder_of_its_own_after_mae(tmp_path, var
   assert any("kept at their initial values" in line for line in report.lines())
 
 
-def test_a_missing_file_is_an_error_that_lists_what_can_be_given(tmp_path):
+def test_a_missing_file_is_an_error_that_lists_the_accepted_formats(tmp_path):
   with pytest.raises(ValueError, match=r"config\.init_from=.*none: no such file or folder; expected a \.pth"):
     initial.read(tmp_path / "none")
 
 
-def test_a_decoder_of_other_heads_is_an_error(tmp_path, variables):
+def test_a_decoder_with_another_number_of_heads_is_an_error(tmp_path, variables):
   weights = initial.read(write_source(tmp_path, "hap", "own"))
   pretrain.make_load(PRETRAIN)(variables, weights)
   other = dataclasses.replace(PRETRAIN, network={"decoder": DECODER | {"num_heads": 4}})
@@ -120,10 +123,10 @@ LOADS = {
 
 
 def start(folder, given, own):
-  """Starts a run described by `own` from weights described by `given`, all of them ones.
+  """Starts a run with Description `own` from weights of ones with Description `given`.
 
   Returns:
-    ({subtree: whether all of it was taken, None if only a part}, lines of the log).
+    ({subtree: True if all of it was loaded, False if none, None if only a part}, lines of the log).
   """
   ones = jax.tree.map(np.ones_like, zeros(INITS[given.task](given)))
   checkpoint_file.write(folder / "given", ones, given.to_json())
@@ -133,6 +136,7 @@ def start(folder, given, own):
   for tree in fitted.values():
     for name, leaf in leaves(tree).items():
       stack = name.partition("/")[0]
+      # A resized position table is not exactly 1 everywhere.
       is_taken = bool(np.all(leaf == 1)) if "pos_embed" not in name else bool(np.any(leaf))
       taken[stack] = is_taken if taken.get(stack, is_taken) == is_taken else None
   return taken, "\n".join(initial.lines(weights, report))
@@ -148,21 +152,21 @@ def start(folder, given, own):
   ],
   ids=["more persons", "other persons", "another data set", "not recorded"],
 )
-def test_reid_of_other_persons_gives_encoder_and_neck_and_no_classifier(tmp_path, given):
+def test_reid_weights_of_other_persons_give_encoder_and_neck_but_no_classifier(tmp_path, given):
   taken, log = start(tmp_path, given, reid_of([1, 2, 3]))
   assert taken == {"encoder": True, **dict.fromkeys(reid.NECK, True), "head": False, "conv_fc": False}
   assert "kept at their initial values: 4 (conv_fc/bias, conv_fc/kernel, head/bias, head/kernel)" in log
-  reason = "its classes are others" if given.classes else "it does not record its classes"
+  reason = "its classes differ" if given.classes else "it does not record its classes"
   assert f"the heads of the file are not used: {reason}" in log
 
 
-def test_reid_of_the_same_persons_gives_the_classifier_too(tmp_path):
+def test_reid_weights_of_the_same_persons_also_give_the_classifier(tmp_path):
   taken, log = start(tmp_path, reid_of([1, 2, 3], grid=(4, 2)), reid_of([1, 2, 3]))
   assert set(taken.values()) == {True}
   assert "encoder/pos_embed 4x2 -> 6x3" in log
 
 
-def test_reid_without_the_locality_enhanced_module_gives_the_encoder_only(tmp_path):
+def test_reid_weights_without_the_locality_module_give_only_the_encoder(tmp_path):
   taken, log = start(tmp_path, reid_of([1, 2, 3], locality=False), reid_of([1, 2, 3]))
   assert [name for name, is_taken in taken.items() if is_taken] == ["encoder"]
   assert "config.model.locality=True, the file's is False" in log
@@ -171,12 +175,12 @@ def test_reid_without_the_locality_enhanced_module_gives_the_encoder_only(tmp_pa
 @pytest.mark.parametrize(
   ("names", "is_same"), [(["Hat", "Female"], True), (["Female", "Hat"], False), (["Hat", "Boots"], False)]
 )
-def test_attributes_give_their_classifier_if_the_names_are_the_same_in_order(tmp_path, names, is_same):
+def test_attribute_weights_give_their_classifier_if_names_and_order_are_the_same(tmp_path, names, is_same):
   taken, _ = start(tmp_path, attributes_of(names), attributes_of(["Hat", "Female"]))
   assert taken == {"encoder": True, "classifier": is_same}
 
 
-def test_another_task_gives_the_encoder_only(tmp_path):
+def test_weights_of_another_task_give_only_the_encoder(tmp_path):
   taken, log = start(tmp_path, attributes_of(["Hat", "Female"]), reid_of([1, 2, 3]))
   assert [name for name, is_taken in taken.items() if is_taken] == ["encoder"]
   assert "in the file, not used: 2 (classifier/bias, classifier/kernel)" in log

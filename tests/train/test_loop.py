@@ -1,4 +1,4 @@
-"""The loop saves before it scores, stops at a signal, and continues with the scores that are missing."""
+"""The loop saves before it evaluates, stops at a signal, and computes missing scores after a resume."""
 
 import json
 import os
@@ -15,12 +15,12 @@ from hap_jax.train.checkpoint import Checkpoints
 from hap_jax.train.report import read_metrics
 from tests.train.regressor import make_task
 
-# Steps 3 and 6 of the regressor's six are scored, and only the last one is saved.
+# The run has six steps. Steps 3 and 6 are evaluated, and only the last step is saved.
 CADENCE = loop.Cadence(log=1, save=100, evaluate=3, panel=0)
 
 
 def train(workdir, *, cadence=CADENCE, lines=None, **task):
-  """Trains the regressor; returns {metric: float} of the last evaluation."""
+  """Trains the regressor. Returns {metric: float} of the last evaluation."""
   with Checkpoints(workdir, keep_last=9) as checkpoints:
     _, scores = loop.run(
       make_task(**task),
@@ -43,7 +43,7 @@ def weights(folder):
 
 
 def once(action, at):
-  """Returns a function that runs `action` when it is called with `at` for the first time."""
+  """Returns a function that runs `action` at its first call with the value `at`."""
   left = [at]
 
   def call(index):
@@ -75,10 +75,11 @@ def test_a_scored_step_has_a_line_with_its_loss_and_one_with_its_scores(uninterr
   assert all("loss" in row for row in rows)
 
 
-def test_a_failed_evaluation_after_the_last_step_loses_no_step(uninterrupted, tmp_path):
+def test_no_step_is_lost_if_the_evaluation_after_the_last_step_fails(uninterrupted, tmp_path):
   def fail(rows):
     raise ValueError("gallery/0005.jpg: no such file")
 
+  # The last step is saved before its evaluation, so the failed evaluation loses no step.
   with pytest.raises(ValueError, match="0005"):
     train(tmp_path / "run", score=fail, cadence=loop.Cadence(log=1, save=100, evaluate=6, panel=0))
   np.testing.assert_array_equal(weights(tmp_path / "run"), weights(uninterrupted))
@@ -110,16 +111,17 @@ def test_a_signal_between_the_batches_of_an_evaluation_stops_the_run(
   with pytest.raises(preemption.StoppedError, match=f"stopped by {name}: step 3 is saved") as stopped:
     train(tmp_path / "run", read_held_out=read_held_out)
   assert stopped.value.exit_code == code
-  assert read == [0, 1]  # of six records in three batches
+  assert read == [0, 1]  # only the first of three batches of two records
   assert not any("val_error" in line for line in logged_lines(tmp_path / "run"))
+  # Only a complete evaluation may select a best checkpoint.
   assert not (tmp_path / "run" / "best").exists()
 
   with pytest.raises(preemption.StoppedError, match="step 3 is saved"):
-    train(tmp_path / "run", read_held_out=once(send(signum), at=3))  # and once more, after the resume
+    train(tmp_path / "run", read_held_out=once(send(signum), at=3))  # a second signal, after the resume
   lines = []
   train(tmp_path / "run", lines=lines)
   assert lines[0] == "resuming at step 3"
-  assert lines[1].startswith("step 3: val_error")  # before step 4
+  assert lines[1].startswith("step 3: val_error")  # the missing evaluation comes before step 4
   assert [line["step"] for line in logged_lines(tmp_path / "run")] == [1, 2, 3, 3, 4, 5, 6, 6]
   np.testing.assert_array_equal(weights(tmp_path / "run"), weights(uninterrupted))
   np.testing.assert_array_equal(weights(tmp_path / "run" / "best"), weights(uninterrupted / "best"))
@@ -127,7 +129,7 @@ def test_a_signal_between_the_batches_of_an_evaluation_stops_the_run(
   assert scores[0] == scores[1]
 
 
-def test_a_signal_before_a_scored_step_saves_the_step_and_leaves_its_scores_to_the_next_start(tmp_path):
+def test_after_a_signal_before_an_evaluation_the_next_start_computes_the_scores(tmp_path):
   read = []
 
   def say(line):
@@ -144,7 +146,7 @@ def test_a_signal_before_a_scored_step_saves_the_step_and_leaves_its_scores_to_t
   assert [line["step"] for line in logged_lines(tmp_path)] == [1, 2, 3, 3, 4, 5, 6, 6]
 
 
-def test_a_signal_while_the_scores_are_computed_skips_the_pictures(tmp_path):
+def test_a_signal_during_the_evaluation_skips_the_pictures(tmp_path):
   drawn = []
 
   def score(rows):
@@ -161,14 +163,14 @@ def test_a_signal_while_the_scores_are_computed_skips_the_pictures(tmp_path):
   assert not drawn
   assert logged_lines(tmp_path)[-1] == {"step": 3, "val_error": 1.0}
   assert checkpoint_file.read(tmp_path / "best")[1]["step"] == 3
-  # The scores are there, so the next start does not compute them again.
+  # The scores were recorded before the stop, so the next start does not compute them again.
   lines = []
   train(tmp_path, lines=lines, row_figures=draw, figures=draw, cadence=every)
   assert "step 4/6" in lines[1]
   assert len(drawn) == 2
 
 
-def test_a_resumed_run_computes_no_scores_that_it_has(uninterrupted, tmp_path):
+def test_a_resumed_run_does_not_compute_recorded_scores_again(uninterrupted, tmp_path):
   every = loop.Cadence(log=1, save=3, evaluate=3, panel=0)
   train(tmp_path, cadence=every, total_steps=3)
   lines = []
@@ -178,7 +180,7 @@ def test_a_resumed_run_computes_no_scores_that_it_has(uninterrupted, tmp_path):
   np.testing.assert_array_equal(weights(tmp_path), weights(uninterrupted))
 
 
-def test_handlers_of_a_caller_are_back_after_the_run(tmp_path):
+def test_the_signal_handlers_of_a_caller_are_restored_after_the_run(tmp_path):
   before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
   train(tmp_path)
   assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before

@@ -1,4 +1,4 @@
-"""Parameter rules, updates and the schedule's ends."""
+"""Parameter rules, updates and learning-rate schedules."""
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +41,7 @@ def test_update_follows_scale_and_decay_and_leaves_frozen_parameters():
 def test_frozen_parameters_hold_no_moments():
   direction = optim.make_direction(optim.OptimizerSpec(), optim.match_rules(PARAMS, RULES))
   shapes = [np.shape(leaf) for leaf in jax.tree.leaves(direction.init(PARAMS))]
+  # (1, 3) is the shape of the frozen table. The kernel has two moments.
   assert (1, 3) not in shapes
   assert shapes.count((2, 2)) == 2
 
@@ -67,7 +68,10 @@ def test_schedule_of_the_official_person_reid():
 
 @pytest.fixture(scope="module")
 def groups():
-  """{(lr_scale, weight_decay): paths} of the trainable parameters of ReID's B/16 with the locality module."""
+  """Returns {(lr_scale, weight_decay): paths} of the parameters of the ReID network B/16 with the LEM.
+
+  The key "frozen" has the paths of the parameters that do not train.
+  """
   model = networks.reid(
     vit.variant("B"),
     image_size=(256, 128),
@@ -97,16 +101,16 @@ def test_groups_of_layer_decay_are_the_official_28(groups):
   assert sorted(groups[scales[0], 0]) == first
   assert groups[scales[0], 0.05] == ["encoder/patch_embed/kernel"]
   assert (len(groups[1, 0]), len(groups[1, 0.05])) == (28, 12)
-  for scale in scales[1:13]:  # 12 tensors of each block
+  for scale in scales[1:13]:  # each block has 12 tensors
     assert (len(groups[scale, 0]), len(groups[scale, 0.05])) == (8, 4)
     assert all(path.startswith("encoder/blocks/") for path in groups[scale, 0] + groups[scale, 0.05])
 
 
-def test_biases_before_the_classifiers_of_reid_stay(groups):
+def test_biases_before_the_reid_classifiers_do_not_train(groups):
   assert sorted(groups["frozen"]) == ["bn/bias", "conv_bn/bias"]
 
 
-def test_each_block_of_a_stack_learns_at_its_own_rate():
+def test_each_block_of_a_stack_has_its_own_learning_rate():
   (rule,) = (
     r
     for r in optim.layer_decay_rules(3, layer_decay=0.5, weight_decay=0.1)
@@ -119,9 +123,9 @@ def test_each_block_of_a_stack_learns_at_its_own_rate():
 
 
 @pytest.mark.parametrize("depth", [1, 2])
-def test_rates_for_another_depth_are_an_error(depth):
+def test_learning_rates_for_another_depth_are_an_error(depth):
   rule = optim.Rule("encoder/blocks/.*", lr_scale=(0.5,) * depth)
-  with pytest.raises(ValueError, match=f"of {depth} blocks, not of 3"):
+  with pytest.raises(ValueError, match=f"for {depth} blocks; expected 3"):
     optim.apply_update(np.ones((3, 4)), np.ones((3, 4)), 0.1, rule)
 
 
@@ -131,6 +135,6 @@ def test_an_unknown_kind_of_parameter_matches_no_rule():
     optim.match_rules({"encoder": {"blocks": {"attn": {"gamma": 0}}}}, rules)
 
 
-def test_without_layer_decay_all_learn_alike():
+def test_without_layer_decay_all_layers_have_the_same_rate():
   rules = optim.layer_decay_rules(3, layer_decay=1.0, weight_decay=0.1)
   assert {float(scale) for rule in rules for scale in np.ravel(rule.lr_scale)} == {1.0}

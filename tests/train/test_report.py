@@ -1,4 +1,4 @@
-"""The metric writer's files and the progress line's figures."""
+"""The files of the metric writer and the numbers of the progress line."""
 
 import json
 import math
@@ -31,9 +31,10 @@ def test_rows_come_back_in_order_with_step_first(tmp_path):
   ]
 
 
-def test_last_row_of_a_step_holds_after_a_resume(tmp_path):
+def test_after_a_resume_the_last_row_of_a_step_counts(tmp_path):
   write_rows(tmp_path, [(1, {"loss": 3.0}), (2, {"loss": 2.0}), (3, {"loss": 1.0})])
   write_rows(tmp_path, [(2, {"loss": 2.5}), (3, {"loss": 1.5})])
+  # The file keeps all lines, only the reader merges them.
   assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 5
   assert [row["loss"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [3.0, 2.5, 1.5]
 
@@ -42,8 +43,9 @@ def test_numbers_that_are_not_finite_are_null_and_read_as_nan(tmp_path):
   write_rows(tmp_path, [(1, {"a": math.nan, "b": math.inf, "c": -math.inf, "d": 1.0})])
 
   def refuse(name):
-    raise AssertionError(f"{name} is no JSON")
+    raise AssertionError(f"{name} is not valid JSON")
 
+  # Python's json accepts NaN and Infinity, but other readers do not.
   row = json.loads((tmp_path / "metrics.jsonl").read_text(), parse_constant=refuse)
   assert row == {"step": 1, "a": None, "b": None, "c": None, "d": 1.0}
   (back,) = read_metrics(tmp_path)
@@ -52,7 +54,7 @@ def test_numbers_that_are_not_finite_are_null_and_read_as_nan(tmp_path):
 
 
 @pytest.mark.parametrize("torn", ['{"step": 2, "lo', '{"step": 2, "loss": 1.0}', "{"])
-def test_torn_last_line_does_not_spoil_the_next_row(tmp_path, torn):
+def test_an_incomplete_last_line_does_not_damage_the_next_row(tmp_path, torn):
   write_rows(tmp_path, [(1, {"loss": 3.0})])
   with (tmp_path / "metrics.jsonl").open("a") as file:
     file.write(torn)
@@ -60,7 +62,7 @@ def test_torn_last_line_does_not_spoil_the_next_row(tmp_path, torn):
   assert read_metrics(tmp_path) == [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 2.0}]
 
 
-def test_line_that_is_no_row_is_named(tmp_path):
+def test_a_line_that_is_not_a_row_is_an_error_with_its_line_number(tmp_path):
   (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"loss": 1.0}\n')
   with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2"):
     read_metrics(tmp_path)
@@ -101,20 +103,20 @@ def test_tensorboard_reads_scalars_and_images_back(tmp_path):
   writer.close()
 
 
-def test_panel_png_holds_the_picture_in_rgb(tmp_path):
+def test_the_png_file_of_a_panel_has_the_picture_in_rgb(tmp_path):
   picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
   writer = MetricWriter(tmp_path)
   writer.write_images(120, {"panel": picture})
   stored = cv2.imread(str(tmp_path / "panels" / "panel_00000120.png"))[..., ::-1]
   np.testing.assert_array_equal(stored, picture)
-  writer.write_images(120, {"panel": 255 - picture})  # a resumed run draws the step again
+  writer.write_images(120, {"panel": 255 - picture})  # a resumed run draws the picture of a step again
   stored = cv2.imread(str(tmp_path / "panels" / "panel_00000120.png"))[..., ::-1]
   np.testing.assert_array_equal(stored, 255 - picture)
   assert [path.name for path in (tmp_path / "panels").iterdir()] == ["panel_00000120.png"]
   writer.close()
 
 
-def test_batch_of_pictures_becomes_one_file_each(tmp_path):
+def test_a_batch_of_pictures_becomes_one_file_per_picture(tmp_path):
   writer = MetricWriter(tmp_path)
   writer.write_images(
     1, {"val/pose": np.zeros((2, 4, 4, 3), np.uint8), "one": np.zeros((1, 4, 4, 3), np.uint8)}
@@ -124,7 +126,7 @@ def test_batch_of_pictures_becomes_one_file_each(tmp_path):
   assert names == ["one_00000001.png", "val/pose_0_00000001.png", "val/pose_1_00000001.png"]
 
 
-def test_picture_of_another_kind_is_refused_by_name(tmp_path):
+def test_a_picture_of_wrong_type_or_shape_is_an_error_with_its_name(tmp_path):
   writer = MetricWriter(tmp_path)
   for picture in (
     np.zeros((4, 4, 3), np.float32),
@@ -139,7 +141,7 @@ def test_picture_of_another_kind_is_refused_by_name(tmp_path):
 
 
 class Clock:
-  """A clock that a test sets by hand, in seconds."""
+  """A clock in seconds. The test sets its time."""
 
   def __init__(self):
     self.now = 100.0
@@ -149,15 +151,16 @@ class Clock:
 
 
 def take_step(progress, clock, wait, work):
-  """One step of a loop: `wait` seconds for the batch, then `work` seconds."""
+  """Simulates one step of the loop: it waits `wait` seconds for the batch and then works `work` seconds."""
   clock.now += wait
   progress.waited(wait)
   clock.now += work
 
 
-def test_compile_time_counts_in_no_speed_and_no_estimate():
+def test_speed_and_eta_exclude_the_compile_time():
   clock = Clock()
   progress = Progress(total_steps=12, batch_size=8, start_step=2, clock=clock)
+  # The first step takes long, because it compiles.
   take_step(progress, clock, wait=5.0, work=60.0)
   for _ in range(4):
     take_step(progress, clock, wait=0.5, work=1.5)
@@ -166,7 +169,7 @@ def test_compile_time_counts_in_no_speed_and_no_estimate():
   assert line == "step  7/12  loss 0.5000  lr 1.00e-03  4.0 images/s  data wait 25%  ETA 10s"
 
 
-def test_first_step_alone_has_no_speed():
+def test_the_report_of_the_first_step_has_no_speed():
   clock = Clock()
   progress = Progress(total_steps=3, batch_size=8, clock=clock)
   take_step(progress, clock, wait=1.0, work=30.0)
@@ -179,7 +182,7 @@ def test_first_step_alone_has_no_speed():
   assert row["images_per_s"] == 4.0
 
 
-def test_pauses_spoil_no_speed_but_count_in_the_estimate():
+def test_pauses_are_excluded_from_the_speed_but_count_in_the_eta():
   clock = Clock()
   progress = Progress(total_steps=5, batch_size=10, clock=clock)
   take_step(progress, clock, wait=0.0, work=9.0)
@@ -193,7 +196,7 @@ def test_pauses_spoil_no_speed_but_count_in_the_estimate():
   assert line.endswith("ETA 6s")  # 6 s for two steps and a pause, two steps to go
 
 
-def test_line_is_one_line_and_shows_what_is_not_finite():
+def test_the_progress_line_shows_numbers_that_are_not_finite():
   clock = Clock()
   progress = Progress(total_steps=10, batch_size=1000, clock=clock)
   take_step(progress, clock, 0.0, 1.0)
@@ -216,5 +219,5 @@ def test_line_is_one_line_and_shows_what_is_not_finite():
     (math.nan, "?"),
   ],
 )
-def test_durations_are_worded_by_their_two_largest_units(seconds, words):
+def test_durations_are_formatted_with_their_two_largest_units(seconds, words):
   assert format_seconds(seconds) == words

@@ -1,7 +1,7 @@
-"""Checkpoint families, one file each, found by listing this folder.
+"""Checkpoint families, one file per family. They are found by listing this folder.
 
-A file <family>.py holds FAMILY, a `family.Family`: all that is special to the family. Nothing else in this
-project knows one by its name.
+A file <family>.py defines FAMILY, a `family.Family` with all facts about the family. No other file of this
+project names a family.
 """
 
 import importlib
@@ -9,16 +9,19 @@ import pkgutil
 
 
 def names():
-  """Returns the names of all families in alphabetical order, a tuple; a file's underscores are hyphens."""
+  """Returns the names of all families in alphabetical order, a tuple.
+
+  A name is the name of the file with hyphens in place of underscores.
+  """
   found = pkgutil.iter_modules(__path__)
   return tuple(sorted(module.name.replace("_", "-") for module in found))
 
 
 def load(name):
-  """Returns the Family of a name.
+  """Returns the Family with this name.
 
   Raises:
-    ValueError: naming the families that there are, if it is none of them.
+    ValueError: if there is no such family. The message lists all families.
   """
   if name not in names():
     raise ValueError(f"family {name!r} is not one of {', '.join(names())}")
@@ -31,18 +34,18 @@ def load_all():
 
 
 def find(name):
-  """Returns the Family of a name, None if there is none, as of checkpoints of this project."""
+  """Returns the Family with this name, None if there is none. Checkpoints of this project have no Family."""
   return load(name) if name in names() else None
 
 
 def holding(task, subtrees):
-  """Returns the family whose files can hold a checkpoint of this project whole, None if there is none.
+  """Returns the Family whose files can hold all subtrees of a checkpoint, None if there is none.
 
-  Of several the one with the fewest subtrees is taken, the first of these by its name.
+  If there are several, the family with the fewest subtrees is taken. The first name decides between equals.
 
   Args:
-    task: that the checkpoint is for.
-    subtrees: names of the subtrees of its parameters.
+    task: the task of a checkpoint of this project.
+    subtrees: the names of the subtrees of its parameters.
   """
   fitting = [family for family in load_all() if family.task == task and family.stacks >= set(subtrees)]
   return min(fitting, key=lambda family: len(family.stacks), default=None)

@@ -1,4 +1,4 @@
-"""Pedestrian attributes of the official HAP code: a classifier on the mean of the patch tokens."""
+"""Pedestrian attributes in the official HAP code: a classifier on the mean of the patch tokens."""
 
 from hap_jax.convert import numpy_vit, official, rows
 from hap_jax.convert.family import CERTAIN, NO, Family
@@ -7,7 +7,7 @@ from hap_jax.convert.outputs import Outputs
 from hap_jax.data.sources import pa100k, peta, rapv1
 
 _CLASSIFIER = "classifier.logits.0"
-# Official files do not name their attributes, but each data set has another number of them.
+# Official files do not name their attributes, but each data set has a different number of attributes.
 _OFFICIAL = {len(source.ATTRIBUTES): source.ATTRIBUTES for source in (pa100k, rapv1, peta)}
 
 
@@ -26,13 +26,17 @@ def _classes(network):
 
 
 def _content(weights, state):
-  """The official loader wants the names of a parallel model, and prints the other two entries."""
+  """Returns the content that the official loader expects.
+
+  The loader needs the names of a parallel model. It also prints "epoch" and "metric".
+  """
   del weights
   parallel = {f"module.{name}": array for name, array in state.items()}
   return {"state_dicts": parallel, "epoch": "not recorded", "metric": "not recorded"}
 
 
 def _in_numpy(forward):
+  # The mean leaves out the class token.
   classifier = pair(forward.network.module(_CLASSIFIER, "classifier"))
   return {"logits": linear(forward.tokens[:, 1:].mean(axis=1), classifier)}
 

@@ -9,6 +9,7 @@ def _recognise(source):
 
 
 def _folder(weights):
+  # The file has no pooler, and ViTModel would make one with random weights.
   load = "ViTModel.from_pretrained(folder, add_pooling_layer=False)"
   return hugging_face.folder(weights, hugging_face.config(weights, "ViTModel", "vit"), load)
 
@@ -27,7 +28,7 @@ FAMILY = Family(
   hugging_face.encoder(""),
   _recognise,
   numpy_vit.hugging_face,
-  stage="encoder; the file does not tell what it was trained for",
+  stage="encoder; the file does not state its training task",
   unused=("pooler.", "classifier.", "embeddings.mask_token"),
   renames=((r"^vit\.", ""), *hugging_face.RENAMES),
   check_source=hugging_face.check_config,

@@ -1,4 +1,4 @@
-"""A folder that `transformers.ViTMAEForPreTraining` loads: square pictures only."""
+"""A folder that `transformers.ViTMAEForPreTraining` loads. It supports square images only."""
 
 from hap_jax.convert import hugging_face, numpy_vit, official, reconstruction
 from hap_jax.convert.family import CERTAIN, NO, Family, TorchClass
@@ -33,7 +33,8 @@ def _run(path, setting, batch):
   import torch
 
   model, pixels, name = hugging_face.in_transformers(path, batch)
-  # The patches with the least noise stay: those of the batch, and as many, whatever way this is rounded.
+  # ViTMAE keeps the patches with the least noise, so this noise selects the visible patches of the batch. The
+  # 0.5 gives their exact number for every way of rounding.
   model.config.mask_ratio = 1 - (batch.ids_keep.shape[1] + 0.5) / batch.ids_restore.shape[1]
   with torch.no_grad():
     found = model(pixels, noise=torch.from_numpy(batch.ids_restore.astype("float32")))

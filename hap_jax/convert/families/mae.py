@@ -1,4 +1,4 @@
-"""The official MAE code (arXiv 2111.06377), with or without decoder, and its fine-tuned classifiers."""
+"""Files of the official MAE code (arXiv 2111.06377): encoders, with or without decoder, and classifiers."""
 
 from hap_jax.convert import numpy_vit, official, reconstruction, rows
 from hap_jax.convert.family import NO, POSSIBLE, Family
@@ -14,7 +14,7 @@ FAMILY = Family(
   _recognise,
   numpy_vit.official,
   licence=official.OF_MAE,
-  # Of fine-tuned files.
+  # Fine-tuned classifiers have these names.
   unused=("head.", "fc_norm."),
   stand_ins=rows.NORMS_OF_CLASSIFIERS,
   pixels_from="published mae code",

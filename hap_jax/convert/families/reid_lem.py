@@ -1,4 +1,4 @@
-"""Person ReID of the official HAP code, with the locality enhanced module (LEM) on the patch tokens."""
+"""Person ReID in the official HAP code, with the locality enhanced module (LEM) on the patch tokens."""
 
 import numpy as np
 
@@ -11,7 +11,10 @@ from hap_jax.convert.outputs import Outputs
 
 
 def _bottleneck(unit, width_in):
-  """Rows of one residual unit of the LEM, without its shortcut; M: narrow width of its convolutions."""
+  """Returns the rows of one residual unit of the LEM, without its shortcut.
+
+  The letter M is the narrow width of its convolutions.
+  """
   reference, ours = f"conv_head.{unit}", f"conv_head_{unit}"
   shapes = (("M", width_in, "1", "1"), ("M", "M", "3", "3"), ("4M", "M", "1", "1"))
   found = []
@@ -27,7 +30,7 @@ _LEM = (
   *rows.batch_norm("conv_head.0.downsample.1", "conv_head_0/downsample_1", "4M"),
   *_bottleneck(1, "4M"),
   *_bottleneck(2, "4M"),
-  # Twice the encoder's width, which ties M to it.
+  # The LEM's output width 4M is twice the encoder's width, so the letters 2D tie M to D.
   *rows.norm("conv_fc_norm", "conv_fc_norm", "2D"),
   *rows.linear("conv_fc", "conv_fc", "C", "2D"),
   *rows.batch_norm("bn", "bn", "D"),
@@ -42,6 +45,7 @@ def _recognise(source):
 
 def _in_numpy(forward):
   module = forward.network.module
+  # Both classifiers read a feature after a batch norm. The compared feature is the one before it.
   pooled = _map_of(forward).mean(axis=(1, 2))
   pooled = layer_norm(pooled, pair(module("conv_fc_norm", "conv_fc_norm")), forward.epsilon)
   cls = batch_norm(forward.tokens[:, 0], module("bn", "bn"))
@@ -55,10 +59,10 @@ def _in_numpy(forward):
 
 
 def _map_of(forward):
-  """Runs the three residual units; returns [B, Gh / 2, Gw / 2, 2 D]."""
+  """Runs the three residual units. Returns [B, Gh / 2, Gw / 2, 2 D]."""
   x = forward.raw[:, 1:].reshape(len(forward.raw), *forward.grids[1], -1)
   for unit in range(3):
-    stride = 2 if unit == 0 else 1
+    stride = 2 if unit == 0 else 1  # only the first unit halves the map, so only it has a shortcut layer
 
     def of(name, unit=unit):
       path = f"conv_head_{unit}/{name.replace('.', '_')}"

@@ -1,4 +1,4 @@
-"""Person ReID of the official HAP code, a classifier on the class token."""
+"""Person ReID in the official HAP code: a classifier on the class token."""
 
 from hap_jax.convert import numpy_vit, official, reid, rows
 from hap_jax.convert.family import LIKELY, NO, Family
@@ -9,6 +9,7 @@ from hap_jax.convert.outputs import Outputs
 def _recognise(source):
   if not official.has_names(source) or not official.has_head(source) or official.has_decoder(source):
     return NO
+  # These are the traits of the family `timm`, which has the same names.
   is_of_timm = source.is_backbone or not source.is_nested
   return LIKELY if official.is_of_hap(source) and not is_of_timm else NO
 
@@ -17,8 +18,8 @@ def _check_weights(weights):
   if "conv_fc" in weights.params:
     file = weights.lineage[0]["file"]
     raise ValueError(
-      f"--to=reid-vit: the classifier of {file} reads what a batch norm of its locality enhanced module "
-      "gives: use --to=reid-lem, or --to=hap for the encoder alone"
+      f"--to=reid-vit: the classifier of {file} needs the batch norm of its locality enhanced module: use "
+      "--to=reid-lem, or --to=hap for the encoder only"
     )
 
 

@@ -1,4 +1,4 @@
-"""timm's ViT with a class token, also as the backbone of a ReID model."""
+"""The ViT of timm with a class token, also as the backbone of a ReID model."""
 
 import functools
 
@@ -8,7 +8,7 @@ from hap_jax.models import layers
 
 
 def _recognise(source):
-  """An encoder is timm's if it was a backbone, or stands bare in its file with a classifier."""
+  """Returns LIKELY for a backbone, and for a classifier whose weights are not nested in the file."""
   if not official.has_names(source) or official.has_decoder(source):
     return NO
   is_bare_classifier = official.has_head(source) and not source.is_nested
@@ -33,7 +33,7 @@ def _run(path, setting, batch):
     num_heads=encoder.num_heads,
     mlp_ratio=encoder.mlp_ratio,
     norm_layer=functools.partial(torch.nn.LayerNorm, eps=layers.LAYER_NORM_EPSILON),
-    num_classes=0,
+    num_classes=0,  # without a classifier, because the file has none
   )
   timm.models.load_checkpoint(model, str(path), strict=True)
   pixels = torch.from_numpy(batch.image.transpose(0, 3, 1, 2).copy())
@@ -46,8 +46,8 @@ FAMILY = Family(
   rows.ENCODER,
   _recognise,
   numpy_vit.official,
-  stage="encoder; the file does not tell what it was trained for",
-  # Classifiers of timm, and what ReID code keeps besides its backbone.
+  stage="encoder; the file does not state its training task",
+  # The heads of timm's classifiers, and the modules of ReID code outside the backbone.
   unused=("head.", "fc_norm.", "pre_logits.", "classifier.", "bottleneck."),
   stand_ins=rows.NORMS_OF_CLASSIFIERS,
   nests=("teacher",),

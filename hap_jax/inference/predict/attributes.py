@@ -1,4 +1,4 @@
-"""Label the pictures of a folder with attributes: a JSON file, and a sheet of the first pictures."""
+"""Label the pictures of a folder with attributes; writes a JSON file and a sheet of the first pictures."""
 
 import json
 import pathlib
@@ -16,14 +16,14 @@ from hap_jax.io import picture_file
 from hap_jax.tasks import attributes
 from hap_jax.viz import attributes as viz
 
-_SHOWN, _LINES = 24, 6  # pictures in the sheet, attributes below each
+_SHOWN, _LINES = 24, 6  # pictures in the sheet, attributes below each picture
 
 
 def add_arguments(parser):
   gallery.add_arguments(
     parser,
-    pictures="folder to label, sub-folders too; with --gallery: picture of the person to find",
-    gallery="do not label, but search these pictures by the encoder's tokens",
+    pictures="folder of pictures to label, sub-folders included; with --gallery: picture of a person to find",
+    gallery="folder of pictures to search with the encoder's tokens; no labels are written then",
     required=False,
   )
 
@@ -61,34 +61,42 @@ def run(args):
 
 
 def attribute_names(path, description):
-  """Returns the names of a checkpoint's attributes.
+  """Returns the attribute names of a checkpoint.
 
   Raises:
-    ValueError: if it does not record one name per attribute.
+    ValueError: if the checkpoint does not record one name per attribute.
   """
   count = attributes.network(description).num_attributes
   names = tuple(description.classes.get("attribute_names", ()))
   if len(names) != count:
     raise ValueError(
-      f"{path}: {count} attributes and {len(names)} recorded names; expected one name per attribute, or the "
-      "26, 51 or 35 attributes of the official models"
+      f"{path}: {count} attributes and {len(names)} recorded names; expected one name per attribute, or a "
+      "model with the 26, 51 or 35 attributes of the official models"
     )
   return names
 
 
 def predict(path, weights, source, *, batch_size, workers=0):
-  """Returns [N, A] float32, the probability of each attribute in a source's N pictures.
+  """Returns [N, A] float32, the probability of each attribute in each of the N pictures of a source.
 
   Args:
-    path: of the checkpoint, for messages. weights: `convert.weights.Weights` of this task.
+    path: path of the checkpoint, for error messages.
+    weights: `convert.weights.Weights` of this task.
+    source: the source of the pictures.
+    batch_size: pictures per batch.
+    workers: number of processes that read pictures.
   Raises:
     ValueError: if the grid or the heads of the weights are not known, or a picture cannot be read.
   """
   if weights.grid is None or weights.num_heads is None:
-    raise ValueError(f"{path}: its grid or number of heads is unknown: convert it first, with both given")
+    raise ValueError(
+      f"{path}: its grid or number of heads is unknown: convert it first with hap convert "
+      "--source_grid=HxW --num_heads=N"
+    )
   mesh = sharding.make_mesh()
   sharding.check_batch_size(batch_size, mesh, "--batch_size")
-  reading_all = Reading(workers=workers, max_bad_share=0.0)  # every picture of a folder gets its labels
+  # No picture may be skipped, because each picture of the folder gets labels.
+  reading_all = Reading(workers=workers, max_bad_share=0.0)
   resize = ResizeBilinear(size=weights.description.encoder.image_size)
   loader = reading_all.ordered(source, (resize,), batch_size)
   split = EvalSplit(loader, attributes.make_predict(weights.description))

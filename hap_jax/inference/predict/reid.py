@@ -1,4 +1,4 @@
-"""Rank the pictures of a gallery by their likeness to a query, with the trained embedding."""
+"""Rank the pictures of a gallery by their similarity to a query, with the trained embedding."""
 
 from hap_jax.inference import gallery
 
