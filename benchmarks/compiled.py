@@ -86,7 +86,7 @@ def compile_times(function, *arguments):
     lowered = function.lower(*arguments)
     traced = time.perf_counter()
     _, cold_cpu, cold = measure.timed(lowered.compile)
-    jax.clear_caches()
+    jax.clear_caches()  # forgets the program in memory, so that the second compilation reads the file
     lowered = function.lower(*arguments)
     with events.counting():
       before = time.perf_counter()

@@ -44,6 +44,7 @@ def measure_share(config, mesh, *, warmup, repeats, steps):
   # Workers read batches ahead before the first step. The untimed rounds use these up.
   with pipeline.device_batches(task.train, mesh, 0, (warmup + repeats) * steps) as batches:
     with_loader = time_rounds(batches)
+  # A second time after the loader: a machine that gets slower or faster meanwhile shows up in both halves.
   alone += time_rounds(held)
   training.check()
   per_round = config.batch_size * steps

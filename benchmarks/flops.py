@@ -34,6 +34,7 @@ def view(variant, *, image_size=(256, 128), patch=16, ratio=0.5, decoder_width=5
   Returns:
     {"embed", "encoder", "decoder"}: FLOPs of the patches, of the encoder's blocks, and from tokens to pixels.
   """
+  # The encoder sees the class token and the visible patches, the decoder sees all patches.
   size = vit.variant(variant)
   rows, columns = layers.grid_of(image_size, patch)
   num_patches, num_pixels = rows * columns, 3 * patch * patch

@@ -156,6 +156,7 @@ def make_variant(lever, config, mesh, what):
     task = workload.make_task(config)
     batch = jax.device_put(make_batch(config), sharding.batch_split(mesh))
     if lever == "sampler":
+      # The masks are drawn once here. The difference to the base is the time of the mask sampler.
       batch = jax.jit(functools.partial(draw_masks, task))(batch, 0)
       task = dataclasses.replace(task, prepare=None)
     return Variant(lever, config, make_program(task, mesh, what), batch)

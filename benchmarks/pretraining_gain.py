@@ -108,7 +108,7 @@ def train(args, arm, seed, lr):
     pathlib.Path(args.out) / f"{args.task}_{arm}_seed{seed}_lr{lr:g}",
     make_config(args, arm, seed, lr),
   )
-  config_lib.check_same(config, workdir)
+  config_lib.check_same(config, workdir)  # a finished run of other settings must not be reused
   if not _is_finished(workdir, args):
     run.run(config, workdir, say=lambda line: None)
   return [row for row in report.read_metrics(workdir) if _TASKS[args.task].metric in row]
@@ -187,6 +187,7 @@ def draw(metric, steps, curves):
 
 def describe(scores):
   """Returns the printed results for {arm: [seeds] scores}."""
+  # Paired, because both arms share people and batches, so most of the noise cancels in the difference.
   mean, interval = summarize(scores["pretrained"] - scores["scratch"])
   return {
     "scores": {arm: [round(float(value), 4) for value in scores[arm]] for arm in _ARMS},

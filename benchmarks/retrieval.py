@@ -26,7 +26,7 @@ def parse_args(argv=None):
 
 def make_side(rng, centers, count, num_cameras, spread):
   """Draws features around the centre of their identity. Returns (features [count, D] float32, pid, camid)."""
-  pid = np.arange(count) % len(centers)
+  pid = np.arange(count) % len(centers)  # every identity gets about the same number of pictures
   features = rng.standard_normal((count, centers.shape[1]), dtype=np.float32)
   features *= np.float32(spread)
   features += centers[pid]

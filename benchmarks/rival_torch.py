@@ -151,7 +151,7 @@ def make_loss(model, config):
 def make_optimizer(model, config):
   """Makes a fused AdamW without weight decay on biases and norms."""
   trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-  is_plain = [p.ndim <= 1 for _, p in trained]
+  is_plain = [p.ndim <= 1 for _, p in trained]  # biases and norm scales have one dimension
   groups = [
     {"params": [p for (_, p), plain in zip(trained, is_plain, strict=True) if not plain]},
     {"params": [p for (_, p), plain in zip(trained, is_plain, strict=True) if plain], "weight_decay": 0.0},

@@ -89,7 +89,7 @@ def run(words, out):
   package, _, name = words[0].partition(".")
   has_failed = done.returncode != 0 or (package == "benchmarks" and not lines)
   if has_failed:
-    reason = " ".join(done.stderr.split())[-500:]
+    reason = " ".join(done.stderr.split())[-500:]  # the error is at the end of a traceback
     lines.append(json.dumps({"bench": name, "failed": shlex.join(words), "error": reason}))
   with out.open("a") as file:
     file.writelines(f"{line}\n" for line in lines)

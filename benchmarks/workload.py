@@ -150,6 +150,7 @@ class Training:
 
   def arguments(self, program, batch):
     """Returns the next arguments of a program's function. Step and progress are arrays on the device."""
+    # New scalars in every call, because the loop makes them too, and their cost belongs to the step.
     step = sharding.put_scalar(self.made, "int32", self.mesh)
     progress = sharding.put_scalar(self.made / 1000, "float32", self.mesh)
     return program.pick(self.state, batch, step, progress)

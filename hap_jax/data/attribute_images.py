@@ -92,6 +92,7 @@ def open_split(data_set, root, split, identity_disjoint, split_seed, annotations
   _check_options(data_set, split, num_val)
   check_root(root, f"{data_set.files[0]} or {PICKLE}, and the pictures in {data_set.folders[0]}/")
   found = _read(data_set, _find_file(data_set, root, annotations))
+  # Files of the three data sets hold more attributes than the official classifier scores, in another order.
   labels, notes = _select(found, data_set.attributes)
   _check_rows(found)
   rows = found.rows
@@ -233,6 +234,7 @@ def _select(found, attributes):
       f"{', '.join(found.names[:60])}"
     )
   labels = found.labels[:, [columns[name][0] for name in attributes]]
+  # Checked after the selection, because columns that are not scored may hold other values.
   values = np.unique(labels)
   if not np.isin(values, (0, 1, _UNCERTAIN)).all():
     raise ValueError(
@@ -305,6 +307,7 @@ def _note_counts(data_set, found):
 def _note_shared(data_set, found):
   if found.pids is None:
     return f"{found.path} has no numbers of persons; train and test may share persons"
+  # Validation pictures count as training pictures, because "trainval" trains on them.
   train = np.concatenate([rows for name, rows in found.rows.items() if name != "test"])
   persons = found.pids[train]
   is_shared = np.isin(found.pids[found.rows["test"]], persons[persons >= 0])

@@ -90,6 +90,7 @@ def _regular(values, where):
     objects = np.array(values, dtype=object)
   except ValueError as error:
     raise ValueError(ragged) from error
+  # A list of mixed values must be found here: NumPy would silently convert the numbers to texts.
   types = set(map(type, objects.flat))
   if any(issubclass(kind, (list, tuple, np.ndarray)) for kind in types):
     raise ValueError(ragged)

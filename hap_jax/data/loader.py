@@ -201,6 +201,7 @@ class Loader:
       except BadRecordError as error:
         bad[index] = str(error)
         continue
+      # A replacement is augmented by its own generator, as if the sampler had chosen it.
       if tried:
         rng = np.random.default_rng((self.seed, epoch, index))
       for transform in self.transforms:
@@ -305,6 +306,7 @@ def _open_grain(loader, start, stop):
   # Imported here because Grain imports jax, and `batch` and the sources work without jax.
   import grain
 
+  # Workers read ahead by themselves, so the thread is only for a loader without workers.
   ahead = 0 if loader.workers else loader.read_ahead
   threads = grain.ReadOptions(num_threads=min(ahead, 1), prefetch_buffer_size=ahead)
   dataset = grain.MapDataset.range(start, stop).map(loader.read_batch).to_iter_dataset(threads)

@@ -117,7 +117,7 @@ class _Split:
 
   def _example(self, i):
     name = self._name(i)
-    record = self.source[i]
+    record = self.source[i]  # decodes the picture even if its file is copied, so a broken file is found now
     example = {"image": self._bytes(i, record), "id": i, "name": name}
     if self.source.spec.skeleton is not None:
       xy, visible = (record[field] for field in _JOINTS)

@@ -124,6 +124,7 @@ def _class_and_content(value, where):
   """Returns (kind, content, is_proto) of one feature. `is_proto`: the content is a protocol buffer."""
   if not isinstance(value, dict):
     raise ValueError(f"{where}: expected an object with pythonClassName, found {shorten(value)}")
+  # A feature with both keys is ambiguous: this module and TFDS could read different ones.
   if ("type" in value) == ("pythonClassName" in value):
     raise ValueError(f"{where}: expected either pythonClassName or type, found {shorten(sorted(value))}")
   name = value.get("type", value.get("pythonClassName"))

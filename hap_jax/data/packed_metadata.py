@@ -164,6 +164,7 @@ def _split(entry, split, dataset, folder):
     if not os.path.isfile(path):
       raise ValueError(f"{where}: shardLengths lists {len(lengths)} shards, but there is no file {name}")
     sizes[path] = os.path.getsize(path)
+    # A false number of records would make the arrays of the columns as large as it says.
     most = sizes[path] // _MIN_RECORD_BYTES
     numbers.append(whole_number(length, f"{where}, shardLengths of {name}", 1, most))
   return Split(tuple(sizes), tuple(numbers), sum(sizes.values()))
@@ -171,6 +172,7 @@ def _split(entry, split, dataset, folder):
 
 def _shard_names(template, where, dataset, split, num_shards):
   """Yields the file names of the shards of a split, in TFDS's form. All of them are inside the folder."""
+  # The pattern allows no "/". A name such as ".." is a folder, which `_split` rejects.
   template = _TEMPLATE_OF_TFDS if template in (None, "") else template
   if not isinstance(template, str) or len(template) > 200 or not _TEMPLATE.fullmatch(template):
     raise ValueError(

@@ -87,6 +87,7 @@ def note_unmatched(query, gallery):
 
   Such a query has no gallery picture of its person by another camera.
   """
+  # Market-1501's rule: a picture by the query's own camera does not count as a match.
   cameras = collections.defaultdict(set)
   for picture in gallery:
     cameras[picture.pid].add(picture.camid)

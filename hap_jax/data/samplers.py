@@ -326,6 +326,7 @@ def _draw_persons(num_groups, num_persons, rng):
   Returns:
     [steps, P] persons. The persons of a batch are different.
   """
+  # `pool` holds the persons that have groups left, and `left` the number of groups of every person.
   pool, left, batches = list(range(len(num_groups))), num_groups.tolist(), []
   # Plain lists, because a batch needs only a few swaps, which is less work than one call of NumPy.
   for draws in rng.random((sum(left) // num_persons, num_persons)).tolist():
@@ -349,6 +350,7 @@ def _draw_groups(pids, size, rng):
   """Draws each person's groups of `size` records: [groups, size] int32, persons in ascending order."""
   _, person, counts = np.unique(pids, return_inverse=True, return_counts=True)
   order = np.lexsort((rng.random(len(pids)), person))  # records sorted by person, shuffled within a person
+  # `slot` counts 0, 1, ... within each person. Only whole groups have slots, so the rest is dropped.
   first = np.cumsum(counts) - counts
   num_slots = np.maximum(counts // size, 1) * size
   slot = np.arange(num_slots.sum()) - np.repeat(np.cumsum(num_slots) - num_slots, num_slots)

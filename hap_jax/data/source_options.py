@@ -67,6 +67,7 @@ def read(path):
       constants[statement.targets[0].id] = statement.value
   if "open_source" not in functions:
     raise ValueError(f"{path}: no function open_source; expected open_source(*, root, split, seed, ...)")
+  # All options are keyword arguments, so kw_defaults has one entry per argument (None: no default).
   arguments = functions["open_source"].args
   found = {
     argument.arg: _literal(value, f"{path}: the default of option {argument.arg} of open_source")

@@ -108,6 +108,7 @@ def swatches(entries, width, size=18):
     text = shorten(text, width - size - gap, size)
     text_x = x + size + gap
     end = text_x + text_width(text, size)
+    # An entry that does not fit moves to the next line, except the first entry of a line.
     if x and end > width:
       x, y, text_x, end = 0, y + pitch, size + gap, end - x
     places.append((color, text, x, y + (pitch - size) // 2, text_x))

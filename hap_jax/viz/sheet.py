@@ -84,6 +84,7 @@ def tile(picture, lines, *, cell, frame=None):
     result[:height] = frame
   result[border : border + cell[0], border : border + cell[1]] = _fit(picture, cell)
   for k, (text, size, weight, color) in enumerate(lines):
+    # First smaller letters, then a shorter text: a whole name in small letters says more than a part of it.
     size = canvas.fit_size(text, width, size, weight, least=_LEAST_TEXT)
     text = canvas.shorten(text, width, size, weight)
     canvas.write_centered(result, text, width // 2, height + _LINE * (k + 1) - 2, size, weight, color)

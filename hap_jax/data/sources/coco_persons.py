@@ -135,6 +135,7 @@ class _People:
     path = self._picture_path(index)
     check_utf8(self.names[self.picture[index]], f"{self.path}: annotation {self.id[index]}")
     image = read_image(path)
+    # A picture of another size is another version of the file, so that the joints do not fit it.
     size = tuple(self.image_size[index].tolist())
     if image.shape[:2] != size:
       raise BadRecordError(f"{path}: {image.shape[:2]} pixels (H, W), but its annotation says {size}")
@@ -180,6 +181,7 @@ def _read_people(path, margin, min_keypoints):
   coco = _read_json(path)
   pictures, names = _read_pictures(coco["images"], path)
   person_ids = _read_person_ids(coco, path)
+  # Plain lists: the file is read once, and the arrays are made at the end.
   rows, left_out = [], collections.Counter()
   for number, annotation in enumerate(coco["annotations"], start=1):
     where = f"{path}: annotation number {number} of the list"
@@ -345,6 +347,7 @@ def _text(entry, key, where):
 def _integer(entry, key, where, low=-(2**63), high=2**63 - 1):
   """Returns the whole number under a key. Raises ValueError for another value or a number out of range."""
   value = _get(entry, key, where)
+  # Some annotation tools write 7.0 for 7. A bool is not accepted, although it is an int in Python.
   number = int(value) if type(value) is float and value.is_integer() else value
   if type(number) is not int or not low <= number <= high:
     raise ValueError(f"{where} has {_show(value)} under {key}, expected a whole number from {low} to {high}")

@@ -53,6 +53,7 @@ def open_source(*, root, split, seed, test_share=0.5, split_seed=0, num_val=0):
   divided = [name for name in SPLITS if name in folders]
   if divided:
     persons = {name: list_folders(os.path.join(root, name)) for name in divided}
+    # The name of a folder is the identity, so one name in training and test is the same person in both.
     test = {person for name in divided if name != "train" for person in persons[name]}
     person_images.check_apart(
       set(persons.get("train", ())), test, root, "give different persons different folder names"
@@ -132,6 +133,7 @@ def _divide(pictures, test_share, split_seed):
   is_tested = rng.permutation(len(persons)) < round(test_share * len(persons))
   splits = {"train": [], "query": [], "gallery": []}
   for person, tested in zip(persons, is_tested, strict=True):
+    # Drawn for training persons too, so that test_share does not change the queries of the other persons.
     query = int(rng.random() * len(person)) if len(person) > 1 else None
     for i, picture in enumerate(person):
       splits[("query" if i == query else "gallery") if tested else "train"].append(picture)

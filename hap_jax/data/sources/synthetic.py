@@ -176,6 +176,7 @@ def _split_indices(split, people, count):
     people: "train", "val" or "test".
     count: number of pictures of `people`.
   """
+  # The numbers of "val" begin at this limit, so a larger training split would share people with it.
   limit = draw.FIRST_INDEX["val"]
   least = {"query": 1, "gallery": _QUERIES + 1}.get(split, 1)
   if not least <= count <= limit:

@@ -63,6 +63,7 @@ def open_source(*, root, split, seed, num_val=0):
     spec=_spec(metadata, packed_split),
     rows=tuple(sizes[part] for part in parts),
   )
+  # Tables are checked now and read later, so that a damaged file stops the run at its start.
   for path, expected in source.tables():
     npz_file.check(path, expected)
   return source
@@ -252,6 +253,7 @@ def _find_dataset(root):
 
 def _rows(sizes, folder, split, num_val):
   """Returns (start, stop, packed split) of the requested `split`. `sizes` is {packed split: records}."""
+  # Without a packed "val", "train" is divided, as the sources themselves do.
   if "val" not in sizes and "train" in sizes and (split == "val" or (split == "train" and num_val)):
     return *held_out(sizes["train"], num_val, split), "train"
   if split == "trainval" and split not in sizes and "train" in sizes:

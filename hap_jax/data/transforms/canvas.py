@@ -41,6 +41,7 @@ class CropOnDevice:
     image, joints = record["image"], (record["keypoints_xy"], record["keypoints_visible"])
     crop, size, flip = self.crop.draw(image.shape, rng)
     if image.shape[0] > self.canvas[0] or image.shape[1] > self.canvas[1]:
+      # The same draws as on the device, so the size of a picture does not change its augmentation.
       image, xy, visible = crop_resize(image, *joints, crop, size, flip)
       crop, flip = (0, 0, *size), False
     else:

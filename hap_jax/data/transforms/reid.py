@@ -92,6 +92,7 @@ class DrawErasing:
       raise ValueError(f"aspect={self.aspect}: expected (low, high), height / width, with 0 < low <= high")
 
   def __call__(self, record, rng):
+    # One draw decides whether a box is drawn at all; the order of the draws is pinned by a test.
     box = self.draw_box(*record["image"].shape[:2], rng) if rng.random() < self.prob else (0, 0, 0, 0)
     return {**record, "erase_box": np.array(box, np.int32)}
 
