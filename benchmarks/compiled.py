@@ -1,4 +1,4 @@
-"""What benchmarks ask of jax: the device, compile times cold and cached, memory, recompiles, host syncs."""
+"""Measures jax for the benchmarks: device, compile times, memory, recompilations, copies to the host."""
 
 import contextlib
 import tempfile
@@ -24,17 +24,17 @@ def device():
 
 
 def line(bench, found, *packages):
-  """Returns the line of a benchmark that computes with jax; see `measure.line`."""
+  """Returns the line of a benchmark that uses jax; see `measure.line`."""
   return measure.line(bench, {**found, "device": device()}, "jax", "jaxlib", *packages)
 
 
 class Events:
-  """Counts programs that jax compiles, and programs that it reads from its cache, while `counting`."""
+  """Counts the programs that jax compiles and the programs that it reads from its cache."""
 
   def __init__(self):
     self.compiled = self.cache_hits = 0
     self._is_counting = False
-    # jax cannot remove a listener: these stay, and count nothing outside `counting`.
+    # jax cannot remove a listener. So the listeners stay, and count nothing outside `counting`.
     jax.monitoring.register_event_duration_secs_listener(self._on_duration)
     jax.monitoring.register_event_listener(self._on_event)
 
@@ -46,7 +46,7 @@ class Events:
 
   @contextlib.contextmanager
   def counting(self):
-    """Context that counts anew, from 0."""
+    """Context manager: sets the counts to 0 and counts until its end."""
     self.compiled, self.cache_hits, self._is_counting = 0, 0, True
     try:
       yield self
@@ -56,7 +56,7 @@ class Events:
 
 @contextlib.contextmanager
 def empty_persistent_cache():
-  """Context with an empty persistent compilation cache."""
+  """Context manager: jax uses an empty persistent compilation cache inside it."""
   names = ("jax_compilation_cache_dir", *_CACHE_OPTIONS)
   before = {name: getattr(jax.config, name) for name in names}
   with tempfile.TemporaryDirectory() as folder:
@@ -72,12 +72,12 @@ def empty_persistent_cache():
 
 
 def compile_times(function, *arguments):
-  """Compiles a jitted function cold and once more from a persistent cache.
+  """Compiles a jitted function twice: with an empty cache, then from a persistent cache.
 
   Returns:
     (the compiled function, {"trace_seconds", "compile_seconds", "compile_cpu_seconds",
-    "compile_cached_seconds"}). Tracing, which no cache saves, is not part of the others. The last is None
-    where jax cannot store the program, as with oneDNN's products on a CPU.
+    "compile_cached_seconds"}). No cache saves the tracing, so the other times do not include it. The last
+    time is None if jax cannot store the program, for example with oneDNN's matrix products on a CPU.
   """
   events = Events()
   with empty_persistent_cache():
@@ -86,7 +86,7 @@ def compile_times(function, *arguments):
     lowered = function.lower(*arguments)
     traced = time.perf_counter()
     _, cold_cpu, cold = measure.timed(lowered.compile)
-    jax.clear_caches()
+    jax.clear_caches()  # forgets the program in memory, so that the second compilation reads the file
     lowered = function.lower(*arguments)
     with events.counting():
       before = time.perf_counter()
@@ -101,9 +101,11 @@ def compile_times(function, *arguments):
 
 
 def memory(compiled, batch):
-  """Returns the device memory of a compiled step by XLA's own analysis, in bytes, and the share per picture.
+  """Returns the device memory of a compiled step in bytes, from XLA's own analysis.
 
-  `arguments` are state and batch; `temporaries` live while the step runs, and grow with the batch.
+  Returns:
+    {"arguments": state and batch, "temporaries": memory that is only used while the step runs,
+    "temporaries_per_image": the temporaries divided by `batch`, because they grow with it}.
   """
   found = compiled.memory_analysis()
   return {
@@ -114,10 +116,10 @@ def memory(compiled, batch):
 
 
 def host_syncs(call, count):
-  """Returns the share of `count` calls that copy anything from device to host; None on a CPU.
+  """Returns the share of `count` calls that copy data from device to host, or None on a CPU.
 
-  jax's guard stops such a copy, so a call that is stopped is made again without the guard. On a CPU there is
-  nothing to copy, because arrays of the device are the host's.
+  jax's guard raises at such a copy, and the call is then repeated without the guard. On a CPU nothing is
+  copied, because device and host share the arrays.
   """
   if jax.default_backend() == "cpu":
     return None

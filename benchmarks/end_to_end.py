@@ -1,11 +1,11 @@
-"""Times training with its loader against the step without it: python -m benchmarks.end_to_end.
+"""Times training with its loader, and the step without loader: python -m benchmarks.end_to_end.
 
     python -m benchmarks.end_to_end --config=configs/pretrain_b16.py --set data.source=coco_persons \\
         --set data.root=DIR --batch=256
 
-The loop's own parts: source, transforms, workers, copies ahead of the step. The step without loader runs
-before and after, on one batch that stays on the device. `share` is the rate with the loader over the rate
-without it. People are drawn unless a source is set.
+The parts are the ones of the training loop: source, transforms, workers, and copies ahead of the step. The
+step without loader is timed before and after, with one batch that stays on the device. `share` is the rate
+with the loader divided by the rate without it. By default the pictures are drawn people.
 """
 
 import itertools
@@ -31,7 +31,7 @@ def make_config(args):
 
 
 def measure_share(config, mesh, *, warmup, repeats, steps):
-  """Times both; returns what is printed."""
+  """Times training with and without the loader. Returns the printed line."""
   task = workload.make_task(config)
   training, program = workload.Training(task, mesh), workload.make_step(task, mesh)
 
@@ -41,9 +41,10 @@ def measure_share(config, mesh, *, warmup, repeats, steps):
 
   held = itertools.repeat(sharding.put_batch(task.train.batch(0), mesh))
   alone = time_rounds(held)
-  # What workers read ahead of the first step is used up in the untimed rounds.
+  # Workers read batches ahead before the first step. The untimed rounds use these up.
   with pipeline.device_batches(task.train, mesh, 0, (warmup + repeats) * steps) as batches:
     with_loader = time_rounds(batches)
+  # A second time after the loader: a machine that gets slower or faster meanwhile shows up in both halves.
   alone += time_rounds(held)
   training.check()
   per_round = config.batch_size * steps

@@ -1,10 +1,11 @@
-"""Times a task's training step against its encoder, one line of JSON: python -m benchmarks.finetune_step.
+"""Times a task's training step and its encoder, one line of JSON: python -m benchmarks.finetune_step.
 
     python -m benchmarks.finetune_step --set model.locality=True
 
 `step` is the whole training step: pixels, encoder, heads, losses, gradients, AdamW. `encoder` is the encoder
-up to its class token, forward and backward for all its parameters, without any update. Both take turns. By
-default the task is person ReID with the 1041 training persons of MSMT17, drawn, without drop path.
+up to its class token: forward and backward pass for all its parameters, without an update. Both are timed in
+turn. The default task is person ReID with drawn people, 1041 persons as in MSMT17's training set, and no drop
+path.
 """
 
 import itertools
@@ -21,7 +22,7 @@ from hap_jax.tasks import base
 _DEFAULTS = {
   "data.synthetic.num_train": 1041 * PICTURES_PER_PERSON,
   "data.workers": 0,
-  "model.drop_path": 0.0,  # the encoder that it is compared with has none
+  "model.drop_path": 0.0,  # the timed encoder has no drop path
 }
 
 
@@ -31,7 +32,7 @@ def parse_args(argv=None):
   parser.add_argument(
     "--config",
     default=workload.CONFIGS / "finetune_reid_msmt17_b16.py",
-    help="of a task whose network has an encoder",
+    help="configuration file of a task whose network has an encoder",
   )
   workload.add_settings(parser, batch=32)
   workload.add_repeats(parser)
@@ -44,7 +45,7 @@ def make_config(args):
 
 
 def make_encoder_pass(encoder):
-  """Makes the Program of the gradient of a sum over the class tokens of a network's encoder."""
+  """Makes the `Program` of the encoder: the gradient of a sum of squares of its class tokens."""
 
   def loss(params, image):
     latent = encoder.apply({"params": params}, layers.patchify(image, encoder.patch))
@@ -55,7 +56,7 @@ def make_encoder_pass(encoder):
 
 
 def time_both(config, *, warmup, repeats, steps):
-  """Compiles, warms up and times both; returns what is printed."""
+  """Compiles, warms up and times step and encoder. Returns the printed line."""
   task, mesh = workload.make_task(config), workload.one_device()
   training, step = workload.Training(task, mesh), workload.make_step(task, mesh)
   encoder_pass = make_encoder_pass(task.description.encoder.build(base.compute_of(config)))

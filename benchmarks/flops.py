@@ -1,13 +1,13 @@
-"""FLOPs of pre-training in closed form, and the peaks of devices.
+"""Computes the FLOPs of pre-training from a formula, and lists the peak FLOP/s of devices.
 
-Only matrix products count; a multiplication with its addition is two. Recomputation does not count, so that
-shares of a peak can be compared across ways to compute.
+Only matrix products count. A multiplication with its addition counts as two. Recomputation does not count, so
+that the shares of a peak are comparable between settings.
 """
 
 from hap_jax.models import layers, vit
 
-# Dense bfloat16 FLOP/s by the name that the device gives itself. "measured": of a product of two matrices of
-# 8192 x 8192 on such a device, None where it was not taken; "datasheet": the vendor's figure, no sparsity.
+# Dense bfloat16 FLOP/s by the device's own name. "measured": speed of a product of two matrices of 8192 x
+# 8192 on such a device, or None if it was not measured. "datasheet": the vendor's number without sparsity.
 PEAKS = {
   "NVIDIA H200": {"measured": 788e12, "datasheet": 989.5e12},
   "NVIDIA H100 80GB HBM3": {"measured": None, "datasheet": 989.5e12},
@@ -15,25 +15,26 @@ PEAKS = {
 
 
 def blocks(num_tokens, width, depth, mlp_ratio=4.0):
-  """Returns the FLOPs of `depth` blocks over one sequence of tokens, forward."""
+  """Returns the FLOPs of the forward pass of `depth` blocks over one sequence of tokens."""
   dense = 2 * num_tokens * width * width * (4 + 2 * mlp_ratio)  # qkv 3, proj 1, two of the MLP
   scores = 4 * num_tokens**2 * width
   return depth * (dense + scores)
 
 
 def view(variant, *, image_size=(256, 128), patch=16, ratio=0.5, decoder_width=512, decoder_depth=8):
-  """Returns the FLOPs of one masked view of a picture through encoder and decoder, forward.
+  """Returns the FLOPs of the forward pass of one masked view of a picture through encoder and decoder.
 
   Args:
     variant: key of `vit.VARIANTS`.
     image_size: pixels (H, W).
     patch: side in pixels.
-    ratio: share of the patches that is hidden.
+    ratio: share of the patches that are hidden.
     decoder_width: width of the decoder.
-    decoder_depth: number of its blocks.
+    decoder_depth: number of blocks of the decoder.
   Returns:
     {"embed", "encoder", "decoder"}: FLOPs of the patches, of the encoder's blocks, and from tokens to pixels.
   """
+  # The encoder sees the class token and the visible patches, the decoder sees all patches.
   size = vit.variant(variant)
   rows, columns = layers.grid_of(image_size, patch)
   num_patches, num_pixels = rows * columns, 3 * patch * patch
@@ -48,7 +49,7 @@ def view(variant, *, image_size=(256, 128), patch=16, ratio=0.5, decoder_width=5
 
 
 def image(variant, *, views=2, backward=True, **sizes):
-  """Returns the FLOPs of one picture of a step: all views, and twice the forward again for the gradient."""
+  """Returns the FLOPs of one picture of a step for all views. A gradient costs two more forward passes."""
   return views * (3 if backward else 1) * sum(view(variant, **sizes).values())
 
 
@@ -67,12 +68,12 @@ def of_config(config, backward=True):
 
 
 def utilisation(flops_per_second, device_kind, dtype):
-  """Returns which share of each known peak of a device its useful FLOP/s are.
+  """Returns the useful FLOP/s of a device as a share of each known peak.
 
   Args:
-    flops_per_second: by the closed form above.
-    device_kind: see `PEAKS`.
-    dtype: the peaks are for bfloat16; shares of another type are None.
+    flops_per_second: useful FLOP/s by the formula above.
+    device_kind: name of the device, a key of `PEAKS`.
+    dtype: compute type. The peaks are for bfloat16, so the shares of another type are None.
   Returns:
     {"measured": share or None, "datasheet": share or None}.
   """

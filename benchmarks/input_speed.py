@@ -1,9 +1,9 @@
 """Times the input of pre-training, one line of JSON: taskset -c 0 python -m benchmarks.input_speed.
 
-People are drawn as JPEG files (quality 95, colours at half resolution, as cameras write them), packed as
-`prepare` packs a data set, and read back by the loader of pre-training: ArrayRecord, decode, random crop,
-bicubic resize, mirror, joints, batches of uint8. --root reads a data set that was packed before instead.
-Processor time of one process, without workers, so one core is what it measures.
+The benchmark draws people as JPEG files (quality 95, colours at half resolution, like a camera's files) and
+packs them as `prepare` does. The loader of pre-training then reads them: ArrayRecord, decode, random crop,
+bicubic resize, mirror, joints, batches of uint8. With --root it reads an existing packed data set. It
+measures the processor time of one process without workers, so the result is the speed of one core.
 """
 
 import dataclasses
@@ -26,29 +26,33 @@ from hap_jax.synthetic import draw
 def parse_args(argv=None):
   """Reads the command line."""
   parser = measure.make_parser(__doc__)
-  parser.add_argument("--root", default="", help="a packed data set, in place of drawn people")
+  parser.add_argument("--root", default="", help="folder of a packed data set, instead of drawn people")
   parser.add_argument("--split", default="train")
-  parser.add_argument("--images", type=int, default=192, help="people that are drawn")
+  parser.add_argument("--images", type=int, default=192, help="number of drawn people")
   parser.add_argument(
-    "--picture", type=measure.parse_size, default=(380, 160), metavar="HxW", help="their pictures"
+    "--picture", type=measure.parse_size, default=(380, 160), metavar="HxW", help="size of drawn pictures"
   )
-  parser.add_argument("--quality", type=int, default=95, help="of their JPEG files")
+  parser.add_argument("--quality", type=int, default=95, help="JPEG quality of drawn pictures")
   parser.add_argument(
-    "--size", type=measure.parse_size, default=(256, 128), metavar="HxW", help="of the result"
+    "--size", type=measure.parse_size, default=(256, 128), metavar="HxW", help="size of the result"
   )
   parser.add_argument("--augment", choices=("host", "device"), default="host", help="where pixels are warped")
   parser.add_argument(
-    "--canvas", type=measure.parse_size, default=(400, 200), metavar="HxW", help="with device"
+    "--canvas",
+    type=measure.parse_size,
+    default=(400, 200),
+    metavar="HxW",
+    help="size of the canvas for --augment=device",
   )
   parser.add_argument("--batch", type=int, default=64)
   parser.add_argument("--steps", type=int, default=24, help="batches per round")
-  parser.add_argument("--rounds", type=int, default=7, help="of all parts in turn")
+  parser.add_argument("--rounds", type=int, default=7, help="timed rounds; each runs all parts in turn")
   return parser.parse_args(argv)
 
 
 @dataclasses.dataclass(frozen=True)
 class DrawnFiles:
-  """Drawn people whose pictures are JPEG files in `folder`."""
+  """A source of drawn people. Their pictures are JPEG files in `folder`."""
 
   folder: pathlib.Path
   records: tuple[dict, ...]
@@ -84,7 +88,7 @@ class DrawnFiles:
 
 
 def make_loader(args, source):
-  """Makes the loader of pre-training over a packed source."""
+  """Makes the loader of pre-training for a packed source."""
   crop = RandomResizedCrop(args.size, flip_prob=0.5)
   transform = CropOnDevice(crop, args.canvas) if args.augment == "device" else crop
   sampler = ShuffledEpochs(len(source), args.batch, seed=0)
@@ -94,12 +98,12 @@ def make_loader(args, source):
 
 
 def make_parts(loader, steps):
-  """Makes the parts that are timed, each contained in the next: {name: function of the round}.
+  """Makes the timed parts, {name: function of the round}. Each part contains the one before it.
 
-  Each does `steps` batches. The last one opens an iterator in each round, as a run does once.
+  Each part reads `steps` batches. The last part opens an iterator in each round; a run opens only one.
   """
   source, B = loader.source, loader.sampler.batch_size
-  data = [source.read_bytes(i) for i in range(len(source))]
+  data = [source.read_bytes(i) for i in range(len(source))]  # in memory, so `decode` times no reading
 
   def steps_of(number):
     return range(number * steps, (number + 1) * steps)
@@ -126,8 +130,8 @@ def make_parts(loader, steps):
 
 
 def run_bench(args):
-  """Draws, packs, times; returns what is printed."""
-  worker_process.prepare_reading()  # as a worker does
+  """Draws and packs people, and times the parts. Returns the printed line."""
+  worker_process.prepare_reading()  # the same settings as in a worker
   with tempfile.TemporaryDirectory() as folder:
     root = args.root
     if not root:
@@ -153,9 +157,9 @@ def run_bench(args):
 
 
 def describe(times):
-  """Returns what is printed of {part: [CPU seconds per picture, one for each round]}."""
+  """Returns the printed speeds for {part: [CPU seconds per picture, one per round]}."""
   median = {name: statistics.median(values) for name, values in times.items()}
-  # Round by round, because what else the machine does weighs on both parts of a round.
+  # Differences within a round, because other work on the machine slows both parts of a round.
   added = {
     "decode": median["decode"],
     "read_and_parse": _difference(times["record"], times["decode"]),

@@ -1,7 +1,7 @@
-"""What all benchmarks share: stopwatch, rounds, the machine, and the line that they print. Imports no jax.
+"""Functions for all benchmarks: timing, facts about the machine, and the printed line. Imports no jax.
 
-CPU seconds are of all threads of this process. On a machine that does other work they say more than wall time
-does; on an accelerator it is the other way round.
+CPU seconds count all threads of this process. On a machine with other work they are more reliable than wall
+time. On an accelerator wall time is more reliable.
 """
 
 import argparse
@@ -13,37 +13,37 @@ import platform
 import statistics
 import time
 
-_LOAD = os.getloadavg()[0]  # before the benchmark adds its own
+_LOAD = os.getloadavg()[0]  # read at import, before the benchmark itself loads the machine
 
 
 def make_parser(doc):
-  """Makes the parser of a benchmark's command line from its docstring."""
+  """Makes the parser of a benchmark's command line. Its description is the module's docstring."""
   return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawTextHelpFormatter)
 
 
 def parse_size(text):
-  """Reads "256x128" as (256, 128): rows, columns, of pixels or of patches."""
+  """Returns "256x128" as (256, 128): rows and columns, in pixels or patches."""
   rows, columns = text.lower().split("x")
   return int(rows), int(columns)
 
 
 def timed(function, *arguments):
-  """Runs a function once; returns (its result, CPU seconds, wall seconds)."""
+  """Runs a function once. Returns (its result, CPU seconds, wall seconds)."""
   start_wall, start_cpu = time.perf_counter(), time.process_time()
   result = function(*arguments)
   return result, time.process_time() - start_cpu, time.perf_counter() - start_wall
 
 
 def time_in_turn(parts, *, warmup, repeats, per=1):
-  """Runs all parts in every round, so that other work on the machine weighs on all of them.
+  """Runs all parts in every round, so that other work on the machine slows all parts equally.
 
   Args:
-    parts: {name: function of the round's number}; a function returns when its work is done.
-    warmup: untimed rounds, the first ones.
-    repeats: timed rounds.
-    per: what the seconds of a round are divided by, for example its steps.
+    parts: {name: function of the round's number}. A function returns when its work is done.
+    warmup: number of untimed rounds at the start.
+    repeats: number of timed rounds.
+    per: divisor of the seconds of a round, for example its number of steps.
   Returns:
-    {name: [(CPU seconds, wall seconds), ...] of the timed rounds}.
+    {name: [(CPU seconds, wall seconds), ...], one pair per timed round}.
   """
   times = {name: [] for name in parts}
   for number in range(warmup + repeats):
@@ -55,7 +55,7 @@ def time_in_turn(parts, *, warmup, repeats, per=1):
 
 
 def summary(times, prefix=""):
-  """Returns median and minimum of [(CPU seconds, wall seconds), ...], six digits of each."""
+  """Returns the median and minimum of [(CPU seconds, wall seconds), ...] with six digits."""
   cpu, wall = zip(*times, strict=True)
   return {
     f"{prefix}cpu_seconds_median": digits(statistics.median(cpu)),
@@ -66,50 +66,53 @@ def summary(times, prefix=""):
 
 
 def digits(value, count=6):
-  """Rounds to this many significant digits."""
+  """Rounds a number to `count` significant digits."""
   return float(f"{value:.{count}g}")
 
 
 def median_ratio(ours, theirs, which=0):
-  """Returns the median over the rounds of ours / theirs, because other work weighs on both of a round.
+  """Returns the median of ours / theirs over the rounds.
+
+  The ratio is taken within a round, because other work on the machine slows both parts of a round.
 
   Args:
-    ours: [(CPU seconds, wall seconds), ...] of the rounds.
-    theirs: the same of the other part.
-    which: 0 compares CPU seconds, 1 wall seconds.
+    ours: [(CPU seconds, wall seconds), ...], one pair per round.
+    theirs: the same for the other part.
+    which: 0 compares CPU seconds, 1 compares wall seconds.
   """
   return round(statistics.median(a[which] / b[which] for a, b in zip(ours, theirs, strict=True)), 3)
 
 
 def line(bench, found, *packages):
-  """Returns a benchmark's line: its name, what it found, the machine, versions of Python and of packages."""
+  """Returns a benchmark's line: its name, its results, the machine, and versions of Python and packages."""
   versions = {name: importlib.metadata.version(name) for name in packages}
   where = {"machine": machine(), "versions": {"python": platform.python_version(), **versions}}
   return {"bench": bench, **found, **where}
 
 
 def show(*lines):
-  """Prints lines of JSON."""
+  """Prints each line as JSON."""
   for one in lines:
     print(json.dumps(one))
 
 
 def machine():
-  """Returns the processor, how many of its cores this process may use, the load, flags of malloc and XLA."""
+  """Returns facts about the machine: processor, usable cores, load, and the flags of malloc and XLA."""
   return {
     "cpu": cpu_name(),
     "cores": len(os.sched_getaffinity(0)),
     "load": round(_LOAD, 1),
-    # They decide whether a step's temporaries are asked from the system anew: see docs/performance.md.
+    # These flags decide whether the memory of temporaries is kept between steps: see docs/performance.md.
     "glibc_tunables": os.environ.get("GLIBC_TUNABLES", ""),
     "xla_flags": os.environ.get("XLA_FLAGS", ""),
   }
 
 
 def cpu_name(path="/proc/cpuinfo"):
-  """Returns the processor's name, on Linux with family and model: virtual machines shorten the name.
+  """Returns the processor's name, on Linux with family and model: "AMD EPYC (family 25, model 17)".
 
-  "AMD EPYC (family 25, model 17)": processors that share the short name differed by half in a step's time.
+  Virtual machines shorten the name. Processors with the same short name differed by half in the time of a
+  step.
   """
   path = pathlib.Path(path)
   text = path.read_text().partition("\n\n")[0] if path.exists() else ""  # of the first core

@@ -2,9 +2,10 @@
 
     python -m benchmarks.pretrain_step --size=B --batch=512 --levers scan attention remat_none
 
-The step is that of `hap_jax.main`: pixels normalised, masks drawn, two views through encoder and decoder,
-both losses, gradients, AdamW, and the checks and metrics of the loop. Pictures are noise on the device. Each
-lever is switched against the base. All variants take turns in every round, on the same state.
+The step equals the step of `hap_jax.main`: normalised pixels, drawn masks, two views through encoder and
+decoder, both losses, gradients, AdamW, and the checks and metrics of the loop. The pictures are noise on the
+device. A lever is one setting that differs from the base configuration; each lever makes a variant. All
+variants run in turn in every round, on the same state.
 """
 
 import dataclasses
@@ -19,7 +20,8 @@ import numpy as np
 from benchmarks import compiled, flops, measure, workload
 from hap_jax import run, sharding
 
-# What each lever sets, given the base; `sampler` sets nothing: its masks are given instead of drawn.
+# {lever: function from the base configuration to the changed keys}. `sampler` changes no key: its variant
+# gets masks as input instead of drawing them.
 LEVERS = {
   "scan": lambda config: {"model.scan": not config.model.scan},
   "attention": lambda config: {"model.attention": "xla" if config.model.attention == "cudnn" else "cudnn"},
@@ -32,14 +34,14 @@ LEVERS = {
   "one_view": lambda config: {"views": 1, "align_weight": 0.0},
   "sampler": lambda config: {},
 }
-# Share of a whole step's FLOPs that is in what is timed.
+# Share of a whole step's FLOPs in the timed part.
 _SHARES = {"step": 1.0, "forward": 1 / 3, "sampler": 0.0}
 
 
 def add_options(parser):
-  """Adds the size, the batch, --set and the repeats."""
+  """Adds the options --size, --batch, --set, --warmup, --repeats and --steps."""
   parser.add_argument(
-    "--size", default="B", choices=("S", "B", "L", "H"), help="configs/pretrain_<size>16.py"
+    "--size", default="B", choices=("S", "B", "L", "H"), help="reads configs/pretrain_<size>16.py"
   )
   workload.add_settings(parser, batch=8)
   workload.add_repeats(parser)
@@ -50,13 +52,17 @@ def parse_args(argv=None):
   parser = measure.make_parser(__doc__)
   add_options(parser)
   what = parser.add_mutually_exclusive_group()
-  what.add_argument("--forward_only", action="store_true", help="masks, both views and losses; no gradient")
-  what.add_argument("--sampler_only", action="store_true", help="only the masks of all views")
-  parser.add_argument("--levers", nargs="*", choices=tuple(LEVERS), default=[], help="each against the base")
+  what.add_argument(
+    "--forward_only", action="store_true", help="time masks, both views and losses, without gradient"
+  )
+  what.add_argument("--sampler_only", action="store_true", help="time only the masks of all views")
+  parser.add_argument(
+    "--levers", nargs="*", choices=tuple(LEVERS), default=[], help="variants to time besides the base"
+  )
   args = parser.parse_args(argv)
   args.what = "forward" if args.forward_only else "sampler" if args.sampler_only else "step"
   if args.what == "sampler" and args.levers:
-    parser.error("--levers: none of them changes the masks that --sampler_only draws")
+    parser.error("--levers: no lever changes the masks of --sampler_only: remove one of the two options")
   return args
 
 
@@ -66,12 +72,12 @@ def make_config(args):
 
 
 def switched(base, lever):
-  """Returns the finalized configuration of a lever: the base with the other setting."""
+  """Returns the finalized configuration of a lever: the base with the lever's setting."""
   return workload.changed(base, LEVERS[lever](base))
 
 
 def make_batch(config):
-  """Makes a batch of noise, every joint somewhere in its picture; NumPy, fields as in `tasks.pretrain`."""
+  """Makes a NumPy batch of noise with the fields of `tasks.pretrain`. All joints are inside the pictures."""
   B, (H, W) = config.batch_size, config.model.image_size
   rng = np.random.default_rng(0)
   return {
@@ -84,17 +90,17 @@ def make_batch(config):
 
 
 def draw_masks(task, batch, step):
-  """Returns the batch with the masks drawn for a step, if the task draws any."""
+  """Returns the batch with the masks of a step, or the unchanged batch if the task draws no masks."""
   return task.prepare({}, batch, key=jax.random.key(step)) if task.prepare else batch
 
 
 def make_program(task, mesh, what):
-  """Makes the Program that is timed.
+  """Makes the timed `Program`.
 
   Args:
-    task: of pre-training.
-    mesh: from `sharding.make_mesh`.
-    what: "step"; "forward", masks, views and losses; or "sampler", the masks.
+    task: a task of pre-training.
+    mesh: mesh from `sharding.make_mesh`.
+    what: "step", "forward" (masks, views and losses) or "sampler" (only masks).
   """
   if what == "step":
     return workload.make_step(task, mesh)
@@ -112,15 +118,16 @@ def make_program(task, mesh, what):
 
 @dataclasses.dataclass
 class Variant:
-  """One way to compute.
+  """A timed variant of the step.
 
   Attributes:
-    lever: what is switched against the base.
-    config: finalized.
-    program: a `workload.Program`. batch: on the devices.
-    facts: compile times and memory, after `compile`.
-    recompiles: programs that were compiled in timed rounds.
-    error: why it cannot be timed, or "".
+    lever: name of the setting that differs from the base, or "base".
+    config: finalized configuration.
+    program: a `workload.Program`.
+    batch: batch on the devices.
+    facts: compile times and memory, filled by `compile`.
+    recompiles: number of programs that were compiled in timed rounds.
+    error: reason why the variant cannot be timed, or "".
   """
 
   lever: str
@@ -132,27 +139,28 @@ class Variant:
   error: str = ""
 
   def compile(self, training):
-    """Compiles and records times and memory."""
+    """Compiles the program and records compile times and memory."""
     executable, times = compiled.compile_times(
       self.program.function, *training.arguments(self.program, self.batch)
     )
     self.facts = {**times, "memory_bytes": compiled.memory(executable, self.config.batch_size)}
 
   def run(self, training, steps):
-    """Runs some steps and waits for them."""
+    """Runs `steps` steps and waits for the last result."""
     return training.run(self.program, itertools.repeat(self.batch), steps)
 
 
 def make_variant(lever, config, mesh, what):
-  """Makes a variant, or one whose `error` says why it cannot be made here."""
+  """Makes a variant. If that fails, the variant's `error` holds the reason."""
   try:
     task = workload.make_task(config)
     batch = jax.device_put(make_batch(config), sharding.batch_split(mesh))
     if lever == "sampler":
+      # The masks are drawn once here. The difference to the base is the time of the mask sampler.
       batch = jax.jit(functools.partial(draw_masks, task))(batch, 0)
       task = dataclasses.replace(task, prepare=None)
     return Variant(lever, config, make_program(task, mesh, what), batch)
-  except RuntimeError as error:  # all that jax raises when it traces, compiles and runs
+  except RuntimeError as error:  # base class of jax's errors in tracing, compiling and running
     return Variant(lever, config, error=_shorten(error))
 
 
@@ -161,13 +169,13 @@ def _shorten(error):
 
 
 def try_all(variants, make_training):
-  """Compiles every variant and runs it once; records the error of one that fails, for example without memory.
+  """Compiles every variant and runs it once. Records the error of a variant that fails, such as no memory.
 
   Args:
-    variants: from `make_variant`.
-    make_training: () -> a new `workload.Training`.
+    variants: variants from `make_variant`.
+    make_training: function without arguments that returns a new `workload.Training`.
   Returns:
-    (the variants that can be timed, a `Training` to time them on).
+    (the variants that can be timed, a `workload.Training` to time them on).
   """
   training = make_training()
   for variant in variants:
@@ -178,17 +186,17 @@ def try_all(variants, make_training):
       variant.run(training, 1)
     except RuntimeError as error:
       variant.error = _shorten(error)
-    if training.state.step.is_deleted():  # a step that failed has used up its state
-      del training  # before there is another one
+    if training.state.step.is_deleted():  # the failed step was given the state and deleted it
+      del training  # first free the memory, then make a new state
       training = make_training()
   return [variant for variant in variants if not variant.error], training
 
 
 def time_rounds(variants, training, *, warmup, repeats, steps):
-  """Runs all variants in turn; returns {lever: [(CPU, wall) seconds of a step, ...]}.
+  """Runs all variants in turn. Returns {lever: [(CPU, wall) seconds of a step, ...]}.
 
   Raises:
-    ValueError: if a loss was not finite: steps that change nothing cannot be timed.
+    ValueError: if a loss was not finite, because then a step does not update the state.
   """
   events = compiled.Events()
 
@@ -204,14 +212,14 @@ def time_rounds(variants, training, *, warmup, repeats, steps):
 
 
 def make_line(variant, what, times, training, steps):
-  """Returns what is printed of a variant.
+  """Returns the printed line of a variant.
 
   Args:
     variant: a `Variant`.
     what: see `make_program`.
     times: {lever: [(CPU, wall), ...]}.
-    training: a `workload.Training`, to count copies to the host.
-    steps: steps per round.
+    training: a `workload.Training`, used to count copies to the host.
+    steps: number of steps per round.
   """
   config, packages = variant.config, ("flax", "optax")
   found = {"what": what, "variant": variant.lever, **workload.settings(config)}
@@ -236,7 +244,7 @@ def make_line(variant, what, times, training, steps):
 
 
 def measure_all(base, what="step", levers=(), *, warmup, repeats, steps):
-  """Compiles and times the base configuration and a variant for each lever; returns their lines."""
+  """Compiles and times the base configuration and one variant per lever. Returns their lines."""
   mesh = run.make_mesh(base)
   configs = {"base": base, **{lever: switched(base, lever) for lever in levers}}
   variants = [make_variant(lever, config, mesh, what) for lever, config in configs.items()]
@@ -251,7 +259,7 @@ def main(argv=None):
   lines = measure_all(make_config(args), args.what, args.levers, **workload.repeats(args))
   measure.show(*lines)
   if failed := [found["variant"] for found in lines if "error" in found]:
-    raise SystemExit(f"error: {', '.join(failed)} cannot be timed here; the lines say why")
+    raise SystemExit(f"error: {', '.join(failed)} cannot be timed here; their printed lines give the reason")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Does pre-training help? Paired runs on drawn people with and without it; one line of JSON and a curve.
+"""Compares runs with and without pre-training, in pairs on drawn people. One line of JSON and a curve.
 
     python -m benchmarks.pretraining_gain --pretrained=runs/demo --out=runs/gain
     python -m benchmarks.pretraining_gain --task=attributes [--frozen] --pretrained=... --out=...
 
-Each seed draws people, batches and new layers of its own; both arms of a pair share them. An arm is
-configs/finetune_<task>_demo.py at its own learning rate. --tune tries the same rates for both arms, on a seed
-of its own. With --frozen nothing is fine-tuned: linear classifiers are learnt on the features of the
-pre-trained encoder and of one that was never trained.
+A pair has two arms, "pretrained" and "scratch". Each seed gives one pair, and both arms share the seed's
+people, batches and new layers. An arm is configs/finetune_<task>_demo.py with its own learning rate. --tune
+tries the same rates for both arms, with a separate seed. With --frozen nothing is fine-tuned: linear
+classifiers are trained on the features of the pre-trained encoder and of an untrained encoder.
 """
 
 import dataclasses
@@ -30,7 +30,14 @@ _TUNE_SEED = 100
 
 @dataclasses.dataclass(frozen=True)
 class _Task:
-  """A fine-tuning demo: the metric of its people never seen, that by which a rate is chosen, rates, steps."""
+  """A fine-tuning demo.
+
+  Attributes:
+    metric: metric on people that training never sees.
+    select: metric that chooses a learning rate.
+    lr: {arm: learning rate}.
+    steps: number of steps of a run.
+  """
 
   metric: str
   select: str
@@ -47,30 +54,40 @@ _TASKS = {
 def parse_args(argv=None):
   """Reads the command line."""
   parser = measure.make_parser(__doc__)
-  parser.add_argument("--task", choices=tuple(_TASKS), default="reid", help="configs/finetune_<task>_demo.py")
-  parser.add_argument("--pretrained", required=True, metavar="CHECKPOINT", help="of configs/pretrain_demo.py")
   parser.add_argument(
-    "--out", required=True, metavar="DIR", help="folder of the runs; finished ones are kept"
+    "--task", choices=tuple(_TASKS), default="reid", help="reads configs/finetune_<task>_demo.py"
   )
-  parser.add_argument("--seeds", type=int, nargs="+", default=list(range(1, 11)), help="one pair each")
-  parser.add_argument("--steps", type=int, help="of each run; reid 600, attributes 1250")
-  parser.add_argument("--lr_pretrained", type=float, help="learning rate; the task's has one for each arm")
-  parser.add_argument("--lr_scratch", type=float)
-  parser.add_argument("--tune", type=float, nargs="+", metavar="LR", help="rates to choose from instead")
-  parser.add_argument("--frozen", action="store_true", help="linear classifiers, for --task=attributes")
-  parser.add_argument("--figure", metavar="FILE.png", help="where to draw the curve")
+  parser.add_argument(
+    "--pretrained", required=True, metavar="CHECKPOINT", help="checkpoint of configs/pretrain_demo.py"
+  )
+  parser.add_argument(
+    "--out", required=True, metavar="DIR", help="folder of the runs; finished runs are used again"
+  )
+  parser.add_argument(
+    "--seeds", type=int, nargs="+", default=list(range(1, 11)), help="seeds, one pair of runs per seed"
+  )
+  parser.add_argument("--steps", type=int, help="steps of each run; default: reid 600, attributes 1250")
+  parser.add_argument(
+    "--lr_pretrained", type=float, help="learning rate of this arm; default: the rate of the task"
+  )
+  parser.add_argument("--lr_scratch", type=float, help="learning rate of the other arm")
+  parser.add_argument("--tune", type=float, nargs="+", metavar="LR", help="learning rates to choose from")
+  parser.add_argument(
+    "--frozen", action="store_true", help="train only linear classifiers; needs --task=attributes"
+  )
+  parser.add_argument("--figure", metavar="FILE.png", help="file of the curve")
   args = parser.parse_args(argv)
   if len(args.seeds) < 2:
-    parser.error("--seeds: an interval takes at least two pairs")
+    parser.error("--seeds: expected at least two pairs, because an interval needs them")
   if args.frozen and (args.task != "attributes" or args.tune or args.figure):
-    parser.error("--frozen: goes with --task=attributes, and has no learning rate to tune and no curve")
+    parser.error("--frozen: needs --task=attributes, and allows no --tune and no --figure")
   if args.tune and _TUNE_SEED in args.seeds:
-    parser.error(f"--seeds: {_TUNE_SEED} is the seed on which --tune chooses")
+    parser.error(f"--seeds: {_TUNE_SEED} is reserved for --tune: choose other seeds")
   if args.figure and not args.figure.endswith(".png"):
     parser.error(f"--figure={args.figure}: expected a name that ends in .png")
   args.steps = _TASKS[args.task].steps if args.steps is None else args.steps
   if args.steps < 3:
-    parser.error("--steps: 3 or more, because each run is scored three times")
+    parser.error("--steps: expected 3 or more, because each run is scored three times")
   return args
 
 
@@ -86,19 +103,19 @@ def make_config(args, arm, seed, lr):
 
 
 def train(args, arm, seed, lr):
-  """Trains one arm of a pair, unless it was; returns the rows of its evaluations."""
+  """Trains one arm of a pair if its run is not finished. Returns the rows of its evaluations."""
   workdir, config = (
     pathlib.Path(args.out) / f"{args.task}_{arm}_seed{seed}_lr{lr:g}",
     make_config(args, arm, seed, lr),
   )
-  config_lib.check_same(config, workdir)
+  config_lib.check_same(config, workdir)  # a finished run of other settings must not be reused
   if not _is_finished(workdir, args):
     run.run(config, workdir, say=lambda line: None)
   return [row for row in report.read_metrics(workdir) if _TASKS[args.task].metric in row]
 
 
 def tune(args, arm):
-  """Returns (best learning rate of an arm, {rate: score} of those that were tried)."""
+  """Returns (best learning rate of an arm, {tried rate: score})."""
   if not args.tune:
     return getattr(args, f"lr_{arm}") or _TASKS[args.task].lr[arm], {}
   select = _TASKS[args.task].select
@@ -107,14 +124,14 @@ def tune(args, arm):
 
 
 def make_untrained(out, seed):
-  """Writes a checkpoint of the demo's pre-training that has learnt nothing; returns its folder."""
+  """Writes a checkpoint of the demo's pre-training that is not trained. Returns its folder."""
   workdir = pathlib.Path(out) / f"untrained_seed{seed}"
   config = config_lib.read_file(workload.CONFIGS / "pretrain_demo.py")
   config.seed = seed
-  config.total_steps = 1  # at a learning rate of 0, the warm-up's first: the step changes no parameter
+  config.total_steps = 1  # the warm-up starts at a learning rate of 0, so this step changes no parameter
   config.panel_every = config.eval_every = config.data.num_val = 0
   config.data.synthetic.num_train = config.batch_size
-  config.model.scan = True  # compiles sooner; what is stored is the same
+  config.model.scan = True  # compiles faster and stores the same parameters
   config = config_lib.finalize(config)
   config_lib.check_same(config, workdir)
   run.run(config, workdir, say=lambda line: None)
@@ -122,7 +139,7 @@ def make_untrained(out, seed):
 
 
 def probe(args, arm, seed):
-  """Returns mA of linear classifiers on a frozen encoder's features."""
+  """Returns the mA of linear classifiers on a frozen encoder's features."""
   people = config_lib.read_file(workload.CONFIGS / "finetune_attributes_demo.py").data.synthetic.to_dict()
   path = args.pretrained if arm == "pretrained" else make_untrained(args.out, seed)
   return probing.probe_attributes(
@@ -138,14 +155,22 @@ def _is_finished(workdir, args):
 
 
 def summarize(differences):
-  """Returns (mean, (low, high)): Student's 95 % interval of the mean of paired differences."""
+  """Returns (mean, (low, high)) of paired differences: the mean and its 95 % interval by Student's t."""
   mean, error = np.mean(differences), scipy.stats.sem(differences)
   low, high = scipy.stats.t.interval(0.95, len(differences) - 1, loc=mean, scale=error)
   return float(mean), (float(low), float(high))
 
 
 def draw(metric, steps, curves):
-  """Draws each run and each arm's mean; curves: {arm: [seeds, evaluations]}. [h, w, 3] uint8."""
+  """Draws the curve of each run and the mean of each arm.
+
+  Args:
+    metric: name of the metric.
+    steps: [evaluations] steps of the evaluations.
+    curves: {arm: [seeds, evaluations]}.
+  Returns:
+    [h, w, 3] uint8.
+  """
   figure = charts.new(5.2, 3.2)
   axes = figure.add_axes((0.13, 0.15, 0.84, 0.8))
   names = {"pretrained": "from the demo's pre-trained encoder", "scratch": "from scratch"}
@@ -154,14 +179,15 @@ def draw(metric, steps, curves):
     axes.plot(steps, values.mean(0), color=_COLORS[arm], linewidth=2.2, marker="o", label=names[arm])
   axes.set_xlabel("fine-tuning step")
   axes.set_ylabel(f"{metric} on people never seen")
-  axes.set_ylim(bottom=0.5 if metric == "mA" else 0)  # from chance on
+  axes.set_ylim(bottom=0.5 if metric == "mA" else 0)  # the axis starts at chance
   axes.grid(color=charts.GRID, linewidth=0.6)
   axes.legend(frameon=False, fontsize=9)
   return charts.to_picture(figure)
 
 
 def describe(scores):
-  """Returns what is printed of {arm: [seeds] scores of the pairs}."""
+  """Returns the printed results for {arm: [seeds] scores}."""
+  # Paired, because both arms share people and batches, so most of the noise cancels in the difference.
   mean, interval = summarize(scores["pretrained"] - scores["scratch"])
   return {
     "scores": {arm: [round(float(value), 4) for value in scores[arm]] for arm in _ARMS},
@@ -172,13 +198,13 @@ def describe(scores):
 
 
 def run_frozen(args):
-  """Probes both encoders of all pairs; returns what is printed."""
+  """Probes both encoders of all pairs. Returns the printed results."""
   scores = {arm: np.array([probe(args, arm, seed) for seed in args.seeds]) for arm in _ARMS}
   return {"steps": 0, "metric": "mA", **describe(scores)}
 
 
 def run_pairs(args):
-  """Tunes and trains both arms of all pairs and draws the curve; returns what is printed."""
+  """Tunes and trains both arms of all pairs and draws the curve. Returns the printed results."""
   metric, curves, lr, tried = _TASKS[args.task].metric, {}, {}, {}
   for arm in _ARMS:
     lr[arm], tried[arm] = tune(args, arm)

@@ -10,23 +10,23 @@ from hap_jax.metrics import rerank, retrieval
 
 
 def parse_args(argv=None):
-  """Reads the command line; the sizes are MSMT17's."""
+  """Reads the command line. The default sizes are the sizes of MSMT17."""
   parser = measure.make_parser(__doc__)
   parser.add_argument("--queries", type=int, default=11659)
   parser.add_argument("--gallery", type=int, default=82161)
   parser.add_argument("--identities", type=int, default=3060)
   parser.add_argument("--cameras", type=int, default=15)
-  parser.add_argument("--width", type=int, default=768, help="of a feature; 2304 with the LEM")
+  parser.add_argument("--width", type=int, default=768, help="width of a feature; 2304 with the LEM")
   parser.add_argument(
-    "--spread", type=float, default=2.5, help="of an identity's features, its centre being 1"
+    "--spread", type=float, default=2.5, help="spread of features around their centre; centres have spread 1"
   )
-  parser.add_argument("--rerank", action="store_true", help="by k-reciprocal neighbours")
+  parser.add_argument("--rerank", action="store_true", help="re-rank by k-reciprocal neighbours")
   return parser.parse_args(argv)
 
 
 def make_side(rng, centers, count, num_cameras, spread):
-  """Draws features around their identity's centre; returns (features [count, D] float32, pid, camid)."""
-  pid = np.arange(count) % len(centers)
+  """Draws features around the centre of their identity. Returns (features [count, D] float32, pid, camid)."""
+  pid = np.arange(count) % len(centers)  # every identity gets about the same number of pictures
   features = rng.standard_normal((count, centers.shape[1]), dtype=np.float32)
   features *= np.float32(spread)
   features += centers[pid]
@@ -34,7 +34,7 @@ def make_side(rng, centers, count, num_cameras, spread):
 
 
 def time_scoring(args):
-  """Scores random clusters and returns what is printed."""
+  """Scores random clusters. Returns the printed line."""
   rng = np.random.default_rng(0)
   centers = rng.standard_normal((args.identities, args.width), dtype=np.float32)
   query, query_pid, query_camid = make_side(rng, centers, args.queries, args.cameras, args.spread)
@@ -58,7 +58,7 @@ def time_scoring(args):
 
 
 def peak_bytes():
-  """Returns the largest resident memory of this process so far."""
+  """Returns the largest resident memory of this process so far, in bytes."""
   # Kilobytes on Linux, bytes on macOS.
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 

@@ -1,11 +1,11 @@
-"""Times the pre-training step in plain PyTorch against ours: python -m benchmarks.rival_torch.
+"""Times the pre-training step in plain PyTorch and in this project: python -m benchmarks.rival_torch.
 
     python -m benchmarks.rival_torch --size=B --batch=256 --torch_compile
 
-A vision transformer in timm's layout, MAE's decoder, two masked views, both losses and AdamW, as the papers
-describe them (arXiv 2310.20695, 2111.06377). Its masks are ours, given as arrays: drawing them is in our time
-and not in the rival's. Both take turns in one process on one device, with the same weights and pictures. Only
-this benchmark needs PyTorch.
+The rival is a vision transformer in timm's layout with MAE's decoder, two masked views, both losses and
+AdamW, as in the papers (arXiv 2310.20695, 2111.06377). It gets our masks as arrays, so the time to draw masks
+counts for us and not for the rival. Both run in turn in one process on one device, with the same weights and
+pictures. Only this benchmark needs PyTorch.
 """
 
 import itertools
@@ -48,7 +48,7 @@ class Block(nn.Module):
 
 
 class MaskedAutoencoder(nn.Module):
-  """Encoder and decoder over N masked views of each picture, named as the official HAP checkpoints are."""
+  """Encoder and decoder for N masked views of each picture. Parameters are named as in HAP's checkpoints."""
 
   def __init__(
     self, width, depth, num_heads, num_patches, patch, decoder_width, decoder_depth, decoder_heads
@@ -69,17 +69,26 @@ class MaskedAutoencoder(nn.Module):
     self.decoder_pred = nn.Linear(decoder_width, 3 * patch * patch)
 
   def forward(self, image, ids_keep, ids_restore):
-    """Runs both halves on [B, 3, H, W], [B, N, V], [B, N, L]: pred [B, N, L, P*P*3] and cls [B, N, D]."""
+    """Runs the encoder and the decoder.
+
+    Args:
+      image: [B, 3, H, W] float32.
+      ids_keep: [B, N, V] int64.
+      ids_restore: [B, N, L] int64.
+    Returns:
+      (pred [B, N, L, P*P*3], cls [B, N, D]), float32.
+    """
     B, N, L = ids_restore.shape
     x = self.patch_embed["proj"](image).flatten(2).transpose(1, 2) + self.pos_embed[:, 1:]
     x = x[:, None].expand(-1, N, -1, -1).flatten(0, 1)
-    x = torch.take_along_dim(x, ids_keep.flatten(0, 1)[..., None], 1)
+    x = torch.take_along_dim(x, ids_keep.flatten(0, 1)[..., None], 1)  # only visible patches are encoded
     x = torch.cat([(self.cls_token + self.pos_embed[:, :1]).expand(B * N, -1, -1), x], 1)
     for block in self.blocks:
       x = block(x)
     latent = self.norm(x)
 
     x = self.decoder_embed(latent)
+    # Mask tokens stand for the hidden patches; ids_restore puts all patches back in the order of the grid.
     hidden = self.mask_token.to(x.dtype).expand(B * N, L + 1 - x.shape[1], -1)
     patches = torch.cat([x[:, 1:], hidden], 1)
     patches = torch.take_along_dim(patches, ids_restore.flatten(0, 1)[..., None], 1)
@@ -91,13 +100,13 @@ class MaskedAutoencoder(nn.Module):
 
 
 def normalise(image):
-  """[B, H, W, 3] uint8 -> [B, 3, H, W] float32, scaled and normalised."""
+  """Normalises pictures: [B, H, W, 3] uint8 -> [B, 3, H, W] float32."""
   mean, std = (torch.tensor(v, device=image.device) for v in (IMAGENET_MEAN, IMAGENET_STD))
   return ((image.float() / 255 - mean) / std).permute(0, 3, 1, 2)
 
 
 def reconstruction_loss(pred, image, is_masked, patch):
-  """Mean squared error over hidden patches, each standardised over its own values."""
+  """Returns the mean squared error over hidden patches. A target patch is standardised by its own values."""
   B, _, H, W = image.shape
   target = image.reshape(B, 3, H // patch, patch, W // patch, patch).permute(0, 2, 4, 3, 5, 1).flatten(3)
   target = target.flatten(1, 2)[:, None]
@@ -108,7 +117,10 @@ def reconstruction_loss(pred, image, is_masked, patch):
 
 
 def alignment_loss(first, second, temperature):
-  """Contrastive loss of each view's class token against those of the other view, whose gradient stops."""
+  """Returns the contrastive loss between the class tokens of two views, in both directions.
+
+  In each direction the gradient stops at the tokens of the other view.
+  """
 
   def one_way(query, keys):
     logits = F.normalize(query, dim=-1) @ F.normalize(keys, dim=-1).detach().T / temperature
@@ -118,7 +130,10 @@ def alignment_loss(first, second, temperature):
 
 
 def make_loss(model, config):
-  """Makes batch -> loss; batch: image [B, H, W, 3] uint8, ids_keep, ids_restore int64, is_masked bool."""
+  """Makes the function batch -> loss.
+
+  A batch has image [B, H, W, 3] uint8, ids_keep and ids_restore int64, and is_masked bool.
+  """
   in_bfloat16 = config.model.dtype == "bfloat16"
 
   def loss(batch):
@@ -134,9 +149,9 @@ def make_loss(model, config):
 
 
 def make_optimizer(model, config):
-  """Makes AdamW, fused, with no decay of biases and norms."""
+  """Makes a fused AdamW without weight decay on biases and norms."""
   trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-  is_plain = [p.ndim <= 1 for _, p in trained]
+  is_plain = [p.ndim <= 1 for _, p in trained]  # biases and norm scales have one dimension
   groups = [
     {"params": [p for (_, p), plain in zip(trained, is_plain, strict=True) if not plain]},
     {"params": [p for (_, p), plain in zip(trained, is_plain, strict=True) if plain], "weight_decay": 0.0},
@@ -153,7 +168,7 @@ def make_optimizer(model, config):
 
 
 def make_step(loss, optimizer):
-  """Makes batch -> loss, having made a step."""
+  """Makes the function batch -> loss that also makes a training step."""
 
   def step(batch):
     optimizer.zero_grad(set_to_none=True)
@@ -166,7 +181,7 @@ def make_step(loss, optimizer):
 
 
 def make_model(config, params):
-  """Makes the network of a finalized configuration with our parameters, nested NumPy, in it."""
+  """Makes the network of a finalized configuration with our parameters (a nested dict of NumPy arrays)."""
   size, model = vit.variant(config.model.variant), config.model
   rows, columns = layers.grid_of(model.image_size, model.patch)
   network = MaskedAutoencoder(
@@ -189,7 +204,7 @@ def make_model(config, params):
 
 
 def make_batch(batch, device):
-  """Makes the network's batch of one of ours that holds its masks."""
+  """Converts our batch with masks to the network's batch."""
   mask = batch["mask"]
   arrays = {
     "image": np.asarray(batch["image"]),
@@ -204,7 +219,7 @@ def parse_args(argv=None):
   """Reads the command line."""
   parser = measure.make_parser(__doc__)
   pretrain_step.add_options(parser)
-  parser.add_argument("--forward_only", action="store_true", help="no gradient and no update")
+  parser.add_argument("--forward_only", action="store_true", help="time without gradient and update")
   parser.add_argument("--torch_compile", action="store_true", help="compile the rival's model and losses")
   args = parser.parse_args(argv)
   args.what = "forward" if args.forward_only else "step"
@@ -212,7 +227,10 @@ def parse_args(argv=None):
 
 
 def make_rival(config, params, batch, *, what, torch_compile):
-  """Makes () -> loss of the rival's step, or forward pass, on the device that ours uses."""
+  """Makes a function without arguments that runs the rival's step or forward pass and returns the loss.
+
+  The rival uses the same device as our step.
+  """
   device = "cuda" if jax.default_backend() == "gpu" else "cpu"
   torch.set_num_threads(measure.machine()["cores"])
   torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
@@ -231,7 +249,7 @@ def make_rival(config, params, batch, *, what, torch_compile):
 
 
 def time_both(config, *, what="step", torch_compile=False, warmup, repeats, steps):
-  """Builds and times both; returns what is printed."""
+  """Builds and times our step and the rival's. Returns the printed line."""
   mesh, task = workload.one_device(), workload.make_task(config)
   training, program = workload.Training(task, mesh), pretrain_step.make_program(task, mesh, what)
   batch = jax.device_put(pretrain_step.make_batch(config), sharding.batch_split(mesh))
@@ -241,7 +259,7 @@ def time_both(config, *, what="step", torch_compile=False, warmup, repeats, step
 
   def theirs(_):
     values = [rival() for _ in range(steps)]
-    float(values[-1])  # a copy to the host waits for all that was started before it
+    float(values[-1])  # the copy to the host waits for all work started before
 
   times = measure.time_in_turn(
     {"ours": lambda _: training.run(program, itertools.repeat(batch), steps), "theirs": theirs},
@@ -253,7 +271,7 @@ def time_both(config, *, what="step", torch_compile=False, warmup, repeats, step
   which = 0 if jax.default_backend() == "cpu" else 1
   found = {
     "what": what,
-    # Above 1: ours takes longer.
+    # Above 1: our step takes longer.
     "ratio": measure.median_ratio(times["ours"], times["theirs"], which),
     "ratio_of": ("cpu_seconds", "wall_seconds")[which],
     **measure.summary(times["ours"], "ours_"),
@@ -268,7 +286,7 @@ def time_both(config, *, what="step", torch_compile=False, warmup, repeats, step
 
 
 def main(argv=None):
-  # Both need room on one device; read when jax first looks for it.
+  # Both need memory on the same device. jax reads the variable at its first use of the device.
   os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
   args = parse_args(argv)
   config = pretrain_step.make_config(args)

@@ -1,11 +1,11 @@
-"""Runs every benchmark of the pre-training step and adds their lines to a file, one command a machine.
+"""Runs all benchmarks of the pre-training step and writes their lines to a file. One command per machine.
 
     python -m benchmarks.suite --out=benchmarks/results/h200.jsonl
 
-For a GPU: every size at several batches, the levers, taller pictures, the sampler, the rival eager and
-compiled, training with its loader from packed people that are drawn first. Each benchmark is a process of its
-own; one that fails leaves a line that says so, and the others still run. The figures that
-docs/performance.md has goals for come first, because the time on a machine may end before all has run.
+It is for a GPU: all sizes with several batch sizes, the levers, taller pictures, the mask sampler, the rival
+eager and compiled, and training with its loader from drawn and packed people. Each benchmark runs in its own
+process. If one fails, the file gets a line with its error, and the others still run. The numbers that have a
+goal in docs/performance.md come first, because the time on a machine may end before all benchmarks have run.
 """
 
 import json
@@ -23,14 +23,19 @@ _ROOT = pathlib.Path(__file__).parents[1]
 def parse_args(argv=None):
   """Reads the command line."""
   parser = measure.make_parser(__doc__)
-  parser.add_argument("--out", required=True, type=pathlib.Path, metavar="FILE", help="new file of lines")
-  parser.add_argument("--no_rival", action="store_true", help="where PyTorch is not installed")
-  parser.add_argument("--dry_run", action="store_true", help="print the commands, run none")
+  parser.add_argument(
+    "--out", required=True, type=pathlib.Path, metavar="FILE", help="new file for the lines of JSON"
+  )
+  parser.add_argument("--no_rival", action="store_true", help="skip the benchmarks that need PyTorch")
+  parser.add_argument("--dry_run", action="store_true", help="print the commands without running them")
   return parser.parse_args(argv)
 
 
 def size_commands(*sizes):
-  """Returns the commands of the step at every batch: words after `python -m`, as all below."""
+  """Returns the commands of the step with all batch sizes.
+
+  A command is the list of words after `python -m`, also in the functions below.
+  """
   batches = {"S": (256, 512, 1024), "B": (256, 512, 1024), "L": (256, 512), "H": (128, 256)}
   return [
     ["benchmarks.pretrain_step", f"--size={size}", f"--batch={batch}"]
@@ -65,7 +70,7 @@ def rival_commands():
 
 def loader_commands(folder, num_pictures=20_000):
   """Returns the commands that draw people, pack them in a new folder and train with the loader."""
-  # As large as the pictures of `input_speed`, and held in memory so that all processors draw.
+  # The size of the pictures in `input_speed`. Held in memory, because then all processors draw in parallel.
   drawn = [f"--num_train={num_pictures}", "--image_size=380x160", "--set=hold_in_memory=True"]
   pack = ["hap_jax.cli", "prepare", "synthetic", "--format=tfds", "--split=train", f"--out={folder}", *drawn]
   packed = [f"--set=data.root={folder}", "--set=data.source=tfds", "--batch=256"]
@@ -74,13 +79,17 @@ def loader_commands(folder, num_pictures=20_000):
 
 
 def run(words, out):
-  """Runs one command and adds its lines, or one that says how it failed; returns whether it did not."""
+  """Runs one command and adds its lines to `out`. If it fails, adds a line with the error.
+
+  Returns:
+    True if the command succeeded.
+  """
   done = subprocess.run([sys.executable, "-m", *words], cwd=_ROOT, capture_output=True, text=True)
   lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
   package, _, name = words[0].partition(".")
   has_failed = done.returncode != 0 or (package == "benchmarks" and not lines)
   if has_failed:
-    reason = " ".join(done.stderr.split())[-500:]
+    reason = " ".join(done.stderr.split())[-500:]  # the error is at the end of a traceback
     lines.append(json.dumps({"bench": name, "failed": shlex.join(words), "error": reason}))
   with out.open("a") as file:
     file.writelines(f"{line}\n" for line in lines)
@@ -90,7 +99,7 @@ def run(words, out):
 def main(argv=None):
   args = parse_args(argv)
   if args.out.exists():
-    raise SystemExit(f"error: --out={args.out} exists; results are added to no older file: give another name")
+    raise SystemExit(f"error: --out={args.out} exists; expected a new file: give another name")
   with tempfile.TemporaryDirectory() as folder:
     commands = size_commands("B", "L") + ([] if args.no_rival else rival_commands())
     commands += loader_commands(pathlib.Path(folder, "people")) + size_commands("S", "H") + lever_commands()
@@ -103,7 +112,7 @@ def main(argv=None):
       results.append(run(words, args.out))
   if not all(results):
     raise SystemExit(
-      f"error: {results.count(False)} of {len(results)} failed; their lines in {args.out} say how"
+      f"error: {results.count(False)} of {len(results)} commands failed; see their lines in {args.out}"
     )
 
 

@@ -1,4 +1,4 @@
-"""What benchmarks of a step share: the command line's configuration, its task, a state, repeated steps."""
+"""Functions for benchmarks of a step: configuration from the command line, task, state, repeated steps."""
 
 import dataclasses
 import itertools
@@ -15,7 +15,7 @@ from hap_jax.train import state as train_state
 from hap_jax.train import step as train_step
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
-# Name in a printed line -> key of the configuration. A task that lacks a key leaves it out of its lines.
+# {name in a printed line: key of the configuration}. A line leaves out the keys that its task does not have.
 _SETTINGS = {
   "task": "task",
   "size": "model.variant",
@@ -33,49 +33,56 @@ _SETTINGS = {
 
 
 def add_settings(parser, batch=None):
-  """Adds --batch and --set.
+  """Adds the options --batch and --set.
 
   Args:
-    parser: of the command line.
-    batch: pictures per step; None: as the configuration says.
+    parser: parser of the command line.
+    batch: default number of pictures per step. None: the number in the configuration.
   """
   parser.add_argument("--batch", type=int, default=batch, help="pictures per step")
   parser.add_argument(
-    "--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help="of the configuration"
+    "--set",
+    dest="settings",
+    action="append",
+    default=[],
+    metavar="KEY=VALUE",
+    help="sets a key of the configuration",
   )
 
 
 def add_repeats(parser):
-  """Adds how often steps are timed: few times on a CPU, where a step is slow, more often elsewhere."""
-  parser.add_argument("--warmup", type=int, help="untimed rounds: 5, on a CPU 2")
-  parser.add_argument("--repeats", type=int, help="timed rounds, all variants in each: 20, on a CPU 5")
-  parser.add_argument("--steps", type=int, help="steps per round, awaited together: 5, on a CPU 1")
+  """Adds the options --warmup, --repeats and --steps. The defaults are smaller on a CPU, which is slow."""
+  parser.add_argument("--warmup", type=int, help="untimed rounds; default 5, on a CPU 2")
+  parser.add_argument("--repeats", type=int, help="timed rounds of all variants; default 20, on a CPU 5")
+  parser.add_argument("--steps", type=int, help="steps per round, with one wait; default 5, on a CPU 1")
 
 
 def repeats(args):
   """Returns {"warmup": untimed rounds, "repeats": timed rounds, "steps": steps per round}.
 
   Raises:
-    ValueError: if one of them is too small for a figure.
+    ValueError: if one of the numbers is too small for a result.
   """
   usual = (2, 5, 1) if jax.default_backend() == "cpu" else (5, 20, 5)
   given = (args.warmup, args.repeats, args.steps)
   chosen = tuple(default if value is None else value for value, default in zip(given, usual, strict=True))
-  # From the second step on nothing may compile; so the first two are never timed.
+  # Programs may compile in the first two steps, so these are never timed.
   if chosen[0] * chosen[2] < 2 or min(chosen) < 1:
-    raise ValueError(f"--warmup, --repeats, --steps: {chosen}: expected 1 or more each, and 2 untimed steps")
+    raise ValueError(
+      f"--warmup, --repeats, --steps: {chosen}; expected 1 or more each, and at least 2 untimed steps"
+    )
   return dict(zip(("warmup", "repeats", "steps"), chosen, strict=True))
 
 
 def make_config(path, args, defaults=None):
-  """Returns the finalized configuration of a file and a command line; its people are drawn by default.
+  """Returns the finalized configuration of a file and a command line. By default its people are drawn.
 
   Args:
-    path: the file.
-    args: with the options of `add_settings`.
-    defaults: {key: value}, used where the command line sets nothing.
+    path: path of the configuration file.
+    args: parsed command line with the options of `add_settings`.
+    defaults: {key: value} for the keys that the command line does not set.
   Raises:
-    ValueError: if --set names a key that does not exist or gives it a value of another type.
+    ValueError: if --set names an unknown key or gives a value of the wrong type.
   """
   values = {"data.source": "synthetic", **(defaults or {})}
   if args.batch is not None:
@@ -84,8 +91,8 @@ def make_config(path, args, defaults=None):
 
 
 def changed(config, values):
-  """Returns a finalized copy of a configuration with {key: value} set."""
-  config = ml_collections.ConfigDict(config.to_dict()).lock()  # a key that does not exist is an error
+  """Returns a finalized copy of a configuration with the new `values` {key: value}."""
+  config = ml_collections.ConfigDict(config.to_dict()).lock()  # the lock makes an unknown key an error
   try:
     config.update_from_flattened_dict(values)
   except (AttributeError, KeyError, TypeError) as error:
@@ -94,7 +101,7 @@ def changed(config, values):
 
 
 def settings(config):
-  """Returns what a figure depends on of a configuration."""
+  """Returns the settings of a configuration that a result depends on, for the printed line."""
   flat = config_values.flatten(config)
   return {name: flat[key] for name, key in _SETTINGS.items() if key in flat}
 
@@ -111,12 +118,12 @@ def one_device():
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-  """What is timed.
+  """A timed function and the choice of its arguments.
 
   Attributes:
-    function: jitted.
-    pick: (state, batch, step, progress) -> what the function takes.
-    trains: whether the function uses up the state and returns (new state, result).
+    function: the jitted function.
+    pick: (state, batch, step, progress) -> arguments of the function.
+    trains: True: the function deletes the given state and returns (new state, result).
   """
 
   function: Callable
@@ -125,7 +132,7 @@ class Program:
 
 
 def make_step(task, mesh, seed=0):
-  """Makes the Program of the training step, the one that the loop runs."""
+  """Makes the `Program` of the training step of the loop."""
   constants = sharding.put_replicated(task.constants, mesh)
   return Program(
     train_step.make_train_step(task, mesh, seed),
@@ -135,20 +142,21 @@ def make_step(task, mesh, seed=0):
 
 
 class Training:
-  """A state on a mesh, and the count of the steps that changed it."""
+  """A training state on a mesh, and the number of steps that updated it."""
 
   def __init__(self, task, mesh, seed=0):
     self.mesh, self.made = mesh, 0
     self.state = train_state.create(task, seed, mesh)
 
   def arguments(self, program, batch):
-    """Returns what a program's function takes next; step and progress are on the device, as in the loop."""
+    """Returns the next arguments of a program's function. Step and progress are arrays on the device."""
+    # New scalars in every call, because the loop makes them too, and their cost belongs to the step.
     step = sharding.put_scalar(self.made, "int32", self.mesh)
     progress = sharding.put_scalar(self.made / 1000, "float32", self.mesh)
     return program.pick(self.state, batch, step, progress)
 
   def start(self, program, batch):
-    """Runs a program once without waiting for its result, and returns that."""
+    """Runs a program once. Returns its result without waiting for it."""
     result = program.function(*self.arguments(program, batch))
     if program.trains:
       self.state, result = result
@@ -163,8 +171,9 @@ class Training:
     return jax.block_until_ready(result)
 
   def check(self):
-    """Raises ValueError if a loss was not finite: the step then leaves the state as it is."""
+    """Raises ValueError if a loss was not finite. The state then counts fewer steps than were run."""
     if int(self.state.step) != self.made:
       raise ValueError(
-        f"a loss was not finite after {int(self.state.step)} of {self.made} steps: nothing to time"
+        f"a loss was not finite after {int(self.state.step)} of {self.made} steps; expected finite losses, "
+        "because a step without update cannot be timed"
       )

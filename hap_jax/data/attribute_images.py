@@ -1,10 +1,10 @@
-"""What the sources of pedestrian attributes share: how a split is opened and what is checked.
+"""Opens and checks a split of a data set of pedestrian attributes. All sources of attributes use this module.
 
-A record holds image [H, W, 3] uint8 RGB and attributes [A] bool. A source has the column `attributes`, [N, A]
-bool; the names, in the same order, are in its spec.
+A record holds `image` [H, W, 3] uint8 RGB and `attributes` [A] bool. A source has the column `attributes`,
+[N, A] bool. The names of the attributes are in the source's spec, in the same order.
 
-The description that circulates with the official code, `dataset_all.pkl`, holds the same as the .mat file but
-for the persons' numbers. It is read as plain data; none of its classes is imported.
+Users of the official code share a file `dataset_all.pkl`. It has the same content as the .mat file, except
+for the numbers of the persons. It is read as plain data, and none of its classes is imported.
 """
 
 import dataclasses
@@ -19,18 +19,22 @@ from hap_jax.io import mat_file, plain_data, restricted_pickle
 
 PICKLE = "dataset_all.pkl"
 _UNCERTAIN = 2
-_SPLIT_STREAM = 3  # keeps the draw of persons apart from other draws of the same seed
+_SPLIT_STREAM = 3  # makes the draw of persons independent of other draws with the same seed
 
 
 @dataclasses.dataclass(frozen=True)
 class Annotations:
-  """What an annotation file says of all N pictures of a data set.
+  """The content of an annotation file, for all N pictures of a data set.
 
   Attributes:
-    path: of the file. images: [N] names of picture files.
-    labels: [N, C] int, 1: present, 0: absent, 2: uncertain. names: [C] of the columns.
-    rows: {"train": [n] int64, ..., "test": [n]}, 0-based rows of the official splits; some have a "val", too.
-    pids: [N] int64, the persons' numbers, negative: not known; None: the file has none.
+    path: path of the file.
+    images: [N] names of the picture files.
+    labels: [N, C] int. 1: present, 0: absent, 2: uncertain.
+    names: [C] names of the columns of `labels`.
+    rows: {"train": [n] int64, ..., "test": [n]}, the 0-based rows of the official splits. Some data sets also
+      have "val".
+    pids: [N] int64, the number of the person on each picture. Negative: not known. None: the file has no
+      numbers of persons.
   """
 
   path: str
@@ -46,11 +50,13 @@ class DataSet:
   """Facts about a data set of pedestrian attributes.
 
   Attributes:
-    name: of its source. licence: of its data.
-    read_mat: path of the official file -> Annotations.
-    files: where that may be, below the root. folders: where the pictures may be.
-    attributes: those that are scored, in the order of the official classifier's outputs.
-    counts: {split: pictures}; the splits are "train" and "test", and "val" where there is one.
+    name: name of the source.
+    licence: licence of the data.
+    read_mat: function that reads the official file: path -> Annotations.
+    files: paths below the root at which the official file may lie.
+    folders: paths below the root at which the folder of the pictures may lie.
+    attributes: names of the attributes that are scored, in the order of the official classifier's outputs.
+    counts: {split: number of pictures}. The splits are "train", "test" and, in some data sets, "val".
   """
 
   name: str
@@ -67,23 +73,26 @@ def open_split(data_set, root, split, identity_disjoint, split_seed, annotations
 
   Args:
     data_set: DataSet.
-    root: folder of the annotation file and the pictures' folder (config.data.root).
-    split: one of the data set's, or "trainval": the training and the validation split.
-    identity_disjoint: divide the persons anew, by their numbers in the file: no person is in two splits then.
-    split_seed: draws who is in which split then; it is not the seed of the run.
-    annotations: path of the annotation file, absolute or below root; "": where it is shipped.
-    images: folder of the pictures, absolute or below root; "": where it is shipped.
-    num_val: 0, because the data set has splits of its own.
+    root: folder that contains the annotation file and the folder of pictures (config.data.root).
+    split: name of a split of the data set, or "trainval": the training and the validation split together.
+    identity_disjoint: True: replace the official splits by splits that share no person. The numbers of the
+      persons come from the annotation file.
+    split_seed: seed that draws the persons of each split if `identity_disjoint`. It is not the seed of the
+      run.
+    annotations: path of the annotation file, absolute or below root. "": the usual place in the data set.
+    images: folder of the pictures, absolute or below root. "": the usual place in the data set.
+    num_val: must be 0, because the data set has its own splits.
 
   Returns:
     PictureFiles with the column `attributes`, [N, A] bool, in the order of the official classifier.
 
   Raises:
-    ValueError: if a file is missing or damaged, or an option is out of range.
+    ValueError: if a file is missing or damaged, or if an option has a wrong value.
   """
   _check_options(data_set, split, num_val)
   check_root(root, f"{data_set.files[0]} or {PICKLE}, and the pictures in {data_set.folders[0]}/")
   found = _read(data_set, _find_file(data_set, root, annotations))
+  # Files of the three data sets hold more attributes than the official classifier scores, in another order.
   labels, notes = _select(found, data_set.attributes)
   _check_rows(found)
   rows = found.rows
@@ -111,12 +120,14 @@ def open_split(data_set, root, split, identity_disjoint, split_seed, annotations
 
 
 def first_draw(cell, names, where):
-  """Returns the first of several draws of splits, {name: [n] int64 rows}, made 0-based.
+  """Returns the first of several random divisions into splits, {name: [n] int64 rows}, made 0-based.
 
   Args:
-    cell: object array of structs, one a draw. names: their members. where: it is, for error messages.
+    cell: object array of structs, one per division.
+    names: names of the members of a struct, one per split.
+    where: name of the cell, for error messages.
   Raises:
-    ValueError: if it is something else.
+    ValueError: if `cell` has another form.
   """
   if not isinstance(cell, np.ndarray) or not cell.size:
     raise ValueError(f"{where}: expected a cell of splits, found {mat_file.describe(cell)}")
@@ -128,34 +139,34 @@ def first_draw(cell, names, where):
 def _check_options(data_set, split, num_val):
   splits = (*data_set.counts, "trainval")
   if split not in splits:
-    lacks = "; it has no validation split: train and trainval are the same" if split == "val" else ""
-    raise ValueError(f"split={split!r}: {data_set.name} has {', '.join(splits)}{lacks}")
+    hint = "; it has no validation split: train and trainval are the same" if split == "val" else ""
+    raise ValueError(f"split={split!r}: {data_set.name} has {', '.join(splits)}{hint}")
   if num_val:
     raise ValueError(
-      f"config.data.num_val={num_val}: {data_set.name} is scored on splits of its own; set it to 0"
+      f"config.data.num_val={num_val}: {data_set.name} has its own splits for the scores; set it to 0"
     )
 
 
 def _find_file(data_set, root, annotations):
   choices = (annotations,) if annotations else (*data_set.files, PICKLE)
   key = f"config.data.{data_set.name}.annotations"
-  lacks = f"none of {', '.join(choices)}; expected the annotation file there, or its path in {key}"
-  return _find(root, choices, os.path.isfile, lacks)
+  problem = f"none of {', '.join(choices)}; expected the annotation file there, or its path in {key}"
+  return _find(root, choices, os.path.isfile, problem)
 
 
 def _find_folder(data_set, root, images):
   choices = (images,) if images else data_set.folders
   key = f"config.data.{data_set.name}.images"
-  lacks = f"no folder {', '.join(choices)}; expected the pictures there, or their folder in {key}"
-  return _find(root, choices, os.path.isdir, lacks)
+  problem = f"no folder {', '.join(choices)}; expected the pictures there, or their folder in {key}"
+  return _find(root, choices, os.path.isdir, problem)
 
 
-def _find(root, choices, is_there, lacks):
-  """Returns the path of the first choice that is there; ValueError with the words `lacks` if none is."""
+def _find(root, choices, is_there, problem):
+  """Returns the path of the first choice that exists. If there is none, raises ValueError with `problem`."""
   paths = [os.path.join(root, choice) for choice in choices]
   found = next(filter(is_there, paths), None)
   if found is None:
-    raise ValueError(f"{root}: {lacks}; {describe_folder(root)}")
+    raise ValueError(f"{root}: {problem}; {describe_folder(root)}")
   return found
 
 
@@ -172,7 +183,7 @@ def _read(data_set, path):
 
 
 def _read_pickle(path, has_val):
-  """Reads `dataset_all.pkl`, whose rows are 0-based, one array a split or a list of several draws of it."""
+  """Reads `dataset_all.pkl`. Its rows are 0-based. A split is one array or a list of several random draws."""
   data = restricted_pickle.load(path)
   if not isinstance(data, dict):
     raise ValueError(f"{path}: expected a dict of annotations, found a {type(data).__name__}")
@@ -185,6 +196,7 @@ def _read_pickle(path, has_val):
   names = ("train", "val", "test") if has_val else ("trainval", "test")
   rows = {}
   for name, value in mat_file.pick(partition, names, f"{path}: partition").items():
+    # PETA and RAP repeat the random division several times; the official code uses the first one.
     is_list = isinstance(value, (list, tuple)) and len(value)
     first = value[0] if is_list and isinstance(value[0], (list, tuple, range, np.ndarray)) else value
     first = _array(first, f"{path}: partition.{name}")
@@ -209,18 +221,20 @@ def _array(value, where, dtype=None):
 
 
 def _select(found, attributes):
-  """Returns ([N, A] bool of these attributes, notes), by name."""
+  """Selects the columns of these attributes by name. Returns ([N, A] bool, notes)."""
   columns = {}
   for column, name in enumerate(found.names):
     columns.setdefault(name, []).append(column)
   missing = [name for name in attributes if len(columns.get(name, ())) != 1]
   if missing:
     raise ValueError(
-      f"{found.path}: {len(missing)} of the {len(attributes)} attributes that are scored are not there once: "
-      f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}; found {len(found.names)}: "
+      f"{found.path}: expected each of the {len(attributes)} scored attributes exactly once, but not so for "
+      f"{len(missing)}: {', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}; "
+      f"found {len(found.names)} names: "
       f"{', '.join(found.names[:60])}"
     )
   labels = found.labels[:, [columns[name][0] for name in attributes]]
+  # Checked after the selection, because columns that are not scored may hold other values.
   values = np.unique(labels)
   if not np.isin(values, (0, 1, _UNCERTAIN)).all():
     raise ValueError(
@@ -232,7 +246,7 @@ def _select(found, attributes):
 
 
 def _check_rows(found):
-  """Raises ValueError if rows lie outside the file, come twice in a split or in two splits."""
+  """Raises ValueError if a row is not in the file, or is listed twice in one split or in two splits."""
   N, rows = len(found.images), np.concatenate(list(found.rows.values()))
   outside = rows[(rows < 0) | (rows >= N)]
   if len(outside):
@@ -242,30 +256,39 @@ def _check_rows(found):
   _, counts = np.unique(rows, return_counts=True)
   if (counts > 1).any():
     raise ValueError(
-      f"{found.path}: {int((counts > 1).sum())} pictures are in a split twice, or in two of "
-      f"{_sizes(found.rows)}; expected each once"
+      f"{found.path}: {int((counts > 1).sum())} pictures are listed twice in one split or in two splits of "
+      f"{_sizes(found.rows)}; expected each picture once"
     )
 
 
 def _divide_persons(data_set, found, split_seed):
-  """Divides the persons as the official splits divide the pictures; ({split: rows}, a note that says so)."""
+  """Divides the persons into splits of about the same shares of pictures as the official splits.
+
+  Returns:
+    ({split: [n] rows}, a note that describes the division).
+  """
   option = f"config.data.{data_set.name}.identity_disjoint"
   if found.pids is None:
     raise ValueError(
       f"{option}: {found.path} does not say who is on a picture; expected a .mat file with persons' numbers "
-      "(those of PETA and RAP have them, PA-100K's and dataset_all.pkl do not)"
+      "(the .mat files of PETA and RAP have them; the file of PA-100K and dataset_all.pkl do not)"
     )
   is_known = found.pids >= 0
   persons, person, counts = np.unique(found.pids[is_known], return_inverse=True, return_counts=True)
   order = np.random.default_rng((split_seed, _SPLIT_STREAM)).permutation(len(persons))
+  # Cumulative shares of pictures: where each official split ends, and the middle of each person's pictures in
+  # the drawn order of the persons.
   shares = np.cumsum([len(rows) for rows in found.rows.values()]) / sum(map(len, found.rows.values()))
   middle = (np.cumsum(counts[order]) - counts[order] / 2) / max(1, counts.sum())
   part = np.empty(len(persons), np.int64)
-  part[order] = np.searchsorted(shares[:-1], middle)  # a person goes where the middle of his pictures falls
+  part[order] = np.searchsorted(shares[:-1], middle)  # a person is never cut: its middle decides the split
   known = np.flatnonzero(is_known)
   rows = {name: known[part[person] == k] for k, name in enumerate(found.rows)}
   if not all(map(len, rows.values())):
-    raise ValueError(f"{option}: {len(persons)} persons cannot be divided like the splits: {_sizes(rows)}")
+    raise ValueError(
+      f"{option}: {len(persons)} persons are too few to divide like the official splits: {_sizes(rows)}; "
+      "expected at least one picture per split"
+    )
   left_out = len(found.pids) - len(known)
   return rows, (
     f"identity-disjoint split, ours and not the official one (split_seed={split_seed}): {len(persons):,} "
@@ -278,23 +301,24 @@ def _note_counts(data_set, found):
   if {name: len(rows) for name, rows in found.rows.items()} == data_set.counts:
     return []
   official = ", ".join(f"{count:,} {name}" for name, count in data_set.counts.items())
-  return [f"{found.path}: {_sizes(found.rows)} pictures; official are {official}"]
+  return [f"{found.path}: {_sizes(found.rows)} pictures; the official numbers are {official}"]
 
 
 def _note_shared(data_set, found):
   if found.pids is None:
-    return f"{found.path} does not say who is on a picture; train and test may share persons"
+    return f"{found.path} has no numbers of persons; train and test may share persons"
+  # Validation pictures count as training pictures, because "trainval" trains on them.
   train = np.concatenate([rows for name, rows in found.rows.items() if name != "test"])
   persons = found.pids[train]
   is_shared = np.isin(found.pids[found.rows["test"]], persons[persons >= 0])
   return (
     f"the standard split shares persons: {int(is_shared.sum()):,} of {len(is_shared):,} test pictures show "
-    f"somebody who is trained on (config.data.{data_set.name}.identity_disjoint divides persons)"
+    f"a person of the training set (config.data.{data_set.name}.identity_disjoint keeps persons apart)"
   )
 
 
 def _check_pictures(folder, names, path):
-  """Raises ValueError if the folder lacks pictures; it is listed once, no picture is opened."""
+  """Raises ValueError if pictures are missing in the folder. Lists the folder once and opens no picture."""
   there = set(os.listdir(folder))
   missing = [name for name in names if name not in there]
   if missing:

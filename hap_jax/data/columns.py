@@ -1,4 +1,7 @@
-"""Columns of a source: what is known of all its records without reading a picture, one array a field."""
+"""Checks the columns of a source.
+
+A column is an array that holds one field for all records. It is known without reading a picture.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,10 +15,10 @@ _MAX_NUMBER_BYTES = 8
 
 
 class LazyColumns(Mapping):
-  """Columns that are computed when they are first asked for, and then kept."""
+  """Columns that are computed at their first use, and then kept."""
 
   def __init__(self, compute: dict[str, Callable[[], np.ndarray]]):
-    """Takes {field: function that returns its array}."""
+    """Takes {field: function that returns the array of this field}."""
     self._compute = compute
     self._known = {}
 
@@ -38,17 +41,17 @@ def check(source):
   """Checks the columns of a source.
 
   Returns:
-    {field: [N, ...] array of numbers, or of texts in NumPy's type for unicode}.
+    {field: [N, ...] array of numbers, or of texts in NumPy's unicode type}.
 
   Raises:
-    ValueError: naming the column, if it is no field of the records, has another number of rows than the
-      source, is ragged, or holds something else than numbers or texts.
+    ValueError: if a column is not a field of the records, has not one row per record, is ragged, or holds
+      other values than numbers or texts. The message names the column.
   """
   checked = {}
   for field in source.columns:
     where = f"column {field} of {source.spec.name}"
     if field not in source.spec.fields:
-      raise ValueError(f"{where}: no such field; its records have {', '.join(source.spec.fields)}")
+      raise ValueError(f"{where}: not a field of its records; they have {', '.join(source.spec.fields)}")
     array = as_array(source.columns[field], where)
     if len(array) != len(source):
       raise ValueError(f"{where} has {len(array)} rows; expected {len(source)}, one per record")
@@ -57,14 +60,16 @@ def check(source):
 
 
 def as_array(values: Any, where):
-  """Returns a column as an array of numbers or of texts, whose type says how long the longest is.
+  """Returns a column as an array of numbers or of texts. The type of texts includes the longest length.
 
   Args:
-    values: array, also of Python's texts; or nested sequences. where: names the column in an error message.
+    values: an array, which may hold Python strings; or nested sequences.
+    where: name of the column, for error messages.
 
   Raises:
-    ValueError: if `values` is ragged, holds something else, or a text is longer than MAX_TEXT_LENGTH, has a
-      NUL character (NumPy drops those at the end) or half of a character, which is not UTF-8.
+    ValueError: if `values` is ragged or holds other values than numbers or texts. Also if a text is longer
+      than MAX_TEXT_LENGTH, contains a NUL character (NumPy drops NULs at the end), or is not valid UTF-8
+      because it contains half of a surrogate pair.
   """
   array = values if isinstance(values, np.ndarray) and values.dtype != object else _regular(values, where)
   kind = array.dtype.kind
@@ -78,13 +83,14 @@ def as_array(values: Any, where):
 
 
 def _regular(values, where):
-  """Returns an array of the type of its values, from objects or nested sequences."""
-  ragged = f"{where} is ragged; expected rows of one shape: fill them up to the longest"
+  """Converts objects or nested sequences to an array whose type fits the values."""
+  ragged = f"{where} is ragged; expected rows of one shape: pad them to the longest row"
   values = values.tolist() if isinstance(values, np.ndarray) else values
   try:
     objects = np.array(values, dtype=object)
   except ValueError as error:
     raise ValueError(ragged) from error
+  # A list of mixed values must be found here: NumPy would silently convert the numbers to texts.
   types = set(map(type, objects.flat))
   if any(issubclass(kind, (list, tuple, np.ndarray)) for kind in types):
     raise ValueError(ragged)

@@ -1,4 +1,4 @@
-"""Many strings in one block of bytes: small in memory, and cheap to send to worker processes."""
+"""Stores many strings in one block of bytes: small in memory, and cheap to send to worker processes."""
 
 import dataclasses
 
@@ -7,9 +7,9 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Names:
-  """N strings without NUL characters; 2 million names take 60 MB.
+  """N strings without NUL characters. Two million names take 60 MB.
 
-  Bytes of file names that are not UTF-8 are kept (as lone surrogates, Python's "surrogateescape").
+  Bytes of a file name that are not UTF-8 are kept as lone surrogates (Python's "surrogateescape").
 
   Attributes:
     text: the strings in UTF-8, one NUL byte after each.
@@ -21,7 +21,7 @@ class Names:
 
   @classmethod
   def of(cls, names):
-    """Packs a sequence of strings; `base.check_relative` refuses those with NUL characters."""
+    """Packs a sequence of strings. They contain no NUL: `base.check_relative` rejects such names before."""
     text = "\0".join([*names, ""]).encode("utf-8", "surrogatepass")
     return cls(text, np.flatnonzero(np.frombuffer(text, np.uint8) == 0))
 

@@ -1,20 +1,21 @@
-"""Packs a source into a TFDS data set of ArrayRecord shards, without TensorFlow; `sources/tfds.py` reads it.
+"""Packs a source into a TFDS data set of ArrayRecord shards, without TensorFlow. `sources/tfds.py` reads it.
 
-  <out>/hap_<source>/1.0.0/   the data set, a split a group of shards; any program that knows TFDS reads it
-  <out>/hap_<source>/1.0.0/table_<split>.npz   the source's columns: what is known without pictures
+  <out>/hap_<source>/1.0.0/   the data set, a group of shards per split. Any program that knows TFDS reads it.
+  <out>/hap_<source>/1.0.0/table_<split>.npz   the columns of the source, known without reading pictures
 
 A record holds
-  image      bytes of a picture file: those of the source's own file, untouched, where a record is a whole
-             file; else (cut out of a larger picture, or drawn) encoded here, once, as JPEG of quality 95
-  keypoints  [K, 3] float32, in one piece: x, y in pixels and 1 (visible) or 0; if the source has joints
-  id         the record's number in the source
-  name       the record's name, below the source's root
-and every other field of the source under its own name: numbers of a fixed shape, or texts if the field is a
-column. metadata.json holds the source's facts.
+  image      bytes of a picture file. If a record of the source is a whole file, these are the bytes of that
+             file. Otherwise (cut out of a larger picture, or drawn) the picture is encoded here as JPEG of
+             quality 95.
+  keypoints  [K, 3] float32: x, y in pixels, and 1 (visible) or 0. Only if the source has joints.
+  id         number of the record in the source
+  name       name of the record, relative to the source's root
+and every other field of the source under its own name. Such a field is an array of numbers of a fixed shape;
+a column may also hold texts. metadata.json holds the facts about the source.
 
-Records lie in the order of the source, not compressed, in shards of a quarter gigabyte. TFDS's own writer is
-left aside: it shuffles, and beyond a gigabyte it needs TensorFlow to do so. What is written here are the
-features as TFDS serialises them and the metadata by which it finds them.
+Records are stored in the order of the source, uncompressed, in shards of a quarter gigabyte. TFDS's own
+writer is not used, because it shuffles the records, and beyond a gigabyte it needs TensorFlow to shuffle.
+This module writes the features in TFDS's serialisation, and the metadata by which TFDS finds them.
 """
 
 import pathlib
@@ -28,18 +29,23 @@ from hap_jax.data import columns
 from hap_jax.data.sources import base
 from hap_jax.io import picture_file, unfinished
 
-# Of records, tables and metadata, raised when a reader of the version before could not read them.
-# 1: the tables hold pid, camid and attributes only, and the metadata only the names of the attributes.
-# 2: the tables hold any columns; the metadata holds their names, labels and people.
+# Format of records, tables and metadata. It grows when a reader of the previous format cannot read the new
+# one. 1: the tables hold only pid, camid and attributes. The metadata holds only the names of the attributes.
+# 2: the tables hold any columns. The metadata holds the names, labels and people of the columns.
 FORMAT = 2
 METADATA_KEY = "hap_jax"
 _JOINTS = ("keypoints_xy", "keypoints_visible")
 _VERSION = "1.0.0"
-_SHARD_BYTES = 2**28  # a shard ends when it is that large
+_SHARD_BYTES = 2**28  # a new shard begins when the records of a shard have this size
 
 
 class Packed(NamedTuple):
-  """What became of a split: number of records written, and what is wrong with each that was left out."""
+  """The result of packing a split: the number of records written, and the records left out.
+
+  Attributes:
+    records: number of records written.
+    bad: {record number: error message} of the records left out.
+  """
 
   records: int
   bad: dict[int, str]
@@ -48,20 +54,21 @@ class Packed(NamedTuple):
 def write_dataset(out, sources, *, root="", max_bad_share=0.001):
   """Writes the splits of a data set.
 
-  The folder is made under another name and takes its own at the end, so a folder that is there is whole.
-  Records that cannot be read are left out, logged and told in the metadata.
+  The folder is written under a temporary name and renamed at the end, so an existing folder is complete.
+  Records that cannot be read are left out and logged. The metadata lists them.
 
   Args:
     out: folder to make.
-    sources: {split: source}, of one data set. root: its folder, which names of records leave out.
-    max_bad_share: share of a split's records that may be bad.
+    sources: {split: source} of one data set.
+    root: folder of that data set. The names of the records are relative to it.
+    max_bad_share: largest share of a split's records that may be bad.
 
   Returns:
     {split: Packed}.
 
   Raises:
-    ValueError: if `out` exists, its parent does not, too many records are bad, or a record or a column holds
-      what cannot be packed.
+    ValueError: if `out` exists or its parent folder does not exist, if too many records are bad, or if a
+      record or a column holds a value that cannot be packed.
   """
   out = pathlib.Path(out)
   unfinished.check_new(out)
@@ -73,15 +80,18 @@ def write_dataset(out, sources, *, root="", max_bad_share=0.001):
 
 
 def _check_same_columns(splits):
-  """Raises ValueError if the columns of {name: _Split} differ; the metadata lists them once."""
+  """Raises ValueError if the splits {name: _Split} have different columns: the metadata lists them once."""
   found = {name: ", ".join(sorted(split.columns)) or "none" for name, split in splits.items()}
   if len(set(found.values())) > 1:
     listed = "; ".join(f"{name}: {columns}" for name, columns in found.items())
-    raise ValueError(f"splits with different columns, {listed}; expected the same in all: pack them apart")
+    raise ValueError(
+      f"splits with different columns, {listed}; expected the same columns in all: pack each into its own "
+      "folder"
+    )
 
 
 class _Split:
-  """One split on its way: yields its records and notes which are bad, and which rows its table has."""
+  """A split during packing: yields its records, and keeps the numbers of the good and the bad ones."""
 
   def __init__(self, name, source, root, max_bad_share):
     self.name, self.source, self.root, self.max_bad_share = name, source, root, max_bad_share
@@ -107,7 +117,7 @@ class _Split:
 
   def _example(self, i):
     name = self._name(i)
-    record = self.source[i]
+    record = self.source[i]  # decodes the picture even if its file is copied, so a broken file is found now
     example = {"image": self._bytes(i, record), "id": i, "name": name}
     if self.source.spec.skeleton is not None:
       xy, visible = (record[field] for field in _JOINTS)
@@ -134,14 +144,15 @@ class _Split:
     if len(self.bad) > self.max_bad_share * len(self.source):
       raise ValueError(
         f"{len(self.bad)} of {len(self.source)} records of {self.name} cannot be read, more than the share "
-        f"of {self.max_bad_share:g} that --max_bad_share allows: repair them or raise it. The first: "
+        f"{self.max_bad_share:g} that --max_bad_share allows: repair the records or raise it. The first: "
         f"{'; '.join(list(self.bad.values())[:3])}"
       ) from error
 
 
 def _build(part, splits):
   """Writes {name: _Split} as a TFDS data set below `part`."""
-  import tensorflow_datasets as tfds  # here and not above: it takes a second, and only this function needs it
+  # Imported here because the import takes a second and only this function needs it.
+  import tensorflow_datasets as tfds
 
   spec = next(iter(splits.values())).source.spec
   name = f"hap_{spec.name}"
@@ -174,13 +185,14 @@ def _build(part, splits):
 
 
 def _write_shards(folder, prefix, split, features):
-  """Writes a split's records; returns (records of each shard, bytes of all records)."""
+  """Writes a split's records. Returns (number of records per shard, bytes of all records)."""
   lengths, sizes = [], []
   writer = None
   for example in split.examples():
     if writer is None:
       path = folder / f"{split.name}-{len(lengths):05d}.part"
-      # Each record can be read by itself; JPEG files do not shrink, and reading one takes half the time so.
+      # One record per group, so that a single record can be read. Uncompressed, because compression does not
+      # make JPEG files smaller and doubles the time to read one.
       writer = ArrayRecordWriter(str(path), "group_size:1,uncompressed")
       lengths.append(0)
       sizes.append(0)
@@ -195,6 +207,7 @@ def _write_shards(folder, prefix, split, features):
     writer.close()
   if not lengths:
     raise ValueError(f"{split.name} of {split.source.spec.name} has no record that can be read")
+  # TFDS puts the number of shards into every file name, and it is only known now.
   for shard in range(len(lengths)):
     name = f"{prefix}.array_record-{shard:05d}-of-{len(lengths):05d}"
     (folder / f"{split.name}-{shard:05d}.part").rename(folder / name)
@@ -202,7 +215,7 @@ def _write_shards(folder, prefix, split, features):
 
 
 def _features(tfds, split):
-  """Returns {name: TFDS feature} of a split's records, whose shapes are those of its first good one."""
+  """Returns {name: TFDS feature} of a split's records. The shapes are taken from its first good record."""
   example = _first_example(split)
   features = {
     "image": tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg"),
@@ -225,7 +238,7 @@ def _features(tfds, split):
 
 
 def _as_tfds(value):
-  """Returns a value of an example as TFDS serialises it: texts are objects there."""
+  """Converts a value of an example to the type that TFDS serialises: texts become Python objects."""
   if isinstance(value, np.ndarray) and value.dtype.kind == "U":
     return value.astype(object) if value.shape else value.item()
   return value

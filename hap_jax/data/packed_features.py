@@ -1,12 +1,12 @@
 """Reads features.json of a packed data set without TFDS.
 
-TFDS imports every class that this file names, so the file would decide which code runs. Here a class name is
-only compared with a fixed list. TFDS writes a feature in one of two spellings:
+TFDS imports every class that this file names, so the file would decide which code runs. This module only
+compares a class name with a fixed list. TFDS writes a feature in one of two forms:
 
   {"pythonClassName": "<module>.Tensor", "tensor": {"dtype": "int32", "shape": {"dimensions": ["4"]}}}
   {"type": "<module>.Tensor", "content": {...}, "proto_cls": "tensorflow_datasets.TensorFeature"}
 
-The second, older spelling may have no `proto_cls`. Its content then holds a shape such as [null, null, 3].
+In the second, older form `proto_cls` may be missing. The content then holds a shape such as [null, null, 3].
 """
 
 import json
@@ -34,8 +34,8 @@ _DTYPES = (
 )
 _MAX_DEPTH = 8  # features inside features
 _MAX_DIMENSIONS = 16
-_MAX_SIZE = 2**40  # of one dimension; the whole field is compared with the shard files elsewhere
-TEXT = np.dtype("U")  # the type of a feature that holds texts; it says nothing about their length
+_MAX_SIZE = 2**40  # of one dimension; packed_metadata.py compares the whole field with the shard files
+TEXT = np.dtype("U")  # the type of a feature that holds texts of any length
 
 
 class Feature(NamedTuple):
@@ -43,8 +43,8 @@ class Feature(NamedTuple):
 
   Attributes:
     kind: name of the class without its module, such as "Tensor".
-    dtype: type of its numbers, or TEXT; None if it does not hold a fixed number of numbers or texts.
-    shape: shape of its numbers or texts; None if their number is not fixed.
+    dtype: type of its numbers, or TEXT. None: it does not hold a fixed number of numbers or texts.
+    shape: shape of its numbers or texts. None: their number is not fixed.
   """
 
   kind: str
@@ -56,7 +56,7 @@ def parse(value):
   """Returns {name: Feature} of the parsed content of features.json.
 
   Raises:
-    ValueError: if it names any other class, or does not have the form that TFDS writes.
+    ValueError: if `value` names a class that is not in the list, or does not have the form that TFDS writes.
   """
   kind, content, is_proto = _class_and_content(value, "features")
   if kind != "FeaturesDict":
@@ -68,22 +68,22 @@ def parse(value):
 
 
 def shorten(value):
-  """Returns the text of a value for an error message, cut to a short line of ASCII characters."""
+  """Returns a value as text for an error message: one short line of ASCII characters."""
   return ascii(reprlib.repr(value))[1:-1][:120]
 
 
 def as_object(value, where):
-  """Returns `value`, an object of JSON; raises ValueError if it is another value."""
+  """Returns `value` if it is a JSON object. Raises ValueError if it is not."""
   if not isinstance(value, dict):
     raise ValueError(f"{where}: expected an object, found {shorten(value)}")
   return value
 
 
 def whole_number(value, where, low, high):
-  """Returns the integer `value`, which protocol buffers also write as text, if it lies in [low, high].
+  """Returns `value` as an integer. Protocol buffers also write integers as text.
 
   Raises:
-    ValueError: if it is not such a number.
+    ValueError: if `value` is not an integer in [low, high].
   """
   number = value
   if isinstance(value, str) and len(value) < 20 and value.isascii() and value.removeprefix("-").isdigit():
@@ -121,9 +121,10 @@ def _feature(value, where, depth):
 
 
 def _class_and_content(value, where):
-  """Returns (kind, content, whether the content is that of a protocol buffer) of one feature."""
+  """Returns (kind, content, is_proto) of one feature. `is_proto`: the content is a protocol buffer."""
   if not isinstance(value, dict):
     raise ValueError(f"{where}: expected an object with pythonClassName, found {shorten(value)}")
+  # A feature with both keys is ambiguous: this module and TFDS could read different ones.
   if ("type" in value) == ("pythonClassName" in value):
     raise ValueError(f"{where}: expected either pythonClassName or type, found {shorten(sorted(value))}")
   name = value.get("type", value.get("pythonClassName"))
@@ -140,7 +141,7 @@ def _class_and_content(value, where):
     raise ValueError(f"{where}: proto_cls {shorten(written)}, expected tensorflow_datasets.{proto}")
   content = value.get("content")
   if written and isinstance(content, str):
-    content = load_json(content)
+    content = load_json(content)  # this form stores the protocol buffer as a JSON string
   return kind, as_object(content, f"{where}, content"), bool(written)
 
 
@@ -181,7 +182,7 @@ def _dtype(name, where):
 
 
 def _shape(value, where):
-  """Returns a tuple of sizes, or None if one of them differs from record to record."""
+  """Returns a tuple of sizes, or None if a size differs between records."""
   sizes = value if isinstance(value, list) else as_object(value, f"{where}, shape").get("dimensions", [])
   if not isinstance(sizes, list) or len(sizes) > _MAX_DIMENSIONS:
     raise ValueError(f"{where}: shape {shorten(sizes)}, expected a list of at most {_MAX_DIMENSIONS} sizes")

@@ -1,8 +1,8 @@
 """Reads and checks the JSON files of a packed data set: dataset_info.json, features.json, metadata.json.
 
-A data set may come from anyone. TFDS imports the classes that features.json names and opens the files that
-dataset_info.json names, so a data set would decide which code runs and which files are read. A check has to
-look at every value that a reader needs, so this module is the reader.
+A data set may come from anyone. TFDS imports the classes that features.json names, and opens the files that
+dataset_info.json names. So a data set would decide which code runs and which files are read. This module
+reads the files itself, because a check has to look at every value that a reader needs.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ INFO_FILE = "dataset_info.json"
 _FEATURES_FILE = "features.json"
 _FACTS_FILE = "metadata.json"
 _REMEDY = "copy this file from the original data set, or pack it again with `hap prepare SOURCE`"
-_MAX_JSON_BYTES = 2**22  # the file of a data set of 300,000 shards has as many
+_MAX_JSON_BYTES = 2**22  # enough for a data set of 300,000 shards
 _MIN_RECORD_BYTES = 40  # ArrayRecord's header of one record
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _TEMPLATE = re.compile(r"(?:\{[A-Z_]+\}|[A-Za-z0-9_.-])+")
@@ -43,8 +43,15 @@ class Split(NamedTuple):
 class Facts(NamedTuple):
   """Facts about the packed source (metadata.json), as `pack` writes them; see `SourceSpec`.
 
-  `skeleton` is a key of SKELETONS or None; `columns` are the fields that the tables hold; `notes` is {split:
-  sentences}, `people` {split: text}.
+  Attributes:
+    source: name of the source.
+    licence: licence of its data.
+    skeleton: a key of SKELETONS, or None.
+    fields: names of the fields of a record.
+    notes: {split: sentences}.
+    columns: names of the fields that the tables hold.
+    labels: {field: names of its values}.
+    people: {split: text that says whose person numbers the split has}.
   """
 
   source: str
@@ -58,7 +65,7 @@ class Facts(NamedTuple):
 
 
 class PackedMetadata(NamedTuple):
-  """All that the JSON files of a packed data set say."""
+  """The content of the JSON files of a packed data set."""
 
   splits: dict[str, Split]
   features: dict[str, Feature]
@@ -73,8 +80,8 @@ def read(folder):
     fields are no larger than the shards can hold.
 
   Raises:
-    ValueError: if a file is missing or damaged, has another form than `prepare` writes, or names a class or a
-      file that it must not name.
+    ValueError: if a file is missing or damaged, does not have the form that `prepare` writes, or names a
+      class or a file that is not allowed.
   """
   splits = _read_file(folder, INFO_FILE, lambda value: _splits(value, folder))
   features = _read_file(folder, _FEATURES_FILE, lambda value: _features(value, splits))
@@ -83,9 +90,9 @@ def read(folder):
 
 
 def number_fields(features):
-  """Returns {field: (dtype, shape)} of the features besides the picture, the joints, and the name and number.
+  """Returns {field: (dtype, shape)} of the features that are arrays of numbers of a fixed shape.
 
-  A feature that is not a fixed number of numbers has no entry.
+  The features "image", "keypoints", "name" and "id" are left out.
   """
   return {
     name: (feature.dtype, feature.shape)
@@ -106,7 +113,7 @@ def text_fields(features, facts):
 
 
 def _read_file(folder, name, parse):
-  """Returns `parse` of the content of a JSON file; a ValueError of any kind gets the path and the remedy."""
+  """Returns `parse` of the content of a JSON file. Every ValueError gets the path and the remedy."""
   path = os.path.join(folder, name)
   try:
     with open_regular(path) as file:
@@ -157,13 +164,15 @@ def _split(entry, split, dataset, folder):
     if not os.path.isfile(path):
       raise ValueError(f"{where}: shardLengths lists {len(lengths)} shards, but there is no file {name}")
     sizes[path] = os.path.getsize(path)
+    # A false number of records would make the arrays of the columns as large as it says.
     most = sizes[path] // _MIN_RECORD_BYTES
     numbers.append(whole_number(length, f"{where}, shardLengths of {name}", 1, most))
   return Split(tuple(sizes), tuple(numbers), sum(sizes.values()))
 
 
 def _shard_names(template, where, dataset, split, num_shards):
-  """Yields the file names of the shards of a split, as TFDS forms them. None of them leaves the folder."""
+  """Yields the file names of the shards of a split, in TFDS's form. All of them are inside the folder."""
+  # The pattern allows no "/". A name such as ".." is a folder, which `_split` rejects.
   template = _TEMPLATE_OF_TFDS if template in (None, "") else template
   if not isinstance(template, str) or len(template) > 200 or not _TEMPLATE.fullmatch(template):
     raise ValueError(
@@ -192,14 +201,14 @@ def _name(value, where):
 
 
 def _features(value, splits):
-  """Returns {name: Feature} of the parsed features.json; the shards are large enough for what it declares."""
+  """Returns {name: Feature} of the parsed features.json. Checks its shapes against the size of the shards."""
   features = packed_features.parse(value)
   for name, kind in (("image", "Image"), ("name", "Text")):
     found = features[name].kind if name in features else "none"
     if found != kind:
       raise ValueError(f"feature {name}: expected class {kind}, found {found}")
-  # A number or a text takes at least one byte of a record: arrays of all numbers are not much larger than the
-  # shards.
+  # A number or a text takes at least one byte of a record. So shapes that need more numbers than the shards
+  # have bytes are false, and arrays of all numbers never get much larger than the shards.
   numbers = sum(math.prod(feature.shape) for feature in features.values() if feature.shape is not None)
   for split, (_, lengths, num_bytes) in splits.items():
     if numbers * sum(lengths) > num_bytes:
@@ -215,9 +224,9 @@ def _facts(value, splits, features, folder):
   facts = value.get(pack.METADATA_KEY) if isinstance(value, dict) else None
   if not isinstance(facts, dict):
     raise ValueError(
-      f"this is a data set without the metadata of `prepare` (key {pack.METADATA_KEY} is {shorten(facts)})"
+      f"this data set has no metadata of `hap prepare` (key {pack.METADATA_KEY} is {shorten(facts)})"
     )
-  where = "format (a later one needs a later version of hap_jax)"
+  where = "format (a larger number needs a later version of hap_jax)"
   written = whole_number(facts.get("format"), where, 1, pack.FORMAT)
   skeleton = facts.get("skeleton")
   if skeleton is not None and (not isinstance(skeleton, str) or skeleton not in SKELETONS):
@@ -247,7 +256,7 @@ def _facts(value, splits, features, folder):
 
 
 def _complete_format_1(facts, fields, splits, folder):
-  """Returns the facts of a data set of format 1 with the keys of format 2."""
+  """Adds the keys of format 2 to the facts of a data set of format 1."""
   names = facts.get("attribute_names")
   columns = [field for field in ("pid", "camid", "attributes") if field in fields]
   return facts | {
@@ -258,10 +267,10 @@ def _complete_format_1(facts, fields, splits, folder):
 
 
 def _former_people(facts, split, folder):
-  """Says whose person numbers a data set of format 1 has, which does not record it."""
-  # A closed list: these are all sources that had numbers of their own at the time of format 1. The numbers of
-  # the others, synthetic and identity_folder, depend on a seed or a folder that is not recorded: they equal
-  # nothing else.
+  """Returns a text that says whose person numbers a data set of format 1 has, which it does not record."""
+  # This list is complete: at the time of format 1 only these sources had fixed numbers. The numbers of
+  # synthetic and identity_folder depend on a seed or a folder that is not recorded, so they equal no other
+  # numbers.
   source = _text(facts.get("source"), "source")
   if source == "market1501":
     return source
@@ -273,7 +282,7 @@ def _former_people(facts, split, folder):
 
 
 def _check_fields(facts, features):
-  """Raises ValueError if metadata.json promises fields that features.json does not have."""
+  """Raises ValueError if metadata.json lists fields that are not in features.json."""
   present = {"image", *number_fields(features), *text_fields(features, facts)}
   if facts.skeleton is not None:
     num_joints = len(SKELETONS[facts.skeleton].joints)
@@ -292,11 +301,13 @@ def _check_fields(facts, features):
   for key, named in (("columns", facts.columns), ("labels", facts.labels)):
     unknown = sorted(set(named) - set(facts.fields) | {"image"} & set(named))
     if unknown:
-      raise ValueError(f"{key}: {shorten(unknown)} are no fields of numbers or texts")
+      raise ValueError(f"{key}: {shorten(unknown)} are not fields of numbers or texts")
   for field, names in facts.labels.items():
     shape = features[field].shape if field in features else ()
     if len(shape) == 1 and shape[0] != len(names):
-      raise ValueError(f"labels, {shorten(field)}: {len(names)} names of {shape[0]} values")
+      raise ValueError(
+        f"labels, {shorten(field)}: expected {shape[0]} names, one per value, found {len(names)}"
+      )
 
 
 def _text(value, where):

@@ -9,12 +9,12 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from hap_jax.io import regular_file
 
-_THREADS = 16  # that open shards at once; on a network disk most of the time is waiting
+_THREADS = 16  # they open shards in parallel, because on a network disk most of the time is waiting
 
 
 @dataclasses.dataclass(frozen=True)
 class _Shard:
-  """A whole shard, in the form in which ArrayRecordDataSource takes a file with a known number of records."""
+  """A whole shard, with the attributes that ArrayRecordDataSource expects of a file with a known length."""
 
   filename: str
   examples_in_shard: int
@@ -26,28 +26,28 @@ class _Shard:
 
 
 def open_shards(splits):
-  """Opens the shards of `splits` (see `packed_metadata.Split`), one after the other.
+  """Opens the shards of `splits` (see `packed_metadata.Split`) as one sequence of records.
 
   Returns:
-    ArrayRecord's reader: bytes by record number. It pickles without its open files.
+    ArrayRecord's reader, which returns bytes by record number. Its pickle does not contain the open files.
 
   Raises:
-    ValueError: if a shard is damaged, or has another number of records than the metadata says.
+    ValueError: if a shard is damaged, or its number of records differs from the metadata.
   """
   shards = [
     _Shard(path, length) for split in splits for path, length in zip(split.shards, split.lengths, strict=True)
   ]
   with concurrent.futures.ThreadPoolExecutor(min(_THREADS, len(shards))) as pool:
     for _ in pool.map(_check, shards):
-      pass  # the results are nothing; iterating raises the first error
+      pass  # there are no results; the loop raises the first error of a thread
   return ArrayRecordDataSource(shards)
 
 
 def _check(shard):
-  """Raises ValueError if a shard cannot be read, or has another number of records."""
+  """Raises ValueError if a shard cannot be read, or does not have the expected number of records."""
   remedy = "copy this file again, or pack the data set again"
   try:
-    regular_file.open_regular(shard.filename).close()  # ArrayRecord would wait for the writer of a FIFO
+    regular_file.open_regular(shard.filename).close()  # rejects a FIFO, on which ArrayRecord would wait
     how = "readahead_buffer_size:0,max_parallelism:0"  # no threads: only the index is read
     reader = ArrayRecordReader(shard.filename, options=how, file_reader_buffer_size=2**15)
     found = reader.num_records()
@@ -58,5 +58,5 @@ def _check(shard):
   if found != shard.examples_in_shard:
     info = os.path.join(os.path.dirname(shard.filename), "dataset_info.json")
     raise ValueError(
-      f"{shard.filename}: this shard has {found} records, {info} says {shard.examples_in_shard}; {remedy}"
+      f"{shard.filename}: this shard has {found} records, but {info} says {shard.examples_in_shard}; {remedy}"
     )

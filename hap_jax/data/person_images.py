@@ -1,4 +1,4 @@
-"""What the sources for re-identification share: how they are made, and notes on the pictures found."""
+"""Makes a source for re-identification from a list of pictures, and notes on these pictures."""
 
 import collections
 from typing import NamedTuple
@@ -11,7 +11,13 @@ SPLITS = ("train", "query", "gallery")
 
 
 class Picture(NamedTuple):
-  """One picture of a listing: its path below the root, its person, its camera."""
+  """One picture of a data set.
+
+  Attributes:
+    path: path of the picture below the root.
+    pid: number of the person.
+    camid: number of the camera.
+  """
 
   path: str
   pid: int
@@ -19,12 +25,12 @@ class Picture(NamedTuple):
 
 
 def make(root, pictures, name, licence, *, notes, people):
-  """Makes the source of these pictures, with the columns `pid` and `camid`; logs the notes on them.
+  """Makes the source of these pictures, with the columns `pid` and `camid`, and logs the notes.
 
   Args:
     root: folder of the data set.
-    pictures: Pictures, at least one.
-    name, licence, notes, people: of its `SourceSpec`.
+    pictures: sequence of `Picture`, at least one.
+    name, licence, notes, people: values of the source's `SourceSpec`.
   Returns:
     PictureFiles.
   """
@@ -34,17 +40,17 @@ def make(root, pictures, name, licence, *, notes, people):
 
 
 def check_split(name, split, num_val):
-  """Raises ValueError for a split that source `name` lacks, and for records held out of its training set."""
+  """Raises ValueError if source `name` has no such split, or if num_val is not 0."""
   if split not in SPLITS:
     raise ValueError(f'split={split!r}: {name} has "train", "query" and "gallery"')
   if num_val:
     raise ValueError(
-      f"config.data.num_val={num_val}: {name} is scored on its own query and gallery pictures; set it to 0"
+      f"config.data.num_val={num_val}: {name} has its own query and gallery pictures for scores; set it to 0"
     )
 
 
 def check_apart(train, test, root, remedy):
-  """Raises ValueError if the sets of training and test persons (numbers or names) share one."""
+  """Raises ValueError if the sets of training and test persons (numbers or names) share a person."""
   shared = sorted(train & test)
   if shared:
     raise ValueError(
@@ -54,29 +60,34 @@ def check_apart(train, test, root, remedy):
 
 
 def note_counts(what, pictures, official):
-  """Notes it if the pictures and persons are not as many as `official` (pictures, persons) says."""
+  """Returns a list with a note if the numbers of pictures and persons differ from `official`, else []."""
   found = (len(pictures), len({picture.pid for picture in pictures}))
   if found == official:
     return []
   return [
-    f"{what}: {found[0]:,} pictures of {found[1]:,} persons; official are {official[0]:,} of {official[1]:,}"
+    f"{what}: {found[0]:,} pictures of {found[1]:,} persons; the official numbers are {official[0]:,} of "
+    f"{official[1]:,}"
   ]
 
 
 def note_single(pictures):
-  """Notes training persons of whom there is one picture only."""
+  """Returns a list with a note if training persons have only one picture, else []."""
   counts = collections.Counter(picture.pid for picture in pictures)
   single = sorted(pid for pid, count in counts.items() if count == 1)
   if not single:
     return []
   return [
-    f"{len(single):,} of {len(counts):,} training persons have one picture, which batches repeat "
+    f"{len(single):,} of {len(counts):,} training persons have only one picture, which batches repeat "
     f"(pid {_few(single)})"
   ]
 
 
 def note_unmatched(query, gallery):
-  """Notes query pictures that cannot be scored, having no picture of their person by another camera."""
+  """Returns a list with a note on the query pictures that cannot be scored, or [] if there are none.
+
+  Such a query has no gallery picture of its person by another camera.
+  """
+  # Market-1501's rule: a picture by the query's own camera does not count as a match.
   cameras = collections.defaultdict(set)
   for picture in gallery:
     cameras[picture.pid].add(picture.camid)

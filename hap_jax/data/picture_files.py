@@ -1,4 +1,4 @@
-"""A source of whole picture files and of columns, which sources of persons and of attributes are."""
+"""A source of picture files and columns. The sources of persons and of attributes are built from it."""
 
 import dataclasses
 import os
@@ -12,13 +12,13 @@ from hap_jax.data.sources.base import SourceSpec, read_image
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PictureFiles:
-  """N picture files; a record is a picture and its row of each column.
+  """A source of N picture files. A record is a picture and its row of each column.
 
-  Everything is in arrays, which pickle small: MSMT17's gallery takes 5 MB.
+  All values are in arrays, so its pickle is small: the gallery of MSMT17 takes 5 MB.
 
   Attributes:
-    folder: of the pictures.
-    paths: [N] bytes, paths below it.
+    folder: folder of the pictures.
+    paths: [N] bytes, paths below `folder`.
     columns: {field: [N, ...] array}.
     spec: facts about the source.
   """
@@ -45,14 +45,14 @@ class PictureFiles:
 
 
 def make(folder, paths, columns, name, licence, *, notes, **facts):
-  """Makes the source of these picture files and logs the notes on them.
+  """Makes the source of these picture files and logs the notes.
 
   Args:
-    folder: of the pictures.
-    paths: [N] texts, paths below it.
+    folder: folder of the pictures.
+    paths: [N] texts, paths below `folder`.
     columns: {field: [N, ...] array}.
-    name, licence, notes: of its `SourceSpec`.
-    **facts: `labels` or `people` of its `SourceSpec`.
+    name, licence, notes: values of the source's `SourceSpec`.
+    **facts: `labels` or `people` of the `SourceSpec`.
   Returns:
     PictureFiles.
   """

@@ -1,6 +1,6 @@
-"""How a run reads records, and the way of host batches to the devices.
+"""Makes the loaders of a run, and puts host batches on the devices.
 
-The only file of `data/` that imports jax.
+This is the only file of `data/` that imports jax.
 """
 
 import collections
@@ -16,7 +16,7 @@ from hap_jax.data.loader import Loader
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-  """How the loaders of one run or command read records; each process loads its slice of every batch.
+  """Settings of all loaders of one run or command. Each process loads its slice of every batch.
 
   Attributes:
     seed, workers, max_bad_share: see `Loader`.
@@ -41,18 +41,23 @@ class Reading:
     )
 
   def ordered(self, source, transforms, batch_size, fields=("image",)):
-    """Returns the `Loader` of one pass over a source in its order; batch_size is global."""
+    """Returns the `Loader` of one pass over a source in its own order. `batch_size` is the global size."""
     return self.loader(source, transforms, samplers.Sequential(len(source), batch_size), fields)
 
 
 @contextlib.contextmanager
 def device_batches(loader, mesh, start, stop, *, ahead=2):
-  """Opens an iterator of device batches of steps start, ..., stop - 1.
+  """Opens an iterator of device batches of the steps start, ..., stop - 1.
 
-  Copies to the devices are started `ahead` batches before their step, so they overlap with computing.
+  The copy of a batch to the devices starts `ahead` batches before its step, so that copies and computation
+  overlap.
 
   Args:
-    loader: a `Loader`. mesh: from `sharding.make_mesh`. ahead: batches in flight.
+    loader: a `Loader`.
+    mesh: mesh from `sharding.make_mesh`.
+    start: first step.
+    stop: step after the last one.
+    ahead: number of batches that are copied ahead.
   Yields:
     an iterator of {name: [B, ...] jax.Array split over the data axis}.
   """

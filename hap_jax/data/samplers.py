@@ -1,9 +1,7 @@
-"""Index order: which records make up the global batch of a step, as a pure function of the step.
+"""Samplers choose the records of each global batch. The choice is a pure function of the step.
 
-A sampler has `num_records`, `batch_size` (B, rows of the global batch over all processes), `nominal_steps`
-(steps an epoch, by which schedules count), `num_steps` (steps of one pass; None: endless) and the functions
-of the class `Sampler`. It knows nothing of processes, workers or where a run was resumed, so none of them
-changes the order.
+A sampler has the attributes and functions of the class `Sampler`. It does not depend on processes, on workers
+or on the step of a resume, so none of these changes the order.
 """
 
 import bisect
@@ -13,13 +11,21 @@ from typing import Protocol
 
 import numpy as np
 
-# Fourth word of the order's seed. A record's generator is seeded by (seed, epoch, index), which NumPy pads to
-# (seed, epoch, index, 0): without a word of its own the order would share the generator of record 0.
+# Fourth word of the seed of the order. The seed of a record's generator is (seed, epoch, index), which NumPy
+# pads with zeros to (seed, epoch, index, 0). Without this word the order would share the generator of record
+# 0.
 _ORDER_STREAM = 1
 
 
 class Sampler(Protocol):
-  """What the loader asks of a sampler."""
+  """Interface of a sampler, which the loader uses.
+
+  Attributes:
+    num_records: number of records of the source.
+    batch_size: B, rows of the global batch over all processes.
+    nominal_steps: number of steps of an epoch that schedules use.
+    num_steps: number of steps of one pass. None: endless.
+  """
 
   num_records: int
   batch_size: int
@@ -27,28 +33,28 @@ class Sampler(Protocol):
   num_steps: int | None
 
   def epoch(self, step: int) -> int:
-    """Epoch number that the step belongs to; all rows of a batch share it."""
+    """Returns the number of the epoch of a step. All rows of a batch have the same epoch."""
 
   def first_step(self, epoch: int) -> int:
-    """Steps before an epoch begins; a run of N whole epochs has first_step(N) steps."""
+    """Returns the number of steps before `epoch` begins. A run of N whole epochs has first_step(N) steps."""
 
   def progress(self, step: int) -> float:
-    """Epochs done before the step."""
+    """Returns the number of epochs done before the step."""
 
   def indices(self, step: int) -> np.ndarray:
-    """[B] integer record numbers of the step's global batch."""
+    """Returns the record numbers of the step's global batch, [B] integers."""
 
   def valid(self, step: int) -> np.ndarray:
-    """[B] bool; False marks rows that only fill up the batch."""
+    """Returns [B] bool. False marks rows that only fill up the batch."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ShuffledEpochs:
-  """Endless training order: each epoch is a fresh permutation of all records.
+  """Endless training order: each epoch is a new permutation of all records.
 
-  An epoch has num_records // batch_size whole batches; the records left over at its end are dropped from that
-  epoch (other ones each time). NumPy's generators draw the permutation, seeded by (seed, epoch); two epochs
-  are kept, 4 bytes a record, so that reading ahead over an epoch's end stays cheap.
+  An epoch has num_records // batch_size whole batches. The last records that fill no whole batch are dropped;
+  they are others in each epoch. A NumPy generator with the seed (seed, epoch) draws the permutation. Two
+  epochs are kept in memory, 4 bytes per record, so that reading ahead over the end of an epoch stays cheap.
 
   Raises:
     ValueError: if there are fewer records than rows in a batch.
@@ -62,8 +68,8 @@ class ShuffledEpochs:
     _check_sizes(self.num_records, self.batch_size)
     if self.num_records < self.batch_size:
       raise ValueError(
-        f"batch_size={self.batch_size} is larger than the {self.num_records} records of the source, so an "
-        "epoch would have no batch: reduce config.batch_size or use more data"
+        f"batch_size={self.batch_size} is larger than the {self.num_records} records of the source, so that "
+        "an epoch has no batch: reduce config.batch_size or use more data"
       )
 
   @property
@@ -95,26 +101,28 @@ class ShuffledEpochs:
 class IdentityBalanced:
   """Endless training order of persons: a batch is P = batch_size / K persons with K pictures each.
 
-  In every epoch each person's pictures are shuffled and cut into groups of K, what is left over being
-  dropped; a person with fewer than K pictures has one group, drawn with replacement. A batch takes P
-  different persons, drawn uniformly among those that have groups left, and the next group of each; the epoch
-  ends when fewer than P persons have groups left. So a person's chance does not grow with its number of
-  pictures, and the number of batches differs from epoch to epoch and is at most `nominal_steps`,
-  ceil(pictures in groups / batch_size), by which schedules count: progress jumps at the end of an epoch.
+  In every epoch the pictures of each person are shuffled and cut into groups of K. The pictures that fill no
+  group are dropped. A person with fewer than K pictures has one group, drawn with replacement. A batch takes
+  P different persons, drawn uniformly from the persons that have groups left, and the next group of each. The
+  epoch ends when fewer than P persons have groups left.
 
-  The persons of epoch e's batches, then their pictures, come from NumPy's generator of (seed, e). Where an
-  epoch begins takes a few milliseconds for each epoch before it, once. Two epochs are kept, 4 bytes a row.
-  Source: the sampler of HAP's official person ReID, after MALE.
+  So the chance of a person to be drawn does not grow with its number of pictures. The number of batches
+  differs between epochs. It is at most `nominal_steps` = ceil(pictures in groups / batch_size), the number
+  that schedules use, so progress jumps at the end of an epoch.
+
+  One NumPy generator with the seed (seed, epoch) draws the persons of an epoch's batches, then their
+  pictures. Finding the first step of an epoch takes a few milliseconds per earlier epoch, once. Two epochs
+  are kept in memory, 4 bytes per row. Source: the sampler of HAP's official person ReID, which follows MALE.
 
   Attributes:
-    pids: [N] whole numbers, the person of each record; kept as their ranks, int32 from 0 on.
+    pids: [N] whole numbers, the person of each record. They are stored as ranks: int32, starting at 0.
     batch_size: rows of a batch, a multiple of num_instances.
-    num_instances: K, pictures of each person in a batch; they lie next to each other.
-    seed: not negative.
+    num_instances: K, the number of pictures of each person in a batch. They are neighbours in the batch.
+    seed: seed of the order; not negative.
 
   Raises:
-    ValueError: if `pids` are not whole numbers of at most 64 bits, K does not divide the batch, or there are
-      fewer than P persons.
+    ValueError: if `pids` are not whole numbers of at most 64 bits, if K does not divide the batch size, or if
+      there are fewer than P persons.
   """
 
   pids: np.ndarray
@@ -122,7 +130,8 @@ class IdentityBalanced:
   num_instances: int
   seed: int
   nominal_steps: int = dataclasses.field(init=False)
-  # First steps of the epochs looked at so far. Replaced, never changed in place: several threads may ask.
+  # First steps of the epochs computed so far. The tuple is replaced and never changed in place, because
+  # several threads may read it.
   _first_steps: tuple[int, ...] = dataclasses.field(init=False, repr=False, default=(0,))
 
   def __post_init__(self):
@@ -130,9 +139,9 @@ class IdentityBalanced:
     if pids.ndim != 1 or (pids.size and pids.dtype.kind not in "iu"):
       raise ValueError(
         f"pids: found an array of {pids.dtype} of shape {pids.shape}; expected one whole number of at most "
-        "64 bits for each record"
+        "64 bits per record"
       )
-    # The numbers may not fit 32 bits.
+    # Ranks instead of the numbers, which may not fit 32 bits.
     object.__setattr__(self, "pids", np.unique(pids, return_inverse=True)[1].astype(np.int32))
     _check_sizes(len(self.pids), self.batch_size)
     B, K = self.batch_size, self.num_instances
@@ -144,11 +153,11 @@ class IdentityBalanced:
     num_groups = self._num_groups()
     if len(num_groups) < B // K:
       raise ValueError(
-        f"batch_size={B} with num_instances={K} wants {B // K} persons in a batch, the source has "
+        f"batch_size={B} with num_instances={K} needs {B // K} persons in a batch, but the source has "
         f"{len(num_groups)}: reduce config.batch_size or raise config.num_instances"
       )
-    # Parity: schedules count epochs of this length, that of all groups, though an epoch ends when fewer than
-    # P persons have groups left; so progress jumps forward at its end.
+    # Parity: schedules use this length, which counts all groups. But an epoch ends when fewer than P persons
+    # have groups left, so progress jumps forward at its end.
     object.__setattr__(self, "nominal_steps", -(-int(num_groups.sum()) * K // B))
 
   @property
@@ -177,13 +186,14 @@ class IdentityBalanced:
     return np.ones(self.batch_size, bool)
 
   def draw_epoch(self, epoch):
-    """Draws the batches of an epoch: [steps, B] int32 record numbers."""
+    """Draws the batches of an epoch. Returns [steps, B] int32 record numbers."""
     K = self.num_instances
     num_groups = self._num_groups()
     rng = self._generator(epoch)
     persons = _draw_persons(num_groups, self.batch_size // K, rng)
     groups = _draw_groups(self.pids, K, rng)
-    # The n-th time that a person is drawn, its n-th group follows: equal persons, in order of their turns.
+    # When a person is drawn for the n-th time, the batch takes its n-th group. A stable sort brings the draws
+    # of one person together and keeps their order.
     turns = np.argsort(persons, axis=None, kind="stable")
     drawn = np.bincount(persons.ravel(), minlength=len(num_groups))
     nth = np.arange(len(turns)) - np.repeat(np.cumsum(drawn) - drawn, drawn)
@@ -192,14 +202,14 @@ class IdentityBalanced:
     return groups[rows].reshape(len(persons), self.batch_size)
 
   def _num_groups(self):
-    """Returns [number of persons] groups of each, persons in ascending order of their numbers."""
+    """Returns the number of groups of each person, [persons] int, in ascending order of their numbers."""
     return np.maximum(np.unique(self.pids, return_counts=True)[1] // self.num_instances, 1)
 
   def _generator(self, epoch):
     return np.random.default_rng((self.seed, epoch, 0, _ORDER_STREAM))
 
   def _look_ahead(self, is_enough):
-    """Returns the first steps of epochs 0, 1, ..., as many as it takes."""
+    """Returns the first steps of the epochs 0, 1, ... It computes more epochs until `is_enough` is true."""
     if is_enough(self._first_steps):
       return self._first_steps
     first_steps, num_groups = list(self._first_steps), self._num_groups()
@@ -213,9 +223,9 @@ class IdentityBalanced:
 
 @dataclasses.dataclass(frozen=True)
 class Sequential:
-  """One pass over all records in order, for evaluation; the last batch is filled up with the last record.
+  """One pass over all records in order, for evaluation.
 
-  `valid` is False on the rows that fill up.
+  The last batch is filled up with copies of the last record. `valid` is False in these rows.
   """
 
   num_records: int
@@ -255,7 +265,10 @@ class Sequential:
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
-  """One batch of records at equal distances, for pictures: neighbours are often of one person."""
+  """One batch of records at equal distances, for sheets of pictures.
+
+  Neighbouring records are not used, because they often show the same person.
+  """
 
   num_records: int
   batch_size: int
@@ -304,19 +317,23 @@ def _identity_batches(sampler, epoch):
 
 
 def _draw_persons(num_groups, num_persons, rng):
-  """Draws which persons make up the batches of an epoch.
+  """Draws the persons of all batches of an epoch.
 
   Args:
-    num_groups: [persons] groups that each has. num_persons: P, persons of a batch. rng: NumPy's generator.
+    num_groups: [persons] number of groups of each person.
+    num_persons: P, persons of a batch.
+    rng: a NumPy generator.
   Returns:
-    [steps, P] persons, all different in a batch.
+    [steps, P] persons. The persons of a batch are different.
   """
+  # `pool` holds the persons that have groups left, and `left` the number of groups of every person.
   pool, left, batches = list(range(len(num_groups))), num_groups.tolist(), []
-  # Plain lists: a batch is a few swaps, less work than one call of NumPy.
+  # Plain lists, because a batch needs only a few swaps, which is less work than one call of NumPy.
   for draws in rng.random((sum(left) // num_persons, num_persons)).tolist():
     if len(pool) < num_persons:
       break
     end = len(pool)
+    # A partial Fisher-Yates shuffle: the drawn persons move to the end of the pool.
     for draw in draws:
       i = int(draw * end)
       end -= 1
@@ -332,7 +349,8 @@ def _draw_persons(num_groups, num_persons, rng):
 def _draw_groups(pids, size, rng):
   """Draws each person's groups of `size` records: [groups, size] int32, persons in ascending order."""
   _, person, counts = np.unique(pids, return_inverse=True, return_counts=True)
-  order = np.lexsort((rng.random(len(pids)), person))  # persons in order, each one's records shuffled
+  order = np.lexsort((rng.random(len(pids)), person))  # records sorted by person, shuffled within a person
+  # `slot` counts 0, 1, ... within each person. Only whole groups have slots, so the rest is dropped.
   first = np.cumsum(counts) - counts
   num_slots = np.maximum(counts // size, 1) * size
   slot = np.arange(num_slots.sum()) - np.repeat(np.cumsum(num_slots) - num_slots, num_slots)

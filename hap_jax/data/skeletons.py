@@ -1,19 +1,19 @@
-"""Joint orders, flip pairs and body parts: facts as data."""
+"""Joint orders, flip pairs, bones and body parts of the skeletons."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class Skeleton:
-  """A joint order and what is known about it.
+  """A joint order, and facts about it.
 
   Attributes:
     name: short name, stored in checkpoints.
     joints: K joint names, in the order of every `keypoints_xy` array of this skeleton.
     flip_pairs: (left, right) joint indices that change places when a picture is mirrored.
     bones: joint pairs to draw as lines.
-    parts: body part name -> joint pairs whose spanned rectangles make up the part (HAP, arXiv 2310.20695,
-      Sec. 3.2; the pairs are those of the official repository).
+    parts: (name of a body part, joint pairs). Each pair spans a rectangle, and the part is the union of the
+      rectangles (HAP, arXiv 2310.20695, Sec. 3.2). The pairs come from the official repository.
   """
 
   name: str

@@ -1,7 +1,7 @@
-"""The options of the data sources and their defaults, read from the text of the sources' files.
+"""Reads the options of the data sources and their defaults from the text of the sources' files.
 
-Nothing is imported. A configuration has the options of every source, and the training command reads its flags
-before it imports OpenCV, which the sources need.
+The sources are not imported. A configuration has the options of every source, and the training command reads
+its flags before it imports OpenCV, which the sources need.
 """
 
 import ast
@@ -15,23 +15,28 @@ COMMON = (
   "split",
   "seed",
   "num_val",
-)  # arguments that every source has; they are no options of its own
+)  # every source has these arguments, so they are not options of one source
 
 
 class _Options(NamedTuple):
-  """What one file says: {option: default} of its `open_source`, and which of the options are places."""
+  """The options of one source.
+
+  Attributes:
+    defaults: {option: default} of its `open_source`.
+    places: names of the options that hold a file or a folder.
+  """
 
   defaults: dict[str, object]
   places: tuple[str, ...]
 
 
 def defaults():
-  """Returns {source: {option: default}} of every file of `data/sources`, without the arguments in COMMON."""
+  """Returns {source: {option: default}} of every file in `data/sources`, without the arguments in COMMON."""
   return {name: dict(options.defaults) for name, options in _read_all().items()}
 
 
 def place_keys():
-  """Returns the configuration's keys that name a file or a folder of a source, such as "data.peta.images"."""
+  """Returns the configuration keys that hold a file or a folder of a source, such as "data.peta.images"."""
   return {f"data.{name}.{option}" for name, options in _read_all().items() for option in options.places}
 
 
@@ -48,11 +53,11 @@ def read(path):
     path: pathlib.Path of the file.
 
   Returns:
-    _Options, with the values of the module's constant PLACES; () if there is none.
+    _Options. Its places come from the module's constant PLACES; () if there is no such constant.
 
   Raises:
-    ValueError: if there is no function `open_source`, one of its options has no default or one that is not
-      a literal, or PLACES names something else than options.
+    ValueError: if there is no function `open_source`, if the default of an option is missing or not a
+      literal, or if PLACES names anything besides options.
   """
   functions, constants = {}, {}
   for statement in ast.parse(path.read_text(encoding="utf-8"), str(path)).body:
@@ -62,6 +67,7 @@ def read(path):
       constants[statement.targets[0].id] = statement.value
   if "open_source" not in functions:
     raise ValueError(f"{path}: no function open_source; expected open_source(*, root, split, seed, ...)")
+  # All options are keyword arguments, so kw_defaults has one entry per argument (None: no default).
   arguments = functions["open_source"].args
   found = {
     argument.arg: _literal(value, f"{path}: the default of option {argument.arg} of open_source")
@@ -79,5 +85,5 @@ def _literal(node, what):
     return ast.literal_eval(node)
   except (ValueError, TypeError) as error:  # TypeError: there is no node, because there is no default
     raise ValueError(
-      f"{what}: expected a literal, such as 0.5, so that it is known without an import"
+      f"{what}: expected a literal such as 0.5, because this file is read without importing it"
     ) from error

@@ -1,4 +1,4 @@
-"""Worker processes: how they start and end beside the process that trains."""
+"""Starts and ends the worker processes that read data for the training process."""
 
 import contextlib
 import gc
@@ -12,34 +12,35 @@ import cv2
 
 from hap_jax import malloc
 
-_LAST_SECONDS = 3600  # of a worker process after SIGTERM, more than any launcher leaves
+_LAST_SECONDS = 3600  # a worker process ends this long after SIGTERM; launchers kill much earlier
 
 
 def prepare_reading():
-  """Prepares a process that only reads pictures: one thread, and freed memory is kept."""
-  cv2.setNumThreads(1)  # a picture is too small to share among threads; the workers are the parallel part
+  """Prepares a process that only reads pictures: one thread, and freed memory is kept for reuse."""
+  cv2.setNumThreads(1)  # a picture is too small for several threads, and the workers already run in parallel
   malloc.keep_freed()
 
 
 def prepare(worker_index, worker_count):
-  """Prepares a worker process of the loader; Grain calls it there."""
+  """Prepares a worker process of the loader. Grain calls this function in the worker."""
   del worker_index, worker_count
   prepare_reading()
-  # Grain's workers outlive a main process that is killed, waiting for it for ever.
+  # When the main process is killed, Grain's workers would wait for it without end.
   threading.Thread(target=_exit_with_parent, daemon=True).start()
-  # Launchers send SIGTERM to all processes of a run; while the main one makes its last steps and saves, it
-  # still needs its workers. It ends them itself; the time is for one that forgets to.
+  # Launchers send SIGTERM to all processes of a run. The main process still needs its workers while it makes
+  # its last steps and saves. It then ends them itself. The timer is for the case that it fails to do so.
   signal.signal(signal.SIGTERM, _exit_later)
 
 
 @contextlib.contextmanager
 def without_interrupts():
-  """Context in which processes are started that Ctrl-C does not reach.
+  """Context manager: processes that start inside it ignore Ctrl-C.
 
-  A terminal sends SIGINT to all processes of a run. Only the main one may act on it: it saves with the help
-  of its workers, then ends them. A process inherits the blocked signals of the thread that starts it, so even
-  an import in a new process is not interrupted. A signal that another thread takes meanwhile is handled at
-  the end, because an interrupted start leaves a process that waits for its first message.
+  A terminal sends SIGINT to all processes of a run. Only the main process may act on it: it saves with the
+  help of its workers, then ends them. A process inherits the blocked signals of the thread that starts it, so
+  that not even an import in the new process is interrupted. If a signal arrives in the meantime, it is
+  handled at the end of the context, because an interrupted start leaves a process that waits for its first
+  message.
   """
   is_main = threading.current_thread() is threading.main_thread()
   handler = signal.getsignal(signal.SIGINT) if is_main else None
@@ -58,16 +59,16 @@ def without_interrupts():
 
 
 def release_shared_memory():
-  """Frees the shared memory of the last batches; without it, Python warns at its end that they are leaked.
+  """Frees the shared memory of the last batches. Without this call Python warns at its end about leaks.
 
-  jax gives back the arrays that it used in place only when the garbage collector runs. Grain frees them in a
+  jax uses some arrays in place, and releases them only when the garbage collector runs. Grain frees them in a
   thread, which the end of the process would stop.
   """
   grain_module = sys.modules.get("grain._src.python.ipc.shared_memory_array")  # absent where no worker ran
   arrays = getattr(grain_module, "SharedMemoryArray", None)
   pool = getattr(arrays, "_del_thread_pool", None)
   if pool is not None:
-    arrays._del_thread_pool = None  # from now on they are freed where they are deleted
+    arrays._del_thread_pool = None  # without the pool, Grain frees an array in the thread that deletes it
   gc.collect()
   if pool is not None:
     pool.close()

@@ -1,22 +1,22 @@
-"""Attributes as pictures: one bar each with its base rate, and sheets of pictures with lines of text."""
+"""Draws attributes: one bar per attribute with its base rate, and sheets of pictures with lines of text."""
 
 import numpy as np
 
 from hap_jax.viz import canvas, figure, sheet
 
 _WIDTH, _BAR_HEIGHT, _REST_HEIGHT = 6.0, 0.2, 1.0  # inches; the rest is title, axis and legend
-_NAME_LENGTH, _TITLE_LENGTH = 40, 70  # characters; longer texts lose their middle
+_NAME_LENGTH, _TITLE_LENGTH = 40, 70  # characters; the middle of a longer text is cut out
 _LINE_TEXT = 12  # pixels
 
 
 def attribute_bars(names, accuracy, base_rate, *, title=""):
-  """Draws one bar per attribute, best first: its mA, with marks at chance and at its base rate.
+  """Draws one bar per attribute for its mA, best first, with marks at chance and at the base rate.
 
   Args:
     names: A texts.
-    accuracy: [A] mean accuracy, 0 to 1; 0.5 is chance.
+    accuracy: [A] mean accuracy, 0 to 1. 0.5 is chance.
     base_rate: [A] share of positives.
-    title: a line at the top; "" for none.
+    title: line at the top. "": no title.
   Returns:
     [h, w, 3] uint8.
   Raises:
@@ -40,7 +40,7 @@ def attribute_bars(names, accuracy, base_rate, *, title=""):
     color=figure.RED,
     linewidth=2.5,
     label="share of pictures that show it",
-    clip_on=False,  # a mark at 0 or 1 is whole
+    clip_on=False,  # otherwise half of a mark at 0 or 1 would be cut off
   )
   axes.set_yticks(place, [_cut(names[a], _NAME_LENGTH) for a in order], fontsize=9, parse_math=False)
   for row, a in enumerate(order):

@@ -32,27 +32,27 @@ def enlarge(image, scale):
 def drawable(text):
   """Returns text as one line that can be drawn: U+FFFD replaces control characters and lone surrogates.
 
-  Python holds the bytes of a file name that are not UTF-8 as lone surrogates.
+  Lone surrogates come from file names: Python uses them for bytes that are not UTF-8.
   """
   return _UNDRAWABLE.sub("\ufffd", text)
 
 
 def text_width(text, size, weight=400):
-  """Returns the width in pixels of one line of text; size in pixels, weight 100 (thin) to 900 (black)."""
+  """Returns the width of one line of text in pixels. `size` is in pixels, `weight` is 100 (thin) to 900."""
   left, _, width, _ = cv2.getTextSize((0, 0), drawable(text), (0, 0), _FONT, size, weight)
   return left + width
 
 
 def fit_size(text, width, size, weight=400, least=6):
-  """Returns the largest size, from `size` down to `least`, at which a text is at most `width` pixels wide."""
-  text = text[:width]  # a character takes more than one pixel; measuring thousands of them is slow
+  """Returns the largest size from `size` down to `least` at which a text is at most `width` pixels wide."""
+  text = text[:width]  # a character is wider than one pixel, and measuring a very long text is slow
   while size > least and text_width(text, size, weight) > width:
     size -= 1
   return size
 
 
 def shorten(text, width, size, weight=400):
-  """Cuts text in the middle to at most `width` pixels: the ends of file names say the most."""
+  """Shortens text to `width` pixels. Its middle is cut out, because the ends of file names matter most."""
   if len(text) > width:  # as in `fit_size`
     text = f"{text[: width // 2]}…{text[-(width - width // 2) :]}"
   keep = len(text)
@@ -63,17 +63,17 @@ def shorten(text, width, size, weight=400):
 
 
 def write(picture, text, xy, size, weight=400, color=INK):
-  """Writes one line into `picture` in place; xy is the left end of its base line in pixels."""
+  """Writes one line into `picture` in place. `xy` is the left end of the base line in pixels."""
   cv2.putText(picture, drawable(text), tuple(int(z) for z in xy), color, _FONT, size, weight)
 
 
 def write_centered(picture, text, x, y, size, weight=400, color=INK):
-  """Writes one line into `picture` in place, centred on column x, base line y."""
+  """Writes one line into `picture` in place, centred on column x, with base line y."""
   write(picture, text, (x - text_width(text, size, weight) // 2, y), size, weight, color)
 
 
 def wrap(text, width, size, weight=400):
-  """Splits text at spaces into lines of at most `width` pixels; a longer word loses its middle."""
+  """Splits text at spaces into lines of at most `width` pixels. The middle of a longer word is cut out."""
   lines = [""]
   for word in text.split():
     longer = f"{lines[-1]} {word}".strip()
@@ -95,7 +95,7 @@ def paragraph(text, width, size, weight=400, color=INK):
 
 
 def swatches(entries, width, size=18):
-  """Returns a strip [h, width, 3] that says what colours mean, in as many lines as it takes.
+  """Returns a strip [h, width, 3] with the legend of colours, in several lines if necessary.
 
   Args:
     entries: (color, text) pairs.
@@ -108,6 +108,7 @@ def swatches(entries, width, size=18):
     text = shorten(text, width - size - gap, size)
     text_x = x + size + gap
     end = text_x + text_width(text, size)
+    # An entry that does not fit moves to the next line, except the first entry of a line.
     if x and end > width:
       x, y, text_x, end = 0, y + pitch, size + gap, end - x
     places.append((color, text, x, y + (pitch - size) // 2, text_x))

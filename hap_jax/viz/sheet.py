@@ -1,4 +1,4 @@
-"""Sheets: tiles in rows and columns, with a title, names above the columns, and an explanation below."""
+"""Draws sheets: tiles in rows and columns, with a title, names above the columns and an explanation below."""
 
 import itertools
 import typing
@@ -13,9 +13,9 @@ TEXT = 15  # height of the text in pixels
 FRAME = 5  # thickness of a tile's frame
 _MARGIN, _PART_GAP = 18, 10
 _LEAST_TEXT = 12
-_LEAST_WIDTH = 420  # of a sheet with text around its tiles: a narrow one breaks every line
-_LINE = 19  # from one line below a picture to the next
-_BACKGROUND = (236, 238, 240)  # of a cell that its picture does not fill
+_LEAST_WIDTH = 420  # pixels of a sheet with text; a narrower sheet would break every line
+_LINE = 19  # pixels between lines of text below a picture
+_BACKGROUND = (236, 238, 240)  # colour of the part of a cell that the picture does not fill
 
 
 class Line(typing.NamedTuple):
@@ -30,17 +30,19 @@ class Line(typing.NamedTuple):
 def draw(rows, *, gaps=GAP, row_gap=ROW_GAP, title="", heads=(), groups=(), legends=(), note="", size=TEXT):
   """Draws a sheet.
 
-  A column is as wide as its widest tile and a row as high as its highest one; tiles stand at the upper left.
+  A column is as wide as its widest tile, and a row is as high as its highest tile. A tile is at the upper
+  left of its place.
 
   Args:
-    rows: lists of tiles [h, w, 3] uint8, of any lengths.
-    gaps: pixels between neighbouring columns: one number, or one for each pair.
+    rows: lists of tiles [h, w, 3] uint8. The lists may have different lengths.
+    gaps: pixels between neighbouring columns: one number, or one number per pair of columns.
     row_gap: pixels between rows.
-    title: a line at the top; "" for none.
-    heads: a (name, note) pair above each column, either may be ""; () for none.
-    groups: (name, first, last) above the heads, with a line from the first to the last of its columns.
-    legends: lists of (color, text), one list after the other below the tiles.
-    note: sentences below all else; "" for none.
+    title: line at the top. "": no title.
+    heads: one (name, note) per column, drawn above it; both may be "". (): no heads.
+    groups: (name, first, last) of groups of columns, drawn above the heads with a line from the first to the
+      last column.
+    legends: lists of (color, text). Each list is drawn below the tiles.
+    note: sentences at the bottom. "": no note.
     size: height of the text in pixels.
   Returns:
     [h, w, 3] uint8.
@@ -62,15 +64,16 @@ def draw(rows, *, gaps=GAP, row_gap=ROW_GAP, title="", heads=(), groups=(), lege
 
 
 def tile(picture, lines, *, cell, frame=None):
-  """Draws a picture in a cell, with lines of text centred below it.
+  """Draws a picture in a cell, with centred lines of text below it.
 
-  A line that is too wide becomes smaller, down to 12 pixels, and then loses its middle.
+  A line that is too wide gets smaller letters, down to 12 pixels. If it is still too wide, its middle is cut
+  out.
 
   Args:
     picture: [H, W, 3] uint8 RGB of any size. It fills the cell in one direction and keeps its proportions.
-    lines: `Line`s; their number sets the height of the tile.
+    lines: list of `Line`. Their number sets the height of the tile.
     cell: (height, width) in pixels.
-    frame: colour of a frame around the cell; None for no frame.
+    frame: colour of a frame around the cell. None: no frame.
   Returns:
     [h, w, 3] uint8.
   """
@@ -81,6 +84,7 @@ def tile(picture, lines, *, cell, frame=None):
     result[:height] = frame
   result[border : border + cell[0], border : border + cell[1]] = _fit(picture, cell)
   for k, (text, size, weight, color) in enumerate(lines):
+    # First smaller letters, then a shorter text: a whole name in small letters says more than a part of it.
     size = canvas.fit_size(text, width, size, weight, least=_LEAST_TEXT)
     text = canvas.shorten(text, width, size, weight)
     canvas.write_centered(result, text, width // 2, height + _LINE * (k + 1) - 2, size, weight, color)
@@ -88,7 +92,7 @@ def tile(picture, lines, *, cell, frame=None):
 
 
 def _fit(picture, cell):
-  """Scales a picture to fill its cell in one direction, in the middle of the cell."""
+  """Scales a picture to fill its cell in one direction, and centres it in the cell."""
   height, width = picture.shape[:2]
   scale = min(cell[0] / height, cell[1] / width)
   size = (max(1, round(height * scale)), max(1, round(width * scale)))
@@ -118,7 +122,8 @@ def _draw_row(row, columns):
 
 
 def _draw_heads(heads, groups, columns, size):
-  """Draws the names of columns and of groups of columns; all names have one size, and all notes."""
+  """Draws the names of columns and of groups of columns."""
+  # One size for all names and one for all notes: the largest size at which each fits its column.
   name_size = min(
     canvas.fit_size(name, right - left, size, 600)
     for (name, _), (left, right) in zip(heads, columns, strict=True)
@@ -142,7 +147,7 @@ def _draw_heads(heads, groups, columns, size):
 
 
 def _widen(picture, width):
-  """Puts white paper at the right of a picture."""
+  """Adds white paper on the right of a picture up to `width` pixels."""
   return cv2.copyMakeBorder(
     picture, 0, 0, 0, width - picture.shape[1], cv2.BORDER_CONSTANT, value=canvas.PAPER
   )

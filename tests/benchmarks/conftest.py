@@ -1,10 +1,11 @@
-"""A step of pre-training small enough for tests, configured as the command line does it."""
+"""Configurations of a small pre-training step, made by the command line of the benchmark."""
 
 import pytest
 
 from benchmarks import pretrain_step
 
-# Widths and heads of the encoder differ from the decoder's, and the picture's sides from each other.
+# The encoder and the decoder have different widths and heads, and the picture is not square. So a test fails
+# if the code confuses two of these sizes.
 SMALL = {
   "model.variant": "Mu",
   "model.image_size": (64, 32),
@@ -14,7 +15,7 @@ SMALL = {
   "model.decoder_heads": 4,
   "model.dtype": "float32",
 }
-# Compiles in half the time: random masks of one view, no alignment.
+# Random masks, one view and no alignment, because this compiles in half the time.
 PLAIN = {"views": 1, "align_weight": 0.0, "mask.blocks": False, "mask.parts": False, "model.decoder_depth": 1}
 
 

@@ -1,4 +1,4 @@
-"""The benchmarks of a fine-tuning step and of the mask sampler print one line each."""
+"""The benchmarks of a fine-tuning step and of the mask sampler each print one line."""
 
 import json
 
@@ -7,7 +7,7 @@ from benchmarks import finetune_step, mask_sampler, workload
 
 def test_step_is_timed_against_its_encoder():
   words = ["--batch=8", "--set=data.synthetic.num_train=64", "--set=data.synthetic.hold_in_memory=False"]
-  words += ["--set=model.scan=True"]  # compiles sooner
+  words += ["--set=model.scan=True"]  # compiles faster
   args = finetune_step.parse_args([f"--config={workload.CONFIGS / 'finetune_reid_demo.py'}", *words])
   line = finetune_step.time_both(finetune_step.make_config(args), warmup=2, repeats=1, steps=1)
   assert (line["task"], line["batch"], line["rounds"]) == ("reid", 8, 1)

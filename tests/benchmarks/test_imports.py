@@ -1,4 +1,4 @@
-"""Benchmarks import the package, never the other way, and the docs name only benchmarks that exist."""
+"""The package never imports benchmarks, and the docs name only benchmarks that exist."""
 
 import ast
 import importlib.util
@@ -18,7 +18,7 @@ def imported(path):
 def test_no_file_of_the_package_imports_a_benchmark():
   files = sorted((ROOT / "hap_jax").rglob("*.py"))
   assert len(files) > 100
-  assert "benchmarks" in imported(ROOT / "benchmarks" / "suite.py")  # the search finds what it looks for
+  assert "benchmarks" in imported(ROOT / "benchmarks" / "suite.py")  # proves that the search finds an import
   found = {
     str(path.relative_to(ROOT))
     for path in files

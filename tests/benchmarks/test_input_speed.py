@@ -1,4 +1,4 @@
-"""The benchmark of the input: times of its parts add up to the whole."""
+"""The benchmark of the input: the times of its parts add up to the total time."""
 
 import json
 

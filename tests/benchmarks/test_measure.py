@@ -1,11 +1,11 @@
-"""What the timing itself promises: turns, the machine's name, compile times, recompiles, shares of a peak."""
+"""Timing functions: parts in turn, name of the machine, compile times, recompilations, share of a peak."""
 
 import jax
 
 from benchmarks import compiled, flops, measure
 
 
-def test_parts_take_turns_and_untimed_rounds_come_first():
+def test_parts_run_in_turn_and_untimed_rounds_come_first():
   calls = []
   parts = {name: lambda number, name=name: calls.append((name, number)) for name in "ab"}
   times = measure.time_in_turn(parts, warmup=1, repeats=2, per=4)
@@ -48,7 +48,7 @@ def test_compiling_is_timed_cold_and_from_the_cache_and_a_new_shape_counts_as_a_
   function = jax.jit(lambda x: jax.numpy.cos(x) @ x)
   _, times = compiled.compile_times(function, jax.numpy.ones((8, 8)))
   assert set(times) == {f"{what}_seconds" for what in ("trace", "compile", "compile_cpu", "compile_cached")}
-  assert times["compile_cached_seconds"] is not None  # it was read from the cache
+  assert times["compile_cached_seconds"] is not None  # the program was read from the cache
   events = compiled.Events()
   function(jax.numpy.ones((8, 8)))
   small, large = jax.numpy.ones((8, 8)), jax.numpy.ones((9, 9))

@@ -1,4 +1,4 @@
-"""The benchmark of the pre-training step: levers, recompiles, variants that cannot run."""
+"""The benchmark of the pre-training step: levers, recompilations, and variants that cannot run."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 from benchmarks import pretrain_step, workload
 
 
-def test_every_lever_changes_what_it_names_and_nothing_else(small_config):
+def test_every_lever_changes_only_the_setting_of_its_name(small_config):
   for lever in pretrain_step.LEVERS:
     before = workload.settings(small_config)
     after = workload.settings(pretrain_step.switched(small_config, lever))
@@ -17,14 +17,14 @@ def test_every_lever_changes_what_it_names_and_nothing_else(small_config):
     assert differing == {names.get(lever, lever)} - {None}
 
 
-def test_key_that_does_not_exist_is_named():
+def test_error_names_an_unknown_key():
   args = pretrain_step.parse_args(["--set=model.wide=3"])
   with pytest.raises(ValueError, match=r"--set: .*wide"):
     pretrain_step.make_config(args)
 
 
-def test_forward_pass_compiles_once_and_a_variant_that_cannot_run_leaves_the_base_its_line(plain_config):
-  """cuDNN's attention is for GPUs; it fails when it is compiled."""
+def test_forward_pass_compiles_once_and_the_base_is_timed_although_a_variant_fails(plain_config):
+  """The failing variant uses cuDNN's attention, which compiles only on a GPU."""
   base, failed = pretrain_step.measure_all(
     plain_config, "forward", levers=["attention"], warmup=2, repeats=2, steps=1
   )

@@ -1,4 +1,4 @@
-"""Pairs of runs with and without pre-training: configurations, interval, the untrained encoder."""
+"""Pairs of runs with and without pre-training: configurations, interval, and the untrained encoder."""
 
 import os
 import pathlib
@@ -22,7 +22,7 @@ def make_args(*words):
 
 
 @pytest.mark.parametrize("task", ["reid", "attributes"])
-def test_arms_differ_in_their_start_and_learning_rate_alone(task):
+def test_arms_differ_only_in_their_start_and_learning_rate(task):
   args = make_args(f"--task={task}")
   arms = {
     arm: config_lib.to_plain(pretraining_gain.make_config(args, arm, 3, lr))
@@ -34,7 +34,7 @@ def test_arms_differ_in_their_start_and_learning_rate_alone(task):
   assert arms["scratch"]["seed"] == 3
 
 
-def test_interval_is_students_over_the_pairs():
+def test_interval_is_students_t_interval_of_the_differences():
   scores = {"pretrained": np.array([0.5, 0.7, 0.6]), "scratch": np.array([0.4, 0.5, 0.3])}
   found = pretraining_gain.describe(scores)
   assert found["difference"] == 0.2
@@ -52,16 +52,16 @@ def test_interval_is_students_over_the_pairs():
     (["--steps", "0"], "--steps"),
   ],
 )
-def test_what_makes_no_comparison_is_refused(words, named, capsys):
+def test_options_that_make_no_comparison_are_an_error(words, named, capsys):
   with pytest.raises(SystemExit):
     make_args(*words)
   assert named in capsys.readouterr().err
 
 
 @pytest.mark.soak
-def test_untrained_encoder_is_the_one_that_its_seed_draws(tmp_path):
+def test_untrained_encoder_equals_the_initial_parameters_of_its_seed(tmp_path):
   code = f"from benchmarks import pretraining_gain as g; g.make_untrained({str(tmp_path)!r}, seed=5)"
-  # In a process of its own, with one device: it trains a step.
+  # A separate process with one device, because it trains a step and compiles faster there.
   subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "XLA_FLAGS": ""})
   config = config_lib.finalize(config_lib.read_file(ROOT / "configs" / "pretrain_demo.py"))
   drawn = jax.jit(pretrain.make(config).init)(jax.random.key(5))["params"]["encoder"]

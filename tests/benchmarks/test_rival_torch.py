@@ -1,4 +1,4 @@
-"""The rival makes the same step as ours: from the same weights and masks come the same loss and gradient."""
+"""The rival's step equals ours: the same weights and masks give the same loss and gradient."""
 
 import importlib
 
@@ -10,11 +10,11 @@ from benchmarks import pretrain_step, workload
 from hap_jax.masking.sampler import Mask
 
 torch = pytest.importorskip("torch")
-rival_torch = importlib.import_module("benchmarks.rival_torch")  # which imports torch itself
+rival_torch = importlib.import_module("benchmarks.rival_torch")  # imports torch, so it comes after the check
 
 
 def random_masks(B, N, L, rng):
-  """Masks that hide half of the patches of N views of B pictures; NumPy."""
+  """Returns NumPy masks that hide half of the patches in N views of B pictures."""
   order = np.argsort(rng.random((B, N, L)), axis=-1).astype(np.int32)
   ids_restore = np.argsort(order, axis=-1).astype(np.int32)
   is_masked = ids_restore >= L // 2
@@ -28,9 +28,10 @@ def random_masks(B, N, L, rng):
 
 @pytest.fixture(scope="module")
 def start(small_config):
-  """A task, parameters for it and a batch with masks; NumPy."""
+  """Returns (task, parameters, batch with masks). The arrays are NumPy arrays."""
   task, rng = workload.make_task(small_config), np.random.default_rng(0)
-  # Noise on every parameter: at a start of training the biases are zero, and a swapped one would go unseen.
+  # All parameters are noise. Initial biases are zero, and then the test would not notice two exchanged
+  # biases.
   shapes = jax.eval_shape(task.init, jax.random.key(0))["params"]
   params = jax.tree.map(lambda p: rng.normal(0.1, 0.1, p.shape).astype(np.float32), shapes)
   batch = pretrain_step.make_batch(small_config)
@@ -40,7 +41,7 @@ def start(small_config):
 
 @pytest.fixture(scope="module")
 def both(small_config, start):
-  """Our loss and gradient norm, and the rival's loss as a tensor with its network."""
+  """Returns ((our loss, our gradient norm), the rival's loss as a tensor, the rival's network)."""
   task, params, batch = start
 
   @jax.jit
@@ -51,7 +52,7 @@ def both(small_config, start):
 
     value, grads = jax.value_and_grad(loss)(params)
     for stack in ("encoder", "decoder"):
-      grads[stack].pop("pos_embed")  # which does not train
+      grads[stack].pop("pos_embed")  # position tables are not trained
     return value, sum(jax.numpy.sum(g * g) for g in jax.tree.leaves(grads)) ** 0.5
 
   model = rival_torch.make_model(small_config, params)
@@ -59,19 +60,19 @@ def both(small_config, start):
   return ours(params), theirs, model
 
 
-def test_loss_is_ours_to_five_digits(both):
+def test_loss_equals_ours_to_five_digits(both):
   (loss, _), theirs, _ = both
   np.testing.assert_allclose(theirs.item(), float(loss), rtol=1e-5)
 
 
-def test_gradient_is_as_long_as_ours(both):
+def test_gradient_norm_equals_ours(both):
   (_, norm), theirs, model = both
   theirs.backward()
   squares = [float(p.grad.square().sum()) for p in model.parameters() if p.requires_grad]
   np.testing.assert_allclose(np.sqrt(sum(squares)), float(norm), rtol=1e-4)
 
 
-def test_a_step_updates_what_trains_and_only_that(small_config, start):
+def test_a_step_updates_all_parameters_except_the_position_tables(small_config, start):
   _, params, batch = start
   model = rival_torch.make_model(small_config, params)
   before = {name: p.detach().clone() for name, p in model.named_parameters()}

@@ -1,4 +1,4 @@
-"""Writes people in LUPerson's layout, for tests of what reads it."""
+"""Writes people in LUPerson's layout, for tests that read this layout."""
 
 import os
 import pickle
@@ -8,16 +8,17 @@ import numpy as np
 from hap_jax.data.sources.luperson import IMAGE_FOLDER, LIST_FILE, POSE_FOLDER
 from hap_jax.io import picture_file
 
-MISSING = -10_000.0  # x, y and confidence of a joint that was not found
+MISSING = -10_000.0  # x, y and confidence of a missing joint
 
 
 def write(root, records):
   """Writes person records in LUPerson's layout, which `sources/luperson.py` reads.
 
-  Joints come back exactly, images within JPEG's error; a joint that is not visible is written as missing.
+  Joints are read back exactly, and images within the error of JPEG. A joint that is not visible is written as
+  missing.
 
   Args:
-    root: folder; made if it does not exist.
+    root: folder of the data set. It is made if it does not exist.
     records: person records, in the order of the list.
 
   Returns:

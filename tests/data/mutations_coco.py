@@ -1,4 +1,4 @@
-"""Malformed COCO keypoint files, always the same ones for a seed; none of them needs a file on disk."""
+"""Makes malformed COCO keypoint files as bytes. The same seed always gives the same files."""
 
 import copy
 import json
@@ -6,7 +6,7 @@ import random
 
 from hap_jax.data.skeletons import COCO17
 
-# Python writes NaN and Infinity as JSON's extensions of these names.
+# Python's json module writes NaN and Infinity, although the JSON standard does not allow them.
 VALUES = (
   None,
   True,
@@ -68,7 +68,7 @@ def document():
 
 
 def cases(count, seed):
-  """Yields `count` malformed (now and then well-formed) files as bytes; equal for equal arguments."""
+  """Yields `count` files as bytes, most of them malformed. Equal arguments give equal files."""
   rng = random.Random(seed)
   kinds = (_change_values, _change_values, _change_values, _drop, _repeat, _cut, _flip, _nest, _replace_text)
   for number in range(count):
@@ -82,7 +82,7 @@ def _parent(content, place):
 
 
 def _draw_place(rng, content):
-  """Draws the place (key, key, ...) of a value; it is never the document itself."""
+  """Draws the place (key, key, ...) of a value inside the document."""
   place, value = (), content
   while isinstance(value, dict | list) and value and (not place or rng.random() < 0.8):
     key = rng.choice(list(value)) if isinstance(value, dict) else rng.randrange(len(value))
@@ -111,7 +111,7 @@ def _drop(rng):
 
 
 def _repeat(rng):
-  """Repeats an element of a list, or gives all values of a kind the same content."""
+  """Repeats the elements of a list, or sets one field of all its elements to the same value."""
   content = document()
   key = rng.choice(("images", "annotations", "categories"))
   if rng.random() < 0.5:
@@ -137,7 +137,7 @@ def _flip(rng):
 
 
 def _nest(rng):
-  """Puts lists or objects in each other in the place of a value."""
+  """Replaces a value by deeply nested lists or objects."""
   content = document()
   place = _draw_place(rng, content)
   _parent(content, place)[place[-1]] = "HERE"
@@ -148,7 +148,7 @@ def _nest(rng):
 
 
 def _replace_text(rng):
-  """Replaces a piece of the text by one that JSON forbids, or reads in a way of its own."""
+  """Replaces a piece of the text by a piece that JSON forbids or that parsers read in different ways."""
   text = json.dumps(document())
   old = rng.choice(('"id"', "1", "[", "{", ",", '"person"', "20", ":"))
   new = rng.choice(

@@ -1,4 +1,4 @@
-"""Damaged copies of a packed data set, the same ones for the same seed."""
+"""Makes damaged copies of a packed data set. The same seed gives the same copies."""
 
 import io
 import json
@@ -43,13 +43,13 @@ def cases(folder, work, count, seed):
   """Yields `count` damaged copies of a packed data set.
 
   Args:
-    folder: the data set, <root>/<name>/<version> as `prepare` writes it. It should be small.
-    work: folder in which a copy is made. It is removed when the next one is asked for.
+    folder: a small data set, <root>/<name>/<version> as `prepare` writes it.
+    work: folder in which the copies are made. A copy is removed before the next one is made.
     count: number of copies.
-    seed: the same seed gives the same copies.
+    seed: seed of the damage.
 
   Yields:
-    (text that names the copy, its folder). One file of it differs from the original.
+    (text that names the copy, folder of the copy). One file of a copy differs from the original.
   """
   names = sorted(os.listdir(folder))
   shards = [name for name in names if ".array_record-" in name]
@@ -103,7 +103,7 @@ def _damage_bytes(rng, source, target):
 
 
 def _damage_json(rng, source, target):
-  """Copies a JSON file with other bytes, or with other values, keys and texts at a few places."""
+  """Copies a JSON file and changes its bytes, or a few of its values, keys and texts."""
   if rng.random() < 0.3:
     _damage_bytes(rng, source, target)
     return
@@ -126,7 +126,7 @@ def _damage_json(rng, source, target):
 
 
 def _places(value):
-  """Yields (object or list, key) of every value inside `value`."""
+  """Yields (containing object or list, key) for every value inside `value`."""
   for key in list(value) if isinstance(value, dict) else range(len(value)):
     yield value, key
     if isinstance(value[key], (dict, list)):
@@ -134,7 +134,7 @@ def _places(value):
 
 
 def _damage_table(rng, source, target):
-  """Copies an .npz file with other bytes, or with arrays of other shapes, types, headers and compressions."""
+  """Copies an .npz file and changes its bytes, or the shape, type, header or compression of an array."""
   if rng.random() < 0.4:
     _damage_bytes(rng, source, target)
     return
@@ -177,7 +177,7 @@ def _npy(array):
 
 
 def _damage_records(rng, source, target):
-  """Writes a whole shard whose records are damaged, or whose number of records differs."""
+  """Writes a shard with damaged records, or with another number of records."""
   reader = ArrayRecordReader(source)
   records = [bytearray(reader.read([i])[0]) for i in range(reader.num_records())]
   reader.close()

@@ -1,4 +1,4 @@
-"""Damaged and hostile picture files, made from small sound ones."""
+"""Makes damaged and hostile picture files from small valid ones."""
 
 import functools
 import io
@@ -13,13 +13,13 @@ _BYTES = (b"\0", b"\xff", b"\x7f", b"\x80", b"\xff\xda", bytes(4), 4 * b"\xff", 
 
 
 def cases(count, seed):
-  """Yields `count` picture files, the same ones for the same seed.
+  """Yields `count` picture files. The same seed gives the same files.
 
   Args:
     count: number of files.
-    seed: of the damage.
+    seed: seed of the damage.
   Yields:
-    (name, bytes); the name says which file was damaged in which ways.
+    (name, bytes). The name contains the original file and the kinds of damage.
   """
   files = seeds()
   names = sorted(files)
@@ -36,7 +36,7 @@ def cases(count, seed):
 
 @functools.cache
 def seeds():
-  """Returns {name: bytes} of sound files of all formats and kinds that are read."""
+  """Returns {name: bytes} of valid files, in all formats and kinds that the project reads."""
   y, x = np.mgrid[:40, :24]
   waves = np.stack([127 + 100 * np.sin(x / a + y / b) for a, b in ((9, 31), (17, 5), (40, 13))], axis=-1)
   noise = np.random.default_rng(0).normal(0, 9, waves.shape)
@@ -81,8 +81,8 @@ def png_chunk(kind, content):
 
 
 def _interlaced():
-  """A PNG file of 8 x 8 grey pixels in Adam7's order."""
-  passes = ((1, 1), (1, 1), (2, 1), (2, 2), (4, 2), (4, 4))  # (width, height) of all but the last
+  """Returns a PNG file of 8 x 8 grey pixels in the order of Adam7."""
+  passes = ((1, 1), (1, 1), (2, 1), (2, 2), (4, 2), (4, 4))  # (width, height) of all passes before the last
   rows = b"".join(height * (b"\0" + bytes(width)) for width, height in passes)
   rows += 4 * (b"\0" + bytes(range(8)))
   header = struct.pack(">IIBBBBB", 8, 8, 8, 0, 0, 0, 1)
@@ -91,7 +91,7 @@ def _interlaced():
 
 
 def _bmp_runs():
-  """A BMP file of 8 x 4 pixels, run-length encoded."""
+  """Returns a run-length encoded BMP file of 8 x 4 pixels."""
   body = 4 * b"\x08\x01\0\0" + b"\0\1"
   head = struct.pack("<IiiHHIIiiII", 40, 8, 4, 1, 8, 1, len(body), 0, 0, 256, 0)
   palette = bytes(range(256)) * 4
@@ -100,7 +100,7 @@ def _bmp_runs():
 
 
 def _parts(data):
-  """Cuts a file into its segments or chunks as far as they can be followed; the last part is the rest."""
+  """Cuts a file into its segments or chunks. The last part is the rest that cannot be parsed."""
   if data.startswith(b"\x89PNG"):
     position, head, trailer = 8, lambda at: int.from_bytes(data[at : at + 4], "big"), 12
   elif data.startswith(b"RIFF"):
@@ -164,7 +164,7 @@ def _swap_parts(data, rng):
 
 
 def _splice(data, rng):
-  """Puts a part of another file, often of another format, into this one."""
+  """Inserts a part of another file, often of another format."""
   files = seeds()
   other = _parts(files[sorted(files)[rng.integers(len(files))]])
   parts = _parts(data)
@@ -173,7 +173,7 @@ def _splice(data, rng):
 
 
 def _damage_chunk(data, rng):
-  """Damages the content of one PNG chunk and repairs its checksum; damages other files anywhere."""
+  """Damages the content of one PNG chunk and repairs its checksum. In other formats it damages any bytes."""
   parts = _parts(data)
   places = [k for k, part in enumerate(parts) if k and len(part) > 12]
   if not data.startswith(b"\x89PNG") or not places:
@@ -184,7 +184,7 @@ def _damage_chunk(data, rng):
 
 
 def _change_size(data, rng):
-  """Writes another width or height, or both, into the header."""
+  """Writes another width and height into the header."""
   width, height = (int(_SIZES[k]) for k in rng.integers(len(_SIZES), size=2))
   if data.startswith(b"\x89PNG"):
     content = struct.pack(">II", width, height) + data[24:29]

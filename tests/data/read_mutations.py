@@ -1,9 +1,9 @@
-"""Reads damaged files of one kind; the program that `test_mutations` starts.
+"""Reads damaged files of one kind. The test `test_mutations` starts this program.
 
   python -m tests.data.read_mutations KIND COUNT FOLDER
 
-Prints one line of JSON. A crash, or ten seconds of computing for one file, ends the process by a signal; the
-last line on stderr then names the file.
+It prints one line of JSON. A crash, or more than ten seconds of computing for one file, ends the process by a
+signal. The last line on stderr then names the file.
 """
 
 import itertools
@@ -24,7 +24,7 @@ from tests.data import mutations_coco, mutations_packed, mutations_pictures, tin
 from tests.io import mutations_mat
 from tests.io.test_picture_header import claiming
 
-_SECONDS = 10  # of computing for one file
+_SECONDS = 10  # limit of computing time for one file
 
 
 def mat_files(count, folder):
@@ -55,7 +55,7 @@ def pictures(count, folder):
 
 
 def claimed_sizes(count, folder):
-  """Pictures of a few hundred bytes that claim to be larger than the limit."""
+  """Yields pictures of a few hundred bytes whose headers state a size above the limit."""
   kinds = itertools.product(("JPEG", "PNG", "BMP"), (60_000, 30_000))
   files = [(f"{kind} {side}", claiming(kind, side, side)) for kind, side in kinds]
   files.append(("WebP", claiming("WebP, lossy", 16_383, 16_383)))
@@ -74,14 +74,14 @@ def packed_data_sets(count, folder):
     "texts/hap_described/1.0.0": ("train", "val"),
   }
   for original, splits in originals.items():
-    _read_packed(folder / original, splits)  # imports take seconds
+    _read_packed(folder / original, splits)  # imports take seconds, which must not count for a damaged copy
     part = count // len(originals)
     for name, copy in mutations_packed.cases(str(folder / original), str(work), part, 0):
       yield f"{original}, {name}", lambda copy=copy, splits=splits: _read_packed(copy, splits)
 
 
 def _read_all(source):
-  """Reads every record of a source; one that cannot be read does not end it."""
+  """Reads every record of a source. It goes on after a bad record."""
   for index in range(len(source)):
     assert source.name(index)
     try:
@@ -91,7 +91,7 @@ def _read_all(source):
 
 
 def _check(error):
-  """An error is one line and not Python's own, which names no file."""
+  """Checks that an error is one line and is not a UnicodeError of Python, which names no file."""
   assert not isinstance(error, UnicodeError), error
   assert "\n" not in str(error), error
 
@@ -112,7 +112,8 @@ def _decode(data, name):
 
 
 def _peak_memory():
-  """Returns the largest memory of this process in MiB; ru_maxrss may be that of the parent process."""
+  """Returns the largest memory of this process in MiB."""
+  # ru_maxrss is not used, because it may include the memory of the parent process.
   status = pathlib.Path("/proc/self/status").read_text()
   return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) // 1024
 

@@ -1,4 +1,4 @@
-"""Sources of pedestrian attributes over tiny files in each official format, and over real annotations."""
+"""Sources of pedestrian attributes read tiny files in each official format, and real annotations."""
 
 import pickle
 import sys
@@ -18,7 +18,7 @@ OFFICIAL_PETA_EXTRAS = [f"extra{i}" for i in range(70)]
 
 
 def cell(texts):
-  """A column cell of strings, as MATLAB writes it."""
+  """Returns a column cell of strings, as MATLAB writes it."""
   array = np.empty((len(texts), 1), object)
   array[:, 0] = texts
   return array
@@ -29,12 +29,12 @@ def labels_of(n, names, seed=0):
 
 
 def in_file_order(names):
-  """Another order than the classifier's: of the file."""
+  """Returns the names in the order of the file, which differs from the order of the classifier."""
   return sorted(names)
 
 
 def draws(**members):
-  """Five draws of splits; all but the first are reversed."""
+  """Returns five divisions into splits. All divisions except the first are reversed."""
   array = np.empty((5, 1), object)
   for i in range(5):
     array[i, 0] = {
@@ -113,7 +113,7 @@ def stems(source):
   return [source.name(i).rsplit("/", 1)[1].rsplit(".", 1)[0] for i in range(len(source))]
 
 
-def test_official_lists_have_the_official_length_and_order():
+def test_lists_of_attributes_have_the_official_length_and_order():
   assert [len(set(module.ATTRIBUTES)) for module in MODULES.values()] == [26, 51, 35]
   assert pa100k.ATTRIBUTES[:3] == ("Hat", "Glasses", "ShortSleeve")
   assert pa100k.ATTRIBUTES[-4:] == ("Female", "Front", "Side", "Back")
@@ -139,7 +139,7 @@ def test_pa100k_splits_follow_each_other_and_columns_are_found_by_name(tmp_path)
   assert stems(open_split("pa100k", tmp_path, "trainval")) == [f"{i:06d}" for i in range(1, 9)]
 
 
-def test_rap_uses_the_first_draw_and_reads_uncertain_as_absent(tmp_path):
+def test_rap_uses_the_first_division_and_reads_uncertain_as_absent(tmp_path):
   struct = write_rap(tmp_path)
   train, test = (open_split("rapv1", tmp_path, split) for split in ("train", "test"))
   assert stems(train) == [f"CAM01_frame{i}_line1" for i in (7, 0, 1, 2, 4, 5, 6)]
@@ -163,7 +163,7 @@ def test_peta_skips_the_first_four_columns_and_trainval_is_train_then_val(tmp_pa
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_record_is_the_picture_and_its_attributes(name, tmp_path):
+def test_record_has_the_picture_and_its_attributes(name, tmp_path):
   WRITERS[name](tmp_path)
   source = pickle.loads(pickle.dumps(open_split(name, tmp_path, "test")))
   record = source[1]
@@ -176,7 +176,7 @@ def test_record_is_the_picture_and_its_attributes(name, tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["P", "RGBA", "L"])
-def test_picture_of_any_kind_comes_as_rgb(mode, tmp_path):
+def test_picture_of_any_mode_is_read_as_rgb(mode, tmp_path):
   write_peta(tmp_path)
   colour = Image.new("RGB", (4, 8), (250, 100, 0))
   colour.convert(mode).save(tmp_path / "images" / "00003.png")
@@ -191,20 +191,21 @@ def test_broken_picture_is_a_bad_record(tmp_path):
     open_split("peta", tmp_path, "test")[0]
 
 
-def test_standard_split_says_how_many_test_pictures_show_a_trained_person(tmp_path):
-  write_peta(tmp_path)  # test pictures 3, 4, 6, 8 show 2, 2, 3, 5; trained on are 1, 3, 4, 6, 7
+def test_note_on_the_standard_split_counts_test_pictures_of_training_persons(tmp_path):
+  write_peta(tmp_path)  # test pictures 3, 4, 6, 8 show persons 2, 2, 3, 5; training persons are 1, 3, 4, 6, 7
   (note,) = (note for note in open_split("peta", tmp_path, "test").spec.notes if "standard split" in note)
   assert "1 of 4 test pictures" in note
   (tmp_path / "pa").mkdir()
   write_pa100k(tmp_path / "pa")
-  assert any("does not say who" in note for note in open_split("pa100k", tmp_path / "pa", "test").spec.notes)
+  notes = open_split("pa100k", tmp_path / "pa", "test").spec.notes
+  assert any("no numbers of persons" in note for note in notes)
 
 
-def who(source, persons):
+def persons_of(source, persons):
   return {persons[int(stem) - 1] for stem in stems(source)}
 
 
-def test_identity_disjoint_split_is_seeded_complete_and_labelled_ours(tmp_path):
+def test_identity_disjoint_split_depends_on_its_seed_and_has_all_pictures_and_a_note(tmp_path):
   persons = (1, 1, 2, 2, 3, 3, 4, 5, 6, 7)
   write_peta(tmp_path, persons)
   found = {}
@@ -213,7 +214,7 @@ def test_identity_disjoint_split_is_seeded_complete_and_labelled_ours(tmp_path):
       split: open_split("peta", tmp_path, split, identity_disjoint=True, split_seed=seed)
       for split in ("train", "val", "test", "trainval")
     }
-    people = {split: who(source, persons) for split, source in sources.items()}
+    people = {split: persons_of(source, persons) for split, source in sources.items()}
     assert not people["trainval"] & people["test"]
     assert not people["train"] & people["val"]
     assert sorted(stems(sources["trainval"]) + stems(sources["test"])) == [f"{i:05d}" for i in range(1, 11)]
@@ -252,7 +253,7 @@ def test_identity_split_of_many_persons_keeps_the_official_shares():
 
 
 class EasyDict(dict):
-  """Pickles as the class of that name does: its items are attributes, too."""
+  """A dict whose items are also attributes. Its pickle equals the pickle of the real EasyDict."""
 
   def __init__(self, **items):
     for key, value in items.items():
@@ -272,7 +273,7 @@ def write_pickle(path, monkeypatch, protocol=4, **content):
 
 
 def as_pickle(name, root, monkeypatch, protocol):
-  """Replaces a data set's .mat file by the description that the official code makes of it."""
+  """Replaces a data set's .mat file by the pickle that the official code makes from it."""
   module, path = MODULES[name], next(root.rglob("*.mat"))
   found = module._read_mat(str(path))
   path.unlink()
@@ -319,9 +320,8 @@ def test_pickle_of_peta_with_a_range_gives_the_same_records(protocol, tmp_path, 
     image_name=found.images,
     label=found.labels,
     attr_name=found.names,
-    label_idx=EasyDict(
-      eval=list(range(35)), color=list(range(35, 79)), extra=range(79, 105)
-    ),  # as it circulates
+    # The ranges are as in the file that users of the official code share.
+    label_idx=EasyDict(eval=list(range(35)), color=list(range(35, 79)), extra=range(79, 105)),
     partition=EasyDict(**{split: [part] * 5 for split, part in found.rows.items()}),
   )
   for split, source in want.items():
@@ -330,7 +330,7 @@ def test_pickle_of_peta_with_a_range_gives_the_same_records(protocol, tmp_path, 
     np.testing.assert_array_equal(got.columns["attributes"], source.columns["attributes"])
 
 
-def test_pickle_whose_splits_are_ranges_is_read(tmp_path, monkeypatch):
+def test_pickle_with_ranges_as_splits_is_read(tmp_path, monkeypatch):
   write_pa100k(tmp_path)
   found = pa100k._read_mat(str(tmp_path / "annotation.mat"))
   (tmp_path / "annotation.mat").unlink()
@@ -342,7 +342,7 @@ def test_pickle_whose_splits_are_ranges_is_read(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("key", ["label", "image_name", "attr_name"])
-def test_pickle_whose_lists_repeat_a_range_is_refused(key, tmp_path, monkeypatch):
+def test_pickle_with_a_list_that_repeats_a_range_is_an_error(key, tmp_path, monkeypatch):
   rows = {split: [] for split in ("train", "val", "test")}
   content = {"image_name": ["1.jpg"], "label": np.zeros((1, 1)), "attr_name": ["Hat"], "partition": rows}
   write_pickle(tmp_path / "dataset_all.pkl", monkeypatch, **content | {key: [range(1_000_000)] * 1000})
@@ -350,7 +350,7 @@ def test_pickle_whose_lists_repeat_a_range_is_refused(key, tmp_path, monkeypatch
     open_split("pa100k", tmp_path)
 
 
-def test_pickle_that_lacks_a_part_says_what_it_has(tmp_path, monkeypatch):
+def test_error_for_a_pickle_with_missing_keys_lists_the_keys_found(tmp_path, monkeypatch):
   write_pa100k(tmp_path)
   (tmp_path / "annotation.mat").unlink()
   write_pickle(tmp_path / "dataset_all.pkl", monkeypatch, image_name=["a.jpg"], attributes=["Hat"])
@@ -367,7 +367,7 @@ def test_missing_pictures_are_counted_and_the_first_is_named(tmp_path):
   assert len(open_split("peta", tmp_path, "test")) == 4
 
 
-def test_other_fields_are_named_with_those_found(tmp_path):
+def test_error_for_a_missing_field_lists_the_fields_found(tmp_path):
   write_rap(tmp_path, partion=None, partition=np.ones((1, 3)))
   with pytest.raises(ValueError, match=r"RAP_annotation: no partion; .*found label, .*partition"):
     open_split("rapv1", tmp_path)
@@ -376,7 +376,7 @@ def test_other_fields_are_named_with_those_found(tmp_path):
     open_split("peta", tmp_path)
 
 
-def test_second_version_of_rap_is_told_apart(tmp_path):
+def test_version_2_of_rap_is_an_error(tmp_path):
   (tmp_path / "RAP_annotation").mkdir()
   struct = dict.fromkeys(
     ("name", "attribute", "data", "selected_attribute", "partition_attribute"), np.ones((1, 1))
@@ -386,19 +386,19 @@ def test_second_version_of_rap_is_told_apart(tmp_path):
     open_split("rapv1", tmp_path)
 
 
-def test_another_number_of_labels_or_other_names_are_refused(tmp_path):
+def test_wrong_number_of_labels_and_wrong_names_are_errors(tmp_path):
   struct = write_peta(tmp_path)
   scipy.io.savemat(tmp_path / "PETA.mat", {"peta": struct | {"data": struct["data"][:, :-1]}})
-  with pytest.raises(ValueError, match=r"data has 108 columns; expected 4 and one for each of the 105"):
+  with pytest.raises(ValueError, match=r"data has 108 columns; expected 4, and one for each of the 105"):
     open_split("peta", tmp_path)
   renamed = struct["attribute"].copy()
   renamed[0, 0] = "hat"
   scipy.io.savemat(tmp_path / "PETA.mat", {"peta": struct | {"attribute": renamed}})
-  with pytest.raises(ValueError, match=r"1 of the 35 attributes .* accessoryHat; found 105: hat"):
+  with pytest.raises(ValueError, match=r"the 35 scored attributes .* 1: accessoryHat; found 105 names: hat"):
     open_split("peta", tmp_path)
 
 
-def test_answers_and_rows_out_of_range_are_refused(tmp_path):
+def test_answers_and_rows_out_of_range_are_errors(tmp_path):
   variables = write_pa100k(tmp_path)
   labels = variables["train_label"].copy()
   labels[0, 0] = 3
@@ -414,9 +414,10 @@ def test_answers_and_rows_out_of_range_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-  ("index", "match"), [(11, "name picture 11, counted from 1; expected 1 to 10"), (4, "in a split twice, or")]
+  ("index", "match"),
+  [(11, "name picture 11, counted from 1; expected 1 to 10"), (4, "twice in one split or in two splits")],
 )
-def test_splits_that_overlap_or_leave_the_file_are_refused(tmp_path, index, match):
+def test_splits_that_overlap_or_name_pictures_outside_the_file_are_errors(tmp_path, index, match):
   write_rap(
     tmp_path,
     partion=draws(train_index=np.array([[1, 2, index]], np.uint16), test_index=np.array([[4, 9]], np.uint16)),
@@ -425,12 +426,12 @@ def test_splits_that_overlap_or_leave_the_file_are_refused(tmp_path, index, matc
     open_split("rapv1", tmp_path)
 
 
-def test_missing_files_and_options_are_explained(tmp_path):
+def test_errors_for_missing_files_and_wrong_options_name_the_key_to_change(tmp_path):
   (tmp_path / "readme.txt").write_text("nothing else")
   with pytest.raises(ValueError, match=r"none of annotation\.mat, .*dataset_all\.pkl.*found there: readme"):
     open_split("pa100k", tmp_path)
   write_pa100k(tmp_path)
-  with pytest.raises(ValueError, match=r"num_val=5: pa100k is scored on splits of its own"):
+  with pytest.raises(ValueError, match=r"num_val=5: pa100k has its own splits for the scores"):
     open_split("pa100k", tmp_path, num_val=5)
   with pytest.raises(ValueError, match=r"no folder faces; .*config\.data\.pa100k\.images"):
     open_split("pa100k", tmp_path, images="faces")
@@ -439,7 +440,7 @@ def test_missing_files_and_options_are_explained(tmp_path):
     open_split("pa100k", tmp_path)
 
 
-def test_annotations_and_pictures_may_lie_elsewhere(tmp_path):
+def test_annotations_and_pictures_may_be_in_other_places(tmp_path):
   write_peta(tmp_path)
   (tmp_path / "PETA.mat").rename(tmp_path / "other.mat")
   (tmp_path / "images").rename(tmp_path / "png")
@@ -467,7 +468,7 @@ def test_real_annotations_are_read(name, samples, tmp_path):
   assert stems(open_split(name, tmp_path, annotations=str(path), images="pictures"))[0] == first[name]
 
 
-def test_real_rap_has_four_uncertain_answers_read_as_absent(samples, tmp_path):
+def test_four_uncertain_answers_of_the_real_rap_are_read_as_absent(samples, tmp_path):
   path = samples / "attributes" / "rap" / "RAP_annotation.mat"
   found = rapv1._read_mat(str(path))
   write_pictures(tmp_path / "RAP_dataset", found.images)

@@ -1,4 +1,4 @@
-"""The training transform of attributes against its four steps in Pillow and NumPy, for given draws."""
+"""The training transform of attributes equals its four steps in Pillow and NumPy, for fixed draws."""
 
 import numpy as np
 from PIL import Image
@@ -8,7 +8,7 @@ from hap_jax.data.transforms.image import HorizontalFlip
 from hap_jax.data.transforms.reid import PadCrop
 
 
-def test_a_file_is_resized_padded_cropped_and_mirrored_as_officially(tmp_path):
+def test_a_file_is_resized_padded_cropped_and_mirrored_as_in_the_official_code(tmp_path):
   path = tmp_path / "odd.png"
   image = np.random.default_rng(0).integers(0, 256, (131, 57, 3), dtype=np.uint8)
   Image.fromarray(image).save(path)

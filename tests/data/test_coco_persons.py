@@ -13,7 +13,7 @@ from tests.data import luperson_files
 
 
 def make_annotation(i, **changes):
-  """A person of image 1: 17 joints on a diagonal from (10, 20), v = 2; the first not labelled."""
+  """Returns a person of image 1: 17 joints on a diagonal from (10, 20), v = 2. The first has no label."""
   joints = [(10 + j, 20 + 2 * j, 2) for j in range(17)]
   joints[0] = (0, 0, 0)
   return {
@@ -37,7 +37,7 @@ def make_coco(*annotations, **more):
 
 @pytest.fixture
 def root(tmp_path):
-  """COCO's own layout with one picture, whose pixels tell their column (red) and row (green)."""
+  """Returns a folder in COCO's layout with one picture. Its red is the column, and its green is the row."""
   image = np.zeros((80, 60, 3), np.uint8)
   image[..., 2], image[..., 1] = 4 * np.arange(60), 3 * np.arange(80)[:, None]
   for split in ("train", "val"):
@@ -56,11 +56,11 @@ def open_train(root, **options):
   return coco_persons.open_source(root=str(root), split="train", seed=0, **options)
 
 
-def test_box_is_cut_with_its_margin_and_joints_move_along(root):
+def test_box_is_cut_with_its_margin_and_joints_are_shifted(root):
   record = open_train(root, margin=0.1)[0]
-  # x from 10.5 - 2 to 30.5 + 2, y from 20 - 4 to 60 + 4, outwards to whole pixels.
+  # x is from 10.5 - 2 to 30.5 + 2 and y from 20 - 4 to 60 + 4, both rounded outwards to whole pixels.
   assert record["image"].shape == (64 - 16, 33 - 8, 3)
-  # Top-left pixel is column 8, row 16 of the picture, within JPEG's error.
+  # The top left pixel is column 8, row 16 of the picture, within the error of JPEG.
   np.testing.assert_allclose(record["image"][0, 0], (4 * 8, 3 * 16, 0), atol=6)
   expected = np.array([(10 + j - 8, 20 + 2 * j - 16) for j in range(1, 17)])
   np.testing.assert_array_equal(record["keypoints_xy"][1:], expected)
@@ -73,7 +73,7 @@ def test_cut_stays_inside_the_picture(root):
   assert open_train(root, margin=0.5)[0]["image"].shape == (80, 60, 3)
 
 
-def test_labelled_joint_counts_even_if_hidden_unless_the_cut_loses_it(root):
+def test_a_hidden_joint_with_label_is_visible_and_a_joint_outside_the_cut_is_not(root):
   keypoints = make_annotation(1)["keypoints"]
   keypoints[3 * 5 + 2] = 1  # labelled, hidden
   keypoints[3 * 6 : 3 * 6 + 3] = 1, 1, 2  # labelled, outside the box
@@ -83,7 +83,7 @@ def test_labelled_joint_counts_even_if_hidden_unless_the_cut_loses_it(root):
   assert not visible[6]
 
 
-def test_crowds_unlabelled_people_and_empty_boxes_make_no_record(root):
+def test_crowds_people_without_joints_and_empty_boxes_are_left_out(root):
   write(
     root,
     make_coco(
@@ -101,12 +101,12 @@ def test_crowds_unlabelled_people_and_empty_boxes_make_no_record(root):
 
   assert ids() == [4, 5]
   assert ids(min_keypoints=2) == [4]
-  with pytest.raises(ValueError, match="none of its 5 annotations makes a record"):
+  with pytest.raises(ValueError, match="at least one annotation of a person, but all 5 are left out"):
     ids(min_keypoints=17)
 
 
 def ids_and_notes(root, *annotations, **more):
-  """Returns (annotation ids of the records, the notes in one text)."""
+  """Returns (annotation ids of the records, all notes in one text)."""
   write(root, make_coco(*annotations, **more))
   source = open_train(root)
   assert sorted(source[0]) == ["image", "keypoints_visible", "keypoints_xy"]
@@ -131,9 +131,9 @@ def test_annotation_without_keypoints_is_left_out_and_counted(root):
   assert "1 crowds" in notes
 
 
-def test_person_is_the_category_of_that_name_whatever_its_number(root):
+def test_person_is_the_category_with_this_name_and_any_number(root):
   animals = [make_annotation(i, category_id=i) for i in (1, 17, 5, 90)]
-  names = {1: "cat", 17: "person", 5: "Person", 3: "car"}  # annotation tools write it with a capital, too
+  names = {1: "cat", 17: "person", 5: "Person", 3: "car"}  # some annotation tools write a capital letter
   categories = [{"id": number, "name": name} for number, name in names.items()]
   ids, notes = ids_and_notes(root, *animals, categories=categories)
   assert ids == [17, 5]
@@ -141,14 +141,14 @@ def test_person_is_the_category_of_that_name_whatever_its_number(root):
 
 
 @pytest.mark.parametrize("categories", [{}, {"categories": []}])
-def test_a_file_without_categories_holds_people_only(root, categories):
+def test_all_annotations_of_a_file_without_categories_are_people(root, categories):
   animals = [make_annotation(i, category_id=i) for i in (1, 17, 5, 90)]
   ids, notes = ids_and_notes(root, *animals, **categories)
   assert ids == [1, 17, 5, 90]
-  assert "has no categories; all of its annotations are read as people" in notes
+  assert "has no categories, so all of its annotations are read as people" in notes
 
 
-def test_joints_outside_of_the_cut_do_not_count_for_min_keypoints(root):
+def test_joints_outside_the_cut_do_not_count_for_min_keypoints(root):
   outside = make_annotation(1, keypoints=[5, 5, 2, 50, 70, 2] + [0] * 45)
   write(root, make_coco(outside, make_annotation(2)))
   source = open_train(root)
@@ -157,7 +157,7 @@ def test_joints_outside_of_the_cut_do_not_count_for_min_keypoints(root):
   assert open_train(root, margin=1.0).id.tolist() == [1, 2]  # the cut is larger
 
 
-def test_counts_of_what_is_left_out_are_logged(root, caplog):
+def test_numbers_of_annotations_left_out_are_logged(root, caplog):
   write(root, make_coco(make_annotation(1, iscrowd=1), make_annotation(2)))
   with caplog.at_level("WARNING", logger="absl"):
     open_train(root)
@@ -210,7 +210,7 @@ HUGE = 10**400  # larger than any float
     ("iscrowd", [0], r"\[0\] under iscrowd"),
   ],
 )
-def test_value_that_the_format_forbids_is_named_with_its_annotation(root, key, value, message):
+def test_error_for_a_forbidden_value_names_its_annotation(root, key, value, message):
   annotation = make_annotation(7, category_id=1) | {key: value}
   write(root, make_coco(annotation, categories=[{"id": 1, "name": "person"}]))
   with pytest.raises(ValueError, match=rf"person_keypoints_train2017\.json: annotation .*{message}") as error:
@@ -231,7 +231,7 @@ def test_value_that_the_format_forbids_is_named_with_its_annotation(root, key, v
     ("file_name", 5, "image 1 has 5 under file_name"),
   ],
 )
-def test_value_of_an_image_that_the_format_forbids_is_named(root, key, value, message):
+def test_error_for_a_forbidden_value_names_its_image(root, key, value, message):
   coco = make_coco()
   coco["images"][0][key] = value
   write(root, coco)
@@ -239,7 +239,7 @@ def test_value_of_an_image_that_the_format_forbids_is_named(root, key, value, me
     open_train(root)
 
 
-def test_images_and_categories_of_one_id_are_errors(root):
+def test_images_and_categories_with_equal_ids_are_errors(root):
   coco = make_coco()
   coco["images"] *= 2
   write(root, coco)
@@ -272,11 +272,11 @@ def test_one_file_is_split_by_num_val(root):
     return [source.name(i) for i in range(len(source))]
 
   assert names("train", 2) + names("val", 2) == names("train", 0)
-  with pytest.raises(ValueError, match='leaves none for split "val"'):
+  with pytest.raises(ValueError, match='leaves no records for split "val"'):
     names("val", 0)
 
 
-def test_picture_that_is_missing_or_of_another_size_is_a_bad_record(root):
+def test_picture_that_is_missing_or_has_another_size_is_a_bad_record(root):
   coco = make_coco(make_annotation(1), make_annotation(2, image_id=2), make_annotation(3, image_id=3))
   coco["images"] += [
     {"id": 2, "file_name": "one.jpg", "height": 90, "width": 60},
@@ -285,14 +285,14 @@ def test_picture_that_is_missing_or_of_another_size_is_a_bad_record(root):
   write(root, coco)
   source = open_train(root)
   assert source[0]["image"].size
-  with pytest.raises(BadRecordError, match=r"one\.jpg: \(80, 60\) pixels .* annotated as \(90, 60\)"):
+  with pytest.raises(BadRecordError, match=r"one\.jpg: \(80, 60\) pixels .* annotation says \(90, 60\)"):
     source[1]
   with pytest.raises(BadRecordError, match=r"absent\.jpg"):
     source[2]
 
 
 @pytest.mark.parametrize("key", ["bbox", "image_id", "id"])
-def test_missing_key_of_an_annotation_is_named(root, key):
+def test_error_names_the_missing_key_of_an_annotation(root, key):
   annotation = make_annotation(7)
   del annotation[key]
   write(root, make_coco(annotation))
@@ -301,7 +301,7 @@ def test_missing_key_of_an_annotation_is_named(root, key):
 
 
 @pytest.mark.parametrize("key", ["height", "width", "file_name", "id"])
-def test_missing_key_of_an_image_is_named(root, key):
+def test_error_names_the_missing_key_of_an_image(root, key):
   coco = make_coco()
   del coco["images"][0][key]
   write(root, coco)
@@ -314,7 +314,7 @@ def test_missing_key_of_an_image_is_named(root, key):
   [
     ({"images": []}, 'no list under the key "annotations"'),
     ([1], 'no list under the key "images"'),
-    (make_coco(make_annotation(7, image_id=9)), "annotation 7 is of image 9, which is not under images"),
+    (make_coco(make_annotation(7, image_id=9)), "7: its image_id is 9, which is not in the list images"),
     (make_coco(make_annotation(7, keypoints=[0] * 42)), "42 values under keypoints, expected 51"),
     (None, 'no list under the key "images"'),
     ({"images": {}, "annotations": []}, 'no list under the key "images"'),
@@ -351,7 +351,7 @@ def test_missing_files_and_impossible_options_are_errors(root, tmp_path_factory)
     open_train(root)
 
 
-def test_source_travels_to_another_process(root):
+def test_source_can_be_pickled(root):
   source = pickle.loads(pickle.dumps(open_train(root)))
   np.testing.assert_array_equal(source[0]["image"], open_train(root)[0]["image"])
 
@@ -367,7 +367,7 @@ def people(samples):
 
 
 def test_real_file_gives_its_twelve_people(people):
-  assert len(people) == 12  # of 14: two have no joints
+  assert len(people) == 12  # the file has 14 people, and two of them have no joints
   for i in range(len(people)):
     record = people[i]
     visible = record["keypoints_visible"]
@@ -386,7 +386,7 @@ def test_real_person_is_upright_in_the_cut(people):
       assert joint["nose"][1] < joint["left_ankle"][1]
 
 
-def test_real_people_come_back_from_luperson_s_layout(people, tmp_path):
+def test_real_people_written_in_luperson_s_layout_are_read_back(people, tmp_path):
   records = [people[i] for i in range(len(people))]
   assert luperson_files.write(tmp_path, records) == 12
   source = luperson.open_source(root=str(tmp_path), split="train", seed=0, subset="all")

@@ -1,4 +1,4 @@
-"""File names that come from annotation files and lists: they stay below their folder, and are UTF-8."""
+"""File names from annotation files and lists must stay below their folder and must be UTF-8."""
 
 import json
 import os
@@ -31,7 +31,7 @@ ODD = os.fsdecode(b"caf\xe9.jpg")  # Latin-1
 
 
 @pytest.mark.parametrize("name", [*OUTSIDE, "a\0.jpg", "\0"])
-def test_name_that_leaves_its_folder_is_refused_with_file_and_entry(name):
+def test_error_for_a_name_that_leaves_its_folder_names_file_and_entry(name):
   for names in ([name], [*INSIDE, name], [name, *INSIDE, *OUTSIDE]):
     with pytest.raises(
       ValueError, match=f"list, entry {names.index(name)}: the file name is .*expected"
@@ -73,27 +73,27 @@ def write_msmt17(root, names):
 
 
 @pytest.mark.parametrize("name", OUTSIDE)
-def test_luperson_refuses_names_outside_of_its_folder(tmp_path, name):
+def test_luperson_name_outside_its_folder_is_an_error(tmp_path, name):
   opens = write_luperson(tmp_path, ["0000000.jpg", name])
   with pytest.raises(ValueError, match=r"cfs_list\.pkl: entry 2: the file name is"):
     opens()
 
 
 @pytest.mark.parametrize("name", OUTSIDE)
-def test_coco_refuses_names_outside_of_its_folder(tmp_path, name):
+def test_coco_name_outside_its_folder_is_an_error(tmp_path, name):
   with pytest.raises(ValueError, match=r"people\.json: image 2: the file name is"):
     write_coco(tmp_path, ["one.jpg", name])()
 
 
 @pytest.mark.parametrize("folder", ["../0001/", "0001/../../x/", "/0001/"])
-def test_msmt17_refuses_names_outside_of_its_folder(tmp_path, folder):
+def test_msmt17_name_outside_its_folder_is_an_error(tmp_path, folder):
   opens = write_msmt17(tmp_path, [f"{folder}0001_000_01_0303morning_0008_0.jpg"])
   with pytest.raises(ValueError, match=r"list_train\.txt: line 1"):
     opens()
 
 
 @pytest.mark.parametrize("module", [pa100k, peta, rapv1])
-def test_attribute_sources_refuse_names_outside_of_their_folder(tmp_path, module):
+def test_attribute_picture_outside_its_folder_is_an_error(tmp_path, module):
   (tmp_path / "pictures").mkdir()
   Image.new("RGB", (8, 16)).save(tmp_path / "pictures" / "a.png")
   names = ["a.png", "../pictures/a.png"]
@@ -113,7 +113,7 @@ def test_attribute_sources_refuse_names_outside_of_their_folder(tmp_path, module
     module.open_source(root=str(tmp_path), split="train", seed=0, **options)
 
 
-def test_attribute_mat_file_with_a_name_outside_of_its_folder_is_refused(tmp_path):
+def test_mat_file_with_a_picture_outside_its_folder_is_an_error(tmp_path):
   (tmp_path / "data").mkdir()
   (tmp_path / "data" / "a.jpg").touch()
   variables = {"attributes": np.array([[name] for name in pa100k.ATTRIBUTES], object)}
@@ -135,7 +135,7 @@ def test_links_below_the_folder_may_point_anywhere(tmp_path):
   assert all(opens()[i]["image"].size for i in range(4))
 
 
-def test_paths_of_the_user_may_leave_the_root(tmp_path):
+def test_paths_from_the_user_may_leave_the_root(tmp_path):
   (tmp_path / "coco" / "train2017").mkdir(parents=True)
   write_coco(tmp_path, ["one.jpg", "one.jpg"])
   options = {"annotations": "../people.json", "images": ".."}
@@ -174,7 +174,7 @@ def test_coco_name_that_is_not_utf8_is_a_bad_record(tmp_path, name):
 
 
 @pytest.mark.parametrize("write", [write_luperson, write_coco])
-def test_prepare_leaves_names_that_are_not_utf8_out(tmp_path, write):
+def test_prepare_leaves_out_names_that_are_not_utf8(tmp_path, write):
   opens = write(tmp_path, ["0000000.jpg" if write is write_luperson else "one.jpg", ODD])
   packed = pack.write_dataset(tmp_path / "packed", {"train": opens()}, root=tmp_path, max_bad_share=0.5)[
     "train"

@@ -1,4 +1,4 @@
-"""Pictures decode to the bits that OpenCV gives, whichever decoder reads them, and broken ones are told."""
+"""Both decoders of pictures give the bits of OpenCV, and broken pictures are bad records."""
 
 import io
 
@@ -16,7 +16,7 @@ OPENCV = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 
 @pytest.fixture(scope="module")
 def picture():
-  """A picture with smooth parts, edges and noise, of sides that no block of a JPEG divides."""
+  """Returns a picture with smooth parts, edges and noise. Its sides are not multiples of a JPEG block."""
   y, x = np.mgrid[:93, :61]
   waves = [127 + 100 * np.sin(x / a + y / b) for a, b in ((9, 31), (17, 5), (40, 13))]
   image = np.stack(waves, axis=-1)
@@ -33,7 +33,7 @@ def jpeg(picture, **options):
 
 def rotated(picture):
   exif = Image.Exif()
-  exif[0x0112] = 6  # to be turned by a right angle
+  exif[0x0112] = 6  # the header asks for a rotation by 90 degrees
   return jpeg(picture, exif=exif)
 
 
@@ -59,7 +59,7 @@ VARIANTS = {
 def test_simplejpeg_and_opencv_give_the_same_bits(picture, name):
   data = VARIANTS[name](picture)
   wanted = cv2.imdecode(np.frombuffer(data, np.uint8), OPENCV)
-  assert wanted.shape == (93, 61, 3)  # not turned
+  assert wanted.shape == (93, 61, 3)  # not rotated
   np.testing.assert_array_equal(simplejpeg.decode_jpeg(data, "RGB"), wanted)
   image = base.decode_image(data, name)
   np.testing.assert_array_equal(image, wanted)
@@ -90,9 +90,9 @@ def test_truncated_jpeg_is_a_bad_record(picture, tmp_path, left):
     base.read_image(tmp_path / "a.jpg")
 
 
-def test_damage_inside_is_what_opencv_makes_of_it(picture):
+def test_a_jpeg_with_damage_inside_decodes_as_in_opencv(picture):
   data = bytearray(jpeg(picture))
-  data[len(data) // 2 : len(data) // 2 + 2] = b"\xff\xd9"  # an end too early
+  data[len(data) // 2 : len(data) // 2 + 2] = b"\xff\xd9"  # a marker for the end of the picture
   with pytest.raises(ValueError, match="Corrupt"):
     simplejpeg.decode_jpeg(bytes(data), "RGB")
   image = base.decode_image(bytes(data), "damaged")
@@ -104,7 +104,7 @@ def test_missing_file_is_a_bad_record(tmp_path):
     base.read_image(tmp_path / "no.jpg")
 
 
-def test_encoded_jpeg_keeps_the_colours_resolution(picture):
+def test_encoded_jpeg_keeps_the_resolution_of_colours(picture):
   image = np.asarray(picture)
   data = picture_file.encode_jpeg(image)
   assert simplejpeg.decode_jpeg_header(data)[3] == "444"

@@ -1,4 +1,4 @@
-"""A folder of pictures is all the pictures that a person sees in it, and nothing else."""
+"""The source of a plain folder has all its visible pictures and nothing else."""
 
 import pytest
 from PIL import Image
@@ -11,7 +11,7 @@ def put(path):
   Image.new("RGB", (8, 16)).save(path)
 
 
-def test_links_are_followed_and_what_is_hidden_or_no_file_is_left_out(tmp_path):
+def test_links_are_followed_and_hidden_names_and_other_files_are_left_out(tmp_path):
   root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
   for name in ("b.jpg", "sub/a.PNG", "sub.jpg/c.webp"):
     put((root / name).with_suffix(".png"))

@@ -60,7 +60,7 @@ def test_whole_picture_at_its_own_size_is_unchanged():
   assert same["caption"] == "kept"
 
 
-def test_transforms_leave_their_input_alone():
+def test_transforms_do_not_change_their_input():
   record = make_record()
   before = {name: np.copy(value) for name, value in record.items()}
   for transform in (
@@ -94,7 +94,7 @@ def test_invisible_or_nan_joint_stays_missing():
   assert np.isfinite(moved).all()
 
 
-def test_joint_just_left_of_the_window_is_saved_by_the_mirror():
+def test_joint_just_left_of_the_window_is_visible_after_the_mirror():
   image = np.zeros((40, 20, 3), np.uint8)
   xy, is_visible = np.array([[4.8, 12]], np.float32), np.ones(1, bool)
   for flip in (False, True):
@@ -114,12 +114,12 @@ def test_joint_stays_on_its_pixel_under_crop_and_mirror():
     flip = trial % 2 == 1
     result, moved, visible = crop_resize(image, xy, is_visible, (top, left, height, width), (128, 64), flip)
     if not visible[0]:
-      assert flip  # the mirror turns centres, so it may push the last column's joint out
+      assert flip  # the mirror uses pixel centres, so a joint in the last column may leave the picture
       continue
     weight = result[..., 0] / result[..., 0].sum()
     centre = np.array([(weight.sum(0) * np.arange(64)).sum(), (weight.sum(1) * np.arange(128)).sum()])
-    # The resize scales pixel edges, the joint's rule its coordinates: half a source pixel apart, and half a
-    # pixel of the result; one more source pixel for the kernel's cut tails.
+    # The resize scales pixel edges, and the rule for joints scales coordinates. They differ by half a source
+    # pixel plus half a pixel of the result. One more source pixel is for the cut tails of the kernel.
     limit = 1.5 * np.array([64 / width, 128 / height]) + 0.5
     assert (np.abs(centre - moved[0]) <= limit).all()
 
@@ -157,6 +157,6 @@ def test_pixel_shuffle_keeps_colours_and_joints():
 
 
 @pytest.mark.parametrize("bad", [{"area": (0.0, 1.0)}, {"area": (0.5, 1.5)}, {"aspect": (2.0, 1.0)}])
-def test_impossible_crop_ranges_are_refused(bad):
+def test_impossible_crop_ranges_are_errors(bad):
   with pytest.raises(ValueError, match=f"{next(iter(bad))}="):
     RandomResizedCrop((8, 4), **bad)

@@ -1,4 +1,4 @@
-"""The loader over real files: people drawn at random, written in LUPerson's layout."""
+"""The loader reads real files: random people in LUPerson's layout."""
 
 import logging
 import pathlib
@@ -46,7 +46,7 @@ def source(tmp_path_factory):
 
 @pytest.fixture
 def broken(tmp_path):
-  """A source whose record 5 has a truncated image and whose record 6 has no pose file."""
+  """Returns a source with two bad records: 5 has a truncated image, and 6 has no pose file."""
   source = write_people(tmp_path)
   image = pathlib.Path(source.name(5))
   image.write_bytes(image.read_bytes()[:200])
@@ -70,7 +70,7 @@ def take(loader, start, count):
     return [next(batches) for _ in range(count)]
 
 
-def test_batch_holds_the_fields_index_and_valid(source):
+def test_batch_has_the_fields_and_index_and_valid(source):
   batch = make_loader(source).batch(3)
   shapes = {name: (rows.shape, rows.dtype) for name, rows in batch.items()}
   assert shapes == {
@@ -83,7 +83,7 @@ def test_batch_holds_the_fields_index_and_valid(source):
   assert all(type(rows) is np.ndarray for rows in batch.values())
 
 
-def test_row_is_the_record_transformed_with_its_own_generator(source):
+def test_row_is_the_record_transformed_with_the_generator_of_the_record(source):
   loader = make_loader(source)
   batch = loader.batch(8)  # the second epoch
   assert loader.sampler.epoch(8) == 1
@@ -95,7 +95,7 @@ def test_row_is_the_record_transformed_with_its_own_generator(source):
 
 
 @pytest.mark.parametrize("seed", [0, 2**32 + 1, 2**130 + 7])
-def test_a_record_that_a_batch_holds_again_is_drawn_anew(seed):
+def test_a_record_that_is_repeated_in_a_batch_gets_another_generator(seed):
   rngs = make_generators(seed, 3, np.array([7, 2, 7, 7, 2, 5], np.int32))
   expected = [(7,), (2,), (7, 0, 1), (7, 0, 2), (2, 0, 1), (5,)]
   for rng, numbers in zip(rngs, expected, strict=True):
@@ -103,13 +103,13 @@ def test_a_record_that_a_batch_holds_again_is_drawn_anew(seed):
   assert len({rng.random() for rng in rngs}) == 6
 
 
-def test_a_process_has_the_generators_of_its_rows():
+def test_a_process_gets_the_generators_of_its_rows():
   index = np.array([7, 2, 7, 7, 2, 5])
   states = [rng.bit_generator.state for rng in make_generators(1, 3, index)]
   assert [rng.bit_generator.state for rng in make_generators(1, 3, index, slice(2, 4))] == states[2:4]
 
 
-def test_generators_draw_the_numbers_that_published_runs_drew():
+def test_generators_draw_the_numbers_of_published_runs():
   drawn = [rng.integers(2**32, size=2).tolist() for rng in make_generators(231020695, 3, [7, 2, 7, 7])]
   assert drawn == [
     [3293692701, 2933519348],
@@ -130,20 +130,20 @@ def test_augmentation_changes_with_the_epoch(source):
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
-def test_iterate_yields_the_pure_batches_from_any_start(source, workers):
+def test_iterate_yields_the_batches_of_the_pure_function_from_any_start(source, workers):
   loader = make_loader(source, workers=workers)
-  for step, batch in enumerate(take(loader, start=3, count=5), start=3):  # over the epoch's end at step 5
+  for step, batch in enumerate(take(loader, start=3, count=5), start=3):  # the epoch ends at step 5
     assert all(type(rows) is np.ndarray for rows in batch.values())
     assert_equal_batches(batch, loader.batch(step))
 
 
-def test_iterate_without_reading_ahead_is_the_same(source):
+def test_iterate_without_reading_ahead_yields_the_same_batches(source):
   loader = make_loader(source, read_ahead=0)
   for step, batch in enumerate(take(loader, start=0, count=2)):
     assert_equal_batches(batch, loader.batch(step))
 
 
-def test_iterate_stops_where_told_and_after_close(source):
+def test_iterate_ends_at_the_given_stop_and_after_close(source):
   loader = make_loader(source)
   with loader.iterate(4, 7) as batches:
     assert len(list(batches)) == 3
@@ -162,7 +162,7 @@ def test_processes_read_contiguous_slices_of_the_same_global_batch(source):
     assert_equal_batches({name: np.concatenate([part[name] for part in parts]) for name in whole}, whole)
 
 
-def test_evaluation_pass_covers_each_record_once_over_two_processes(source):
+def test_two_processes_together_evaluate_each_record_once(source):
   seen = []
   for i in range(2):
     sampler = Sequential(len(source), batch_size=8)
@@ -174,14 +174,14 @@ def test_evaluation_pass_covers_each_record_once_over_two_processes(source):
   assert sorted(seen) == list(range(NUM_RECORDS))
 
 
-def test_progress_and_epoch_length_are_the_sampler_s(source):
+def test_progress_and_epoch_length_come_from_the_sampler(source):
   loader = make_loader(source)
   assert loader.nominal_steps == 5
   assert loader.num_steps is None
   assert loader.progress(7) == 1.4
 
 
-def test_names_are_the_files_of_a_batch(source):
+def test_names_of_a_batch_are_the_paths_of_its_files(source):
   loader = make_loader(source)
   names = loader.names(loader.batch(0)["index"])
   assert names == [source.name(i) for i in loader.sampler.indices(0)]
@@ -206,8 +206,8 @@ def test_bad_record_is_replaced_by_the_next_good_one_and_logged_once(broken, cap
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_second_bad_record_stops_where_one_is_allowed(broken, workers):
-  loader = make_loader(broken, workers=workers, max_bad_share=0.05)  # 1.1 of 22
+def test_second_bad_record_is_an_error_if_one_is_allowed(broken, workers):
+  loader = make_loader(broken, workers=workers, max_bad_share=0.05)  # allows 1.1 of 22 records
   step_of = {bad: next(step for step in range(10) if bad in loader.sampler.indices(step)) for bad in (5, 6)}
   first, second = sorted(step_of.values())
   assert first < second
@@ -223,9 +223,9 @@ def test_second_bad_record_stops_where_one_is_allowed(broken, workers):
     np.testing.assert_array_equal(batch["index"], np.where(np.isin(wanted, (5, 6)), 7, wanted))
 
 
-def test_records_read_ahead_of_their_pixels_make_the_same_batches(broken):
+def test_a_source_with_fetch_gives_the_same_batches(broken):
   class Fetching:
-    """Reads joints at once and pixels later; record 6 breaks in the one, record 5 in the other."""
+    """A source that reads pixels after `fetch`. Record 6 fails in `fetch`, and record 5 fails after it."""
 
     spec = broken.spec
 
@@ -250,10 +250,10 @@ def test_records_read_ahead_of_their_pixels_make_the_same_batches(broken):
     assert bad[0] == bad[1]
 
 
-def test_one_bad_record_stops_a_small_source(broken):
+def test_one_bad_record_is_an_error_in_a_small_source(broken):
   loader = make_loader(broken)
   step = next(step for step in range(10) if set(loader.sampler.indices(step)) & {5, 6})
-  with pytest.raises(ValueError, match=r"of 22 records.*share of 0\.001.*LUPerson-"):
+  with pytest.raises(ValueError, match=r"of 22 records.*share 0\.001.*LUPerson-"):
     loader.batch(step)
 
 
@@ -265,12 +265,12 @@ def test_source_without_a_good_record_is_an_error(tmp_path):
     make_loader(source, max_bad_share=1).batch(0)
 
 
-def test_bad_record_error_survives_the_way_between_processes():
+def test_bad_record_error_can_be_pickled():
   error = pickle.loads(pickle.dumps(BadRecordError("a.jpg: truncated")))
   assert str(error) == "a.jpg: truncated"
 
 
-def test_records_of_different_shape_are_an_error_that_names_the_field(source):
+def test_error_for_records_of_different_shapes_names_the_field(source):
   loader = Loader(source, (), ShuffledEpochs(len(source), 4, seed=1), seed=1)
   with pytest.raises(ValueError, match=r"field image has shapes .* transform"):
     loader.batch(0)
@@ -281,7 +281,7 @@ def test_impossible_settings_are_errors(source):
     make_loader(source, process_count=3)
   with pytest.raises(ValueError, match="process_index=2"):
     make_loader(source, process_index=2, process_count=2)
-  with pytest.raises(ValueError, match="source of 22 records, sampler of 21"):
+  with pytest.raises(ValueError, match="source has 22 records, but the sampler has num_records=21"):
     Loader(source, (CROP,), ShuffledEpochs(21, 4, seed=1), seed=1)
   with pytest.raises(ValueError, match="workers=-1"):
     make_loader(source, workers=-1)
@@ -302,9 +302,9 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_workers_end_with_a_killed_run(tmp_path):
+def test_workers_end_when_the_run_is_killed(tmp_path):
   write_people(tmp_path)
-  # A worker holds the pipe of its output, so the call returns when the last one has ended, or fails.
+  # A worker keeps the pipe of the output open. So the call returns only after the last worker has ended.
   run = subprocess.run(
     [sys.executable, "-c", _KILLED_RUN, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=120
   )

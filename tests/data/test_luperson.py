@@ -55,7 +55,7 @@ def test_written_people_are_read_back(root):
     np.testing.assert_array_equal(record["keypoints_xy"][visible], written["keypoints_xy"][visible])
 
 
-def test_joint_is_used_if_it_lies_inside_the_picture_whatever_its_confidence(root):
+def test_joint_inside_the_picture_is_visible_with_any_confidence(root):
   keypoints = np.zeros((17, 3), np.float32)
   keypoints[:4] = (-0.1, 5, 1), (0, 0, 0), (19.9, 47.9, 0.001), (20, 5, 1)
   save_pose(root / POSE_FOLDER / "0000000.npy", {"keypoints": keypoints})
@@ -82,7 +82,7 @@ def test_first_half_is_the_better_ranked_half(root):
   assert [pathlib.Path(source.name(i)).stem for i in range(len(source))] == [f"{i:07d}" for i in range(5)]
 
 
-def test_random_half_is_drawn_by_the_seed(root):
+def test_random_half_depends_on_the_seed(root):
   def names(seed):
     source = luperson.open_source(root=str(root), split="train", seed=seed, subset="random_half")
     return [source.name(i) for i in range(len(source))]
@@ -102,25 +102,25 @@ def test_held_out_records_are_the_last_of_the_subset(root, subset):
   assert len(names("val", 2)) == 2
 
 
-def test_list_of_another_length_than_luperson_s_is_reported(root, caplog):
+def test_list_of_another_length_than_luperson_s_is_logged(root, caplog):
   with caplog.at_level(logging.WARNING, logger="absl"):
     open_all(root)
-  assert "10 names, LUPerson's own list 4180243" in caplog.text
+  assert "10 names, but LUPerson's own list has 4180243" in caplog.text
 
 
-def test_source_travels_to_another_process(root):
+def test_luperson_source_can_be_pickled(root):
   source = pickle.loads(pickle.dumps(open_all(root)))
   np.testing.assert_array_equal(source[3]["keypoints_xy"], open_all(root)[3]["keypoints_xy"])
   assert len(source) == 10
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_pose_files_of_equal_length_are_read_each_on_its_own(tmp_path, dtype):
+def test_pose_files_of_equal_length_are_read_separately(tmp_path, dtype):
   rng = np.random.default_rng(0)
   for i in range(6):
     pose = {"bbox": rng.random(5).astype(dtype), "keypoints": (rng.random((17, 3)) * 20).astype(dtype)}
     if i == 4:
-      pose = {"keypoints": pose["keypoints"], "bbox": pose["bbox"]}  # same length, other place
+      pose = {"keypoints": pose["keypoints"], "bbox": pose["bbox"]}  # same length, other order
     path = tmp_path / f"{i}.npy"
     save_pose(path, pose)
     np.testing.assert_array_equal(luperson._read_pose(path), pose["keypoints"].astype(np.float32))
@@ -133,7 +133,7 @@ def test_pose_files_in_column_order_are_read(tmp_path):
     np.testing.assert_array_equal(luperson._read_pose(path), keypoints)
 
 
-def test_pose_that_differs_from_an_earlier_one_in_one_name_is_refused(tmp_path):
+def test_pose_with_one_changed_name_in_its_pickle_is_an_error(tmp_path):
   path = tmp_path / "pose.npy"
   save_pose(path, {"keypoints": np.random.default_rng(0).random((17, 3)).astype(np.float32)})
   luperson._read_pose(path)
@@ -155,7 +155,7 @@ def test_hostile_pose_stops_the_run_and_is_not_executed(root):
   assert not (root / "executed").exists()
 
 
-def test_hostile_list_is_refused(root):
+def test_hostile_list_is_an_error(root):
   write_list(root, [print])
   with pytest.raises(restricted_pickle.UnsafePickleError, match=LIST_FILE):
     open_all(root)
@@ -175,15 +175,15 @@ def test_hostile_list_is_refused(root):
     ),
     (
       lambda root: save_pose(root / POSE_FOLDER / "0000001.npy", {"joints": np.zeros((17, 3))}),
-      r'0000001\.npy: holds no numbers at \[0\]\[0\]\["keypoints"\]',
+      r'0000001\.npy: no numbers at \[0\]\[0\]\["keypoints"\]',
     ),
     (
       lambda root: np.save(root / POSE_FOLDER / "0000001.npy", np.zeros(3)),
-      r"0000001\.npy: holds no numbers",
+      r"0000001\.npy: no numbers",
     ),
   ],
 )
-def test_broken_record_names_its_file(root, damage, message):
+def test_error_of_a_broken_record_names_its_file(root, damage, message):
   damage(root)
   source = open_all(root)
   with pytest.raises(BadRecordError, match=message):
@@ -202,12 +202,12 @@ def test_truncated_image_and_pose_are_bad_records(root):
     path.write_bytes(data)
 
 
-def test_empty_root_names_the_key_the_remedy_and_the_demo():
+def test_error_for_an_empty_root_names_the_key_the_remedy_and_the_demo():
   with pytest.raises(ValueError, match=r"config\.data\.root is empty.*--config\.data\.root=DIR.*make demo"):
     luperson.open_source(root="", split="train", seed=0)
 
 
-def test_missing_and_empty_folders_and_list_are_errors_that_name_them(tmp_path):
+def test_errors_name_missing_and_empty_folders_and_a_missing_list(tmp_path):
   with pytest.raises(ValueError, match=r"nowhere: no such folder.*LUPerson-data.*config\.data\.root"):
     open_all(tmp_path / "nowhere")
   with pytest.raises(ValueError, match="the folder is empty"):
@@ -228,7 +228,7 @@ def test_missing_and_empty_folders_and_list_are_errors_that_name_them(tmp_path):
   ("content", "message"),
   [([], "is empty"), ({"a": 1}, "holds a dict"), (["a", 3], "expected a list"), (["a\nb"], "line breaks")],
 )
-def test_list_that_is_no_list_of_names_is_an_error(root, content, message):
+def test_list_without_names_is_an_error(root, content, message):
   write_list(root, content)
   with pytest.raises(ValueError, match=rf"{LIST_FILE}.*{message}"):
     open_all(root)
@@ -239,7 +239,7 @@ def test_impossible_options_are_errors(root):
     open_all(root, subset="half")
   with pytest.raises(ValueError, match=r"config\.data\.num_val=11: expected 0 to 10"):
     open_all(root, num_val=11)
-  with pytest.raises(ValueError, match=r"num_val=10 of 10 records leaves none"):
+  with pytest.raises(ValueError, match=r"num_val=10 of 10 records leaves no records"):
     open_all(root, num_val=10)
   with pytest.raises(ValueError, match="split='test'"):
     luperson.open_source(root=str(root), split="test", seed=0)

@@ -1,4 +1,4 @@
-"""Malformed files of people: every one is read, or is refused by one clear error of an expected kind."""
+"""Malformed files of people are read, or give one clear error of an expected type."""
 
 import itertools
 import json
@@ -14,13 +14,13 @@ from tests.data import luperson_files, mutations_coco
 
 
 def refusal(read):
-  """Returns the ValueError or OSError with which `read` ends, None if it ends well."""
+  """Returns the ValueError or OSError that `read` raises, or None."""
   error = None
   try:
     read()
   except (ValueError, OSError) as raised:
     error = raised
-  assert not isinstance(error, UnicodeError), error  # Python's own, without the name of a file
+  assert not isinstance(error, UnicodeError), error  # Python's own error does not name the file
   assert "\n" not in str(error), error
   return error
 
@@ -39,7 +39,7 @@ def test_mutations_are_the_same_for_the_same_seed():
 
 
 def flip_bytes(rng, data):
-  """Returns the bytes with a few of them changed, or with the end cut off."""
+  """Returns the data with a few bytes changed, or without its end."""
   if rng.random() < 0.3:
     return data[: rng.randrange(len(data))]
   data = bytearray(data)
@@ -63,7 +63,7 @@ def open_luperson(root):
   return luperson.open_source(root=str(root), split="train", seed=0, subset="all")
 
 
-def test_mutated_lists_and_joints_of_luperson_are_read_or_refused(lup):
+def test_mutated_lists_and_joints_of_luperson_are_read_or_give_an_error(lup):
   rng = random.Random(0)
   for path in (lup / luperson.LIST_FILE, lup / luperson.POSE_FOLDER / "0000001.npy"):
     whole = path.read_bytes()
@@ -92,12 +92,12 @@ def test_mutated_lists_and_joints_of_luperson_are_read_or_refused(lup):
     np.zeros((17, 3, 1)),
   ],
 )
-def test_joints_of_another_kind_are_a_bad_record(lup, keypoints):
+def test_joints_of_a_wrong_type_are_a_bad_record(lup, keypoints):
   path = lup / luperson.POSE_FOLDER / "0000001.npy"
   pose = np.empty((1, 1), object)
   pose[0, 0] = {"keypoints": keypoints}
   np.save(path, pose, allow_pickle=True)
-  with pytest.raises(luperson.BadRecordError, match=r"0000001\.npy: (holds no numbers|keypoints of shape)"):
+  with pytest.raises(luperson.BadRecordError, match=r"0000001\.npy: (no numbers|keypoints of shape)"):
     open_luperson(lup)[1]
   assert open_luperson(lup)[0]["keypoints_visible"].all()
 
@@ -125,7 +125,7 @@ def test_list_of_deeply_nested_or_odd_objects_is_an_error(lup):
     assert refusal(lambda: open_luperson(lup)), content
 
 
-def test_mutated_lists_of_msmt17_are_read_or_refused(tmp_path):
+def test_mutated_lists_of_msmt17_are_read_or_give_an_error(tmp_path):
   line = b"0000/0000_000_01_0303morning_0008_0.jpg 0\n"
   path = tmp_path / "list_train.txt"
   name = tmp_path / "train" / line.split()[0].decode()
@@ -152,7 +152,7 @@ def test_mutated_lists_of_msmt17_are_read_or_refused(tmp_path):
   assert refusal(read) is None
 
 
-def test_market_names_of_odd_bytes_are_read_or_refused(tmp_path):
+def test_market_names_of_odd_bytes_are_read_or_give_an_error(tmp_path):
   pieces = (
     b"",
     b"-1",

@@ -1,4 +1,4 @@
-"""Damaged files of every kind are read or refused with one clear error: no crash, no hang, little memory."""
+"""Damaged files of every kind are read or give one clear error: no crash, no hang, little memory."""
 
 import json
 import pathlib
@@ -6,7 +6,8 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-# Kind of file: (how many, the largest memory in MiB). A picture within the limit of pixels may take 2.5 GiB.
+# {kind of file: (number of files, limit of memory in MiB)}. A picture within the limit of pixels may take 2.5
+# GiB.
 KINDS = {
   "mat_files": (2000, 1024),
   "coco_files": (1400, 1024),
@@ -16,8 +17,8 @@ KINDS = {
 }
 
 
-def test_five_thousand_damaged_files_are_read_or_refused(tmp_path):
-  """Each kind has a process of its own, so that a crash fails the test and does not end pytest."""
+def test_five_thousand_damaged_files_are_read_or_give_an_error(tmp_path):
+  """Each kind is read in its own process, so that a crash fails the test and does not end pytest."""
   for kind, (count, most_memory) in KINDS.items():
     folder = tmp_path / kind
     folder.mkdir()

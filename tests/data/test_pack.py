@@ -1,4 +1,4 @@
-"""A packed data set reads back as the source that it was made of, in its order, whole or not at all."""
+"""A packed data set has the records of its source, in the same order. A failed packing leaves nothing."""
 
 import dataclasses
 import os
@@ -40,7 +40,7 @@ def drawn_record(i):
 
 @dataclasses.dataclass(frozen=True)
 class DrawnSource:
-  """Pictures that are no files; some cannot be read."""
+  """A source of pictures that are not files. Some records cannot be read."""
 
   size: int = NUM_RECORDS
   bad: tuple[int, ...] = ()
@@ -70,7 +70,7 @@ class DrawnSource:
 
 @pytest.fixture(scope="module")
 def people(tmp_path_factory):
-  """(folder of people in LUPerson's layout, what `prepare luperson` made of it)."""
+  """Returns (folder of people in LUPerson's layout, folder of the data set that `prepare luperson` made)."""
   root = tmp_path_factory.mktemp("luperson")
   luperson_files.write(root, map(drawn_record, range(NUM_RECORDS)))
   out = root.parent / "packed"
@@ -98,7 +98,7 @@ def assert_same_records(packed, source, names=True):
     assert pathlib.Path(source.name(i)).match(packed.name(i))
 
 
-def test_records_joints_and_order_are_those_of_the_source(people):
+def test_packed_records_joints_and_order_equal_the_source(people):
   root, out = people
   packed, source = open_packed(out), open_people(root)
   assert packed.spec == source.spec
@@ -108,7 +108,7 @@ def test_records_joints_and_order_are_those_of_the_source(people):
   assert packed.columns == source.columns == {}
 
 
-def test_tfds_itself_reads_the_files_bytes_and_the_same_numbers(people):
+def test_tfds_itself_reads_the_same_bytes_and_numbers(people):
   root, out = people
   source = open_people(root)
   skip = {"image": tensorflow_datasets.decode.SkipDecoding()}
@@ -123,8 +123,8 @@ def test_tfds_itself_reads_the_files_bytes_and_the_same_numbers(people):
   np.testing.assert_array_equal(decoded[3]["image"], source[3]["image"])
 
 
-def test_files_bytes_stand_in_the_shard_as_they_are(people):
-  """Nothing has to be unpacked before a picture is decoded."""
+def test_the_shard_contains_the_unchanged_bytes_of_the_files(people):
+  """A picture can then be decoded without unpacking."""
   root, out = people
   (shard,) = out.glob("*/*/*.array_record-*")
   data, source = shard.read_bytes(), open_people(root)
@@ -132,7 +132,7 @@ def test_files_bytes_stand_in_the_shard_as_they_are(people):
     assert pathlib.Path(source.file(i)).read_bytes() in data
 
 
-def test_held_out_records_are_those_of_the_source(people):
+def test_held_out_records_equal_the_source(people):
   root, out = people
   for split in ("train", "val"):
     assert_same_records(open_packed(out, split, num_val=4), open_people(root, split, num_val=4))
@@ -142,7 +142,7 @@ def test_held_out_records_are_those_of_the_source(people):
     open_packed(out, "query")
 
 
-def test_a_worker_reads_the_same_batches_as_from_the_files(people):
+def test_a_worker_reads_the_same_batches_from_shards_and_from_files(people):
   root, out = people
   crop = RandomResizedCrop((32, 16), flip_prob=0.5)
   packed, files = (
@@ -157,7 +157,7 @@ def test_a_worker_reads_the_same_batches_as_from_the_files(people):
         np.testing.assert_array_equal(batch[name], wanted[name], err_msg=name)
 
 
-def test_persons_and_cameras_come_along_for_every_split(tmp_path):
+def test_persons_and_cameras_of_every_split_are_packed(tmp_path):
   folder = tmp_path / "market"
   for name in market1501.FOLDERS.values():
     (folder / name).mkdir(parents=True)
@@ -169,14 +169,14 @@ def test_persons_and_cameras_come_along_for_every_split(tmp_path):
   for split in ("train", "query", "gallery"):
     packed = open_packed(tmp_path / "packed", split)
     source = market1501.open_source(root=str(folder), split=split, seed=0)
-    assert packed.spec == source.spec  # the notes, too
+    assert packed.spec == source.spec  # includes the notes
     assert_same_records(packed, source)
     assert packed.columns.keys() == source.columns.keys() == {"pid", "camid"}
     for name in source.columns:
       np.testing.assert_array_equal(packed.columns[name], source.columns[name])
 
 
-def test_trainval_is_train_and_then_val(tmp_path):
+def test_trainval_is_train_followed_by_val(tmp_path):
   words = ["--num_train=5", "--num_val=3", "--num_test=4", "--image_size=32x16"]
   out = tmp_path / "packed"
   assert cli.main(["prepare", "synthetic", "--format=tfds", f"--out={out}", *words]) == 0
@@ -192,7 +192,7 @@ def test_trainval_is_train_and_then_val(tmp_path):
   np.testing.assert_array_equal(both.columns["pid"], wanted.columns["pid"])
 
 
-def test_order_survives_many_shards(tmp_path, monkeypatch):
+def test_order_is_kept_over_many_shards(tmp_path, monkeypatch):
   monkeypatch.setattr(pack, "_SHARD_BYTES", 6_000)
   source = DrawnSource()
   pack.write_dataset(tmp_path / "packed", {"train": source})
@@ -204,7 +204,7 @@ def test_order_survives_many_shards(tmp_path, monkeypatch):
     assert packed.name(i) == source.name(i)
 
 
-def test_bad_records_are_left_out_and_told(tmp_path):
+def test_bad_records_are_left_out_and_noted(tmp_path):
   result = pack.write_dataset(tmp_path / "packed", {"train": DrawnSource(bad=(0, 3))}, max_bad_share=0.2)
   assert result["train"].records == NUM_RECORDS - 2
   assert result["train"].bad.keys() == {0, 3}
@@ -214,7 +214,7 @@ def test_bad_records_are_left_out_and_told(tmp_path):
   assert packed.spec.notes == ("a note", "2 records that cannot be read are left out (id 0, 3)")
 
 
-def test_a_file_name_that_is_not_utf8_is_a_bad_record_that_is_named_and_counted(tmp_path, capsys):
+def test_a_file_name_that_is_not_utf8_is_counted_and_named_as_bad_record(tmp_path, capsys):
   pictures = tmp_path / "pictures"
   pictures.mkdir()
   for name in (b"a.jpg", b"caf\xe9.jpg", b"d.jpg"):
@@ -233,13 +233,13 @@ def test_a_file_name_that_is_not_utf8_is_a_bad_record_that_is_named_and_counted(
 
 
 @pytest.mark.parametrize("bad", [(3,), tuple(range(NUM_RECORDS))])
-def test_too_many_bad_records_leave_nothing_behind(tmp_path, bad):
+def test_too_many_bad_records_leave_no_files(tmp_path, bad):
   with pytest.raises(ValueError, match=r"cannot be read.*max_bad_share"):
     pack.write_dataset(tmp_path / "packed", {"train": DrawnSource(bad=bad)}, max_bad_share=0.01)
   assert not list(tmp_path.iterdir())
 
 
-def test_a_kill_leaves_nothing_that_reads_as_a_data_set(tmp_path):
+def test_a_killed_packing_leaves_no_data_set_that_can_be_opened(tmp_path):
   code = f"""
 import sys
 sys.path[:0] = {[str(ROOT), str(pathlib.Path(__file__).parent)]}
@@ -255,13 +255,13 @@ pack.write_dataset({str(tmp_path / "packed")!r}, {{"train": DrawnSource(killed_a
     open_packed(left)
 
 
-def test_a_folder_that_exists_is_left_alone(people, capsys):
+def test_an_existing_folder_is_not_changed(people, capsys):
   root, out = people
   assert cli.main(["prepare", "luperson", f"--root={root}", "--set=subset=all", f"--out={out}"]) == 1
   assert "exists" in capsys.readouterr().err
 
 
-def test_other_folders_are_refused(tmp_path):
+def test_a_folder_without_a_data_set_is_an_error(tmp_path):
   (tmp_path / "a").mkdir()
   with pytest.raises(ValueError, match=r"0 data sets.*prepare SOURCE"):
     open_packed(tmp_path)

@@ -1,4 +1,4 @@
-"""A packed data set has all columns of its source, texts too, and takes no text from a file unchecked."""
+"""A packed data set has all columns of its source, also texts. Texts from a file are checked."""
 
 import pickle
 import shutil
@@ -23,7 +23,7 @@ SHARD = "hap_described-train.array_record-00000-of-00001"
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory):
-  """The folder of a packed data set with texts: 5 records in train, 3 in val."""
+  """Returns the folder of a packed data set with texts: 5 records in train, 3 in val."""
   out = tmp_path_factory.mktemp("packed") / "described"
   pack.write_dataset(out, {"train": Described(), "val": Described(3)})
   return out / "hap_described" / "1.0.0"
@@ -31,7 +31,7 @@ def packed(tmp_path_factory):
 
 @pytest.fixture
 def folder(packed, tmp_path):
-  """A copy of the data set that a test may change."""
+  """Returns a copy of the data set, which a test may change."""
   return shutil.copytree(packed, tmp_path / "described")
 
 
@@ -43,7 +43,7 @@ def write(folder, **changed):
   pack.write_dataset(folder / "packed", {"train": Described(changed=changed)})
 
 
-def test_records_columns_and_facts_come_back(packed):
+def test_records_columns_and_facts_equal_the_source(packed):
   source, wanted = open_split(packed), Described()
   assert source.spec == wanted.spec
   assert source.columns.keys() == wanted.columns.keys()
@@ -58,7 +58,7 @@ def test_records_columns_and_facts_come_back(packed):
   assert isinstance(source[1]["caption"], str)
 
 
-def test_trainval_joins_texts_of_different_length(tmp_path):
+def test_trainval_joins_texts_of_different_lengths(tmp_path):
   long = Described(3, changed={"caption": ["x" * 300, "y", "z"]})
   pack.write_dataset(tmp_path / "packed", {"train": Described(), "val": long})
   both = open_split(tmp_path / "packed", "trainval").columns["caption"]
@@ -82,7 +82,7 @@ def test_tfds_itself_reads_the_texts(packed):
     assert [one.decode() for one in raw[i]["captions"]] == [text, f"{text} {i}"]
 
 
-def test_tables_hold_no_pickle(packed):
+def test_tables_contain_no_pickle(packed):
   with np.load(packed / TABLE, allow_pickle=False) as file:
     assert {name: file[name].dtype.kind for name in file.files} == {
       "pid": "i",
@@ -116,19 +116,19 @@ def nested(lengths):
     (["a", "b", "c", "d", "e" * 4097], "record 4: .* of 4097 characters; expected UTF-8 of at most 4096"),
   ],
 )
-def test_a_column_that_cannot_be_packed_is_named(values, words, tmp_path):
+def test_error_names_a_column_that_cannot_be_packed(values, words, tmp_path):
   with pytest.raises(ValueError, match=rf"column caption of described.*{words}") as caught:
     write(tmp_path, caption=values)
   assert "\n" not in str(caught.value)
   assert not list(tmp_path.iterdir())
 
 
-def test_a_column_that_is_no_field_is_named(tmp_path):
-  with pytest.raises(ValueError, match=r"column height of described: no such field; its records have image,"):
+def test_error_names_a_column_that_is_not_a_field(tmp_path):
+  with pytest.raises(ValueError, match=r"column height of described: not a field .*; they have image,"):
     write(tmp_path, height=np.zeros(5))
 
 
-def test_splits_with_different_columns_are_refused(tmp_path):
+def test_splits_with_different_columns_are_an_error(tmp_path):
   other = Described(3, fields=("pid", "caption", "captions", "joints", "score", "age"))
   other.changed["age"] = np.zeros(3, np.int32)
   with pytest.raises(ValueError, match=r"splits with different columns, train: caption, .*; val: age, "):
@@ -141,7 +141,7 @@ def table(folder):
 
 
 def assert_table_refused(folder, words, field="pid"):
-  """Opening the split or reading the column names the table in one line and allocates little."""
+  """Asserts that reading the column raises one line that names the table, and that it needs little memory."""
   tracemalloc.start()
   try:
     with pytest.raises(ValueError, match=words) as caught:
@@ -164,27 +164,27 @@ def assert_table_refused(folder, words, field="pid"):
     (np.zeros(5, "U4097"), "caption.npy is of type <U4097, expected texts of 1 to 4096"),
   ],
 )
-def test_a_table_without_the_texts_is_refused(folder, values, words):
+def test_a_table_without_the_right_texts_is_an_error(folder, values, words):
   if values.dtype.kind == "O":
     assert pickle.dumps(values)
   np.savez(folder / TABLE, **(table(folder) | {"caption": values}))
   assert_table_refused(folder, words)
 
 
-def test_texts_that_unpack_to_more_than_the_file_are_refused_before_memory_is_taken(folder):
+def test_texts_that_are_larger_than_the_file_are_an_error_before_memory_is_allocated(folder):
   whole = table(folder)
   whole["caption"] = np.zeros(5, "U4096")
   np.savez_compressed(folder / TABLE, **whole)
   assert_table_refused(folder, "caption.npy holds texts, .* by method 8 .* that are not compressed")
   np.savez(folder / TABLE, **whole)
   assert open_split(folder).columns["caption"].tolist() == [""] * 5
-  # The list of the zip file states more bytes than there are.
+  # Now the directory of the zip file states more bytes than the file has.
   whole["caption"] = np.array(["abc"] * 5)
   np.savez(folder / TABLE, **whole)
   with zipfile.ZipFile(folder / TABLE) as archive:
     stated = archive.getinfo("caption.npy").file_size
   data = (folder / TABLE).read_bytes()
-  start = data.rindex(b"caption.npy") - 46  # of the entry in the list, at the end of the file
+  start = data.rindex(b"caption.npy") - 46  # start of the entry in the directory at the end of the file
   entry = data[start:].replace(stated.to_bytes(4, "little"), (2**16).to_bytes(4, "little"), 2)
   (folder / TABLE).write_bytes(data[:start] + entry)
   assert_table_refused(folder, "caption.npy holds texts, 65536 bytes")
@@ -192,7 +192,7 @@ def test_texts_that_unpack_to_more_than_the_file_are_refused_before_memory_is_ta
 
 @pytest.mark.parametrize("code", [0x110000, 0xFFFFFFFF, 0xD800])
 @pytest.mark.parametrize("order", "<>")
-def test_numbers_that_are_no_characters_are_refused(folder, code, order):
+def test_numbers_that_are_not_characters_are_an_error(folder, code, order):
   caption = np.full((5, 3), ord("a"), f"{order}u4")
   caption[3, 1] = code
   np.savez(folder / TABLE, **(table(folder) | {"caption": caption.view(f"{order}U3").reshape(5)}))
@@ -206,7 +206,7 @@ def test_texts_in_the_other_byte_order_are_read(folder):
   assert open_split(folder).columns["caption"].tolist() == list(TEXTS)
 
 
-def test_names_of_columns_are_all_checked(folder):
+def test_a_table_with_other_columns_than_expected_is_an_error(folder):
   expected = {"pid": npz_file.Column((5,), np.dtype(np.int32))}
   with pytest.raises(ValueError, match="expected the arrays pid, found"):
     npz_file.read(folder / TABLE, expected, "pid")

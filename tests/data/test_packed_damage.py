@@ -1,4 +1,4 @@
-"""Damaged tables, shards and records of a packed data set give one clear error and take little memory."""
+"""Damaged tables, shards and records of a packed data set give one clear error and need little memory."""
 
 import os
 import pathlib
@@ -23,7 +23,7 @@ TABLE = "table_train.npz"
 
 @pytest.fixture
 def folder(packed_people, tmp_path):
-  """A copy of the data set that a test may change."""
+  """Returns a copy of the data set, which a test may change."""
   return shutil.copytree(packed_people, tmp_path / "people")
 
 
@@ -32,7 +32,7 @@ def open_split(folder, split="train"):
 
 
 def assert_table_refused(folder, words):
-  """Opening names the table in one line and allocates little."""
+  """Asserts that opening raises one line that names the table, and that it needs little memory."""
   tracemalloc.start()
   try:
     with pytest.raises(ValueError, match=words) as caught:
@@ -50,7 +50,7 @@ def table(folder):
 
 
 @pytest.mark.parametrize("split", ["train", "trainval"])
-def test_a_table_with_another_number_of_rows_is_refused(folder, split):
+def test_a_table_with_another_number_of_rows_is_an_error(folder, split):
   np.savez(folder / TABLE, **{name: array[:3] for name, array in table(folder).items()})
   with pytest.raises(
     ValueError, match=r"table_train.npz: .*attributes.npy has 3 rows, the split has 8 records"
@@ -68,7 +68,7 @@ class Payload:
     return open, (self.path, "w")
 
 
-def test_objects_in_a_table_are_refused_and_not_unpickled(folder, tmp_path):
+def test_objects_in_a_table_are_an_error_and_not_unpickled(folder, tmp_path):
   objects = np.array([Payload(str(tmp_path / "ran"))] * NUM_TRAIN, object)
   assert pickle.dumps(objects)
   np.savez(folder / TABLE, **(table(folder) | {"pid": objects}))
@@ -77,12 +77,12 @@ def test_objects_in_a_table_are_refused_and_not_unpickled(folder, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["S4", "U2", "complex64", "datetime64[s]", "float64", "bool", "longdouble"])
-def test_a_table_of_another_type_is_refused(folder, dtype):
+def test_a_table_of_another_type_is_an_error(folder, dtype):
   np.savez(folder / TABLE, **(table(folder) | {"pid": np.zeros(NUM_TRAIN, dtype)}))
   assert_table_refused(folder, "pid.npy is of type .* expected int32")
 
 
-def test_a_table_with_other_headers_is_refused(folder):
+def test_a_table_with_a_wrong_header_is_an_error(folder):
   np.savez(folder / TABLE, **(table(folder) | {"pid": np.zeros(NUM_TRAIN, "i4,i4")}))
   assert_table_refused(folder, "pid.npy has the header .* expected the header of an array of numbers")
   for shape in ("(" * 40, "-" * 5000 + "1", "9" * 5000, "(-1,)", "(8.0,)", "__import__('os')"):
@@ -94,7 +94,7 @@ def test_a_table_with_other_headers_is_refused(folder):
     assert_table_refused(folder, "header")
 
 
-def test_a_table_of_another_shape_or_with_other_arrays_is_refused(folder):
+def test_a_table_of_another_shape_or_with_other_arrays_is_an_error(folder):
   whole = table(folder)
   np.savez(folder / TABLE, **(whole | {"attributes": whole["attributes"][:, :3]}))
   assert_table_refused(folder, r"attributes.npy is of shape \(8, 3\), expected \(8, 27\)")
@@ -112,7 +112,7 @@ def bomb(num_bytes):
   return b"\x93NUMPY\x01\0" + len(header).to_bytes(2, "little") + header + bytes(num_bytes)
 
 
-def test_a_table_that_unpacks_to_gigabytes_is_refused_before_memory_is_taken(folder):
+def test_a_table_that_unpacks_to_gigabytes_is_an_error_before_memory_is_allocated(folder):
   whole = table(folder)
   with zipfile.ZipFile(folder / TABLE, "w", zipfile.ZIP_DEFLATED) as archive:
     archive.writestr("pid.npy", bomb(2**24))
@@ -120,13 +120,13 @@ def test_a_table_that_unpacks_to_gigabytes_is_refused_before_memory_is_taken(fol
       with archive.open(f"{name}.npy", "w") as file:
         np.lib.format.write_array(file, whole[name])
   assert_table_refused(folder, "pid.npy has 16777.* bytes unpacked")
-  # The same file states 3 GiB, which its bytes do not contain.
+  # Now the same file states 3 GiB, which it does not contain.
   data = (folder / TABLE).read_bytes()
   stated = len(bomb(2**24)).to_bytes(4, "little")
   assert data.count(stated) == 2
   (folder / TABLE).write_bytes(data.replace(stated, (3 * 2**30).to_bytes(4, "little")))
   assert_table_refused(folder, "pid.npy has 3221225472 bytes unpacked")
-  # A header that states more numbers than there are bytes.
+  # Now the header states more numbers than the file has bytes.
   with zipfile.ZipFile(folder / TABLE, "w") as archive:
     for name in whole:
       archive.writestr(f"{name}.npy", bomb(2**24)[:200])
@@ -134,7 +134,7 @@ def test_a_table_that_unpacks_to_gigabytes_is_refused_before_memory_is_taken(fol
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_other_compressions_of_a_table_are_refused(folder, method):
+def test_a_table_with_another_compression_is_an_error(folder, method):
   whole = table(folder)
   with zipfile.ZipFile(folder / TABLE, "w", method) as archive:
     for name, array in whole.items():
@@ -143,22 +143,22 @@ def test_other_compressions_of_a_table_are_refused(folder, method):
   assert_table_refused(folder, "compressed by method")
 
 
-def test_a_table_that_is_no_zip_file_or_is_cut_off_is_refused(folder):
+def test_a_table_that_is_truncated_or_not_a_zip_file_is_an_error(folder):
   data = (folder / TABLE).read_bytes()
   for wrong in (b"", b"PK", data[:100], data[:-1], data[:-30]):
     (folder / TABLE).write_bytes(wrong)
     assert_table_refused(folder, "not the table of this data set")
 
 
-def test_numbers_that_fail_the_checksum_of_the_table_are_refused(folder):
+def test_numbers_that_fail_the_checksum_of_the_table_are_an_error(folder):
   data = bytearray((folder / TABLE).read_bytes())
-  data[data.index(b"attributes.npy") + 14 + 20 + 128 + 50] ^= 1  # in the numbers, behind the headers
+  data[data.index(b"attributes.npy") + 14 + 20 + 128 + 50] ^= 1  # a byte of the numbers, after the headers
   (folder / TABLE).write_bytes(data)
   assert_table_refused(folder, "CRC")
 
 
 def rewrite(folder, edit, options="group_size:1,uncompressed"):
-  """Writes the shard again, with its second record changed by `edit`, which takes a TFDS example."""
+  """Rewrites the shard. `edit` changes the second record; it takes the features of a TFDS example."""
   reader = ArrayRecordReader(str(folder / SHARD))
   records = [reader.read([i])[0] for i in range(NUM_TRAIN)]
   reader.close()
@@ -210,7 +210,7 @@ def test_a_name_that_is_not_utf8_is_a_bad_record(folder):
     open_split(folder).name(1)
 
 
-def test_a_shard_that_is_cut_off_or_overwritten_is_named(folder):
+def test_error_names_a_truncated_or_overwritten_shard(folder):
   data = (folder / SHARD).read_bytes()
   for wrong in (b"", data[:100], data[: len(data) // 2], data[:-1], bytes(len(data)), data + b"x" * 2**16):
     (folder / SHARD).write_bytes(wrong)

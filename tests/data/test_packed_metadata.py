@@ -1,4 +1,4 @@
-"""A packed data set decides neither which code runs nor which files are read, and a damaged one is named."""
+"""A packed data set cannot choose the code that runs or the files that are read. Errors name the file."""
 
 import dataclasses
 import json
@@ -19,7 +19,7 @@ NUM_TRAIN = 8
 
 @pytest.fixture
 def folder(packed_people, tmp_path):
-  """A copy of the data set that a test may change."""
+  """Returns a copy of the data set, which a test may change."""
   return shutil.copytree(packed_people, tmp_path / "mydata")
 
 
@@ -28,14 +28,14 @@ def open_split(folder, split="train"):
 
 
 def change(path, edit):
-  """Rewrites a JSON file; `edit` changes its content or returns another."""
+  """Rewrites a JSON file. `edit` changes its content or returns a new one."""
   value = json.loads(path.read_text())
   value = edit(value) or value
   path.write_text(json.dumps(value))
 
 
 def assert_refused(folder, name, words=None):
-  """The error is one line that names the file and the remedy."""
+  """Asserts that opening raises one line that names the file and the remedy."""
   with pytest.raises(ValueError, match=words) as caught:
     open_split(folder)
   text = str(caught.value)
@@ -91,7 +91,7 @@ def test_a_class_that_features_json_names_is_not_imported(folder, spelling, monk
 @pytest.mark.parametrize(
   "name", ["video_feature.Video", "dataset_feature.Dataset", "feature.FeatureConnector"]
 )
-def test_other_classes_of_tfds_are_refused(folder, name):
+def test_other_classes_of_tfds_are_an_error(folder, name):
   def edit(value):
     value["featuresDict"]["features"]["box"]["pythonClassName"] = MODULES + name
 
@@ -99,7 +99,7 @@ def test_other_classes_of_tfds_are_refused(folder, name):
   assert_refused(folder, "features.json", r"'box': class .* is not allowed")
 
 
-def test_the_old_spellings_read_the_same_records(folder, packed_people):
+def test_the_old_forms_of_features_json_give_the_same_records(folder, packed_people):
   features = tensorflow_datasets.features.FeaturesDict.from_config(str(packed_people))
   with_proto = features.to_json()
   assert with_proto["proto_cls"]
@@ -165,18 +165,18 @@ def test_all_eight_classes_are_accepted_and_features_without_fixed_numbers_are_n
     3,
   ],
 )
-def test_a_file_template_that_leaves_the_folder_is_refused(folder, template):
+def test_a_file_template_that_leaves_the_folder_is_an_error(folder, template):
   change(folder / "dataset_info.json", lambda info: info["splits"][0].update(filepathTemplate=template))
   assert_refused(folder, "dataset_info.json", "split train")
 
 
 @pytest.mark.parametrize(("key", "value"), [("name", "../x"), ("name", "a/b"), ("version", "../1.0.0")])
-def test_names_that_leave_the_folder_are_refused(folder, key, value):
+def test_names_that_leave_the_folder_are_an_error(folder, key, value):
   change(folder / "dataset_info.json", lambda info: info.update({key: value}))
   assert_refused(folder, "dataset_info.json", f"{key}: expected")
 
 
-def test_a_split_name_that_leaves_the_folder_is_refused(folder):
+def test_a_split_name_that_leaves_the_folder_is_an_error(folder):
   change(folder / "dataset_info.json", lambda info: info["splits"][1].update(name="../train"))
   assert_refused(folder, "dataset_info.json", "name: expected")
 
@@ -184,7 +184,7 @@ def test_a_split_name_that_leaves_the_folder_is_refused(folder):
 @pytest.mark.parametrize(
   "lengths", [[2**40], ["9" * 18], [1] * 100_000, [0], [-1], [5.0], [True], [None], [], 5]
 )
-def test_shard_lengths_are_bounded_by_the_shard_files(folder, lengths):
+def test_shard_lengths_beyond_the_size_of_the_shards_are_an_error(folder, lengths):
   change(folder / "dataset_info.json", lambda info: info["splits"][0].update(shardLengths=lengths))
   tracemalloc.start()
   try:
@@ -194,7 +194,7 @@ def test_shard_lengths_are_bounded_by_the_shard_files(folder, lengths):
     tracemalloc.stop()
 
 
-def test_shapes_are_bounded_by_the_shard_files(folder):
+def test_shapes_beyond_the_size_of_the_shards_are_an_error(folder):
   def edit(value):
     value["featuresDict"]["features"]["attributes"]["tensor"]["shape"]["dimensions"] = [str(2**31)]
 
@@ -202,7 +202,7 @@ def test_shapes_are_bounded_by_the_shard_files(folder):
   assert_refused(folder, "features.json", "too many")
 
 
-def test_a_shard_with_another_number_of_records_is_named(folder):
+def test_error_names_a_shard_with_another_number_of_records(folder):
   change(folder / "dataset_info.json", lambda info: info["splits"][0].update(shardLengths=["4"]))
   with pytest.raises(ValueError, match=r"array_record-00000-of-00001: this shard has 8 records, .* says 4"):
     open_split(folder)
@@ -223,7 +223,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("name", ["features.json", "dataset_info.json", "metadata.json"])
-def test_a_file_that_is_not_what_prepare_writes_is_named(folder, name):
+def test_error_names_a_json_file_of_another_form(folder, name):
   for data in DAMAGED.values():
     (folder / name).write_bytes(data)
     assert_refused(folder, name)
@@ -232,7 +232,7 @@ def test_a_file_that_is_not_what_prepare_writes_is_named(folder, name):
   assert_refused(folder, name, "regular file")
 
 
-def test_nested_features_are_refused(folder):
+def test_deeply_nested_features_are_an_error(folder):
   inner = {"pythonClassName": f"{MODULES}scalar.Scalar", "tensor": {"dtype": "int64"}}
   for _ in range(200):
     inner = new_spelling({"x": inner})
@@ -244,7 +244,7 @@ def test_nested_features_are_refused(folder):
   "key", ["format", "source", "licence", "fields", "notes", "columns", "labels", "people"]
 )
 @pytest.mark.parametrize("value", [None, -1, [3], {"train": 3}, True])
-def test_wrong_facts_in_metadata_json_are_named(folder, key, value):
+def test_error_names_a_wrong_key_of_metadata_json(folder, key, value):
   change(folder / "metadata.json", lambda value_: value_["hap_jax"].update({key: value}))
   assert_refused(folder, "metadata.json", f"{key}")
   change(folder / "metadata.json", lambda value_: value_["hap_jax"].pop(key) and None)
@@ -263,13 +263,13 @@ def test_wrong_facts_in_metadata_json_are_named(folder, key, value):
     ("fields", ["image", "height"]),
   ],
 )
-def test_facts_that_contradict_the_features_are_named(folder, key, value):
+def test_error_names_a_key_that_contradicts_the_features(folder, key, value):
   change(folder / "metadata.json", lambda value_: value_["hap_jax"].update({key: value}))
   assert_refused(folder, "metadata.json", key)
 
 
 def as_format_1(folder, **changes):
-  """Rewrites metadata.json as version 1 of the format has it; the other files are the same in both."""
+  """Rewrites metadata.json in format 1. The other files are the same in both formats."""
 
   def edit(value):
     facts = value["hap_jax"]
@@ -282,7 +282,7 @@ def as_format_1(folder, **changes):
 
 
 @pytest.mark.parametrize("split", ["train", "trainval"])
-def test_format_1_reads_as_the_format_of_today(folder, packed_people, split):
+def test_format_1_gives_the_same_records_as_the_current_format(folder, packed_people, split):
   as_format_1(folder)
   source, wanted = open_split(folder, split), open_split(packed_people, split)
   assert source.spec == dataclasses.replace(wanted.spec, people=source.spec.people)
@@ -294,7 +294,7 @@ def test_format_1_reads_as_the_format_of_today(folder, packed_people, split):
     np.testing.assert_array_equal(source[3][name], value)
 
 
-def test_people_of_format_1_equal_those_of_the_same_data_set_only(folder, packed_people, tmp_path):
+def test_people_of_format_1_are_equal_only_within_one_data_set(folder, packed_people, tmp_path):
   as_format_1(folder)
   people = open_split(folder).spec.people
   assert people == open_split(folder, "test").spec.people
@@ -318,12 +318,12 @@ def test_format_1_without_persons_has_no_people(folder):
   assert source.columns.keys() == {"attributes"}
 
 
-def test_names_of_format_1_that_contradict_the_features_are_named(folder):
+def test_error_names_labels_of_format_1_that_contradict_the_features(folder):
   as_format_1(folder, attribute_names=["one"])
-  assert_refused(folder, "metadata.json", "labels, .attributes.: 1 names of 27 values")
+  assert_refused(folder, "metadata.json", "labels, .attributes.: expected 27 names, one per value, found 1")
 
 
-def test_a_shard_that_is_a_fifo_is_refused(folder):
+def test_a_shard_that_is_a_fifo_is_an_error(folder):
   shard = folder / "hap_synthetic-train.array_record-00000-of-00001"
   shard.unlink()
   os.mkfifo(shard)

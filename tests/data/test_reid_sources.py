@@ -1,4 +1,4 @@
-"""Sources of re-identification over tiny folders in each official layout, and over real lines of lists."""
+"""Sources of re-identification read tiny folders in each official layout, and real lines of lists."""
 
 import pickle
 import shutil
@@ -12,7 +12,7 @@ from hap_jax.data.sources.base import BadRecordError
 
 
 def write_pictures(root, paths):
-  """Writes a small JPEG of its own grey at each path."""
+  """Writes a small JPEG at each path. Each picture has a different grey."""
   for number, path in enumerate(paths):
     (root / path).parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (8, 16), (10 * number,) * 3).save(root / path, "JPEG")
@@ -45,14 +45,14 @@ MARKET = (
 
 @pytest.fixture
 def market(tmp_path):
-  # A folder whose own name would be taken for person 3 by camera 2, were it looked at.
+  # The name of this folder looks like person 3 by camera 2. The source must not use it.
   root = write_pictures(tmp_path / "run_3_c2", MARKET)
   (root / "query" / "Thumbs.db").write_bytes(b"not a picture")
   (root / "query" / "._0001_c1s1_001051_00.jpg").write_bytes(b"left by another system")
   return root
 
 
-def test_market_folders_are_read_by_the_name_rule(market):
+def test_market_names_give_person_and_camera(market):
   assert labels(open_split(market1501, market, "train")) == [(2, 0), (2, 2), (7, 1)]
   assert labels(open_split(market1501, market, "query")) == [(1, 0), (5, 5)]
   gallery = open_split(market1501, market, "gallery")
@@ -62,7 +62,7 @@ def test_market_folders_are_read_by_the_name_rule(market):
   assert gallery.spec.skeleton is None
 
 
-def test_record_is_the_picture_with_person_and_camera(market):
+def test_record_has_picture_person_and_camera(market):
   source = open_split(market1501, market, "train")
   record = source[2]
   assert record.keys() == set(source.spec.fields) == {"image", "pid", "camid"}
@@ -75,7 +75,7 @@ def test_record_is_the_picture_with_person_and_camera(market):
     source[3]
 
 
-def test_picture_that_is_no_picture_is_a_bad_record(market):
+def test_a_file_that_is_not_a_picture_is_a_bad_record(market):
   (market / MARKET[1]).write_bytes(b"short")
   with pytest.raises(BadRecordError, match="0002_c3s1_000551_01"):
     open_split(market1501, market, "train")[1]
@@ -89,7 +89,9 @@ def test_picture_that_is_no_picture_is_a_bad_record(market):
     ("gallery", "4 pictures of 3", "15,913 of 751"),
   ],
 )
-def test_counts_that_are_not_the_official_ones_are_noted_and_logged(market, caplog, split, found, official):
+def test_numbers_that_differ_from_the_official_ones_are_noted_and_logged(
+  market, caplog, split, found, official
+):
   with caplog.at_level("WARNING", logger="absl"):
     source = open_split(market1501, market, split)
   notes = [note for note in source.spec.notes if found in note and official in note]
@@ -97,28 +99,28 @@ def test_counts_that_are_not_the_official_ones_are_noted_and_logged(market, capl
   assert notes[0] in caplog.text
 
 
-def test_official_counts_are_not_noted(tmp_path, monkeypatch):
+def test_official_numbers_are_not_noted(tmp_path, monkeypatch):
   monkeypatch.setitem(market1501._COUNTS, "train", (3, 2))
   write_pictures(tmp_path, MARKET)
   assert not any("official" in note for note in open_split(market1501, tmp_path, "train").spec.notes)
 
 
-def test_person_with_one_picture_and_query_without_match_are_told(market):
+def test_persons_with_one_picture_and_queries_without_match_are_noted(market):
   assert any("1 of 2 training persons" in note for note in open_split(market1501, market, "train").spec.notes)
   assert not any("not scored" in note for note in open_split(market1501, market, "query").spec.notes)
-  (market / "bounding_box_test/0001_c2s1_000301_00.jpg").unlink()  # left: the query's own camera
+  (market / "bounding_box_test/0001_c2s1_000301_00.jpg").unlink()  # only the camera of the query is left
   notes = open_split(market1501, market, "query").spec.notes
   assert any("1 of 2 query pictures are not scored" in note and "0001_c1s1" in note for note in notes)
 
 
-def test_test_set_is_read_without_the_training_set(market):
+def test_test_set_can_be_read_without_the_training_set(market):
   shutil.rmtree(market / "bounding_box_train")
   assert len(open_split(market1501, market, "gallery")) == 4
   with pytest.raises(ValueError, match=r"bounding_box_train: no such folder.*query/.*found there"):
     open_split(market1501, market, "train")
 
 
-def test_person_in_training_and_test_set_is_an_error_but_person_0_is_nobody(market):
+def test_person_in_training_and_test_set_is_an_error_except_person_0(market):
   write_pictures(market, ["bounding_box_train/0000_c1s1_000001_00.jpg"])
   assert len(open_split(market1501, market, "train")) == 4
   write_pictures(market, ["bounding_box_test/0007_c1s1_000001_00.jpg"])
@@ -150,16 +152,16 @@ def test_names_of_data_sets_in_market_layout_begin_with_person_and_camera(market
     "1-0003_c1s1_0.jpg",
     "9876543210_c1.jpg",
     "0003_c1234567890.jpg",
-    "\u0663_c1s1_0.jpg",  # a digit, but none of ASCII
+    "\u0663_c1s1_0.jpg",  # a digit that is not ASCII
   ],
 )
-def test_name_without_person_and_camera_is_an_error_that_tells_the_rule(market, name):
+def test_error_for_a_name_without_person_and_camera_states_the_rule(market, name):
   write_pictures(market, [f"query/{name}"])
   with pytest.raises(ValueError, match=rf"query: 1 of 3 names .* {name}; expected .*0002_c1s1_000451_03"):
     open_split(market1501, market, "query")
 
 
-def test_wrong_and_empty_folders_are_errors_that_say_what_was_found(market, tmp_path):
+def test_errors_for_wrong_and_empty_folders_list_the_names_found(market, tmp_path):
   with pytest.raises(ValueError, match=r"expected bounding_box_train/, query/.*found there: run_3_c2"):
     open_split(market1501, tmp_path, "train")
   for path in (market / "query").glob("*.jpg"):
@@ -212,7 +214,7 @@ def test_msmt_lists_are_read_in_both_versions(msmt):
   assert any("train+val" in note and "32,621 of 1,041" in note for note in train.spec.notes)
 
 
-def test_msmt_copy_in_market_layout_may_number_test_persons_anew(market):
+def test_msmt_copy_in_market_layout_may_use_a_number_in_training_and_test(market):
   write_pictures(
     market, ["bounding_box_train/0012_c15_0303noon.jpg", "bounding_box_test/0012_c03_0303noon.jpg"]
   )
@@ -256,14 +258,14 @@ def test_official_market_names_are_read(samples, tmp_path):
     "0000/picture.jpg 0",
   ],
 )
-def test_msmt_line_that_tells_no_person_and_camera_is_an_error(msmt, line):
+def test_msmt_line_without_person_and_camera_is_an_error(msmt, line):
   with open(msmt / "list_train.txt", "a") as file:
     file.write(line + "\n")
   with pytest.raises(ValueError, match=rf"list_train\.txt: line 3 is '{line}'; expected"):
     open_split(msmt17, msmt, "train")
 
 
-def test_msmt_files_and_folders_that_are_missing_are_told(msmt):
+def test_errors_name_missing_files_and_folders_of_msmt(msmt):
   (msmt / "list_val.txt").unlink()
   assert len(open_split(msmt17, msmt, "train", train_set="train")) == 2
   with pytest.raises(ValueError, match=r"list_val\.txt: no such file"):
@@ -278,7 +280,7 @@ def test_msmt_files_and_folders_that_are_missing_are_told(msmt):
     open_split(msmt17, msmt, "query")
   folder = next(msmt.glob("*test*"))
   next(folder.rglob("0000_001*.jpg")).unlink()
-  with pytest.raises(ValueError, match=r"1 of its 2 pictures are absent .*0000_001_04_0303morning_0019_2"):
+  with pytest.raises(ValueError, match=r"1 of its 2 pictures are missing .*0000_001_04_0303morning_0019_2"):
     open_split(msmt17, msmt, "gallery")
   shutil.rmtree(folder)
   with pytest.raises(
@@ -287,18 +289,18 @@ def test_msmt_files_and_folders_that_are_missing_are_told(msmt):
     open_split(msmt17, msmt, "gallery")
 
 
-def test_msmt_pictures_that_are_absent_are_counted_and_the_first_five_are_named(msmt):
+def test_error_counts_missing_msmt_pictures_and_names_the_first_five(msmt):
   lines = [f"{k:04d}/{k:04d}_001_04_0303morning_0019_2.jpg {k}" for k in range(9)]
   with open(msmt / "list_gallery.txt", "w") as file:
     file.writelines(f"{line}\n" for line in lines)
-  with pytest.raises(ValueError, match=r"8 of its 9 pictures are absent") as error:  # 0000/ has this picture
+  with pytest.raises(ValueError, match=r"8 of its 9 pictures are missing") as error:  # the first one exists
     open_split(msmt17, msmt, "query")
   shown = [line.split()[0] for line in lines if line.split()[0] in str(error.value)]
   assert shown == [line.split()[0] for line in lines[1:6]]
   assert str(msmt / "list_gallery.txt") in str(error.value)
 
 
-def test_divided_identity_folders_number_persons_over_all_splits(tmp_path):
+def test_persons_in_given_splits_are_numbered_over_all_splits(tmp_path):
   write_pictures(
     tmp_path,
     [
@@ -319,7 +321,7 @@ def test_divided_identity_folders_number_persons_over_all_splits(tmp_path):
 PERSONS = [f"{name}/{i}.jpg" for name in "abcdefg" for i in range(3)] + ["h/0.jpg"]
 
 
-def test_identity_folders_are_divided_by_person_whatever_the_seed_of_the_run(tmp_path):
+def test_splits_of_identity_folders_share_no_person_and_ignore_the_seed_of_the_run(tmp_path):
   write_pictures(tmp_path, PERSONS)
   splits = {split: open_split(identity_folder, tmp_path, split) for split in ("train", "query", "gallery")}
   names = [source.name(i) for source in splits.values() for i in range(len(source))]
@@ -330,7 +332,7 @@ def test_identity_folders_are_divided_by_person_whatever_the_seed_of_the_run(tmp
   query = splits["query"].columns["pid"].tolist()
   assert sorted(query) == sorted(set(query)) == sorted(tested - {7})  # h has one picture
   camids = np.concatenate([splits["query"].columns["camid"], splits["gallery"].columns["camid"]])
-  assert len(set(camids.tolist())) == len(camids)  # no cameras are named: everybody's other pictures match
+  assert len(set(camids.tolist())) == len(camids)  # the names have no cameras, so each picture has its own
   again = identity_folder.open_source(root=str(tmp_path), split="query", seed=5)
   np.testing.assert_array_equal(again.paths, splits["query"].paths)
   others = [
@@ -340,7 +342,7 @@ def test_identity_folders_are_divided_by_person_whatever_the_seed_of_the_run(tmp
   assert len({tuple(pids) for pids in others}) > 1
 
 
-def test_share_of_tested_persons_is_as_asked(tmp_path):
+def test_test_share_is_the_share_of_persons_in_the_test_set(tmp_path):
   write_pictures(tmp_path, PERSONS)
   counts = {
     share: len(set(open_split(identity_folder, tmp_path, "train", test_share=share).columns["pid"].tolist()))
@@ -362,11 +364,11 @@ def test_folders_without_persons_or_pictures_are_errors(tmp_path):
     open_split(identity_folder, tmp_path, "gallery")
   write_pictures(tmp_path, PERSONS)
   (tmp_path / "zoe").mkdir()
-  with pytest.raises(ValueError, match="zoe: no pictures; expected those of one person"):
+  with pytest.raises(ValueError, match="zoe: no pictures; expected pictures of one person"):
     open_split(identity_folder, tmp_path, "gallery")
   write_pictures(tmp_path, ["train/anna/1.jpg"])
   with pytest.raises(ValueError, match="gallery: no such folder; found there: a"):
     open_split(identity_folder, tmp_path, "gallery")
   (tmp_path / "gallery").mkdir()
-  with pytest.raises(ValueError, match=r"no gallery pictures.*add some to gallery/"):
+  with pytest.raises(ValueError, match=r"no gallery pictures.*add pictures to gallery/"):
     open_split(identity_folder, tmp_path, "gallery")

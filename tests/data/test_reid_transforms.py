@@ -1,4 +1,4 @@
-"""Transforms of person ReID: what they compute for given draws, and how the draws are spread."""
+"""Transforms of person ReID: their results for fixed draws, and the distribution of the draws."""
 
 import math
 
@@ -15,7 +15,10 @@ def picture(H=128, W=64, seed=0):
 
 
 def bicubic_weights(old, new):
-  """[new, old] weights of a = -0.5 bicubic, widened by the scale when it shrinks: the textbook's sum."""
+  """Returns the [new, old] weights of the textbook's bicubic filter, a = -0.5.
+
+  When the filter shrinks a picture, it is widened by the scale.
+  """
   scale = old / new
   support = max(scale, 1)
   distance = ((np.arange(new) + 0.5) * scale)[:, None] - (np.arange(old) + 0.5)
@@ -37,14 +40,15 @@ def test_resize_equals_pillow_on_files_byte_for_byte(tmp_path, size):
 
 
 @pytest.mark.parametrize("size", [(80, 40), (21, 11)])
-def test_resize_averages_over_the_pixels_under_the_filter(size):
+def test_resize_averages_over_the_pixels_that_the_filter_covers(size):
   image = picture(48, 24)
   rows, columns = bicubic_weights(48, size[0]), bicubic_weights(24, size[1])
-  # Pillow rounds, and cuts to 0 ... 255, after each of its two passes.
+  # Pillow rounds and clips to 0 ... 255 after each of its two passes.
   narrow = np.clip(np.round(np.einsum("xw,hwc->hxc", columns, image)), 0, 255)
   expected = np.clip(np.round(np.einsum("yh,hxc->yxc", rows, narrow)), 0, 255)
   result = ResizeBicubic(size)({"image": image}, None)["image"]
-  # It also leaves out pixels at the filter's very end. A filter that is not widened is 100 and more off.
+  # Pillow also ignores pixels at the very end of the filter. A filter without widening differs by more than
+  # 100.
   np.testing.assert_allclose(result, expected, atol=2)
 
 
@@ -64,7 +68,7 @@ def test_border_may_be_wider_than_the_picture():
 
 
 def test_training_transform_follows_its_draws():
-  """Each draw is read off an equal generator, so the chain is recomputed with NumPy and Pillow alone."""
+  """An equal generator gives the same draws, so NumPy and Pillow can compute the expected result."""
   image = picture(120, 61)
   chain = (ResizeBicubic((64, 32)), HorizontalFlip(), PadCrop(10), DrawErasing())
   mirrored = erased = 0
@@ -95,7 +99,7 @@ def test_training_transform_follows_its_draws():
 
 def test_offsets_are_uniform_over_all_windows():
   image = np.zeros((41, 41, 3), np.uint8)
-  image[20, 20] = 255  # its place in the result tells both offsets
+  image[20, 20] = 255  # the place of this pixel in the result gives both offsets
   counts = np.zeros((41, 41))
   rng = np.random.default_rng(0)
   for _ in range(8_820):
@@ -133,15 +137,17 @@ def test_erasing_has_the_official_rate_areas_and_shapes():
   assert ((height - 0.5) / (width + 0.5) <= 1 / 0.3).all()
 
 
-def test_erasing_areas_are_uniform_and_shapes_log_uniform_where_all_fit():
-  _, _, height, width = boxes(3_000, H=512, W=512, prob=1).T  # the widest is 541 pixels: few are drawn again
+def test_erasing_areas_are_uniform_and_shapes_log_uniform_if_boxes_fit():
+  # The widest box has 541 pixels, so only few boxes do not fit and are drawn again.
+  _, _, height, width = boxes(3_000, H=512, W=512, prob=1).T
   share = (height * width / 512**2 - 0.02) / (1 / 3 - 0.02)
   shape = np.log(height / width) / np.log(1 / 0.3)
   for values, expected in ((share, np.linspace(0, 1, 3_000)), (shape, np.linspace(-1, 1, 3_000))):
-    assert np.abs(np.sort(values) - expected).max() < 0.06  # the wrong law, uniform in shape, is 0.3 off
+    # A uniform instead of a log-uniform shape would differ by 0.3.
+    assert np.abs(np.sort(values) - expected).max() < 0.06
 
 
-def test_erasing_places_reach_both_sides():
+def test_erasing_boxes_reach_both_sides():
   top, left, height, width = boxes(3_000, prob=1).T
   for place, room in ((top, 256 - height), (left, 128 - width)):
     assert (place == 0).any()
@@ -186,6 +192,6 @@ def test_mirror_works_without_joints():
     (lambda: DrawErasing(aspect=(2, 1)), "aspect="),
   ],
 )
-def test_impossible_settings_are_errors(make, match):
+def test_impossible_settings_of_transforms_are_errors(make, match):
   with pytest.raises(ValueError, match=match):
     make()

@@ -4,7 +4,7 @@ import pytest
 from hap_jax.data.samplers import Sequential, ShuffledEpochs, Spread
 
 
-def test_every_record_comes_once_an_epoch():
+def test_every_record_is_drawn_once_per_epoch():
   sampler = ShuffledEpochs(num_records=24, batch_size=6, seed=3)
   assert sampler.nominal_steps == 4
   for epoch in range(3):
@@ -14,7 +14,7 @@ def test_every_record_comes_once_an_epoch():
     assert {sampler.epoch(step) for step in steps} == {epoch}
 
 
-def test_records_left_over_are_dropped_and_change_with_the_epoch():
+def test_records_that_fill_no_batch_are_dropped_and_differ_between_epochs():
   sampler = ShuffledEpochs(num_records=26, batch_size=6, seed=3)
   assert sampler.nominal_steps == 4
   left_over = set()
@@ -25,7 +25,7 @@ def test_records_left_over_are_dropped_and_change_with_the_epoch():
   assert len(left_over) > 1
 
 
-def test_order_depends_on_seed_and_epoch_and_on_nothing_else():
+def test_shuffled_order_depends_only_on_seed_and_epoch():
   orders = [ShuffledEpochs(50, 50, seed).indices(epoch) for seed in (0, 1) for epoch in (0, 1)]
   assert len({tuple(order) for order in orders}) == 4
   late = ShuffledEpochs(50, 7, seed=1)
@@ -68,7 +68,7 @@ def test_sequential_pass_covers_each_record_once_and_marks_padding():
     assert set(indices[~valid]) <= {num_records - 1}
 
 
-def test_step_behind_a_pass_is_an_error():
+def test_step_after_the_end_of_a_pass_is_an_error():
   with pytest.raises(IndexError, match="step 2 of a pass of 2"):
     Sequential(7, 4).indices(2)
 
@@ -86,6 +86,6 @@ def test_empty_sizes_are_errors(sampler):
     sampler(0, 5)
 
 
-def test_spread_takes_distinct_records_from_all_over():
+def test_spread_takes_different_records_from_the_whole_source():
   assert Spread(512, 4).indices(0).tolist() == [0, 128, 256, 384]
   assert Spread(5, 5).indices(0).tolist() == [0, 1, 2, 3, 4]

@@ -1,4 +1,4 @@
-"""The options that a configuration has are those of the sources' signatures, read without an import."""
+"""A configuration has the options of the sources' signatures. They are read without importing a source."""
 
 import inspect
 import pathlib
@@ -16,7 +16,7 @@ NAMES = sorted(source_options.defaults())
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_read_is_what_python_says(name):
+def test_options_equal_the_signature_that_python_reports(name):
   module = config_lib.load("data/sources", name)
   parameters = inspect.signature(module.open_source).parameters
   wanted = {key: p.default for key, p in parameters.items() if key not in source_options.COMMON}
@@ -25,7 +25,7 @@ def test_what_is_read_is_what_python_says(name):
   assert {key for key in source_options.place_keys() if key.startswith(f"data.{name}.")} == places
 
 
-def test_a_changed_copy_changes_no_default():
+def test_changing_the_returned_defaults_changes_no_default():
   source_options.defaults()["msmt17"]["train_set"] = "train"
   assert common.data().msmt17.train_set == "train+val"
 
@@ -66,16 +66,16 @@ def open_source(*, root, split, seed=0, lists="", size=(4, 2), share=-0.5, is_on
     ("PLACES = places()\ndef open_source(*, root): pass", "PLACES: expected a literal"),
   ],
 )
-def test_a_source_whose_options_cannot_be_read_is_named(text, words, tmp_path):
+def test_error_names_a_source_with_unreadable_options(text, words, tmp_path):
   with pytest.raises(ValueError, match=words):
     read(tmp_path, text)
 
 
-def test_a_recorded_configuration_is_completed_with_options_of_later_sources():
+def test_a_recorded_configuration_gets_the_options_of_later_sources():
   recorded = {"data": {"source": "luperson", "luperson": {"subset": "all"}, "synthetic": {"num_train": 5}}}
   data = config_lib.complete(recorded)["data"]
   assert data["luperson"] == {"subset": "all"}
   assert data["peta"] == source_options.defaults()["peta"]
   assert data["synthetic"]["num_train"] == 5
-  assert data["synthetic"]["num_test"] == 2_000  # of the version without the key, not the signature's
+  assert data["synthetic"]["num_test"] == 2_000  # the value of the version without the key
   assert config_lib.complete({"task": "pretrain"}) == {"task": "pretrain"}

@@ -1,4 +1,4 @@
-"""What all sources promise; a new file in data/sources is tested when it appears."""
+"""All sources have the interface of data/sources/base.py. New files in data/sources are found by name."""
 
 import inspect
 import pathlib
@@ -70,7 +70,7 @@ def test_the_spec_names_labels_and_people_of_the_columns(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_columns_are_not_sent_to_the_workers_besides_the_source(name, tmp_path):
+def test_pickle_of_a_source_does_not_grow_when_its_columns_are_computed(name, tmp_path):
   for source in getattr(tiny_sources, name)(tmp_path):
     before = len(pickle.dumps(source))
     for column in source.columns.values():
@@ -81,7 +81,7 @@ def test_columns_are_not_sent_to_the_workers_besides_the_source(name, tmp_path):
       np.testing.assert_array_equal(column, source.columns[field])
 
 
-def test_skeleton_pairs_point_at_joints_of_both_sides():
+def test_flip_pairs_of_the_skeleton_name_the_same_joint_of_both_sides():
   for left, right in COCO17.flip_pairs:
     assert COCO17.joints[left].removeprefix("left_") == COCO17.joints[right].removeprefix("right_")
   indices = {i for _, pairs in COCO17.parts for pair in pairs for i in pair}

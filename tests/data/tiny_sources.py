@@ -1,6 +1,7 @@
-"""A few tiny records of every source: a function for each file of data/sources, by its name.
+"""Makes a few tiny records of every source. Each file of data/sources has a function of the same name here.
 
-Each takes an empty folder and returns opened splits. The contract test of all sources finds them by name.
+The function takes an empty folder and returns opened splits. The contract test of all sources finds it by
+name.
 """
 
 import dataclasses
@@ -22,12 +23,13 @@ TEXTS = ("a woman in red", "ein Mann, groß", "", "赤い服の人", "two words"
 
 @dataclasses.dataclass(frozen=True)
 class Described:
-  """Drawn pictures with joints and columns of every kind: `columns` replaces some of them.
+  """A source of random pictures with joints and columns of every kind.
 
   Attributes:
-    size: number of records. bad: the records that cannot be read.
-    changed: {field: values} of columns.
-    fields: the fields besides picture and joints.
+    size: number of records.
+    bad: numbers of the records that cannot be read.
+    changed: {field: values} of columns that replace the default ones.
+    fields: names of the fields besides picture and joints.
   """
 
   size: int = 5

@@ -1,39 +1,39 @@
-"""What every source of records promises, and how sources look through folders and read pictures.
+"""The interface of every source of records, and functions that list folders and read pictures.
 
-A source is a sequence of records: `len(source)`, `source[i] -> record` and `source.name(i) -> str`, which
-names record i for error messages without reading it, and `source.spec`. It reads and decodes; it does not
-augment, batch or score.
+A source is a sequence of records. It has `len(source)`, `source[i] -> record`, `source.spec`, and
+`source.name(i) -> str`, a name of record i for error messages that needs no reading. A source reads and
+decodes. It does not augment, batch or score.
 
-Each file here offers `open_source(*, root, split, seed, num_val, <options>)`. The options, each with a
-literal as its default, are the keys of `config.data.<file name>`; a configuration takes them from the
-signature. A file may have these constants and functions, too:
+Each file in this folder has a function `open_source(*, root, split, seed, num_val, <options>)`. The default
+of each option is a literal. The options are the keys of `config.data.<file name>`: a configuration takes them
+from the signature. A file may also have these constants and functions:
   SPLITS  the splits that every copy of its data set has
-  PLACES  options that name a file or a folder, such as ("images",): a run may go on with other values
-  write_files(out, *, seed, workers, ...)  for people who are drawn: writes them as plain files, all splits;
-          returns {split: number of pictures}
+  PLACES  options that name a file or a folder, such as ("images",). A run may resume with other values.
+  write_files(out, *, seed, workers, ...)  only for drawn people: writes all splits as plain files and returns
+          {split: number of pictures}
 
-A source whose images are whole picture files also has `source.file(i) -> str`, the path of record i's, so
-that a packed data set can take its bytes as they are. A source may offer `source.fetch(i)`, which reads
-record i but for its pixels and returns the function that decodes them and returns the record; either may
-raise BadRecordError.
+A source whose images are whole picture files also has `source.file(i) -> str`, the path of the file of record
+i. A packed data set then takes the bytes of the file unchanged. A source may have `source.fetch(i)`. It reads
+record i without decoding the pixels, and returns a function that decodes them and returns the record. Both
+may raise BadRecordError.
 
-What is known of all records without reading a picture is in `source.columns`, {field: [N, ...] array of
-numbers or texts}: row i equals the field of record i. It is {} where nothing is known.
+`source.columns` holds all fields that are known without reading a picture: {field: [N, ...] array of numbers
+or texts}. Row i equals the field of record i. It is {} if no field is known.
 
-A source travels to each of the loader's worker processes by pickle: it holds no open files, and what it must
-hold of millions of records it holds in a few arrays. It does not send its columns besides those arrays.
+The loader sends a source to each of its worker processes by pickle. So a source holds no open files, and
+keeps its data on millions of records in a few arrays. Its pickle does not contain computed columns.
 
 A person record holds
   image              [H, W, 3] uint8, RGB, any H and W
   keypoints_xy       [K, 2] float32, pixels of this image, 0-based, (x, y)
-  keypoints_visible  [K] bool; False: missing, its xy means nothing
-and may hold more fields; a source whose spec names no skeleton has no joints.
+  keypoints_visible  [K] bool. False: the joint is missing, and its xy has no meaning.
+and may hold more fields. If the skeleton in the source's spec is None, its records have no joints.
 
 A record for re-identification holds image and
-  pid    int32, the person, in the data set's own numbers
-  camid  int32, the camera, the data set's number made 0-based
-Such a source has the columns `pid` and `camid`, [N] int32. Its splits are "train", "query" and "gallery"; a
-person has one number in both of the last two.
+  pid    int32, the number of the person in the data set
+  camid  int32, the number of the camera in the data set, made 0-based
+Such a source has the columns `pid` and `camid`, [N] int32. Its splits are "train", "query" and "gallery". A
+person has the same number in "query" and in "gallery".
 
 A record with attributes holds image and
   attributes  [A] bool, in the order of the names in `spec.labels["attributes"]`
@@ -52,13 +52,13 @@ from hap_jax.data.skeletons import Skeleton
 from hap_jax.io import picture_header, regular_file
 
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-MAX_FILE_BYTES = 2**30  # of a picture: more than 32 bits for each pixel of the largest picture that is read
-_MAX_DECODED_TWICE = 2**28  # pixels in all scans: half a second or so
+MAX_FILE_BYTES = 2**30  # of a picture file; more than 32 bits per pixel of the largest allowed picture
+_MAX_DECODED_TWICE = 2**28  # pixels in all scans of a JPEG file; decoding them takes about half a second
 _JPEG_START = b"\xff\xd8"
 
 
 class BadRecordError(ValueError):
-  """A record that cannot be read; the message names its file and what is wrong with it."""
+  """A record that cannot be read. The message names its file and the cause."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,12 +66,15 @@ class SourceSpec:
   """Facts about a source.
 
   Attributes:
-    name: of its file. skeleton: its joints; None: it has none. licence: of its data.
-    fields: the array fields of its records.
-    notes: what is worth knowing about the data found, one sentence each; they were logged, too.
-    labels: {field: names of the values inside it, in their order}, such as the names of the attributes.
-    people: whose person numbers `pid` holds, "" if there are none. Sources with equal `people` use one number
-      for one person; with different `people` they may use one number for two persons.
+    name: name of the source, which is the name of its file.
+    skeleton: the joints of its records. None: it has no joints.
+    licence: licence of its data.
+    fields: names of the array fields of its records.
+    notes: sentences about the data that a user should know. They were also logged.
+    labels: {field: names of the values of this field, in their order}, such as the names of the attributes.
+    people: text that says whose person numbers `pid` holds; "" if there is no `pid`. Two sources with equal
+      `people` use the same number for the same person. Two sources with different `people` may use the same
+      number for different persons.
   """
 
   name: str
@@ -84,22 +87,22 @@ class SourceSpec:
 
 
 class Source(Protocol):
-  """What the loader asks of a source."""
+  """Interface of a source, which the loader uses."""
 
   spec: SourceSpec
 
   @property
   def columns(self) -> Mapping[str, np.ndarray]:
-    """{field: array with one row per record}, known without reading a picture."""
+    """The fields that are known without reading a picture: {field: array with one row per record}."""
 
   def __len__(self) -> int:
-    """Number of records."""
+    """Returns the number of records."""
 
   def __getitem__(self, index: int) -> dict:
-    """Reads one record; raises BadRecordError if its files are missing or broken."""
+    """Reads one record. Raises BadRecordError if its files are missing or broken."""
 
   def name(self, index: int) -> str:
-    """Names a record without reading it."""
+    """Returns the name of a record without reading it."""
 
 
 def read_image(path):
@@ -112,7 +115,7 @@ def read_image(path):
 
 
 def read_bytes(path):
-  """Returns the bytes of a regular file, or of one that a link points at.
+  """Returns the bytes of a regular file, or of the regular file that a link points to.
 
   Raises:
     BadRecordError: if the file is missing, cannot be read, is a FIFO or a device, or has more than
@@ -129,27 +132,28 @@ def read_bytes(path):
 def decode_image(data, name):
   """Decodes the bytes of a picture file into [H, W, 3] uint8 RGB.
 
-  Pixels come as stored: a rotation in the EXIF header is not applied, because annotations are made on stored
-  pixels. The two decoders give the same bits (a test compares them). Of an animation, one picture is decoded.
+  A rotation in the EXIF header is not applied, because annotations refer to the stored pixels. Two decoders
+  are used, which return the same bits (a test compares them). An animation gives one picture.
 
   Args:
     data: bytes of a JPEG, PNG, BMP or WebP file.
-    name: of the picture, for error messages.
+    name: name of the picture, for error messages.
   Raises:
-    BadRecordError: if they are truncated, no picture, a picture of another format, or one of a size that
-      `picture_header.read_header` refuses. Nothing is allocated before the size is read.
+    BadRecordError: if `data` is truncated, is no picture, or is a picture of another format. Also if
+      `picture_header.read_header` rejects its size. The size is read before any memory is allocated.
   """
   try:
     height, width, scans = picture_header.read_header(data)
     encoded = picture_header.only_pixels(data)
   except ValueError as error:
-    raise BadRecordError(f"{name}: {len(data)} bytes that are no picture to decode: {error}") from error
-  # A damaged JPEG file is decoded twice, which takes too long if it is large.
+    raise BadRecordError(f"{name}: {len(data)} bytes cannot be decoded as a picture: {error}") from error
+  # The faster decoder comes first. A damaged JPEG file is then decoded twice, which takes too long for a
+  # large one.
   if data.startswith(_JPEG_START) and height * width * scans <= _MAX_DECODED_TWICE:
     try:
       return simplejpeg.decode_jpeg(data, "RGB")
     except ValueError:
-      pass  # damaged in a way that OpenCV may repair, or not at all: it decides, as for all other files
+      pass  # the file may be damaged; OpenCV below repairs some damage and decides for all formats
   try:
     image = cv2.imdecode(
       np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
@@ -157,7 +161,7 @@ def decode_image(data, name):
   except cv2.error as error:
     raise BadRecordError(f"{name}: OpenCV cannot decode it: {' '.join(str(error).split())}") from error
   if image is None:
-    raise BadRecordError(f"{name}: {len(data)} bytes that are no whole picture (truncated or damaged)")
+    raise BadRecordError(f"{name}: {len(data)} bytes are not a whole picture (truncated or damaged)")
   return image
 
 
@@ -166,13 +170,13 @@ def check_root(root, holds):
   if not root:
     raise ValueError(
       f"config.data.root is empty: set it to the folder that holds {holds} (--config.data.root=DIR). "
-      "A run that needs no data: `make demo`, or --config=configs/pretrain_demo.py"
+      "For a run without data: `make demo`, or --config=configs/pretrain_demo.py"
     )
   check_folder(root, f"the folder with {holds} (config.data.root)")
 
 
 def check_folder(path, what):
-  """Raises ValueError if the folder `path` is missing or empty; `what` says in words what it should be."""
+  """Raises ValueError if the folder `path` is missing or empty. The message says that `what` was expected."""
   if not os.path.isdir(path):
     raise ValueError(f"{path}: no such folder; expected {what}")
   with os.scandir(path) as entries:
@@ -180,22 +184,23 @@ def check_folder(path, what):
       raise ValueError(f"{path}: the folder is empty; expected {what}")
 
 
-_SIGNS = ("\0\0", "\0/", "..", "\n", "\r")  # of bad names that stand between NUL characters
+_SIGNS = ("\0\0", "\0/", "..", "\n", "\r")  # they appear in a NUL-separated list only if a name is bad
 
 
 def check_relative(names, where):
-  """Checks that names which come from a data file stay below the folder that they are joined to.
+  """Checks that the names in a data file are paths below the folder of the data.
 
-  Only the text counts: links below the folder may point anywhere. Paths that the user gives need no check.
+  Only the text is checked: links below the folder may point anywhere. Paths from the user need no check.
 
   Args:
     names: sequence of str.
-    where: entry number, from 0 -> text that names the file and the entry, for the error message.
+    where: function from an entry number, starting at 0, to a text that names the file and the entry. The
+      error message uses it.
   Raises:
-    ValueError: for the first name that is empty or absolute, or has a part "..", a line break or a NUL
-      character. A message that names the file must stay one line.
+    ValueError: for the first name that is empty, absolute, or has a part "..", a line break or a NUL
+      character. Line breaks are rejected because an error message with the name must stay one line.
   """
-  # A few searches in one text, because LUPerson has four million names and almost no list has a bad one.
+  # A few searches in one joined text are fast: LUPerson has four million names, and bad names are rare.
   text = "\0".join(["", *names, ""])
   if text.count("\0") == len(names) + 1 and not any(sign in text for sign in _SIGNS):
     return
@@ -209,7 +214,7 @@ def check_relative(names, where):
 
 
 def check_utf8(name, where):
-  """Raises BadRecordError if `name`, from a data file, is not UTF-8; `where` names the file and the entry."""
+  """Raises BadRecordError if `name` is not UTF-8. `where` names the data file and the entry it comes from."""
   try:
     name.encode()
   except UnicodeEncodeError as error:
@@ -217,12 +222,12 @@ def check_utf8(name, where):
 
 
 def printable(name):
-  """Returns a file name for a message of one line: quoted, with escapes, if it has unusual characters."""
+  """Returns a file name for a message of one line. A name with unusual characters is quoted and escaped."""
   return name if name.isprintable() else repr(name)
 
 
 def list_pictures(folder):
-  """Lists the names of the picture files in a folder, sorted; hidden files are left out."""
+  """Returns the sorted names of the picture files in a folder, without hidden files."""
   with os.scandir(folder) as entries:
     return sorted(
       entry.name
@@ -232,31 +237,31 @@ def list_pictures(folder):
 
 
 def list_folders(folder):
-  """Lists the names of the folders in a folder, sorted, hidden ones left out."""
+  """Returns the sorted names of the folders in a folder, without hidden folders."""
   with os.scandir(folder) as entries:
     return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
 
 
 def describe_folder(folder):
-  """Says for an error message what a folder holds: the first of its names."""
+  """Returns the first names in a folder as text for an error message."""
   names = sorted(os.listdir(folder))
   more = f" and {len(names) - 5} more" if len(names) > 5 else ""
   return f"found there: {', '.join(names[:5]) or 'nothing'}{more}"
 
 
 def held_out(num_records, num_val, split):
-  """Splits 0 .. num_records - 1: "val" is the last `num_val` of them, "train" the others.
+  """Splits the records 0 .. num_records - 1: the last `num_val` records are "val", the others are "train".
 
   Args:
-    num_records: records in all.
-    num_val: how many are held out (config.data.num_val); 0: none.
+    num_records: number of records.
+    num_val: number of records that are held out (config.data.num_val). 0: none.
     split: "train" or "val".
 
   Returns:
     (start, stop) of the split.
 
   Raises:
-    ValueError: on another split, a number out of range, or a split left without records.
+    ValueError: if the split is unknown, `num_val` is out of range, or the split has no records.
   """
   if split not in ("train", "val"):
     raise ValueError(f'split={split!r}: expected "train" or "val"')
@@ -265,6 +270,6 @@ def held_out(num_records, num_val, split):
   start, stop = (0, num_records - num_val) if split == "train" else (num_records - num_val, num_records)
   if start == stop:
     raise ValueError(
-      f'config.data.num_val={num_val} of {num_records} records leaves none for split "{split}"'
+      f'config.data.num_val={num_val} of {num_records} records leaves no records for split "{split}"'
     )
   return start, stop

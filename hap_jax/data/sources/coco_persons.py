@@ -1,17 +1,19 @@
-"""People of COCO's keypoint annotations (arXiv 1405.0312): one record per annotated person.
+"""Source: people of COCO's keypoint annotations (arXiv 1405.0312), one record per annotated person.
 
-An annotation becomes a record unless it is
-  a crowd                   `iscrowd` is 1
-  of another category       the name of its `category_id` in `categories` is not "person"
-  without joints            it has no key `keypoints`
-  a box without area        inside the picture
-  with too few joints       fewer than `min_keypoints` visible ones
-How many annotations are left out for each reason is logged and noted. In a file that lists no `categories`
-all annotations are people. The box is grown by `margin` and cut out; the joints move along. A joint counts as
-visible if it is labelled at all (COCO's v = 1, hidden but labelled, or v = 2) and lies inside the cut. Order:
-that of the annotation file.
+An annotation becomes a record, except in these cases:
+  crowd             `iscrowd` is 1
+  other category    the name of its `category_id` in `categories` is not "person"
+  no joints         it has no key `keypoints`
+  empty box         its box has no area inside the picture
+  too few joints    it has fewer than `min_keypoints` visible joints
+The number of annotations left out for each reason is logged and noted. If a file lists no `categories`, all
+annotations are people.
 
-Any other value than COCO's format allows is an error that names the file and the annotation.
+The box is enlarged by `margin` and cut out of the picture, and the joints are shifted to match. A joint is
+visible if it has a label (COCO's v = 1, labelled but hidden, or v = 2) and lies inside the cut. Records are
+in the order of the annotation file.
+
+A value that COCO's format does not allow is an error. Its message names the file and the annotation.
 """
 
 import collections
@@ -58,20 +60,22 @@ def open_source(*, root, split, seed, annotations="", images="", margin=0.1, min
   Args:
     root: COCO's folder (config.data.root).
     split: "train" or "val".
-    seed: not used; the order is the file's.
-    annotations: annotation file, below `root`; empty: annotations/person_keypoints_{train,val}2017.json.
-    images: folder of the pictures, below `root`; empty: {train,val}2017/, or, with `annotations` given, the
+    seed: not used, because the order is the order of the file.
+    annotations: path of the annotation file below `root`. "":
+      annotations/person_keypoints_{train,val}2017.json.
+    images: folder of the pictures below `root`. "": {train,val}2017/ or, if `annotations` is given, the
       folder of that file.
-    margin: what is added to each side of a box, as a share of its width and height.
-    min_keypoints: visible joints that a person needs.
-    num_val: with `annotations` given, both splits come from that file, and "val" is its last num_val people;
-      else "val" is the last num_val people of val2017, 0: all (config.data.num_val).
+    margin: length added to each side of a box, as a share of its width or height.
+    min_keypoints: smallest number of visible joints of a person.
+    num_val: number of people held out (config.data.num_val). If `annotations` is given, both splits come from
+      that file, and its last num_val people are "val". Otherwise "val" is the last num_val people of val2017;
+      0: all of them.
 
   Returns:
     a source of person records (see `base.py`).
 
   Raises:
-    ValueError: if a folder, file or key is missing, COCO's format does not allow a value, or an option
+    ValueError: if a folder, file or key is missing, if COCO's format does not allow a value, or if an option
       is out of range.
   """
   check_root(
@@ -100,13 +104,15 @@ def open_source(*, root, split, seed, annotations="", images="", margin=0.1, min
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _People:
-  """N people as arrays, which pickle small: COCO's 150,000 take 36 MB.
+  """A source of N people. Its arrays make a small pickle: COCO's 150,000 people take 36 MB.
 
   Attributes:
-    folder: of the pictures. path: of the annotation file.
-    names: `Names`, the M pictures of the annotation file.
+    folder: folder of the pictures.
+    path: path of the annotation file.
+    names: `Names` of the M pictures of the annotation file.
     spec: facts about the source.
-    id: [N] int64, annotation ids. picture: [N] int32, index into `names`.
+    id: [N] int64, annotation ids.
+    picture: [N] int32, index into `names`.
     image_size: [N, 2] int32, (H, W).
     crop: [N, 4] int32, (top, left, bottom, right), inside the picture.
     keypoints: [N, 17, 3] float32: x, y in pixels of the picture, and v.
@@ -129,9 +135,10 @@ class _People:
     path = self._picture_path(index)
     check_utf8(self.names[self.picture[index]], f"{self.path}: annotation {self.id[index]}")
     image = read_image(path)
+    # A picture of another size is another version of the file, so that the joints do not fit it.
     size = tuple(self.image_size[index].tolist())
     if image.shape[:2] != size:
-      raise BadRecordError(f"{path}: {image.shape[:2]} pixels (H, W), annotated as {size}")
+      raise BadRecordError(f"{path}: {image.shape[:2]} pixels (H, W), but its annotation says {size}")
     top, left, bottom, right = self.crop[index]
     xy, visible = _move_joints(self.keypoints[index], self.crop[index])
     return {
@@ -154,12 +161,13 @@ class _People:
 
 
 def _move_joints(keypoints, crop):
-  """Moves joints into a cut.
+  """Shifts joints from the picture to a cut of it.
 
   Args:
-    keypoints: [..., 17, 3] float32, x, y in pixels of the picture, and v. crop: [..., 4] int32.
+    keypoints: [..., 17, 3] float32: x, y in pixels of the picture, and v.
+    crop: [..., 4] int32, (top, left, bottom, right).
   Returns:
-    ([..., 17, 2] float32, pixels of the cut; [..., 17] bool: labelled and inside the cut).
+    ([..., 17, 2] float32, pixels of the cut; [..., 17] bool, True: labelled and inside the cut).
   """
   top, left, bottom, right = np.moveaxis(crop[..., None, :], -1, 0)
   xy = keypoints[..., :2] - np.stack((left, top), axis=-1).astype(np.float32)
@@ -169,10 +177,11 @@ def _move_joints(keypoints, crop):
 
 
 def _read_people(path, margin, min_keypoints):
-  """Reads an annotation file; returns (arrays of `_People`, Names of its pictures, notes)."""
+  """Reads an annotation file. Returns (arrays of `_People`, `Names` of its pictures, notes)."""
   coco = _read_json(path)
   pictures, names = _read_pictures(coco["images"], path)
   person_ids = _read_person_ids(coco, path)
+  # Plain lists: the file is read once, and the arrays are made at the end.
   rows, left_out = [], collections.Counter()
   for number, annotation in enumerate(coco["annotations"], start=1):
     where = f"{path}: annotation number {number} of the list"
@@ -181,13 +190,14 @@ def _read_people(path, margin, min_keypoints):
     where = f"{path}: annotation {annotation_id}"
     picture = pictures.get(_integer(annotation, "image_id", where))
     if picture is None:
-      raise ValueError(f"{where} is of image {annotation['image_id']}, which is not under images")
+      raise ValueError(f"{where}: its image_id is {annotation['image_id']}, which is not in the list images")
     row = _read_annotation(annotation, picture[1:], person_ids, margin, where)
     if isinstance(row, str):
       left_out[row] += 1
     else:
       rows.append((annotation_id, *picture, *row))
   people = _to_arrays(rows)
+  # Joints are counted after the cut, for all people at once: one NumPy call instead of one per person.
   is_enough = _move_joints(people["keypoints"], people["crop"])[1].sum(axis=1) >= min_keypoints
   if not is_enough.all():
     left_out[f"with fewer than {min_keypoints} joints inside the cut"] = int((~is_enough).sum())
@@ -196,7 +206,7 @@ def _read_people(path, margin, min_keypoints):
 
 
 def _to_arrays(rows):
-  """Makes the arrays of `_People` of rows (id, picture, H, W, crop, keypoints)."""
+  """Makes the arrays of `_People` from rows (id, picture, H, W, crop, keypoints)."""
   ids, pictures, heights, widths, crops, keypoints = zip(*rows, strict=True) if rows else ((),) * 6
   return {
     "id": np.array(ids, np.int64),
@@ -208,30 +218,33 @@ def _to_arrays(rows):
 
 
 def _note(path, num_people, coco, left_out):
-  """Returns notes on the annotations that make no record; raises ValueError if none makes one."""
+  """Returns notes on the annotations that are left out. Raises ValueError if all are left out."""
   reasons = ", ".join(f"{count:,} {reason}" for reason, count in left_out.items())
   total = len(coco["annotations"])
   if not num_people:
-    raise ValueError(f"{path}: none of its {total} annotations makes a record; left out: {reasons or 'none'}")
+    raise ValueError(
+      f"{path}: expected at least one annotation of a person, but all {total} are left out: "
+      f"{reasons or 'none'}"
+    )
   notes = []
   if reasons:
     notes.append(f"{path}: {num_people:,} people; left out of its {total:,} annotations: {reasons}")
   if not coco.get("categories"):
-    notes.append(f"{path}: has no categories; all of its annotations are read as people")
+    notes.append(f"{path}: it has no categories, so all of its annotations are read as people")
   return notes
 
 
 def _read_json(path):
   if not os.path.isfile(path):
     raise ValueError(
-      f"{path}: no such file; expected COCO's keypoint annotations there, or name another file by "
-      "config.data.coco_persons.annotations"
+      f"{path}: no such file; expected COCO's keypoint annotations there, or set "
+      "config.data.coco_persons.annotations to another file"
     )
   with regular_file.open_regular(path, "r", encoding="utf-8") as file:
     try:
       coco = json.load(file)
     except RecursionError as error:
-      raise ValueError(f"{path}: lists or objects in each other, too deep to read") from error
+      raise ValueError(f"{path}: its lists or objects are nested too deeply to be read") from error
     except ValueError as error:
       raise ValueError(f"{path}: not a JSON file: {error}") from error
   for key in ("images", "annotations"):
@@ -241,7 +254,7 @@ def _read_json(path):
 
 
 def _read_pictures(images, path):
-  """Reads the list `images`; returns ({image id: (index into the names, H, W)}, Names)."""
+  """Reads the list `images`. Returns ({image id: (index into the names, H, W)}, `Names`)."""
   pictures, names = {}, []
   for number, image in enumerate(images, start=1):
     where = f"{path}: image number {number} of the list"
@@ -249,7 +262,7 @@ def _read_pictures(images, path):
     image_id = _integer(image, "id", where)
     where = f"{path}: image {image_id}"
     if image_id in pictures:
-      raise ValueError(f"{where} is twice in the list images; expected one entry for each id")
+      raise ValueError(f"{where} is twice in the list images; expected one entry per id")
     height, width = (_integer(image, key, where, 1, _MAX_SIDE) for key in ("height", "width"))
     pictures[image_id] = len(names), height, width
     names.append(_text(image, "file_name", where))
@@ -259,7 +272,7 @@ def _read_pictures(images, path):
 
 
 def _read_person_ids(coco, path):
-  """Returns the ids of the categories that are named person; None if the file lists no categories."""
+  """Returns the ids of the categories with the name "person", or None if the file lists no categories."""
   categories = coco.get("categories", [])
   if categories == []:
     return None
@@ -271,7 +284,7 @@ def _read_person_ids(coco, path):
     _check_object(category, where)
     category_id, name = _integer(category, "id", where), _text(category, "name", where)
     if names.setdefault(category_id, name) != name:
-      raise ValueError(f"{where} has the id {category_id} of another category; expected one name for each id")
+      raise ValueError(f"{where} has the id {category_id} of another category; expected one name per id")
   person_ids = {number for number, name in names.items() if name.strip().lower() == _PERSON}
   if not person_ids:
     found = _show(list(names.values()))
@@ -280,7 +293,7 @@ def _read_person_ids(coco, path):
 
 
 def _read_annotation(annotation, size, person_ids, margin, where):
-  """Returns the (crop, [51] keypoints) of an annotation, or the reason why it makes no record."""
+  """Returns (crop, [51] keypoints) of an annotation, or the reason to leave it out."""
   crowd = annotation.get("iscrowd", 0)
   if not isinstance(crowd, int | float) or crowd not in (0, 1):
     raise ValueError(f"{where} has {_show(crowd)} under iscrowd, expected 0 or 1")
@@ -297,17 +310,17 @@ def _read_annotation(annotation, size, person_ids, margin, where):
 
 
 def _cut_box(box, size, margin):
-  """Grows a COCO box (x, y, w, h) and clips it to the picture.
+  """Enlarges a COCO box (x, y, w, h) by the margin and clips it to the picture.
 
   Returns:
-    (top, left, bottom, right) in whole pixels; None if the box itself has no area inside the picture.
+    (top, left, bottom, right) in whole pixels. None: the box without margin has no area inside the picture.
   """
   x, y, w, h = map(float, box)
   H, W = size
   if w <= 0 or h <= 0 or x >= W or y >= H or x + w <= 0 or y + h <= 0:
     return None
   dx, dy = margin * w, margin * h
-  # Clipped first: sums of huge numbers may be infinite, which no whole number is.
+  # Clipped before rounding, because a sum of huge numbers may be infinite, and infinity cannot be rounded.
   top, left = math.floor(max(0.0, y - dy)), math.floor(max(0.0, x - dx))
   bottom, right = math.ceil(min(H, y + h + dy)), math.ceil(min(W, x + w + dx))
   return (top, left, bottom, right) if top < bottom and left < right else None
@@ -332,8 +345,9 @@ def _text(entry, key, where):
 
 
 def _integer(entry, key, where, low=-(2**63), high=2**63 - 1):
-  """Returns the whole number under a key; raises ValueError if it is another value or out of range."""
+  """Returns the whole number under a key. Raises ValueError for another value or a number out of range."""
   value = _get(entry, key, where)
+  # Some annotation tools write 7.0 for 7. A bool is not accepted, although it is an int in Python.
   number = int(value) if type(value) is float and value.is_integer() else value
   if type(number) is not int or not low <= number <= high:
     raise ValueError(f"{where} has {_show(value)} under {key}, expected a whole number from {low} to {high}")
@@ -341,7 +355,7 @@ def _integer(entry, key, where, low=-(2**63), high=2**63 - 1):
 
 
 def _numbers(entry, key, where, count, what):
-  """Returns the list of `count` finite numbers under a key; raises ValueError if it is anything else."""
+  """Returns the list of `count` finite numbers under a key. Raises ValueError for any other value."""
   values = _get(entry, key, where)
   if not isinstance(values, list):
     raise ValueError(f"{where} has {_show(values)} under {key}, expected {count} numbers ({what})")
@@ -356,5 +370,5 @@ def _numbers(entry, key, where, count, what):
 
 
 def _show(value):
-  """Returns a JSON value as a short text; lists in lists may be deep and texts long."""
+  """Returns a JSON value as a short text. Nested lists and long texts are shortened."""
   return "null" if value is None else reprlib.repr(value)

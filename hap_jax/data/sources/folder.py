@@ -1,4 +1,4 @@
-"""Source: every picture under a folder, in the order of its path; nothing is known about who is in it."""
+"""Source: all pictures below a folder, in the order of their paths. It knows nothing about their persons."""
 
 import dataclasses
 import os
@@ -12,7 +12,7 @@ _SPEC = base.SourceSpec("folder", skeleton=None, licence="not known", fields=("i
 
 @dataclasses.dataclass(frozen=True)
 class FolderSource:
-  """Records {"image": [H, W, 3] uint8} of the files `paths`, relative to `root`; see `open_source`."""
+  """Records {"image": [H, W, 3] uint8}, one per file of `paths`, which are relative to `root`."""
 
   root: str
   paths: tuple[str, ...]
@@ -36,14 +36,16 @@ class FolderSource:
 
 
 def open_source(*, root, split="all", seed=0, num_val=0):
-  """Opens a folder of pictures, sub-folders included; hidden files and folders are left out.
+  """Opens a folder of pictures and its sub-folders, without hidden files and folders.
 
   Args:
-    root: the folder. split: "all", there is no other. seed, num_val: not used.
+    root: the folder.
+    split: "all", the only split.
+    seed, num_val: not used.
   Returns:
     FolderSource.
   Raises:
-    ValueError: if there is no such folder, no picture in it, or another split is asked for.
+    ValueError: if the folder does not exist or has no picture, or if `split` is not "all".
   """
   del seed, num_val
   if split != "all":
@@ -57,9 +59,9 @@ def open_source(*, root, split="all", seed=0, num_val=0):
 
 
 def _list_below(root, above=()):
-  """Yields the paths, relative to `root`, of the pictures in it and below; hidden names are left out.
+  """Yields the paths of the pictures in `root` and below it, relative to `root`, without hidden names.
 
-  Links are followed, but not into a folder that they are in.
+  Links to folders are followed, except a link to a folder that contains the link, which would never end.
   """
   above = (*above, os.path.realpath(root))
   yield from base.list_pictures(root)
@@ -76,5 +78,5 @@ def open_file(path):
   """
   path = pathlib.Path(path)
   if not path.is_file():
-    raise ValueError(f"{path}: no such picture")
+    raise ValueError(f"{path}: no such picture; expected a picture file")
   return FolderSource(str(path.parent), (path.name,), _SPEC)

@@ -1,12 +1,12 @@
-"""Pictures of known persons in plain folders, one for each person: somebody's own collection.
+"""Source: pictures of known persons in one folder per person, such as a user's own collection.
 
-  <root>/<person>/*.jpg                                     persons are divided here, by `split_seed`
-  <root>/train/<person>/*.jpg, query/<person>/, gallery/    divided already; any of the three may be missing
+  <root>/<person>/*.jpg                                     this source draws the splits, by `split_seed`
+  <root>/train/<person>/*.jpg, query/<person>/, gallery/    given splits; any of the three may be missing
 
-Persons are numbered in the order of all their folders' names. A camera is told by _cN in a file's name
-(anna_c2_001.jpg: camera 2; the number only says which pictures share a camera). A picture that names none has
-a camera of its own: pictures by one camera do not count as matches for each other, so one camera for all
-would leave none, and this way all other pictures of a person are matches.
+Persons are numbered in the order of the names of all their folders. The part _cN of a file's name gives the
+camera: anna_c2_001.jpg is by camera 2. The number only says which pictures share a camera. A picture without
+this part gets its own camera. The reason is that two pictures by the same camera do not count as a match.
+With one camera for all pictures there would be no match; with own cameras all pictures of a person match.
 """
 
 import hashlib
@@ -25,33 +25,35 @@ _CAMERA = re.compile(r"_c(\d{1,9})(?!\d)")
 
 
 def open_source(*, root, split, seed, test_share=0.5, split_seed=0, num_val=0):
-  """Opens a split of a folder that has a folder for each person.
+  """Opens a split of a folder that contains one folder per person.
 
   Args:
-    root: folder of the persons' folders, or of train/, query/ and gallery/ (config.data.root).
+    root: folder that contains the persons' folders, or train/, query/ and gallery/ (config.data.root).
     split: "train", "query" or "gallery".
-    seed: not used: the persons to be tested on must not change with the seed of a run.
-    test_share: if the persons are not divided already, this share of them is for the test: one picture of
-      each, drawn, is a query, the others are the gallery. Whoever has one picture is in the gallery only.
-    split_seed: draws who is tested and which picture is the query.
-    num_val: 0, the test set is query and gallery.
+    seed: not used, because the test persons must not change with the seed of a run.
+    test_share: share of the persons in the test set, if the folder has no given splits. One random picture of
+      each test person is a query, and the others are in the gallery. A person with only one picture is only
+      in the gallery.
+    split_seed: seed that draws the test persons and the query pictures.
+    num_val: must be 0, because query and gallery are the test set.
 
   Returns:
     a source of re-identification records (see `base.py`).
 
   Raises:
-    ValueError: if a folder is missing or has no pictures, a person is in the training and in the test set, or
-      a split is left without pictures.
+    ValueError: if a folder is missing or has no pictures, if a person is in the training and in the test set,
+      or if a split has no pictures.
   """
   del seed
   person_images.check_split("identity_folder", split, num_val)
   if not 0 <= test_share <= 1:
     raise ValueError(f"config.data.identity_folder.test_share={test_share}: expected 0 to 1")
-  check_root(root, "a folder of pictures for each person, or train/, query/ and gallery/ with such folders")
+  check_root(root, "one folder of pictures per person, or train/, query/ and gallery/ with such folders")
   folders = list_folders(root)
   divided = [name for name in SPLITS if name in folders]
   if divided:
     persons = {name: list_folders(os.path.join(root, name)) for name in divided}
+    # The name of a folder is the identity, so one name in training and test is the same person in both.
     test = {person for name in divided if name != "train" for person in persons[name]}
     person_images.check_apart(
       set(persons.get("train", ())), test, root, "give different persons different folder names"
@@ -66,10 +68,13 @@ def open_source(*, root, split, seed, test_share=0.5, split_seed=0, num_val=0):
   if not pictures:
     found = {name: len({picture.pid for picture in rows}) for name, rows in splits.items()}
     remedy = (
-      f"add some to {split}/" if divided else f"change config.data.identity_folder.test_share={test_share}"
+      f"add pictures to {split}/"
+      if divided
+      else f"change config.data.identity_folder.test_share={test_share}"
     )
     raise ValueError(
-      f"{root}: no {split} pictures, persons found: {found}; {remedy} (a query's person needs two)"
+      f"{root}: no {split} pictures, persons found: {found}; {remedy} (the person of a query needs two "
+      "pictures)"
     )
   notes = person_images.note_single(pictures) if split == "train" else []
   if split == "query":
@@ -80,20 +85,23 @@ def open_source(*, root, split, seed, test_share=0.5, split_seed=0, num_val=0):
 
 
 def _people(persons):
-  """Says whose numbers these are: they depend on all names of persons, of which this holds a digest."""
+  """Returns a text that says whose numbers these are. It contains a digest of all names of the persons.
+
+  The numbers depend on all names, so two folders have the same numbers only if their digests are equal.
+  """
   names = "\0".join(_sort_names(persons))
   return f"identity_folder, {hashlib.sha256(os.fsencode(names)).hexdigest()[:_DIGEST_LENGTH]}"
 
 
 def _sort_names(persons):
-  """Returns all names of persons in the order of their numbers."""
+  """Returns the names of all persons in the order of their numbers."""
   return sorted(set().union(*persons.values()))
 
 
 def _read_pictures(root, persons):
-  """Lists the pictures {folder: pictures} of the persons {folder: names of persons}."""
+  """Returns {folder: pictures} of the persons {folder: names of persons}."""
   if not any(persons.values()):
-    raise ValueError(f"{root}: no folders of persons; expected one for each person; {describe_folder(root)}")
+    raise ValueError(f"{root}: no folders of persons; expected one per person; {describe_folder(root)}")
   pids = {name: pid for pid, name in enumerate(_sort_names(persons))}
   files = [
     (folder, person, name)
@@ -102,6 +110,7 @@ def _read_pictures(root, persons):
     for name in _list_person(os.path.join(root, folder, person))
   ]
   cameras = [_CAMERA.search(name) for _, _, name in files]
+  # Pictures without a camera get numbers above all cameras in the names.
   own_camera = itertools.count(1 + max((int(camera[1]) for camera in cameras if camera), default=-1))
   pictures = {folder: [] for folder in persons}
   for (folder, person, name), camera in zip(files, cameras, strict=True):
@@ -113,17 +122,18 @@ def _read_pictures(root, persons):
 def _list_person(folder):
   names = list_pictures(folder)
   if not names:
-    raise ValueError(f"{folder}: no pictures; expected those of one person; {describe_folder(folder)}")
+    raise ValueError(f"{folder}: no pictures; expected pictures of one person; {describe_folder(folder)}")
   return names
 
 
 def _divide(pictures, test_share, split_seed):
-  """Divides pictures, those of a person next to each other, into {split: pictures}."""
+  """Divides pictures into {split: pictures}. The pictures of a person must be neighbours in the list."""
   rng = np.random.default_rng(split_seed)
   persons = [list(group) for _, group in itertools.groupby(pictures, key=lambda picture: picture.pid)]
   is_tested = rng.permutation(len(persons)) < round(test_share * len(persons))
   splits = {"train": [], "query": [], "gallery": []}
   for person, tested in zip(persons, is_tested, strict=True):
+    # Drawn for training persons too, so that test_share does not change the queries of the other persons.
     query = int(rng.random() * len(person)) if len(person) > 1 else None
     for i, picture in enumerate(person):
       splits[("query" if i == query else "gallery") if tested else "train"].append(picture)

@@ -1,14 +1,15 @@
-"""LUPerson (arXiv 2012.03753): person crops with joints found beforehand, in HAP's layout on disk.
+"""Source: LUPerson (arXiv 2012.03753), person crops with stored joints, in HAP's layout on disk.
 
   <root>/LUPerson-data/<name>.jpg   person crops
   <root>/LUPerson-pose/<name>.npy   pickled object array; [0][0]["keypoints"] is 17 x 3: x, y, confidence
   <root>/cfs_list.pkl               pickled list of names, best first
 
-An entry of the list is a name below LUPerson-data/, with or without sub-folder and with or without extension
-(.jpg is added). A name that is not UTF-8 is a bad record. Pickles are read by
-`hap_jax.io.restricted_pickle`; one that holds anything but plain data is an error that stops the run, not a
-bad record. As in the official code a joint is used if it lies inside the picture, whatever its confidence, so
-the third column is not part of a record.
+An entry of the list is a path below LUPerson-data/, with or without a sub-folder. If it has no extension,
+.jpg is added. A name that is not UTF-8 is a bad record. `hap_jax.io.restricted_pickle` reads the pickles. A
+pickle that holds anything besides plain data is not a bad record: it stops the run.
+
+As in the official code, a joint is used if it lies inside the picture. Its confidence does not matter, so the
+third column is not part of a record.
 """
 
 import dataclasses
@@ -37,29 +38,29 @@ from hap_jax.io.plain_data import UnsafePickleError, as_array
 IMAGE_FOLDER, POSE_FOLDER, LIST_FILE = "LUPerson-data", "LUPerson-pose", "cfs_list.pkl"
 NUM_LUPERSON = 4_180_243  # names in the published list
 
-SPLITS = ("train",)  # "val" is there if num_val says so
+SPLITS = ("train",)  # "val" exists only if num_val is above 0
 _SPEC = SourceSpec("luperson", COCO17, licence="LUPerson: research use, on the terms of its authors")
 _EXTENSIONS = (".jpg", ".jpeg", ".png")
-_HALF_STREAM = 2  # keeps the draw of the random half apart from the loader's generators of the same seed
+_HALF_STREAM = 2  # makes the draw of the random half independent of the loader's generators
 
 
 def open_source(*, root, split, seed, subset="first_half", num_val=0):
-  """Opens LUPerson, or anything written in its layout.
+  """Opens LUPerson, or another data set in its layout.
 
   Args:
     root: folder that holds the two folders and the list (config.data.root).
     split: "train" or "val".
-    seed: draws the random half.
+    seed: seed that draws the random half.
     subset: "first_half" (the better-ranked half, HAP's choice), "random_half" or "all".
-    num_val: how many of the subset's last records are held out as "val" (config.data.num_val).
+    num_val: number of the last records of the subset that are held out as "val" (config.data.num_val).
 
   Returns:
     a source of person records (see `base.py`).
 
   Raises:
-    ValueError: if a folder or the list is missing or empty, a name of the list is not below the folder, or an
-      option is out of range.
-    UnsafePickleError: if the list holds anything but plain data.
+    ValueError: if a folder or the list is missing or empty, if a name of the list is not below the folder, or
+      if an option is out of range.
+    UnsafePickleError: if the list holds anything besides plain data.
   """
   check_root(root, f"{IMAGE_FOLDER}/, {POSE_FOLDER}/ and {LIST_FILE}")
   check_folder(os.path.join(root, IMAGE_FOLDER), "LUPerson's person crops, <name>.jpg")
@@ -70,7 +71,7 @@ def open_source(*, root, split, seed, subset="first_half", num_val=0):
   names = _read_list(path)
   if len(names) != NUM_LUPERSON:
     logging.warning(
-      "%s has %d names, LUPerson's own list %d; config.data.luperson.subset=%s takes its share of them",
+      "%s has %d names, but LUPerson's own list has %d; config.data.luperson.subset=%s uses this file",
       path,
       len(names),
       NUM_LUPERSON,
@@ -82,7 +83,7 @@ def open_source(*, root, split, seed, subset="first_half", num_val=0):
     rows = range(len(names) if subset == "all" else len(names) // 2)
   if not len(rows):
     raise ValueError(
-      f"{root}: {len(names)} names leave none for subset={subset!r}: set config.data.luperson.subset to all"
+      f"{root}: {len(names)} names are too few for subset={subset!r}: set config.data.luperson.subset to all"
     )
   start, stop = held_out(len(rows), num_val, split)
   return _LUPerson(root, Names.of([names[row] for row in rows[start:stop]]))
@@ -90,7 +91,7 @@ def open_source(*, root, split, seed, subset="first_half", num_val=0):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _LUPerson:
-  """One record for each name below `root`."""
+  """A source with one record per name. The files are below `root`."""
 
   root: str
   names: Names
@@ -126,7 +127,7 @@ class _LUPerson:
 
 @functools.lru_cache(maxsize=1)
 def _read_list(path):
-  """Reads the list of names; kept, because four million take seconds and every split asks for them."""
+  """Reads the list of names. It is cached, because four million names take seconds to read."""
   if not os.path.isfile(path):
     raise ValueError(
       f"{path}: no such file; expected the pickled list of image names that ranks LUPerson (TransReID-SSL's "
@@ -137,7 +138,7 @@ def _read_list(path):
     names = names.tolist()
   if not isinstance(names, list | tuple):
     raise ValueError(f"{path}: holds a {type(names).__name__}, expected a list of image names, each a string")
-  # Names that are not ASCII are bytes in pickles of Python 2.
+  # In a pickle of Python 2, names are bytes if they are not ASCII.
   names = [os.fsdecode(name) if isinstance(name, bytes) else name for name in names]
   for i, name in enumerate(names):
     if not isinstance(name, str):
@@ -159,7 +160,12 @@ def _is_number(value):
 
 
 def _read_pose(path):
-  """Reads a pose file into [17, 3] float32; BadRecordError if it is missing, broken or of another shape."""
+  """Reads a pose file into [17, 3] float32.
+
+  Raises:
+    BadRecordError: if the file is missing, broken or has another shape.
+    UnsafePickleError: if the file contains code.
+  """
   try:
     data = read_bytes(path)
   except BadRecordError as error:
@@ -169,18 +175,18 @@ def _read_pose(path):
   try:
     pose = restricted_pickle.load_npy(data, path)
   except UnsafePickleError:
-    raise  # not a damaged file but code that somebody put there: the run stops
+    raise  # the file contains code, which is an attack and no damage, so the run stops
   except ValueError as error:
     raise BadRecordError(f"{path}: not a readable .npy file: {error}") from error
   try:
     keypoints = as_array(pose[0][0]["keypoints"])
     is_numeric = keypoints.dtype.kind in "iuf" or all(map(_is_number, keypoints.flat))
-    if not is_numeric:  # NumPy would read numbers from texts, and None as NaN
+    if not is_numeric:  # NumPy would convert texts to numbers and None to NaN
       raise TypeError(f"an array of {keypoints.dtype}")
-    with np.errstate(all="ignore"):  # a number beyond float32 is infinite: its joint is outside the picture
+    with np.errstate(all="ignore"):  # a number beyond float32 becomes infinite, so outside the picture
       result = keypoints.astype(np.float32)
   except (ArithmeticError, IndexError, KeyError, RecursionError, TypeError, ValueError) as error:
-    raise BadRecordError(f'{path}: holds no numbers at [0][0]["keypoints"]') from error
+    raise BadRecordError(f'{path}: no numbers at [0][0]["keypoints"]; expected an array (17, 3)') from error
   if result.shape != (len(COCO17.joints), 3):
     raise BadRecordError(f"{path}: keypoints of shape {result.shape}, expected (17, 3)")
   return result

@@ -1,14 +1,14 @@
-"""MSMT17 (Wei et al., CVPR 2018), as released or as a copy in Market-1501's layout.
+"""Source: MSMT17 (Wei et al., CVPR 2018), as released or as a copy in Market-1501's layout.
 
-As released, lists name the pictures and their persons, a line each, and the third field of a file's name is
-the camera, 1 to 15: "0000/0000_000_01_0303morning_0008_0.jpg 0".
+In the release, lists name the pictures and their persons, one picture per line. The third field of a file's
+name is the camera, 1 to 15: "0000/0000_000_01_0303morning_0008_0.jpg 0".
 
   <root>/list_train.txt, list_val.txt       pictures below train/ (V1) or mask_train_v2/ (V2, faces blurred)
   <root>/list_query.txt, list_gallery.txt   pictures below test/ (V1) or mask_test_v2/ (V2)
 
-A copy has bounding_box_train/, query/ and bounding_box_test/ with names that state person and camera, as in
-0012_c15_0303morning.jpg; see `market1501.py`. Test persons are numbered from 0 again, so one number means two
-people in the training and the test set.
+A copy has bounding_box_train/, query/ and bounding_box_test/. The names of its files state person and camera,
+such as 0012_c15_0303morning.jpg (see `market1501.py`). Test persons are numbered from 0 again, so the same
+number means different people in the training and the test set.
 """
 
 import os
@@ -32,30 +32,32 @@ _COUNTS = {
 }
 
 _EXAMPLE = "0000/0000_000_01_0303morning_0008_0.jpg 0"
-# path (pid, camera), pid
+# A line of a list. Groups: path of the picture, its person and camera in the name, its person in column 2.
 _LINE = re.compile(r"((?:[^/]+/)*([0-9]{1,9})_[0-9]+_([0-9]{1,9})_[^/]+\.jpg) ([0-9]{1,9})")
-_NUM_SHOWN = 5  # names of absent pictures in an error
+_NUM_SHOWN = 5  # names of missing pictures in an error message
 
 
 def open_source(*, root, split, seed, train_set="train+val", num_val=0):
   """Opens a split of MSMT17.
 
-  A number of pictures other than the official one is noted and logged, as are queries that cannot be scored.
+  The source logs and notes a number of pictures that differs from the official one, and queries that cannot
+  be scored.
 
   Args:
-    root: folder of the lists and their folders, or of the three folders of a copy (config.data.root).
+    root: folder of the lists and the pictures, or folder of a copy (config.data.root).
     split: "train", "query" or "gallery".
-    seed: not used; the order is that of the lists, or of the names.
-    train_set: "train+val", what is trained on for published numbers, or "train", without the validation list;
-      they show the same persons. A copy in Market-1501's layout has one training set and is not asked.
-    num_val: 0, the test set is the data set's own.
+    seed: not used, because the order is the order of the lists or of the names.
+    train_set: "train+val", the training set of published numbers, or "train", without the validation list.
+      Both show the same persons. A copy in Market-1501's layout has only one training set and ignores this
+      option.
+    num_val: must be 0, because the data set has its own test set.
 
   Returns:
     a source of re-identification records (see `base.py`).
 
   Raises:
-    ValueError: if a list or folder is missing or empty, a line or name does not state person and camera, a
-      listed picture is absent or not below its folder, or an option is out of range.
+    ValueError: if a list or folder is missing or empty, if a line or name does not state person and camera,
+      if a listed picture is missing or not below its folder, or if an option has a wrong value.
   """
   del seed
   person_images.check_split("msmt17", split, num_val)
@@ -69,12 +71,12 @@ def open_source(*, root, split, seed, train_set="train+val", num_val=0):
     pictures, notes = market1501.read_split(root, split)
   else:
     raise ValueError(
-      f"{root}: expected list_{split}.txt, as MSMT17 is released, or {market1501.FOLDERS[split]}/, of a copy "
-      f"in Market-1501's layout, in config.data.root; {describe_folder(root)}"
+      f"{root}: expected list_{split}.txt of MSMT17's release, or {market1501.FOLDERS[split]}/ of a copy in "
+      f"Market-1501's layout, in config.data.root; {describe_folder(root)}"
     )
   notes += person_images.note_counts(f"{lists} in {root}", pictures, _COUNTS[lists])
   licence = "MSMT17: academic research, under the agreement signed with its authors"
-  people = "msmt17" if split == "train" else "msmt17, test"  # they are numbered from 0 twice
+  people = "msmt17" if split == "train" else "msmt17, test"  # both sets are numbered from 0
   return person_images.make(root, pictures, "msmt17", licence, notes=notes, people=people)
 
 
@@ -86,7 +88,7 @@ def _read_released(root, lists):
 
 
 def _read_list(root, name):
-  """Lists the pictures of one official list, in its order."""
+  """Returns the pictures of one official list, in its order."""
   path = os.path.join(root, f"list_{name}.txt")
   folder = _find_folder(root, _TRAIN_FOLDERS if name in ("train", "val") else _TEST_FOLDERS)
   if not os.path.isfile(path):
@@ -95,15 +97,15 @@ def _read_list(root, name):
   with regular_file.open_regular(path, "r", encoding="utf-8", errors="surrogateescape") as file:
     for number, line in enumerate(file, start=1):
       match = _LINE.fullmatch(line.rstrip())
-      # The name and the second column both state the person.
+      # The name and the second column both state the person; a list that contradicts itself is damaged.
       if not match or int(match[2]) != int(match[4]) or not int(match[3]):
         raise ValueError(
           f"{path}: line {number} is {line.rstrip()!r}; expected a path and its person, with the same person "
-          f"first and the camera, from 1 on, third in the file's name: {_EXAMPLE}"
+          f"as first and the camera (1 or more) as third field of the file's name: {_EXAMPLE}"
         )
       pictures.append(Picture(match[1], int(match[2]), int(match[3]) - 1))
   if not pictures:
-    raise ValueError(f"{path}: the list is empty; expected lines as {_EXAMPLE}")
+    raise ValueError(f"{path}: the list is empty; expected lines such as {_EXAMPLE}")
   names = [picture.path for picture in pictures]
   check_relative(names, lambda i: f"{path}: line {i + 1}")
   _check_presence(path, os.path.join(root, folder), names)
@@ -111,13 +113,14 @@ def _read_list(root, name):
 
 
 def _check_presence(path, folder, names):
-  """Raises ValueError if pictures of the list `path` are absent in `folder`; lists each folder once."""
+  """Raises ValueError if pictures of the list `path` are missing in `folder`. Lists each folder once."""
+  # A listing per folder is much faster than one look-up per picture, above all on a network disk.
   found = {below: _list_names(os.path.join(folder, below)) for below in set(map(os.path.dirname, names))}
   absent = [name for name in names if os.path.basename(name) not in found[os.path.dirname(name)]]
   if absent:
     more = ", ..." if len(absent) > _NUM_SHOWN else ""
     raise ValueError(
-      f"{path}: {len(absent):,} of its {len(names):,} pictures are absent in {folder}: "
+      f"{path}: {len(absent):,} of its {len(names):,} pictures are missing in {folder}: "
       f"{', '.join(map(printable, absent[:_NUM_SHOWN]))}{more}; copy them there, or change config.data.root"
     )
 
@@ -131,6 +134,6 @@ def _find_folder(root, choices):
   if len(found) != 1:
     raise ValueError(
       f"{root}: {' and '.join(f'{folder}/' for folder in found) or 'no folder of pictures'}; expected either "
-      f"{choices[0]}/ (V1) or {choices[1]}/ (V2) beside MSMT17's lists, {describe_folder(root)}"
+      f"{choices[0]}/ (V1) or {choices[1]}/ (V2) next to MSMT17's lists, {describe_folder(root)}"
     )
   return found[0]

@@ -1,9 +1,9 @@
-"""PA-100K (Liu et al., ICCV 2017): 26 attributes of 100,000 pedestrians in surveillance pictures.
+"""Source: PA-100K (Liu et al., ICCV 2017), 26 attributes of 100,000 pedestrians in surveillance pictures.
 
-  <root>/annotation.mat          also PA100K_annotation.mat, or dataset_all.pkl of the official code
-  <root>/data/000001.jpg ...     also release_data/release_data/ or release_data/
+  <root>/annotation.mat          or PA100K_annotation.mat, or dataset_all.pkl of the official code
+  <root>/data/000001.jpg ...     or release_data/release_data/, or release_data/
 
-The file does not tell persons apart, so no identity-disjoint split can be made of it.
+The file has no numbers of persons, so it does not allow splits that share no person.
 """
 
 import numpy as np
@@ -37,12 +37,12 @@ def open_source(
   """Opens a split of PA-100K: "train", "val", "test" or "trainval".
 
   Options: identity_disjoint, split_seed, annotations and images, as in `attribute_images.open_split`.
-  Here identity_disjoint must be False, because the file does not say who is on a picture.
+  For PA-100K identity_disjoint must be False, because the file does not say who is on a picture.
 
   Returns:
     PictureFiles with the 26 ATTRIBUTES, in the order of the official classifier.
   """
-  del seed  # the order is that of the file
+  del seed  # not used, because the order is the order of the file
   return attribute_images.open_split(
     _DATA_SET, root, split, identity_disjoint, split_seed, annotations, images, num_val
   )
@@ -53,6 +53,7 @@ def _read_mat(path):
   keys = ["attributes", *(f"{name}_{what}" for name in SPLITS for what in ("images_name", "label"))]
   found = mat_file.pick(variables, keys, path)
   names = mat_file.strings(found["attributes"], f"{path}: attributes")
+  # The file has one list per split. Annotations has one list of all pictures, and rows for each split.
   images, labels, rows = [], [], {}
   for name in SPLITS:
     where = f"{path}: {name}"

@@ -1,9 +1,10 @@
-"""PETA (Deng et al., ACM MM 2014): 35 scored attributes of 19,000 pictures, 8,699 persons, ten sources.
+"""Source: PETA (Deng et al., ACM MM 2014), 35 scored attributes of 19,000 pictures and 8,699 persons.
 
-  <root>/PETA.mat                 also dataset_all.pkl of the official code
-  <root>/images/00001.png ...     the release with pictures numbered throughout
+  <root>/PETA.mat                 or dataset_all.pkl of the official code
+  <root>/images/00001.png ...     the release that numbers the pictures of all ten data sets from 1 to 19,000
 
-The first of the file's five draws of training, validation and test pictures is used, as in published numbers.
+The file has five random divisions into training, validation and test pictures. This source uses the first, as
+published numbers do.
 """
 
 from hap_jax.data import attribute_images
@@ -45,7 +46,7 @@ ATTRIBUTES = (
 
 PLACES = ("annotations", "images")
 SPLITS = ("train", "val", "test")
-_META = 4  # first columns of `data`: picture, person, original data set, person in that
+_META = 4  # first columns of `data`: picture, person, original data set, person in the original data set
 
 
 def open_source(
@@ -58,7 +59,7 @@ def open_source(
   Returns:
     PictureFiles with the 35 ATTRIBUTES, in the order of the official classifier.
   """
-  del seed  # the order is that of the file
+  del seed  # not used, because the order is the order of the file
   return attribute_images.open_split(
     _DATA_SET, root, split, identity_disjoint, split_seed, annotations, images, num_val
   )
@@ -72,7 +73,7 @@ def _read_mat(path):
   names = mat_file.strings(found["attribute"], f"{where}.attribute")
   if data.shape[1] != _META + len(names):
     raise ValueError(
-      f"{where}.data has {data.shape[1]} columns; expected {_META} and one for each of the {len(names)} "
+      f"{where}.data has {data.shape[1]} columns; expected {_META}, and one for each of the {len(names)} "
       "names of attributes"
     )
   return Annotations(

@@ -1,10 +1,11 @@
-"""RAP, version 1 (Li et al., arXiv 1603.07054): 51 scored attributes of 41,585 pictures from one mall.
+"""Source: RAP, version 1 (Li et al., arXiv 1603.07054), 51 scored attributes of 41,585 pictures of one mall.
 
-  <root>/RAP_annotation/RAP_annotation.mat    also RAP_annotation.mat, or dataset_all.pkl of the official code
+  <root>/RAP_annotation/RAP_annotation.mat    or RAP_annotation.mat, or dataset_all.pkl of the official code
   <root>/RAP_dataset/*.png
 
-The first of the file's five draws of training and test pictures is used, as in published numbers; there is no
-validation split. An answer of 2 (uncertain) counts as absent. The file numbers some of the persons.
+The file has five random divisions into training and test pictures, and no validation split. This source uses
+the first division, as published numbers do. The answer 2 (uncertain) counts as absent. Some persons have a
+number in the file, others have none.
 """
 
 from hap_jax.data import attribute_images
@@ -41,7 +42,7 @@ ATTRIBUTES = (
     "attach-HandTrunk",
     "attach-Other",
   ],
-  # the person and what he does
+  # the person and the action
   *[
     "AgeLess16",
     "Age17-30",
@@ -78,7 +79,7 @@ def open_source(
   Returns:
     PictureFiles with the 51 ATTRIBUTES, in the order of the official classifier.
   """
-  del seed  # the order is that of the file
+  del seed  # not used, because the order is the order of the file
   return attribute_images.open_split(
     _DATA_SET, root, split, identity_disjoint, split_seed, annotations, images, num_val
   )
@@ -97,8 +98,10 @@ def _read_mat(path):
   images = mat_file.strings(found["imagesname"], f"{where}.imagesname")
   pids = mat_file.integers(fields["identity"], f"{where}.identity", 1) if "identity" in fields else None
   if pids is not None and len(pids) != len(images):
-    raise ValueError(f"{where}.identity: {len(pids)} numbers of persons for {len(images)} pictures")
-  # (sic); the first of five draws
+    raise ValueError(
+      f"{where}.identity: {len(pids)} numbers of persons, expected one for each of {len(images)} pictures"
+    )
+  # The file spells it "partion". The first of its five random divisions is used.
   draw = attribute_images.first_draw(found["partion"], ("train_index", "test_index"), f"{where}.partion")
   return Annotations(
     path,

@@ -1,9 +1,12 @@
-"""Source: synthetic people, drawn when asked for, or drawn once and held in memory.
+"""Source: synthetic people. A picture is drawn when it is read, or all are drawn once and kept in memory.
 
-Splits are "train", "val" and "test", of different people, eight pictures of each in a row; "trainval" is the
-first two together. For re-identification the test people's pictures are divided as in Market-1501: the first
-two of each person, by two cameras, are "query", the others "gallery"; the last two of these are by the
-cameras of the queries again, so that what a query must not match, its own camera's pictures, is there.
+The splits "train", "val" and "test" show different people. The eight pictures of a person are neighbours.
+"trainval" is "train" followed by "val".
+
+For re-identification, the pictures of the test people are divided as in Market-1501. The first two pictures
+of each person, by two cameras, are "query". The other six are "gallery". The last two gallery pictures are
+again by the cameras of the queries: a query must not match pictures by its own camera, so the gallery needs
+some.
 """
 
 import dataclasses
@@ -21,9 +24,9 @@ _FIELDS = (
   *("image", "keypoints_xy", "keypoints_visible", "keypoints_occluded", "box", "attributes", "pid", "camid"),
   *("keypoints_3d", "joints_3d", "rotations", "intrinsics"),
 )
-_QUERIES = 2  # pictures of each test person that are searched for
+_QUERIES = 2  # query pictures of each test person
 _CHUNK = 128  # pictures drawn by one call to a worker process
-_WORTH_A_POOL = 1000  # fewer pictures are drawn faster here than in processes that must start first
+_WORTH_A_POOL = 1000  # fewer pictures are drawn in this process, which is faster than starting others
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,9 +34,12 @@ class SyntheticSource:
   """Records of synthetic people; see `open_source`.
 
   Attributes:
-    split: its name. seed: of people and places. image_size: (H, W). spec: facts about the source.
-    indices: [N] int32, number of each record's picture among all that can be drawn.
-    held: {field: [N, ...]} of pictures drawn already, or None.
+    split: name of the split.
+    seed: seed of people and places.
+    image_size: (H, W).
+    indices: [N] int32, number of each record's picture among all pictures that can be drawn.
+    held: {field: [N, ...]} of all pictures, if they are kept in memory; else None.
+    spec: facts about the source.
   """
 
   split: str
@@ -58,7 +64,7 @@ class SyntheticSource:
 
   @functools.cached_property
   def columns(self):
-    """`pid` and `camid`, [N] int32, and `attributes`, [N, 27] bool; each is computed when it is asked for."""
+    """`pid` and `camid`, [N] int32, and `attributes`, [N, 27] bool. Each is computed at its first use."""
     return LazyColumns({"pid": self._pids, "camid": self._camids, "attributes": self._attributes})
 
   def __getstate__(self):
@@ -68,7 +74,7 @@ class SyntheticSource:
     return self.indices // draw.PICTURES_PER_PERSON
 
   def _camids(self):
-    # No two places share the number of a camera.
+    # The cameras of two places have different numbers, so they are drawn for each person.
     pids, person = np.unique(self._pids(), return_inverse=True)
     camids = np.array([draw.camids_of(self.seed, pid) for pid in pids.tolist()])
     return camids[person, self.indices % draw.PICTURES_PER_PERSON]
@@ -79,7 +85,7 @@ class SyntheticSource:
     return np.array([captions.attributes_of(look) for look in looks])[person]
 
   def captions(self, i):
-    """Describes the person of record i in two wordings, (str, str), without drawing them."""
+    """Returns two descriptions of the person of record i, (str, str), without drawing the picture."""
     self._check(i)
     return captions.captions_of(draw.look_of(self.seed, int(self.indices[i]) // draw.PICTURES_PER_PERSON))
 
@@ -102,21 +108,22 @@ def open_source(
   """Opens one split of synthetic people.
 
   Args:
-    root: not used, people are made here; may be empty.
-    split: "train", "val" or "test"; their people are disjoint. "trainval" is train, then val, which may be
-      empty then. Or "query" or "gallery", parts of "test".
-    seed: whole number >= 0; another seed gives other people and places.
-    num_train, num_val, num_test: number of pictures of each split; num_test counts query and gallery.
-    image_size: (H, W) pixels in which pictures are drawn.
-    hold_in_memory: draw every picture now, on all processors, and keep them (H * W * 3 bytes each).
+    root: not used, because people are drawn; may be empty.
+    split: "train", "val" or "test", which share no people. "trainval": train, then val, which may be empty in
+      this case. "query" or "gallery": the parts of "test".
+    seed: whole number >= 0. Another seed gives other people and places.
+    num_train, num_val, num_test: number of pictures of each split. num_test counts query and gallery.
+    image_size: (H, W), the size of the pictures in pixels.
+    hold_in_memory: True: draw all pictures now, on all processors, and keep them (H * W * 3 bytes each).
   Returns:
-    SyntheticSource; beside the fields of person and re-identification records,
-      keypoints_occluded [17] bool (hidden by the body itself or by something else, though inside the picture)
-      box [4] float32 (left, top, right, bottom; pixels), attributes [27] bool
+    SyntheticSource. Its records have the fields of person and re-identification records, and
+      keypoints_occluded [17] bool (inside the picture, but hidden by the body itself or by an object)
+      box [4] float32 (left, top, right, bottom; pixels)
+      attributes [27] bool
       keypoints_3d [17, 3], joints_3d [24, 3], rotations [24, 3, 3], intrinsics [3, 3] float32
-    as `draw.draw_person` describes them.
+    `draw.draw_person` describes them.
   Raises:
-    ValueError: for an unknown split or a size or number that cannot be drawn.
+    ValueError: if the split is unknown, or if a size or a number cannot be drawn.
   """
   del root
   counts = {"train": num_train, "val": num_val, "test": num_test}
@@ -128,7 +135,7 @@ def open_source(
     indices = _split_indices(split, people, counts[people])
   else:
     raise ValueError(
-      f"synthetic: split={split!r} is not one of {', '.join(counts)}, trainval, query, gallery"
+      f"synthetic: split={split!r}; expected one of {', '.join(counts)}, trainval, query, gallery"
     )
   size = tuple(int(side) for side in image_size)
   highest, widest = camera.MAX_SIZE
@@ -156,13 +163,20 @@ def open_source(
 
 def write_files(out, **options):
   """Draws people and writes them as plain files; see `export.write_folder`."""
-  from hap_jax.synthetic import export  # here and not above, because it imports this file
+  from hap_jax.synthetic import export  # imported here, because it imports this file
 
   return export.write_folder(out, **options)
 
 
 def _split_indices(split, people, count):
-  """Numbers the pictures of a split that is, or is part of, the first `count` pictures of `people`."""
+  """Returns the numbers of a split's pictures, [n] int32.
+
+  Args:
+    split: name of the split. It equals `people`, or it is a part of it.
+    people: "train", "val" or "test".
+    count: number of pictures of `people`.
+  """
+  # The numbers of "val" begin at this limit, so a larger training split would share people with it.
   limit = draw.FIRST_INDEX["val"]
   least = {"query": 1, "gallery": _QUERIES + 1}.get(split, 1)
   if not least <= count <= limit:
@@ -189,7 +203,7 @@ def _draw_chunk(seed, size, indices):
 
 
 def _draw_all(seed, size, indices):
-  """Draws the records numbered `indices`; {field: [N, ...]}, the same with and without processes."""
+  """Draws the records with the numbers `indices`: {field: [N, ...]}, equal with and without processes."""
   chunks = [indices[start : start + _CHUNK] for start in range(0, len(indices), _CHUNK)]
   draw_chunk = functools.partial(_draw_chunk, seed, size)
   parts = parallel.map_in_processes(draw_chunk, chunks, 0 if len(indices) < _WORTH_A_POOL else None)

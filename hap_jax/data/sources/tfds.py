@@ -1,9 +1,9 @@
-"""A data set that `python -m hap_jax.cli prepare SOURCE --out=DIR` packed: TFDS, in shards of ArrayRecord.
+"""Source: a packed data set in TFDS's format, as `python -m hap_jax.cli prepare SOURCE --out=DIR` writes it.
 
-Records come in the order of their `id`, the number in the packed source, and are those of that source, but
-pictures that were cut out or drawn went through JPEG once (see `data/pack.py`). The time to open a data set
-grows with the number of its shards, not of its records. A data set may come from anyone: `packed_metadata`
-reads its JSON files, and TFDS sees none of them.
+Records are in the order of their `id`, the number in the packed source. They equal the records of that
+source, with one exception: a picture that was cut out or drawn is stored as JPEG (see `data/pack.py`). The
+time to open a data set grows with the number of its shards, not with the number of its records. A data set
+may come from anyone, so `packed_metadata` reads its JSON files, and TFDS does not read them.
 """
 
 import dataclasses
@@ -31,18 +31,18 @@ def open_source(*, root, split, seed, num_val=0):
 
   Args:
     root: folder that `prepare` made, or the folder of one data set and version in it (config.data.root).
-    split: one that was packed; or "val", if none was packed and num_val is above 0; or "trainval", train and
-      then the packed val, if there is one.
-    seed: not used; the order is that of the packed source.
-    num_val: if the data set has no "val" of its own, this many of the last records of "train" are "val"; if
-      it has one, so many of its last records are, 0: all (config.data.num_val).
+    split: name of a packed split. "trainval": train, then val if it was packed. "val": also allowed if it was
+      not packed and num_val is above 0.
+    seed: not used, because the order is the order of the packed source.
+    num_val: number of records held out (config.data.num_val). If "val" was not packed, it is the last num_val
+      records of "train". If it was packed, the split is its last num_val records; 0: all of them.
 
   Returns:
-    a source of records with the fields of the packed one (see `base.py`).
+    a source of records with the fields of the packed source (see `base.py`).
 
   Raises:
-    ValueError: if there is no such data set or split, it was written by something else, or one of its files
-      is damaged.
+    ValueError: if there is no such data set or split, if another program wrote the data set, or if one of its
+      files is damaged.
   """
   del seed
   check_root(root, "a data set made by `python -m hap_jax.cli prepare SOURCE --out=DIR`")
@@ -63,6 +63,7 @@ def open_source(*, root, split, seed, num_val=0):
     spec=_spec(metadata, packed_split),
     rows=tuple(sizes[part] for part in parts),
   )
+  # Tables are checked now and read later, so that a damaged file stops the run at its start.
   for path, expected in source.tables():
     npz_file.check(path, expected)
   return source
@@ -73,13 +74,15 @@ class PackedPeople:
   """Records [start, stop) of a packed split; see `open_source`.
 
   Attributes:
-    folder: of the data set. split: its name, or "train+val". start, stop: the records of it that this source
-      has.
-    data: ArrayRecord's reader, bytes by record number; it pickles without its open files.
-    layout: {field: (dtype, shape)} of the numbers besides the joints. texts: {field: shape} of the texts.
-    held: the fields that the tables hold.
+    folder: folder of the data set.
+    split: name of the packed split, or "train+val".
+    start, stop: range of the split's records that this source has.
+    data: ArrayRecord's reader, which returns bytes by record number. Its pickle has no open files.
+    layout: {field: (dtype, shape)} of the fields that hold numbers, without the joints.
+    texts: {field: shape} of the fields that hold texts.
+    held: names of the fields that the tables hold.
     spec: facts about the packed source.
-    rows: the number of records of each part of `split`.
+    rows: number of records of each part of `split`.
   """
 
   folder: str
@@ -100,10 +103,10 @@ class PackedPeople:
     return self.fetch(index)()
 
   def fetch(self, index):
-    """Reads a record but for its pixels; returns the function that decodes them and returns the record."""
+    """Reads a record without its pixels. Returns a function that decodes them and returns the record."""
     features = self._features(index)
     place = self._place(index)
-    record = {"image": None}  # comes first, as in all sources
+    record = {"image": None}  # `image` is the first field in all sources; decode() fills it
     for name, (dtype, shape) in self.layout.items():
       record[name] = _array(features, name, dtype, shape, place)
     for name, shape in self.texts.items():
@@ -129,19 +132,19 @@ class PackedPeople:
       raise BadRecordError(f"{place}: its name is not UTF-8: {error.object[:100]}") from error
 
   def read_bytes(self, index):
-    """Returns the bytes of record `index`'s picture file."""
+    """Returns the bytes of the picture file of record `index`."""
     return _bytes(self._features(index), "image", self._place(index))
 
   @functools.cached_property
   def columns(self):
-    """{field: [N, ...] array} of what the tables hold; each is read when it is asked for."""
+    """{field: [N, ...] array} of the fields in the tables. Each is read at its first use."""
     return LazyColumns({field: functools.partial(self._column, field) for field in self.held})
 
   def __getstate__(self):
     return {name: value for name, value in self.__dict__.items() if name != "columns"}
 
   def tables(self):
-    """Returns (path, {field: its expected Column}) of the table of each part of the split."""
+    """Returns the list of (path, {field: expected `npz_file.Column`}), one table per part of the split."""
     if not self.held:
       return []
     return [
@@ -153,7 +156,7 @@ class PackedPeople:
     ]
 
   def _expected(self, field, num_rows):
-    """Returns the npz_file.Column of a field in a table of `num_rows` records."""
+    """Returns the expected `npz_file.Column` of a field in a table of `num_rows` records."""
     if field in self.texts:
       return npz_file.Column((num_rows, *self.texts[field]), packed_features.TEXT)
     if field in self.layout:
@@ -184,8 +187,8 @@ class PackedPeople:
 
 @functools.cache
 def _parser():
-  """Returns (the function from bytes to a TFDS example, what reading and parsing may raise)."""
-  # Imported here and not above, because only those who read packed data sets should wait for it.
+  """Returns (function from bytes to a TFDS example, types of errors that reading and parsing may raise)."""
+  # Imported here, because the import is slow and only packed data sets need it.
   from google.protobuf.message import DecodeError
   from tensorflow_datasets.proto import tf_example_pb2
 
@@ -195,14 +198,14 @@ def _parser():
 
 def _bytes(features, field, place):
   """Returns the bytes of a TFDS feature that is a picture or a text."""
-  values = features[field].bytes_list.value  # empty if the record has no such feature, or one of numbers
+  values = features[field].bytes_list.value  # empty if the feature is missing or holds numbers
   if len(values) != 1:
     raise BadRecordError(f"{place}: field {field} holds {len(values)} strings of bytes, expected 1")
   return values[0]
 
 
 def _texts(features, field, shape, place):
-  """Returns the texts of a TFDS feature as an array, or as a NumPy string where `shape` is ()."""
+  """Returns the texts of a TFDS feature as an array, or as a NumPy string if `shape` is ()."""
   values = features[field].bytes_list.value
   if len(values) != math.prod(shape):
     raise BadRecordError(f"{place}: field {field} holds {len(values)} texts, expected {math.prod(shape)}")
@@ -214,7 +217,7 @@ def _texts(features, field, shape, place):
 
 
 def _array(features, field, dtype, shape, place):
-  """Returns the numbers of a TFDS feature as an array, or as a NumPy scalar where `shape` is ()."""
+  """Returns the numbers of a TFDS feature as an array, or as a NumPy scalar if `shape` is ()."""
   feature = features[field]
   is_float = dtype.kind == "f"
   values = feature.float_list.value if is_float else feature.int64_list.value
@@ -225,13 +228,13 @@ def _array(features, field, dtype, shape, place):
     return np.array(values, dtype).reshape(shape)[()]
   numbers = np.array(values, np.int64)
   result = numbers.astype(dtype)
-  if (result != numbers).any():  # NumPy cuts off the upper bits without an error
+  if (result != numbers).any():  # NumPy drops the upper bits without an error
     raise BadRecordError(f"{place}: field {field} holds a number that does not fit into {dtype}")
   return result.reshape(shape)[()]
 
 
 def _find_dataset(root):
-  """Returns the folder <root>/<name>/<version> of the one data set below `root`, or `root` if it is one."""
+  """Returns the folder of the data set: `root`, or the only folder <root>/<name>/<version>."""
   root = pathlib.Path(root)
   if (root / packed_metadata.INFO_FILE).exists():
     return root
@@ -242,14 +245,15 @@ def _find_dataset(root):
   )
   if len(found) != 1:
     raise ValueError(
-      f"{root}: {len(found)} data sets of TFDS in it ({', '.join(map(str, found[:5]))}); expected one, as "
-      "`python -m hap_jax.cli prepare SOURCE --out=DIR` makes it (config.data.root)"
+      f"{root}: found {len(found)} data sets of TFDS ({', '.join(map(str, found[:5]))}); expected one, made "
+      "by `python -m hap_jax.cli prepare SOURCE --out=DIR` (config.data.root)"
     )
   return found[0]
 
 
 def _rows(sizes, folder, split, num_val):
-  """Returns (start, stop, packed split) of what `split` asks for; `sizes` is {packed split: records}."""
+  """Returns (start, stop, packed split) of the requested `split`. `sizes` is {packed split: records}."""
+  # Without a packed "val", "train" is divided, as the sources themselves do.
   if "val" not in sizes and "train" in sizes and (split == "val" or (split == "train" and num_val)):
     return *held_out(sizes["train"], num_val, split), "train"
   if split == "trainval" and split not in sizes and "train" in sizes:
@@ -273,7 +277,7 @@ def _spec(metadata, split):
   if unread:
     names = ", ".join(map(repr, unread))
     notes.append(
-      f"features that are not a fixed number of numbers, nor texts of the source, are not read: {names}"
+      f"features are not read if they are neither arrays of a fixed shape nor texts of the source: {names}"
     )
   for note in notes:
     logging.warning("%s: %s", facts.source, note)

@@ -1,11 +1,11 @@
-"""Transforms of pedestrian attributes: those of person ReID but for the filter of the resize.
+"""Transforms of pedestrian attributes. They equal the transforms of person ReID, except the resize filter.
 
 The official training transform (HAP's downstream_tasks/pedestrian_attribute_recognition) is
 
   ResizeBilinear(size), PadCrop(), HorizontalFlip()
 
-and its evaluation ResizeBilinear(size) alone. No attribute that is scored tells left from right, so a mirror
-keeps them all.
+and its evaluation transform is only ResizeBilinear(size). No scored attribute depends on left or right, so a
+mirror does not change the labels.
 """
 
 import dataclasses
@@ -17,9 +17,9 @@ from hap_jax.data.transforms.reid import resize_as_pillow
 
 @dataclasses.dataclass(frozen=True)
 class ResizeBilinear:
-  """Resizes the whole picture to `size` (H, W) by Pillow's bilinear filter, to the same bytes.
+  """Resizes the whole picture to `size` (H, W) with Pillow's bilinear filter, so the bytes equal Pillow's.
 
-  It averages over all pixels under the filter when it shrinks a picture.
+  When the filter shrinks a picture, it averages over all pixels that it covers.
   """
 
   size: tuple[int, int]

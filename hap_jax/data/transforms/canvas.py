@@ -1,8 +1,8 @@
-"""The random crop divided between host and device: here it is drawn and joints are moved, there pixels are.
+"""The random crop, divided between host and device: the host draws it and moves joints, the device warps.
 
-The draws, the joints and, within a grey level, the pixels are those of `RandomResizedCrop`; the host is left
-with decoding. In exchange whole pictures travel to the device: a canvas of 400 x 200 pixels is 2.4 times as
-many bytes as 256 x 128.
+The draws and the joints equal the results of `RandomResizedCrop`. The pixels are equal within one grey level.
+The host then only decodes pictures. The price is that whole pictures are copied to the device: a canvas of
+400 x 200 pixels has 2.4 times the bytes of 256 x 128.
 """
 
 import dataclasses
@@ -15,16 +15,17 @@ from hap_jax.data.transforms.image import RandomResizedCrop, crop_resize, move_j
 
 @dataclasses.dataclass(frozen=True)
 class CropOnDevice:
-  """Draws a random crop and leaves it to `pixels.warp.crop_resize_flip`.
+  """Draws a random crop, which `pixels.warp.crop_resize_flip` applies on the device.
 
-  The picture comes into the top left corner of a canvas, all other pixels of which are 0 and never looked at.
-  A larger picture is warped here, as without this transform, and the result goes to the corner with a window
-  and no flip that copy it exactly; so no picture is refused, and large ones only cost time.
+  The picture is put into the top left corner of a canvas. The other pixels of the canvas are 0 and never
+  used. A picture that is larger than the canvas is warped on the host. The result is put into the corner,
+  with a crop and no flip that make the device copy it exactly. So large pictures work, but take more time.
 
   Adds the fields crop [4] int32, (top, left, height, width), and flip [] bool.
 
   Attributes:
-    crop: what is drawn, and the size of the result. canvas: (H, W) pixels, at least that size.
+    crop: transform that draws the crop and sets the size of the result.
+    canvas: (H, W) pixels, at least the size of the result.
   """
 
   crop: RandomResizedCrop
@@ -40,6 +41,7 @@ class CropOnDevice:
     image, joints = record["image"], (record["keypoints_xy"], record["keypoints_visible"])
     crop, size, flip = self.crop.draw(image.shape, rng)
     if image.shape[0] > self.canvas[0] or image.shape[1] > self.canvas[1]:
+      # The same draws as on the device, so the size of a picture does not change its augmentation.
       image, xy, visible = crop_resize(image, *joints, crop, size, flip)
       crop, flip = (0, 0, *size), False
     else:

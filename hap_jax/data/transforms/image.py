@@ -1,12 +1,13 @@
 """Transforms of one person record: random crop, resize, mirror, pixel shuffle.
 
-A transform is called with (record, rng), `rng` a np.random.Generator of that record alone, and returns a new
-record in which image, keypoints_xy and keypoints_visible moved together; other fields are passed on as is.
+A transform is called with (record, rng), where `rng` is a np.random.Generator for this record only. It
+returns a new record in which image, keypoints_xy and keypoints_visible are changed together. Other fields
+stay.
 
-The geometry is that of HAP's official pre-training transform, kept for parity: pixel edges are scaled (a crop
-of width w becomes W pixels: x' = (x - left) * W / w) while the mirror turns pixel centres (x' = W - 1 - x).
-A joint is missing when it lies outside the picture before the warp or outside the result after it; outside is
-decided on the coordinates, 0 <= x < W and 0 <= y < H. The xy of a missing joint are set to 0.
+The geometry equals HAP's official pre-training transform, for parity. The resize uses pixel edges: a crop of
+width w becomes W pixels, and x' = (x - left) * W / w. The mirror uses pixel centres: x' = W - 1 - x. A joint
+becomes missing if it lies outside the picture before the warp or outside the result after it. Inside means
+0 <= x < W and 0 <= y < H. The xy of a missing joint is set to 0.
 """
 
 import dataclasses
@@ -15,13 +16,13 @@ import math
 import cv2
 import numpy as np
 
-_TRIES = 10  # draws of a crop before the centred one is taken
+_TRIES = 10  # after this number of draws the centred crop is used
 
 
 def crop_resize(image, keypoints_xy, keypoints_visible, crop, size, flip=False):
-  """Cuts a window out of a picture, resizes it bicubically to `size` and mirrors it if `flip`.
+  """Cuts a window out of a picture, resizes it to `size` with a bicubic filter, and mirrors it if `flip`.
 
-  Only the window is resized: its border is replicated, pixels beside it never bleed in.
+  Only the window is resized. The filter replicates its border, so pixels outside the window have no effect.
 
   Args:
     image: [H0, W0, 3] uint8.
@@ -29,7 +30,7 @@ def crop_resize(image, keypoints_xy, keypoints_visible, crop, size, flip=False):
     keypoints_visible: [K] bool.
     crop: (top, left, height, width) in pixels, inside the picture.
     size: (H, W) of the result.
-    flip: whether to mirror left and right. Joints keep their row: left and right labels are not exchanged.
+    flip: True: mirror left and right. The rows of left and right joints are not exchanged.
 
   Returns:
     (image [H, W, 3] uint8, keypoints_xy [K, 2] float32, keypoints_visible [K] bool).
@@ -43,16 +44,20 @@ def crop_resize(image, keypoints_xy, keypoints_visible, crop, size, flip=False):
 
 
 def move_joints(keypoints_xy, keypoints_visible, image_size, crop, size, flip=False):
-  """Moves joints as `crop_resize` moves the picture of `image_size` (H0, W0, ...): (xy, visible)."""
+  """Moves joints in the same way as `crop_resize` moves a picture of `image_size` (H0, W0, ...).
+
+  Returns:
+    (keypoints_xy [K, 2] float32, keypoints_visible [K] bool).
+  """
   top, left, height, width = crop
   (H0, W0), (H, W) = image_size[:2], size
-  # One array for all: with so few joints every call of NumPy counts.
+  # One array for all numbers, because with only 17 joints the time is the number of NumPy calls.
   numbers = np.array((left, top, W / width, H / height, W0, H0, W, H), np.float32)
   inside = (keypoints_xy >= 0) & (keypoints_xy < numbers[4:6])
   xy = (keypoints_xy - numbers[:2]) * numbers[2:4]
   if flip:
     xy[:, 0] = (W - 1) - xy[:, 0]
-  # Parity: one test after both steps, so a joint up to a pixel left of the window is saved by the mirror.
+  # Parity: one test after both steps. A joint up to one pixel left of the window is inside after the mirror.
   inside &= (xy >= 0) & (xy < numbers[6:])
   visible = keypoints_visible & inside[:, 0] & inside[:, 1]
   xy[~visible] = 0
@@ -61,18 +66,19 @@ def move_joints(keypoints_xy, keypoints_visible, image_size, crop, size, flip=Fa
 
 @dataclasses.dataclass(frozen=True)
 class RandomResizedCrop:
-  """Crops at random in place, area and aspect, resizes to `size`, and mirrors with probability `flip_prob`.
+  """Cuts a random window, resizes it to `size`, and mirrors it with probability `flip_prob`.
 
-  Area is uniform and aspect log-uniform; a window that does not fit is drawn again, ten times in all, then
-  the largest centred window with the nearest allowed aspect is taken. With flip_prob=0.5 it is the official
-  pre-training transform; a HorizontalFlip after it instead would lose the joints that lie up to a pixel left
-  of the window and that the mirror saves.
+  The area of the window is uniform, and its aspect is log-uniform. A window that does not fit is drawn again,
+  at most ten times. After that the largest centred window with the nearest allowed aspect is used.
+
+  With flip_prob=0.5 it equals the official pre-training transform. A separate HorizontalFlip after it is not
+  equal: it loses the joints that lie up to one pixel left of the window, which this mirror keeps.
 
   Attributes:
     size: (H, W) of the result.
     area: range of the window's share of the picture.
     aspect: range of the window's width / height.
-    flip_prob: probability of the mirror; left and right joints are not exchanged.
+    flip_prob: probability of the mirror. Left and right joints are not exchanged.
   """
 
   size: tuple[int, int]
@@ -90,12 +96,16 @@ class RandomResizedCrop:
     return _warped(record, *self.draw(record["image"].shape, rng))
 
   def draw(self, image_size, rng):
-    """Draws what happens to a picture of `image_size` (H, W, ...): (crop, size of the result, flip)."""
+    """Draws the crop and the flip of a picture of `image_size` (H, W, ...).
+
+    Returns:
+      (crop (top, left, height, width), size of the result, flip).
+    """
     crop = self.draw_crop(*image_size[:2], rng)
     return crop, self.size, self.flip_prob > 0 and rng.random() < self.flip_prob
 
   def draw_crop(self, H, W, rng):
-    """Draws a window of an H x W picture: (top, left, height, width), integers."""
+    """Draws a window of an H x W picture. Returns (top, left, height, width), integers."""
     area_low, area_high = self.area
     log_low, log_high = math.log(self.aspect[0]), math.log(self.aspect[1])
     for _ in range(_TRIES):
@@ -103,7 +113,7 @@ class RandomResizedCrop:
       aspect = math.exp(log_low + (log_high - log_low) * rng.random())
       height, width = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
       if 0 < height <= H and 0 < width <= W:
-        # rng.random() < 1, so the last place is H - height; four times as fast as rng.integers
+        # rng.random() < 1, so the last place is H - height. This is four times faster than rng.integers.
         return int(rng.random() * (H - height + 1)), int(rng.random() * (W - width + 1)), height, width
     return self._centred_crop(H, W)
 
@@ -119,7 +129,7 @@ class RandomResizedCrop:
 
 @dataclasses.dataclass(frozen=True)
 class ResizeWhole:
-  """Resizes the whole picture to `size` (H, W), for evaluation; the rule is that of the random crop."""
+  """Resizes the whole picture to `size` (H, W), for evaluation, with the filter of the random crop."""
 
   size: tuple[int, int]
 
@@ -132,11 +142,11 @@ class ResizeWhole:
 class HorizontalFlip:
   """Mirrors left and right with probability `prob`, about pixel centres: x' = W - 1 - x.
 
-  A record without joints has its image mirrored alone.
+  If a record has no joints, only its image is mirrored.
 
   Attributes:
-    flip_pairs: (left, right) joint indices that change places, from `skeletons.py`. Empty: every joint keeps
-      its row, which is enough where the joints only tell body parts apart from background.
+    flip_pairs: (left, right) joint indices that are exchanged, from `skeletons.py`. Empty: every joint keeps
+      its row. This is enough if the joints only separate body parts from the background.
     prob: probability of the mirror.
   """
 
@@ -162,10 +172,10 @@ class HorizontalFlip:
 
 @dataclasses.dataclass(frozen=True)
 class ShufflePixels:
-  """Puts the pixels of a picture in random order; joints stay where they were.
+  """Puts the pixels of a picture in random order. The joints do not move.
 
-  The control of an experiment: colours are kept, all structure is gone. The order comes from the record's own
-  generator, so under evaluation, which has one epoch, a record always gets the same one.
+  It is the control of an experiment: the colours stay and all structure is lost. The order comes from the
+  record's own generator. An evaluation has one epoch, so a record always gets the same order.
   """
 
   def __call__(self, record, rng):
@@ -181,6 +191,6 @@ def _warped(record, crop, size, flip):
 
 
 def in_bounds(xy, size):
-  """Tells which joints [K, 2] lie inside a picture of size (H, W, ...): 0 <= x < W and 0 <= y < H."""
+  """Returns [K] bool, True for joints [K, 2] inside a picture of size (H, W, ...): 0 <= x < W, 0 <= y < H."""
   inside = (xy >= 0) & (xy < (size[1], size[0]))
   return inside[:, 0] & inside[:, 1]

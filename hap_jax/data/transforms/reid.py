@@ -1,12 +1,13 @@
-"""Transforms of person re-identification: resize as Pillow does, crop with a border, a box to be erased.
+"""Transforms of person re-identification: Pillow's resize, crop with a border, and the box of random erasing.
 
-Called as those of `image.py` are; records may have joints or not. The official training transform (HAP's
-downstream_tasks/person_reid) is
+They are called like the transforms of `image.py`. Records may have joints or not. The official training
+transform (HAP's downstream_tasks/person_reid) is
 
   ResizeBicubic(size), HorizontalFlip(), PadCrop(), DrawErasing()
 
-and its evaluation ResizeBicubic(size) alone. Joints are moved by the rule of pixel edges: a resize from width
-w to W takes x to x * W / w. A joint is missing when it lies outside the picture before or after.
+and its evaluation transform is only ResizeBicubic(size). Joints are moved by the rule of pixel edges: a
+resize from width w to W changes x to x * W / w. A joint becomes missing if it lies outside the picture before
+or after the transform.
 """
 
 import dataclasses
@@ -19,15 +20,15 @@ from PIL import Image
 
 from hap_jax.data.transforms.image import in_bounds
 
-_TRIES = 10  # draws of a box before nothing is erased (official)
+_TRIES = 10  # after this number of draws nothing is erased (official)
 
 
 @dataclasses.dataclass(frozen=True)
 class ResizeBicubic:
-  """Resizes the whole picture to `size` (H, W) by Pillow's bicubic filter, to the same bytes.
+  """Resizes the whole picture to `size` (H, W) with Pillow's bicubic filter, so the bytes equal Pillow's.
 
-  It averages over all pixels under the filter when it shrinks a picture, which OpenCV's, the one of
-  pre-training, does not.
+  When the filter shrinks a picture, it averages over all pixels that it covers. OpenCV's filter, which
+  pre-training uses, does not.
   """
 
   size: tuple[int, int]
@@ -38,9 +39,9 @@ class ResizeBicubic:
 
 @dataclasses.dataclass(frozen=True)
 class PadCrop:
-  """Puts a black border of `pad` pixels around the picture and cuts a window of its old size out at random.
+  """Adds a black border of `pad` pixels to the picture and cuts out a random window of the original size.
 
-  Both offsets are uniform on 0 ... 2 * pad.
+  Both offsets of the window are uniform on 0 ... 2 * pad.
   """
 
   pad: int = 10
@@ -54,7 +55,7 @@ class PadCrop:
     return self.crop(record, top, left)
 
   def crop(self, record, top, left):
-    """Cuts the window at (top, left) of the picture with its border."""
+    """Cuts the window at (top, left) out of the picture with its border."""
     H, W = record["image"].shape[:2]
     border = cv2.copyMakeBorder(record["image"], *4 * (self.pad,), cv2.BORDER_CONSTANT)
     window = np.ascontiguousarray(border[top : top + H, left : left + W])
@@ -63,17 +64,18 @@ class PadCrop:
 
 @dataclasses.dataclass(frozen=True)
 class DrawErasing:
-  """Draws the box of random erasing, with probability `prob`, into the new field `erase_box`.
+  """Draws the box of random erasing with probability `prob`, and adds it as the field `erase_box`.
 
-  `erase_box` is [4] int32, (top, left, height, width) in pixels, all zero where nothing is to be erased. The
-  step fills it with noise on the device, after normalisation, so pictures travel as uint8. The box's area is
-  uniform and its height / width log-uniform; one as wide or as high as the picture is drawn again, ten times
-  in all, then nothing is erased. Source: Random Erasing (arXiv 1708.04896) in timm's variant.
+  `erase_box` is [4] int32, (top, left, height, width) in pixels. It is all zero if nothing is erased. The
+  training step fills the box with noise on the device, after normalisation, so that pictures are copied to
+  the device as uint8. The area of the box is uniform, and its height / width is log-uniform. A box that is as
+  wide or as high as the picture is drawn again, at most ten times. After that nothing is erased. Source:
+  Random Erasing (arXiv 1708.04896) in timm's variant.
 
   Attributes:
     prob: probability of a box.
     area: range of the box's share of the picture.
-    aspect: range of its height / width.
+    aspect: range of the box's height / width.
   """
 
   prob: float = 0.5
@@ -90,11 +92,12 @@ class DrawErasing:
       raise ValueError(f"aspect={self.aspect}: expected (low, high), height / width, with 0 < low <= high")
 
   def __call__(self, record, rng):
+    # One draw decides whether a box is drawn at all; the order of the draws is pinned by a test.
     box = self.draw_box(*record["image"].shape[:2], rng) if rng.random() < self.prob else (0, 0, 0, 0)
     return {**record, "erase_box": np.array(box, np.int32)}
 
   def draw_box(self, H, W, rng):
-    """Draws a box in an H x W picture: (top, left, height, width), integers, all zero if none fits."""
+    """Draws a box in an H x W picture: (top, left, height, width), integers; all zero if none fits."""
     log_low, log_high = math.log(self.aspect[0]), math.log(self.aspect[1])
     for _ in range(_TRIES):
       area = H * W * (self.area[0] + (self.area[1] - self.area[0]) * rng.random())
@@ -106,14 +109,14 @@ class DrawErasing:
 
 
 def resize_as_pillow(record, size, resampling):
-  """Resizes a record's picture to `size` (H, W) by a filter of Pillow's, its joints with it."""
+  """Resizes a record's picture to `size` (H, W) with a filter of Pillow, and moves its joints."""
   (H, W), (height, width) = size, record["image"].shape[:2]
   image = np.array(Image.fromarray(record["image"]).resize((W, H), resampling))
   return _moved(record, image, scale=(W / width, H / height))
 
 
 def _moved(record, image, scale=(1, 1), offset=(0, 0)):
-  """Returns the record with another image; its joints, if it has some, go to xy * scale + offset."""
+  """Returns the record with another image. Its joints, if it has joints, move to xy * scale + offset."""
   if "keypoints_xy" not in record:
     return {**record, "image": image}
   visible = record["keypoints_visible"] & in_bounds(record["keypoints_xy"], record["image"].shape)
