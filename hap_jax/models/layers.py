@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hap_jax import sharding
+from hap_jax.models import cpu_matmul
 
 # Parity: the epsilon of the official ViT. Flax has the same default today; the number here protects against a
 # change of that default.
@@ -93,54 +94,13 @@ def _gather_tokens_backward(inverse, gradient):
 gather_tokens.defvjp(_gather_tokens_forward, _gather_tokens_backward)
 
 
-@jax.custom_vjp
-def matmul(rows, kernel):
-  """Multiplies [R, K] by [K, N], as `@` does; on a CPU the gradient of the kernel is computed faster."""
-  return rows @ kernel
-
-
-def _matmul_forward(rows, kernel):
-  return rows @ kernel, (rows, kernel)
-
-
-def _matmul_backward(saved, gradient):
-  rows, kernel = saved
-  kernel_gradient = jax.lax.platform_dependent(
-    rows, gradient, cpu=_transpose_first, default=lambda rows, gradient: rows.T @ gradient
-  )
-  return gradient @ kernel.T, kernel_gradient
-
-
-def _transpose_first(rows, gradient):
-  """Returns rows.T @ gradient, in half the time of XLA's own product on a CPU.
-
-  XLA multiplies over the first dimension of both matrices, which is slow on a CPU. This function transposes
-  the narrower matrix first.
-  """
-  # Without the barriers XLA would merge the transpose into the product again.
-  barrier = jax.lax.optimization_barrier
-  if rows.shape[1] <= gradient.shape[1]:
-    return barrier(rows.T) @ gradient
-  return barrier(barrier(gradient.T) @ rows).T
-
-
-matmul.defvjp(_matmul_forward, _matmul_backward)
-
-
-def _dot_general(inputs, kernel, dimension_numbers, **_):
-  """Computes the product of `nn.Dense` with `matmul` in place of `jax.lax.dot_general`."""
-  # `nn.Dense` contracts the last axis of the inputs with the first axis of the kernel and has no batch axes.
-  assert dimension_numbers == (((inputs.ndim - 1,), (0,)), ((), ()))
-  return matmul(inputs.reshape(-1, len(kernel)), kernel).reshape(*inputs.shape[:-1], -1)
-
-
 def dense(features, dtype, name):
   """Returns a linear layer with the initialisation of MAE and HAP: Xavier-uniform kernel, zero bias."""
   return nn.Dense(
     features,
     dtype=dtype,
     kernel_init=nn.initializers.xavier_uniform(),
-    dot_general=_dot_general,
+    dot_general=cpu_matmul.dot_general,
     name=name,
   )
 

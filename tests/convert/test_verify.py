@@ -10,7 +10,7 @@ import pytest
 
 from hap_jax.convert import families, layouts, numpy_layers, numpy_vit, read, run, verify, write
 from hap_jax.io import safetensors_file, torch_writer
-from hap_jax.models import layers
+from hap_jax.models import cpu_matmul, layers
 from tests.convert.reference_state import GRID, exchange, family_state
 
 FAMILIES = families.names()
@@ -90,14 +90,14 @@ def test_every_family_is_converted_both_ways_with_a_proof(source, tmp_path, fami
 
 
 def test_the_proof_multiplies_in_full_float32_on_accelerators_too(source, tmp_path, monkeypatch):
-  found, matmul = [], layers.matmul
+  found, matmul = [], cpu_matmul.matmul
 
   def spy(rows, kernel):
     found.append(jax.make_jaxpr(matmul)(rows, kernel))
     return matmul(rows, kernel)
 
   # The real function still runs. The spy only records the precision that is set around it.
-  monkeypatch.setattr(layers, "matmul", spy)
+  monkeypatch.setattr(cpu_matmul, "matmul", spy)
   convert(source("hap"), tmp_path / "own", "orbax")
   assert found
   assert all("Precision.HIGHEST" in str(jaxpr) for jaxpr in found)
