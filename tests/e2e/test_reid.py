@@ -235,7 +235,7 @@ def test_queries_without_a_match_are_an_error_before_the_first_step(tmp_path):
 def test_a_source_without_person_numbers_is_an_error(tmp_path):
   people = synthetic.open_source(num_train=4, image_size=(40, 20))
   luperson_files.write(tmp_path, (people[i] for i in range(4)))
-  with pytest.raises(ValueError, match=r"config\.data\.source='luperson' does not say who its people are"):
+  with pytest.raises(ValueError, match=r"config\.data\.source='luperson' has no person numbers"):
     reid_task.make(reid_config("luperson", tmp_path))
 
 
