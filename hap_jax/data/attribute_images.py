@@ -113,7 +113,7 @@ def open_split(data_set, root, split, identity_disjoint, split_seed, annotations
     names,
     {"attributes": labels[chosen]},
     data_set.name,
-    data_set.licence,
+    licence=data_set.licence,
     notes=notes,
     labels={"attributes": data_set.attributes},
   )

@@ -24,7 +24,7 @@ class Picture(NamedTuple):
   camid: int
 
 
-def make(root, pictures, name, licence, *, notes, people):
+def make(root, pictures, name, *, licence, notes, people):
   """Makes the source of these pictures, with the columns `pid` and `camid`, and logs the notes.
 
   Args:
@@ -36,7 +36,7 @@ def make(root, pictures, name, licence, *, notes, people):
   """
   paths, pids, camids = zip(*pictures, strict=True)
   columns = {"pid": np.array(pids, np.int32), "camid": np.array(camids, np.int32)}
-  return picture_files.make(root, paths, columns, name, licence, notes=notes, people=people)
+  return picture_files.make(root, paths, columns, name, licence=licence, notes=notes, people=people)
 
 
 def check_split(name, split, num_val):

@@ -44,7 +44,7 @@ class PictureFiles:
     return self.name(index)
 
 
-def make(folder, paths, columns, name, licence, *, notes, **facts):
+def make(folder, paths, columns, name, *, licence, notes, **facts):
   """Makes the source of these picture files and logs the notes.
 
   Args:

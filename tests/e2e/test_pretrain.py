@@ -207,7 +207,7 @@ def test_cropping_in_the_step_equals_cropping_on_the_host(tiny_config):
   )
   assert device.train.batch(0)["image"].shape == (8, 40, 24, 3)
   ready, cropped = (
-    jax.device_get(jax.jit(task.prepare)(task.train.batch(0), key=jax.random.key(0)))
+    jax.device_get(jax.jit(task.prepare)({}, task.train.batch(0), key=jax.random.key(0)))
     for task in (host, device)
   )
   assert ready.keys() == cropped.keys()

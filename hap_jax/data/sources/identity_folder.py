@@ -80,7 +80,7 @@ def open_source(*, root, split, seed, test_share=0.5, split_seed=0, num_val=0):
   if split == "query":
     notes += person_images.note_unmatched(pictures, splits.get("gallery", []))
   return person_images.make(
-    root, pictures, "identity_folder", "not known", notes=notes, people=_people(persons)
+    root, pictures, "identity_folder", licence="not known", notes=notes, people=_people(persons)
   )
 
 

@@ -61,7 +61,7 @@ def open_source(*, root, split, seed, num_val=0):
   )
   notes += person_images.note_counts(f"{split} in {root}", pictures, _COUNTS[split])
   licence = "Market-1501: academic research, on the terms of its authors"
-  return person_images.make(root, pictures, "market1501", licence, notes=notes, people="market1501")
+  return person_images.make(root, pictures, "market1501", licence=licence, notes=notes, people="market1501")
 
 
 def _persons(root, split):

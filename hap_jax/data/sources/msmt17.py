@@ -77,7 +77,7 @@ def open_source(*, root, split, seed, train_set="train+val", num_val=0):
   notes += person_images.note_counts(f"{lists} in {root}", pictures, _COUNTS[lists])
   licence = "MSMT17: academic research, under the agreement signed with its authors"
   people = "msmt17" if split == "train" else "msmt17, test"  # both sets are numbered from 0
-  return person_images.make(root, pictures, "msmt17", licence, notes=notes, people=people)
+  return person_images.make(root, pictures, "msmt17", licence=licence, notes=notes, people=people)
 
 
 def _read_released(root, lists):
