@@ -70,4 +70,4 @@ def test_the_command_writes_both_sheets_and_overwrites_no_file(tmp_path, capsys)
   assert len(shapes) == 2
   assert all(height > 200 and width > 900 for height, width, _ in shapes)
   assert cli.main(words) == 1
-  assert "people.jpg: exists" in capsys.readouterr().err
+  assert "people.jpg exists" in capsys.readouterr().err
