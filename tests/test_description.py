@@ -40,14 +40,16 @@ def test_unknown_facts_are_not_in_the_json():
   assert Description.from_json(written) == description
 
 
-@pytest.mark.parametrize("run", RUNS, ids=[run.name for run in RUNS])
+@pytest.mark.parametrize("run", RUNS, ids=[f"{run.parent.name}-{run.name}" for run in RUNS])
 def test_checkpoints_of_earlier_versions_are_described(run):
   _, values = checkpoint_file.read(run)
   description = Description.from_json(values)
   assert description.task == values["task"]
   assert list(description.encoder.image_size) == values["model"]["image_size"]
   assert description.more["step"] == values["step"]
-  assert list(description.classes.get("attribute_names", ())) == values.get("attribute_names", [])
+  # The first version recorded the names at the top level.
+  names = values.get("attribute_names", values.get("classes", {}).get("attribute_names", []))
+  assert list(description.classes.get("attribute_names", ())) == names
 
 
 @pytest.mark.parametrize(
