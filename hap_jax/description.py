@@ -102,7 +102,9 @@ class Description:
   task: str
   encoder: Encoder
   network: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-  normalization: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  normalization: Mapping[str, Any] = dataclasses.field(
+    default_factory=lambda: {"mean": [0.0] * 3, "std": [1.0] * 3, "range": [0, 1]}
+  )
   classes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   lineage: tuple[Mapping[str, Any], ...] = ()
@@ -143,6 +145,7 @@ class Description:
       ValueError: if a key is missing or has another form. The message names the key.
     """
     try:
+      _check_forms(values)
       model = values["model"]
       # Older versions wrote the class names at the top level, see _FORMER_CLASSES.
       classes = values.get("classes") or {key: values[key] for key in _FORMER_CLASSES if key in values}
@@ -168,3 +171,70 @@ class Description:
       raise ValueError(f"the description of the checkpoint has no key {error}") from error
     except (AttributeError, TypeError, ValueError) as error:
       raise ValueError(f"the description of the checkpoint has an unexpected form: {error}") from error
+
+
+def _is_whole(value):
+  return type(value) is int and value > 0
+
+
+def _is_number(value):
+  return type(value) in (int, float) and value > 0
+
+
+def _is_grid(value):
+  return isinstance(value, list | tuple) and len(value) == 2 and all(map(_is_whole, value))
+
+
+def _is_pixels(value):
+  is_dict = isinstance(value, dict) and {"mean", "std"} <= value.keys()
+  return is_dict and all(
+    isinstance(value[key], list) and len(value[key]) == 3 and all(type(x) in (int, float) for x in value[key])
+    for key in ("mean", "std")
+  )
+
+
+def _are_classes(value):
+  """Returns True for a dict whose values are texts, or lists of only texts or only whole numbers."""
+  return isinstance(value, dict) and all(
+    isinstance(item, str) or (isinstance(item, list) and {type(x) for x in item} in ({str}, {int}, set()))
+    for item in value.values()
+  )
+
+
+# {key: (test, expected form)}. Anyone may have written a checkpoint, and later commands compute with these.
+_WHOLE = (_is_whole, "a whole number from 1")
+_FORMS = {
+  "task": (lambda value: isinstance(value, str), "a text"),
+  "model": (lambda value: isinstance(value, dict), "an object"),
+  "model.width": _WHOLE,
+  "model.depth": _WHOLE,
+  "model.patch": _WHOLE,
+  "model.num_heads": (lambda value: value is None or _is_whole(value), "a whole number from 1, or null"),
+  "model.grid": (lambda value: value is None or _is_grid(value), "two whole numbers from 1, or null"),
+  "normalization": (_is_pixels, 'an object with three numbers in "mean" and in "std"'),
+}
+_OPTIONAL_FORMS = {
+  "model.mlp_ratio": (_is_number, "a number above 0"),
+  "classes": (_are_classes, "an object of texts and lists"),
+  "data": (lambda value: isinstance(value, dict), "an object"),
+  "config": (lambda value: isinstance(value, dict), "an object"),
+  "lineage": (
+    lambda value: isinstance(value, list | tuple) and all(isinstance(x, dict) for x in value),
+    "a list of objects",
+  ),
+}
+
+
+def _check_forms(values):
+  """Raises KeyError for a missing key, ValueError for a value of another form."""
+  for forms in (_FORMS, _OPTIONAL_FORMS):
+    for key, (holds, words) in forms.items():
+      *group, leaf = key.split(".")
+      place = values[group[0]] if group else values
+      if forms is _OPTIONAL_FORMS and place.get(leaf) is None:
+        continue
+      if not holds(place[leaf]):
+        raise ValueError(f"{key} is {place[leaf]!r:.60}, expected {words}")
+  width, num_heads = (values["model"][key] for key in ("width", "num_heads"))
+  if num_heads is not None and width % num_heads:
+    raise ValueError(f"model.num_heads is {num_heads}, expected a divisor of model.width ({width})")

@@ -52,18 +52,60 @@ def test_checkpoints_of_earlier_versions_are_described(run):
   assert list(description.classes.get("attribute_names", ())) == names
 
 
-@pytest.mark.parametrize(
-  ("key", "value", "message"),
-  [("task", None, "has no key 'task'"), ("model", 3, "unexpected form"), ("lineage", 5, "unexpected form")],
-)
-def test_a_damaged_description_is_an_error_that_names_the_reason(key, value, message):
+def changed(key, value):
+  """Returns JSON values with another value at a key with dots; no value at all for `...`."""
   values = full().to_json()
-  if value is None:
-    del values[key]
-  else:
-    values[key] = value
-  with pytest.raises(ValueError, match=message):
-    Description.from_json(values)
+  *group, leaf = key.split(".")
+  place = values[group[0]] if group else values
+  del place[leaf]
+  if value is not ...:
+    place[leaf] = value
+  return values
+
+
+ODD = (6, -1, 1.5, "x", [], [1], ["a", 1], {}, [[1]], True, 10**30)
+
+
+@pytest.mark.parametrize("key", ["task", "model", "normalization", "model.width", "model.grid"])
+def test_a_missing_key_is_an_error_that_names_it(key):
+  with pytest.raises(ValueError, match=f"has no key '{key.rpartition('.')[2]}'"):
+    Description.from_json(changed(key, ...))
+
+
+@pytest.mark.parametrize(
+  ("key", "good"),
+  [
+    ("task", {"x"}),
+    ("data", {"{}"}),
+    ("model.width", {"6", str(10**30)}),
+    ("model.depth", {"6", str(10**30)}),
+    ("model.num_heads", set()),
+    ("model.patch", {"6", str(10**30)}),
+    ("model.grid", set()),
+    ("model.mlp_ratio", {"6", "1.5", str(10**30)}),
+    ("normalization", set()),
+    ("config", {"{}"}),
+    ("lineage", {"[]"}),
+  ],
+)
+def test_a_value_of_another_form_is_an_error_that_names_the_key(key, good):
+  for value in ODD:
+    if str(value) in good:
+      Description.from_json(changed(key, value))
+    else:
+      with pytest.raises(ValueError, match=rf"unexpected form: {key} is .*, expected "):
+        Description.from_json(changed(key, value))
+
+
+def test_a_model_that_is_no_object_is_an_error_that_names_it():
+  with pytest.raises(ValueError, match="unexpected form: model is 5, expected an object"):
+    Description.from_json(changed("model", 5))
+
+
+@pytest.mark.parametrize("names", [3, [["a"]], ["a", 1], [1.5], [None], {"a": 1}])
+def test_classes_that_are_no_list_of_names_or_numbers_are_an_error(names):
+  with pytest.raises(ValueError, match=r"classes is .*, expected an object of texts and lists"):
+    Description.from_json(changed("classes", {"attribute_names": names}))
 
 
 def test_an_encoder_of_a_variant_has_its_sizes_and_name():

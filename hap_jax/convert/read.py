@@ -124,6 +124,23 @@ def _mlp_ratio(params):
   return hidden / width
 
 
+def _check_sizes(path, encoder, params):
+  """Raises ValueError if the arrays of an encoder have other sizes than its description states."""
+  found = {name: leaf.shape for name, leaf in flatten(params).items()}
+  stated = {
+    "patch_embed/kernel": (encoder.patch**2 * 3, encoder.width),
+    "blocks/norm1/scale": (encoder.depth, encoder.width),
+  }
+  if encoder.grid is not None:
+    stated["pos_embed"] = (1, 1 + math.prod(encoder.grid), encoder.width)
+  for name, shape in stated.items():
+    if found.get(name) != shape:
+      raise ValueError(
+        f"{path}: {name} of the encoder has the shape {found.get(name)}, but the description of the file "
+        f"states {shape}"
+      )
+
+
 def _rename(source, family):
   """Returns ({name in the family's spelling: array}, {that name: name in the file}).
 
@@ -286,6 +303,7 @@ def _read_own(path, family, grid):
   # The description has the true grid, so the option is only allowed if it agrees.
   if grid is not None and tuple(grid) != encoder.grid:
     raise ValueError(f"{path}: grid {tuple(grid)} was given, but the checkpoint's grid is {encoder.grid}")
+  _check_sizes(path, encoder, params["encoder"])
   described = dataclasses.replace(
     described,
     encoder=dataclasses.replace(encoder, mlp_ratio=_mlp_ratio(params)),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from hap_jax.convert import families, fit, names, read
+from hap_jax.description import Description, Encoder
 from hap_jax.io import checkpoint_file, safetensors_file
 from hap_jax.io.restricted_pickle import UnsafePickleError
 from hap_jax.models import posemb, vit
@@ -427,6 +428,24 @@ def test_weights_that_repeat_their_storage_are_an_error(write):
   }
   with pytest.raises(ValueError, match="more than the file has"):
     read.read(write({"model": repeated}))
+
+
+@pytest.mark.parametrize(
+  ("sizes", "array"),
+  [
+    ({"depth": 5}, "blocks/norm1/scale"),
+    ({"width": 8}, "patch_embed/kernel"),
+    ({"patch": 8}, "patch_embed/kernel"),
+    ({"grid": (2, 2)}, "pos_embed"),
+  ],
+)
+def test_a_description_that_states_other_sizes_than_the_arrays_is_an_error(tmp_path, sizes, array):
+  encoder = Encoder(width=16, depth=2, num_heads=2, grid=(4, 2), patch=4)
+  params = encoder.build(vit.Compute()).init(jax.random.key(0), np.zeros((1, 8, 48), np.float32))["params"]
+  stated = Description("pretrain", dataclasses.replace(encoder, **sizes))
+  checkpoint_file.write(tmp_path / "own", {"params": {"encoder": params}}, stated.to_json())
+  with pytest.raises(ValueError, match=f"own: {array} of the encoder has the shape .* states "):
+    read.read(tmp_path / "own")
 
 
 def test_an_own_checkpoint_with_separate_blocks_is_an_error_that_says_so(tmp_path):
