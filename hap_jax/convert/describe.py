@@ -7,7 +7,6 @@ from hap_jax import config as config_lib
 from hap_jax.convert import families, licences, write
 from hap_jax.convert import read as reading
 from hap_jax.convert import source as sources
-from hap_jax.convert.family import PRETRAINING
 from hap_jax.convert.lineage import text as lineage_text
 from hap_jax.convert.weights import flatten, grid_text, some
 
@@ -98,11 +97,11 @@ def _container(path):
 
 def _stage(weights):
   """Returns the training stage and the task of the weights as text."""
-  if weights.task != PRETRAINING:
+  if weights.heads:
     return f"fine-tuned for {weights.task}"
   # Conversion to a family without a head gives an encoder again. Its lineage still has the fine-tuning.
-  earlier = [_task_of(origin) for origin in weights.lineage[1:]]
-  fine_tuned = next((task for task in earlier if task != PRETRAINING), None)
+  earlier = [_task_of(origin, weights.task) for origin in weights.lineage[1:]]
+  fine_tuned = next((task for task in earlier if task != weights.task), None)
   if fine_tuned:
     return f"encoder of a model fine-tuned for {fine_tuned}"
   # This project does not use a foreign classifier's head, but its name shows the kind of the model.
@@ -114,9 +113,10 @@ def _stage(weights):
   return family.stage if family else "pre-trained, without decoder"
 
 
-def _task_of(origin):
+def _task_of(origin, default):
+  """Returns the task of an origin, `default` if neither the origin nor its family states one."""
   family = families.find(origin["family"])
-  return origin.get("task", family.task if family else PRETRAINING)
+  return origin.get("task", family.task if family else default)
 
 
 def _heads(weights, counts):

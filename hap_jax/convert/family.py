@@ -17,7 +17,6 @@ from hap_jax.convert.outputs import Outputs
 #   LIKELY    the encoder's names fit, and the file has a trait that speaks against the other families
 #   CERTAIN   the file has names that only this family has
 NO, POSSIBLE, LIKELY, CERTAIN = range(4)
-PRETRAINING = "pretrain"  # task of an encoder without a head, with or without a decoder
 NOT_STATED = "not stated in the file; ask where the weights were published"
 
 
@@ -92,9 +91,9 @@ class Family:
   entries: tuple[Entry, ...]
   recognise: Callable
   network_of: Callable
+  task: str
   licence: str = NOT_STATED
   made_from: tuple[tuple[str, ...], ...] = ()
-  task: str = PRETRAINING
   stage: str = "pre-trained, without decoder"
   unused: tuple[str, ...] = ()
   stand_ins: Mapping[str, str] = dataclasses.field(default_factory=dict)

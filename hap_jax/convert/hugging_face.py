@@ -224,16 +224,6 @@ def card(weights, load):
     "processor = ViTImageProcessor.from_pretrained(folder)",
     "```",
     "",
-    "## Licence and origin",
-    "",
-    f"Licence of these weights: {weights.licence}",
-    "",
-    "Made from, the most restrictive licence first:",
-    "",
-    *(f"- {licences.text(item)}" for item in weights.made_from),
-    "",
-    "Earlier checkpoints, the newest first:",
-    "",
-    *(f"- {lineage.text(origin)}" for origin in weights.lineage),
+    *lineage.markdown(weights.licence, weights.made_from, weights.lineage),
   ]
   return "\n".join(lines) + "\n"

@@ -116,6 +116,29 @@ def text(origin):
   return f"{origin['file']} ({', '.join([origin['family'], *facts])}): {origin['licence']}"
 
 
+def markdown(licence, made_from, lineage):
+  """Returns the section "Licence and origin" of a README as lines of text.
+
+  Args:
+    licence: one line of text for the weights.
+    made_from: from `sources`.
+    lineage: origins, newest first.
+  """
+  return [
+    "## Licence and origin",
+    "",
+    f"Licence of these weights: {licence}",
+    "",
+    "Made from, the most restrictive licence first:",
+    "",
+    *(f"- {licences.text(item)}" for item in made_from),
+    "",
+    "Earlier checkpoints, the newest first:",
+    "",
+    *(f"- {text(origin)}" for origin in lineage),
+  ]
+
+
 def _own_sources(origin, is_oldest):
   """Returns the sources that one stage adds, newest first. A conversion adds none.
 

@@ -16,7 +16,7 @@ import jax
 import jax.export
 import numpy as np
 
-from hap_jax.convert import licences
+from hap_jax.convert import lineage
 from hap_jax.convert.weights import flatten, unflatten
 from hap_jax.inference import encoder as encoders
 from hap_jax.io import unfinished
@@ -135,9 +135,6 @@ def _facts(shape, image_size, error):
 
 def _readme(description):
   model, facts = description["model"], description["export"]
-  origins = [
-    f"- {origin['file']} ({origin['family']}): {origin['licence']}" for origin in description["lineage"]
-  ]
   lines = [
     f"# ViT encoder, width {model['width']}, {model['depth']} blocks, patches of {model['patch']} pixels",
     "",
@@ -151,16 +148,6 @@ def _readme(description):
     f"Images: {facts['images']}.",
     f"Tokens: {facts['tokens']}.",
     "",
-    "## Licence and origin",
-    "",
-    f"Licence of these weights: {description['licence']}",
-    "",
-    "Made from, the most restrictive licence first:",
-    "",
-    *(f"- {licences.text(item)}" for item in description["made_from"]),
-    "",
-    "Earlier checkpoints, the newest first:",
-    "",
-    *origins,
+    *lineage.markdown(description["licence"], description["made_from"], description["lineage"]),
   ]
   return "\n".join(lines) + "\n"

@@ -207,6 +207,7 @@ FAMILY = Family(
   tuple(entry for row in rows.ENCODER for entry in _cut(row)),
   lambda source: CERTAIN if "blocks.0.mlp.expert.bias" in source.state else NO,
   _network_of,
+  task="pretrain",
   licence="MIT",
   nests=("net",),
   grids={8: ((4, 2), "pictures of this test")},

@@ -13,6 +13,7 @@ FAMILY = Family(
   rows.ENCODER + rows.DECODER,
   _recognise,
   numpy_vit.official,
+  task="pretrain",
   licence=official.OF_HAP,
   made_from=official.MADE_FROM_HAP,
   wrappers=("mae.",),

@@ -28,6 +28,7 @@ FAMILY = Family(
   hugging_face.encoder(""),
   _recognise,
   numpy_vit.hugging_face,
+  task="pretrain",
   stage="encoder; the file does not state its training task",
   unused=("pooler.", "classifier.", "embeddings.mask_token"),
   renames=((r"^vit\.", ""), *hugging_face.RENAMES),

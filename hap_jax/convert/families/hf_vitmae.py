@@ -46,6 +46,7 @@ FAMILY = Family(
   hugging_face.encoder("vit.") + hugging_face.DECODER,
   _recognise,
   numpy_vit.hugging_face,
+  task="pretrain",
   licence=official.OF_MAE,
   renames=((r"^(?!vit\.|decoder\.)", "vit."), *hugging_face.RENAMES),
   needs_decoder=True,

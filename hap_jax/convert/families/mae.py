@@ -13,6 +13,7 @@ FAMILY = Family(
   rows.ENCODER + rows.DECODER,
   _recognise,
   numpy_vit.official,
+  task="pretrain",
   licence=official.OF_MAE,
   # Fine-tuned classifiers have these names.
   unused=("head.", "fc_norm."),

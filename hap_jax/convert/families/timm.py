@@ -46,6 +46,7 @@ FAMILY = Family(
   rows.ENCODER,
   _recognise,
   numpy_vit.official,
+  task="pretrain",
   stage="encoder; the file does not state its training task",
   # The heads of timm's classifiers, and the modules of ReID code outside the backbone.
   unused=("head.", "fc_norm.", "pre_logits.", "classifier.", "bottleneck."),
