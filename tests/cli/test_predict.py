@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import cv2
 import numpy as np
@@ -84,6 +85,17 @@ def test_each_task_has_its_own_arguments(checkpoint, people, tmp_path, capsys):
       hap(["predict", str(given), "--help"])
     assert ended.value.code == 0
     assert text in " ".join(capsys.readouterr().out.split())
+
+
+def test_help_reads_no_weights(checkpoint, tmp_path, capsys):
+  copy = tmp_path / "own"
+  shutil.copytree(checkpoint, copy)
+  shutil.rmtree(copy / "state")
+  (copy / "state").mkdir()
+  with pytest.raises(SystemExit) as ended:
+    hap(["predict", str(copy), "--help"])
+  assert ended.value.code == 0
+  assert "Label the pictures of a folder" in " ".join(capsys.readouterr().out.split())
 
 
 def test_help_without_a_checkpoint_names_the_command_for_full_help(capsys):
