@@ -10,7 +10,6 @@ import numpy as np
 
 from hap_jax import distributed, sharding
 from hap_jax.data.loader import Loader
-from hap_jax.train.step import make_predict_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +68,23 @@ def make_evaluate(evaluation, mesh):
     return _score_in_first_process(evaluation.score, rows), rows
 
   return evaluate
+
+
+def make_predict_step(predict, mesh):
+  """Compiles (variables, batch) -> {name: [B, ...]}, with `index` and `valid` of the batch added.
+
+  The result is replicated: every device gets the rows of the whole global batch. So each process sees the
+  rows of all processes.
+  """
+
+  def predict_step(variables, batch):
+    with sharding.on(mesh):
+      return {**predict(variables, batch), "index": batch["index"], "valid": batch["valid"]}
+
+  # None keeps the sharding of the variables: replicated, or split like the variables of a training state.
+  return jax.jit(
+    predict_step, in_shardings=(None, sharding.batch_split(mesh)), out_shardings=sharding.replicated(mesh)
+  )
 
 
 def make_pass(split, mesh):

@@ -12,12 +12,43 @@ import numpy as np
 
 from hap_jax import sharding
 from hap_jax.data import samplers
+from hap_jax.evaluation.evaluate import EvalSplit, Evaluation
 from hap_jax.losses.reconstruction import masked_patch_loss
 from hap_jax.viz import reconstruction as viz
 
 # A run has learned to fill in people if its held-out loss is at most this share of the position mean's loss.
 # All seeds of the demo end below this share. The same run on shuffled pixels stays above 0.94.
 LEARNED_RATIO = 0.85
+
+
+def make_evaluation(
+  forward_by_index, make_targets, *, train, val, num_mean_records, num_rows, encoder, norm_pix_loss
+):
+  """Makes the Evaluation: held-out loss if there are held-out records, and reconstructions as pictures.
+
+  Args:
+    forward_by_index: (variables, batch) -> PretrainOutputs with masks that depend only on batch["index"].
+    make_targets: [B, H, W, 3] uint8 images -> [B, L, P*P*3].
+    train: ordered loader of the training records, for the position mean.
+    val: ordered loader of the held-out records. None: nothing is held out.
+    num_mean_records: number of training records in the position mean.
+    num_rows: number of people in a picture.
+    encoder: `description.Encoder`.
+    norm_pix_loss: True if the targets are standardised per patch.
+  """
+  evals = {}
+  if val is not None:
+    mean = position_mean(train, num_mean_records, make_targets)
+    evals["val"] = EvalSplit(loader=val, predict=make_predict(forward_by_index, mean))
+  figures = make_figures(
+    forward_by_index,
+    val or train,
+    num_rows=num_rows,
+    grid=encoder.grid,
+    patch=encoder.patch,
+    norm_pix_loss=norm_pix_loss,
+  )
+  return Evaluation(evals=evals, score=score, figures=figures)
 
 
 def make_predict(forward_by_index, position_mean):

@@ -1,8 +1,10 @@
 """Frozen probe: person retrieval with the features of an encoder, without further training."""
 
+import dataclasses
+
 from hap_jax.evaluation.evaluate import EvalSplit, Evaluation
 from hap_jax.metrics import retrieval
-from hap_jax.models import pooling
+from hap_jax.models import layers, pooling
 
 
 def identities(splits, query, gallery):
@@ -23,6 +25,21 @@ def check_sides(query, gallery):
   """
   pids, camids = ([side.columns[name] for side in (query, gallery)] for name in ("pid", "camid"))
   retrieval.chance_mean_ap(*pids, *camids)
+
+
+def make_encode(encoder, normalize):
+  """Makes (variables, [B, H, W, 3] uint8 images) -> [B, 1 + L, D] tokens of whole images.
+
+  Args:
+    encoder: the `vit.ViT` of a network.
+    normalize: uint8 images -> float32 pixels.
+  """
+
+  def encode(variables, images):
+    patches = layers.patchify(normalize(images), encoder.patch)
+    return encoder.apply({"params": variables["params"]["encoder"]}, patches).normed
+
+  return encode
 
 
 def make_evaluation(encode, grid, loaders):
@@ -67,10 +84,4 @@ def with_probe(evaluation, probe, prefix="probe_"):
     return scores | {f"{prefix}{name}": value for name, value in probe.score(probed).items()}
 
   evals = {**evaluation.evals, **{f"{prefix}{name}": split for name, split in probe.evals.items()}}
-  return Evaluation(
-    evals=evals,
-    score=score,
-    figures=evaluation.figures,
-    row_figures=evaluation.row_figures,
-    select=evaluation.select,
-  )
+  return dataclasses.replace(evaluation, evals=evals, score=score)

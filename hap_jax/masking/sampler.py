@@ -273,3 +273,25 @@ def sample_view_masks(keys, num_parts, batch, recipe):
     recipe,
   )
   return jax.tree.map(lambda x: x.reshape(B, N, *x.shape[1:]), mask)
+
+
+def sample_masks_by_index(batch, seed, views, recipe):
+  """Draws masks that depend only on batch["index"], for scores and pictures.
+
+  Args:
+    batch: dict with index [B], keypoints_xy [B, 17, 2] and keypoints_visible [B, 17].
+    seed: number of the key.
+    views: N.
+    recipe: a `MaskRecipe`.
+  Returns:
+    `Mask` whose arrays have the leading axes [B, N].
+  """
+  root = jax.random.key(seed)
+
+  def draw(index, view):
+    # Each (record, view) pair has its own keys, so the mask does not depend on the batch or its order.
+    count_key, mask_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(root, index), view))
+    return mask_key, draw_num_parts_uniform(count_key, 1, recipe.max_parts)[0]
+
+  keys, counts = jax.vmap(jax.vmap(draw, (None, 0)), (0, None))(batch["index"], jnp.arange(views))
+  return sample_view_masks(keys, counts, batch, recipe)

@@ -209,7 +209,8 @@ def make_evaluation(config, description):
   """
   train_split = config.data.train_split
   names = ("test",) if train_split == "trainval" else ("val", "test")
-  sources = {name: open_source(config, name) for name in names}
+  sources = {name: config_lib.open_source(config, name) for name in names}
+  check_source(sources["test"], config.data.source)
   check_names(description, sources["test"])
   predict = make_predict(description, base.compute_of(config))
   make_pass = functools.partial(
@@ -227,38 +228,19 @@ def make_evaluation(config, description):
   )
 
 
-def open_source(config, split):
-  """Opens a split of the configured source.
-
-  Raises:
-    ValueError: if its records have no attributes.
-  """
-  source = config_lib.open_source(config, split)
+def check_source(source, name):
+  """Raises ValueError if the records of the source `name` have no attributes."""
   if "attributes" not in source.spec.labels:
     raise ValueError(
-      f"config.data.source={config.data.source!r} has no attributes: expected a source with the "
-      "field attributes, such as pa100k"
+      f"config.data.source={name!r} has no attributes: expected a source with the field attributes, such as "
+      "pa100k"
     )
-  return source
 
 
-def make_train_loader(config):
-  """Makes the loader of shuffled and augmented training pictures."""
-  source = open_source(config, config.data.train_split)
+def make_augmentation(*, image_size, pad, flip_prob):
+  """Makes the transforms of training pictures."""
   # Parity: the official order is padding first, then the flip.
-  augment = (
-    ResizeBilinear(size=tuple(config.model.image_size)),
-    PadCrop(pad=config.data.pad),
-    HorizontalFlip(prob=config.data.flip_prob),
-  )
-  sampler = samplers.ShuffledEpochs(len(source), config.batch_size, config.seed)
-  return base.reading_of(config).loader(source, augment, sampler, ("image", "attributes"))
-
-
-def describe(config, names, source=None, lineage=()):
-  """Returns the Description of the weights of a run that learns the attributes `names`."""
-  classes = {"attribute_names": list(names)}
-  return base.describe(config, source, lineage, network={"num_attributes": len(names)}, classes=classes)
+  return ResizeBilinear(size=image_size), PadCrop(pad=pad), HorizontalFlip(prob=flip_prob)
 
 
 def make(config, lineage=()):
@@ -270,9 +252,21 @@ def make(config, lineage=()):
   Raises:
     ValueError: for data or numbers that cannot be used; the message names the key.
   """
-  train = make_train_loader(config)
-  ratio = positive_ratio(train.source)
-  description = describe(config, train.source.spec.labels["attributes"], train.source, lineage)
+  source = config_lib.open_source(config, config.data.train_split)
+  check_source(source, config.data.source)
+  names, ratio = source.spec.labels["attributes"], positive_ratio(source)
+  description = base.description_of(
+    config,
+    source,
+    lineage,
+    network={"num_attributes": len(names)},
+    classes={"attribute_names": list(names)},
+  )
+  augment = make_augmentation(
+    image_size=description.encoder.image_size, pad=config.data.pad, flip_prob=config.data.flip_prob
+  )
+  sampler = samplers.ShuffledEpochs(len(source), config.batch_size, config.seed)
+  train = base.reading_of(config).loader(source, augment, sampler, ("image", "attributes"))
   model = network(description, base.compute_of(config))
   total_steps, total_epochs, warmup_epochs = base.run_length_of(config, train)
   return base.Task(
@@ -303,12 +297,13 @@ def make(config, lineage=()):
 
 def outline(config):
   """Returns (abstract params, lines that describe the shapes of a step); reads no data."""
-  # Two names stand for all attributes, because only the data set has the real list.
-  description = describe(config, names=("first", "second"))
-  model, batch = network(description, base.compute_of(config)), base.abstract_batch(config)
+  # Two attributes stand for all, because only the data set has the real number.
+  description = base.description_of(config, network={"num_attributes": 2})
+  model = network(description, base.compute_of(config))
+  batch = base.abstract_batch(config.batch_size, description.encoder.image_size)
   forward = make_forward(model, base.make_normalize(description))
   params, logits = base.trace(base.make_init(model), forward, batch)
   return params, [
-    *base.outline_lines(config, batch),
+    base.image_line(batch, description.encoder),
     f"logits {logits.shape} {logits.dtype}, compute {config.model.dtype}; one per attribute (counted as 2)",
   ]

@@ -11,7 +11,8 @@ A task is a module in this folder with these functions:
   outline(config)                       -> (abstract params, lines: the shapes of a step); reads no data
 A task that trains an embedding of a picture also has this function:
   make_embed(description, compute)      -> (variables, [B, H, W, 3] uint8 images) -> [B, D] float32, length 1
-Only `make`, `make_evaluation` and `outline` take a configuration. All other functions take named arguments.
+A configuration goes no further than `check`, `make`, `make_evaluation` and `outline`. They read it, in part
+with functions whose names end in `_of`. All other functions take named arguments.
 """
 
 import dataclasses
@@ -28,16 +29,15 @@ from hap_jax.data.loader import Loader
 from hap_jax.data.pipeline import Reading
 from hap_jax.description import Description, Encoder
 from hap_jax.evaluation.evaluate import Evaluation
-from hap_jax.models import layers, vit
+from hap_jax.models import vit
 from hap_jax.pixels.normalize import IMAGENET_MEAN, IMAGENET_STD, normalize
 from hap_jax.train.optim import OptimizerSpec, Rule
 
 
 def list_scores(scores):
   """Returns a list of one line with the scores of the last evaluation, or [] if there are no scores."""
-  return (
-    ["last step: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items())] if scores else []
-  )
+  listed = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
+  return [f"last step: {listed}"] if scores else []
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +139,7 @@ def reading_of(config):
   return Reading(seed=config.seed, workers=config.data.workers, max_bad_share=config.data.max_bad_share)
 
 
-def describe(config, source=None, lineage=(), *, network, classes=None, **more):
+def description_of(config, source=None, lineage=(), *, network, classes=None, **more):
   """Returns the Description of the weights of a run.
 
   Args:
@@ -225,17 +225,16 @@ def _choose_stacks(own, given, neck, heads, layout):
   return ("encoder", *neck), (f"the heads of the file are not used: {reason}",)
 
 
-def abstract_batch(config, **fields):
-  """Returns {name: ShapeDtypeStruct} of a training batch of a finalized config.
+def abstract_batch(batch_size, image_size, **fields):
+  """Returns {name: ShapeDtypeStruct} of a training batch.
 
   Args:
-    config: the finalized config.
+    batch_size: B.
+    image_size: (H, W) in pixels.
     fields: name -> (shape of a row, dtype) of each field besides the image.
   """
-  fields = {"image": ((*config.model.image_size, 3), "uint8"), **fields}
-  return {
-    name: jax.ShapeDtypeStruct((config.batch_size, *shape), dtype) for name, (shape, dtype) in fields.items()
-  }
+  fields = {"image": ((*image_size, 3), "uint8"), **fields}
+  return {name: jax.ShapeDtypeStruct((batch_size, *shape), dtype) for name, (shape, dtype) in fields.items()}
 
 
 def trace(init, forward, batch):
@@ -253,7 +252,6 @@ def trace(init, forward, batch):
   return variables["params"], outputs
 
 
-def outline_lines(config, batch):
-  """Returns the first line of an outline: the images of a step."""
-  grid = layers.grid_of(config.model.image_size, config.model.patch)
-  return [f"image {batch['image'].shape} uint8, grid {grid}"]
+def image_line(batch, encoder):
+  """Returns the first line of an outline: the images of a step and their grid."""
+  return f"image {batch['image'].shape} uint8, grid {encoder.grid}"

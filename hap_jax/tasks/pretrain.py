@@ -13,6 +13,7 @@ With data.augment="device" the image is a canvas, and there are two more fields 
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +28,6 @@ from hap_jax.data.transforms import canvas
 from hap_jax.data.transforms import image as transforms
 from hap_jax.data.transforms.reid import ResizeBicubic
 from hap_jax.evaluation import held_out, retrieval_probe
-from hap_jax.evaluation.evaluate import EvalSplit, Evaluation
 from hap_jax.losses.alignment import alignment_loss
 from hap_jax.losses.reconstruction import masked_patch_loss, normalize_patches
 from hap_jax.masking import sampler as masking
@@ -217,22 +217,6 @@ def make_prepare(recipe, draw_counts, views, image_size):
   return prepare
 
 
-def make_prepare_by_index(recipe, views):
-  """Makes batch -> batch with a `mask` that depends only on batch["index"], for scores and pictures."""
-  root = jax.random.key(EVAL_SEED)
-
-  def draw(index, view):
-    # Each (record, view) pair has its own keys, so the mask does not depend on the batch or its order.
-    count_key, mask_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(root, index), view))
-    return mask_key, masking.draw_num_parts_uniform(count_key, 1, recipe.max_parts)[0]
-
-  def prepare(batch):
-    keys, counts = jax.vmap(jax.vmap(draw, (None, 0)), (0, None))(batch["index"], jnp.arange(views))
-    return {**batch, "mask": masking.sample_view_masks(keys, counts, batch, recipe)}
-
-  return prepare
-
-
 def make_forward(model, normalize, norm_pix_loss):
   """Makes (variables, batch with `mask`, *, key, train) -> (PretrainOutputs, {}).
 
@@ -271,44 +255,27 @@ def make_loss(align_weight, align_temperature, align_block=0):
   return loss
 
 
-def open_source(config, split):
-  """Opens a split of the configured source.
-
-  Raises:
-    ValueError: if its records have no joints.
-  """
-  source = config_lib.open_source(config, split)
+def check_source(source, name):
+  """Raises ValueError if the records of the source `name` have no joints."""
   if source.spec.skeleton is None:
     raise ValueError(
-      f"config.data.source={config.data.source!r} has no joints: pre-training needs a source whose records "
-      "have the fields keypoints_xy and keypoints_visible, such as luperson"
+      f"config.data.source={name!r} has no joints: pre-training needs a source whose records have the fields "
+      "keypoints_xy and keypoints_visible, such as luperson"
     )
-  return source
 
 
-def make_train_loader(config, source):
-  """Makes the loader of shuffled training records.
+def make_crop(*, image_size, area, aspect, flip_prob, canvas_size=None):
+  """Makes the transform that crops training pictures.
 
-  The loader crops the pictures. With data.augment="device" the training step crops them.
+  Args:
+    image_size: (H, W) in pixels of the crops.
+    area: (low, high) share of the picture.
+    aspect: (low, high) width over height.
+    flip_prob: probability of a mirrored picture.
+    canvas_size: (H, W) in pixels of the canvas, if the training step crops. None: the loader crops.
   """
-  data = config.data
-  crop = transforms.RandomResizedCrop(
-    size=tuple(config.model.image_size),
-    area=tuple(data.crop_area),
-    aspect=tuple(data.crop_aspect),
-    flip_prob=data.flip_prob,
-  )
-  if data.augment == "device":
-    crop = canvas.CropOnDevice(crop=crop, canvas=tuple(data.canvas))
-  fields = (*FIELDS, *(crop.adds if data.augment == "device" else ()))
-  sampler = samplers.ShuffledEpochs(len(source), config.batch_size, config.seed)
-  return base.reading_of(config).loader(source, (crop, *shuffle_of(config)), sampler, fields)
-
-
-def make_ordered_loader(config, source, image_size):
-  """Makes the loader of one pass over whole pictures."""
-  resize = (transforms.ResizeWhole(size=image_size), *shuffle_of(config))
-  return base.reading_of(config).ordered(source, resize, config.eval_batch_size, FIELDS)
+  crop = transforms.RandomResizedCrop(size=image_size, area=area, aspect=aspect, flip_prob=flip_prob)
+  return canvas.CropOnDevice(crop=crop, canvas=canvas_size) if canvas_size else crop
 
 
 def shuffle_of(config):
@@ -316,21 +283,38 @@ def shuffle_of(config):
   return (transforms.ShufflePixels(),) if config.data.shuffle_pixels else ()
 
 
-def describe(config, source=None, lineage=()):
-  """Returns the Description of the weights of a run."""
+def recipe_of(config, encoder):
+  """Returns the `masking.MaskRecipe` of a finalized config for an encoder's grid."""
+  return masking.MaskRecipe(
+    grid=encoder.grid,
+    patch=encoder.patch,
+    ratio=config.mask.ratio,
+    use_blocks=config.mask.blocks,
+    use_parts=config.mask.parts,
+    max_parts=config.mask.max_parts,
+    part_fraction=config.mask.part_fraction,
+  )
+
+
+def network_of(config):
+  """Returns `Description.network` of a finalized config."""
   model = config.model
-  decoder = {"width": model.decoder_width, "depth": model.decoder_depth, "num_heads": model.decoder_heads}
-  more = {"skeleton": source.spec.skeleton.name} if source else {}
-  return base.describe(config, source, lineage, network={"decoder": decoder}, **more)
+  return {
+    "decoder": {
+      "width": model.decoder_width,
+      "depth": model.decoder_depth,
+      "num_heads": model.decoder_heads,
+    }
+  }
 
 
-def make_step(config, description):
-  """Makes the Task fields that a training step uses and that need no data, as {name: value}."""
+def step_of(config, description):
+  """Returns the Task fields that a training step uses and that need no data, as {name: value}."""
   model, mask = network(description, base.compute_of(config)), config.mask
   draw_counts = masking.num_parts_policy(
     mask.part_policy, max_parts=mask.max_parts, group=mask.released_group
   )
-  recipe = mask_recipe(config, description.encoder)
+  recipe = recipe_of(config, description.encoder)
   return {
     "init": make_init(model),
     "load": make_load(description),
@@ -352,12 +336,27 @@ def make(config, lineage=()):
   Raises:
     ValueError: for data or numbers that cannot be used; the message names the key.
   """
-  source = open_source(config, "train")
-  description = describe(config, source, lineage)
-  train = make_train_loader(config, source)
+  source, data = config_lib.open_source(config, "train"), config.data
+  check_source(source, data.source)
+  description = base.description_of(
+    config, source, lineage, network=network_of(config), skeleton=source.spec.skeleton.name
+  )
+  crop = make_crop(
+    image_size=description.encoder.image_size,
+    area=tuple(data.crop_area),
+    aspect=tuple(data.crop_aspect),
+    flip_prob=data.flip_prob,
+    canvas_size=tuple(data.canvas) if data.augment == "device" else None,
+  )
+  train = base.reading_of(config).loader(
+    source,
+    (crop, *shuffle_of(config)),
+    samplers.ShuffledEpochs(len(source), config.batch_size, config.seed),
+    (*FIELDS, *getattr(crop, "adds", ())),
+  )
   total_steps, total_epochs, warmup_epochs = base.run_length_of(config, train)
   return base.Task(
-    **make_step(config, description),
+    **step_of(config, description),
     schedule=lambda step, progress: optim.warmup_cosine(
       progress,
       peak=config.base_lr * config.batch_size / 256,
@@ -386,37 +385,36 @@ def make_evaluation(config, description, source=None):
   """
   encoder, normalize = description.encoder, base.make_normalize(description)
   model = network(_with_decoder_heads(description, config.model.decoder_heads), base.compute_of(config))
-  forward = make_forward(model, normalize, config.norm_pix_loss)
-  prepare = make_prepare_by_index(mask_recipe(config, encoder), config.views)
+  forward, recipe = make_forward(model, normalize, config.norm_pix_loss), recipe_of(config, encoder)
 
   def forward_by_index(variables, batch):
-    return forward(variables, prepare(batch))[0]
+    mask = masking.sample_masks_by_index(batch, EVAL_SEED, config.views, recipe)
+    return forward(variables, {**batch, "mask": mask})[0]
 
-  source = source or open_source(config, "train")
-  ordered = make_ordered_loader(config, source, encoder.image_size)
-  evals = {}
-  if config.data.num_val:
-    val = make_ordered_loader(config, open_source(config, "val"), encoder.image_size)
-    mean = held_out.position_mean(
-      ordered,
-      config.baseline_records,
-      lambda image: make_target(normalize(image), encoder.patch, config.norm_pix_loss),
-    )
-    evals["val"] = EvalSplit(loader=val, predict=held_out.make_predict(forward_by_index, mean))
-  figures = held_out.make_figures(
+  make_pass = functools.partial(base.reading_of(config).ordered, batch_size=config.eval_batch_size)
+  resize = (transforms.ResizeWhole(size=encoder.image_size), *shuffle_of(config))
+  whole = {"transforms": resize, "fields": FIELDS}
+  source = source or config_lib.open_source(config, "train")
+  check_source(source, config.data.source)
+  evaluation = held_out.make_evaluation(
     forward_by_index,
-    evals["val"].loader if evals else ordered,
+    lambda image: make_target(normalize(image), encoder.patch, config.norm_pix_loss),
+    train=make_pass(source, **whole),
+    val=make_pass(config_lib.open_source(config, "val"), **whole) if config.data.num_val else None,
+    num_mean_records=config.baseline_records,
     num_rows=config.panel_rows,
-    grid=encoder.grid,
-    patch=encoder.patch,
+    encoder=encoder,
     norm_pix_loss=config.norm_pix_loss,
   )
-  evaluation = Evaluation(evals=evals, score=held_out.score, figures=figures)
-  return (
-    retrieval_probe.with_probe(evaluation, make_probe(config, model, normalize))
-    if config.probe.source
-    else evaluation
-  )
+  if not config.probe.source:
+    return evaluation
+  as_reid = (ResizeBicubic(size=encoder.image_size),)
+  sides = {
+    split: make_pass(config_lib.open_source(config, split, config.probe), transforms=as_reid)
+    for split in ("query", "gallery")
+  }
+  encode = retrieval_probe.make_encode(model.encoder, normalize)
+  return retrieval_probe.with_probe(evaluation, retrieval_probe.make_evaluation(encode, encoder.grid, sides))
 
 
 def _with_decoder_heads(description, num_heads):
@@ -427,46 +425,14 @@ def _with_decoder_heads(description, num_heads):
   return dataclasses.replace(description, network={"decoder": {**decoder, "num_heads": num_heads}})
 
 
-def make_probe(config, model, normalize):
-  """Makes the probe evaluation of a finalized config: retrieval by the tokens of the frozen encoder.
-
-  The encoder sees whole pictures, without a mask.
-  """
-  resize = (ResizeBicubic(size=base.image_size_of(model)),)
-  loaders = {
-    split: base.reading_of(config).ordered(
-      config_lib.open_source(config, split, config.probe), resize, config.eval_batch_size
-    )
-    for split in ("query", "gallery")
-  }
-
-  def encode(variables, images):
-    patches = layers.patchify(normalize(images), model.encoder.patch)
-    return model.encoder.apply({"params": variables["params"]["encoder"]}, patches).normed
-
-  return retrieval_probe.make_evaluation(encode, model.encoder.grid, loaders)
-
-
-def mask_recipe(config, encoder):
-  """Returns the `masking.MaskRecipe` of a finalized config for an encoder's grid."""
-  return masking.MaskRecipe(
-    grid=encoder.grid,
-    patch=encoder.patch,
-    ratio=config.mask.ratio,
-    use_blocks=config.mask.blocks,
-    use_parts=config.mask.parts,
-    max_parts=config.mask.max_parts,
-    part_fraction=config.mask.part_fraction,
-  )
-
-
 def outline(config):
   """Returns (abstract params, lines that describe the shapes of a step); reads no data."""
-  description = describe(config)
-  step, recipe = make_step(config, description), mask_recipe(config, description.encoder)
+  description = base.description_of(config, network=network_of(config))
+  step, recipe = step_of(config, description), recipe_of(config, description.encoder)
   K = len(COCO17.joints)
   batch = base.abstract_batch(
-    config,
+    config.batch_size,
+    description.encoder.image_size,
     keypoints_xy=((K, 2), "float32"),
     keypoints_visible=((K,), "bool"),
     index=((), "int32"),
@@ -475,7 +441,7 @@ def outline(config):
   params, outputs = base.trace(step["init"], step["forward"], batch)
   L, V = recipe.grid[0] * recipe.grid[1], masking.num_visible(recipe)
   return params, [
-    *base.outline_lines(config, batch),
+    base.image_line(batch, description.encoder),
     f"patches L={L}, visible V={V}, views N={config.views}",
     f"pred {outputs.pred.shape}, cls {outputs.cls.shape}, compute {config.model.dtype}",
   ]

@@ -229,31 +229,13 @@ def make_augmentation(*, image_size, flip_prob, pad, erase_prob):
   )
 
 
-def make_train_loader(config):
-  """Makes the training loader: each batch has P persons with K augmented pictures each."""
-  source = config_lib.open_source(config, "train")
+def check_source(source, name):
+  """Raises ValueError if the records of the source `name` have no person numbers."""
   if "pid" not in source.spec.fields:
     raise ValueError(
-      f"config.data.source={config.data.source!r} has no person numbers: person ReID needs a source with the "
-      "field pid, such as market1501"
+      f"config.data.source={name!r} has no person numbers: person ReID needs a source with the field pid, "
+      "such as market1501"
     )
-  augment = make_augmentation(
-    image_size=tuple(config.model.image_size),
-    flip_prob=config.data.flip_prob,
-    pad=config.data.pad,
-    erase_prob=config.data.erase_prob,
-  )
-  sampler = samplers.IdentityBalanced(
-    source.columns["pid"], config.batch_size, config.num_instances, config.seed
-  )
-  return base.reading_of(config).loader(source, augment, sampler, ("image", "pid", "erase_box"))
-
-
-def describe(config, pids, source=None, lineage=()):
-  """Returns the Description of the weights of a run that trains on the persons `pids`."""
-  network_sizes = {"locality": config.model.locality, "num_classes": len(pids)}
-  classes = source and {"people": source.spec.people, "pids": [int(pid) for pid in pids]}
-  return base.describe(config, source, lineage, network=network_sizes, classes=classes)
 
 
 def make(config, lineage=()):
@@ -265,9 +247,26 @@ def make(config, lineage=()):
   Raises:
     ValueError: for data or numbers that cannot be used; the message names the key.
   """
-  train = make_train_loader(config)
-  pids = np.unique(train.source.columns["pid"])
-  description = describe(config, pids, train.source, lineage)
+  source = config_lib.open_source(config, "train")
+  check_source(source, config.data.source)
+  pids = np.unique(source.columns["pid"])
+  description = base.description_of(
+    config,
+    source,
+    lineage,
+    network={"locality": config.model.locality, "num_classes": len(pids)},
+    classes={"people": source.spec.people, "pids": pids.tolist()},
+  )
+  augment = make_augmentation(
+    image_size=description.encoder.image_size,
+    flip_prob=config.data.flip_prob,
+    pad=config.data.pad,
+    erase_prob=config.data.erase_prob,
+  )
+  sampler = samplers.IdentityBalanced(
+    source.columns["pid"], config.batch_size, config.num_instances, config.seed
+  )
+  train = base.reading_of(config).loader(source, augment, sampler, ("image", "pid", "erase_box"))
   model = network(description, base.compute_of(config), drop_path=config.model.drop_path)
   total_steps, total_epochs, warmup_epochs = base.run_length_of(config, train)
   return base.Task(
@@ -293,14 +292,15 @@ def make(config, lineage=()):
 def outline(config):
   """Returns (abstract params, lines that describe the shapes of a step); reads no data."""
   # Two persons stand for all, because only the data set has the real number.
-  description = describe(config, pids=range(2))
+  sizes = {"locality": config.model.locality, "num_classes": 2}
+  description = base.description_of(config, network=sizes)
   model = network(description, base.compute_of(config), drop_path=config.model.drop_path)
-  batch = base.abstract_batch(config, erase_box=((4,), "int32"))
+  batch = base.abstract_batch(config.batch_size, description.encoder.image_size, erase_box=((4,), "int32"))
   forward = make_forward(model, base.make_normalize(description))
   params, outputs = base.trace(base.make_init(model, train=False), forward, batch)
-  sizes = " + ".join(str(feature.shape[-1]) for feature in outputs.features)
+  widths = " + ".join(str(feature.shape[-1]) for feature in outputs.features)
   return params, [
-    *base.outline_lines(config, batch),
+    base.image_line(batch, description.encoder),
     f"batch: {config.batch_size // config.num_instances} persons with {config.num_instances} pictures each",
-    f"feature {sizes}, compute {config.model.dtype}; one class per training person (counted as 2 above)",
+    f"feature {widths}, compute {config.model.dtype}; one class per training person (counted as 2 above)",
   ]

@@ -230,7 +230,6 @@ def _start_state(task, seed, mesh, checkpoints, weights, say):
   if weights is None:
     say(task.from_scratch)
     return state, 0
-  # The fit works on host arrays, so the devices never hold both sets of weights.
   variables, report = task.load(sharding.fetch(state.variables), weights)
   for line in initial.lines(weights, report):
     say(line)

@@ -1,4 +1,4 @@
-"""The training step and the prediction step. Each is compiled once, with explicit shardings."""
+"""The training step, compiled once with explicit shardings."""
 
 import jax
 import jax.numpy as jnp
@@ -109,21 +109,4 @@ def make_train_step(task, mesh, seed):
     in_shardings=(places, replicated, sharding.batch_split(mesh), replicated, replicated),
     out_shardings=(places, replicated),
     donate_argnums=0,
-  )
-
-
-def make_predict_step(predict, mesh):
-  """Compiles (variables, batch) -> {name: [B, ...]}, with `index` and `valid` of the batch added.
-
-  The result is replicated: every device gets the rows of the whole global batch. So each process sees the
-  rows of all processes.
-  """
-
-  def predict_step(variables, batch):
-    with sharding.on(mesh):
-      return {**predict(variables, batch), "index": batch["index"], "valid": batch["valid"]}
-
-  # None keeps the sharding of the variables: replicated, or split like the variables of a training state.
-  return jax.jit(
-    predict_step, in_shardings=(None, sharding.batch_split(mesh)), out_shardings=sharding.replicated(mesh)
   )

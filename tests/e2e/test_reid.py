@@ -243,7 +243,7 @@ def test_two_copies_of_a_picture_in_a_batch_are_augmented_differently(layout_fol
   """Each person has four pictures, but a batch has eight pictures per person."""
   source, root = layout_folder("identity_folder")
   config = reid_config(source, root, batch_size=16, num_instances=8, data__erase_prob=1.0)
-  loader = reid_task.make_train_loader(config)
+  loader = reid_task.make(config).train
   batch = loader.batch(0)
   assert len(set(batch["index"])) < 16
   looks = {(row, *box) for row, box in zip(batch["index"].tolist(), batch["erase_box"].tolist(), strict=True)}
