@@ -139,9 +139,10 @@ def test_a_decoder_with_unknown_heads_can_be_evaluated(tmp_path):
 
 def test_a_checkpoint_of_an_unknown_task_is_described_but_not_evaluated(checkpoint, tmp_path, capsys):
   variables, description = checkpoint_file.read(checkpoint("timm", "_own"))
+  variables["params"]["steps"] = {"kernel": np.zeros((16, 3), np.float32)}
   checkpoint_file.write(tmp_path / "dance", variables, description | {"task": "dance"})
   facts = facts_of(tmp_path / "dance", capsys)
-  assert facts["stage"] == "fine-tuned for dance"
+  assert (facts["stage"], facts["heads"]) == ("fine-tuned for dance", {"steps": "16 -> 3"})
   assert verbs_of(facts) == {"embed", "predict", "probe", "export", "convert"}
 
 
