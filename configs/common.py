@@ -80,6 +80,7 @@ def pretrain(variant):
   config.data.shuffle_pixels = False  # True: control experiment with pictures that have no structure to learn
   config.eval_batch_size = 256  # held-out records per batch
   config.baseline_records = 4096  # number of training records for the position mean
+  config.learned_ratio = 0.0  # the goal for val_ratio, for a verdict at the end of the run; 0: no verdict
   # With a probe, every evaluation also measures person retrieval with the frozen encoder on a ReID data set.
   config.probe = ml_collections.ConfigDict()
   config.probe.source = ""  # a file of hap_jax/data/sources with query and gallery; empty: no probe

@@ -17,6 +17,8 @@ def get_config():
   config.save_every = 500
   config.panel_every = 500
   config.eval_every = 500
+  # All seeds end below this ratio. The same run on shuffled pixels stays above 0.94.
+  config.learned_ratio = 0.85
 
   config.model.image_size = (64, 32)
   config.model.patch = 8

@@ -31,6 +31,7 @@ _FREE_KEYS = {
   "keep_last",
   "keep_every",
   "panel_rows",
+  "learned_ratio",
   "data.root",
   "probe.root",
   "data.workers",
@@ -61,7 +62,7 @@ _ADDED_KEYS = {
   },
   # The default of model.remat is "dots" today, but versions without the key stored all activations.
   "model.variant": {"model.remat": "none", "model.attention": "xla"},
-  "align_weight": {"align_block": 0, "probe.source": "", "probe.root": ""},
+  "align_weight": {"align_block": 0, "learned_ratio": 0.0, "probe.source": "", "probe.root": ""},
   "data.crop_area": {"data.augment": "host", "data.canvas": (400, 200)},
   "data.pad": {"ema_decay": 0.0},
   "data.synthetic.num_train": {"data.synthetic.num_test": 2_000},
@@ -200,8 +201,19 @@ def open_source(config, split, place=None):
   num_val = config.data.num_val if place is None else 0
   place = config.data if place is None else place
   values.check(config, {f"data.{place.source}": values.group().or_absent()})
-  options = {"num_val": num_val, **config.data.get(place.source, {})}
+  options = dict(config.data.get(place.source, {}))
+  if holds_out(place.source):
+    options = {"num_val": num_val, **options}
+  elif num_val:
+    raise ValueError(
+      f"config.data.num_val={num_val}: {place.source} has its own splits for the scores; set it to 0"
+    )
   return open_named_source(place.source, root=place.root, split=split, seed=config.seed, options=options)
+
+
+def holds_out(name):
+  """Returns True if the data source `name` can hold out records of its training split, as split "val"."""
+  return "num_val" in inspect.signature(load("data/sources", name).open_source).parameters
 
 
 def open_named_source(name, *, root, split, seed=0, options=None):

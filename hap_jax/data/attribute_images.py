@@ -68,7 +68,7 @@ class DataSet:
   counts: dict[str, int]
 
 
-def open_split(data_set, root, split, identity_disjoint, split_seed, annotations, images, num_val):
+def open_split(data_set, root, split, identity_disjoint, split_seed, annotations, images):
   """Opens a split of a data set, in the order of its annotation file.
 
   Args:
@@ -81,7 +81,6 @@ def open_split(data_set, root, split, identity_disjoint, split_seed, annotations
       run.
     annotations: path of the annotation file, absolute or below root. "": the usual place in the data set.
     images: folder of the pictures, absolute or below root. "": the usual place in the data set.
-    num_val: must be 0, because the data set has its own splits.
 
   Returns:
     PictureFiles with the column `attributes`, [N, A] bool, in the order of the official classifier.
@@ -89,7 +88,7 @@ def open_split(data_set, root, split, identity_disjoint, split_seed, annotations
   Raises:
     ValueError: if a file is missing or damaged, or if an option has a wrong value.
   """
-  _check_options(data_set, split, num_val)
+  _check_split(data_set, split)
   check_root(root, f"{data_set.files[0]} or {PICKLE}, and the pictures in {data_set.folders[0]}/")
   found = _read(data_set, _find_file(data_set, root, annotations))
   # Files of the three data sets hold more attributes than the official classifier scores, in another order.
@@ -136,15 +135,11 @@ def first_draw(cell, names, where):
   return {name: mat_file.integers(value, f"{where}.{name}", 1) - 1 for name, value in members.items()}
 
 
-def _check_options(data_set, split, num_val):
+def _check_split(data_set, split):
   splits = (*data_set.counts, "trainval")
   if split not in splits:
     hint = "; it has no validation split: train and trainval are the same" if split == "val" else ""
     raise ValueError(f"split={split!r}: {data_set.name} has {', '.join(splits)}{hint}")
-  if num_val:
-    raise ValueError(
-      f"config.data.num_val={num_val}: {data_set.name} has its own splits for the scores; set it to 0"
-    )
 
 
 def _find_file(data_set, root, annotations):

@@ -39,14 +39,10 @@ def make(root, pictures, name, *, licence, notes, people):
   return picture_files.make(root, paths, columns, name, licence=licence, notes=notes, people=people)
 
 
-def check_split(name, split, num_val):
-  """Raises ValueError if source `name` has no such split, or if num_val is not 0."""
+def check_split(name, split):
+  """Raises ValueError if source `name` has no such split."""
   if split not in SPLITS:
     raise ValueError(f'split={split!r}: {name} has "train", "query" and "gallery"')
-  if num_val:
-    raise ValueError(
-      f"config.data.num_val={num_val}: {name} has its own query and gallery pictures for scores; set it to 0"
-    )
 
 
 def check_apart(train, test, root, remedy):

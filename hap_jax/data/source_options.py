@@ -24,10 +24,12 @@ class _Options(NamedTuple):
   Attributes:
     defaults: {option: default} of its `open_source`.
     places: names of the options that hold a file or a folder.
+    has_joints: True if its records have joints.
   """
 
   defaults: dict[str, object]
   places: tuple[str, ...]
+  has_joints: bool = False
 
 
 def defaults():
@@ -38,6 +40,11 @@ def defaults():
 def place_keys():
   """Returns the configuration keys that hold a file or a folder of a source, such as "data.peta.images"."""
   return {f"data.{name}.{option}" for name, options in _read_all().items() for option in options.places}
+
+
+def with_joints():
+  """Returns the names of the sources whose files say JOINTS = True."""
+  return sorted(name for name, options in _read_all().items() if options.has_joints)
 
 
 @functools.cache
@@ -77,7 +84,8 @@ def read(path):
   places = _literal(constants["PLACES"], f"{path}: PLACES") if "PLACES" in constants else ()
   if unknown := [name for name in places if name not in found]:
     raise ValueError(f"{path}: PLACES names {', '.join(unknown)}; expected options of open_source")
-  return _Options(found, places)
+  has_joints = "JOINTS" in constants and _literal(constants["JOINTS"], f"{path}: JOINTS")
+  return _Options(found, places, bool(has_joints))
 
 
 def _literal(node, what):

@@ -258,17 +258,17 @@ def sample_view_masks(keys, num_parts, batch, recipe):
   Args:
     keys: [B, N] PRNG keys.
     num_parts: [B, N] int32.
-    batch: dict with keypoints_xy [B, 17, 2] and keypoints_visible [B, 17].
+    batch: dict with keypoints_xy [B, 17, 2] and keypoints_visible [B, 17], if the recipe uses parts.
     recipe: a `MaskRecipe`.
   Returns:
     `Mask` whose arrays have the leading axes [B, N].
   """
   B, N = keys.shape
+  joints = (batch["keypoints_xy"], batch["keypoints_visible"]) if recipe.use_parts else (None, None)
   # The N views of an image share its joints and are neighbours on the flat axis, as in `vit.ViT`.
   mask = sample_masks(
     keys.reshape(B * N),
-    jnp.repeat(batch["keypoints_xy"], N, axis=0),
-    jnp.repeat(batch["keypoints_visible"], N, axis=0),
+    *jax.tree.map(lambda x: jnp.repeat(x, N, axis=0), joints),
     num_parts.reshape(B * N),
     recipe,
   )
@@ -279,7 +279,7 @@ def sample_masks_by_index(batch, seed, views, recipe):
   """Draws masks that depend only on batch["index"], for scores and pictures.
 
   Args:
-    batch: dict with index [B], keypoints_xy [B, 17, 2] and keypoints_visible [B, 17].
+    batch: dict with index [B], and joints as for `sample_view_masks`.
     seed: number of the key.
     views: N.
     recipe: a `MaskRecipe`.

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 
 from hap_jax import config as config_lib
 from hap_jax.convert import fit
+from hap_jax.data import rows
 from hap_jax.data.loader import Loader
 from hap_jax.data.pipeline import Reading
 from hap_jax.description import Description, Encoder
@@ -171,6 +172,23 @@ def description_of(config, source=None, lineage=(), *, network, classes=None, **
     config=config_lib.to_plain(config),
     more=more,
   )
+
+
+def open_pictures(config, split):
+  """Opens pictures of any source, for a task that needs no labels.
+
+  Args:
+    config: the finalized config.
+    split: "train", or "val" for the held-out records. Some sources hold out records by a rule of their own.
+      Of every other source, the last config.data.num_val records of the split "train" are held out. If it has
+      no such split, they come from its first split.
+  """
+  data = config.data
+  if config_lib.holds_out(data.source):
+    return config_lib.open_source(config, split)
+  splits = config_lib.load("data/sources", data.source).SPLITS
+  source = config_lib.open_source(config, "train" if "train" in splits else splits[0], data)
+  return rows.hold_out(source, data.num_val, split)
 
 
 def make_normalize(description):

@@ -2,8 +2,8 @@
 
 Batch fields:
   image: [B, H, W, 3] uint8, normalised in the step.
-  keypoints_xy: [B, 17, 2] float32, in pixels of the image.
-  keypoints_visible: [B, 17] bool.
+  keypoints_xy: [B, 17, 2] float32, in pixels of the image, if the records have joints.
+  keypoints_visible: [B, 17] bool, with keypoints_xy.
   index: [B] int32.
   valid: [B] bool.
   mask: `masking.Mask`, added in the step.
@@ -22,7 +22,7 @@ from flax import struct
 from hap_jax import config as config_lib
 from hap_jax import config_values as values
 from hap_jax.convert import fit
-from hap_jax.data import samplers
+from hap_jax.data import samplers, source_options
 from hap_jax.data.skeletons import COCO17
 from hap_jax.data.transforms import canvas
 from hap_jax.data.transforms import image as transforms
@@ -39,7 +39,6 @@ from hap_jax.train import optim
 
 # The mask of a held-out record depends only on its index and this seed. So all runs get the same masks.
 EVAL_SEED = 2310_20695
-FIELDS = ("image", "keypoints_xy", "keypoints_visible")
 _ENCODER_ONLY = ("mae", "hf-vitmae")  # families whose decoder the official run does not load
 
 
@@ -75,6 +74,7 @@ class PretrainOutputs:
 _KINDS = {
   "baseline_records": values.whole(1),
   "panel_rows": values.whole(1),
+  "learned_ratio": values.number(low=0),
   "model.decoder_width": values.whole(),
   "model.decoder_depth": values.whole(0),
   "model.decoder_heads": values.whole(),
@@ -255,27 +255,20 @@ def make_loss(align_weight, align_temperature, align_block=0):
   return loss
 
 
-def check_source(source, name):
-  """Raises ValueError if the records of the source `name` have no joints."""
-  if source.spec.skeleton is None:
-    raise ValueError(
-      f"config.data.source={name!r} has no joints: pre-training needs a source whose records have the fields "
-      "keypoints_xy and keypoints_visible, such as luperson"
-    )
+def fields_of(config, source):
+  """Returns the names of the record fields that the run reads: the picture, and the joints if there are any.
 
-
-def make_crop(*, image_size, area, aspect, flip_prob, canvas_size=None):
-  """Makes the transform that crops training pictures.
-
-  Args:
-    image_size: (H, W) in pixels of the crops.
-    area: (low, high) share of the picture.
-    aspect: (low, high) width over height.
-    flip_prob: probability of a mirrored picture.
-    canvas_size: (H, W) in pixels of the canvas, if the training step crops. None: the loader crops.
+  Raises:
+    ValueError: if the mask needs joints and the records have none.
   """
-  crop = transforms.RandomResizedCrop(size=image_size, area=area, aspect=aspect, flip_prob=flip_prob)
-  return canvas.CropOnDevice(crop=crop, canvas=canvas_size) if canvas_size else crop
+  if source.spec.skeleton is not None:
+    return ("image", "keypoints_xy", "keypoints_visible")
+  if config.mask.parts:
+    raise ValueError(
+      f"config.mask.parts=True needs joints, and {config.data.source} has none: set config.mask.parts=False, "
+      f"or use a source with joints ({', '.join(source_options.with_joints())}, tfds packed from one of them)"
+    )
+  return ("image",)
 
 
 def shuffle_of(config):
@@ -336,12 +329,16 @@ def make(config, lineage=()):
   Raises:
     ValueError: for data or numbers that cannot be used; the message names the key.
   """
-  source, data = config_lib.open_source(config, "train"), config.data
-  check_source(source, data.source)
+  source, data = base.open_pictures(config, "train"), config.data
+  fields, skeleton = fields_of(config, source), source.spec.skeleton
   description = base.description_of(
-    config, source, lineage, network=network_of(config), skeleton=source.spec.skeleton.name
+    config,
+    source,
+    lineage,
+    network=network_of(config),
+    **({} if skeleton is None else {"skeleton": skeleton.name}),
   )
-  crop = make_crop(
+  crop = canvas.make_crop(
     image_size=description.encoder.image_size,
     area=tuple(data.crop_area),
     aspect=tuple(data.crop_aspect),
@@ -352,7 +349,7 @@ def make(config, lineage=()):
     source,
     (crop, *shuffle_of(config)),
     samplers.ShuffledEpochs(len(source), config.batch_size, config.seed),
-    (*FIELDS, *getattr(crop, "adds", ())),
+    (*fields, *getattr(crop, "adds", ())),
   )
   total_steps, total_epochs, warmup_epochs = base.run_length_of(config, train)
   return base.Task(
@@ -369,7 +366,7 @@ def make(config, lineage=()):
     description=description,
     from_scratch="starting from scratch; the official run starts from ImageNet MAE weights "
     "(config.init_from=FILE.pth)",
-    summarize=held_out.summarize,
+    summarize=functools.partial(held_out.summarize, learned_ratio=config.learned_ratio),
   )
 
 
@@ -393,14 +390,13 @@ def make_evaluation(config, description, source=None):
 
   make_pass = functools.partial(base.reading_of(config).ordered, batch_size=config.eval_batch_size)
   resize = (transforms.ResizeWhole(size=encoder.image_size), *shuffle_of(config))
-  whole = {"transforms": resize, "fields": FIELDS}
-  source = source or config_lib.open_source(config, "train")
-  check_source(source, config.data.source)
+  source = source or base.open_pictures(config, "train")
+  whole = {"transforms": resize, "fields": fields_of(config, source)}
   evaluation = held_out.make_evaluation(
     forward_by_index,
     lambda image: make_target(normalize(image), encoder.patch, config.norm_pix_loss),
     train=make_pass(source, **whole),
-    val=make_pass(config_lib.open_source(config, "val"), **whole) if config.data.num_val else None,
+    val=make_pass(base.open_pictures(config, "val"), **whole) if config.data.num_val else None,
     num_mean_records=config.baseline_records,
     num_rows=config.panel_rows,
     encoder=encoder,
@@ -430,12 +426,12 @@ def outline(config):
   description = base.description_of(config, network=network_of(config))
   step, recipe = step_of(config, description), recipe_of(config, description.encoder)
   K = len(COCO17.joints)
+  joints = {"keypoints_xy": ((K, 2), "float32"), "keypoints_visible": ((K,), "bool")}
   batch = base.abstract_batch(
     config.batch_size,
     description.encoder.image_size,
-    keypoints_xy=((K, 2), "float32"),
-    keypoints_visible=((K,), "bool"),
     index=((), "int32"),
+    **(joints if config.mask.parts else {}),
   )
   batch |= jax.eval_shape(step["prepare"], {}, batch, key=jax.random.key(0))
   params, outputs = base.trace(step["init"], step["forward"], batch)

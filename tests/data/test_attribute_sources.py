@@ -431,8 +431,6 @@ def test_errors_for_missing_files_and_wrong_options_name_the_key_to_change(tmp_p
   with pytest.raises(ValueError, match=r"none of annotation\.mat, .*dataset_all\.pkl.*found there: readme"):
     open_split("pa100k", tmp_path)
   write_pa100k(tmp_path)
-  with pytest.raises(ValueError, match=r"num_val=5: pa100k has its own splits for the scores"):
-    open_split("pa100k", tmp_path, num_val=5)
   with pytest.raises(ValueError, match=r"no folder faces; .*config\.data\.pa100k\.images"):
     open_split("pa100k", tmp_path, images="faces")
   (tmp_path / "annotation.mat").write_bytes(b"MATLAB 5.0 cut short")

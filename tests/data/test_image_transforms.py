@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from hap_jax.data.skeletons import COCO17
+from hap_jax.data.transforms.canvas import CropOnDevice
 from hap_jax.data.transforms.image import (
   HorizontalFlip,
   RandomResizedCrop,
@@ -75,12 +76,36 @@ def test_transforms_do_not_change_their_input():
       np.testing.assert_array_equal(record[name], value)
 
 
+def crop(image, xy, is_visible, *args, **options):
+  """Returns (image, keypoints_xy, keypoints_visible) of `crop_resize`."""
+  record = {"image": image, "keypoints_xy": xy, "keypoints_visible": is_visible}
+  return tuple(crop_resize(record, *args, **options)[name] for name in record)
+
+
+def test_a_record_without_joints_is_cropped_as_one_with_joints():
+  rng = np.random.default_rng(0)
+  image = rng.integers(0, 255, (40, 20, 3), dtype=np.uint8)
+  joints = {"keypoints_xy": np.zeros((2, 2), np.float32), "keypoints_visible": np.ones(2, bool)}
+  cropped = RandomResizedCrop((16, 8), flip_prob=0.5)
+  for transform in (
+    cropped,
+    ResizeWhole((16, 8)),
+    CropOnDevice(cropped, (50, 50)),
+    CropOnDevice(cropped, (16, 8)),
+  ):
+    bare = transform({"image": image, "pid": 3}, np.random.default_rng(1))
+    whole = transform({"image": image, "pid": 3, **joints}, np.random.default_rng(1))
+    assert bare.keys() == whole.keys() - joints.keys()
+    for name, value in bare.items():
+      np.testing.assert_array_equal(value, whole[name])
+
+
 def test_joint_outside_before_or_after_the_crop_is_missing():
   image = np.zeros((40, 20, 3), np.uint8)
   xy = np.array(
     [[-0.5, 5], [20, 5], [19.9, 5], [4.9, 5], [5, 10], [14.9, 29.9], [15, 10], [10, 30]], np.float32
   )
-  _, moved, visible = crop_resize(image, xy, np.ones(8, bool), (10, 5, 20, 10), (40, 20))
+  _, moved, visible = crop(image, xy, np.ones(8, bool), (10, 5, 20, 10), (40, 20))
   np.testing.assert_array_equal(visible, [False, False, False, False, True, True, False, False])
   np.testing.assert_allclose(moved[visible], [[0, 0], [19.8, 39.8]], atol=1e-4)
   assert not moved[~visible].any()
@@ -89,7 +114,7 @@ def test_joint_outside_before_or_after_the_crop_is_missing():
 def test_invisible_or_nan_joint_stays_missing():
   image = np.zeros((40, 20, 3), np.uint8)
   xy = np.array([[10, 10], [np.nan, 10], [10, 10]], np.float32)
-  _, moved, visible = crop_resize(image, xy, np.array([False, True, True]), (0, 0, 40, 20), (40, 20))
+  _, moved, visible = crop(image, xy, np.array([False, True, True]), (0, 0, 40, 20), (40, 20))
   np.testing.assert_array_equal(visible, [False, False, True])
   assert np.isfinite(moved).all()
 
@@ -98,7 +123,7 @@ def test_joint_just_left_of_the_window_is_visible_after_the_mirror():
   image = np.zeros((40, 20, 3), np.uint8)
   xy, is_visible = np.array([[4.8, 12]], np.float32), np.ones(1, bool)
   for flip in (False, True):
-    _, _, visible = crop_resize(image, xy, is_visible, (10, 5, 20, 10), (40, 20), flip=flip)
+    _, _, visible = crop(image, xy, is_visible, (10, 5, 20, 10), (40, 20), flip=flip)
     assert visible[0] == flip
 
 
@@ -112,7 +137,7 @@ def test_joint_stays_on_its_pixel_under_crop_and_mirror():
     image[y, x] = 255
     xy, is_visible = np.array([[x, y]], np.float32), np.ones(1, bool)
     flip = trial % 2 == 1
-    result, moved, visible = crop_resize(image, xy, is_visible, (top, left, height, width), (128, 64), flip)
+    result, moved, visible = crop(image, xy, is_visible, (top, left, height, width), (128, 64), flip)
     if not visible[0]:
       assert flip  # the mirror uses pixel centres, so a joint in the last column may leave the picture
       continue

@@ -177,11 +177,9 @@ def test_errors_for_wrong_and_empty_folders_list_the_names_found(market, tmp_pat
 
 
 @pytest.mark.parametrize("module", [market1501, msmt17, identity_folder])
-def test_unknown_split_and_held_out_records_are_errors(market, module):
+def test_unknown_split_is_an_error(market, module):
   with pytest.raises(ValueError, match=r"split='val'.*query"):
     open_split(module, market, "val")
-  with pytest.raises(ValueError, match=r"config\.data\.num_val=5"):
-    open_split(module, market, "train", num_val=5)
 
 
 MSMT = {

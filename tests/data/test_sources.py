@@ -10,7 +10,7 @@ import pytest
 import hap_jax
 from configs import common
 from hap_jax import config
-from hap_jax.data import columns
+from hap_jax.data import columns, source_options
 from hap_jax.data.skeletons import COCO17
 from hap_jax.data.source_options import COMMON
 from hap_jax.data.sources import base
@@ -28,7 +28,7 @@ def test_there_are_sources():
 def test_source_opens_by_keywords_and_names_its_licence(name):
   module = config.load("data/sources", name)
   parameters = inspect.signature(module.open_source).parameters
-  assert set(COMMON) <= parameters.keys()
+  assert set(COMMON) - {"num_val"} <= parameters.keys()
   assert all(p.kind is inspect.Parameter.KEYWORD_ONLY for p in parameters.values())
   for option in parameters.keys() - {"root", "split", "seed", "num_val"}:
     assert option in module.open_source.__doc__
@@ -59,6 +59,13 @@ def test_columns_are_the_fields_of_all_records_without_reading_a_picture(name, t
       for field, column in known.items():
         assert np.asarray(record[field]).dtype.kind == column.dtype.kind
         np.testing.assert_array_equal(record[field], column[i], err_msg=field)
+
+
+@pytest.mark.parametrize("name", source_options.with_joints())
+def test_a_source_that_promises_joints_has_joints(name, tmp_path):
+  for source in getattr(tiny_sources, name)(tmp_path):
+    assert source.spec.skeleton is not None
+    assert {"keypoints_xy", "keypoints_visible"} <= source[0].keys()
 
 
 @pytest.mark.parametrize("name", NAMES)

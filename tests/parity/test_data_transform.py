@@ -21,14 +21,18 @@ def _cases(arrays):
 
 def _run(transform, case):
   keypoints = transform[f"{case}/keypoints_in"]
-  image, xy, visible = crop_resize(
-    transform[f"{case}/image_u8"],
-    keypoints[:, :2],
-    np.ones(len(keypoints), bool),
+  record = {
+    "image": transform[f"{case}/image_u8"],
+    "keypoints_xy": keypoints[:, :2],
+    "keypoints_visible": np.ones(len(keypoints), bool),
+  }
+  result = crop_resize(
+    record,
     tuple(int(v) for v in transform[f"{case}/crop_top_left_height_width"]),
     tuple(int(v) for v in transform["out_size"]),
     flip=bool(transform[f"{case}/flip"]),
   )
+  image, xy, visible = (result[name] for name in ("image", "keypoints_xy", "keypoints_visible"))
   return image, np.where(visible[:, None], np.concatenate([xy, keypoints[:, 2:]], axis=1), _MISSING), visible
 
 

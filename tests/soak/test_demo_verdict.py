@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from hap_jax.evaluation.held_out import LEARNED_RATIO
+from configs import pretrain_demo
 from hap_jax.train.report import read_metrics
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -32,7 +32,7 @@ def run_demo(workdir, *flags):
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_demo_learns_to_fill_in_people(tmp_path, seed):
-  assert run_demo(tmp_path, f"--config.seed={seed}") <= LEARNED_RATIO
+  assert run_demo(tmp_path, f"--config.seed={seed}") <= pretrain_demo.get_config().learned_ratio
 
 
 @pytest.mark.soak

@@ -107,10 +107,8 @@ def test_ball_and_joint_stay_together_through_crop_resize_and_flip(flip):
   for record in records()[:8]:
     for joint in whole_balls(record, 0.04)[::3]:
       picture = draw_ball(record["keypoints_3d"][joint], 0.04, record["intrinsics"], SIZE)
-      moved = image_transforms.crop_resize(
-        picture, record["keypoints_xy"], record["keypoints_visible"], (0, 0, *SIZE), (192, 96), flip
-      )
-      errors.append(np.abs(centroid(moved[0]) - moved[1][joint]).max())
+      moved = image_transforms.crop_resize({**record, "image": picture}, (0, 0, *SIZE), (192, 96), flip)
+      errors.append(np.abs(centroid(moved["image"]) - moved["keypoints_xy"][joint]).max())
   assert len(errors) > 30
   assert max(errors) < 1.0
 

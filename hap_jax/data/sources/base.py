@@ -4,10 +4,12 @@ A source is a sequence of records. It has `len(source)`, `source[i] -> record`, 
 `source.name(i) -> str`, a name of record i for error messages that needs no reading. A source reads and
 decodes. It does not augment, batch or score.
 
-Each file in this folder has a function `open_source(*, root, split, seed, num_val, <options>)`. The default
-of each option is a literal. The options are the keys of `config.data.<file name>`: a configuration takes them
-from the signature. A file may also have these constants and functions:
+Each file in this folder has a function `open_source(*, root, split, seed, <options>)`. The default of each
+option is a literal. The options are the keys of `config.data.<file name>`: a configuration takes them from
+the signature. A source that can hold out the records of a split "val" also has the argument `num_val`, their
+number. A file may also have these constants and functions:
   SPLITS  the splits that every copy of its data set has
+  JOINTS  True: its records have joints
   PLACES  options that name a file or a folder, such as ("images",). A run may resume with other values.
   write_files(out, *, seed, workers, ...)  only for drawn people: writes all splits as plain files and returns
           {split: number of pictures}

@@ -41,6 +41,7 @@ from hap_jax.data.sources.base import (
 from hap_jax.io import regular_file
 
 SPLITS = ("train", "val")
+JOINTS = True
 PLACES = ("annotations", "images")
 _LICENCE = "COCO: annotations CC BY 4.0; each picture under the Flickr licence that its annotation file names"
 _PERSON = "person"  # name of the category

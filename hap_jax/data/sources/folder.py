@@ -35,19 +35,19 @@ class FolderSource:
     return os.path.join(self.root, self.paths[i])
 
 
-def open_source(*, root, split="all", seed=0, num_val=0):
+def open_source(*, root, split="all", seed=0):
   """Opens a folder of pictures and its sub-folders, without hidden files and folders.
 
   Args:
     root: the folder.
     split: "all", the only split.
-    seed, num_val: not used.
+    seed: not used.
   Returns:
     FolderSource.
   Raises:
     ValueError: if the folder does not exist or has no picture, or if `split` is not "all".
   """
-  del seed, num_val
+  del seed
   if split != "all":
     raise ValueError(f'split={split!r}: a plain folder of pictures has only the split "all"')
   base.check_folder(root, "a folder of pictures")

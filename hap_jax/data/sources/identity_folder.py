@@ -24,7 +24,7 @@ _DIGEST_LENGTH = 12  # hexadecimal digits
 _CAMERA = re.compile(r"_c(\d{1,9})(?!\d)")
 
 
-def open_source(*, root, split, seed, test_share=0.5, split_seed=0, num_val=0):
+def open_source(*, root, split, seed, test_share=0.5, split_seed=0):
   """Opens a split of a folder that contains one folder per person.
 
   Args:
@@ -35,7 +35,6 @@ def open_source(*, root, split, seed, test_share=0.5, split_seed=0, num_val=0):
       each test person is a query, and the others are in the gallery. A person with only one picture is only
       in the gallery.
     split_seed: seed that draws the test persons and the query pictures.
-    num_val: must be 0, because query and gallery are the test set.
 
   Returns:
     a source of re-identification records (see `base.py`).
@@ -45,7 +44,7 @@ def open_source(*, root, split, seed, test_share=0.5, split_seed=0, num_val=0):
       or if a split has no pictures.
   """
   del seed
-  person_images.check_split("identity_folder", split, num_val)
+  person_images.check_split("identity_folder", split)
   if not 0 <= test_share <= 1:
     raise ValueError(f"config.data.identity_folder.test_share={test_share}: expected 0 to 1")
   check_root(root, "one folder of pictures per person, or train/, query/ and gallery/ with such folders")

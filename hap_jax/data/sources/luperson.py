@@ -39,6 +39,7 @@ IMAGE_FOLDER, POSE_FOLDER, LIST_FILE = "LUPerson-data", "LUPerson-pose", "cfs_li
 NUM_LUPERSON = 4_180_243  # names in the published list
 
 SPLITS = ("train",)  # "val" exists only if num_val is above 0
+JOINTS = True
 _SPEC = SourceSpec("luperson", COCO17, licence="LUPerson: research use, on the terms of its authors")
 _EXTENSIONS = (".jpg", ".jpeg", ".png")
 _HALF_STREAM = 2  # makes the draw of the random half independent of the loader's generators

@@ -31,7 +31,7 @@ _NAME = re.compile(r"(-1|[0-9]{1,9})_c([0-9]{1,9})(?![0-9])")  # person, camera;
 _JUNK = -1
 
 
-def open_source(*, root, split, seed, num_val=0):
+def open_source(*, root, split, seed):
   """Opens a split of Market-1501.
 
   The source logs and notes a number of pictures that differs from the official one, and queries that cannot
@@ -41,7 +41,6 @@ def open_source(*, root, split, seed, num_val=0):
     root: folder that holds the three folders (config.data.root).
     split: "train", "query" or "gallery".
     seed: not used, because the order is the order of the names.
-    num_val: must be 0, because the data set has its own test set.
 
   Returns:
     a source of re-identification records (see `base.py`).
@@ -51,7 +50,7 @@ def open_source(*, root, split, seed, num_val=0):
       if a person is in the training and in the test set.
   """
   del seed
-  person_images.check_split("market1501", split, num_val)
+  person_images.check_split("market1501", split)
   pictures, notes = read_split(root, split)
   person_images.check_apart(
     _persons(root, "train"),

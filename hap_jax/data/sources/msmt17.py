@@ -37,7 +37,7 @@ _LINE = re.compile(r"((?:[^/]+/)*([0-9]{1,9})_[0-9]+_([0-9]{1,9})_[^/]+\.jpg) ([
 _NUM_SHOWN = 5  # names of missing pictures in an error message
 
 
-def open_source(*, root, split, seed, train_set="train+val", num_val=0):
+def open_source(*, root, split, seed, train_set="train+val"):
   """Opens a split of MSMT17.
 
   The source logs and notes a number of pictures that differs from the official one, and queries that cannot
@@ -50,7 +50,6 @@ def open_source(*, root, split, seed, train_set="train+val", num_val=0):
     train_set: "train+val", the training set of published numbers, or "train", without the validation list.
       Both show the same persons. A copy in Market-1501's layout has only one training set and ignores this
       option.
-    num_val: must be 0, because the data set has its own test set.
 
   Returns:
     a source of re-identification records (see `base.py`).
@@ -60,7 +59,7 @@ def open_source(*, root, split, seed, train_set="train+val", num_val=0):
       if a listed picture is missing or not below its folder, or if an option has a wrong value.
   """
   del seed
-  person_images.check_split("msmt17", split, num_val)
+  person_images.check_split("msmt17", split)
   if train_set not in ("train+val", "train"):
     raise ValueError(f'config.data.msmt17.train_set={train_set!r}: expected "train+val" or "train"')
   check_root(root, "list_train.txt, list_val.txt, list_query.txt, list_gallery.txt and their pictures")

@@ -49,9 +49,7 @@ SPLITS = ("train", "val", "test")
 _META = 4  # first columns of `data`: picture, person, original data set, person in the original data set
 
 
-def open_source(
-  *, root, split, seed, identity_disjoint=False, split_seed=0, annotations="", images="", num_val=0
-):
+def open_source(*, root, split, seed, identity_disjoint=False, split_seed=0, annotations="", images=""):
   """Opens a split of PETA: "train", "val", "test" or "trainval".
 
   Options: identity_disjoint, split_seed, annotations and images, as in `attribute_images.open_split`.
@@ -61,7 +59,7 @@ def open_source(
   """
   del seed  # not used, because the order is the order of the file
   return attribute_images.open_split(
-    _DATA_SET, root, split, identity_disjoint, split_seed, annotations, images, num_val
+    _DATA_SET, root, split, identity_disjoint, split_seed, annotations, images
   )
 
 

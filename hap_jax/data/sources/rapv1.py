@@ -69,9 +69,7 @@ SPLITS = ("train", "test")
 _FIELDS_OF_V2 = {"name", "attribute", "data", "selected_attribute", "partition_attribute"}
 
 
-def open_source(
-  *, root, split, seed, identity_disjoint=False, split_seed=0, annotations="", images="", num_val=0
-):
+def open_source(*, root, split, seed, identity_disjoint=False, split_seed=0, annotations="", images=""):
   """Opens a split of RAP, version 1: "train" or "test"; "trainval" is "train".
 
   Options: identity_disjoint, split_seed, annotations and images, as in `attribute_images.open_split`.
@@ -81,7 +79,7 @@ def open_source(
   """
   del seed  # not used, because the order is the order of the file
   return attribute_images.open_split(
-    _DATA_SET, root, split, identity_disjoint, split_seed, annotations, images, num_val
+    _DATA_SET, root, split, identity_disjoint, split_seed, annotations, images
   )
 
 

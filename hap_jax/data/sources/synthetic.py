@@ -20,6 +20,7 @@ from hap_jax.data.sources import base
 from hap_jax.synthetic import camera, captions, draw, parallel
 
 SPLITS = ("train", "val", "test")
+JOINTS = True
 _FIELDS = (
   *("image", "keypoints_xy", "keypoints_visible", "keypoints_occluded", "box", "attributes", "pid", "camid"),
   *("keypoints_3d", "joints_3d", "rotations", "intrinsics"),

@@ -35,7 +35,8 @@ def open_source(*, root, split, seed, num_val=0):
       not packed and num_val is above 0.
     seed: not used, because the order is the order of the packed source.
     num_val: number of records held out (config.data.num_val). If "val" was not packed, it is the last num_val
-      records of "train". If it was packed, the split is its last num_val records; 0: all of them.
+      records of "train", or of "all" without a packed "train". If "val" was packed, the split is its last
+      num_val records; 0: all of them.
 
   Returns:
     a source of records with the fields of the packed source (see `base.py`).
@@ -253,9 +254,11 @@ def _find_dataset(root):
 
 def _rows(sizes, folder, split, num_val):
   """Returns (start, stop, packed split) of the requested `split`. `sizes` is {packed split: records}."""
-  # Without a packed "val", "train" is divided, as the sources themselves do.
-  if "val" not in sizes and "train" in sizes and (split == "val" or (split == "train" and num_val)):
-    return *held_out(sizes["train"], num_val, split), "train"
+  # Without a packed "val", "train" is divided, as the sources themselves do. A folder was packed as "all".
+  whole = "train" if "train" in sizes else "all"
+  is_divided = split == "val" or (split == "train" and (num_val or whole == "all"))
+  if "val" not in sizes and whole in sizes and is_divided:
+    return *held_out(sizes[whole], num_val, split), whole
   if split == "trainval" and split not in sizes and "train" in sizes:
     return 0, sizes["train"] + sizes.get("val", 0), "train+val" if "val" in sizes else "train"
   if split not in sizes:

@@ -10,7 +10,7 @@ import dataclasses
 import cv2
 import numpy as np
 
-from hap_jax.data.transforms.image import RandomResizedCrop, crop_resize, move_joints
+from hap_jax.data.transforms.image import RandomResizedCrop, crop_resize, moved_joints
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,20 +38,32 @@ class CropOnDevice:
       raise ValueError(f"canvas={self.canvas}: expected (H, W) of at least {self.crop.size}, the crop's size")
 
   def __call__(self, record, rng):
-    image, joints = record["image"], (record["keypoints_xy"], record["keypoints_visible"])
+    image = record["image"]
     crop, size, flip = self.crop.draw(image.shape, rng)
     if image.shape[0] > self.canvas[0] or image.shape[1] > self.canvas[1]:
       # The same draws as on the device, so the size of a picture does not change its augmentation.
-      image, xy, visible = crop_resize(image, *joints, crop, size, flip)
-      crop, flip = (0, 0, *size), False
+      record = crop_resize(record, crop, size, flip)
+      image, crop, flip = record["image"], (0, 0, *size), False
     else:
-      xy, visible = move_joints(*joints, image.shape, crop, size, flip)
+      record = {**record, **moved_joints(record, crop, size, flip)}
     (H, W), (H0, W0) = self.canvas, image.shape[:2]
     return {
       **record,
       "image": cv2.copyMakeBorder(image, 0, H - H0, 0, W - W0, cv2.BORDER_CONSTANT, value=0),
-      "keypoints_xy": xy,
-      "keypoints_visible": visible,
       "crop": np.array(crop, np.int32),
       "flip": np.bool_(flip),
     }
+
+
+def make_crop(*, image_size, area, aspect, flip_prob, canvas_size=None):
+  """Makes the transform that crops training pictures.
+
+  Args:
+    image_size: (H, W) in pixels of the crops.
+    area: (low, high) share of the picture.
+    aspect: (low, high) width over height.
+    flip_prob: probability of a mirrored picture.
+    canvas_size: (H, W) in pixels of the canvas, if the training step crops. None: the loader crops.
+  """
+  crop = RandomResizedCrop(size=image_size, area=area, aspect=aspect, flip_prob=flip_prob)
+  return CropOnDevice(crop=crop, canvas=canvas_size) if canvas_size else crop

@@ -1,8 +1,8 @@
 """Transforms of one person record: random crop, resize, mirror, pixel shuffle.
 
 A transform is called with (record, rng), where `rng` is a np.random.Generator for this record only. It
-returns a new record in which image, keypoints_xy and keypoints_visible are changed together. Other fields
-stay.
+returns a new record in which image, keypoints_xy and keypoints_visible are changed together. A record without
+joints has only an image. Other fields stay.
 
 The geometry equals HAP's official pre-training transform, for parity. The resize uses pixel edges: a crop of
 width w becomes W pixels, and x' = (x - left) * W / w. The mirror uses pixel centres: x' = W - 1 - x. A joint
@@ -19,28 +19,36 @@ import numpy as np
 _TRIES = 10  # after this number of draws the centred crop is used
 
 
-def crop_resize(image, keypoints_xy, keypoints_visible, crop, size, flip=False):
+def crop_resize(record, crop, size, flip=False):
   """Cuts a window out of a picture, resizes it to `size` with a bicubic filter, and mirrors it if `flip`.
 
   Only the window is resized. The filter replicates its border, so pixels outside the window have no effect.
 
   Args:
-    image: [H0, W0, 3] uint8.
-    keypoints_xy: [K, 2] float32, pixels of `image`.
-    keypoints_visible: [K] bool.
+    record: {"image": [H0, W0, 3] uint8, and more}. Its joints, if it has any, move with the picture.
     crop: (top, left, height, width) in pixels, inside the picture.
     size: (H, W) of the result.
     flip: True: mirror left and right. The rows of left and right joints are not exchanged.
 
   Returns:
-    (image [H, W, 3] uint8, keypoints_xy [K, 2] float32, keypoints_visible [K] bool).
+    the record with another image [H, W, 3] uint8 and other joints.
   """
   top, left, height, width = crop
   H, W = size
-  resized = cv2.resize(image[top : top + height, left : left + width], (W, H), interpolation=cv2.INTER_CUBIC)
+  window = record["image"][top : top + height, left : left + width]
+  resized = cv2.resize(window, (W, H), interpolation=cv2.INTER_CUBIC)
   if flip:
     resized = cv2.flip(resized, 1)
-  return resized, *move_joints(keypoints_xy, keypoints_visible, image.shape, crop, size, flip)
+  return {**record, "image": resized, **moved_joints(record, crop, size, flip)}
+
+
+def moved_joints(record, crop, size, flip=False):
+  """Returns the joints of a record after `crop_resize` as {field: array}; {} if it has no joints."""
+  if "keypoints_xy" not in record:
+    return {}
+  joints = record["keypoints_xy"], record["keypoints_visible"]
+  xy, visible = move_joints(*joints, record["image"].shape, crop, size, flip)
+  return {"keypoints_xy": xy, "keypoints_visible": visible}
 
 
 def move_joints(keypoints_xy, keypoints_visible, image_size, crop, size, flip=False):
@@ -93,7 +101,7 @@ class RandomResizedCrop:
       raise ValueError(f"aspect={self.aspect}: expected (low, high), width / height, with 0 < low <= high")
 
   def __call__(self, record, rng):
-    return _warped(record, *self.draw(record["image"].shape, rng))
+    return crop_resize(record, *self.draw(record["image"].shape, rng))
 
   def draw(self, image_size, rng):
     """Draws the crop and the flip of a picture of `image_size` (H, W, ...).
@@ -135,7 +143,7 @@ class ResizeWhole:
 
   def __call__(self, record, rng):
     H, W = record["image"].shape[:2]
-    return _warped(record, (0, 0, H, W), self.size, flip=False)
+    return crop_resize(record, (0, 0, H, W), self.size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,13 +189,6 @@ class ShufflePixels:
   def __call__(self, record, rng):
     image = record["image"]
     return {**record, "image": rng.permutation(image.reshape(-1, image.shape[-1])).reshape(image.shape)}
-
-
-def _warped(record, crop, size, flip):
-  image, xy, visible = crop_resize(
-    record["image"], record["keypoints_xy"], record["keypoints_visible"], crop, size, flip
-  )
-  return {**record, "image": image, "keypoints_xy": xy, "keypoints_visible": visible}
 
 
 def in_bounds(xy, size):
