@@ -62,7 +62,8 @@ _ADDED_KEYS = {
   },
   # The default of model.remat is "dots" today, but versions without the key stored all activations.
   "model.variant": {"model.remat": "none", "model.attention": "xla"},
-  "align_weight": {"align_block": 0, "learned_ratio": 0.0, "probe.source": "", "probe.root": ""},
+  # Versions without learned_ratio printed a verdict after every pre-training, with this goal.
+  "align_weight": {"learned_ratio": 0.85, "align_block": 0, "probe.source": "", "probe.root": ""},
   "data.crop_area": {"data.augment": "host", "data.canvas": (400, 200)},
   "data.pad": {"ema_decay": 0.0},
   "data.synthetic.num_train": {"data.synthetic.num_test": 2_000},
