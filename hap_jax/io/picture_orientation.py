@@ -13,13 +13,14 @@ import struct
 import cv2
 
 _JPEG, _PNG, _WEBP = b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"RIFF"
-_MARKER = re.compile(rb"\xff+([^\x00\xff])")  # any number of fill bytes may come before a marker
+_MARKER = re.compile(rb"\xff{1,9}([^\x00\xff])")  # fill bytes 0xFF may come before a marker
 _APP1, _SOS, _EOI = 0xE1, 0xDA, 0xD9
 _PREFIX = b"Exif\0\0"  # in JPEG; some programs also write it into WebP files
 _PNG_CHUNK, _WEBP_CHUNK = struct.Struct(">I4s"), struct.Struct("<4sI")
-# Segments or chunks of a file, and bytes of an EXIF header. The limits bound the time for a hostile file.
-_MAX_PARTS = 2**17
-_MAX_BYTES = 2**16
+# The limits bound the time for a hostile file. An EXIF header is one of the first segments of a JPEG file. In
+# PNG and WebP it may follow the pixels, and a PNG file often has one chunk per 8 kB of pixels.
+_MAX_SEGMENTS, _MAX_CHUNKS = 2**12, 2**17
+_MAX_BYTES = 2**16  # of an EXIF header; more than that does not fit into a JPEG file
 _BYTE_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
 _ORIENTATION = 0x0112
 _NUMBERS = {3: "H", 4: "I"}  # types SHORT (the standard) and LONG (some programs)
@@ -74,7 +75,7 @@ def turn_upright(image, orientation):
 def _jpeg_block(data):
   """Returns the bytes of the first EXIF header before the first scan, or b""."""
   position = len(_JPEG)
-  for _ in range(_MAX_PARTS):
+  for _ in range(_MAX_SEGMENTS):
     match = _MARKER.match(data, position)
     if match is None or match[1][0] in (_SOS, _EOI):
       break
@@ -95,7 +96,7 @@ def _chunk(data, position, header, kind):
     header: function from (data, position) to (kind, start of the content, its length, next position).
     kind: 4 bytes.
   """
-  for _ in range(_MAX_PARTS):
+  for _ in range(_MAX_CHUNKS):
     found, start, length, position = header(data, position)
     if found == kind:
       return data[start : start + min(length, _MAX_BYTES)]
