@@ -4,8 +4,10 @@ import json
 import pathlib
 import shutil
 
+import ml_collections
 import numpy as np
 import pytest
+from PIL import Image
 
 from hap_jax import config as config_lib
 from hap_jax import config_values
@@ -152,6 +154,29 @@ def test_a_missing_key_is_compared_with_the_value_of_the_older_version(tmp_path)
   config.accumulate = 2
   with pytest.raises(ValueError, match=r"config\.accumulate was 1, now 2"):
     config_lib.check_same(config_lib.finalize(config), tmp_path)
+
+
+@pytest.mark.parametrize("source", ["folder", "identity_folder"])
+def test_a_run_that_recorded_no_option_exif_goes_on_with_the_stored_pixels(source, tmp_path):
+  config = record.config_of("reid")
+  config.data.source = source
+  whole = config_lib.to_plain(config_lib.finalize(config))
+  assert whole["data"][source]["exif"] == "apply"  # the value of new runs is in their record
+  path = tmp_path / "config.json"
+  path.write_text(json.dumps(without(whole, [f"data.{source}.exif"])))
+  resumed = config_lib.finalize(config_lib.read_file(path))
+  assert resumed.data[source].exif == "ignore"
+  config_lib.check_same(resumed, tmp_path)
+  with pytest.raises(ValueError, match=rf"config\.data\.{source}\.exif was 'ignore', now 'apply'"):
+    config_lib.check_same(config_lib.finalize(config), tmp_path)
+  exif = Image.Exif()
+  exif[0x0112] = 6
+  (tmp_path / "pictures" / "anna").mkdir(parents=True)
+  Image.new("RGB", (8, 16)).save(tmp_path / "pictures" / "anna" / "1.jpg", exif=exif)
+  for now, shape in ((resumed, (16, 8, 3)), (config_lib.finalize(config), (8, 16, 3))):
+    place = ml_collections.ConfigDict({"source": source, "root": str(tmp_path / "pictures")})
+    opened = config_lib.open_source(now, "all" if source == "folder" else "train", place)
+    assert opened[0]["image"].shape == shape
 
 
 def test_options_of_unused_sources_may_differ(tmp_path):

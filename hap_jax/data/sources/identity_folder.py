@@ -74,26 +74,29 @@ def open_source(*, root, split, seed, test_share=0.5, split_seed=0, num_val=0, e
     persons = {"": folders}
     pictures, notes = _read_pictures(root, persons)
     splits = _divide(pictures[""], test_share, split_seed)
-  pictures = splits.get(split)
-  if pictures is None:
-    raise ValueError(f"{os.path.join(root, split)}: no such folder; {describe_folder(root)}")
-  if not pictures:
-    found = {name: len({picture.pid for picture in rows}) for name, rows in splits.items()}
-    remedy = (
-      f"add pictures to {split}/"
-      if divided
-      else f"change config.data.identity_folder.test_share={test_share}"
-    )
-    raise ValueError(
-      f"{root}: no {split} pictures, persons found: {found}; {remedy} (the person of a query needs two "
-      "pictures)"
-    )
+  remedy = (
+    f"add pictures to {split}/" if divided else f"change config.data.identity_folder.test_share={test_share}"
+  )
+  pictures = _select_split(splits, split, root, remedy)
   if split == "train":
     notes += person_images.note_single(pictures)
   if split == "query":
     notes += person_images.note_unmatched(pictures, splits.get("gallery", []))
   facts = {"licence": "not known", "people": _people(persons), "exif": exif}
   return person_images.make(root, pictures, "identity_folder", notes=notes, **facts)
+
+
+def _select_split(splits, split, root, remedy):
+  """Returns the pictures of a split of {split: pictures}. If there are none, raises ValueError."""
+  if split not in splits:
+    raise ValueError(f"{os.path.join(root, split)}: no such folder; {describe_folder(root)}")
+  if not splits[split]:
+    found = {name: len({picture.pid for picture in rows}) for name, rows in splits.items()}
+    raise ValueError(
+      f"{root}: no {split} pictures, persons found: {found}; {remedy} (the person of a query needs two "
+      "pictures)"
+    )
+  return splits[split]
 
 
 def _people(persons):
