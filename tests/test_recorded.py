@@ -16,6 +16,7 @@ from hap_jax.cli.__main__ import main
 from hap_jax.convert import read
 from hap_jax.inference import scoring
 from hap_jax.models import vit
+from hap_jax.tasks import base
 from hap_jax.train.report import read_metrics
 from tests.recorded import record
 
@@ -177,6 +178,8 @@ def test_a_run_that_recorded_no_option_exif_goes_on_with_the_stored_pixels(sourc
     place = ml_collections.ConfigDict({"source": source, "root": str(tmp_path / "pictures")})
     opened = config_lib.open_source(now, "all" if source == "folder" else "train", place)
     assert opened[0]["image"].shape == shape
+    description = base.description_of(now, opened, network={})
+    assert description.data["exif"] == description.config["data"][source]["exif"] == now.data[source].exif
 
 
 def test_options_of_unused_sources_may_differ(tmp_path):
