@@ -49,8 +49,8 @@ _FREE_KEYS = {
 # Keys that a recorded configuration of an older version may not have. The value is the one that the older
 # version used: {marker key: {missing key: value}}. If the marker key is present, the task has the other keys.
 # Add each key here that you add to configs/common.py; tests/test_recorded.py fails otherwise. Do not add
-# options of a source here: a missing option gets the default in the signature of `open_source`. If you change
-# that default, add the old default here.
+# options of a source here: a missing option gets the default in the signature of `open_source`. Only if older
+# versions did something else, add the value for it here.
 _ADDED_KEYS = {
   "seed": {
     "eval_every_epochs": 0,
@@ -67,6 +67,8 @@ _ADDED_KEYS = {
   "data.crop_area": {"data.augment": "host", "data.canvas": (400, 200)},
   "data.pad": {"ema_decay": 0.0},
   "data.synthetic.num_train": {"data.synthetic.num_test": 2_000},
+  # Versions without these keys read the stored pixels. The default today is "apply".
+  "data.source": {"data.folder.exif": "ignore", "data.identity_folder.exif": "ignore"},
 }
 
 # These groups become keyword arguments of a function, so no other keys are allowed in them.

@@ -93,7 +93,8 @@ class Description:
       numbers.
     classes: the meaning of each output of the head; {} if not recorded. Two heads can replace each other if
       their classes are equal and not {}.
-    data: "name" and "licence" of the training data, "records" and "notes"; {} if not recorded.
+    data: "name", "licence", "notes" and "exif" of the training data (see `SourceSpec`), and its number of
+      "records"; {} if not recorded.
     lineage: the checkpoints that the weights come from, newest first, see `convert/lineage.py`.
     config: the configuration of the run. None: not recorded.
     more: further facts, such as "step" and "scores" of a checkpoint, or "skeleton" of the joints.

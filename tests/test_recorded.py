@@ -4,8 +4,10 @@ import json
 import pathlib
 import shutil
 
+import ml_collections
 import numpy as np
 import pytest
+from PIL import Image
 
 from hap_jax import config as config_lib
 from hap_jax import config_values
@@ -14,6 +16,7 @@ from hap_jax.cli.__main__ import main
 from hap_jax.convert import read
 from hap_jax.inference import scoring
 from hap_jax.models import vit
+from hap_jax.tasks import base
 from hap_jax.train.report import read_metrics
 from tests.recorded import record
 
@@ -41,6 +44,8 @@ ADDED = {
   "model.attention": "xla",
   "data.augment": "host",
   "data.canvas": [400, 200],
+  "data.folder.exif": "ignore",
+  "data.identity_folder.exif": "ignore",
 }
 
 
@@ -87,8 +92,10 @@ def test_a_recorded_run_is_described_and_its_configuration_is_accepted(run, work
     config_lib.check_same(config_lib.finalize(config_lib.read_file(folder / "config.json")), folder)
     assert main(["describe", str(folder)]) == 0
     scored = scoring.configure(folder, read.read(folder), None, {})
+    # The recorded runs have all keys except the newest ones.
+    newest = {key: ADDED[key] for key in ("data.folder.exif", "data.identity_folder.exif")}
     remat = "dots" if folder == run else ADDED["model.remat"]
-    assert config_values.flatten(scored) == config_values.flatten(config) | {"model.remat": remat}
+    assert config_values.flatten(scored) == config_values.flatten(config) | newest | {"model.remat": remat}
   assert f"task {run.name}, step {record.LEFT_AT}" in capsys.readouterr().out
 
 
@@ -148,6 +155,31 @@ def test_a_missing_key_is_compared_with_the_value_of_the_older_version(tmp_path)
   config.accumulate = 2
   with pytest.raises(ValueError, match=r"config\.accumulate was 1, now 2"):
     config_lib.check_same(config_lib.finalize(config), tmp_path)
+
+
+@pytest.mark.parametrize("source", ["folder", "identity_folder"])
+def test_a_run_that_recorded_no_option_exif_goes_on_with_the_stored_pixels(source, tmp_path):
+  config = record.config_of("reid")
+  config.data.source = source
+  whole = config_lib.to_plain(config_lib.finalize(config))
+  assert whole["data"][source]["exif"] == "apply"  # the value of new runs is in their record
+  path = tmp_path / "config.json"
+  path.write_text(json.dumps(without(whole, [f"data.{source}.exif"])))
+  resumed = config_lib.finalize(config_lib.read_file(path))
+  assert resumed.data[source].exif == "ignore"
+  config_lib.check_same(resumed, tmp_path)
+  with pytest.raises(ValueError, match=rf"config\.data\.{source}\.exif was 'ignore', now 'apply'"):
+    config_lib.check_same(config_lib.finalize(config), tmp_path)
+  exif = Image.Exif()
+  exif[0x0112] = 6
+  (tmp_path / "pictures" / "anna").mkdir(parents=True)
+  Image.new("RGB", (8, 16)).save(tmp_path / "pictures" / "anna" / "1.jpg", exif=exif)
+  for now, shape in ((resumed, (16, 8, 3)), (config_lib.finalize(config), (8, 16, 3))):
+    place = ml_collections.ConfigDict({"source": source, "root": str(tmp_path / "pictures")})
+    opened = config_lib.open_source(now, "all" if source == "folder" else "train", place)
+    assert opened[0]["image"].shape == shape
+    description = base.description_of(now, opened, network={})
+    assert description.data["exif"] == description.config["data"][source]["exif"] == now.data[source].exif
 
 
 def test_options_of_unused_sources_may_differ(tmp_path):

@@ -20,7 +20,7 @@ def add_arguments(parser):
 def run(args):
   out = pathlib.Path(args.out)
   _options.check_new(out)
-  source = folder.open_source(root=args.folder)
+  source = folder.open_source(root=args.folder, exif=args.exif)
   extractor = embed.load_extractor(args.checkpoint, args.feature)
   vectors = embed.extract(extractor, source, batch_size=args.batch_size, workers=args.workers)
   with unfinished.new_file(out) as file:

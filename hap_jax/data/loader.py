@@ -207,9 +207,11 @@ class Loader:
       for transform in self.transforms:
         record = transform(record, rng)
       return index, record
-    raise ValueError(
-      f"{tried + 1} records in a row cannot be read, starting with record {wanted}: {bad[wanted]}"
-    )
+    if tried + 1 == len(self.source):
+      where = f"none of the {len(self.source):,} records of {self.source.spec.name} can be read"
+    else:
+      where = f"{tried + 1} records in a row cannot be read"
+    raise ValueError(f"{where}, starting with record {wanted}: {bad[wanted]}")
 
   def _put(self, batch, name, row, num_rows, value, index):
     """Copies a field of record `index` into a row of batch[name]. The first row sets the shape and type."""

@@ -32,7 +32,10 @@ from hap_jax.io import picture_file, unfinished
 # Format of records, tables and metadata. It grows when a reader of the previous format cannot read the new
 # one. 1: the tables hold only pid, camid and attributes. The metadata holds only the names of the attributes.
 # 2: the tables hold any columns. The metadata holds the names, labels and people of the columns.
-FORMAT = 2
+# 3: the metadata may say that pictures must be turned as their EXIF headers say (exif is "apply"). Data sets
+# with the stored pixels still have format 2, because its readers read them correctly.
+FORMAT = 3
+_FORMAT_OF = {base.IGNORE: 2, base.APPLY: 3}
 METADATA_KEY = "hap_jax"
 _JOINTS = ("keypoints_xy", "keypoints_visible")
 _VERSION = "1.0.0"
@@ -75,6 +78,7 @@ def write_dataset(out, sources, *, root="", max_bad_share=0.001):
   with unfinished.new_folder(out) as part:
     splits = {split: _Split(split, source, str(root), max_bad_share) for split, source in sources.items()}
     _check_same_columns(splits)
+    _check_same_exif(splits)
     _build(part, splits)
   return {name: Packed(len(split.source) - len(split.bad), split.bad) for name, split in splits.items()}
 
@@ -88,6 +92,13 @@ def _check_same_columns(splits):
       f"splits with different columns, {listed}; expected the same columns in all: pack each into its own "
       "folder"
     )
+
+
+def _check_same_exif(splits):
+  """Raises ValueError if the option exif differs between splits {name: _Split}: the metadata has it once."""
+  found = {name: split.source.spec.exif for name, split in splits.items()}
+  if len(set(found.values())) > 1:
+    raise ValueError(f"splits with different values of the option exif, {found}; expected one value for all")
 
 
 class _Split:
@@ -260,13 +271,14 @@ def _metadata(splits):
       numbers = ", ".join(map(str, list(split.bad)[:10]))
       notes[name].append(f"{len(split.bad)} records that cannot be read are left out (id {numbers})")
   return {
-    "format": FORMAT,
+    "format": _FORMAT_OF[spec.exif],
     "source": spec.name,
     "licence": spec.licence,
     "skeleton": spec.skeleton.name if spec.skeleton else None,
     "fields": list(spec.fields),
     "notes": notes,
     "pictures": "bytes of the source's files" if hasattr(first, "file") else "encoded as JPEG, quality 95",
+    "exif": spec.exif,
     "columns": sorted(next(iter(splits.values())).columns),
     "labels": {field: list(names) for field, names in spec.labels.items()},
     "people": {name: split.source.spec.people for name, split in splits.items()},

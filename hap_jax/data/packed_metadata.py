@@ -14,6 +14,7 @@ from typing import NamedTuple
 from hap_jax.data import pack, packed_features
 from hap_jax.data.packed_features import Feature, as_object, shorten, whole_number
 from hap_jax.data.skeletons import SKELETONS
+from hap_jax.data.sources.base import EXIF, IGNORE
 from hap_jax.io.regular_file import open_regular
 
 INFO_FILE = "dataset_info.json"
@@ -52,6 +53,7 @@ class Facts(NamedTuple):
     columns: names of the fields that the tables hold.
     labels: {field: names of its values}.
     people: {split: text that says whose person numbers the split has}.
+    exif: what to do with the EXIF headers of the pictures, "apply" or "ignore".
   """
 
   source: str
@@ -62,6 +64,7 @@ class Facts(NamedTuple):
   columns: tuple[str, ...]
   labels: dict[str, tuple[str, ...]]
   people: dict[str, str]
+  exif: str
 
 
 class PackedMetadata(NamedTuple):
@@ -250,7 +253,11 @@ def _facts(value, splits, features, folder):
       split: _text(as_object(facts.get("people"), "people").get(split), f"people, {split}")
       for split in splits
     },
+    # Older versions did not write the entry and read the stored pixels.
+    exif=facts.get("exif", IGNORE),
   )
+  if result.exif not in EXIF:
+    raise ValueError(f'exif: expected "apply" or "ignore", found {shorten(result.exif)}')
   _check_fields(result, features)
   return result
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hap_jax.data import picture_files
+from hap_jax.data.sources.base import IGNORE
 
 SPLITS = ("train", "query", "gallery")
 
@@ -24,19 +25,21 @@ class Picture(NamedTuple):
   camid: int
 
 
-def make(root, pictures, name, *, licence, notes, people):
+def make(root, pictures, name, *, licence, notes, people, exif=IGNORE):
   """Makes the source of these pictures, with the columns `pid` and `camid`, and logs the notes.
 
   Args:
     root: folder of the data set.
     pictures: sequence of `Picture`, at least one.
-    name, licence, notes, people: values of the source's `SourceSpec`.
+    name, licence, notes, people, exif: values of the source's `SourceSpec`.
   Returns:
     PictureFiles.
   """
   paths, pids, camids = zip(*pictures, strict=True)
   columns = {"pid": np.array(pids, np.int32), "camid": np.array(camids, np.int32)}
-  return picture_files.make(root, paths, columns, name, licence=licence, notes=notes, people=people)
+  return picture_files.make(
+    root, paths, columns, name, licence=licence, notes=notes, people=people, exif=exif
+  )
 
 
 def check_split(name, split):
@@ -50,7 +53,7 @@ def check_apart(train, test, root, remedy):
   shared = sorted(train & test)
   if shared:
     raise ValueError(
-      f"{root}: {len(shared)} persons are in the training and in the test set ({_few(shared)}); expected "
+      f"{root}: {len(shared)} persons are in the training and in the test set ({few(shared)}); expected "
       f"different persons: {remedy}"
     )
 
@@ -74,7 +77,7 @@ def note_single(pictures):
     return []
   return [
     f"{len(single):,} of {len(counts):,} training persons have only one picture, which batches repeat "
-    f"(pid {_few(single)})"
+    f"(pid {few(single)})"
   ]
 
 
@@ -92,9 +95,10 @@ def note_unmatched(query, gallery):
     return []
   return [
     f"{len(unmatched):,} of {len(query):,} query pictures are not scored, because the gallery has no picture "
-    f"of their person by another camera ({_few(unmatched)})"
+    f"of their person by another camera ({few(unmatched)})"
   ]
 
 
-def _few(items):
+def few(items):
+  """Returns the first three items as text."""
   return ", ".join(map(str, items[:3])) + (", ..." if len(items) > 3 else "")

@@ -32,7 +32,7 @@ class PictureFiles:
     return len(self.paths)
 
   def __getitem__(self, index):
-    image = read_image(self.name(index))
+    image = read_image(self.name(index), self.spec.exif)
     return {"image": image} | {field: column[index] for field, column in self.columns.items()}
 
   def name(self, index):
@@ -52,7 +52,7 @@ def make(folder, paths, columns, name, *, licence, notes, **facts):
     paths: [N] texts, paths below `folder`.
     columns: {field: [N, ...] array}.
     name, licence, notes: values of the source's `SourceSpec`.
-    **facts: `labels` or `people` of the `SourceSpec`.
+    **facts: `labels`, `people` or `exif` of the `SourceSpec`.
   Returns:
     PictureFiles.
   """

@@ -8,6 +8,7 @@ from hap_jax import config as config_lib
 from hap_jax import sharding
 from hap_jax.convert import read as reading
 from hap_jax.data.pipeline import Reading
+from hap_jax.data.sources.base import APPLY, EXIF
 from hap_jax.data.transforms.reid import ResizeBicubic
 from hap_jax.evaluation.evaluate import EvalSplit, make_pass
 from hap_jax.inference import encoder as encoders
@@ -37,13 +38,19 @@ class Extractor:
 
 
 def add_arguments(parser):
-  """Adds --feature, --batch_size and --workers to the arguments of a command that extracts vectors."""
+  """Adds --feature, --exif, --batch_size and --workers to the arguments of a command for pictures."""
   parser.add_argument(
     "--feature",
     default="",
     metavar="KIND",
     help="embedding (trained for ReID) | mean (of the patch tokens) | cls | stripes (default: embedding if "
     "the checkpoint has one, else mean)",
+  )
+  parser.add_argument(
+    "--exif",
+    choices=EXIF,
+    default=APPLY,
+    help="apply: turn pictures as their EXIF headers say | ignore: leave them as stored (default: apply)",
   )
   parser.add_argument("--batch_size", type=int, default=64, help="pictures per batch (default: %(default)s)")
   parser.add_argument("--workers", type=int, default=0, help="processes that read pictures (default: none)")

@@ -35,7 +35,8 @@ def add_arguments(
 
 def run(args):
   """Writes ranking.json and ranking.png into the new folder `args.out`, and prints the ranking."""
-  query, gallery = folder.open_file(args.pictures), folder.open_source(root=args.gallery)
+  query = folder.open_file(args.pictures, exif=args.exif)
+  gallery = folder.open_source(root=args.gallery, exif=args.exif)
   extractor = embed.load_extractor(args.checkpoint, args.feature)
   query_vectors, gallery_vectors = (
     embed.extract(extractor, source, batch_size=args.batch_size, workers=workers)
@@ -58,6 +59,7 @@ def run(args):
     "checkpoint": args.checkpoint,
     "query": args.pictures,
     "gallery": args.gallery,
+    "exif": args.exif,
     "feature": extractor.kind,
     "distance": "squared Euclidean between vectors of length 1, 0 to 4",
     "ranking": ranking,

@@ -155,6 +155,7 @@ def description_of(config, source=None, lineage=(), *, network, classes=None, **
   if source is not None:
     spec = source.spec
     data = {"name": spec.name, "licence": spec.licence, "records": len(source), "notes": list(spec.notes)}
+    data["exif"] = spec.exif
   return Description(
     task=config.task,
     encoder=Encoder.of_variant(

@@ -118,6 +118,74 @@ def test_a_classifier_without_attribute_names_is_refused(people, tmp_path, capsy
 
 
 @pytest.fixture
+def roots(tmp_path):
+  """Returns two folders of the same picture: "plain" is upright, "lying" has an EXIF header that turns it."""
+  upright = np.random.default_rng(0).integers(0, 255, (40, 20, 3), dtype=np.uint8)
+  exif = Image.Exif()
+  exif[0x0112] = 6  # a viewer turns the stored pixels clockwise
+  roots = {name: tmp_path / name for name in ("plain", "lying")}
+  for root in roots.values():
+    root.mkdir()
+  Image.fromarray(upright).save(roots["plain"] / "a.png")
+  Image.fromarray(np.rot90(upright)).save(roots["lying"] / "a.png", exif=exif)
+  return roots
+
+
+def test_pictures_are_turned_unless_exif_is_ignore(checkpoint, roots, tmp_path):
+  found = {}
+  for name, root, words in (
+    ("plain", "plain", []),
+    ("default", "lying", []),
+    ("apply", "lying", ["--exif=apply"]),
+    ("ignore", "lying", ["--exif=ignore"]),
+  ):
+    out = tmp_path / f"out-{name}"
+    assert hap(["predict", str(checkpoint), str(roots[root]), f"--out={out}", "--batch_size=8", *words]) == 0
+    written = json.loads((out / "attributes.json").read_text())
+    assert written["exif"] == ("ignore" if name == "ignore" else "apply")
+    found[name] = written["pictures"][0]["probability"]
+  assert found["plain"] == found["default"] == found["apply"]
+  assert found["plain"] != found["ignore"]
+
+
+def test_the_query_the_gallery_and_embeddings_are_turned_alike(checkpoint, roots, tmp_path):
+  words, both = ["--batch_size=8", "--feature=mean"], tmp_path / "both"
+  both.mkdir()
+  for name, root in roots.items():
+    shutil.copy(root / "a.png", both / f"{name}.png")
+  for exif, is_same in (("apply", True), ("ignore", False)):
+    out = tmp_path / exif
+    query = [str(roots["lying"] / "a.png"), f"--gallery={roots['plain']}", f"--exif={exif}"]
+    assert hap(["predict", str(checkpoint), *query, f"--out={out}", *words]) == 0
+    ranking = json.loads((out / "ranking.json").read_text())
+    assert ranking["exif"] == exif
+    assert (ranking["ranking"][0]["distance"] < 1e-6) == is_same
+    file = tmp_path / f"{exif}.npz"
+    assert hap(["embed", str(checkpoint), str(both), f"--out={file}", f"--exif={exif}", *words]) == 0
+    vectors = np.load(file)["feature"]
+    assert np.array_equal(*vectors) == is_same
+
+
+def test_a_folder_without_a_picture_that_can_be_read_is_one_line(checkpoint, tmp_path, capsys):
+  root = tmp_path / "pictures"
+  root.mkdir()
+  words = ["predict", str(checkpoint), str(root), f"--out={tmp_path / 'out'}", "--batch_size=8"]
+  (root / "a.tif").write_bytes(b"not opened")
+  assert hap(words) == 1
+  line = capsys.readouterr().err
+  assert line.startswith(f"error: {root}: no picture in this folder or below it; expected files .jpg")
+  assert line.endswith("; 1 file left out: 1 .tif; convert them to JPEG or PNG\n")
+  for name in ("b.jpg", "c.png", "d.webp"):
+    (root / name).write_bytes(b"no picture")
+  assert hap(words) == 1
+  lines = capsys.readouterr().err.splitlines()
+  assert lines[-1].startswith(
+    f"error: none of the 3 records of folder can be read, starting with record 0: {root / 'b.jpg'}: "
+  )
+  assert len([line for line in lines if "left out" not in line]) == 1
+
+
+@pytest.fixture
 def odd_people(tmp_path):
   """Returns a folder with names that are not UTF-8 or contain control characters."""
   root = tmp_path / os.fsdecode(b"m\xfcnster")

@@ -19,7 +19,7 @@ from PIL import Image
 from hap_jax.cli import __main__ as cli
 from hap_jax.data import pack
 from hap_jax.data.sources import base, coco_persons, tfds
-from hap_jax.io import mat_file, picture_header
+from hap_jax.io import mat_file, picture_header, picture_orientation
 from tests.data import mutations_coco, mutations_packed, mutations_pictures, tiny_sources
 from tests.io import mutations_mat
 from tests.io.test_picture_header import claiming
@@ -107,8 +107,11 @@ def _read_packed(folder, splits):
 
 
 def _decode(data, name):
+  orientation = picture_orientation.read_orientation(data)
   image = base.decode_image(data, name)
   assert image.shape == (*picture_header.read_header(data)[:2], 3)
+  upright = picture_orientation.turn_upright(image, orientation)
+  assert upright.shape == (image.shape if orientation < 5 else (*image.shape[1::-1], 3))
 
 
 def _peak_memory():

@@ -261,7 +261,7 @@ def test_source_without_a_good_record_is_an_error(tmp_path):
   source = write_people(tmp_path)
   for pose in (tmp_path / luperson.POSE_FOLDER).iterdir():
     pose.unlink()
-  with pytest.raises(ValueError, match="22 records in a row cannot be read"):
+  with pytest.raises(ValueError, match="none of the 22 records of luperson can be read"):
     make_loader(source, max_bad_share=1).batch(0)
 
 

@@ -1,6 +1,7 @@
 """A packed data set has the records of its source, in the same order. A failed packing leaves nothing."""
 
 import dataclasses
+import json
 import os
 import pathlib
 import signal
@@ -10,13 +11,14 @@ import sys
 import numpy as np
 import pytest
 import tensorflow_datasets
+from PIL import Image
 
 from hap_jax.cli import __main__ as cli
 from hap_jax.data import pack
 from hap_jax.data.loader import Loader
 from hap_jax.data.samplers import ShuffledEpochs
 from hap_jax.data.skeletons import COCO17
-from hap_jax.data.sources import luperson, market1501, synthetic, tfds
+from hap_jax.data.sources import folder, luperson, market1501, synthetic, tfds
 from hap_jax.data.sources.base import BadRecordError, SourceSpec
 from hap_jax.data.transforms.image import RandomResizedCrop
 from hap_jax.io.picture_file import encode_jpeg
@@ -174,6 +176,63 @@ def test_persons_and_cameras_of_every_split_are_packed(tmp_path):
     assert packed.columns.keys() == source.columns.keys() == {"pid", "camid"}
     for name in source.columns:
       np.testing.assert_array_equal(packed.columns[name], source.columns[name])
+
+
+@pytest.fixture
+def turned(tmp_path):
+  """Returns a folder of pictures with an EXIF header: stored as 40 x 16, upright as 16 x 40."""
+  root = tmp_path / "turned"
+  root.mkdir()
+  exif = Image.Exif()
+  exif[0x0112] = 8
+  for name in ("a.jpg", "b.png", "c.webp"):
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 16, 3), np.uint8)).save(
+      root / name, exif=exif
+    )
+  return root
+
+
+def metadata_of(packed):
+  (path,) = packed.glob("*/*/metadata.json")
+  return path, json.loads(path.read_text())
+
+
+@pytest.mark.parametrize(
+  ("words", "exif", "shape", "written"),
+  [((), "apply", (16, 40, 3), 3), (("--set=exif=ignore",), "ignore", (40, 16, 3), 2)],
+)
+def test_the_option_exif_is_packed_and_the_files_are_not_changed(
+  turned, tmp_path, words, exif, shape, written
+):
+  out = tmp_path / "packed"
+  assert cli.main(["prepare", "folder", f"--root={turned}", f"--out={out}", *words]) == 0
+  packed, source = open_packed(out, "all"), folder.open_source(root=str(turned), exif=exif)
+  assert packed.spec == source.spec
+  assert packed.spec.exif == exif
+  assert_same_records(packed, source)
+  for i in range(3):
+    assert packed[i]["image"].shape == shape
+    assert packed.read_bytes(i) == pathlib.Path(source.file(i)).read_bytes()
+  # Versions that do not know the entry must refuse the data set if it changes the pictures.
+  assert metadata_of(out)[1]["hap_jax"]["format"] == written
+
+
+def test_a_data_set_that_was_packed_without_the_option_exif_has_the_stored_pixels(turned, tmp_path):
+  out = tmp_path / "packed"
+  assert cli.main(["prepare", "folder", f"--root={turned}", f"--out={out}"]) == 0
+  path, metadata = metadata_of(out)
+  assert metadata["hap_jax"].pop("exif") == "apply"
+  path.write_text(json.dumps({"hap_jax": metadata["hap_jax"] | {"format": 2}}))
+  packed = open_packed(out, "all")
+  assert packed.spec.exif == "ignore"
+  assert_same_records(packed, folder.open_source(root=str(turned), exif="ignore"))
+
+
+def test_splits_with_different_values_of_exif_are_an_error(turned, tmp_path):
+  sources = {exif: folder.open_source(root=str(turned), exif=exif) for exif in ("apply", "ignore")}
+  with pytest.raises(ValueError, match=r"different values of the option exif.*expected one value"):
+    pack.write_dataset(tmp_path / "packed", sources)
+  assert not (tmp_path / "packed").exists()
 
 
 def test_trainval_is_train_followed_by_val(tmp_path):

@@ -254,6 +254,9 @@ def test_error_names_a_wrong_key_of_metadata_json(folder, key, value):
 @pytest.mark.parametrize(
   ("key", "value"),
   [
+    ("exif", "turn"),
+    ("exif", None),
+    ("exif", "x" * 10_000),
     ("skeleton", "spider"),
     ("skeleton", 3),
     ("labels", {"attributes": ["one"]}),
@@ -263,7 +266,7 @@ def test_error_names_a_wrong_key_of_metadata_json(folder, key, value):
     ("fields", ["image", "height"]),
   ],
 )
-def test_error_names_a_key_that_contradicts_the_features(folder, key, value):
+def test_error_names_a_key_with_an_unknown_value_or_one_that_contradicts_the_features(folder, key, value):
   change(folder / "metadata.json", lambda value_: value_["hap_jax"].update({key: value}))
   assert_refused(folder, "metadata.json", key)
 
@@ -274,7 +277,7 @@ def as_format_1(folder, **changes):
   def edit(value):
     facts = value["hap_jax"]
     names = facts.pop("labels").get("attributes")
-    for key in ("columns", "people"):
+    for key in ("columns", "people", "exif"):
       del facts[key]
     facts |= {"format": 1, "attribute_names": names, **changes}
 

@@ -316,6 +316,62 @@ def test_persons_in_given_splits_are_numbered_over_all_splits(tmp_path):
     open_split(identity_folder, tmp_path, "gallery")
 
 
+def test_the_case_of_the_camera_in_a_name_does_not_matter(tmp_path):
+  write_pictures(tmp_path, ["train/anna/ANNA_C2.JPG", "train/anna/anna_c2_b.jpg", "train/anna/IMG_C12S1.JPG"])
+  train = open_split(identity_folder, tmp_path, "train")
+  assert labels(train) == [(0, 2), (0, 12), (0, 2)]
+  assert train.spec.notes == ()
+
+
+def test_names_of_which_only_some_give_a_camera_are_a_warning(tmp_path, caplog):
+  write_pictures(tmp_path, ["query/anna/1.jpg", "gallery/anna/2.jpg", "gallery/bert/3.jpg"])
+  assert open_split(identity_folder, tmp_path, "gallery").spec.notes == ()  # no name gives one
+  write_pictures(tmp_path, ["gallery/anna/x_c2.jpg"])
+  caplog.clear()
+  for split in ("query", "gallery"):
+    (note,) = open_split(identity_folder, tmp_path, split).spec.notes
+    assert note.startswith("3 of 4 file names give no camera (_c2) and the others do.")
+    assert note.endswith("(query/anna/1.jpg, gallery/anna/2.jpg, gallery/bert/3.jpg)")
+  assert [record.getMessage() for record in caplog.records] == [f"identity_folder: {note}"] * 2
+
+
+def test_files_that_an_identity_folder_leaves_out_are_counted(tmp_path):
+  write_pictures(tmp_path, ["train/anna/1.jpg", "train/anna/2.jpg", "train/bert/1.jpg", "train/bert/2.jpg"])
+  for name in ("anna/3.tif", "bert/3.gif", "bert/4.TIF", "bert/notes.txt"):
+    (tmp_path / "train" / name).touch()
+  (tmp_path / "train" / "bert" / "5.jpg").symlink_to("nowhere")
+  (note,) = open_split(identity_folder, tmp_path, "train").spec.notes
+  assert note.startswith("4 files left out: 1 .gif, 2 .tif, 1 link to nothing; convert pictures to JPEG")
+  (tmp_path / "train" / "carl").mkdir()
+  (tmp_path / "train" / "carl" / "1.jfif").touch()
+  with pytest.raises(ValueError, match=r"carl: no pictures; .*; 1 file left out: 1 \.jfif; convert"):
+    open_split(identity_folder, tmp_path, "train")
+
+
+def test_pictures_of_an_identity_folder_are_turned_unless_exif_is_ignore(tmp_path):
+  exif = Image.Exif()
+  exif[0x0112] = 6
+  (tmp_path / "train" / "anna").mkdir(parents=True)
+  for name in ("1", "2"):
+    Image.new("RGB", (8, 16)).save(tmp_path / "train" / "anna" / f"{name}.jpg", exif=exif)
+  for options, shape in (({}, (8, 16, 3)), ({"exif": "apply"}, (8, 16, 3)), ({"exif": "ignore"}, (16, 8, 3))):
+    source = open_split(identity_folder, tmp_path, "train", **options)
+    assert source[1]["image"].shape == shape
+    assert source.spec.exif == options.get("exif", "apply")
+  with pytest.raises(ValueError, match=r"config\.data\.identity_folder\.exif='': expected"):
+    open_split(identity_folder, tmp_path, "train", exif="")
+
+
+def test_data_sets_with_annotations_keep_the_stored_pixels(tmp_path):
+  write_pictures(tmp_path, MARKET)
+  exif = Image.Exif()
+  exif[0x0112] = 6
+  source = open_split(market1501, tmp_path, "query")
+  Image.new("RGB", (8, 16)).save(source.name(0), exif=exif)
+  assert source[0]["image"].shape == (16, 8, 3)
+  assert source.spec.exif == "ignore"
+
+
 PERSONS = [f"{name}/{i}.jpg" for name in "abcdefg" for i in range(3)] + ["h/0.jpg"]
 
 

@@ -41,6 +41,7 @@ A record with attributes holds image and
   attributes  [A] bool, in the order of the names in `spec.labels["attributes"]`
 """
 
+import collections
 import dataclasses
 import os
 from collections.abc import Mapping
@@ -51,9 +52,17 @@ import numpy as np
 import simplejpeg
 
 from hap_jax.data.skeletons import Skeleton
-from hap_jax.io import picture_header, regular_file
+from hap_jax.io import picture_header, picture_orientation, regular_file
 
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+# Pictures that are not read. They are counted, because a user may expect to find them in a folder source.
+_OTHER_ENDINGS = (
+  *(".tif", ".tiff", ".gif", ".jfif", ".jpe", ".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl"),
+  *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".psd"),
+  *(".dng", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),  # of cameras
+)
+_DANGLING = "link to nothing"
+APPLY, IGNORE = EXIF = ("apply", "ignore")  # what to do with the orientation in the EXIF header of a picture
 MAX_FILE_BYTES = 2**30  # of a picture file; more than 32 bits per pixel of the largest allowed picture
 _MAX_DECODED_TWICE = 2**28  # pixels in all scans of a JPEG file; decoding them takes about half a second
 _JPEG_START = b"\xff\xd8"
@@ -77,6 +86,8 @@ class SourceSpec:
     people: text that says whose person numbers `pid` holds; "" if there is no `pid`. Two sources with equal
       `people` use the same number for the same person. Two sources with different `people` may use the same
       number for different persons.
+    exif: "apply": the pictures are turned as the EXIF headers of their files say. "ignore": the pictures have
+      the stored pixels, to which annotations refer.
   """
 
   name: str
@@ -86,6 +97,7 @@ class SourceSpec:
   notes: tuple[str, ...] = ()
   labels: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
   people: str = ""
+  exif: str = IGNORE
 
 
 class Source(Protocol):
@@ -107,13 +119,16 @@ class Source(Protocol):
     """Returns the name of a record without reading it."""
 
 
-def read_image(path):
+def read_image(path, exif=IGNORE):
   """Reads a picture file into [H, W, 3] uint8 RGB.
 
+  Args:
+    path: path of the file.
+    exif: see `decode_image`.
   Raises:
     BadRecordError: as `read_bytes` and `decode_image`.
   """
-  return decode_image(read_bytes(path), path)
+  return decode_image(read_bytes(path), path, exif)
 
 
 def read_bytes(path):
@@ -131,19 +146,27 @@ def read_bytes(path):
     raise BadRecordError(str(error)) from error
 
 
-def decode_image(data, name):
+def decode_image(data, name, exif=IGNORE):
   """Decodes the bytes of a picture file into [H, W, 3] uint8 RGB.
 
-  A rotation in the EXIF header is not applied, because annotations refer to the stored pixels. Two decoders
-  are used, which return the same bits (a test compares them). An animation gives one picture.
+  Two decoders are used, which return the same bits (a test compares them). An animation gives one picture.
 
   Args:
     data: bytes of a JPEG, PNG, BMP or WebP file.
     name: name of the picture, for error messages.
+    exif: "ignore": return the stored pixels, to which annotations refer. "apply": turn them as the EXIF
+      header says. A damaged EXIF header turns nothing.
   Raises:
     BadRecordError: if `data` is truncated, is no picture, or is a picture of another format. Also if
       `picture_header.read_header` rejects its size. The size is read before any memory is allocated.
   """
+  image = _decode_stored(data, name)
+  if exif == IGNORE:
+    return image
+  return picture_orientation.turn_upright(image, picture_orientation.read_orientation(data))
+
+
+def _decode_stored(data, name):
   try:
     height, width, scans = picture_header.read_header(data)
     encoded = picture_header.only_pixels(data)
@@ -165,6 +188,12 @@ def decode_image(data, name):
   if image is None:
     raise BadRecordError(f"{name}: {len(data)} bytes are not a whole picture (truncated or damaged)")
   return image
+
+
+def check_exif(value, key):
+  """Raises ValueError if `value`, the value of the option `key`, is neither "apply" nor "ignore"."""
+  if value not in EXIF:
+    raise ValueError(f'{key}={value!r}: expected "apply" or "ignore"')
 
 
 def check_root(root, holds):
@@ -228,20 +257,62 @@ def printable(name):
   return name if name.isprintable() else repr(name)
 
 
-def list_pictures(folder):
-  """Returns the sorted names of the picture files in a folder, without hidden files."""
+def list_pictures(folder, left_out=None):
+  """Returns the sorted names of the picture files in a folder, without hidden files.
+
+  Args:
+    folder: the folder.
+    left_out: collections.Counter or None. The visible pictures of other formats and the links to nothing are
+      added to it, as `note_left_out` expects it.
+  """
+  names, left_out = [], collections.Counter() if left_out is None else left_out
   with os.scandir(folder) as entries:
-    return sorted(
-      entry.name
-      for entry in entries
-      if entry.name.lower().endswith(PICTURE_ENDINGS) and not entry.name.startswith(".") and entry.is_file()
+    for entry in entries:
+      ending = os.path.splitext(entry.name)[1].lower()
+      if entry.name.startswith("."):
+        continue
+      if entry.is_symlink() and not os.path.exists(entry.path):
+        left_out[_DANGLING] += 1
+      elif ending in PICTURE_ENDINGS and entry.is_file():
+        names.append(entry.name)
+      elif ending in _OTHER_ENDINGS and entry.is_file():
+        left_out[ending] += 1
+  return sorted(names)
+
+
+def note_left_out(left_out):
+  """Returns a list with a note on the files that a source leaves out, or [] if there are none.
+
+  Args:
+    left_out: {ending or "link to nothing": number of files}, from `list_pictures`.
+  """
+  if not left_out:
+    return []
+  endings = sorted(left_out.keys() - {_DANGLING})
+  parts, remedies = [f"{left_out[ending]:,} {ending}" for ending in endings], []
+  if endings:
+    remedies.append(
+      "convert them to JPEG or PNG" if len(endings) == len(left_out) else "convert pictures to JPEG or PNG"
     )
+  if links := left_out.get(_DANGLING, 0):
+    parts.append(f"{links:,} {_DANGLING if links == 1 else 'links to nothing'}")
+    remedies.append("repair or delete links")
+  total = sum(left_out.values())
+  return [
+    f"{total:,} {'file' if total == 1 else 'files'} left out: {', '.join(parts)}; {', '.join(remedies)}"
+  ]
 
 
 def list_folders(folder):
   """Returns the sorted names of the folders in a folder, without hidden folders."""
   with os.scandir(folder) as entries:
-    return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    # For a link that points to itself, entry.is_dir() raises OSError and os.path.isdir returns False.
+    return sorted(
+      entry.name
+      for entry in entries
+      if not entry.name.startswith(".")
+      and (os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir())
+    )
 
 
 def describe_folder(folder):

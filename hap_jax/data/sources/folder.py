@@ -1,13 +1,15 @@
 """Source: all pictures below a folder, in the order of their paths. It knows nothing about their persons."""
 
+import collections
 import dataclasses
 import os
 import pathlib
 
+from absl import logging
+
 from hap_jax.data.sources import base
 
 SPLITS = ("all",)
-_SPEC = base.SourceSpec("folder", skeleton=None, licence="not known", fields=("image",))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +24,7 @@ class FolderSource:
     return len(self.paths)
 
   def __getitem__(self, i):
-    return {"image": base.read_image(self.file(i))}
+    return {"image": base.read_image(self.file(i), self.spec.exif)}
 
   @property
   def columns(self):
@@ -35,48 +37,71 @@ class FolderSource:
     return os.path.join(self.root, self.paths[i])
 
 
-def open_source(*, root, split="all", seed=0):
+def open_source(*, root, split="all", seed=0, exif="apply"):
   """Opens a folder of pictures and its sub-folders, without hidden files and folders.
+
+  Pictures of other formats and links to nothing are left out, and their number is logged.
 
   Args:
     root: the folder.
     split: "all", the only split.
     seed: not used.
+    exif: "apply": turn the pictures as their EXIF headers say. "ignore": keep the stored pixels.
   Returns:
     FolderSource.
   Raises:
-    ValueError: if the folder does not exist or has no picture, or if `split` is not "all".
+    ValueError: if the folder does not exist or has no picture, or if `split` or `exif` has another value.
   """
   del seed
   if split != "all":
     raise ValueError(f'split={split!r}: a plain folder of pictures has only the split "all"')
+  base.check_exif(exif, "config.data.folder.exif")
   base.check_folder(root, "a folder of pictures")
-  paths = tuple(sorted(_list_below(root)))
+  left_out = collections.Counter()
+  paths = tuple(sorted(_list_below(root, left_out)))
+  notes = base.note_left_out(left_out)
   if not paths:
     endings = ", ".join(base.PICTURE_ENDINGS)
-    raise ValueError(f"{root}: no picture in this folder or below it; expected files {endings}")
-  return FolderSource(str(root), paths, _SPEC)
+    problem = f"{root}: no picture in this folder or below it; expected files {endings}"
+    raise ValueError("; ".join([problem, *notes]))
+  for note in notes:
+    logging.warning("folder: %s", note)
+  return FolderSource(str(root), paths, _spec(exif, notes))
 
 
-def _list_below(root, above=()):
+def _list_below(root, left_out, above=()):
   """Yields the paths of the pictures in `root` and below it, relative to `root`, without hidden names.
 
   Links to folders are followed, except a link to a folder that contains the link, which would never end.
+
+  Args:
+    root: the folder.
+    left_out: collections.Counter to which the files are added that are left out, see `base.list_pictures`.
+    above: the real paths of the folders that contain `root`.
   """
   above = (*above, os.path.realpath(root))
-  yield from base.list_pictures(root)
+  yield from base.list_pictures(root, left_out)
   for folder in base.list_folders(root):
     if os.path.realpath(os.path.join(root, folder)) not in above:
-      yield from (f"{folder}/{path}" for path in _list_below(os.path.join(root, folder), above))
+      yield from (f"{folder}/{path}" for path in _list_below(os.path.join(root, folder), left_out, above))
 
 
-def open_file(path):
+def open_file(path, *, exif="apply"):
   """Opens one picture as a source of one record.
 
+  Args:
+    path: the picture file.
+    exif: as in `open_source`.
   Raises:
     ValueError: if there is no such file.
   """
   path = pathlib.Path(path)
   if not path.is_file():
     raise ValueError(f"{path}: no such picture; expected a picture file")
-  return FolderSource(str(path.parent), (path.name,), _SPEC)
+  return FolderSource(str(path.parent), (path.name,), _spec(exif))
+
+
+def _spec(exif, notes=()):
+  return base.SourceSpec(
+    "folder", skeleton=None, licence="not known", fields=("image",), notes=tuple(notes), exif=exif
+  )

@@ -4,11 +4,13 @@
   <root>/train/<person>/*.jpg, query/<person>/, gallery/    given splits; any of the three may be missing
 
 Persons are numbered in the order of the names of all their folders. The part _cN of a file's name gives the
-camera: anna_c2_001.jpg is by camera 2. The number only says which pictures share a camera. A picture without
-this part gets its own camera. The reason is that two pictures by the same camera do not count as a match.
-With one camera for all pictures there would be no match; with own cameras all pictures of a person match.
+camera: anna_c2_001.jpg and ANNA_C2.JPG are by camera 2. The number only says which pictures share a camera.
+A picture without this part gets its own camera. The reason is that two pictures by the same camera do not
+count as a match. With one camera for all pictures there would be no match; with own cameras all pictures of a
+person match.
 """
 
+import collections
 import hashlib
 import itertools
 import os
@@ -18,13 +20,20 @@ import numpy as np
 
 from hap_jax.data import person_images
 from hap_jax.data.person_images import SPLITS, Picture
-from hap_jax.data.sources.base import check_root, describe_folder, list_folders, list_pictures
+from hap_jax.data.sources.base import (
+  check_exif,
+  check_root,
+  describe_folder,
+  list_folders,
+  list_pictures,
+  note_left_out,
+)
 
 _DIGEST_LENGTH = 12  # hexadecimal digits
-_CAMERA = re.compile(r"_c(\d{1,9})(?!\d)")
+_CAMERA = re.compile(r"_c(\d{1,9})(?!\d)", re.IGNORECASE)
 
 
-def open_source(*, root, split, seed, test_share=0.5, split_seed=0):
+def open_source(*, root, split, seed, test_share=0.5, split_seed=0, exif="apply"):
   """Opens a split of a folder that contains one folder per person.
 
   Args:
@@ -35,6 +44,7 @@ def open_source(*, root, split, seed, test_share=0.5, split_seed=0):
       each test person is a query, and the others are in the gallery. A person with only one picture is only
       in the gallery.
     split_seed: seed that draws the test persons and the query pictures.
+    exif: "apply": turn the pictures as their EXIF headers say. "ignore": keep the stored pixels.
 
   Returns:
     a source of re-identification records (see `base.py`).
@@ -47,6 +57,7 @@ def open_source(*, root, split, seed, test_share=0.5, split_seed=0):
   person_images.check_split("identity_folder", split)
   if not 0 <= test_share <= 1:
     raise ValueError(f"config.data.identity_folder.test_share={test_share}: expected 0 to 1")
+  check_exif(exif, "config.data.identity_folder.exif")
   check_root(root, "one folder of pictures per person, or train/, query/ and gallery/ with such folders")
   folders = list_folders(root)
   divided = [name for name in SPLITS if name in folders]
@@ -57,30 +68,34 @@ def open_source(*, root, split, seed, test_share=0.5, split_seed=0):
     person_images.check_apart(
       set(persons.get("train", ())), test, root, "give different persons different folder names"
     )
-    splits = _read_pictures(root, persons)
+    splits, notes = _read_pictures(root, persons)
   else:
     persons = {"": folders}
-    splits = _divide(_read_pictures(root, persons)[""], test_share, split_seed)
-  pictures = splits.get(split)
-  if pictures is None:
+    pictures, notes = _read_pictures(root, persons)
+    splits = _divide(pictures[""], test_share, split_seed)
+  remedy = (
+    f"add pictures to {split}/" if divided else f"change config.data.identity_folder.test_share={test_share}"
+  )
+  pictures = _select_split(splits, split, root, remedy)
+  if split == "train":
+    notes += person_images.note_single(pictures)
+  if split == "query":
+    notes += person_images.note_unmatched(pictures, splits.get("gallery", []))
+  facts = {"licence": "not known", "people": _people(persons), "exif": exif}
+  return person_images.make(root, pictures, "identity_folder", notes=notes, **facts)
+
+
+def _select_split(splits, split, root, remedy):
+  """Returns the pictures of a split of {split: pictures}. If there are none, raises ValueError."""
+  if split not in splits:
     raise ValueError(f"{os.path.join(root, split)}: no such folder; {describe_folder(root)}")
-  if not pictures:
+  if not splits[split]:
     found = {name: len({picture.pid for picture in rows}) for name, rows in splits.items()}
-    remedy = (
-      f"add pictures to {split}/"
-      if divided
-      else f"change config.data.identity_folder.test_share={test_share}"
-    )
     raise ValueError(
       f"{root}: no {split} pictures, persons found: {found}; {remedy} (the person of a query needs two "
       "pictures)"
     )
-  notes = person_images.note_single(pictures) if split == "train" else []
-  if split == "query":
-    notes += person_images.note_unmatched(pictures, splits.get("gallery", []))
-  return person_images.make(
-    root, pictures, "identity_folder", licence="not known", notes=notes, people=_people(persons)
-  )
+  return splits[split]
 
 
 def _people(persons):
@@ -98,15 +113,23 @@ def _sort_names(persons):
 
 
 def _read_pictures(root, persons):
-  """Returns {folder: pictures} of the persons {folder: names of persons}."""
+  """Lists the pictures of all persons.
+
+  Args:
+    root: folder that contains the folders of `persons`.
+    persons: {folder: names of persons}.
+  Returns:
+    ({folder: pictures}, list of notes on all folders).
+  """
   if not any(persons.values()):
     raise ValueError(f"{root}: no folders of persons; expected one per person; {describe_folder(root)}")
   pids = {name: pid for pid, name in enumerate(_sort_names(persons))}
+  left_out = collections.Counter()
   files = [
     (folder, person, name)
     for folder, names in persons.items()
     for person in names
-    for name in _list_person(os.path.join(root, folder, person))
+    for name in _list_person(os.path.join(root, folder, person), left_out)
   ]
   cameras = [_CAMERA.search(name) for _, _, name in files]
   # Pictures without a camera get numbers above all cameras in the names.
@@ -115,13 +138,32 @@ def _read_pictures(root, persons):
   for (folder, person, name), camera in zip(files, cameras, strict=True):
     camid = int(camera[1]) if camera else next(own_camera)
     pictures[folder].append(Picture(os.path.join(folder, person, name), pids[person], camid))
-  return pictures
+  without = [os.path.join(*file) for file, camera in zip(files, cameras, strict=True) if camera is None]
+  return pictures, note_left_out(left_out) + _note_cameras(without, len(files))
 
 
-def _list_person(folder):
-  names = list_pictures(folder)
+def _note_cameras(without, num_pictures):
+  """Returns a list with a note if only some pictures have a camera in their names, else [].
+
+  Args:
+    without: paths of the pictures without a camera.
+    num_pictures: number of all pictures.
+  """
+  if len(without) in (0, num_pictures):
+    return []
+  return [
+    f"{len(without):,} of {num_pictures:,} file names give no camera (_c2) and the others do. Each picture "
+    "without one counts as by a camera of its own: give all names a camera, or none "
+    f"({person_images.few(without)})"
+  ]
+
+
+def _list_person(folder, left_out):
+  before = left_out.copy()
+  names = list_pictures(folder, left_out)
   if not names:
-    raise ValueError(f"{folder}: no pictures; expected pictures of one person; {describe_folder(folder)}")
+    problem = f"{folder}: no pictures; expected pictures of one person; {describe_folder(folder)}"
+    raise ValueError("; ".join([problem, *note_left_out(left_out - before)]))
   return names
 
 

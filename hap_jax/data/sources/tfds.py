@@ -120,7 +120,7 @@ class PackedPeople:
     data = _bytes(features, "image", place)
 
     def decode():
-      record["image"] = decode_image(data, place)
+      record["image"] = decode_image(data, place, self.spec.exif)
       return record
 
     return decode
@@ -287,5 +287,12 @@ def _spec(metadata, split):
   skeleton = SKELETONS[facts.skeleton] if facts.skeleton else None
   people = " + ".join(dict.fromkeys(facts.people[part] for part in split.split("+")))
   return SourceSpec(
-    facts.source, skeleton, facts.licence, facts.fields, tuple(notes), labels=facts.labels, people=people
+    facts.source,
+    skeleton,
+    facts.licence,
+    facts.fields,
+    tuple(notes),
+    labels=facts.labels,
+    people=people,
+    exif=facts.exif,
   )

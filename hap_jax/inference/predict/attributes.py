@@ -35,7 +35,7 @@ def run(args):
     return
   weights = reading.read(args.checkpoint)
   names = attribute_names(args.checkpoint, weights.description)
-  source = folder.open_source(root=args.pictures)
+  source = folder.open_source(root=args.pictures, exif=args.exif)
   found = predict(args.checkpoint, weights, source, batch_size=args.batch_size, workers=args.workers)
   entries = [
     {
@@ -50,6 +50,7 @@ def run(args):
   content = {
     "checkpoint": args.checkpoint,
     "folder": args.pictures,
+    "exif": args.exif,
     "attributes": list(names),
     "pictures": entries,
   }
