@@ -1,0 +1,143 @@
+"""Runs in processes of their own: they survive a kill and a signal, and two of them train as one.
+
+The regressor stands for the large tasks, whose tests of this kind are soak tests.
+"""
+
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from hap_jax import sharding
+from hap_jax.io import checkpoint_file
+from hap_jax.train import loop, preemption
+from hap_jax.train.checkpoint import Checkpoints
+from hap_jax.train.report import read_metrics
+from tests.train.regressor import make_task
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+TOTAL, KILL_AT = 6, 5
+
+
+def start(workdir, *options, devices=2):
+  env = {**os.environ, "PYTHONPATH": str(ROOT)}
+  env["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
+  command = [sys.executable, "-m", "tests.train.regressor_run", str(workdir), *options]
+  return subprocess.Popen(
+    command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+  )
+
+
+def finish(*processes):
+  outputs = [process.communicate(timeout=300)[0] for process in processes]
+  return [process.returncode for process in processes], outputs
+
+
+def train(workdir):
+  """Trains in this process."""
+  lines = []
+  with Checkpoints(workdir, keep_last=9) as checkpoints:
+    loop.run(
+      make_task(total_steps=TOTAL),
+      workdir=workdir,
+      seed=0,
+      mesh=sharding.make_mesh(devices=jax.devices()[:2]),
+      checkpoints=checkpoints,
+      cadence=loop.Cadence(log=1, save=2, evaluate=3, panel=0),
+      say=lines.append,
+    )
+  return lines
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp("runs") / "whole"
+  train(workdir)
+  return workdir
+
+
+def numbers(workdir):
+  """Returns the rows of the metrics, without the numbers that depend on the speed of the machine."""
+  speeds = ("images_per_s", "data_wait")
+  return [{k: v for k, v in row.items() if k not in speeds} for row in read_metrics(workdir)]
+
+
+def assert_same_end(one, other):
+  weights = [checkpoint_file.read(workdir)[0]["params"]["w"] for workdir in (one, other)]
+  np.testing.assert_array_equal(*weights)
+  assert numbers(one) == numbers(other)
+
+
+def test_a_killed_run_resumes_bit_for_bit(whole, tmp_path):
+  codes, outputs = finish(start(tmp_path / "run", f"--kill_at={KILL_AT}"))
+  assert codes == [-signal.SIGKILL], outputs
+  lines = train(tmp_path / "run")
+  # The kill may come before the newest checkpoint is complete, so the exact step varies.
+  assert lines[0] in ("resuming at step 2", "resuming at step 4")
+  assert_same_end(whole, tmp_path / "run")
+
+
+def test_a_signal_during_training_saves_and_the_run_resumes(whole, tmp_path):
+  process = start(tmp_path / "run", "--total_steps=1000000")
+  while " 3/1000000 " not in process.stdout.readline():
+    assert process.poll() is None
+  process.send_signal(signal.SIGTERM)
+  codes, (output,) = finish(process)
+  step = checkpoint_file.read(tmp_path / "run")[1]["step"]
+  assert (codes, step > 2) == ([preemption.EXIT_PREEMPTED], True)
+  assert output.splitlines()[-1].startswith(f"stopped by SIGTERM: step {step} is saved")
+  assert numbers(whole)[:2] == numbers(tmp_path / "run")[:2]
+
+
+def join_two():
+  """Returns the options of two processes of one run."""
+  with socket.socket() as probe:
+    probe.bind(("127.0.0.1", 0))
+    address = f"127.0.0.1:{probe.getsockname()[1]}"
+  common = (f"--coordinator_address={address}", "--num_processes=2")
+  return [(*common, f"--process_id={i}") for i in range(2)]
+
+
+def test_two_processes_train_as_one(whole, tmp_path):
+  pair = [start(tmp_path / "two", *options, devices=1) for options in join_two()]
+  codes, (first, second) = finish(*pair)
+  assert codes == [0, 0], first + second
+  assert "val_error" in first
+  assert "step" not in second  # only the first process prints
+  rows = [numbers(workdir) for workdir in (whole, tmp_path / "two")]
+  for one, two in zip(*rows, strict=True):
+    assert one.keys() == two.keys()
+    np.testing.assert_allclose(list(two.values()), list(one.values()), rtol=1e-5)
+
+
+def test_one_signal_stops_both_processes(tmp_path):
+  """A SIGINT to one process becomes a SIGTERM for both."""
+  pair = [start(tmp_path / "two", "--total_steps=1000000", *options, devices=1) for options in join_two()]
+  while " 3/1000000 " not in pair[0].stdout.readline():
+    assert pair[0].poll() is None
+  pair[1].send_signal(signal.SIGINT)
+  codes, outputs = finish(*pair)
+  assert codes == [preemption.EXIT_PREEMPTED, preemption.EXIT_INTERRUPTED], outputs
+  step = checkpoint_file.read(tmp_path / "two")[1]["step"]
+  assert f"stopped by SIGTERM: step {step} is saved" in outputs[0]
+
+
+def test_a_process_that_fails_ends_without_waiting_for_its_partner(tmp_path):
+  """The partner still waits for it, at a barrier of jax or in a step."""
+  options = join_two()
+  partner = start(tmp_path / "run", *options[0], devices=1)
+  failing = start(tmp_path / "run", *options[1], "--devices=0", devices=1)
+  try:
+    output, _ = failing.communicate(timeout=100)  # the barrier of jax would end only after 300 s
+  finally:
+    partner.kill()
+    partner.communicate()
+    failing.kill()
+  assert failing.returncode == 1
+  assert output.splitlines()[-1].startswith("error: ")
