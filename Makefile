@@ -41,5 +41,5 @@ soak: setup
 	$(VENV)/python -m pytest -m soak $(ARGS)
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis *.egg-info build dist
 	find . -name __pycache__ -not -path './runs/*' -prune -exec rm -rf {} +
