@@ -1,9 +1,7 @@
 """The wheel has all files of the package and the configurations, and its `hap` works from any folder."""
 
 import os
-import pathlib
 import re
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -12,31 +10,18 @@ import pytest
 import yaml
 
 import hap_jax
+from tests import wheel
+from tests.wheel import ROOT
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-# What the build reads. The copy keeps the build's own files out of the repository.
-BUILT_FROM = ("hap_jax", "configs", "pyproject.toml", "setup.py", "requirements.txt", "README.md", "LICENSE")
-BUILD = "from setuptools import build_meta; build_meta.build_wheel('dist')"
 # Runs the command in the way of the script that pip writes.
 HAP = "from importlib.metadata import distribution; distribution('hap_jax').entry_points['hap'].load()()"
-
-
-def build_wheel(folder):
-  """Builds the wheel in an empty folder and returns its path. It needs no network."""
-  for name in BUILT_FROM:
-    copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-    copy(ROOT / name, folder / name)
-  subprocess.run([sys.executable, "-c", BUILD], cwd=folder, capture_output=True, check=True)
-  (wheel,) = (folder / "dist").glob("*.whl")
-  return wheel
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
   """Returns a folder with the files of the wheel, as pip installs them."""
-  wheel = build_wheel(tmp_path_factory.mktemp("build"))
   folder = tmp_path_factory.mktemp("site")
-  with zipfile.ZipFile(wheel) as file:
+  with zipfile.ZipFile(wheel.build(tmp_path_factory.mktemp("build"))) as file:
     file.extractall(folder)
   return folder
 
