@@ -118,12 +118,11 @@ def test_signals_stop_the_installed_command_and_it_resumes(installed):
 
 @pytest.mark.soak
 def test_an_editable_install_reads_a_shipped_configuration_from_another_folder(tmp_path):
-  (tmp_path / "checkout").mkdir()
+  source = tmp_path / "checkout"
+  source.mkdir()
   environment = Installed(tmp_path)
   environment.borrow_packages()
-  source = wheel.copy_source(tmp_path / "checkout")
-  # setuptools of this environment builds, so no index is needed.
-  environment.pip("install", "--no-deps", "--no-index", "--no-build-isolation", "--editable", source)
+  environment.pip("install", "--no-deps", "--no-index", wheel.build(source, "build_editable"))
   assert "steps: 2000" in environment.run("hap", "train", "--config=pretrain_demo", "--dry_run").stdout
   where = environment.run("python", "-c", "import hap_jax; print(hap_jax.__file__)").stdout.strip()
   assert where == str(source / "hap_jax/__init__.py")
