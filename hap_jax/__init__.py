@@ -1,6 +1,8 @@
 """Human-centric pre-training with human structure priors (HAP, arXiv 2310.20695) in JAX/Flax."""
 
-__all__ = ["load"]
+__all__ = ["__version__", "load"]
+
+__version__ = "0.1.0"  # the only place of the version; pyproject.toml reads it from here
 
 
 def __getattr__(name):

@@ -1,11 +1,16 @@
 """Configuration files: Python files with `get_config()`, and the JSON file that a run records.
 
+The shipped configurations are Python files too. Their names work as words, such as `--config=pretrain_demo`.
 This module does not import jax.
 """
 
+import contextlib
+import importlib.machinery
 import importlib.util
 import json
+import os
 import pathlib
+import sys
 import traceback
 
 import ml_collections
@@ -13,34 +18,67 @@ import ml_collections
 from hap_jax import config_values
 
 _ENDINGS = (".py", ".json")
+_PACKAGE = "configs"
+
+
+def shipped_folder():
+  """Returns the folder of the shipped configurations, a pathlib.Path.
+
+  The wheel has this folder inside of the package. A checkout has it next to the package, and so has an
+  editable install.
+  """
+  package = pathlib.Path(__file__).absolute().parent
+  inside = package / _PACKAGE
+  return inside if (inside / "common.py").is_file() else package.parent / _PACKAGE
+
+
+def shipped():
+  """Returns {name: path} of the shipped configurations. `common.py` has no get_config, so it is left out."""
+  paths = sorted(shipped_folder().glob("*.py"))
+  return {path.stem: path for path in paths if "\ndef get_config(" in path.read_text(encoding="utf-8")}
 
 
 def find(name):
   """Finds the file that --config names.
 
   Args:
-    name: path of a .py or .json file. "FILE.py:TEXT" calls get_config(TEXT).
+    name: path of a .py or .json file. "FILE.py:TEXT" calls get_config(TEXT). A word without "/" and without
+      such an ending is the name of a shipped configuration, whatever the current folder holds.
   Returns:
     (path, list of the arguments of get_config).
   Raises:
-    ValueError: if the file does not exist (the message names similar files in its folder), or if it has
-      another ending.
+    ValueError: if there is no such file or shipped configuration (the message has similar names), or if the
+      file has another ending.
   """
   name, arguments = str(name), []
   if not pathlib.Path(name).exists() and ":" in name:
     name, _, text = name.partition(":")
     arguments = [text]
   path = pathlib.Path(name)
+  if "/" not in name and path.suffix not in _ENDINGS and not (path.suffix and path.is_file()):
+    return _find_shipped(name), arguments
   if path.is_dir():
     raise ValueError(f"--config={name}: a folder; expected a .py or .json file")
   if not path.is_file():
     folder = path.parent
     known = {p.stem: str(p) for p in folder.iterdir() if p.suffix in _ENDINGS} if folder.is_dir() else {}
     near = [known[stem] for stem in config_values.nearest(path.stem, known)]
+    near += [path.stem] * (path.stem in shipped())
     raise ValueError(f"--config={name}: no such file" + (f"; nearest: {', '.join(near)}" if near else ""))
   if path.suffix not in _ENDINGS:
     raise ValueError(f"--config={name}: expected a .py file, or the .json file that a run records")
   return path, arguments
+
+
+def _find_shipped(name):
+  """Returns the path of a shipped configuration. Raises ValueError with the nearest names."""
+  known = shipped()
+  if name in known:
+    return known[name]
+  files = [f"{name}{ending}" for ending in _ENDINGS if pathlib.Path(f"{name}{ending}").is_file()]
+  near = files or config_values.nearest(name, known)
+  names = f"nearest: {', '.join(near)}" if near else f"expected a file, or one of {', '.join(known)}"
+  raise ValueError(f"--config={name}: no shipped configuration has this name; {names}")
 
 
 def run(path, arguments=()):
@@ -52,10 +90,11 @@ def run(path, arguments=()):
   spec = importlib.util.spec_from_file_location(f"configuration_{path.stem}", path)
   module = importlib.util.module_from_spec(spec)
   try:
-    spec.loader.exec_module(module)
-    if not callable(getattr(module, "get_config", None)):
-      raise ValueError(f"{path}: expected a function get_config(), found none")
-    config = module.get_config(*arguments)
+    with _importable_configs(path):
+      spec.loader.exec_module(module)
+      if not callable(getattr(module, "get_config", None)):
+        raise ValueError(f"{path}: expected a function get_config(), found none")
+      config = module.get_config(*arguments)
   except Exception as error:
     place = _place(error, path)
     if place is None:  # get_config is missing, or it does not accept these arguments
@@ -64,6 +103,52 @@ def run(path, arguments=()):
   if not isinstance(config, ml_collections.ConfigDict):
     raise ValueError(f"{path}: get_config() returned {type(config).__name__}, expected a ConfigDict")
   return config
+
+
+@contextlib.contextmanager
+def _importable_configs(path):
+  """Makes `from configs import NAME` work in a configuration file.
+
+  The package `configs` has the folders of `_configs_folders`. The earlier folder wins. Afterwards the modules
+  of this package are forgotten, because the next file may have other folders.
+  """
+  folders = [str(folder) for folder in _configs_folders(path)]
+  init = pathlib.Path(folders[0], "__init__.py")
+  if init.is_file():  # a user's own package may define names there
+    spec = importlib.util.spec_from_file_location(_PACKAGE, init, submodule_search_locations=folders)
+  else:
+    spec = importlib.machinery.ModuleSpec(_PACKAGE, None, is_package=True)
+    spec.submodule_search_locations = folders
+  earlier = _forget_configs()
+  try:
+    package = sys.modules[_PACKAGE] = importlib.util.module_from_spec(spec)
+    if init.is_file():
+      spec.loader.exec_module(package)
+    yield
+  finally:
+    _forget_configs()
+    sys.modules.update(earlier)
+
+
+def _configs_folders(path):
+  """Returns the folders of the package `configs` for a configuration file, without duplicates.
+
+  A user's own folder comes first: the folder `configs` that holds the file, or the one next to the file. Then
+  follow the folders `configs` of sys.path that are no package of another project, as for any namespace
+  package. Last is the shipped folder.
+  """
+  path = pathlib.Path(os.path.abspath(path))
+  holding = [folder for folder in path.parents if folder.name == _PACKAGE][:1]
+  places = (pathlib.Path(os.path.abspath(entry)) / _PACKAGE for entry in sys.path)
+  found = [folder for folder in places if not (folder / "__init__.py").is_file()]
+  folders = [*(holding or [path.parent / _PACKAGE]), *found]
+  return list(dict.fromkeys([*(folder for folder in folders if folder.is_dir()), shipped_folder()]))
+
+
+def _forget_configs():
+  """Removes the package `configs` from sys.modules. Returns {name: module} of the removed modules."""
+  names = [name for name in sys.modules if name.partition(".")[0] == _PACKAGE]
+  return {name: sys.modules.pop(name) for name in names}
 
 
 def _place(error, path):

@@ -1,6 +1,7 @@
 """Trains a model: `python -m hap_jax.main --config=FILE --workdir=DIR [--config.KEY=VALUE ...]`.
 
 Example: `python -m hap_jax.main --config=configs/pretrain_b16.py --workdir=runs/b16`.
+After installation, `hap train` is the same command: `hap train --config=pretrain_b16 --workdir=runs/b16`.
 """
 
 from hap_jax.train import preemption
@@ -16,8 +17,8 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from hap_jax import config as config_lib
+from hap_jax import config_file, distributed
 from hap_jax import config_values as values
-from hap_jax import distributed
 from hap_jax.io import terminal
 
 
@@ -42,7 +43,11 @@ class _ConfigFile(flags.ArgumentParser):
 
 
 _CONFIG = config_flags.DEFINE_config_file(
-  "config", None, "Configuration file, see configs/, or the config.json of a run."
+  "config",
+  None,
+  f"A Python file, the config.json of a run, or a shipped configuration: {', '.join(config_file.shipped())}. "
+  "Each key is a flag: --config.data.source=NAME reads another data set, one of "
+  f"{', '.join(config_lib.names('data/sources'))}. --dry_run prints all keys.",
 )
 flags.FLAGS["config"].parser = _ConfigFile()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run. The same folder again resumes the run.")

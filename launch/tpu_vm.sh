@@ -47,7 +47,7 @@ tpu() {
 
 package=$(mktemp -d) || exit 1
 trap 'rm -rf "$package"' EXIT
-tar -czf "$package/$folder.tar.gz" --exclude=__pycache__ hap_jax configs requirements.txt pyproject.toml README.md LICENSE \
+tar -czf "$package/$folder.tar.gz" --exclude=__pycache__ hap_jax configs requirements.txt pyproject.toml setup.py README.md LICENSE \
   || fail "cannot pack the code"
 
 if [ -n "$accelerator_type" ]; then

@@ -22,6 +22,7 @@ _NEEDED = (
   "configs",
   "requirements.txt",
   "pyproject.toml",
+  "setup.py",
   "README.md",
   "LICENSE",
 )  # files and folders that a container needs

@@ -1,9 +1,9 @@
-"""All commands except training: `python -m hap_jax.cli VERB ...`, or `hap VERB ...` after installation.
+"""All commands: `python -m hap_jax.cli VERB ...`, or `hap VERB ...` after installation.
 
 Each verb is a file of this folder with the functions `add_arguments(parser)` and `run(args)`. The first line
 of its docstring is its help text. If later arguments depend on the first ones, the verb also has the function
-`extend(parser, words)`. A verb parses its arguments, calls the library and prints the result. Only the
-requested verb is imported.
+`extend(parser, words)`. A verb parses its arguments, calls the library and prints the result. A verb that
+parses its words in its own way has only the function `run_words(words)`. Only the requested verb is imported.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import pathlib
 import signal
 import sys
 
+import hap_jax
 from hap_jax.io import terminal
 
 _INTERRUPTED = 130  # the exit status that shells use after Ctrl-C
@@ -46,7 +47,10 @@ def main(argv=None):
 
 def _run_verb(argv):
   texts = verbs()
-  top = argparse.ArgumentParser(prog="hap", description="All commands except training.")
+  top = argparse.ArgumentParser(
+    prog="hap", description="Human-centric pre-training: train models, use checkpoints, prepare data."
+  )
+  top.add_argument("--version", action="version", version=f"hap_jax {hap_jax.__version__}")
   listed = top.add_subparsers(dest="verb", metavar="VERB", required=True)
   for verb, text in texts.items():
     listed.add_parser(verb, help=text, add_help=False)
@@ -54,6 +58,8 @@ def _run_verb(argv):
   verb = top.parse_args(argv[:1]).verb
 
   module = importlib.import_module(f"hap_jax.cli.{verb}")
+  if hasattr(module, "run_words"):
+    return module.run_words(argv[1:])
   parser = argparse.ArgumentParser(prog=f"hap {verb}", description=texts[verb], allow_abbrev=False)
   module.add_arguments(parser)
   parser.add_argument("--traceback", action="store_true", help="print the traceback of an error")

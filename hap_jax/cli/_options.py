@@ -5,6 +5,7 @@ import ast
 import pathlib
 import re
 
+from hap_jax import config as config_lib
 from hap_jax.convert import families
 
 CHECKPOINT = ".pth or .safetensors file, Hugging Face folder, or workdir or checkpoint of this project"
@@ -27,6 +28,11 @@ def add_reading(parser):
   )
 
 
+def source_help():
+  """Returns the help text of an argument that names a data source."""
+  return f"data source: {', '.join(config_lib.names('data/sources'))}"
+
+
 def grid(text):
   """Parses "16x8", height x width in patches; an argparse type."""
   match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
@@ -37,9 +43,7 @@ def grid(text):
 
 def add_overrides(parser, *, set_help):
   """Adds --data.source, --data.root and --set KEY=VALUE; `set_help` is the help text of --set."""
-  parser.add_argument(
-    "--data.source", dest="data_source", metavar="NAME", help="a file of hap_jax/data/sources"
-  )
+  parser.add_argument("--data.source", dest="data_source", metavar="NAME", help=source_help())
   parser.add_argument("--data.root", dest="data_root", metavar="DIR", help="folder of the data set")
   parser.add_argument(
     "--set", dest="settings", metavar="KEY=VALUE", action="append", default=[], help=set_help

@@ -7,7 +7,9 @@ from hap_jax.inference import scoring
 
 def add_arguments(parser):
   parser.add_argument("checkpoint", help=_options.CHECKPOINT)
-  parser.add_argument("--config", metavar="FILE", help="configuration, if the checkpoint records none")
+  parser.add_argument(
+    "--config", metavar="FILE", help="configuration (a file or a shipped one), if the checkpoint records none"
+  )
   parser.add_argument("--out", metavar="DIR", help="folder to make for scores.json and pictures")
   _options.add_overrides(parser, set_help="change a key of the configuration, such as eval_batch_size=64")
 

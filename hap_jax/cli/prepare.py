@@ -12,7 +12,7 @@ _DRAWN = ("num_train", "num_val", "num_test", "image_size")  # options of source
 
 
 def add_arguments(parser):
-  parser.add_argument("source", help="a file of hap_jax/data/sources, such as luperson")
+  parser.add_argument("source", help=_options.source_help())
   parser.add_argument("--out", required=True, metavar="DIR", help="folder to make")
   parser.add_argument(
     "--format",
