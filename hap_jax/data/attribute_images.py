@@ -1,4 +1,4 @@
-"""Opens and checks a split of a data set of pedestrian attributes. All sources of attributes use this module.
+"""Opens and checks a split of a published data set of pedestrian attributes, from its annotation file.
 
 A record holds `image` [H, W, 3] uint8 RGB and `attributes` [A] bool. A source has the column `attributes`,
 [N, A] bool. The names of the attributes are in the source's spec, in the same order.

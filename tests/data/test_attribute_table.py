@@ -216,6 +216,7 @@ def test_an_empty_table_is_an_error(tmp_path, text):
       {"val_share": 0.5, "test_share": 0.5},
       r"val_share=0\.5, test_share=0\.5: expected at least 0, and a sum",
     ),
+    ({"split_seed": -1}, r"config\.data\.attribute_table\.split_seed=-1: expected at least 0"),
     ({"test_share": -0.1}, r"test_share=-0\.1: expected at least 0"),
     ({"test_share": float("nan")}, r"test_share=nan: expected at least 0"),
     ({"file": "other.csv"}, r"other\.csv: cannot be read: No such file.*config\.data\.attribute_table\.file"),

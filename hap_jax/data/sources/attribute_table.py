@@ -82,7 +82,7 @@ def open_source(
       pictures. The message names the line.
   """
   del seed
-  _check_options(split, val_share, test_share, num_val)
+  _check_options(split, val_share, test_share, split_seed, num_val)
   check_root(root, f"the table {file} and its pictures")
   table = _read(os.path.join(root, file))
   if table.splits is None:
@@ -94,8 +94,8 @@ def open_source(
   chosen = np.concatenate([rows[name] for name in (("train", "val") if split == "trainval" else (split,))])
   if not len(chosen):
     raise ValueError(
-      f"{table.path}: no pictures in split {split!r}; there are {_sizes(rows)}: fill in the column split, or "
-      "remove it, so that config.data.attribute_table.test_share and val_share divide the table"
+      f"{table.path}: no pictures in split {split!r}; there are {_sizes(rows)}: use other splits, or correct "
+      "or remove the column split (without it, config.data.attribute_table.val_share and test_share divide)"
     )
   _check_pictures(root, table, chosen)
   answers = table.answers[chosen]
@@ -115,7 +115,7 @@ def open_source(
   )
 
 
-def _check_options(split, val_share, test_share, num_val):
+def _check_options(split, val_share, test_share, split_seed, num_val):
   if split not in (*SPLITS, "trainval"):
     raise ValueError(f"split={split!r}: attribute_table has {', '.join(SPLITS)}, trainval")
   if num_val:
@@ -123,6 +123,8 @@ def _check_options(split, val_share, test_share, num_val):
       f"config.data.num_val={num_val}: attribute_table has its own splits for the scores; set it to 0 and "
       "change config.data.attribute_table.val_share"
     )
+  if split_seed < 0:
+    raise ValueError(f"config.data.attribute_table.split_seed={split_seed}: expected at least 0")
   if not (val_share >= 0 and test_share >= 0 and val_share + test_share < 1):
     raise ValueError(
       f"config.data.attribute_table.val_share={val_share}, test_share={test_share}: expected at least 0, and "
