@@ -1,4 +1,4 @@
-"""Opens and checks a split of a data set of pedestrian attributes. All sources of attributes use this module.
+"""Opens and checks a split of a published data set of pedestrian attributes, from its annotation file.
 
 A record holds `image` [H, W, 3] uint8 RGB and `attributes` [A] bool. A source has the column `attributes`,
 [N, A] bool. The names of the attributes are in the source's spec, in the same order.
@@ -13,13 +13,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hap_jax.data import picture_files
+from hap_jax.data import division, picture_files
 from hap_jax.data.sources.base import check_relative, check_root, describe_folder
 from hap_jax.io import mat_file, plain_data, restricted_pickle
 
 PICKLE = "dataset_all.pkl"
 _UNCERTAIN = 2
-_SPLIT_STREAM = 3  # makes the draw of persons independent of other draws with the same seed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -268,25 +267,19 @@ def _divide_persons(data_set, found, split_seed):
       f"{option}: {found.path} does not say who is on a picture; expected a .mat file with persons' numbers "
       "(the .mat files of PETA and RAP have them; the file of PA-100K and dataset_all.pkl do not)"
     )
-  is_known = found.pids >= 0
-  persons, person, counts = np.unique(found.pids[is_known], return_inverse=True, return_counts=True)
-  order = np.random.default_rng((split_seed, _SPLIT_STREAM)).permutation(len(persons))
-  # Cumulative shares of pictures: where each official split ends, and the middle of each person's pictures in
-  # the drawn order of the persons.
-  shares = np.cumsum([len(rows) for rows in found.rows.values()]) / sum(map(len, found.rows.values()))
-  middle = (np.cumsum(counts[order]) - counts[order] / 2) / max(1, counts.sum())
-  part = np.empty(len(persons), np.int64)
-  part[order] = np.searchsorted(shares[:-1], middle)  # a person is never cut: its middle decides the split
-  known = np.flatnonzero(is_known)
-  rows = {name: known[part[person] == k] for k, name in enumerate(found.rows)}
+  known = np.flatnonzero(found.pids >= 0)
+  num_persons = len(np.unique(found.pids[known]))
+  ends = np.cumsum([len(rows) for rows in found.rows.values()]) / sum(map(len, found.rows.values()))
+  part = division.divide(found.pids[known], ends, split_seed)
+  rows = {name: known[part == k] for k, name in enumerate(found.rows)}
   if not all(map(len, rows.values())):
     raise ValueError(
-      f"{option}: {len(persons)} persons are too few to divide like the official splits: {_sizes(rows)}; "
+      f"{option}: {num_persons} persons are too few to divide like the official splits: {_sizes(rows)}; "
       "expected at least one picture per split"
     )
   left_out = len(found.pids) - len(known)
   return rows, (
-    f"identity-disjoint split, ours and not the official one (split_seed={split_seed}): {len(persons):,} "
+    f"identity-disjoint split, ours and not the official one (split_seed={split_seed}): {num_persons:,} "
     f"persons, {_sizes(rows)} pictures"
     + (f"; {left_out:,} pictures of persons without a number are left out" if left_out else "")
   )

@@ -36,29 +36,34 @@ class LinearProbe:
     return scipy.special.expit((features - self.mean) / self.scale @ self.kernel + self.bias)
 
 
-def fit(features, labels, penalty):
+def fit(features, labels, penalty, known=None):
   """Fits the regression. The problem is convex, so the result does not depend on a random start.
 
-  It minimises sum_a mean_i w_ia bce_ia + penalty / 2 |kernel|^2. The weights w_ia are the weights of the
-  attribute task: exp(1 - r_a) for a positive label and exp(r_a) for a negative label. r_a is the share of
-  positive labels of attribute a.
+  It minimises sum_a mean_i w_ia bce_ia + penalty / 2 |kernel|^2. The mean is over the pictures whose label of
+  attribute a is known. The weights w_ia are the weights of the attribute task: exp(1 - r_a) for a positive
+  label and exp(r_a) for a negative label. r_a is the share of positive labels among the known labels of
+  attribute a. An attribute without known labels gets the probability 0.5 for every picture.
 
   Args:
     features: [N, D] float. This function standardises them.
     labels: [N, A] bool or 0/1.
     penalty: strength of the penalty, above 0.
+    known: [N, A] bool, the labels to learn from; None: all labels.
   Returns:
     LinearProbe.
   Raises:
-    ValueError: if a label is neither 0 nor 1, or there are not N rows of labels.
+    ValueError: if a known label is neither 0 nor 1, or there are not N rows of labels.
   """
-  labels = _check_labels(features, labels)
+  labels = _check_labels(features, labels, known)
   mean, scale = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
   scale = np.where(scale > 0, scale, 1.0)  # a constant feature becomes 0, not NaN
   x = ((features - mean) / scale).astype(np.float32)
   (N, D), A = x.shape, labels.shape[1]
-  ratio = labels.mean(axis=0)
+  ratio = metrics.positive_share(labels, known)
   weights = np.where(labels, np.exp(1 - ratio), np.exp(ratio)).astype(np.float32)
+  if known is not None:
+    # The loss divides by N, so this makes it a mean over the known labels. If all are known, no bit changes.
+    weights *= known * (N / np.maximum(known.sum(axis=0), 1)).astype(np.float32)
 
   def loss_and_gradient(flat):
     kernel, bias = flat[: D * A].reshape(D, A), flat[D * A :]
@@ -76,7 +81,7 @@ def fit(features, labels, penalty):
   return LinearProbe(found.x[: D * A].reshape(D, A), found.x[D * A :], mean, scale, penalty)
 
 
-def choose_and_fit(features, labels):
+def choose_and_fit(features, labels, known=None):
   """Fits the regression with the best penalty of STRENGTHS.
 
   The best penalty has the highest mA on the last fifth of the rows. The rows are not drawn at random, because
@@ -85,26 +90,30 @@ def choose_and_fit(features, labels):
   Args:
     features: [N, D] float.
     labels: [N, A] bool or 0/1.
+    known: [N, A] bool, the labels to learn from and to score; None: all labels.
   Returns:
     LinearProbe, fitted on all rows.
   Raises:
-    ValueError: if there are fewer rows than _HELD_OUT, or the labels are wrong as in `fit`.
+    ValueError: if there are fewer rows than _HELD_OUT, if the last fifth has no known label, or if the labels
+      are wrong as in `fit`.
   """
-  labels = _check_labels(features, labels)
+  labels = _check_labels(features, labels, known)
   if len(features) < _HELD_OUT:
     raise ValueError(f"the training split has {len(features)} pictures; expected {_HELD_OUT} or more")
   stop = len(features) - len(features) // _HELD_OUT
 
+  learnt, held_out = (None, None) if known is None else (known[:stop], known[stop:])
+
   def held_out_accuracy(penalty):
-    probe = fit(features[:stop], labels[:stop], penalty)
-    return metrics.score(probe.probability(features[stop:]), labels[stop:]).metrics()["mA"]
+    probe = fit(features[:stop], labels[:stop], penalty, learnt)
+    return metrics.score(probe.probability(features[stop:]), labels[stop:], held_out).metrics()["mA"]
 
-  return fit(features, labels, max(STRENGTHS, key=held_out_accuracy))
+  return fit(features, labels, max(STRENGTHS, key=held_out_accuracy), known)
 
 
-def _check_labels(features, labels):
-  """Returns labels as [N, A] bool. Raises ValueError unless all are 0 or 1, with one row per picture."""
-  labels = metrics.check_labels(labels)
+def _check_labels(features, labels, known):
+  """Returns labels as [N, A] bool. Raises ValueError unless known ones are 0 or 1, with a row per picture."""
+  labels = metrics.check_labels(labels, known)
   if len(labels) != len(features):
     raise ValueError(f"{len(labels)} rows of labels for {len(features)} pictures; expected one per picture")
   return labels

@@ -1,5 +1,7 @@
 """Measures the frozen features of a checkpoint in minutes, by retrieval or by a linear classifier."""
 
+import numpy as np
+
 from hap_jax import config as config_lib
 from hap_jax import sharding
 from hap_jax.data.pipeline import Reading
@@ -88,17 +90,18 @@ def probe_attributes(
     split: embed.extract(extractor, opened, batch_size=batch_size, workers=workers)
     for split, opened in sources.items()
   }
-  labels = {split: opened.columns["attributes"] for split, opened in sources.items()}
-  learnt = linear_probe.choose_and_fit(vectors["train"], labels["train"])
-  found = metrics.score(learnt.probability(vectors["test"]), labels["test"])
+  labels, known = (
+    {split: opened.columns.get(field) for split, opened in sources.items()}
+    for field in ("attributes", "attributes_known")
+  )
+  learnt = linear_probe.choose_and_fit(vectors["train"], labels["train"], known["train"])
+  found = metrics.score(learnt.probability(vectors["test"]), labels["test"], known["test"])
   for note in sources["test"].spec.notes:
     say(f"note: {note}")
   counts = " and ".join(f"{len(opened)} {split}" for split, opened in sources.items())
   say(f"{source}: {counts} pictures; feature {extractor.kind}, penalty {learnt.penalty:g}")
-  names, shares = sources["test"].spec.labels["attributes"], labels["test"].mean(axis=0)
-  named = zip(names, found.label_mean_accuracy, shares, strict=True)
-  for name, value, share in sorted(named, key=lambda row: row[1]):
-    say(f"  {name:24s}  mA {value:.4f}  present in {share:.4f}")
+  shares = metrics.positive_share(labels["test"], known["test"])
+  _say_attributes(sources["test"].spec.labels["attributes"], found, shares, say)
   scores = found.metrics()
   for name, value in scores.items():
     say(f"{name:21s}  {value:.4f}")
@@ -106,12 +109,27 @@ def probe_attributes(
   return scores
 
 
+def _say_attributes(names, found, shares, say):
+  """Prints a line per attribute, the lowest mA first.
+
+  Args:
+    names: A texts.
+    found: `metrics.attributes.Scores`.
+    shares: [A] share of positive labels.
+    say: prints a line.
+  """
+  for a in np.argsort(found.label_mean_accuracy, kind="stable"):
+    result = f"mA {found.label_mean_accuracy[a]:.4f}  present in {shares[a]:.4f}"
+    say(f"  {names[a]:24s}  {result if found.num_known[a] else 'no known label in split test'}")
+
+
 def _check_attributes(name, train):
   if "attributes" not in train.columns:
     raise ValueError(
       f"data set {name} has no attributes; expected a data set with attributes, such as pa100k or synthetic"
     )
-  shares = train.columns["attributes"].mean(axis=0)
+  # An attribute without known labels has the share 0.
+  shares = metrics.positive_share(train.columns["attributes"], train.columns.get("attributes_known"))
   constant = [a for a, share in zip(train.spec.labels["attributes"], shares, strict=True) if share in (0, 1)]
   if constant:
     raise ValueError(

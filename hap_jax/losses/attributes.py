@@ -17,19 +17,24 @@ def attribute_weights(labels, positive_ratio):
   return jnp.exp(jnp.where(jnp.asarray(labels, bool), 1.0 - ratio, ratio))
 
 
-def attribute_loss(logits, labels, weights=1.0):
-  """Returns the weighted sigmoid cross entropy, summed over the attributes.
+def attribute_loss(logits, labels, weights=1.0, known=None):
+  """Returns the weighted sigmoid cross entropy, summed over the known labels.
 
   Args:
     logits: [B, A] float.
     labels: [B, A] bool or 0/1.
     weights: [B, A] float, or one number for all labels.
+    known: [B, A] bool. False: the label is not known; it adds nothing to the loss and to the gradient. None:
+      all labels are known.
   Returns:
-    [B] float32, one loss per example.
+    [B] float32, one loss per example. An example without known labels has the loss 0.
   """
   logits = logits.astype(jnp.float32)
   target = jnp.asarray(labels, jnp.float32)
   # This form of -t log s(x) - (1 - t) log(1 - s(x)) never overflows, because the exponent is not positive.
   # Parity: the published learning rates belong to a sum over the attributes, not to a mean.
   entropy = jax.nn.relu(logits) - logits * target + jnp.log1p(jnp.exp(-jnp.abs(logits)))
-  return jnp.sum(weights * entropy, axis=-1)
+  weighted = weights * entropy
+  if known is not None:
+    weighted = jnp.where(known, weighted, 0.0)
+  return jnp.sum(weighted, axis=-1)

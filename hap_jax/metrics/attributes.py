@@ -11,17 +11,21 @@ EPS = 1e-20  # Parity: the official code adds it to each denominator, so 0/0 is 
 class Scores:
   """Scores of predicted attributes. All scores are shares between 0 and 1.
 
-  In the formulas, t is the set of true attributes of a picture and y the set of predicted attributes.
+  In the formulas, t is the set of true attributes of a picture and y the set of predicted attributes. Both
+  contain only attributes whose label is known for this picture.
 
   Attributes:
+    num_known: [A] int64, the number of pictures with a known label. Where it is 0, the other values of the
+      attribute are 0, and the means over attributes leave it out.
     label_mean_accuracy: [A] float64, (recall of positives + recall of negatives) / 2.
     positive_recall, negative_recall, label_precision, label_accuracy, label_f1: [A] float64.
     false_negatives, false_positives: [A] int64, counts of pictures.
-    accuracy: mean over pictures of |t & y| / |t | y|.
-    precision: mean over pictures of |t & y| / |y|.
-    recall: mean over pictures of |t & y| / |t|.
+    accuracy: mean over pictures with a known label of |t & y| / |t | y|.
+    precision: mean over the same pictures of |t & y| / |y|.
+    recall: mean over the same pictures of |t & y| / |t|.
   """
 
+  num_known: np.ndarray
   label_mean_accuracy: np.ndarray
   positive_recall: np.ndarray
   negative_recall: np.ndarray
@@ -43,31 +47,50 @@ class Scores:
   def metrics(self):
     """Returns {"mA": ..., "accuracy": ..., "precision": ..., "recall": ..., "F1": ..., "label_F1": ...}."""
     return {
-      "mA": float(self.label_mean_accuracy.mean()),
+      "mA": self._mean(self.label_mean_accuracy),
       "accuracy": self.accuracy,
       "precision": self.precision,
       "recall": self.recall,
       "F1": self.f1,
-      "label_F1": float(self.label_f1.mean()),
-      "label_positive_recall": float(self.positive_recall.mean()),
-      "label_negative_recall": float(self.negative_recall.mean()),
+      "label_F1": self._mean(self.label_f1),
+      "label_positive_recall": self._mean(self.positive_recall),
+      "label_negative_recall": self._mean(self.negative_recall),
     }
+
+  def _mean(self, values):
+    """Returns the mean of [A] values over the attributes that have a known label."""
+    return float(values[self.num_known > 0].mean())
 
 
 def _ratio(above, below):
   return above / (below + EPS)
 
 
-def check_labels(labels):
+def positive_share(labels, known=None):
+  """Returns the share of positive labels of each attribute among its known labels.
+
+  Args:
+    labels: [N, A] bool.
+    known: [N, A] bool; None: all labels are known.
+  Returns:
+    [A] float64. An attribute without known labels has the share 0.
+  """
+  if known is None:
+    return labels.mean(axis=0)
+  return (labels & known).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+
+
+def check_labels(labels, known=None):
   """Returns labels as bool.
 
   Args:
     labels: [N, A] bool, or numbers that are 0 or 1.
+    known: [N, A] bool; None: all labels are known. Labels that are not known may have any value.
   Returns:
-    [N, A] bool.
+    [N, A] bool. Labels that are not known are False.
   Raises:
-    ValueError: if the labels have another shape or type, or another value such as -1, 2 or NaN. The message
-      gives the first wrong value and its place.
+    ValueError: if the labels have another shape or type, or if a known label has another value such as -1, 2
+      or NaN. The message gives the first wrong value and its place.
   """
   labels = np.asarray(labels)
   if labels.ndim != 2 or labels.dtype.kind not in "biuf":
@@ -76,31 +99,48 @@ def check_labels(labels):
       "attributes] of bool or of numbers that are 0 or 1"
     )
   # NaN differs from 0 and from 1, so this finds it, too.
-  wrong = np.argwhere((labels != 0) & (labels != 1))
+  is_wrong = (labels != 0) & (labels != 1)
+  if known is not None:
+    known = _check_known(known, labels.shape)
+    is_wrong &= known
+  wrong = np.argwhere(is_wrong)
   if len(wrong):
     row, column = wrong[0]
     raise ValueError(
       f"{len(wrong)} labels of attributes are neither 0 nor 1; the first is {labels[row, column]} in row "
       f"{row}, column {column}; expected 0 (absent) or 1 (present), or booleans: convert the labels first"
     )
-  return labels.astype(bool)
+  return labels.astype(bool) if known is None else (labels == 1) & known
 
 
-def score(probability, labels, *, threshold=0.5):
+def _check_known(known, shape):
+  """Returns the mask `known` as an array. Raises ValueError if it has another shape or type."""
+  known = np.asarray(known)
+  if known.dtype != bool or known.shape != shape:
+    raise ValueError(
+      f"the mask of known labels has shape {known.shape} and type {known.dtype}; expected {shape}, as the "
+      "labels, of bool"
+    )
+  return known
+
+
+def score(probability, labels, known=None, *, threshold=0.5):
   """Scores predictions. An attribute is predicted if its probability is strictly above the threshold.
 
   A picture without positive labels, or without predictions, has the score 0 in the means over pictures. An
-  attribute without positive labels has positive recall 0, so its mean accuracy is at most 0.5.
+  attribute without positive labels has positive recall 0, so its mean accuracy is at most 0.5. Labels that
+  are not known count nowhere.
 
   Args:
     probability: [N, A] float, sigmoid of the logits.
     labels: [N, A] bool or 0/1.
+    known: [N, A] bool; None: all labels are known. Labels that are not known may have any value.
     threshold: a number in [0, 1].
   Returns:
     Scores.
   Raises:
     ValueError: if the shapes differ, if they are not [N, A] with at least one picture and one attribute, if a
-      prediction is not finite, or if a label is neither 0 nor 1.
+      prediction is not finite, if a known label is neither 0 nor 1, or if no label is known.
   """
   probability, labels = np.asarray(probability), np.asarray(labels)
   if probability.ndim != 2 or probability.shape != labels.shape or not probability.size:
@@ -114,15 +154,23 @@ def score(probability, labels, *, threshold=0.5):
       f"predictions of {bad.size} pictures are not finite, the first in row {bad[0]}; expected finite "
       "numbers: check the weights of the network"
     )
-  true, found = check_labels(labels), probability > threshold
+  true, found = check_labels(labels, known), probability > threshold
+  known = np.ones(true.shape, bool) if known is None else np.asarray(known)
+  if not known.any():
+    raise ValueError(
+      f"none of the {known.size} labels is known; expected at least one: check the mask of known labels"
+    )
+  # An attribute without a known label is in neither set of its picture.
+  found = found & known
   hit, either = true & found, true | found
   tp, fp, fn = hit.sum(0), (found & ~true).sum(0), (true & ~found).sum(0)
   positive_recall = _ratio(tp, tp + fn)
-  negative_recall = _ratio((~either).sum(0), (~true).sum(0))
+  negative_recall = _ratio((known & ~either).sum(0), (known & ~true).sum(0))
   label_precision = _ratio(tp, tp + fp)
   # Sums over axis 0 are per attribute, sums over axis 1 per picture.
-  hits = hit.sum(1)
+  hits, is_scored = hit.sum(1), known.any(axis=1)
   return Scores(
+    num_known=known.sum(0),
     label_mean_accuracy=(positive_recall + negative_recall) / 2,
     positive_recall=positive_recall,
     negative_recall=negative_recall,
@@ -131,7 +179,7 @@ def score(probability, labels, *, threshold=0.5):
     label_f1=_ratio(2 * label_precision * positive_recall, label_precision + positive_recall),
     false_negatives=fn,
     false_positives=fp,
-    accuracy=float(_ratio(hits, either.sum(1)).mean()),
-    precision=float(_ratio(hits, found.sum(1)).mean()),
-    recall=float(_ratio(hits, true.sum(1)).mean()),
+    accuracy=float(_ratio(hits, either.sum(1))[is_scored].mean()),
+    precision=float(_ratio(hits, found.sum(1))[is_scored].mean()),
+    recall=float(_ratio(hits, true.sum(1))[is_scored].mean()),
   )

@@ -9,6 +9,7 @@ Batch fields:
   index: [B] int32.
   valid: [B] bool.
   attributes: [B, A] bool, in training only.
+  attributes_known: [B, A] bool, in training only, and only if the source has labels that are not known.
 """
 
 import functools
@@ -90,34 +91,46 @@ def make_forward(model, normalize):
 def make_loss(positive_ratio):
   """Makes (logits, batch, *, key) -> (mean weighted loss, {name: (sum, count)}).
 
+  The mean is over all pictures of the batch. So a known label weighs the same in every batch.
+
   Args:
     positive_ratio: [A] share of positive pictures of each attribute in the training split.
   """
 
   def loss(logits, batch, *, key):
     del key
-    labels = batch["attributes"]
-    losses = attribute_loss(logits, labels, attribute_weights(labels, positive_ratio))
+    labels, known = batch["attributes"], batch.get("attributes_known")
+    losses = attribute_loss(logits, labels, attribute_weights(labels, positive_ratio), known)
     # A logit above 0 is a probability above 0.5, which counts as "present".
     agrees = (logits > 0) == labels
-    return losses.mean(), {"answers_right": (agrees.sum(dtype=jnp.float32), jnp.float32(agrees.size))}
+    count = jnp.float32(agrees.size)
+    if known is not None:
+      agrees, count = agrees & known, known.sum(dtype=jnp.float32)
+    return losses.mean(), {"answers_right": (agrees.sum(dtype=jnp.float32), count)}
 
   return loss
 
 
+def _labels(source, rows=slice(None)):
+  """Returns (labels [n, A] bool, mask of known labels [n, A] bool, or None if all are known) of records."""
+  known = source.columns.get("attributes_known")
+  return source.columns["attributes"][rows], None if known is None else known[rows]
+
+
 def positive_ratio(source):
-  """Returns [A] float64, the share of positive pictures of each attribute.
+  """Returns [A] float64, the share of positive pictures of each attribute among its known labels.
 
   Raises:
     ValueError: if an attribute has no positive picture, because the model cannot learn it then.
   """
-  ratio = source.columns["attributes"].mean(axis=0)
+  ratio = metrics.positive_share(*_labels(source))
   if absent := [
     name for name, share in zip(source.spec.labels["attributes"], ratio, strict=True) if not share
   ]:
     raise ValueError(
       f"{source.spec.name}: {', '.join(absent)} never positive in the {len(source):,} training pictures; "
-      "expected each attribute at least once: use more data, such as config.data.train_split=trainval"
+      "expected each attribute at least once: use more data, such as config.data.train_split=trainval, or a "
+      "data set without the attribute"
     )
   return ratio
 
@@ -157,7 +170,7 @@ def make_score(sources, train_split):
 
   def score(splits):
     found = {
-      name: metrics.score(rows["probability"], sources[name].columns["attributes"][rows["index"]]).metrics()
+      name: metrics.score(rows["probability"], *_labels(sources[name], rows["index"])).metrics()
       for name, rows in splits.items()
     }
     scores = found.pop("test")
@@ -182,12 +195,16 @@ def make_row_figures(source):
 
   def row_figures(splits):
     rows = splits["test"]
-    labels, names = source.columns["attributes"][rows["index"]], source.spec.labels["attributes"]
-    accuracy = metrics.score(rows["probability"], labels).label_mean_accuracy
-    pictures = {"attributes": viz.attribute_bars(names, accuracy, labels.mean(axis=0), title="mA on test")}
+    (labels, known), names = _labels(source, rows["index"]), source.spec.labels["attributes"]
+    scores = metrics.score(rows["probability"], labels, known)
+    scored = np.flatnonzero(scores.num_known)  # an attribute without known labels has no bar
+    accuracy, share = scores.label_mean_accuracy[scored], metrics.positive_share(labels, known)[scored]
+    pictures = {
+      "attributes": viz.attribute_bars([names[a] for a in scored], accuracy, share, title="mA on test")
+    }
     shown, texts = [], []
     # Rows are sorted by record, but unreadable records are missing. So `index` gives the record number.
-    for row, a in viz.confident_mistakes(rows["probability"], labels, _MISTAKES):
+    for row, a in viz.confident_mistakes(rows["probability"], labels, _MISTAKES, known):
       shown.append(source[int(rows["index"][row])]["image"])
       texts.append(
         [names[a], f"p {rows['probability'][row, a]:.2f}, is {'there' if labels[row, a] else 'not there'}"]
@@ -211,6 +228,8 @@ def make_evaluation(config, description):
   names = ("test",) if train_split == "trainval" else ("val", "test")
   sources = {name: config_lib.open_source(config, name) for name in names}
   check_source(sources["test"], config.data.source)
+  for name, source in sources.items():
+    check_known(source, name)
   check_names(description, sources["test"])
   predict = make_predict(description, base.compute_of(config))
   make_pass = functools.partial(
@@ -234,6 +253,16 @@ def check_source(source, name):
     raise ValueError(
       f"config.data.source={name!r} has no attributes: expected a source with the field attributes, such as "
       "pa100k"
+    )
+
+
+def check_known(source, split):
+  """Raises ValueError if the source of this split has no known label, because it cannot be scored then."""
+  labels, known = _labels(source)
+  if known is not None and not known.any():
+    raise ValueError(
+      f"{source.spec.name}: none of the {labels.size:,} labels of split {split!r} is known; expected known "
+      "labels to score: add labels (config.data.root), or choose another division into splits"
     )
 
 
@@ -266,7 +295,8 @@ def make(config, lineage=()):
     image_size=description.encoder.image_size, pad=config.data.pad, flip_prob=config.data.flip_prob
   )
   sampler = samplers.ShuffledEpochs(len(source), config.batch_size, config.seed)
-  train = base.reading_of(config).loader(source, augment, sampler, ("image", "attributes"))
+  fields = ("image", *(name for name in ("attributes", "attributes_known") if name in source.columns))
+  train = base.reading_of(config).loader(source, augment, sampler, fields)
   model = network(description, base.compute_of(config))
   total_steps, total_epochs, warmup_epochs = base.run_length_of(config, train)
   return base.Task(

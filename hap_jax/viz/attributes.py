@@ -60,21 +60,27 @@ def _cut(text, length):
   return text if len(text) <= length else f"{text[: length // 2]}…{text[-(length // 2) :]}"
 
 
-def confident_mistakes(probability, labels, k):
+def confident_mistakes(probability, labels, k, known=None):
   """Finds the wrong answers with the highest certainty.
 
   Args:
     probability: [N, A] float.
     labels: [N, A] bool.
     k: largest number of answers.
+    known: [N, A] bool. Answers whose label is not known are left out. None: all labels are known.
   Returns:
     list of (picture, attribute), the most certain first.
   """
   probability, labels = np.asarray(probability), np.asarray(labels, bool)
   distance = np.where(labels, 1 - probability, probability)  # from the true answer
+  if known is not None:
+    distance = np.where(known, distance, 0)  # as a right answer
   order = np.argsort(-distance, axis=None, kind="stable")[:k]
   pairs = np.stack(np.unravel_index(order, distance.shape), axis=1)
-  return [(int(n), int(a)) for n, a in pairs if (probability[n, a] > 0.5) != labels[n, a]]
+  is_wrong = (probability > 0.5) != labels
+  if known is not None:
+    is_wrong &= known
+  return [(int(n), int(a)) for n, a in pairs if is_wrong[n, a]]
 
 
 def labelled_sheet(pictures, texts, *, columns=6, title="", cell=(192, 160)):

@@ -15,6 +15,7 @@ from hap_jax.data.skeletons import COCO17
 from hap_jax.data.sources.base import BadRecordError, SourceSpec
 from tests.data import luperson_files
 from tests.data import test_attribute_sources as attribute_files
+from tests.data import test_attribute_table as table_files
 from tests.data import test_coco_persons as coco_files
 from tests.data import test_reid_sources as reid_files
 
@@ -136,3 +137,8 @@ def rapv1(folder):
 def peta(folder):
   attribute_files.write_peta(folder)
   return open_splits("peta", folder, ("train", "test"))
+
+
+def attribute_table(folder):
+  table_files.write(folder)
+  return open_splits("attribute_table", folder, ("train", "val", "test", "trainval"))

@@ -87,3 +87,33 @@ def test_a_wrong_number_of_labels_is_refused():
   features, labels = make_data(20, seed=6)
   with pytest.raises(ValueError, match="19 rows of labels for 20 pictures"):
     linear_probe.fit(features, labels[:19], 1e-2)
+
+
+def test_rows_whose_labels_are_not_known_teach_nothing():
+  features, labels = make_data(150, seed=7)
+  # Copies of the rows keep the mean and the scale of the features.
+  twice, known = np.concatenate([features, features]), np.repeat([[True], [False]], 150, axis=0)
+  hidden = np.concatenate([labels, ~labels])
+  found = linear_probe.fit(twice, hidden, 1e-2, np.broadcast_to(known, hidden.shape))
+  expected = linear_probe.fit(features, labels, 1e-2)
+  # The wrong labels of the copies would move all probabilities to 0.5.
+  np.testing.assert_allclose(found.probability(features), expected.probability(features), atol=1e-6, rtol=0)
+  assert np.abs(expected.probability(features) - 0.5).max() > 0.4
+
+
+def test_an_attribute_without_known_labels_gets_one_half_and_does_not_change_the_others():
+  features, labels = make_data(200, seed=8)
+  known = np.ones(labels.shape, bool)
+  known[:, 1] = False
+  probability = linear_probe.choose_and_fit(features, labels, known).probability(features)
+  np.testing.assert_array_equal(probability[:, 1], 0.5)
+  assert metrics.score(probability, labels, known).label_mean_accuracy[0] > 0.9
+
+
+def test_with_all_labels_known_the_mask_changes_no_bit_of_the_probe():
+  features, labels = make_data(100, seed=9)
+  found = linear_probe.choose_and_fit(features, labels, np.ones(labels.shape, bool))
+  expected = linear_probe.choose_and_fit(features, labels)
+  assert found.penalty == expected.penalty
+  np.testing.assert_array_equal(found.kernel, expected.kernel)
+  np.testing.assert_array_equal(found.bias, expected.bias)

@@ -80,3 +80,66 @@ def test_labels_of_0_and_1_give_the_same_scores_in_every_type(dtype):
   labels, probability = rng.random((30, 4)) < 0.4, rng.random((30, 4))
   found = attributes.score(probability, labels.astype(dtype)).metrics()
   assert found == attributes.score(probability, labels).metrics()
+
+
+# Pictures by attributes. The second picture and the third attribute have no known label.
+PARTLY = np.array([[1, 0, 0, 1], [1, 1, 1, 1], [0, 1, 0, 0], [1, 0, 1, 0]], bool)
+PARTLY_KNOWN = np.array([[1, 1, 0, 1], [0, 0, 0, 0], [1, 0, 0, 1], [1, 1, 0, 0]], bool)
+PREDICTED = np.array([[1, 1, 1, 1], [0, 0, 0, 0], [1, 1, 1, 0], [0, 0, 1, 1]])
+
+
+def test_labels_that_are_not_known_count_nowhere():
+  scores = attributes.score(PREDICTED, PARTLY, PARTLY_KNOWN)
+  assert scores.num_known.tolist() == [3, 2, 0, 2]
+  # Attribute 0: labels 1, 0, 1, answers 1, 1, 0. Attribute 1: 0, 0 and 1, 0. Attribute 3: 1, 0 and 1, 0.
+  np.testing.assert_allclose(scores.label_mean_accuracy, [0.25, 0.25, 0, 1])
+  assert scores.false_positives.tolist() == [1, 1, 0, 0]
+  assert scores.false_negatives.tolist() == [1, 0, 0, 0]
+  # Picture 0: true {0, 3}, found {0, 1, 3}. Picture 2: nothing true, found {0}. Picture 3: true {0}.
+  expected = {"mA": 0.5, "accuracy": 2 / 9, "precision": 2 / 9, "recall": 1 / 3}
+  assert {name: scores.metrics()[name] for name in expected} == pytest.approx(expected)
+  assert np.isfinite(list(scores.metrics().values())).all()
+
+
+@pytest.mark.parametrize("hidden", [-1, 2, np.nan, 1, 0])
+def test_labels_that_are_not_known_may_have_any_value(hidden):
+  labels = np.where(PARTLY_KNOWN, PARTLY, hidden)
+  found = attributes.score(PREDICTED, labels, PARTLY_KNOWN)
+  assert found.metrics() == attributes.score(PREDICTED, PARTLY, PARTLY_KNOWN).metrics()
+
+
+def test_a_known_label_other_than_0_and_1_is_an_error():
+  labels = np.where(PARTLY_KNOWN, PARTLY, -1)
+  labels[2, 3] = -1
+  with pytest.raises(ValueError, match=r"1 labels .* the first is -1 in row 2, column 3"):
+    attributes.score(PREDICTED, labels, PARTLY_KNOWN)
+
+
+def test_with_all_labels_known_the_mask_changes_no_bit():
+  rng = np.random.default_rng(0)
+  labels, probability = rng.random((301, 13)) < 0.3, rng.random((301, 13))
+  found = attributes.score(probability, labels, np.ones(labels.shape, bool))
+  expected = attributes.score(probability, labels)
+  for name, value in vars(expected).items():
+    np.testing.assert_array_equal(getattr(found, name), value)
+  assert found.metrics() == expected.metrics()
+  np.testing.assert_array_equal(
+    attributes.positive_share(labels, np.ones(labels.shape, bool)), labels.mean(axis=0)
+  )
+
+
+def test_share_of_positives_is_taken_over_the_known_labels():
+  np.testing.assert_allclose(attributes.positive_share(PARTLY, PARTLY_KNOWN), [2 / 3, 0, 0, 1 / 2])
+
+
+@pytest.mark.parametrize(
+  ("known", "message"),
+  [
+    (np.zeros((4, 4), bool), "none of the 16 labels is known; expected at least one"),
+    (np.ones((4, 3), bool), r"has shape \(4, 3\) and type bool; expected \(4, 4\)"),
+    (np.ones((4, 4)), r"has shape \(4, 4\) and type float64; expected \(4, 4\), as the labels, of bool"),
+  ],
+)
+def test_a_wrong_mask_is_an_error(known, message):
+  with pytest.raises(ValueError, match=message):
+    attributes.score(PREDICTED, PARTLY, known)

@@ -15,10 +15,12 @@ from configs import (
   finetune_attributes_rapv1_b16,
 )
 from hap_jax import config as config_lib
+from hap_jax.data.sources import attribute_table
 from hap_jax.io import picture_file
 from hap_jax.metrics import attributes as metrics
 from hap_jax.tasks import attributes
 from hap_jax.train import optim
+from tests.data import test_attribute_table as table_files
 
 OFFICIAL = (finetune_attributes_pa100k_b16, finetune_attributes_rapv1_b16, finetune_attributes_peta_b16)
 
@@ -68,6 +70,65 @@ def test_an_attribute_that_is_never_positive_in_training_is_named():
   name = source.spec.labels["attributes"][absent]
   with pytest.raises(ValueError, match=rf"synthetic: {name} never positive in the 400"):
     attributes.positive_ratio(source)
+
+
+def test_labels_that_are_not_known_count_neither_in_the_loss_nor_in_the_right_answers():
+  rng = np.random.default_rng(0)
+  logits, labels = rng.normal(0, 2, (8, 3)).astype(np.float32), rng.random((8, 3)) < 0.5
+  known = rng.random((8, 3)) < 0.6
+  loss = attributes.make_loss(np.full(3, 0.2, np.float32))
+  found, expected = (
+    loss(logits, {"attributes": values, "attributes_known": known}, key=None)
+    for values in (labels & known, labels | ~known)
+  )
+  jax.tree.map(np.testing.assert_array_equal, found, expected)
+  right, count = found[1]["answers_right"]
+  assert count == known.sum()
+  assert right == (((logits > 0) == labels) & known).sum()
+  # With all labels known, the mask changes no bit.
+  plain = loss(logits, {"attributes": labels}, key=None)
+  masked = loss(logits, {"attributes": labels, "attributes_known": np.ones((8, 3), bool)}, key=None)
+  jax.tree.map(np.testing.assert_array_equal, plain, masked)
+
+
+def test_a_batch_without_known_labels_has_the_loss_0():
+  batch = {"attributes": np.zeros((2, 3), bool), "attributes_known": np.zeros((2, 3), bool)}
+  loss, terms = attributes.make_loss(np.full(3, 0.2, np.float32))(jnp.ones((2, 3)), batch, key=None)
+  assert (loss, *terms["answers_right"]) == (0, 0, 0)
+
+
+def open_table(folder, text, split):
+  table_files.write(folder, text)
+  return attribute_table.open_source(root=str(folder), split=split, seed=0)
+
+
+def test_shares_and_scores_leave_out_labels_that_are_not_known(tmp_path):
+  text = "file,split,hat,bag\n" + "".join(f"{i}.png,train,{'01'[i % 2]},{'01 '[i % 3]}\n" for i in range(12))
+  text += "12.png,test,1,0\n13.png,test,,1\n14.png,test,0,\n"
+  assert attributes.positive_ratio(open_table(tmp_path, text, "train")).tolist() == [0.5, 0.5]
+  test = open_table(tmp_path, text, "test")
+  probability = np.array([[0.9, 0.1], [0.9, 0.9], [0.1, 0.9]])
+  rows = {"test": {"index": np.arange(3), "probability": probability}}
+  scores = attributes.make_score({"test": test}, "train")(rows)
+  # The two wrong answers have no known label.
+  assert {scores[name] for name in ("mA", "accuracy", "recall", "label_F1")} == {1.0, 2 / 3}
+  assert scores["mA"] == scores["label_F1"] == 1.0
+  # Both pictures are answered rightly in all their known labels, so there is no sheet of mistakes.
+  assert attributes.make_row_figures(test)(rows).keys() == {"attributes"}
+
+
+def test_an_attribute_without_a_known_positive_label_is_named(tmp_path):
+  text = "file,split,hat,bag\n0.png,train,1,\n1.png,train,0,0\n"
+  with pytest.raises(ValueError, match=r"attribute_table: bag never positive in the 2 training pictures"):
+    attributes.positive_ratio(open_table(tmp_path, text, "train"))
+
+
+def test_a_split_without_known_labels_cannot_be_scored(tmp_path):
+  source = open_table(tmp_path, "file,split,hat,bag\n0.png,train,1,0\n1.png,test,,\n", "test")
+  with pytest.raises(
+    ValueError, match=r"none of the 2 labels of split 'test' is known; expected known labels"
+  ):
+    attributes.check_known(source, "test")
 
 
 @pytest.mark.parametrize("change", [lambda names: names[:-1], lambda names: names[::-1]])

@@ -59,3 +59,12 @@ def test_sheet_shows_pictures_of_any_size_in_rows():
     assert (sheet == color).all(axis=-1).sum() > 1000
   with pytest.raises(ValueError, match="3 pictures and 1 texts"):
     viz.labelled_sheet(pictures, [[]])
+
+
+def test_an_answer_whose_label_is_not_known_is_no_mistake():
+  probability = np.array([[0.99, 0.2], [0.9, 0.4], [0.5, 0.95]])
+  labels = np.array([[0, 0], [0, 1], [0, 1]], bool)
+  known = np.array([[0, 1], [1, 1], [1, 1]], bool)
+  assert viz.confident_mistakes(probability, labels, 9, known) == [(1, 0), (1, 1)]
+  # The hidden mistake does not take the place of another one.
+  assert viz.confident_mistakes(probability, labels, 1, known) == [(1, 0)]

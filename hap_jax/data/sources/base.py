@@ -38,7 +38,10 @@ Such a source has the columns `pid` and `camid`, [N] int32. Its splits are "trai
 person has the same number in "query" and in "gallery".
 
 A record with attributes holds image and
-  attributes  [A] bool, in the order of the names in `spec.labels["attributes"]`
+  attributes        [A] bool, in the order of the names in `spec.labels["attributes"]`
+  attributes_known  [A] bool, only in a source with labels that are not known. False: the label is not known,
+                    and the value in `attributes` is False and has no meaning.
+Such a source has these fields as columns, [N, A] bool.
 """
 
 import collections
