@@ -114,9 +114,11 @@ class Checkpoints:
 
 
 def _open_manager(folder, **options):
-  return ocp.CheckpointManager(
-    folder, options=ocp.CheckpointManagerOptions(**options), item_names=("state", "description")
-  )
+  # Several processes wait for each other at barriers whose names hold the step. Both folders may get the same
+  # step at the same time, so their barriers need different names.
+  names = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=folder.name)
+  options = ocp.CheckpointManagerOptions(multiprocessing_options=names, **options)
+  return ocp.CheckpointManager(folder, options=options, item_names=("state", "description"))
 
 
 def _read_description(manager):

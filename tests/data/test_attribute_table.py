@@ -211,7 +211,6 @@ def test_an_empty_table_is_an_error(tmp_path, text):
   ("options", "message"),
   [
     ({"split": "query"}, "split='query': attribute_table has train, val, test, trainval"),
-    ({"num_val": 3}, r"config\.data\.num_val=3: .*set it to 0 and change .*val_share"),
     (
       {"val_share": 0.5, "test_share": 0.5},
       r"val_share=0\.5, test_share=0\.5: expected at least 0, and a sum",

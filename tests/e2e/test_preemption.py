@@ -116,6 +116,7 @@ def assert_same_losses(one, other):
   np.testing.assert_allclose([losses(other)[i] for i in steps], [losses(one)[i] for i in steps], rtol=1e-5)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
   ("signum", "name", "code"),
   [
@@ -137,6 +138,7 @@ def test_a_run_of_eight_devices_resumes_on_four(endless, ended, tmp_path, signum
   assert output.splitlines()[-1].startswith(f"stopped by {name}: step {step} is saved")
 
 
+@pytest.mark.soak
 def test_a_run_of_one_process_resumes_in_two_and_one_signal_stops_both(endless, ended, tmp_path):
   """A SIGINT to one process becomes a SIGTERM for both."""
   workdir = copy_at(ended, SAVED, tmp_path / "two")

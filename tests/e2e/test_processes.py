@@ -71,6 +71,7 @@ def finish(*processes):
   return outputs
 
 
+@pytest.mark.soak
 def test_two_processes_give_the_same_scores_and_weights_as_one(people, tmp_path):
   alone, together = tmp_path / "alone", tmp_path / "together"
   with socket.socket() as probe:

@@ -17,7 +17,6 @@ def main():
   parser.add_argument("--process_id", type=int)
   parser.add_argument("--total_steps", type=int, default=6)
   parser.add_argument("--kill_at", type=int, help="SIGKILL to this process when the step is logged")
-  parser.add_argument("--devices", type=int, help="number of devices of the mesh; default: all")
   args = parser.parse_args()
   preemption.install()
   distributed.join_processes(args.coordinator_address, args.num_processes, args.process_id)
@@ -40,7 +39,7 @@ def main():
         make_task(total_steps=args.total_steps),
         workdir=args.workdir,
         seed=0,
-        mesh=sharding.make_mesh(devices=jax.devices()[: args.devices]),
+        mesh=sharding.make_mesh(),
         checkpoints=checkpoints,
         cadence=loop.Cadence(log=1, save=2, evaluate=3, panel=0),
         say=say if jax.process_index() == 0 else lambda line: None,
@@ -48,10 +47,6 @@ def main():
   except preemption.StoppedError as error:
     print(error, flush=True)
     sys.exit(error.exit_code)
-  except ValueError as error:
-    if distributed.is_one_of_several():
-      distributed.leave(f"error: {error}")
-    raise
 
 
 if __name__ == "__main__":

@@ -126,18 +126,3 @@ def test_one_signal_stops_both_processes(tmp_path):
   assert codes == [preemption.EXIT_PREEMPTED, preemption.EXIT_INTERRUPTED], outputs
   step = checkpoint_file.read(tmp_path / "two")[1]["step"]
   assert f"stopped by SIGTERM: step {step} is saved" in outputs[0]
-
-
-def test_a_process_that_fails_ends_without_waiting_for_its_partner(tmp_path):
-  """The partner still waits for it, at a barrier of jax or in a step."""
-  options = join_two()
-  partner = start(tmp_path / "run", *options[0], devices=1)
-  failing = start(tmp_path / "run", *options[1], "--devices=0", devices=1)
-  try:
-    output, _ = failing.communicate(timeout=100)  # the barrier of jax would end only after 300 s
-  finally:
-    partner.kill()
-    partner.communicate()
-    failing.kill()
-  assert failing.returncode == 1
-  assert output.splitlines()[-1].startswith("error: ")

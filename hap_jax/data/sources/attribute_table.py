@@ -58,9 +58,7 @@ class _Table(NamedTuple):
   persons: list[str] | None
 
 
-def open_source(
-  *, root, split, seed, file="attributes.csv", val_share=0.1, test_share=0.2, split_seed=0, num_val=0
-):
+def open_source(*, root, split, seed, file="attributes.csv", val_share=0.1, test_share=0.2, split_seed=0):
   """Opens a split of a table of attributes.
 
   Args:
@@ -72,7 +70,6 @@ def open_source(
       if there is a column `person`, so no two splits share one. Else pictures are divided.
     test_share: share of the pictures in "test", likewise.
     split_seed: seed that divides the persons or pictures. The order of the rows has no effect.
-    num_val: must be 0, because the table has its own splits.
 
   Returns:
     PictureFiles, in the order of the table.
@@ -82,7 +79,7 @@ def open_source(
       pictures. The message names the line.
   """
   del seed
-  _check_options(split, val_share, test_share, split_seed, num_val)
+  _check_options(split, val_share, test_share, split_seed)
   check_root(root, f"the table {file} and its pictures")
   table = _read(os.path.join(root, file))
   if table.splits is None:
@@ -115,14 +112,9 @@ def open_source(
   )
 
 
-def _check_options(split, val_share, test_share, split_seed, num_val):
+def _check_options(split, val_share, test_share, split_seed):
   if split not in (*SPLITS, "trainval"):
     raise ValueError(f"split={split!r}: attribute_table has {', '.join(SPLITS)}, trainval")
-  if num_val:
-    raise ValueError(
-      f"config.data.num_val={num_val}: attribute_table has its own splits for the scores; set it to 0 and "
-      "change config.data.attribute_table.val_share"
-    )
   if split_seed < 0:
     raise ValueError(f"config.data.attribute_table.split_seed={split_seed}: expected at least 0")
   if not (val_share >= 0 and test_share >= 0 and val_share + test_share < 1):
