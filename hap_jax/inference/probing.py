@@ -9,11 +9,12 @@ from hap_jax.evaluation import retrieval_probe as probes
 from hap_jax.evaluation.evaluate import make_evaluate
 from hap_jax.inference import embed
 from hap_jax.inference import encoder as encoders
+from hap_jax.io.progress import SILENT
 from hap_jax.metrics import attributes as metrics
 from hap_jax.pixels.normalize import normalize
 
 
-def probe(path, *, source, root="", options=None, batch_size=256, workers=0, say=print):
+def probe(path, *, source, root="", options=None, batch_size=256, workers=0, say=print, progress=SILENT):
   """Measures person retrieval with frozen features, for each kind of pooling.
 
   Args:
@@ -24,30 +25,35 @@ def probe(path, *, source, root="", options=None, batch_size=256, workers=0, say
     batch_size: pictures per batch.
     workers: number of processes that read pictures.
     say: prints a line.
+    progress: a `Progress`. This function starts and ends it.
   Returns:
     {"mAP_cls": ..., "rank1_cls": ..., ..., "mAP_chance": ...}.
   Raises:
     ValueError: if the checkpoint or the data cannot be read.
   """
-  mesh = sharding.make_mesh()
-  sharding.check_batch_size(batch_size, mesh, "--batch_size")
-  model, variables, description = encoders.load(path)
-  image_size, grid = description["model"]["image_size"], tuple(description["model"]["grid"])
-  mean, std = (description["normalization"][key] for key in ("mean", "std"))
-  loaders = {
-    split: Reading(workers=workers).ordered(
-      config_lib.open_named_source(source, root=root, split=split, options=options),
-      (ResizeBicubic(size=tuple(image_size)),),
-      batch_size,
-    )
-    for split in ("query", "gallery")
-  }
+  with progress:
+    mesh = sharding.make_mesh()
+    sharding.check_batch_size(batch_size, mesh, "--batch_size")
+    progress.stage("reading the checkpoint")
+    model, variables, description = encoders.load(path)
+    image_size, grid = description["model"]["image_size"], tuple(description["model"]["grid"])
+    mean, std = (description["normalization"][key] for key in ("mean", "std"))
+    progress.stage("opening the data")
+    loaders = {
+      split: Reading(workers=workers).ordered(
+        config_lib.open_named_source(source, root=root, split=split, options=options),
+        (ResizeBicubic(size=tuple(image_size)),),
+        batch_size,
+      )
+      for split in ("query", "gallery")
+    }
 
-  def encode(variables, images):
-    return model.apply(variables, normalize(images, mean, std))
+    def encode(variables, images):
+      return model.apply(variables, normalize(images, mean, std))
 
-  evaluation = probes.make_evaluation(encode, grid, loaders)
-  scores, _ = make_evaluate(evaluation, mesh)(sharding.put_replicated(variables, mesh))
+    evaluation = probes.make_evaluation(encode, grid, loaders)
+    variables = sharding.put_replicated(variables, mesh)
+    scores, _ = make_evaluate(evaluation, mesh)(variables, progress=progress)
   counts = " and ".join(f"{len(loader.source)} {split}" for split, loader in loaders.items())
   say(f"{source}: {counts} pictures at {image_size[0]}x{image_size[1]}; same-camera matches excluded")
   for name, value in scores.items():
@@ -56,7 +62,17 @@ def probe(path, *, source, root="", options=None, batch_size=256, workers=0, say
 
 
 def probe_attributes(
-  path, *, source, root="", options=None, seed=0, feature="mean", batch_size=256, workers=0, say=print
+  path,
+  *,
+  source,
+  root="",
+  options=None,
+  seed=0,
+  feature="mean",
+  batch_size=256,
+  workers=0,
+  say=print,
+  progress=SILENT,
 ):
   """Measures how well a logistic regression on frozen features predicts attributes.
 
@@ -73,6 +89,7 @@ def probe_attributes(
     batch_size: as in `probe`.
     workers: as in `probe`.
     say: as in `probe`.
+    progress: as in `probe`.
   Returns:
     {"mA": ..., "F1": ..., ...}, the result of `metrics.attributes.Scores.metrics`.
   Raises:
@@ -80,16 +97,24 @@ def probe_attributes(
       training pictures.
   """
   sources = {}
-  for split in ("train", "test"):
-    sources[split] = config_lib.open_named_source(source, root=root, split=split, seed=seed, options=options)
-    _check_attributes(source, sources["train"])
-  extractor = embed.load_extractor(path, feature)
-  vectors = {
-    split: embed.extract(extractor, opened, batch_size=batch_size, workers=workers)
-    for split, opened in sources.items()
-  }
-  labels = {split: opened.columns["attributes"] for split, opened in sources.items()}
-  learnt = linear_probe.choose_and_fit(vectors["train"], labels["train"])
+  with progress:
+    progress.stage("opening the data")
+    for split in ("train", "test"):
+      sources[split] = config_lib.open_named_source(
+        source, root=root, split=split, seed=seed, options=options
+      )
+      _check_attributes(source, sources["train"])
+    progress.stage("reading the checkpoint")
+    extractor = embed.load_extractor(path, feature)
+    progress.begin(sum(map(len, sources.values())), "pictures")
+    vectors = {}
+    for split, opened in sources.items():
+      vectors[split], _ = embed.extract(
+        extractor, opened, batch_size=batch_size, workers=workers, progress=progress
+      )
+    progress.stage("fitting the classifier")
+    labels = {split: opened.columns["attributes"] for split, opened in sources.items()}
+    learnt = linear_probe.choose_and_fit(vectors["train"], labels["train"])
   found = metrics.score(learnt.probability(vectors["test"]), labels["test"])
   for note in sources["test"].spec.notes:
     say(f"note: {note}")
