@@ -53,7 +53,7 @@ def score(path, *, config=None, overrides=None, out=None, say=print, progress=SI
 def _score(path, config, overrides, has_pictures, progress):
   """Returns (finalized config, {metric: float}, {name: picture}).
 
-  The arguments are those of `score`. The Progress is started. Without `has_pictures` nothing is drawn.
+  Arguments: as in `score`, with a started Progress. Without `has_pictures` nothing is drawn.
   """
   progress.stage("reading the checkpoint")
   weights = reading.read(path)
