@@ -35,7 +35,7 @@ def train(workdir, *, cadence=CADENCE, lines=None, **task):
 
 
 def after_start(lines):
-  """Returns the lines without the table at the start of a run, which ends with the place of the checkpoints."""
+  """Returns the lines without the table at the start of a run. It ends with the checkpoints."""
   names = [line.split(" ")[0] for line in lines]
   return lines[names.index("checkpoints") + 1 :]
 

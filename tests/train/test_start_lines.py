@@ -35,7 +35,7 @@ def test_a_new_and_a_resumed_run_say_what_they_will_do(tmp_path):
   assert printed[:5] == [
     "devices      2 x cpu, mesh data=2 fsdp=1 tensor=1",
     "parameters   3, all trained",
-    "records      16 of numbers",
+    "records      16 for training, source numbers",
     "length       4 steps = 2 epochs, batch size 8",
     f"checkpoints  {tmp_path}/run/checkpoints, every 4 steps",
   ]
