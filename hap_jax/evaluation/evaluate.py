@@ -11,6 +11,7 @@ import numpy as np
 from hap_jax import distributed, sharding
 from hap_jax.data.loader import Loader
 from hap_jax.io.progress import SILENT
+from hap_jax.viz.curves import Guide
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Evaluation:
     row_figures: the input of `score` -> {name: [H, W, 3] uint8 picture}, or None. Called in process 0 only,
       after every evaluation.
     select: (metric, "max" or "min"): the rule that selects the best checkpoint. None: no best checkpoint.
+    guides: {metric: Guide}, the baseline and the goal of a score, which its curve shows. It may be empty.
     constants: the constants of the Task that `predict` and `figures` need, for commands without a Task.
   """
 
@@ -47,6 +49,7 @@ class Evaluation:
   figures: Callable | None = None
   row_figures: Callable | None = None
   select: tuple[str, str] | None = None
+  guides: Mapping[str, Guide] = dataclasses.field(default_factory=dict)
   constants: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 

@@ -183,7 +183,7 @@ class _AfterStep:
     if due.panel and evaluation.figures:
       self.writer.write_images(step, evaluation.figures(self.variables(state)))
     if due.evaluate or (due.log and is_last):
-      self.writer.write_curves(evaluation.select)
+      self.writer.write_curves(evaluation.select, evaluation.guides)
     return scores
 
   def score(self, step, state):

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from hap_jax import sharding
+from hap_jax.data.sources import base
 from hap_jax.io import checkpoint_file
 from hap_jax.train import loop, preemption
 from hap_jax.train.checkpoint import Checkpoints
 from hap_jax.train.report import read_metrics
+from hap_jax.viz.curves import Guide, Mark, curves
 from tests.train.regressor import make_task
 
 # The run has six steps. Steps 3 and 6 are evaluated, and only the last step is saved.
@@ -192,3 +194,12 @@ def test_the_signal_handlers_of_a_caller_are_restored_after_the_run(tmp_path):
   before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
   train(tmp_path)
   assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+def test_the_curves_of_a_run_show_the_guides_of_its_task(tmp_path):
+  guides = {"val_error": Guide(Mark("zero", 14.0), Mark("fitted", 0.1))}
+  train(tmp_path, guides=guides, total_steps=3)
+  drawn, rows = base.read_image(tmp_path / "curves.png"), read_metrics(tmp_path)
+  options = {"select": ("val_error", "min"), "title": tmp_path.name}
+  np.testing.assert_array_equal(drawn, curves(rows, guides=guides, **options))
+  assert (drawn != curves(rows, **options)).any()
