@@ -21,7 +21,7 @@ def add_arguments(parser):
     type=float,
     default=0.0,
     metavar="SHARE",
-    help="share of unreadable pictures at which the command stops; below it, it leaves them out (default: 0)",
+    help="largest share of unreadable pictures that are left out; more of them are an error (default: 0)",
   )
 
 
