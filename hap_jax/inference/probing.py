@@ -96,22 +96,12 @@ def probe_attributes(
     ValueError: if the checkpoint or the data cannot be read, or if an attribute has the same value in all
       training pictures.
   """
-  sources = {}
   with progress:
     progress.stage("opening the data")
-    for split in ("train", "test"):
-      sources[split] = config_lib.open_named_source(
-        source, root=root, split=split, seed=seed, options=options
-      )
-      _check_attributes(source, sources["train"])
+    sources = _open_splits(source, root=root, seed=seed, options=options)
     progress.stage("reading the checkpoint")
     extractor = embed.load_extractor(path, feature)
-    progress.begin(sum(map(len, sources.values())), "pictures")
-    vectors = {}
-    for split, opened in sources.items():
-      vectors[split], _ = embed.extract(
-        extractor, opened, batch_size=batch_size, workers=workers, progress=progress
-      )
+    vectors = _extract_all(extractor, sources, batch_size, workers, progress)
     progress.stage("fitting the classifier")
     labels = {split: opened.columns["attributes"] for split, opened in sources.items()}
     learnt = linear_probe.choose_and_fit(vectors["train"], labels["train"])
@@ -129,6 +119,26 @@ def probe_attributes(
     say(f"{name:21s}  {value:.4f}")
   say("mA of any answer that does not look at the picture: 0.5")
   return scores
+
+
+def _open_splits(name, **options):
+  """Returns {"train": source, "test": source} with attributes. `options`: see `open_named_source`."""
+  sources = {}
+  for split in ("train", "test"):
+    sources[split] = config_lib.open_named_source(name, split=split, **options)
+    _check_attributes(name, sources["train"])
+  return sources
+
+
+def _extract_all(extractor, sources, batch_size, workers, progress):
+  """Returns {split: vectors [N, D]} of the sources {split: source}."""
+  progress.begin(sum(map(len, sources.values())), "pictures")
+  vectors = {}
+  for split, opened in sources.items():
+    vectors[split], _ = embed.extract(
+      extractor, opened, batch_size=batch_size, workers=workers, progress=progress
+    )
+  return vectors
 
 
 def _check_attributes(name, train):
