@@ -70,6 +70,11 @@ def is_one_of_several():
   return jax is not None and jax.distributed.is_initialized() and jax.process_count() > 1
 
 
+def is_first_process():
+  """Returns True in process 0, and in a process that is not connected with others."""
+  return not is_one_of_several() or sys.modules["jax"].process_index() == 0
+
+
 def leave(text):
   """Prints a text and ends this process immediately.
 

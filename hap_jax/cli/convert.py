@@ -5,6 +5,7 @@ from hap_jax.convert import licences, write
 from hap_jax.convert import run as conversion
 from hap_jax.convert.lineage import text as lineage_text
 from hap_jax.convert.weights import some
+from hap_jax.io.progress import Progress
 
 
 def add_arguments(parser):
@@ -29,17 +30,19 @@ def add_arguments(parser):
 
 
 def run(args):
-  report = conversion.convert(
-    args.source,
-    args.out,
-    to=args.to,
-    grid=args.grid,
-    force=args.force,
-    family=args.family,
-    source_grid=args.source_grid,
-    heads=(args.num_heads, args.decoder_heads),
-    real=args.real,
-  )
+  with Progress("convert") as progress:
+    report = conversion.convert(
+      args.source,
+      args.out,
+      to=args.to,
+      grid=args.grid,
+      force=args.force,
+      family=args.family,
+      source_grid=args.source_grid,
+      heads=(args.num_heads, args.decoder_heads),
+      real=args.real,
+      progress=progress,
+    )
   proof, model = report["proof"], report["model"]
   print(f"{args.source} ({report['family']}) -> {args.out} ({args.to})")
   print(f"  grid {model['grid'][0]}x{model['grid'][1]} ({report['grid_from']}), {model['num_heads']} heads")

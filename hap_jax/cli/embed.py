@@ -8,6 +8,7 @@ from hap_jax.cli import _options
 from hap_jax.data.sources import folder
 from hap_jax.inference import embed
 from hap_jax.io import unfinished
+from hap_jax.io.progress import Progress
 
 
 def add_arguments(parser):
@@ -15,14 +16,33 @@ def add_arguments(parser):
   parser.add_argument("folder", help="folder of pictures, sub-folders included")
   parser.add_argument("--out", required=True, metavar="FILE.npz", help="file to make")
   embed.add_arguments(parser)
+  parser.add_argument(
+    "--max_bad_share",
+    type=float,
+    default=0.0,
+    metavar="SHARE",
+    help="largest share of unreadable pictures that are left out; more of them are an error (default: 0)",
+  )
 
 
 def run(args):
   out = pathlib.Path(args.out)
   _options.check_new(out)
   source = folder.open_source(root=args.folder, exif=args.exif)
-  extractor = embed.load_extractor(args.checkpoint, args.feature)
-  vectors = embed.extract(extractor, source, batch_size=args.batch_size, workers=args.workers)
+  with Progress("embed") as progress:
+    progress.stage("reading the checkpoint")
+    extractor = embed.load_extractor(args.checkpoint, args.feature)
+    progress.begin(len(source), "pictures")
+    vectors, index = embed.extract(
+      extractor,
+      source,
+      batch_size=args.batch_size,
+      workers=args.workers,
+      max_bad_share=args.max_bad_share,
+      progress=progress,
+    )
   with unfinished.new_file(out) as file:
-    np.savez(file, feature=vectors, path=np.array(source.paths), kind=np.array(extractor.kind))
+    np.savez(file, feature=vectors, path=np.array(source.paths)[index], kind=np.array(extractor.kind))
+  if num_bad := len(source) - len(index):
+    print(f"pictures that cannot be read and were left out: {num_bad:,}")
   print(f"{args.out}: feature {list(vectors.shape)} float32 ({extractor.kind}), path [{len(vectors)}]")

@@ -3,6 +3,7 @@
 from hap_jax import config as config_lib
 from hap_jax.cli import _options
 from hap_jax.inference import scoring
+from hap_jax.io.progress import Progress
 
 
 def add_arguments(parser):
@@ -16,4 +17,10 @@ def add_arguments(parser):
 
 def run(args):
   config = args.config and config_lib.read_file(args.config)
-  scoring.score(args.checkpoint, config=config, overrides=_options.overrides(args), out=args.out)
+  scoring.score(
+    args.checkpoint,
+    config=config,
+    overrides=_options.overrides(args),
+    out=args.out,
+    progress=Progress("evaluate"),
+  )

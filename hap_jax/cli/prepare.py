@@ -7,6 +7,7 @@ import time
 from hap_jax import config as config_lib
 from hap_jax.cli import _options
 from hap_jax.data import pack
+from hap_jax.io.progress import Progress
 
 _DRAWN = ("num_train", "num_val", "num_test", "image_size")  # options of sources that draw their pictures
 
@@ -60,7 +61,9 @@ def run(args):
         "such as synthetic"
       )
     _refuse(args, ("root", "split", "settings", "max_bad_share"), "works only with --format=tfds")
-    counts = source.write_files(args.out, seed=args.seed, **_given(args, *_DRAWN, "workers"))
+    with Progress("prepare") as progress:
+      given = _given(args, *_DRAWN, "workers")
+      counts = source.write_files(args.out, seed=args.seed, **given, progress=progress)
     what = f"pictures of {args.source} people"
   else:
     if is_drawn:
@@ -87,13 +90,16 @@ def _refuse(args, names, why):
 
 def _pack(args):
   options = _given(args, *_DRAWN) | _options.settings(args.settings)
-  sources = {
-    split: config_lib.open_named_source(
-      args.source, root=args.root or "", split=split, seed=args.seed, options=options
-    )
-    for split in _splits(args)
-  }
-  packed = pack.write_dataset(args.out, sources, **_given(args, "root", "max_bad_share"))
+  with Progress("prepare") as progress:
+    progress.stage("opening the data set")
+    sources = {
+      split: config_lib.open_named_source(
+        args.source, root=args.root or "", split=split, seed=args.seed, options=options
+      )
+      for split in _splits(args)
+    }
+    given = _given(args, "root", "max_bad_share")
+    packed = pack.write_dataset(args.out, sources, **given, progress=progress)
   for split, result in packed.items():
     if result.bad:
       print(f"{split}: {len(result.bad)} records that cannot be read were left out")

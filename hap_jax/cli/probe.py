@@ -2,6 +2,7 @@
 
 from hap_jax.cli import _options
 from hap_jax.inference import probing
+from hap_jax.io.progress import Progress
 
 
 def add_arguments(parser):
@@ -25,4 +26,5 @@ def run(args):
     options=_options.settings(args.settings),
     batch_size=args.batch_size,
     workers=args.workers,
+    progress=Progress("probe"),
   )

@@ -13,6 +13,7 @@ from hap_jax.convert import families, real_class, verify, write
 from hap_jax.convert import read as reading
 from hap_jax.convert import source as sources
 from hap_jax.io import unfinished
+from hap_jax.io.progress import SILENT
 
 REPORT = "conversion.json"
 
@@ -28,6 +29,7 @@ def convert(
   source_grid=None,
   heads=(None, None),
   real=True,
+  progress=SILENT,
 ):
   """Converts a checkpoint and proves the result. Leaves nothing behind after an error.
 
@@ -41,6 +43,7 @@ def convert(
     source_grid: (Gh, Gw) of the source; None: the file shows it.
     heads: (number of heads of the encoder, of the decoder). None: the file or its sizes give the number.
     real: True to run the other project's own class too, if it is installed.
+    progress: a started `Progress` that counts the steps of the conversion.
   Returns:
     the report, plain JSON values. It is also in conversion.json, inside a folder or next to a file.
   Raises:
@@ -51,11 +54,14 @@ def convert(
   """
   out = pathlib.Path(out)
   _check_destination(source, out, to, force)
+  progress.begin(5 if real else 4, "steps")
+  progress.stage("reading the source")
   weights = _with_heads(reading.read(source, family=family, grid=source_grid), heads)
   source_grid = weights.grid  # the proof resizes the source's tables on its own
   weights, resized = write.regrid(weights, grid)
   write.check_target(weights, to)
   setting = verify.Setting.of(weights, source_grid)
+  progress.stage("writing the result", add=1)
   with contextlib.ExitStack() as ends:  # the last that is entered gets its name first
     report = None
     if not write.makes_folder(to):
@@ -65,7 +71,7 @@ def convert(
     facts, is_own = _facts(source, weights, to, written, resized), weights.family == reading.OWN_FAMILY
     outputs = verify.outputs_of(setting, None if to == write.OWN else families.load(to).stacks)
     del weights  # frees memory for the proof, which reads both files again
-    facts["proof"] = _prove(source, part, is_own, to, setting, outputs, real)
+    facts["proof"] = _prove(source, part, is_own, to, setting, outputs, real, progress)
     if report is None:
       (part / REPORT).write_text(_json(facts))
     else:
@@ -159,7 +165,7 @@ def _facts(source, weights, to, written, resized):
   }
 
 
-def _prove(source, part, is_own, to, setting, outputs, real):
+def _prove(source, part, is_own, to, setting, outputs, real, progress):
   """Runs source and result on the same pictures and compares their outputs.
 
   Args:
@@ -170,14 +176,17 @@ def _prove(source, part, is_own, to, setting, outputs, real):
     setting: a `verify.Setting`.
     outputs: the names of the outputs to compare.
     real: True to run the other project's own class too.
+    progress: as in `convert`, with the first two steps.
   Returns:
     the report's entry "proof", a dict.
   Raises:
     ValueError: if an output differs.
   """
   target = None if to == write.OWN else families.load(to)
+  progress.stage("computing the outputs of the source", add=1)
   malloc.return_freed()
   want = verify.run_own(source, setting) if is_own else verify.run_foreign(source, setting)
+  progress.stage("computing the outputs of the result", add=1)
   malloc.return_freed()
   got = verify.run_written(part, setting, target)
   errors = verify.compare(want, got, outputs)
@@ -189,6 +198,7 @@ def _prove(source, part, is_own, to, setting, outputs, real):
   }
   if not real:
     return {**proof, "real_class": "not asked for"}
+  progress.stage("computing the outputs of the PyTorch class", add=1)
   found, name = real_class.outputs(part, target, setting, verify.make_batch(setting))
   if found is None:
     return {**proof, "real_class": name}

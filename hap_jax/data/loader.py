@@ -56,6 +56,7 @@ class Loader:
     read_ahead: number of batches prepared ahead, per worker; without workers a thread prepares them. 0: none
       (with workers: 1).
     max_bad_share: largest share of the source's records that may be bad.
+    bad_share_key: the key or option that sets max_bad_share, for error messages. "": there is none.
     fields: names of the fields in a batch. None: all fields.
   """
 
@@ -68,6 +69,7 @@ class Loader:
   workers: int = 0
   read_ahead: int = 2
   max_bad_share: float = 0.001
+  bad_share_key: str = "config.data.max_bad_share"
   fields: tuple[str, ...] | None = None
 
   def __post_init__(self):
@@ -237,10 +239,13 @@ class Loader:
         "bad record %d of %s is replaced by the next: %s", index, self.source.spec.name, bad[index]
       )
     if len(known) > self.max_bad_share * len(self.source):
+      allowed, remedy = "", ""
+      if key := self.bad_share_key:
+        allowed = f", more than the share {self.max_bad_share:g} that {key} allows"
+        remedy = f", or raise {key.rpartition('.')[2]}"
       raise ValueError(
-        f"{len(known)} of {len(self.source)} records of {self.source.spec.name} cannot be read, more than "
-        f"the share {self.max_bad_share:g} that config.data.max_bad_share allows: repair or remove the "
-        f"records, or raise max_bad_share. The first: {'; '.join(list(known.values())[:3])}"
+        f"{len(known)} of {len(self.source)} records of {self.source.spec.name} cannot be read{allowed}: "
+        f"repair or remove the records{remedy}. The first: {'; '.join(list(known.values())[:3])}"
       )
 
 

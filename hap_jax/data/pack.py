@@ -28,6 +28,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from hap_jax.data import columns
 from hap_jax.data.sources import base
 from hap_jax.io import picture_file, unfinished
+from hap_jax.io.progress import SILENT
 
 # Format of records, tables and metadata. It grows when a reader of the previous format cannot read the new
 # one. 1: the tables hold only pid, camid and attributes. The metadata holds only the names of the attributes.
@@ -54,7 +55,7 @@ class Packed(NamedTuple):
   bad: dict[int, str]
 
 
-def write_dataset(out, sources, *, root="", max_bad_share=0.001):
+def write_dataset(out, sources, *, root="", max_bad_share=0.001, progress=SILENT):
   """Writes the splits of a data set.
 
   The folder is written under a temporary name and renamed at the end, so an existing folder is complete.
@@ -65,6 +66,7 @@ def write_dataset(out, sources, *, root="", max_bad_share=0.001):
     sources: {split: source} of one data set.
     root: folder of that data set. The names of the records are relative to it.
     max_bad_share: largest share of a split's records that may be bad.
+    progress: a started `Progress` that counts the records.
 
   Returns:
     {split: Packed}.
@@ -76,7 +78,10 @@ def write_dataset(out, sources, *, root="", max_bad_share=0.001):
   out = pathlib.Path(out)
   unfinished.check_new(out)
   with unfinished.new_folder(out) as part:
-    splits = {split: _Split(split, source, str(root), max_bad_share) for split, source in sources.items()}
+    splits = {
+      split: _Split(split, source, str(root), max_bad_share, progress) for split, source in sources.items()
+    }
+    progress.begin(sum(map(len, sources.values())), "records")
     _check_same_columns(splits)
     _check_same_exif(splits)
     _build(part, splits)
@@ -104,7 +109,8 @@ def _check_same_exif(splits):
 class _Split:
   """A split during packing: yields its records, and keeps the numbers of the good and the bad ones."""
 
-  def __init__(self, name, source, root, max_bad_share):
+  def __init__(self, name, source, root, max_bad_share, progress=SILENT):
+    self.progress = progress
     self.name, self.source, self.root, self.max_bad_share = name, source, root, max_bad_share
     self.bad = {}
     self.columns = columns.check(source)
@@ -119,6 +125,8 @@ class _Split:
       except base.BadRecordError as error:
         self._note_bad(i, error)
         continue
+      finally:
+        self.progress.add(1)
       self.good.append(i)
       yield example
 

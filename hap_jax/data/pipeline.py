@@ -19,12 +19,13 @@ class Reading:
   """Settings of all loaders of one run or command. Each process loads its slice of every batch.
 
   Attributes:
-    seed, workers, max_bad_share: see `Loader`.
+    seed, workers, max_bad_share, bad_share_key: see `Loader`.
   """
 
   seed: int = 0
   workers: int = 0
   max_bad_share: float = 0.001
+  bad_share_key: str = "config.data.max_bad_share"
 
   def loader(self, source, transforms, sampler, fields):
     """Returns the `Loader` of a source in the order of a sampler."""
@@ -35,6 +36,7 @@ class Reading:
       seed=self.seed,
       workers=self.workers,
       max_bad_share=self.max_bad_share,
+      bad_share_key=self.bad_share_key,
       fields=fields,
       process_index=jax.process_index(),
       process_count=jax.process_count(),

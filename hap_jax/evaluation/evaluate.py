@@ -10,6 +10,8 @@ import numpy as np
 
 from hap_jax import distributed, sharding
 from hap_jax.data.loader import Loader
+from hap_jax.io.progress import SILENT
+from hap_jax.viz.curves import Guide
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Evaluation:
     row_figures: the input of `score` -> {name: [H, W, 3] uint8 picture}, or None. Called in process 0 only,
       after every evaluation.
     select: (metric, "max" or "min"): the rule that selects the best checkpoint. None: no best checkpoint.
+    guides: {metric: Guide}, the baseline and the goal of a score, which its curve shows. It may be empty.
     constants: the constants of the Task that `predict` and `figures` need, for commands without a Task.
   """
 
@@ -46,11 +49,14 @@ class Evaluation:
   figures: Callable | None = None
   row_figures: Callable | None = None
   select: tuple[str, str] | None = None
+  guides: Mapping[str, Guide] = dataclasses.field(default_factory=dict)
   constants: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def make_evaluate(evaluation, mesh):
-  """Makes (variables, before_batch) -> ({metric: float}, rows) over all splits. Each `predict` compiles once.
+  """Makes (variables, before_batch, progress) -> ({metric: float}, rows) over all splits.
+
+  Each `predict` compiles once.
 
   Each process predicts its own rows. Process 0 scores all rows and sends the scores to the other processes.
 
@@ -59,12 +65,15 @@ def make_evaluate(evaluation, mesh):
   depend on the batch size, the devices or the processes.
 
   `rows` are the scored rows: {split: {name: [N, ...]}}. `before_batch` is called without arguments before
-  each batch. An exception that it raises ends the evaluation.
+  each batch. An exception that it raises ends the evaluation. `progress` is a started `Progress` that counts
+  the records of all splits.
   """
   passes = {name: make_pass(split, mesh) for name, split in evaluation.evals.items()}
 
-  def evaluate(variables, before_batch=_do_nothing):
-    rows = {name: run_pass(variables, before_batch) for name, run_pass in passes.items()}
+  def evaluate(variables, before_batch=_do_nothing, progress=SILENT):
+    progress.begin(sum(len(split.loader.source) for split in evaluation.evals.values()), "pictures")
+    rows = {name: run_pass(variables, before_batch, progress) for name, run_pass in passes.items()}
+    progress.stage("scoring")
     return _score_in_first_process(evaluation.score, rows), rows
 
   return evaluate
@@ -88,19 +97,21 @@ def make_predict_step(predict, mesh):
 
 
 def make_pass(split, mesh):
-  """Makes (variables, before_batch) -> {name: [N, ...]} for the N records of an `EvalSplit`.
+  """Makes (variables, before_batch, progress) -> {name: [N, ...]} for the N records of an `EvalSplit`.
 
-  The result includes `index`, the record numbers.
+  The result includes `index`, the record numbers. Records that cannot be read have no row. `progress` is a
+  started `Progress` that counts the records.
   """
   predict_step, loader = make_predict_step(split.predict, mesh), split.loader
 
-  def run_pass(variables, before_batch=_do_nothing):
+  def run_pass(variables, before_batch=_do_nothing, progress=SILENT):
     outputs = []
     # If before_batch raises an error, closing stops the worker processes of the loader.
     with contextlib.closing(loader.iterate(0, loader.num_steps)) as batches:
       for batch in batches:
         before_batch()
         outputs.append(jax.device_get(predict_step(variables, sharding.put_batch(batch, mesh))))
+        progress.add(int(outputs[-1]["valid"].sum()))
     columns = {key: np.concatenate([rows[key] for rows in outputs]) for key in outputs[0]}
     valid = np.flatnonzero(columns["valid"])
     # np.unique sorts, so `first` gives one row per record in the order of the record numbers.

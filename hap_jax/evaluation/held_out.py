@@ -15,10 +15,20 @@ from hap_jax.data import samplers
 from hap_jax.evaluation.evaluate import EvalSplit, Evaluation
 from hap_jax.losses.reconstruction import masked_patch_loss
 from hap_jax.viz import reconstruction as viz
+from hap_jax.viz.curves import Guide, Mark
 
 
 def make_evaluation(
-  forward_by_index, make_targets, *, train, val, num_mean_records, num_rows, encoder, norm_pix_loss
+  forward_by_index,
+  make_targets,
+  *,
+  train,
+  val,
+  num_mean_records,
+  num_rows,
+  encoder,
+  norm_pix_loss,
+  learned_ratio,
 ):
   """Makes the Evaluation: held-out loss if there are held-out records, and reconstructions as pictures.
 
@@ -31,6 +41,7 @@ def make_evaluation(
     num_rows: number of people in a picture.
     encoder: `description.Encoder`.
     norm_pix_loss: True if the targets are standardised per patch.
+    learned_ratio: the goal for "val_ratio"; 0: no goal.
   """
   evals = {}
   if val is not None:
@@ -44,7 +55,9 @@ def make_evaluation(
     patch=encoder.patch,
     norm_pix_loss=norm_pix_loss,
   )
-  return Evaluation(evals=evals, score=score, figures=figures)
+  goal = Mark("learned", learned_ratio) if learned_ratio else None
+  guide = Guide(baseline=Mark("position mean", 1.0), goal=goal)
+  return Evaluation(evals=evals, score=score, figures=figures, guides={"val_ratio": guide})
 
 
 def make_predict(forward_by_index, position_mean):

@@ -5,6 +5,7 @@ import dataclasses
 from hap_jax.evaluation.evaluate import EvalSplit, Evaluation
 from hap_jax.metrics import retrieval
 from hap_jax.models import layers, pooling
+from hap_jax.viz.curves import Guide, Mark
 
 
 def identities(splits, query, gallery):
@@ -18,13 +19,16 @@ def identities(splits, query, gallery):
   }
 
 
-def check_sides(query, gallery):
-  """Raises ValueError if no query has a match in the gallery.
+def chance_guide(query, gallery):
+  """Returns the `Guide` of an mAP: its baseline is the mAP of a gallery in random order.
 
   A run calls this function at its start. Otherwise the error would come only at the first evaluation.
+
+  Raises:
+    ValueError: if no query has a match in the gallery.
   """
   pids, camids = ([side.columns[name] for side in (query, gallery)] for name in ("pid", "camid"))
-  retrieval.chance_mean_ap(*pids, *camids)
+  return Guide(baseline=Mark("chance", retrieval.chance_mean_ap(*pids, *camids)))
 
 
 def make_encode(encoder, normalize):
@@ -57,7 +61,7 @@ def make_evaluation(encode, grid, loaders):
   # Stripes need at least one row of patches per stripe.
   kinds = [kind for kind in pooling.KINDS if kind != "stripes" or grid[0] >= pooling.NUM_STRIPES]
   query, gallery = loaders["query"].source, loaders["gallery"].source
-  check_sides(query, gallery)
+  guide = chance_guide(query, gallery)
 
   def predict(variables, batch):
     tokens = encode(variables, batch["image"])
@@ -71,11 +75,15 @@ def make_evaluation(encode, grid, loaders):
       scores |= {f"mAP_{kind}": result.mean_ap, f"rank1_{kind}": result.cmc[1]}
     return scores | {"mAP_chance": retrieval.chance_mean_ap(**persons)}
 
-  return Evaluation(evals={name: EvalSplit(loader, predict) for name, loader in loaders.items()}, score=score)
+  return Evaluation(
+    evals={name: EvalSplit(loader, predict) for name, loader in loaders.items()},
+    score=score,
+    guides={f"mAP_{kind}": guide for kind in kinds},
+  )
 
 
 def with_probe(evaluation, probe, prefix="probe_"):
-  """Returns `evaluation` with the splits and scores of `probe` added. The added names get the prefix."""
+  """Returns `evaluation` with the splits, scores and guides of `probe` added. Added names get the prefix."""
 
   def score(splits):
     own = {name: rows for name, rows in splits.items() if not name.startswith(prefix)}
@@ -84,4 +92,5 @@ def with_probe(evaluation, probe, prefix="probe_"):
     return scores | {f"{prefix}{name}": value for name, value in probe.score(probed).items()}
 
   evals = {**evaluation.evals, **{f"{prefix}{name}": split for name, split in probe.evals.items()}}
-  return dataclasses.replace(evaluation, evals=evals, score=score)
+  guides = {**evaluation.guides, **{f"{prefix}{name}": guide for name, guide in probe.guides.items()}}
+  return dataclasses.replace(evaluation, evals=evals, score=score, guides=guides)

@@ -12,6 +12,7 @@ from hap_jax.data.sources.base import APPLY, EXIF
 from hap_jax.data.transforms.reid import ResizeBicubic
 from hap_jax.evaluation.evaluate import EvalSplit, make_pass
 from hap_jax.inference import encoder as encoders
+from hap_jax.io.progress import SILENT
 from hap_jax.models import pooling, vit
 from hap_jax.pixels.normalize import normalize
 
@@ -91,20 +92,31 @@ def load_extractor(path, kind=""):
   return Extractor(extract, variables, image_size, kind, description)
 
 
-def extract(extractor, source, *, batch_size, workers=0):
-  """Returns the vectors [N, D] float32 of the N pictures of a source. The resize is the same as in ReID.
+def extract(extractor, source, *, batch_size, workers=0, max_bad_share=None, progress=SILENT):
+  """Computes the vectors of the pictures of a source. The resize is the same as in ReID.
 
+  Args:
+    extractor: an Extractor.
+    source: a source with the field image.
+    batch_size: pictures per batch.
+    workers: number of processes that read pictures.
+    max_bad_share: value of the option --max_bad_share, the share of the pictures that may be unreadable.
+      They have no vector. None: the command has no such option, and every picture must be readable.
+    progress: a started `Progress` that counts the pictures.
+  Returns:
+    (vectors [N, D] float32, record numbers [N] in ascending order) of the N pictures that can be read.
   Raises:
-    ValueError: if a picture cannot be read. The message names it.
+    ValueError: if more pictures are unreadable. The message names the first three.
   """
   mesh = sharding.make_mesh()
   sharding.check_batch_size(batch_size, mesh, "--batch_size")
-  # No picture may be skipped, because each picture of the folder gets a vector.
-  reading = Reading(workers=workers, max_bad_share=0.0)
+  key = "" if max_bad_share is None else "--max_bad_share"
+  reading = Reading(workers=workers, max_bad_share=max_bad_share or 0.0, bad_share_key=key)
   loader = reading.ordered(source, (ResizeBicubic(size=extractor.image_size),), batch_size)
 
   def predict(variables, batch):
     return {"feature": extractor.extract(variables, batch["image"])}
 
   variables = sharding.put_replicated(extractor.variables, mesh)
-  return make_pass(EvalSplit(loader, predict), mesh)(variables)["feature"]
+  rows = make_pass(EvalSplit(loader, predict), mesh)(variables, progress=progress)
+  return rows["feature"], rows["index"]

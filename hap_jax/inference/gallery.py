@@ -6,6 +6,7 @@ import pathlib
 from hap_jax.data.sources import folder
 from hap_jax.inference import embed
 from hap_jax.io import picture_file
+from hap_jax.io.progress import Progress
 from hap_jax.metrics import retrieval
 from hap_jax.viz import ranks
 
@@ -37,12 +38,16 @@ def run(args):
   """Writes ranking.json and ranking.png into the new folder `args.out`, and prints the ranking."""
   query = folder.open_file(args.pictures, exif=args.exif)
   gallery = folder.open_source(root=args.gallery, exif=args.exif)
-  extractor = embed.load_extractor(args.checkpoint, args.feature)
-  query_vectors, gallery_vectors = (
-    embed.extract(extractor, source, batch_size=args.batch_size, workers=workers)
-    for source, workers in ((query, 0), (gallery, args.workers))
-  )
-  found = retrieval.rank_list(query_vectors, gallery_vectors, k=args.top)
+  with Progress("predict") as progress:
+    progress.stage("reading the checkpoint")
+    extractor = embed.load_extractor(args.checkpoint, args.feature)
+    progress.begin(len(query) + len(gallery), "pictures")
+    (query_vectors, _), (gallery_vectors, _) = (
+      embed.extract(extractor, source, batch_size=args.batch_size, workers=workers, progress=progress)
+      for source, workers in ((query, 0), (gallery, args.workers))
+    )
+    progress.stage("ranking")
+    found = retrieval.rank_list(query_vectors, gallery_vectors, k=args.top)
   files = [gallery.paths[i] for i in found.index[0]]
   sheet = ranks.rank_sheet(
     [query[0]["image"]],

@@ -11,11 +11,12 @@ from hap_jax.evaluation import retrieval_probe as probes
 from hap_jax.evaluation.evaluate import make_evaluate
 from hap_jax.inference import embed
 from hap_jax.inference import encoder as encoders
+from hap_jax.io.progress import SILENT
 from hap_jax.metrics import attributes as metrics
 from hap_jax.pixels.normalize import normalize
 
 
-def probe(path, *, source, root="", options=None, batch_size=256, workers=0, say=print):
+def probe(path, *, source, root="", options=None, batch_size=256, workers=0, say=print, progress=SILENT):
   """Measures person retrieval with frozen features, for each kind of pooling.
 
   Args:
@@ -26,30 +27,35 @@ def probe(path, *, source, root="", options=None, batch_size=256, workers=0, say
     batch_size: pictures per batch.
     workers: number of processes that read pictures.
     say: prints a line.
+    progress: a `Progress`. This function starts and ends it.
   Returns:
     {"mAP_cls": ..., "rank1_cls": ..., ..., "mAP_chance": ...}.
   Raises:
     ValueError: if the checkpoint or the data cannot be read.
   """
-  mesh = sharding.make_mesh()
-  sharding.check_batch_size(batch_size, mesh, "--batch_size")
-  model, variables, description = encoders.load(path)
-  image_size, grid = description["model"]["image_size"], tuple(description["model"]["grid"])
-  mean, std = (description["normalization"][key] for key in ("mean", "std"))
-  loaders = {
-    split: Reading(workers=workers).ordered(
-      config_lib.open_named_source(source, root=root, split=split, options=options),
-      (ResizeBicubic(size=tuple(image_size)),),
-      batch_size,
-    )
-    for split in ("query", "gallery")
-  }
+  with progress:
+    mesh = sharding.make_mesh()
+    sharding.check_batch_size(batch_size, mesh, "--batch_size")
+    progress.stage("reading the checkpoint")
+    model, variables, description = encoders.load(path)
+    image_size, grid = description["model"]["image_size"], tuple(description["model"]["grid"])
+    mean, std = (description["normalization"][key] for key in ("mean", "std"))
+    progress.stage("opening the data")
+    loaders = {
+      split: Reading(workers=workers).ordered(
+        config_lib.open_named_source(source, root=root, split=split, options=options),
+        (ResizeBicubic(size=tuple(image_size)),),
+        batch_size,
+      )
+      for split in ("query", "gallery")
+    }
 
-  def encode(variables, images):
-    return model.apply(variables, normalize(images, mean, std))
+    def encode(variables, images):
+      return model.apply(variables, normalize(images, mean, std))
 
-  evaluation = probes.make_evaluation(encode, grid, loaders)
-  scores, _ = make_evaluate(evaluation, mesh)(sharding.put_replicated(variables, mesh))
+    evaluation = probes.make_evaluation(encode, grid, loaders)
+    variables = sharding.put_replicated(variables, mesh)
+    scores, _ = make_evaluate(evaluation, mesh)(variables, progress=progress)
   counts = " and ".join(f"{len(loader.source)} {split}" for split, loader in loaders.items())
   say(f"{source}: {counts} pictures at {image_size[0]}x{image_size[1]}; same-camera matches excluded")
   for name, value in scores.items():
@@ -58,7 +64,17 @@ def probe(path, *, source, root="", options=None, batch_size=256, workers=0, say
 
 
 def probe_attributes(
-  path, *, source, root="", options=None, seed=0, feature="mean", batch_size=256, workers=0, say=print
+  path,
+  *,
+  source,
+  root="",
+  options=None,
+  seed=0,
+  feature="mean",
+  batch_size=256,
+  workers=0,
+  say=print,
+  progress=SILENT,
 ):
   """Measures how well a logistic regression on frozen features predicts attributes.
 
@@ -75,26 +91,25 @@ def probe_attributes(
     batch_size: as in `probe`.
     workers: as in `probe`.
     say: as in `probe`.
+    progress: as in `probe`.
   Returns:
     {"mA": ..., "F1": ..., ...}, the result of `metrics.attributes.Scores.metrics`.
   Raises:
     ValueError: if the checkpoint or the data cannot be read, or if an attribute has the same value in all
       training pictures.
   """
-  sources = {}
-  for split in ("train", "test"):
-    sources[split] = config_lib.open_named_source(source, root=root, split=split, seed=seed, options=options)
-    _check_attributes(source, sources["train"])
-  extractor = embed.load_extractor(path, feature)
-  vectors = {
-    split: embed.extract(extractor, opened, batch_size=batch_size, workers=workers)
-    for split, opened in sources.items()
-  }
-  labels, known = (
-    {split: opened.columns.get(field) for split, opened in sources.items()}
-    for field in ("attributes", "attributes_known")
-  )
-  learnt = linear_probe.choose_and_fit(vectors["train"], labels["train"], known["train"])
+  with progress:
+    progress.stage("opening the data")
+    sources = _open_splits(source, root=root, seed=seed, options=options)
+    progress.stage("reading the checkpoint")
+    extractor = embed.load_extractor(path, feature)
+    vectors = _extract_all(extractor, sources, batch_size, workers, progress)
+    progress.stage("fitting the classifier")
+    labels, known = (
+      {split: opened.columns.get(field) for split, opened in sources.items()}
+      for field in ("attributes", "attributes_known")
+    )
+    learnt = linear_probe.choose_and_fit(vectors["train"], labels["train"], known["train"])
   found = metrics.score(learnt.probability(vectors["test"]), labels["test"], known["test"])
   for note in sources["test"].spec.notes:
     say(f"note: {note}")
@@ -121,6 +136,26 @@ def _say_attributes(names, found, shares, say):
   for a in np.argsort(found.label_mean_accuracy, kind="stable"):
     result = f"mA {found.label_mean_accuracy[a]:.4f}  present in {shares[a]:.4f}"
     say(f"  {names[a]:24s}  {result if found.num_known[a] else 'no known label in split test'}")
+
+
+def _open_splits(name, **options):
+  """Returns {"train": source, "test": source} with attributes. `options`: see `open_named_source`."""
+  sources = {}
+  for split in ("train", "test"):
+    sources[split] = config_lib.open_named_source(name, split=split, **options)
+    _check_attributes(name, sources["train"])
+  return sources
+
+
+def _extract_all(extractor, sources, batch_size, workers, progress):
+  """Returns {split: vectors [N, D]} of the sources {split: source}."""
+  progress.begin(sum(map(len, sources.values())), "pictures")
+  vectors = {}
+  for split, opened in sources.items():
+    vectors[split], _ = embed.extract(
+      extractor, opened, batch_size=batch_size, workers=workers, progress=progress
+    )
+  return vectors
 
 
 def _check_attributes(name, train):

@@ -11,10 +11,11 @@ from hap_jax import sharding
 from hap_jax.convert import read as reading
 from hap_jax.evaluation.evaluate import make_evaluate
 from hap_jax.io import picture_file
+from hap_jax.io.progress import SILENT
 from hap_jax.train.state import with_constants
 
 
-def score(path, *, config=None, overrides=None, out=None, say=print):
+def score(path, *, config=None, overrides=None, out=None, say=print, progress=SILENT):
   """Runs the evaluation of the checkpoint's task.
 
   Args:
@@ -24,6 +25,7 @@ def score(path, *, config=None, overrides=None, out=None, say=print):
     overrides: {key: value} of the configuration, such as "data.root".
     out: folder to make for scores.json and pictures. None: no file is written.
     say: prints a line.
+    progress: a `Progress`. This function starts and ends it.
   Returns:
     {metric: float}.
   Raises:
@@ -37,26 +39,41 @@ def score(path, *, config=None, overrides=None, out=None, say=print):
   """
   if out is not None and pathlib.Path(out).exists():
     raise ValueError(f"--out={out} exists; give another folder, or move it away")
+  with progress:
+    config, scores, pictures = _score(path, config, overrides or {}, out is not None, progress)
+  width = max(map(len, scores))
+  for name, value in scores.items():
+    say(f"{name:{width}s}  {value:.4f}")
+  if out is not None:
+    _write(pathlib.Path(out), path, config, scores, pictures)
+    say(f"written: {out}")
+  return scores
+
+
+def _score(path, config, overrides, has_pictures, progress):
+  """Returns (finalized config, {metric: float}, {name: picture}).
+
+  Arguments: as in `score`, with a started Progress. Without `has_pictures` nothing is drawn.
+  """
+  progress.stage("reading the checkpoint")
   weights = reading.read(path)
-  config = configure(path, weights, config, overrides or {})
+  config = configure(path, weights, config, overrides)
   mesh = sharding.make_mesh()
   sharding.check_batch_size(config.eval_batch_size, mesh, "config.eval_batch_size")
   _check_known(path, weights.description.encoder)
+  progress.stage("opening the data")
   evaluation = config_lib.load("tasks", config.task).make_evaluation(config, weights.description)
   if not evaluation.evals:
     raise ValueError(f"{path}: its configuration has no held-out records; pass --set data.num_val=N")
   variables = with_constants(weights.variables, evaluation.constants)
   variables = sharding.put_replicated(variables, mesh)
-  scores, rows = make_evaluate(evaluation, mesh)(variables)
-  width = max(map(len, scores))
-  for name, value in scores.items():
-    say(f"{name:{width}s}  {value:.4f}")
-  if out is not None:
-    pictures = evaluation.row_figures(rows) if evaluation.row_figures else {}
+  scores, rows = make_evaluate(evaluation, mesh)(variables, progress=progress)
+  pictures = {}
+  if has_pictures:
+    progress.stage("drawing the pictures")
+    pictures |= evaluation.row_figures(rows) if evaluation.row_figures else {}
     pictures |= evaluation.figures(variables) if evaluation.figures else {}
-    _write(pathlib.Path(out), path, config, scores, pictures)
-    say(f"written: {out}")
-  return scores
+  return config, scores, pictures
 
 
 def configure(path, weights, config, overrides):

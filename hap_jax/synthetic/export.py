@@ -23,6 +23,7 @@ import numpy as np
 from hap_jax.data.skeletons import COCO17
 from hap_jax.data.sources.synthetic import open_source
 from hap_jax.io import picture_file, unfinished
+from hap_jax.io.progress import SILENT
 from hap_jax.synthetic import anatomy, camera, captions, draw, parallel
 
 FOLDERS = {
@@ -55,7 +56,15 @@ class _Row:
 
 
 def write_folder(
-  out, *, seed=0, num_train=12000, num_val=1024, num_test=1024, image_size=(256, 128), workers=None
+  out,
+  *,
+  seed=0,
+  num_train=12000,
+  num_val=1024,
+  num_test=1024,
+  image_size=(256, 128),
+  workers=None,
+  progress=SILENT,
 ):
   """Draws people and writes them as files.
 
@@ -65,6 +74,7 @@ def write_folder(
     out: folder to create.
     seed, num_train, num_val, num_test, image_size: same as in `sources.synthetic`.
     workers: number of processes that draw. 0 draws in this process; None starts one process per processor.
+    progress: a started `Progress` that counts the pictures.
 
   Returns:
     {split: number of pictures}.
@@ -79,7 +89,9 @@ def write_folder(
     for folder in (*FOLDERS.values(), "annotations"):
       (part / folder).mkdir()
     # Lists come last, because they need the labels of all pictures.
-    truths = _write_pictures(part, seed, tuple(image_size), rows, workers)
+    progress.begin(len(rows), "pictures")
+    truths = _write_pictures(part, seed, tuple(image_size), rows, workers, progress)
+    progress.stage("writing the lists")
     _write_lists(part, image_size, rows, truths)
     counts = {split: sum(row.split == split for row in rows) for split in FOLDERS}
     (part / "README.txt").write_text(_readme(seed, image_size, counts), encoding="utf-8")
@@ -101,11 +113,12 @@ def _list_rows(**options):
   return rows
 
 
-def _write_pictures(root, seed, size, rows, workers):
+def _write_pictures(root, seed, size, rows, workers, progress):
   """Writes all pictures; returns the labels of each picture for the lists, in the order of `rows`."""
   chunks = [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]
   write = functools.partial(_write_chunk, root, seed, size)
-  return [truth for part in parallel.map_in_processes(write, chunks, workers) for truth in part]
+  parts = parallel.map_in_processes(write, chunks, workers, lambda chunk: progress.add(len(chunk)))
+  return [truth for part in parts for truth in part]
 
 
 def _write_chunk(root, seed, size, rows):

@@ -31,9 +31,12 @@ from hap_jax.models import attribute_classifier, vit
 from hap_jax.tasks import base
 from hap_jax.train import optim
 from hap_jax.viz import attributes as viz
+from hap_jax.viz.curves import Guide, Mark
 
 TRAIN_SPLITS = ("trainval", "train")
 _MISTAKES = 24  # pictures in the sheet of mistakes
+# mA is the mean of the accuracies on positive and on negative pictures, so one answer for all gives 0.5.
+_GUIDE = Guide(baseline=Mark("one answer for all", 0.5))
 
 
 # The configuration keys of this task, in addition to the keys that every task has.
@@ -241,6 +244,7 @@ def make_evaluation(config, description):
     evals={name: EvalSplit(make_pass(source), predict) for name, source in sources.items()},
     score=make_score(sources, train_split),
     row_figures=make_row_figures(sources["test"]),
+    guides={"mA": _GUIDE, "mA_on_test": _GUIDE, "val_mA": _GUIDE},
     # Parity: the published recipe trains on the validation set, so it selects the best checkpoint on the test
     # set.
     select=("mA_on_test", "max") if train_split == "trainval" else ("val_mA", "max"),

@@ -401,6 +401,7 @@ def make_evaluation(config, description, source=None):
     num_rows=config.panel_rows,
     encoder=encoder,
     norm_pix_loss=config.norm_pix_loss,
+    learned_ratio=config.learned_ratio,
   )
   if not config.probe.source:
     return evaluation

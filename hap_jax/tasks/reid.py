@@ -197,7 +197,7 @@ def make_evaluation(config, description):
     description: the Description of the weights. Its training persons may differ from the data set's persons.
   """
   query, gallery = (config_lib.open_source(config, split) for split in ("query", "gallery"))
-  retrieval_probe.check_sides(query, gallery)
+  guide = retrieval_probe.chance_guide(query, gallery)
   embed = make_embed(description, base.compute_of(config))
   # The picture size is the size of the checkpoint, because its position table has this grid.
   resize = transforms.ResizeBicubic(size=description.encoder.image_size)
@@ -213,6 +213,7 @@ def make_evaluation(config, description):
     score=make_score(query, gallery, config.rerank),
     row_figures=make_rank_lists(query, gallery, config.panel_rows),
     select=("mAP", "max"),
+    guides={"mAP": guide, "mAP_reranked": guide},
   )
 
 

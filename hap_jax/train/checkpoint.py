@@ -45,6 +45,11 @@ class Checkpoints:
         manager.wait_until_finished()
         manager.close()
 
+  @property
+  def folder(self):
+    """The folder with one sub-folder per saved step."""
+    return self._workdir / FOLDER
+
   def latest_step(self):
     """Returns the step of the newest complete checkpoint, or None."""
     return self._manager.latest_step()

@@ -13,7 +13,7 @@ from absl import logging
 from hap_jax import distributed, sharding
 from hap_jax.data import pipeline
 from hap_jax.evaluation.evaluate import make_evaluate
-from hap_jax.train import initial, preemption, report
+from hap_jax.train import initial, preemption, report, start_lines
 from hap_jax.train import state as train_state
 from hap_jax.train.checkpoint import Checkpoints
 from hap_jax.train.report import Progress, open_writer
@@ -93,7 +93,7 @@ def run(task, *, workdir, seed, mesh, checkpoints, cadence, weights=None, say=pr
     StoppedError: if a signal to one of the processes stopped the run. The state is saved.
   """
   total, scores = task.total_steps, {}
-  state, start = _start_state(task, seed, mesh, checkpoints, weights, say)
+  state, start = _start_state(task, seed, mesh, checkpoints, cadence, weights, say)
   constants = sharding.put_replicated(task.constants, mesh)
   train_step = make_train_step(task, mesh, seed)
   with contextlib.closing(open_writer(workdir, jax.process_index())) as writer, preemption.watch() as stop:
@@ -183,7 +183,7 @@ class _AfterStep:
     if due.panel and evaluation.figures:
       self.writer.write_images(step, evaluation.figures(self.variables(state)))
     if due.evaluate or (due.log and is_last):
-      self.writer.write_curves(evaluation.select)
+      self.writer.write_curves(evaluation.select, evaluation.guides)
     return scores
 
   def score(self, step, state):
@@ -220,13 +220,18 @@ def _has_scores(workdir, step):
   return distributed.from_first_process(jax.process_index() == 0 and report.has_scores(workdir, step))
 
 
-def _start_state(task, seed, mesh, checkpoints, weights, say):
+def _start_state(task, seed, mesh, checkpoints, cadence, weights, say):
   """Returns (state, step) to start from, by this priority: resume, given weights, scratch."""
+  shapes = train_state.abstract(task, mesh)
   step = checkpoints.latest_step()
+  # These lines come before the slow work, so that a wrong value is seen early.
+  facts = {"start": step or 0, "folder": checkpoints.folder, "save_every": cadence.save}
+  for line in start_lines.lines(task, params=shapes.params, mesh=mesh, **facts):
+    say(line)
   if step is not None:
     say(f"resuming at step {step}")
-    return checkpoints.restore(step, train_state.abstract(task, mesh)), step
-  state = train_state.create(task, seed, mesh)
+    return checkpoints.restore(step, shapes), step
+  state = train_state.create(task, seed, mesh, shapes)
   if weights is None:
     say(task.from_scratch)
     return state, 0

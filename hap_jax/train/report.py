@@ -84,9 +84,10 @@ class MetricWriter:
         values.append(summary_pb2.Summary.Value(tag=tag, image=image))
     self._add(step, values)
 
-  def write_curves(self, select=None):
+  def write_curves(self, select=None, guides=None):
     """Draws all metrics of metrics.jsonl into <workdir>/curves.png, see `viz.curves`."""
-    picture = curves.curves(read_metrics(self._workdir), select, title=self._workdir.resolve().name)
+    rows, title = read_metrics(self._workdir), self._workdir.resolve().name
+    picture = curves.curves(rows, select, title=title, guides=guides)
     picture_file.write(self._workdir / CURVES_FILE, picture)
 
   def flush(self):
@@ -113,7 +114,7 @@ class SilentWriter:
   def write_images(self, step, images):
     """Does nothing."""
 
-  def write_curves(self, select=None):
+  def write_curves(self, select=None, guides=None):
     """Does nothing."""
 
   def close(self):

@@ -61,9 +61,17 @@ def _create(task, key):
   return state if task.ema_decay is None else state.replace(ema=jax.tree.map(jnp.array, state.variables))
 
 
-def create(task, seed, mesh):
-  """Makes the initial state under jit, so that each array is created on its final devices."""
-  make = jax.jit(lambda key: _create(task, key), out_shardings=places(task, mesh))
+def create(task, seed, mesh, shapes=None):
+  """Makes the initial state under jit, so that each array is created on its final devices.
+
+  Args:
+    task: a `Task`.
+    seed: the seed of the run.
+    mesh: from `sharding.make_mesh`.
+    shapes: the result of `abstract`. None: this function computes it.
+  """
+  shapes = abstract(task, mesh) if shapes is None else shapes
+  make = jax.jit(lambda key: _create(task, key), out_shardings=jax.tree.map(lambda x: x.sharding, shapes))
   return make(jax.random.key(seed))
 
 

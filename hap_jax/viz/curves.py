@@ -1,36 +1,71 @@
 """Training curves as one picture: one panel per figure, from the rows of metrics.jsonl."""
 
+import dataclasses
 import math
+from typing import NamedTuple
 
 import numpy as np
 
 from hap_jax.viz import canvas
 from hap_jax.viz import figure as charts
 
-_PANEL = (3.6, 2.5)  # inches (width, height)
+_PANEL = (3.6, 2.75)  # inches (width, height)
 _TITLE = 0.35  # inches
 _COLUMNS = 3
+_MOST_TICKS = 5  # marks on the x axis, so that steps of seven digits do not overlap
 _LEFT_OUT = ("step", "images_per_s", "data_wait")  # of the machine, not of the training
 _OF_TRAINING = ("lr", "grad_norm")  # beside the losses
 
 
-def curves(rows, select=None, title=""):
+class Mark(NamedTuple):
+  """A value of a score that is drawn as a dashed line.
+
+  Attributes:
+    name: a few words next to the line, such as "position mean".
+    value: the value of the score.
+  """
+
+  name: str
+  value: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Guide:
+  """The values that show whether a score is good.
+
+  Attributes:
+    baseline: the score of a method that learns nothing from the pictures, or None.
+    goal: the score that a good run reaches, or None.
+  """
+
+  baseline: Mark | None = None
+  goal: Mark | None = None
+
+
+def curves(rows, select=None, title="", guides=None):
   """Draws losses, learning rate and scores over the steps.
 
   Losses, learning rate and gradient norm have a faint line through the logged steps, and a line of the
   running mean over a twentieth of these steps. All other metrics are scores, with a mark at each evaluation.
-  The title of the selected score gives its best value.
+  The title of the selected score gives its best value. The panel of a score with a guide shows its baseline
+  and its goal as dashed lines.
 
   Args:
     rows: [{"step": ..., name: number}], ascending in step, the result of `report.read_metrics`. Some rows may
       not have all names.
     select: (metric, "max" or "min"), the rule that selects the best checkpoint, or None.
     title: a line at the top.
+    guides: {metric: Guide}, or None. Names that `rows` does not have are ignored.
   Returns:
     [h, w, 3] uint8.
   Raises:
     ValueError: if there is nothing to draw.
   """
+  return charts.to_picture(make_figure(rows, select, title, guides))
+
+
+def make_figure(rows, select=None, title="", guides=None):
+  """Returns the matplotlib Figure that `curves` draws. The arguments are the same."""
   columns = _columns(rows)
   if not columns:
     raise ValueError("nothing to draw: the rows have no finite number besides step and speed")
@@ -41,10 +76,10 @@ def curves(rows, select=None, title=""):
   figure.subplots_adjust(
     left=0.6 / width,
     right=1 - 0.15 / width,
-    top=1 - (_TITLE + 0.25) / height,
+    top=1 - (_TITLE + 0.45) / height,
     bottom=0.45 / height,
     wspace=0.22,
-    hspace=0.42,
+    hspace=0.52,
   )
   panels = figure.subplots(num_lines, _COLUMNS, squeeze=False).ravel()
   for panel, (name, (steps, values)) in zip(panels, columns.items(), strict=False):
@@ -52,22 +87,16 @@ def curves(rows, select=None, title=""):
     if _is_of_training(name):
       _draw_line(panel, steps, values)
     else:
-      panel.plot(steps, values, color=charts.RED, linewidth=1.2, marker="o", markersize=3)
-      if select and select[0] == name:
-        best = int(np.argmax(values) if select[1] == "max" else np.argmin(values))
-        panel.plot(steps[best], values[best], color=charts.RED, marker="o", markersize=7, fillstyle="none")
-        text += f", best {values[best]:.4f} at step {steps[best]:.0f}"
-    panel.set_title(text, fontsize=9, loc="left")
-    panel.set_xlabel("step", fontsize=7)
-    panel.tick_params(labelsize=7)
-    panel.grid(color=charts.GRID, linewidth=0.6)
+      text += _draw_score(panel, steps, values, select[1] if select and select[0] == name else None)
+      _draw_guide(panel, (guides or {}).get(name, Guide()))
+    _finish(panel, text)
   for panel in panels[len(columns) :]:
     panel.set_axis_off()
   if title:
     figure.suptitle(
       canvas.drawable(title), fontsize=10, y=1 - 0.5 * _TITLE / height, va="center", parse_math=False
     )
-  return charts.to_picture(figure)
+  return figure
 
 
 def _columns(rows):
@@ -91,8 +120,73 @@ def _is_of_training(name):
 def _draw_line(panel, steps, values):
   window = max(len(values) // 20, 1)
   if window == 1:
-    panel.plot(steps, values, color=charts.BLUE, linewidth=1.2)
+    panel.plot(steps, values, color=charts.BLUE, linewidth=1.2, label="logged step")
     return
-  panel.plot(steps, values, color=charts.BLUE, linewidth=0.6, alpha=0.35)
+  panel.plot(steps, values, color=charts.BLUE, linewidth=0.6, alpha=0.35, label="logged step")
   smooth = np.convolve(values, np.full(window, 1 / window), "valid")
-  panel.plot(steps[window - 1 :], smooth, color=charts.BLUE, linewidth=1.4)
+  label = f"mean of {window} logged steps"
+  panel.plot(steps[window - 1 :], smooth, color=charts.BLUE, linewidth=1.4, label=label)
+
+
+def _draw_score(panel, steps, values, mode):
+  """Draws a score. Returns the text about its best value. `mode` is "max", "min", or None: not selected."""
+  panel.plot(steps, values, color=charts.RED, linewidth=1.2, marker="o", markersize=3, label="recorded value")
+  if mode is None:
+    return ""
+  best = int(np.argmax(values) if mode == "max" else np.argmin(values))
+  style = {"linestyle": "none", "marker": "o", "markersize": 7, "fillstyle": "none"}
+  panel.plot(steps[best], values[best], color=charts.RED, label="best", **style)
+  return f", best {values[best]:.4f} at step {steps[best]:,.0f}"
+
+
+def _draw_guide(panel, guide):
+  """Draws the dashed lines of a Guide, each with its name."""
+  # A run begins at the baseline and ends near the goal, so the name stands at the other end of each line.
+  for mark, kind, color, place, side in (
+    (guide.baseline, "baseline", charts.GREY, 0.98, "right"),
+    (guide.goal, "goal", charts.GREEN, 0.02, "left"),
+  ):
+    if mark is None:
+      continue
+    label = f"{kind}: {mark.name} {mark.value:.4g}"
+    panel.axhline(mark.value, color=color, linewidth=1.1, linestyle="--", label=label)
+    panel.annotate(
+      canvas.drawable(label),
+      (place, mark.value),
+      xycoords=panel.get_yaxis_transform(),  # x from 0 to 1 across the panel, y in units of the score
+      xytext=(0, 1.5),
+      textcoords="offset points",
+      ha=side,
+      va="bottom",
+      fontsize=6.5,
+      color=charts.TEXT,
+      parse_math=False,
+      bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.3},  # readable on a curve
+    )
+
+
+def _finish(panel, title):
+  """Adds title, legend, grid and axis labels to a panel."""
+  from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+
+  panel.set_title(title, fontsize=9, loc="left", pad=14)
+  lines = [line for line in panel.get_lines() if line.get_linestyle() != "--"]  # dashed lines have a text
+  panel.legend(
+    handles=lines,
+    loc="lower left",
+    bbox_to_anchor=(0, 1),
+    ncols=len(lines),
+    fontsize=6.5,
+    frameon=False,
+    borderaxespad=0.2,
+    borderpad=0,
+    handlelength=1.6,
+    columnspacing=1.2,
+  )
+  panel.set_xlabel("step", fontsize=7)
+  # A run of a few steps must not get marks between the steps.
+  panel.xaxis.set_major_locator(MaxNLocator(_MOST_TICKS, integer=True, min_n_ticks=1))
+  panel.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+  panel.margins(y=0.1)  # room for the name of a dashed line
+  panel.tick_params(labelsize=7)
+  panel.grid(color=charts.GRID, linewidth=0.6)

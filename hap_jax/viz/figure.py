@@ -6,7 +6,8 @@ matplotlib takes a second to import; only a chart that is drawn imports it.
 import numpy as np
 
 DPI = 110
-BLUE, RED, GREY, GRID = "#3b6ea8", "#b3472e", "#9ea3a8", "#d9dcdf"
+BLUE, RED, GREEN = "#3b6ea8", "#b3472e", "#3c7d4f"
+GREY, GRID, TEXT = "#9ea3a8", "#d9dcdf", "#404448"
 
 
 def new(width, height, layout=None):

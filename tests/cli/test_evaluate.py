@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 import numpy as np
 import pytest
@@ -33,13 +34,16 @@ def checkpoint(tmp_path):
   return write_file
 
 
-def test_evaluation_uses_the_decoder_of_the_checkpoint(checkpoint, tmp_path, capsys):
+def test_evaluation_uses_the_decoder_of_the_checkpoint(checkpoint, tmp_path, capsys, eager_progress):
   own = tmp_path / "own"
   words = ["--from=mae", "--decoder_heads=4", "--no_real_class"]
   assert main(["convert", str(checkpoint()), f"--out={own}", *words]) == 0
   settings = [f"--set={key}={value}" for key, value in FEW.items()]
   assert main(["evaluate", str(own), f"--config={CONFIG}", *settings]) == 0
-  assert "val_ratio" in capsys.readouterr().out
+  captured = capsys.readouterr()
+  assert "val_ratio" in captured.out
+  assert re.search(r"^convert: \d of 4 steps, \d+ %, ", captured.err, re.MULTILINE)
+  assert re.search(r"^evaluate: \d of 8 pictures, \d+ %, ", captured.err, re.MULTILINE)
 
 
 def scores_of(path, **overrides):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 
 import cv2
@@ -46,7 +47,9 @@ def people(tmp_path):
   return root
 
 
-def test_probabilities_equal_an_independent_numpy_forward_pass(checkpoint, people, tmp_path, capsys):
+def test_probabilities_equal_an_independent_numpy_forward_pass(
+  checkpoint, people, tmp_path, capsys, eager_progress
+):
   out = tmp_path / "out"
   assert hap(["predict", str(checkpoint), str(people), f"--out={out}", "--batch_size=8"]) == 0
   written = json.loads((out / "attributes.json").read_text())
@@ -68,7 +71,9 @@ def test_probabilities_equal_an_independent_numpy_forward_pass(checkpoint, peopl
   for entry, row in zip(written["pictures"], want, strict=True):
     assert entry["present"] == [name for name, p in zip(NAMES, row, strict=True) if p > 0.5]
   assert cv2.imread(str(out / "attributes.png")) is not None
-  assert "more/c.png" in capsys.readouterr().out
+  captured = capsys.readouterr()
+  assert "more/c.png" in captured.out
+  assert re.search(r"^predict: \d of 3 pictures, \d+ %, ", captured.err, re.MULTILINE)
 
 
 def test_each_task_has_its_own_arguments(checkpoint, people, tmp_path, capsys):

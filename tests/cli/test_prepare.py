@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -117,6 +118,15 @@ def test_written_attributes_and_captions_equal_the_drawn_records(folder):
     assert text["captions"] == list(source.captions(k))
 
 
+def test_prepare_shows_how_many_pictures_are_drawn(tmp_path, capsys, eager_progress):
+  counts = [f"--{name}={count}" for name, count in COUNTS.items()]
+  words = ["prepare", "synthetic", f"--out={tmp_path / 'people'}", *counts, "--workers=1"]
+  assert cli.main(words) == 0
+  captured = capsys.readouterr()
+  assert re.search(r"^prepare: \d+ of 48 pictures, \d+ %, ", captured.err, re.MULTILINE)
+  assert "prepare: " not in captured.out
+
+
 def test_prepare_does_not_change_an_existing_folder(folder, capsys):
   (folder.parent / "mine").mkdir()
   assert cli.main(["prepare", "synthetic", f"--out={folder.parent / 'mine'}"]) == 1
@@ -156,12 +166,13 @@ def test_an_option_without_effect_is_refused(words, option, tmp_path, capsys):
   assert not list(tmp_path.iterdir())
 
 
-def test_all_splits_of_synthetic_people_are_packed(tmp_path):
+def test_all_splits_of_synthetic_people_are_packed(tmp_path, capsys, eager_progress):
   counts = {"num_train": 3, "num_val": 2, "num_test": 4}
   words = [f"--{name}={count}" for name, count in counts.items()]
   out = tmp_path / "people"
   assert (
     cli.main(["prepare", "synthetic", "--format=tfds", f"--out={out}", "--image_size=32x16", *words]) == 0
   )
+  assert re.search(r"^prepare: \d of 9 records, \d+ %, ", capsys.readouterr().err, re.MULTILINE)
   opened = [tfds.open_source(root=str(out), split=split, seed=0) for split in synthetic.SPLITS]
   assert [len(source) for source in opened] == list(counts.values())

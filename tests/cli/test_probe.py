@@ -1,5 +1,7 @@
 """`hap probe --attributes` on an encoder with random weights."""
 
+import re
+
 import pytest
 from PIL import Image
 
@@ -34,9 +36,12 @@ def checkpoint(tmp_path_factory):
   return str(folder / "encoder")
 
 
-def test_the_probe_predicts_attributes_of_unseen_people(checkpoint, capsys):
+def test_the_probe_predicts_attributes_of_unseen_people(checkpoint, capsys, eager_progress):
   assert hap(["probe", checkpoint, *PEOPLE, "--set=num_train=640", "--set=num_test=320"]) == 0
-  lines = capsys.readouterr().out.splitlines()
+  captured = capsys.readouterr()
+  assert re.search(r"^probe: [\d,]+ of 960 pictures, \d+ %, ", captured.err, re.MULTILINE)
+  assert "(fitting the classifier)" in captured.err
+  lines = captured.out.splitlines()
   assert "640 train and 320 test pictures; feature mean" in lines[0]
   by_attribute = {line.split()[0]: float(line.split()[2]) for line in lines if line.startswith("  ")}
   assert by_attribute.keys() == set(captions.ATTRIBUTES)

@@ -187,7 +187,9 @@ def test_an_interval_of_zero_turns_an_action_off(tiny_config, tmp_path):
   off = dict.fromkeys(("log_every", "save_every", "panel_every", "eval_every"), 0)
   lines = []
   assert runner.run(tiny_config(total_steps=2, **off), tmp_path, lines.append) == {}
-  assert len(lines) == 1  # the line about the starting weights is always printed
+  # Five facts and the line about the starting weights are always printed.
+  assert len(lines) == 6
+  assert not any(line.startswith("step ") for line in lines)
   assert (tmp_path / "metrics.jsonl").read_text() == ""
   assert checkpoint_file.find(tmp_path) is None
   assert not list((tmp_path / "panels").glob("*"))

@@ -45,7 +45,7 @@ class Numbers:
     return f"number {index}"
 
 
-def make_task(*, total_steps=6, read_held_out=None, score=None, row_figures=None, figures=None):
+def make_task(*, total_steps=6, read_held_out=None, score=None, row_figures=None, figures=None, guides=None):
   """Returns the Task.
 
   Args:
@@ -55,6 +55,7 @@ def make_task(*, total_steps=6, read_held_out=None, score=None, row_figures=None
     score: the field of the `Evaluation`. None: the mean squared error.
     row_figures: the field of the `Evaluation`.
     figures: the field of the `Evaluation`.
+    guides: the field of the `Evaluation`.
   """
   train = Numbers(16, seed=0)
   held_out = Loader(
@@ -86,6 +87,7 @@ def make_task(*, total_steps=6, read_held_out=None, score=None, row_figures=None
       figures=figures,
       row_figures=row_figures,
       select=("val_error", "min"),
+      guides=guides or {},
     ),
     description=Description("regression", Encoder(width=1, depth=1, num_heads=1, grid=(1, 1), patch=1)),
   )

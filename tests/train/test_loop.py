@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from hap_jax import sharding
+from hap_jax.data.sources import base
 from hap_jax.io import checkpoint_file
 from hap_jax.train import loop, preemption
 from hap_jax.train.checkpoint import Checkpoints
 from hap_jax.train.report import read_metrics
+from hap_jax.viz.curves import Guide, Mark, curves
 from tests.train.regressor import make_task
 
 # The run has six steps. Steps 3 and 6 are evaluated, and only the last step is saved.
@@ -32,6 +34,12 @@ def train(workdir, *, cadence=CADENCE, lines=None, **task):
       say=[].append if lines is None else lines.append,
     )
   return scores
+
+
+def after_start(lines):
+  """Returns the lines without the table at the start of a run. It ends with the checkpoints."""
+  names = [line.split(" ")[0] for line in lines]
+  return lines[names.index("checkpoints") + 1 :]
 
 
 def logged_lines(workdir):
@@ -120,6 +128,7 @@ def test_a_signal_between_the_batches_of_an_evaluation_stops_the_run(
     train(tmp_path / "run", read_held_out=once(send(signum), at=3))  # a second signal, after the resume
   lines = []
   train(tmp_path / "run", lines=lines)
+  lines = after_start(lines)
   assert lines[0] == "resuming at step 3"
   assert lines[1].startswith("step 3: val_error")  # the missing evaluation comes before step 4
   assert [line["step"] for line in logged_lines(tmp_path / "run")] == [1, 2, 3, 3, 4, 5, 6, 6]
@@ -166,7 +175,7 @@ def test_a_signal_during_the_evaluation_skips_the_pictures(tmp_path):
   # The scores were recorded before the stop, so the next start does not compute them again.
   lines = []
   train(tmp_path, lines=lines, row_figures=draw, figures=draw, cadence=every)
-  assert "step 4/6" in lines[1]
+  assert "step 4/6" in after_start(lines)[1]
   assert len(drawn) == 2
 
 
@@ -175,6 +184,7 @@ def test_a_resumed_run_does_not_compute_recorded_scores_again(uninterrupted, tmp
   train(tmp_path, cadence=every, total_steps=3)
   lines = []
   train(tmp_path, cadence=every, lines=lines)
+  lines = after_start(lines)
   assert lines[0] == "resuming at step 3"
   assert "step 4/6" in lines[1]
   np.testing.assert_array_equal(weights(tmp_path), weights(uninterrupted))
@@ -184,3 +194,12 @@ def test_the_signal_handlers_of_a_caller_are_restored_after_the_run(tmp_path):
   before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
   train(tmp_path)
   assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+def test_the_curves_of_a_run_show_the_guides_of_its_task(tmp_path):
+  guides = {"val_error": Guide(Mark("zero", 14.0), Mark("fitted", 0.1))}
+  train(tmp_path, guides=guides, total_steps=3)
+  drawn, rows = base.read_image(tmp_path / "curves.png"), read_metrics(tmp_path)
+  options = {"select": ("val_error", "min"), "title": tmp_path.name}
+  np.testing.assert_array_equal(drawn, curves(rows, guides=guides, **options))
+  assert (drawn != curves(rows, **options)).any()

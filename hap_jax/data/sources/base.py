@@ -11,7 +11,8 @@ number. A file may also have these constants and functions:
   SPLITS  the splits that every copy of its data set has
   JOINTS  True: its records have joints
   PLACES  options that name a file or a folder, such as ("images",). A run may resume with other values.
-  write_files(out, *, seed, workers, ...)  only for drawn people: writes all splits as plain files and returns
+  write_files(out, *, seed, workers, progress, ...)  only for drawn people: writes all splits as plain files,
+          counts the pictures with `progress` (an `io.progress.Progress`), and returns
           {split: number of pictures}
 
 A source whose images are whole picture files also has `source.file(i) -> str`, the path of the file of record

@@ -13,6 +13,7 @@ from hap_jax.data.transforms.attributes import ResizeBilinear
 from hap_jax.evaluation.evaluate import EvalSplit, make_pass
 from hap_jax.inference import gallery
 from hap_jax.io import picture_file
+from hap_jax.io.progress import SILENT, Progress
 from hap_jax.tasks import attributes
 from hap_jax.viz import attributes as viz
 
@@ -33,10 +34,20 @@ def run(args):
   if args.gallery is not None:
     gallery.run(args)
     return
-  weights = reading.read(args.checkpoint)
-  names = attribute_names(args.checkpoint, weights.description)
-  source = folder.open_source(root=args.pictures, exif=args.exif)
-  found = predict(args.checkpoint, weights, source, batch_size=args.batch_size, workers=args.workers)
+  with Progress("predict") as progress:
+    progress.stage("reading the checkpoint")
+    weights = reading.read(args.checkpoint)
+    names = attribute_names(args.checkpoint, weights.description)
+    source = folder.open_source(root=args.pictures, exif=args.exif)
+    progress.begin(len(source), "pictures")
+    found = predict(
+      args.checkpoint,
+      weights,
+      source,
+      batch_size=args.batch_size,
+      workers=args.workers,
+      progress=progress,
+    )
   entries = [
     {
       "file": file,
@@ -77,7 +88,7 @@ def attribute_names(path, description):
   return names
 
 
-def predict(path, weights, source, *, batch_size, workers=0):
+def predict(path, weights, source, *, batch_size, workers=0, progress=SILENT):
   """Returns [N, A] float32, the probability of each attribute in each of the N pictures of a source.
 
   Args:
@@ -86,6 +97,7 @@ def predict(path, weights, source, *, batch_size, workers=0):
     source: the source of the pictures.
     batch_size: pictures per batch.
     workers: number of processes that read pictures.
+    progress: a started `Progress` that counts the pictures.
   Raises:
     ValueError: if the grid or the heads of the weights are not known, or a picture cannot be read.
   """
@@ -97,11 +109,12 @@ def predict(path, weights, source, *, batch_size, workers=0):
   mesh = sharding.make_mesh()
   sharding.check_batch_size(batch_size, mesh, "--batch_size")
   # No picture may be skipped, because each picture of the folder gets labels.
-  reading_all = Reading(workers=workers, max_bad_share=0.0)
+  reading_all = Reading(workers=workers, max_bad_share=0.0, bad_share_key="")
   resize = ResizeBilinear(size=weights.description.encoder.image_size)
   loader = reading_all.ordered(source, (resize,), batch_size)
   split = EvalSplit(loader, attributes.make_predict(weights.description))
-  return make_pass(split, mesh)(sharding.put_replicated(weights.variables, mesh))["probability"]
+  variables = sharding.put_replicated(weights.variables, mesh)
+  return make_pass(split, mesh)(variables, progress=progress)["probability"]
 
 
 def draw_sheet(source, found, names):

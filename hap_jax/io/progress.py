@@ -1,0 +1,164 @@
+"""Shows on stderr how far a long command is and how long it will still take."""
+
+import os
+import sys
+import threading
+import time
+
+from hap_jax import distributed
+
+_QUIET_SECONDS = 3  # a shorter command shows nothing
+_LINE_SECONDS = 30  # between two lines of a log file
+_REDRAW_SECONDS = 0.25  # between two versions of the line on a terminal
+_CHECK_SECONDS = 1  # of the thread, if stderr is no terminal
+_DEFAULT_COLUMNS = 80  # of a terminal that does not know its width
+
+
+class Progress:
+  """Shows how far a command is. A context manager: its start starts the clock, its end clears the line.
+
+      with Progress("predict") as progress:
+        progress.stage("reading the checkpoint")
+        ...
+        progress.begin(4000, "pictures")
+        for batch in batches:
+          ...
+          progress.add(len(batch))
+
+      predict: 1,200 of 4,000 pictures, 30 %, 75 pictures/s, 00:00:37 left
+
+  On a terminal one line is redrawn a few times per second. Elsewhere, such as in a log file, a line is
+  printed every 30 seconds. Only stderr is written, so the output of the command stays as it is. If there are
+  several processes, only the first one writes.
+
+  A thread writes. So the methods only count, and a command that computes for minutes in one call still shows
+  that it runs.
+  """
+
+  def __init__(self, what, *, is_shown=True, stream=None, clock=time.monotonic, has_thread=True):
+    """Makes an object that is not started.
+
+    Args:
+      what: name of the command, the first word of the line.
+      is_shown: False: never write anything.
+      stream: text stream to write to. None: stderr at the start.
+      clock: returns the time in seconds.
+      has_thread: False: nothing is written, except when the caller calls `show`.
+    """
+    self._what = what
+    self._is_shown = is_shown
+    self._stream = stream
+    self._clock = clock
+    self._has_thread = has_thread
+    self._thread, self._ended, self._lock = None, threading.Event(), threading.Lock()
+    self._start = self._printed = clock()
+    self._is_terminal, self._drawn = False, 0  # `_drawn` is the width of the line on the terminal
+    self._done, self._total, self._unit, self._stage = 0, None, "", ""
+    self._first = None  # (count, time) of the first `add`
+
+  def __enter__(self):
+    self._stream = self._stream or sys.stderr  # None if the shell closed it
+    self._is_shown = self._is_shown and self._stream is not None and distributed.is_first_process()
+    if self._is_shown:
+      self._is_terminal = self._stream.isatty()
+      self._start = self._printed = self._clock()
+    if self._is_shown and self._has_thread:
+      self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
+      self._thread.start()
+    return self
+
+  def __exit__(self, *_):
+    self._ended.set()
+    if self._thread is not None:
+      self._thread.join()
+    if self._drawn:
+      self._write("\r" + " " * self._drawn + "\r")
+      self._drawn = 0
+
+  def begin(self, total, unit):
+    """Starts to count.
+
+    Args:
+      total: number of things to do. None: not known.
+      unit: name of the things, such as "pictures".
+    """
+    with self._lock:
+      self._done, self._total, self._unit, self._stage, self._first = 0, total, unit, "", None
+
+  def add(self, count):
+    """Counts `count` more things as done."""
+    with self._lock:
+      self._done += count
+      # The first batch compiles, so the speed is measured from its end.
+      if self._first is None:
+        self._first = (self._done, self._clock())
+
+  def stage(self, text, add=0):
+    """Names the work that begins now, such as "scoring". `add` counts things that are done."""
+    if add:
+      self.add(add)
+    with self._lock:
+      self._stage = text
+
+  def show(self):
+    """Writes the line if it is due. The thread calls this function."""
+    now = self._clock()
+    if not self._is_shown or now - self._start < _QUIET_SECONDS:
+      return
+    if not self._is_terminal:
+      if now - self._printed >= _LINE_SECONDS:
+        self._printed = now
+        self._write(self.line(now) + "\n")
+      return
+    text = self.line(now)[: _columns(self._stream) - 1]
+    # The cursor goes back to the start, so that another message on the terminal replaces the line.
+    self._write("\r" + text.ljust(self._drawn) + "\r")
+    self._drawn = len(text)
+
+  def line(self, now):
+    """Returns the line at the time `now`, without its end."""
+    with self._lock:
+      done, total, unit, stage, first = self._done, self._total, self._unit, self._stage, self._first
+    parts, rate = [], None
+    if total is not None:
+      parts += [f"{done:,} of {total:,} {unit}", f"{100 * done // max(total, 1)} %"]
+    elif unit:
+      parts.append(f"{done:,} {unit}")
+    if first is not None and done > first[0] and now > first[1]:
+      rate = (done - first[0]) / (now - first[1])
+      if rate >= 0.1:  # a smaller number says less than the time that is left
+        parts.append(f"{rate:,.{0 if rate >= 10 else 1}f} {unit}/s")
+    if rate is not None and total is not None and done < total:
+      parts.append(f"{_clock_time((total - done) / rate)} left")
+    else:
+      parts.append(f"{_clock_time(now - self._start)} so far")
+    return f"{self._what}: {', '.join(parts)}" + (f" ({stage})" if stage else "")
+
+  def _run(self):
+    while not self._ended.wait(_REDRAW_SECONDS if self._is_terminal else _CHECK_SECONDS):
+      self.show()
+
+  def _write(self, text):
+    try:
+      self._stream.write(text)
+      self._stream.flush()
+    except (OSError, ValueError):  # stderr is closed, and the work must go on without it
+      self._is_shown = False
+
+
+# The progress of library calls and of the training loop, which has log lines of its own.
+SILENT = Progress("", is_shown=False)
+
+
+def _columns(stream):
+  """Returns the width of a terminal in characters."""
+  try:
+    return os.get_terminal_size(stream.fileno()).columns or _DEFAULT_COLUMNS
+  except (OSError, ValueError):  # not a file of the system
+    return _DEFAULT_COLUMNS
+
+
+def _clock_time(seconds):
+  """Formats a duration as hours, minutes and seconds: 00:01:10."""
+  minutes, seconds = divmod(round(seconds), 60)
+  return f"{minutes // 60:02d}:{minutes % 60:02d}:{seconds:02d}"
