@@ -31,7 +31,7 @@ def run_main(*args):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_resolved_configurations_equal_the_stored_ones(name):
-  """A changed default is visible in review. `python tests/test_config.py` stores the new values."""
+  """A changed default is visible in review. `python -m tests.test_config` stores the new values."""
   resolved = config_lib.to_plain(config_lib.finalize(load(name)))
   assert resolved == json.loads((RESOLVED / f"{name}.json").read_text())
 
