@@ -2,9 +2,12 @@
 
 import json
 
+import pytest
+
 from benchmarks import finetune_step, mask_sampler, workload
 
 
+@pytest.mark.soak
 def test_step_is_timed_against_its_encoder():
   words = ["--batch=8", "--set=data.synthetic.num_train=64", "--set=data.synthetic.hold_in_memory=False"]
   words += ["--set=model.scan=True"]  # compiles faster

@@ -23,6 +23,7 @@ def test_error_names_an_unknown_key():
     pretrain_step.make_config(args)
 
 
+@pytest.mark.soak
 def test_forward_pass_compiles_once_and_the_base_is_timed_although_a_variant_fails(plain_config):
   """The failing variant uses cuDNN's attention, which compiles only on a GPU."""
   base, failed = pretrain_step.measure_all(

@@ -60,6 +60,7 @@ def both(small_config, start):
   return ours(params), theirs, model
 
 
+@pytest.mark.soak
 def test_loss_equals_ours_to_five_digits(both):
   (loss, _), theirs, _ = both
   np.testing.assert_allclose(theirs.item(), float(loss), rtol=1e-5)

@@ -25,6 +25,7 @@ def test_commands_parse_and_their_configurations_are_valid():
   assert ["benchmarks.pretrain_step", "--size=B", "--batch=1024"] in commands
 
 
+@pytest.mark.soak
 def test_people_are_packed_and_trained_on_with_the_loader(tmp_path, plain_words):
   (_, *pack), *train = suite.loader_commands(tmp_path / "people", num_pictures=8)
   assert cli.main(pack) == 0

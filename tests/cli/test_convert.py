@@ -52,6 +52,7 @@ def test_convert_prints_the_facts_of_its_report(good, tmp_path, capsys):
   assert names_in(tmp_path) == [run.REPORT, "hap.pth", "out.safetensors"]
 
 
+@pytest.mark.soak
 def test_a_whole_vit_b_is_converted_bit_for_bit(tmp_path):
   path, own = tmp_path / "b.safetensors", tmp_path / "own"
   state = family_state("timm", grid=(16, 8), width=768, depth=12, patch=16)

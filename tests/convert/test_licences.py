@@ -12,7 +12,7 @@ SOURCES = pathlib.Path(hap_jax.__file__).parent / "data" / "sources"
 NAMES = sorted(path.stem for path in SOURCES.glob("*.py") if path.stem not in ("__init__", "base"))
 # `folder` and `identity_folder` read the user's own pictures. `tfds` reads its licence from the packed data
 # set.
-UNKNOWN_SOURCES, SOURCES_WITHOUT_TEXT = {"folder", "identity_folder"}, {"tfds"}
+UNKNOWN_SOURCES, SOURCES_WITHOUT_TEXT = {"folder", "identity_folder", "attribute_table"}, {"tfds"}
 # The published files of these families state no licence.
 UNKNOWN_FAMILIES = {"hap", "timm", "hf-vit", "reid-vit", "reid-lem", "attributes-vit"}
 
@@ -111,9 +111,13 @@ def test_the_most_restrictive_licence_comes_first_and_permissive_ones_only_witho
 def texts_of(name):
   """Returns the licence texts in the module of a source, without opening its data."""
   found = []
-  # The module assigns the text to a name or passes it as the keyword `licence`.
+  # The module assigns the text to a name, or passes it as the keyword `licence` or in a dict of keywords.
   for node in ast.walk(ast.parse((SOURCES / f"{name}.py").read_text())):
     values = [k.value for k in getattr(node, "keywords", ()) if k.arg == "licence"]
+    if isinstance(node, ast.Dict):
+      values += [
+        value for key, value in zip(node.keys, node.values, strict=True) if ast.unparse(key) == "'licence'"
+      ]
     if isinstance(node, ast.Assign) and {"licence", "_LICENCE"} & {
       getattr(t, "id", "") for t in node.targets
     }:

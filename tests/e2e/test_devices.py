@@ -83,6 +83,7 @@ def adamw_alone(make_adamw_task):
   return train(make_adamw_task(), one_device())[1]
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(("sizes", "align_block"), MESHES)
 def test_parameters_agree_after_steps_of_plain_sgd(make_sgd_task, sgd_alone, sizes, align_block):
   first, one = sgd_alone
@@ -93,6 +94,7 @@ def test_parameters_agree_after_steps_of_plain_sgd(make_sgd_task, sgd_alone, siz
     assert np.abs(one[name] - many).max() <= bound, name
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
   ("sizes", "align_block"),
   [*(pytest.param(*mesh, marks=pytest.mark.soak) for mesh in MESHES[:-1]), MESHES[-1]],
@@ -138,6 +140,7 @@ def assert_same_gradients(one, other):
     assert np.abs(gradient - other[name]).max() <= bound, name
 
 
+@pytest.mark.soak
 def test_accumulation_computes_the_mean_over_its_parts(make_task):
   task, key = make_task(align_weight=0.5), jax.random.key(1)
   now, batch = state.create(task, 3, one_device()), task.train.batch(0)
@@ -153,6 +156,7 @@ def test_accumulation_computes_the_mean_over_its_parts(make_task):
   assert_same_gradients(jax.tree.map(lambda *g: np.mean(g, axis=0), *[part[2] for part in parts]), grads)
 
 
+@pytest.mark.soak
 def test_accumulation_without_alignment_equals_the_whole_batch(make_task):
   task, key = make_task(align_weight=0.0), jax.random.key(1)
   now, batch = state.create(task, 3, one_device()), task.train.batch(0)

@@ -20,15 +20,15 @@ from tests.io import torch_bytes
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, tiny_config):
-  """Returns (workdir, printed lines, scores) of a run of 60 steps."""
+  """Returns (workdir, printed lines, scores) of a run of 30 steps."""
   workdir, lines = tmp_path_factory.mktemp("run"), []
-  config = tiny_config(total_steps=60, log_every=10, save_every=10, keep_last=1, keep_every=20, base_lr=3e-2)
+  config = tiny_config(total_steps=30, log_every=5, save_every=5, keep_last=1, keep_every=10, base_lr=3e-2)
   return workdir, lines, runner.run(config, workdir, lines.append)
 
 
 def test_loss_falls(finished):
   rows = read_metrics(finished[0] / "metrics.jsonl")
-  assert [row["step"] for row in rows] == [10, 20, 30, 40, 50, 60]
+  assert [row["step"] for row in rows] == [5, 10, 15, 20, 25, 30]
   assert rows[-1]["loss_rec"] < 0.95 * rows[0]["loss_rec"]
 
 
@@ -39,7 +39,7 @@ def test_rows_have_the_keys_that_scripts_use(finished):
 
 
 def test_newest_and_every_nth_checkpoint_stay(finished):
-  assert sorted(int(p.name) for p in (finished[0] / "checkpoints").iterdir()) == [20, 40, 60]
+  assert sorted(int(p.name) for p in (finished[0] / "checkpoints").iterdir()) == [10, 20, 30]
 
 
 def test_the_verdict_reports_the_ratio_of_the_two_losses(finished):
@@ -51,7 +51,7 @@ def test_the_verdict_reports_the_ratio_of_the_two_losses(finished):
 
 def test_checkpoint_describes_itself(finished):
   variables, description = checkpoint_file.read(finished[0])
-  assert description["step"] == 60
+  assert description["step"] == 30
   assert description["task"] == "pretrain"
   assert description["model"]["grid"] == [4, 2]
   assert description["model"]["width"] == variables["params"]["encoder"]["cls_token"].shape[-1]
@@ -70,18 +70,19 @@ def test_a_second_start_of_a_finished_run_changes_no_file(finished, tiny_config)
     if p.is_file() and "tensorboard" not in str(p)
   }
   lines = []
-  config = tiny_config(total_steps=60, log_every=10, save_every=10, keep_last=1, keep_every=20, base_lr=3e-2)
+  config = tiny_config(total_steps=30, log_every=5, save_every=5, keep_last=1, keep_every=10, base_lr=3e-2)
   scores = runner.run(config, workdir, lines.append)
-  assert any("already ended at step 60" in line for line in lines)
+  assert any("already ended at step 30" in line for line in lines)
   assert scores == finished[2]
   assert before == {p: p.stat().st_mtime_ns for p in before}
 
 
 def test_other_configuration_in_the_same_workdir_is_an_error(finished, tiny_config):
   with pytest.raises(ValueError, match=r"config\.batch_size was 8, now 16.*--config\.init_from"):
-    runner.run(tiny_config(total_steps=60, base_lr=3e-2, batch_size=16), finished[0])
+    runner.run(tiny_config(total_steps=30, base_lr=3e-2, batch_size=16), finished[0])
 
 
+@pytest.mark.soak
 def test_init_from_own_checkpoint_starts_from_its_weights(finished, tiny_config, tmp_path):
   lines = []
   # With this tiny learning rate, the weights after a step still equal the starting weights.
@@ -98,6 +99,7 @@ def test_init_from_own_checkpoint_starts_from_its_weights(finished, tiny_config,
   assert not any(line.startswith("starting from scratch") for line in lines)
 
 
+@pytest.mark.soak
 def test_a_start_from_mae_loads_its_encoder_and_reports_its_licence(tiny_config, tmp_path):
   state = reference_state.encoder_state(grid=(3, 3), width=128, depth=4, patch=8)
   file = tmp_path / "mae.pth"
@@ -144,6 +146,7 @@ def test_a_run_without_a_step_is_an_error(tiny_config):
     pretrain_task.make(tiny_config(total_steps=0, total_epochs=0.01, warmup_epochs=0.0))
 
 
+@pytest.mark.soak
 def test_a_batch_with_a_non_finite_loss_stops_the_run_and_the_state_before_it_stays(tiny_config, tmp_path):
   """Only the batch of step 5 has a NaN loss. The loop checks the loss at steps 4, 8 and 12."""
   task = pretrain_task.make(tiny_config(total_steps=40, base_lr=3e-2, data__num_val=0))
@@ -173,6 +176,7 @@ def test_a_failed_start_records_no_configuration(tiny_config, tmp_path):
   assert not (tmp_path / "config.json").exists()
 
 
+@pytest.mark.soak
 def test_mae_configuration_has_one_view_and_no_alignment(tiny_config, tmp_path):
   config = tiny_config(
     total_steps=2, views=1, align_weight=0.0, mask__ratio=0.75, mask__blocks=False, mask__parts=False
@@ -183,6 +187,7 @@ def test_mae_configuration_has_one_view_and_no_alignment(tiny_config, tmp_path):
   np.testing.assert_allclose(row["loss"], row["loss_rec"], rtol=1e-6)
 
 
+@pytest.mark.soak
 def test_an_interval_of_zero_turns_an_action_off(tiny_config, tmp_path):
   off = dict.fromkeys(("log_every", "save_every", "panel_every", "eval_every"), 0)
   lines = []

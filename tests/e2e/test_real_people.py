@@ -60,6 +60,7 @@ def test_full_size_model_trains_on_coco_people(coco, tmp_path):
   assert description["model"]["width"] == 768
 
 
+@pytest.mark.soak
 def test_coco_people_train_as_released_and_from_the_luperson_layout(coco, tiny_config, tmp_path):
   people = coco_persons.open_source(
     root=coco["data.root"], split="train", seed=0, annotations="test_coco.json"

@@ -115,7 +115,15 @@ def weights_of(workdir):
   return checkpoint_file.read(workdir)[0]
 
 
-@pytest.mark.parametrize("layout", ["market1501", "msmt17_v1", "msmt17_v2"])
+# One layout is enough for the loop, because all sources have the same interface.
+@pytest.mark.parametrize(
+  "layout",
+  [
+    "market1501",
+    pytest.param("msmt17_v1", marks=pytest.mark.soak),
+    pytest.param("msmt17_v2", marks=pytest.mark.soak),
+  ],
+)
 def test_each_official_layout_trains_resumes_and_is_scored_again(layout, layout_folder, tmp_path, capsys):
   source, root = layout_folder(layout)
   locality = {"model__locality": True} if layout == "market1501" else {}
@@ -263,6 +271,7 @@ def pretrained(tmp_path_factory, tiny_config):
   return workdir
 
 
+@pytest.mark.soak
 def test_the_probe_of_a_run_and_the_probe_command_give_the_same_scores(pretrained, capsys):
   rows = [row for row in read_metrics(pretrained) if "probe_mAP_mean" in row]
   assert [row["step"] for row in rows] == [2, 4]
@@ -289,10 +298,10 @@ def test_the_probe_may_use_another_data_set_than_the_held_out_records(tiny_confi
   }
 
 
-def test_pre_training_on_pictures_without_joints_is_an_error(tiny_config, layout_folder):
+def test_part_masks_on_pictures_without_joints_are_an_error(tiny_config, layout_folder):
   source, root = layout_folder("identity_folder")
   config = tiny_config(data__source=source, data__root=str(root), data__num_val=0)
-  with pytest.raises(ValueError, match=r"config\.data\.source='identity_folder' has no joints"):
+  with pytest.raises(ValueError, match=r"mask\.parts=True needs joints, and identity_folder has none"):
     pretrain_task.make(config)
 
 
@@ -306,6 +315,7 @@ def fine_tuned(pretrained, layout_folder, tmp_path_factory):
   return workdir, lines
 
 
+@pytest.mark.soak
 def test_fine_tuning_starts_from_a_pre_trained_encoder(pretrained, fine_tuned):
   workdir, lines = fine_tuned
   key = ("encoder", "blocks", "mlp", "fc1", "kernel")
@@ -357,6 +367,7 @@ def test_a_checkpoint_for_another_task_is_an_error(pretrained, tmp_path, capsys)
   assert "is a checkpoint for pretrain and has no embedding" in capsys.readouterr().err
 
 
+@pytest.mark.soak
 def test_a_run_on_another_data_set_starts_from_a_fine_tuned_run(fine_tuned, layout_folder, tmp_path):
   """Both data sets have the same number of persons, but different persons. So the classifier is new."""
   source, root = layout_folder("msmt17_v1")

@@ -101,7 +101,14 @@ def test_scanned_blocks_give_the_values_and_gradients_of_unrolled_blocks():
 
 
 @pytest.mark.parametrize(
-  ("remat", "scan"), [("elementwise", True), ("dots", True), ("full", True), ("full", False)]
+  ("remat", "scan"),
+  [
+    ("dots", True),  # the default
+    *(
+      pytest.param(*others, marks=pytest.mark.soak)
+      for others in [("elementwise", True), ("full", True), ("full", False)]
+    ),
+  ],
 )
 def test_rematerialisation_keeps_the_gradients_and_needs_less_memory(remat, scan):
   inputs = make_inputs(build())

@@ -1,10 +1,12 @@
 """The loop saves before it evaluates, stops at a signal, and computes missing scores after a resume."""
 
+import dataclasses
 import json
 import os
 import signal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -203,3 +205,24 @@ def test_the_curves_of_a_run_show_the_guides_of_its_task(tmp_path):
   options = {"select": ("val_error", "min"), "title": tmp_path.name}
   np.testing.assert_array_equal(drawn, curves(rows, guides=guides, **options))
   assert (drawn != curves(rows, **options)).any()
+
+
+def test_a_batch_with_a_non_finite_loss_stops_the_run_and_the_state_before_it_stays(tmp_path):
+  """Only the batch of step 5 has a NaN loss. The loop checks the loss at steps 4 and 6."""
+  task = make_task()
+  bad = task.train.batch(4)["index"]
+
+  def loss(outputs, batch, *, key):
+    total, metrics = task.loss(outputs, batch, key=key)
+    # The records identify the batch, because a step does not see its own number.
+    return jnp.where(jnp.all(batch["index"] == bad), jnp.nan, total), metrics
+
+  broken, cadence = dataclasses.replace(task, loss=loss), loop.Cadence(log=6, save=4, evaluate=0, panel=0)
+  mesh = sharding.make_mesh(devices=jax.devices()[:2])
+  with Checkpoints(tmp_path, keep_last=3) as kept, pytest.raises(loop.NonFiniteLossError) as error:
+    loop.run(broken, workdir=tmp_path, seed=0, mesh=mesh, checkpoints=kept, cadence=cadence, say=[].append)
+  message = str(error.value)
+  assert message.startswith("step 5 gave a loss or gradient that is not finite: loss nan, ")
+  assert all(name in message for name in task.train.names(bad))
+  assert checkpoint_file.read(tmp_path)[1]["step"] == 4
+  assert np.isfinite(weights(tmp_path)).all()

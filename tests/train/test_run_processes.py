@@ -79,7 +79,7 @@ def test_a_killed_run_resumes_bit_for_bit(whole, tmp_path):
   assert codes == [-signal.SIGKILL], outputs
   lines = train(tmp_path / "run")
   # The kill may come before the newest checkpoint is complete, so the exact step varies.
-  assert lines[0] in ("resuming at step 2", "resuming at step 4")
+  assert {"resuming at step 2", "resuming at step 4"} & set(lines)
   assert_same_end(whole, tmp_path / "run")
 
 
