@@ -118,12 +118,25 @@ class Checkpoints:
       ) from error
 
 
+class _Manager(ocp.CheckpointManager):
+  """A CheckpointManager that never asks the coordination service whether a signal stops the run.
+
+  The service compares the number in each question with the number at which all processes stop. Orbax asks
+  with the step, and the loop asks with a larger number (see `preemption.StopSignals.reached`). If both ask,
+  the service can choose a number that the loop has already passed, and then the run does not stop.
+  """
+
+  def reached_preemption(self, step):
+    del step
+    return False
+
+
 def _open_manager(folder, **options):
   # Several processes wait for each other at barriers whose names hold the step. Both folders may get the same
   # step at the same time, so their barriers need different names.
   names = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=folder.name)
   options = ocp.CheckpointManagerOptions(multiprocessing_options=names, **options)
-  return ocp.CheckpointManager(folder, options=options, item_names=("state", "description"))
+  return _Manager(folder, options=options, item_names=("state", "description"))
 
 
 def _read_description(manager):
