@@ -4,9 +4,10 @@
   <out>/hap_<source>/1.0.0/table_<split>.npz   the columns: the fields that are known without reading pictures
 
 A record holds
-  image      bytes of a picture file. If the picture is a whole file of the source, these are the bytes of that
-             file. If it is drawn or cut out of a larger picture, it is encoded here as JPEG of quality 95.
-  keypoints  [K, 3] float32, for K joints: x, y in pixels, and 1 (visible) or 0. Only if the source has joints.
+  image      bytes of a picture file. If the picture is a whole file of the source, these are the bytes of
+             that file. If it is drawn or cut out of a larger picture, it is encoded here as JPEG of quality
+             95.
+  keypoints  [K, 3] float32 for K joints: x, y in pixels, and 1 (visible) or 0. Only if the source has joints
   id         number of the record in the source
   name       name of the record, relative to the source's root
 and every other field of the source under its own name. Such a field is an array of numbers of a fixed shape.

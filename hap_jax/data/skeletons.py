@@ -12,9 +12,9 @@ class Skeleton:
     joints: K joint names, in the order of every `keypoints_xy` array of this skeleton.
     flip_pairs: pairs (left, right) of joint indices whose rows are exchanged when a picture is mirrored.
     bones: pairs of joint indices. A drawing connects the two joints of a pair with a line.
-    parts: pairs (name of a body part, pairs of joint indices). The two joints of a pair are opposite corners of
-      a rectangle, and the body part is the union of the rectangles (HAP, arXiv 2310.20695, Sec. 3.2). The pairs
-      come from the official repository.
+    parts: (name of a body part, pairs of joint indices), one entry per body part. The two joints of a pair
+      are opposite corners of a rectangle, and the body part is the union of its rectangles (HAP, arXiv
+      2310.20695, Sec. 3.2). The pairs come from the official repository.
   """
 
   name: str
