@@ -12,8 +12,8 @@ from typing import Protocol
 import numpy as np
 
 # The seed of the order of an epoch is (seed, epoch, 0, _ORDER_STREAM). The seed of a record's generator is
-# (seed, epoch, index), which NumPy pads with zeros to (seed, epoch, index, 0). Without _ORDER_STREAM the order
-# would be drawn by the same generator as the augmentation of record 0.
+# (seed, epoch, index), which NumPy pads with zeros to (seed, epoch, index, 0). Without _ORDER_STREAM the
+# order would be drawn by the same generator as the augmentation of record 0.
 _ORDER_STREAM = 1
 
 
@@ -103,8 +103,8 @@ class ShuffledEpochs:
 class IdentityBalanced:
   """Endless training order of persons: a batch is P = batch_size / K persons with K pictures each.
 
-  In every epoch the pictures of each person are shuffled and cut into groups of K. The remaining pictures that
-  do not fill a group are dropped. A person with fewer than K pictures has one group, whose K pictures are
+  In every epoch the pictures of each person are shuffled and cut into groups of K. The remaining pictures,
+  fewer than K, are dropped. A person with fewer than K pictures has one group, whose K pictures are
   drawn with replacement. A batch takes P different persons, drawn uniformly from the persons that still have
   unused groups, and the next group of each of them. The epoch ends when fewer than P persons have unused
   groups.
@@ -364,7 +364,7 @@ def _draw_groups(pids, size, rng):
   """
   _, person, counts = np.unique(pids, return_inverse=True, return_counts=True)
   order = np.lexsort((rng.random(len(pids)), person))  # records sorted by person, shuffled within a person
-  # `slot` counts 0, 1, ... within each person. Only whole groups have slots, so the other records are dropped.
+  # `slot` counts 0, 1, ... within each person. Only whole groups have slots; the other records are dropped.
   first = np.cumsum(counts) - counts
   num_slots = np.maximum(counts // size, 1) * size
   slot = np.arange(num_slots.sum()) - np.repeat(np.cumsum(num_slots) - num_slots, num_slots)
