@@ -61,7 +61,7 @@ from hap_jax.data.skeletons import Skeleton
 from hap_jax.io import picture_header, picture_orientation, regular_file
 
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-# Endings of pictures that are not read. These files are counted, because a user may expect that they are read.
+# Endings of pictures that are not read. They are counted, because a user may expect that they are read.
 _OTHER_ENDINGS = (
   *(".tif", ".tiff", ".gif", ".jfif", ".jpe", ".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl"),
   *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".psd"),
@@ -69,7 +69,7 @@ _OTHER_ENDINGS = (
 )
 _DANGLING = "link to nothing"
 APPLY, IGNORE = EXIF = ("apply", "ignore")  # what to do with the orientation in the EXIF header of a picture
-MAX_FILE_BYTES = 2**30  # of a picture file: this is more than 32 bits per pixel of the largest allowed picture
+MAX_FILE_BYTES = 2**30  # of a picture file: more than 32 bits per pixel of the largest allowed picture
 _MAX_DECODED_TWICE = 2**28  # pixels in all scans of a JPEG file; decoding them takes about half a second
 _JPEG_START = b"\xff\xd8"
 

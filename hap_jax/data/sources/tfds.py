@@ -67,7 +67,7 @@ def open_source(*, root, split, seed, num_val=0):
     spec=_spec(metadata, packed_split),
     rows=tuple(sizes[part] for part in parts),
   )
-  # Tables are read at their first use, but they are checked now. So a damaged file stops the run at its start.
+  # Tables are read at their first use. They are checked now, so a damaged file stops the run at its start.
   for path, expected in source.tables():
     npz_file.check(path, expected)
   return source
@@ -107,7 +107,7 @@ class PackedPeople:
     return self.fetch(index)()
 
   def fetch(self, index):
-    """Reads a record without decoding the picture. Returns a function that decodes it and returns the record."""
+    """Reads a record without its pixels. Returns a function that decodes them and returns the record."""
     features = self._features(index)
     place = self._place(index)
     record = {"image": None}  # `image` is the first field in all sources. decode() sets the pixels
@@ -289,7 +289,8 @@ def _spec(metadata, split):
   if unread:
     names = ", ".join(map(repr, unread))
     notes.append(
-      f"these features are not read, because they are no arrays of a fixed shape and no texts: {names}"
+      f"these features are not read: {names}; expected numbers of a fixed shape, or texts that are a field "
+      "of the source"
     )
   for note in notes:
     logging.warning("%s: %s", facts.source, note)
