@@ -38,8 +38,8 @@ _JUNK = -1  # the person whose pictures are left out
 def open_source(*, root, split, seed):
   """Opens a split of Market-1501.
 
-  A note is written and logged if the number of pictures differs from the official number, or if query pictures
-  cannot be scored.
+  A note is logged if the number of pictures differs from the official number, or if query pictures cannot be
+  scored.
 
   Args:
     root: folder that holds the three folders (config.data.root).

@@ -47,7 +47,7 @@ ATTRIBUTES = (
 
 PLACES = ("annotations", "images")
 SPLITS = ("train", "val", "test")
-# Number of columns of `data` before the attributes: picture, person, original data set, person in that data set.
+# Number of columns of `data` before the attributes: picture, person, original data set, person in that set.
 _META = 4
 
 
