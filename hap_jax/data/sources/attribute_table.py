@@ -10,7 +10,7 @@ The column `file` holds paths relative to the root. The columns `split` (train, 
 text) may be missing. Every other column is an attribute: 1 means present, 0 means absent. `hap prepare
 synthetic` writes such a file.
 
-A record holds `image` and `attributes`. If the table has an empty cell for an attribute, all records also hold
+A record holds `image` and `attributes`. If an attribute has an empty cell in the table, all records also hold
 `attributes_known` (see `base.py`). `attributes` and `attributes_known` are columns of the source.
 """
 

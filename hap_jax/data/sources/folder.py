@@ -1,4 +1,4 @@
-"""Source: all pictures in a folder and its sub-folders, in the order of their paths, without person numbers."""
+"""Source: all pictures in a folder and its sub-folders, in the order of their paths. No person is known."""
 
 import collections
 import dataclasses

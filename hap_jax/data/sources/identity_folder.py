@@ -1,8 +1,8 @@
 """Source: pictures of known persons in one folder per person, such as a user's own collection.
 
   <root>/<person>/*.jpg                                     this source draws the splits, with `split_seed`
-  <root>/train/<person>/*.jpg, query/<person>/, gallery/    the user gives the splits. Any of the three folders
-                                                            may be missing.
+  <root>/train/<person>/*.jpg, query/<person>/, gallery/    the user gives the splits. Any of these three
+                                                            folders may be missing.
 
 The persons of all folders are sorted by name and numbered in this order. The part _cN of a file's name is the
 camera: anna_c2_001.jpg and ANNA_C2.JPG are by camera 2. The number only shows which pictures have the same
@@ -104,8 +104,8 @@ def _select_split(splits, split, root, remedy):
 def _people(persons):
   """Returns the name of this numbering of persons (see `SourceSpec.people`), with a digest of all names.
 
-  The number of a person depends on the names of all persons. So two folders use the same numbers only if their
-  digests are equal.
+  The number of a person depends on the names of all persons. So two folders use the same numbers only if
+  their digests are equal.
   """
   names = "\0".join(_sort_names(persons))
   return f"identity_folder, {hashlib.sha256(os.fsencode(names)).hexdigest()[:_DIGEST_LENGTH]}"

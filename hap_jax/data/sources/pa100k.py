@@ -52,8 +52,8 @@ def _read_mat(path):
   keys = ["attributes", *(f"{name}_{what}" for name in SPLITS for what in ("images_name", "label"))]
   found = mat_file.pick(variables, keys, path)
   names = mat_file.strings(found["attributes"], f"{path}: attributes")
-  # The file has one list of pictures per split. `Annotations` has one list of all pictures, and the numbers of
-  # the rows of each split.
+  # The file has one list of pictures per split. `Annotations` has one list of all pictures, and the row
+  # numbers of each split.
   images, labels, rows = [], [], {}
   for name in SPLITS:
     where = f"{path}: {name}"

@@ -289,8 +289,8 @@ def _spec(metadata, split):
   if unread:
     names = ", ".join(map(repr, unread))
     notes.append(
-      f"these features are not read: {names}; expected numbers of a fixed shape, or texts that are a field "
-      "of the source"
+      "these features are not read, because they are neither numbers of a fixed shape nor texts that are a "
+      f"field of the source: {names}"
     )
   for note in notes:
     logging.warning("%s: %s", facts.source, note)
