@@ -17,7 +17,7 @@ MAX_VALUES = 2**19
 _MAX_NESTING = 32
 _MAX_DIMENSIONS = 32
 _MAX_NAME = 255  # bytes of a name. MATLAB allows 63
-_CHARACTER_COST = 12  # bytes in memory per character: a string, its array, and a copy of the array in row order
+_CHARACTER_COST = 12  # bytes of memory per character: a string, its array, a copy of the array in row order
 _SMALLEST_ARRAY = 8  # bytes in the file
 
 # Types of elements, by their numbers in the format

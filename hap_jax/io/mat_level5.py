@@ -2,8 +2,9 @@
 
 A file has a header of 128 bytes, followed by elements. An element has a tag (type and number of bytes) and a
 content. The content is padded to a multiple of eight bytes. A content of up to four bytes is in the tag
-itself. A variable is an element with an array: flags, dimensions and name, followed by numbers, characters, or
-further arrays (cells and structs). A variable may be compressed. Source: MathWorks, "MAT-File Format".
+itself. A variable is an element that contains an array. An array has flags, dimensions and a name, followed
+by numbers, characters, or further arrays (cells and structs). A variable may be compressed. Source:
+MathWorks, "MAT-File Format".
 
 Numbers keep the type that they have in the file. For logical values this is uint8. Each row of characters is
 one string. So the values equal the values of `scipy.io.loadmat`, with one exception. Text stored as uint16 is

@@ -108,8 +108,8 @@ def _check_stored(entry, size):
   """Raises ValueError if an array of texts is compressed, or claims to be larger than the whole file."""
   if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > size:
     raise ValueError(
-      f"{entry.filename} holds texts, {entry.file_size} bytes stored by method {entry.compress_type} in a file "
-      f"of {size} bytes; expected texts that are not compressed (method 0) and not larger than the file"
+      f"{entry.filename} holds texts, {entry.file_size} bytes stored by method {entry.compress_type} in a "
+      f"file of {size} bytes; expected texts that are not compressed (method 0) and not larger than the file"
     )
 
 

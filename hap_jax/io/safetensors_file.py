@@ -1,4 +1,4 @@
-"""Reads and writes .safetensors files. The tensors of a file are read-only views of the memory-mapped file."""
+"""Reads and writes .safetensors files. `load` returns read-only views of the memory-mapped file."""
 
 import json
 import mmap
@@ -36,7 +36,7 @@ def load(path):
   path = pathlib.Path(path)
   try:
     # The package safetensors checks that header and file agree. Its arrays are not used, because they are
-    # copies, and because it does not read bfloat16.
+    # copies, and because NumPy arrays of bfloat16 are not supported.
     with safetensors.safe_open(path, framework="numpy") as file:
       metadata = file.metadata() or {}
   except safetensors.SafetensorError as error:
