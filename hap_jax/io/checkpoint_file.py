@@ -52,8 +52,8 @@ def read(path):
   """
   folder, description = _find(path), read_description(path)
   try:
-    # The metadata is read with the handler. A checkpointer would warn that a file is missing, but a checkpoint
-    # of a run never has this file.
+    # The metadata is read with the handler. A checkpointer would warn that a file is missing, but the
+    # checkpoint of a run never has this file.
     saved = ocp.PyTreeCheckpointHandler().metadata(folder / "state").tree
     is_training_state = "opt_state" in saved
     if is_training_state:
