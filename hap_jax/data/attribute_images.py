@@ -192,7 +192,7 @@ def _read_pickle(path, has_val):
   partition, labels = data["partition"], _array(data["label"], f"{path}: label")
   if not isinstance(partition, dict) or labels.ndim != 2 or labels.dtype.kind not in "biuf":
     raise ValueError(
-      f"{path}: expected a dict partition and an array label of numbers, pictures by attributes"
+      f"{path}: expected a dict under partition, and an array (pictures, attributes) of numbers under label"
     )
   names = ("train", "val", "test") if has_val else ("trainval", "test")
   rows = {}

@@ -244,7 +244,10 @@ class Loader:
     for index in bad.keys() - known.keys():
       known[index] = bad[index]
       logging.warning(
-        "bad record %d of %s is replaced by the next: %s", index, self.source.spec.name, bad[index]
+        "bad record %d of %s is replaced by the next good record: %s",
+        index,
+        self.source.spec.name,
+        bad[index],
       )
     if len(known) > self.max_bad_share * len(self.source):
       allowed, remedy = "", ""

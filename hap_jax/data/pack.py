@@ -96,8 +96,8 @@ def _check_same_columns(splits):
   if len(set(found.values())) > 1:
     listed = "; ".join(f"{name}: {columns}" for name, columns in found.items())
     raise ValueError(
-      f"splits with different columns, {listed}; expected the same columns in all: pack each into its own "
-      "folder"
+      f"splits with different columns, {listed}; expected the same columns in all splits: pack each split "
+      "into a separate folder"
     )
 
 
@@ -105,7 +105,9 @@ def _check_same_exif(splits):
   """Raises ValueError if the splits {name: _Split} differ in exif. The metadata has one value for all."""
   found = {name: split.source.spec.exif for name, split in splits.items()}
   if len(set(found.values())) > 1:
-    raise ValueError(f"splits with different values of the option exif, {found}; expected one value for all")
+    raise ValueError(
+      f"splits with different values of the option exif, {found}; expected one value for all splits"
+    )
 
 
 class _Split:
@@ -166,8 +168,8 @@ class _Split:
     if len(self.bad) > self.max_bad_share * len(self.source):
       raise ValueError(
         f"{len(self.bad)} of {len(self.source)} records of {self.name} cannot be read, more than the share "
-        f"{self.max_bad_share:g} that --max_bad_share allows: repair the records or raise it. The first: "
-        f"{'; '.join(list(self.bad.values())[:3])}"
+        f"{self.max_bad_share:g} that --max_bad_share allows: repair the records or raise this share. The "
+        f"first: {'; '.join(list(self.bad.values())[:3])}"
       ) from error
 
 

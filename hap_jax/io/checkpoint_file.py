@@ -28,8 +28,8 @@ def find(path):
   Args:
     path: a run's workdir, its folder checkpoints/ or best/, or the folder of one checkpoint.
   Returns:
-    the folder of the checkpoint. If there are several checkpoints, the last step is returned. If there is no
-    checkpoint, None is returned.
+    the folder of the checkpoint. If there are several checkpoints, the one with the highest step is
+    returned. If there is no checkpoint, None is returned.
   """
   path = pathlib.Path(path)
   if (path / "description").is_dir() and (path / "state").is_dir():
@@ -45,8 +45,9 @@ def read(path):
   Args:
     path: see `find`.
   Returns:
-    (variables, description). The variables are {"params": nested dicts of float32 NumPy arrays, other
-    collections}. If the run computed a moving average of the weights, the variables are this average.
+    (variables, description). The variables are a dict. Its entry "params" is nested dicts of float32 NumPy
+    arrays, and it may have entries for other collections. If the run computed a moving average of the
+    weights, the variables are this average.
   Raises:
     ValueError: if there is no checkpoint at the path or it cannot be read.
   """
@@ -102,7 +103,7 @@ def write(folder, variables, description):
 
   Args:
     folder: the folder to create. It must not exist.
-    variables: {"params": nested dicts of arrays, other collections}.
+    variables: dict with the entry "params", nested dicts of arrays. It may have entries for other collections.
     description: plain JSON values.
   Raises:
     FileExistsError: if the folder exists.

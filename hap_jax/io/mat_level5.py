@@ -22,7 +22,7 @@ _COMPRESSED = 15
 _HEADER = 128
 _MAX_VARIABLES = 4096
 _CHUNK = 2**20  # number of bytes that are decompressed in one step
-_HOW_TO_SAVE = "expected version 5 to 7.2, as the data sets ship them: in MATLAB, save(..., '-v7')"
+_HOW_TO_SAVE = "expected version 5 to 7.2, as in published data sets: save it in MATLAB with save(..., '-v7')"
 
 
 def read(file):

@@ -82,15 +82,15 @@ def read_header(data):
   if not 0 < height * width <= MAX_PIXELS:
     raise ValueError(
       f"its {kind} header says {width:,} x {height:,} pixels (W x H); expected sides of at least 1 and at "
-      f"most {MAX_PIXELS:,} pixels in all"
+      f"most {MAX_PIXELS:,} pixels in the picture"
     )
   if scans_start is None:
     return height, width, 1
   scans = _count_scans(data, scans_start)
   if scans > MAX_SCANS or scans * height * width > MAX_SCANNED_PIXELS:
     raise ValueError(
-      f"it has {scans:,} JPEG scans of {width:,} x {height:,} pixels (W x H); expected about 10, at most "
-      f"{MAX_SCANS} and {MAX_SCANNED_PIXELS:,} pixels in all of them: encode it again"
+      f"it has {scans:,} JPEG scans of {width:,} x {height:,} pixels (W x H); expected at most "
+      f"{MAX_SCANS} scans, with at most {MAX_SCANNED_PIXELS:,} pixels in all scans: encode the picture again"
     )
   return height, width, scans
 

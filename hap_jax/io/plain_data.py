@@ -5,7 +5,7 @@ import numpy as np
 _SCALARS = frozenset({type(None), bool, int, float, complex, str, bytes})
 _LEAVES = (set, frozenset, bytearray, range, np.ndarray, np.generic, np.dtype)
 _MAX_KEY_PARTS = 16
-# Most elements of an array that is made from nested lists. The labels of RAP have 3,825,820 elements.
+# Most elements of an array that is converted from nested lists. The labels of RAP have 3,825,820 elements.
 _MAX_ELEMENTS = 2**24
 _MAX_LEVELS = 32
 

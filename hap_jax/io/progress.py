@@ -42,7 +42,7 @@ class Progress:
     Args:
       what: name of the command, the first word of the line.
       is_shown: False: never write anything.
-      stream: text stream to write to. None: stderr at the start.
+      stream: text stream to write to. None: sys.stderr, as it is when the context begins.
       clock: function without arguments that returns the time in seconds.
       has_thread: False: there is no thread, and a line is only written when the caller calls `show`.
     """
@@ -102,7 +102,7 @@ class Progress:
       self._stage = text
 
   def show(self):
-    """Writes the line if it is due. The thread calls this function."""
+    """Writes the line if enough time has passed since the last one. The thread calls this method."""
     now = self._clock()
     if not self._is_shown or now - self._start < _QUIET_SECONDS:
       return

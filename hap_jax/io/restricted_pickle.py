@@ -1,4 +1,4 @@
-"""Reads pickles of plain data and NumPy arrays. Never imports, calls or executes anything that a file names.
+"""Reads pickles of plain data and NumPy arrays. It never imports, calls or executes what a file names.
 
 Some data sets contain poses and file lists as pickles, and these files may come from anyone. `load` and
 `load_npy` read lists, tuples, dicts, sets, strings, bytes, numbers, None, and ranges of at most a million
@@ -48,7 +48,7 @@ def load(file_or_path):
 
 
 def load_npy(data, name):
-  """Reads an .npy file. If its array has Python objects, it is a pickle, to which the rules of `load` apply.
+  """Reads an .npy file. An array of Python objects is stored as a pickle, and is read by the rules of `load`.
 
   Args:
     data: bytes of the file.

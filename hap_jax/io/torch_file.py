@@ -128,7 +128,7 @@ def _member(path, data, info):
   """
   if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
     raise ValueError(
-      f"{path}: {info.filename} is compressed or encrypted; PyTorch stores it plain: save it again"
+      f"{path}: {info.filename} is compressed or encrypted, which PyTorch never does: save the file again"
     )
   # The zipfile module would copy the member. The content begins after the local header, whose length is not
   # in `info`.
@@ -193,7 +193,9 @@ def _legacy_storages(path, data, position, wanted):
   reader = Unpickler(data, path, ADMITTED, position=position)
   keys = reader.load()
   if type(keys) is not list or {*map(type, keys)} - {str} or sorted(keys) != sorted(wanted):
-    raise ValueError(f"{path}: truncated or corrupt: its tensors use other storages than it holds")
+    raise ValueError(
+      f"{path}: truncated or corrupt: the storages of its tensors are not the storages in the file"
+    )
   storages = {}
   position = reader.position
   for key in keys:

@@ -42,9 +42,11 @@ def named_at_end(path, *, replace=False):
 def check_new(path):
   """Raises ValueError if the folder `path` exists, or if its parent folder does not exist."""
   if os.path.lexists(path):
-    raise ValueError(f"{path}: exists; expected a new folder: give another name, or move it away")
+    raise ValueError(
+      f"{path}: already exists; expected a new folder: choose another name, or move this one away"
+    )
   if not path.parent.is_dir():
-    raise ValueError(f"{path}: the folder {path.parent} does not exist: make it first")
+    raise ValueError(f"{path}: the folder {path.parent} does not exist: create it first")
 
 
 @contextlib.contextmanager

@@ -132,8 +132,8 @@ def _read_list(path):
   """Reads the list of names. The result is cached, because it takes seconds to read four million names."""
   if not os.path.isfile(path):
     raise ValueError(
-      f"{path}: no such file; expected the pickled list of image names that ranks LUPerson (TransReID-SSL's "
-      f"{LIST_FILE}); for another collection, pickle a list of its names"
+      f"{path}: no such file; expected the pickled list of LUPerson's image names in ranked order (from "
+      f"TransReID-SSL); for other pictures, write a pickled list of their names"
     )
   names = restricted_pickle.load(path)
   if isinstance(names, np.ndarray):

@@ -104,8 +104,8 @@ def read_folder(root, split):
   if wrong:
     raise ValueError(
       f"{folder}: {len(wrong)} of {len(names)} names do not begin with person and camera, the first is "
-      f"{printable(wrong[0])}; expected PERSON_cCAMERA first, with the number of the person (or -1) and the "
-      "number of the camera, 1 or more, as in 0002_c1s1_000451_03.jpg"
+      f"{printable(wrong[0])}; expected names that begin with PERSON_cCAMERA, the number of the person (or "
+      "-1) and the number of the camera (1 or more), such as 0002_c1s1_000451_03.jpg"
     )
   pictures = [
     Picture(f"{FOLDERS[split]}/{name}", int(match[1]), int(match[2]) - 1)
@@ -114,7 +114,7 @@ def read_folder(root, split):
   ]
   if not pictures:
     raise ValueError(
-      f"{folder}: no {split} pictures besides {len(names)} of person -1; expected names such as "
+      f"{folder}: no {split} pictures, except {len(names)} of person -1; expected names such as "
       f"0002_c1s1_000451_03.jpg, {describe_folder(folder)}"
     )
   if len(pictures) < len(names):

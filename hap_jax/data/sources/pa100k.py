@@ -62,7 +62,7 @@ def _read_mat(path):
     if split_labels.shape != (len(split_images), len(names)):
       raise ValueError(
         f"{where}_label has the shape {split_labels.shape}; expected ({len(split_images)}, {len(names)}), "
-        "pictures by attributes"
+        "(pictures, attributes)"
       )
     rows[name] = np.arange(len(images), len(images) + len(split_images))
     images += split_images

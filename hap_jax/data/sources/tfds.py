@@ -49,7 +49,7 @@ def open_source(*, root, split, seed, num_val=0):
       or if one of its files is damaged.
   """
   del seed
-  check_root(root, "a data set made by `python -m hap_jax.cli prepare SOURCE --out=DIR`")
+  check_root(root, "a data set written by `python -m hap_jax.cli prepare SOURCE --out=DIR`")
   folder = _find_dataset(root)
   metadata = packed_metadata.read(folder)
   sizes = {name: packed.num_records for name, packed in metadata.splits.items()}
@@ -249,8 +249,8 @@ def _find_dataset(root):
   )
   if len(found) != 1:
     raise ValueError(
-      f"{root}: found {len(found)} data sets of TFDS ({', '.join(map(str, found[:5]))}); expected one, made "
-      "by `python -m hap_jax.cli prepare SOURCE --out=DIR` (config.data.root)"
+      f"{root}: found {len(found)} data sets of TFDS ({', '.join(map(str, found[:5]))}); expected one, "
+      "written by `python -m hap_jax.cli prepare SOURCE --out=DIR` (config.data.root)"
     )
   return found[0]
 
