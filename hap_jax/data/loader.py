@@ -56,8 +56,8 @@ class Loader:
     workers: number of worker processes. 0: this process reads the records. Workers are spawned: each worker
       imports the main module again, so that module must be safe to import. Batches come back in shared memory
       (/dev/shm), which needs room for about read_ahead + 2 batches per worker.
-    read_ahead: number of batches prepared ahead, per worker. Without workers a thread prepares them. With
-      workers, 0 has the same effect as 1.
+    read_ahead: number of batches that each worker prepares ahead. Without workers, a thread prepares them. 0:
+      no batch is prepared ahead, but with workers 0 has the same effect as 1.
     max_bad_share: largest share of the source's records that may be bad.
     bad_share_key: name of the key or option that sets max_bad_share, for error messages. "": there is no such
       key.
@@ -151,8 +151,8 @@ class Loader:
   def iterate(self, start, stop=None):
     """Opens an iterator over the host batches of the steps start, start + 1, ..., stop - 1.
 
-    With `stop=None` it ends after `num_steps` steps, or never if num_steps is None. The iterator is a context
-    manager. The end of the context, or `close()`, stops the workers.
+    With `stop=None` the last step is num_steps - 1. If num_steps is None, the iterator never ends. The iterator
+    is a context manager. The end of the context, or `close()`, stops the workers.
     """
     return Batches(self, start, stop)
 
@@ -211,7 +211,7 @@ class Loader:
       except BadRecordError as error:
         bad[index] = str(error)
         continue
-      # The replacement is augmented with the generator that it has when the sampler chooses it.
+      # The replacement gets the same generator as if the sampler had chosen it.
       if tried:
         rng = np.random.default_rng((self.seed, epoch, index))
       for transform in self.transforms:

@@ -1,4 +1,4 @@
-"""Stores many strings in one block of bytes. It is small in memory and cheap to send to worker processes."""
+"""Stores many strings in one block of bytes, which takes little memory and is sent to workers quickly."""
 
 import dataclasses
 

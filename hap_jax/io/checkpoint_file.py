@@ -103,7 +103,8 @@ def write(folder, variables, description):
 
   Args:
     folder: the folder to create. It must not exist.
-    variables: dict with the entry "params", nested dicts of arrays. It may have entries for other collections.
+    variables: dict. Its entry "params" is nested dicts of arrays, and it may have entries for other
+      collections.
     description: plain JSON values.
   Raises:
     FileExistsError: if the folder exists.

@@ -6,8 +6,8 @@ state of an object, for example with a dtype that points outside its array. It c
 huge memo tables, or nest keys so deeply that hashing them crashes the process.
 
 The machine in this file imports nothing. A name that a pickle may use is called an admitted name. It stands
-for a `Constructor` or a harmless value of this project, never for the real class. Every length is compared with the length of the
-file. Work and memory are at most a constant times the length of the file.
+for a `Constructor` or a harmless value of this project, never for the real class. Every length is compared
+with the length of the file. Work and memory are at most a constant times the length of the file.
 """
 
 import codecs

@@ -70,7 +70,7 @@ _OTHER_ENDINGS = (
 _DANGLING = "link to nothing"
 APPLY, IGNORE = EXIF = ("apply", "ignore")  # what to do with the orientation in the EXIF header of a picture
 MAX_FILE_BYTES = 2**30  # of a picture file: more than 32 bits per pixel of the largest allowed picture
-_MAX_DECODED_TWICE = 2**28  # pixels in all scans of a JPEG file; decoding them takes about half a second
+_MAX_DECODED_TWICE = 2**28  # pixels times scans of a JPEG file; to decode them takes about half a second
 _JPEG_START = b"\xff\xd8"
 
 
@@ -222,7 +222,8 @@ def check_folder(path, what):
       raise ValueError(f"{path}: the folder is empty; expected {what}")
 
 
-# In a list of names joined by NUL characters, every bad name contains or causes one of these.
+# If names are joined by NUL characters and one of them is bad, the text contains one of these. An empty name
+# gives "\0\0", and an absolute path gives "\0/".
 _SIGNS = ("\0\0", "\0/", "..", "\n", "\r")
 
 

@@ -263,7 +263,7 @@ def _rows(sizes, folder, split, num_val):
     folder: folder of the data set, for error messages.
     split, num_val: see `open_source`.
   """
-  # If "val" was not packed, "train" is divided, as other sources do. The source `folder` has only "all".
+  # If "val" was not packed, "train" is divided, as other sources do. The source `folder` packs "all".
   whole = "train" if "train" in sizes else "all"
   is_divided = split == "val" or (split == "train" and (num_val or whole == "all"))
   if "val" not in sizes and whole in sizes and is_divided:

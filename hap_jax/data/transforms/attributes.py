@@ -1,4 +1,4 @@
-"""Transforms for pedestrian attributes. Only the resize filter differs from the transforms for person ReID.
+"""Transforms for pedestrian attributes. Only the resize filter differs from person ReID.
 
 The official training transform (HAP's downstream_tasks/pedestrian_attribute_recognition) is
 
