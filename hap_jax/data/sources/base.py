@@ -2,11 +2,11 @@
 
 A source is a sequence of records. It has `len(source)`, `source[i] -> record`, `source.spec`, and
 `source.name(i) -> str`, the name of record i for error messages, which is known without reading the record. A
-source reads and decodes pictures. It does not augment them or combine them to batches.
+source reads and decodes pictures. It does not augment pictures, make batches or compute scores.
 
 Each file in this folder has a function `open_source(*, root, split, seed, <options>)`. The default value of
 each option is a literal. A configuration takes the names and default values of the options from this
-function. They are the keys of `config.data.<file name>`. If a source can hold out records as the split "val",
+function. The names become the keys of `config.data.<file name>`. If a source can hold out records as the split "val",
 its function also has the argument `num_val`, the number of these records. A file may also have these
 constants and functions:
   SPLITS  the splits that every copy of its data set has

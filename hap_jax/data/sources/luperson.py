@@ -43,9 +43,7 @@ SPLITS = ("train",)  # "val" exists only if num_val is above 0
 JOINTS = True
 _SPEC = SourceSpec("luperson", COCO17, licence="LUPerson: research use, on the terms of its authors")
 _EXTENSIONS = (".jpg", ".jpeg", ".png")
-_HALF_STREAM = (
-  2  # last number of the seed of the random half, so that it differs from all seeds of the loader
-)
+_HALF_STREAM = 2  # last number of the seed of the random half, so that the loader never uses this seed
 
 
 def open_source(*, root, split, seed, subset="first_half", num_val=0):
