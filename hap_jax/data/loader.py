@@ -151,8 +151,8 @@ class Loader:
   def iterate(self, start, stop=None):
     """Opens an iterator over the host batches of the steps start, start + 1, ..., stop - 1.
 
-    With `stop=None` the last step is num_steps - 1. If num_steps is None too, the iterator never ends. It is a
-    context manager: the end of the context, or `close()`, stops the workers.
+    With `stop=None` the last step is num_steps - 1. If num_steps is None too, the iterator never ends. It is
+    a context manager: the end of the context, or `close()`, stops the workers.
     """
     return Batches(self, start, stop)
 

@@ -6,9 +6,9 @@ source reads and decodes pictures. It does not augment pictures, make batches or
 
 Each file in this folder has a function `open_source(*, root, split, seed, <options>)`. The default value of
 each option is a literal. A configuration takes the names and default values of the options from this
-function. The names become the keys of `config.data.<file name>`. If a source can hold out records as the split "val",
-its function also has the argument `num_val`, the number of these records. A file may also have these
-constants and functions:
+function. The names become the keys of `config.data.<file name>`. If a source can hold out records as the
+split "val", its function also has the argument `num_val`, the number of these records. A file may also have
+these constants and functions:
   SPLITS  the splits that every copy of its data set has
   JOINTS  True if the records have joints
   PLACES  options that name a file or a folder, such as ("images",). Their values may change when a run
