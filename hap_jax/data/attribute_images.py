@@ -1,10 +1,12 @@
-"""Opens and checks a split of a published data set of pedestrian attributes, from its annotation file.
+"""Opens and checks a split of a published data set of pedestrian attributes: PETA, RAP or PA-100K.
 
-A record holds `image` [H, W, 3] uint8 RGB and `attributes` [A] bool. A source has the column `attributes`,
-[N, A] bool. The names of the attributes are in the source's spec, in the same order.
+A record holds `image` [H, W, 3] uint8 RGB and `attributes` [A] bool, for A attributes. A source of N records
+has the column `attributes`, [N, A] bool. The names of the attributes are in the source's spec, in the same
+order.
 
-Users of the official code share a file `dataset_all.pkl`. It has the same content as the .mat file, except
-for the numbers of the persons. It is read as plain data, and none of its classes is imported.
+The annotations come from the .mat file of a data set or from a file `dataset_all.pkl`, which users of HAP's
+official code share. The latter has the same content, but without the numbers of the persons. It is read as
+plain data, and the classes that it names are not imported.
 """
 
 import dataclasses
@@ -18,7 +20,7 @@ from hap_jax.data.sources.base import check_relative, check_root, describe_folde
 from hap_jax.io import mat_file, plain_data, restricted_pickle
 
 PICKLE = "dataset_all.pkl"
-_UNCERTAIN = 2
+_UNCERTAIN = 2  # value of a label in the annotation files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,10 +32,10 @@ class Annotations:
     images: [N] names of the picture files.
     labels: [N, C] int. 1: present, 0: absent, 2: uncertain.
     names: [C] names of the columns of `labels`.
-    rows: {"train": [n] int64, ..., "test": [n]}, the 0-based rows of the official splits. Some data sets also
-      have "val".
-    pids: [N] int64, the number of the person on each picture. Negative: not known. None: the file has no
-      numbers of persons.
+    rows: {split: [n] int64}, the rows of each official split, starting at 0. The splits are "train", "test"
+      and, in some data sets, "val".
+    pids: [N] int64, the number of the person on each picture. A negative number means that the person is not
+      known. None: the file has no numbers of persons.
   """
 
   path: str
@@ -51,9 +53,9 @@ class DataSet:
   Attributes:
     name: name of the source.
     licence: licence of the data.
-    read_mat: function that reads the official file: path -> Annotations.
-    files: paths below the root at which the official file may lie.
-    folders: paths below the root at which the folder of the pictures may lie.
+    read_mat: function that reads the .mat file: path -> Annotations.
+    files: possible paths of the .mat file, relative to the root.
+    folders: possible paths of the folder of the pictures, relative to the root.
     attributes: names of the attributes that are scored, in the order of the official classifier's outputs.
     counts: {split: number of pictures}. The splits are "train", "test" and, in some data sets, "val".
   """
@@ -74,15 +76,16 @@ def open_split(data_set, root, split, identity_disjoint, split_seed, annotations
     data_set: DataSet.
     root: folder that contains the annotation file and the folder of pictures (config.data.root).
     split: name of a split of the data set, or "trainval": the training and the validation split together.
-    identity_disjoint: True: replace the official splits by splits that share no person. The numbers of the
-      persons come from the annotation file.
-    split_seed: seed that draws the persons of each split if `identity_disjoint`. It is not the seed of the
-      run.
-    annotations: path of the annotation file, absolute or below root. "": the usual place in the data set.
-    images: folder of the pictures, absolute or below root. "": the usual place in the data set.
+    identity_disjoint: True: random splits that share no person replace the official splits. This needs an
+      annotation file with the numbers of the persons.
+    split_seed: seed that draws the persons of each split, if `identity_disjoint` is True. It is not the seed
+      of the run.
+    annotations: path of the annotation file, absolute or relative to root. "": the usual place in the data
+      set.
+    images: folder of the pictures, absolute or relative to root. "": the usual place in the data set.
 
   Returns:
-    PictureFiles with the column `attributes`, [N, A] bool, in the order of the official classifier.
+    PictureFiles with the column `attributes`, [N, A] bool, in the order of the official classifier's outputs.
 
   Raises:
     ValueError: if a file is missing or damaged, or if an option has a wrong value.
@@ -90,7 +93,7 @@ def open_split(data_set, root, split, identity_disjoint, split_seed, annotations
   _check_split(data_set, split)
   check_root(root, f"{data_set.files[0]} or {PICKLE}, and the pictures in {data_set.folders[0]}/")
   found = _read(data_set, _find_file(data_set, root, annotations))
-  # Files of the three data sets hold more attributes than the official classifier scores, in another order.
+  # The files of all three data sets may hold more attributes than are scored, and in another order.
   labels, notes = _select(found, data_set.attributes)
   _check_rows(found)
   rows = found.rows
@@ -118,10 +121,10 @@ def open_split(data_set, root, split, identity_disjoint, split_seed, annotations
 
 
 def first_draw(cell, names, where):
-  """Returns the first of several random divisions into splits, {name: [n] int64 rows}, made 0-based.
+  """Returns the first of several random divisions into splits as {name: [n] int64 rows}, starting at 0.
 
   Args:
-    cell: object array of structs, one per division.
+    cell: object array of structs, one per division. Their rows start at 1.
     names: names of the members of a struct, one per split.
     where: name of the cell, for error messages.
   Raises:
@@ -177,7 +180,11 @@ def _read(data_set, path):
 
 
 def _read_pickle(path, has_val):
-  """Reads `dataset_all.pkl`. Its rows are 0-based. A split is one array or a list of several random draws."""
+  """Reads `dataset_all.pkl`.
+
+  The numbers of its rows start at 0. The value of a split is one array of rows, or a list of such arrays, one
+  per random division.
+  """
   data = restricted_pickle.load(path)
   if not isinstance(data, dict):
     raise ValueError(f"{path}: expected a dict of annotations, found a {type(data).__name__}")
@@ -185,12 +192,12 @@ def _read_pickle(path, has_val):
   partition, labels = data["partition"], _array(data["label"], f"{path}: label")
   if not isinstance(partition, dict) or labels.ndim != 2 or labels.dtype.kind not in "biuf":
     raise ValueError(
-      f"{path}: expected a dict partition and an array label of numbers, pictures by attributes"
+      f"{path}: expected a dict under partition, and an array (pictures, attributes) of numbers under label"
     )
   names = ("train", "val", "test") if has_val else ("trainval", "test")
   rows = {}
   for name, value in mat_file.pick(partition, names, f"{path}: partition").items():
-    # PETA and RAP repeat the random division several times; the official code uses the first one.
+    # PETA and RAP have several random divisions. As in the official code, the first one is used.
     is_list = isinstance(value, (list, tuple)) and len(value)
     first = value[0] if is_list and isinstance(value[0], (list, tuple, range, np.ndarray)) else value
     first = _array(first, f"{path}: partition.{name}")
@@ -215,27 +222,27 @@ def _array(value, where, dtype=None):
 
 
 def _select(found, attributes):
-  """Selects the columns of these attributes by name. Returns ([N, A] bool, notes)."""
+  """Selects the columns of the labels by the names in `attributes`. Returns ([N, A] bool, notes)."""
   columns = {}
   for column, name in enumerate(found.names):
     columns.setdefault(name, []).append(column)
   missing = [name for name in attributes if len(columns.get(name, ())) != 1]
   if missing:
     raise ValueError(
-      f"{found.path}: expected each of the {len(attributes)} scored attributes exactly once, but not so for "
-      f"{len(missing)}: {', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}; "
+      f"{found.path}: expected each of the {len(attributes)} scored attributes exactly once; missing or "
+      f"repeated are {len(missing)}: {', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}; "
       f"found {len(found.names)} names: "
       f"{', '.join(found.names[:60])}"
     )
   labels = found.labels[:, [columns[name][0] for name in attributes]]
-  # Checked after the selection, because columns that are not scored may hold other values.
+  # The values are checked after the selection, because other columns may hold other values.
   values = np.unique(labels)
   if not np.isin(values, (0, 1, _UNCERTAIN)).all():
     raise ValueError(
-      f"{found.path}: answers {', '.join(map(str, values[:8].tolist()))}; expected 0, 1 or {_UNCERTAIN}"
+      f"{found.path}: labels {', '.join(map(str, values[:8].tolist()))}; expected 0, 1 or {_UNCERTAIN}"
     )
   uncertain = int((labels == _UNCERTAIN).sum())
-  notes = [f"{uncertain:,} answers are {_UNCERTAIN} (uncertain), read as absent"] if uncertain else []
+  notes = [f"{uncertain:,} labels are {_UNCERTAIN} (uncertain), read as absent"] if uncertain else []
   return labels == 1, notes
 
 
@@ -256,7 +263,7 @@ def _check_rows(found):
 
 
 def _divide_persons(data_set, found, split_seed):
-  """Divides the persons into splits of about the same shares of pictures as the official splits.
+  """Divides the persons at random into splits that are about as large as the official splits.
 
   Returns:
     ({split: [n] rows}, a note that describes the division).
@@ -279,8 +286,8 @@ def _divide_persons(data_set, found, split_seed):
     )
   left_out = len(found.pids) - len(known)
   return rows, (
-    f"identity-disjoint split, ours and not the official one (split_seed={split_seed}): {num_persons:,} "
-    f"persons, {_sizes(rows)} pictures"
+    "splits that share no person, ours and not the official ones (identity_disjoint=True, "
+    f"split_seed={split_seed}): {num_persons:,} persons, {_sizes(rows)} pictures"
     + (f"; {left_out:,} pictures of persons without a number are left out" if left_out else "")
   )
 
@@ -300,13 +307,13 @@ def _note_shared(data_set, found):
   persons = found.pids[train]
   is_shared = np.isin(found.pids[found.rows["test"]], persons[persons >= 0])
   return (
-    f"the standard split shares persons: {int(is_shared.sum()):,} of {len(is_shared):,} test pictures show "
+    f"the standard splits share persons: {int(is_shared.sum()):,} of {len(is_shared):,} test pictures show "
     f"a person of the training set (config.data.{data_set.name}.identity_disjoint keeps persons apart)"
   )
 
 
 def _check_pictures(folder, names, path):
-  """Raises ValueError if pictures are missing in the folder. Lists the folder once and opens no picture."""
+  """Raises ValueError if pictures are missing. It lists the folder once and opens no picture."""
   there = set(os.listdir(folder))
   missing = [name for name in names if name not in there]
   if missing:

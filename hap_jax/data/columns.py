@@ -1,6 +1,7 @@
 """Checks the columns of a source.
 
-A column is an array that holds one field for all records. It is known without reading a picture.
+A column is an array with the values of one field for all records. A source can return it without reading a
+picture.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ _MAX_NUMBER_BYTES = 8
 
 
 class LazyColumns(Mapping):
-  """Columns that are computed at their first use, and then kept."""
+  """A mapping {field: column}. Each column is computed at its first use and then kept."""
 
   def __init__(self, compute: dict[str, Callable[[], np.ndarray]]):
     """Takes {field: function that returns the array of this field}."""
@@ -34,7 +35,7 @@ class LazyColumns(Mapping):
     return len(self._compute)
 
   def __contains__(self, field):
-    return field in self._compute  # Mapping's own would compute the column
+    return field in self._compute  # the method of the class Mapping would compute the column
 
 
 def check(source):
@@ -44,8 +45,8 @@ def check(source):
     {field: [N, ...] array of numbers, or of texts in NumPy's unicode type}.
 
   Raises:
-    ValueError: if a column is not a field of the records, has not one row per record, is ragged, or holds
-      other values than numbers or texts. The message names the column.
+    ValueError: if a column is not a field of the records, does not have one row per record, has rows of
+      different lengths, or holds values that are not numbers or texts. The message names the column.
   """
   checked = {}
   for field in source.columns:
@@ -60,16 +61,18 @@ def check(source):
 
 
 def as_array(values: Any, where):
-  """Returns a column as an array of numbers or of texts. The type of texts includes the longest length.
+  """Returns a column as an array of numbers or of texts.
+
+  An array of texts has NumPy's unicode type, as wide as the longest text.
 
   Args:
-    values: an array, which may hold Python strings; or nested sequences.
+    values: an array, which may hold Python strings, or nested sequences.
     where: name of the column, for error messages.
 
   Raises:
-    ValueError: if `values` is ragged or holds other values than numbers or texts. Also if a text is longer
-      than MAX_TEXT_LENGTH, contains a NUL character (NumPy drops NULs at the end), or is not valid UTF-8
-      because it contains half of a surrogate pair.
+    ValueError: if the rows of `values` have different lengths, or if it holds values that are not numbers or
+      texts. Also if a text is longer than MAX_TEXT_LENGTH, contains a NUL character (NumPy drops NULs at the
+      end), or cannot be encoded as UTF-8 because it contains half of a surrogate pair.
   """
   array = values if isinstance(values, np.ndarray) and values.dtype != object else _regular(values, where)
   kind = array.dtype.kind
@@ -83,14 +86,14 @@ def as_array(values: Any, where):
 
 
 def _regular(values, where):
-  """Converts objects or nested sequences to an array whose type fits the values."""
+  """Converts an array of Python objects, or nested sequences, to an array of numbers or of texts."""
   ragged = f"{where} is ragged; expected rows of one shape: pad them to the longest row"
   values = values.tolist() if isinstance(values, np.ndarray) else values
   try:
     objects = np.array(values, dtype=object)
   except ValueError as error:
     raise ValueError(ragged) from error
-  # A list of mixed values must be found here: NumPy would silently convert the numbers to texts.
+  # A mix of numbers and texts must be found here, because NumPy would convert the numbers to texts.
   types = set(map(type, objects.flat))
   if any(issubclass(kind, (list, tuple, np.ndarray)) for kind in types):
     raise ValueError(ragged)
@@ -99,7 +102,7 @@ def _regular(values, where):
     names = ", ".join(sorted(kind.__name__ for kind in types))
     raise ValueError(f"{where} holds values of the types {names}; expected texts only, or numbers only")
   if any(is_text) and objects.ndim:
-    _check_texts(objects, where)  # before NumPy drops NUL characters at their ends
+    _check_texts(objects, where)  # now, because NumPy drops NUL characters at the end of a text below
   return np.array(objects.tolist())
 
 

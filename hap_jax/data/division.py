@@ -1,24 +1,26 @@
-"""Divides persons or pictures into splits at random. A division depends only on its seed and its groups."""
+"""Divides persons or pictures into splits at random. The result depends only on the arguments of `divide`."""
 
 import numpy as np
 
-_STREAM = 3  # makes this draw independent of other draws with the same seed
+_STREAM = 3  # part of the seed: makes these random numbers independent of others with the same seed
 
 
 def divide(groups, ends, seed):
   """Draws the split of each row. All rows of a group get the same split.
 
   Args:
-    groups: [N] numbers or texts, such as the person of each picture. The order of the rows has no effect.
-    ends: [K] float, ascending: the share of all rows at which split k ends. The last one is 1.
+    groups: [N] numbers or texts: the group of each row, such as the person of each picture. The split of a
+      group does not depend on the order of the rows.
+    ends: [K] float in ascending order, for K splits. Split k ends at the share ends[k] of all rows. The last
+      value is 1.
     seed: whole number >= 0.
   Returns:
-    [N] int64, the number of each row's split: 0 to K - 1.
+    [N] int64, the split of each row: 0 to K - 1.
   """
   names, group, counts = np.unique(groups, return_inverse=True, return_counts=True)
   order = np.random.default_rng((seed, _STREAM)).permutation(len(names))
-  # The middle of each group's rows in the drawn order, as a share of all rows. A group is never cut: its
-  # middle decides the split.
+  # The groups stand in the drawn order, one after the other. `middle` is the position of the middle row of
+  # each group, as a share of all rows. It decides the split of the whole group, so no group is cut.
   middle = (np.cumsum(counts[order]) - counts[order] / 2) / max(1, counts.sum())
   part = np.empty(len(names), np.int64)
   part[order] = np.searchsorted(ends[:-1], middle)

@@ -1,8 +1,8 @@
 """Makes host batches from records, in this process or in worker processes.
 
 `batch(step)` is a pure function of the loader's fields and the step. `iterate` yields the same batches
-through Grain. A run therefore needs only its step number to resume. The number of workers, the number of
-processes and the step of the resume do not change a single pixel.
+through Grain. A run therefore needs only its step number to resume. The pixels of a batch do not depend on
+the number of workers, on the number of processes or on the step at which a run resumes.
 """
 
 import collections
@@ -18,45 +18,49 @@ from hap_jax.data import worker_process
 from hap_jax.data.samplers import Sampler
 from hap_jax.data.sources.base import BadRecordError, Source
 
-_REPLACEMENT_TRIES = 100  # most records that are tried for one row of a batch
-_FOR_EVER = 2**62  # steps of an endless order; Grain requires a length that fits 64 bits
+_REPLACEMENT_TRIES = 100  # largest number of records that are tried for one row of a batch
+_FOR_EVER = 2**62  # number of steps of an endless order; Grain requires a length that fits 64 bits
 
 
 @dataclasses.dataclass(frozen=True)
 class Loader:
-  """Batches of a source in a sampler's order.
+  """Makes host batches of a source's records, in the order of a sampler.
 
-  A host batch is {name: [b, ...]}. The names are the fields of `source.spec` and the fields that transforms
-  add, or only `fields` if it is given. Each batch also has
-    index [b] int32   record numbers (`names` turns them into text),
-    valid [b] bool    False: the row only fills up the batch.
+  A host batch is a dictionary {name: [b, ...] array}. The names are the fields of `source.spec` and the
+  fields that transforms add, or only the attribute `fields` if it is not None. Each batch also has
+    index [b] int32   record numbers (the method `names` converts them to text),
+    valid [b] bool    False for a row that only fills up the batch.
   A process reads b = sampler.batch_size / process_count rows of the global batch: rows [process_index * b,
   (process_index + 1) * b). So the global batch is the same for any number of processes.
 
-  Transforms get np.random.default_rng((seed, epoch, index)), where `index` is the record that is read. If a
-  batch contains a record more than once, its later rows have other generators (`make_generators`).
+  The transforms of a record get np.random.default_rng((seed, epoch, index)), where `index` is the number of
+  the record. If a batch contains a record more than once, its second and later rows have different
+  generators (`make_generators`).
 
-  A record that cannot be read (BadRecordError) is replaced by the next good one: index + 1, index + 2, ...
-  The row then has the `index` of the replacement. An evaluation drops repeated indices, so it leaves the bad
-  record out. `iterate` logs each bad record once, with its file. It counts the different bad records since
-  the iterator began, and raises if they exceed the share max_bad_share of the source. In a small source the
-  first bad record raises. `batch` has no history: it applies the same rule to the bad records of its one
-  batch.
+  A record that cannot be read (BadRecordError) is replaced by the next good record: index + 1, index + 2, ...
+  The row then has the `index` of the replacement. An evaluation drops repeated indices, so the replacement
+  is scored only once and the bad record is not scored.
+
+  `iterate` logs each bad record once, with its file. It counts the different bad records since the iterator
+  began, and raises ValueError if their number exceeds max_bad_share * len(source). In a small source this is
+  less than 1, so the first bad record raises. `batch` counts only the bad records of its own batch.
 
   Attributes:
-    source: records by index.
-    transforms: functions that are called in turn with (record, rng). After them a field has the same shape in
-      all records. A transform that adds fields lists their names in its attribute `adds`.
+    source: source of the records.
+    transforms: functions that are called one after the other with (record, rng). After the last transform a
+      field must have the same shape in all records. A transform that adds fields lists their names in its
+      attribute `adds`.
     sampler: order of the records. Its num_records must equal the length of the source.
     seed: seed of the transforms; not negative.
     process_index, process_count: they choose this process's slice of each global batch.
-    workers: number of worker processes. 0: read in this process. Workers are spawned: each imports the main
-      module again, so that module must be safe to import. Batches come back in shared memory (/dev/shm),
-      which needs room for about read_ahead + 2 batches per worker.
-    read_ahead: number of batches prepared ahead, per worker; without workers a thread prepares them. 0: none
-      (with workers: 1).
+    workers: number of worker processes. 0: this process reads the records. Workers are spawned: each worker
+      imports the main module again, so that module must be safe to import. Batches come back in shared memory
+      (/dev/shm), which needs room for about read_ahead + 2 batches per worker.
+    read_ahead: number of batches that each worker prepares ahead. Without workers, a thread prepares them. 0:
+      no batch is prepared ahead, but with workers 0 has the same effect as 1.
     max_bad_share: largest share of the source's records that may be bad.
-    bad_share_key: the key or option that sets max_bad_share, for error messages. "": there is none.
+    bad_share_key: name of the key or option that sets max_bad_share, for error messages. "": there is no such
+      key.
     fields: names of the fields in a batch. None: all fields.
   """
 
@@ -99,13 +103,13 @@ class Loader:
 
   @property
   def known_fields(self):
-    """The fields of the source, then the fields that the transforms add."""
+    """Names of the source's fields, followed by the names of the fields that the transforms add."""
     added = (name for transform in self.transforms for name in getattr(transform, "adds", ()))
     return tuple(dict.fromkeys((*self.source.spec.fields, *added)))
 
   @property
   def nominal_steps(self):
-    """Number of steps of an epoch that schedules use. The true number may be smaller."""
+    """Number of steps that schedules count for one epoch. The real epoch may have fewer steps."""
     return self.sampler.nominal_steps
 
   @property
@@ -114,31 +118,31 @@ class Loader:
     return self.sampler.num_steps
 
   def whole(self):
-    """Returns a loader that reads whole global batches instead of this process's slice."""
+    """Returns the same loader, but for whole global batches instead of this process's slice."""
     return dataclasses.replace(self, process_index=0, process_count=1)
 
   def progress(self, step):
-    """Returns the number of epochs done before `step`, a float."""
+    """Returns the number of epochs done before `step`, as a float."""
     return self.sampler.progress(step)
 
   def first_step(self, epoch):
-    """Returns the number of steps before `epoch` begins. A run of N whole epochs has first_step(N) steps."""
+    """Returns the number of steps before `epoch`. A run of N whole epochs has first_step(N) steps."""
     return self.sampler.first_step(epoch)
 
   def ends_epoch(self, step):
-    """Returns the number of whole epochs after `step` steps, or 0 if an epoch does not end there."""
+    """Returns the number of whole epochs in the first `step` steps, or 0 if no epoch ends there."""
     epoch = self.sampler.epoch(step)
     return epoch if self.sampler.first_step(epoch) == step else 0
 
   def names(self, index):
-    """Returns the names of the records of a batch's `index` [b]: one string per record."""
+    """Returns the names of records, one string per record, for the `index` [b] of a batch."""
     return [self.source.name(int(i)) for i in index]
 
   def batch(self, step):
     """Reads the host batch of a step in this process.
 
     Raises:
-      ValueError: if its bad records exceed the share max_bad_share of the source.
+      ValueError: if the batch has more than max_bad_share * len(source) bad records.
     """
     batch, bad = self.read_batch(step)
     self.count_bad(bad, known={})
@@ -147,13 +151,13 @@ class Loader:
   def iterate(self, start, stop=None):
     """Opens an iterator over the host batches of the steps start, start + 1, ..., stop - 1.
 
-    With `stop=None` it goes on to `num_steps`, or without end. The iterator is a context manager. The end of
-    the context, or `close()`, ends the workers.
+    With `stop=None` the last step is num_steps - 1. If num_steps is None too, the iterator never ends. It is
+    a context manager: the end of the context, or `close()`, stops the workers.
     """
     return Batches(self, start, stop)
 
   def read_batch(self, step):
-    """Returns (host batch, {index of a bad record: error message}). A worker calls it."""
+    """Returns (host batch, {index of a bad record: error message}). The workers call this method."""
     epoch = self.sampler.epoch(step)
     b = self.sampler.batch_size // self.process_count
     rows = slice(self.process_index * b, (self.process_index + 1) * b)
@@ -161,16 +165,16 @@ class Loader:
     wanted = [int(i) for i in whole[rows]]
     fields = self.fields or self.known_fields
     bad, batch, read = {}, {}, []
-    # Generators depend on the whole batch, so that the number of processes does not matter when a batch
-    # contains a record twice.
+    # The generators are computed from the whole global batch. If it contains a record twice, the two rows may
+    # belong to different processes, and the result must not depend on the number of processes.
     rngs = make_generators(self.seed, epoch, whole, rows)
-    # All records are read before the first picture is decoded. Decoding in between would push the code that
-    # reads records out of the processor's cache.
+    # All records are read before the first picture is decoded. Decoding between two reads would push the code
+    # that reads records out of the processor's cache.
     reads = [self._fetch(i) for i in wanted]
     for row, (i, rng, read_record) in enumerate(zip(wanted, rngs, reads, strict=True)):
       index, record = self._read_record(epoch, i, rng, read_record, bad)
       read.append(index)
-      # Copied now and not at the end, because the pixels are still in the processor's cache.
+      # The record is copied into the batch now, because its pixels are still in the processor's cache.
       for name in fields:
         self._put(batch, name, row, b, np.asarray(record[name]), index)
     batch["index"] = np.array(read, np.int32)
@@ -178,13 +182,17 @@ class Loader:
     return batch, bad
 
   def _fetch(self, index):
-    """Returns a function that returns record `index`. A source with `fetch` does a part of the work here."""
+    """Returns a function without arguments that returns record `index`.
+
+    If the source has a method `fetch`, it reads the bytes of the record here, and the function decodes them.
+    """
     if not hasattr(self.source, "fetch"):
       return functools.partial(self.source.__getitem__, index)
     try:
       return self.source.fetch(index)
     except BadRecordError:
-      return functools.partial(self.source.fetch, index)  # the call raises the error again, in its row's turn
+      # `_read_record` calls this function and gets the same error there, where it replaces the record.
+      return functools.partial(self.source.fetch, index)
 
   def _read_record(self, epoch, wanted, rng, read_record, bad):
     """Returns (index, transformed record) of record `wanted`, or of the next good record.
@@ -193,8 +201,8 @@ class Loader:
       epoch: epoch number, a part of the generator's seed.
       wanted: number of the record.
       rng: generator of record `wanted`.
-      read_record: function that returns record `wanted`.
-      bad: {index: error message}; the bad records that it meets are added.
+      read_record: function without arguments that returns record `wanted`.
+      bad: {index: error message}. The method adds each record that it cannot read.
     """
     for tried in range(min(_REPLACEMENT_TRIES, len(self.source))):
       index = (wanted + tried) % len(self.source)
@@ -203,7 +211,7 @@ class Loader:
       except BadRecordError as error:
         bad[index] = str(error)
         continue
-      # A replacement is augmented by its own generator, as if the sampler had chosen it.
+      # The replacement gets the same generator as if the sampler had chosen it.
       if tried:
         rng = np.random.default_rng((self.seed, epoch, index))
       for transform in self.transforms:
@@ -216,7 +224,7 @@ class Loader:
     raise ValueError(f"{where}, starting with record {wanted}: {bad[wanted]}")
 
   def _put(self, batch, name, row, num_rows, value, index):
-    """Copies a field of record `index` into a row of batch[name]. The first row sets the shape and type."""
+    """Copies a field of record `index` into a row of batch[name]. Row 0 sets the shape and the type."""
     if row == 0:
       batch[name] = np.empty((num_rows, *value.shape), value.dtype)
     rows = batch[name]
@@ -228,15 +236,18 @@ class Loader:
     rows[row] = value
 
   def count_bad(self, bad, known):
-    """Adds the new records of `bad` {index: error message} to `known` and logs them.
+    """Adds the records of `bad` {index: error message} that are not yet in `known`, and logs them.
 
     Raises:
-      ValueError: if `known` exceeds the share max_bad_share of the source.
+      ValueError: if `known` then has more than max_bad_share * len(source) records.
     """
     for index in bad.keys() - known.keys():
       known[index] = bad[index]
       logging.warning(
-        "bad record %d of %s is replaced by the next: %s", index, self.source.spec.name, bad[index]
+        "bad record %d of %s is replaced by the next good record: %s",
+        index,
+        self.source.spec.name,
+        bad[index],
       )
     if len(known) > self.max_bad_share * len(self.source):
       allowed, remedy = "", ""
@@ -252,9 +263,9 @@ class Loader:
 def make_generators(seed, epoch, index, rows=slice(None)):
   """Makes a different NumPy generator for each row of a batch.
 
-  The first row of record i has default_rng((seed, epoch, i)), independent of the rest of the batch. Its n-th
-  repeated row has default_rng((seed, epoch, i, 0, n)), so that two rows of one picture get different
-  augmentations.
+  The first row of record i has default_rng((seed, epoch, i)), independent of the rest of the batch. If the
+  batch contains record i again, the n-th repeated row has default_rng((seed, epoch, i, 0, n)). So two rows of
+  the same picture get different augmentations.
 
   Args:
     seed: seed of the loader.
@@ -272,7 +283,7 @@ def make_generators(seed, epoch, index, rows=slice(None)):
 
 
 class Batches:
-  """Iterator over a loader's host batches, made by `Loader.iterate`. It owns its thread or its workers."""
+  """Iterator over a loader's host batches, returned by `Loader.iterate`. `close` stops its workers."""
 
   def __init__(self, loader, start, stop):
     self._loader = loader
@@ -296,7 +307,7 @@ class Batches:
     return {name: np.asarray(rows) for name, rows in batch.items()}  # plain arrays, not Grain's class
 
   def close(self):
-    """Ends the iterator and its workers. A second call does nothing."""
+    """Stops the iterator and its workers. A second call does nothing."""
     batches, self._batches = self._batches, iter(())
     if hasattr(batches, "close"):
       batches.close()
@@ -310,10 +321,10 @@ class Batches:
 
 def _open_grain(loader, start, stop):
   """Returns Grain's iterator over (batch, bad records) of the steps start, ..., stop - 1."""
-  # Imported here because Grain imports jax, and `batch` and the sources work without jax.
+  # The import is here because Grain imports jax. `batch` and the sources work without jax.
   import grain
 
-  # Workers read ahead by themselves, so the thread is only for a loader without workers.
+  # Workers read ahead by themselves. Only a loader without workers needs a thread that reads ahead.
   ahead = 0 if loader.workers else loader.read_ahead
   threads = grain.ReadOptions(num_threads=min(ahead, 1), prefetch_buffer_size=ahead)
   dataset = grain.MapDataset.range(start, stop).map(loader.read_batch).to_iter_dataset(threads)

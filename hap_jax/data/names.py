@@ -1,4 +1,4 @@
-"""Stores many strings in one block of bytes: small in memory, and cheap to send to worker processes."""
+"""Stores many strings in one block of bytes, which takes little memory and is sent to workers quickly."""
 
 import dataclasses
 
@@ -9,10 +9,11 @@ import numpy as np
 class Names:
   """N strings without NUL characters. Two million names take 60 MB.
 
-  Bytes of a file name that are not UTF-8 are kept as lone surrogates (Python's "surrogateescape").
+  A file name may contain bytes that are not UTF-8. They are kept as lone surrogates, as Python does with
+  errors="surrogateescape".
 
   Attributes:
-    text: the strings in UTF-8, one NUL byte after each.
+    text: the strings in UTF-8, with one NUL byte after each string.
     ends: [N] int64, position of the NUL byte after each string.
   """
 
@@ -21,7 +22,7 @@ class Names:
 
   @classmethod
   def of(cls, names):
-    """Packs a sequence of strings. They contain no NUL: `base.check_relative` rejects such names before."""
+    """Packs strings without NUL characters. `base.check_relative` rejects names with NUL before this call."""
     text = "\0".join([*names, ""]).encode("utf-8", "surrogatepass")
     return cls(text, np.flatnonzero(np.frombuffer(text, np.uint8) == 0))
 

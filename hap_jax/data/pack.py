@@ -1,21 +1,21 @@
 """Packs a source into a TFDS data set of ArrayRecord shards, without TensorFlow. `sources/tfds.py` reads it.
 
-  <out>/hap_<source>/1.0.0/   the data set, a group of shards per split. Any program that knows TFDS reads it.
-  <out>/hap_<source>/1.0.0/table_<split>.npz   the columns of the source, known without reading pictures
+  <out>/hap_<source>/1.0.0/   the data set, with several shards per split. Any program with TFDS can read it.
+  <out>/hap_<source>/1.0.0/table_<split>.npz   the columns: the fields that are known without reading pictures
 
 A record holds
-  image      bytes of a picture file. If a record of the source is a whole file, these are the bytes of that
-             file. Otherwise (cut out of a larger picture, or drawn) the picture is encoded here as JPEG of
-             quality 95.
-  keypoints  [K, 3] float32: x, y in pixels, and 1 (visible) or 0. Only if the source has joints.
+  image      bytes of a picture file. If the picture is a whole file of the source, these are the bytes of
+             that file. If it is drawn or cut out of a larger picture, it is encoded here as JPEG of quality
+             95.
+  keypoints  [K, 3] float32 for K joints: x, y in pixels, and 1 (visible) or 0. Only if the source has joints
   id         number of the record in the source
   name       name of the record, relative to the source's root
-and every other field of the source under its own name. Such a field is an array of numbers of a fixed shape;
-a column may also hold texts. metadata.json holds the facts about the source.
+and every other field of the source under its own name. Such a field is an array of numbers of a fixed shape.
+If it is a column, it may also hold texts. metadata.json holds the facts about the source.
 
 Records are stored in the order of the source, uncompressed, in shards of a quarter gigabyte. TFDS's own
-writer is not used, because it shuffles the records, and beyond a gigabyte it needs TensorFlow to shuffle.
-This module writes the features in TFDS's serialisation, and the metadata by which TFDS finds them.
+writer is not used, because it shuffles the records, and needs TensorFlow to shuffle more than a gigabyte.
+This module serialises the records as TFDS does, and writes the metadata that TFDS needs to read them.
 """
 
 import pathlib
@@ -30,11 +30,12 @@ from hap_jax.data.sources import base
 from hap_jax.io import picture_file, unfinished
 from hap_jax.io.progress import SILENT
 
-# Format of records, tables and metadata. It grows when a reader of the previous format cannot read the new
-# one. 1: the tables hold only pid, camid and attributes. The metadata holds only the names of the attributes.
+# Format of records, tables and metadata. The number grows when programs that read the previous format cannot
+# read the new one.
+# 1: the tables hold only pid, camid and attributes. The metadata holds only the names of the attributes.
 # 2: the tables hold any columns. The metadata holds the names, labels and people of the columns.
-# 3: the metadata may say that pictures must be turned as their EXIF headers say (exif is "apply"). Data sets
-# with the stored pixels still have format 2, because its readers read them correctly.
+# 3: the metadata may contain exif="apply": the reader must turn the pictures as their EXIF headers say.
+# A data set with exif="ignore" is still written as format 2, because programs for format 2 read it correctly.
 FORMAT = 3
 _FORMAT_OF = {base.IGNORE: 2, base.APPLY: 3}
 METADATA_KEY = "hap_jax"
@@ -44,11 +45,11 @@ _SHARD_BYTES = 2**28  # a new shard begins when the records of a shard have this
 
 
 class Packed(NamedTuple):
-  """The result of packing a split: the number of records written, and the records left out.
+  """The result of packing a split.
 
   Attributes:
     records: number of records written.
-    bad: {record number: error message} of the records left out.
+    bad: {record number: error message} of the records that cannot be read and were left out.
   """
 
   records: int
@@ -59,12 +60,13 @@ def write_dataset(out, sources, *, root="", max_bad_share=0.001, progress=SILENT
   """Writes the splits of a data set.
 
   The folder is written under a temporary name and renamed at the end, so an existing folder is complete.
-  Records that cannot be read are left out and logged. The metadata lists them.
+  Records that cannot be read are left out and logged. The metadata states their number and lists the first
+  ten.
 
   Args:
-    out: folder to make.
-    sources: {split: source} of one data set.
-    root: folder of that data set. The names of the records are relative to it.
+    out: folder to create.
+    sources: {split: source}, the splits of one data set.
+    root: folder of that data set. The names of the records are relative to this folder.
     max_bad_share: largest share of a split's records that may be bad.
     progress: a started `Progress` that counts the records.
 
@@ -89,25 +91,27 @@ def write_dataset(out, sources, *, root="", max_bad_share=0.001, progress=SILENT
 
 
 def _check_same_columns(splits):
-  """Raises ValueError if the splits {name: _Split} have different columns: the metadata lists them once."""
+  """Raises ValueError if the splits {name: _Split} differ in columns. The metadata has one list for all."""
   found = {name: ", ".join(sorted(split.columns)) or "none" for name, split in splits.items()}
   if len(set(found.values())) > 1:
     listed = "; ".join(f"{name}: {columns}" for name, columns in found.items())
     raise ValueError(
-      f"splits with different columns, {listed}; expected the same columns in all: pack each into its own "
-      "folder"
+      f"splits with different columns, {listed}; expected the same columns in all splits: pack each split "
+      "into a separate folder"
     )
 
 
 def _check_same_exif(splits):
-  """Raises ValueError if the option exif differs between splits {name: _Split}: the metadata has it once."""
+  """Raises ValueError if the splits {name: _Split} differ in exif. The metadata has one value for all."""
   found = {name: split.source.spec.exif for name, split in splits.items()}
   if len(set(found.values())) > 1:
-    raise ValueError(f"splits with different values of the option exif, {found}; expected one value for all")
+    raise ValueError(
+      f"splits with different values of the option exif, {found}; expected one value for all splits"
+    )
 
 
 class _Split:
-  """A split during packing: yields its records, and keeps the numbers of the good and the bad ones."""
+  """A split during packing. It yields the records and stores the numbers of good and of bad records."""
 
   def __init__(self, name, source, root, max_bad_share, progress=SILENT):
     self.progress = progress
@@ -118,7 +122,7 @@ class _Split:
     self.fields = [field for field in source.spec.fields if field not in ("image", *_JOINTS)]
 
   def examples(self):
-    """Yields the example of every good record in order."""
+    """Yields the records that can be read, in order, as {name: value} for TFDS."""
     for i in range(len(self.source)):
       try:
         example = self._example(i)
@@ -131,12 +135,13 @@ class _Split:
       yield example
 
   def table(self):
-    """Returns {field: [n, ...] array}, the columns of the records that `examples` yielded."""
+    """Returns the columns of the n records that `examples` yielded, {field: [n, ...] array}."""
     return {field: column[self.good] for field, column in self.columns.items()}
 
   def _example(self, i):
     name = self._name(i)
-    record = self.source[i]  # decodes the picture even if its file is copied, so a broken file is found now
+    # This also decodes a picture whose file is only copied. So a broken file is found now.
+    record = self.source[i]
     example = {"image": self._bytes(i, record), "id": i, "name": name}
     if self.source.spec.skeleton is not None:
       xy, visible = (record[field] for field in _JOINTS)
@@ -163,14 +168,14 @@ class _Split:
     if len(self.bad) > self.max_bad_share * len(self.source):
       raise ValueError(
         f"{len(self.bad)} of {len(self.source)} records of {self.name} cannot be read, more than the share "
-        f"{self.max_bad_share:g} that --max_bad_share allows: repair the records or raise it. The first: "
-        f"{'; '.join(list(self.bad.values())[:3])}"
+        f"{self.max_bad_share:g} that --max_bad_share allows: repair the records or raise this share. The "
+        f"first: {'; '.join(list(self.bad.values())[:3])}"
       ) from error
 
 
 def _build(part, splits):
   """Writes {name: _Split} as a TFDS data set below `part`."""
-  # Imported here because the import takes a second and only this function needs it.
+  # The import is here because it takes a second and only this function needs it.
   import tensorflow_datasets as tfds
 
   spec = next(iter(splits.values())).source.spec
@@ -195,7 +200,7 @@ def _build(part, splits):
     features=features,
     split_infos=infos,
     version=_VERSION,
-    check_data=False,  # would read a record with TensorFlow
+    check_data=False,  # True would read a record with TensorFlow
     description=f"Persons of the source {spec.name}, packed by hap_jax in the order of the source.",
     license=spec.licence,
     disable_shuffling=True,
@@ -204,14 +209,14 @@ def _build(part, splits):
 
 
 def _write_shards(folder, prefix, split, features):
-  """Writes a split's records. Returns (number of records per shard, bytes of all records)."""
+  """Writes a split's records. Returns (number of records in each shard, bytes of all records together)."""
   lengths, sizes = [], []
   writer = None
   for example in split.examples():
     if writer is None:
       path = folder / f"{split.name}-{len(lengths):05d}.part"
-      # One record per group, so that a single record can be read. Uncompressed, because compression does not
-      # make JPEG files smaller and doubles the time to read one.
+      # A group has one record, so that a single record can be read. There is no compression, because it does
+      # not make JPEG files smaller and doubles the time to read one.
       writer = ArrayRecordWriter(str(path), "group_size:1,uncompressed")
       lengths.append(0)
       sizes.append(0)
@@ -226,7 +231,7 @@ def _write_shards(folder, prefix, split, features):
     writer.close()
   if not lengths:
     raise ValueError(f"{split.name} of {split.source.spec.name} has no record that can be read")
-  # TFDS puts the number of shards into every file name, and it is only known now.
+  # TFDS expects the number of shards in every file name. This number is only known now.
   for shard in range(len(lengths)):
     name = f"{prefix}.array_record-{shard:05d}-of-{len(lengths):05d}"
     (folder / f"{split.name}-{shard:05d}.part").rename(folder / name)
@@ -257,7 +262,7 @@ def _features(tfds, split):
 
 
 def _as_tfds(value):
-  """Converts a value of an example to the type that TFDS serialises: texts become Python objects."""
+  """Converts a value to a type that TFDS can serialise. NumPy texts become Python strings."""
   if isinstance(value, np.ndarray) and value.dtype.kind == "U":
     return value.astype(object) if value.shape else value.item()
   return value

@@ -1,12 +1,13 @@
-"""Reads features.json of a packed data set without TFDS.
+"""Reads the file features.json of a packed data set without TFDS.
 
-TFDS imports every class that this file names, so the file would decide which code runs. This module only
-compares a class name with a fixed list. TFDS writes a feature in one of two forms:
+TFDS imports every class that features.json names, so this file would decide which code runs. This module
+imports nothing: it compares each class name with a fixed list. TFDS writes a feature in one of two forms:
 
   {"pythonClassName": "<module>.Tensor", "tensor": {"dtype": "int32", "shape": {"dimensions": ["4"]}}}
   {"type": "<module>.Tensor", "content": {...}, "proto_cls": "tensorflow_datasets.TensorFeature"}
 
-In the second, older form `proto_cls` may be missing. The content then holds a shape such as [null, null, 3].
+The second form is the older one. There `proto_cls` may be missing. The content is then plain JSON, in which a
+shape is a list such as [null, null, 3].
 """
 
 import json
@@ -16,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 _MODULES = "tensorflow_datasets.core.features."
-# Class name: (kind, key of its content, protocol buffer of its content).
+# {class name: (kind, key that holds the content, protocol buffer that describes the content)}
 _CLASSES = {
   f"{_MODULES}features_dict.FeaturesDict": ("FeaturesDict", "featuresDict", "FeaturesDict"),
   f"{_MODULES}image_feature.Image": ("Image", "image", "ImageFeature"),
@@ -32,10 +33,11 @@ _DTYPES = (
   *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
   *("float16", "float32", "float64"),
 )
-_MAX_DEPTH = 8  # features inside features
+_MAX_DEPTH = 8  # levels of features inside features
 _MAX_DIMENSIONS = 16
-_MAX_SIZE = 2**40  # of one dimension; packed_metadata.py compares the whole field with the shard files
-TEXT = np.dtype("U")  # the type of a feature that holds texts of any length
+# Largest size of one dimension. packed_metadata.py compares the size of a whole field with the shard files.
+_MAX_SIZE = 2**40
+TEXT = np.dtype("U")  # type of a feature whose values are texts of any length
 
 
 class Feature(NamedTuple):
@@ -43,8 +45,8 @@ class Feature(NamedTuple):
 
   Attributes:
     kind: name of the class without its module, such as "Tensor".
-    dtype: type of its numbers, or TEXT. None: it does not hold a fixed number of numbers or texts.
-    shape: shape of its numbers or texts. None: their number is not fixed.
+    dtype: type of the numbers, or TEXT. None: the feature is not stored as an array of a fixed shape.
+    shape: shape of the array of numbers or texts. None: as for `dtype`.
   """
 
   kind: str
@@ -53,10 +55,10 @@ class Feature(NamedTuple):
 
 
 def parse(value):
-  """Returns {name: Feature} of the parsed content of features.json.
+  """Converts the content of features.json, already parsed as JSON, to {name: Feature}.
 
   Raises:
-    ValueError: if `value` names a class that is not in the list, or does not have the form that TFDS writes.
+    ValueError: if `value` names a class that is not in the list, or has a form that TFDS does not write.
   """
   kind, content, is_proto = _class_and_content(value, "features")
   if kind != "FeaturesDict":
@@ -80,7 +82,7 @@ def as_object(value, where):
 
 
 def whole_number(value, where, low, high):
-  """Returns `value` as an integer. Protocol buffers also write integers as text.
+  """Returns `value` as an integer. JSON of a protocol buffer may also write an integer as text.
 
   Raises:
     ValueError: if `value` is not an integer in [low, high].
@@ -114,17 +116,17 @@ def _feature(value, where, depth):
     return Feature(kind, np.dtype(np.float32), (4,))
   dtype = _dtype(content.get("dtype"), where)
   shape = () if kind == "Scalar" else _shape(content.get("shape", {}), where)
-  is_plain = content.get("encoding", "none") == "none"  # else the numbers are one string of bytes
+  is_plain = content.get("encoding", "none") == "none"  # other encodings store the array as one byte string
   if not is_plain or shape is None:
     return Feature(kind)
   return Feature(kind, dtype, shape)
 
 
 def _class_and_content(value, where):
-  """Returns (kind, content, is_proto) of one feature. `is_proto`: the content is a protocol buffer."""
+  """Returns (kind, content, is_proto) of one feature. `is_proto` is True for JSON of a protocol buffer."""
   if not isinstance(value, dict):
     raise ValueError(f"{where}: expected an object with pythonClassName, found {shorten(value)}")
-  # A feature with both keys is ambiguous: this module and TFDS could read different ones.
+  # A feature with both keys is ambiguous: this module could read one key and TFDS the other.
   if ("type" in value) == ("pythonClassName" in value):
     raise ValueError(f"{where}: expected either pythonClassName or type, found {shorten(sorted(value))}")
   name = value.get("type", value.get("pythonClassName"))
@@ -141,7 +143,7 @@ def _class_and_content(value, where):
     raise ValueError(f"{where}: proto_cls {shorten(written)}, expected tensorflow_datasets.{proto}")
   content = value.get("content")
   if written and isinstance(content, str):
-    content = load_json(content)  # this form stores the protocol buffer as a JSON string
+    content = load_json(content)  # with proto_cls, the content is a string that contains JSON
   return kind, as_object(content, f"{where}, content"), bool(written)
 
 
@@ -182,7 +184,7 @@ def _dtype(name, where):
 
 
 def _shape(value, where):
-  """Returns a tuple of sizes, or None if a size differs between records."""
+  """Returns the shape as a tuple of sizes, or None if a size is not fixed (null or -1)."""
   sizes = value if isinstance(value, list) else as_object(value, f"{where}, shape").get("dimensions", [])
   if not isinstance(sizes, list) or len(sizes) > _MAX_DIMENSIONS:
     raise ValueError(f"{where}: shape {shorten(sizes)}, expected a list of at most {_MAX_DIMENSIONS} sizes")

@@ -1,8 +1,8 @@
 """Reads and checks the JSON files of a packed data set: dataset_info.json, features.json, metadata.json.
 
 A data set may come from anyone. TFDS imports the classes that features.json names, and opens the files that
-dataset_info.json names. So a data set would decide which code runs and which files are read. This module
-reads the files itself, because a check has to look at every value that a reader needs.
+dataset_info.json names. So with TFDS a data set would decide which code runs and which files are read. This
+module reads the JSON files without TFDS, and checks every value before it is used.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ _FEATURES_FILE = "features.json"
 _FACTS_FILE = "metadata.json"
 _REMEDY = "copy this file from the original data set, or pack it again with `hap prepare SOURCE`"
 _MAX_JSON_BYTES = 2**22  # enough for a data set of 300,000 shards
-_MIN_RECORD_BYTES = 40  # ArrayRecord's header of one record
+_MIN_RECORD_BYTES = 40  # the size of the header that ArrayRecord writes for each record
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _TEMPLATE = re.compile(r"(?:\{[A-Z_]+\}|[A-Za-z0-9_.-])+")
 _TEMPLATE_OF_TFDS = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
@@ -30,7 +30,13 @@ _FILE_FORMAT = "array_record"
 
 
 class Split(NamedTuple):
-  """One split: the path of each shard, the number of records in each, and the bytes of all shards."""
+  """One split of a packed data set.
+
+  Attributes:
+    shards: path of each shard.
+    lengths: number of records in each shard.
+    num_bytes: size of all shards together.
+  """
 
   shards: tuple[str, ...]
   lengths: tuple[int, ...]
@@ -42,18 +48,18 @@ class Split(NamedTuple):
 
 
 class Facts(NamedTuple):
-  """Facts about the packed source (metadata.json), as `pack` writes them; see `SourceSpec`.
+  """Facts about the packed source, which `pack` writes to metadata.json (see `SourceSpec`).
 
   Attributes:
     source: name of the source.
-    licence: licence of its data.
-    skeleton: a key of SKELETONS, or None.
+    licence: licence of the data.
+    skeleton: a key of SKELETONS. None: the records have no joints.
     fields: names of the fields of a record.
     notes: {split: sentences}.
-    columns: names of the fields that the tables hold.
-    labels: {field: names of its values}.
-    people: {split: text that says whose person numbers the split has}.
-    exif: what to do with the EXIF headers of the pictures, "apply" or "ignore".
+    columns: names of the fields that are columns, stored in the files table_<split>.npz.
+    labels: {field: names of the values of this field, in their order}.
+    people: {split: name of the numbering that the `pid` of this split uses}.
+    exif: "apply" or "ignore" the EXIF headers of the pictures.
   """
 
   source: str
@@ -79,12 +85,12 @@ def read(folder):
   """Reads the metadata of the packed data set in `folder`.
 
   Returns:
-    PackedMetadata. Every shard is a regular file in `folder`. The numbers of records and the shapes of the
-    fields are no larger than the shards can hold.
+    PackedMetadata. These facts were checked: Every shard is a regular file in `folder`. The shards are large
+    enough for the numbers of records and the shapes of the fields.
 
   Raises:
-    ValueError: if a file is missing or damaged, does not have the form that `prepare` writes, or names a
-      class or a file that is not allowed.
+    ValueError: if a file is missing or damaged, does not have the form that `prepare` writes, or contains the
+      name of a class or a file that is not allowed.
   """
   splits = _read_file(folder, INFO_FILE, lambda value: _splits(value, folder))
   features = _read_file(folder, _FEATURES_FILE, lambda value: _features(value, splits))
@@ -107,7 +113,7 @@ def number_fields(features):
 
 
 def text_fields(features, facts):
-  """Returns {field: shape} of the fields of the source that are texts."""
+  """Returns {field: shape} of the features that are texts and fields of the source."""
   return {
     name: features[name].shape
     for name in facts.fields
@@ -116,7 +122,7 @@ def text_fields(features, facts):
 
 
 def _read_file(folder, name, parse):
-  """Returns `parse` of the content of a JSON file. Every ValueError gets the path and the remedy."""
+  """Returns parse(content of a JSON file). The message of a ValueError gets the path and the remedy."""
   path = os.path.join(folder, name)
   try:
     with open_regular(path) as file:
@@ -167,15 +173,15 @@ def _split(entry, split, dataset, folder):
     if not os.path.isfile(path):
       raise ValueError(f"{where}: shardLengths lists {len(lengths)} shards, but there is no file {name}")
     sizes[path] = os.path.getsize(path)
-    # A false number of records would make the arrays of the columns as large as it says.
+    # The number is checked because arrays of this length are allocated later.
     most = sizes[path] // _MIN_RECORD_BYTES
     numbers.append(whole_number(length, f"{where}, shardLengths of {name}", 1, most))
   return Split(tuple(sizes), tuple(numbers), sum(sizes.values()))
 
 
 def _shard_names(template, where, dataset, split, num_shards):
-  """Yields the file names of the shards of a split, in TFDS's form. All of them are inside the folder."""
-  # The pattern allows no "/". A name such as ".." is a folder, which `_split` rejects.
+  """Yields the file names of the shards of a split from TFDS's template. No name leads out of the folder."""
+  # The pattern does not allow "/". A name such as ".." is a folder, and `_split` rejects folders.
   template = _TEMPLATE_OF_TFDS if template in (None, "") else template
   if not isinstance(template, str) or len(template) > 200 or not _TEMPLATE.fullmatch(template):
     raise ValueError(
@@ -204,14 +210,14 @@ def _name(value, where):
 
 
 def _features(value, splits):
-  """Returns {name: Feature} of the parsed features.json. Checks its shapes against the size of the shards."""
+  """Returns {name: Feature} of the parsed features.json. Compares the shapes with the size of the shards."""
   features = packed_features.parse(value)
   for name, kind in (("image", "Image"), ("name", "Text")):
     found = features[name].kind if name in features else "none"
     if found != kind:
       raise ValueError(f"feature {name}: expected class {kind}, found {found}")
-  # A number or a text takes at least one byte of a record. So shapes that need more numbers than the shards
-  # have bytes are false, and arrays of all numbers never get much larger than the shards.
+  # A number or a text takes at least one byte of a record. So shapes with more numbers than the shards have
+  # bytes are wrong. This check also ensures that the arrays never get much larger than the shards.
   numbers = sum(math.prod(feature.shape) for feature in features.values() if feature.shape is not None)
   for split, (_, lengths, num_bytes) in splits.items():
     if numbers * sum(lengths) > num_bytes:
@@ -253,7 +259,7 @@ def _facts(value, splits, features, folder):
       split: _text(as_object(facts.get("people"), "people").get(split), f"people, {split}")
       for split in splits
     },
-    # Older versions did not write the entry and read the stored pixels.
+    # Older versions of hap_jax did not write this entry, and did not turn pictures.
     exif=facts.get("exif", IGNORE),
   )
   if result.exif not in EXIF:
@@ -274,10 +280,10 @@ def _complete_format_1(facts, fields, splits, folder):
 
 
 def _former_people(facts, split, folder):
-  """Returns a text that says whose person numbers a data set of format 1 has, which it does not record."""
-  # This list is complete: at the time of format 1 only these sources had fixed numbers. The numbers of
-  # synthetic and identity_folder depend on a seed or a folder that is not recorded, so they equal no other
-  # numbers.
+  """Returns the name of a split's numbering of persons. Format 1 does not store this name."""
+  # At the time of format 1, only market1501 and msmt17 had fixed numbers. The numbers of synthetic and
+  # identity_folder depend on a seed or a folder that format 1 does not store. They get a name that no other
+  # data set has, so that they are never treated as equal to other numbers.
   source = _text(facts.get("source"), "source")
   if source == "market1501":
     return source
@@ -322,7 +328,7 @@ def _text(value, where):
     raise ValueError(f"{where}: expected text, found {shorten(value)}")
   return value.encode(
     "utf-8", "replace"
-  ).decode()  # JSON can hold half of a character, which cannot be printed
+  ).decode()  # JSON can contain half of a surrogate pair, which cannot be printed
 
 
 def _texts(value, where):

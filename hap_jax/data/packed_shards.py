@@ -9,12 +9,12 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from hap_jax.io import regular_file
 
-_THREADS = 16  # they open shards in parallel, because on a network disk most of the time is waiting
+_THREADS = 16  # number of shards opened at the same time; on a network disk, most of the time is waiting
 
 
 @dataclasses.dataclass(frozen=True)
 class _Shard:
-  """A whole shard, with the attributes that ArrayRecordDataSource expects of a file with a known length."""
+  """A whole shard. It has the attributes that ArrayRecordDataSource expects of a FileInstruction."""
 
   filename: str
   examples_in_shard: int
@@ -29,7 +29,7 @@ def open_shards(splits):
   """Opens the shards of `splits` (see `packed_metadata.Split`) as one sequence of records.
 
   Returns:
-    ArrayRecord's reader, which returns bytes by record number. Its pickle does not contain the open files.
+    ArrayRecord's reader: reader[i] is the bytes of record i. Its pickle does not contain the open files.
 
   Raises:
     ValueError: if a shard is damaged, or its number of records differs from the metadata.
@@ -39,7 +39,7 @@ def open_shards(splits):
   ]
   with concurrent.futures.ThreadPoolExecutor(min(_THREADS, len(shards))) as pool:
     for _ in pool.map(_check, shards):
-      pass  # there are no results; the loop raises the first error of a thread
+      pass  # `_check` returns nothing. The loop raises the first error of a thread
   return ArrayRecordDataSource(shards)
 
 

@@ -1,4 +1,4 @@
-"""Makes a source for re-identification from a list of pictures, and notes on these pictures."""
+"""Makes a source for re-identification from a list of pictures, and writes notes about these pictures."""
 
 import collections
 from typing import NamedTuple
@@ -26,7 +26,7 @@ class Picture(NamedTuple):
 
 
 def make(root, pictures, name, *, licence, notes, people, exif=IGNORE):
-  """Makes the source of these pictures, with the columns `pid` and `camid`, and logs the notes.
+  """Makes a source of pictures with the columns `pid` and `camid`, and logs the notes.
 
   Args:
     root: folder of the data set.
@@ -43,13 +43,19 @@ def make(root, pictures, name, *, licence, notes, people, exif=IGNORE):
 
 
 def check_split(name, split):
-  """Raises ValueError if source `name` has no such split."""
+  """Raises ValueError if `split` is not "train", "query" or "gallery". `name` is the name of the source."""
   if split not in SPLITS:
     raise ValueError(f'split={split!r}: {name} has "train", "query" and "gallery"')
 
 
 def check_apart(train, test, root, remedy):
-  """Raises ValueError if the sets of training and test persons (numbers or names) share a person."""
+  """Raises ValueError if a person is in both sets.
+
+  Args:
+    train, test: sets of the training and of the test persons, as numbers or names.
+    root: folder of the data set, for the error message.
+    remedy: what the user can do about it, for the error message.
+  """
   shared = sorted(train & test)
   if shared:
     raise ValueError(
@@ -59,7 +65,7 @@ def check_apart(train, test, root, remedy):
 
 
 def note_counts(what, pictures, official):
-  """Returns a list with a note if the numbers of pictures and persons differ from `official`, else []."""
+  """Compares the numbers of pictures and persons with `official`. Returns a list with a note, or []."""
   found = (len(pictures), len({picture.pid for picture in pictures}))
   if found == official:
     return []
@@ -70,7 +76,7 @@ def note_counts(what, pictures, official):
 
 
 def note_single(pictures):
-  """Returns a list with a note if training persons have only one picture, else []."""
+  """Returns a list with a note on the training persons that have only one picture, or [] if none has."""
   counts = collections.Counter(picture.pid for picture in pictures)
   single = sorted(pid for pid, count in counts.items() if count == 1)
   if not single:
@@ -86,7 +92,7 @@ def note_unmatched(query, gallery):
 
   Such a query has no gallery picture of its person by another camera.
   """
-  # Market-1501's rule: a picture by the query's own camera does not count as a match.
+  # The rule of Market-1501: a picture by the same camera as the query does not count as a match.
   cameras = collections.defaultdict(set)
   for picture in gallery:
     cameras[picture.pid].add(picture.camid)
@@ -100,5 +106,5 @@ def note_unmatched(query, gallery):
 
 
 def few(items):
-  """Returns the first three items as text."""
+  """Returns the first three items as text, with "..." after them if there are more."""
   return ", ".join(map(str, items[:3])) + (", ..." if len(items) > 3 else "")

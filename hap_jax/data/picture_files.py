@@ -1,4 +1,4 @@
-"""A source of picture files and columns. The sources of persons and of attributes are built from it."""
+"""A source of picture files and columns. The sources for re-identification and attributes use it."""
 
 import dataclasses
 import os
@@ -12,13 +12,13 @@ from hap_jax.data.sources.base import SourceSpec, read_image
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PictureFiles:
-  """A source of N picture files. A record is a picture and its row of each column.
+  """A source of N picture files. Record i is picture i with row i of each column.
 
-  All values are in arrays, so its pickle is small: the gallery of MSMT17 takes 5 MB.
+  All values are in arrays, so the pickle of a source is small: the gallery of MSMT17 takes 5 MB.
 
   Attributes:
     folder: folder of the pictures.
-    paths: [N] bytes, paths below `folder`.
+    paths: [N] bytes, paths relative to `folder`.
     columns: {field: [N, ...] array}.
     spec: facts about the source.
   """
@@ -45,11 +45,11 @@ class PictureFiles:
 
 
 def make(folder, paths, columns, name, *, licence, notes, **facts):
-  """Makes the source of these picture files and logs the notes.
+  """Makes a source of picture files and logs the notes.
 
   Args:
     folder: folder of the pictures.
-    paths: [N] texts, paths below `folder`.
+    paths: [N] texts, paths relative to `folder`.
     columns: {field: [N, ...] array}.
     name, licence, notes: values of the source's `SourceSpec`.
     **facts: `labels`, `people` or `exif` of the `SourceSpec`.

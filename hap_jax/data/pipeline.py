@@ -16,7 +16,7 @@ from hap_jax.data.loader import Loader
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-  """Settings of all loaders of one run or command. Each process loads its slice of every batch.
+  """Settings that all loaders of one run or command share. Each process loads its slice of every batch.
 
   Attributes:
     seed, workers, max_bad_share, bad_share_key: see `Loader`.
@@ -43,23 +43,30 @@ class Reading:
     )
 
   def ordered(self, source, transforms, batch_size, fields=("image",)):
-    """Returns the `Loader` of one pass over a source in its own order. `batch_size` is the global size."""
+    """Returns the `Loader` of one pass over a source, in the order of the source.
+
+    Args:
+      source: the source.
+      transforms: see `Loader`.
+      batch_size: number of rows of the global batch.
+      fields: names of the fields in a batch.
+    """
     return self.loader(source, transforms, samplers.Sequential(len(source), batch_size), fields)
 
 
 @contextlib.contextmanager
 def device_batches(loader, mesh, start, stop, *, ahead=2):
-  """Opens an iterator of device batches of the steps start, ..., stop - 1.
+  """Opens an iterator over the device batches of the steps start, ..., stop - 1.
 
-  The copy of a batch to the devices starts `ahead` batches before its step, so that copies and computation
-  overlap.
+  The copy of a batch to the devices starts `ahead` steps before the batch is used. So the devices compute
+  while batches are copied.
 
   Args:
     loader: a `Loader`.
     mesh: mesh from `sharding.make_mesh`.
     start: first step.
-    stop: step after the last one.
-    ahead: number of batches that are copied ahead.
+    stop: the step after the last step.
+    ahead: number of batches that are copied ahead of their use.
   Yields:
     an iterator of {name: [B, ...] jax.Array split over the data axis}.
   """

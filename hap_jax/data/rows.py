@@ -1,4 +1,4 @@
-"""A part of a source: some of its records in a row."""
+"""A source that is a range of consecutive records of another source."""
 
 import dataclasses
 
@@ -8,11 +8,11 @@ from hap_jax.data.sources import base
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Rows:
-  """The records start .. stop - 1 of a source, as a source.
+  """A source of the records start, start + 1, ..., stop - 1 of another source.
 
   Attributes:
-    source: a source whose records are picture files.
-    start, stop: numbers of records.
+    source: the other source. Its records must be picture files.
+    start, stop: numbers of records in `source`.
   """
 
   source: base.Source
@@ -42,9 +42,9 @@ class Rows:
 
 
 def hold_out(source, num_val, split):
-  """Returns the records of a split of a source: the last `num_val` records are "val", the others "train".
+  """Returns a source with the records of a split. The last `num_val` records are "val", the others "train".
 
   Raises:
-    ValueError: as `base.held_out`.
+    ValueError: in the same cases as `base.held_out`.
   """
   return Rows(source, *base.held_out(len(source), num_val, split))

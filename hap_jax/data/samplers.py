@@ -1,7 +1,7 @@
 """Samplers choose the records of each global batch. The choice is a pure function of the step.
 
-A sampler has the attributes and functions of the class `Sampler`. It does not depend on processes, on workers
-or on the step of a resume, so none of these changes the order.
+A sampler has the attributes and methods of the class `Sampler`. The order that it returns does not depend on
+the number of processes, on the number of workers or on the step at which a run resumes.
 """
 
 import bisect
@@ -11,9 +11,9 @@ from typing import Protocol
 
 import numpy as np
 
-# Fourth word of the seed of the order. The seed of a record's generator is (seed, epoch, index), which NumPy
-# pads with zeros to (seed, epoch, index, 0). Without this word the order would share the generator of record
-# 0.
+# The seed of the order of an epoch is (seed, epoch, 0, _ORDER_STREAM). The seed of a record's generator is
+# (seed, epoch, index), which NumPy pads with zeros to (seed, epoch, index, 0). Without _ORDER_STREAM the
+# order would be drawn by the same generator as the augmentation of record 0.
 _ORDER_STREAM = 1
 
 
@@ -23,8 +23,8 @@ class Sampler(Protocol):
   Attributes:
     num_records: number of records of the source.
     batch_size: B, rows of the global batch over all processes.
-    nominal_steps: number of steps of an epoch that schedules use.
-    num_steps: number of steps of one pass. None: endless.
+    nominal_steps: number of steps that schedules count for one epoch.
+    num_steps: number of steps of one pass over the records. None: the order is endless.
   """
 
   num_records: int
@@ -33,13 +33,13 @@ class Sampler(Protocol):
   num_steps: int | None
 
   def epoch(self, step: int) -> int:
-    """Returns the number of the epoch of a step. All rows of a batch have the same epoch."""
+    """Returns the number of the epoch that a step belongs to. A batch never mixes two epochs."""
 
   def first_step(self, epoch: int) -> int:
-    """Returns the number of steps before `epoch` begins. A run of N whole epochs has first_step(N) steps."""
+    """Returns the number of steps before `epoch`. A run of N whole epochs has first_step(N) steps."""
 
   def progress(self, step: int) -> float:
-    """Returns the number of epochs done before the step."""
+    """Returns the number of epochs done before the step, as a float."""
 
   def indices(self, step: int) -> np.ndarray:
     """Returns the record numbers of the step's global batch, [B] integers."""
@@ -52,9 +52,11 @@ class Sampler(Protocol):
 class ShuffledEpochs:
   """Endless training order: each epoch is a new permutation of all records.
 
-  An epoch has num_records // batch_size whole batches. The last records that fill no whole batch are dropped;
-  they are others in each epoch. A NumPy generator with the seed (seed, epoch) draws the permutation. Two
-  epochs are kept in memory, 4 bytes per record, so that reading ahead over the end of an epoch stays cheap.
+  An epoch has num_records // batch_size whole batches. The records at its end that fill no whole batch are
+  dropped. In each epoch these are different records.
+
+  A NumPy generator that depends only on the seed and the epoch draws the permutation. The permutations of two
+  epochs are kept in memory, with 4 bytes per record. So reading ahead into the next epoch stays cheap.
 
   Raises:
     ValueError: if there are fewer records than rows in a batch.
@@ -101,23 +103,27 @@ class ShuffledEpochs:
 class IdentityBalanced:
   """Endless training order of persons: a batch is P = batch_size / K persons with K pictures each.
 
-  In every epoch the pictures of each person are shuffled and cut into groups of K. The pictures that fill no
-  group are dropped. A person with fewer than K pictures has one group, drawn with replacement. A batch takes
-  P different persons, drawn uniformly from the persons that have groups left, and the next group of each. The
-  epoch ends when fewer than P persons have groups left.
+  In every epoch the pictures of each person are shuffled and cut into groups of K. The remaining pictures,
+  fewer than K, are dropped. A person with fewer than K pictures has one group, whose K pictures are
+  drawn with replacement. A batch takes P different persons, drawn uniformly from the persons that still have
+  unused groups, and the next group of each of them. The epoch ends when fewer than P persons have unused
+  groups.
 
-  So the chance of a person to be drawn does not grow with its number of pictures. The number of batches
-  differs between epochs. It is at most `nominal_steps` = ceil(pictures in groups / batch_size), the number
-  that schedules use, so progress jumps at the end of an epoch.
+  So a person with many pictures is not more likely to be in a batch than a person with few pictures. The
+  number of batches differs between epochs. It is at most `nominal_steps` = ceil(pictures in groups /
+  batch_size). Schedules count `nominal_steps` for every epoch, so the progress jumps forward at the end of an
+  epoch.
 
-  One NumPy generator with the seed (seed, epoch) draws the persons of an epoch's batches, then their
-  pictures. Finding the first step of an epoch takes a few milliseconds per earlier epoch, once. Two epochs
-  are kept in memory, 4 bytes per row. Source: the sampler of HAP's official person ReID, which follows MALE.
+  A NumPy generator that depends only on the seed and the epoch draws the persons of all batches of the epoch,
+  then their pictures. The first request for a later epoch takes a few milliseconds for each epoch before it.
+  The batches of two epochs are kept in memory, with 4 bytes per row. Source: the sampler of HAP's official
+  person ReID, which follows MALE.
 
   Attributes:
-    pids: [N] whole numbers, the person of each record. They are stored as ranks: int32, starting at 0.
+    pids: [N] whole numbers, the person of each record. The sampler replaces each number by its rank among the
+      different numbers: int32, starting at 0.
     batch_size: rows of a batch, a multiple of num_instances.
-    num_instances: K, the number of pictures of each person in a batch. They are neighbours in the batch.
+    num_instances: K, the number of pictures of each person in a batch. They are next to each other.
     seed: seed of the order; not negative.
 
   Raises:
@@ -130,7 +136,7 @@ class IdentityBalanced:
   num_instances: int
   seed: int
   nominal_steps: int = dataclasses.field(init=False)
-  # First steps of the epochs computed so far. The tuple is replaced and never changed in place, because
+  # First steps of the epochs computed so far. A longer tuple replaces it: it is not changed in place, because
   # several threads may read it.
   _first_steps: tuple[int, ...] = dataclasses.field(init=False, repr=False, default=(0,))
 
@@ -141,7 +147,7 @@ class IdentityBalanced:
         f"pids: found an array of {pids.dtype} of shape {pids.shape}; expected one whole number of at most "
         "64 bits per record"
       )
-    # Ranks instead of the numbers, which may not fit 32 bits.
+    # The ranks fit into 32 bits, but the numbers may not.
     object.__setattr__(self, "pids", np.unique(pids, return_inverse=True)[1].astype(np.int32))
     _check_sizes(len(self.pids), self.batch_size)
     B, K = self.batch_size, self.num_instances
@@ -156,8 +162,8 @@ class IdentityBalanced:
         f"batch_size={B} with num_instances={K} needs {B // K} persons in a batch, but the source has "
         f"{len(num_groups)}: reduce config.batch_size or raise config.num_instances"
       )
-    # Parity: schedules use this length, which counts all groups. But an epoch ends when fewer than P persons
-    # have groups left, so progress jumps forward at its end.
+    # Parity: as in the official code, schedules use a length that counts all groups. But an epoch ends when
+    # fewer than P persons have unused groups, so the progress jumps forward at its end.
     object.__setattr__(self, "nominal_steps", -(-int(num_groups.sum()) * K // B))
 
   @property
@@ -192,8 +198,8 @@ class IdentityBalanced:
     rng = self._generator(epoch)
     persons = _draw_persons(num_groups, self.batch_size // K, rng)
     groups = _draw_groups(self.pids, K, rng)
-    # When a person is drawn for the n-th time, the batch takes its n-th group. A stable sort brings the draws
-    # of one person together and keeps their order.
+    # When a person is drawn for the n-th time, the batch takes the person's n-th group. A stable sort brings
+    # all draws of one person together and keeps their order.
     turns = np.argsort(persons, axis=None, kind="stable")
     drawn = np.bincount(persons.ravel(), minlength=len(num_groups))
     nth = np.arange(len(turns)) - np.repeat(np.cumsum(drawn) - drawn, drawn)
@@ -202,14 +208,18 @@ class IdentityBalanced:
     return groups[rows].reshape(len(persons), self.batch_size)
 
   def _num_groups(self):
-    """Returns the number of groups of each person, [persons] int, in ascending order of their numbers."""
+    """Returns the number of groups of each person, [persons] int, in ascending order of the pids."""
     return np.maximum(np.unique(self.pids, return_counts=True)[1] // self.num_instances, 1)
 
   def _generator(self, epoch):
     return np.random.default_rng((self.seed, epoch, 0, _ORDER_STREAM))
 
   def _look_ahead(self, is_enough):
-    """Returns the first steps of the epochs 0, 1, ... It computes more epochs until `is_enough` is true."""
+    """Returns the first steps of the epochs 0, 1, ..., as a tuple.
+
+    Args:
+      is_enough: function of this tuple. More epochs are computed until it returns True.
+    """
     if is_enough(self._first_steps):
       return self._first_steps
     first_steps, num_groups = list(self._first_steps), self._num_groups()
@@ -265,9 +275,9 @@ class Sequential:
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
-  """One batch of records at equal distances, for sheets of pictures.
+  """A single batch of records at equal distances in the source, for sheets of example pictures.
 
-  Neighbouring records are not used, because they often show the same person.
+  It does not take the first records of the source, because neighbouring records often show the same person.
   """
 
   num_records: int
@@ -321,14 +331,14 @@ def _draw_persons(num_groups, num_persons, rng):
 
   Args:
     num_groups: [persons] number of groups of each person.
-    num_persons: P, persons of a batch.
+    num_persons: P, the number of persons in a batch.
     rng: a NumPy generator.
   Returns:
-    [steps, P] persons. The persons of a batch are different.
+    [steps, P] indices into `num_groups`. The persons of one batch are different.
   """
-  # `pool` holds the persons that have groups left, and `left` the number of groups of every person.
+  # `pool` holds the persons with unused groups. `left` holds the number of unused groups of every person.
   pool, left, batches = list(range(len(num_groups))), num_groups.tolist(), []
-  # Plain lists, because a batch needs only a few swaps, which is less work than one call of NumPy.
+  # Both are plain lists, because a batch needs only a few swaps, which are faster than one call of NumPy.
   for draws in rng.random((sum(left) // num_persons, num_persons)).tolist():
     if len(pool) < num_persons:
       break
@@ -347,14 +357,18 @@ def _draw_persons(num_groups, num_persons, rng):
 
 
 def _draw_groups(pids, size, rng):
-  """Draws each person's groups of `size` records: [groups, size] int32, persons in ascending order."""
+  """Draws each person's groups of `size` records.
+
+  Returns:
+    [groups, size] int32 record numbers. The persons are in ascending order of their pids.
+  """
   _, person, counts = np.unique(pids, return_inverse=True, return_counts=True)
   order = np.lexsort((rng.random(len(pids)), person))  # records sorted by person, shuffled within a person
-  # `slot` counts 0, 1, ... within each person. Only whole groups have slots, so the rest is dropped.
+  # `slot` counts 0, 1, ... within each person. Only whole groups have slots; the other records are dropped.
   first = np.cumsum(counts) - counts
   num_slots = np.maximum(counts // size, 1) * size
   slot = np.arange(num_slots.sum()) - np.repeat(np.cumsum(num_slots) - num_slots, num_slots)
-  # Parity: a person with fewer pictures fills its group by drawing among them with replacement.
+  # Parity: if a person has fewer than `size` pictures, its group is drawn from them with replacement.
   is_small = np.repeat(counts < size, num_slots)
   slot[is_small] = rng.integers(np.repeat(counts, num_slots)[is_small])
   return order[np.repeat(first, num_slots) + slot].astype(np.int32).reshape(-1, size)

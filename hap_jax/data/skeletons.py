@@ -10,10 +10,11 @@ class Skeleton:
   Attributes:
     name: short name, stored in checkpoints.
     joints: K joint names, in the order of every `keypoints_xy` array of this skeleton.
-    flip_pairs: (left, right) joint indices that change places when a picture is mirrored.
-    bones: joint pairs to draw as lines.
-    parts: (name of a body part, joint pairs). Each pair spans a rectangle, and the part is the union of the
-      rectangles (HAP, arXiv 2310.20695, Sec. 3.2). The pairs come from the official repository.
+    flip_pairs: pairs (left, right) of joint indices whose rows are exchanged when a picture is mirrored.
+    bones: pairs of joint indices. A drawing connects the two joints of a pair with a line.
+    parts: (name of a body part, pairs of joint indices), one entry per body part. The two joints of a pair
+      are opposite corners of a rectangle, and the body part is the union of its rectangles (HAP, arXiv
+      2310.20695, Sec. 3.2). The pairs come from the official repository.
   """
 
   name: str

@@ -1,7 +1,7 @@
-"""Reads the options of the data sources and their defaults from the text of the sources' files.
+"""Reads the options of the data sources, with their default values, from the text of the sources' files.
 
-The sources are not imported. A configuration has the options of every source, and the training command reads
-its flags before it imports OpenCV, which the sources need.
+The files are parsed and not imported. A configuration contains the options of every source, and the training
+command reads its flags before it imports OpenCV. To import a source would import OpenCV.
 """
 
 import ast
@@ -15,16 +15,16 @@ COMMON = (
   "split",
   "seed",
   "num_val",
-)  # every source has these arguments, so they are not options of one source
+)  # arguments that every source has, so they are not options of a single source
 
 
 class _Options(NamedTuple):
   """The options of one source.
 
   Attributes:
-    defaults: {option: default} of its `open_source`.
-    places: names of the options that hold a file or a folder.
-    has_joints: True if its records have joints.
+    defaults: {option: default value}, from the arguments of the function `open_source`.
+    places: names of the options whose value is a file or a folder.
+    has_joints: True if the records of the source have joints.
   """
 
   defaults: dict[str, object]
@@ -33,17 +33,17 @@ class _Options(NamedTuple):
 
 
 def defaults():
-  """Returns {source: {option: default}} of every file in `data/sources`, without the arguments in COMMON."""
+  """Returns {source: {option: default value}} of all sources, without the arguments in COMMON."""
   return {name: dict(options.defaults) for name, options in _read_all().items()}
 
 
 def place_keys():
-  """Returns the configuration keys that hold a file or a folder of a source, such as "data.peta.images"."""
+  """Returns the configuration keys whose value is a file or folder of a source, like "data.peta.images"."""
   return {f"data.{name}.{option}" for name, options in _read_all().items() for option in options.places}
 
 
 def with_joints():
-  """Returns the names of the sources whose files say JOINTS = True."""
+  """Returns the names of the sources whose files contain the line JOINTS = True."""
   return sorted(name for name, options in _read_all().items() if options.has_joints)
 
 
@@ -54,17 +54,17 @@ def _read_all():
 
 
 def read(path):
-  """Reads the options of one source's file.
+  """Reads the options of one source from its file.
 
   Args:
     path: pathlib.Path of the file.
 
   Returns:
-    _Options. Its places come from the module's constant PLACES; () if there is no such constant.
+    _Options. Its `places` are the names in the file's constant PLACES. Without this constant they are ().
 
   Raises:
-    ValueError: if there is no function `open_source`, if the default of an option is missing or not a
-      literal, or if PLACES names anything besides options.
+    ValueError: if there is no function `open_source`, if an option has no default value or one that is not a
+      literal, or if PLACES contains a name that is not an option.
   """
   functions, constants = {}, {}
   for statement in ast.parse(path.read_text(encoding="utf-8"), str(path)).body:
@@ -74,7 +74,7 @@ def read(path):
       constants[statement.targets[0].id] = statement.value
   if "open_source" not in functions:
     raise ValueError(f"{path}: no function open_source; expected open_source(*, root, split, seed, ...)")
-  # All options are keyword arguments, so kw_defaults has one entry per argument (None: no default).
+  # All options are keyword-only arguments, so kw_defaults has one entry per argument. None means no default.
   arguments = functions["open_source"].args
   found = {
     argument.arg: _literal(value, f"{path}: the default of option {argument.arg} of open_source")
@@ -91,7 +91,7 @@ def read(path):
 def _literal(node, what):
   try:
     return ast.literal_eval(node)
-  except (ValueError, TypeError) as error:  # TypeError: there is no node, because there is no default
+  except (ValueError, TypeError) as error:  # TypeError: `node` is None, because there is no default value
     raise ValueError(
       f"{what}: expected a literal such as 0.5, because this file is read without importing it"
     ) from error

@@ -1,4 +1,4 @@
-"""Starts and ends the worker processes that read data for the training process."""
+"""Functions for the start and the end of the worker processes that read data for the training process."""
 
 import contextlib
 import gc
@@ -12,11 +12,11 @@ import cv2
 
 from hap_jax import malloc
 
-_LAST_SECONDS = 3600  # a worker process ends this long after SIGTERM; launchers kill much earlier
+_LAST_SECONDS = 3600  # a worker ends this long after SIGTERM. Usually a launcher kills it much earlier
 
 
 def prepare_reading():
-  """Prepares a process that only reads pictures: one thread, and freed memory is kept for reuse."""
+  """Prepares a process that only reads pictures: OpenCV uses one thread, and freed memory is used again."""
   cv2.setNumThreads(1)  # a picture is too small for several threads, and the workers already run in parallel
   malloc.keep_freed()
 
@@ -25,10 +25,10 @@ def prepare(worker_index, worker_count):
   """Prepares a worker process of the loader. Grain calls this function in the worker."""
   del worker_index, worker_count
   prepare_reading()
-  # When the main process is killed, Grain's workers would wait for it without end.
+  # Without this thread, Grain's workers would wait without end for a main process that was killed.
   threading.Thread(target=_exit_with_parent, daemon=True).start()
-  # Launchers send SIGTERM to all processes of a run. The main process still needs its workers while it makes
-  # its last steps and saves. It then ends them itself. The timer is for the case that it fails to do so.
+  # A launcher sends SIGTERM to all processes of a run. The main process still needs its workers for its last
+  # steps and while it saves. After this it stops the workers. If it does not, a timer stops them.
   signal.signal(signal.SIGTERM, _exit_later)
 
 
@@ -36,11 +36,13 @@ def prepare(worker_index, worker_count):
 def without_interrupts():
   """Context manager: processes that start inside it ignore Ctrl-C.
 
-  A terminal sends SIGINT to all processes of a run. Only the main process may act on it: it saves with the
-  help of its workers, then ends them. A process inherits the blocked signals of the thread that starts it, so
-  that not even an import in the new process is interrupted. If a signal arrives in the meantime, it is
-  handled at the end of the context, because an interrupted start leaves a process that waits for its first
-  message.
+  For Ctrl-C a terminal sends the signal SIGINT to all processes of a run. Only the main process may react: it
+  saves with the help of its workers, then stops them. So SIGINT is blocked in this thread while the workers
+  start. A new process inherits the blocked signals of the thread that starts it, so not even its imports are
+  interrupted.
+
+  If a signal arrives inside the context, it is handled at the end of the context. Otherwise it could
+  interrupt the start of a worker, and this worker would wait for its first message without end.
   """
   is_main = threading.current_thread() is threading.main_thread()
   handler = signal.getsignal(signal.SIGINT) if is_main else None
@@ -59,12 +61,12 @@ def without_interrupts():
 
 
 def release_shared_memory():
-  """Frees the shared memory of the last batches. Without this call Python warns at its end about leaks.
+  """Frees the shared memory of the last batches. Without this call, Python warns about leaks when it ends.
 
-  jax uses some arrays in place, and releases them only when the garbage collector runs. Grain frees them in a
-  thread, which the end of the process would stop.
+  jax uses some arrays in place, and releases them only when the garbage collector runs. Grain then frees them
+  in a thread, but the end of the process would stop this thread.
   """
-  grain_module = sys.modules.get("grain._src.python.ipc.shared_memory_array")  # absent where no worker ran
+  grain_module = sys.modules.get("grain._src.python.ipc.shared_memory_array")  # None if no worker ran
   arrays = getattr(grain_module, "SharedMemoryArray", None)
   pool = getattr(arrays, "_del_thread_pool", None)
   if pool is not None:

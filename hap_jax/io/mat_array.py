@@ -1,6 +1,6 @@
 """Parses one variable of a level-5 MAT file. `mat_level5` describes the format.
 
-Every size is compared with the number of remaining bytes before memory is allocated.
+Every size in the file is compared with the number of remaining bytes before memory is allocated.
 """
 
 import dataclasses
@@ -10,12 +10,14 @@ import typing
 
 import numpy as np
 
-MAX_BYTES = 512 * 2**20  # bytes of a file's variables, with the extra memory for text and complex numbers
-MAX_VALUES = 2**19  # cell elements, struct fields and field names. PA-100K has 100,026 cell elements
+# Most bytes of all variables of a file, including the extra memory for text and complex numbers.
+MAX_BYTES = 512 * 2**20
+# Most cell elements, struct fields and field names of a file. PA-100K has 100,026 cell elements.
+MAX_VALUES = 2**19
 _MAX_NESTING = 32
 _MAX_DIMENSIONS = 32
-_MAX_NAME = 255  # bytes. MATLAB's own limit is 63
-_CHARACTER_COST = 12  # bytes per character: the string, its array, and the array's copy in row order
+_MAX_NAME = 255  # bytes of a name. MATLAB allows 63
+_CHARACTER_COST = 12  # bytes of memory per character: a string, its array, a copy of the array in row order
 _SMALLEST_ARRAY = 8  # bytes in the file
 
 # Types of elements, by their numbers in the format
@@ -38,7 +40,7 @@ class UnsupportedError(ValueError):
 
 @dataclasses.dataclass
 class Budget:
-  """The number of bytes and of values that the rest of a file may use."""
+  """The numbers of bytes and of values that the rest of a file may still use."""
 
   num_bytes: int = MAX_BYTES
   num_values: int = MAX_VALUES
@@ -55,14 +57,14 @@ class Budget:
 
 
 class _Header(typing.NamedTuple):
-  """The head of an array.
+  """The facts about an array that stand before its content.
 
   Attributes:
-    kind: the class of the array.
+    kind: number of the class of the array.
     is_complex: True if the array has an imaginary part.
     dims: the dimensions.
     size: the product of the dimensions.
-    name: the name of the variable, empty inside a cell or a struct.
+    name: the name of the variable. It is empty for an array inside a cell or a struct.
   """
 
   kind: int
@@ -73,13 +75,13 @@ class _Header(typing.NamedTuple):
 
 
 class Parser:
-  """Parses one variable. The methods read at `position` and advance it by the bytes that they read."""
+  """Parses one variable. Each method reads at `position` and moves `position` to the end of what it read."""
 
   def __init__(self, content, order, budget):
-    """Prepares parsing.
+    """Prepares the parser.
 
     Args:
-      content: the bytes of a variable with its tag, a bytearray.
+      content: bytearray of a variable, including its tag.
       order: the byte order, "<" or ">".
       budget: the Budget of the file.
     """
@@ -92,14 +94,14 @@ class Parser:
     self.codecs = _BYTE_TEXTS | {
       kind: f"{codec}-{'le' if order == '<' else 'be'}" for kind, codec in _WORD_TEXTS.items()
     }
-    self.trail = []  # names and cell indices from the variable down to the current array
+    self.trail = []  # path to the current array: name of the variable, then field names and cell indices
 
   def parse(self):
     """Returns (name, array) of the variable.
 
     Raises:
-      UnsupportedError: if it holds a kind of array that is not read.
-      ValueError: if it is damaged, or needs more than the budget.
+      UnsupportedError: if the variable holds a kind of array that is not read.
+      ValueError: if the variable is damaged, or needs more than the budget.
     """
     self.budget.take_values(1)
     try:
@@ -110,13 +112,13 @@ class Parser:
         f"the variable {self._place()} {error}; expected numbers, logical values, text, cells and "
         "structs: remove it from the file"
       ) from error
-    except (ValueError, TypeError, MemoryError) as error:  # NumPy raises the last two on extreme dimensions
+    except (ValueError, TypeError, MemoryError) as error:  # NumPy raises the last two for extreme dimensions
       raise ValueError(f"variable {self._place() or '(no name)'}: {error}") from error
 
   def _place(self):
     """Returns the place of the current array in MATLAB's notation, such as a.b{3}."""
     parts = (f"{{{part + 1}}}" if type(part) is int else part for part in self.trail)
-    # Line breaks in a name are escaped, so that a message stays one line.
+    # Line breaks in a name are escaped, so that an error message has only one line.
     return "".join(parts).encode("unicode_escape").decode()
 
   def _element(self, end):
@@ -125,7 +127,7 @@ class Parser:
     if start > end:
       raise ValueError(f"{end - self.position} bytes are left where an element was expected")
     kind, size = self.tag.unpack_from(self.content, self.position)
-    if kind > 0xFFFF:  # a small element: its eight bytes hold size, type and content
+    if kind > 0xFFFF:  # a small element: size, type and content are all in these eight bytes
       kind, size = kind & 0xFFFF, kind >> 16
       if size > 4:
         raise ValueError(f"a small element of {size} bytes; expected at most 4")
@@ -135,11 +137,11 @@ class Parser:
     if stop > end:
       raise ValueError(f"an element of {size:,} bytes, but {end - start:,} bytes are left")
     after = stop + -size % 8
-    self.position = after if after < end else end  # some writers do not pad the last element
+    self.position = after if after < end else end  # some programs do not pad the last element
     return kind, start, stop
 
   def _array(self, end, top=False):
-    """Reads an array. Returns it, or (name, array) for the variable itself.
+    """Reads an array. Returns the array if `top` is False, (name, array) if `top` is True.
 
     Args:
       end: the position where the enclosing array ends.
@@ -152,7 +154,7 @@ class Parser:
       return np.zeros((1, 0))  # a cell element or struct field that was never set
     if len(self.trail) > _MAX_NESTING:
       raise ValueError(f"cells and structs are nested deeper than {_MAX_NESTING}")
-    # The content is read first. `position` moves behind the padding of the element at the end.
+    # `after` is the position after this element and its padding. Its content is read first.
     after, self.position = self.position, start
     header = self._header(stop)
     if top:
@@ -180,7 +182,7 @@ class Parser:
       raise ValueError(f"array flags of type {kind} and {stop - start} bytes; expected {_UINT32} and 8")
     flags, _ = self.tag.unpack_from(self.content, start)
     array_kind = flags & 0xFF
-    # An opaque array has no dimensions. Its name is read, because the message about it needs the name.
+    # An opaque array has no dimensions. Its name is read, because the error message contains it.
     dims = () if array_kind == _OPAQUE else self._dimensions(end)
     return _Header(array_kind, bool(flags & 0x800), dims, math.prod(dims), self._name(end, _MAX_NAME))
 
@@ -197,7 +199,7 @@ class Parser:
     return dims
 
   def _name(self, end, limit):
-    """Returns the bytes of a name, or the bytes of all field names of a struct."""
+    """Returns the bytes of a name, or of all field names of a struct."""
     kind, start, stop = self._element(end)
     if kind not in (_INT8, _UTF8) or stop - start > limit:
       raise ValueError(
@@ -206,7 +208,7 @@ class Parser:
     return bytes(self.content[start:stop])
 
   def _check_room(self, count, end):
-    # An array takes at least one tag, so the remaining bytes limit the number of arrays.
+    # An array takes at least the eight bytes of a tag, so the remaining bytes limit the number of arrays.
     if count * _SMALLEST_ARRAY > end - self.position:
       raise ValueError(f"it announces {count:,} arrays, but {end - self.position:,} bytes are left")
 
@@ -229,7 +231,7 @@ class Parser:
     if not names:
       return np.empty(count, object).reshape(header.dims, order="F")
     records = np.empty(count, [(name, object) for name in names])
-    # records[name] is a view. Making it once per field is much faster than once per record.
+    # records[name] is a view. To make it once per field is much faster than once per record.
     columns = [(f".{name}", records[name]) for name in names]
     for i in range(count):
       for name, column in columns:
@@ -240,7 +242,7 @@ class Parser:
 
   def _field_names(self, end):
     kind, start, stop = self._element(end)
-    # All names are in one block of bytes, padded with zeros to the same width.
+    # All names are in one block of bytes. Each name is padded with zeros to the same width.
     width = struct.unpack_from(f"{self.order}i", self.content, start)[0] if stop - start == 4 else 0
     if kind not in (_INT32, _UINT32) or not 0 < width <= _MAX_NAME:
       raise ValueError(f"field names of {width} bytes each; expected 1 to {_MAX_NAME}, as one int32")
@@ -265,7 +267,7 @@ class Parser:
     return value
 
   def _part(self, header, end):
-    """Returns the real or the imaginary part of a numeric array. The result is a view of the content."""
+    """Returns the real or the imaginary part of an array of numbers, as a view of `content`."""
     kind, start, stop = self._element(end)
     dtype = self.numbers.get(kind)
     if dtype is None:
@@ -278,11 +280,11 @@ class Parser:
     return np.ndarray(header.dims, dtype, self.content, start, order="F")
 
   def _text(self, header, end):
-    """Reads an array of characters. Returns one string per row, without the last dimension."""
+    """Reads an array of characters. Each row becomes one string, so the last dimension disappears."""
     kind, start, stop = self._element(end)
     if start == stop:
       self.budget.take_values(header.size)
-      text = " " * header.size  # some writers omit the bytes of blank text
+      text = " " * header.size  # some programs do not write the bytes of blank text
     else:
       if kind not in self.codecs:
         raise ValueError(f"characters of type {kind}; expected one of {', '.join(map(str, self.codecs))}")
@@ -294,6 +296,6 @@ class Parser:
     if text and header.dims == (1, width):  # one row of text is the common case
       return np.array([text], "U")
     characters = np.ndarray(header.dims, "U1", np.array(text, "U"), order="F")
-    if not width:  # NumPy has no strings of length 0 to view the characters as
+    if not width:  # NumPy has no type for strings of length 0, so the view below is not possible
       return characters.reshape(*header.dims[:-2], 0)
     return np.ascontiguousarray(characters).view(f"U{width}").reshape(header.dims[:-1])

@@ -1,4 +1,4 @@
-"""Reads MATLAB's .mat files up to version 7.2: numbers, cells of strings and structs. Executes nothing."""
+"""Reads MATLAB's .mat files up to version 7.2: numbers, cells of strings and structs. It executes nothing."""
 
 import itertools
 import os
@@ -7,10 +7,11 @@ import numpy as np
 
 from hap_jax.io import mat_level5, regular_file
 
-# Elements of an array that becomes int64 (128 MiB). The largest array of the data sets has 3,825,820 (RAP).
+# Largest number of elements of an array that is converted to int64 (128 MiB). The largest array of the data
+# sets has 3,825,820 elements (RAP).
 _MAX_INTEGERS = 2**24
-_LARGEST = 2**53  # a double holds all whole numbers up to this one exactly
-_MAX_LISTED, _MAX_NAME = 60, 60  # names in an error message, and characters per name
+_LARGEST = 2**53  # a float64 can represent all whole numbers up to this one exactly
+_MAX_LISTED, _MAX_NAME = 60, 60  # most names in an error message, and most characters per name
 
 
 def load(path):
@@ -20,7 +21,7 @@ def load(path):
     path: the file.
   Returns:
     {name: array}, equal to the arrays of `scipy.io.loadmat`. Cells are object arrays. Structs are arrays with
-    named fields. `mat_level5` bounds time and memory.
+    named fields. `mat_level5` limits the time and the memory.
   Raises:
     ValueError: if the file is missing or damaged, or has another format or version. Also if a variable holds
       a sparse array, an object or a function.
@@ -37,12 +38,12 @@ def load(path):
 
 
 def pick(values, names, where):
-  """Returns {name: value} for the given names.
+  """Returns {name: value} for some of the names in `values`.
 
   Args:
-    values: {name: value} to pick from.
-    names: the names.
-    where: the place of the values, for messages.
+    values: {name: value}.
+    names: the names to return.
+    where: name of the file and of the variable, for messages.
   Raises:
     ValueError: if a name is missing. The message lists the names that are there.
   """
@@ -89,21 +90,25 @@ def strings(cell, where):
 
 
 def integers(value, where, ndim):
-  """Returns an array of whole numbers as int64, because unsigned types in files wrap around below 0.
+  """Converts an array of whole numbers to int64.
+
+  A file may hold an unsigned type, in which 0 - 1 would be a large positive number.
 
   Args:
     value: the array.
-    where: the place of the array, for messages.
-    ndim: 1 for a row or a column, which is flattened, or 2.
+    where: name of the file and of the variable, for messages.
+    ndim: number of dimensions of the result. 1: `value` must be a row or a column, and is flattened. 2: it
+      keeps its shape.
   Raises:
-    ValueError: if the array has another shape, is too large, or holds other numbers.
+    ValueError: if the array has another number of dimensions, is too large, or holds other numbers.
   """
   is_flat = isinstance(value, np.ndarray) and value.ndim == 2 and (ndim == 2 or min(value.shape) <= 1)
   if not is_flat or value.dtype.kind not in "biuf":
     raise ValueError(f"{where}: expected whole numbers in {ndim} dimension(s), found {describe(value)}")
   if value.size > _MAX_INTEGERS:
     raise ValueError(f"{where}: {value.size:,} numbers; expected at most {_MAX_INTEGERS:,}")
-  # The check uses the stored type, because infinite and very large numbers would wrap around in int64.
+  # The numbers are checked before they are converted, because an infinite or very large number would become
+  # a wrong int64.
   is_whole = value.dtype.kind != "f" or np.array_equal(value, np.trunc(value))
   if not is_whole or not np.all((value >= -_LARGEST) & (value <= _LARGEST)):
     raise ValueError(
@@ -115,7 +120,7 @@ def integers(value, where, ndim):
 
 
 def describe(value):
-  """Returns the kind of a value as text for an error message."""
+  """Returns type and shape of an array, or the value itself, as text for an error message."""
   if not isinstance(value, np.ndarray):
     return repr(value)[:60]
   kind = f"a struct with {_listed(value.dtype.names)}" if value.dtype.names else str(value.dtype)

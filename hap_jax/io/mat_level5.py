@@ -1,14 +1,15 @@
-"""Reads level-5 MAT files within fixed bounds of memory, time and nesting.
+"""Reads level-5 MAT files within fixed limits of memory, time and nesting.
 
-A file has a header of 128 bytes, then elements. An element has a tag (type and number of bytes) and a
-content. The content is padded to eight bytes. A content of up to four bytes is in the tag itself.
-A variable is an element that holds an array: flags, dimensions and name, then numbers, characters, or further
-arrays (cells and structs). A variable may be compressed. Source: MathWorks, "MAT-File Format".
+A file has a header of 128 bytes, followed by elements. An element has a tag (type and number of bytes) and a
+content. The content is padded to a multiple of eight bytes. A content of up to four bytes is in the tag
+itself. A variable is an element that contains an array. An array has flags, dimensions and a name, followed
+by numbers, characters, or further arrays (cells and structs). A variable may be compressed. Source:
+MathWorks, "MAT-File Format".
 
-Numbers keep the type in the file, which is uint8 for logical values. Each row of characters is one string. So
-the values equal the values of `scipy.io.loadmat`, with one exception. Text stored as uint16 is read as
-UTF-16, which MATLAB writes, while scipy drops the upper bytes. scipy's reader is not used, because it crashes
-on damaged files and allocates the sizes that a file claims.
+Numbers keep the type that they have in the file. For logical values this is uint8. Each row of characters is
+one string. So the values equal the values of `scipy.io.loadmat`, with one exception. Text stored as uint16 is
+read as UTF-16, because MATLAB writes it so, but scipy drops the upper bytes. scipy's reader is not used,
+because it crashes on damaged files and allocates as much memory as a file claims to need.
 """
 
 import os
@@ -20,8 +21,8 @@ from hap_jax.io.mat_array import MATRIX, MAX_BYTES, Budget, Parser, UnsupportedE
 _COMPRESSED = 15
 _HEADER = 128
 _MAX_VARIABLES = 4096
-_CHUNK = 2**20  # bytes that are inflated at a time
-_HOW_TO_SAVE = "expected version 5 to 7.2, as the data sets ship them: in MATLAB, save(..., '-v7')"
+_CHUNK = 2**20  # number of bytes that are decompressed in one step
+_HOW_TO_SAVE = "expected version 5 to 7.2, as in published data sets: save it in MATLAB with save(..., '-v7')"
 
 
 def read(file):
@@ -30,12 +31,12 @@ def read(file):
   Args:
     file: binary file that can seek.
   Returns:
-    {name: array}, writable. Cells are object arrays. Structs are arrays with one object field per member. The
-    variable without a name, in which MATLAB keeps the workspaces of functions, is omitted.
+    {name: array}. The arrays are writable. Cells are object arrays. Structs are arrays with one object field
+    per member. MATLAB stores the workspaces of functions in a variable without a name, which is left out.
   Raises:
-    UnsupportedError: for level 4 and level 7.3. Also for sparse arrays, objects and functions. The message
-      then has the variable's name.
-    ValueError: if the file is damaged, has another format, or exceeds the bounds of this module.
+    UnsupportedError: if the file has level 4 or version 7.3. Also if a variable contains a sparse array, an
+      object or a function. The message then contains the name of the variable.
+    ValueError: if the file is damaged, has another format, or exceeds the limits of this module.
   """
   end = file.seek(0, os.SEEK_END)
   if end > MAX_BYTES:
@@ -57,8 +58,8 @@ def read(file):
 
 
 def _byte_order(header):
-  """Returns "<" or ">" from the 128 bytes at the start of a file."""
-  # A level-4 file starts with a number, which has a zero byte. A level-5 file starts with text.
+  """Returns the byte order of a file, "<" or ">", from the 128 bytes at its start."""
+  # A level-4 file starts with a number that has a zero byte. A level-5 file starts with text.
   if header[:4].count(0) and len(header) >= 20:
     raise UnsupportedError(f"a .mat file of level 4; {_HOW_TO_SAVE}")
   if len(header) < _HEADER:
@@ -73,7 +74,7 @@ def _byte_order(header):
 
 
 def _read_variable(file, num_left, order, budget):
-  """Returns the inflated bytes of the variable at the file's position, and moves the position behind it.
+  """Returns the bytes of the variable at the file's position, decompressed. Moves the position to its end.
 
   Args:
     file: the open file.
@@ -94,7 +95,7 @@ def _read_variable(file, num_left, order, budget):
   if kind == _COMPRESSED:
     end = file.tell() + size
     content = _inflate(file, size, order, budget)
-    file.seek(end)  # skips padding behind the compressed stream
+    file.seek(end)  # skips the padding after the compressed data
     return content
   budget.take_bytes(size)
   content = bytearray(8 + size)
@@ -105,9 +106,10 @@ def _read_variable(file, num_left, order, budget):
 
 
 def _inflate(file, size, order, budget):
-  """Returns the variable in a compressed element of `size` bytes, as a bytearray with its tag.
+  """Decompresses an element of `size` bytes. Returns the variable in it as a bytearray, including its tag.
 
-  Memory grows only with the bytes that the stream really yields. The size in the tag allocates nothing.
+  The memory grows only with the bytes that are really decompressed. No memory is allocated for the size that
+  the tag claims.
   """
   inflater, content, pending, expected = zlib.decompressobj(), bytearray(), b"", None
   while not inflater.eof:
@@ -124,7 +126,8 @@ def _inflate(file, size, order, budget):
       expected = 8 + count
     if expected is not None and len(content) > expected:
       raise ValueError(f"a compressed variable of more than the {expected:,} bytes that it announces")
-    # zlib may still hold output after a full piece, so new input is read only after a shorter piece.
+    # If a piece has the full length, zlib may have more output for the same input. So new input is only read
+    # after a shorter piece.
     pending = inflater.unconsumed_tail
     if not pending and len(piece) < _CHUNK and not inflater.eof:
       pending = file.read(min(size, _CHUNK // 16))

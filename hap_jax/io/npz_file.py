@@ -1,7 +1,7 @@
 """Reads arrays of known shapes from an .npz file, without pickle. No size in the file is trusted.
 
-Only the file states the length of its texts. So texts must be stored without compression, as NumPy's `savez`
-stores them. Then they need no more memory than the file has bytes.
+The caller knows the shapes, but only the file contains the length of the texts. So texts must be stored
+without compression, as NumPy's `savez` stores them. Then they need no more memory than the size of the file.
 """
 
 import math
@@ -16,7 +16,7 @@ import numpy as np
 
 from hap_jax.io.regular_file import open_regular
 
-# Bytes per array besides its numbers: the headers of .npy (at most 10,000 bytes) and of zip.
+# Most bytes of an array besides its numbers: the headers of the .npy file (at most 10,000) and the zip file.
 _MAX_EXTRA_BYTES = 2**14
 _MAX_HEADER_BYTES = 10_000
 _MAX_NUMBER_BYTES = 8
@@ -26,9 +26,9 @@ _HEADER = re.compile(
   rb"\{'descr': '([<>=|](?:[biuf][1248]|[A-Z][0-9a-zA-Z\[\]]{0,8}|[cf][0-9]{1,2}))', "
   rb"'fortran_order': (?:False|True), 'shape': \(([0-9]{0,18}(?:, ?[0-9]{1,18}){0,15},?)\), ?\} *\n"
 )
-# {kind of NumPy: kind in a check}. Signed and unsigned integers count as the same kind.
+# {kind of a NumPy type: kind that is compared}. Signed and unsigned integers count as the same kind.
 _KINDS = {"b": "b", "i": "i", "u": "i", "f": "f", "U": "U"}
-# NumPy and zipfile raise all of these on damaged files.
+# NumPy and zipfile can raise all of these for a damaged file.
 _ERRORS = (
   *(OSError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError),
   *(OverflowError, MemoryError, zipfile.BadZipFile, zlib.error, struct.error),
@@ -36,9 +36,9 @@ _ERRORS = (
 
 
 class Column(NamedTuple):
-  """The shape and the type of an expected array.
+  """The shape and the type of an array that the file must contain.
 
-  Only the kind of the type is compared: bool, integer, float or text.
+  From the type only the kind is compared: bool, integer, float or text.
   """
 
   shape: tuple[int, ...]
@@ -46,24 +46,28 @@ class Column(NamedTuple):
 
 
 def check(path, columns):
-  """Checks the headers of all arrays in an .npz file. Reads no numbers.
+  """Checks the headers of all arrays in an .npz file. The numbers are not read.
 
   Args:
     path: the file.
-    columns: {name: Column} for all arrays that the file must hold.
+    columns: {name: Column} of all arrays that the file must contain.
   Raises:
-    ValueError: if the file is missing or damaged, is larger than these arrays can be, or holds other arrays.
+    ValueError: if the file is missing or damaged, is larger than these arrays can be, or has other arrays.
   """
   _for_each(path, columns, _check_array)
 
 
 def read(path, columns, name):
-  """Reads the array `name` of an .npz file after the checks of `check`. Raises the same errors."""
+  """Checks an .npz file as in `check`, and returns the array `name`. It raises the same errors."""
   return _for_each(path, columns, _read_array, only=name)[name]
 
 
 def _for_each(path, columns, visit, only=None):
-  """Returns {name: visit(zip file, entry, column)} for all arrays, or only for the array `only`."""
+  """Calls visit(zip file, entry, column) for each array, or only for the array `only`.
+
+  Returns:
+    {name of the array: result of `visit`}.
+  """
   try:
     with open_regular(path) as file:
       size = os.fstat(file.fileno()).st_size
@@ -89,7 +93,7 @@ def _for_each(path, columns, visit, only=None):
 
 
 def _check_size(size, columns):
-  # zipfile reads the whole directory of the archive at once, so a huge file is refused before it is opened.
+  # zipfile reads the list of all entries at once. So a file that is too large is refused before it is opened.
   most = sum(_most_bytes(column) + _MAX_EXTRA_BYTES for column in columns.values()) + _MAX_EXTRA_BYTES
   if size > most:
     raise ValueError(f"the file has {size} bytes, its arrays need at most {most}")
@@ -101,17 +105,17 @@ def _most_bytes(column):
 
 
 def _check_stored(entry, size):
-  """Raises ValueError if an array of texts is compressed, or claims more bytes than the whole file has."""
+  """Raises ValueError if an array of texts is compressed, or claims to be larger than the whole file."""
   if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > size:
     raise ValueError(
-      f"{entry.filename} holds texts, {entry.file_size} bytes of them by method {entry.compress_type} in a "
-      f"file of {size} bytes; expected texts that are not compressed"
+      f"{entry.filename} holds texts, {entry.file_size} bytes stored by method {entry.compress_type} in a "
+      f"file of {size} bytes; expected texts that are not compressed (method 0) and not larger than the file"
     )
 
 
 def _check_array(archive, entry, column):
   """Raises ValueError unless an entry of the zip file is the array that `column` describes."""
-  # NumPy writes no other compression, and some of them need gigabytes of memory to open.
+  # NumPy writes only these two methods of compression. Some other methods need gigabytes of memory.
   if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
     raise ValueError(
       f"{entry.filename} is compressed by method {entry.compress_type}, which NumPy does not write"
@@ -135,7 +139,7 @@ def _check_array(archive, entry, column):
     raise ValueError(f"{entry.filename} has {rows} rows, the split has {column.shape[0]} records")
   if shape != column.shape:
     raise ValueError(f"{entry.filename} is of shape {shape}, expected {column.shape}")
-  # NumPy would ignore bytes behind the numbers. A correct file has none.
+  # NumPy would ignore bytes after the numbers. A correct file has no such bytes.
   expected = header_bytes + math.prod(shape) * length * (_CHARACTER_BYTES if is_text else 1)
   if entry.file_size != expected:
     raise ValueError(f"{entry.filename} has {entry.file_size} bytes unpacked, expected {expected}")
@@ -144,8 +148,8 @@ def _check_array(archive, entry, column):
 def _read_header(file, name):
   """Reads the header of an .npy file. Returns (type such as "<i4", shape).
 
-  NumPy evaluates the header as a Python expression, and some expressions take long. So this function checks
-  the form of the header and does not evaluate it.
+  NumPy evaluates the header as a Python expression, and some expressions take a long time. So this function
+  compares the header with a regular expression instead.
   """
   start = file.read(8)
   length_bytes = {b"\x93NUMPY\x01\x00": 2, b"\x93NUMPY\x02\x00": 4}.get(start)

@@ -1,12 +1,13 @@
 """The stack machine of the pickle format, for plain data and a short list of admitted names.
 
-A pickle is a program for a small stack machine. Python's own unpickler runs it with the real classes. A
-filter on names is not enough. A hostile file could still call NumPy's state setters in C, for example with a
-dtype that points outside its array. It could assign attributes, fill huge memo tables, or nest keys so deeply
-that hashing them crashes the process.
+A pickle is a program for a small stack machine. Python's own unpickler runs it with the real classes. To
+allow only some names there is not enough. A hostile file could still call NumPy's functions in C that set the
+state of an object, for example with a dtype that points outside its array. It could assign attributes, fill
+huge memo tables, or nest keys so deeply that hashing them crashes the process.
 
-This machine imports nothing. An admitted name is a record of this project. Every length is checked against
-the file. Work and memory are at most a constant times the length of the file.
+The machine in this file imports nothing. A name that a pickle may use is called an admitted name. It stands
+for a `Constructor` or a harmless value of this project, never for the real class. Every length is compared
+with the length of the file. Work and memory are at most a constant times the length of the file.
 """
 
 import codecs
@@ -22,21 +23,23 @@ from hap_jax.io.plain_data import AttributeDict, UnsafePickleError, checked, has
 
 _DICTS = (dict, collections.OrderedDict, AttributeDict)
 _CORRUPT = (ValueError, TypeError, LookupError, ArithmeticError, EOFError, RecursionError, struct.error)
-# NumPy frees nested object arrays by recursion in C, so thousands of levels overflow the stack.
+# NumPy frees nested object arrays by recursion in C. Thousands of levels would overflow the stack.
 _MAX_ARRAY_NESTING = 8
-# A file can repeat a value in two bytes, and each call can copy it. So the copied bytes are limited to a
-# multiple of the file's length. Real files need less than nine times their length. Protocol 2 makes the bytes
-# of an array before the array, and an object array of None takes eight times its bytes in the file.
+# A file can use a value again with only two bytes, and a call can then copy the value. So the copied bytes
+# are limited to this multiple of the file's length. Real files need less than nine times their length:
+# protocol 2 copies the bytes of an array once before the array is built, and an object array of None takes
+# eight times its bytes in the file.
 _MAX_COPIED_SHARE = 16
 
 
 @dataclasses.dataclass(frozen=True)
 class Constructor:
-  """The record behind an admitted name.
+  """The object that an admitted name stands for.
 
   Attributes:
     name: the full name, for messages.
-    construct: the function to call. It checks its arguments. None: the name cannot be called.
+    construct: the function that is called when the pickle calls the name. It checks its arguments. None: the
+      pickle must not call the name.
   """
 
   name: str
@@ -44,7 +47,10 @@ class Constructor:
 
 
 class Pending:
-  """An object between its creation and its BUILD opcode. `build` makes the object from its state."""
+  """An object that the pickle has created but not yet filled.
+
+  The opcode BUILD calls `build` with the state from the file. The result of `build` becomes `value`.
+  """
 
   def __init__(self, build):
     self.build = build
@@ -52,17 +58,18 @@ class Pending:
 
 
 class Unpickler:
-  """The stack machine over one buffer. The next `load` starts at `position`, behind the last pickle."""
+  """The stack machine for the pickles in one buffer. After `load`, `position` is the end of the pickle."""
 
   def __init__(self, data, name, admitted, *, position=0, persistent_load=None):
-    """Prepares reading.
+    """Prepares the machine.
 
     Args:
       data: bytes or mmap.
       name: the name of the file, for messages.
-      admitted: {(module, name): Constructor, or the harmless value of the name}.
-      position: the first byte of the pickle.
-      persistent_load: persistent id (plain data) -> object. None: persistent ids are refused.
+      admitted: {(module, name): Constructor, or a harmless value that the name stands for}.
+      position: position of the first byte of the pickle.
+      persistent_load: function of a persistent id (plain data) that returns an object. None: persistent ids
+        are refused.
     """
     self.data = data
     self.name = name
@@ -173,7 +180,7 @@ class Unpickler:
 
   def get(self, index):
     value = self.memo[index]
-    # The memo keeps the Pending, because the opcode stored it before the object existed.
+    # The memo contains a Pending, if the pickle stored the object before it was filled.
     if type(value) is Pending:
       if value.value is None:
         raise ValueError("an array contains itself")
@@ -203,14 +210,14 @@ class Unpickler:
       target.update(state)
       self._paid(target)
     elif type(target) is not collections.OrderedDict or type(state) is not dict:
-      # The attributes of an OrderedDict are dropped. PyTorch adds one, `_metadata`, to a state dict.
+      # Attributes of an OrderedDict are dropped. PyTorch gives a state dict the attribute `_metadata`.
       raise UnsafePickleError(f"sets the state of a {type(target).__name__}")
     self.stack.append(target)
 
   def _paid(self, value):
-    """Returns a new value after subtracting its size from the budget.
+    """Subtracts the size of a new value from the budget, and returns the value.
 
-    Views of the file need no memory. They are read-only, and their size is not subtracted.
+    The size of a view of the file is not subtracted, because it needs no memory. Such views are read-only.
 
     Raises:
       UnsafePickleError: if the budget is used up.
@@ -230,7 +237,7 @@ class Unpickler:
     depth = 1 + max((self._nesting.get(id(child), (0,))[0] for child in children), default=0)
     if depth > _MAX_ARRAY_NESTING:
       raise UnsafePickleError(f"nests object arrays deeper than {_MAX_ARRAY_NESTING}")
-    self._nesting[id(array)] = depth, array  # the array is kept, so that no other object gets its id
+    self._nesting[id(array)] = depth, array  # the array stays alive, so that no other object gets its id
 
   def load_persistent(self, identifier):
     if self._persistent_load is None:
@@ -251,7 +258,7 @@ _INT32, _FLOAT64 = struct.Struct("<i"), struct.Struct(">d")
 
 
 def _content(layout, convert):
-  """Returns the handler of an opcode with a length and that many bytes."""
+  """Returns the handler of an opcode that is followed by a length n and n bytes."""
   # Lists of millions of strings are common, so this handler appends directly and calls no `push`.
   return lambda m: m.stack.append(convert(m.take(m.number(layout))))
 
@@ -380,7 +387,7 @@ _HANDLERS = {
     (pickle.INST, _instance_of_lines),
   )
 }
-# {opcode: text for the message}. These opcodes exist, but plain data never needs them.
+# {opcode: text for the error message}. The pickle format has these opcodes, but plain data never needs them.
 _REFUSED = {
   opcode[0]: text
   for text, opcodes in (

@@ -1,6 +1,6 @@
-"""Writes picture files: OpenCV encodes the pixels, Python writes the bytes.
+"""Writes picture files. OpenCV encodes the pixels, and Python writes the bytes.
 
-OpenCV never gets a file name, because it crashes on a name that is not UTF-8.
+OpenCV gets no file name, because it crashes if the name is not UTF-8.
 """
 
 import pathlib
@@ -12,7 +12,9 @@ from hap_jax.io import unfinished
 
 
 def write(path, picture, *, quality=95):
-  """Writes a picture as a PNG or JPEG file. A reader sees the old file or the new file, never a part.
+  """Writes a picture as a PNG or JPEG file.
+
+  Another program sees the old file or the new file, but never a part of the new file.
 
   Args:
     path: the file to write or replace. Its ending is .png, .jpg or .jpeg.
@@ -21,7 +23,7 @@ def write(path, picture, *, quality=95):
   Returns:
     the bytes of the file.
   Raises:
-    ValueError: for another ending, or a picture that OpenCV cannot encode.
+    ValueError: if the file has another ending, or if OpenCV cannot encode the picture.
     OSError: if the file cannot be written.
   """
   path = pathlib.Path(path)
@@ -33,19 +35,20 @@ def write(path, picture, *, quality=95):
 
 
 def check_ending(path):
-  """Raises ValueError if `write` has no format for the ending of `path`."""
+  """Raises ValueError if the ending of `path` is not .png, .jpg or .jpeg, which `write` supports."""
   if pathlib.Path(path).suffix.lower() not in (".png", ".jpg", ".jpeg"):
     raise ValueError(f"{path}: expected a name that ends in .png, .jpg or .jpeg")
 
 
 def encode_jpeg(picture, quality=95, *, half_colors=False):
-  """Encodes [H, W, 3] uint8 RGB as the bytes of a JPEG file.
+  """Returns the bytes of a JPEG file.
 
   Args:
     picture: [H, W, 3] uint8 RGB.
     quality: 1 to 100.
-    half_colors: whether colours have half the resolution, as in most files. By default they keep all of it:
-      persons are small, and halving it is most of the error at this quality.
+    half_colors: True: the colours are stored at half the resolution, as in most JPEG files. False: they are
+      stored at the full resolution. This is the default, because pictures of persons are small. With
+      quality=95, half the resolution causes most of the error.
   Raises:
     ValueError: if OpenCV cannot encode the picture.
   """

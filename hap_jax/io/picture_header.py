@@ -1,27 +1,29 @@
 """Reads the format and the size of a picture file from its header, before a decoder allocates memory.
 
-Four formats are read: JPEG, PNG, BMP and WebP. The rules are those of the decoders of this project: libjpeg,
-libpng, OpenCV's BMP reader and libwebp. So the size here is the size that the decoder allocates.
+Four formats are read: JPEG, PNG, BMP and WebP. A header is read with the same rules as in the decoders that
+this project uses: libjpeg, libpng, OpenCV's BMP reader and libwebp. So this module finds the same size as the
+decoder, which allocates memory for it.
 """
 
 import re
 import struct
 
 MAX_PIXELS = 178_956_970  # Pillow's limit: it treats larger pictures as decompression bombs
-# A JPEG file can hold many scans of all its pixels in a few bytes per scan. Usual files have at most 10.
-MAX_SCANS = 500  # libjpeg-turbo's own limit for hostile files
-MAX_SCANNED_PIXELS = 12 * MAX_PIXELS
+# A JPEG file can contain many scans. A decoder goes through all pixels for each scan, but a scan may take
+# only a few bytes of the file. Usual files have at most 10 scans.
+MAX_SCANS = 500  # the limit of libjpeg-turbo against hostile files
+MAX_SCANNED_PIXELS = 12 * MAX_PIXELS  # number of pixels times number of scans
 
 _JPEG, _PNG, _BMP, _WEBP = b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"BM", b"RIFF"
 _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
-_SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # C4, C8 and CC are tables and an extension
+_SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # these three are two tables and an extension
 _SEGMENT = struct.Struct(">BBH")  # 0xFF, marker, length
 _NO_SEGMENT = frozenset((0x00, 0x01, 0xFF, *range(0xD0, 0xD8)))  # stuffed byte, TEM, fill byte, RST0 to RST7
 _MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")
-# Segments of a JPEG header, or chunks of a PNG file. The limit bounds the time that a hostile file can take.
+# Largest number of segments of a JPEG file, or of chunks of a PNG file. It limits the time of hostile files.
 _MAX_PARTS = 2**17
 _CHUNK = struct.Struct(">I4s")  # length, type
-_ANCILLARY = 0x20  # bit in the first letter of a chunk's type; 0 means that a decoder must know the chunk
+_ANCILLARY = 0x20  # bit in the first letter of a chunk's type. If it is 0, a decoder must know this type
 _SEQUENTIAL = frozenset((0xC0, 0xC1, 0xC9))
 
 # (offset, bytes at the offset, name) of formats that are not read. They are used only in error messages.
@@ -51,7 +53,7 @@ _OTHERS = (
 
 
 def read_header(data):
-  """Reads the size of a picture, if it is safe to decode.
+  """Reads the size of a picture, and checks that it can be decoded within the limits of this module.
 
   Args:
     data: bytes of a JPEG, PNG, BMP or WebP file.
@@ -80,28 +82,29 @@ def read_header(data):
   if not 0 < height * width <= MAX_PIXELS:
     raise ValueError(
       f"its {kind} header says {width:,} x {height:,} pixels (W x H); expected sides of at least 1 and at "
-      f"most {MAX_PIXELS:,} pixels in all"
+      f"most {MAX_PIXELS:,} pixels in the picture"
     )
   if scans_start is None:
     return height, width, 1
   scans = _count_scans(data, scans_start)
   if scans > MAX_SCANS or scans * height * width > MAX_SCANNED_PIXELS:
     raise ValueError(
-      f"it has {scans:,} JPEG scans of {width:,} x {height:,} pixels (W x H); expected about 10, at most "
-      f"{MAX_SCANS} and {MAX_SCANNED_PIXELS:,} pixels in all of them: encode it again"
+      f"it has {scans:,} JPEG scans of {width:,} x {height:,} pixels (W x H); expected at most "
+      f"{MAX_SCANS} scans, with at most {MAX_SCANNED_PIXELS:,} pixels in all scans: encode the picture again"
     )
   return height, width, scans
 
 
 def only_pixels(data):
-  """Returns the bytes of a PNG file without the chunks that do not change a pixel, other files unchanged.
+  """Returns the bytes of a PNG file without the chunks that do not change a pixel.
 
-  Decoding these chunks is expensive. OpenCV allocates the length that a chunk claims. libpng inflates each
-  compressed text to up to 8 MB: 100 texts in a file of 770 kB take 27 seconds. An animation takes the memory
-  of several pictures. Its default image remains, which is the first image in most files.
+  Files of other formats are returned unchanged. A hostile file can make the removed chunks expensive. OpenCV
+  allocates as much memory as a chunk claims to need. libpng decompresses each compressed text to up to 8 MB:
+  100 texts in a file of 770 kB take 27 seconds. An animation takes the memory of several pictures. From an
+  animation the default image remains, which is the first image in most files.
 
   Raises:
-    ValueError: if a chunk ends beyond the file, or there are more chunks than any program writes.
+    ValueError: if a chunk ends after the end of the file, or if there are more than _MAX_PARTS chunks.
   """
   if not data.startswith(_PNG):
     return data
@@ -113,7 +116,7 @@ def only_pixels(data):
     end = position + _CHUNK.size + length + 4  # a checksum follows
     if end > len(data):
       raise ValueError(f"truncated: its PNG chunk {kind!r} has {length:,} bytes and ends beyond the file")
-    # Transparency is optional for a decoder, but it changes pixels.
+    # A decoder may ignore the chunk of transparency, tRNS, but it changes pixels. So it is kept.
     if kind[0] & _ANCILLARY == 0 or kind == b"tRNS":
       kept.append(data[position:end])
     if kind == b"IEND":
@@ -128,7 +131,7 @@ def _jpeg_size(data):
   """Reads the segments of a JPEG header as libjpeg does.
 
   Returns:
-    (H, W, position of the first scan). The position is None if the file can have only one scan.
+    (H, W, position of the first scan), or (H, W, None) if the file can have only one scan.
   """
   size, position = None, 2
   for _ in range(_MAX_PARTS):
@@ -153,13 +156,13 @@ def _jpeg_size(data):
   height, width, components = size
   if components not in (1, 3, 4):
     raise ValueError(f"its JPEG header says {components} colour components; expected 1, 3 or 4")
-  # A sequential scan with all components holds all pixels, so no other scan can follow.
+  # A sequential scan with all colour components contains all pixels, so no other scan can follow.
   is_one_scan = is_sequential and data[position + 4] == components
   return height, width, None if is_one_scan else position
 
 
 def _count_scans(data, position):
-  """Returns the number of scans from a position to the end marker, where libjpeg stops decoding."""
+  """Returns the number of scans between a position and the end marker, where libjpeg stops decoding."""
   scans = 0
   for _ in range(_MAX_PARTS):
     match = _MARKER.search(data, position)
@@ -174,7 +177,7 @@ def _count_scans(data, position):
 
 
 def _find_segment(data, position):
-  """Returns the position of the next segment. Other bytes before it are skipped, as libjpeg does."""
+  """Returns the position of the next segment. As in libjpeg, other bytes before it are skipped."""
   match = _MARKER.search(data, position)
   if match is None:
     raise ValueError("truncated inside its JPEG header")
@@ -203,7 +206,7 @@ def _webp_size(data):
   kind = data[12:16]
   if kind == b"VP8X":
     width, height = (1 + int.from_bytes(data[start : start + 3], "little") for start in (24, 27))
-    data[29]  # raises IndexError if the header is incomplete, because slices do not
+    data[29]  # the last byte of the header: raises IndexError if it is missing, which the slices do not
   elif kind == b"VP8L":
     (bits,) = struct.unpack_from("<I", data, 21)
     width, height = 1 + (bits & 0x3FFF), 1 + ((bits >> 14) & 0x3FFF)

@@ -1,10 +1,11 @@
 """Reads the orientation in the EXIF header of a picture file, and turns pictures upright.
 
-A camera stores the pixels in the order of its sensor. Its EXIF header says how to turn them for a viewer.
-JPEG (segment APP1), PNG (chunk eXIf) and WebP (chunk EXIF) can hold this header. BMP cannot.
+A camera stores the pixels in the order of its sensor. The EXIF header of the file says how a viewer must turn
+the picture. JPEG (segment APP1), PNG (chunk eXIf) and WebP (chunk EXIF) can hold this header. BMP cannot.
 
-Only this one number is read, in 3 to 17 microseconds. Pillow reads all tags: this takes 100 microseconds for
-a usual picture, and a forged header of 64 kB takes 0.1 s and prints thousands of warnings.
+This module reads only the orientation, in 3 to 17 microseconds. Pillow reads all tags of the header. This
+takes 100 microseconds for a usual picture. With a forged header of 64 kB it takes 0.1 s and prints thousands
+of warnings.
 """
 
 import re
@@ -17,13 +18,13 @@ _MARKER = re.compile(rb"\xff{1,9}([^\x00\xff])")  # fill bytes 0xFF may come bef
 _APP1, _SOS, _EOI = 0xE1, 0xDA, 0xD9
 _PREFIX = b"Exif\0\0"  # in JPEG; some programs also write it into WebP files
 _PNG_CHUNK, _WEBP_CHUNK = struct.Struct(">I4s"), struct.Struct("<4sI")
-# The limits bound the time for a hostile file. An EXIF header is one of the first segments of a JPEG file. In
-# PNG and WebP it may follow the pixels, and a PNG file often has one chunk per 8 kB of pixels.
+# These limits bound the time that a hostile file can take. In a JPEG file, the EXIF header is one of the
+# first segments. In PNG and WebP it may follow the pixels. A PNG file often has one chunk per 8 kB of pixels.
 _MAX_SEGMENTS, _MAX_CHUNKS = 2**12, 2**17
-_MAX_BYTES = 2**16  # of an EXIF header; more than that does not fit into a JPEG file
+_MAX_BYTES = 2**16  # largest size of an EXIF header, because a JPEG file cannot hold a larger one
 _BYTE_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
 _ORIENTATION = 0x0112
-_NUMBERS = {3: "H", 4: "I"}  # types SHORT (the standard) and LONG (some programs)
+_NUMBERS = {3: "H", 4: "I"}  # types SHORT (of the standard) and LONG (which some programs write)
 
 _TURNS = {
   2: lambda image: cv2.flip(image, 1),  # left and right exchanged
@@ -39,12 +40,13 @@ _TURNS = {
 def read_orientation(data):
   """Returns the orientation of a picture file, 1 to 8. It never raises an error.
 
-  The numbers are those of EXIF: 1 is upright, and 5 to 8 exchange height and width.
+  The numbers have the meaning of the EXIF standard: 1 is upright, and 5 to 8 exchange height and width.
 
   Args:
     data: bytes of any file.
   Returns:
-    1 also if the file has no EXIF header, or its EXIF header is damaged or has an unknown orientation.
+    the orientation. It is 1 if the file has no EXIF header, or if this header is damaged or has an unknown
+    orientation.
   """
   try:
     if data.startswith(_JPEG):
@@ -64,10 +66,10 @@ def turn_upright(image, orientation):
   """Returns a picture as a viewer shows it.
 
   Args:
-    image: [H, W, C] uint8, as stored.
+    image: [H, W, C] uint8, the stored pixels.
     orientation: 1 to 8, from `read_orientation`.
   Returns:
-    [H, W, C] for 1 to 4, [W, H, C] for 5 to 8; contiguous. It is `image` itself for 1.
+    a contiguous array: [H, W, C] for orientations 1 to 4, [W, H, C] for 5 to 8. For 1 it is `image` itself.
   """
   return _TURNS[orientation](image) if orientation in _TURNS else image
 
@@ -88,13 +90,14 @@ def _jpeg_block(data):
 
 
 def _chunk(data, position, header, kind):
-  """Returns the first bytes of the first chunk of this kind, or b"".
+  """Returns the content of the first chunk of type `kind`, at most _MAX_BYTES bytes, or b"" if there is none.
 
   Args:
-    data: bytes of a file of chunks.
-    position: of the first chunk.
-    header: function from (data, position) to (kind, start of the content, its length, next position).
-    kind: 4 bytes.
+    data: bytes of a PNG or WebP file.
+    position: position of the first chunk.
+    header: function (data, position) -> (type of the chunk, start of its content, length of its content,
+      position of the next chunk).
+    kind: 4 bytes, the type of the wanted chunk.
   """
   for _ in range(_MAX_CHUNKS):
     found, start, length, position = header(data, position)
@@ -114,7 +117,7 @@ def _webp_chunk(data, position):
 
 
 def _find_tag(block):
-  """Returns the orientation in the bytes of an EXIF header, which have the form of a TIFF file."""
+  """Returns the orientation from the bytes of an EXIF header. They have the form of a TIFF file."""
   order = _BYTE_ORDERS.get(block[:4])
   if order is None:
     return 1

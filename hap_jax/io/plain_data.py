@@ -5,20 +5,21 @@ import numpy as np
 _SCALARS = frozenset({type(None), bool, int, float, complex, str, bytes})
 _LEAVES = (set, frozenset, bytearray, range, np.ndarray, np.generic, np.dtype)
 _MAX_KEY_PARTS = 16
-_MAX_ELEMENTS = 2**24  # elements of an array that is made from nested lists. RAP's labels have 3,825,820
+# Most elements of an array that is converted from nested lists. The labels of RAP have 3,825,820 elements.
+_MAX_ELEMENTS = 2**24
 _MAX_LEVELS = 32
 
 
 class UnsafePickleError(ValueError):
-  """A pickle asks for something that is not plain data. It was refused, and nothing was run."""
+  """A pickle was refused, because it contains something that is not plain data. Its code was not run."""
 
 
 class AttributeDict(dict):
-  """The attributes of an object whose class is not imported."""
+  """Holds the attributes of an object from a pickle. The class of the object is not imported."""
 
 
 def hashable(items):
-  """Returns the future keys of a dict or set after checking them.
+  """Checks the items that will become the keys of a dict or the items of a set, and returns them.
 
   Only scalars and short flat tuples of scalars are allowed, because hashing a very deeply nested tuple
   overflows the C stack.
@@ -36,20 +37,20 @@ def hashable(items):
 
 
 def as_array(value, dtype=None):
-  """Returns np.asarray(value, dtype) after counting the elements.
+  """Returns np.asarray(value, dtype), after a check of the number of elements.
 
-  The count is needed, because a file can repeat one list or range with two bytes. So the nested lists of a
-  small file could become an array that fills the memory.
+  The check is needed because a pickle can use the same list or range again with only two bytes. So the nested
+  lists of a small file could become an array that fills the memory.
 
   Raises:
-    ValueError: if the array would have more than 2**24 elements, or the lists do not form an array of this
-      type.
+    ValueError: if the array would have more than 2**24 elements, or if `value` cannot be converted to an
+      array of this type.
   """
   level, count = [value], 0
   for _ in range(_MAX_LEVELS):
     lists = [item for item in level if type(item) in (list, tuple)]
     count += sum(_num_leaves(item) for item in level if type(item) not in (list, tuple))
-    # Checked per level, before the children of a level are listed.
+    # The number is checked at each level, before the list of the next level is made.
     if count + sum(map(len, lists)) > _MAX_ELEMENTS:
       raise ValueError(f"lists of more than {_MAX_ELEMENTS:,} elements")
     if not lists:
@@ -70,17 +71,18 @@ def _num_leaves(item):
 
 
 def checked(root):
-  """Returns a value after checking that it holds only data.
+  """Checks that a value from a pickle contains only data, and returns the value.
 
   Raises:
-    UnsafePickleError: if it holds something else, such as an admitted name that was never called.
+    UnsafePickleError: if the value contains anything else, such as an admitted name that was never called.
   """
-  # A list of work instead of recursion, because the nesting may be deep. `seen` ends cycles.
+  # The list `todo` is used instead of recursion, because the nesting may be deep. With `seen`, no object is
+  # checked twice, so a list that contains itself does not cause an endless loop.
   seen, todo = {id(root)}, [root]
   while todo:
     value = todo.pop()
     if isinstance(value, dict):
-      children = list(value.values())  # keys were checked when they were set
+      children = list(value.values())  # `hashable` has checked the keys
     elif type(value) in (list, tuple):
       children = value
     elif type(value) is np.ndarray and value.dtype == object:
@@ -89,7 +91,7 @@ def checked(root):
       continue
     else:
       raise UnsafePickleError(f"leaves {getattr(value, 'name', type(value).__name__)} in the data")
-    # The set of types is compared first, because lists of millions of strings are common.
+    # The types are compared first, because this is fast for the common lists of millions of strings.
     if not set(map(type, children)) <= _SCALARS:
       fresh = [child for child in children if type(child) not in _SCALARS and id(child) not in seen]
       seen.update(map(id, fresh))

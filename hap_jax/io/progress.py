@@ -7,15 +7,15 @@ import time
 
 from hap_jax import distributed
 
-_QUIET_SECONDS = 3  # a shorter command shows nothing
-_LINE_SECONDS = 30  # between two lines of a log file
-_REDRAW_SECONDS = 0.25  # between two versions of the line on a terminal
-_CHECK_SECONDS = 1  # of the thread, if stderr is no terminal
-_DEFAULT_COLUMNS = 80  # of a terminal that does not know its width
+_QUIET_SECONDS = 3  # a command that takes less time shows nothing
+_LINE_SECONDS = 30  # time between two lines in a log file
+_REDRAW_SECONDS = 0.25  # time between two versions of the line on a terminal
+_CHECK_SECONDS = 1  # time between two checks whether a line is due, if stderr is not a terminal
+_DEFAULT_COLUMNS = 80  # width of a terminal that does not report its width
 
 
 class Progress:
-  """Shows how far a command is. A context manager: its start starts the clock, its end clears the line.
+  """Shows how far a command is. It is a context manager.
 
       with Progress("predict") as progress:
         progress.stage("reading the checkpoint")
@@ -27,23 +27,24 @@ class Progress:
 
       predict: 1,200 of 4,000 pictures, 30 %, 75 pictures/s, 00:00:37 left
 
-  On a terminal one line is redrawn a few times per second. Elsewhere, such as in a log file, a line is
-  printed every 30 seconds. Only stderr is written, so the output of the command stays as it is. If there are
-  several processes, only the first one writes.
+  The clock starts when the context begins. On a terminal, one line is redrawn a few times per second, and
+  removed when the context ends. Elsewhere, such as in a log file, a new line is printed every 30 seconds. The
+  lines go to stderr, so the output of the command on stdout does not change. If there are several processes,
+  only the first process writes.
 
-  A thread writes. So the methods only count, and a command that computes for minutes in one call still shows
-  that it runs.
+  A thread writes the lines, and the methods only count. So the line is updated even while the command
+  computes for minutes in one call.
   """
 
   def __init__(self, what, *, is_shown=True, stream=None, clock=time.monotonic, has_thread=True):
-    """Makes an object that is not started.
+    """Makes an object whose clock does not run yet.
 
     Args:
       what: name of the command, the first word of the line.
       is_shown: False: never write anything.
-      stream: text stream to write to. None: stderr at the start.
-      clock: returns the time in seconds.
-      has_thread: False: nothing is written, except when the caller calls `show`.
+      stream: text stream to write to. None: sys.stderr, as it is when the context begins.
+      clock: function without arguments that returns the time in seconds.
+      has_thread: False: there is no thread, and a line is only written when the caller calls `show`.
     """
     self._what = what
     self._is_shown = is_shown
@@ -57,7 +58,7 @@ class Progress:
     self._first = None  # (count, time) of the first `add`
 
   def __enter__(self):
-    self._stream = self._stream or sys.stderr  # None if the shell closed it
+    self._stream = self._stream or sys.stderr  # sys.stderr is None if the shell closed it
     self._is_shown = self._is_shown and self._stream is not None and distributed.is_first_process()
     if self._is_shown:
       self._is_terminal = self._stream.isatty()
@@ -89,19 +90,19 @@ class Progress:
     """Counts `count` more things as done."""
     with self._lock:
       self._done += count
-      # The first batch compiles, so the speed is measured from its end.
+      # Functions are compiled during the first batch, so the speed is measured from the end of this batch.
       if self._first is None:
         self._first = (self._done, self._clock())
 
   def stage(self, text, add=0):
-    """Names the work that begins now, such as "scoring". `add` counts things that are done."""
+    """Sets the name of the work that begins now, such as "scoring", and counts `add` more things as done."""
     if add:
       self.add(add)
     with self._lock:
       self._stage = text
 
   def show(self):
-    """Writes the line if it is due. The thread calls this function."""
+    """Writes the line if enough time has passed since the last one. The thread calls this method."""
     now = self._clock()
     if not self._is_shown or now - self._start < _QUIET_SECONDS:
       return
@@ -111,12 +112,12 @@ class Progress:
         self._write(self.line(now) + "\n")
       return
     text = self.line(now)[: _columns(self._stream) - 1]
-    # The cursor goes back to the start, so that another message on the terminal replaces the line.
+    # The cursor goes back to the start of the line, so that another message on the terminal replaces it.
     self._write("\r" + text.ljust(self._drawn) + "\r")
     self._drawn = len(text)
 
   def line(self, now):
-    """Returns the line at the time `now`, without its end."""
+    """Returns the text of the line at the time `now`, without a line break."""
     with self._lock:
       done, total, unit, stage, first = self._done, self._total, self._unit, self._stage, self._first
     parts, rate = [], None
@@ -126,7 +127,7 @@ class Progress:
       parts.append(f"{done:,} {unit}")
     if first is not None and done > first[0] and now > first[1]:
       rate = (done - first[0]) / (now - first[1])
-      if rate >= 0.1:  # a smaller number says less than the time that is left
+      if rate >= 0.1:  # for a lower speed, the remaining time says more
         parts.append(f"{rate:,.{0 if rate >= 10 else 1}f} {unit}/s")
     if rate is not None and total is not None and done < total:
       parts.append(f"{_clock_time((total - done) / rate)} left")
@@ -142,11 +143,11 @@ class Progress:
     try:
       self._stream.write(text)
       self._stream.flush()
-    except (OSError, ValueError):  # stderr is closed, and the work must go on without it
+    except (OSError, ValueError):  # stderr is closed, and the command must go on without it
       self._is_shown = False
 
 
-# The progress of library calls and of the training loop, which has log lines of its own.
+# Shows nothing. It is used for library calls, and for the training loop, which logs its own lines.
 SILENT = Progress("", is_shown=False)
 
 
@@ -154,7 +155,7 @@ def _columns(stream):
   """Returns the width of a terminal in characters."""
   try:
     return os.get_terminal_size(stream.fileno()).columns or _DEFAULT_COLUMNS
-  except (OSError, ValueError):  # not a file of the system
+  except (OSError, ValueError):  # the stream is not a file of the operating system
     return _DEFAULT_COLUMNS
 
 

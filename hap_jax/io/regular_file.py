@@ -1,15 +1,15 @@
-"""Opens the files of a data set: only regular files, and without waiting.
+"""Opens the files of a data set. Only regular files are opened, so a program never waits for input.
 
-If a FIFO has the name of a file, `open` blocks until a program writes to it. A device such as /dev/zero never
-ends. A check before `open` does not help, because the file may change in between, and a link may point
-anywhere. So the open file is checked.
+If a path leads to a FIFO, `open` waits until another program writes to it. A device such as /dev/zero never
+ends. A check of the path before `open` is not safe, because the file may change after the check. So this
+module opens the file without waiting, and then checks the kind of the open file.
 """
 
 import errno
 import os
 import stat
 
-_FLAGS = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC  # none of them affects a regular file
+_FLAGS = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC  # these flags do not change how a regular file is read
 _KINDS = {
   stat.S_IFIFO: "a FIFO",
   stat.S_IFCHR: "a character device",
@@ -35,11 +35,13 @@ def open_regular(path, mode="rb", **options):
 
 
 def read_bytes(path, max_bytes=None):
-  """Returns the bytes of a regular file. For a small file it takes half the time of `open` and `read`.
+  """Returns the bytes of a regular file.
+
+  For a small file, this function takes half the time of `open` and `read`.
 
   Args:
     path: the file.
-    max_bytes: the largest allowed size; None: any size.
+    max_bytes: the largest allowed size. None: any size is allowed.
   Raises:
     OSError: if the file is missing or cannot be read.
     ValueError: if `path` is not a regular file, or has more than `max_bytes` bytes.
@@ -48,10 +50,10 @@ def read_bytes(path, max_bytes=None):
   try:
     if max_bytes is not None and size > max_bytes:
       raise ValueError(f"{path}: expected at most {max_bytes:,} bytes, found {size:,}")
-    data = os.read(descriptor, size + 1)  # one byte more shows that the file has grown
+    data = os.read(descriptor, size + 1)  # one more byte, to notice that the file has grown
     if len(data) == size:
       return data
-    parts = [data]  # the file changed, or is longer than one call reads
+    parts = [data]  # the file has changed, or one call of os.read does not read all of it
     while parts[-1]:
       parts.append(os.read(descriptor, 2**20))
       if max_bytes is not None and sum(map(len, parts)) > max_bytes:
@@ -70,12 +72,12 @@ def _open_with_size(path, flags):
 
   Raises:
     OSError: if the file is missing or cannot be opened.
-    ValueError: if it is not a regular file.
+    ValueError: if `path` is not a regular file.
   """
   try:
     descriptor = os.open(path, flags | _FLAGS)
   except OSError as error:
-    if error.errno != errno.ENXIO:  # the error for a socket, and for a device without a driver
+    if error.errno != errno.ENXIO:  # the system reports ENXIO for a socket or a device without a driver
       raise
     raise ValueError(f"{path}: expected a regular file, found a socket or a device") from error
   status = os.fstat(descriptor)

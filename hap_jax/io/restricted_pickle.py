@@ -1,9 +1,9 @@
-"""Reads pickles of plain data and NumPy arrays. Never imports, calls or executes anything that a file names.
+"""Reads pickles of plain data and NumPy arrays. It never imports, calls or executes what a file names.
 
-Data sets ship poses and file lists as pickles, which may come from anyone. `load` and `load_npy` read lists,
-tuples, dicts, sets, strings, bytes, numbers, None, and ranges of at most a million numbers. They also read
-arrays, scalars and dtypes of NumPy 1 and 2. Everything else is refused. Arrays are rebuilt by the code in
-this file, which checks all sizes first. NumPy's own `__setstate__` is never used.
+Some data sets contain poses and file lists as pickles, and these files may come from anyone. `load` and
+`load_npy` read lists, tuples, dicts, sets, strings, bytes, numbers, None, and ranges of at most a million
+numbers. They also read arrays, scalars and dtypes of NumPy 1 and 2. Everything else is refused. The code in
+this file builds the arrays and checks all sizes first. NumPy's own `__setstate__` is never used.
 """
 
 import collections
@@ -21,7 +21,7 @@ from hap_jax.io.plain_data import AttributeDict, UnsafePickleError, hashable
 
 __all__ = ["ADMITTED", "UnsafePickleError", "load", "load_npy"]
 
-# Largest length of a range. A range takes a few bytes in a file, but a caller may turn it into an array.
+# Largest length of a range. A range takes a few bytes in a file, but a caller may convert it to an array.
 MAX_RANGE = 1_000_000
 _MAX_DIMENSIONS = 64  # NumPy's own limit
 _DTYPE = re.compile(r"\?|b1|[iu][1248]|f(?:2|4|8|12|16)|c(?:8|16|24|32)|[SU]\d{1,9}|O[48]?")
@@ -31,12 +31,13 @@ def load(file_or_path):
   """Reads one pickle.
 
   Args:
-    file_or_path: path, or a binary file, which is read from its position to its end.
+    file_or_path: path, or an open binary file, which is read from its position to its end.
   Returns:
-    the object. Arrays are writable. A byte string of Python 2 becomes str if it is ASCII, bytes otherwise. An
+    the object. Arrays are writable. A byte string of Python 2 becomes str if it is ASCII, otherwise bytes. An
     xrange of Python 2 becomes a range.
   Raises:
-    UnsafePickleError: if the pickle asks for anything else. The message names the file and the request.
+    UnsafePickleError: if the pickle contains anything besides the data listed at the top of this file. The
+      message names the file and what the pickle asks for.
     ValueError: if the pickle is truncated or corrupt, or the path is not a regular file.
   """
   if hasattr(file_or_path, "read"):
@@ -47,13 +48,13 @@ def load(file_or_path):
 
 
 def load_npy(data, name):
-  """Reads an .npy file, also one whose array holds Python objects (a pickle), by the rules of `load`.
+  """Reads an .npy file. An array of Python objects is stored as a pickle, and is read by the rules of `load`.
 
   Args:
-    data: its bytes.
-    name: of the file, for error messages.
+    data: bytes of the file.
+    name: name of the file, for error messages.
   Returns:
-    the array, writable.
+    the array. It is writable.
   Raises:
     UnsafePickleError: as in `load`.
     ValueError: as in `load`, or if the file is not an .npy file.
@@ -62,7 +63,7 @@ def load_npy(data, name):
   read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
   try:
     shape, is_fortran, dtype = read_header[np.lib.format.read_magic(file)](file)
-  except (  # NumPy evaluates the header as Python text, so a damaged one raises any of these
+  except (  # NumPy evaluates the header as a Python expression, so a damaged header can raise any of these
     ValueError,
     KeyError,
     TypeError,
@@ -76,7 +77,7 @@ def load_npy(data, name):
     array = Unpickler(data, name, ADMITTED, position=file.tell()).load()
     if type(array) is not np.ndarray or array.dtype.kind != "O" or array.shape != shape:
       raise ValueError(
-        f"{name}: the header promises an object array of shape {shape}, the content is another"
+        f"{name}: expected an object array of shape {shape}, as in the header, but the content is different"
       )
     return array
   if dtype.hasobject:
@@ -92,9 +93,9 @@ def _array(raw, dtype, shape, order):
   """Returns a new array from bytes. Checks every size before NumPy gets it.
 
   Args:
-    raw: the content, bytes or bytearray. A byte string of Python 2 may be str.
+    raw: the content, as bytes or bytearray. It is str if it was a byte string of Python 2 in ASCII.
     dtype: a dtype without Python objects.
-    shape: the shape, not checked yet.
+    shape: the shape from the file, which is not checked yet.
     order: "C" or "F".
   Raises:
     ValueError: if shape, dtype and number of bytes do not fit together.
@@ -106,7 +107,7 @@ def _array(raw, dtype, shape, order):
     raise ValueError(f"the content of an array is a {type(raw).__name__}, not bytes")
   if len(raw) != size:
     raise ValueError(f"array {shape} of {dtype} needs {size} bytes, got {len(raw)}")
-  # NumPy copies strings without a check, and reading a character beyond Unicode fails later.
+  # NumPy does not check the characters of texts. If a character is outside Unicode, reading it fails later.
   if dtype.kind == "U" and size:
     points = np.frombuffer(raw, np.dtype(np.uint32).newbyteorder(dtype.byteorder))
     if points.max() > 0x10FFFF:
@@ -116,10 +117,12 @@ def _array(raw, dtype, shape, order):
 
 
 def _num_elements(shape):
-  """Returns the product of a shape after checking it. An unchecked shape of a million numbers takes minutes.
+  """Returns the number of elements of an array of this shape, after checking the shape.
+
+  Without the check, the product of a shape of a million numbers would take minutes.
 
   Raises:
-    ValueError: if the shape is not a tuple of at most 64 whole numbers from 0.
+    ValueError: if the shape is not a tuple of at most 64 whole numbers, each 0 or more.
   """
   if type(shape) is not tuple or len(shape) > _MAX_DIMENSIONS:
     raise ValueError(f"an array whose shape is not a tuple of at most {_MAX_DIMENSIONS} numbers")
@@ -137,7 +140,7 @@ def _object_array(content, shape, order):
   return array.reshape(shape, order=order)
 
 
-# The functions behind the admitted names. A hostile file may pass any arguments.
+# The functions that are called for the admitted names. A hostile file may call them with any arguments.
 
 
 def _reconstruct(subtype, *_):
@@ -147,7 +150,7 @@ def _reconstruct(subtype, *_):
 
 
 def _build_array(state):
-  shape, dtype, is_fortran, content = state[-4:]  # before them, some versions of NumPy write a version number
+  shape, dtype, is_fortran, content = state[-4:]  # some versions of NumPy write a version number before these
   order = "F" if is_fortran else "C"
   if _checked_dtype(dtype).kind == "O":
     return _object_array(content, shape, order)
@@ -182,7 +185,7 @@ def _dtype(code, *_):
 
 
 def _build_dtype(code, state):
-  # Fields or a sub-array would let a dtype describe memory outside its array, so both are refused.
+  # With fields or a sub-array, a dtype could describe memory outside its array, so both are refused.
   byte_order, fields = state[1], state[2:5]
   byte_order = byte_order.decode("ascii") if type(byte_order) is bytes else byte_order
   if byte_order not in ("<", ">", "|", "=") or any(field is not None for field in fields):
@@ -191,7 +194,7 @@ def _build_dtype(code, state):
 
 
 def _ordered_dict(pairs=()):
-  # Python 2 passes the items as the argument; Python 3 sets them afterwards.
+  # A pickle of Python 2 passes the items as the argument. A pickle of Python 3 sets the items afterwards.
   if type(pairs) not in (list, tuple) or not all(
     type(pair) in (list, tuple) and len(pair) == 2 for pair in pairs
   ):
@@ -210,12 +213,12 @@ def _bytearray(content=b"", encoding="latin-1"):
   if type(content) is str:
     content = _encode(content, encoding)
   if type(content) not in (bytes, bytearray):
-    raise ValueError("a bytearray of something else than bytes")  # a number n would make n zero bytes
+    raise ValueError("a bytearray of something else than bytes")  # bytearray(n) allocates n zero bytes
   return bytearray(content)
 
 
 def _range(*bounds):
-  """Returns the range for a range of Python 3 or an xrange of Python 2.
+  """Returns the range for the arguments of a range of Python 3 or an xrange of Python 2.
 
   Raises:
     UnsafePickleError: if the range is longer than `MAX_RANGE`.
@@ -253,7 +256,7 @@ ADMITTED = {
   **_admit(["numpy.core.numeric", "numpy._core.numeric"], "_frombuffer", _from_buffer),
   **_admit(["collections"], "OrderedDict", _ordered_dict),
   **_admit(["_codecs"], "encode", _encode),
-  # A dict whose items are also attributes. A pickle holds both, and they are equal.
+  # An EasyDict is a dict whose items are also attributes. Its pickle holds both, and they are equal.
   **_admit(["easydict"], "EasyDict", lambda: AttributeDict()),
   **_admit(["builtins"], "range", _range),
   **_admit(["__builtin__"], "xrange", _range),  # the name in Python 2, which protocols 0 to 2 use

@@ -1,4 +1,4 @@
-"""Reads and writes .safetensors files. Read tensors are read-only views of the memory-mapped file."""
+"""Reads and writes .safetensors files. `load` returns read-only views of the memory-mapped file."""
 
 import json
 import mmap
@@ -28,15 +28,15 @@ def load(path):
   """Reads a .safetensors file.
 
   Returns:
-    ({name: array}, metadata {str: str}).
+    ({name: array}, metadata). The metadata is {str: str}.
   Raises:
-    ValueError: if the file is truncated, corrupt or has another format, or holds a type of number that is not
+    ValueError: if the file is truncated, corrupt or has another format, or if a tensor has a type that is not
       in `_DTYPES`.
   """
   path = pathlib.Path(path)
   try:
-    # The package checks that header and file agree. Its arrays are not used: they are copies, without
-    # bfloat16.
+    # The package safetensors checks that header and file agree. Its arrays are not used, because they are
+    # copies, and because NumPy arrays of bfloat16 are not supported.
     with safetensors.safe_open(path, framework="numpy") as file:
       metadata = file.metadata() or {}
   except safetensors.SafetensorError as error:
@@ -68,7 +68,7 @@ def save(path, tensors, metadata):
   Raises:
     OSError: if the file cannot be written.
   """
-  # The package writes the memory of an array as it is, so the arrays have to be contiguous.
+  # The package writes the memory of an array without a change, so the arrays have to be contiguous.
   contiguous = {name: np.asarray(array, order="C") for name, array in tensors.items()}
   try:
     safetensors.numpy.save_file(contiguous, path, {"format": "pt", **metadata})

@@ -1,4 +1,4 @@
-"""Makes standard output able to print any file name."""
+"""Prepares standard output for file names that its encoding cannot represent."""
 
 import io
 import sys

@@ -1,7 +1,10 @@
 """Reads PyTorch checkpoints into NumPy arrays, without PyTorch and without running code from the file.
 
 Both formats are read: the zip format of PyTorch 1.6 and later, and the legacy format (magic number, pickles,
-storages). Arrays are read-only views of the memory-mapped file, so an unused optimizer state is never read.
+storages). A storage is the block of memory that holds the elements of one or more tensors.
+
+Arrays are read-only views of the memory-mapped file. So an optimizer state that nobody uses is never read
+from the disk.
 """
 
 import dataclasses
@@ -20,8 +23,8 @@ from hap_jax.io.restricted_pickle import ADMITTED
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
-# A view may repeat its storage (`expand`). With more elements than this it could fill the memory and is
-# refused.
+# A tensor may repeat the elements of its storage, as after `expand`. In this way a small file could
+# describe a tensor that fills the memory. So a tensor that repeats elements may have at most this many.
 _MAX_REPEATED_ELEMENTS = 1 << 20
 
 STORAGES = {
@@ -51,13 +54,14 @@ def load(path):
   """Reads a .pth file.
 
   Returns:
-    the saved object, usually nested dicts. Tensors and parameters are read-only NumPy arrays. bfloat16 is
-    ml_dtypes.bfloat16. A torch.Size is a tuple. A torch.device and a torch.dtype are str, such as "cuda:0"
-    and "torch.float32". An argparse.Namespace is a dict.
+    the saved object, usually nested dicts. Tensors and parameters become read-only NumPy arrays. The type
+    bfloat16 becomes ml_dtypes.bfloat16. A torch.Size becomes a tuple. A torch.device and a torch.dtype become
+    str, such as "cuda:0" and "torch.float32". An argparse.Namespace becomes a dict.
   Raises:
-    UnsafePickleError: if the file asks for anything else. The message names the request.
-    ValueError: if the file is truncated, corrupt or not a PyTorch file, or a tensor reaches outside its
-      storage.
+    UnsafePickleError: if the file contains anything besides these objects and plain data. The message says
+      what the file asks for.
+    ValueError: if the file is truncated, corrupt or not a PyTorch file, or if a tensor has elements outside
+      its storage.
   """
   path = pathlib.Path(path)
   with path.open("rb") as file:
@@ -69,14 +73,14 @@ def load(path):
 
 @dataclasses.dataclass(frozen=True)
 class _Storage:
-  """The elements that tensors share. `raw` is [numel * itemsize] uint8, a view of the file."""
+  """A storage: `numel` elements that one or more tensors use. `raw` is their bytes, a view of the file."""
 
   raw: np.ndarray
   dtype: np.dtype
   numel: int
 
 
-# The placeholder for every storage in the first pass over a legacy file.
+# This object stands for every storage while a legacy file is read for the first time.
 _NOT_FOUND_YET = _Storage(np.empty(0, np.uint8), np.dtype(np.uint8), 0)
 
 
@@ -115,18 +119,19 @@ def _load_zip(path, data):
 
 
 def _member(path, data, info):
-  """Returns the bytes of an archive member, [bytes] uint8, a view of the file.
+  """Returns the n bytes of a member of the archive, [n] uint8. The array is a view of the file.
 
-  The checksum is not checked. PyTorch can write files without it, and a check would read every tensor.
+  The checksum is not checked. PyTorch can write files without checksums, and a check would read every tensor.
 
   Raises:
     ValueError: if the member is compressed, encrypted or incomplete.
   """
   if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
     raise ValueError(
-      f"{path}: {info.filename} is compressed or encrypted; PyTorch stores it plain: save it again"
+      f"{path}: {info.filename} is compressed or encrypted, which PyTorch never does: save the file again"
     )
-  # zipfile would copy the member. The content starts behind the local header, whose length is not in `info`.
+  # The zipfile module would copy the member. The content begins after the local header, whose length is not
+  # in `info`.
   start = info.header_offset
   if start < 0 or data[start : start + 4] != b"PK\x03\x04" or start + 30 > len(data):
     raise ValueError(f"{path}: truncated or corrupt zip archive (no header of {info.filename})")
@@ -154,12 +159,12 @@ def _load_legacy(path, data):
   protocol, system = head.load(), head.load()
   if type(protocol) is not int or protocol != _LEGACY_PROTOCOL:
     raise ValueError(
-      f"{path}: expected a legacy PyTorch file of protocol {_LEGACY_PROTOCOL}, found another one"
+      f"{path}: expected a legacy PyTorch file of protocol {_LEGACY_PROTOCOL}, found another protocol"
     )
   if type(system) is not dict or system.get("little_endian") is not True:
     raise ValueError(f"{path}: written on a big-endian machine: save it again on another one")
-  # The storages stand behind the pickle that has their types. So the pickle is read twice: the first time
-  # only to find its end and the wanted storages.
+  # In the file, the storages come after the pickle that contains their types. So the pickle is read twice.
+  # The first time is only to find its end and the storages that it uses.
   wanted = {}
 
   def record(key, dtype, numel):
@@ -179,8 +184,8 @@ def _legacy_storages(path, data, position, wanted):
   Args:
     path: the file, for messages.
     data: the content of the file.
-    position: the position of the pickled list of keys. For each key, a number of elements and the elements
-      follow.
+    position: the position of the pickled list of keys. After this list, the file holds for each key the
+      number of elements and then the elements.
     wanted: {key: (dtype, number of elements)} of the storages that the tensors use.
   Raises:
     ValueError: if the storages differ from `wanted`.
@@ -188,7 +193,9 @@ def _legacy_storages(path, data, position, wanted):
   reader = Unpickler(data, path, ADMITTED, position=position)
   keys = reader.load()
   if type(keys) is not list or {*map(type, keys)} - {str} or sorted(keys) != sorted(wanted):
-    raise ValueError(f"{path}: truncated or corrupt: its tensors use other storages than it holds")
+    raise ValueError(
+      f"{path}: truncated or corrupt: the storages of its tensors are not the storages in the file"
+    )
   storages = {}
   position = reader.position
   for key in keys:
@@ -207,13 +214,13 @@ def _legacy_storages(path, data, position, wanted):
 
 
 def _unpickle(path, data, position, storage_of):
-  """Reads the pickle of tensors at a position. Returns (object, position behind the pickle).
+  """Reads a pickle that contains tensors. Returns (object, position after the pickle).
 
   Args:
     path: the file, for messages.
     data: bytes or mmap.
-    position: the first byte of the pickle.
-    storage_of: (key, dtype, number of elements) -> _Storage.
+    position: position of the first byte of the pickle.
+    storage_of: function (key, dtype, number of elements) -> _Storage.
   """
 
   def load_persistent(identifier):
@@ -221,7 +228,7 @@ def _unpickle(path, data, position, storage_of):
     if kind != "storage" or type(key) is not str or type(numel) is not int:
       raise ValueError("a persistent id is not a storage")
     if not isinstance(dtype, np.dtype) or dtype not in STORAGES.values():
-      # A dtype of objects is the worst case: NumPy would use bytes of the file as addresses of objects.
+      # The worst case is a dtype of Python objects: NumPy would use bytes of the file as memory addresses.
       raise UnsafePickleError(f"makes a storage of {type(dtype).__name__}, not of a PyTorch number")
     if numel < 0 or any(part is not None for part in view):
       raise ValueError(f"storage {key!r} has a negative size, or is a view as in PyTorch before 0.4")
@@ -231,14 +238,14 @@ def _unpickle(path, data, position, storage_of):
   return reader.load(), reader.position
 
 
-# The functions behind the admitted names. A hostile file may pass any arguments.
+# The functions that are called for the admitted names. A hostile file may call them with any arguments.
 
 
 def _rebuild_tensor(storage, offset, size, stride, *_):
   """Returns a tensor as a read-only view of its storage.
 
   Raises:
-    ValueError: if the tensor reaches outside its storage, or repeats it too often.
+    ValueError: if the tensor has elements outside its storage, or repeats them too often.
   """
   if storage is _NOT_FOUND_YET:
     return np.empty(0)

@@ -8,7 +8,7 @@ import numpy as np
 from hap_jax.io.torch_file import STORAGES
 
 _NAMES = {dtype: name for name, dtype in STORAGES.items()}
-# All members of the zip file have this date, so that the same weights give the same bytes.
+# All members of the zip file have this date, so that the same weights always give the same bytes.
 _DATE = (1980, 1, 1, 0, 0, 0)
 
 
@@ -20,11 +20,11 @@ def save(path, content):
     content: nested dicts with text keys, lists and tuples of arrays (tensors), text, numbers, booleans and
       None.
   Raises:
-    TypeError: for anything else in the content.
+    TypeError: if the content holds anything else.
     OSError: if the file cannot be written.
   """
   tensors = []
-  # Protocol 2 is the one that `weights_only` supports. "." is the opcode that ends a pickle.
+  # The pickle uses protocol 2, because `weights_only` supports it. "." is the opcode that ends a pickle.
   program = b"\x80\x02" + b"".join(_opcodes(content, tensors)) + b"."
   with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
     archive.writestr(_member("data.pkl"), program)
@@ -44,7 +44,7 @@ def _member(name, size=0):
 
 
 def _opcodes(value, tensors):
-  """Yields the opcodes (protocol 2) that push a value. Appends its tensors to the list `tensors`."""
+  """Yields the opcodes of protocol 2 that put a value on the stack. Appends its tensors to `tensors`."""
   if isinstance(value, np.ndarray):
     yield from _tensor(value, tensors)
   elif value is None or type(value) is bool:
@@ -73,7 +73,7 @@ def _opcodes(value, tensors):
 
 
 def _tensor(array, tensors):
-  """Yields the opcodes that push a tensor. Its content is the member data/<key> of the zip file."""
+  """Yields the opcodes that put a tensor on the stack. Its elements are in the member data/<key>."""
   name, key = _NAMES[array.dtype], str(len(tensors))
   tensors.append(array)
   stride, strides = 1, []
@@ -86,4 +86,4 @@ def _tensor(array, tensors):
   yield b"tQ"
   for part in (0, array.shape, tuple(strides), False):
     yield from _opcodes(part, tensors)
-  yield b"ccollections\nOrderedDict\n)RtR"  # no hooks
+  yield b"ccollections\nOrderedDict\n)RtR"  # the empty OrderedDict means that the tensor has no hooks

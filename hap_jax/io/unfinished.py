@@ -1,7 +1,8 @@
 """Files and folders that get their name only when they are complete.
 
-Until then they have a hidden name in the same folder, which no other process uses. They are on the same disk,
-so one rename ends the work. A reader sees the old content or the new content, never a part.
+Until then they have a temporary name in the same folder. It is hidden, and no other process uses it. Because
+both names are on the same disk, a single rename completes the work. So another program sees the old content
+or the new content, but never a part of the new content.
 """
 
 import contextlib
@@ -13,16 +14,17 @@ import shutil
 
 @contextlib.contextmanager
 def named_at_end(path, *, replace=False):
-  """Yields a temporary name in the folder of `path`; the file or folder is renamed at the end.
+  """Context manager: yields a temporary path in the folder of `path`. At the end it is renamed to `path`.
 
-  It is removed on any error. Several processes, on one machine or on several, may write the same `path`: the
-  last one to end wins.
+  The caller makes a file or a folder at the temporary path. After any error it is removed. Several processes,
+  also on different machines, may write the same `path`. The result of the process that ends last remains.
 
   Args:
-    path: pathlib.Path of the result. The temporary name has the same suffix.
-    replace: whether to replace a folder at `path`, even if it is not empty. A file is always replaced.
+    path: pathlib.Path of the result. The temporary path has the same suffix.
+    replace: True: a folder that exists at `path` is replaced, even if it is not empty. A file is always
+      replaced.
   Raises:
-    OSError: if the rename fails, also because a folder that is not empty has the name by then.
+    OSError: if the rename fails. One possible reason is that a folder at `path` is not empty.
   """
   part = path.with_name(f".{path.stem}.{secrets.token_hex(8)}.part{path.suffix}")
   try:
@@ -31,8 +33,8 @@ def named_at_end(path, *, replace=False):
       _replace_folder(part, path)
     else:
       part.rename(path)
-  except BaseException:  # an interrupt included
-    with contextlib.suppress(OSError):  # the first error is the one to report
+  except BaseException:  # also a KeyboardInterrupt
+    with contextlib.suppress(OSError):  # the caller must see the first error, not an error of the removal
       _remove(part)
     raise
 
@@ -40,14 +42,16 @@ def named_at_end(path, *, replace=False):
 def check_new(path):
   """Raises ValueError if the folder `path` exists, or if its parent folder does not exist."""
   if os.path.lexists(path):
-    raise ValueError(f"{path}: exists; expected a new folder: give another name, or move it away")
+    raise ValueError(
+      f"{path}: already exists; expected a new folder: choose another name, or move this one away"
+    )
   if not path.parent.is_dir():
-    raise ValueError(f"{path}: the folder {path.parent} does not exist: make it first")
+    raise ValueError(f"{path}: the folder {path.parent} does not exist: create it first")
 
 
 @contextlib.contextmanager
 def new_folder(path):
-  """Makes a folder under the temporary name of `named_at_end` and yields it."""
+  """Context manager: makes a folder at the temporary path of `named_at_end` and yields its path."""
   with named_at_end(path) as part:
     part.mkdir()
     yield part
@@ -55,13 +59,13 @@ def new_folder(path):
 
 @contextlib.contextmanager
 def new_file(path):
-  """Opens a binary file under the temporary name of `named_at_end` and yields it; replaces an older file."""
+  """Context manager: yields a binary file, open for writing. At the end it replaces the file `path`."""
   with named_at_end(path) as part, part.open("wb") as file:
     yield file
 
 
 def write(path, data):
-  """Writes bytes, or text as UTF-8, as a complete file; replaces an older file."""
+  """Writes bytes, or text as UTF-8, to the file `path`. It replaces an older file in one step."""
   with new_file(pathlib.Path(path)) as file:
     file.write(data.encode() if isinstance(data, str) else data)
 

@@ -148,7 +148,7 @@ def test_rap_uses_the_first_division_and_reads_uncertain_as_absent(tmp_path):
   want = struct["label"][[3, 8, 9]][:, [names.index(name) for name in rapv1.ATTRIBUTES]] == 1
   np.testing.assert_array_equal(test.columns["attributes"], want)
   assert not test.columns["attributes"][0, rapv1.ATTRIBUTES.index("Female")]
-  assert any("1 answers are 2" in note for note in test.spec.notes)
+  assert any("1 labels are 2" in note for note in test.spec.notes)
   with pytest.raises(ValueError, match=r"split='val': rapv1 has train, test, trainval; it has no validation"):
     open_split("rapv1", tmp_path, "val")
 
@@ -403,7 +403,7 @@ def test_answers_and_rows_out_of_range_are_errors(tmp_path):
   labels = variables["train_label"].copy()
   labels[0, 0] = 3
   scipy.io.savemat(tmp_path / "annotation.mat", variables | {"train_label": labels})
-  with pytest.raises(ValueError, match="answers 0, 1, 3; expected 0, 1 or 2"):
+  with pytest.raises(ValueError, match="labels 0, 1, 3; expected 0, 1 or 2"):
     open_split("pa100k", tmp_path)
   scipy.io.savemat(tmp_path / "annotation.mat", variables | {"train_label": labels[:5]})
   with pytest.raises(ValueError, match=r"train_label has the shape \(5, 26\); expected \(6, 26\)"):
@@ -471,6 +471,6 @@ def test_four_uncertain_answers_of_the_real_rap_are_read_as_absent(samples, tmp_
   found = rapv1._read_mat(str(path))
   write_pictures(tmp_path / "RAP_dataset", found.images)
   source = open_split("rapv1", tmp_path, annotations=str(path))
-  assert any("4 answers are 2" in note for note in source.spec.notes)
+  assert any("4 labels are 2" in note for note in source.spec.notes)
   female = source.columns["attributes"][:, rapv1.ATTRIBUTES.index("Female")]
   np.testing.assert_array_equal(female, found.labels[found.rows["train"], 0] == 1)

@@ -68,7 +68,7 @@ def test_an_npy_header_with_a_wrong_shape_is_an_error(tmp_path):
   np.save(path, np.array([{}], object))
   # The header has the same length, so only its numbers are wrong.
   path.write_bytes(path.read_bytes().replace(b"(1,)", b"(7,)"))
-  with pytest.raises(ValueError, match="promises an object array of shape"):
+  with pytest.raises(ValueError, match=r"expected an object array of shape .*as in the header"):
     load(path)
   np.save(path, np.arange(3))
   path.write_bytes(path.read_bytes().replace(b"(3,), }           ", b"(300000000000,), }"))

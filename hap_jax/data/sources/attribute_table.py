@@ -4,14 +4,14 @@
 
     file,split,person,hat,bag
     pictures/0001.jpg,train,anna,1,0
-    pictures/0002.jpg,train,anna,1,       an empty cell: nobody knows if there is a bag
+    pictures/0002.jpg,train,anna,1,       the last cell is empty: it is not known if there is a bag
 
-The column `file` holds paths below the root. `split` (train, val or test) and `person` (any text) may be
-missing. Every other column is an attribute: 1 is present, 0 is absent. `hap prepare synthetic` writes such a
-file.
+The column `file` holds paths relative to the root. The columns `split` (train, val or test) and `person` (any
+text) may be missing. Every other column is an attribute: 1 means present, 0 means absent. `hap prepare
+synthetic` writes such a file.
 
-A record holds `image` and `attributes`. If the table has an empty label, a record also holds
-`attributes_known`, see `base.py`. Both are columns of the source.
+A record holds `image` and `attributes`. If an attribute has an empty cell in the table, all records also hold
+`attributes_known` (see `base.py`). `attributes` and `attributes_known` are columns of the source.
 """
 
 import collections
@@ -31,22 +31,22 @@ from hap_jax.io import regular_file
 PLACES = ("file",)
 SPLITS = ("train", "val", "test")
 _FACTS = ("file", "split", "person")  # columns that are not attributes
-_MAX_BYTES = 2**30  # of the table
+_MAX_BYTES = 2**30  # largest size of the table
 _UNKNOWN, _WRONG = -1, -2
 _ANSWERS = {"0": 0, "1": 1, "": _UNKNOWN}
 
 
 class _Table(NamedTuple):
-  """The content of the file.
+  """The content of the CSV file, with N rows and A attributes.
 
   Attributes:
     path: path of the file.
     names: [A] names of the attributes.
     lines: [N] number of each row's first line in the file, counted from 1.
-    files: [N] paths of the pictures below the root.
+    files: [N] paths of the pictures, relative to the root.
     answers: [N, A] int8: 1, 0 or _UNKNOWN.
-    splits: [N] names of splits; None: there is no such column.
-    persons: [N] texts, "" if not known; None: there is no such column.
+    splits: [N] names of splits. None: there is no column `split`.
+    persons: [N] names of persons, "" if not known. None: there is no column `person`.
   """
 
   path: str
@@ -62,21 +62,22 @@ def open_source(*, root, split, seed, file="attributes.csv", val_share=0.1, test
   """Opens a split of a table of attributes.
 
   Args:
-    root: folder below which the pictures are (config.data.root).
-    split: "train", "val", "test" or "trainval": train, then val.
+    root: folder that contains the pictures, also in sub-folders (config.data.root).
+    split: "train", "val", "test" or "trainval", which is "train" followed by "val".
     seed: not used, because the splits must not change with the seed of a run.
-    file: path of the table, absolute or below root.
-    val_share: share of the pictures in "val", if the table has no column `split`. Then persons are divided
-      if there is a column `person`, so no two splits share one. Else pictures are divided.
-    test_share: share of the pictures in "test", likewise.
-    split_seed: seed that divides the persons or pictures. The order of the rows has no effect.
+    file: path of the table, absolute or relative to root.
+    val_share: share of the pictures in "val". It is used only if the table has no column `split`. Then the
+      persons are divided at random, so that no two splits share a person. If there is no column `person`
+      either, the pictures are divided.
+    test_share: share of the pictures in "test". It is used only if the table has no column `split`.
+    split_seed: seed of the random division. The division does not depend on the order of the rows.
 
   Returns:
-    PictureFiles, in the order of the table.
+    PictureFiles, with the rows in the order of the table.
 
   Raises:
     ValueError: if the table or a picture is missing, if a cell has a wrong value, or if the split has no
-      pictures. The message names the line.
+      pictures. If a line of the table is wrong, the message contains its number.
   """
   del seed
   _check_options(split, val_share, test_share, split_seed)
@@ -92,12 +93,13 @@ def open_source(*, root, split, seed, file="attributes.csv", val_share=0.1, test
   if not len(chosen):
     raise ValueError(
       f"{table.path}: no pictures in split {split!r}; there are {_sizes(rows)}: use other splits, or correct "
-      "or remove the column split (without it, config.data.attribute_table.val_share and test_share divide)"
+      "or remove the column split (without this column, the splits are drawn at random, with "
+      "config.data.attribute_table.val_share and test_share)"
     )
   _check_pictures(root, table, chosen)
   answers = table.answers[chosen]
   columns, notes = {"attributes": answers == 1}, [note]
-  # All splits of a table have the same columns, because `prepare` packs one list of columns.
+  # This test uses the whole table, because `prepare` needs the same columns in all splits.
   if (table.answers == _UNKNOWN).any():
     columns["attributes_known"] = answers != _UNKNOWN
     notes.append(f"{int((answers == _UNKNOWN).sum()):,} of {answers.size:,} labels of {split} are not known")
@@ -174,7 +176,7 @@ def _rows(path):
       "(config.data.attribute_table.file)"
     ) from error
   try:
-    text = data.decode("utf-8-sig")  # programs for tables write a mark at the start, which this drops
+    text = data.decode("utf-8-sig")  # drops the byte order mark that some programs write at the start
   except UnicodeDecodeError as error:
     line = data.count(b"\n", 0, error.start) + 1
     raise ValueError(f"{path}: line {line} is not UTF-8: save the file as CSV in UTF-8") from error
@@ -189,7 +191,7 @@ def _rows(path):
 
 
 def _check_header(path, line, header):
-  """Raises ValueError if a name is missing, empty or twice in the first line, or if it names no attribute."""
+  """Raises ValueError if the first line has a wrong name, or lacks the column `file` or any attribute."""
   found = f"found the columns {', '.join(header)[:400]!r}"
   for k, name in enumerate(header):
     if not name or not name.isprintable():
@@ -227,7 +229,7 @@ def _check_rows(table):
 
 
 def _divide(table, val_share, test_share, split_seed):
-  """Divides persons, or pictures if there is no column of persons.
+  """Divides the persons into splits at random, or the pictures if there is no column `person`.
 
   Returns:
     ({split: [n] int64 rows}, a note that describes the division).
@@ -254,7 +256,7 @@ def _divide(table, val_share, test_share, split_seed):
 
 
 def _note_shared(table, rows):
-  """Returns a note on the persons that training and test share."""
+  """Returns a note on the persons that are in more than one split."""
   if table.persons is None:
     return f"{table.path} has no column person; train and test may share persons"
   people = {name: {table.persons[row] for row in found.tolist()} - {""} for name, found in rows.items()}
@@ -270,7 +272,7 @@ def _note_shared(table, rows):
 
 
 def _check_pictures(root, table, chosen):
-  """Raises ValueError if pictures are missing. Lists each folder once and opens no picture."""
+  """Raises ValueError if pictures are missing. It lists each folder once and opens no picture."""
   folders = collections.defaultdict(list)
   for row in chosen.tolist():
     folders[posixpath.dirname(table.files[row])].append(row)

@@ -1,47 +1,49 @@
 """The interface of every source of records, and functions that list folders and read pictures.
 
 A source is a sequence of records. It has `len(source)`, `source[i] -> record`, `source.spec`, and
-`source.name(i) -> str`, a name of record i for error messages that needs no reading. A source reads and
-decodes. It does not augment, batch or score.
+`source.name(i) -> str`, the name of record i for error messages, which is known without reading the record. A
+source reads and decodes pictures. It does not augment pictures, make batches or compute scores.
 
-Each file in this folder has a function `open_source(*, root, split, seed, <options>)`. The default of each
-option is a literal. The options are the keys of `config.data.<file name>`: a configuration takes them from
-the signature. A source that can hold out the records of a split "val" also has the argument `num_val`, their
-number. A file may also have these constants and functions:
+Each file in this folder has a function `open_source(*, root, split, seed, <options>)`. The default value of
+each option is a literal. A configuration takes the names and default values of the options from this
+function. The names become the keys of `config.data.<file name>`. If a source can hold out records as the
+split "val", its function also has the argument `num_val`, the number of these records. A file may also have
+these constants and functions:
   SPLITS  the splits that every copy of its data set has
-  JOINTS  True: its records have joints
-  PLACES  options that name a file or a folder, such as ("images",). A run may resume with other values.
+  JOINTS  True if the records have joints
+  PLACES  options that name a file or a folder, such as ("images",). Their values may change when a run
+          resumes.
   write_files(out, *, seed, workers, progress, ...)  only for drawn people: writes all splits as plain files,
           counts the pictures with `progress` (an `io.progress.Progress`), and returns
           {split: number of pictures}
 
-A source whose images are whole picture files also has `source.file(i) -> str`, the path of the file of record
-i. A packed data set then takes the bytes of the file unchanged. A source may have `source.fetch(i)`. It reads
-record i without decoding the pixels, and returns a function that decodes them and returns the record. Both
-may raise BadRecordError.
+If the images of a source are whole picture files, it also has `source.file(i) -> str`, the path of the file
+of record i. A packed data set then takes the bytes of the file unchanged. A source may have
+`source.fetch(i)`. It reads record i without decoding the picture, and returns a function that decodes the
+picture and returns the record. Both `fetch` and this function may raise BadRecordError.
 
-`source.columns` holds all fields that are known without reading a picture: {field: [N, ...] array of numbers
-or texts}. Row i equals the field of record i. It is {} if no field is known.
+`source.columns` is {field: [N, ...] array of numbers or texts}, for all fields that are known without reading
+a picture. Row i of a column equals the field of record i. It is {} if there is no such field.
 
-The loader sends a source to each of its worker processes by pickle. So a source holds no open files, and
-keeps its data on millions of records in a few arrays. Its pickle does not contain computed columns.
+The loader sends a source to each of its worker processes by pickle. So a source has no open files, and stores
+its data on millions of records in a few arrays. Its pickle does not contain columns that it has computed.
 
 A person record holds
   image              [H, W, 3] uint8, RGB, any H and W
-  keypoints_xy       [K, 2] float32, pixels of this image, 0-based, (x, y)
+  keypoints_xy       [K, 2] float32, for K joints: (x, y) in pixels of this image, starting at 0
   keypoints_visible  [K] bool. False: the joint is missing, and its xy has no meaning.
 and may hold more fields. If the skeleton in the source's spec is None, its records have no joints.
 
 A record for re-identification holds image and
   pid    int32, the number of the person in the data set
-  camid  int32, the number of the camera in the data set, made 0-based
+  camid  int32, the number of the camera, starting at 0
 Such a source has the columns `pid` and `camid`, [N] int32. Its splits are "train", "query" and "gallery". A
 person has the same number in "query" and in "gallery".
 
 A record with attributes holds image and
-  attributes        [A] bool, in the order of the names in `spec.labels["attributes"]`
-  attributes_known  [A] bool, only in a source with labels that are not known. False: the label is not known,
-                    and the value in `attributes` is False and has no meaning.
+  attributes        [A] bool, for A attributes, in the order of the names in `spec.labels["attributes"]`
+  attributes_known  [A] bool. False: the label is not known; the value in `attributes` is then False and has
+                    no meaning. This field exists only if the data set has such labels.
 Such a source has these fields as columns, [N, A] bool.
 """
 
@@ -59,16 +61,16 @@ from hap_jax.data.skeletons import Skeleton
 from hap_jax.io import picture_header, picture_orientation, regular_file
 
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-# Pictures that are not read. They are counted, because a user may expect to find them in a folder source.
+# Endings of pictures that are not read. They are counted, because a user may expect that they are read.
 _OTHER_ENDINGS = (
   *(".tif", ".tiff", ".gif", ".jfif", ".jpe", ".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl"),
   *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".psd"),
-  *(".dng", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),  # of cameras
+  *(".dng", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),  # raw files of cameras
 )
 _DANGLING = "link to nothing"
 APPLY, IGNORE = EXIF = ("apply", "ignore")  # what to do with the orientation in the EXIF header of a picture
-MAX_FILE_BYTES = 2**30  # of a picture file; more than 32 bits per pixel of the largest allowed picture
-_MAX_DECODED_TWICE = 2**28  # pixels in all scans of a JPEG file; decoding them takes about half a second
+MAX_FILE_BYTES = 2**30  # of a picture file: more than 32 bits per pixel of the largest allowed picture
+_MAX_DECODED_TWICE = 2**28  # pixels times scans of a JPEG file; to decode them takes about half a second
 _JPEG_START = b"\xff\xd8"
 
 
@@ -82,16 +84,16 @@ class SourceSpec:
 
   Attributes:
     name: name of the source, which is the name of its file.
-    skeleton: the joints of its records. None: it has no joints.
-    licence: licence of its data.
-    fields: names of the array fields of its records.
-    notes: sentences about the data that a user should know. They were also logged.
+    skeleton: the skeleton that the joints belong to. None: the records have no joints.
+    licence: licence of the data.
+    fields: names of the fields of a record.
+    notes: sentences about the data that a user should know. They are also logged.
     labels: {field: names of the values of this field, in their order}, such as the names of the attributes.
-    people: text that says whose person numbers `pid` holds; "" if there is no `pid`. Two sources with equal
-      `people` use the same number for the same person. Two sources with different `people` may use the same
-      number for different persons.
-    exif: "apply": the pictures are turned as the EXIF headers of their files say. "ignore": the pictures have
-      the stored pixels, to which annotations refer.
+    people: name of the numbering that `pid` uses, or "" if there is no `pid`. Two sources with equal `people`
+      use the same number for the same person. Two sources with different `people` may use the same number for
+      different persons.
+    exif: "apply": the pictures are turned as the EXIF headers of their files say. "ignore": the pictures are
+      not turned. Annotations such as joints refer to pictures that are not turned.
   """
 
   name: str
@@ -111,7 +113,7 @@ class Source(Protocol):
 
   @property
   def columns(self) -> Mapping[str, np.ndarray]:
-    """The fields that are known without reading a picture: {field: array with one row per record}."""
+    """{field: array with one row per record}, for the fields that are known without reading a picture."""
 
   def __len__(self) -> int:
     """Returns the number of records."""
@@ -130,7 +132,7 @@ def read_image(path, exif=IGNORE):
     path: path of the file.
     exif: see `decode_image`.
   Raises:
-    BadRecordError: as `read_bytes` and `decode_image`.
+    BadRecordError: in the same cases as in `read_bytes` and `decode_image`.
   """
   return decode_image(read_bytes(path), path, exif)
 
@@ -153,16 +155,17 @@ def read_bytes(path):
 def decode_image(data, name, exif=IGNORE):
   """Decodes the bytes of a picture file into [H, W, 3] uint8 RGB.
 
-  Two decoders are used, which return the same bits (a test compares them). An animation gives one picture.
+  Two decoders are used. A test checks that they return exactly the same pixels. From an animation, one
+  picture is returned.
 
   Args:
     data: bytes of a JPEG, PNG, BMP or WebP file.
     name: name of the picture, for error messages.
-    exif: "ignore": return the stored pixels, to which annotations refer. "apply": turn them as the EXIF
-      header says. A damaged EXIF header turns nothing.
+    exif: "ignore": return the stored pixels without turning them. Annotations refer to these pixels. "apply":
+      turn the picture as its EXIF header says. If this header is damaged, the picture is not turned.
   Raises:
-    BadRecordError: if `data` is truncated, is no picture, or is a picture of another format. Also if
-      `picture_header.read_header` rejects its size. The size is read before any memory is allocated.
+    BadRecordError: if `data` is truncated, is not a picture, or is a picture of another format. Also if
+      `picture_header.read_header` rejects its size. The size is checked before memory is allocated.
   """
   image = _decode_stored(data, name)
   if exif == IGNORE:
@@ -176,13 +179,13 @@ def _decode_stored(data, name):
     encoded = picture_header.only_pixels(data)
   except ValueError as error:
     raise BadRecordError(f"{name}: {len(data)} bytes cannot be decoded as a picture: {error}") from error
-  # The faster decoder comes first. A damaged JPEG file is then decoded twice, which takes too long for a
-  # large one.
+  # The faster decoder comes first. If it fails on a damaged JPEG file, the file is decoded a second time by
+  # OpenCV. For a large picture this takes too long, so a large picture goes directly to OpenCV.
   if data.startswith(_JPEG_START) and height * width * scans <= _MAX_DECODED_TWICE:
     try:
       return simplejpeg.decode_jpeg(data, "RGB")
     except ValueError:
-      pass  # the file may be damaged; OpenCV below repairs some damage and decides for all formats
+      pass  # OpenCV below can decode some damaged files; if it cannot, the record is bad
   try:
     image = cv2.imdecode(
       np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
@@ -219,23 +222,27 @@ def check_folder(path, what):
       raise ValueError(f"{path}: the folder is empty; expected {what}")
 
 
-_SIGNS = ("\0\0", "\0/", "..", "\n", "\r")  # they appear in a NUL-separated list only if a name is bad
+# If names are joined by NUL characters and one of them is bad, the text contains one of these. An empty name
+# gives "\0\0", and an absolute path gives "\0/".
+_SIGNS = ("\0\0", "\0/", "..", "\n", "\r")
 
 
 def check_relative(names, where):
   """Checks that the names in a data file are paths below the folder of the data.
 
-  Only the text is checked: links below the folder may point anywhere. Paths from the user need no check.
+  Only the text of the names is checked: links in the folder may point anywhere. Paths that the user enters
+  need no check.
 
   Args:
     names: sequence of str.
-    where: function from an entry number, starting at 0, to a text that names the file and the entry. The
-      error message uses it.
+    where: function of the number of an entry, starting at 0. It returns a text for the error message, which
+      names the file and the entry.
   Raises:
     ValueError: for the first name that is empty, absolute, or has a part "..", a line break or a NUL
       character. Line breaks are rejected because an error message with the name must stay one line.
   """
-  # A few searches in one joined text are fast: LUPerson has four million names, and bad names are rare.
+  # All names are joined to one text, because a few searches in it are much faster than a loop over the names.
+  # LUPerson has four million names, and bad names are rare.
   text = "\0".join(["", *names, ""])
   if text.count("\0") == len(names) + 1 and not any(sign in text for sign in _SIGNS):
     return
@@ -249,7 +256,7 @@ def check_relative(names, where):
 
 
 def check_utf8(name, where):
-  """Raises BadRecordError if `name` is not UTF-8. `where` names the data file and the entry it comes from."""
+  """Raises BadRecordError if `name` is not UTF-8. `where` is the place of the name, for the error message."""
   try:
     name.encode()
   except UnicodeEncodeError as error:
@@ -257,7 +264,7 @@ def check_utf8(name, where):
 
 
 def printable(name):
-  """Returns a file name for a message of one line. A name with unusual characters is quoted and escaped."""
+  """Returns a file name for a message of one line. Characters that cannot be printed are escaped."""
   return name if name.isprintable() else repr(name)
 
 
@@ -266,8 +273,8 @@ def list_pictures(folder, left_out=None):
 
   Args:
     folder: the folder.
-    left_out: collections.Counter or None. The visible pictures of other formats and the links to nothing are
-      added to it, as `note_left_out` expects it.
+    left_out: collections.Counter or None. The function adds the numbers of the other visible pictures and of
+      the links to files that do not exist, in the form that `note_left_out` expects.
   """
   names, left_out = [], collections.Counter() if left_out is None else left_out
   with os.scandir(folder) as entries:
@@ -285,7 +292,7 @@ def list_pictures(folder, left_out=None):
 
 
 def note_left_out(left_out):
-  """Returns a list with a note on the files that a source leaves out, or [] if there are none.
+  """Returns a list with a note on the files that a source does not read, or [] if there are none.
 
   Args:
     left_out: {ending or "link to nothing": number of files}, from `list_pictures`.
@@ -320,22 +327,22 @@ def list_folders(folder):
 
 
 def describe_folder(folder):
-  """Returns the first names in a folder as text for an error message."""
+  """Returns the first five names in a folder as text for an error message."""
   names = sorted(os.listdir(folder))
   more = f" and {len(names) - 5} more" if len(names) > 5 else ""
   return f"found there: {', '.join(names[:5]) or 'nothing'}{more}"
 
 
 def held_out(num_records, num_val, split):
-  """Splits the records 0 .. num_records - 1: the last `num_val` records are "val", the others are "train".
+  """Splits records into "train" and "val". The last `num_val` records are "val", the others are "train".
 
   Args:
     num_records: number of records.
-    num_val: number of records that are held out (config.data.num_val). 0: none.
+    num_val: number of records that are held out as "val" (config.data.num_val).
     split: "train" or "val".
 
   Returns:
-    (start, stop) of the split.
+    (start, stop): the split has the records start, ..., stop - 1.
 
   Raises:
     ValueError: if the split is unknown, `num_val` is out of range, or the split has no records.

@@ -2,18 +2,18 @@
 
 An annotation becomes a record, except in these cases:
   crowd             `iscrowd` is 1
-  other category    the name of its `category_id` in `categories` is not "person"
+  other category    in the list `categories`, the name of its `category_id` is not "person"
   no joints         it has no key `keypoints`
   empty box         its box has no area inside the picture
   too few joints    it has fewer than `min_keypoints` visible joints
-The number of annotations left out for each reason is logged and noted. If a file lists no `categories`, all
-annotations are people.
+A note gives the number of annotations left out for each reason, and is logged. If a file has no `categories`,
+all annotations are people.
 
-The box is enlarged by `margin` and cut out of the picture, and the joints are shifted to match. A joint is
-visible if it has a label (COCO's v = 1, labelled but hidden, or v = 2) and lies inside the cut. Records are
-in the order of the annotation file.
+The box is enlarged by `margin` and cut out of the picture. The joints are shifted with it. A joint is visible
+if COCO labels it (v = 1: labelled but hidden, or v = 2: labelled and visible) and if it lies inside the cut
+picture. The records are in the order of the annotation file.
 
-A value that COCO's format does not allow is an error. Its message names the file and the annotation.
+A value that COCO's format does not allow is an error. The error message names the file and the annotation.
 """
 
 import collections
@@ -45,8 +45,8 @@ JOINTS = True
 PLACES = ("annotations", "images")
 _LICENCE = "COCO: annotations CC BY 4.0; each picture under the Flickr licence that its annotation file names"
 _PERSON = "person"  # name of the category
-_MAX_SIDE = 2**31 - 1  # pixels; sides are kept as int32
-_MAX_NUMBER = float(np.finfo(np.float32).max)  # joints are kept as float32
+_MAX_SIDE = 2**31 - 1  # pixels; the sides of pictures are stored as int32
+_MAX_NUMBER = float(np.finfo(np.float32).max)  # joints are stored as float32
 _CROWD, _CATEGORY, _NO_KEYPOINTS, _NO_AREA = (
   "crowds",
   f"of a category other than {_PERSON}",
@@ -62,15 +62,15 @@ def open_source(*, root, split, seed, annotations="", images="", margin=0.1, min
     root: COCO's folder (config.data.root).
     split: "train" or "val".
     seed: not used, because the order is the order of the file.
-    annotations: path of the annotation file below `root`. "":
+    annotations: path of the annotation file, relative to `root`. "": the file of the split,
       annotations/person_keypoints_{train,val}2017.json.
-    images: folder of the pictures below `root`. "": {train,val}2017/ or, if `annotations` is given, the
-      folder of that file.
-    margin: length added to each side of a box, as a share of its width or height.
-    min_keypoints: smallest number of visible joints of a person.
-    num_val: number of people held out (config.data.num_val). If `annotations` is given, both splits come from
-      that file, and its last num_val people are "val". Otherwise "val" is the last num_val people of val2017;
-      0: all of them.
+    images: folder of the pictures, relative to `root`. "": {train,val}2017/, or the folder of the annotation
+      file if `annotations` is given.
+    margin: by how much each side of the box moves outwards, as a share of the width or height of the box.
+    min_keypoints: smallest number of visible joints. A person with fewer joints is left out.
+    num_val: number of people held out as "val" (config.data.num_val). If `annotations` is given, both splits
+      come from that file, and its last num_val people are "val". Otherwise "val" is the last num_val people
+      of val2017, or all of them for num_val=0.
 
   Returns:
     a source of person records (see `base.py`).
@@ -105,18 +105,18 @@ def open_source(*, root, split, seed, annotations="", images="", margin=0.1, min
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _People:
-  """A source of N people. Its arrays make a small pickle: COCO's 150,000 people take 36 MB.
+  """A source of N people. All values are in arrays, so its pickle is small: COCO's 150,000 people take 36 MB.
 
   Attributes:
     folder: folder of the pictures.
     path: path of the annotation file.
-    names: `Names` of the M pictures of the annotation file.
+    names: `Names` of the files of all pictures in the annotation file.
     spec: facts about the source.
     id: [N] int64, annotation ids.
-    picture: [N] int32, index into `names`.
-    image_size: [N, 2] int32, (H, W).
-    crop: [N, 4] int32, (top, left, bottom, right), inside the picture.
-    keypoints: [N, 17, 3] float32: x, y in pixels of the picture, and v.
+    picture: [N] int32, index of the person's picture in `names`.
+    image_size: [N, 2] int32, (H, W) of the picture.
+    crop: [N, 4] int32, (top, left, bottom, right) of the enlarged box, inside the picture.
+    keypoints: [N, 17, 3] float32: x, y in pixels of the picture, and COCO's v.
   """
 
   folder: str
@@ -136,7 +136,7 @@ class _People:
     path = self._picture_path(index)
     check_utf8(self.names[self.picture[index]], f"{self.path}: annotation {self.id[index]}")
     image = read_image(path)
-    # A picture of another size is another version of the file, so that the joints do not fit it.
+    # If the size differs, the file is another version of the picture, and the joints do not fit it.
     size = tuple(self.image_size[index].tolist())
     if image.shape[:2] != size:
       raise BadRecordError(f"{path}: {image.shape[:2]} pixels (H, W), but its annotation says {size}")
@@ -162,13 +162,14 @@ class _People:
 
 
 def _move_joints(keypoints, crop):
-  """Shifts joints from the picture to a cut of it.
+  """Shifts joints from a picture to a window that is cut out of the picture.
 
   Args:
-    keypoints: [..., 17, 3] float32: x, y in pixels of the picture, and v.
-    crop: [..., 4] int32, (top, left, bottom, right).
+    keypoints: [..., 17, 3] float32: x, y in pixels of the picture, and COCO's v.
+    crop: [..., 4] int32, (top, left, bottom, right) of the window.
   Returns:
-    ([..., 17, 2] float32, pixels of the cut; [..., 17] bool, True: labelled and inside the cut).
+    (xy, visible). `xy` is [..., 17, 2] float32, in pixels of the window. `visible` is [..., 17] bool, True
+    for a joint that is labelled and inside the window.
   """
   top, left, bottom, right = np.moveaxis(crop[..., None, :], -1, 0)
   xy = keypoints[..., :2] - np.stack((left, top), axis=-1).astype(np.float32)
@@ -178,11 +179,11 @@ def _move_joints(keypoints, crop):
 
 
 def _read_people(path, margin, min_keypoints):
-  """Reads an annotation file. Returns (arrays of `_People`, `Names` of its pictures, notes)."""
+  """Reads an annotation file. Returns ({attribute of `_People`: array}, `Names` of its pictures, notes)."""
   coco = _read_json(path)
   pictures, names = _read_pictures(coco["images"], path)
   person_ids = _read_person_ids(coco, path)
-  # Plain lists: the file is read once, and the arrays are made at the end.
+  # Rows are collected in a plain list. The arrays are made from it at the end.
   rows, left_out = [], collections.Counter()
   for number, annotation in enumerate(coco["annotations"], start=1):
     where = f"{path}: annotation number {number} of the list"
@@ -198,7 +199,7 @@ def _read_people(path, margin, min_keypoints):
     else:
       rows.append((annotation_id, *picture, *row))
   people = _to_arrays(rows)
-  # Joints are counted after the cut, for all people at once: one NumPy call instead of one per person.
+  # Joints inside the cut are counted here, for all people at once, which is faster than once per person.
   is_enough = _move_joints(people["keypoints"], people["crop"])[1].sum(axis=1) >= min_keypoints
   if not is_enough.all():
     left_out[f"with fewer than {min_keypoints} joints inside the cut"] = int((~is_enough).sum())
@@ -207,7 +208,7 @@ def _read_people(path, margin, min_keypoints):
 
 
 def _to_arrays(rows):
-  """Makes the arrays of `_People` from rows (id, picture, H, W, crop, keypoints)."""
+  """Converts rows (id, picture, H, W, crop, keypoints) to {attribute of `_People`: array}."""
   ids, pictures, heights, widths, crops, keypoints = zip(*rows, strict=True) if rows else ((),) * 6
   return {
     "id": np.array(ids, np.int64),
@@ -219,7 +220,7 @@ def _to_arrays(rows):
 
 
 def _note(path, num_people, coco, left_out):
-  """Returns notes on the annotations that are left out. Raises ValueError if all are left out."""
+  """Returns notes on the annotations that are left out. Raises ValueError if all of them are."""
   reasons = ", ".join(f"{count:,} {reason}" for reason, count in left_out.items())
   total = len(coco["annotations"])
   if not num_people:
@@ -255,7 +256,7 @@ def _read_json(path):
 
 
 def _read_pictures(images, path):
-  """Reads the list `images`. Returns ({image id: (index into the names, H, W)}, `Names`)."""
+  """Reads the list `images` of the file. Returns ({image id: (index in the names, H, W)}, `Names`)."""
   pictures, names = {}, []
   for number, image in enumerate(images, start=1):
     where = f"{path}: image number {number} of the list"
@@ -273,7 +274,7 @@ def _read_pictures(images, path):
 
 
 def _read_person_ids(coco, path):
-  """Returns the ids of the categories with the name "person", or None if the file lists no categories."""
+  """Returns the ids of the categories with the name "person", or None if the file has no categories."""
   categories = coco.get("categories", [])
   if categories == []:
     return None
@@ -294,7 +295,7 @@ def _read_person_ids(coco, path):
 
 
 def _read_annotation(annotation, size, person_ids, margin, where):
-  """Returns (crop, [51] keypoints) of an annotation, or the reason to leave it out."""
+  """Returns (crop, [51] keypoints) of an annotation, or a text with the reason why it is left out."""
   crowd = annotation.get("iscrowd", 0)
   if not isinstance(crowd, int | float) or crowd not in (0, 1):
     raise ValueError(f"{where} has {_show(crowd)} under iscrowd, expected 0 or 1")
@@ -314,14 +315,15 @@ def _cut_box(box, size, margin):
   """Enlarges a COCO box (x, y, w, h) by the margin and clips it to the picture.
 
   Returns:
-    (top, left, bottom, right) in whole pixels. None: the box without margin has no area inside the picture.
+    (top, left, bottom, right) in whole pixels. None if the box without margin has no area inside the picture.
   """
   x, y, w, h = map(float, box)
   H, W = size
   if w <= 0 or h <= 0 or x >= W or y >= H or x + w <= 0 or y + h <= 0:
     return None
   dx, dy = margin * w, margin * h
-  # Clipped before rounding, because a sum of huge numbers may be infinite, and infinity cannot be rounded.
+  # The numbers are clipped before they are rounded. A sum of huge numbers may be infinite, and Python cannot
+  # round infinity.
   top, left = math.floor(max(0.0, y - dy)), math.floor(max(0.0, x - dx))
   bottom, right = math.ceil(min(H, y + h + dy)), math.ceil(min(W, x + w + dx))
   return (top, left, bottom, right) if top < bottom and left < right else None
@@ -346,7 +348,7 @@ def _text(entry, key, where):
 
 
 def _integer(entry, key, where, low=-(2**63), high=2**63 - 1):
-  """Returns the whole number under a key. Raises ValueError for another value or a number out of range."""
+  """Returns the whole number under a key. Raises ValueError if it is not one, or not in [low, high]."""
   value = _get(entry, key, where)
   # Some annotation tools write 7.0 for 7. A bool is not accepted, although it is an int in Python.
   number = int(value) if type(value) is float and value.is_integer() else value

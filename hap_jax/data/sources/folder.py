@@ -1,4 +1,4 @@
-"""Source: all pictures below a folder, in the order of their paths. It knows nothing about their persons."""
+"""Source: all pictures in a folder and its sub-folders, in the order of their paths. No person is known."""
 
 import collections
 import dataclasses
@@ -14,7 +14,7 @@ SPLITS = ("all",)
 
 @dataclasses.dataclass(frozen=True)
 class FolderSource:
-  """Records {"image": [H, W, 3] uint8}, one per file of `paths`, which are relative to `root`."""
+  """A source with a record {"image": [H, W, 3] uint8} per file. `paths` are relative to `root`."""
 
   root: str
   paths: tuple[str, ...]
@@ -40,7 +40,7 @@ class FolderSource:
 def open_source(*, root, split="all", seed=0, exif="apply"):
   """Opens a folder of pictures and its sub-folders, without hidden files and folders.
 
-  Pictures of other formats and links to nothing are left out, and their number is logged.
+  Pictures of other formats and links to files that do not exist are left out. Their number is logged.
 
   Args:
     root: the folder.
@@ -70,13 +70,14 @@ def open_source(*, root, split="all", seed=0, exif="apply"):
 
 
 def _list_below(root, left_out, above=()):
-  """Yields the paths of the pictures in `root` and below it, relative to `root`, without hidden names.
+  """Yields the paths of the pictures in `root` and its sub-folders, relative to `root`, without hidden names.
 
-  Links to folders are followed, except a link to a folder that contains the link, which would never end.
+  Links to folders are followed. A link to a folder that contains the link is not followed, because this would
+  never end.
 
   Args:
     root: the folder.
-    left_out: collections.Counter to which the files are added that are left out, see `base.list_pictures`.
+    left_out: collections.Counter. The function adds the files that are left out, as `base.list_pictures`.
     above: the real paths of the folders that contain `root`.
   """
   above = (*above, os.path.realpath(root))

@@ -1,13 +1,16 @@
 """Source: pictures of known persons in one folder per person, such as a user's own collection.
 
-  <root>/<person>/*.jpg                                     this source draws the splits, by `split_seed`
-  <root>/train/<person>/*.jpg, query/<person>/, gallery/    given splits; any of the three may be missing
+  <root>/<person>/*.jpg                                     this source draws the splits, with `split_seed`
+  <root>/train/<person>/*.jpg, query/<person>/, gallery/    the user gives the splits. Any of these three
+                                                            folders may be missing.
 
-Persons are numbered in the order of the names of all their folders. The part _cN of a file's name gives the
-camera: anna_c2_001.jpg and ANNA_C2.JPG are by camera 2. The number only says which pictures share a camera.
-A picture without this part gets its own camera. The reason is that two pictures by the same camera do not
-count as a match. With one camera for all pictures there would be no match; with own cameras all pictures of a
-person match.
+The persons of all folders are sorted by name and numbered in this order. The part _cN of a file's name is the
+camera: anna_c2_001.jpg and ANNA_C2.JPG are by camera 2. The number only shows which pictures have the same
+camera.
+
+A picture without this part gets a camera number that no other picture has. The reason is that two pictures by
+the same camera do not count as a match. If all these pictures had the same camera, there would be no match.
+With different cameras, all pictures of a person match.
 """
 
 import collections
@@ -29,7 +32,7 @@ from hap_jax.data.sources.base import (
   note_left_out,
 )
 
-_DIGEST_LENGTH = 12  # hexadecimal digits
+_DIGEST_LENGTH = 12  # number of hexadecimal digits
 _CAMERA = re.compile(r"_c(\d{1,9})(?!\d)", re.IGNORECASE)
 
 
@@ -40,10 +43,10 @@ def open_source(*, root, split, seed, test_share=0.5, split_seed=0, exif="apply"
     root: folder that contains the persons' folders, or train/, query/ and gallery/ (config.data.root).
     split: "train", "query" or "gallery".
     seed: not used, because the test persons must not change with the seed of a run.
-    test_share: share of the persons in the test set, if the folder has no given splits. One random picture of
-      each test person is a query, and the others are in the gallery. A person with only one picture is only
-      in the gallery.
-    split_seed: seed that draws the test persons and the query pictures.
+    test_share: share of the persons that are in the test set, if the user gives no splits. One random picture
+      of each test person is a query, and the others are in the gallery. A person with only one picture is
+      only in the gallery.
+    split_seed: seed that draws the test persons and the query pictures, if the user gives no splits.
     exif: "apply": turn the pictures as their EXIF headers say. "ignore": keep the stored pixels.
 
   Returns:
@@ -63,7 +66,7 @@ def open_source(*, root, split, seed, test_share=0.5, split_seed=0, exif="apply"
   divided = [name for name in SPLITS if name in folders]
   if divided:
     persons = {name: list_folders(os.path.join(root, name)) for name in divided}
-    # The name of a folder is the identity, so one name in training and test is the same person in both.
+    # The name of a folder is the name of the person. So a name in two splits means the same person.
     test = {person for name in divided if name != "train" for person in persons[name]}
     person_images.check_apart(
       set(persons.get("train", ())), test, root, "give different persons different folder names"
@@ -86,7 +89,7 @@ def open_source(*, root, split, seed, test_share=0.5, split_seed=0, exif="apply"
 
 
 def _select_split(splits, split, root, remedy):
-  """Returns the pictures of a split of {split: pictures}. If there are none, raises ValueError."""
+  """Returns splits[split], the list of pictures. Raises ValueError if there are none."""
   if split not in splits:
     raise ValueError(f"{os.path.join(root, split)}: no such folder; {describe_folder(root)}")
   if not splits[split]:
@@ -99,9 +102,10 @@ def _select_split(splits, split, root, remedy):
 
 
 def _people(persons):
-  """Returns a text that says whose numbers these are. It contains a digest of all names of the persons.
+  """Returns the name of this numbering of persons (see `SourceSpec.people`), with a digest of all names.
 
-  The numbers depend on all names, so two folders have the same numbers only if their digests are equal.
+  The number of a person depends on the names of all persons. So two folders use the same numbers only if
+  their digests are equal.
   """
   names = "\0".join(_sort_names(persons))
   return f"identity_folder, {hashlib.sha256(os.fsencode(names)).hexdigest()[:_DIGEST_LENGTH]}"
@@ -132,7 +136,7 @@ def _read_pictures(root, persons):
     for name in _list_person(os.path.join(root, folder, person), left_out)
   ]
   cameras = [_CAMERA.search(name) for _, _, name in files]
-  # Pictures without a camera get numbers above all cameras in the names.
+  # A picture without a camera gets a number that is higher than all cameras in the names.
   own_camera = itertools.count(1 + max((int(camera[1]) for camera in cameras if camera), default=-1))
   pictures = {folder: [] for folder in persons}
   for (folder, person, name), camera in zip(files, cameras, strict=True):
@@ -152,8 +156,8 @@ def _note_cameras(without, num_pictures):
   if len(without) in (0, num_pictures):
     return []
   return [
-    f"{len(without):,} of {num_pictures:,} file names give no camera (_c2) and the others do. Each picture "
-    "without one counts as by a camera of its own: give all names a camera, or none "
+    f"{len(without):,} of {num_pictures:,} file names contain no camera (_c2), but the others do. Each "
+    "picture without a camera counts as taken by a separate camera: add the camera to all names, or to none "
     f"({person_images.few(without)})"
   ]
 
@@ -168,13 +172,13 @@ def _list_person(folder, left_out):
 
 
 def _divide(pictures, test_share, split_seed):
-  """Divides pictures into {split: pictures}. The pictures of a person must be neighbours in the list."""
+  """Divides pictures into {split: pictures}. In the list, the pictures of a person must follow each other."""
   rng = np.random.default_rng(split_seed)
   persons = [list(group) for _, group in itertools.groupby(pictures, key=lambda picture: picture.pid)]
   is_tested = rng.permutation(len(persons)) < round(test_share * len(persons))
   splits = {"train": [], "query": [], "gallery": []}
   for person, tested in zip(persons, is_tested, strict=True):
-    # Drawn for training persons too, so that test_share does not change the queries of the other persons.
+    # A query is also drawn for training persons. So test_share does not change the queries of other persons.
     query = int(rng.random() * len(person)) if len(person) > 1 else None
     for i, picture in enumerate(person):
       splits[("query" if i == query else "gallery") if tested else "train"].append(picture)

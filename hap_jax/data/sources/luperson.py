@@ -2,14 +2,15 @@
 
   <root>/LUPerson-data/<name>.jpg   person crops
   <root>/LUPerson-pose/<name>.npy   pickled object array; [0][0]["keypoints"] is 17 x 3: x, y, confidence
-  <root>/cfs_list.pkl               pickled list of names, best first
+  <root>/cfs_list.pkl               pickled list of the names of the crops, the best-ranked name first
 
-An entry of the list is a path below LUPerson-data/, with or without a sub-folder. If it has no extension,
-.jpg is added. A name that is not UTF-8 is a bad record. `hap_jax.io.restricted_pickle` reads the pickles. A
-pickle that holds anything besides plain data is not a bad record: it stops the run.
+An entry of the list is a path relative to LUPerson-data/, with or without a sub-folder. If it has no
+extension, .jpg is added. A crop whose name is not UTF-8 is a bad record. `hap_jax.io.restricted_pickle` reads
+the pickles. If a pickle holds anything besides plain data, it may be an attack. So it is not counted as a bad
+record: it stops the run.
 
-As in the official code, a joint is used if it lies inside the picture. Its confidence does not matter, so the
-third column is not part of a record.
+Parity: as in the official code, a joint is visible if it lies inside the picture. Its confidence has no
+effect, so it is not part of a record.
 """
 
 import dataclasses
@@ -42,7 +43,7 @@ SPLITS = ("train",)  # "val" exists only if num_val is above 0
 JOINTS = True
 _SPEC = SourceSpec("luperson", COCO17, licence="LUPerson: research use, on the terms of its authors")
 _EXTENSIONS = (".jpg", ".jpeg", ".png")
-_HALF_STREAM = 2  # makes the draw of the random half independent of the loader's generators
+_HALF_STREAM = 2  # last number of the seed of the random half, so that the loader never uses this seed
 
 
 def open_source(*, root, split, seed, subset="first_half", num_val=0):
@@ -51,16 +52,16 @@ def open_source(*, root, split, seed, subset="first_half", num_val=0):
   Args:
     root: folder that holds the two folders and the list (config.data.root).
     split: "train" or "val".
-    seed: seed that draws the random half.
-    subset: "first_half" (the better-ranked half, HAP's choice), "random_half" or "all".
-    num_val: number of the last records of the subset that are held out as "val" (config.data.num_val).
+    seed: seed of the random half, used only for subset="random_half".
+    subset: "first_half" (the better-ranked half, which HAP uses), "random_half" or "all".
+    num_val: number of records held out as "val" (config.data.num_val). They are the last ones of the subset.
 
   Returns:
     a source of person records (see `base.py`).
 
   Raises:
-    ValueError: if a folder or the list is missing or empty, if a name of the list is not below the folder, or
-      if an option is out of range.
+    ValueError: if a folder or the list is missing or empty, if a name in the list is not a path below
+      LUPerson-data/, or if an option is out of range.
     UnsafePickleError: if the list holds anything besides plain data.
   """
   check_root(root, f"{IMAGE_FOLDER}/, {POSE_FOLDER}/ and {LIST_FILE}")
@@ -92,7 +93,7 @@ def open_source(*, root, split, seed, subset="first_half", num_val=0):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _LUPerson:
-  """A source with one record per name. The files are below `root`."""
+  """A source with one record per name in `names`. The files are in the folder `root`."""
 
   root: str
   names: Names
@@ -128,11 +129,11 @@ class _LUPerson:
 
 @functools.lru_cache(maxsize=1)
 def _read_list(path):
-  """Reads the list of names. It is cached, because four million names take seconds to read."""
+  """Reads the list of names. The result is cached, because it takes seconds to read four million names."""
   if not os.path.isfile(path):
     raise ValueError(
-      f"{path}: no such file; expected the pickled list of image names that ranks LUPerson (TransReID-SSL's "
-      f"{LIST_FILE}); for another collection, pickle a list of its names"
+      f"{path}: no such file; expected the pickled list of LUPerson's image names in ranked order (from "
+      f"TransReID-SSL); for other pictures, write a pickled list of their names"
     )
   names = restricted_pickle.load(path)
   if isinstance(names, np.ndarray):
@@ -176,7 +177,7 @@ def _read_pose(path):
   try:
     pose = restricted_pickle.load_npy(data, path)
   except UnsafePickleError:
-    raise  # the file contains code, which is an attack and no damage, so the run stops
+    raise  # the file contains code. This is an attack and not a damaged file, so the run stops
   except ValueError as error:
     raise BadRecordError(f"{path}: not a readable .npy file: {error}") from error
   try:
@@ -184,7 +185,8 @@ def _read_pose(path):
     is_numeric = keypoints.dtype.kind in "iuf" or all(map(_is_number, keypoints.flat))
     if not is_numeric:  # NumPy would convert texts to numbers and None to NaN
       raise TypeError(f"an array of {keypoints.dtype}")
-    with np.errstate(all="ignore"):  # a number beyond float32 becomes infinite, so outside the picture
+    # A number too large for float32 becomes infinite, so the joint lies outside the picture.
+    with np.errstate(all="ignore"):
       result = keypoints.astype(np.float32)
   except (ArithmeticError, IndexError, KeyError, RecursionError, TypeError, ValueError) as error:
     raise BadRecordError(f'{path}: no numbers at [0][0]["keypoints"]; expected an array (17, 3)') from error

@@ -6,11 +6,15 @@
 
 The name of a picture begins with its person and its camera: 0002_c1s1_000451_03.jpg is person 2 by camera 1.
 The names of DukeMTMC (0005_c2_f0046985.jpg) and of copies of MSMT17 (0012_c15_0303morning.jpg) follow the
-same rule. The names of LTCC (001_1_c10_015833.png) have a field between person and camera, and are an error.
-Person -1 (badly cut boxes) is left out. Person 0 (other people and background) stays in the gallery and
-matches no query. Files that are not pictures and other folders (gt_bbox/, gt_query/) are ignored.
+same rule. The names of LTCC (001_1_c10_015833.png) have another field between person and camera, which is an
+error here.
 
-For MSMT17 in this layout use the source `msmt17`: its test persons are numbered from 0 again.
+Pictures of person -1 (badly cut boxes) are left out. Pictures of person 0 (other people and background) stay
+in the gallery and match no query. Files that are not pictures and other folders (gt_bbox/, gt_query/) are
+ignored.
+
+For a copy of MSMT17 in this layout, use the source `msmt17`. There the persons of the test set are numbered
+from 0 again, so the same number means different persons in the training and in the test set.
 """
 
 import os
@@ -24,23 +28,23 @@ from hap_jax.data.sources.base import check_folder, check_root, describe_folder,
 
 SPLITS = person_images.SPLITS
 FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
-# Official numbers of pictures and persons. Person 0 is the 751st person of the gallery.
+# Official numbers of pictures and persons. Person 0 counts as one of the 751 persons of the gallery.
 _COUNTS = {"train": (12_936, 751), "query": (3_368, 750), "gallery": (15_913, 751)}
 
-_NAME = re.compile(r"(-1|[0-9]{1,9})_c([0-9]{1,9})(?![0-9])")  # person, camera; at the beginning of a name
-_JUNK = -1
+_NAME = re.compile(r"(-1|[0-9]{1,9})_c([0-9]{1,9})(?![0-9])")  # start of a name: person and camera
+_JUNK = -1  # the person whose pictures are left out
 
 
 def open_source(*, root, split, seed):
   """Opens a split of Market-1501.
 
-  The source logs and notes a number of pictures that differs from the official one, and queries that cannot
-  be scored.
+  A note is logged if the number of pictures differs from the official number, or if query pictures cannot be
+  scored.
 
   Args:
     root: folder that holds the three folders (config.data.root).
     split: "train", "query" or "gallery".
-    seed: not used, because the order is the order of the names.
+    seed: not used, because the pictures are in the order of their names.
 
   Returns:
     a source of re-identification records (see `base.py`).
@@ -64,7 +68,7 @@ def open_source(*, root, split, seed):
 
 
 def _persons(root, split):
-  """Returns the set of a split's persons without person 0. It is empty if the folder is missing."""
+  """Returns the set of a split's persons, without person 0. The set is empty if the folder is missing."""
   if not os.path.isdir(os.path.join(root, FOLDERS[split])):
     return set()
   return {picture.pid for picture in read_folder(root, split)} - {0}
@@ -100,8 +104,8 @@ def read_folder(root, split):
   if wrong:
     raise ValueError(
       f"{folder}: {len(wrong)} of {len(names)} names do not begin with person and camera, the first is "
-      f"{printable(wrong[0])}; expected PERSON_cCAMERA first, with the number of the person (or -1) and the "
-      "number of the camera, 1 or more, as in 0002_c1s1_000451_03.jpg"
+      f"{printable(wrong[0])}; expected names that begin with PERSON_cCAMERA, the number of the person (or "
+      "-1) and the number of the camera (1 or more), such as 0002_c1s1_000451_03.jpg"
     )
   pictures = [
     Picture(f"{FOLDERS[split]}/{name}", int(match[1]), int(match[2]) - 1)
@@ -110,7 +114,7 @@ def read_folder(root, split):
   ]
   if not pictures:
     raise ValueError(
-      f"{folder}: no {split} pictures besides {len(names)} of person -1; expected names such as "
+      f"{folder}: no {split} pictures, except {len(names)} of person -1; expected names such as "
       f"0002_c1s1_000451_03.jpg, {describe_folder(folder)}"
     )
   if len(pictures) < len(names):

@@ -1,14 +1,16 @@
 """Source: MSMT17 (Wei et al., CVPR 2018), as released or as a copy in Market-1501's layout.
 
-In the release, lists name the pictures and their persons, one picture per line. The third field of a file's
-name is the camera, 1 to 15: "0000/0000_000_01_0303morning_0008_0.jpg 0".
+In the release, text files list the pictures and their persons, one picture per line. An example of a line is
+"0000/0000_000_01_0303morning_0008_0.jpg 0". The third field of a file's name is the camera, 1 to 15.
 
-  <root>/list_train.txt, list_val.txt       pictures below train/ (V1) or mask_train_v2/ (V2, faces blurred)
-  <root>/list_query.txt, list_gallery.txt   pictures below test/ (V1) or mask_test_v2/ (V2)
+  <root>/list_train.txt, list_val.txt       pictures in train/ (V1) or mask_train_v2/ (V2, faces blurred)
+  <root>/list_query.txt, list_gallery.txt   pictures in test/ (V1) or mask_test_v2/ (V2)
 
-A copy has bounding_box_train/, query/ and bounding_box_test/. The names of its files state person and camera,
-such as 0012_c15_0303morning.jpg (see `market1501.py`). Test persons are numbered from 0 again, so the same
-number means different people in the training and the test set.
+A copy has bounding_box_train/, query/ and bounding_box_test/. The names of its files contain person and
+camera, such as 0012_c15_0303morning.jpg (see `market1501.py`).
+
+The persons of the test set are numbered from 0 again. So the same number means different people in the
+training and in the test set.
 """
 
 import os
@@ -32,31 +34,31 @@ _COUNTS = {
 }
 
 _EXAMPLE = "0000/0000_000_01_0303morning_0008_0.jpg 0"
-# A line of a list. Groups: path of the picture, its person and camera in the name, its person in column 2.
+# A line of a list. Groups: path of the picture, person in its name, camera in its name, person in column 2.
 _LINE = re.compile(r"((?:[^/]+/)*([0-9]{1,9})_[0-9]+_([0-9]{1,9})_[^/]+\.jpg) ([0-9]{1,9})")
-_NUM_SHOWN = 5  # names of missing pictures in an error message
+_NUM_SHOWN = 5  # largest number of missing pictures that an error message names
 
 
 def open_source(*, root, split, seed, train_set="train+val"):
   """Opens a split of MSMT17.
 
-  The source logs and notes a number of pictures that differs from the official one, and queries that cannot
-  be scored.
+  A note is logged if the number of pictures differs from the official number, or if query pictures cannot be
+  scored.
 
   Args:
     root: folder of the lists and the pictures, or folder of a copy (config.data.root).
     split: "train", "query" or "gallery".
-    seed: not used, because the order is the order of the lists or of the names.
-    train_set: "train+val", the training set of published numbers, or "train", without the validation list.
-      Both show the same persons. A copy in Market-1501's layout has only one training set and ignores this
-      option.
+    seed: not used, because the pictures are in the order of the lists or of their names.
+    train_set: "train+val" is the training set of published results. "train" leaves out the pictures of the
+      validation list, which show the same persons. For a copy in Market-1501's layout, which has only one
+      training set, this option has no effect.
 
   Returns:
     a source of re-identification records (see `base.py`).
 
   Raises:
-    ValueError: if a list or folder is missing or empty, if a line or name does not state person and camera,
-      if a listed picture is missing or not below its folder, or if an option has a wrong value.
+    ValueError: if a list or folder is missing or empty, if a line or name does not contain person and camera,
+      if a listed picture is missing or is outside its folder, or if an option has a wrong value.
   """
   del seed
   person_images.check_split("msmt17", split)
@@ -75,7 +77,7 @@ def open_source(*, root, split, seed, train_set="train+val"):
     )
   notes += person_images.note_counts(f"{lists} in {root}", pictures, _COUNTS[lists])
   licence = "MSMT17: academic research, under the agreement signed with its authors"
-  people = "msmt17" if split == "train" else "msmt17, test"  # both sets are numbered from 0
+  people = "msmt17" if split == "train" else "msmt17, test"  # the persons of both sets are numbered from 0
   return person_images.make(root, pictures, "msmt17", licence=licence, notes=notes, people=people)
 
 
@@ -96,11 +98,12 @@ def _read_list(root, name):
   with regular_file.open_regular(path, "r", encoding="utf-8", errors="surrogateescape") as file:
     for number, line in enumerate(file, start=1):
       match = _LINE.fullmatch(line.rstrip())
-      # The name and the second column both state the person; a list that contradicts itself is damaged.
+      # The name and the second column both contain the person. If they differ, the list is damaged.
       if not match or int(match[2]) != int(match[4]) or not int(match[3]):
         raise ValueError(
-          f"{path}: line {number} is {line.rstrip()!r}; expected a path and its person, with the same person "
-          f"as first and the camera (1 or more) as third field of the file's name: {_EXAMPLE}"
+          f"{path}: line {number} is {line.rstrip()!r}; expected a path and the number of its person. The "
+          "name of the file must have the same number as first field, and the camera (1 or more) as third "
+          f"field: {_EXAMPLE}"
         )
       pictures.append(Picture(match[1], int(match[2]), int(match[3]) - 1))
   if not pictures:
@@ -112,8 +115,8 @@ def _read_list(root, name):
 
 
 def _check_presence(path, folder, names):
-  """Raises ValueError if pictures of the list `path` are missing in `folder`. Lists each folder once."""
-  # A listing per folder is much faster than one look-up per picture, above all on a network disk.
+  """Raises ValueError if pictures of the list `path` are missing in `folder`."""
+  # To list each folder once is much faster than to look up each picture, above all on a network disk.
   found = {below: _list_names(os.path.join(folder, below)) for below in set(map(os.path.dirname, names))}
   absent = [name for name in names if os.path.basename(name) not in found[os.path.dirname(name)]]
   if absent:

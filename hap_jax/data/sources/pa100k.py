@@ -1,9 +1,9 @@
 """Source: PA-100K (Liu et al., ICCV 2017), 26 attributes of 100,000 pedestrians in surveillance pictures.
 
-  <root>/annotation.mat          or PA100K_annotation.mat, or dataset_all.pkl of the official code
-  <root>/data/000001.jpg ...     or release_data/release_data/, or release_data/
+  <root>/annotation.mat          or PA100K_annotation.mat, or dataset_all.pkl of HAP's official code
+  <root>/data/000001.jpg ...     or the same files in release_data/release_data/ or in release_data/
 
-The file has no numbers of persons, so it does not allow splits that share no person.
+The annotation file does not say which person a picture shows. So splits that share no person are impossible.
 """
 
 import numpy as np
@@ -34,13 +34,14 @@ SPLITS = ("train", "val", "test")
 def open_source(*, root, split, seed, identity_disjoint=False, split_seed=0, annotations="", images=""):
   """Opens a split of PA-100K: "train", "val", "test" or "trainval".
 
-  Options: identity_disjoint, split_seed, annotations and images, as in `attribute_images.open_split`.
-  For PA-100K identity_disjoint must be False, because the file does not say who is on a picture.
+  The options identity_disjoint, split_seed, annotations and images are explained in
+  `attribute_images.open_split`. For PA-100K identity_disjoint must be False, because the annotation file does
+  not say which person a picture shows.
 
   Returns:
-    PictureFiles with the 26 ATTRIBUTES, in the order of the official classifier.
+    PictureFiles with the 26 ATTRIBUTES, in the order of the official classifier's outputs.
   """
-  del seed  # not used, because the order is the order of the file
+  del seed  # not used, because the pictures are in the order of the annotation file
   return attribute_images.open_split(
     _DATA_SET, root, split, identity_disjoint, split_seed, annotations, images
   )
@@ -51,7 +52,8 @@ def _read_mat(path):
   keys = ["attributes", *(f"{name}_{what}" for name in SPLITS for what in ("images_name", "label"))]
   found = mat_file.pick(variables, keys, path)
   names = mat_file.strings(found["attributes"], f"{path}: attributes")
-  # The file has one list per split. Annotations has one list of all pictures, and rows for each split.
+  # The file has one list of pictures per split. `Annotations` has one list of all pictures, and the row
+  # numbers of each split.
   images, labels, rows = [], [], {}
   for name in SPLITS:
     where = f"{path}: {name}"
@@ -60,7 +62,7 @@ def _read_mat(path):
     if split_labels.shape != (len(split_images), len(names)):
       raise ValueError(
         f"{where}_label has the shape {split_labels.shape}; expected ({len(split_images)}, {len(names)}), "
-        "pictures by attributes"
+        "(pictures, attributes)"
       )
     rows[name] = np.arange(len(images), len(images) + len(split_images))
     images += split_images

@@ -1,10 +1,11 @@
 """Source: PETA (Deng et al., ACM MM 2014), 35 scored attributes of 19,000 pictures and 8,699 persons.
 
-  <root>/PETA.mat                 or dataset_all.pkl of the official code
-  <root>/images/00001.png ...     the release that numbers the pictures of all ten data sets from 1 to 19,000
+  <root>/PETA.mat                 or dataset_all.pkl of HAP's official code
+  <root>/images/00001.png ...     PETA was collected from ten data sets. Their pictures are numbered together,
+                                  from 1 to 19,000.
 
-The file has five random divisions into training, validation and test pictures. This source uses the first, as
-published numbers do.
+The annotation file has five random divisions into training, validation and test pictures. This source uses
+the first division, as published results do.
 """
 
 from hap_jax.data import attribute_images
@@ -46,18 +47,20 @@ ATTRIBUTES = (
 
 PLACES = ("annotations", "images")
 SPLITS = ("train", "val", "test")
-_META = 4  # first columns of `data`: picture, person, original data set, person in the original data set
+# Number of columns of `data` before the attributes: picture, person, original data set, person in that set.
+_META = 4
 
 
 def open_source(*, root, split, seed, identity_disjoint=False, split_seed=0, annotations="", images=""):
   """Opens a split of PETA: "train", "val", "test" or "trainval".
 
-  Options: identity_disjoint, split_seed, annotations and images, as in `attribute_images.open_split`.
+  The options identity_disjoint, split_seed, annotations and images are explained in
+  `attribute_images.open_split`.
 
   Returns:
-    PictureFiles with the 35 ATTRIBUTES, in the order of the official classifier.
+    PictureFiles with the 35 ATTRIBUTES, in the order of the official classifier's outputs.
   """
-  del seed  # not used, because the order is the order of the file
+  del seed  # not used, because the pictures are in the order of the annotation file
   return attribute_images.open_split(
     _DATA_SET, root, split, identity_disjoint, split_seed, annotations, images
   )

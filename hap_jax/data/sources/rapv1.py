@@ -1,11 +1,11 @@
 """Source: RAP, version 1 (Li et al., arXiv 1603.07054), 51 scored attributes of 41,585 pictures of one mall.
 
-  <root>/RAP_annotation/RAP_annotation.mat    or RAP_annotation.mat, or dataset_all.pkl of the official code
+  <root>/RAP_annotation/RAP_annotation.mat    or RAP_annotation.mat, or dataset_all.pkl of HAP's official code
   <root>/RAP_dataset/*.png
 
-The file has five random divisions into training and test pictures, and no validation split. This source uses
-the first division, as published numbers do. The answer 2 (uncertain) counts as absent. Some persons have a
-number in the file, others have none.
+The annotation file has five random divisions into training and test pictures, and no validation split. This
+source uses the first division, as published results do. The label 2 (uncertain) counts as absent. The file
+gives some persons a number, and other persons none.
 """
 
 from hap_jax.data import attribute_images
@@ -70,14 +70,15 @@ _FIELDS_OF_V2 = {"name", "attribute", "data", "selected_attribute", "partition_a
 
 
 def open_source(*, root, split, seed, identity_disjoint=False, split_seed=0, annotations="", images=""):
-  """Opens a split of RAP, version 1: "train" or "test"; "trainval" is "train".
+  """Opens a split of RAP, version 1: "train" or "test". The split "trainval" is the same as "train".
 
-  Options: identity_disjoint, split_seed, annotations and images, as in `attribute_images.open_split`.
+  The options identity_disjoint, split_seed, annotations and images are explained in
+  `attribute_images.open_split`.
 
   Returns:
-    PictureFiles with the 51 ATTRIBUTES, in the order of the official classifier.
+    PictureFiles with the 51 ATTRIBUTES, in the order of the official classifier's outputs.
   """
-  del seed  # not used, because the order is the order of the file
+  del seed  # not used, because the pictures are in the order of the annotation file
   return attribute_images.open_split(
     _DATA_SET, root, split, identity_disjoint, split_seed, annotations, images
   )
@@ -99,7 +100,7 @@ def _read_mat(path):
     raise ValueError(
       f"{where}.identity: {len(pids)} numbers of persons, expected one for each of {len(images)} pictures"
     )
-  # The file spells it "partion". The first of its five random divisions is used.
+  # "partion" is the spelling in the file. The first of its five random divisions is used.
   draw = attribute_images.first_draw(found["partion"], ("train_index", "test_index"), f"{where}.partion")
   return Annotations(
     path,

@@ -1,12 +1,12 @@
-"""Source: synthetic people. A picture is drawn when it is read, or all are drawn once and kept in memory.
+"""Source: synthetic people. A picture is drawn when it is read, or all pictures are drawn at the start.
 
-The splits "train", "val" and "test" show different people. The eight pictures of a person are neighbours.
+The splits "train", "val" and "test" show different people. The eight pictures of a person follow each other.
 "trainval" is "train" followed by "val".
 
 For re-identification, the pictures of the test people are divided as in Market-1501. The first two pictures
-of each person, by two cameras, are "query". The other six are "gallery". The last two gallery pictures are
-again by the cameras of the queries: a query must not match pictures by its own camera, so the gallery needs
-some.
+of each person, by two cameras, are "query". The other six are "gallery". The last two of these are by the
+same cameras as the query pictures. Market-1501's rule says that a gallery picture by the query's own camera
+is not a match, so the gallery needs such pictures.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ _FIELDS = (
 )
 _QUERIES = 2  # query pictures of each test person
 _CHUNK = 128  # pictures drawn by one call to a worker process
-_WORTH_A_POOL = 1000  # fewer pictures are drawn in this process, which is faster than starting others
+_WORTH_A_POOL = 1000  # fewer pictures are drawn faster in this process than in new processes
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,10 +36,10 @@ class SyntheticSource:
 
   Attributes:
     split: name of the split.
-    seed: seed of people and places.
-    image_size: (H, W).
+    seed: seed of the people and of the places where they are.
+    image_size: (H, W) of the pictures in pixels.
     indices: [N] int32, number of each record's picture among all pictures that can be drawn.
-    held: {field: [N, ...]} of all pictures, if they are kept in memory; else None.
+    held: {field: [N, ...] array} if all records are kept in memory. None: a record is drawn when it is read.
     spec: facts about the source.
   """
 
@@ -75,7 +75,7 @@ class SyntheticSource:
     return self.indices // draw.PICTURES_PER_PERSON
 
   def _camids(self):
-    # The cameras of two places have different numbers, so they are drawn for each person.
+    # The numbers of the cameras depend on the place, and the place depends on the person.
     pids, person = np.unique(self._pids(), return_inverse=True)
     camids = np.array([draw.camids_of(self.seed, pid) for pid in pids.tolist()])
     return camids[person, self.indices % draw.PICTURES_PER_PERSON]
@@ -109,22 +109,23 @@ def open_source(
   """Opens one split of synthetic people.
 
   Args:
-    root: not used, because people are drawn; may be empty.
-    split: "train", "val" or "test", which share no people. "trainval": train, then val, which may be empty in
-      this case. "query" or "gallery": the parts of "test".
+    root: not used, because the people are drawn. It may be empty.
+    split: "train", "val" or "test", which share no people. "query" and "gallery" are the two parts of "test".
+      "trainval" is "train" followed by "val". With num_val=0 it is only "train".
     seed: whole number >= 0. Another seed gives other people and places.
-    num_train, num_val, num_test: number of pictures of each split. num_test counts query and gallery.
-    image_size: (H, W), the size of the pictures in pixels.
-    hold_in_memory: True: draw all pictures now, on all processors, and keep them (H * W * 3 bytes each).
+    num_train, num_val, num_test: number of pictures of each split. num_test counts query plus gallery.
+    image_size: (H, W) of the pictures in pixels.
+    hold_in_memory: True: all pictures are drawn now, on all processors, and kept in memory. One picture takes
+      H * W * 3 bytes.
   Returns:
     SyntheticSource. Its records have the fields of person and re-identification records, and
-      keypoints_occluded [17] bool (inside the picture, but hidden by the body itself or by an object)
-      box [4] float32 (left, top, right, bottom; pixels)
+      keypoints_occluded [17] bool (True: inside the picture, but hidden by the body itself or by an object)
+      box [4] float32 (left, top, right, bottom in pixels)
       attributes [27] bool
       keypoints_3d [17, 3], joints_3d [24, 3], rotations [24, 3, 3], intrinsics [3, 3] float32
     `draw.draw_person` describes them.
   Raises:
-    ValueError: if the split is unknown, or if a size or a number cannot be drawn.
+    ValueError: if the split is unknown, or if the image size or the number of pictures is out of range.
   """
   del root
   counts = {"train": num_train, "val": num_val, "test": num_test}
@@ -157,14 +158,14 @@ def open_source(
       licence="Apache-2.0 (made by this project)",
       fields=_FIELDS,
       labels={"attributes": captions.ATTRIBUTES},
-      people=f"synthetic, seed {int(seed)}",  # another seed draws other people
+      people=f"synthetic, seed {int(seed)}",  # with another seed, a number means another person
     ),
   )
 
 
 def write_files(out, **options):
   """Draws people and writes them as plain files; see `export.write_folder`."""
-  from hap_jax.synthetic import export  # imported here, because it imports this file
+  from hap_jax.synthetic import export  # the import is here because `export` imports this file
 
   return export.write_folder(out, **options)
 
@@ -173,11 +174,11 @@ def _split_indices(split, people, count):
   """Returns the numbers of a split's pictures, [n] int32.
 
   Args:
-    split: name of the split. It equals `people`, or it is a part of it.
-    people: "train", "val" or "test".
+    split: name of the split. It is equal to `people`, or it is "query" or "gallery".
+    people: "train", "val" or "test": the split that has the pictures.
     count: number of pictures of `people`.
   """
-  # The numbers of "val" begin at this limit, so a larger training split would share people with it.
+  # The pictures of "val" begin at this number, so a larger "train" would contain the people of "val".
   limit = draw.FIRST_INDEX["val"]
   least = {"query": 1, "gallery": _QUERIES + 1}.get(split, 1)
   if not least <= count <= limit:
@@ -204,7 +205,7 @@ def _draw_chunk(seed, size, indices):
 
 
 def _draw_all(seed, size, indices):
-  """Draws the records with the numbers `indices`: {field: [N, ...]}, equal with and without processes."""
+  """Draws records and returns {field: [N, ...] array}. Processes that help do not change the result."""
   chunks = [indices[start : start + _CHUNK] for start in range(0, len(indices), _CHUNK)]
   draw_chunk = functools.partial(_draw_chunk, seed, size)
   parts = parallel.map_in_processes(draw_chunk, chunks, 0 if len(indices) < _WORTH_A_POOL else None)

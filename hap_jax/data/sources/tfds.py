@@ -1,9 +1,12 @@
 """Source: a packed data set in TFDS's format, as `python -m hap_jax.cli prepare SOURCE --out=DIR` writes it.
 
-Records are in the order of their `id`, the number in the packed source. They equal the records of that
-source, with one exception: a picture that was cut out or drawn is stored as JPEG (see `data/pack.py`). The
-time to open a data set grows with the number of its shards, not with the number of its records. A data set
-may come from anyone, so `packed_metadata` reads its JSON files, and TFDS does not read them.
+The packed source is the source that was given to this command. The records are in the order of their `id`,
+which is their number in the packed source. They equal the records of that source, with one exception: a
+picture that was drawn or cut out of a larger picture is stored as JPEG (see `data/pack.py`). The time to open
+a data set grows with the number of its shards, not with the number of its records.
+
+A data set may come from anyone. So its JSON files are not read by TFDS but by `packed_metadata`, which checks
+them.
 """
 
 import dataclasses
@@ -30,23 +33,23 @@ def open_source(*, root, split, seed, num_val=0):
   """Opens a split of a packed data set.
 
   Args:
-    root: folder that `prepare` made, or the folder of one data set and version in it (config.data.root).
-    split: name of a packed split. "trainval": train, then val if it was packed. "val": also allowed if it was
-      not packed and num_val is above 0.
+    root: folder that `prepare` wrote, or its sub-folder of one data set and version (config.data.root).
+    split: name of a packed split. "trainval" is also allowed: it is "train", followed by "val" if "val" was
+      packed. "val" is also allowed if it was not packed and num_val is above 0.
     seed: not used, because the order is the order of the packed source.
-    num_val: number of records held out (config.data.num_val). If "val" was not packed, it is the last num_val
-      records of "train", or of "all" without a packed "train". If "val" was packed, the split is its last
-      num_val records; 0: all of them.
+    num_val: number of records held out as "val" (config.data.num_val). If "val" was not packed, it is the
+      last num_val records of "train", or of "all" if there is no "train". If "val" was packed, "val" is the
+      last num_val records of the packed "val", or all of them for num_val=0.
 
   Returns:
     a source of records with the fields of the packed source (see `base.py`).
 
   Raises:
-    ValueError: if there is no such data set or split, if another program wrote the data set, or if one of its
-      files is damaged.
+    ValueError: if there is no such data set or split, if a program other than `prepare` wrote the data set,
+      or if one of its files is damaged.
   """
   del seed
-  check_root(root, "a data set made by `python -m hap_jax.cli prepare SOURCE --out=DIR`")
+  check_root(root, "a data set written by `python -m hap_jax.cli prepare SOURCE --out=DIR`")
   folder = _find_dataset(root)
   metadata = packed_metadata.read(folder)
   sizes = {name: packed.num_records for name, packed in metadata.splits.items()}
@@ -64,7 +67,7 @@ def open_source(*, root, split, seed, num_val=0):
     spec=_spec(metadata, packed_split),
     rows=tuple(sizes[part] for part in parts),
   )
-  # Tables are checked now and read later, so that a damaged file stops the run at its start.
+  # Tables are read at their first use. They are checked now, so a damaged file stops the run at its start.
   for path, expected in source.tables():
     npz_file.check(path, expected)
   return source
@@ -72,18 +75,18 @@ def open_source(*, root, split, seed, num_val=0):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PackedPeople:
-  """Records [start, stop) of a packed split; see `open_source`.
+  """A source of the records start, ..., stop - 1 of a packed split; see `open_source`.
 
   Attributes:
     folder: folder of the data set.
     split: name of the packed split, or "train+val".
-    start, stop: range of the split's records that this source has.
-    data: ArrayRecord's reader, which returns bytes by record number. Its pickle has no open files.
-    layout: {field: (dtype, shape)} of the fields that hold numbers, without the joints.
-    texts: {field: shape} of the fields that hold texts.
-    held: names of the fields that the tables hold.
+    start, stop: range of the split's records that this source contains.
+    data: ArrayRecord's reader: data[i] is the bytes of record i of the split. Its pickle has no open files.
+    layout: {field: (dtype, shape)} of the fields with numbers, except the joints.
+    texts: {field: shape} of the fields with texts.
+    held: names of the fields that are columns, which are stored in the files table_<split>.npz.
     spec: facts about the packed source.
-    rows: number of records of each part of `split`.
+    rows: number of records of each part of `split`. "train+val" has two parts.
   """
 
   folder: str
@@ -107,7 +110,7 @@ class PackedPeople:
     """Reads a record without its pixels. Returns a function that decodes them and returns the record."""
     features = self._features(index)
     place = self._place(index)
-    record = {"image": None}  # `image` is the first field in all sources; decode() fills it
+    record = {"image": None}  # `image` is the first field in all sources. decode() sets the pixels
     for name, (dtype, shape) in self.layout.items():
       record[name] = _array(features, name, dtype, shape, place)
     for name, shape in self.texts.items():
@@ -138,14 +141,14 @@ class PackedPeople:
 
   @functools.cached_property
   def columns(self):
-    """{field: [N, ...] array} of the fields in the tables. Each is read at its first use."""
+    """The columns of the source, {field: [N, ...] array}. Each column is read at its first use."""
     return LazyColumns({field: functools.partial(self._column, field) for field in self.held})
 
   def __getstate__(self):
     return {name: value for name, value in self.__dict__.items() if name != "columns"}
 
   def tables(self):
-    """Returns the list of (path, {field: expected `npz_file.Column`}), one table per part of the split."""
+    """Returns [(path of a table, {field: expected `npz_file.Column`})], one table per part of the split."""
     if not self.held:
       return []
     return [
@@ -188,8 +191,8 @@ class PackedPeople:
 
 @functools.cache
 def _parser():
-  """Returns (function from bytes to a TFDS example, types of errors that reading and parsing may raise)."""
-  # Imported here, because the import is slow and only packed data sets need it.
+  """Returns (function that parses the bytes of a record, types of the errors of reading and parsing)."""
+  # The import is here because it is slow and only packed data sets need it.
   from google.protobuf.message import DecodeError
   from tensorflow_datasets.proto import tf_example_pb2
 
@@ -199,7 +202,7 @@ def _parser():
 
 def _bytes(features, field, place):
   """Returns the bytes of a TFDS feature that is a picture or a text."""
-  values = features[field].bytes_list.value  # empty if the feature is missing or holds numbers
+  values = features[field].bytes_list.value  # empty if the feature is missing or has numbers
   if len(values) != 1:
     raise BadRecordError(f"{place}: field {field} holds {len(values)} strings of bytes, expected 1")
   return values[0]
@@ -229,13 +232,13 @@ def _array(features, field, dtype, shape, place):
     return np.array(values, dtype).reshape(shape)[()]
   numbers = np.array(values, np.int64)
   result = numbers.astype(dtype)
-  if (result != numbers).any():  # NumPy drops the upper bits without an error
+  if (result != numbers).any():  # astype drops the upper bits of a large number without an error
     raise BadRecordError(f"{place}: field {field} holds a number that does not fit into {dtype}")
   return result.reshape(shape)[()]
 
 
 def _find_dataset(root):
-  """Returns the folder of the data set: `root`, or the only folder <root>/<name>/<version>."""
+  """Returns the folder of the data set. It is `root`, or the only folder <root>/<name>/<version>."""
   root = pathlib.Path(root)
   if (root / packed_metadata.INFO_FILE).exists():
     return root
@@ -246,15 +249,21 @@ def _find_dataset(root):
   )
   if len(found) != 1:
     raise ValueError(
-      f"{root}: found {len(found)} data sets of TFDS ({', '.join(map(str, found[:5]))}); expected one, made "
-      "by `python -m hap_jax.cli prepare SOURCE --out=DIR` (config.data.root)"
+      f"{root}: found {len(found)} data sets of TFDS ({', '.join(map(str, found[:5]))}); expected one, "
+      "written by `python -m hap_jax.cli prepare SOURCE --out=DIR` (config.data.root)"
     )
   return found[0]
 
 
 def _rows(sizes, folder, split, num_val):
-  """Returns (start, stop, packed split) of the requested `split`. `sizes` is {packed split: records}."""
-  # Without a packed "val", "train" is divided, as the sources themselves do. A folder was packed as "all".
+  """Returns (start, stop, packed split): the requested `split` is the records start ... stop - 1.
+
+  Args:
+    sizes: {packed split: number of records}.
+    folder: folder of the data set, for error messages.
+    split, num_val: see `open_source`.
+  """
+  # If "val" was not packed, "train" is divided, as other sources do. The source `folder` packs "all".
   whole = "train" if "train" in sizes else "all"
   is_divided = split == "val" or (split == "train" and (num_val or whole == "all"))
   if "val" not in sizes and whole in sizes and is_divided:
@@ -280,7 +289,8 @@ def _spec(metadata, split):
   if unread:
     names = ", ".join(map(repr, unread))
     notes.append(
-      f"features are not read if they are neither arrays of a fixed shape nor texts of the source: {names}"
+      "these features are not read, because they are neither numbers of a fixed shape nor texts that are a "
+      f"field of the source: {names}"
     )
   for note in notes:
     logging.warning("%s: %s", facts.source, note)

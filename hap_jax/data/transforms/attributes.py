@@ -1,4 +1,4 @@
-"""Transforms of pedestrian attributes. They equal the transforms of person ReID, except the resize filter.
+"""Transforms for pedestrian attributes. Only the resize filter differs from person ReID.
 
 The official training transform (HAP's downstream_tasks/pedestrian_attribute_recognition) is
 

@@ -1,8 +1,10 @@
-"""The random crop, divided between host and device: the host draws it and moves joints, the device warps.
+"""The random crop, divided between host and device.
 
-The draws and the joints equal the results of `RandomResizedCrop`. The pixels are equal within one grey level.
-The host then only decodes pictures. The price is that whole pictures are copied to the device: a canvas of
-400 x 200 pixels has 2.4 times the bytes of 256 x 128.
+The host draws the crop and moves the joints. The device cuts out the crop and resizes it. The crop and the
+joints are equal to the results of `RandomResizedCrop`. The pixels are equal within one grey level.
+
+This saves the host the work of resizing. The price is that whole pictures are copied to the device: a canvas
+of 400 x 200 pixels has 2.4 times as many bytes as a result of 256 x 128.
 """
 
 import dataclasses
@@ -18,14 +20,15 @@ class CropOnDevice:
   """Draws a random crop, which `pixels.warp.crop_resize_flip` applies on the device.
 
   The picture is put into the top left corner of a canvas. The other pixels of the canvas are 0 and never
-  used. A picture that is larger than the canvas is warped on the host. The result is put into the corner,
-  with a crop and no flip that make the device copy it exactly. So large pictures work, but take more time.
+  used. A picture that is larger than the canvas is cropped, resized and mirrored on the host. The result is
+  put into the corner. Its fields `crop` and `flip` then make the device copy the result without a change. So
+  large pictures work, but take more time.
 
-  Adds the fields crop [4] int32, (top, left, height, width), and flip [] bool.
+  The transform adds two fields: crop [4] int32, which is (top, left, height, width), and flip [] bool.
 
   Attributes:
     crop: transform that draws the crop and sets the size of the result.
-    canvas: (H, W) pixels, at least the size of the result.
+    canvas: (H, W) in pixels, at least the size of the result.
   """
 
   crop: RandomResizedCrop
@@ -41,7 +44,7 @@ class CropOnDevice:
     image = record["image"]
     crop, size, flip = self.crop.draw(image.shape, rng)
     if image.shape[0] > self.canvas[0] or image.shape[1] > self.canvas[1]:
-      # The same draws as on the device, so the size of a picture does not change its augmentation.
+      # Uses the crop and flip drawn above, so a large picture gets the same augmentation as a small one.
       record = crop_resize(record, crop, size, flip)
       image, crop, flip = record["image"], (0, 0, *size), False
     else:
@@ -60,10 +63,10 @@ def make_crop(*, image_size, area, aspect, flip_prob, canvas_size=None):
 
   Args:
     image_size: (H, W) in pixels of the crops.
-    area: (low, high) share of the picture.
-    aspect: (low, high) width over height.
-    flip_prob: probability of a mirrored picture.
-    canvas_size: (H, W) in pixels of the canvas, if the training step crops. None: the loader crops.
+    area: (low, high) of the crop's share of the picture's area.
+    aspect: (low, high) of the crop's width divided by its height.
+    flip_prob: probability that the picture is mirrored.
+    canvas_size: (H, W) in pixels of the canvas, if the crop is done on the device. None: the loader crops.
   """
   crop = RandomResizedCrop(size=image_size, area=area, aspect=aspect, flip_prob=flip_prob)
   return CropOnDevice(crop=crop, canvas=canvas_size) if canvas_size else crop

@@ -1,13 +1,13 @@
 """Transforms of one person record: random crop, resize, mirror, pixel shuffle.
 
 A transform is called with (record, rng), where `rng` is a np.random.Generator for this record only. It
-returns a new record in which image, keypoints_xy and keypoints_visible are changed together. A record without
-joints has only an image. Other fields stay.
+returns a new record in which image, keypoints_xy and keypoints_visible are changed together. If a record has
+no joints, only its image is changed. All other fields keep their values.
 
 The geometry equals HAP's official pre-training transform, for parity. The resize uses pixel edges: a crop of
-width w becomes W pixels, and x' = (x - left) * W / w. The mirror uses pixel centres: x' = W - 1 - x. A joint
-becomes missing if it lies outside the picture before the warp or outside the result after it. Inside means
-0 <= x < W and 0 <= y < H. The xy of a missing joint is set to 0.
+width w becomes W pixels wide, and x' = (x - left) * W / w. The mirror uses pixel centres: x' = W - 1 - x. A
+joint becomes missing if it lies outside the original picture or if the moved joint lies outside the result.
+Inside means 0 <= x < W and 0 <= y < H. The xy of a missing joint is set to 0.
 """
 
 import dataclasses
@@ -16,22 +16,23 @@ import math
 import cv2
 import numpy as np
 
-_TRIES = 10  # after this number of draws the centred crop is used
+_TRIES = 10  # after this number of draws that do not fit, the centred crop is used
 
 
 def crop_resize(record, crop, size, flip=False):
   """Cuts a window out of a picture, resizes it to `size` with a bicubic filter, and mirrors it if `flip`.
 
-  Only the window is resized. The filter replicates its border, so pixels outside the window have no effect.
+  Only the window is resized. At its border the filter repeats the pixels of the border, so pixels outside the
+  window have no effect.
 
   Args:
-    record: {"image": [H0, W0, 3] uint8, and more}. Its joints, if it has any, move with the picture.
+    record: dictionary with "image" [H0, W0, 3] uint8. If it also has joints, they move with the picture.
     crop: (top, left, height, width) in pixels, inside the picture.
     size: (H, W) of the result.
-    flip: True: mirror left and right. The rows of left and right joints are not exchanged.
+    flip: True to mirror left and right. The rows of left and right joints are not exchanged.
 
   Returns:
-    the record with another image [H, W, 3] uint8 and other joints.
+    a new record with the new image [H, W, 3] uint8 and the moved joints.
   """
   top, left, height, width = crop
   H, W = size
@@ -43,7 +44,7 @@ def crop_resize(record, crop, size, flip=False):
 
 
 def moved_joints(record, crop, size, flip=False):
-  """Returns the joints of a record after `crop_resize` as {field: array}; {} if it has no joints."""
+  """Returns {field: array}, the joints of a record after `crop_resize`, or {} if the record has no joints."""
   if "keypoints_xy" not in record:
     return {}
   joints = record["keypoints_xy"], record["keypoints_visible"]
@@ -59,13 +60,14 @@ def move_joints(keypoints_xy, keypoints_visible, image_size, crop, size, flip=Fa
   """
   top, left, height, width = crop
   (H0, W0), (H, W) = image_size[:2], size
-  # One array for all numbers, because with only 17 joints the time is the number of NumPy calls.
+  # All numbers are in one array, because with only 17 joints the time depends on the number of NumPy calls.
   numbers = np.array((left, top, W / width, H / height, W0, H0, W, H), np.float32)
   inside = (keypoints_xy >= 0) & (keypoints_xy < numbers[4:6])
   xy = (keypoints_xy - numbers[:2]) * numbers[2:4]
   if flip:
     xy[:, 0] = (W - 1) - xy[:, 0]
-  # Parity: one test after both steps. A joint up to one pixel left of the window is inside after the mirror.
+  # Parity: as in the official code, the joint is tested once, after the crop and the mirror. A joint up to
+  # one pixel left of the window is therefore inside if the picture is mirrored.
   inside &= (xy >= 0) & (xy < numbers[6:])
   visible = keypoints_visible & inside[:, 0] & inside[:, 1]
   xy[~visible] = 0
@@ -76,17 +78,19 @@ def move_joints(keypoints_xy, keypoints_visible, image_size, crop, size, flip=Fa
 class RandomResizedCrop:
   """Cuts a random window, resizes it to `size`, and mirrors it with probability `flip_prob`.
 
-  The area of the window is uniform, and its aspect is log-uniform. A window that does not fit is drawn again,
-  at most ten times. After that the largest centred window with the nearest allowed aspect is used.
+  The area of the window is drawn from a uniform distribution and its aspect from a log-uniform one. A window
+  that does not fit into the picture is drawn again. If none of ten windows fits, the largest centred window
+  with the nearest allowed aspect is used.
 
-  With flip_prob=0.5 it equals the official pre-training transform. A separate HorizontalFlip after it is not
-  equal: it loses the joints that lie up to one pixel left of the window, which this mirror keeps.
+  With flip_prob=0.5 this transform equals the official pre-training transform. With flip_prob=0 and a
+  HorizontalFlip after it, the result differs: a joint up to one pixel left of the window becomes missing,
+  but the official transform keeps it if the picture is mirrored.
 
   Attributes:
     size: (H, W) of the result.
-    area: range of the window's share of the picture.
-    aspect: range of the window's width / height.
-    flip_prob: probability of the mirror. Left and right joints are not exchanged.
+    area: (low, high) of the window's share of the picture's area.
+    aspect: (low, high) of the window's width divided by its height.
+    flip_prob: probability of the mirror. The rows of left and right joints are not exchanged.
   """
 
   size: tuple[int, int]
@@ -121,7 +125,7 @@ class RandomResizedCrop:
       aspect = math.exp(log_low + (log_high - log_low) * rng.random())
       height, width = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
       if 0 < height <= H and 0 < width <= W:
-        # rng.random() < 1, so the last place is H - height. This is four times faster than rng.integers.
+        # rng.random() < 1, so `top` is at most H - height. This is four times faster than rng.integers.
         return int(rng.random() * (H - height + 1)), int(rng.random() * (W - width + 1)), height, width
     return self._centred_crop(H, W)
 
@@ -137,7 +141,7 @@ class RandomResizedCrop:
 
 @dataclasses.dataclass(frozen=True)
 class ResizeWhole:
-  """Resizes the whole picture to `size` (H, W), for evaluation, with the filter of the random crop."""
+  """Resizes the whole picture to `size` (H, W) with the filter of `RandomResizedCrop`, for evaluation."""
 
   size: tuple[int, int]
 
@@ -148,13 +152,13 @@ class ResizeWhole:
 
 @dataclasses.dataclass(frozen=True)
 class HorizontalFlip:
-  """Mirrors left and right with probability `prob`, about pixel centres: x' = W - 1 - x.
+  """Mirrors left and right with probability `prob`. It uses pixel centres: x' = W - 1 - x.
 
   If a record has no joints, only its image is mirrored.
 
   Attributes:
-    flip_pairs: (left, right) joint indices that are exchanged, from `skeletons.py`. Empty: every joint keeps
-      its row. This is enough if the joints only separate body parts from the background.
+    flip_pairs: pairs (left, right) of joints whose rows are exchanged, from `skeletons.py`. Empty: every
+      joint keeps its row. This is enough if the joints only separate body parts from the background.
     prob: probability of the mirror.
   """
 
@@ -182,8 +186,9 @@ class HorizontalFlip:
 class ShufflePixels:
   """Puts the pixels of a picture in random order. The joints do not move.
 
-  It is the control of an experiment: the colours stay and all structure is lost. The order comes from the
-  record's own generator. An evaluation has one epoch, so a record always gets the same order.
+  It serves as a control in an experiment: the picture keeps its colours and loses all structure. The record's
+  generator draws the order. An evaluation has only one epoch, so a record gets the same order in every
+  evaluation with the same seed.
   """
 
   def __call__(self, record, rng):

@@ -1,13 +1,13 @@
-"""Transforms of person re-identification: Pillow's resize, crop with a border, and the box of random erasing.
+"""Transforms for person re-identification: Pillow's resize, crop with a border, box of random erasing.
 
-They are called like the transforms of `image.py`. Records may have joints or not. The official training
+They are called like the transforms of `image.py`, with records that may have joints. The official training
 transform (HAP's downstream_tasks/person_reid) is
 
   ResizeBicubic(size), HorizontalFlip(), PadCrop(), DrawErasing()
 
-and its evaluation transform is only ResizeBicubic(size). Joints are moved by the rule of pixel edges: a
-resize from width w to W changes x to x * W / w. A joint becomes missing if it lies outside the picture before
-or after the transform.
+and its evaluation transform is only ResizeBicubic(size). Joints are moved with pixel edges: a resize from
+width w to W changes x to x * W / w. A joint becomes missing if it lies outside the picture before or after
+the transform.
 """
 
 import dataclasses
@@ -20,15 +20,15 @@ from PIL import Image
 
 from hap_jax.data.transforms.image import in_bounds
 
-_TRIES = 10  # after this number of draws nothing is erased (official)
+_TRIES = 10  # after this number of boxes that do not fit, nothing is erased, as in the official code
 
 
 @dataclasses.dataclass(frozen=True)
 class ResizeBicubic:
   """Resizes the whole picture to `size` (H, W) with Pillow's bicubic filter, so the bytes equal Pillow's.
 
-  When the filter shrinks a picture, it averages over all pixels that it covers. OpenCV's filter, which
-  pre-training uses, does not.
+  When the filter shrinks a picture, it averages over all pixels that it covers. Pre-training uses OpenCV's
+  filter, which does not average.
   """
 
   size: tuple[int, int]
@@ -41,7 +41,7 @@ class ResizeBicubic:
 class PadCrop:
   """Adds a black border of `pad` pixels to the picture and cuts out a random window of the original size.
 
-  Both offsets of the window are uniform on 0 ... 2 * pad.
+  The top and the left side of the window are each drawn uniformly from 0, 1, ..., 2 * pad.
   """
 
   pad: int = 10
@@ -55,7 +55,7 @@ class PadCrop:
     return self.crop(record, top, left)
 
   def crop(self, record, top, left):
-    """Cuts the window at (top, left) out of the picture with its border."""
+    """Adds the border, and cuts the window at (top, left) out of the larger picture."""
     H, W = record["image"].shape[:2]
     border = cv2.copyMakeBorder(record["image"], *4 * (self.pad,), cv2.BORDER_CONSTANT)
     window = np.ascontiguousarray(border[top : top + H, left : left + W])
@@ -67,15 +67,17 @@ class DrawErasing:
   """Draws the box of random erasing with probability `prob`, and adds it as the field `erase_box`.
 
   `erase_box` is [4] int32, (top, left, height, width) in pixels. It is all zero if nothing is erased. The
-  training step fills the box with noise on the device, after normalisation, so that pictures are copied to
-  the device as uint8. The area of the box is uniform, and its height / width is log-uniform. A box that is as
-  wide or as high as the picture is drawn again, at most ten times. After that nothing is erased. Source:
-  Random Erasing (arXiv 1708.04896) in timm's variant.
+  training step fills the box with noise on the device, after the pictures are normalised. Pictures can
+  therefore be copied to the device as uint8.
+
+  The area of the box is drawn from a uniform distribution, and its height / width from a log-uniform one. A
+  box that is as wide or as high as the picture, or larger, is drawn again. If none of ten boxes fits, nothing
+  is erased. Source: Random Erasing (arXiv 1708.04896) in timm's variant.
 
   Attributes:
     prob: probability of a box.
-    area: range of the box's share of the picture.
-    aspect: range of the box's height / width.
+    area: (low, high) of the box's share of the picture's area.
+    aspect: (low, high) of the box's height divided by its width.
   """
 
   prob: float = 0.5
@@ -92,12 +94,12 @@ class DrawErasing:
       raise ValueError(f"aspect={self.aspect}: expected (low, high), height / width, with 0 < low <= high")
 
   def __call__(self, record, rng):
-    # One draw decides whether a box is drawn at all; the order of the draws is pinned by a test.
+    # The first random number decides whether there is a box. A test pins the order of the random numbers.
     box = self.draw_box(*record["image"].shape[:2], rng) if rng.random() < self.prob else (0, 0, 0, 0)
     return {**record, "erase_box": np.array(box, np.int32)}
 
   def draw_box(self, H, W, rng):
-    """Draws a box in an H x W picture: (top, left, height, width), integers; all zero if none fits."""
+    """Draws a box (top, left, height, width) of integers in an H x W picture. All are 0 if no box fits."""
     log_low, log_high = math.log(self.aspect[0]), math.log(self.aspect[1])
     for _ in range(_TRIES):
       area = H * W * (self.area[0] + (self.area[1] - self.area[0]) * rng.random())
@@ -109,14 +111,14 @@ class DrawErasing:
 
 
 def resize_as_pillow(record, size, resampling):
-  """Resizes a record's picture to `size` (H, W) with a filter of Pillow, and moves its joints."""
+  """Resizes a record's picture to `size` (H, W) with a filter of Pillow, and moves the joints, if any."""
   (H, W), (height, width) = size, record["image"].shape[:2]
   image = np.array(Image.fromarray(record["image"]).resize((W, H), resampling))
   return _moved(record, image, scale=(W / width, H / height))
 
 
 def _moved(record, image, scale=(1, 1), offset=(0, 0)):
-  """Returns the record with another image. Its joints, if it has joints, move to xy * scale + offset."""
+  """Returns the record with the new image. If it has joints, they move to xy * scale + offset."""
   if "keypoints_xy" not in record:
     return {**record, "image": image}
   visible = record["keypoints_visible"] & in_bounds(record["keypoints_xy"], record["image"].shape)
