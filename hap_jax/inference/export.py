@@ -1,8 +1,7 @@
 """Writes an encoder as a folder that runs without this project: StableHLO by `jax.export`.
 
-The compiled program takes the weights as arguments. The weights are stored in a separate file, for these
-reasons: - The compiler would treat weights inside the program as constants and hold several copies of them
-(344 MB for a
+The compiled program takes the weights as arguments. The weights have a separate file, for these reasons:
+- The compiler would treat weights in the program as constants and hold several copies of them (344 MB for a
   ViT-B).
 - The file of a program can have at most two gigabytes. The weights of a ViT-H are larger.
 - The file of a program without weights has only 0.1 MB.
