@@ -76,8 +76,8 @@ def find_grid(source, family, tables, grid):
       raise ValueError(f"{source.path}: grid {grid_text(grid)} was given, but {reason}")
     if recorded not in (None, grid):
       raise ValueError(
-        f"{source.path}: grid {grid_text(grid)} was given, but the file records {grid_text(recorded)}: give no "
-        "grid"
+        f"{source.path}: grid {grid_text(grid)} was given, but the file records {grid_text(recorded)}: "
+        "give no grid"
       )
     return grid, "given by the caller"
   if recorded is not None:

@@ -10,7 +10,7 @@ class Outputs:
 
   Attributes:
     needs: {output: subtree of our parameters that the output depends on}.
-    in_numpy: `numpy_vit.Forward` -> {output: array}. It reads a file's tensors or our parameters.
+    in_numpy: `numpy_vit.Forward` -> {output: array}. It runs with a file's tensors and with our parameters.
     in_jax: (network of the task, its variables, `verify.Batch`) -> {output: array}.
   """
 
@@ -19,5 +19,5 @@ class Outputs:
   in_jax: Callable
 
   def are_of(self, subtrees):
-    """Returns True if parameters with these subtrees give all of the outputs."""
+    """Returns True if these subtrees of the parameters are enough to compute all of the outputs."""
     return subtrees >= set(self.needs.values())

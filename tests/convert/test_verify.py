@@ -212,7 +212,7 @@ def test_a_result_without_an_output_of_its_target_is_an_error(source, tmp_path):
   assert whole == ("tokens", "pred")
   assert verify.outputs_of(setting, families.load("timm").stacks) == ("tokens",)
   tokens = {"tokens": np.ones((2, 3))}
-  with pytest.raises(ValueError, match="the result gives no pred"):
+  with pytest.raises(ValueError, match="the result has no output pred"):
     verify.compare(tokens | {"pred": np.ones(2)}, tokens, whole)
 
 

@@ -34,14 +34,15 @@ def load_all():
 
 
 def find(name):
-  """Returns the Family with this name, None if there is none. Checkpoints of this project have no Family."""
+  """Returns the Family with this name, or None. Checkpoints of this project have no Family."""
   return load(name) if name in names() else None
 
 
 def holding(task, subtrees):
-  """Returns the Family whose files can hold all subtrees of a checkpoint, None if there is none.
+  """Returns the Family whose files can hold all subtrees of a checkpoint, or None if there is none.
 
-  If there are several, the family with the fewest subtrees is taken. The first name decides between equals.
+  If there are several, the family with the fewest subtrees is chosen. Among families with equally many
+  subtrees, the first name in alphabetical order is chosen.
 
   Args:
     task: the task of a checkpoint of this project.
