@@ -214,7 +214,8 @@ def nearest(name, known):
 
   def likeness(other):
     end = other.rpartition(".")[2]
-    # The similarity of the whole names counts most, that of the last parts less, and a shared word least.
+    # The similarity of the whole names counts most, then the similarity of the last parts, then a shared
+    # word.
     scores = (_ratio(name, other), 0.95 * _ratio(last, end), 0.9 * (last in end.split("_")))
     return max(scores)
 

@@ -67,13 +67,13 @@ def launcher(environment):
 
 
 def is_one_of_several():
-  """Returns True if this process is connected with others; False before `join_processes`."""
+  """Returns True if this process is connected with other processes. Before `join_processes`, it is not."""
   jax = sys.modules.get("jax")  # no import here: errors in flags are reported before jax is imported
   return jax is not None and jax.distributed.is_initialized() and jax.process_count() > 1
 
 
 def is_first_process():
-  """Returns True in process 0, and in a process that is not connected with others."""
+  """Returns True in process 0, and in a process that is not connected with other processes."""
   return not is_one_of_several() or sys.modules["jax"].process_index() == 0
 
 

@@ -45,7 +45,7 @@ def grid(text):
 
 
 def add_overrides(parser, *, set_help):
-  """Adds --data.source, --data.root and --set KEY=VALUE; `set_help` is the help text of --set."""
+  """Adds --data.source, --data.root and --set KEY=VALUE. `set_help` is the help text of --set."""
   parser.add_argument("--data.source", dest="data_source", metavar="NAME", help=source_help())
   parser.add_argument("--data.root", dest="data_root", metavar="DIR", help="folder of the data set")
   parser.add_argument(

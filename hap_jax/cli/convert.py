@@ -1,4 +1,4 @@
-"""Convert a checkpoint to the format of another project or of this one, and compare the outputs."""
+"""Convert a checkpoint to or from the format of another project, and check that the outputs agree."""
 
 from hap_jax.cli import _options
 from hap_jax.convert import licences, write

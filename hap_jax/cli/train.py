@@ -1,4 +1,4 @@
-"""Train a model: `hap train --config=NAME --workdir=DIR`; the flags are those of hap_jax.main."""
+"""Train a model: `hap train --config=NAME --workdir=DIR`; its flags are the flags of hap_jax.main."""
 
 import runpy
 import sys

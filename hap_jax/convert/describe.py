@@ -14,7 +14,7 @@ _ZIP = b"PK\x03\x04"
 
 
 def describe(path, *, family="", grid=None):
-  """Describes a checkpoint. Executes nothing in it.
+  """Describes a checkpoint. Executes no code of the file.
 
   Args:
     path: as for `read.read`.

@@ -22,7 +22,7 @@ def find_family(source, family=""):
     ValueError: if there is no such family, the file belongs to no family, or several families are equally
       sure.
   """
-  # A file that this project wrote records its family, so there is nothing to guess.
+  # A file that this project wrote records its family, so the family is known.
   family = family or source.record.get("family", "")
   try:
     return families.load(family or _guess(source))

@@ -79,13 +79,14 @@ class Family:
     check_weights: raises ValueError for Weights that the files cannot hold.
     network: (params, config.json of a folder or {}, recorded `Description.network` or {}) -> the values that
       the network of the task needs besides the sizes of the encoder. Sizes are read from the parameters.
-    classes: `Description.network` -> the meaning of the outputs, {} if it is not known.
+    classes: `Description.network` -> the meaning of the outputs, or {} if it is not known.
 
     content: (Weights, {name: array}) -> the content that the official scripts expect in a .pth file.
     folder: Weights -> {file name: text} of the files next to model.safetensors. None: the target is a file.
 
     network_of: {name: array} of a file -> `numpy_vit.Network`. It uses the names in the file.
-    outputs: the outputs of the network besides tokens, in NumPy and in JAX. None: there are none.
+    outputs: how to compute the outputs of the network besides tokens, in NumPy and in JAX. None: there are no
+      such outputs.
     torch_class: the class that loads the files. None: no installable package has such a class.
   """
 
@@ -119,7 +120,7 @@ class Family:
 
   @property
   def stacks(self):
-    """Returns the subtrees of this project's variables that the family's files can hold, a frozenset."""
+    """Returns the subtrees of this project's variables that the family's files can hold, as a frozenset."""
     return frozenset(entry.stack for entry in self.entries)
 
   @property
@@ -128,14 +129,14 @@ class Family:
     return next(entry.reference for entry in self.entries if entry.layout is PATCH_CONV)
 
   def in_file(self, name):
-    """Returns the name in the family's files for a name in the table."""
+    """Turns a name of the table into the name in the family's files."""
     # Only names of the encoder have the prefix of the backbone. Heads are not a part of the backbone.
     encoder = (entry for entry in self.entries if entry.stack == "encoder")
     is_encoder = any(name.startswith(entry.reference.partition("{i}")[0]) for entry in encoder)
     return f"{self.backbone}{name}" if is_encoder else name
 
   def rename(self, name):
-    """Returns the name in the table for a name in a file."""
+    """Turns a name in a file into the name of the table."""
     for pattern, replacement in self.renames:
       name = re.sub(pattern, replacement, name)
     return name

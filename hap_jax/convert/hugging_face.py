@@ -37,7 +37,7 @@ RENAMES = (
 def _blocks(reference, ours, width, hidden):
   """Returns the rows of `rows.blocks` with separate tensors for queries, keys and values."""
   attention, found = f"{reference}.{{i}}.attention.attention", []
-  # This project joins the three in one array, as MAE does, so each tensor is one third of this array.
+  # This project stores the three in one array, as MAE does. So each tensor is one third of this array.
   for k, name in enumerate(("query", "key", "value")):
     third = {"parts": (1, 1, 1), "part": k}
     kernel, bias = f"{ours}/attn/qkv/kernel", f"{ours}/attn/qkv/bias"
@@ -141,7 +141,7 @@ def folder(weights, content, load):
 
   Args:
     weights: Weights.
-    content: the content of config.json, a dict.
+    content: the content of config.json, as a dict.
     load: a line of Python that loads the folder, for the model card.
   """
   return {
@@ -152,7 +152,7 @@ def folder(weights, content, load):
 
 
 def config(weights, name, model_type):
-  """Returns the content of config.json for an encoder, a dict.
+  """Returns the content of config.json for an encoder, as a dict.
 
   Args:
     weights: Weights.
@@ -182,7 +182,7 @@ def hidden(stack):
 
 
 def processor(weights):
-  """Returns the content of preprocessor_config.json, a dict."""
+  """Returns the content of preprocessor_config.json, as a dict."""
   H, W = (side * weights.patch for side in weights.grid)
   return {
     "image_processor_type": "ViTImageProcessor",

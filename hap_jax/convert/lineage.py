@@ -43,7 +43,7 @@ def of_file(file, sha256, family, licence, record):
     sha256: the digest of the file.
     family: the name of its family.
     licence: the known licence of the file. It is used if the file records no earlier origin.
-    record: the description that a conversion wrote into the file, {} if there is none.
+    record: the description that a conversion wrote into the file, or {} if there is none.
   """
   origin, past = {"file": file, "sha256": sha256, "family": family, "licence": licence}, _past(record)
   if not past and record.get("data"):
@@ -56,7 +56,7 @@ def _data(description):
 
 
 def _past(description):
-  """Returns the lineage that a description records, a tuple.
+  """Returns the lineage that a description records, as a tuple.
 
   The description of a converted file names the data set of the run that was converted. So this data set is
   moved to the origin of that run.
@@ -84,7 +84,7 @@ def completed(lineage):
   Args:
     lineage: origins, newest first. An origin of this project may have no "licence".
   Returns:
-    the completed origins, a tuple.
+    the completed origins, as a tuple.
   """
   *newer, oldest = lineage
   # Only the oldest origin can be a run without starting weights.

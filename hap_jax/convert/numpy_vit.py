@@ -48,7 +48,7 @@ class Network:
 
   Attributes:
     encoder: a Stack.
-    decoder: a Stack; None: there is no decoder.
+    decoder: a Stack. None: there is no decoder.
     module: (name in the official code, path in this project's variables) -> {"weight", "bias", "mean", "var":
       tensor} of a module of a head, with only the keys that the module has.
   """
@@ -66,7 +66,7 @@ class Forward:
     network: a Network.
     batch: a `verify.Batch`.
     num_heads: the encoder's number of heads.
-    decoder_heads: the decoder's number of heads; None: there is no decoder.
+    decoder_heads: the decoder's number of heads. None: there is no decoder.
     grids: (grid of the position tables, grid of the pictures), each (Gh, Gw).
     epsilon: the epsilon of the layer norms.
   """
@@ -82,7 +82,7 @@ class Forward:
     """Returns the tokens before the final norm, [B, 1 + V, D].
 
     Args:
-      ids_keep: [B, V] int, the visible patches; None: all.
+      ids_keep: [B, V] int, the visible patches. None: all patches.
     """
     return encode(
       self.network.encoder,
@@ -257,7 +257,7 @@ def encode(stack, image, *, num_heads, grids, epsilon, ids_keep=None):
     num_heads: the number of heads of a block.
     grids: (grid of the stack's table, grid of the image), each (Gh, Gw). The table is resized if they differ.
     epsilon: the epsilon of the norms.
-    ids_keep: [B, V] int, the visible patches; None: all.
+    ids_keep: [B, V] int, the visible patches. None: all patches.
   Returns:
     [B, 1 + V, D] before the final norm, class token first.
   """

@@ -1,4 +1,7 @@
-"""The outputs of a network besides the encoder's tokens. The proof of a conversion computes them twice."""
+"""Defines `Outputs`: how to compute the outputs of a network besides tokens, in NumPy and in JAX.
+
+The proof of a conversion computes these outputs for the source and for the result.
+"""
 
 import dataclasses
 from collections.abc import Callable, Mapping

@@ -1,4 +1,7 @@
-"""Reads all checkpoints that this project can use: foreign files, Hugging Face folders, own checkpoints."""
+"""Reads all checkpoints that this project can use.
+
+These are its own checkpoints, and foreign files: files and Hugging Face folders of other projects.
+"""
 
 import dataclasses
 import hashlib
@@ -22,7 +25,7 @@ OWN_FAMILY = lineage.OWN_FAMILY
 
 
 def read(path, *, family="", grid=None):
-  """Reads a checkpoint. Executes nothing in it.
+  """Reads a checkpoint. Executes no code of the file.
 
   Args:
     path: a .pth, .pt, .bin or .safetensors file, a Hugging Face folder, or a workdir, checkpoints folder or
@@ -191,14 +194,14 @@ def _match(path, family, state, file_names):
 def _check_shapes(path, rows, state, file_names):
   """Checks the shapes of all tensors. Returns {letter of the table's shapes: number}.
 
-  The first tensor whose shape has a letter as an item gives the number of this letter.
+  A letter such as "D" gets its number from the first tensor that has this letter as an item of its shape.
 
   Raises:
-    ValueError: if a shape does not fit these numbers.
+    ValueError: if the shape of a tensor does not fit these numbers.
   """
   sizes, origin = {}, {}
-  # The patch projection is checked first, so its width is the expected width of all other tensors. So an
-  # error message names a tensor that differs from the patch projection.
+  # The patch projection is checked first, and its width is then expected of all other tensors. So an error
+  # message names a tensor that does not fit the patch projection.
   for row in sorted(rows, key=lambda row: row.layout is not PATCH_CONV):
     shape = state[row.reference].shape
     if len(shape) == len(row.shape):

@@ -62,7 +62,7 @@ def convert(
   write.check_target(weights, to)
   setting = verify.Setting.of(weights, source_grid)
   progress.stage("writing the result", add=1)
-  with contextlib.ExitStack() as ends:  # they end in reverse order: the result, then its report
+  with contextlib.ExitStack() as ends:  # the result gets its name first, then the report
     report = None
     if not write.makes_folder(to):
       report = ends.enter_context(unfinished.named_at_end(out.with_name(REPORT)))
@@ -178,7 +178,7 @@ def _prove(source, part, is_own, to, setting, outputs, real, progress):
     real: True to run also the PyTorch class of the target.
     progress: as in `convert`. Its first two steps are done.
   Returns:
-    the report's entry "proof", a dict.
+    the report's entry "proof", as a dict.
   Raises:
     ValueError: if an output differs.
   """

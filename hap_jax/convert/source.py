@@ -1,4 +1,4 @@
-"""Opens foreign files and returns their tensors by name, without the wrappers of training scripts."""
+"""Opens files of other projects, and returns their tensors under names without the prefixes of wrappers."""
 
 import dataclasses
 import json
@@ -32,10 +32,10 @@ class Source:
     beside: the numbers and texts that the file stores next to the weights.
     is_nested: True if the file stores the weights under a key, such as "model".
     is_backbone: True if the names in the file have the prefix of a backbone.
-    config: the content of config.json in a Hugging Face folder, {} elsewhere.
-    processor: the content of preprocessor_config.json in a Hugging Face folder, {} elsewhere.
-    card: the front matter of README.md in a Hugging Face folder, {} elsewhere.
-    record: the description that a conversion wrote into the file, {} if there is none.
+    config: the content of config.json in a Hugging Face folder, or {} for other files.
+    processor: the content of preprocessor_config.json in a Hugging Face folder, or {} for other files.
+    card: the front matter of README.md in a Hugging Face folder, or {} for other files.
+    record: the description that a conversion wrote into the file, or {} if there is none.
   """
 
   path: pathlib.Path
@@ -57,7 +57,7 @@ def weights_file(path):
 
 
 def open_source(path):
-  """Opens a .pth, .pt or .bin file, a .safetensors file or a Hugging Face folder. Executes nothing in it.
+  """Opens a .pth, .pt or .bin file, a .safetensors file or a Hugging Face folder. Executes no code of it.
 
   Returns:
     Source.

@@ -77,7 +77,7 @@ class Batch:
 
 
 def outputs_of(setting, stacks):
-  """Returns the names of the outputs that source and target both give, a tuple.
+  """Returns the names of the outputs that source and target both give, as a tuple.
 
   Args:
     setting: the Setting of the source.

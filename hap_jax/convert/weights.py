@@ -46,7 +46,7 @@ class Weights:
 
   @property
   def grid(self):
-    """Returns (Gh, Gw) of the position tables in patches, None if the grid is unknown."""
+    """Returns (Gh, Gw) of the position tables in patches, or None if the grid is unknown."""
     return self.description.encoder.grid
 
   @property
@@ -73,7 +73,7 @@ class Weights:
 
   @property
   def decoder(self):
-    """Returns the sizes of the decoder, None if there is no decoder."""
+    """Returns the sizes of the decoder, or None if there is no decoder."""
     return self.description.network.get("decoder")
 
   @property
@@ -87,7 +87,7 @@ class Weights:
 
   @property
   def made_from(self):
-    """Returns the data sets and weights of all stages, the most restrictive licence first, a list."""
+    """Returns the data sets and weights of all stages, the most restrictive licence first, as a list."""
     return lineages.sources(self.lineage)
 
   @property
@@ -97,7 +97,7 @@ class Weights:
 
   @property
   def heads(self):
-    """Returns the names of the subtrees besides encoder and decoder, a tuple."""
+    """Returns the names of the subtrees besides encoder and decoder, as a tuple."""
     return tuple(name for name in self.params if name not in ("encoder", "decoder"))
 
   def with_encoder(self, **sizes):
@@ -129,7 +129,7 @@ def grid_text(grid):
 
 
 def square_side(L):
-  """Returns the side of a square of L cells, None if L is not a square number."""
+  """Returns the side of a square of L cells, or None if L is not a square number."""
   side = math.isqrt(max(L, 0))
   return side if side and side * side == L else None
 

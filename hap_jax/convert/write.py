@@ -18,7 +18,7 @@ _TORCH_SUFFIXES = (".pth", ".pt", ".bin")
 
 
 def targets():
-  """Returns the possible values of --to: `OWN` and the names of all families, a tuple."""
+  """Returns the possible values of --to: `OWN` and the names of all families, as a tuple."""
   return (OWN, *families.names())
 
 
@@ -32,7 +32,7 @@ def regrid(weights, grid):
 
   Args:
     weights: Weights.
-    grid: (Gh, Gw); None: the tables keep their grid.
+    grid: (Gh, Gw). None: the tables keep their grid.
   Returns:
     (Weights, one line "path old grid -> new grid" per resized table).
   Raises:

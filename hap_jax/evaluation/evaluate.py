@@ -64,7 +64,7 @@ def make_evaluate(evaluation, mesh):
 
   Padding rows are dropped. The rows are sorted by the index of their record. In place of an unreadable
   record, the loader returns another record, which then has two rows. The second row is dropped, so each
-  record counts once. So a score does not depend on the batch size, the devices or the processes.
+  record counts once. Therefore a score does not depend on the batch size, the devices or the processes.
 
   The result `rows` has the rows that were scored: {split: {name: [N, ...]}}. `before_batch` is called without
   arguments before each batch. An exception that it raises ends the evaluation. `progress` is a started

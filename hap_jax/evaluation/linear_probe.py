@@ -48,7 +48,7 @@ def fit(features, labels, penalty, known=None):
     features: [N, D] float. This function standardises them.
     labels: [N, A] bool or 0/1.
     penalty: strength of the penalty, above 0.
-    known: [N, A] bool, the labels to learn from; None: all labels.
+    known: [N, A] bool, the labels to learn from. None: all labels.
   Returns:
     LinearProbe.
   Raises:
@@ -92,7 +92,7 @@ def choose_and_fit(features, labels, known=None):
   Args:
     features: [N, D] float.
     labels: [N, A] bool or 0/1.
-    known: [N, A] bool, the labels to learn from and to score; None: all labels.
+    known: [N, A] bool, the labels to learn from and to score. None: all labels.
   Returns:
     LinearProbe, fitted on all rows.
   Raises:

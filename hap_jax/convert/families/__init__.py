@@ -9,7 +9,7 @@ import pkgutil
 
 
 def names():
-  """Returns the names of all families in alphabetical order, a tuple.
+  """Returns the names of all families in alphabetical order, as a tuple.
 
   A name is the name of the file with hyphens in place of underscores.
   """
@@ -29,7 +29,7 @@ def load(name):
 
 
 def load_all():
-  """Returns all families, a tuple."""
+  """Returns all families, as a tuple."""
   return tuple(load(name) for name in names())
 
 

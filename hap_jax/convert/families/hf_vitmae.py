@@ -1,4 +1,4 @@
-"""A folder that `transformers.ViTMAEForPreTraining` loads. It supports square images only."""
+"""A folder that `transformers.ViTMAEForPreTraining` loads. This class supports only square images."""
 
 from hap_jax.convert import hugging_face, numpy_vit, official, reconstruction
 from hap_jax.convert.family import CERTAIN, NO, Family, TorchClass
