@@ -285,5 +285,5 @@ def test_the_licence_in_a_model_card_is_used(source, tmp_path):
 )
 def test_a_record_of_another_form_is_an_error(tmp_path, record):
   torch_writer.save(tmp_path / "odd.pth", {"model": family_state("hap"), "hap_jax": record})
-  with pytest.raises(ValueError, match=r"odd\.pth: its entry 'hap_jax' is (a list|not the description)"):
+  with pytest.raises(ValueError, match=r"odd\.pth: its entry 'hap_jax' is (a list|not a description)"):
     read.read(tmp_path / "odd.pth")
