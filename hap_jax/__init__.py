@@ -8,7 +8,8 @@ __version__ = "0.1.0"  # the only place of the version; pyproject.toml reads it 
 def __getattr__(name):
   """Imports `load` at its first use.
 
-  The worker processes of the loader import this package. They must not import jax, which is slow and large.
+  The worker processes of the loader import this package. They must not import jax, because that
+  takes seconds and much memory.
   """
   if name == "load":
     from hap_jax.inference.encoder import load

@@ -1,4 +1,4 @@
-"""Configurations: reads, completes, checks and freezes them, and finds the files that they name.
+"""Reads, completes, checks and freezes configurations, and imports the modules that they name.
 
 Importing this file does not import jax, because the training command uses it to read its flags before all
 other imports.
@@ -19,8 +19,8 @@ from hap_jax.io import unfinished
 
 CONFIG_FILE = "config.json"
 
-# A resumed run may change these keys, and the keys that sources list in PLACES. All other keys must stay the
-# same, because they change the result of the run.
+# A resumed run may change these keys. It may also change the keys that a data source lists in its PLACES. All
+# other keys must stay the same, because they change the result of the run.
 _FREE_KEYS = {
   "eval_batch_size",
   "log_every",
@@ -46,11 +46,11 @@ _FREE_KEYS = {
   "model.scan",
 }
 
-# Keys that a recorded configuration of an older version may not have. The value is the one that the older
-# version used: {marker key: {missing key: value}}. If the marker key is present, the task has the other keys.
-# Add each key here that you add to configs/common.py; tests/test_recorded.py fails otherwise. Do not add
-# options of a source here: a missing option gets the default in the signature of `open_source`. Only if older
-# versions did something else, add the value for it here.
+# Keys that newer versions added: {marker key: {added key: value}}. The value describes what older versions
+# did. A recorded configuration gets the added keys only if it has the marker key, because a task without the
+# marker key does not use them. If you add a key to configs/common.py, add it here too; otherwise
+# tests/test_recorded.py fails. Do not add the options of a data source: a missing option gets the default in
+# the signature of `open_source`. Add an option only if older versions did something else than this default.
 _ADDED_KEYS = {
   "seed": {
     "eval_every_epochs": 0,
@@ -62,12 +62,13 @@ _ADDED_KEYS = {
   },
   # The default of model.remat is "dots" today, but versions without the key stored all activations.
   "model.variant": {"model.remat": "none", "model.attention": "xla"},
-  # Versions without learned_ratio printed a verdict after every pre-training, with this goal.
+  # Versions without learned_ratio printed a verdict after every pre-training. The goal was 0.85.
   "align_weight": {"learned_ratio": 0.85, "align_block": 0, "probe.source": "", "probe.root": ""},
   "data.crop_area": {"data.augment": "host", "data.canvas": (400, 200)},
   "data.pad": {"ema_decay": 0.0},
   "data.synthetic.num_train": {"data.synthetic.num_test": 2_000},
-  # Versions without these keys read the stored pixels. The default today is "apply".
+  # Versions without these keys did not rotate pictures as their EXIF headers say. The default today is
+  # "apply".
   "data.source": {"data.folder.exif": "ignore", "data.identity_folder.exif": "ignore"},
 }
 
@@ -119,10 +120,11 @@ _KINDS = {
 
 
 def finalize(config):
-  """Checks a configuration, derives the open values and freezes it.
+  """Checks a configuration, replaces the value "auto" of model.dtype and freezes it.
 
   Args:
-    config: ml_collections.ConfigDict from a file of `configs/` or of an older run, with overrides applied.
+    config: ml_collections.ConfigDict from a file of `configs/` or of an older run, with the overrides of
+      the command line applied.
   Returns:
     FrozenConfigDict.
   Raises:
@@ -146,7 +148,7 @@ def finalize(config):
 
 
 def _finalize_model(model):
-  """Checks the group `model` of a configuration and derives its dtype."""
+  """Checks the group `model` of a configuration and replaces the value "auto" of its dtype."""
   # These imports are not at the top, because the training command reads its flags before it imports jax.
   import jax
 
@@ -197,10 +199,10 @@ def open_source(config, split, place=None):
 
   Args:
     config: the finalized config.
-    split: the split of the source.
-    place: a group of the config with the keys source and root. None: config.data.
+    split: the name of the split.
+    place: the group of the config that has the keys `source` and `root`. None: config.data.
   """
-  # Only the training source holds out records.
+  # Only the source of the training data (config.data) can hold out training records.
   num_val = config.data.num_val if place is None else 0
   place = config.data if place is None else place
   values.check(config, {f"data.{place.source}": values.group().or_absent()})
@@ -215,7 +217,7 @@ def open_source(config, split, place=None):
 
 
 def holds_out(name):
-  """Returns True if the data source `name` can hold out records of its training split, as split "val"."""
+  """Returns True if the data source `name` can hold out training records as its split "val"."""
   return "num_val" in inspect.signature(load("data/sources", name).open_source).parameters
 
 
@@ -223,24 +225,24 @@ def open_named_source(name, *, root, split, seed=0, options=None):
   """Opens a split of the data source `name`, a file of hap_jax/data/sources.
 
   Args:
-    name: of the source.
+    name: name of the source.
     root: folder of the data set.
-    split: of the source.
-    seed: of what the source draws.
-    options: {option: value} of this source; None: its defaults.
+    split: name of the split.
+    seed: seed of all random values of the source.
+    options: {option: value} of this source. None: all options have their defaults.
   Raises:
     ValueError: if the source, the option or the split does not exist, or a value has the wrong type.
   """
   opener, options = load("data/sources", name).open_source, options or {}
   parameters = inspect.signature(opener).parameters
-  known = set(parameters) - {"root", "split", "seed"}  # num_val stays: `prepare --set` can set it
+  known = set(parameters) - {"root", "split", "seed"}  # num_val stays: `hap prepare --set num_val=N` sets it
   if unknown := sorted(set(options) - known):
     raise ValueError(
       f"data/sources/{name}.py has no option {', '.join(unknown)}; it has {', '.join(sorted(known))}"
     )
   for option, value in options.items():
     default = parameters[option].default
-    # The default in the signature is the only statement of an option's type.
+    # A value must have the type of the default in the signature. The type is not stated elsewhere.
     kind = values.like(default)
     if default is not inspect.Parameter.empty and not kind.holds(value):
       raise ValueError(f"option {option}={value!r} of data/sources/{name}.py: expected {kind.words}")
@@ -255,7 +257,8 @@ def read_file(name):
   Returns:
     ConfigDict, not locked. A configuration from JSON is completed with the keys of newer versions.
   Raises:
-    ValueError: if the file is wrong. The message is one line with the file, and the line of wrong code.
+    ValueError: if the file cannot be read or is not a configuration. The message has one line. It names the
+      file and, if the Python code fails, the number of the line.
   """
   path, arguments = config_file.find(name)
   if path.suffix == ".json":
@@ -301,9 +304,9 @@ def _with_tuples(value):
 
 
 def complete(config):
-  """Returns a configuration (nested dicts) with the missing keys of newer versions added."""
+  """Returns a configuration (nested dicts) with the keys added that newer versions need."""
   flat = values.flatten(config)
-  # The keys of a task are added only if the configuration belongs to that task.
+  # A key is added only if the configuration has its marker key, see _ADDED_KEYS.
   added = [item for present, keys in _ADDED_KEYS.items() if present in flat for item in keys.items()]
   if "data.source" in flat:
     added += [
@@ -319,9 +322,9 @@ def complete(config):
 
 
 def _with_key(config, path, value):
-  """Returns a copy of nested dicts with one more value.
+  """Returns a copy of nested dicts with a value added at a path.
 
-  If a part of the path is a value and not a group, the copy is unchanged.
+  If the path leads through something that is not a dict, nothing is added.
   """
   if not isinstance(config, dict):
     return config
@@ -337,8 +340,8 @@ def to_plain(config):
 def check_same(config, workdir):
   """Checks that a configuration fits the configuration recorded in a workdir, if there is one.
 
-  A missing key of a newer version counts with the value that the older version used. Options of data sources
-  that the run does not use are not compared.
+  If the recorded configuration does not have a key of a newer version, the value that the older version used
+  is compared. The options of data sources that the run does not use are not compared.
 
   Args:
     config: the finalized config.
@@ -353,7 +356,7 @@ def check_same(config, workdir):
     begun = complete(config_file.read_json(path))
   except ValueError as error:
     raise ValueError(f"{error}: restore the file, or give another --workdir") from error
-  # The JSON round trip turns tuples (of added defaults) into lists, so equal values compare as equal.
+  # Added defaults may be tuples, but a JSON file has only lists. Writing both as JSON makes them comparable.
   begun, now = (values.flatten(json.loads(json.dumps(plain))) for plain in (begun, to_plain(config)))
   changed = [key for key in sorted(begun.keys() | now.keys()) if begun.get(key, ...) != now.get(key, ...)]
   unused = _unused_options(now)
@@ -383,5 +386,6 @@ def record(config, workdir):
   if path.exists():
     return
   path.parent.mkdir(parents=True, exist_ok=True)
-  # A kill leaves no half of it, and every process of a run may write it.
+  # This function writes the whole file or no file. So a run may be killed here, and several processes of a
+  # run may write the file.
   unfinished.write(path, json.dumps(to_plain(config), indent=2) + "\n")

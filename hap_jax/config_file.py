@@ -1,6 +1,7 @@
 """Configuration files: Python files with `get_config()`, and the JSON file that a run records.
 
-The shipped configurations are Python files too. Their names work as words, such as `--config=pretrain_demo`.
+The shipped configurations are Python files too. Their names are enough to find them, as in
+`--config=pretrain_demo`.
 This module does not import jax.
 """
 
@@ -24,8 +25,8 @@ _PACKAGE = "configs"
 def shipped_folder():
   """Returns the folder of the shipped configurations, a pathlib.Path.
 
-  The wheel has this folder inside of the package. A checkout has it next to the package, and so has an
-  editable install.
+  In a package that was installed from a wheel, the folder is inside the package. In a checkout or an editable
+  install, it is next to the package.
   """
   package = pathlib.Path(__file__).absolute().parent
   inside = package / _PACKAGE
@@ -43,12 +44,13 @@ def find(name):
 
   Args:
     name: path of a .py or .json file. "FILE.py:TEXT" calls get_config(TEXT). A word without "/" and without
-      such an ending is the name of a shipped configuration, whatever the current folder holds.
+      the ending .py or .json is the name of a shipped configuration. Files in the current folder do not
+      change that.
   Returns:
     (path, list of the arguments of get_config).
   Raises:
-    ValueError: if there is no such file or shipped configuration (the message has similar names), or if the
-      file has another ending.
+    ValueError: if the file or the shipped configuration does not exist, or if the file has another ending.
+      For a missing file, the message suggests similar names.
   """
   name, arguments = str(name), []
   if not pathlib.Path(name).exists() and ":" in name:
@@ -97,7 +99,7 @@ def run(path, arguments=()):
       config = module.get_config(*arguments)
   except Exception as error:
     place = _place(error, path)
-    if place is None:  # get_config is missing, or it does not accept these arguments
+    if place is None:  # get_config is missing or does not accept the arguments
       raise ValueError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
     raise ValueError(f"{place}: {type(error).__name__}: {_message(error)}") from error
   if not isinstance(config, ml_collections.ConfigDict):
@@ -109,12 +111,12 @@ def run(path, arguments=()):
 def _importable_configs(path):
   """Makes `from configs import NAME` work in a configuration file.
 
-  The package `configs` has the folders of `_configs_folders`. The earlier folder wins. Afterwards the modules
-  of this package are forgotten, because the next file may have other folders.
+  The modules of the package `configs` are searched in the folders that `_configs_folders` returns, in that
+  order. Afterwards these modules are removed from sys.modules, because the next file may need other folders.
   """
   folders = [str(folder) for folder in _configs_folders(path)]
   init = pathlib.Path(folders[0], "__init__.py")
-  if init.is_file():  # a user's own package may define names there
+  if init.is_file():  # the user's package may define names in this file
     spec = importlib.util.spec_from_file_location(_PACKAGE, init, submodule_search_locations=folders)
   else:
     spec = importlib.machinery.ModuleSpec(_PACKAGE, None, is_package=True)
@@ -133,9 +135,9 @@ def _importable_configs(path):
 def _configs_folders(path):
   """Returns the folders of the package `configs` for a configuration file, without duplicates.
 
-  A user's own folder comes first: the folder `configs` that holds the file, or the one next to the file. Then
-  follow the folders `configs` of sys.path that are no package of another project, as for any namespace
-  package. Last is the shipped folder.
+  The user's own folder comes first. This is the folder `configs` that contains the file or, if there is none,
+  the folder `configs` next to the file. Then come all folders `configs` on sys.path without an `__init__.py`.
+  A folder with this file is the package of another project. The shipped folder comes last.
   """
   path = pathlib.Path(os.path.abspath(path))
   holding = [folder for folder in path.parents if folder.name == _PACKAGE][:1]
@@ -152,7 +154,10 @@ def _forget_configs():
 
 
 def _place(error, path):
-  """Returns "file, line N" of the last line of this file in the traceback of an error, or None."""
+  """Returns "FILE, line N": the line of a configuration file in which an error occurred.
+
+  None: the traceback of the error has no line of this file.
+  """
   ours = str(path.absolute())  # the import system uses the absolute path as file name
   if isinstance(error, SyntaxError) and error.filename and error.lineno:
     return f"{path if error.filename == ours else error.filename}, line {error.lineno}"

@@ -17,7 +17,7 @@ import ml_collections
 _GROUPS = (dict, ml_collections.ConfigDict)
 _LARGEST_WHOLE = 2**63 - 1
 _LIKE = 0.55  # an error message suggests a name only if its similarity is at least this number
-_AS_GOOD = 0.02  # names whose similarity differs by less than this number are suggested together
+_AS_GOOD = 0.02  # names are also suggested if they are less similar than the best name by this number or less
 
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 80
@@ -150,8 +150,8 @@ def check(config, kinds):
     config: ConfigDict.
     kinds: {key with dots: Kind}.
   Raises:
-    ValueError: for the first key that is absent, is a value instead of a group, or has a wrong value. The
-      message names the key.
+    ValueError: for the first key that is missing or has a wrong value, or if there is a value where a group
+      of keys is expected. The message names the key.
   """
   for key, kind in kinds.items():
     *parents, last = key.split(".")
@@ -180,7 +180,7 @@ def _shown(value):
 
 
 def check_no_others(config, group_key, kinds):
-  """Raises ValueError for a key of a group without an entry in `kinds`. The message names the nearest key."""
+  """Raises ValueError if a group has a key that is not in `kinds`. The message suggests similar keys."""
   for key in config[group_key]:
     name = f"{group_key}.{key}"
     if name not in kinds:
@@ -214,7 +214,8 @@ def nearest(name, known):
 
   def likeness(other):
     end = other.rpartition(".")[2]
-    # Similarity of the whole name counts most, then of the last part, then a shared word.
+    # The similarity of the whole names counts most, then the similarity of the last parts, then a shared
+    # word.
     scores = (_ratio(name, other), 0.95 * _ratio(last, end), 0.9 * (last in end.split("_")))
     return max(scores)
 
@@ -224,7 +225,7 @@ def nearest(name, known):
 
 
 def suggest(name, known, prefix="config."):
-  """Returns the end of an error message about an unknown name: the most similar known names."""
+  """Returns the last part of an error message about an unknown name. It lists the most similar names."""
   found = nearest(name, known)
   if not found:
     return "no key has a similar name (--dry_run prints all keys)"

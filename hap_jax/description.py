@@ -1,8 +1,8 @@
 """The recorded facts about the weights of a checkpoint: network, pixels, classes, data and origin.
 
 A run writes a Description next to every checkpoint. A conversion writes one into every file. Later commands
-read these facts, so the user does not need to give them again. The JSON form is
-  {"task", "config", "model": {"variant", "width", ..., and further sizes of the task's network},
+read these facts, so the user does not need to give them again. A Description in JSON has the form
+  {"task", "config", "model": {"variant", "width", ..., and the other sizes of the task's network},
    "normalization", "classes", "data", "lineage", and further facts such as "step" and "scores"}
 """
 
@@ -65,7 +65,7 @@ class Encoder:
 
   @property
   def variant(self):
-    """Name of the variant in `vit.VARIANTS` with these sizes and heads, or None if there is none."""
+    """Name of the variant in `vit.VARIANTS` with this width, depth and number of heads, or None."""
     name = vit.variant_of(self.width, self.depth)
     return name if name and vit.VARIANTS[name].num_heads == self.num_heads else None
 
@@ -87,14 +87,14 @@ class Description:
   Attributes:
     task: the task of the weights, a file of `hap_jax/tasks`.
     encoder: the sizes of the encoder.
-    network: the sizes that the `network` function of the task needs besides the encoder, such as
+    network: the sizes that the `network` function of the task needs besides the sizes of the encoder, such as
       {"num_classes": 751}.
-    normalization: of pixels: "mean", "std" and "range". In converted files, "from" names the source of these
-      numbers.
-    classes: the meaning of each output of the head; {} if not recorded. Two heads can replace each other if
-      their classes are equal and not {}.
-    data: "name", "licence", "notes" and "exif" of the training data (see `SourceSpec`), and its number of
-      "records"; {} if not recorded.
+    normalization: how pixels are normalised: "mean", "std" and "range". In converted files, "from" says where
+      these numbers come from.
+    classes: the meaning of each output of the head. {}: not recorded. A head can be loaded into another
+      network if the classes of both are equal and not {}.
+    data: facts about the training data: "name", "licence", "notes" and "exif" (see `SourceSpec`), and
+      "records", the number of records. {}: not recorded.
     lineage: the checkpoints that the weights come from, newest first, see `convert/lineage.py`.
     config: the configuration of the run. None: not recorded.
     more: further facts, such as "step" and "scores" of a checkpoint, or "skeleton" of the joints.
@@ -143,7 +143,7 @@ class Description:
     """Returns the Description from plain JSON values of this version or an older one.
 
     Raises:
-      ValueError: if a key is missing or has another form. The message names the key.
+      ValueError: if a key is missing, or if its value has an unexpected form. The message names the key.
     """
     try:
       _check_forms(values)
@@ -202,7 +202,8 @@ def _are_classes(value):
   )
 
 
-# {key: (test, expected form)}. Anyone may have written a checkpoint, and later commands compute with these.
+# {key: (test, expected form)}. These values are checked because later commands compute with them, and because
+# anyone may have written the checkpoint.
 _WHOLE = (_is_whole, "a whole number from 1")
 _FORMS = {
   "task": (lambda value: isinstance(value, str), "a text"),
@@ -227,7 +228,7 @@ _OPTIONAL_FORMS = {
 
 
 def _check_forms(values):
-  """Raises KeyError for a missing key, ValueError for a value of another form."""
+  """Raises KeyError if a key is missing, and ValueError if a value does not have the expected form."""
   for forms in (_FORMS, _OPTIONAL_FORMS):
     for key, (holds, words) in forms.items():
       *group, leaf = key.split(".")

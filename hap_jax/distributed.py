@@ -1,4 +1,4 @@
-"""Several processes of one run: they connect, exchange values, and end together.
+"""Functions for a run with several processes: connect them, send values between them, end a process.
 
 The top of this file imports only the standard library and NumPy, because the training command imports this
 file before jax.
@@ -12,7 +12,8 @@ import sys
 
 import numpy as np
 
-# Environment variables that a launcher sets in each of its processes: (number of processes, other variables).
+# Environment variables that a launcher sets in each of its processes:
+# {launcher: (variable with the number of processes, other variables)}.
 _LAUNCHERS = {
   "SLURM": ("SLURM_NTASKS", ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_PROCID", "SLURM_LOCALID")),
   "Open MPI": ("OMPI_COMM_WORLD_SIZE", ("OMPI_MCA_orte_hnp_uri", "OMPI_COMM_WORLD_RANK")),
@@ -22,8 +23,9 @@ _LAUNCHERS = {
 def join_processes(coordinator_address=None, num_processes=None, process_id=None):
   """Connects this process with the other processes of its run. Does nothing if there is only one process.
 
-  Call it before any other function of jax. Without arguments, it detects processes that were started by srun
-  or mpirun, on the hosts of a TPU slice, or by an indexed job of Kubernetes (which needs `jax[k8s]`).
+  Call this function before any function of jax. Without arguments, it finds the other processes if they were
+  started by srun, by mpirun, on the hosts of a TPU slice, or by an indexed job of Kubernetes. Kubernetes
+  needs the package `jax[k8s]`.
 
   Args:
     coordinator_address: "host:port" of the first process.
@@ -48,7 +50,7 @@ def join_processes(coordinator_address=None, num_processes=None, process_id=None
 
 
 def launcher(environment):
-  """Returns the name of the launcher that started this process as one of several; None: one process only.
+  """Returns the name of the launcher that started this process, or None if the run has only one process.
 
   Args:
     environment: the environment variables of the process.
@@ -60,32 +62,32 @@ def launcher(environment):
     return "Kubernetes"
   has_tpu = glob.glob("/dev/accel*") + glob.glob("/dev/vfio/[0-9]*")
   if has_tpu and importlib.util.find_spec("libtpu") and environment.get("JAX_PLATFORMS", "tpu") == "tpu":
-    return "Cloud TPU"  # also on a single host, where jax then finds one process
+    return "Cloud TPU"  # also for one TPU host: jax then finds that there is one process
   return None
 
 
 def is_one_of_several():
-  """Returns True if this process is connected with others; False before `join_processes`."""
+  """Returns True if this process is connected with other processes. Before `join_processes`, it is not."""
   jax = sys.modules.get("jax")  # no import here: errors in flags are reported before jax is imported
   return jax is not None and jax.distributed.is_initialized() and jax.process_count() > 1
 
 
 def is_first_process():
-  """Returns True in process 0, and in a process that is not connected with others."""
+  """Returns True in process 0, and in a process that is not connected with other processes."""
   return not is_one_of_several() or sys.modules["jax"].process_index() == 0
 
 
 def leave(text):
   """Prints a text and ends this process immediately.
 
-  A normal exit of jax would wait minutes for the other processes, and they would wait for this one.
+  A normal exit waits minutes for the other processes of jax, and these processes wait for this one.
   """
   print(text, file=sys.stderr, flush=True)
   os._exit(1)
 
 
 def from_first_process(value):
-  """Returns the JSON value of process 0, in every process. JSON keeps every bit of a float."""
+  """Returns in every process the JSON value that process 0 passed. JSON keeps every bit of a float."""
   import jax
   from jax.experimental import multihost_utils
 

@@ -32,8 +32,8 @@ class _ConfigFile(flags.ArgumentParser):
     try:
       config = config_lib.read_file(path)
     except ValueError as error:
-      raise flags.Error(str(error)) from error  # absl would add its own words to a ValueError
-    # This check also names the nearest key, which the error message of absl does not.
+      raise flags.Error(str(error)) from error  # absl would add text to the message of a ValueError
+    # The error message of this check suggests the nearest key. The error message of absl does not.
     for word in flags.FLAGS.read_flags_from_files(sys.argv[1:], force_gnu=False):
       named = re.match(r"--?(?:no)?config\.([^=[]+)", word)
       if named and not values.has(config, named[1]):
@@ -46,14 +46,18 @@ _CONFIG = config_flags.DEFINE_config_file(
   "config",
   None,
   f"A Python file, the config.json of a run, or a shipped configuration: {', '.join(config_file.shipped())}. "
-  "Each key is a flag: --config.data.source=NAME reads another data set, one of "
+  "Each key of it is a flag too. For example, --config.data.source=NAME selects the data set, one of "
   f"{', '.join(config_lib.names('data/sources'))}. --dry_run prints all keys.",
 )
 flags.FLAGS["config"].parser = _ConfigFile()
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run. The same folder again resumes the run.")
+_WORKDIR = flags.DEFINE_string(
+  "workdir", None, "Folder of the run. If it already has a checkpoint, the run resumes."
+)
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print configuration, shapes and parameters, then stop.")
 _COORDINATOR = flags.DEFINE_string(
-  "coordinator_address", None, "HOST:PORT of the first of several processes. All of them share one workdir."
+  "coordinator_address",
+  None,
+  "HOST:PORT of process 0, if the run has several processes. All use the same workdir.",
 )
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of processes.", lower_bound=1)
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.", lower_bound=0)
@@ -68,9 +72,9 @@ def main(argv):
     logging.set_verbosity(logging.WARNING)
   terminal.print_any_name()
   code = _train()
-  from hap_jax.data import worker_process  # imported late, so that errors in flags come before OpenCV loads
+  from hap_jax.data import worker_process  # imported late: errors in flags are reported before OpenCV loads
 
-  # This call is outside of any `except`, because an exception in progress keeps the last batches alive.
+  # This call is outside of any `except`, because a caught exception keeps the last batches alive.
   worker_process.release_shared_memory()
   sys.exit(code)
 
@@ -107,7 +111,7 @@ def _train():
 
 
 def _say(line):
-  """Prints a line in the first process. The other processes would only repeat it."""
+  """Prints a line in the first process. The other processes would only print the same line."""
   import jax
 
   if jax.process_index() == 0:

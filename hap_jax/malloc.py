@@ -1,7 +1,8 @@
-"""Settings of the C library for freed memory. Only glibc offers them; elsewhere these functions do nothing.
+"""Settings for freed memory in the C library glibc. With another C library, these functions do nothing.
 
-glibc returns large blocks to the system when they are freed, and fetches them again, page by page: every
-picture in a loader's worker costs 50 page faults.
+When a large block is freed, glibc returns it to the system. The next large block is then requested from the
+system again, page by page. So every picture costs 50 page faults in a worker process
+of the loader.
 """
 
 import ctypes
@@ -12,17 +13,21 @@ _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # options of glibc's mallop
 def keep_freed():
   """Makes this process keep the memory that it frees, up to its peak.
 
-  All threads that start later share one heap, because one of several heaps has no space for large blocks.
+  All threads that start later share one heap. If each thread had its own heap, such a heap would have no
+  space for large blocks.
   """
   library = ctypes.CDLL(None)
   if hasattr(library, "mallopt"):
-    library.mallopt(_MMAP_MAX, 0)  # large blocks come from the heap, too
-    library.mallopt(_TRIM_THRESHOLD, -1)  # which never shrinks
+    library.mallopt(_MMAP_MAX, 0)  # large blocks are taken from the heap too
+    library.mallopt(_TRIM_THRESHOLD, -1)  # the heap never shrinks
     library.mallopt(_ARENA_MAX, 1)
 
 
 def return_freed():
-  """Returns freed memory to the system; after Orbax's threads, glibc keeps as much as the weights take."""
+  """Returns freed memory to the system.
+
+  Without this call, glibc keeps the memory that the threads of Orbax freed, as much as the weights need.
+  """
   library = ctypes.CDLL(None)
   if hasattr(library, "malloc_trim"):
     library.malloc_trim(0)

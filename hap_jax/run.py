@@ -1,4 +1,7 @@
-"""Runs the task of a configuration: mesh, workdir, starting weights, loop. Nothing else starts a run."""
+"""Runs the task of a configuration: prepares mesh, workdir and starting weights, and calls the training loop.
+
+No other file starts a run.
+"""
 
 import pathlib
 
@@ -29,7 +32,7 @@ def run(config, workdir, say=print):
     weights, recorded, lineage = None, None, ()
     if checkpoints.latest_step() is not None:
       recorded = checkpoints.description()
-      # A resumed run keeps the origins of its first start.
+      # A resumed run keeps the lineage that it had at its first start.
       lineage = recorded.lineage
     elif config.init_from:
       weights = initial.read(config.init_from)
@@ -72,7 +75,8 @@ def _newest_pictures(workdir):
 def check_records(recorded, description, workdir):
   """Checks that a resumed run has the same number of training records as at its start.
 
-  A different number changes the batches and the length of an epoch, and so the learning rate.
+  A different number changes the batches and the length of an epoch. It also changes the learning
+  rate of each step.
 
   Args:
     recorded: `Description` of the run's newest checkpoint. Older versions did not record the number.
@@ -92,7 +96,7 @@ def check_records(recorded, description, workdir):
 def _check_backend(config):
   """Raises ValueError if this machine does not support the configured attention.
 
-  A dry run does not call it, because it may check the configuration of another machine.
+  A dry run does not call it, because the configuration may be meant for another machine.
   """
   backend, model = jax.default_backend(), config.model
   if model.attention == "cudnn" and (backend != "gpu" or model.dtype != "bfloat16"):
@@ -103,7 +107,7 @@ def _check_backend(config):
 
 
 def make_mesh(config):
-  """Builds the mesh of a configuration and checks that the batch sizes divide over it."""
+  """Builds the mesh of a configuration and checks that it can split the batches into equal parts."""
   mesh = sharding.make_mesh(**config.mesh)
   sharding.check_batch_size(config.batch_size, mesh, parts=config.accumulate)
   sharding.check_batch_size(config.eval_batch_size, mesh, "config.eval_batch_size")
@@ -111,7 +115,7 @@ def make_mesh(config):
 
 
 def dry_run(config, say=print):
-  """Prints the resolved configuration, the shapes of a step and the parameters; reads no data."""
+  """Prints the resolved configuration, the shapes of a step and the parameters. Reads no data."""
   mesh = make_mesh(config)
   config_lib.load("data/sources", config.data.source)
   params, lines = config_lib.load("tasks", config.task).outline(config)

@@ -1,8 +1,8 @@
 """The device mesh and the placement of arrays on it. No other file names mesh axes.
 
-A batch is split over `data` and `fsdp`. Parameters, their moments and their moving average are split over
-`fsdp` and `tensor`. So `fsdp` divides both the work and the memory. The source program is the same for any
-mesh: the compiler adds the communication that the shardings need.
+A batch is split over `data` and `fsdp`. Parameters, the moments of the optimizer and the moving average
+of the parameters are split over `fsdp` and `tensor`. So `fsdp` divides both the work and the memory. The
+Python code is the same for every mesh, because the compiler adds the communication that the shardings need.
 """
 
 import re
@@ -17,9 +17,9 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 AXES = ("data", "fsdp", "tensor")
 _BATCH = ("data", "fsdp")
 
-# (end of the parameter path, mesh axes of its last two dimensions); the first match wins. All other
-# parameters have a full copy on every device. The two matrices of a branch are split along opposite
-# dimensions, so each `tensor` device computes a part of the hidden features.
+# (end of the parameter path, mesh axes of its last two dimensions); the first match wins. Every device has a
+# full copy of all other parameters. `tensor` splits the outputs of the first matrix of a branch (qkv or fc1)
+# and the inputs of the second matrix (proj or fc2). So each device computes a part of the hidden features.
 _PLACES = (
   (r"(qkv|fc1)/kernel", ("fsdp", "tensor")),
   (r"(proj|fc2)/kernel", ("tensor", "fsdp")),
@@ -36,8 +36,8 @@ def make_mesh(data=-1, fsdp=1, tensor=1, *, devices=None):
     tensor: number of devices that split only the parameters.
     devices: the devices to use. None: all devices.
   Raises:
-    ValueError: if the product of the sizes is not the number of devices, or if devices of several processes
-      share a group along `tensor`.
+    ValueError: if the product of the sizes is not the number of devices, or if a group of devices along
+      `tensor` belongs to several processes.
   """
   devices = jax.devices() if devices is None else devices
   sizes, given = [data, fsdp, tensor], f"config.mesh: data={data}, fsdp={fsdp}, tensor={tensor}"
@@ -53,7 +53,8 @@ def make_mesh(data=-1, fsdp=1, tensor=1, *, devices=None):
       f"{given} do not multiply to the {len(devices)} devices present; set one of them to -1 for all "
       "remaining devices, and let the product of the others divide the number of devices"
     )
-  # Auto is stated explicitly, because jax changed its default to Explicit, and Linen layers fail with it.
+  # Auto must be given, because newer versions of jax use Explicit by default. Linen layers fail with
+  # Explicit.
   mesh = jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
   check_rows([[device.process_index for device in shared] for shared in mesh.devices.reshape(-1, sizes[2])])
   return mesh
@@ -65,7 +66,8 @@ def check_rows(processes):
   Each process loads its own rows, so such devices would work on different pictures.
 
   Args:
-    processes: [groups along `tensor`][devices], the process number of each device.
+    processes: a list of the groups along `tensor`. Each group is a list of the process numbers of its
+      devices.
   """
   if any(len(set(group)) > 1 for group in processes):
     raise ValueError(
@@ -81,7 +83,7 @@ def replicated(mesh):
 
 
 def batch_split(mesh):
-  """Returns the sharding of a batch: its rows are split over the data axes, in order."""
+  """Returns the sharding of a batch: its rows are split over `data` and `fsdp`, in order."""
   return NamedSharding(mesh, PartitionSpec(_BATCH))
 
 
@@ -89,8 +91,8 @@ def places(tree, mesh):
   """Returns the sharding of each array of parameters or of a training state.
 
   The paths of a training state end like the paths of its parameters, so the same rules apply. Matrices follow
-  `_PLACES`. A dimension that is not a multiple of its mesh axis is not split. Biases, scales, tokens and
-  tables are less than 1 % of a ViT, so every device has a full copy.
+  `_PLACES`. A dimension is not split if its length is not a multiple of the size of its mesh axis. Biases,
+  scales, tokens and tables are less than 1 % of a ViT, so every device has a full copy.
 
   Args:
     tree: pytree of arrays or shapes.
@@ -100,7 +102,7 @@ def places(tree, mesh):
   def find(path, leaf):
     name = jax.tree_util.keystr(path, simple=True, separator="/")
     axes = next((axes for pattern, axes in _PLACES if re.fullmatch(f"(.*/)?{pattern}", name)), ())
-    # Leading dimensions stay whole: the block axis of stacked blocks, or the window of a convolution.
+    # The leading dimensions are not split: the block axis of stacked blocks, or the window of a convolution.
     axes = (*[None] * (len(leaf.shape) - len(axes)), *axes)
     fits = [a if a and n % mesh.shape[a] == 0 else None for a, n in zip(axes, leaf.shape, strict=True)]
     return NamedSharding(mesh, PartitionSpec(*fits))
@@ -109,13 +111,15 @@ def places(tree, mesh):
 
 
 def check_batch_size(batch_size, mesh, key="config.batch_size", parts=1):
-  """Raises ValueError unless each part of a batch divides over the devices. The message names better sizes.
+  """Raises ValueError unless the devices can share each part of a batch equally.
+
+  The message names the nearest valid batch sizes.
 
   Args:
     batch_size: rows of the global batch.
     mesh: from `make_mesh`.
     key: the configuration key or flag to name in the message.
-    parts: number of parts of the batch.
+    parts: number of parts of the batch, config.accumulate.
   """
   count = int(np.prod([mesh.shape[axis] for axis in _BATCH])) * parts
   if batch_size % count:
@@ -127,7 +131,8 @@ def check_batch_size(batch_size, mesh, key="config.batch_size", parts=1):
 
 def put_batch(batch, mesh):
   """Puts the rows {name: [b, ...]} of this process on its devices, as parts of the global batch."""
-  # This transfer is intended. With several processes, jax reports it as an implicit one, so it is allowed.
+  # This transfer is intended, so it is allowed here. With several processes, jax would report it as an error,
+  # because it counts as an implicit transfer.
   with jax.transfer_guard_host_to_device("allow"):
     place = batch_split(mesh)
     return {name: jax.make_array_from_process_local_data(place, rows) for name, rows in batch.items()}
@@ -138,7 +143,7 @@ def put(tree, shardings):
 
   Args:
     tree: pytree of host arrays.
-    shardings: the same pytree with a sharding for each array.
+    shardings: a pytree of the same structure with the sharding of each array.
   """
 
   def one(x, place):
@@ -176,7 +181,7 @@ def on(mesh):
 
 
 def split_rows(x, axis=0):
-  """Constrains an axis of a traced array, the rows of a batch, to be split over the devices.
+  """Tells the compiler to split a traced array over the devices along `axis`, the axis of the batch rows.
 
   Outside of the context `on`, returns `x` unchanged.
   """
@@ -194,15 +199,16 @@ def micro_batches(batch, count):
 
 
 def against_whole_batch(function, rows, whole):
-  """Runs function(own rows, whole batch, number of the first own row) on each device.
+  """Compares the rows of a batch with the whole batch. Each device computes only its own rows.
 
-  It uses shard_map, so that each device computes only its own rows. No device ever holds the intermediate
-  results of all rows, such as a [B, B] table of logits.
+  shard_map calls `function` on each device. So no device needs the memory for the intermediate results of all
+  rows, such as a [B, B] matrix of logits.
 
   Args:
-    function: ([b, ...], [B, ...], int32) -> [b, ...].
-    rows: [B, ...], split over the devices.
-    whole: [B, ...], split over the devices.
+    function: (b rows of this device [b, ...], whole batch [B, ...], int32 index of the first of these b rows)
+      -> [b, ...].
+    rows: [B, ...], split over the devices. Each device passes its own rows as the first argument.
+    whole: [B, ...], split over the devices. Each device gathers it and passes it as the second argument.
   Returns:
     [B, ...], split over the devices in the same way.
   """

@@ -1,9 +1,10 @@
 """All commands: `python -m hap_jax.cli VERB ...`, or `hap VERB ...` after installation.
 
-Each verb is a file of this folder with the functions `add_arguments(parser)` and `run(args)`. The first line
-of its docstring is its help text. If later arguments depend on the first ones, the verb also has the function
-`extend(parser, words)`. A verb parses its arguments, calls the library and prints the result. A verb that
-parses its words in its own way has only the function `run_words(words)`. Only the requested verb is imported.
+Each verb is a file of this folder. The first line of its docstring is its help text. A verb parses its
+arguments, calls the library and prints the result. It has the functions `add_arguments(parser)` and
+`run(args)`. If its further arguments depend on the first ones, it also has the function `extend(parser,
+words)`. A verb that parses the command line itself has only the function `run_words(words)`. Only the
+requested verb is imported.
 """
 
 import argparse
@@ -22,7 +23,7 @@ _FOLDER = pathlib.Path(__file__).parent
 
 
 def verbs():
-  """Returns {verb: first line of its docstring}; imports no verb."""
+  """Returns {verb: first line of its docstring}. Imports no verb."""
   files = sorted(path for path in _FOLDER.glob("*.py") if not path.stem.startswith("_"))
   return {path.stem: ast.get_docstring(ast.parse(path.read_text())).splitlines()[0] for path in files}
 
@@ -54,7 +55,7 @@ def _run_verb(argv):
   listed = top.add_subparsers(dest="verb", metavar="VERB", required=True)
   for verb, text in texts.items():
     listed.add_parser(verb, help=text, add_help=False)
-  # Only the verb is parsed here. Its own parser is made after the import of its module.
+  # This parser reads only the verb. The parser of the verb is made after the import of its module.
   verb = top.parse_args(argv[:1]).verb
 
   module = importlib.import_module(f"hap_jax.cli.{verb}")

@@ -12,7 +12,7 @@ CHECKPOINT = ".pth or .safetensors file, Hugging Face folder, or workdir or chec
 
 
 def add_reading(parser):
-  """Adds --from, --source_grid and --num_heads: facts that a checkpoint may not record."""
+  """Adds --from, --source_grid and --num_heads, for facts that a checkpoint may not record."""
   parser.add_argument(
     "--from",
     dest="family",
@@ -21,10 +21,13 @@ def add_reading(parser):
     help="checkpoint family (default: recognised from the file)",
   )
   parser.add_argument(
-    "--source_grid", type=grid, metavar="HxW", help="grid in patches, if the checkpoint does not record it"
+    "--source_grid", type=grid, metavar="HxW", help="grid in patches, if the checkpoint records none"
   )
   parser.add_argument(
-    "--num_heads", type=int, metavar="N", help="heads of the encoder, if the checkpoint does not record them"
+    "--num_heads",
+    type=int,
+    metavar="N",
+    help="number of heads of the encoder, if the checkpoint records none",
   )
 
 
@@ -34,7 +37,7 @@ def source_help():
 
 
 def grid(text):
-  """Parses "16x8", height x width in patches; an argparse type."""
+  """Returns (height, width) in patches from a text such as "16x8". It is a type for argparse."""
   match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
   if match is None:
     raise argparse.ArgumentTypeError(f"{text!r}: expected a grid such as 16x8, height x width in patches")
@@ -42,7 +45,7 @@ def grid(text):
 
 
 def add_overrides(parser, *, set_help):
-  """Adds --data.source, --data.root and --set KEY=VALUE; `set_help` is the help text of --set."""
+  """Adds --data.source, --data.root and --set KEY=VALUE. `set_help` is the help text of --set."""
   parser.add_argument("--data.source", dest="data_source", metavar="NAME", help=source_help())
   parser.add_argument("--data.root", dest="data_root", metavar="DIR", help="folder of the data set")
   parser.add_argument(
@@ -57,7 +60,7 @@ def overrides(args):
 
 
 def settings(words):
-  """Returns {key: value} of words KEY=VALUE. A value that is not a Python literal is a string.
+  """Returns {key: value} for words KEY=VALUE. A value that is not a Python literal becomes a string.
 
   Raises:
     ValueError: for a word without "=".

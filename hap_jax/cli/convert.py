@@ -1,4 +1,4 @@
-"""Convert a checkpoint to the format of another project or of this one, and compare the outputs."""
+"""Convert a checkpoint to or from the format of another project, and check that the outputs agree."""
 
 from hap_jax.cli import _options
 from hap_jax.convert import licences, write
@@ -23,7 +23,7 @@ def add_arguments(parser):
     "--decoder_heads",
     type=int,
     metavar="N",
-    help="heads of the decoder, if the checkpoint does not record them",
+    help="number of heads of the decoder, if the checkpoint records none",
   )
   text = "do not compare with the PyTorch class of the target, even if it is installed"
   parser.add_argument("--no_real_class", dest="real", action="store_false", help=text)

@@ -21,7 +21,7 @@ def add_arguments(parser):
     type=float,
     default=0.0,
     metavar="SHARE",
-    help="largest share of unreadable pictures that are left out; more of them are an error (default: 0)",
+    help="allowed share of unreadable pictures, which are left out; a larger share is an error (default: 0)",
   )
 
 

@@ -1,4 +1,4 @@
-"""Draw two sheets of synthetic people: one row per identity, and what is known about each picture."""
+"""Draw two sheets of synthetic people: one with a row per person, one with the labels of each picture."""
 
 import os
 
@@ -14,7 +14,7 @@ _QUALITY = 78
 
 def add_arguments(parser):
   parser.add_argument("--out", required=True, metavar="DIR", help=f"folder for {' and '.join(_NAMES)}")
-  parser.add_argument("--seed", type=int, default=0, help="seed that draws the people (default: %(default)s)")
+  parser.add_argument("--seed", type=int, default=0, help="random seed of the people (default: %(default)s)")
   parser.add_argument(
     "--first", type=int, default=0, metavar="N", help="number of the first person (default: %(default)s)"
   )
@@ -26,8 +26,8 @@ def add_arguments(parser):
 def run(args):
   if args.rows < 1 or args.first < 0 or args.seed < 0:
     raise ValueError(
-      f"--rows={args.rows} --first={args.first} --seed={args.seed}: expected --rows from 1 on, the others "
-      "from 0 on"
+      f"--rows={args.rows} --first={args.first} --seed={args.seed}: expected --rows of at least 1, "
+      "--first and --seed of at least 0"
     )
   paths = [os.path.join(args.out, name) for name in _NAMES]
   for path in paths:

@@ -11,7 +11,7 @@ def add_arguments(parser):
 
 
 def extend(parser, words):
-  """Adds the arguments of the checkpoint's task, if the words name a checkpoint.
+  """Adds the arguments of the checkpoint's task, if the command line names a checkpoint.
 
   Args:
     parser: the parser of the command.

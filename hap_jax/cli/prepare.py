@@ -1,4 +1,4 @@
-"""Make a data set: pack a source for fast reading, or write people who are drawn as plain files."""
+"""Make a data set: pack a data source for fast reading, or write synthetic people as plain files."""
 
 import argparse
 import re
@@ -18,8 +18,8 @@ def add_arguments(parser):
   parser.add_argument(
     "--format",
     choices=("tfds", "files"),
-    help="tfds: ArrayRecord shards, which config.data.source=tfds reads | files: pictures and lists, only of "
-    "a source that is drawn, and its default",
+    help="tfds: ArrayRecord shards, which config.data.source=tfds reads | files: pictures and lists, only "
+    "for a source that draws its pictures (default: files for such a source, otherwise tfds)",
   )
   parser.add_argument("--seed", type=int, default=0, help="seed of synthetic people (default: %(default)s)")
 
@@ -33,10 +33,12 @@ def add_arguments(parser):
     "--max_bad_share",
     type=float,
     metavar="SHARE",
-    help="share of unreadable records at which the command stops; below it, it skips them (default: 0.001)",
+    help="allowed share of unreadable records, which are left out; more is an error (default: 0.001)",
   )
 
-  drawn = parser.add_argument_group("what is drawn", "Only for a source that is drawn, with its defaults.")
+  drawn = parser.add_argument_group(
+    "synthetic pictures", "Only for a source that draws its pictures. The defaults are those of the source."
+  )
   for split in ("train", "val", "test"):
     drawn.add_argument(f"--num_{split}", type=int, metavar="N", help=f"pictures of split {split}")
   drawn.add_argument("--image_size", type=_size, metavar="HxW", help="height and width in pixels")
@@ -44,7 +46,7 @@ def add_arguments(parser):
     "--workers",
     type=int,
     metavar="N",
-    help="processes that draw files (default: one per processor; 0: none)",
+    help="processes that draw the files (default: one per processor; 0: only this process)",
   )
 
 
@@ -52,7 +54,7 @@ def run(args):
   start = time.monotonic()
   source = config_lib.load("data/sources", args.source)
   is_drawn = hasattr(source, "write_files")
-  # The format decides which options have an effect; the others are refused below.
+  # The format decides which options have an effect. An option without an effect is an error.
   chosen = args.format or ("files" if is_drawn else "tfds")
   if chosen == "files":
     if not is_drawn:
@@ -67,7 +69,7 @@ def run(args):
     what = f"pictures of {args.source} people"
   else:
     if is_drawn:
-      why = "works only with --format=files; --set hold_in_memory=True draws on all processors"
+      why = "works only with --format=files; use --set hold_in_memory=True to draw on all processors"
       _refuse(args, ("workers",), why)
     else:
       _refuse(args, (*_DRAWN, "workers"), f"works only with drawn pictures, and {args.source} has none")
@@ -83,9 +85,9 @@ def _given(args, *names):
 
 
 def _refuse(args, names, why):
-  """Raises ValueError if one of the options was given, because it would have no effect."""
+  """Raises ValueError if one of these options was given, because it would have no effect."""
   for name in _given(args, *names):
-    raise ValueError(f"--{'set' if name == 'settings' else name}: {why}: leave it out")
+    raise ValueError(f"--{'set' if name == 'settings' else name}: {why}: remove this option")
 
 
 def _pack(args):

@@ -1,4 +1,4 @@
-"""Train a model: `hap train --config=NAME --workdir=DIR`; the flags are those of hap_jax.main."""
+"""Train a model: `hap train --config=NAME --workdir=DIR`; its flags are the flags of hap_jax.main."""
 
 import runpy
 import sys
@@ -8,8 +8,8 @@ def run_words(words):
   """Runs `python -m hap_jax.main` with these words, in this process.
 
   `hap_jax.main` becomes the main module of the process, because the worker processes of the loader import the
-  main module, and because absl prints the help of the main module. It reads its own flags and handles its own
-  signals and errors.
+  main module, and because absl prints the help of the main module. That module reads its own flags and
+  handles its own signals and errors.
 
   Args:
     words: words of the command line after the verb.

@@ -14,14 +14,14 @@ _ZIP = b"PK\x03\x04"
 
 
 def describe(path, *, family="", grid=None):
-  """Describes a checkpoint. Executes nothing in it.
+  """Describes a checkpoint. Executes no code of the file.
 
   Args:
     path: as for `read.read`.
     family: as for `read.read`.
     grid: as for `read.read`.
   Returns:
-    plain JSON values. `text` explains them.
+    plain JSON values. `text` formats them for readers.
   Raises:
     UnsafePickleError, ValueError: as `read.read`.
   """
@@ -70,7 +70,10 @@ def text(facts):
     ("decoder", _decoder_text(model["decoder"])),
     ("heads", ", ".join(f"{name} ({size})" for name, size in facts["heads"].items()) or "none"),
     ("parameters", f"{sum(counts.values()):,} ({parts})"),
-    ("pixels", f"scaled to {pixels['range']}, less {pixels['mean']}, by {pixels['std']} ({pixels['from']})"),
+    (
+      "pixels",
+      f"scaled to {pixels['range']}, minus {pixels['mean']}, divided by {pixels['std']} ({pixels['from']})",
+    ),
     ("not used", some(facts["unused"]) or "nothing"),
     ("licence", facts["licence"]),
     *(("made from", licences.text(item)) for item in facts["made_from"]),
@@ -99,12 +102,13 @@ def _stage(weights):
   """Returns the training stage and the task of the weights as text."""
   if weights.heads:
     return f"fine-tuned for {weights.task}"
-  # Conversion to a family without a head gives an encoder again. Its lineage still has the fine-tuning.
+  # A fine-tuned model that was converted to a family without a head has only the encoder. Its lineage still
+  # records the task of the fine-tuning.
   earlier = [_task_of(origin, weights.task) for origin in weights.lineage[1:]]
   fine_tuned = next((task for task in earlier if task != weights.task), None)
   if fine_tuned:
     return f"encoder of a model fine-tuned for {fine_tuned}"
-  # This project does not use a foreign classifier's head, but its name shows the kind of the model.
+  # The head of a foreign classifier is not used, but the name of the head shows that it is a classifier.
   if any(name.rpartition(".")[0].endswith(("head", "classifier")) for name in weights.unused):
     return "encoder of a classifier"
   if weights.decoder:
@@ -114,7 +118,7 @@ def _stage(weights):
 
 
 def _task_of(origin, default):
-  """Returns the task of an origin, `default` if neither the origin nor its family states one."""
+  """Returns the task of an origin, or `default` if neither the origin nor its family states a task."""
   family = families.find(origin["family"])
   return origin.get("task", family.task if family else default)
 
@@ -143,7 +147,7 @@ def _decoder_text(decoder):
 def _commands(path, weights):
   """Returns the command lines that can use the checkpoint.
 
-  If a fact is missing, the first line says how to add it.
+  If the grid or the number of heads is unknown, one line says how to give it.
   """
   if weights.grid is None:
     return [f"hap convert {path} --source_grid=HxW ...: every other command needs the grid first"]
@@ -163,7 +167,7 @@ def _commands(path, weights):
 def _is_trained_here(weights):
   """Returns True if `hap_jax/tasks` has the task and the description has all sizes of its network."""
   decoder = weights.decoder
-  if decoder and decoder["num_heads"] is None:  # the configuration sets it later, so any number will do here
+  if decoder and decoder["num_heads"] is None:  # the configuration sets it later, so here any number works
     weights = weights.with_network(decoder={**decoder, "num_heads": 1})
   try:
     config_lib.load("tasks", weights.task).network(weights.description)
@@ -173,7 +177,7 @@ def _is_trained_here(weights):
 
 
 def _fits(weights, target):
-  # Conversion itself is the test, so that the printed commands never differ from the rules of the conversion.
+  # These are the checks of the conversion itself, so a printed command never contradicts them.
   try:
     write.check_target(weights, target)
     if target != write.OWN:

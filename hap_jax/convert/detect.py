@@ -1,4 +1,4 @@
-"""Finds the family, the grid and the pixel statistics of a foreign file, which no tensor states."""
+"""Finds the family, the grid and the pixel statistics of a foreign file. No tensor states these facts."""
 
 import math
 
@@ -17,12 +17,12 @@ def find_family(source, family=""):
 
   Args:
     source: a Source.
-    family: the name of the family; "": unknown.
+    family: the name of the family. "": it is detected from the file.
   Raises:
     ValueError: if there is no such family, the file belongs to no family, or several families are equally
       sure.
   """
-  # A file that this project wrote records its family, so there is nothing to guess.
+  # A file that this project wrote records its family, so the family is known.
   family = family or source.record.get("family", "")
   try:
     return families.load(family or _guess(source))
@@ -37,11 +37,11 @@ def _guess(source):
   surest = [name for name, value in sureness.items() if value == most]
   if most == NO:
     raise ValueError(
-      f"of no known family ({', '.join(sureness)}): no family has the names of its tensors; found "
+      f"of no known family ({', '.join(sureness)}): no family has its tensor names, such as "
       f"{some(list(source.state))}"
     )
   if len(surest) > 1:
-    raise ValueError(f"may be of the families {' and '.join(surest)}: give one of them with --from")
+    raise ValueError(f"may be of the families {' and '.join(surest)}: choose one of them with --from")
   return surest[0]
 
 
@@ -51,7 +51,7 @@ def find_grid(source, family, tables, grid):
   Args:
     source: a Source.
     family: the Family of the source.
-    tables: the position tables, [1, 1 + L, C] each, the encoder's first.
+    tables: the position tables, each [1, 1 + L, C]. The table of the encoder comes first.
     grid: (Gh, Gw) from the caller, or None.
   Returns:
     (grid or None, text that says how it was found).
@@ -66,7 +66,7 @@ def find_grid(source, family, tables, grid):
     raise ValueError(
       f"{source.path}: records a grid of {grid_text(recorded)}, but its position table has {L} cells"
     )
-  # A sin-cos table shows its grid exactly, so the caller's grid must not differ from it.
+  # The grid of a sin-cos table is certain, so the caller's grid must not differ from it.
   if grid is not None:
     grid = tuple(grid)
     if grid[0] * grid[1] != L or found not in (None, grid):
@@ -76,14 +76,15 @@ def find_grid(source, family, tables, grid):
       raise ValueError(f"{source.path}: grid {grid_text(grid)} was given, but {reason}")
     if recorded not in (None, grid):
       raise ValueError(
-        f"{source.path}: grid {grid_text(grid)} was given, but it records {grid_text(recorded)}: give no grid"
+        f"{source.path}: grid {grid_text(grid)} was given, but the file records {grid_text(recorded)}: "
+        "give no grid"
       )
     return grid, "given by the caller"
   if recorded is not None:
     return recorded, "recorded in the file"
   if found:
     return found, "read off the sin-cos position table"
-  # From here on the grid is an assumption, and the text says so.
+  # From here on the grid is only an assumption. The returned text says so.
   if L in family.grids:
     grid, origin = family.grids[L]
     return grid, f"assumed: {origin}"
@@ -94,7 +95,7 @@ def find_grid(source, family, tables, grid):
 
 
 def _recorded_grid(source):
-  """Returns the grid in the file's record or in config.json, None if there is none.
+  """Returns the grid that the file's record or config.json states, or None.
 
   Raises:
     ValueError: if the sizes in config.json are not numbers or pairs of numbers.
@@ -114,9 +115,9 @@ def _recorded_grid(source):
 
 
 def sincos_grid(table):
-  """Returns the grid of a fixed sin-cos position table [1, 1 + L, C], None for any other table.
+  """Returns the grid of a fixed sin-cos position table [1, 1 + L, C], or None for any other table.
 
-  The channels of a cell have four quarters: [sin column, cos column, sin row, cos row]. The sine of the row
+  The channels of a cell are four equal parts: [sin column, cos column, sin row, cos row]. The sine of the row
   is exactly zero only in the first row. The sine of the column is exactly zero only in the first column.
   """
   L, C = table.shape[1] - 1, table.shape[2]
@@ -131,7 +132,7 @@ def sincos_grid(table):
 
 
 def normalization(source, family):
-  """Returns the normalisation of pixels that a file's weights expect, with its origin, a dict."""
+  """Returns the pixel normalisation that a file's weights expect, a dict. "from" says where it was found."""
   recorded = source.record.get("normalization")
   if recorded:
     return {"from": "recorded in the file", **recorded}
@@ -142,8 +143,8 @@ def normalization(source, family):
 
 
 def _pixels_in_folder(source):
-  """Returns (mean, std, name of the file that states them), or three times None if no file states them."""
-  # A processor without normalisation may still list a mean, which it does not use.
+  """Returns (mean, std, name of the file that states them), or (None, None, None) if no file states them."""
+  # A processor that does not normalise may still list a mean. It does not use this mean.
   if not source.processor.get("do_normalize", True):
     return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "preprocessor_config.json: not normalised"
   places = (

@@ -1,4 +1,4 @@
-"""The record of a checkpoint family. Each file in `families/` makes one."""
+"""Defines `Family`: all facts about one checkpoint family. Each file in `families/` defines one Family."""
 
 import dataclasses
 import re
@@ -10,11 +10,11 @@ from hap_jax.convert.layouts import PATCH_CONV
 from hap_jax.convert.names import Entry
 from hap_jax.convert.outputs import Outputs
 
-# The answers of a family to the question "does this file belong to you?". The highest answer wins. Two
-# families with the same highest answer are an error.
+# The answers of a family to the question whether a file belongs to it. The family with the highest answer is
+# chosen. Two families with the same highest answer are an error.
 #   NO        the file belongs to another family
 #   POSSIBLE  the encoder's names fit
-#   LIKELY    the encoder's names fit, and the file has a trait that speaks against the other families
+#   LIKELY    the encoder's names fit, and a further property of the file makes other families unlikely
 #   CERTAIN   the file has names that only this family has
 NO, POSSIBLE, LIKELY, CERTAIN = range(4)
 NOT_STATED = "not stated in the file; ask where the weights were published"
@@ -22,7 +22,7 @@ NOT_STATED = "not stated in the file; ask where the weights were published"
 
 @dataclasses.dataclass(frozen=True)
 class TorchClass:
-  """The class of another project that loads a family's files. It runs only if PyTorch is installed.
+  """The class of another project that loads a family's files. It is used only if PyTorch is installed.
 
   Attributes:
     package: the package that has the class.
@@ -53,38 +53,41 @@ class Family:
 
   Attributes:
     name: the family's name in commands. Its file has underscores in place of the hyphens.
-    entries: the name table, in the order in which the tensors are written.
+    entries: the rows of the name table, in the order in which the tensors are written.
     recognise: `source.Source` -> NO, POSSIBLE, LIKELY or CERTAIN.
     licence: the licence of the published weights. The files themselves do not state it.
-    made_from: the earlier data sets and weights of the published files, newest first. Each item holds the
-      arguments of `licences.source`.
+    made_from: the data sets and weights that the published files were made from, newest first. Each item has
+      the arguments of `licences.source`.
     task: the task that the files are trained for, the name of a file in `hap_jax/tasks`.
-    stage: text for an encoder without a head and without a record.
+    stage: the training stage as text, for a file with only an encoder and without a record.
 
     unused: the beginnings of names that the files may hold and that this project does not use.
     stand_ins: {name: other name}. A file without the first name is complete if it has the second one.
-    renames: (pattern, replacement) pairs, applied in this order. They turn other spellings into the table's.
-    counters: names of integers in PyTorch's batch norms. They are not used here and are written as zero.
-    nests: keys of a file whose value may be the weights, besides the keys in `source.py`.
-    wrappers: prefixes that all names may have, besides the prefixes in `source.py`.
-    backbones: prefixes that the names of the encoder may have and the names of heads do not have.
+    renames: (pattern, replacement) pairs, applied in this order. They turn other spellings of a name into the
+      name in the table.
+    counters: the names of the step counters in PyTorch's batch norms. Their values are not used, and written
+      files have zeros.
+    nests: keys under which a file may store the weights, in addition to the keys in `source.py`.
+    wrappers: prefixes that all names may have, in addition to the prefixes in `source.py`.
+    backbones: prefixes that only the names of the encoder may have, not the names of heads.
     backbone: the prefix from `backbones` that written files have.
     needs_decoder: True if the files cannot be written without a decoder.
 
     grids: {number of cells: (grid, text about the images)} of published models with learned position tables.
-    pixels_from: the origin of the fact that pixels are normalised as for ImageNet, as text.
+    pixels_from: text that says how it is known that the pixels are normalised as for ImageNet.
     check_source: raises ValueError for a `source.Source` whose model this project's encoder cannot compute.
     check_weights: raises ValueError for Weights that the files cannot hold.
     network: (params, config.json of a folder or {}, recorded `Description.network` or {}) -> the values that
-      the network of the task needs besides the encoder. Sizes come from the parameters.
-    classes: `Description.network` -> the meaning of the outputs, {} if it is not known.
+      the network of the task needs besides the sizes of the encoder. Sizes are read from the parameters.
+    classes: `Description.network` -> the meaning of the outputs, or {} if it is not known.
 
     content: (Weights, {name: array}) -> the content that the official scripts expect in a .pth file.
     folder: Weights -> {file name: text} of the files next to model.safetensors. None: the target is a file.
 
-    network_of: {name: array} of a file -> `numpy_vit.Network`, by the names in the file.
-    outputs: the outputs of the network besides tokens, in NumPy and in JAX. None: there are none.
-    torch_class: the class that loads the files. None: no such class can be installed.
+    network_of: {name: array} of a file -> `numpy_vit.Network`. It uses the names in the file.
+    outputs: how to compute the outputs of the network besides tokens, in NumPy and in JAX. None: there are no
+      such outputs.
+    torch_class: the class that loads the files. None: no installable package has such a class.
   """
 
   name: str
@@ -117,7 +120,7 @@ class Family:
 
   @property
   def stacks(self):
-    """Returns the subtrees of this project's variables that the family's files can hold, a frozenset."""
+    """Returns the subtrees of this project's variables that the family's files can hold, as a frozenset."""
     return frozenset(entry.stack for entry in self.entries)
 
   @property
@@ -126,14 +129,14 @@ class Family:
     return next(entry.reference for entry in self.entries if entry.layout is PATCH_CONV)
 
   def in_file(self, name):
-    """Returns the name in the family's files for a name in the table."""
-    # Only the encoder has the backbone's prefix. Heads stand outside the backbone.
+    """Turns a name of the table into the name in the family's files."""
+    # Only names of the encoder have the prefix of the backbone. Heads are not a part of the backbone.
     encoder = (entry for entry in self.entries if entry.stack == "encoder")
     is_encoder = any(name.startswith(entry.reference.partition("{i}")[0]) for entry in encoder)
     return f"{self.backbone}{name}" if is_encoder else name
 
   def rename(self, name):
-    """Returns the name in the table for a name in a file."""
+    """Turns a name in a file into the name of the table."""
     for pattern, replacement in self.renames:
       name = re.sub(pattern, replacement, name)
     return name

@@ -9,14 +9,14 @@ from hap_jax.models import posemb, vit
 
 @dataclasses.dataclass(frozen=True)
 class FitReport:
-  """The report of `fit_to`.
+  """The report of `fit_to`: which arrays were loaded and which were not.
 
   Attributes:
     loaded: the paths of the network's arrays that were replaced.
     missing: the paths of the network's arrays that kept their values.
     unused: the names in the file that were not used.
     resized: one line "path old grid -> new grid" per resized table. These paths are in `loaded` too.
-    notes: reasons, one line per reason.
+    notes: further lines, such as the reason why a head was not loaded.
   """
 
   loaded: tuple[str, ...]
@@ -37,16 +37,16 @@ class FitReport:
 
 
 def fit_to(variables, weights, *, grid, stacks=("encoder",), notes=()):
-  """Loads a checkpoint's weights into a network's variables. Resizes position tables if the grids differ.
+  """Loads a checkpoint's weights into a network's variables. Position tables are resized if the grids differ.
 
   Args:
     variables: the network's variables, {"params": nested dicts with "encoder", other collections}.
     weights: Weights.
     grid: (Gh, Gw) of the network.
     stacks: the subtrees to load if both the network and the file have them, such as ("encoder", "decoder").
-    notes: lines that the report repeats.
+    notes: further lines for the report, see `FitReport.notes`.
   Returns:
-    (variables, FitReport). Loaded leaves are float32 NumPy arrays. All other leaves are the given ones.
+    (variables, FitReport). Loaded leaves are float32 NumPy arrays. All other leaves are unchanged.
   Raises:
     ValueError: if the encoder has another size or another number of heads, a tensor has another shape, or the
       file's grid is unknown.
@@ -110,7 +110,8 @@ def _check_sizes(source, weights, params, stacks):
       f"{source}: checkpoint is {_size_text(*file)}, but config.model.variant and config.model.patch make "
       f"{_size_text(*model)}: change these two keys, or change config.init_from"
     )
-  # A configuration's model is a variant, whose size tells its heads, as it does where a file does not.
+  # A configuration names a variant, and the variant determines the number of heads. If the file does not
+  # record its number of heads, it is assumed to be the number of the variant.
   variant = vit.VARIANTS.get(vit.variant_of(weights.width, weights.depth))
   if variant and weights.num_heads not in (None, variant.num_heads):
     raise ValueError(

@@ -1,4 +1,4 @@
-"""Names, folder files and loading code that the families of Hugging Face's transformers share."""
+"""Tensor names, files of a folder and loading code that the families of Hugging Face transformers share."""
 
 import dataclasses
 import json
@@ -37,7 +37,7 @@ RENAMES = (
 def _blocks(reference, ours, width, hidden):
   """Returns the rows of `rows.blocks` with separate tensors for queries, keys and values."""
   attention, found = f"{reference}.{{i}}.attention.attention", []
-  # This project keeps the three in one array, as MAE does, so each tensor is one third of it.
+  # This project stores the three in one array, as MAE does. So each tensor is one third of this array.
   for k, name in enumerate(("query", "key", "value")):
     third = {"parts": (1, 1, 1), "part": k}
     kernel, bias = f"{ours}/attn/qkv/kernel", f"{ours}/attn/qkv/bias"
@@ -45,14 +45,14 @@ def _blocks(reference, ours, width, hidden):
     found.append(Entry(f"{attention}.{name}.bias", bias, VECTOR, (width,), **third))
   for row in rows.blocks(reference, ours, width, hidden):
     module, leaf = row.reference.removeprefix(f"{reference}.{{i}}.").rsplit(".", 1)
-    # The joint attn.qkv has no entry in `_SPELLED`: the three rows above replace it.
+    # attn.qkv has no entry in `_SPELLED`, because the three rows above replace it.
     if module in _SPELLED:
       found.append(dataclasses.replace(row, reference=f"{reference}.{{i}}.{_SPELLED[module]}.{leaf}"))
   return tuple(found)
 
 
 def encoder(prefix):
-  """Returns the rows of an encoder whose names begin with a prefix."""
+  """Returns the rows of an encoder. Its names in the file begin with `prefix`."""
   names = (
     "embeddings.cls_token",
     "embeddings.position_embeddings",
@@ -89,7 +89,7 @@ def is_masked(source):
 
 
 def check_config(source):
-  """Raises ValueError if this project's encoder cannot compute the model of a folder's config.json."""
+  """Raises ValueError if config.json states a model that this project's encoder cannot compute."""
   activation = source.config.get("hidden_act", "gelu")
   epsilon = source.config.get("layer_norm_eps", layers.LAYER_NORM_EPSILON)
   if activation != "gelu":
@@ -137,11 +137,11 @@ def in_transformers(path, batch, **options):
 
 
 def folder(weights, content, load):
-  """Returns `Family.folder`'s {file name: text}.
+  """Returns {file name: text} of the files next to model.safetensors, see `Family.folder`.
 
   Args:
     weights: Weights.
-    content: the content of config.json, a dict.
+    content: the content of config.json, as a dict.
     load: a line of Python that loads the folder, for the model card.
   """
   return {
@@ -152,12 +152,12 @@ def folder(weights, content, load):
 
 
 def config(weights, name, model_type):
-  """Returns the content of config.json for an encoder, a dict.
+  """Returns the content of config.json for an encoder, as a dict.
 
   Args:
     weights: Weights.
     name: the name of the class in transformers.
-    model_type: the value of transformers for this kind of model.
+    model_type: the value of the key "model_type" in transformers.
   """
   H, W = (side * weights.patch for side in weights.grid)
   return {
@@ -177,12 +177,12 @@ def config(weights, name, model_type):
 
 
 def hidden(stack):
-  """Returns the hidden width of the MLPs of a stack's parameters."""
+  """Returns the hidden width of the MLPs, given the parameters of an encoder or a decoder."""
   return stack["blocks"]["mlp"]["fc1"]["bias"].shape[-1]
 
 
 def processor(weights):
-  """Returns the content of preprocessor_config.json, a dict."""
+  """Returns the content of preprocessor_config.json, as a dict."""
   H, W = (side * weights.patch for side in weights.grid)
   return {
     "image_processor_type": "ViTImageProcessor",
@@ -203,7 +203,7 @@ def card(weights, load):
   The card states the licence, the origin of the weights, and the code that loads them.
   """
   H, W = (side * weights.patch for side in weights.grid)
-  # The hub requires `license_name` for a licence that it has no name for.
+  # If the hub has no name for a licence, it requires the key `license_name`.
   licence = licences.hub_licence(weights.made_from)
   lines = [
     "---",

@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """A change of layout and its inverse. Each is a function of one array."""
+  """A change of layout and its inverse. Both are functions of one array."""
 
   name: str
   to_ours: Callable[[np.ndarray], np.ndarray]
@@ -17,7 +17,7 @@ class Layout:
 
 
 def _kernel_of_patch_conv(weight):
-  """Turns a convolution's [D, 3, P, P] into [P*P*3, D].
+  """Turns the weight [D, 3, P, P] of a convolution into a kernel [P*P*3, D].
 
   The rows are ordered by (row, column, channel), as in `layers.patchify`.
   """
@@ -25,7 +25,7 @@ def _kernel_of_patch_conv(weight):
 
 
 def _patch_conv_of_kernel(kernel):
-  """Turns [P*P*3, D] into a convolution's [D, 3, P, P]."""
+  """Turns a kernel [P*P*3, D] into the weight [D, 3, P, P] of a convolution."""
   # Patches are square and have 3 channels, so the number of rows gives the side.
   P = math.isqrt(kernel.shape[0] // 3)
   return kernel.reshape(P, P, 3, -1).transpose(3, 2, 0, 1)

@@ -1,11 +1,11 @@
-"""Licences as text: the kind of a licence, the most restrictive of several, and one line for several.
+"""Finds the kind of a licence and the most restrictive of several licences, and formats licences as one line.
 
 A source is one data set or one file of weights that a checkpoint was made from. It is a dict of JSON values:
   kind      one of `KINDS`
   role      "data set" or "weights"
   name      the name of the data set or the file
   licence   the licence in the words of its publisher
-  if        a condition, only for a source that is an assumption
+  if        the condition under which the source was used; only for a source that is an assumption
 """
 
 import re
@@ -13,8 +13,8 @@ import re
 KINDS = ("unknown", "research only", "non-commercial", "share-alike", "attribution", "permissive")
 _UNKNOWN, _RESEARCH, _NON_COMMERCIAL, _SHARE_ALIKE, _ATTRIBUTION, _PERMISSIVE = KINDS
 
-# {SPDX name: kind}. Names are in lower case and have no "-only" or "-or-later". `_CREATIVE_COMMONS` has the
-# licences of Creative Commons.
+# {SPDX name: kind}. Names are in lower case and have no "-only" or "-or-later". The licences of Creative
+# Commons are found by `_CREATIVE_COMMONS`.
 _KINDS_BY_NAME = {
   **dict.fromkeys(("0bsd", "afl-3.0", "apache-2.0", "bsd", "bsd-2-clause", "bsd-3-clause"), _PERMISSIVE),
   **dict.fromkeys(("bsl-1.0", "cc0-1.0", "cdla-permissive-2.0", "isc", "mit", "mit-0"), _PERMISSIVE),
@@ -45,7 +45,7 @@ _VERSIONS_ON_HUB = {
   "cc-by-nc-nd": ("3.0", "4.0"),
 }
 _CREATIVE_COMMONS = re.compile(r"cc-by(-nc)?(-sa|-nd)?(-\d\.\d)?")
-# (pattern, replacement) pairs that bring the usual spellings of a licence to its SPDX name. The order
+# (pattern, replacement) pairs that turn the usual spellings of a licence into its SPDX name. The order
 # matters.
 _SPELLINGS = (
   (r"creative commons", "cc"),
@@ -58,7 +58,7 @@ _SPELLINGS = (
   (r"-(only|or-later)$", ""),
 )
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9 .,+()/_-]")
-# Remarks that this project writes behind a licence's name.
+# Remarks that this project adds after the name of a licence.
 _REMARKS = re.compile(r" \(made by this project\)$| if these are the published MAE weights$")
 # Kinds of known texts that are not the name of a licence.
 _KINDS_BY_TEXT = {
@@ -68,7 +68,8 @@ _KINDS_BY_TEXT = {
     _NON_COMMERCIAL
   ),
 }
-# Phrases in free text, the most restrictive kind first: the first one that is found gives the kind.
+# (kind, pattern) pairs for free text, the most restrictive kind first. The first pattern that fits gives the
+# kind.
 _PHRASES = (
   (_UNKNOWN, r"\bnot (known|stated|recorded|given)\b|\bunknown\b|\bunspecified\b"),
   (
@@ -93,7 +94,8 @@ def classify(text):
   if text in _KINDS_BY_TEXT:
     return _KINDS_BY_TEXT[text]
   parts = [_kind_of_name(_name_of(part)) for part in re.split(r";|\s(?:and|or|AND|OR)\s", text)]
-  # One part that is not a known name makes the whole text free text: it may restrict the named licences.
+  # If one part is not a known name, the whole text is treated as free text. This part may restrict the
+  # licences that the other parts name.
   if None not in parts:
     return min(parts, key=KINDS.index)
   found = (kind for kind, phrase in _PHRASES if re.search(phrase, text.lower()))
@@ -101,7 +103,7 @@ def classify(text):
 
 
 def hub_name(text):
-  """Returns the Hugging Face hub's name of a licence, None if the hub has no name for it."""
+  """Returns the name of a licence on the Hugging Face hub, or None if the hub has no name for it."""
   name = _name_of(text)
   if _CREATIVE_COMMONS.fullmatch(name):
     terms, _, version = name.rpartition("-")
@@ -110,7 +112,7 @@ def hub_name(text):
 
 
 def source(role, name, licence, condition=""):
-  """Returns a source with its kind, a dict as described at the top of this file."""
+  """Returns a source, a dict as described at the top of this file. The licence determines its kind."""
   known = {"kind": classify(licence), "role": role, "name": name, "licence": licence}
   return {**known, "if": condition} if condition else known
 
@@ -120,7 +122,7 @@ def ordered(sources):
 
   If one of two equal sources has a condition, the source without the condition is kept.
   """
-  # `sorted` is stable and a dict keeps its order, so sources of one kind keep their order.
+  # Sources of one kind keep their order, because a dict keeps its order and `sorted` is stable.
   unique = {}
   for item in sources:
     key = item["role"], item["name"], item["licence"]
@@ -142,7 +144,7 @@ def line(sources):
 
 
 def hub_licence(sources):
-  """Returns the hub's name for the most restrictive licence of ordered sources.
+  """Returns the hub's name for the most restrictive licence of sources in the order of `ordered`.
 
   The result is "other" if the hub has no name for it, or if several licences are equally restrictive.
   """
@@ -158,7 +160,7 @@ def text(item):
 
 
 def _words(item):
-  """Returns the text of a source's licence. The name of the data set precedes a licence that is unknown."""
+  """Returns the licence of a source as text. If the licence of a data set is unknown, its name is added."""
   is_anonymous = item["kind"] == _UNKNOWN and item["role"] == "data set"
   return f"{item['role']} {item['name']}: {item['licence']}" if is_anonymous else item["licence"]
 
@@ -172,18 +174,18 @@ def _name_of(text):
   for pattern, short in _SPELLINGS:
     words = re.sub(pattern, short, words)
   if _NOT_IN_NAMES.search(words):
-    return ""  # words in another script may restrict the licence that the text names
+    return ""  # text in another script may restrict the named licence
   name = "-".join(re.findall(r"[a-z0-9.]+", words))
   return _OTHER_NAMES.get(name, name)
 
 
 def _kind_of_name(name):
-  """Returns the kind of a name that `_name_of` returned, None for an unknown name."""
+  """Returns the kind of a name that `_name_of` returned, or None for an unknown name."""
   found = _CREATIVE_COMMONS.fullmatch(name)
   if not found:
     return _KINDS_BY_NAME.get(name)
   is_nc, addition, _ = found.groups()
   if is_nc:
     return _NON_COMMERCIAL
-  # BY-ND forbids all derived works. None of the kinds means that, so the kind is unknown.
+  # BY-ND forbids all derived works. No kind has this meaning, so the kind is unknown.
   return {"-sa": _SHARE_ALIKE, "-nd": _UNKNOWN, None: _ATTRIBUTION}[addition]

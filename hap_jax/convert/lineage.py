@@ -8,7 +8,7 @@ checkpoints that it was converted from or trained from. An origin is a dict of p
   sha256    the digest, for a foreign file
   task      the task, for a checkpoint of this project
   step      the step, for a checkpoint of this project
-  data      {"name", "licence"} of the data set that a run trained on. Earlier versions did not record it
+  data      {"name", "licence"} of the data set that a run trained on; earlier versions did not record it
 """
 
 import re
@@ -21,7 +21,7 @@ _FROM_SCRATCH = re.compile(r"trained from scratch on ([^:]+): (.+)", re.DOTALL)
 
 
 def of_own(path, description):
-  """Returns the lineage of one of this project's checkpoints.
+  """Returns the lineage of a checkpoint in this project's own format.
 
   Args:
     path: the path of the checkpoint.
@@ -43,7 +43,7 @@ def of_file(file, sha256, family, licence, record):
     sha256: the digest of the file.
     family: the name of its family.
     licence: the known licence of the file. It is used if the file records no earlier origin.
-    record: the description that a conversion wrote into the file, {} if there is none.
+    record: the description that a conversion wrote into the file, or {} if there is none.
   """
   origin, past = {"file": file, "sha256": sha256, "family": family, "licence": licence}, _past(record)
   if not past and record.get("data"):
@@ -56,13 +56,13 @@ def _data(description):
 
 
 def _past(description):
-  """Returns the lineage that a description records, a tuple.
+  """Returns the lineage that a description records, as a tuple.
 
-  The data set in a conversion's description belongs to the run that was converted, so it moves to that
-  origin.
+  The description of a converted file names the data set of the run that was converted. So this data set is
+  moved to the origin of that run.
   """
   past = [dict(origin) for origin in description.get("lineage", ())]
-  # Only conversions record the origin of their pixel statistics, so "from" shows a conversion.
+  # Only conversions record where their pixel statistics come from. So the key "from" shows a conversion.
   is_conversion = "from" in description.get("normalization", {})
   if is_conversion and description.get("data"):
     run = next((origin for origin in past if _is_run(origin)), None)
@@ -84,7 +84,7 @@ def completed(lineage):
   Args:
     lineage: origins, newest first. An origin of this project may have no "licence".
   Returns:
-    the completed origins, a tuple.
+    the completed origins, as a tuple.
   """
   *newer, oldest = lineage
   # Only the oldest origin can be a run without starting weights.
@@ -96,7 +96,8 @@ def completed(lineage):
   for origin in reversed([*newer, oldest]):
     is_oldest = not result
     known = licences.ordered([*_own_sources(origin, is_oldest), *known])
-    # The publisher states the licence of a published file. It does not follow from our list of sources.
+    # The licence of a published file is the one that its publisher states. It is not derived from the list of
+    # its sources.
     is_published = is_oldest and origin["family"] != OWN_FAMILY
     result.append(origin if is_published else {**origin, "licence": licences.line(known)})
   return tuple(reversed(result))
@@ -140,7 +141,7 @@ def markdown(licence, made_from, lineage):
 
 
 def _own_sources(origin, is_oldest):
-  """Returns the sources that one stage adds, newest first. A conversion adds none.
+  """Returns the sources that one stage adds, newest first. A conversion adds no sources.
 
   Args:
     origin: the stage.
@@ -150,11 +151,12 @@ def _own_sources(origin, is_oldest):
   if "data" in origin:
     found.append(licences.source("data set", origin["data"]["name"], origin["data"]["licence"]))
   elif is_own and (is_oldest or "step" in origin):
-    # A run without a recorded data set still used one. It counts as unknown, the most restrictive kind.
+    # Every run uses a data set. If it was not recorded, its licence counts as unknown, the most restrictive
+    # kind.
     step = f", step {origin['step']}" if "step" in origin else ""
     run = f"of a run ({origin.get('task', 'task unknown')}{step})"
     found.append(licences.source("data set", run, "not recorded"))
-  # A published file was made from other sources. Its family knows them.
+  # A file of another project was itself made from data sets and weights. The record of its family lists them.
   if is_oldest and not is_own:
     found.append(licences.source("weights", f"{origin['file']} ({origin['family']})", origin["licence"]))
     family = families.find(origin["family"])

@@ -1,8 +1,8 @@
-"""Tables of weight names: one table per family, read in both directions.
+"""Tables of weight names: one table per family, used in both directions of a conversion.
 
 A row has a tensor's name in a foreign checkpoint, its path in this project, the change of its layout, and its
-shape in the foreign file. The rows of a stack of blocks are written once, with `{i}` for the number of the
-block.
+shape in the foreign file. The rows of transformer blocks are written only once for all blocks. Their names
+have `{i}` in place of the number of the block.
 """
 
 import collections
@@ -26,8 +26,8 @@ class Entry:
       letter has one value per checkpoint. D and E are the widths of encoder and decoder. F and G are the
       hidden widths of their MLPs. P is the side of a patch. T is the number of position rows, 1 + L. C is the
       number of classes or attributes. A family may use further letters.
-    parts: the relative sizes of the tensors that our array is cut into along its last axis. (1, 1, 1) means
-      thirds. (576, 192) cuts 768 columns into 576 and 192.
+    parts: the relative sizes of the tensors that our array is cut into along its last axis. (1, 1, 1) cuts it
+      into thirds. (576, 192) cuts 768 columns into 576 and 192.
     part: the index of this tensor in `parts`, from 0.
     block: the index of the block along the first axis of our array. None: our array does not stack blocks.
     collection: the collection of this project's variables that holds our array.
@@ -60,7 +60,8 @@ class Entry:
     if self.block is not None:
       array = array[self.block]
     length, total = array.shape[-1], sum(self.parts)
-    # The sizes are relative, so the bounds are fractions of the length. Both have to be whole numbers.
+    # The sizes in `parts` are relative, so the bounds are fractions of the length. Both must be whole
+    # numbers.
     begin, end = (sum(self.parts[:k]) * length for k in (self.part, self.part + 1))
     if begin % total or end % total:
       raise ValueError(f"{self.ours}: {length} columns cannot be cut into parts of {_ratio(self.parts)}")
@@ -87,7 +88,7 @@ def _ratio(parts):
 
 
 def table(family, *, depth, decoder_depth):
-  """Returns a family's rows with one row per block and tensor, block by block, a tuple.
+  """Returns the rows of a family, a tuple. The rows of blocks are repeated block by block.
 
   Args:
     family: a Family.
@@ -96,7 +97,8 @@ def table(family, *, depth, decoder_depth):
   """
   rows = []
   depths = {"encoder": depth, "decoder": decoder_depth}
-  # Neighbours in the table form one run. So each block's rows stay together, and files keep their order.
+  # Adjacent rows of one stack form a run, and a run of block rows is repeated once per block. So the rows of
+  # a block stay together, and the tensors of a written file have the usual order.
   runs = itertools.groupby(family.entries, key=lambda entry: (entry.stack, "{i}" in entry.reference))
   for (stack, is_block), run in runs:
     run = tuple(run)
@@ -112,13 +114,13 @@ def assemble(rows, array_of):
 
   Args:
     rows: the rows of a table.
-    array_of: row -> its tensor, float32, in the layout of the file.
+    array_of: a function from a row to its tensor, float32, in the layout of the file.
   Returns:
     {collection: {path with slashes: contiguous float32 array}}.
   Raises:
     ValueError: if the tensors of one array do not fit together.
   """
-  # The number of blocks of each array: a row of a stacked array repeats once per block.
+  # This gives the number of blocks of each array: a stacked array has one row per block.
   depths = collections.Counter((row.collection, row.ours, row.part) for row in rows)
   variables = {}
   for row in rows:
@@ -138,12 +140,12 @@ def assemble(rows, array_of):
 
 
 def count_blocks(family, stack, names):
-  """Returns the number of blocks that the names hold, 0 if the family has no such blocks.
+  """Returns the number of blocks that a list of names contains, or 0 if the family has no such blocks.
 
   Args:
     family: a Family.
     stack: "encoder" or "decoder".
-    names: names in the family's spelling.
+    names: names of tensors in the family's spelling.
   Raises:
     ValueError: if the numbers of the blocks are not 0, 1, 2, ...
   """

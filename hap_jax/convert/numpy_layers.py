@@ -16,8 +16,8 @@ def pair(module):
 
 def linear(x, pair):
   weight, bias = pair
-  # NumPy chooses the order of a sum by the order and the alignment of an array in memory. A file's tensors
-  # may be unaligned. With one fixed form, both sides of a comparison sum in the same order.
+  # In which order NumPy adds numbers depends on the layout and the alignment of an array in memory. The
+  # tensors of a file may be unaligned. With one fixed form, both sides of a comparison add in the same order.
   weight = np.require(weight, np.float32, ("C", "ALIGNED"))
   return (x.reshape(-1, x.shape[-1]) @ weight.T).reshape(*x.shape[:-1], -1) + f32(bias)
 
@@ -38,7 +38,8 @@ def conv(x, module, stride=1):
   H, W = x.shape[1:3]
   x = np.pad(x, ((0, 0), (k // 2, k // 2), (k // 2, k // 2), (0, 0)))
   total = 0
-  # One matrix product per cell of the kernel. This shares no code with the JAX convolution that it checks.
+  # The convolution is one matrix product per cell of the kernel. It shares no code with the convolution of
+  # JAX that it checks.
   for i in range(k):
     for j in range(k):
       window = x[:, i : i + H : stride, j : j + W : stride]

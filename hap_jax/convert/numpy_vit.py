@@ -1,7 +1,8 @@
-"""A second, independent forward pass in NumPy, which reads a file by the names in the file.
+"""A second, independent forward pass in NumPy. It finds the tensors of a file by the names in the file.
 
-A conversion is compared with this pass. So it uses neither the name tables of `names.py` nor the layouts of
-`layouts.py`: a mistake there then shows as a difference. Weights are [out, in], as in PyTorch.
+The result of a conversion is compared with this pass. So this pass uses neither the name tables of `names.py`
+nor the layouts of `layouts.py`, and a mistake in them shows as a difference. Weights are [out, in], as in
+PyTorch.
 """
 
 import dataclasses
@@ -43,13 +44,13 @@ class Stack:
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-  """A network's tensors, found by the names in the file.
+  """The tensors of a network, found by their names in the file.
 
   Attributes:
     encoder: a Stack.
-    decoder: a Stack; None: there is no decoder.
-    module: (name in the official code, path in this project's variables) -> the tensors of a head's module, a
-      dict. Its keys are "weight", "bias", "mean" and "var", if the module has them.
+    decoder: a Stack. None: there is no decoder.
+    module: (name in the official code, path in this project's variables) -> {"weight", "bias", "mean", "var":
+      tensor} of a module of a head, with only the keys that the module has.
   """
 
   encoder: Stack
@@ -59,13 +60,13 @@ class Network:
 
 @dataclasses.dataclass(frozen=True)
 class Forward:
-  """A network with the pictures that run through it.
+  """A network and the pictures that it is run on.
 
   Attributes:
     network: a Network.
     batch: a `verify.Batch`.
     num_heads: the encoder's number of heads.
-    decoder_heads: the decoder's number of heads; None: there is no decoder.
+    decoder_heads: the decoder's number of heads. None: there is no decoder.
     grids: (grid of the position tables, grid of the pictures), each (Gh, Gw).
     epsilon: the epsilon of the layer norms.
   """
@@ -81,7 +82,7 @@ class Forward:
     """Returns the tokens before the final norm, [B, 1 + V, D].
 
     Args:
-      ids_keep: [B, V] int, the visible patches; None: all.
+      ids_keep: [B, V] int, the visible patches. None: all patches.
     """
     return encode(
       self.network.encoder,
@@ -114,7 +115,7 @@ def official(state):
   def pair(name):
     return state[f"{prefix}{name}.weight"], state[f"{prefix}{name}.bias"]
 
-  # The parts are looked up only when a block runs, so a large file is never read as a whole.
+  # The tensors of a block are read only when the block runs, so a large file is never read as a whole.
   def block_of(stack):
     def block(i):
       p = f"{stack}.{i}."
@@ -172,7 +173,7 @@ def hugging_face(state):
     return state[f"{name}.weight"], state[f"{name}.bias"]
 
   def stack_of(*spellings):
-    # Only the spelling that the file uses is found, so the order of the spellings does not matter.
+    # A file uses only one of the spellings, so their order does not matter.
     stack = next(s for s in spellings if any(name.startswith(s) for name in state))
 
     def block(i):
@@ -256,7 +257,7 @@ def encode(stack, image, *, num_heads, grids, epsilon, ids_keep=None):
     num_heads: the number of heads of a block.
     grids: (grid of the stack's table, grid of the image), each (Gh, Gw). The table is resized if they differ.
     epsilon: the epsilon of the norms.
-    ids_keep: [B, V] int, the visible patches; None: all.
+    ids_keep: [B, V] int, the visible patches. None: all patches.
   Returns:
     [B, 1 + V, D] before the final norm, class token first.
   """
@@ -266,7 +267,7 @@ def encode(stack, image, *, num_heads, grids, epsilon, ids_keep=None):
   # [B, Gh, Gw, 3, P, Q]: the channel is outermost in a patch, as in the weight of PyTorch's convolution.
   patches = image.reshape(B, Gh, P, Gw, Q, 3).transpose(0, 1, 3, 5, 2, 4).reshape(B, Gh * Gw, -1)
   table = posemb.resize_table(f32(stack.table), old, (Gh, Gw))
-  tokens = linear(patches, stack.embed) + table[:, 1:]  # row 0 of the table is the class token's
+  tokens = linear(patches, stack.embed) + table[:, 1:]  # row 0 of the table belongs to the class token
   if ids_keep is not None:
     tokens = np.take_along_axis(tokens, ids_keep[..., None], axis=1)
   first = np.broadcast_to(f32(stack.token) + table[:, :1], (B, 1, tokens.shape[-1]))
@@ -288,7 +289,8 @@ def decode(stack, latent, ids_restore, *, num_heads, grids, epsilon):
   """
   tokens = linear(latent, stack.embed)
   B, L = ids_restore.shape
-  # Hidden patches become mask tokens behind the visible ones. Then all patches return to the image's order.
+  # The mask tokens of the hidden patches are added after the visible patches. Then all patches are put back
+  # in the order of the image.
   hidden = np.broadcast_to(f32(stack.token), (B, L + 1 - tokens.shape[1], tokens.shape[-1]))
   patches = np.concatenate([tokens[:, 1:], hidden], axis=1)
   patches = np.take_along_axis(patches, ids_restore[..., None], axis=1)
@@ -313,14 +315,14 @@ def _attention(x, p, num_heads):
   # [B, heads, T, D / heads]
   q, k, v = (linear(x, p[key]).reshape(B, T, num_heads, -1).swapaxes(1, 2) for key in "qkv")
   scores = q @ k.swapaxes(2, 3) / np.sqrt(np.float32(D // num_heads))
-  # The softmax without its largest score, so that no exponential overflows.
+  # The largest score is subtracted before the softmax, so that no exponential overflows.
   scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
   mixed = scores / scores.sum(axis=-1, keepdims=True) @ v
   return linear(mixed.swapaxes(1, 2).reshape(B, T, D), p["proj"])
 
 
 def _prefix(state, ending):
-  """Returns the beginning of the first name with this ending, without the ending."""
+  """Returns the part before `ending` of the first name that ends with it."""
   return next(name.removesuffix(ending) for name in state if name.endswith(ending))
 
 
@@ -339,7 +341,7 @@ def _own_module(variables, name, path):
   """Returns a head's module from this project's variables, see `Network.module`."""
   del name
   found = {}
-  # A batch norm has its scale in "params" and its mean in "batch_stats", so all collections are joined.
+  # A batch norm has its scale in "params" and its mean in "batch_stats", so the collections are joined.
   for node in variables.values():
     for part in path.split("/"):
       node = node.get(part, {})

@@ -1,4 +1,4 @@
-"""Traits of files, licences and the entry `arch` that families with the official MAE and HAP names share."""
+"""Checks, licences and the entry `arch` of families with the names of the official MAE and HAP code."""
 
 from hap_jax.convert.weights import square_side
 from hap_jax.models import vit
@@ -19,7 +19,8 @@ def made_from_fine_tuned_hap(data_sets):
   """Returns `Family.made_from` for HAP's fine-tuned files.
 
   Args:
-    data_sets: the possible data sets as text, such as "msmt17 or market1501". The files do not name theirs.
+    data_sets: the possible data sets as text, such as "msmt17 or market1501". The files do not name
+      their data set.
   """
   return (("data set", data_sets, _RESEARCH, _IF_HAP), *MADE_FROM_HAP)
 
@@ -50,8 +51,9 @@ def is_of_hap(source):
 def content(arch):
   """Returns the function `Family.content` for scripts that read the model's name from the entry `arch`.
 
-  The official ReID code treats a file with the name of its own model as a run to resume, with its optimizer.
-  So the written names differ from the official ones. Only the known model sizes get the entry.
+  If `arch` is the name of its own model, the official ReID code resumes the run in the file and needs its
+  optimizer. A converted file has no optimizer, so the names that are written differ from the official names.
+  Only files of a known model size get the entry `arch`.
 
   Args:
     arch: the beginning of the name.

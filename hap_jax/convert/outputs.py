@@ -1,4 +1,7 @@
-"""The outputs of a network besides the encoder's tokens. The proof of a conversion computes them twice."""
+"""Defines `Outputs`: how to compute the outputs of a network besides tokens, in NumPy and in JAX.
+
+The proof of a conversion computes these outputs for the source and for the result.
+"""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -10,7 +13,7 @@ class Outputs:
 
   Attributes:
     needs: {output: subtree of our parameters that the output depends on}.
-    in_numpy: `numpy_vit.Forward` -> {output: array}. It reads a file's tensors or our parameters.
+    in_numpy: `numpy_vit.Forward` -> {output: array}. It runs with a file's tensors and with our parameters.
     in_jax: (network of the task, its variables, `verify.Batch`) -> {output: array}.
   """
 
@@ -19,5 +22,5 @@ class Outputs:
   in_jax: Callable
 
   def are_of(self, subtrees):
-    """Returns True if parameters with these subtrees give all of the outputs."""
+    """Returns True if these subtrees of the parameters are enough to compute all of the outputs."""
     return subtrees >= set(self.needs.values())

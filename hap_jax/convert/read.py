@@ -1,4 +1,7 @@
-"""Reads all checkpoints that this project can use: foreign files, Hugging Face folders, own checkpoints."""
+"""Reads all checkpoints that this project can use.
+
+These are its own checkpoints, and foreign files: files and Hugging Face folders of other projects.
+"""
 
 import dataclasses
 import hashlib
@@ -22,20 +25,23 @@ OWN_FAMILY = lineage.OWN_FAMILY
 
 
 def read(path, *, family="", grid=None):
-  """Reads a checkpoint. Executes nothing in it.
+  """Reads a checkpoint. Executes no code of the file.
 
   Args:
     path: a .pth, .pt, .bin or .safetensors file, a Hugging Face folder, or a workdir, checkpoints folder or
       checkpoint of this project.
-    family: the name of a foreign file's family; "": the file shows it.
-    grid: (Gh, Gw) of the file's position tables; None: from the file, see `Weights.grid_from`.
+    family: the name of a foreign file's family. "": it is detected from the file.
+    grid: (Gh, Gw) of the file's position tables. None: it is found from the file, see `Weights.grid_from`.
   Returns:
     Weights.
   Raises:
     UnsafePickleError: if the file asks to run code.
-    ValueError: if the file is missing or damaged, or belongs to no known family. Also if a name is unknown or
-      missing, or a tensor has another shape or type, or holds NaN or infinity. Also if the file records a
-      model that this project's encoder cannot compute, or another grid than `grid`.
+    ValueError: if one of these holds:
+      the file is missing or damaged, or belongs to no known family;
+      the name of a tensor is unknown, or a tensor is missing;
+      a tensor has an unexpected shape or type, or contains NaN or infinity;
+      the file records a model that this project's encoder cannot compute;
+      the file records another grid than `grid`.
   """
   path = pathlib.Path(path)
   if path.is_dir() and sources.weights_file(path) is None:
@@ -46,11 +52,11 @@ def read(path, *, family="", grid=None):
   state, file_names = _rename(source, found)
   rows, unused = _match(path, found, state, file_names)
   sizes = _check_shapes(path, rows, state, file_names)
-  # Tensors may be views of one storage. A small file could so claim arrays that do not fit into memory.
+  # Several tensors may share one storage. So a small file could claim arrays that do not fit into memory.
   claimed = sum(state[row.reference].nbytes for row in rows)
   if claimed > source.file.stat().st_size:
     raise ValueError(
-      f"{path}: its weights claim {claimed} bytes, more than the file has: they share storages"
+      f"{path}: its weights claim {claimed} bytes, more than the file has: several tensors share one storage"
     )
   variables, source_names = _to_ours(path, rows, state, file_names)
   params = variables["params"]
@@ -97,7 +103,8 @@ def _describe(source, family, params, patch, grid):
     normalization=detect.normalization(source, family),
     lineage=_lineage(source, family),
   )
-  # A record wins over the family's facts, but the sizes and the lineage still come from the file itself.
+  # If the file has a record, its facts replace those of the family. The sizes and the lineage still come from
+  # the file itself.
   if recorded is not None:
     more = {key: value for key, value in recorded.more.items() if key != "family"}
     kept = {"network": recorded.network, "classes": recorded.classes, "data": recorded.data}
@@ -110,9 +117,9 @@ def _describe(source, family, params, patch, grid):
 
 
 def _completed(description, family, params, config):
-  """Returns the Description with the network values that the family reads from the parameters.
+  """Returns the Description with the values of `network` that the family reads from the parameters.
 
-  It also gets the family's classes if it records none.
+  If the Description has no classes, it also gets the classes of the family.
   """
   network = {**description.network, **family.network(params, config, description.network)}
   classes = description.classes or family.classes(network)
@@ -125,7 +132,7 @@ def _mlp_ratio(params):
 
 
 def _check_sizes(path, encoder, params):
-  """Raises ValueError if the arrays of an encoder have other sizes than its description states."""
+  """Raises ValueError if the arrays of an encoder do not have the sizes that its description states."""
   found = {name: leaf.shape for name, leaf in flatten(params).items()}
   stated = {
     "patch_embed/kernel": (encoder.patch**2 * 3, encoder.width),
@@ -145,7 +152,7 @@ def _rename(source, family):
   """Returns ({name in the family's spelling: array}, {that name: name in the file}).
 
   Raises:
-    ValueError: if two names in the file have the same spelling in the family.
+    ValueError: if two names in the file become the same name.
   """
   state, file_names = {}, {}
   for name, array in source.state.items():
@@ -163,12 +170,12 @@ def _match(path, family, state, file_names):
     ValueError: if the family does not know a name in the file, or the file has no tensor for a row.
   """
   unused = {name for name in state if name.startswith(family.unused) or name in family.counters}
-  # A name in the table is always used, even if it begins like an unused one.
+  # A name in the table is always used, even if it begins like an unused name.
   unused -= {row.reference for row in family.entries}
   has_decoder = any(row.stack == "decoder" and row.reference in state for row in family.entries)
   try:
     depth = names.count_blocks(family, "encoder", state)
-    # A file with any part of a decoder needs at least one block, so that missing blocks are an error.
+    # A file with any part of a decoder must have at least one decoder block. So missing blocks are an error.
     decoder_depth = max(int(has_decoder), names.count_blocks(family, "decoder", state))
   except ValueError as error:
     raise ValueError(f"{path}: {error}") from error
@@ -187,14 +194,14 @@ def _match(path, family, state, file_names):
 def _check_shapes(path, rows, state, file_names):
   """Checks the shapes of all tensors. Returns {letter of the table's shapes: number}.
 
-  A letter gets its number from the first tensor with that letter as one item of its shape.
+  A letter such as "D" gets its number from the first tensor that has this letter as an item of its shape.
 
   Raises:
-    ValueError: if a shape does not fit these numbers.
+    ValueError: if the shape of a tensor does not fit these numbers.
   """
   sizes, origin = {}, {}
-  # The patch projection comes first, so that its width is the expected one in the message about another
-  # tensor.
+  # The patch projection is checked first, and its width is then expected of all other tensors. So an error
+  # message names a tensor that does not fit the patch projection.
   for row in sorted(rows, key=lambda row: row.layout is not PATCH_CONV):
     shape = state[row.reference].shape
     if len(shape) == len(row.shape):
@@ -213,7 +220,7 @@ def _check_shapes(path, rows, state, file_names):
 
 
 def size_of(token, sizes):
-  """Returns the number of a shape's item such as "3PP", "?" if a letter has no number yet."""
+  """Returns the number for an item of a shape such as "3PP", or "?" if a letter has no number yet."""
   factor, letters = re.fullmatch(r"(\d*)([A-Z]*)", token).groups()
   if not all(letter in sizes for letter in letters):
     return "?"
@@ -250,7 +257,7 @@ def _check_finite(path, name, array):
 
 def _num_heads(source, width, depth):
   variant = vit.VARIANTS.get(vit.variant_of(width, depth))
-  # A record or a config.json wins over the published number for this size.
+  # A number in a record or in config.json is preferred to the published number for this size.
   known = [source.record.get("model", {}).get("num_heads"), source.config.get("num_attention_heads")]
   heads = next(filter(None, known), variant.num_heads if variant else None)
   _check_heads(source.path, "encoder", heads, width)
@@ -273,7 +280,7 @@ def _lineage(source, family):
 
 
 def _card_licence(card):
-  """Returns the licence that a model card states, "" if it states none."""
+  """Returns the licence that a model card states, or "" if it states no licence."""
   # The hub uses "other" for licences that it has no name for. Their own name is then in `license_name`.
   licence = card.get("license", "")
   return card.get("license_name") or licence if licence == "other" else licence
@@ -289,8 +296,8 @@ def _read_own(path, family, grid):
     raise ValueError(f"{path}: expected a checkpoint with an encoder, found only {', '.join(params)}")
   if "blocks" not in params["encoder"]:
     raise ValueError(
-      f"{path}: its encoder has no subtree `blocks`; an earlier version of hap_jax stored each block apart: "
-      "convert the checkpoint again from its source, or train it again"
+      f"{path}: its encoder has no subtree `blocks`; an earlier version of hap_jax stored the blocks "
+      "separately: convert the checkpoint again from its source, or train it again"
     )
   flat = {name: leaf for tree in variables.values() for name, leaf in flatten(tree).items()}
   for name, array in flat.items():
@@ -300,7 +307,7 @@ def _read_own(path, family, grid):
   except ValueError as error:
     raise ValueError(f"{path}: {error}") from error
   encoder = described.encoder
-  # The description has the true grid, so the option is only allowed if it agrees.
+  # The grid in the description is certain, so `grid` must not differ from it.
   if grid is not None and tuple(grid) != encoder.grid:
     raise ValueError(f"{path}: grid {tuple(grid)} was given, but the checkpoint's grid is {encoder.grid}")
   _check_sizes(path, encoder, params["encoder"])

@@ -1,6 +1,6 @@
-"""The third part of the proof: the other project's own class loads and runs the written file.
+"""The third part of the proof of a conversion: the PyTorch class of the other project runs the written file.
 
-PyTorch is never required. Without PyTorch, this part of the proof is left out. Only the `torch_class` of a
+PyTorch is not required. Without PyTorch, this part of the proof is left out. Only the `torch_class` of a
 family imports PyTorch.
 """
 
@@ -13,7 +13,7 @@ def outputs(path, family, setting, batch):
 
   Args:
     path: file or folder.
-    family: the Family that it was written as; None: a checkpoint of this project.
+    family: the Family of the written file. None: it is a checkpoint of this project.
     setting: a `verify.Setting`.
     batch: a `verify.Batch`.
   Returns:

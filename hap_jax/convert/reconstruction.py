@@ -1,4 +1,4 @@
-"""The decoder's sizes and its prediction, for all families of masked image modelling."""
+"""The sizes and the prediction of the decoder, for all families of masked image modelling."""
 
 from hap_jax.convert import numpy_vit
 from hap_jax.convert.outputs import Outputs
@@ -11,9 +11,9 @@ def network(params, config, recorded):
 
   Args:
     params: this project's parameters, nested dicts.
-    config: the content of config.json in a Hugging Face folder, {} elsewhere.
-    recorded: `network` of a recorded Description, {} if there is none. Its number of heads wins, because no
-      shape shows that number.
+    config: the content of config.json in a Hugging Face folder, or {} for other files.
+    recorded: `network` of a recorded Description, or {} if there is none. The number of heads is taken from
+      it first, because no shape shows this number.
   """
   if "decoder" not in params:
     return {"decoder": None}

@@ -12,9 +12,9 @@ def network(params, config, recorded):
   """Returns `Description.network` of a ReID model.
 
   The dict says whether the model has a locality enhanced module. It also has the number of persons if the
-  model has a classifier. The arguments are the ones of `family.Family.network`.
+  model has a classifier. For the arguments, see `family.Family.network`.
   """
   del config, recorded
   found = {"locality": "conv_head_0" in params}
-  # A file with the encoder only has no head, and then the number of persons is unknown.
+  # A file with only the encoder has no head. Then the number of persons is unknown.
   return found | ({"num_classes": len(params["head"]["bias"])} if "head" in params else {})

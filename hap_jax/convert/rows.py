@@ -1,4 +1,4 @@
-"""Rows of name tables that several checkpoint families share. Functions take the beginning of the names."""
+"""Rows of name tables that several checkpoint families share. Functions take the name prefixes."""
 
 from hap_jax.convert.layouts import IDENTITY, LINEAR, PATCH_CONV, VECTOR
 from hap_jax.convert.names import Entry
@@ -57,7 +57,7 @@ def batch_norm(reference, ours, width):
 
 
 def counters(entries):
-  """Returns the names of the step counters that PyTorch's batch norms have besides these entries."""
+  """Returns the names of the step counters of PyTorch's batch norms, given the rows of the batch norms."""
   means = (entry.reference for entry in entries if entry.reference.endswith("running_mean"))
   return tuple(name.replace("running_mean", "num_batches_tracked") for name in means)
 
@@ -79,5 +79,5 @@ DECODER = (
   *norm("decoder_norm", "decoder/norm", "E"),
   *linear("decoder_pred", "decoder/pred", "3PP", "E"),
 )
-# A classifier with global pooling has a norm of the pooled feature in place of `norm`.
+# A classifier with global pooling does not have `norm`. It has a norm for the pooled feature instead.
 NORMS_OF_CLASSIFIERS = {"norm.weight": "fc_norm.weight", "norm.bias": "fc_norm.bias"}

@@ -1,7 +1,7 @@
-"""A conversion with its proof.
+"""Converts a checkpoint, and proves that the result computes the same outputs.
 
-The steps are: read the source, write the result next to the destination under a hidden name, run both,
-compare the outputs, rename the result.
+The steps are: read the source, write the result next to the destination under a hidden name, run source and
+result, compare their outputs, rename the result.
 """
 
 import contextlib
@@ -37,19 +37,19 @@ def convert(
     source: a path that `read.read` accepts.
     out: the file or folder to make.
     to: one of `write.targets()`.
-    grid: (Gh, Gw) to resize the position tables to; None: the tables keep their size.
+    grid: (Gh, Gw) to which the position tables are resized. None: the tables keep their size.
     force: True to replace an existing destination.
-    family: the family of the source; "": the file shows it.
-    source_grid: (Gh, Gw) of the source; None: the file shows it.
-    heads: (number of heads of the encoder, of the decoder). None: the file or its sizes give the number.
-    real: True to run the other project's own class too, if it is installed.
+    family: the family of the source. "": it is detected from the file.
+    source_grid: (Gh, Gw) of the source. None: it is found from the file.
+    heads: (number of heads of the encoder, of the decoder). None: the number is found from the file.
+    real: True to run also the PyTorch class of the target, if it is installed.
     progress: a started `Progress` that counts the steps of the conversion.
   Returns:
     the report, plain JSON values. It is also in conversion.json, inside a folder or next to a file.
   Raises:
     UnsafePickleError: if the source asks to run code.
     ValueError: if the source cannot be read, the target cannot hold the source, the destination exists or
-      holds the source, or the outputs differ.
+      contains the source, or the outputs differ.
     OSError: if the destination cannot be written.
   """
   out = pathlib.Path(out)
@@ -57,12 +57,12 @@ def convert(
   progress.begin(5 if real else 4, "steps")
   progress.stage("reading the source")
   weights = _with_heads(reading.read(source, family=family, grid=source_grid), heads)
-  source_grid = weights.grid  # the proof resizes the source's tables on its own
+  source_grid = weights.grid  # the proof needs the grid before the resize
   weights, resized = write.regrid(weights, grid)
   write.check_target(weights, to)
   setting = verify.Setting.of(weights, source_grid)
   progress.stage("writing the result", add=1)
-  with contextlib.ExitStack() as ends:  # the last that is entered gets its name first
+  with contextlib.ExitStack() as ends:  # the result gets its name first, then the report
     report = None
     if not write.makes_folder(to):
       report = ends.enter_context(unfinished.named_at_end(out.with_name(REPORT)))
@@ -89,15 +89,15 @@ def _check_destination(source, out, to, force):
     raise ValueError(f"--out={out} exists; give another path, or --force to replace it")
   if out.is_dir() and not write.makes_folder(to):
     raise ValueError(f"--out={out} is a folder, but --to={to} makes a file; give the name of a file")
-  # --force must never delete a folder that someone filled with other files.
+  # --force must never delete a folder with other files.
   if out.is_dir() and any(out.iterdir()) and not _is_result(out):
     raise ValueError(f"--out={out} is not the result of a conversion: --force does not replace it")
   if not write.makes_folder(to):
-    _reports_beside(out)  # raises now instead of after the conversion
+    _reports_beside(out)  # an error is raised now and not after the conversion
 
 
 def _check_apart(source, out):
-  """Raises ValueError if `out` is the source, the file of weights in the source, or a folder around it."""
+  """Raises ValueError if `out` is the source or its file of weights, or a folder that contains the source."""
   source, place = pathlib.Path(source), out.resolve()
   if place in (source.resolve(), (sources.weights_file(source) or source).resolve()):
     raise ValueError(f"--out={out} is the source itself")
@@ -108,8 +108,8 @@ def _check_apart(source, out):
 def _is_result(folder):
   """Returns True if a conversion made this folder.
 
-  The report in such a folder is about the folder. The report of files has one more level, the names of the
-  files.
+  In such a folder, conversion.json is one report. Next to converted files, conversion.json is {file name:
+  report}.
   """
   path = folder / REPORT
   try:
@@ -123,7 +123,7 @@ def _is_report(value):
 
 
 def _with_heads(weights, heads):
-  """Returns the Weights with the caller's numbers of heads, which no tensor's shape shows.
+  """Returns the Weights with the numbers of heads that the caller gave. No tensor shape shows them.
 
   Raises:
     ValueError: if a number does not divide the width, or differs from the known number.
@@ -142,8 +142,8 @@ def _with_heads(weights, heads):
 
 def _check_heads(option, given, known, width):
   if given < 1 or width % given or known not in (None, given):
-    expected = "a number from 1 that divides it" if known is None else f"its {known} heads"
-    raise ValueError(f"{option} is {width} wide, expected {expected}")
+    expected = "a number from 1 that divides the width" if known is None else f"its {known} heads"
+    raise ValueError(f"{option} has width {width}, expected {expected}")
 
 
 def _facts(source, weights, to, written, resized):
@@ -175,10 +175,10 @@ def _prove(source, part, is_own, to, setting, outputs, real, progress):
     to: one of `write.targets()`.
     setting: a `verify.Setting`.
     outputs: the names of the outputs to compare.
-    real: True to run the other project's own class too.
-    progress: as in `convert`, with the first two steps.
+    real: True to run also the PyTorch class of the target.
+    progress: as in `convert`. Its first two steps are done.
   Returns:
-    the report's entry "proof", a dict.
+    the report's entry "proof", as a dict.
   Raises:
     ValueError: if an output differs.
   """

@@ -1,4 +1,4 @@
-"""Opens foreign files and returns their tensors by name, without the wrappers of training scripts."""
+"""Opens files of other projects, and returns their tensors under names without the prefixes of wrappers."""
 
 import dataclasses
 import json
@@ -29,13 +29,13 @@ class Source:
     file: the file that holds the tensors.
     state: {name: array} without the prefixes of wrappers. The arrays are views of the file.
     names: {name: name in the file}.
-    beside: the plain values in the file next to the weights.
-    is_nested: True if the weights were in an entry of the file.
-    is_backbone: True if the names had the prefix of a backbone.
-    config: the content of config.json in a Hugging Face folder, {} elsewhere.
-    processor: the content of preprocessor_config.json in a Hugging Face folder, {} elsewhere.
-    card: the front matter of README.md in a Hugging Face folder, {} elsewhere.
-    record: the description that a conversion wrote into the file, {} if there is none.
+    beside: the numbers and texts that the file stores next to the weights.
+    is_nested: True if the file stores the weights under a key, such as "model".
+    is_backbone: True if the names in the file have the prefix of a backbone.
+    config: the content of config.json in a Hugging Face folder, or {} for other files.
+    processor: the content of preprocessor_config.json in a Hugging Face folder, or {} for other files.
+    card: the front matter of README.md in a Hugging Face folder, or {} for other files.
+    record: the description that a conversion wrote into the file, or {} if there is none.
   """
 
   path: pathlib.Path
@@ -52,18 +52,18 @@ class Source:
 
 
 def weights_file(path):
-  """Returns the file of tensors in a Hugging Face folder, None if the folder holds none."""
+  """Returns the file of tensors in a Hugging Face folder, or None if the folder has no such file."""
   return next((path / name for name in _IN_FOLDER if (path / name).is_file()), None)
 
 
 def open_source(path):
-  """Opens a .pth, .pt or .bin file, a .safetensors file or a Hugging Face folder. Executes nothing in it.
+  """Opens a .pth, .pt or .bin file, a .safetensors file or a Hugging Face folder. Executes no code of it.
 
   Returns:
     Source.
   Raises:
     UnsafePickleError: if the file asks to run code.
-    ValueError: if there is no such file, or the file is damaged or holds no tensors by name.
+    ValueError: if the file does not exist, is damaged, or has no tensors with names.
     OSError: if the file cannot be read.
   """
   path = pathlib.Path(path)
@@ -75,11 +75,11 @@ def open_source(path):
   content, record = _load(file)
   state, is_nested = _find_state(path, content)
   names = {name: name for name in state}
-  # A prefix is a wrapper's only if every name has it. Otherwise it is the name of a module.
+  # A prefix belongs to a wrapper only if every name has it. Otherwise it is the name of a module.
   for prefix in (*_WRAPPERS, *_of_families(lambda family: family.wrappers)):
     if all(name.startswith(prefix) for name in names):
       names = {name.removeprefix(prefix): full for name, full in names.items()}
-  # A backbone's prefix is on some names only. The name of the patch projection shows that it is there.
+  # Only some of the names have the prefix of a backbone. The name of the patch projection is one of them.
   backbones = ((prefix, family.patches) for family in families.load_all() for prefix in family.backbones)
   backbone = next((prefix for prefix, patches in backbones if f"{prefix}{patches}" in names), "")
   stripped = {name.removeprefix(backbone): full for name, full in names.items()}
@@ -104,19 +104,20 @@ def open_source(path):
 def _of_families(field):
   """Returns the values that all families list in a field, each value once.
 
-  All families are asked, because the names that show the family are not known yet.
+  The values of all families are needed, because the family of the file is not known yet.
   """
   return dict.fromkeys(value for family in families.load_all() for value in field(family))
 
 
 def is_safetensors(path, head):
-  """Returns True if the suffix or the first 9 bytes of a file are those of a .safetensors file."""
-  # The format starts with 8 bytes of length and a JSON object. A zip file may have "{" there by chance.
+  """Returns True if a file has the suffix of a .safetensors file, or if its first 9 bytes look like one."""
+  # The format starts with a length of 8 bytes and a JSON object. A zip file may also have "{" as its 9th
+  # byte.
   return path.suffix == ".safetensors" or (head[8:] == b"{" and head[:2] != b"PK")
 
 
 def _load(file):
-  """Returns (content of the file, description that a conversion wrote into it or {})."""
+  """Returns (content of the file, description that a conversion wrote into the file, or {})."""
   with file.open("rb") as opened:
     head = opened.read(9)
   if is_safetensors(file, head):
@@ -132,7 +133,7 @@ def _load(file):
 
 
 def _checked_record(file, record):
-  """Returns a record after checking its form. The check is needed, because anyone may have written the file.
+  """Returns a record after a check of its form, because anyone may have written the file.
 
   Raises:
     ValueError: if the record does not have the form that a conversion writes.
@@ -160,13 +161,13 @@ def _checked_record(file, record):
   except (AttributeError, KeyError, TypeError, ValueError):
     is_good = False
   if not is_good:
-    raise ValueError(f"{file}: its entry {RECORD!r} is not the description that conversion writes")
+    raise ValueError(f"{file}: its entry {RECORD!r} is not a description that a conversion wrote")
   return record
 
 
 def _find_state(path, content):
-  """Returns ({name: array} of the weights, True if they were in an entry of the file)."""
-  # The loop goes into several levels, such as {"model": {"state_dict": ...}}.
+  """Returns ({name: array} of the weights, True if the file stores them under a key)."""
+  # The weights may be several levels deep, such as in {"model": {"state_dict": ...}}.
   state, is_nested = content, False
   for nest in (*_NESTS, *_of_families(lambda family: family.nests)):
     if isinstance(state, dict) and isinstance(state.get(nest), dict):
@@ -199,7 +200,7 @@ def _front_matter(path):
   lines = path.read_text(errors="replace").splitlines() if path is not None and path.is_file() else []
   if not lines or lines[0] != "---" or "---" not in lines[1:]:
     return {}
-  # Only simple lines are needed, so no YAML reader is required. Lists and nested values are skipped.
+  # Only simple lines are needed, so no YAML reader is required. Lists and nested values are ignored.
   pairs = (line.partition(":") for line in lines[1 : lines.index("---", 1)])
   return {
     key.strip(): _unquoted(value.strip())

@@ -1,4 +1,4 @@
-"""The proof of a conversion: source and result run on the same pictures, and their outputs are compared."""
+"""The proof of a conversion: runs source and result on the same pictures and compares their outputs."""
 
 import dataclasses
 
@@ -26,8 +26,8 @@ class Setting:
   Attributes:
     description: the description of the written weights. Its grid is the grid of the pictures.
     source_grid: (Gh, Gw) of the source's position tables.
-    family: the source's family. For a checkpoint of this project: the family whose files can hold the
-      checkpoint. None: there is no such family, and only the tokens are compared.
+    family: the family of the source. If the source is a checkpoint of this project, this is the family whose
+      files can hold it. None: there is no such family, and only the tokens are compared.
     subtrees: the names of the subtrees of the parameters.
   """
 
@@ -39,7 +39,7 @@ class Setting:
   @classmethod
   def of(cls, weights, source_grid):
     """Returns the Setting for Weights whose position tables have the grid `source_grid` in the source."""
-    # `families.find` knows no family for a checkpoint of this project.
+    # `families.find` returns None for a checkpoint of this project.
     family = families.find(weights.family) or families.holding(weights.task, weights.params)
     return cls(weights.description, source_grid, family, frozenset(weights.params))
 
@@ -52,7 +52,7 @@ class Setting:
     return self.description.encoder.patch
 
   def outputs_of(self, family):
-    """Returns the `outputs.Outputs` that the weights give besides tokens, None if they give only tokens.
+    """Returns the `outputs.Outputs` that the weights can compute, or None if they compute only tokens.
 
     Args:
       family: a Family, or None.
@@ -68,7 +68,7 @@ class Batch:
   Attributes:
     image: [2, H, W, 3] float32, normalised pixels.
     ids_keep: [2, V] int32, the visible patches.
-    ids_restore: [2, L] int32, the place of each patch in the order of visible, then hidden patches.
+    ids_restore: [2, L] int32, the place of each patch in the order that has the visible patches first.
   """
 
   image: np.ndarray
@@ -77,11 +77,11 @@ class Batch:
 
 
 def outputs_of(setting, stacks):
-  """Returns the names of the outputs that source and target both give, a tuple.
+  """Returns the names of the outputs that source and target both give, as a tuple.
 
   Args:
     setting: the Setting of the source.
-    stacks: the subtrees that the target can hold; None: all.
+    stacks: the subtrees that the target can hold. None: all subtrees.
   """
   outputs = setting.outputs_of(setting.family)
   needs = {"tokens": "encoder", **(outputs.needs if outputs else {})}
@@ -93,7 +93,7 @@ def make_batch(setting):
   rng = np.random.default_rng(_SEED)
   Gh, Gw = setting.grid
   image = rng.standard_normal((2, Gh * setting.patch, Gw * setting.patch, 3), dtype=np.float32)
-  # A random order of the patches, as in MAE. The first half is visible, and at least one patch.
+  # The order of the patches is random, as in MAE. The first half of them is visible, but at least one patch.
   order = np.argsort(rng.random((2, Gh * Gw)), axis=1).astype(np.int32)
   return Batch(
     image=image,
@@ -108,31 +108,32 @@ def run_foreign(path, setting, family=None, *, grid=None):
   Args:
     path: file or folder.
     setting: a Setting.
-    family: the file's family; None: the source's family.
-    grid: the grid of the file's position tables; None: the source's grid.
+    family: the family of the file. None: the family of the source.
+    grid: the grid of the file's position tables. None: the grid of the source.
   Returns:
     {name: array}: "tokens" [2, 1 + L, D] after the final norm, and the outputs of the family.
   """
   family, source = family or setting.family, open_source(path)
-  # A folder may state another epsilon than this project's. The source has to run with its own one.
+  # config.json of a folder may state another epsilon than this project uses. The source must run with its own
+  # epsilon.
   epsilon = source.config.get("layer_norm_eps", layers.LAYER_NORM_EPSILON)
   return _run_numpy(family.network_of(source.state), setting, family, grid or setting.source_grid, epsilon)
 
 
 def run_own(path, setting):
-  """Runs a checkpoint of this project in NumPy, by its own names. Returns the value of `run_foreign`."""
+  """Runs a checkpoint of this project in NumPy, by its own names. Returns a dict as `run_foreign` does."""
   variables, _ = checkpoint_file.read(path)
   network = numpy_vit.own(variables)
   return _run_numpy(network, setting, setting.family, setting.source_grid, layers.LAYER_NORM_EPSILON)
 
 
 def run_written(path, setting, family):
-  """Runs the written file or folder. Returns the value of `run_foreign`.
+  """Runs the written file or folder. Returns a dict as `run_foreign` does.
 
   Args:
     path: file or folder.
     setting: a Setting.
-    family: the Family that it was written as; None: a checkpoint of this project.
+    family: the Family of the written file. None: it is a checkpoint of this project.
   """
   return run_jax(path, setting) if family is None else run_foreign(path, setting, family, grid=setting.grid)
 
@@ -154,7 +155,7 @@ def _run_numpy(network, setting, family, grid, epsilon):
 # Accelerators multiply float32 with fewer bits by default, and that error would exceed MAX_ERROR.
 @jax.default_matmul_precision("highest")
 def run_jax(path, setting):
-  """Runs a checkpoint of this project in the network of its task. Returns the value of `run_foreign`."""
+  """Runs a checkpoint of this project in the network of its task. Returns a dict as `run_foreign` does."""
   variables, description = checkpoint_file.read(path)
   description, batch = Description.from_json(description), make_batch(setting)
   patches = layers.patchify(batch.image, setting.patch)
@@ -182,7 +183,7 @@ def compare(want, got, outputs):
   for name in outputs:
     if name not in want or name not in got:
       side = "source" if name not in want else "result"
-      raise ValueError(f"the conversion is wrong: the {side} gives no {name}; nothing was kept")
+      raise ValueError(f"the conversion is wrong: the {side} has no output {name}; nothing was kept")
     error, size = float(np.abs(got[name] - want[name]).max()), float(np.abs(want[name]).max())
     errors[name] = {"max_abs_error": error, "max_abs_value": size}
     # "not <=" instead of ">", so that NaN is an error too.

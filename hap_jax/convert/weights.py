@@ -14,16 +14,16 @@ class Weights:
   """The weights and the description of a checkpoint.
 
   Attributes:
-    variables: {"params": {"encoder": ..., "decoder" and heads if the file has them}, "batch_stats" if any},
-      nested dicts of float32 arrays.
+    variables: {"params": {"encoder": ..., and "decoder" and heads if the file has them}, and "batch_stats" if
+      the file has running statistics}, nested dicts of float32 arrays.
     source_names: {path in a collection, with slashes: names in the file}. There are several names if our
       array joins several tensors.
     family: the name of the family. `lineage.OWN_FAMILY` for this project's own checkpoints.
     grid_from: text that says how the grid was found, or why it is unknown.
     unused: the names in the file that this project does not use.
     description: the Description with task, sizes, pixels, classes and lineage. `network["decoder"]` is
-      {"width", "depth", "num_heads", "mlp_ratio"}, or None without a decoder. An unknown number of heads is
-      None.
+      {"width", "depth", "num_heads", "mlp_ratio"}, or None if there is no decoder.
+      "num_heads" is None if it is unknown.
     is_recorded: True if the checkpoint has a description that this project wrote.
   """
 
@@ -46,7 +46,7 @@ class Weights:
 
   @property
   def grid(self):
-    """Returns (Gh, Gw) of the position tables in patches, None if the grid is unknown."""
+    """Returns (Gh, Gw) of the position tables in patches, or None if the grid is unknown."""
     return self.description.encoder.grid
 
   @property
@@ -63,17 +63,17 @@ class Weights:
 
   @property
   def num_heads(self):
-    """Returns the encoder's number of heads, None if neither the file nor its size gives it."""
+    """Returns the encoder's number of heads, or None if neither the file nor its sizes show it."""
     return self.description.encoder.num_heads
 
   @property
   def variant(self):
-    """Returns the encoder's name in `vit.VARIANTS`, None if no variant has its size and number of heads."""
+    """Returns the encoder's name in `vit.VARIANTS`, or None if no variant has its sizes and heads."""
     return self.description.encoder.variant
 
   @property
   def decoder(self):
-    """Returns the sizes of the decoder, None if there is no decoder."""
+    """Returns the sizes of the decoder, or None if there is no decoder."""
     return self.description.network.get("decoder")
 
   @property
@@ -87,7 +87,7 @@ class Weights:
 
   @property
   def made_from(self):
-    """Returns the data sets and weights of all stages, the most restrictive licence first, a list."""
+    """Returns the data sets and weights of all stages, the most restrictive licence first, as a list."""
     return lineages.sources(self.lineage)
 
   @property
@@ -97,7 +97,7 @@ class Weights:
 
   @property
   def heads(self):
-    """Returns the names of the subtrees besides encoder and decoder, a tuple."""
+    """Returns the names of the subtrees besides encoder and decoder, as a tuple."""
     return tuple(name for name in self.params if name not in ("encoder", "decoder"))
 
   def with_encoder(self, **sizes):
@@ -112,7 +112,7 @@ class Weights:
 
   def facts(self):
     """Returns the description as the plain JSON values that commands print."""
-    # The printed form always has the key, so that scripts need not check for it.
+    # The key "decoder" is always present, so scripts do not need to check for it.
     values = self.description.to_json()
     values["model"].setdefault("decoder", None)
     return values
@@ -129,19 +129,19 @@ def grid_text(grid):
 
 
 def square_side(L):
-  """Returns the side of a square of L cells, None if L is not a square number."""
+  """Returns the side of a square of L cells, or None if L is not a square number."""
   side = math.isqrt(max(L, 0))
   return side if side and side * side == L else None
 
 
 def some(items):
-  """Returns the first five names and the number of the others as text."""
+  """Returns text with the first five names and the number of the other names."""
   more = f" and {len(items) - 5} more" if len(items) > 5 else ""
   return ", ".join(items[:5]) + more
 
 
 def flatten(tree, prefix=""):
-  """Returns nested dicts as {path with slashes: leaf}."""
+  """Turns nested dicts into {path with slashes: leaf}."""
   flat = {}
   for name, value in tree.items():
     if isinstance(value, collections.abc.Mapping):  # a frozen dict of flax is a Mapping, but not a dict
@@ -152,7 +152,7 @@ def flatten(tree, prefix=""):
 
 
 def unflatten(flat):
-  """Returns {path with slashes: leaf} as nested dicts."""
+  """Turns {path with slashes: leaf} into nested dicts."""
   tree = {}
   for path, value in flat.items():
     *parents, leaf = path.split("/")

@@ -1,4 +1,4 @@
-"""Writes weights in the names and the format of another project, or as a checkpoint of this project."""
+"""Writes weights with the names and in the format of another project, or as a checkpoint of this project."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ _TORCH_SUFFIXES = (".pth", ".pt", ".bin")
 
 
 def targets():
-  """Returns the possible values of --to: `OWN` and the names of all families, a tuple."""
+  """Returns the possible values of --to: `OWN` and the names of all families, as a tuple."""
   return (OWN, *families.names())
 
 
@@ -32,7 +32,7 @@ def regrid(weights, grid):
 
   Args:
     weights: Weights.
-    grid: (Gh, Gw); None: the tables keep their grid.
+    grid: (Gh, Gw). None: the tables keep their grid.
   Returns:
     (Weights, one line "path old grid -> new grid" per resized table).
   Raises:
@@ -71,8 +71,8 @@ def check_target(weights, to):
     )
   if "norm" not in weights.params["encoder"]:
     raise ValueError(
-      f"{file}: the norm of the encoder's tokens is missing, as in classifiers that average the patches: its "
-      "tokens cannot be compared; to start a training from it, set config.init_from"
+      f"{file}: the norm of the encoder's tokens is missing, as in classifiers that average the patches. So "
+      "the tokens cannot be compared. To start a training from this file, set config.init_from"
     )
   if to != OWN:
     families.load(to).check_weights(weights)
@@ -80,7 +80,7 @@ def check_target(weights, to):
 
 @dataclasses.dataclass(frozen=True)
 class Written:
-  """The counts and the omissions of a written file.
+  """What was written to a file and what was not.
 
   Attributes:
     num_tensors: the number of written tensors.
@@ -102,15 +102,14 @@ def to_state(weights, family):
     weights: Weights.
     family: a Family.
   Returns:
-    ({name: array}, Written). Only whole subtrees are dropped, never a part of one.
+    ({name: array}, Written). Only whole subtrees are dropped, never parts of a subtree.
   Raises:
     ValueError: if the weights have no array for a tensor of the family, or the family has no name for an
       array in one of its subtrees.
   """
   flats = {collection: flatten(tree) for collection, tree in weights.variables.items()}
   is_whole = "decoder" in family.stacks and (weights.decoder is not None or family.needs_decoder)
-  # A family that needs a decoder gets one block in its table, so that a missing decoder is reported as
-  # missing.
+  # If a family needs a decoder, its table has at least one decoder block. So a missing decoder is an error.
   decoder_depth = max(1, weights.decoder["depth"] if weights.decoder else 0) if is_whole else 0
   rows = names.table(family, depth=weights.depth, decoder_depth=decoder_depth)
   absent = [row.ours for row in rows if row.ours not in flats.get(row.collection, {})]
@@ -148,7 +147,7 @@ def write(path, weights, to):
   """Writes weights.
 
   Args:
-    path: the file or folder to make. The suffix of a file gives its format.
+    path: the file or folder to make. The suffix of a file determines its format.
     weights: Weights.
     to: one of `targets()`.
   Returns:

@@ -1,4 +1,4 @@
-"""Evaluation: predict each batch on the devices, sort the rows by record, score them on the host."""
+"""Evaluates weights: predicts batches on the devices, sorts the rows by record, scores them on the host."""
 
 import contextlib
 import dataclasses
@@ -20,8 +20,9 @@ class EvalSplit:
 
   Attributes:
     loader: an ordered `Loader`. Its last batch is padded, and `valid` marks the padding.
-    predict: (variables, batch) -> {name: [B, ...]}. It is pure, and the evaluation jits it. Its randomness
-      depends only on batch["index"], so the result of a record does not depend on other records.
+    predict: a pure function (variables, batch) -> {name: [B, ...]}. The evaluation compiles it with jax.jit.
+      Its random numbers depend only on batch["index"], so the result of a record does not depend on other
+      records.
   """
 
   loader: Loader
@@ -30,7 +31,7 @@ class EvalSplit:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-  """The splits, the score function and the pictures that rate the weights of a task.
+  """The evaluation of a task: its splits, its score function and its pictures.
 
   Attributes:
     evals: name -> EvalSplit. It may be empty.
@@ -40,8 +41,9 @@ class Evaluation:
     row_figures: the input of `score` -> {name: [H, W, 3] uint8 picture}, or None. Called in process 0 only,
       after every evaluation.
     select: (metric, "max" or "min"): the rule that selects the best checkpoint. None: no best checkpoint.
-    guides: {metric: Guide}, the baseline and the goal of a score, which its curve shows. It may be empty.
-    constants: the constants of the Task that `predict` and `figures` need, for commands without a Task.
+    guides: {metric: Guide}, the baseline and the goal that the curve of the metric shows. It may be empty.
+    constants: the variables of the task that are not trained and that `predict` and `figures` need. Commands
+      that evaluate without a Task take them from here.
   """
 
   evals: Mapping[str, EvalSplit]
@@ -54,19 +56,19 @@ class Evaluation:
 
 
 def make_evaluate(evaluation, mesh):
-  """Makes (variables, before_batch, progress) -> ({metric: float}, rows) over all splits.
+  """Returns a function (variables, before_batch, progress) -> ({metric: float}, rows).
 
-  Each `predict` compiles once.
+  It evaluates all splits. Each `predict` is compiled once.
 
   Each process predicts its own rows. Process 0 scores all rows and sends the scores to the other processes.
 
-  Padding rows are dropped. The rows are sorted by the index of their record. Each record counts once: a
-  record that replaces an unreadable one appears twice, and the second row is dropped. So a score does not
-  depend on the batch size, the devices or the processes.
+  Padding rows are dropped. The rows are sorted by the index of their record. In place of an unreadable
+  record, the loader returns another record, which then has two rows. The second row is dropped, so each
+  record counts once. Therefore a score does not depend on the batch size, the devices or the processes.
 
-  `rows` are the scored rows: {split: {name: [N, ...]}}. `before_batch` is called without arguments before
-  each batch. An exception that it raises ends the evaluation. `progress` is a started `Progress` that counts
-  the records of all splits.
+  The result `rows` has the rows that were scored: {split: {name: [N, ...]}}. `before_batch` is called without
+  arguments before each batch. An exception that it raises ends the evaluation. `progress` is a started
+  `Progress` that counts the records of all splits.
   """
   passes = {name: make_pass(split, mesh) for name, split in evaluation.evals.items()}
 
@@ -80,7 +82,9 @@ def make_evaluate(evaluation, mesh):
 
 
 def make_predict_step(predict, mesh):
-  """Compiles (variables, batch) -> {name: [B, ...]}, with `index` and `valid` of the batch added.
+  """Returns a compiled function (variables, batch) -> {name: [B, ...]}.
+
+  It adds the `index` and the `valid` of the batch to the result of `predict`.
 
   The result is replicated: every device gets the rows of the whole global batch. So each process sees the
   rows of all processes.
@@ -90,17 +94,17 @@ def make_predict_step(predict, mesh):
     with sharding.on(mesh):
       return {**predict(variables, batch), "index": batch["index"], "valid": batch["valid"]}
 
-  # None keeps the sharding of the variables: replicated, or split like the variables of a training state.
+  # None means that the variables keep the sharding that they already have.
   return jax.jit(
     predict_step, in_shardings=(None, sharding.batch_split(mesh)), out_shardings=sharding.replicated(mesh)
   )
 
 
 def make_pass(split, mesh):
-  """Makes (variables, before_batch, progress) -> {name: [N, ...]} for the N records of an `EvalSplit`.
+  """Returns a function (variables, before_batch, progress) -> {name: [N, ...]}.
 
-  The result includes `index`, the record numbers. Records that cannot be read have no row. `progress` is a
-  started `Progress` that counts the records.
+  It predicts the N records of an `EvalSplit`. The result includes `index`, the record numbers. Records that
+  cannot be read have no row. `progress` is a started `Progress` that counts the records.
   """
   predict_step, loader = make_predict_step(split.predict, mesh), split.loader
 
@@ -123,7 +127,7 @@ def make_pass(split, mesh):
 
 
 def _do_nothing():
-  """Does nothing. It is the default of `before_batch`, for evaluations that no signal can stop."""
+  """Does nothing. It is the default of `before_batch`, for evaluations that are not stopped by signals."""
 
 
 def _score_in_first_process(score, rows):
@@ -138,7 +142,7 @@ def _score_in_first_process(score, rows):
   outcome, error = {}, None
   if jax.process_index() == 0:
     try:
-      # JSON has no NumPy numbers.
+      # JSON cannot hold NumPy numbers.
       outcome = {"scores": {name: float(value) for name, value in score(rows).items()}}
     except Exception as raised:  # raised again below, after the waiting processes got the message
       error, outcome = raised, {"error": f"{type(raised).__name__}: {raised}"}

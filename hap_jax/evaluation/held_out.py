@@ -1,6 +1,7 @@
-"""Held-out reconstruction: the error on masked patches, compared with the error of the position mean.
+"""Measures reconstruction on held-out records, and compares it with a simple prediction, the position mean.
 
-The position mean is the mean training patch at each position, a prediction that ignores the picture.
+The measure is the error on masked patches. The position mean is the mean of the training patches at
+each position. It is a prediction that ignores the picture.
 """
 
 import contextlib
@@ -30,7 +31,9 @@ def make_evaluation(
   norm_pix_loss,
   learned_ratio,
 ):
-  """Makes the Evaluation: held-out loss if there are held-out records, and reconstructions as pictures.
+  """Returns the Evaluation of pre-training.
+
+  It has pictures of reconstructions. If there are held-out records, it also has the held-out loss.
 
   Args:
     forward_by_index: (variables, batch) -> PretrainOutputs with masks that depend only on batch["index"].
@@ -38,8 +41,8 @@ def make_evaluation(
     train: ordered loader of the training records, for the position mean.
     val: ordered loader of the held-out records. None: nothing is held out.
     num_mean_records: number of training records in the position mean.
-    num_rows: number of people in a picture.
-    encoder: `description.Encoder`.
+    num_rows: number of people in a picture, one per row.
+    encoder: the `description.Encoder` of the model.
     norm_pix_loss: True if the targets are standardised per patch.
     learned_ratio: the goal for "val_ratio"; 0: no goal.
   """
@@ -61,7 +64,10 @@ def make_evaluation(
 
 
 def make_predict(forward_by_index, position_mean):
-  """Makes (variables, batch) -> squared errors of the model and of the position mean, summed per record.
+  """Returns a function (variables, batch) -> {"error": [B], "mean_error": [B], "count": [B]}.
+
+  "error" is the squared error of the model, summed over the masked patches of each record. "mean_error" is
+  the same sum for the position mean. "count" is the number of masked patches in these sums.
 
   Args:
     forward_by_index: (variables, batch) -> PretrainOutputs.
@@ -97,7 +103,7 @@ def summarize(scores, learned_ratio=0.0):
 
   Args:
     scores: from `score`.
-    learned_ratio: the goal for "val_ratio". The line ends with a verdict. 0: no verdict.
+    learned_ratio: the goal for "val_ratio". The line ends with a verdict about it. 0: no goal and no verdict.
   """
   if "val_ratio" not in scores:
     return []
@@ -139,7 +145,9 @@ def position_mean(loader, num_records, make_targets):
 
 
 def make_figures(forward_by_index, loader, *, num_rows, grid, patch, norm_pix_loss):
-  """Makes variables -> {"reconstruction": panel}; the records are evenly spaced over the loader's records."""
+  """Returns a function variables -> {"reconstruction": picture}.
+
+  The picture shows `num_rows` records at equal distances in the data of the loader."""
   forward_by_index = jax.jit(forward_by_index)
   num_records = loader.sampler.num_records
   spread = samplers.Spread(num_records, min(num_rows, num_records))

@@ -48,7 +48,7 @@ def fit(features, labels, penalty, known=None):
     features: [N, D] float. This function standardises them.
     labels: [N, A] bool or 0/1.
     penalty: strength of the penalty, above 0.
-    known: [N, A] bool, the labels to learn from; None: all labels.
+    known: [N, A] bool, the labels to learn from. None: all labels.
   Returns:
     LinearProbe.
   Raises:
@@ -62,7 +62,8 @@ def fit(features, labels, penalty, known=None):
   ratio = metrics.positive_share(labels, known)
   weights = np.where(labels, np.exp(1 - ratio), np.exp(ratio)).astype(np.float32)
   if known is not None:
-    # The loss divides by N, so this makes it a mean over the known labels. If all are known, no bit changes.
+    # The loss divides by N. With this factor, it becomes a mean over the known labels. If all labels are
+    # known, the factor is 1.
     weights *= known * (N / np.maximum(known.sum(axis=0), 1)).astype(np.float32)
 
   def loss_and_gradient(flat):
@@ -84,18 +85,19 @@ def fit(features, labels, penalty, known=None):
 def choose_and_fit(features, labels, known=None):
   """Fits the regression with the best penalty of STRENGTHS.
 
-  The best penalty has the highest mA on the last fifth of the rows. The rows are not drawn at random, because
-  pictures of one person follow each other in most data sets, and would then be on both sides.
+  The best penalty has the highest mA on the last fifth of the rows. They are not random rows,
+  because in most data sets the pictures of a person follow each other. With random rows, the same person
+  would be in both parts.
 
   Args:
     features: [N, D] float.
     labels: [N, A] bool or 0/1.
-    known: [N, A] bool, the labels to learn from and to score; None: all labels.
+    known: [N, A] bool, the labels to learn from and to score. None: all labels.
   Returns:
     LinearProbe, fitted on all rows.
   Raises:
     ValueError: if there are fewer rows than _HELD_OUT, if the last fifth has no known label, or if the labels
-      are wrong as in `fit`.
+      are wrong, see `fit`.
   """
   labels = _check_labels(features, labels, known)
   if len(features) < _HELD_OUT:
@@ -112,7 +114,9 @@ def choose_and_fit(features, labels, known=None):
 
 
 def _check_labels(features, labels, known):
-  """Returns labels as [N, A] bool. Raises ValueError unless known ones are 0 or 1, with a row per picture."""
+  """Returns the labels as [N, A] bool.
+
+  Raises ValueError if a known label is neither 0 nor 1, or if there is not one row of labels per picture."""
   labels = metrics.check_labels(labels, known)
   if len(labels) != len(features):
     raise ValueError(f"{len(labels)} rows of labels for {len(features)} pictures; expected one per picture")

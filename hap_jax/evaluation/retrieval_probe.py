@@ -1,4 +1,4 @@
-"""Frozen probe: person retrieval with the features of an encoder, without further training."""
+"""Measures person retrieval with the features of a frozen encoder, without further training."""
 
 import dataclasses
 
@@ -22,7 +22,7 @@ def identities(splits, query, gallery):
 def chance_guide(query, gallery):
   """Returns the `Guide` of an mAP: its baseline is the mAP of a gallery in random order.
 
-  A run calls this function at its start. Otherwise the error would come only at the first evaluation.
+  A run calls this function at its start. So the error below comes at once, not only at the first evaluation.
 
   Raises:
     ValueError: if no query has a match in the gallery.
@@ -32,11 +32,11 @@ def chance_guide(query, gallery):
 
 
 def make_encode(encoder, normalize):
-  """Makes (variables, [B, H, W, 3] uint8 images) -> [B, 1 + L, D] tokens of whole images.
+  """Returns a function (variables, [B, H, W, 3] uint8 images) -> [B, 1 + L, D] tokens, without masking.
 
   Args:
     encoder: the `vit.ViT` of a network.
-    normalize: uint8 images -> float32 pixels.
+    normalize: a function from uint8 images to normalised float32 pixels.
   """
 
   def encode(variables, images):
@@ -47,7 +47,9 @@ def make_encode(encoder, normalize):
 
 
 def make_evaluation(encode, grid, loaders):
-  """Makes the Evaluation of the probe: mAP and rank-1 of each kind of pooling, same-camera matches excluded.
+  """Returns the Evaluation of the probe: mAP and rank-1 for each kind of pooling.
+
+  Matches from the same camera are excluded.
 
   Args:
     encode: (variables, [B, H, W, 3] uint8 pictures) -> [B, 1 + L, D] tokens.
@@ -56,7 +58,7 @@ def make_evaluation(encode, grid, loaders):
   Returns:
     Evaluation with splits "query" and "gallery" and scores "mAP_<kind>", "rank1_<kind>", "mAP_chance".
   Raises:
-    ValueError: if no query has a match.
+    ValueError: if no query has a match in the gallery.
   """
   # Stripes need at least one row of patches per stripe.
   kinds = [kind for kind in pooling.KINDS if kind != "stripes" or grid[0] >= pooling.NUM_STRIPES]
@@ -83,7 +85,7 @@ def make_evaluation(encode, grid, loaders):
 
 
 def with_probe(evaluation, probe, prefix="probe_"):
-  """Returns `evaluation` with the splits, scores and guides of `probe` added. Added names get the prefix."""
+  """Returns `evaluation` plus the splits, scores and guides of `probe`. The added names get a prefix."""
 
   def score(splits):
     own = {name: rows for name, rows in splits.items() if not name.startswith(prefix)}

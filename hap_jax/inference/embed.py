@@ -1,4 +1,4 @@
-"""One vector per picture from any checkpoint: the trained embedding if there is one, else pooled tokens."""
+"""Computes one vector per picture: the trained embedding of a checkpoint or, without one, pooled tokens."""
 
 import dataclasses
 from collections.abc import Callable
@@ -24,10 +24,11 @@ class Extractor:
   """A frozen model that turns pictures into vectors.
 
   Attributes:
-    extract: (variables, [B, H, W, 3] uint8 pictures) -> [B, D] float32 of length 1; a pure function.
+    extract: a pure function (variables, [B, H, W, 3] uint8 pictures) -> [B, D] float32 vectors with unit
+      norm.
     variables: the variables of the model.
-    image_size: (H, W) in pixels of its pictures.
-    kind: "embedding" (trained by the checkpoint's task) or a kind of pooling.
+    image_size: (H, W) in pixels of the pictures that `extract` needs.
+    kind: "embedding" (trained by the checkpoint's task) or one of `pooling.KINDS`, for pooled tokens.
     description: the description of the checkpoint, plain JSON values.
   """
 
@@ -44,14 +45,14 @@ def add_arguments(parser):
     "--feature",
     default="",
     metavar="KIND",
-    help="embedding (trained for ReID) | mean (of the patch tokens) | cls | stripes (default: embedding if "
-    "the checkpoint has one, else mean)",
+    help="embedding (only ReID checkpoints have one) | mean (of the patch tokens) | cls (class token) | "
+    "stripes (means of four horizontal stripes) (default: embedding if the checkpoint has one, else mean)",
   )
   parser.add_argument(
     "--exif",
     choices=EXIF,
     default=APPLY,
-    help="apply: turn pictures as their EXIF headers say | ignore: leave them as stored (default: apply)",
+    help="apply: rotate pictures as their EXIF headers say | ignore: leave them as stored (default: apply)",
   )
   parser.add_argument("--batch_size", type=int, default=64, help="pictures per batch (default: %(default)s)")
   parser.add_argument("--workers", type=int, default=0, help="processes that read pictures (default: none)")
@@ -61,12 +62,12 @@ def load_extractor(path, kind=""):
   """Loads a checkpoint as an Extractor.
 
   Args:
-    path: a checkpoint that conversion reads.
-    kind: "embedding", or one of `pooling.KINDS` for pooled tokens of the encoder. "": the embedding if the
-      checkpoint's task trains one, else DEFAULT_POOLING.
+    path: a checkpoint that `convert.read.read` can read.
+    kind: "embedding", or one of `pooling.KINDS` for pooled tokens of the encoder. "": "embedding" if the
+      task of the checkpoint trains an embedding, otherwise DEFAULT_POOLING.
   Raises:
     ValueError: if the checkpoint cannot be read, if `kind` is unknown, or if `kind` is "embedding" and the
-      checkpoint has none.
+      checkpoint has no embedding.
   """
   weights = reading.read(path)
   has_embedding = hasattr(config_lib.load("tasks", weights.task), "make_embed")
@@ -93,20 +94,21 @@ def load_extractor(path, kind=""):
 
 
 def extract(extractor, source, *, batch_size, workers=0, max_bad_share=None, progress=SILENT):
-  """Computes the vectors of the pictures of a source. The resize is the same as in ReID.
+  """Computes one vector for each picture of a source. Pictures are resized with the same method as in ReID.
 
   Args:
     extractor: an Extractor.
-    source: a source with the field image.
+    source: a data source whose records have the field "image".
     batch_size: pictures per batch.
     workers: number of processes that read pictures.
-    max_bad_share: value of the option --max_bad_share, the share of the pictures that may be unreadable.
-      They have no vector. None: the command has no such option, and every picture must be readable.
+    max_bad_share: the value of the option --max_bad_share, the largest allowed share of unreadable pictures.
+      Unreadable pictures get no vector. None: the command has no such option, and every picture must be
+      readable.
     progress: a started `Progress` that counts the pictures.
   Returns:
     (vectors [N, D] float32, record numbers [N] in ascending order) of the N pictures that can be read.
   Raises:
-    ValueError: if more pictures are unreadable. The message names the first three.
+    ValueError: if more pictures are unreadable than allowed. The message names the first three.
   """
   mesh = sharding.make_mesh()
   sharding.check_batch_size(batch_size, mesh, "--batch_size")

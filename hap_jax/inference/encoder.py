@@ -69,14 +69,17 @@ def _with_heads(path, weights, num_heads):
 
 
 def _check_whole(path, model, params, image_size):
-  """Raises ValueError unless the parameters have exactly the names and shapes of the model."""
-  # eval_shape gives the expected names and shapes without making weights.
+  """Raises ValueError unless the parameters have exactly the names and shapes that the model needs."""
+  # eval_shape gives the expected names and shapes without computing any weights.
   wanted = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *image_size, 3)))["params"]
   wanted, given = flatten(wanted), flatten(params)
   missing = [name for name in wanted if name not in given]
   if missing:
-    # MAE classifiers with global pooling norm the mean of the patches, so they have no norm for tokens.
-    hint = "; a classifier on the mean patch has no norm for its tokens" if "norm" in missing[0] else ""
+    # MAE classifiers with global pooling apply their last layer norm to the mean patch token. So they have no
+    # layer norm for single tokens.
+    hint = (
+      "; a classifier on the mean patch token has no layer norm for tokens" if "norm" in missing[0] else ""
+    )
     raise ValueError(f"{path}: {some(missing)} missing: cannot compute tokens{hint}")
   wrong = [name for name in given if name not in wanted or given[name].shape != wanted[name].shape]
   if wrong:

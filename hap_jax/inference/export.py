@@ -1,10 +1,11 @@
 """Writes an encoder as a folder that runs without this project: StableHLO by `jax.export`.
 
-The compiled program takes the weights as arguments. They have their own file, for these reasons:
-- The compiler would fold weights inside the program and hold several copies of them (344 MB for a ViT-B).
-- The file format of a program ends at two gigabytes, and the weights of a ViT-H are larger.
-- A program without weights has a tenth of a megabyte.
-- Separate weights can be placed, sharded, shared or replaced like any arrays.
+The compiled program takes the weights as arguments. The weights have a separate file, for these reasons:
+- The compiler would treat weights in the program as constants and hold several copies of them (344 MB for a
+  ViT-B).
+- The file of a program can have at most two gigabytes. The weights of a ViT-H are larger.
+- The file of a program without weights has only 0.1 MB.
+- Separate weights can be placed on devices, sharded, shared or replaced like any arrays.
 """
 
 import importlib.metadata
@@ -45,7 +46,8 @@ def export(path, out, *, family="", grid=None, num_heads=None):
   Raises:
     UnsafePickleError: if the file contains code.
     ValueError: if the checkpoint cannot be loaded, `out` exists, the parent folder of `out` does not exist,
-      the exported program computes different tokens, or JAX may not use the CPU, which the check needs.
+      or the exported program computes different tokens. Also if JAX is not allowed to use the CPU, because
+      the check runs there.
     OSError: if the disk is full or not writable.
     After an error, no part of `out` is left.
   """
@@ -88,7 +90,7 @@ def _normalize(images, normalization):
 
 
 def _make_forward(model, normalization):
-  """Makes ({path: array}, [B, H, W, 3] uint8 pictures) -> [B, 1 + L, D] tokens."""
+  """Returns a function ({path: array}, [B, H, W, 3] uint8 pictures) -> [B, 1 + L, D] float32 tokens."""
   return lambda weights, images: model.apply(
     {"params": unflatten(weights)}, _normalize(images, normalization)
   )
@@ -110,7 +112,10 @@ def _run_program(folder, images):
 
 
 def _compare(want, got):
-  """Returns the largest error relative to the largest token."""
+  """Returns the largest error divided by the largest absolute value of a token.
+
+  Raises ValueError if it is above MAX_ERROR.
+  """
   error = float(np.abs(np.asarray(got) - want).max() / np.abs(want).max())
   if not error <= MAX_ERROR:
     raise ValueError(

@@ -16,7 +16,7 @@ with np.load(folder / "test_batch.npz") as file:
 
 tokens = np.asarray(jax.jit(encoder.call)(weights, images))  # [B, H, W, 3] uint8 RGB -> [B, 1 + L, D]
 error = np.abs(tokens - expected).max() / np.abs(expected).max()
-# By default, accelerators multiply float32 matrices with fewer bits.
+# By default, accelerators multiply float32 matrices with fewer bits, so a larger error is allowed there.
 tolerance = 1e-4 if jax.default_backend() == "cpu" else 2e-2
 print(f"tokens {tokens.shape} {tokens.dtype}; largest error {error:.1e} of the largest value")
-sys.exit(0 if error <= tolerance else "these are not the stored tokens")
+sys.exit(0 if error <= tolerance else "the tokens differ from the stored tokens")

@@ -24,7 +24,7 @@ def add_arguments(
     parser: the parser of the command.
     pictures: help text of PICTURES.
     gallery: help text of --gallery.
-    required: True: --gallery must be given.
+    required: True if --gallery must be given.
   """
   parser.add_argument("pictures", metavar="PICTURES", help=pictures)
   parser.add_argument("--gallery", metavar="FOLDER", required=required, help=gallery)

@@ -20,7 +20,7 @@ def probe(path, *, source, root="", options=None, batch_size=256, workers=0, say
   """Measures person retrieval with frozen features, for each kind of pooling.
 
   Args:
-    path: a checkpoint that conversion reads.
+    path: a checkpoint that `convert.read.read` can read.
     source: a file of `data/sources` that has the splits query and gallery.
     root: folder of the data set.
     options: {option: value} of the source.
@@ -81,13 +81,13 @@ def probe_attributes(
   The regression is fitted on split "train" and scored on split "test".
 
   Args:
-    path: a checkpoint that conversion reads.
+    path: a checkpoint that `convert.read.read` can read.
     source: a file of `data/sources` with attributes.
     root: as in `probe`.
     options: as in `probe`.
     seed: seed of the source, for sources that draw synthetic people.
-    feature: see `embed.load_extractor`. The default is "mean" (the mean patch token), because the fine-tuned
-      classifier reads it too.
+    feature: see `embed.load_extractor`. The default is "mean" (the mean patch token), because the
+      classifier in fine-tuning also reads the mean patch token.
     batch_size: as in `probe`.
     workers: as in `probe`.
     say: as in `probe`.
@@ -120,15 +120,15 @@ def probe_attributes(
   scores = found.metrics()
   for name, value in scores.items():
     say(f"{name:21s}  {value:.4f}")
-  say("mA of any answer that does not look at the picture: 0.5")
+  say("mA of a prediction that ignores the picture: 0.5")
   return scores
 
 
 def _say_attributes(names, found, shares, say):
-  """Prints a line per attribute, the lowest mA first.
+  """Prints one line per attribute, the attribute with the lowest mA first.
 
   Args:
-    names: A texts.
+    names: the names of the A attributes.
     found: `metrics.attributes.Scores`.
     shares: [A] share of positive labels.
     say: prints a line.
@@ -139,7 +139,7 @@ def _say_attributes(names, found, shares, say):
 
 
 def _open_splits(name, **options):
-  """Returns {"train": source, "test": source} with attributes. `options`: see `open_named_source`."""
+  """Returns {"train": source, "test": source}. For `options`, see `config.open_named_source`."""
   sources = {}
   for split in ("train", "test"):
     sources[split] = config_lib.open_named_source(name, split=split, **options)
@@ -148,7 +148,7 @@ def _open_splits(name, **options):
 
 
 def _extract_all(extractor, sources, batch_size, workers, progress):
-  """Returns {split: vectors [N, D]} of the sources {split: source}."""
+  """Returns {split: vectors [N, D]} for the pictures of {split: source}."""
   progress.begin(sum(map(len, sources.values())), "pictures")
   vectors = {}
   for split, opened in sources.items():
@@ -163,11 +163,11 @@ def _check_attributes(name, train):
     raise ValueError(
       f"data set {name} has no attributes; expected a data set with attributes, such as pa100k or synthetic"
     )
-  # An attribute without known labels has the share 0.
+  # An attribute without known labels has the share 0, so it is an error too.
   shares = metrics.positive_share(train.columns["attributes"], train.columns.get("attributes_known"))
   constant = [a for a, share in zip(train.spec.labels["attributes"], shares, strict=True) if share in (0, 1)]
   if constant:
     raise ValueError(
-      f"{name}: {', '.join(constant)} the same in all {len(train):,} training pictures; expected each "
-      "attribute to be present in some pictures and absent in others: use more pictures"
+      f"{name}: {', '.join(constant)}: the label is the same in all {len(train):,} training pictures; "
+      "expected each attribute to be present in some pictures and absent in others: use more pictures"
     )

@@ -19,7 +19,7 @@ def score(path, *, config=None, overrides=None, out=None, say=print, progress=SI
   """Runs the evaluation of the checkpoint's task.
 
   Args:
-    path: a checkpoint that conversion reads. This project must be able to evaluate its task.
+    path: a checkpoint that `convert.read.read` can read. This project must be able to evaluate its task.
     config: ConfigDict. It replaces the configuration that the checkpoint records. The network is always the
       network of the checkpoint.
     overrides: {key: value} of the configuration, such as "data.root".
@@ -53,7 +53,8 @@ def score(path, *, config=None, overrides=None, out=None, say=print, progress=SI
 def _score(path, config, overrides, has_pictures, progress):
   """Returns (finalized config, {metric: float}, {name: picture}).
 
-  Arguments: as in `score`, with a started Progress. Without `has_pictures` nothing is drawn.
+  The arguments are the same as in `score`, but `progress` must be started. If `has_pictures` is False, no
+  pictures are drawn.
   """
   progress.stage("reading the checkpoint")
   weights = reading.read(path)
@@ -81,7 +82,7 @@ def configure(path, weights, config, overrides):
 
   Args:
     path: the checkpoint, for error messages.
-    weights: its `convert.weights.Weights`.
+    weights: the `convert.weights.Weights` of the checkpoint.
     config: as in `score`.
     overrides: as in `score`.
   """
@@ -96,10 +97,10 @@ def configure(path, weights, config, overrides):
   else:
     config = ml_collections.ConfigDict(config.to_dict())
   if config.task != weights.task:
-    raise ValueError(f"{path} is a checkpoint for {weights.task}, the configuration is one for {config.task}")
+    raise ValueError(f"{path} is a checkpoint for {weights.task}, but the configuration is for {config.task}")
   with config.ignore_type():  # the recorded dtype may have another type, but it is overwritten
     config.model.dtype = "auto"  # the recorded dtype was chosen for the training machine, not for this one
-  config.lock()  # so that an unknown key in `overrides` is an error
+  config.lock()  # after this, an unknown key in `overrides` is an error
   for key, value in overrides.items():
     try:
       config.update_from_flattened_dict({key: value})
@@ -115,8 +116,8 @@ def _check_known(path, encoder):
   """Raises ValueError if the grid or the number of heads of an encoder is not known."""
   if encoder.grid is None or encoder.num_heads is None:
     raise ValueError(
-      f"{path}: grid {encoder.grid} and number of heads {encoder.num_heads}: both must be known; convert it "
-      "first with hap convert --source_grid=HxW --num_heads=N"
+      f"{path}: the grid is {encoder.grid} and the number of heads is {encoder.num_heads}, but both must be "
+      "known: first convert the checkpoint with hap convert --source_grid=HxW --num_heads=N"
     )
 
 

@@ -167,11 +167,11 @@ def test_all_readers_refuse_a_hostile_file_and_do_not_run_its_code(tmp_path, cap
 @pytest.mark.parametrize(
   ("option", "message"),
   [
-    ("--num_heads=0", "hap.pth is 16 wide, expected a number from 1 that divides it"),
-    ("--num_heads=-2", "hap.pth is 16 wide, expected a number from 1"),
-    ("--num_heads=3", "hap.pth is 16 wide, expected a number from 1"),
-    ("--decoder_heads=0", "the decoder of hap.pth is 16 wide, expected a number from 1"),
-    ("--decoder_heads=-2", "the decoder of hap.pth is 16 wide, expected a number from 1"),
+    ("--num_heads=0", "hap.pth has width 16, expected a number from 1 that divides the width"),
+    ("--num_heads=-2", "hap.pth has width 16, expected a number from 1"),
+    ("--num_heads=3", "hap.pth has width 16, expected a number from 1"),
+    ("--decoder_heads=0", "the decoder of hap.pth has width 16, expected a number from 1"),
+    ("--decoder_heads=-2", "the decoder of hap.pth has width 16, expected a number from 1"),
   ],
 )
 def test_an_impossible_number_of_heads_is_an_error(good, tmp_path, capsys, option, message):
@@ -241,7 +241,7 @@ def test_force_does_not_remove_a_folder_with_the_source_in_it(good, tmp_path, ca
     ("hap.pth", ("--to=hap", "--force"), "is the source itself"),
     ("out.pth", (), "--to=orbax makes a folder"),
     ("out", ("--to=hap",), "--to=hap makes a file"),
-    ("out", ("--to=hf-vitmae",), "ViTMAE of transformers is square"),
+    ("out", ("--to=hf-vitmae",), "ViTMAE of transformers supports only square grids"),
   ],
 )
 def test_a_wrong_destination_is_an_error_before_the_first_write(

@@ -173,5 +173,5 @@ def test_a_recorded_data_set_without_name_and_licence_is_an_error(tmp_path, trai
       record["lineage"][0]["data"] = data
     path = tmp_path / f"{place}.safetensors"
     safetensors_file.save(path, state, {"hap_jax": json.dumps(record)})
-    with pytest.raises(ValueError, match="'hap_jax' is not the description"):
+    with pytest.raises(ValueError, match="'hap_jax' is not a description"):
       read.read(path)

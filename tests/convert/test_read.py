@@ -276,7 +276,7 @@ def test_the_caller_may_give_the_grid_if_the_file_does_not_contradict_it(write):
 def test_another_grid_than_a_folder_records_is_an_error(folder):
   path = folder("hf-vit", config={"image_size": [16, 8], "patch_size": 4})
   assert read.read(path).grid == read.read(path, grid=(4, 2)).grid == (4, 2)
-  with pytest.raises(ValueError, match=r"grid 2x4 was given, but it records 4x2: give no grid"):
+  with pytest.raises(ValueError, match=r"grid 2x4 was given, but the file records 4x2: give no grid"):
     read.read(path, grid=(2, 4))
 
 
@@ -451,5 +451,5 @@ def test_a_description_that_states_other_sizes_than_the_arrays_is_an_error(tmp_p
 def test_an_own_checkpoint_with_separate_blocks_is_an_error_that_says_so(tmp_path):
   block = {"norm1": {"bias": np.zeros(4, np.float32)}}
   checkpoint_file.write(tmp_path / "own", {"params": {"encoder": {"blocks_0": block}}}, {})
-  with pytest.raises(ValueError, match="earlier version of hap_jax stored each block apart"):
+  with pytest.raises(ValueError, match="earlier version of hap_jax stored the blocks separately"):
     read.read(tmp_path / "own")

@@ -212,7 +212,7 @@ def test_a_result_without_an_output_of_its_target_is_an_error(source, tmp_path):
   assert whole == ("tokens", "pred")
   assert verify.outputs_of(setting, families.load("timm").stacks) == ("tokens",)
   tokens = {"tokens": np.ones((2, 3))}
-  with pytest.raises(ValueError, match="the result gives no pred"):
+  with pytest.raises(ValueError, match="the result has no output pred"):
     verify.compare(tokens | {"pred": np.ones(2)}, tokens, whole)
 
 
@@ -285,5 +285,5 @@ def test_the_licence_in_a_model_card_is_used(source, tmp_path):
 )
 def test_a_record_of_another_form_is_an_error(tmp_path, record):
   torch_writer.save(tmp_path / "odd.pth", {"model": family_state("hap"), "hap_jax": record})
-  with pytest.raises(ValueError, match=r"odd\.pth: its entry 'hap_jax' is (a list|not the description)"):
+  with pytest.raises(ValueError, match=r"odd\.pth: its entry 'hap_jax' is (a list|not a description)"):
     read.read(tmp_path / "odd.pth")

@@ -155,7 +155,7 @@ def test_weights_without_all_arrays_of_a_target_are_an_error(weights_of, family,
     (
       lambda weights: weights,
       "hf-vitmae",
-      "is square, these weights have a grid of 4x2: use --to=hf-vit, or a square --grid",
+      "only square grids, but the grid is 4x2: use --to=hf-vit, or a square --grid",
     ),
   ],
 )

@@ -359,7 +359,7 @@ def test_every_command_reports_the_licences_of_all_stages(fine_tuned, tmp_path, 
 
 def test_a_checkpoint_for_another_task_is_an_error(pretrained, tmp_path, capsys):
   assert hap(["evaluate", str(pretrained), "--config=configs/finetune_reid_demo.py"]) == 1
-  assert "is a checkpoint for pretrain, the configuration is one for reid" in capsys.readouterr().err
+  assert "is a checkpoint for pretrain, but the configuration is for reid" in capsys.readouterr().err
   Image.new("RGB", (20, 40)).save(tmp_path / "picture.png")
   assert (
     hap(["embed", str(pretrained), str(tmp_path), f"--out={tmp_path / 'x.npz'}", "--feature=embedding"]) == 1

@@ -9,7 +9,7 @@ import pkgutil
 
 
 def names():
-  """Returns the names of all families in alphabetical order, a tuple.
+  """Returns the names of all families in alphabetical order, as a tuple.
 
   A name is the name of the file with hyphens in place of underscores.
   """
@@ -29,19 +29,20 @@ def load(name):
 
 
 def load_all():
-  """Returns all families, a tuple."""
+  """Returns all families, as a tuple."""
   return tuple(load(name) for name in names())
 
 
 def find(name):
-  """Returns the Family with this name, None if there is none. Checkpoints of this project have no Family."""
+  """Returns the Family with this name, or None. Checkpoints of this project have no Family."""
   return load(name) if name in names() else None
 
 
 def holding(task, subtrees):
-  """Returns the Family whose files can hold all subtrees of a checkpoint, None if there is none.
+  """Returns the Family whose files can hold all subtrees of a checkpoint, or None if there is none.
 
-  If there are several, the family with the fewest subtrees is taken. The first name decides between equals.
+  If there are several, the family with the fewest subtrees is chosen. Among families with equally many
+  subtrees, the first name in alphabetical order is chosen.
 
   Args:
     task: the task of a checkpoint of this project.

@@ -1,4 +1,4 @@
-"""Pedestrian attributes in the official HAP code: a classifier on the mean of the patch tokens."""
+"""Files of the official HAP code for pedestrian attributes: a classifier on the mean of the patch tokens."""
 
 from hap_jax.convert import numpy_vit, official, rows
 from hap_jax.convert.family import CERTAIN, NO, Family
@@ -28,7 +28,8 @@ def _classes(network):
 def _content(weights, state):
   """Returns the content that the official loader expects.
 
-  The loader needs the names of a parallel model. It also prints "epoch" and "metric".
+  The loader needs the names of a parallel model, which begin with "module.". It also prints "epoch" and
+  "metric".
   """
   del weights
   parallel = {f"module.{name}": array for name, array in state.items()}
@@ -36,7 +37,7 @@ def _content(weights, state):
 
 
 def _in_numpy(forward):
-  # The mean leaves out the class token.
+  # The mean is over the patch tokens, without the class token.
   classifier = pair(forward.network.module(_CLASSIFIER, "classifier"))
   return {"logits": linear(forward.tokens[:, 1:].mean(axis=1), classifier)}
 

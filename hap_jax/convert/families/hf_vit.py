@@ -9,7 +9,7 @@ def _recognise(source):
 
 
 def _folder(weights):
-  # The file has no pooler, and ViTModel would make one with random weights.
+  # The file has no pooler. Without this option, ViTModel would add a pooler with random weights.
   load = "ViTModel.from_pretrained(folder, add_pooling_layer=False)"
   return hugging_face.folder(weights, hugging_face.config(weights, "ViTModel", "vit"), load)
 

@@ -1,4 +1,4 @@
-"""A folder that `transformers.ViTMAEForPreTraining` loads. It supports square images only."""
+"""A folder that `transformers.ViTMAEForPreTraining` loads. This class supports only square images."""
 
 from hap_jax.convert import hugging_face, numpy_vit, official, reconstruction
 from hap_jax.convert.family import CERTAIN, NO, Family, TorchClass
@@ -12,7 +12,7 @@ def _recognise(source):
 def _check_weights(weights):
   if weights.grid[0] != weights.grid[1]:
     raise ValueError(
-      f"--to=hf-vitmae: ViTMAE of transformers is square, these weights have a grid of "
+      f"--to=hf-vitmae: ViTMAE of transformers supports only square grids, but the grid is "
       f"{grid_text(weights.grid)}: use --to=hf-vit, or a square --grid"
     )
 
@@ -33,8 +33,9 @@ def _run(path, setting, batch):
   import torch
 
   model, pixels, name = hugging_face.in_transformers(path, batch)
-  # ViTMAE keeps the patches with the least noise, so this noise selects the visible patches of the batch. The
-  # 0.5 gives their exact number for every way of rounding.
+  # ViTMAE keeps the patches with the smallest noise, so this noise selects the visible patches of the batch.
+  # ViTMAE computes the number of visible patches from mask_ratio. The 0.5 makes this number exact, however it
+  # is rounded.
   model.config.mask_ratio = 1 - (batch.ids_keep.shape[1] + 0.5) / batch.ids_restore.shape[1]
   with torch.no_grad():
     found = model(pixels, noise=torch.from_numpy(batch.ids_restore.astype("float32")))

@@ -15,7 +15,7 @@ FAMILY = Family(
   numpy_vit.official,
   task="pretrain",
   licence=official.OF_MAE,
-  # Fine-tuned classifiers have these names.
+  # Fine-tuned classifiers have tensors with these names.
   unused=("head.", "fc_norm."),
   stand_ins=rows.NORMS_OF_CLASSIFIERS,
   pixels_from="published mae code",

@@ -1,4 +1,4 @@
-"""Person ReID in the official HAP code, with the locality enhanced module (LEM) on the patch tokens."""
+"""Person ReID files of the official HAP code with the locality enhanced module (LEM) on the patch tokens."""
 
 import numpy as np
 
@@ -30,7 +30,8 @@ _LEM = (
   *rows.batch_norm("conv_head.0.downsample.1", "conv_head_0/downsample_1", "4M"),
   *_bottleneck(1, "4M"),
   *_bottleneck(2, "4M"),
-  # The LEM's output width 4M is twice the encoder's width, so the letters 2D tie M to D.
+  # The output width 4M of the LEM is 2D, twice the width of the encoder. The next rows write it as 2D, so M
+  # must fit D.
   *rows.norm("conv_fc_norm", "conv_fc_norm", "2D"),
   *rows.linear("conv_fc", "conv_fc", "C", "2D"),
   *rows.batch_norm("bn", "bn", "D"),
@@ -45,7 +46,8 @@ def _recognise(source):
 
 def _in_numpy(forward):
   module = forward.network.module
-  # Both classifiers read a feature after a batch norm. The compared feature is the one before it.
+  # Each classifier reads a feature after a batch norm. The output "feature_conv" is the feature before the
+  # batch norm.
   pooled = _map_of(forward).mean(axis=(1, 2))
   pooled = layer_norm(pooled, pair(module("conv_fc_norm", "conv_fc_norm")), forward.epsilon)
   cls = batch_norm(forward.tokens[:, 0], module("bn", "bn"))
@@ -62,7 +64,7 @@ def _map_of(forward):
   """Runs the three residual units. Returns [B, Gh / 2, Gw / 2, 2 D]."""
   x = forward.raw[:, 1:].reshape(len(forward.raw), *forward.grids[1], -1)
   for unit in range(3):
-    stride = 2 if unit == 0 else 1  # only the first unit halves the map, so only it has a shortcut layer
+    stride = 2 if unit == 0 else 1  # only the first unit halves the map and has a shortcut layer
 
     def of(name, unit=unit):
       path = f"conv_head_{unit}/{name.replace('.', '_')}"

@@ -1,4 +1,4 @@
-"""Person ReID in the official HAP code: a classifier on the class token."""
+"""Person ReID files of the official HAP code: a classifier on the class token."""
 
 from hap_jax.convert import numpy_vit, official, reid, rows
 from hap_jax.convert.family import LIKELY, NO, Family
@@ -9,7 +9,7 @@ from hap_jax.convert.outputs import Outputs
 def _recognise(source):
   if not official.has_names(source) or not official.has_head(source) or official.has_decoder(source):
     return NO
-  # These are the traits of the family `timm`, which has the same names.
+  # Files of the family `timm` have the same names. These two properties show that a file belongs to `timm`.
   is_of_timm = source.is_backbone or not source.is_nested
   return LIKELY if official.is_of_hap(source) and not is_of_timm else NO
 

@@ -1,4 +1,4 @@
-"""The ViT of timm with a class token, also as the backbone of a ReID model."""
+"""Files with the ViT of timm with a class token, alone or as the backbone of a ReID model."""
 
 import functools
 
@@ -48,7 +48,7 @@ FAMILY = Family(
   numpy_vit.official,
   task="pretrain",
   stage="encoder; the file does not state its training task",
-  # The heads of timm's classifiers, and the modules of ReID code outside the backbone.
+  # These tensors belong to heads of timm's classifiers, or to modules of ReID code outside the backbone.
   unused=("head.", "fc_norm.", "pre_logits.", "classifier.", "bottleneck."),
   stand_ins=rows.NORMS_OF_CLASSIFIERS,
   nests=("teacher",),
