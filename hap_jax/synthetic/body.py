@@ -172,7 +172,7 @@ _LEVELS = _list_levels()
 
 
 def coco_joints(body, joints, frames):
-  """Returns the 17 COCO joints, [17, 3] metres, in the frame of `joints`. Points of the face lie on the skin."""
+  """Returns the 17 COCO joints, [17, 3] metres, in the frame of `joints`. Face points lie on the skin."""
   head = JOINT_INDEX["head"]
   return np.concatenate([joints[head] + (_FACE * body.head) @ frames[head].T, joints.take(_LIMBS, axis=0)])
 
