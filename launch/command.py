@@ -49,7 +49,7 @@ def build(words, *, root=ROOT):
       )
     # The value must be in the same word, because the launchers pass words on without parsing them.
     if not equals:
-      raise ValueError(f"{word}: expected {name}=VALUE, in one word")
+      raise ValueError(f"{word}: write {name}=VALUE, in one word")
     if name in own:
       own[name] = value
     else:
@@ -66,7 +66,7 @@ def build(words, *, root=ROOT):
     )
   if "://" in own["--workdir"]:
     raise ValueError(
-      f"--workdir={own['--workdir']}: expected a folder: mount the bucket as a folder, or use a shared disk"
+      f"--workdir={own['--workdir']}: expected a folder: mount the bucket, or use a shared disk"
     )
   return ["python", "-m", "hap_jax.main", *(f"{name}={value}" for name, value in own.items()), *rest]
 

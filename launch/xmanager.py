@@ -89,9 +89,7 @@ def _slurm(title, line, args):
     shutil.which("docker") is None
     or subprocess.run(["docker", "buildx", "version"], capture_output=True).returncode
   ):
-    raise ValueError(
-      "`docker buildx version` fails here: --where=slurm needs docker buildx to build the image"
-    )
+    raise ValueError("`docker buildx version` fails here: --where=slurm needs it to build the image")
   user, _, host = args.ssh.rpartition("@")
   cluster = config.SlurmClusterConfig(
     name=host,
@@ -144,7 +142,7 @@ def _jax_with_cuda():
 
 
 def _import(*names):
-  """Imports modules of requirements-launch.txt. They are imported late, because training needs none of them."""
+  """Imports modules of requirements-launch.txt. It runs late, because training needs none of them."""
   try:
     return [importlib.import_module(name) for name in names]
   except ModuleNotFoundError as error:
