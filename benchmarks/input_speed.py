@@ -91,7 +91,7 @@ class DrawnFiles:
 
 
 def make_loader(args, source):
-  """Makes the loader of pre-training for a packed source."""
+  """Returns the loader of pre-training for a packed source."""
   crop = RandomResizedCrop(args.size, flip_prob=0.5)
   transform = CropOnDevice(crop, args.canvas) if args.augment == "device" else crop
   sampler = ShuffledEpochs(len(source), args.batch, seed=0)

@@ -103,7 +103,7 @@ def _hair(look):
 
 
 def _head(look):
-  # `appearance` makes only men bald, so the text is always "he".
+  # Only men are bald (see `appearance`), so the text says "he".
   if look.hair == "bald":
     return "he is bald" + (" and bearded" if look.has_beard else "")
   words = {"bun": "tied up", "ponytail": "in a ponytail", "medium": "down to the chin"}.get(

@@ -83,7 +83,7 @@ def look_of(seed, pid):
 
 def _sample_identity(seed, pid):
   """Samples the random properties of a person. Returns (look, site, body, wear, order of the cameras)."""
-  # The last number keeps random streams apart: 11 is for identities, 12 for pictures, 14 for backgrounds.
+  # The last number keeps random streams apart. For example, identities use 11, pictures 12, backgrounds 14.
   rng = np.random.default_rng((seed, pid, 11))
   look = appearance.sample_appearance(rng)
   site = int(rng.integers(NUM_SITES))
