@@ -1,4 +1,4 @@
-"""Measures jax for the benchmarks: device, compile times, memory, recompilations, copies to the host."""
+"""Measurements of jax for the benchmarks: device, compile time, memory, recompilation, copies to the host."""
 
 import contextlib
 import tempfile
@@ -34,7 +34,7 @@ class Events:
   def __init__(self):
     self.compiled = self.cache_hits = 0
     self._is_counting = False
-    # jax cannot remove a listener. So the listeners stay, and count nothing outside `counting`.
+    # jax cannot remove a listener. So the listeners stay for ever, but outside `counting` they count nothing.
     jax.monitoring.register_event_duration_secs_listener(self._on_duration)
     jax.monitoring.register_event_listener(self._on_event)
 
@@ -46,7 +46,7 @@ class Events:
 
   @contextlib.contextmanager
   def counting(self):
-    """Context manager: sets the counts to 0 and counts until its end."""
+    """Context manager: sets the counts to 0 and counts until the end of the `with` block."""
     self.compiled, self.cache_hits, self._is_counting = 0, 0, True
     try:
       yield self
@@ -56,7 +56,7 @@ class Events:
 
 @contextlib.contextmanager
 def empty_persistent_cache():
-  """Context manager: jax uses an empty persistent compilation cache inside it."""
+  """Context manager: jax uses an empty persistent compilation cache inside the `with` block."""
   names = ("jax_compilation_cache_dir", *_CACHE_OPTIONS)
   before = {name: getattr(jax.config, name) for name in names}
   with tempfile.TemporaryDirectory() as folder:
@@ -76,8 +76,9 @@ def compile_times(function, *arguments):
 
   Returns:
     (the compiled function, {"trace_seconds", "compile_seconds", "compile_cpu_seconds",
-    "compile_cached_seconds"}). No cache saves the tracing, so the other times do not include it. The last
-    time is None if jax cannot store the program, for example with oneDNN's matrix products on a CPU.
+    "compile_cached_seconds"}). The tracing is not in the other times, because no cache can save it.
+    "compile_cached_seconds" is None if jax cannot store the program, for example with oneDNN's matrix
+    products on a CPU.
   """
   events = Events()
   with empty_persistent_cache():
@@ -86,7 +87,7 @@ def compile_times(function, *arguments):
     lowered = function.lower(*arguments)
     traced = time.perf_counter()
     _, cold_cpu, cold = measure.timed(lowered.compile)
-    jax.clear_caches()  # forgets the program in memory, so that the second compilation reads the file
+    jax.clear_caches()  # removes the program from memory, so that the second compilation reads the file
     lowered = function.lower(*arguments)
     with events.counting():
       before = time.perf_counter()
@@ -105,7 +106,7 @@ def memory(compiled, batch):
 
   Returns:
     {"arguments": state and batch, "temporaries": memory that is only used while the step runs,
-    "temporaries_per_image": the temporaries divided by `batch`, because they grow with it}.
+    "temporaries_per_image": the temporaries divided by `batch`, because they grow with the batch}.
   """
   found = compiled.memory_analysis()
   return {
@@ -118,8 +119,8 @@ def memory(compiled, batch):
 def host_syncs(call, count):
   """Returns the share of `count` calls that copy data from device to host, or None on a CPU.
 
-  jax's guard raises at such a copy, and the call is then repeated without the guard. On a CPU nothing is
-  copied, because device and host share the arrays.
+  The transfer guard of jax raises an error at such a copy. The call is then repeated without the guard. On a
+  CPU nothing is copied, because device and host share the arrays.
   """
   if jax.default_backend() == "cpu":
     return None

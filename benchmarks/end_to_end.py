@@ -1,11 +1,12 @@
-"""Times training with its loader, and the step without loader: python -m benchmarks.end_to_end.
+"""Times training with its loader, and the step alone: python -m benchmarks.end_to_end.
 
     python -m benchmarks.end_to_end --config=configs/pretrain_b16.py --set data.source=coco_persons \\
         --set data.root=DIR --batch=256
 
-The parts are the ones of the training loop: source, transforms, workers, and copies ahead of the step. The
-step without loader is timed before and after, with one batch that stays on the device. `share` is the rate
-with the loader divided by the rate without it. By default the pictures are drawn people.
+Source, transforms, workers and the copies of later batches to the device are the same as in the training
+loop. The step alone is timed before and after the rounds with the loader, with one batch that stays on the
+device. `share` is the rate with the loader divided by the rate of the step alone. By default the pictures
+show synthetic people.
 """
 
 import itertools
@@ -19,7 +20,9 @@ from hap_jax.data import pipeline
 def parse_args(argv=None):
   """Reads the command line."""
   parser = measure.make_parser(__doc__)
-  parser.add_argument("--config", default=workload.CONFIGS / "pretrain_b16.py", help="of any task")
+  parser.add_argument(
+    "--config", default=workload.CONFIGS / "pretrain_b16.py", help="configuration file of any task"
+  )
   workload.add_settings(parser)
   workload.add_repeats(parser)
   return parser.parse_args(argv)
@@ -31,7 +34,7 @@ def make_config(args):
 
 
 def measure_share(config, mesh, *, warmup, repeats, steps):
-  """Times training with and without the loader. Returns the printed line."""
+  """Times training with and without the loader. Returns the line to print."""
   task = workload.make_task(config)
   training, program = workload.Training(task, mesh), workload.make_step(task, mesh)
 
@@ -41,10 +44,10 @@ def measure_share(config, mesh, *, warmup, repeats, steps):
 
   held = itertools.repeat(sharding.put_batch(task.train.batch(0), mesh))
   alone = time_rounds(held)
-  # Workers read batches ahead before the first step. The untimed rounds use these up.
+  # Workers read some batches before the first step. The untimed rounds use these batches up.
   with pipeline.device_batches(task.train, mesh, 0, (warmup + repeats) * steps) as batches:
     with_loader = time_rounds(batches)
-  # A second time after the loader: a machine that gets slower or faster meanwhile shows up in both halves.
+  # The step alone is timed again, because the machine may have become slower or faster meanwhile.
   alone += time_rounds(held)
   training.check()
   per_round = config.batch_size * steps

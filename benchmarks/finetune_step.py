@@ -4,8 +4,8 @@
 
 `step` is the whole training step: pixels, encoder, heads, losses, gradients, AdamW. `encoder` is the encoder
 up to its class token: forward and backward pass for all its parameters, without an update. Both are timed in
-turn. The default task is person ReID with drawn people, 1041 persons as in MSMT17's training set, and no drop
-path.
+turn. The default task is person ReID without drop path, on pictures of synthetic people. They show 1041
+persons, as many as MSMT17's training set.
 """
 
 import itertools
@@ -45,7 +45,7 @@ def make_config(args):
 
 
 def make_encoder_pass(encoder):
-  """Makes the `Program` of the encoder: the gradient of a sum of squares of its class tokens."""
+  """Returns the `Program` of the encoder: the gradient of the sum of squares of its class tokens."""
 
   def loss(params, image):
     latent = encoder.apply({"params": params}, layers.patchify(image, encoder.patch))
@@ -56,7 +56,7 @@ def make_encoder_pass(encoder):
 
 
 def time_both(config, *, warmup, repeats, steps):
-  """Compiles, warms up and times step and encoder. Returns the printed line."""
+  """Compiles, warms up and times step and encoder. Returns the line to print."""
   task, mesh = workload.make_task(config), workload.one_device()
   training, step = workload.Training(task, mesh), workload.make_step(task, mesh)
   encoder_pass = make_encoder_pass(task.description.encoder.build(base.compute_of(config)))

@@ -1,13 +1,13 @@
 """Computes the FLOPs of pre-training from a formula, and lists the peak FLOP/s of devices.
 
-Only matrix products count. A multiplication with its addition counts as two. Recomputation does not count, so
-that the shares of a peak are comparable between settings.
+Only matrix products count. One multiplication with one addition counts as 2 FLOPs. Recomputation for the
+gradient does not count, so that the shares of a peak can be compared between settings.
 """
 
 from hap_jax.models import layers, vit
 
-# Dense bfloat16 FLOP/s by the device's own name. "measured": speed of a product of two matrices of 8192 x
-# 8192 on such a device, or None if it was not measured. "datasheet": the vendor's number without sparsity.
+# {name of a device in jax: its peak bfloat16 FLOP/s without sparsity}. "measured": speed of a product of two
+# matrices of 8192 x 8192 on such a device, or None if it was not measured. "datasheet": the vendor's number.
 PEAKS = {
   "NVIDIA H200": {"measured": 788e12, "datasheet": 989.5e12},
   "NVIDIA H100 80GB HBM3": {"measured": None, "datasheet": 989.5e12},
@@ -16,7 +16,8 @@ PEAKS = {
 
 def blocks(num_tokens, width, depth, mlp_ratio=4.0):
   """Returns the FLOPs of the forward pass of `depth` blocks over one sequence of tokens."""
-  dense = 2 * num_tokens * width * width * (4 + 2 * mlp_ratio)  # qkv 3, proj 1, two of the MLP
+  # The 4 stands for qkv (3) and proj (1). The MLP has two layers.
+  dense = 2 * num_tokens * width * width * (4 + 2 * mlp_ratio)
   scores = 4 * num_tokens**2 * width
   return depth * (dense + scores)
 
@@ -32,13 +33,15 @@ def view(variant, *, image_size=(256, 128), patch=16, ratio=0.5, decoder_width=5
     decoder_width: width of the decoder.
     decoder_depth: number of blocks of the decoder.
   Returns:
-    {"embed", "encoder", "decoder"}: FLOPs of the patches, of the encoder's blocks, and from tokens to pixels.
+    {"embed": FLOPs of the patch embedding, "encoder": of the encoder's blocks, "decoder": of the decoder with
+    both projections, from tokens to its width and from its width to pixels}.
   """
-  # The encoder sees the class token and the visible patches, the decoder sees all patches.
+  # The encoder sees the class token and the visible patches. The decoder sees the class token and all
+  # patches.
   size = vit.variant(variant)
   rows, columns = layers.grid_of(image_size, patch)
   num_patches, num_pixels = rows * columns, 3 * patch * patch
-  num_visible = int(num_patches * (1 - ratio))  # as masking.sampler rounds
+  num_visible = int(num_patches * (1 - ratio))  # rounded down, as in masking.sampler
   return {
     "embed": 2 * num_patches * num_pixels * size.width,
     "encoder": blocks(1 + num_visible, size.width, size.depth),
@@ -49,12 +52,12 @@ def view(variant, *, image_size=(256, 128), patch=16, ratio=0.5, decoder_width=5
 
 
 def image(variant, *, views=2, backward=True, **sizes):
-  """Returns the FLOPs of one picture of a step for all views. A gradient costs two more forward passes."""
+  """Returns the FLOPs of a step per picture, for all views. A backward pass costs two forward passes."""
   return views * (3 if backward else 1) * sum(view(variant, **sizes).values())
 
 
 def of_config(config, backward=True):
-  """Returns the FLOPs of one picture of a step of a pre-training configuration."""
+  """Returns the FLOPs of a step per picture for a pre-training configuration."""
   return image(
     config.model.variant,
     views=config.views,
@@ -73,7 +76,7 @@ def utilisation(flops_per_second, device_kind, dtype):
   Args:
     flops_per_second: useful FLOP/s by the formula above.
     device_kind: name of the device, a key of `PEAKS`.
-    dtype: compute type. The peaks are for bfloat16, so the shares of another type are None.
+    dtype: compute type. The peaks are for bfloat16, so the shares are None for other types.
   Returns:
     {"measured": share or None, "datasheet": share or None}.
   """

@@ -1,9 +1,10 @@
-"""Times the input of pre-training, one line of JSON: taskset -c 0 python -m benchmarks.input_speed.
+"""Times the input of pre-training and prints one line of JSON: taskset -c 0 python -m benchmarks.input_speed.
 
-The benchmark draws people as JPEG files (quality 95, colours at half resolution, like a camera's files) and
-packs them as `prepare` does. The loader of pre-training then reads them: ArrayRecord, decode, random crop,
-bicubic resize, mirror, joints, batches of uint8. With --root it reads an existing packed data set. It
-measures the processor time of one process without workers, so the result is the speed of one core.
+The benchmark draws synthetic people and writes JPEG files (quality 95, colours at half resolution, like the
+files of a camera). It packs the files in the same way as `prepare`. The loader of pre-training then reads
+them: ArrayRecord, decode, random crop, bicubic resize, mirror, joints, batches of uint8. With --root the
+loader reads an existing packed data set. The benchmark measures the processor time of one process without
+workers, so the result is the speed of one core.
 """
 
 import dataclasses
@@ -26,9 +27,9 @@ from hap_jax.synthetic import draw
 def parse_args(argv=None):
   """Reads the command line."""
   parser = measure.make_parser(__doc__)
-  parser.add_argument("--root", default="", help="folder of a packed data set, instead of drawn people")
+  parser.add_argument("--root", default="", help="folder of a packed data set; default: synthetic people")
   parser.add_argument("--split", default="train")
-  parser.add_argument("--images", type=int, default=192, help="number of drawn people")
+  parser.add_argument("--images", type=int, default=192, help="number of pictures to draw")
   parser.add_argument(
     "--picture", type=measure.parse_size, default=(380, 160), metavar="HxW", help="size of drawn pictures"
   )
@@ -36,7 +37,9 @@ def parse_args(argv=None):
   parser.add_argument(
     "--size", type=measure.parse_size, default=(256, 128), metavar="HxW", help="size of the result"
   )
-  parser.add_argument("--augment", choices=("host", "device"), default="host", help="where pixels are warped")
+  parser.add_argument(
+    "--augment", choices=("host", "device"), default="host", help="where pictures are cropped and resized"
+  )
   parser.add_argument(
     "--canvas",
     type=measure.parse_size,
@@ -52,7 +55,7 @@ def parse_args(argv=None):
 
 @dataclasses.dataclass(frozen=True)
 class DrawnFiles:
-  """A source of drawn people. Their pictures are JPEG files in `folder`."""
+  """A source of synthetic people. Their pictures are JPEG files in `folder`."""
 
   folder: pathlib.Path
   records: tuple[dict, ...]
@@ -88,7 +91,7 @@ class DrawnFiles:
 
 
 def make_loader(args, source):
-  """Makes the loader of pre-training for a packed source."""
+  """Returns the loader of pre-training for a packed source."""
   crop = RandomResizedCrop(args.size, flip_prob=0.5)
   transform = CropOnDevice(crop, args.canvas) if args.augment == "device" else crop
   sampler = ShuffledEpochs(len(source), args.batch, seed=0)
@@ -98,12 +101,13 @@ def make_loader(args, source):
 
 
 def make_parts(loader, steps):
-  """Makes the timed parts, {name: function of the round}. Each part contains the one before it.
+  """Returns the timed parts, {name: function(number of the round)}.
 
-  Each part reads `steps` batches. The last part opens an iterator in each round; a run opens only one.
+  Each part also does the work of the part before it. Each part reads `steps` batches. The last part opens an
+  iterator in each round. A training run opens only one iterator.
   """
   source, B = loader.source, loader.sampler.batch_size
-  data = [source.read_bytes(i) for i in range(len(source))]  # in memory, so `decode` times no reading
+  data = [source.read_bytes(i) for i in range(len(source))]  # in memory, so that `decode` includes no reading
 
   def steps_of(number):
     return range(number * steps, (number + 1) * steps)
@@ -130,7 +134,7 @@ def make_parts(loader, steps):
 
 
 def run_bench(args):
-  """Draws and packs people, and times the parts. Returns the printed line."""
+  """Draws and packs people, and times the parts. Returns the line to print."""
   worker_process.prepare_reading()  # the same settings as in a worker
   with tempfile.TemporaryDirectory() as folder:
     root = args.root
@@ -157,9 +161,9 @@ def run_bench(args):
 
 
 def describe(times):
-  """Returns the printed speeds for {part: [CPU seconds per picture, one per round]}."""
+  """Returns the speeds to print. `times`: {part: [CPU seconds per picture, one number per round]}."""
   median = {name: statistics.median(values) for name, values in times.items()}
-  # Differences within a round, because other work on the machine slows both parts of a round.
+  # Times of the same round are subtracted, because other work on the machine slows both parts of a round.
   added = {
     "decode": median["decode"],
     "read_and_parse": _difference(times["record"], times["decode"]),

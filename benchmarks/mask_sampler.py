@@ -16,22 +16,30 @@ def parse_args(argv=None):
   parser = measure.make_parser(__doc__)
   parser.add_argument("--batch", type=int, default=256, help="masks per call")
   parser.add_argument(
-    "--grid", type=measure.parse_size, default=(16, 8), metavar="ROWSxCOLUMNS", help="in patches"
+    "--grid", type=measure.parse_size, default=(16, 8), metavar="ROWSxCOLUMNS", help="size in patches"
   )
   parser.add_argument("--patch", type=int, default=16, help="side in pixels")
   parser.add_argument("--ratio", type=float, default=0.5, help="share of the patches that are hidden")
   parser.add_argument("--blocks", action=argparse.BooleanOptionalAction, default=True, help="mask blocks")
   parser.add_argument("--parts", action=argparse.BooleanOptionalAction, default=True, help="mask body parts")
   parser.add_argument(
-    "--policy", choices=("uniform", "released"), default="uniform", help="draw of the number of parts"
+    "--policy",
+    choices=("uniform", "released"),
+    default="uniform",
+    help="rule for the number of masked body parts",
   )
-  parser.add_argument("--group", type=int, default=256, help="images that share a limit (released)")
+  parser.add_argument(
+    "--group",
+    type=int,
+    default=256,
+    help="number of images per group of --policy=released",
+  )
   parser.add_argument("--repeats", type=int, default=50, help="timed calls")
   return parser.parse_args(argv)
 
 
 def make_sample(recipe, policy, group, batch):
-  """Makes the function (key, keypoints_xy, keypoints_visible) -> Mask of the batch, as in a training step."""
+  """Returns a function (key, keypoints_xy, keypoints_visible) -> Mask of the batch, as in a training step."""
   draw_num_parts = sampler.num_parts_policy(policy, max_parts=recipe.max_parts, group=group)
 
   def sample(key, keypoints_xy, keypoints_visible):
@@ -44,7 +52,7 @@ def make_sample(recipe, policy, group, batch):
 
 
 def time_sampler(args):
-  """Compiles, warms up and times the sampler. Returns the printed line."""
+  """Compiles, warms up and times the sampler. Returns the line to print."""
   recipe = sampler.MaskRecipe(args.grid, args.patch, args.ratio, use_blocks=args.blocks, use_parts=args.parts)
   step_key, joint_key = jax.random.split(jax.random.key(0))
   size_xy = jnp.array(args.grid[::-1]) * args.patch

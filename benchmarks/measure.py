@@ -1,7 +1,7 @@
-"""Functions for all benchmarks: timing, facts about the machine, and the printed line. Imports no jax.
+"""Functions for all benchmarks: timing, facts about the machine, and the line to print. Imports no jax.
 
-CPU seconds count all threads of this process. On a machine with other work they are more reliable than wall
-time. On an accelerator wall time is more reliable.
+CPU seconds include all threads of this process. On a machine with other work, CPU seconds are more reliable
+than wall time. On an accelerator, wall time is more reliable.
 """
 
 import argparse
@@ -17,7 +17,7 @@ _LOAD = os.getloadavg()[0]  # read at import, before the benchmark itself loads 
 
 
 def make_parser(doc):
-  """Makes the parser of a benchmark's command line. Its description is the module's docstring."""
+  """Returns the parser of a benchmark's command line. `doc` is the benchmark's docstring, shown by --help."""
   return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawTextHelpFormatter)
 
 
@@ -38,7 +38,7 @@ def time_in_turn(parts, *, warmup, repeats, per=1):
   """Runs all parts in every round, so that other work on the machine slows all parts equally.
 
   Args:
-    parts: {name: function of the round's number}. A function returns when its work is done.
+    parts: {name: function(number of the round)}. A function returns when its work is done.
     warmup: number of untimed rounds at the start.
     repeats: number of timed rounds.
     per: divisor of the seconds of a round, for example its number of steps.
@@ -55,7 +55,7 @@ def time_in_turn(parts, *, warmup, repeats, per=1):
 
 
 def summary(times, prefix=""):
-  """Returns the median and minimum of [(CPU seconds, wall seconds), ...] with six digits."""
+  """Returns median and minimum of [(CPU seconds, wall seconds), ...], with six significant digits."""
   cpu, wall = zip(*times, strict=True)
   return {
     f"{prefix}cpu_seconds_median": digits(statistics.median(cpu)),
@@ -73,7 +73,7 @@ def digits(value, count=6):
 def median_ratio(ours, theirs, which=0):
   """Returns the median of ours / theirs over the rounds.
 
-  The ratio is taken within a round, because other work on the machine slows both parts of a round.
+  Each ratio uses two times of the same round, because other work on the machine slows both parts of a round.
 
   Args:
     ours: [(CPU seconds, wall seconds), ...], one pair per round.
@@ -84,7 +84,7 @@ def median_ratio(ours, theirs, which=0):
 
 
 def line(bench, found, *packages):
-  """Returns a benchmark's line: its name, its results, the machine, and versions of Python and packages."""
+  """Returns the line of a benchmark: name, results, machine, and the versions of Python and `packages`."""
   versions = {name: importlib.metadata.version(name) for name in packages}
   where = {"machine": machine(), "versions": {"python": platform.python_version(), **versions}}
   return {"bench": bench, **found, **where}
@@ -111,11 +111,11 @@ def machine():
 def cpu_name(path="/proc/cpuinfo"):
   """Returns the processor's name, on Linux with family and model: "AMD EPYC (family 25, model 17)".
 
-  Virtual machines shorten the name. Processors with the same short name differed by half in the time of a
-  step.
+  A virtual machine may shorten the name. For two processors with the same short name, the times of a step
+  differed by half.
   """
   path = pathlib.Path(path)
-  text = path.read_text().partition("\n\n")[0] if path.exists() else ""  # of the first core
+  text = path.read_text().partition("\n\n")[0] if path.exists() else ""  # the text about the first core
   pairs = (row.partition(":") for row in text.splitlines())
   fields = {key.strip(): value.strip() for key, _, value in pairs}
   name = fields.get("model name") or platform.processor() or platform.machine()

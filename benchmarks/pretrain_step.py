@@ -1,11 +1,11 @@
-"""Times the whole step of pre-training, one line of JSON per variant: python -m benchmarks.pretrain_step.
+"""Times the whole step of pre-training, prints JSON lines: python -m benchmarks.pretrain_step.
 
     python -m benchmarks.pretrain_step --size=B --batch=512 --levers scan attention remat_none
 
-The step equals the step of `hap_jax.main`: normalised pixels, drawn masks, two views through encoder and
-decoder, both losses, gradients, AdamW, and the checks and metrics of the loop. The pictures are noise on the
-device. A lever is one setting that differs from the base configuration; each lever makes a variant. All
-variants run in turn in every round, on the same state.
+The step is the same as in `hap_jax.main`: normalised pixels, random masks, two views through encoder and
+decoder, both losses, gradients, AdamW, and the checks and metrics of the loop. The pictures are noise and are
+already on the device. A lever is one setting that differs from the base configuration. Each lever gives a
+variant, and each variant gives one line. All variants run in turn in every round, on the same state.
 """
 
 import dataclasses
@@ -20,8 +20,8 @@ import numpy as np
 from benchmarks import compiled, flops, measure, workload
 from hap_jax import run, sharding
 
-# {lever: function from the base configuration to the changed keys}. `sampler` changes no key: its variant
-# gets masks as input instead of drawing them.
+# {lever: function(base configuration) that returns the changed keys}. The lever `sampler` changes no key. Its
+# variant gets masks as input instead of drawing them.
 LEVERS = {
   "scan": lambda config: {"model.scan": not config.model.scan},
   "attention": lambda config: {"model.attention": "xla" if config.model.attention == "cudnn" else "cudnn"},
@@ -34,7 +34,7 @@ LEVERS = {
   "one_view": lambda config: {"views": 1, "align_weight": 0.0},
   "sampler": lambda config: {},
 }
-# Share of a whole step's FLOPs in the timed part.
+# {timed part: its share of the FLOPs of a whole step}.
 _SHARES = {"step": 1.0, "forward": 1 / 3, "sampler": 0.0}
 
 
@@ -53,16 +53,22 @@ def parse_args(argv=None):
   add_options(parser)
   what = parser.add_mutually_exclusive_group()
   what.add_argument(
-    "--forward_only", action="store_true", help="time masks, both views and losses, without gradient"
+    "--forward_only", action="store_true", help="time masks, both views and losses, without gradients"
   )
   what.add_argument("--sampler_only", action="store_true", help="time only the masks of all views")
   parser.add_argument(
-    "--levers", nargs="*", choices=tuple(LEVERS), default=[], help="variants to time besides the base"
+    "--levers",
+    nargs="*",
+    choices=tuple(LEVERS),
+    default=[],
+    help="variants to time, besides the base configuration",
   )
   args = parser.parse_args(argv)
   args.what = "forward" if args.forward_only else "sampler" if args.sampler_only else "step"
   if args.what == "sampler" and args.levers:
-    parser.error("--levers: no lever changes the masks of --sampler_only: remove one of the two options")
+    parser.error(
+      "--levers has no effect with --sampler_only, because no lever changes the masks: remove one of the two"
+    )
   return args
 
 
@@ -77,7 +83,7 @@ def switched(base, lever):
 
 
 def make_batch(config):
-  """Makes a NumPy batch of noise with the fields of `tasks.pretrain`. All joints are inside the pictures."""
+  """Returns a NumPy batch of noise with the fields of `tasks.pretrain`. All joints are inside the picture."""
   B, (H, W) = config.batch_size, config.model.image_size
   rng = np.random.default_rng(0)
   return {
@@ -90,12 +96,12 @@ def make_batch(config):
 
 
 def draw_masks(task, batch, step):
-  """Returns the batch with the masks of a step, or the unchanged batch if the task draws no masks."""
+  """Returns the batch with masks for a step, or the unchanged batch if the task draws no masks."""
   return task.prepare({}, batch, key=jax.random.key(step)) if task.prepare else batch
 
 
 def make_program(task, mesh, what):
-  """Makes the timed `Program`.
+  """Returns the `Program` to time.
 
   Args:
     task: a task of pre-training.
@@ -151,7 +157,7 @@ class Variant:
 
 
 def make_variant(lever, config, mesh, what):
-  """Makes a variant. If that fails, the variant's `error` holds the reason."""
+  """Returns a variant. If it cannot be built, its `error` holds the reason."""
   try:
     task = workload.make_task(config)
     batch = jax.device_put(make_batch(config), sharding.batch_split(mesh))
@@ -169,7 +175,9 @@ def _shorten(error):
 
 
 def try_all(variants, make_training):
-  """Compiles every variant and runs it once. Records the error of a variant that fails, such as no memory.
+  """Compiles every variant and runs it once. If a variant fails, its `error` holds the reason.
+
+  A variant fails, for example, if the device has too little memory.
 
   Args:
     variants: variants from `make_variant`.
@@ -186,7 +194,7 @@ def try_all(variants, make_training):
       variant.run(training, 1)
     except RuntimeError as error:
       variant.error = _shorten(error)
-    if training.state.step.is_deleted():  # the failed step was given the state and deleted it
+    if training.state.step.is_deleted():  # the failed step has deleted the state that it got
       del training  # first free the memory, then make a new state
       training = make_training()
   return [variant for variant in variants if not variant.error], training
@@ -196,7 +204,7 @@ def time_rounds(variants, training, *, warmup, repeats, steps):
   """Runs all variants in turn. Returns {lever: [(CPU, wall) seconds of a step, ...]}.
 
   Raises:
-    ValueError: if a loss was not finite, because then a step does not update the state.
+    ValueError: if a loss was not finite. A step without update would give a wrong time.
   """
   events = compiled.Events()
 
@@ -212,12 +220,12 @@ def time_rounds(variants, training, *, warmup, repeats, steps):
 
 
 def make_line(variant, what, times, training, steps):
-  """Returns the printed line of a variant.
+  """Returns the line to print for a variant.
 
   Args:
     variant: a `Variant`.
     what: see `make_program`.
-    times: {lever: [(CPU, wall), ...]}.
+    times: {lever: [(CPU seconds, wall seconds) of a step, ...]}.
     training: a `workload.Training`, used to count copies to the host.
     steps: number of steps per round.
   """

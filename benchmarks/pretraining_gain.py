@@ -1,12 +1,13 @@
-"""Compares runs with and without pre-training, in pairs on drawn people. One line of JSON and a curve.
+"""Compares fine-tuning with and without pre-training on synthetic people. Prints one line of JSON.
 
     python -m benchmarks.pretraining_gain --pretrained=runs/demo --out=runs/gain
     python -m benchmarks.pretraining_gain --task=attributes [--frozen] --pretrained=... --out=...
 
-A pair has two arms, "pretrained" and "scratch". Each seed gives one pair, and both arms share the seed's
-people, batches and new layers. An arm is configs/finetune_<task>_demo.py with its own learning rate. --tune
-tries the same rates for both arms, with a separate seed. With --frozen nothing is fine-tuned: linear
-classifiers are trained on the features of the pre-trained encoder and of an untrained encoder.
+Each seed gives a pair of runs. The two runs are called arms: "pretrained" and "scratch". Both arms of a pair
+have the same people, the same batches and the same initial values of new layers. Both use
+configs/finetune_<task>_demo.py, but each arm has its own learning rate. --tune tries the same rates for both
+arms, with a separate seed. --figure draws the curves. With --frozen no encoder is trained. Linear classifiers
+are then trained on the features of the pre-trained encoder and of an untrained encoder.
 """
 
 import dataclasses
@@ -33,8 +34,8 @@ class _Task:
   """A fine-tuning demo.
 
   Attributes:
-    metric: metric on people that training never sees.
-    select: metric that chooses a learning rate.
+    metric: metric that is compared, on people that training never sees.
+    select: metric that selects a learning rate.
     lr: {arm: learning rate}.
     steps: number of steps of a run.
   """
@@ -58,7 +59,10 @@ def parse_args(argv=None):
     "--task", choices=tuple(_TASKS), default="reid", help="reads configs/finetune_<task>_demo.py"
   )
   parser.add_argument(
-    "--pretrained", required=True, metavar="CHECKPOINT", help="checkpoint of configs/pretrain_demo.py"
+    "--pretrained",
+    required=True,
+    metavar="CHECKPOINT",
+    help="checkpoint of a run of configs/pretrain_demo.py",
   )
   parser.add_argument(
     "--out", required=True, metavar="DIR", help="folder of the runs; finished runs are used again"
@@ -68,19 +72,23 @@ def parse_args(argv=None):
   )
   parser.add_argument("--steps", type=int, help="steps of each run; default: reid 600, attributes 1250")
   parser.add_argument(
-    "--lr_pretrained", type=float, help="learning rate of this arm; default: the rate of the task"
+    "--lr_pretrained", type=float, help="learning rate of the arm pretrained; default: the rate of the task"
   )
-  parser.add_argument("--lr_scratch", type=float, help="learning rate of the other arm")
-  parser.add_argument("--tune", type=float, nargs="+", metavar="LR", help="learning rates to choose from")
+  parser.add_argument(
+    "--lr_scratch", type=float, help="learning rate of the arm scratch; default: the rate of the task"
+  )
+  parser.add_argument(
+    "--tune", type=float, nargs="+", metavar="LR", help="learning rates to try for each arm"
+  )
   parser.add_argument(
     "--frozen", action="store_true", help="train only linear classifiers; needs --task=attributes"
   )
-  parser.add_argument("--figure", metavar="FILE.png", help="file of the curve")
+  parser.add_argument("--figure", metavar="FILE.png", help="file for a picture of the curves")
   args = parser.parse_args(argv)
   if len(args.seeds) < 2:
-    parser.error("--seeds: expected at least two pairs, because an interval needs them")
+    parser.error("--seeds: expected two or more seeds, because one pair of runs gives no confidence interval")
   if args.frozen and (args.task != "attributes" or args.tune or args.figure):
-    parser.error("--frozen: needs --task=attributes, and allows no --tune and no --figure")
+    parser.error("--frozen: needs --task=attributes, and cannot be used with --tune or --figure")
   if args.tune and _TUNE_SEED in args.seeds:
     parser.error(f"--seeds: {_TUNE_SEED} is reserved for --tune: choose other seeds")
   if args.figure and not args.figure.endswith(".png"):
@@ -108,7 +116,7 @@ def train(args, arm, seed, lr):
     pathlib.Path(args.out) / f"{args.task}_{arm}_seed{seed}_lr{lr:g}",
     make_config(args, arm, seed, lr),
   )
-  config_lib.check_same(config, workdir)  # a finished run of other settings must not be reused
+  config_lib.check_same(config, workdir)  # a finished run with other settings must not be used again
   if not _is_finished(workdir, args):
     run.run(config, workdir, say=lambda line: None)
   return [row for row in report.read_metrics(workdir) if _TASKS[args.task].metric in row]
@@ -124,7 +132,7 @@ def tune(args, arm):
 
 
 def make_untrained(out, seed):
-  """Writes a checkpoint of the demo's pre-training that is not trained. Returns its folder."""
+  """Writes a checkpoint of the pre-training demo with untrained weights. Returns its folder."""
   workdir = pathlib.Path(out) / f"untrained_seed{seed}"
   config = config_lib.read_file(workload.CONFIGS / "pretrain_demo.py")
   config.seed = seed
@@ -139,7 +147,7 @@ def make_untrained(out, seed):
 
 
 def probe(args, arm, seed):
-  """Returns the mA of linear classifiers on a frozen encoder's features."""
+  """Returns the mA of linear classifiers on the features of a frozen encoder."""
   people = config_lib.read_file(workload.CONFIGS / "finetune_attributes_demo.py").data.synthetic.to_dict()
   path = args.pretrained if arm == "pretrained" else make_untrained(args.out, seed)
   return probing.probe_attributes(
@@ -155,7 +163,7 @@ def _is_finished(workdir, args):
 
 
 def summarize(differences):
-  """Returns (mean, (low, high)) of paired differences: the mean and its 95 % interval by Student's t."""
+  """Returns the mean of paired differences and its 95 % interval by Student's t: (mean, (low, high))."""
   mean, error = np.mean(differences), scipy.stats.sem(differences)
   low, high = scipy.stats.t.interval(0.95, len(differences) - 1, loc=mean, scale=error)
   return float(mean), (float(low), float(high))
@@ -186,8 +194,8 @@ def draw(metric, steps, curves):
 
 
 def describe(scores):
-  """Returns the printed results for {arm: [seeds] scores}."""
-  # Paired, because both arms share people and batches, so most of the noise cancels in the difference.
+  """Returns the results to print. `scores`: {arm: [seeds]}."""
+  # Both arms of a pair have the same people and batches. So most of the noise cancels in their difference.
   mean, interval = summarize(scores["pretrained"] - scores["scratch"])
   return {
     "scores": {arm: [round(float(value), 4) for value in scores[arm]] for arm in _ARMS},
@@ -198,13 +206,13 @@ def describe(scores):
 
 
 def run_frozen(args):
-  """Probes both encoders of all pairs. Returns the printed results."""
+  """Probes both encoders of all pairs. Returns the results to print."""
   scores = {arm: np.array([probe(args, arm, seed) for seed in args.seeds]) for arm in _ARMS}
   return {"steps": 0, "metric": "mA", **describe(scores)}
 
 
 def run_pairs(args):
-  """Tunes and trains both arms of all pairs and draws the curve. Returns the printed results."""
+  """Tunes and trains both arms of all pairs and draws the curves. Returns the results to print."""
   metric, curves, lr, tried = _TASKS[args.task].metric, {}, {}, {}
   for arm in _ARMS:
     lr[arm], tried[arm] = tune(args, arm)

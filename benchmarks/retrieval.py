@@ -1,4 +1,4 @@
-"""Times the retrieval metrics at MSMT17's size, one line of JSON: python -m benchmarks.retrieval."""
+"""Times the retrieval metrics at MSMT17's size and prints a line of JSON: python -m benchmarks.retrieval."""
 
 import resource
 import sys
@@ -16,16 +16,19 @@ def parse_args(argv=None):
   parser.add_argument("--gallery", type=int, default=82161)
   parser.add_argument("--identities", type=int, default=3060)
   parser.add_argument("--cameras", type=int, default=15)
-  parser.add_argument("--width", type=int, default=768, help="width of a feature; 2304 with the LEM")
+  parser.add_argument("--width", type=int, default=768, help="width of a feature; it is 2304 with the LEM")
   parser.add_argument(
-    "--spread", type=float, default=2.5, help="spread of features around their centre; centres have spread 1"
+    "--spread",
+    type=float,
+    default=2.5,
+    help="standard deviation of features around their centre; that of the centres is 1",
   )
-  parser.add_argument("--rerank", action="store_true", help="re-rank by k-reciprocal neighbours")
+  parser.add_argument("--rerank", action="store_true", help="re-rank with k-reciprocal neighbours")
   return parser.parse_args(argv)
 
 
 def make_side(rng, centers, count, num_cameras, spread):
-  """Draws features around the centre of their identity. Returns (features [count, D] float32, pid, camid)."""
+  """Draws random features around identity centres. Returns (features [count, D] float32, pid, camid)."""
   pid = np.arange(count) % len(centers)  # every identity gets about the same number of pictures
   features = rng.standard_normal((count, centers.shape[1]), dtype=np.float32)
   features *= np.float32(spread)
@@ -34,7 +37,7 @@ def make_side(rng, centers, count, num_cameras, spread):
 
 
 def time_scoring(args):
-  """Scores random clusters. Returns the printed line."""
+  """Scores random features and times it. Returns the line to print."""
   rng = np.random.default_rng(0)
   centers = rng.standard_normal((args.identities, args.width), dtype=np.float32)
   query, query_pid, query_camid = make_side(rng, centers, args.queries, args.cameras, args.spread)
@@ -59,7 +62,7 @@ def time_scoring(args):
 
 def peak_bytes():
   """Returns the largest resident memory of this process so far, in bytes."""
-  # Kilobytes on Linux, bytes on macOS.
+  # ru_maxrss is in kilobytes on Linux and in bytes on macOS.
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 

@@ -3,9 +3,9 @@
     python -m benchmarks.rival_torch --size=B --batch=256 --torch_compile
 
 The rival is a vision transformer in timm's layout with MAE's decoder, two masked views, both losses and
-AdamW, as in the papers (arXiv 2310.20695, 2111.06377). It gets our masks as arrays, so the time to draw masks
-counts for us and not for the rival. Both run in turn in one process on one device, with the same weights and
-pictures. Only this benchmark needs PyTorch.
+AdamW, as in the papers (arXiv 2310.20695, 2111.06377). The rival gets our masks as arrays. So our time
+includes the drawing of the masks, and the rival's time does not. Both run in turn in one process on one
+device, with the same weights and pictures. Only this benchmark needs PyTorch.
 """
 
 import itertools
@@ -25,7 +25,7 @@ from hap_jax.models import layers, vit
 from hap_jax.models.layers import LAYER_NORM_EPSILON
 from hap_jax.pixels.normalize import IMAGENET_MEAN, IMAGENET_STD
 
-_PATCH_VARIANCE_EPSILON = 1e-6  # inside the root of MAE's standardised patches
+_PATCH_VARIANCE_EPSILON = 1e-6  # added to the variance of a patch, as in MAE
 
 
 class Block(nn.Module):
@@ -106,7 +106,7 @@ def normalise(image):
 
 
 def reconstruction_loss(pred, image, is_masked, patch):
-  """Returns the mean squared error over hidden patches. A target patch is standardised by its own values."""
+  """Returns the mean squared error over hidden patches. A target is standardised with its own statistics."""
   B, _, H, W = image.shape
   target = image.reshape(B, 3, H // patch, patch, W // patch, patch).permute(0, 2, 4, 3, 5, 1).flatten(3)
   target = target.flatten(1, 2)[:, None]
@@ -130,7 +130,7 @@ def alignment_loss(first, second, temperature):
 
 
 def make_loss(model, config):
-  """Makes the function batch -> loss.
+  """Returns a function batch -> loss.
 
   A batch has image [B, H, W, 3] uint8, ids_keep and ids_restore int64, and is_masked bool.
   """
@@ -149,7 +149,7 @@ def make_loss(model, config):
 
 
 def make_optimizer(model, config):
-  """Makes a fused AdamW without weight decay on biases and norms."""
+  """Returns a fused AdamW without weight decay on biases and norms."""
   trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
   is_plain = [p.ndim <= 1 for _, p in trained]  # biases and norm scales have one dimension
   groups = [
@@ -168,7 +168,7 @@ def make_optimizer(model, config):
 
 
 def make_step(loss, optimizer):
-  """Makes the function batch -> loss that also makes a training step."""
+  """Returns a function batch -> loss. Each call runs one training step."""
 
   def step(batch):
     optimizer.zero_grad(set_to_none=True)
@@ -181,7 +181,7 @@ def make_step(loss, optimizer):
 
 
 def make_model(config, params):
-  """Makes the network of a finalized configuration with our parameters (a nested dict of NumPy arrays)."""
+  """Returns the network of a finalized configuration with our parameters, a nested dict of NumPy arrays."""
   size, model = vit.variant(config.model.variant), config.model
   rows, columns = layers.grid_of(model.image_size, model.patch)
   network = MaskedAutoencoder(
@@ -219,7 +219,9 @@ def parse_args(argv=None):
   """Reads the command line."""
   parser = measure.make_parser(__doc__)
   pretrain_step.add_options(parser)
-  parser.add_argument("--forward_only", action="store_true", help="time without gradient and update")
+  parser.add_argument(
+    "--forward_only", action="store_true", help="time only the forward pass, without gradients and update"
+  )
   parser.add_argument("--torch_compile", action="store_true", help="compile the rival's model and losses")
   args = parser.parse_args(argv)
   args.what = "forward" if args.forward_only else "step"
@@ -227,7 +229,7 @@ def parse_args(argv=None):
 
 
 def make_rival(config, params, batch, *, what, torch_compile):
-  """Makes a function without arguments that runs the rival's step or forward pass and returns the loss.
+  """Returns a function without arguments that runs the rival's step or forward pass and returns the loss.
 
   The rival uses the same device as our step.
   """
@@ -249,7 +251,7 @@ def make_rival(config, params, batch, *, what, torch_compile):
 
 
 def time_both(config, *, what="step", torch_compile=False, warmup, repeats, steps):
-  """Builds and times our step and the rival's. Returns the printed line."""
+  """Builds and times our step and the rival's step. Returns the line to print."""
   mesh, task = workload.one_device(), workload.make_task(config)
   training, program = workload.Training(task, mesh), pretrain_step.make_program(task, mesh, what)
   batch = jax.device_put(pretrain_step.make_batch(config), sharding.batch_split(mesh))
@@ -259,7 +261,7 @@ def time_both(config, *, what="step", torch_compile=False, warmup, repeats, step
 
   def theirs(_):
     values = [rival() for _ in range(steps)]
-    float(values[-1])  # the copy to the host waits for all work started before
+    float(values[-1])  # the copy to the host waits for all earlier work on the device
 
   times = measure.time_in_turn(
     {"ours": lambda _: training.run(program, itertools.repeat(batch), steps), "theirs": theirs},
@@ -271,7 +273,7 @@ def time_both(config, *, what="step", torch_compile=False, warmup, repeats, step
   which = 0 if jax.default_backend() == "cpu" else 1
   found = {
     "what": what,
-    # Above 1: our step takes longer.
+    # A ratio above 1 means that our step takes longer.
     "ratio": measure.median_ratio(times["ours"], times["theirs"], which),
     "ratio_of": ("cpu_seconds", "wall_seconds")[which],
     **measure.summary(times["ours"], "ours_"),
@@ -286,7 +288,8 @@ def time_both(config, *, what="step", torch_compile=False, warmup, repeats, step
 
 
 def main(argv=None):
-  # Both need memory on the same device. jax reads the variable at its first use of the device.
+  # jax and PyTorch need memory on the same device, so jax must not reserve most of it. jax reads this
+  # variable when it uses the device for the first time.
   os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
   args = parse_args(argv)
   config = pretrain_step.make_config(args)

@@ -1,11 +1,12 @@
-"""Runs all benchmarks of the pre-training step and writes their lines to a file. One command per machine.
+"""Runs all benchmarks of the pre-training step and writes their lines to a file. Run it once per machine.
 
     python -m benchmarks.suite --out=benchmarks/results/h200.jsonl
 
-It is for a GPU: all sizes with several batch sizes, the levers, taller pictures, the mask sampler, the rival
-eager and compiled, and training with its loader from drawn and packed people. Each benchmark runs in its own
-process. If one fails, the file gets a line with its error, and the others still run. The numbers that have a
-goal in docs/performance.md come first, because the time on a machine may end before all benchmarks have run.
+The suite is for a GPU. It times all model sizes with several batch sizes, the levers, taller pictures, the
+mask sampler, the step in PyTorch (eager and compiled), and training with its loader on packed pictures of
+synthetic people. Each benchmark runs in its own process. If one fails, the file gets a line with its error,
+and the others still run. The numbers that have a goal in docs/performance.md come first, because the time on
+a machine may end before all benchmarks have run.
 """
 
 import json
@@ -32,9 +33,9 @@ def parse_args(argv=None):
 
 
 def size_commands(*sizes):
-  """Returns the commands of the step with all batch sizes.
+  """Returns the commands that time the step with all batch sizes.
 
-  A command is the list of words after `python -m`, also in the functions below.
+  Here and in the functions below, a command is the list of words after `python -m`.
   """
   batches = {"S": (256, 512, 1024), "B": (256, 512, 1024), "L": (256, 512), "H": (128, 256)}
   return [
@@ -45,7 +46,7 @@ def size_commands(*sizes):
 
 
 def lever_commands():
-  """Returns the commands of the levers, of taller pictures and of parts of the step."""
+  """Returns the commands that time the levers, taller pictures and parts of the step."""
   levers = ["scan", "attention", "remat_none", "remat_elementwise", "remat_full", "accumulate", "blockwise"]
   settings = [
     ["--size=B", "--batch=512", "--levers", *levers, "one_view", "sampler"],
@@ -70,7 +71,8 @@ def rival_commands():
 
 def loader_commands(folder, num_pictures=20_000):
   """Returns the commands that draw people, pack them in a new folder and train with the loader."""
-  # The size of the pictures in `input_speed`. Held in memory, because then all processors draw in parallel.
+  # The pictures have the same size as in `input_speed`. They are held in memory, because then all processors
+  # draw in parallel.
   drawn = [f"--num_train={num_pictures}", "--image_size=380x160", "--set=hold_in_memory=True"]
   pack = ["hap_jax.cli", "prepare", "synthetic", "--format=tfds", "--split=train", f"--out={folder}", *drawn]
   packed = [f"--set=data.root={folder}", "--set=data.source=tfds", "--batch=256"]
@@ -89,7 +91,7 @@ def run(words, out):
   package, _, name = words[0].partition(".")
   has_failed = done.returncode != 0 or (package == "benchmarks" and not lines)
   if has_failed:
-    reason = " ".join(done.stderr.split())[-500:]  # the error is at the end of a traceback
+    reason = " ".join(done.stderr.split())[-500:]  # a traceback ends with the error
     lines.append(json.dumps({"bench": name, "failed": shlex.join(words), "error": reason}))
   with out.open("a") as file:
     file.writelines(f"{line}\n" for line in lines)

@@ -15,7 +15,7 @@ from hap_jax.train import state as train_state
 from hap_jax.train import step as train_step
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
-# {name in a printed line: key of the configuration}. A line leaves out the keys that its task does not have.
+# {name in a printed line: key of the configuration}. A line contains only the keys that its task has.
 _SETTINGS = {
   "task": "task",
   "size": "model.variant",
@@ -51,10 +51,12 @@ def add_settings(parser, batch=None):
 
 
 def add_repeats(parser):
-  """Adds the options --warmup, --repeats and --steps. The defaults are smaller on a CPU, which is slow."""
+  """Adds the options --warmup, --repeats and --steps. A CPU is slow, so its defaults are smaller."""
   parser.add_argument("--warmup", type=int, help="untimed rounds; default 5, on a CPU 2")
   parser.add_argument("--repeats", type=int, help="timed rounds of all variants; default 20, on a CPU 5")
-  parser.add_argument("--steps", type=int, help="steps per round, with one wait; default 5, on a CPU 1")
+  parser.add_argument(
+    "--steps", type=int, help="steps per round; a round waits only for its last step; default 5, on a CPU 1"
+  )
 
 
 def repeats(args):
@@ -66,16 +68,16 @@ def repeats(args):
   usual = (2, 5, 1) if jax.default_backend() == "cpu" else (5, 20, 5)
   given = (args.warmup, args.repeats, args.steps)
   chosen = tuple(default if value is None else value for value, default in zip(given, usual, strict=True))
-  # Programs may compile in the first two steps, so these are never timed.
+  # Programs may be compiled in the first two steps, so these steps are never timed.
   if chosen[0] * chosen[2] < 2 or min(chosen) < 1:
     raise ValueError(
-      f"--warmup, --repeats, --steps: {chosen}; expected 1 or more each, and at least 2 untimed steps"
+      f"--warmup, --repeats, --steps: {chosen}; expected 1 or more each, and --warmup times --steps 2 or more"
     )
   return dict(zip(("warmup", "repeats", "steps"), chosen, strict=True))
 
 
 def make_config(path, args, defaults=None):
-  """Returns the finalized configuration of a file and a command line. By default its people are drawn.
+  """Returns the finalized configuration of a file and a command line. The default source is "synthetic".
 
   Args:
     path: path of the configuration file.
@@ -107,7 +109,7 @@ def settings(config):
 
 
 def make_task(config):
-  """Makes the task of a finalized configuration."""
+  """Returns the task of a finalized configuration."""
   return config_lib.load("tasks", config.task).make(config)
 
 
@@ -118,12 +120,12 @@ def one_device():
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-  """A timed function and the choice of its arguments.
+  """A function to time, and a function that chooses its arguments.
 
   Attributes:
     function: the jitted function.
     pick: (state, batch, step, progress) -> arguments of the function.
-    trains: True: the function deletes the given state and returns (new state, result).
+    trains: True if the function deletes the given state and returns (new state, result).
   """
 
   function: Callable
@@ -132,7 +134,7 @@ class Program:
 
 
 def make_step(task, mesh, seed=0):
-  """Makes the `Program` of the training step of the loop."""
+  """Returns the `Program` of the training step, the same step as in the training loop."""
   constants = sharding.put_replicated(task.constants, mesh)
   return Program(
     train_step.make_train_step(task, mesh, seed),
@@ -150,7 +152,7 @@ class Training:
 
   def arguments(self, program, batch):
     """Returns the next arguments of a program's function. Step and progress are arrays on the device."""
-    # New scalars in every call, because the loop makes them too, and their cost belongs to the step.
+    # Each call makes new scalars, because the training loop does this too. Their cost is part of the step.
     step = sharding.put_scalar(self.made, "int32", self.mesh)
     progress = sharding.put_scalar(self.made / 1000, "float32", self.mesh)
     return program.pick(self.state, batch, step, progress)
@@ -171,7 +173,7 @@ class Training:
     return jax.block_until_ready(result)
 
   def check(self):
-    """Raises ValueError if a loss was not finite. The state then counts fewer steps than were run."""
+    """Raises ValueError if a loss was not finite, because the state then counts fewer steps than were run."""
     if int(self.state.step) != self.made:
       raise ValueError(
         f"a loss was not finite after {int(self.state.step)} of {self.made} steps; expected finite losses, "

@@ -1,1 +1,1 @@
-"""Launchers start a run on this machine, under SLURM, through XManager or on a TPU VM, see docs/launch.md."""
+"""Launchers start a run on this machine, under SLURM, through XManager or on a TPU VM. See docs/launch.md."""

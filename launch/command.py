@@ -1,7 +1,7 @@
 """Checks and builds the training command that every launcher starts.
 
 `python launch/command.py --config=FILE --workdir=DIR [--config.KEY=VALUE ...]` prints the command, quoted for
-a shell. This file needs only the standard library, because a login node or a laptop may have no other
+a shell. This file needs only Python's standard library, because a login node or a laptop may have no other
 packages.
 """
 
@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 class Parser(argparse.ArgumentParser):
-  """A parser of the flags of a launcher. Its errors have one line."""
+  """A parser of the flags of a launcher. An error message has one line."""
 
   def __init__(self, **kwargs):
     super().__init__(
@@ -32,9 +32,9 @@ def build(words, *, root=ROOT):
 
   Args:
     words: flags of `hap_jax.main`, each as one word "--name=value".
-    root: folder to which paths are relative.
+    root: folder to which the path of --config is relative.
   Returns:
-    list of words: python -m hap_jax.main, then --config, --workdir, and all other flags in their order.
+    list of words: python -m hap_jax.main, then --config, --workdir, and all other flags in the given order.
   Raises:
     ValueError: for an unknown flag, a missing workdir, a workdir that is not a folder, or a missing
       configuration file.
@@ -65,18 +65,20 @@ def build(words, *, root=ROOT):
       "of the run need access to it"
     )
   if "://" in own["--workdir"]:
-    raise ValueError(f"--workdir={own['--workdir']}: expected a folder; mount the bucket, or share a disk")
+    raise ValueError(
+      f"--workdir={own['--workdir']}: expected a folder: mount the bucket, or use a shared disk"
+    )
   return ["python", "-m", "hap_jax.main", *(f"{name}={value}" for name, value in own.items()), *rest]
 
 
 def run_name(command):
-  """Returns the last part of the workdir in a command from `build`. It is also the name of the job."""
+  """Returns the last part of --workdir in a command from `build`. It is also the name of the job."""
   workdir = next(word for word in command if word.startswith("--workdir=")).partition("=")[2]
   return workdir.rstrip("/").rpartition("/")[2]
 
 
 def report_errors(function, argv):
-  """Runs function(argv) and returns the exit status. An expected error is printed as one line on stderr."""
+  """Runs function(argv) and returns the exit code. Prints ValueError and OSError as one line on stderr."""
   try:
     return function(argv) or 0
   except (ValueError, OSError) as error:

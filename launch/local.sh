@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Starts a run on this machine, in one or several processes; see docs/launch.md. Works with bash 3.2 of macOS.
+# Starts a run on this machine, in one or several processes. See docs/launch.md. Works with bash 3.2 of macOS.
 set -u
 
 usage="usage: launch/local.sh --config=FILE --workdir=DIR [--config.KEY=VALUE ...]
   --num_processes=N  number of processes of the run (default: 1, which uses all local devices)
-  --port=P           port on 127.0.0.1 through which they connect (default: a free port)
-  --dry_run          print the commands, but do not start them
-PYTHON names the interpreter (default: .venv/bin/python, else python3)."
+  --port=P           port on 127.0.0.1 through which the processes connect (default: a free port)
+  --dry_run          print the commands and start nothing
+The environment variable PYTHON names the interpreter (default: .venv/bin/python if it exists, or python3)."
 
-# After one process failed, the other processes have this many seconds to end. They get no SIGTERM, because
-# a save needs all processes.
+# After one process has failed, the other processes have this many seconds to end. They get no SIGTERM: it asks
+# for a save, and a save needs all processes.
 grace=5
 
 fail() {
@@ -33,11 +33,11 @@ for word in "$@"; do
   esac
 done
 shift "$given"
-[[ $num_processes =~ ^[1-9][0-9]*$ ]] || fail "--num_processes=$num_processes: expected a number from 1 on"
-[[ $port =~ ^[0-9]*$ ]] || fail "--port=$port: expected a number"
+[[ $num_processes =~ ^[1-9][0-9]*$ ]] || fail "--num_processes=$num_processes: expected a whole number, 1 or more"
+[[ $port =~ ^[0-9]*$ ]] || fail "--port=$port: expected a port number"
 
 line=$("$python" launch/command.py "$@") || exit 1
-eval "set -- $line" # safe, because command.py quotes the words; so the printed command is the one that runs
+eval "set -- $line" # safe, because command.py quotes the words. The printed command is the command that runs
 shift
 
 if [ "$num_processes" -eq 1 ]; then
@@ -56,10 +56,10 @@ if [ -n "$dry_run" ]; then
 fi
 
 running=()
-# Background jobs of a script ignore Ctrl-C. So this script turns Ctrl-C into SIGTERM, on which all processes
-# save. A second signal kills them. A second signal within 2 seconds does not count, because `timeout` sends
-# its signal twice: to this script and to its process group.
-# After Ctrl-C the exit code is 130, because 42 means that the run must start again.
+# Background jobs of a script ignore Ctrl-C. So this script sends SIGTERM to the processes after Ctrl-C. After
+# SIGTERM they save and stop. A second signal kills them. A second signal within 2 seconds does not count,
+# because `timeout` sends its signal twice: to this script and to its process group.
+# After Ctrl-C the exit code is 130 and not 42, because 42 means that the run must start again.
 first_signal="" interrupted="" killed=""
 # shellcheck disable=SC2329  # called by the traps
 forward() {
@@ -92,7 +92,7 @@ while [ ${#running[@]} -gt 0 ]; do
     fi
     wait "$pid"
     code=$?
-    if [ $code -eq 42 ]; then # stopped and saved; the code of a failed process has priority over it
+    if [ $code -eq 42 ]; then # saved and stopped. The code of a failed process has priority over 42
       [ $status -eq 0 ] && status=42
     elif [ $code -ne 0 ] && [ -z "$deadline" ]; then # the first failure causes the failures of the others
       status=$code deadline=$((SECONDS + grace))

@@ -1,6 +1,6 @@
-"""Writes an sbatch script for a run with one process per GPU; --submit also submits it.
+"""Writes an sbatch script for a run with one process per GPU. With --submit it also submits the script.
 
-The script requeues its job if the run ends with exit code 42.
+The script requeues its job if the run ends with exit code 42, which means that the run was stopped and saved.
 """
 
 import pathlib
@@ -24,17 +24,17 @@ cd {root}
 # A signal may also reach this shell. The shell must survive it to read the exit code of srun.
 trap : TERM
 
-# srun returns the largest exit code of its tasks. A failure must have priority over the 42 of a task that
-# saved. So each task adds 42 to a code below 42. The shell of the task gets the same signal as the program.
-# It must survive the signal and wait for the program.
+# srun returns the largest exit code of its tasks. The code of a failed task must have priority over 42, the
+# code of a task that saved. So each task adds 42 to a code below 42. The shell of the task gets the same
+# signal as the program. It must survive the signal and wait for the program.
 task='trap : TERM
 "$@"
 code=$?
 if [ "$code" -gt 0 ] && [ "$code" -lt 42 ]; then code=$((code + 42)); fi
 exit "$code"'
 
-# Processes that save together end together. If one fails, the others wait for it. srun kills them after
-# {wait} s.
+# Processes that save together end together. If one process fails, the others wait for it. srun kills them
+# after {wait} s.
 srun --cpus-per-task={cpus} --kill-on-bad-exit=0 --wait={wait} bash -c "$task" task \\
   {line}
 status=$?
@@ -44,12 +44,12 @@ if [ "$status" -gt 42 ] && [ "$status" -lt 84 ]; then status=$((status - 42)); f
 #   RUNNING               after the warning signal, and after scancel --signal=TERM,
 #   COMPLETING/TimeLimit  if the save ended after the limit, within KillWait,
 #   COMPLETING/None       after scancel, and if SLURM requeues the job itself,
-#   and a PreemptTime     if another job takes the nodes and the partition gives no time for a save.
-# A busy SLURM may need some time to answer. If it never answers, the job is not requeued: then the user must
-# submit a saved run again, which is cheaper than a cancelled job that uses machines.
+#   and also PreemptTime  if another job takes the nodes and the partition gives no time for a save.
+# A busy SLURM may need some time to answer. If it never answers, the job is not requeued. Then the user may
+# have to submit a saved run again. That is cheaper than a cancelled job that still uses machines.
 requeue() {{
   local pause state
-  trap "" TERM # a late SIGTERM goes to each process of the job, and it must not end squeue and scontrol
+  trap "" TERM # a late SIGTERM goes to each process of the job, but it must not end squeue or scontrol
   for pause in 5 10 20 0; do
     state=$(squeue -h -j "$SLURM_JOB_ID" -o %T/%r)
     if [ "$state" = COMPLETING/None ]; then
@@ -81,7 +81,7 @@ def script(line, args, log):
     args: the parsed flags of the launcher.
     log: path of the log. It may contain %j, the job number of SLURM.
   Raises:
-    ValueError: for a value that a directive cannot contain.
+    ValueError: if a value contains characters that a directive cannot contain.
   """
   tasks = max(args.gpus_per_node, 1)
   directives = {
@@ -94,7 +94,7 @@ def script(line, args, log):
     "gpus-per-node": args.gpus_per_node or None,
     "mem": args.mem,
     "time": args.time,
-    "signal": f"TERM@{args.signal_before}",  # without "B:", only the processes get it, not the script's shell
+    "signal": f"TERM@{args.signal_before}",  # without "B:": only the processes get it, not the shell
     "partition": args.partition,
     "account": args.account,
     "qos": args.qos,
@@ -154,8 +154,10 @@ def _submit(path):
 
 def _parser():
   parser = command.Parser(prog="launch/slurm.py", description=__doc__)
-  parser.add_argument("--dry_run", action="store_true", help="print the command of a process, write no file")
-  parser.add_argument("--submit", action="store_true", help="call sbatch")
+  parser.add_argument(
+    "--dry_run", action="store_true", help="print the command of one process and write no file"
+  )
+  parser.add_argument("--submit", action="store_true", help="submit the script with sbatch")
   parser.add_argument(
     "--script", help="file to write (default: runs/slurm/<job name>.sbatch); logs are in the same folder"
   )
@@ -185,7 +187,7 @@ def _parser():
     action="append",
     default=[],
     metavar="COMMAND",
-    help="shell command before the run, such as 'source .venv/bin/activate'; may be given several times",
+    help="shell command that runs before the training, such as 'source .venv/bin/activate'; may be repeated",
   )
   return parser
 

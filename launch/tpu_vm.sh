@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Starts a run on all hosts of a Cloud TPU VM, which exists or is created first; see docs/launch.md.
+# Starts a run on all hosts of a Cloud TPU VM. The VM exists already or is created first. See docs/launch.md.
 set -u
 
 usage="usage: launch/tpu_vm.sh --name=VM --zone=ZONE --config=FILE --workdir=DIR [--config.KEY=VALUE ...]
-  --project=P           Google Cloud project (default: the project that gcloud is set to)
-  --accelerator_type=A  type of a VM to create first, such as v5litepod-16 (default: the VM exists already)
+  --project=P           Google Cloud project (default: the current project of gcloud)
+  --accelerator_type=A  type of a VM to create, such as v5litepod-16 (default: use the VM that exists already)
   --version=V           software version of the VM (default: tpu-ubuntu2204-base)
-  --folder=F            folder for the code on each host, in the home folder (default: hap_jax_run)
-  --dry_run             print the command of a host, do not call gcloud
-The VM keeps running after the run: delete it with 'gcloud compute tpus tpu-vm delete'."
+  --folder=F            folder for the code, in the home folder of each host (default: hap_jax_run)
+  --dry_run             print the command of one host and do not call gcloud
+The VM still runs after the training: delete it with 'gcloud compute tpus tpu-vm delete'."
 
 fail() {
   echo "error: $*" >&2
@@ -55,8 +55,8 @@ if [ -n "$accelerator_type" ]; then
 fi
 tpu scp "$package/$folder.tar.gz" "$name:" --worker=all || fail "cannot copy the code to the VM"
 
-# The Python of the image may be older than 3.11, so uv installs one. The hosts of a slice find each other, so
-# the command needs no addresses.
+# The Python of the image may be older than 3.11, so uv installs Python 3.12. The hosts of a slice find each
+# other, so the command needs no addresses.
 tpu ssh "$name" --worker=all --command="set -e
 mkdir -p $folder
 tar -xzf $folder.tar.gz -C $folder

@@ -11,7 +11,8 @@ import subprocess
 import sys
 import tempfile
 
-# If this file runs as a program, its folder is first in sys.path, and `import xmanager` would find this file.
+# If this file runs as a program, its folder is first in sys.path. Then `import xmanager` would find this
+# file.
 if not __package__:
   sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])
 
@@ -47,7 +48,7 @@ def main(argv):
   wrong = _ONLY_SLURM if args.where == "local" else _ONLY_LOCAL
   for name in wrong:
     if getattr(args, name) is not None:
-      raise ValueError(f"--{name} has no effect with --where={args.where}: leave it out")
+      raise ValueError(f"--{name} has no effect with --where={args.where}: remove --{name}")
   if args.dry_run:
     print(shlex.join(line))
     return
@@ -60,14 +61,14 @@ def main(argv):
       setattr(args, name, value)
   for name in ("ssh", "image"):
     if getattr(args, name) is None:
-      raise ValueError(f"--{name} is missing: --where=slurm needs it (--help)")
+      raise ValueError(f"--{name} is missing: --where=slurm needs --{name} (--help lists the flags)")
   if min(args.gpus, args.cpus_per_task, args.signal_before) < 1 or args.time <= 0:
     raise ValueError("--gpus, --cpus_per_task, --signal_before and --time: expected positive numbers")
   _slurm(title, line, args)
 
 
 def _local(title, line, num_processes):
-  """Runs local.sh as a job of an experiment and waits for its end."""
+  """Runs local.sh as a job of an XManager experiment and waits for its end."""
   xm, xm_local = _import("xmanager.xm", "xmanager.xm_local")
   _mark_flags_as_parsed()
   words = [*line[3:], f"--num_processes={num_processes}"]
@@ -76,19 +77,19 @@ def _local(title, line, num_processes):
     with xm_local.create_experiment(experiment_title=title) as experiment:
       [executable] = experiment.package([xm.Packageable(binary, xm_local.Local.Spec(), args=words)])
       experiment.add(xm.Job(executable, xm_local.Local(), name="train"))
-  except RuntimeError as error:  # XManager raises it for every exit code except 0, so also for 42
+  except RuntimeError as error:  # XManager raises it for every exit code except 0, also for 42
     raise ValueError(f"the run ended with an exit code other than 0: {error}") from None
 
 
 def _slurm(title, line, args):
-  """Builds an image, pushes it, and submits one task per GPU. A task that ends with 42 is queued again."""
+  """Builds an image, pushes it, and submits one task per GPU. XManager requeues a task that ends with 42."""
   xm, xm_slurm, config = _import("xmanager.xm", "xm_slurm", "xm_slurm.config")
   _mark_flags_as_parsed()
   if (
     shutil.which("docker") is None
     or subprocess.run(["docker", "buildx", "version"], capture_output=True).returncode
   ):
-    raise ValueError("`docker buildx version` fails here: --where=slurm needs docker buildx for the image")
+    raise ValueError("`docker buildx version` fails here: --where=slurm needs it to build the image")
   user, _, host = args.ssh.rpartition("@")
   cluster = config.SlurmClusterConfig(
     name=host,
@@ -141,18 +142,18 @@ def _jax_with_cuda():
 
 
 def _import(*names):
-  """Imports modules of requirements-launch.txt. It is called late, because training needs none of them."""
+  """Imports modules of requirements-launch.txt. It runs late, because training needs none of them."""
   try:
     return [importlib.import_module(name) for name in names]
   except ModuleNotFoundError as error:
     raise ValueError(
-      f"{error.name} is not installed here: run python -m pip install -r requirements-launch.txt, best in a "
-      "separate environment"
+      f"{error.name} is not installed here: run python -m pip install -r requirements-launch.txt, "
+      "preferably in a separate environment"
     ) from None
 
 
 def _mark_flags_as_parsed():
-  """Marks the absl flags as parsed, because XManager reads its own absl flags; they keep their defaults."""
+  """Marks the absl flags as parsed, because XManager reads its absl flags. They keep their defaults."""
   from absl import flags
 
   flags.FLAGS.mark_as_parsed()
@@ -161,16 +162,19 @@ def _mark_flags_as_parsed():
 def _parser():
   parser = command.Parser(prog="launch/xmanager.py", description=__doc__)
   parser.add_argument(
-    "--dry_run", action="store_true", help="print the command of a process, do not start it"
+    "--dry_run", action="store_true", help="print the command of one process and start nothing"
   )
   parser.add_argument(
-    "--where", choices=("local", "slurm"), default="local", help="place of the run (default: %(default)s)"
+    "--where",
+    choices=("local", "slurm"),
+    default="local",
+    help="where the run takes place (default: %(default)s)",
   )
   parser.add_argument("--title", help="title of the experiment (default: last part of the workdir)")
   local = parser.add_argument_group("--where=local")
   local.add_argument("--num_processes", type=int, help="number of processes, as in local.sh (default: 1)")
   slurm = parser.add_argument_group("--where=slurm")
-  slurm.add_argument("--ssh", metavar="USER@HOST", help="login node")
+  slurm.add_argument("--ssh", metavar="USER@HOST", help="login node of the cluster")
   slurm.add_argument(
     "--image", help="name under which the image is pushed, such as ghcr.io/me/hap_jax:latest"
   )
@@ -196,7 +200,7 @@ def _parser():
     "--mount",
     action="append",
     metavar="DIR",
-    help="folder of the cluster to mount in the container, such as the data; may be given several times",
+    help="folder of the cluster that the container can use, such as the data; may be repeated",
   )
   for name in ("partition", "account", "qos"):
     slurm.add_argument(f"--{name}")

@@ -1,4 +1,4 @@
-"""Normalisation of uint8 RGB pixels, the input of every encoder. It runs inside the step, on the device."""
+"""Normalises uint8 RGB pixels for the encoder. The jitted step calls it, so it runs on the device."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ def normalize(image, mean=IMAGENET_MEAN, std=IMAGENET_STD):
 
   Args:
     image: [..., 3] uint8, RGB.
-    mean, std: three numbers each, for pixels scaled to [0, 1].
+    mean, std: three numbers each, one per channel, for pixels scaled to [0, 1].
   Returns:
     [..., 3] float32.
   """

@@ -1,4 +1,4 @@
-"""Crop, bicubic resize and mirror on the device: the operations of OpenCV as two matrix products."""
+"""Crops, resizes (bicubic) and mirrors pictures on the device. Two matrix products do what OpenCV does."""
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +9,10 @@ _A = -0.75  # Parity: the parameter of OpenCV's cubic kernel
 def crop_resize_flip(image, crop, flip, size):
   """Cuts a window out of each picture, resizes it bicubically to `size` and mirrors it where `flip` is True.
 
-  The rules are the rules of `data.transforms.image.crop_resize`: pixel edges are scaled, the border of the
-  window is replicated, and a picture is not smoothed before it shrinks. The results are whole grey levels.
-  They differ from OpenCV's results by at most one level, because OpenCV computes in fixed point. A window
-  that has the size of the result is copied exactly.
+  The rules are the same as in `data.transforms.image.crop_resize`. Pixel edges are scaled. Beyond its border,
+  the window continues with its border pixels. A picture is not smoothed before it shrinks. The results are
+  whole grey levels. They differ from OpenCV's results by at most one level, because OpenCV computes in fixed
+  point. A window that has the size of the result is copied exactly.
 
   Args:
     image: [B, H0, W0, C] uint8.
@@ -26,7 +26,7 @@ def crop_resize_flip(image, crop, flip, size):
   top, left, height, width = (crop[:, i, None] for i in range(4))
   y, x = (jnp.arange(side, dtype=jnp.float32)[None] for side in size)
   rows = _weights(y, top, height, H, H0)
-  # A mirrored picture reads its columns from right to left, so the mirror costs no further operation.
+  # A mirrored picture reads its columns from right to left, so the mirror needs no extra operation.
   columns = _weights(jnp.where(flip[:, None], W - 1 - x, x), left, width, W, W0)
   # By default accelerators multiply with less than float32 precision, which would change grey levels.
   highest = jax.lax.Precision.HIGHEST
@@ -58,10 +58,15 @@ def _weights(place, start, extent, size, size0):
 
 
 def _cubic(t):
-  """Returns the weights of the four pixels around a position that lies t in [0, 1) after the second pixel."""
+  """Returns the weights of four neighbouring pixels for a position between the second and the third pixel.
+
+  Args:
+    t: distance from the second pixel to the position, in [0, 1) pixels.
+  """
   u = 1 - t
   before = _A * t * u**2
   near = ((_A + 2) * t - (_A + 3)) * t**2 + 1
   after = ((_A + 2) * u - (_A + 3)) * u**2 + 1
-  # The last weight completes the sum to exactly 1, so a flat area keeps its grey level.
+  # The last weight is 1 minus the other weights. So the sum is exactly 1, and a flat area keeps its grey
+  # level.
   return before, near, after, 1 - before - near - after

@@ -1,4 +1,4 @@
-"""Tables of rings that describe the surface of an adult body; in metres, for a stature of 1.70 m.
+"""Tables of rings that describe the surface of an adult body of 1.70 m. All lengths are in metres.
 
 The rings of the trunk and the head are horizontal slices. The rings of a limb are slices across the limb.
 Widths run from left to right, depths from front to back.
@@ -14,8 +14,9 @@ PARTS = (
 PART_INDEX = {name: i for i, name in enumerate(PARTS)}
 
 # fmt: off
-# Trunk: height above the pelvis in the rest pose, joint that moves the ring, height above that joint,
-# half-width, half-depth, shift to the front, weights of the person's (hip, waist, shoulder) width factors.
+# Trunk. Columns: height above the pelvis in the rest pose, joint that moves the ring, height above that
+# joint, half-width, half-depth, shift to the front, weights of the person's width factors (hip, waist,
+# shoulder).
 _TRUNK = (
   (-0.165, "pelvis", -0.165, 0.050, 0.060, -0.012, (1, 0, 0)),
   (-0.145, "pelvis", -0.145, 0.115, 0.098, -0.016, (1, 0, 0)),
@@ -37,8 +38,8 @@ TRUNK_JOINT = [row[1] for row in _TRUNK]
 TRUNK_RING = np.array([row[2:6] for row in _TRUNK])
 TRUNK_ZONE = np.array([row[6] for row in _TRUNK], float)
 
-# Limbs: position along the limb, radius. Position 0 is the shoulder or hip, 1 the elbow or knee, 2 the wrist
-# or ankle. The rows of an arm at negative positions form the dome of the shoulder.
+# Limbs. Columns: position along the limb, radius. Position 0 is the shoulder or hip, 1 the elbow or knee, 2
+# the wrist or ankle. The rows of an arm at negative positions form the dome of the shoulder.
 ARM = np.array((
   (-0.15, 0.014), (-0.12, 0.034), (-0.04, 0.047), (0.08, 0.051), (0.3, 0.049), (0.7, 0.042),
   (1.0, 0.039), (1.2, 0.040), (1.55, 0.033), (2.0, 0.025),
@@ -47,18 +48,19 @@ LEG = np.array((
   (0.0, 0.085), (0.2, 0.085), (0.55, 0.072), (0.85, 0.059), (1.0, 0.055), (1.15, 0.053),
   (1.35, 0.056), (1.65, 0.044), (1.9, 0.036), (2.05, 0.037),
 ))
-# Hand: distance from the wrist, half-thickness, half-width, bend towards the palm.
+# Hand. Columns: distance from the wrist, half-thickness, half-width, bend towards the palm.
 HAND = np.array((
   (-0.01, 0.021, 0.026, 0.000), (0.030, 0.021, 0.036, 0.000), (0.070, 0.020, 0.043, 0.004),
   (0.110, 0.018, 0.035, 0.014), (0.150, 0.014, 0.025, 0.030), (0.165, 0.005, 0.010, 0.038),
 ))
-# Foot, heel to toe: distance in front of the ankle, half-width, half-height, height of the slice's centre.
+# Foot, from heel to toe. Columns: distance in front of the ankle, half-width, half-height, height of the
+# centre.
 FOOT = np.array((
   (-0.070, 0.014, 0.020, -0.036), (-0.058, 0.032, 0.040, -0.030), (-0.010, 0.038, 0.050, -0.022),
   (0.050, 0.043, 0.037, -0.036), (0.115, 0.046, 0.027, -0.046), (0.160, 0.034, 0.021, -0.052),
   (0.178, 0.012, 0.012, -0.057),
 ))
-# Head, chin to crown: height above the head joint, half-width, half-depth, shift to the front.
+# Head, from chin to crown. Columns: height above the head joint, half-width, half-depth, shift to the front.
 HEAD = np.array((
   (-0.088, 0.012, 0.014, 0.056), (-0.080, 0.036, 0.038, 0.042), (-0.058, 0.053, 0.063, 0.025),
   (-0.028, 0.063, 0.080, 0.014), (0.010, 0.070, 0.091, 0.008), (0.045, 0.073, 0.097, 0.002),
@@ -75,7 +77,8 @@ EAR = np.array((
 ))
 EAR_SIDE = 0.073  # distance of the ear's rings from the middle of the head
 
-# Hair: same columns as HEAD. The front of the lower rings lies inside the face, which covers it.
+# Hair, with the same columns as HEAD. The front of the lower rings lies inside the head, so the face covers
+# it.
 _HAIR_CAP = np.array((
   (-0.030, 0.050, 0.040, -0.048), (0.000, 0.066, 0.056, -0.042), (0.035, 0.073, 0.072, -0.028),
   (0.070, 0.075, 0.088, -0.013), (0.098, 0.068, 0.091, -0.003), (0.122, 0.053, 0.074, -0.002),
@@ -83,7 +86,7 @@ _HAIR_CAP = np.array((
 ))
 HAIR_THIN = _HAIR_CAP + np.array((0.005, 0.005, 0.005, 0.0)) * (_HAIR_CAP > (0.130, 0, 0, 9))
 HAIR_FULL = _HAIR_CAP + np.array((0.013, 0.013, 0.013, 0.0)) * (_HAIR_CAP > (0.130, 0, 0, 9))
-_HAIR_CURTAIN = np.array((  # first column: 0 at the tips, 1 at the top
+_HAIR_CURTAIN = np.array((  # first column: 0 at the tips of the hair, 1 at its top
   (0.0, 0.052, 0.020, -0.064), (0.12, 0.076, 0.040, -0.062), (0.4, 0.085, 0.052, -0.050),
   (0.65, 0.087, 0.056, -0.042), (0.85, 0.086, 0.062, -0.035), (1.0, 0.080, 0.070, -0.030),
 ))
@@ -98,7 +101,7 @@ HAIR_TAIL = np.array((
   (0.040, 0.030, 0.028, -0.130), (0.075, 0.012, 0.014, -0.105),
 ))
 
-# Hats: same columns as HEAD.
+# Hats, with the same columns as HEAD.
 HAT_CROWN = np.array((
   (0.062, 0.086, 0.108, -0.002), (0.088, 0.086, 0.108, -0.003), (0.122, 0.075, 0.095, -0.004),
   (0.152, 0.048, 0.060, -0.005), (0.162, 0.008, 0.010, -0.005),
@@ -113,7 +116,8 @@ HAT_BRIM = np.array((
   (0.074, 0.060, 0.070, 0.000),
 ))
 
-# Neck, and clothes around it: height above the neck joint, then the same columns as HEAD.
+# Neck and clothes around it. The first column is the height above the neck joint. The other columns are the
+# same as in HEAD.
 NECK = np.array((
   (-0.050, 0.062, 0.060, 0.000), (0.000, 0.052, 0.052, 0.000), (0.070, 0.049, 0.050, 0.018),
   (0.100, 0.046, 0.048, 0.024),

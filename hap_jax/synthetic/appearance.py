@@ -1,4 +1,4 @@
-"""A person's looks as named choices: skin, hair and face, clothes, shoes, hats, glasses and bags."""
+"""A person's looks as a list of choices: skin, hair, face, clothes, shoes, hat, glasses and bags."""
 
 import bisect
 import dataclasses
@@ -33,7 +33,8 @@ HAIR_COLOURS = {
   "red": (136, 70, 40),
   "grey": (154, 152, 150),
 }
-# Relative rates of the choices below; `choose` divides by their sum. They are unequal, as on a street.
+# Relative rates of the choices below. `choose` divides them by their sum. They differ, because on a street
+# some colours are more common than others.
 _SKIN_RATES = {
   (236, 200, 176): 22,
   (222, 178, 148): 34,
@@ -73,9 +74,9 @@ _HAIR_RATES = {"black": 40, "dark brown": 26, "brown": 16, "blond": 12, "red": 3
 
 @dataclasses.dataclass(frozen=True)
 class Appearance:
-  """One person's looks and belongings; they are the same in all pictures of the person.
+  """One person's looks and belongings. They are the same in all pictures of the person.
 
-  Colours are names, which are keys of COLOURS or HAIR_COLOURS.
+  Every colour is a name: a key of COLOURS or HAIR_COLOURS.
 
   Attributes:
     age: "child", "adult" or "senior".
@@ -85,14 +86,14 @@ class Appearance:
     second_colour: colour of the pattern.
     pattern: "plain", "stripes", "bars", "plaid", "logo" or "splice".
     sleeve: "short" or "long".
-    sleeve_length: position at which a short sleeve ends; 1 is the elbow.
+    sleeve_length: position along the arm at which a short sleeve ends. 0 is the shoulder, 1 the elbow.
     is_tucked: whether the shirt is tucked into the trousers or the skirt.
     bottom: "trousers", "shorts", "skirt" or "dress".
-    bottom_length: position at which shorts, skirt or dress end; 1 is the knee.
+    bottom_length: position along the leg at which shorts, skirt or dress end. 0 is the hip, 1 the knee.
     fit: slack of trousers, from 0 (tight) to 1 (wide).
     shoes: "shoes", "trainers" or "boots".
     bag_side: +1 if bags hang at the person's left, -1 if they hang at the right.
-    tones: the RGB of each role ("top", "bag", "skin", ...), [3] float grey levels.
+    tones: {role: [3] float RGB, 0 to 255}. Roles are "top", "bag", "skin" and others.
   """
 
   is_female: bool
@@ -130,7 +131,7 @@ class Appearance:
 
 
 def sample_appearance(rng):
-  """Draws an Appearance at random; common choices are more likely than rare ones, as on a street."""
+  """Draws a random Appearance. Choices that are common on a street are more likely."""
   is_female = bool(rng.random() < 0.46)
   age = choose(rng, {"child": 6, "adult": 83, "senior": 11})
   hair, hair_colour = _sample_hair(rng, is_female, age)
@@ -152,7 +153,7 @@ def sample_appearance(rng):
   }
   rgb = [COLOURS[name] for name in names.values()]
   rgb += [HAIR_COLOURS[hair_colour], choose(rng, _SKIN_RATES)]
-  # Two clothes of one colour name rarely have exactly the same brightness and hue.
+  # Two garments with the same colour name rarely have exactly the same brightness and hue.
   rgb = np.array(rgb) * rng.normal(1.0, 0.08, (len(rgb), 1)) + rng.normal(0.0, 5.0, (len(rgb), 3))
   tones = dict(zip((*names, "hair", "skin"), rgb.clip(8, 245), strict=True))
   return Appearance(
@@ -175,7 +176,7 @@ def sample_appearance(rng):
 
 def choose(rng, rates):
   """Draws one key of a dict {key: relative rate}."""
-  # By hand, because rng.choice needs several times longer for one draw from a short list.
+  # rng.choice is not used, because it needs several times longer for one draw from a short list.
   totals = list(itertools.accumulate(rates.values()))
   return list(rates)[bisect.bisect(totals, rng.random() * totals[-1], hi=len(totals) - 1)]
 
@@ -202,7 +203,7 @@ def _sample_clothes(rng, is_female):
   bottoms = (
     {"trousers": 64, "shorts": 12, "skirt": 14, "dress": 10} if is_female else {"trousers": 79, "shorts": 21}
   )
-  # A coat is too warm for shorts, and a dress is drawn in place of the top.
+  # Nobody wears a coat with shorts. A dress would replace the coat. So a coat goes with trousers or a skirt.
   if top == "coat":
     bottoms = {"trousers": 85, "skirt": 15 if is_female else 0}
   bottom = choose(rng, bottoms)
@@ -210,7 +211,7 @@ def _sample_clothes(rng, is_female):
   # A dress is drawn as a shirt with a skirt of the same cloth.
   if bottom == "dress":
     top_colour = choose(rng, _SKIRT_RATES)
-  # A pattern in the colour of the cloth would be invisible.
+  # A pattern would be invisible in the colour of the cloth, so the second colour is another one.
   second = choose(rng, {name: rate for name, rate in _TOP_RATES.items() if name != top_colour})
   bottom_colour = choose(rng, _SKIRT_RATES if bottom == "skirt" else _TROUSER_RATES)
   low, high = {"trousers": (1, 1), "shorts": (0.5, 1.05), "skirt": (0.6, 1.3), "dress": (0.7, 1.35)}[bottom]
@@ -220,7 +221,7 @@ def _sample_clothes(rng, is_female):
     "second_colour": second,
     "pattern": pattern,
     "sleeve": sleeve,
-    # Lengths are multiples of 1/20, so that tables of rings repeat and come from the cache.
+    # Lengths are multiples of 1/20. So many people need the same table of rings, and it comes from the cache.
     "sleeve_length": int(rng.integers(8, 18)) / 20,
     "has_hood": bool(top == "jacket" and rng.random() < 0.45),
     "is_tucked": bool(

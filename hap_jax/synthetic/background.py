@@ -35,7 +35,7 @@ def wide_picture(seed, site, camera):
   picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
   kind = ("street", "shops", "park", "hall")[rng.integers(4)]
   {"street": _street, "shops": _shops, "park": _park, "hall": _hall}[kind](picture, rng)
-  # Photographs have uneven light and fine grain; the painted picture so far has only flat colours.
+  # So far the painted picture has only flat colours. Photographs have uneven light and fine grain.
   light = cv2.resize(
     rng.normal(1.0, 0.10, (5, 12)).astype(np.float32), (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC
   )
@@ -47,7 +47,7 @@ def wide_picture(seed, site, camera):
   light = cv2.merge([light * (1 - 0.25 * base)] * 3)
   picture = cv2.add(cv2.multiply(picture, light, dtype=cv2.CV_32F), cv2.merge([grain] * 3))
   picture = np.clip(picture, 0, 255).astype(np.uint8)
-  picture.flags.writeable = False  # the cache gives the same array to every caller
+  picture.flags.writeable = False  # all callers get the same array from the cache
   return picture
 
 
@@ -58,13 +58,13 @@ def wall_distance(seed, site, camera):
 
 
 def view(picture, size, metres_high, base_row, rng):
-  """Cuts a section out of a wide picture and resizes it.
+  """Cuts a section out of a wide picture, at a random horizontal position, and resizes it.
 
   Args:
     picture: [HEIGHT, WIDTH, 3] uint8.
     size: (H, W) of the result.
-    metres_high: height of the view in metres, at the distance of the wall.
-    base_row: row of the result at which the wall meets the ground, as a share of H.
+    metres_high: height of the section in metres, measured at the wall.
+    base_row: row of the result at which the wall meets the ground, divided by H.
     rng: numpy Generator; it chooses the horizontal position.
   Returns:
     [H, W, 3] float32 grey levels.
@@ -75,7 +75,7 @@ def view(picture, size, metres_high, base_row, rng):
   top = WALL_BASE - base_row * high
   rows, columns = _whole_pixels(top, high, HEIGHT), _whole_pixels(left, wide, WIDTH)
   shrinks = rows[1] - rows[0] > size[0]
-  # Other methods than INTER_AREA skip pixels when they shrink a picture.
+  # All methods except INTER_AREA skip pixels when they shrink a picture.
   method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
   return cv2.resize(picture[slice(*rows), slice(*columns)], size[::-1], interpolation=method).astype(
     np.float32
@@ -89,7 +89,7 @@ def _whole_pixels(start, extent, limit):
 
 
 def _ground(picture, rng, colour, joints):
-  """Paints a floor in perspective; its joints run to a vanishing point."""
+  """Paints a floor in perspective. The joints between its slabs run to a vanishing point."""
   ramp = np.linspace(0.86, 1.08, _GROUND, dtype=np.float32)[:, None, None]
   picture[WALL_BASE:] = np.clip(np.asarray(colour, np.float32) * ramp, 0, 255)
   if not joints:
@@ -98,7 +98,7 @@ def _ground(picture, rng, colour, joints):
   vanish = (rng.uniform(0.2, 0.8) * WIDTH, WALL_BASE - rng.uniform(60, 260))
   for x in np.arange(-3 * WIDTH, 4 * WIDTH, rng.uniform(60, 200)):
     cv2.line(picture, (int(x), HEIGHT + 60), (int(vanish[0]), int(vanish[1])), line, 1, cv2.LINE_AA)
-  # Joints across the view lie closer together the further away they are.
+  # Joints that run from left to right lie closer together where the floor is further away.
   for step in range(1, 12):
     y = WALL_BASE + _GROUND * (step / 11) ** 1.7
     cv2.line(picture, (0, int(y)), (WIDTH, int(y)), line, 1 + step // 6)
@@ -107,7 +107,7 @@ def _ground(picture, rng, colour, joints):
 def _pavement(picture, rng):
   colour = tint(rng, STONE, 5)
   _ground(picture, rng, colour, joints=rng.random() < 0.7)
-  # A road in front of the pavement: asphalt, the top and the front of the kerb, the lane marks.
+  # Half of the pavements have a road in front: asphalt, the top and the front of the kerb, lane marks.
   if rng.random() < 0.5:
     y = WALL_BASE + rng.uniform(0.15, 0.8) * _GROUND
     fill_box(picture, 0, y, WIDTH, HEIGHT, shade((84, 84, 88), rng.uniform(0.8, 1.2)))
@@ -166,7 +166,7 @@ def _facade(picture, rng):
 
 
 def _wear(picture, rng):
-  """Paints stains on the ground and, in half of the pictures, the spotted shade of a tree."""
+  """Paints stains on the ground. Half of the pictures also get the spotted shade of a tree."""
   area = picture[WALL_BASE:]
   for _ in range(rng.integers(6, 20)):
     center = (int(rng.uniform(0, WIDTH)), int(rng.uniform(10, _GROUND)))
@@ -194,7 +194,7 @@ def _street(picture, rng):
 
 
 def _shops(picture, rng):
-  """Paints a row of shop windows with signs; the inside of a shop is dark or lit."""
+  """Paints a row of shop windows with signs. The inside of a shop is dark or lit."""
   _ground(picture, rng, tint(rng, STONE, 5), joints=True)
   _wear(picture, rng)
   left = -rng.uniform(0, 200)
@@ -228,7 +228,7 @@ def _park(picture, rng):
   )
   _sky(picture, rng)
   _wear(picture, rng)
-  # Trees further away form a closed wall of leaves.
+  # Distant trees look like one closed wall of leaves.
   for left in np.arange(-100, WIDTH, 130):
     paint_foliage(
       picture, rng, WALL_BASE - rng.uniform(160, 360), WALL_BASE + 20, left, left + rng.uniform(260, 420)
@@ -267,7 +267,7 @@ def _hall(picture, rng):
     pillar = tint(rng, STONE, 5)
     fill_box(picture, x, 0, x + 60, WALL_BASE + 26, pillar)
     fill_box(picture, x + 38, 0, x + 60, WALL_BASE + 26, shade(pillar, 0.75))
-  # A polished floor mirrors the wall, without sharp edges.
+  # The floor is polished, so it shows a blurred mirror image of the wall.
   shine = cv2.GaussianBlur(cv2.flip(picture[WALL_BASE - _GROUND : WALL_BASE], 0), (0, 0), 9)
   picture[WALL_BASE:] = cv2.addWeighted(picture[WALL_BASE:], 0.8, shine, 0.2, 0)
   paint_furniture(picture, rng, rng.integers(5, 12))

@@ -1,4 +1,4 @@
-"""Builds the things that people carry, seats below them, and obstacles in front of them."""
+"""Builds the things that people carry, the seats on which they sit, and obstacles in front of them."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from hap_jax.synthetic.body import JOINT_INDEX
 from hap_jax.synthetic.figure import TILE_INDEX, upright_box
 from hap_jax.synthetic.mesh import BOX, OVAL, one_tube
 
-# Metres by which straps are sorted nearer to the camera than they are, so that cloth never covers them.
+# Straps are drawn as if they were this many metres nearer to the camera, so that cloth never covers them.
 _OVER_CLOTHES = 0.11
 
 
@@ -16,7 +16,7 @@ def build_belongings(figure, pose):
 
   Args:
     figure: Figure.
-    pose: Pose; only some poses hold a telephone or a box.
+    pose: Pose. In some poses the person holds a telephone or a box.
   Returns:
     List of Tubes.
   """
@@ -50,7 +50,7 @@ def _backpack(figure):
   centers = figure.joint("spine3") + rows[:, :1] * frame[:, 1] + back * frame[:, 2]
   rings = centers, frame[:, 0] * rows[:, 1:2], frame[:, 2] * rows[:, 2:]
   tubes = [one_tube(*rings, _BACKPACK_V, PART_INDEX["carried"], TILE_INDEX["bag"], OVAL)]
-  # One strap over each shoulder; the table lists the left one.
+  # There is one strap over each shoulder. The table lists only the left strap.
   for mirror in (1, -1):
     offsets = _BACKPACK_STRAP * (mirror, 1, body.girth**0.8)
     points = figure.at([JOINT_INDEX["spine3"]] * len(offsets), offsets)
@@ -63,7 +63,8 @@ def _backpack(figure):
 
 
 _BACKPACK_V = np.linspace(0, 1, 6)
-# Path of the left strap from the chest over the shoulder to the back: (left, up, front) of the upper spine.
+# Path of the left strap from the chest over the shoulder to the back. A row is an offset (left, up, front)
+# from the joint spine3.
 # fmt: off
 _BACKPACK_STRAP = np.array((
   (0.130, -0.15, 0.118), (0.118, 0.02, 0.130), (0.100, 0.12, 0.100), (0.095, 0.170, 0.0),
@@ -86,7 +87,8 @@ def _shoulder_bag(figure):
   half = np.array((0.045, 0.11, 0.15)) * body.scale
   tubes = [upright_box(center, pelvis, half, "carried", "bag", lift=0.08)]
   deep = body.girth
-  # The strap's path as (joint, left, up, front): up the chest, over the other shoulder, down the back.
+  # The strap runs up the chest, over the other shoulder and down the back. A point of its path is an offset
+  # from a joint: (joint, left, up, front).
   front = [("pelvis", side * 0.17 * body.hip, 0.02, 0.05), ("spine1", side * 0.11, 0.04, 0.122 * deep)]
   front += [("spine2", side * 0.02, 0.03, 0.135 * deep), ("spine3", -side * 0.05, 0.07, 0.124 * deep)]
   over = [("spine3", -side * 0.095, 0.170, 0.0)]
@@ -110,7 +112,7 @@ def _hand_bag(figure):
   wrist, hand = figure.joint(f"{side}_wrist"), figure.joint(f"{side}_hand")
   grip = wrist + (hand - wrist) * 1.1
   frame = figure.frame("pelvis")
-  # A shift to the side keeps the bag clear of the leg.
+  # A shift to the side keeps the bag away from the leg.
   center = grip + (figure.look.bag_side * 0.06 * frame[:, 0] - np.array((0, 0.24, 0))) * scale
   half = np.array((0.05, 0.12, 0.15)) * scale
   tubes = [upright_box(center, frame, half, "carried", "bag", lift=0.05)]
@@ -159,7 +161,7 @@ def _parcel(figure):
 
 
 def build_seat(figure):
-  """Builds a seat below someone who sits. It stands on the ground, y = 0."""
+  """Builds a seat under a sitting person. The seat stands on the ground, y = 0."""
   scale = figure.body.scale
   hip = (figure.joint("left_hip") + figure.joint("right_hip")) / 2
   top = hip[1] - 0.10 * scale
@@ -172,7 +174,7 @@ def build_seat(figure):
 def build_obstacle(rng):
   """Builds a post, a low wall or a box between the camera and the person.
 
-  The person stands at the origin; the camera is in the direction +z.
+  The person stands at the origin. The camera is in the direction +z.
   """
   kind = rng.integers(3)
   front = rng.uniform(0.5, 1.4)

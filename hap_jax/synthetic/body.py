@@ -1,7 +1,7 @@
 """The human body: 24 joints in SMPL's order, bone lengths of one person, forward kinematics.
 
-Body frame: x points to the person's left, y up, z to the front; in metres. In the rest pose, the arms are
-stretched out to the sides.
+In the body frame, x points to the person's left, y up and z to the front. Lengths are in metres. In the rest
+pose, the arms are stretched out to the sides.
 """
 
 import dataclasses
@@ -17,8 +17,8 @@ JOINTS = (
 PARENTS = (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21)
 JOINT_INDEX = {name: i for i, name in enumerate(JOINTS)}
 
-# Offset of each joint from its parent in the rest pose of an adult 1.70 m tall. Only the left side is listed;
-# the right side is its mirror image.
+# Offset of each joint from its parent in the rest pose of an adult of 1.70 m. Only the left side is listed.
+# The right side is its mirror image.
 _REST_OFFSETS = {
   "pelvis": (0.0, 0.0, 0.0),
   "left_hip": (0.085, -0.075, 0.0),
@@ -57,9 +57,9 @@ class Body:
   """One person's bone lengths and thicknesses.
 
   Attributes:
-    offsets: [24, 3] metres, each joint from its parent in the rest pose.
+    offsets: [24, 3] metres, from the parent of each joint to the joint, in the rest pose.
     stature: standing height in metres.
-    scale: stature divided by the stature of the reference adult; thicknesses scale with it.
+    scale: stature divided by the stature of the reference adult. It also scales all thicknesses.
     girth: thickness of trunk and limbs relative to the average.
     shoulder: half-width of the trunk at the shoulders, relative to the average.
     waist: half-width at the waist, relative to the average.
@@ -98,7 +98,7 @@ _TRUNK = [JOINT_INDEX[name] for name in ("spine1", "spine2", "spine3", "neck")]
 
 
 def sample_body(rng, is_female, age):
-  """Draws a body at random. Means and spreads follow published measurements of adults and children.
+  """Draws a random body. Means and deviations follow published measurements of adults and children.
 
   Args:
     rng: numpy Generator.
@@ -115,7 +115,7 @@ def sample_body(rng, is_female, age):
   scale = stature / _REST_HEIGHT
   girth = float(np.clip(rng.lognormal(0.0, 0.12), 0.82, 1.38))
   offsets = _OFFSETS * scale
-  # People of one stature differ in the proportions of legs, arms and trunk.
+  # People of the same stature differ in the proportions of legs, arms and trunk.
   offsets[_LEG] *= rng.normal(1.0, 0.025)
   offsets[_ARM] *= rng.normal(1.0, 0.025)
   offsets[_TRUNK] *= rng.normal(1.0, 0.02)
@@ -143,13 +143,14 @@ def place_joints(body, rotations):
 
   Args:
     body: Body.
-    rotations: [24, 3, 3], the rotation of each joint relative to its parent; [0] turns the whole body.
+    rotations: [24, 3, 3], rotation of each joint relative to its parent. rotations[0] turns the whole body.
   Returns:
     (joints, frames). joints: [24, 3] metres, with the pelvis at the origin. frames: [24, 3, 3], the global
     rotation of each joint.
   """
   joints, frames = np.zeros((len(JOINTS), 3)), rotations.copy()
-  # SMPL lists the joints by their distance from the pelvis. One step places all joints of one distance.
+  # SMPL lists the joints by the number of bones between them and the pelvis. Each pass of this loop places
+  # all joints with the same number of bones.
   for level, parents in _LEVELS:
     frame = frames.take(parents, axis=0)
     frames[level] = frame @ rotations[level]
@@ -158,7 +159,7 @@ def place_joints(body, rotations):
 
 
 def _list_levels():
-  """Lists the joints by distance from the pelvis, nearest first: (slice of joints, [n] their parents)."""
+  """Groups the joints by the number of bones to the pelvis. Returns [(slice of n joints, [n] parents)]."""
   levels, start = [], 1
   while start < len(PARENTS):
     stop = next((joint for joint in range(start, len(PARENTS)) if PARENTS[joint] >= start), len(PARENTS))
@@ -171,7 +172,7 @@ _LEVELS = _list_levels()
 
 
 def coco_joints(body, joints, frames):
-  """Returns the 17 COCO joints, [17, 3] metres, in the frame of `joints`; face points lie on the skin."""
+  """Returns the 17 COCO joints, [17, 3] metres, in the frame of `joints`. Face points lie on the skin."""
   head = JOINT_INDEX["head"]
   return np.concatenate([joints[head] + (_FACE * body.head) @ frames[head].T, joints.take(_LIMBS, axis=0)])
 

@@ -1,4 +1,4 @@
-"""Cameras: their position and direction, the projection of points, and the errors of their sensor."""
+"""Cameras: position, direction, projection of points, and the blur, noise and colours of their sensor."""
 
 import dataclasses
 import functools
@@ -13,14 +13,14 @@ MAX_SIZE = (640, 512)  # (H, W) of the largest picture
 
 @dataclasses.dataclass(frozen=True)
 class Sensor:
-  """The properties of one camera that change all its pictures.
+  """The properties of one camera that change the pixels of all its pictures.
 
   Attributes:
-    gain: [3] exposure and colour cast of each channel.
-    offset: haze, in grey levels.
+    gain: [3] factor of each channel, which gives exposure and colour cast.
+    offset: grey levels that are added to every pixel, like haze.
     gamma: exponent of the tone curve.
-    blur: standard deviation, as a share of the picture's width.
-    noise: standard deviation, in grey levels.
+    blur: standard deviation of the blur, divided by the picture's width.
+    noise: standard deviation of the noise in grey levels.
     jpeg_quality: 0 to 100.
   """
 
@@ -34,7 +34,7 @@ class Sensor:
 
 @dataclasses.dataclass(frozen=True)
 class Station:
-  """A fixed camera: its height, the smallest and largest distance of people, and its sensor; in metres."""
+  """A fixed camera: height, smallest and largest distance of people (all in metres), and sensor."""
 
   height: float
   near: float
@@ -51,7 +51,7 @@ class Camera:
 
   Attributes:
     rotation: [3, 3] from the world to the camera.
-    translation: [3] from the world to the camera.
+    translation: [3] metres, from the world to the camera.
     intrinsics: [3, 3] pixels.
   """
 
@@ -67,7 +67,7 @@ class Camera:
 def project(points, intrinsics):
   """Projects camera-frame points [..., 3] metres to pixels [..., 2] (x, y)."""
   pixels = np.empty((*points.shape[:-1], 2))
-  for k in (0, 1):  # one column at a time, because numpy is slow on a short last axis
+  for k in (0, 1):  # column by column, because numpy is slow on a short last axis
     np.divide(points[..., k], points[..., 2], out=pixels[..., k])
     pixels[..., k] *= intrinsics[k, k]
     pixels[..., k] += intrinsics[k, 2]
@@ -99,7 +99,7 @@ def aim(station, rng):
 
   Args:
     station: Station.
-    rng: numpy Generator; it chooses the distance and small errors of the direction.
+    rng: numpy Generator. It chooses the distance and small errors of the direction.
   Returns:
     (rotation [3, 3], translation [3]) from the world to the camera.
   """
@@ -117,7 +117,7 @@ _FLIP = np.diag((1.0, -1.0, -1.0))  # the world's y is up and its z points at th
 
 
 def expose(image, sensor, rng):
-  """Adds the errors of a sensor to a picture: blur, noise, colours and JPEG compression.
+  """Applies the properties of a sensor to a picture: blur, noise, colours and JPEG compression.
 
   Args:
     image: [H, W, 3] float32 in grey levels.
@@ -127,14 +127,15 @@ def expose(image, sensor, rng):
     [H, W, 3] uint8.
   """
   gain = sensor.gain * rng.normal(1.0, 0.05)
-  # Always some blur: no lens is perfectly sharp, and drawn edges have few levels of coverage.
+  # The blur is at least 0.4 pixels. No lens is perfectly sharp, and a drawn edge has only a few grey levels.
   sigma = max(sensor.blur * image.shape[1] * rng.uniform(0.8, 1.3), 0.4)
   image = cv2.GaussianBlur(image, (0, 0), sigma)
   top, left = rng.integers(_NOISE_MARGIN), rng.integers(_NOISE_MARGIN)
   noise = _NOISE[top : top + image.shape[0], left : left + image.shape[1]]
   image = cv2.scaleAdd(noise, sensor.noise, cv2.multiply(image, (*gain, 0.0), image), image)
   image = cv2.LUT(cv2.add(image, (sensor.offset,) * 4, dtype=cv2.CV_8U), _tone_curve(sensor.gamma))
-  # The codec expects BGR. RGB only swaps its two colour differences, which it compresses in the same way.
+  # OpenCV's JPEG functions expect BGR, but the picture is RGB. This only swaps the two colour channels of
+  # JPEG, which are compressed in the same way.
   _, data = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, sensor.jpeg_quality))
   return cv2.imdecode(data, cv2.IMREAD_COLOR)
 
@@ -145,7 +146,7 @@ def _tone_curve(gamma):
   return np.rint(255 * (np.arange(256) / 255) ** gamma).astype(np.uint8)
 
 
-# One fixed array of noise; each picture uses a random section of it. New random numbers for every picture
+# One fixed array of noise. Each picture uses a random section of it. New random numbers for every picture
 # would take longer than all other steps of the sensor.
 _NOISE_MARGIN = 128
 _NOISE = np.random.default_rng(20310).standard_normal(

@@ -1,15 +1,15 @@
-"""Descriptions of a person: binary attributes, and two English texts with different wording."""
+"""Describes a person: binary attributes, and two English texts with different wording."""
 
 import numpy as np
 
-# Only properties that pictures show. Exported files and checkpoints depend on their order.
+# Only properties that can be seen in pictures. Exported files and checkpoints depend on their order.
 ATTRIBUTES = (
   *("female", "child", "senior", "long_hair", "bald", "beard", "glasses", "hat", "scarf"),
   *("short_sleeves", "jacket", "coat", "stripes", "plaid", "logo", "hood", "dark_top", "light_top"),
   *("shorts", "skirt_or_dress", "dark_bottom", "trainers", "boots"),
   *("backpack", "shoulder_bag", "hand_bag", "suitcase"),
 )
-# Colours whose brightness is clear; the colours in between are neither dark nor light.
+# Only clearly dark and clearly light colours. All other colours count as neither dark nor light.
 _DARK = ("black", "navy", "burgundy", "brown")
 _LIGHT = ("white", "beige", "light blue", "yellow", "pink")
 
@@ -50,12 +50,12 @@ def attributes_of(look):
 
 
 def captions_of(look):
-  """Returns two texts (str, str) that describe an Appearance; both name only things that pictures show."""
+  """Returns two texts (str, str) that describe an Appearance. Both name only things that pictures show."""
   return _describe_wearing(look), _describe_with(look)
 
 
 def _describe_wearing(look):
-  """Describes the person in the plain order: person, hair, clothes from top to bottom, then bags."""
+  """Describes the person in this order: person, hair, clothes from top to bottom, bags."""
   # A dress covers top and bottom, so it is named once.
   clothes = [_article(_top(look)), *([_bottom(look)] if look.bottom != "dress" else []), _shoes(look)]
   extras = [_article(thing) for thing in _worn(look)]
@@ -67,7 +67,7 @@ def _describe_wearing(look):
 
 
 def _describe_with(look):
-  """Describes the person in another order: bags first, then "his" or "her" clothes, then the hair."""
+  """Describes the person in another order: bags, "his" or "her" clothes, hair."""
   things = [_article(thing) for thing in (*_carried(look), *_worn(look))]
   text = f"This {_who(look)} " + (f"is seen with {_list(things)}." if things else "has no bag and no hat.")
   possessive = "Her" if look.is_female else "His"
@@ -103,7 +103,7 @@ def _hair(look):
 
 
 def _head(look):
-  # Only men are bald, see `appearance`.
+  # Only men are bald (see `appearance`), so the text says "he".
   if look.hair == "bald":
     return "he is bald" + (" and bearded" if look.has_beard else "")
   words = {"bun": "tied up", "ponytail": "in a ponytail", "medium": "down to the chin"}.get(
@@ -133,7 +133,7 @@ def _bottom(look):
   if look.bottom == "skirt":
     return f"a {look.bottom_colour} skirt"
   cut = ""
-  # In between, the fit is hard to see, so no caption names it.
+  # From 0.2 to 0.6 the fit is hard to see, so no caption names it.
   if look.bottom == "trousers":
     cut = "tight " if look.fit < 0.2 else "wide " if look.fit > 0.6 else ""
   return f"{cut}{look.bottom_colour} {look.bottom}"

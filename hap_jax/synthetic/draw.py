@@ -1,4 +1,4 @@
-"""Draws a picture of a synthetic person and its ground truth; a pure function of (seed, index, size)."""
+"""Draws a picture of a synthetic person with its ground truth. They depend only on seed, index and size."""
 
 import dataclasses
 import functools
@@ -23,7 +23,8 @@ from hap_jax.synthetic.body import JOINT_INDEX
 
 PICTURES_PER_PERSON = 8
 NUM_SITES = 4
-# First picture of each split. No split can reach the next number, so splits share no picture and no person.
+# Index of the first picture of each split. No split is large enough to reach the first picture of the next
+# one, so splits share no picture and no person.
 FIRST_INDEX = {"train": 0, "val": 1 << 24, "test": 2 << 24}
 
 
@@ -32,14 +33,14 @@ class Person:
   """One identity.
 
   Attributes:
-    pid: number of the identity.
-    site: number of the site whose cameras take all its pictures.
-    body: its bone lengths and thicknesses.
-    look: its clothes, hair and bags.
+    pid: number of the person.
+    site: number of the site whose cameras take all pictures of the person.
+    body: bone lengths and thicknesses.
+    look: clothes, hair and bags.
     attributes: [27] bool, in the order of captions.ATTRIBUTES.
     captions: two texts.
-    atlas: [3, N] float32, its textures.
-    camera_order: [CAMERAS_PER_SITE] int, the cameras of the site in the order of its pictures.
+    atlas: [3, N] float32, the textures.
+    camera_order: [CAMERAS_PER_SITE] int, the cameras of the site in the order of the person's pictures.
   """
 
   pid: int
@@ -54,7 +55,7 @@ class Person:
 
 @functools.lru_cache(maxsize=64)
 def sample_person(seed, pid):
-  """Returns identity number `pid`; all its pictures share it."""
+  """Returns the Person with number `pid`, which all pictures of this person use."""
   look, site, own_body, wear, camera_order = _sample_identity(seed, pid)
   return Person(
     pid=pid,
@@ -69,20 +70,20 @@ def sample_person(seed, pid):
 
 
 def camids_of(seed, pid):
-  """Returns the camera of each picture of a person, [PICTURES_PER_PERSON] int32, without drawing one."""
+  """Returns the camera of each picture of a person, [PICTURES_PER_PERSON] int32. It draws no picture."""
   _, site, _, _, camera_order = _sample_identity(seed, pid)
   cam = camera_order[np.arange(PICTURES_PER_PERSON) % camera.CAMERAS_PER_SITE]
   return (site * camera.CAMERAS_PER_SITE + cam).astype(np.int32)
 
 
 def look_of(seed, pid):
-  """Returns the Appearance of a person without drawing a picture."""
+  """Returns the Appearance of a person. It draws no picture."""
   return _sample_identity(seed, pid)[0]
 
 
 def _sample_identity(seed, pid):
-  """Draws all random properties of an identity: (look, site, body, wear, order of the cameras)."""
-  # The last number separates random streams, such as identity (11), picture (12) and background (14).
+  """Samples the random properties of a person. Returns (look, site, body, wear, order of the cameras)."""
+  # The last number keeps random streams apart. For example, identities use 11, pictures 12, backgrounds 14.
   rng = np.random.default_rng((seed, pid, 11))
   look = appearance.sample_appearance(rng)
   site = int(rng.integers(NUM_SITES))
@@ -104,30 +105,30 @@ def _station(seed, site, cam):
 def draw_person(seed, index, size, is_empty=False):
   """Draws picture number `index`, which shows person `index // 8`.
 
-  The first six pictures of a person are by the six cameras of their site. The last two are by the first two
-  cameras again.
+  The six cameras of the person's site take the first six pictures. The first two of these cameras also take
+  the last two pictures.
 
   Args:
     seed: whole number >= 0.
-    index: whole number >= 0; FIRST_INDEX gives the first one of each split.
+    index: whole number >= 0. FIRST_INDEX has the first index of each split.
     size: (H, W) pixels, at most camera.MAX_SIZE.
-    is_empty: leaves the person and their shadow out of the picture, but not out of the ground truth.
+    is_empty: True: the picture does not show the person and their shadow. The ground truth stays the same.
   Returns:
     dict: image [H, W, 3] uint8 RGB, attributes [27] bool in the order of captions.ATTRIBUTES,
       captions (str, str), pid and camid int, parts [H, W] uint8 (index into anatomy.PARTS),
       and the fields of `_ground_truth`.
   """
-  cv2.setNumThreads(1)  # pictures are small: OpenCV's threads would only slow down the callers' processes
+  cv2.setNumThreads(1)  # pictures are small, so OpenCV's threads would only slow down the worker processes
   person = sample_person(seed, index // PICTURES_PER_PERSON)
   cam = int(person.camera_order[index % PICTURES_PER_PERSON % camera.CAMERAS_PER_SITE])
   station = _station(seed, person.site, cam)
   rng = np.random.default_rng((seed, index, 12))
-  is_large = size[0] >= 160  # only then does the picture show noses, ears and round limbs
+  is_large = size[0] >= 160  # a smaller picture does not show noses, ears and round limbs
   outfit = _outfit(seed, person.pid, is_large)
   shot = scene.compose(person, outfit, station, size, 10 if is_large else 8, rng)
   seen = scene.without_person(shot) if is_empty else shot
 
-  # Random numbers of its own: the background must not depend on the person.
+  # The background has its own random numbers, because it must not depend on the person.
   place = np.random.default_rng((seed, index, 14))
   picture = _surroundings(seed, person.site, cam, station, shot.camera, size, place)
   _cast_shadows(picture, seen)
@@ -151,7 +152,7 @@ def draw_person(seed, index, size, is_empty=False):
 
 def _to_fine(points, fine):
   """Converts pixel positions of the picture to those of a grid `fine` times finer."""
-  # Edges scale, centres do not: pixel 0 reaches from -0.5 to 0.5 in both grids.
+  # Distances from the edge of pixel 0 grow by the factor `fine`. This edge is at -0.5 in both grids.
   return (points + 0.5) * fine - 0.5
 
 
@@ -160,11 +161,11 @@ def _ground_truth(shot, points, view, fine, size):
 
   Returns:
     dict: keypoints_xy [17, 2] float32 pixels,
-      keypoints_visible [17] bool (inside the picture, hidden or not),
+      keypoints_visible [17] bool (inside the picture; the joint may be hidden),
       keypoints_occluded [17] bool (hidden by the body itself or by another thing),
       keypoints_3d [17, 3] and joints_3d [24, 3] float32 metres in the camera frame,
-      rotations [24, 3, 3] float32 in SMPL's order ([0] from the body frame to the camera frame, the others
-      relative to the parent joint), intrinsics [3, 3] float32 pixels,
+      rotations [24, 3, 3] float32 in SMPL's order (rotations[0] from the body frame to the camera frame, the
+      others relative to the parent joint), intrinsics [3, 3] float32 pixels,
       box [4] float32 pixels (left, top, right, bottom) of body and clothes; it may reach outside the picture.
   """
   person, lens = shot.actors[0], shot.camera
@@ -180,7 +181,7 @@ def _ground_truth(shot, points, view, fine, size):
   )
   rotations = person.rotations.copy()
   rotations[0] = lens.rotation @ rotations[0]
-  # The vertices of body and clothes come first; bags do not count for the box.
+  # The vertices of body and clothes come first. The box does not include bags.
   own = np.ascontiguousarray(points[: shot.num_body].T)
   return {
     "keypoints_xy": keypoints.astype(np.float32),
@@ -198,7 +199,8 @@ def _surroundings(seed, site, cam, station, view, size, rng):
   """Returns the background, [H, W, 3] float32: a random section of the camera's wide picture."""
   distance = float(np.linalg.norm(view.translation))
   behind = background.wall_distance(seed, site, cam)
-  # The picture is 1.87 m high at the person, so it is higher at the wall, which is further away.
+  # At the person the picture shows a height of 1.87 m. At the wall it shows more, because the wall is further
+  # away.
   metres = 1.87 * (distance + behind) / distance
   base = 0.95 - (station.height / 1.87) * behind / (distance + behind) + rng.normal(0, 0.03)
   wide = background.wide_picture(seed, site, cam)
@@ -222,11 +224,11 @@ _SHADOW_BONES = (
 )
 
 
-_ON_THE_GROUND = np.array((1, 0, 1))  # factor that moves a point straight down to y = 0
+_ON_THE_GROUND = np.array((1, 0, 1))  # product with this moves a point straight down to y = 0
 
 
 def _cast_shadows(picture, shot):
-  """Darkens the ground in place where people block the light of the sun and the sky."""
+  """Darkens the ground where people block the light of the sun and the sky. Changes `picture` in place."""
   H, W = picture.shape[:2]
   # Shadows are soft, so half the resolution is enough.
   cover = np.zeros((H // 2, W // 2), np.float32)
@@ -248,7 +250,7 @@ def _cast_shadows(picture, shot):
         cv2.line(
           cover, fixed[JOINT_INDEX[start]], fixed[JOINT_INDEX[end]], 0.7 * light.sun, width, cv2.LINE_AA, 3
         )
-    # Below the feet it is dark even without sun, because they block the light of the sky.
+    # The ground below the feet is dark even without sun, because the feet block the light of the sky.
     for foot in ("left_foot", "right_foot"):
       center = fixed[len(joints) + JOINT_INDEX[foot]]
       axes = (max(int(1.4 * scale), 8), max(int(0.5 * scale), 5))
@@ -257,15 +259,15 @@ def _cast_shadows(picture, shot):
   picture *= cv2.merge([1 - cv2.resize(cover, (W, H))] * 3)
 
 
-# Small differences of brightness between vertices look like folds. The same numbers serve every picture.
+# Small differences of brightness between vertices look like folds. Every picture uses the same numbers.
 _CLOTH_SHADE = 0.09 * np.random.default_rng(43).standard_normal(1 << 14)
 
 
 def _paint(picture, shot, view, fine):
-  """Paints the visible surfaces of a scene over the picture, in place, with their textures and light.
+  """Paints the visible surfaces of a scene, with texture and light, onto the picture.
 
   Args:
-    picture: [H, W, 3] float32.
+    picture: [H, W, 3] float32, changed in place.
     shot: Scene.
     view: raster.View on a grid `fine` times finer than the picture.
     fine: 2, 3 or 4.
@@ -278,17 +280,17 @@ def _paint(picture, shot, view, fine):
   shade *= 1 + _CLOTH_SHADE[: len(shade)]
   samples = raster.sample(view, fine, picture.shape[1])
   first_texel, side = texture.find_tile(surface.tile[view.quad])
-  first_texel[0], side[0] = shot.atlas.shape[1] - 1, 0  # row 0 stands for the background: the black texel
+  first_texel[0], side[0] = shot.atlas.shape[1] - 1, 0  # row 0 is the background; it gets the black texel
   values = np.stack([surface.u, surface.v, shade, shot.vertices[:, 2]])
   planes = raster.fit_planes(view, values, side)
   texel = raster.interpolate(planes, _V, samples)
   texel = _limit(texel, 0, texture.SIZE - 1).astype(np.int32)
   texel *= texture.SIZE
-  # u runs around a tube and may leave [0, 1]: `&` wraps it, because SIZE is a power of 2.
+  # u runs around a tube and may leave [0, 1]. `&` brings it back, because SIZE is a power of 2.
   texel += raster.interpolate(planes, _U, samples).astype(np.int32) & (texture.SIZE - 1)
   texel = first_texel.take(samples.rows) + texel
   shade = _limit(raster.interpolate(planes, _SHADE, samples), 0.12, 1.5)
-  # Share of the pixel's samples that show the background.
+  # Share of a pixel's samples that show the background.
   through = 1 - functools.reduce(np.add, (samples.rows > 0).astype(np.float32)) / np.float32(fine)
   crevice = _crevice_shade(planes, samples) / fine
   # One colour at a time, because numpy is several times slower on a last axis of three colours.
@@ -304,24 +306,25 @@ def _paint(picture, shot, view, fine):
   return parts
 
 
-_U, _V, _SHADE, _DEPTH = range(4)  # rows of `values` in `_paint`: quantities that vary over a surface
+_U, _V, _SHADE, _DEPTH = range(4)  # rows of `values` in `_paint`, the quantities that vary over a surface
 
 
 def _limit(values, low, high):
-  """Clips an array in place; on arrays of this size it is faster than np.clip."""
+  """Clips an array in place. For arrays of this size it is faster than np.clip."""
   np.maximum(values, low, out=values)
   return np.minimum(values, high, out=values)
 
 
 def _crevice_shade(planes, samples):
-  """Returns factors [N] that darken a surface behind its neighbours, such as the trunk beneath an arm."""
+  """Returns factors [N] that darken a surface behind its neighbours, for example the trunk behind an arm."""
   relief = raster.interpolate(planes, _DEPTH, samples, places=0)
   relief *= samples.rows[0] > 0
   box = np.zeros(samples.size, np.float32)
   box.reshape(-1)[samples.in_box] = relief
   reach = max(int(0.03 * samples.size[0]) | 1, 3)
   around = cv2.blur(box, (reach, reach)).take(samples.in_box)
-  # The mean depth of the neighbours, without the background. Whole numbers count faster than floats average.
+  # The mean depth of the neighbours must not include the background, so their share is computed too. Counting
+  # whole numbers is faster than averaging floats.
   count = cv2.boxFilter((box > 0).view(np.uint8), cv2.CV_16U, (reach, reach), normalize=False)
   weight = (count.take(samples.in_box) * (1 / reach**2)).astype(np.float32)
   return 1 - _limit((relief - around / (weight + 1e-3)) * 2.0, 0, 0.3)

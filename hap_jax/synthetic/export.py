@@ -1,14 +1,14 @@
-"""Writes synthetic people as a folder of plain files, in the layouts of public data sets.
+"""Writes pictures of synthetic people and their labels to a folder, in the layouts of public data sets.
 
   bounding_box_train/, query/, bounding_box_test/  pictures, named as in Market-1501: 0002_c5s1_000011_00.jpg
                                                    is person 2, camera 5 at place 1, picture 11 of its split
-  bounding_box_val/                                pictures of people that serve to choose settings
+  bounding_box_val/                                pictures of other people, to choose settings
   annotations/person_keypoints_{train,val}.json    joints and boxes in COCO's layout
   attributes.csv                                   one row per picture: file, split, person, attributes
   reid_raw.json                                    two captions per picture, in the layout of CUHK-PEDES
   README.txt                                       description of the folder
 
-Numbers of persons start at 1: first the people of train, then of val, then of test (query and gallery).
+Persons are numbered from 1: first the people of train, then of val, then of test (query and gallery).
 """
 
 import csv
@@ -32,8 +32,13 @@ FOLDERS = {
   "query": "query",
   "gallery": "bounding_box_test",
 }
-_SET = {"train": "train", "val": "val", "query": "test", "gallery": "test"}  # names of the splits in lists
-_QUALITY = 95  # JPEG quality: files decode to within a few grey levels of the drawn pictures
+_SET = {
+  "train": "train",
+  "val": "val",
+  "query": "test",
+  "gallery": "test",
+}  # names of splits in the lists
+_QUALITY = 95  # of JPEG. The files differ from the drawn pictures by a few grey levels
 _CHUNK = 64  # pictures per call of a worker process
 _BODY = (anatomy.PART_INDEX["head"], anatomy.PART_INDEX["right_foot"])  # first and last part of the person
 
@@ -43,10 +48,10 @@ class _Row:
   """One picture.
 
   Attributes:
-    file: its path below the folder.
+    file: path relative to the exported folder.
     split: a key of FOLDERS.
-    person: number of the person in this folder.
-    index: its index for `draw.draw_person`.
+    person: number of the person in the exported folder.
+    index: index of the picture for `draw.draw_person`.
   """
 
   file: str
@@ -66,14 +71,14 @@ def write_folder(
   workers=None,
   progress=SILENT,
 ):
-  """Draws people and writes them as files.
+  """Draws people and writes pictures and labels to a new folder.
 
-  The folder has a temporary name until it is complete, so a folder named `out` is never incomplete.
+  The folder has a temporary name until it is complete. So a folder with the name `out` is never incomplete.
 
   Args:
     out: folder to create.
     seed, num_train, num_val, num_test, image_size: same as in `sources.synthetic`.
-    workers: number of processes that draw. 0 draws in this process; None starts one process per processor.
+    workers: number of processes that draw. 0: this process draws. None: one process per processor.
     progress: a started `Progress` that counts the pictures.
 
   Returns:
@@ -88,7 +93,7 @@ def write_folder(
   with unfinished.new_folder(out) as part:
     for folder in (*FOLDERS.values(), "annotations"):
       (part / folder).mkdir()
-    # Lists come last, because they need the labels of all pictures.
+    # The lists are written last, because they need the labels of all pictures.
     progress.begin(len(rows), "pictures")
     truths = _write_pictures(part, seed, tuple(image_size), rows, workers, progress)
     progress.stage("writing the lists")
@@ -99,7 +104,7 @@ def write_folder(
 
 
 def _list_rows(**options):
-  """Lists the pictures of all splits; numbers of persons follow the order of their first pictures."""
+  """Lists the pictures of all splits. Persons are numbered in the order of their first pictures."""
   rows, numbers = [], {}
   for split, folder in FOLDERS.items():
     source = open_source(split=split, **options)
@@ -114,7 +119,7 @@ def _list_rows(**options):
 
 
 def _write_pictures(root, seed, size, rows, workers, progress):
-  """Writes all pictures; returns the labels of each picture for the lists, in the order of `rows`."""
+  """Writes all pictures. Returns the labels of each picture for the lists, in the order of `rows`."""
   chunks = [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]
   write = functools.partial(_write_chunk, root, seed, size)
   parts = parallel.map_in_processes(write, chunks, workers, lambda chunk: progress.add(len(chunk)))
@@ -139,19 +144,19 @@ def _write_chunk(root, seed, size, rows):
 def _coco_labels(drawn, size):
   """Returns the joints, box and area of a record in COCO's layout.
 
-  A joint is labelled if 0 <= x < W and 0 <= y < H. Its v is 1 if it is hidden and 2 if it is seen. The box
-  encloses body and clothes; it is clipped to the picture and measured between pixel edges. The area is the
-  number of pixels that show the person.
+  A joint is labelled if 0 <= x < W and 0 <= y < H. COCO's flag v is 0 for a joint that is not labelled, 1 for
+  a hidden joint and 2 for a joint that is seen. The box encloses body and clothes. It is clipped to the
+  picture and measured between pixel edges. The area is the number of pixels that show the person.
   """
   H, W = size
-  # Rounded first, so that a coordinate in the file never contradicts its flag.
+  # Coordinates are rounded before this test, so that they never contradict the flag in the file.
   xy = np.round(drawn["keypoints_xy"].astype(float), 2)
   labelled = drawn["keypoints_visible"] & (xy >= 0).all(axis=1) & (xy < (W, H)).all(axis=1)
   v = np.where(labelled, 2 - drawn["keypoints_occluded"].astype(int), 0)
   keypoints = [
     [*point, flag] if flag else [0, 0, 0] for point, flag in zip(xy.tolist(), v.tolist(), strict=True)
   ]
-  # COCO measures from the edge of the first pixel, the record from its centre.
+  # COCO measures from the edge of the first pixel. The record measures from the centre of this pixel.
   left, top, right, bottom = np.clip(drawn["box"].astype(float) + 0.5, 0, (W, H, W, H)).round(2).tolist()
   return {
     "keypoints": [value for joint in keypoints for value in joint],
@@ -182,7 +187,7 @@ def _write_lists(root, image_size, rows, truths):
 
 
 def _coco(image_size, pairs):
-  """Returns the content of a COCO keypoint file; file names are relative to the split's folder."""
+  """Returns the content of a COCO keypoint file. File names are relative to the split's folder."""
   height, width = image_size
   labels = ("keypoints", "num_keypoints", "bbox", "area")
   licence = {"id": 1, "name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"}
@@ -221,22 +226,23 @@ def _readme(seed, image_size, counts):
 
 seed {seed}, {H}x{W} pixels (height x width)
 {train} pictures to train on, {val} held out, {query} to search for, {gallery} to search in
-Each person has {pictures} pictures by the {cameras} cameras of one of {places} places. Made by
+Each person has {pictures} pictures, taken by the {cameras} cameras of one of {places} places.
+The command was
 
   python -m hap_jax.cli prepare synthetic --out=DIR --seed={seed} --image_size={H}x{W}
     --num_train={train} --num_val={val} --num_test={query + gallery}
 
 bounding_box_train/, query/, bounding_box_test/
     named as in Market-1501: 0002_c5s1_000011_00.jpg is person 2, camera 5 at place 1, picture 11 of its
-    split. bounding_box_val/ holds the people that are held out, named likewise.
+    split. bounding_box_val/ holds the people that are held out; its files are named in the same way.
 annotations/person_keypoints_train.json, person_keypoints_val.json
-    joints and boxes in COCO's layout, of bounding_box_train/ and bounding_box_val/. Hidden joints are
+    joints and boxes of bounding_box_train/ and bounding_box_val/ in COCO's layout. Hidden joints are
     labelled (v = 1).
 attributes.csv
-    a row for each picture: file, split, person, and 0 or 1 for each attribute.
+    one row for each picture: file, split, person, and 0 or 1 for each attribute.
 reid_raw.json
-    two captions for each picture in CUHK-PEDES' layout; file_path is below this folder.
+    two captions for each picture in CUHK-PEDES' layout. file_path is relative to this folder.
 
 Pictures are JPEG files of quality 95 with colours at full resolution.
-Licence: Apache-2.0 (https://www.apache.org/licenses/LICENSE-2.0), pictures and labels alike.
+Licence: Apache-2.0 (https://www.apache.org/licenses/LICENSE-2.0), for the pictures and the labels.
 """

@@ -27,22 +27,23 @@ TILES = (
 )
 TILE_INDEX = {name: i for i, name in enumerate(TILES)}
 
-# Metres by which a layer is sorted nearer to the camera than it is, so that skin never shows through cloth.
+# A layer is drawn as if it were this many metres nearer to the camera, so that skin never shows through
+# cloth.
 _OVER_LEGS, _OVER_SHIRT, _OVER_COAT = 0.07, 0.08, 0.10
 
 _EASE = {"shirt": 0.006, "jacket": 0.016, "coat": 0.022}  # metres between skin and cloth
 _HEM = {"shirt": -0.105, "jacket": -0.085, "coat": -0.06}  # metres above the pelvis
 _NECKLINE = 0.467  # metres above the pelvis
-_TAIL = 0.35  # share of a long garment's texture that lies below the trunk
+_TAIL = 0.35  # share of a long garment's texture that is below the trunk
 
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-  """A body in a pose, with its Appearance: the input of all functions that build surfaces.
+  """A body in a pose, with its Appearance. It is the input of all functions that build surfaces.
 
   Attributes:
     joints: [24, 3] metres.
-    frames: [24, 3, 3]; the columns are the directions left, up and front of each joint.
+    frames: [24, 3, 3]. The columns are the directions left, up and front of each joint.
   """
 
   body: Body
@@ -71,7 +72,14 @@ class Figure:
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-  """A tube before it is placed: rings of dtype skin.RING; for the rest see mesh.Tubes and skin.fit."""
+  """A tube that is not yet placed on a body.
+
+  Attributes:
+    rings: [R] of dtype skin.RING.
+    tile: a name in TILES.
+    lift, section, is_open: same as in mesh.Tubes.
+    ease, minimum: same as in skin.fit.
+  """
 
   rings: np.ndarray
   tile: str
@@ -84,7 +92,7 @@ class Piece:
 
 @dataclasses.dataclass(frozen=True)
 class Outfit:
-  """A dressed body without a pose; all pictures of a person share it.
+  """A dressed body without a pose. All pictures of a person share it.
 
   Attributes:
     fitted: skin.Fitted, the rings of all pieces.
@@ -111,7 +119,7 @@ def dress(body, look, is_detailed):
   Returns:
     Outfit.
   """
-  # `_tails` finds the pieces of the trunk by their place, so they come first.
+  # `_tails` finds the pieces of the trunk by their place in the list, so these pieces come first.
   pieces = [*_trunk(look), *_head(look, is_detailed)]
   for side in ("left", "right"):
     pieces += [*_leg(look, body.scale, side), *_arm(look, side)]
@@ -161,7 +169,7 @@ def _trunk(look):
   hem = 0.045 if look.is_tucked else _HEM[look.top]
   is_long = look.top == "coat" or look.bottom == "dress"
   lift = _OVER_SHIRT if look.top == "coat" else _OVER_LEGS
-  # The lower part of a long garment is a piece of its own, see `_tails`. It continues the same texture.
+  # `_tails` builds the lower part of a long garment as a separate piece, which continues the same texture.
   shirt = skin.trunk_rings(hem, _NECKLINE, _TAIL if is_long else 0.0)
   pieces = [Piece(shirt, "top", lift, ease, section=OVAL)]
   if look.is_tucked:
@@ -211,7 +219,7 @@ def _arm(look, side):
   if look.sleeve == "long":
     sleeve = skin.limb_rings(side, "arm", anatomy.ARM[0, 0], 1.97)
     return [Piece(sleeve, "sleeve", _OVER_LEGS, ease), hand]
-  # The bare arm starts inside the sleeve, so that no gap shows at its end.
+  # The bare arm starts inside the sleeve, so that there is no gap at the end of the sleeve.
   bare = skin.limb_rings(side, "arm", 0.3, 2.0)
   sleeve = skin.limb_rings(side, "arm", anatomy.ARM[0, 0], look.sleeve_length)
   return [
@@ -231,7 +239,7 @@ def _leg(look, scale, side):
   if look.bottom == "shorts":
     shorts = skin.limb_rings(side, "leg", 0.0, look.bottom_length)
     pieces.append(Piece(shorts, "bottom", 0.02, 0.016, 0.078 * scale, is_open=True))
-  # Wide trousers hang over the boots, narrow ones are inside.
+  # Wide trousers hang over the boots. Narrow trousers are inside the boots.
   if look.shoes == "boots":
     lift = 0.0 if look.bottom == "trousers" and look.fit > 0.35 else 0.03
     pieces.append(Piece(skin.limb_rings(side, "leg", 1.5, 2.05), "boot", lift, 0.012))
@@ -242,7 +250,7 @@ def _leg(look, scale, side):
 
 
 def _tails(figure, tubes):
-  """Builds skirts and the lower parts of dresses and coats; each continues two rings above it.
+  """Builds skirts and the lower parts of dresses and coats. Each continues the two rings above it.
 
   Returns:
     List of Tubes.
@@ -277,7 +285,7 @@ def _leg_hull(figure, positions, ease, flare):
 
   Args:
     figure: Figure.
-    positions: [R] along the legs; 1 is the knee.
+    positions: [R] along the legs. 0 is the hip, 1 the knee, 2 the ankle.
     ease: metres between skin and cloth.
     flare: metres by which the cloth widens from hip to knee.
   Returns:
@@ -299,7 +307,7 @@ def _leg_hull(figure, positions, ease, flare):
   gap = left - right
   radius = np.interp(positions, anatomy.LEG[:, 0], anatomy.LEG[:, 1]) * figure.body.scale * figure.body.girth
   slack = radius + ease + flare * positions
-  # Legs apart, as in a step, widen the cloth.
+  # Legs that are apart, as in a step, widen the cloth.
   half_width = np.abs(gap @ across) / 2 + slack
   half_depth = np.abs((gap * front).sum(axis=1)) / 2 + slack * 1.05
   return (left + right) / 2, across * half_width[:, None], front * half_depth[:, None]
@@ -313,7 +321,7 @@ def upright_box(center, frame, half_size, part, tile, lift=0.0):
 
   Args:
     center: [3] metres.
-    frame: [3, 3], columns left, up, front; only its heading is used.
+    frame: [3, 3], columns left, up, front. Only its horizontal direction is used.
     half_size: (left-right, vertical, front-back) metres.
     part: a name in PARTS.
     tile: a name in TILES.
@@ -329,7 +337,7 @@ def upright_box(center, frame, half_size, part, tile, lift=0.0):
   return one_tube(*rings, _BOX_V, PART_INDEX[part], TILE_INDEX[tile], BOX, lift=lift)
 
 
-# The first and the last ring are almost points: they close the box.
+# The first and the last ring are almost points, so they close the box.
 _BOX_HEIGHTS = np.array((-1.0, -0.98, 0.0, 0.98, 1.0))[:, None]
 _BOX_WIDTHS = np.array((0.02, 1.0, 1.0, 1.0, 0.02))[:, None]
 _BOX_V = np.linspace(0, 1, 5)

@@ -1,7 +1,7 @@
 """Surfaces: tubes of rings, joined into one list of quadrilaterals.
 
-A limb, a trunk, a sleeve, a skirt, a head or a bag is a tube. A tube is a row of rings along a curve, and two
-axes span each ring. Angle 0 of a ring is the direction of `across`, and 90 degrees the direction of `depth`.
+A limb, a trunk, a sleeve, a skirt, a head or a bag is a tube. A tube is a row of rings along a curve.
+Two axes span each ring. Angle 0 of a ring is the direction of `across`, 90 degrees the direction of `depth`.
 The texture coordinate u runs once around the ring, v runs along the tube.
 """
 
@@ -10,25 +10,26 @@ import functools
 
 import numpy as np
 
-# Cross-sections: exponent of the superellipse |x|^(2/n) + |y|^(2/n) = 1.
+# Cross-sections. Each is a superellipse |x|^(2/n) + |y|^(2/n) = 1; `_EXPONENTS` holds their n.
 ROUND, OVAL, BOX = 0, 1, 2
 _EXPONENTS = (1.0, 0.78, 0.35)
 
 
 @dataclasses.dataclass(frozen=True)
 class Tubes:
-  """N tubes with R rings in all; the rings of one tube follow each other.
+  """N tubes with R rings in total. The rings of one tube follow each other.
 
   Attributes:
     centers: [R, 3] metres.
-    across, depth: [R, 3] metres, the two axes of each ring; their lengths are the radii of the ring.
+    across, depth: [R, 3] metres, the two axes of each ring. Their lengths are the radii of the ring.
     v: [R] in [0, 1], texture coordinate of each ring.
     part: [R] int, label of the body part between this ring and the next one.
-    length: [N] int, number of rings.
-    tile: [N] int, picture in the texture atlas.
+    length: [N] int, number of rings of each tube.
+    tile: [N] int, number of the picture in the texture atlas.
     section: [N] ROUND, OVAL or BOX, the shape of the rings.
     is_open: [N] bool, whether the inside can be seen, as in a skirt or a sleeve.
-    lift: [N] metres by which the outside is sorted nearer to the camera, so that cloth covers skin.
+    lift: [N] metres. The outside is drawn as if it were nearer to the camera by `lift`, so that cloth covers
+      skin.
   """
 
   centers: np.ndarray
@@ -44,7 +45,7 @@ class Tubes:
 
 
 def one_tube(centers, across, depth, v, part, tile, section=ROUND, is_open=False, lift=0.0):
-  """Returns Tubes with a single tube; v and part may be one value for all rings."""
+  """Returns Tubes with a single tube. `v` and `part` may be one value for all rings."""
   count = len(centers)
   return Tubes(
     centers=np.asarray(centers, float),
@@ -77,7 +78,7 @@ class Mesh:
     normals: [V, 3] unit vectors that point outwards.
     u, v: [V] texture coordinates in [0, 1].
     corners: [4, Q] vertex indices, in ring order.
-    turn: [Q] +1 or -1, the sense of rotation of the corners in a picture that shows the outside.
+    turn: [Q] +1 or -1, direction in which the corners rotate in a picture that shows the outside.
     tile, part: [Q] int, same as in Tubes.
     is_open: [Q] bool, same as in Tubes.
     lift: [Q] metres, same as in Tubes.
@@ -96,7 +97,7 @@ class Mesh:
 
 
 def build_mesh(tubes, sides):
-  """Builds the Mesh of tubes; rings get `sides` corners, and normals are those of the smooth surface."""
+  """Builds the Mesh of tubes. A ring has `sides` corners. The normals are those of the smooth surface."""
   grid = _grid(tuple(tubes.length.tolist()), sides)
   cosine, sine, cosine_slope, sine_slope = _sections(sides).take(tubes.section[grid.owner], axis=1)
   # Arrays are [3, R, sides + 1], because numpy is slow on a short last axis.
@@ -108,7 +109,8 @@ def build_mesh(tubes, sides):
     across * cosine_slope + depth * sine_slope,
     vertices.take(grid.ahead, axis=1) - vertices.take(grid.behind, axis=1),
   )
-  # Tables list rings up or down a limb. The sign of the tube's volume shows which direction points outwards.
+  # Some tables list rings up a limb, others down. The sign of the tube's volume shows which direction points
+  # outwards.
   along = centers.take(grid.ahead, axis=1) - centers.take(grid.behind, axis=1)
   volume = _dot(_cross(across, depth), along)[:, 0]
   outward = np.sign(np.add.reduceat(volume, grid.starts))[grid.owner]
@@ -130,15 +132,15 @@ def build_mesh(tubes, sides):
 
 @dataclasses.dataclass(frozen=True)
 class _Grid:
-  """Index tables that depend only on the lengths of N tubes, so that they can be cached.
+  """Index tables. They depend only on the lengths of N tubes, so they can be cached.
 
-  R is the number of rings, V of vertices, Q of quadrilaterals.
+  There are R rings, V vertices and Q quadrilaterals.
 
   Attributes:
     starts: [N] first ring of each tube.
     owner: [R] tube of each ring.
-    ahead: [R] next ring of the same tube; the last ring of a tube refers to itself.
-    behind: [R] previous ring of the same tube; the first ring of a tube refers to itself.
+    ahead: [R] next ring of the same tube. For the last ring it is the ring itself.
+    behind: [R] previous ring of the same tube. For the first ring it is the ring itself.
     first: [Q] ring at which each quadrilateral starts.
     corners: [4, Q] vertex indices.
     u: [V] texture coordinate.
@@ -160,7 +162,7 @@ def _grid(length, sides):
   owner = np.repeat(np.arange(len(length)), length)
   ring, last = np.arange(len(owner)), ends[owner] - 1
   first = np.flatnonzero(ring != last)
-  # A ring has sides + 1 vertices: the first and the last lie at one place, but have u = 0 and u = 1.
+  # A ring has sides + 1 vertices. The first and the last are at the same place, but have u = 0 and u = 1.
   corner = (first[:, None] * (sides + 1) + np.arange(sides)).ravel()
   arrays = {
     "starts": starts,
@@ -172,7 +174,7 @@ def _grid(length, sides):
     "u": np.tile(np.arange(sides + 1) / sides, len(last)),
   }
   for array in arrays.values():
-    array.flags.writeable = False  # the cache gives the same arrays to every caller
+    array.flags.writeable = False  # all callers get the same arrays from the cache
   return _Grid(**arrays)
 
 
@@ -190,7 +192,7 @@ def _sections(sides):
 
 
 def _cross(a, b):
-  """Returns the cross product over the first axis; much faster than np.cross on arrays of this size."""
+  """Returns the cross product over the first axis. np.cross is much slower on arrays of this size."""
   return np.array((a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]))
 
 

@@ -8,20 +8,20 @@ from hap_jax.data import worker_process
 
 
 def map_in_processes(function, chunks, workers=None, on_done=None):
-  """Returns [function(chunk) for each chunk]; the results do not depend on the number of processes.
+  """Returns the list [function(chunk) for chunk in chunks]. It does not depend on the number of processes.
 
   Args:
     function: a picklable function with picklable results.
-    chunks: list of its arguments.
-    workers: number of processes. None starts one per core; 0 works in this process.
-    on_done: called in this process with each chunk after its result, in the order of the chunks. None: not
-      called.
+    chunks: list of arguments, one per call.
+    workers: number of processes. None: one process per core. 0: the function runs in this process.
+    on_done: function(chunk) or None. This process calls it when the result of a chunk is there, in the order
+      of the chunks.
   Raises:
-    OSError: if something ended one of the processes from outside.
+    OSError: if one of the processes was ended by a signal or because memory was full.
   """
   if workers == 0:
     return _collect(chunks, map(function, chunks), on_done)
-  # Spawned, not forked: a fork is not safe when jax already runs threads in this process.
+  # "spawn" and not "fork", because a fork is not safe when jax already runs threads in this process.
   context = multiprocessing.get_context("spawn")
   others = set(multiprocessing.active_children())
   try:
@@ -37,7 +37,7 @@ def map_in_processes(function, chunks, workers=None, on_done=None):
         raise
   except BrokenProcessPool as error:
     raise OSError(
-      "a process that draws people was ended from outside, by a signal or for lack of memory; start again"
+      "a process that draws people was ended by a signal or because memory was full: start the command again"
     ) from error
 
 

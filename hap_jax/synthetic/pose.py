@@ -1,7 +1,7 @@
-"""Poses: families of joint angles within limits, converted to 24 rotations relative to the parent joint.
+"""Poses: joint angles, drawn at random from families of poses and within limits, and 24 joint rotations.
 
-Angles are anatomical and in degrees. All are 0 when a person stands upright and the arms hang down. A pair of
-angles is (left, right).
+Angles are anatomical and in degrees. All angles are 0 when a person stands upright and the arms hang down. A
+pair of angles is (left, right). Each rotation is relative to the parent joint.
 """
 
 import dataclasses
@@ -12,7 +12,8 @@ import numpy as np
 from hap_jax.synthetic.appearance import choose
 from hap_jax.synthetic.body import JOINT_INDEX, JOINTS
 
-# (lowest, highest) degrees; slightly narrower than the normal active range of motion of adults.
+# (lowest, highest) degrees. The limits are slightly narrower than the normal active range of motion of
+# adults.
 LIMITS = {
   "hip_flexion": (-20, 115),
   "hip_abduction": (-10, 45),
@@ -52,7 +53,7 @@ class Pose:
 
   Attributes:
     family: a key of FAMILY_RATES.
-    rotations: [24, 3, 3], each relative to the parent joint.
+    rotations: [24, 3, 3], relative to the parent joint.
     phone_side: 0 if the left hand holds a telephone, 1 if the right hand does, None if neither does.
   """
 
@@ -90,7 +91,7 @@ def _relax(rng):
   """Draws the joint angles of a relaxed person.
 
   Returns:
-    {name: [2] degrees}, left and right; only the first number counts for trunk and head.
+    {name: [2] degrees}, left and right. Trunk and head use only the first number.
   """
   return dict(
     zip(_RELAXED, _RELAXED_MEAN + _RELAXED_SPREAD * rng.standard_normal((len(_RELAXED), 2)), strict=True)
@@ -102,7 +103,7 @@ def _pair(rng, mean, spread):
 
 
 def _standing(rng, angles):
-  """Changes the angles to standing: often on one leg, sometimes with folded arms."""
+  """Changes the angles to a standing pose: often with one bent leg, sometimes with folded arms."""
   if rng.random() < 0.5:
     free = rng.integers(2)
     angles["knee_flexion"][free] += rng.uniform(8, 25)
@@ -116,7 +117,7 @@ def _standing(rng, angles):
 
 
 def _stride(rng, angles, swing, knee, arm, elbow):
-  """Moves legs and arms to a random phase of a gait cycle; arms swing against the legs."""
+  """Moves legs and arms to a random phase of a gait cycle. An arm swings against the leg of its side."""
   phase = rng.uniform(0, 2 * math.pi) + np.array([0.0, math.pi])
   angles["hip_flexion"] = swing * (0.15 + np.sin(phase)) + _pair(rng, 4, 2)
   # The knee bends while its leg swings forward. It is nearly straight while the leg carries the body.
@@ -132,7 +133,7 @@ def _stride(rng, angles, swing, knee, arm, elbow):
 def _walking(rng, angles):
   swing = rng.uniform(14, 30)
   _stride(rng, angles, swing, knee=rng.uniform(45, 62), arm=rng.uniform(4, 30), elbow=rng.uniform(8, 28))
-  # One arm is bent, as if it held the strap of a bag.
+  # Sometimes one arm is bent, as if it held the strap of a bag.
   if rng.random() < 0.12:
     side = rng.integers(2)
     angles["shoulder_flexion"][side] = rng.normal(-12, 4)
@@ -175,7 +176,7 @@ def _phone(rng, angles):
 def _carrying(rng, angles):
   """Bends both forearms forward, as if they held a box."""
   (_walking if rng.random() < 0.5 else _standing)(rng, angles)
-  # One common angle, because both hands hold the same box.
+  # Both arms have almost the same angles, because both hands hold the same box.
   angles["shoulder_flexion"] = rng.normal(16, 5) + _pair(rng, 0, 2)
   angles["shoulder_abduction"] = _pair(rng, 14, 3)
   angles["shoulder_rotation"] = _pair(rng, 24, 5)
@@ -238,9 +239,9 @@ def sample_pose(rng, families=FAMILY_RATES, stoop=0.0):
   Args:
     rng: numpy Generator.
     families: {family: relative rate}.
-    stoop: degrees that are added to the bend of the spine, for old people.
+    stoop: degrees that are added to the bend of the spine. It is for old people.
   Returns:
-    Pose; the body faces +z.
+    Pose. The body faces +z.
   """
   family = choose(rng, families)
   angles = _relax(rng)
@@ -253,7 +254,7 @@ def sample_pose(rng, families=FAMILY_RATES, stoop=0.0):
 
 
 def heading_rotation(degrees):
-  """Returns the 3x3 rotation about the vertical axis; it turns the front from +z towards +x."""
+  """Returns the 3x3 rotation about the vertical axis that turns the front from +z towards +x."""
   return _rotations(np.array([1]), np.array([degrees]))[0]
 
 
@@ -261,14 +262,13 @@ def rotations_from_angles(angles):
   """Converts anatomical angles to rotations relative to the parent joint.
 
   Args:
-    angles: [16, 2] degrees, left and right, in the order of LIMITS. Only the left one counts for trunk and
-      head.
+    angles: [16, 2] degrees, left and right, in the order of LIMITS. Trunk and head use only the left angle.
   Returns:
     [24, 3, 3].
   """
   degrees = np.zeros((3, len(JOINTS)))
   degrees[_STAGE, _JOINT] = _FACTOR * angles[_ANGLE, _SIDE]
-  # In the rest pose the arms are stretched out, so an arm that hangs down is turned by 90 degrees. The collar
+  # In the rest pose the arms are stretched out. So an arm that hangs down is turned by 90 degrees. The collar
   # bone rises when an arm is lifted above 60 degrees.
   for side, mirror in ((0, 1), (1, -1)):
     degrees[1, _SHOULDERS[side]] -= mirror * 90
@@ -304,8 +304,8 @@ def _rotations(axes, degrees):
   return _IDENTITY + np.sin(angle) * generators + (1 - np.cos(angle)) * squares
 
 
-# A joint's rotation is a product of three turns. The turn of stage 0 is the nearest to the parent. Rows are
-# (joint, stage, axis, angle, whether the right side turns the other way, factor).
+# A joint's rotation is a product of three turns, stage 0 to stage 2. Stage 0 is the nearest to the parent.
+# Rows are (joint, stage, axis, angle, whether the right side turns the other way, factor).
 _LIMB_TURNS = (
   ("hip", 0, 0, "hip_flexion", False, -1),
   ("hip", 1, 2, "hip_abduction", True, 1),
@@ -337,11 +337,11 @@ def _list_terms():
   """Converts the tables of turns to arrays, so that one step computes all joints.
 
   Returns:
-    (axes, joint, stage, angle, side, factor). axes: [3, 24], the axis of every turn. The others are [N]: term
-    n sets the turn of its stage and joint to `factor * angles[angle, side]`.
+    (axes, joint, stage, angle, side, factor). axes: [3, 24], the axis of every turn. The others are [N].
+    Term n sets the turn of stage[n] and joint[n] to factor[n] * angles[angle[n], side[n]] degrees.
   """
   axes = np.zeros((3, len(JOINTS)), int)
-  axes[0, list(_COLLARS)] = 2  # no angle turns the collar bones; `rotations_from_angles` does
+  axes[0, list(_COLLARS)] = 2  # `rotations_from_angles` turns the collar bones
   terms, names = [], list(LIMITS)
   for name, stage, axis, angle, is_mirrored, factor in _LIMB_TURNS:
     for side, mirror in ((0, 1), (1, -1)):

@@ -32,7 +32,7 @@ _WOODS = ((128, 96, 64), (110, 112, 116), (150, 120, 84))
 
 
 def tint(rng, colours, spread=10):
-  """Chooses one of several colours at random and varies it; returns [3] float."""
+  """Chooses one of several colours at random and varies it a little. Returns [3] float."""
   return np.clip(np.array(colours[rng.integers(len(colours))]) + rng.normal(0, spread, 3), 10, 245)
 
 
@@ -42,18 +42,18 @@ def shade(colour, factor=1.0):
 
 
 def fill_box(picture, left, top, right, bottom, colour):
-  """Fills a rectangle; it includes the pixels of both corners."""
+  """Fills a rectangle. It includes the pixels of both corners."""
   cv2.rectangle(picture, (int(left), int(top)), (int(right), int(bottom)), shade(colour), -1, cv2.LINE_AA)
 
 
 def paint_foliage(picture, rng, top, bottom, left, right, is_crown=True):
-  """Paints leaves as soft spots of one green.
+  """Paints leaves as soft spots in shades of one green.
 
   Args:
-    picture: [HEIGHT, WIDTH, 3] uint8; changed in place.
+    picture: [HEIGHT, WIDTH, 3] uint8, changed in place.
     rng: numpy Generator.
-    top, bottom, left, right: pixels; they may lie outside the picture.
-    is_crown: True paints the round crown of a tree, False a hedge with an uneven upper edge.
+    top, bottom, left, right: pixels. They may lie outside the picture.
+    is_crown: True: the round crown of a tree. False: a hedge with an uneven upper edge.
   """
   top, bottom, left, right = int(top), int(bottom), int(left), int(right)
   shape = (bottom - top, right - left)
@@ -65,7 +65,7 @@ def paint_foliage(picture, rng, top, bottom, left, right, is_crown=True):
     )
     for step, how in ((38, cv2.INTER_CUBIC), (7, cv2.INTER_LINEAR))
   )
-  # `edge` grows towards the border of the leaves, `cover` is the opacity of each pixel.
+  # `edge` grows towards the border of the leaves. `cover` is the opacity of each pixel.
   rows = np.linspace(-1, 1, shape[0], dtype=np.float32)[:, None]
   columns = np.linspace(-1, 1, shape[1], dtype=np.float32)[None]
   edge = rows**2 + columns**2 if is_crown else (0.5 - 0.5 * rows) ** 4 + 0 * columns
@@ -106,7 +106,7 @@ def paint_car(picture, rng, x):
   )
   glass = at(((70, -61), (94, -87), (186, -89), (216, -62)))
   sill = at(((0, -25), (0, -38), (271, -38), (272, -25)))
-  # The shadow below the car comes first, the glass and the wheels cover the body.
+  # The shadow below the car is painted first. The glass and the wheels cover the body.
   ground = (int(x + 136 * scale), int(base)), (int(140 * scale), 8)
   cv2.ellipse(picture, *ground, 0, 0, 360, (40, 40, 42), -1, cv2.LINE_AA)
   cv2.fillPoly(picture, [body], shade(paint), cv2.LINE_AA)

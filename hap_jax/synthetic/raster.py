@@ -1,7 +1,8 @@
 """A small rasteriser.
 
-It draws quadrilaterals from far to near into a map of their indices. Then it computes values per pixel. A
-quantity that varies over a quadrilateral (texture coordinate, light, depth) is a plane fitted to its corners.
+It draws quadrilaterals from far to near into a map of their indices. Then it computes the values of each
+pixel. Texture coordinates, light and depth vary over a quadrilateral. Each is approximated by a linear
+function of x and y, a plane, that is fitted to the four corners.
 """
 
 import dataclasses
@@ -11,7 +12,7 @@ import cv2
 import numpy as np
 
 _SUBPIXEL_BITS = 4  # OpenCV takes corners in units of 1/2^4 pixel
-_NEAREST = 0.3  # metres from the camera plane; nearer quadrilaterals are not drawn
+_NEAREST = 0.3  # metres from the camera plane. Nearer quadrilaterals are not drawn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,8 +23,8 @@ class View:
 
   Attributes:
     top, left: position of the map's first pixel in the picture.
-    index_map: [h, w] int32 over the box around the mesh, row of the tables; 0 is the background.
-    quad: [K + 1] index of the mesh's quadrilateral.
+    index_map: [h, w] int32, row of the tables for each pixel of the box around the mesh. 0: background.
+    quad: [K + 1] index of the quadrilateral in the mesh. K quadrilaterals are visible.
     corners: [4, K + 1] vertex indices.
     center_x, center_y: [K + 1] centre of the quadrilateral in pixels of the map.
     inverse: [4, K + 1], inverse of the 2x2 matrix of its two diagonals.
@@ -44,11 +45,11 @@ def rasterize(mesh, points, depth, grid, align=1, shown=None):
 
   Args:
     mesh: Mesh.
-    points: [V, 2] (x, y) pixels, pixel centres at whole numbers.
+    points: [V, 2] (x, y) pixels. Pixel centres are at whole numbers.
     depth: [V] metres from the camera plane.
     grid: (H, W) of the picture.
-    align: the map's box starts and ends at multiples of this number.
-    shown: [Q] bool, quadrilaterals to draw; None draws all.
+    align: the map's box starts and ends at multiples of this number of pixels.
+    shown: [Q] bool, quadrilaterals to draw. None: all.
   Returns:
     View.
   """
@@ -56,7 +57,7 @@ def rasterize(mesh, points, depth, grid, align=1, shown=None):
   # The sign of the area shows whether the camera sees the outside or the inside.
   facing = ((x[2] - x[0]) * (y[3] - y[1]) - (y[2] - y[0]) * (x[3] - x[1])) * mesh.turn > 0
   candidates = facing | mesh.is_open if shown is None else (facing | mesh.is_open) & shown
-  order = np.concatenate([[0], np.flatnonzero(candidates)])  # row 0 stands for the background
+  order = np.concatenate([[0], np.flatnonzero(candidates)])  # row 0 is the background
   corners = mesh.corners.take(order, axis=1)
   x, y, z = x.take(order, axis=1), y.take(order, axis=1), depth.take(corners)
   (low_x, high_x), (low_y, high_y) = _extent(x), _extent(y)
@@ -68,12 +69,13 @@ def rasterize(mesh, points, depth, grid, align=1, shown=None):
     & (_extent(z)[0] > _NEAREST)
   )
   seen[0] = False
-  # Far ones come first, so that near ones are drawn over them. The order of equals must not change: stable.
+  # Far quadrilaterals come first, so that near ones are drawn over them. A stable sort keeps the order of
+  # quadrilaterals at equal depth.
   drawn = np.flatnonzero(seen)
   nearness = mesh.lift.take(order) * facing.take(order) - _sum_corners(z) / 4
   drawn = drawn[np.argsort(nearness[drawn], kind="stable")]
 
-  # The map covers only the box around the mesh: a person fills a small part of a wide picture.
+  # The map covers only the box around the mesh, because a person fills a small part of a wide picture.
   box = []
   for low, high, limit in ((low_y, high_y, grid[0]), (low_x, high_x, grid[1])):
     start = min(int(max(low[drawn].min(initial=limit), 0)), limit - 1) // align * align
@@ -101,12 +103,13 @@ def _fill(x, y, size):
     x, y: [4, K + 1] pixels of the corners; column 0 is not drawn.
     size: (h, w) of the map.
   Returns:
-    [h, w] int32, the number of the last quadrilateral drawn at each pixel, or 0.
+    [h, w] int32, for each pixel the column of the last quadrilateral that was drawn there, or 0.
   """
   index_map = np.zeros(size, np.int32)
   fixed = np.empty((x.shape[1], 4, 2), np.int32)
   fixed[..., 0], fixed[..., 1] = np.rint(x.T * (1 << _SUBPIXEL_BITS)), np.rint(y.T * (1 << _SUBPIXEL_BITS))
-  fill, line = cv2.fillConvexPoly, cv2.LINE_8  # local names are faster: this loop takes a sixth of all time
+  # Local names are faster, and this loop takes a sixth of all time.
+  fill, line = cv2.fillConvexPoly, cv2.LINE_8
   for row, polygon in enumerate(list(fixed)[1:], start=1):
     fill(index_map, polygon, row, line, _SUBPIXEL_BITS)
   return index_map
@@ -114,7 +117,7 @@ def _fill(x, y, size):
 
 # The next two functions work on whole rows, because numpy's reductions are much slower on short axes.
 def _extent(values):
-  """Returns the smallest and the largest value of the four corners; [4, Q] -> ([Q], [Q])."""
+  """Returns the smallest and the largest value of the four corners, [4, Q] -> ([Q], [Q])."""
   low, high = np.minimum(values[0], values[1]), np.maximum(values[0], values[1])
   return (
     np.minimum(low, np.minimum(values[2], values[3])),
@@ -123,15 +126,16 @@ def _extent(values):
 
 
 def _sum_corners(values):
-  """Returns the sum over the four corners; [..., 4, Q] -> [..., Q]."""
+  """Returns the sum over the four corners, [..., 4, Q] -> [..., Q]."""
   return values[..., 0, :] + values[..., 1, :] + values[..., 2, :] + values[..., 3, :]
 
 
 def _invert_diagonals(x, y):
-  """Returns the inverse of the 2x2 matrix of each quadrilateral's diagonals; x, y: [4, Q] -> [4, Q]."""
+  """Inverts the 2x2 matrix of each quadrilateral's diagonals, x, y: [4, Q] -> [4, Q]."""
   first, second = (x[2] - x[0], y[2] - y[0]), (x[3] - x[1], y[3] - y[1])
   area = first[0] * second[1] - first[1] * second[0]
-  # A sliver gets slope 0, so its mean value everywhere: its true slopes would be huge.
+  # The true slopes of a very thin quadrilateral would be huge. So it gets slope 0 and has its mean value
+  # everywhere.
   area = np.where(np.abs(area) < 0.5, np.inf, area)
   return np.stack([second[1], -first[1], -second[0], first[0]]) / area
 
@@ -140,13 +144,13 @@ def _invert_diagonals(x, y):
 class Samples:
   """Places of a View's map at which the pixels of a coarser picture are sampled.
 
-  Only the N pixels with a quadrilateral at one of their S places are listed.
+  A pixel is sampled at S places. Only the N pixels with a quadrilateral at one or more places are listed.
 
   Attributes:
     size: (h, w) of the View's box in pixels of the coarser picture.
     in_box: [N] int, number of the pixel, counted row by row in the box.
     in_picture: [N] int, number of the pixel, counted row by row in the whole picture.
-    rows: [S, N] int, row of the View's tables at each place; 0 is the background.
+    rows: [S, N] int, row of the View's tables at each place. 0: background.
     x, y: [S, N] float32, the places in pixels of the map.
   """
 
@@ -158,8 +162,8 @@ class Samples:
   y: np.ndarray
 
 
-# {fine: places (row, column) in the fine x fine cells of a pixel}. Each row and each column occurs once, so
-# that almost horizontal and almost vertical edges are smooth.
+# {fine: places (row, column) in the fine x fine cells of a pixel}. Each row and each column occurs once. So
+# almost horizontal and almost vertical edges are smooth.
 _SAMPLE_PATTERNS = {2: ((0, 0), (1, 1)), 3: ((0, 1), (1, 2), (2, 0)), 4: ((0, 1), (1, 3), (2, 0), (3, 2))}
 
 
@@ -192,9 +196,9 @@ def sample(view, fine, width):
 
 @dataclasses.dataclass(frozen=True)
 class Planes:
-  """Q quantities as planes over the quadrilaterals of a View: value = slope_x * x + offset + slope_y * y.
+  """Q quantities on the quadrilaterals of a View: value = slope_x * x + slope_y * y + offset.
 
-  Each field is [Q, K + 1] float32; x and y are in pixels of the map.
+  Each field is [Q, K + 1] float32. x and y are in pixels of the map.
   """
 
   slope_x: np.ndarray
@@ -208,13 +212,13 @@ def fit_planes(view, values, scale):
   Args:
     view: View.
     values: [Q, V] float.
-    scale: [K + 1] float, a factor of the first two quantities for each row of the View.
+    scale: [K + 1] float, for each row of the View a factor that multiplies the first two quantities.
   Returns:
     Planes.
   """
   at = values.take(view.corners, axis=1)
   at[:2] *= scale
-  # The two diagonals give two equations for the two slopes; the mean of the corners gives the offset.
+  # The two diagonals give two equations for the two slopes. The mean of the corners gives the offset.
   first, second = at[:, 2] - at[:, 0], at[:, 3] - at[:, 1]
   slope_x = first * view.inverse[0] + second * view.inverse[1]
   slope_y = first * view.inverse[2] + second * view.inverse[3]
@@ -227,14 +231,14 @@ def interpolate(planes, quantity, samples, places=slice(None)):
 
   Args:
     planes: Planes.
-    quantity: number of the quantity.
+    quantity: number of the quantity, 0 to Q - 1.
     samples: Samples.
     places: index or slice of the S places.
   Returns:
-    [S, N] float32; it has no meaning where a sample shows the background.
+    [S, N] float32. The value has no meaning where a sample shows the background.
   """
   rows = samples.rows[places]
-  # In place, because new arrays of this size cost more time than the arithmetic.
+  # The operations are in place, because new arrays of this size cost more time than the arithmetic.
   result = planes.slope_x[quantity].take(rows)
   result *= samples.x[places]
   result += planes.offset[quantity].take(rows)
@@ -252,7 +256,7 @@ def look_up(view, points, values):
     points: [K, 2] (x, y) pixels of the picture.
     values: [V] float, the quantity at the vertices.
   Returns:
-    (row, value). row: [K] int, row of the View's tables; 0 is the background. value: [K] float.
+    (row, value). row: [K] int, row of the View's tables. 0: background. value: [K] float.
   """
   x, y = points[:, 0] - view.left, points[:, 1] - view.top
   height, width = view.index_map.shape

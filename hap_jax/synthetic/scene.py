@@ -1,4 +1,4 @@
-"""Composes one scene: the person and their pose, other people, obstacles, camera and light."""
+"""Composes one scene: a person in a pose, other people, obstacles, camera and light."""
 
 import dataclasses
 import functools
@@ -36,9 +36,9 @@ class Actor:
 
   Attributes:
     figure: Figure; its joints are in world coordinates.
-    rotations: [24, 3, 3]; [0] is relative to the world, the others to the parent joint.
+    rotations: [24, 3, 3]. rotations[0] is relative to the world, the others to the parent joint.
     family: family of the pose.
-    clothed: Tubes of the body and clothes.
+    clothed: Tubes of body and clothes.
     carried: list of Tubes, the things that the person carries.
   """
 
@@ -54,15 +54,15 @@ class Scene:
   """All people and things in front of the background.
 
   Attributes:
-    actors: the person first, then passers-by.
+    actors: the person first, then the passers-by.
     surface: Mesh of all people and things, in the world.
-    atlas: [3, N] float32, the textures; the last texel is black.
+    atlas: [3, N] float32, the textures. The last texel is black.
     camera: Camera.
     light: Light.
     vertices: [V, 3], the vertices of the surface in the camera frame.
     num_body: number of vertices of the person's body and clothes, which come first.
     num_own: number of vertices of the person's body, clothes and belongings.
-    shown: [Q] bool, quadrilaterals that the picture shows; None shows all.
+    shown: [Q] bool, quadrilaterals that the picture shows. None: all.
   """
 
   actors: list[Actor]
@@ -80,12 +80,12 @@ def compose(person, outfit, station, size, sides, rng):
   """Puts a person in front of a camera.
 
   Args:
-    person: draw.Person, of which body, look and atlas are used.
+    person: draw.Person. Only its body, look and atlas are used.
     outfit: figure.Outfit of the person.
     station: Station.
     size: (H, W) of the picture.
     sides: number of corners of a ring.
-    rng: numpy Generator; it chooses pose, light, framing and all else that is not part of the identity.
+    rng: numpy Generator. It chooses pose, light, framing and all else that is not part of the identity.
   Returns:
     Scene.
   """
@@ -110,7 +110,8 @@ def compose(person, outfit, station, size, sides, rng):
   num_body = len(main.clothed.v) * (sides + 1)
   num_own = num_body + sum(len(part.v) for part in main.carried) * (sides + 1)
   intrinsics = _frame_person(vertices[:num_body], size, rng)
-  # Things in the hand and obstacles get a new colour in each picture: they must not identify the person.
+  # Things in the hand and obstacles get a new colour in each picture, because they must not identify the
+  # person.
   atlas = np.concatenate([*atlas, np.zeros((3, 1), np.float32)], axis=1)
   atlas[:, texture.THING_TEXEL] = texture.sample_thing_colour(rng)
   return Scene(
@@ -131,7 +132,7 @@ def without_person(scene):
 
 
 def _place(person_body, look, outfit, position, rng, families=pose.FAMILY_RATES):
-  """Draws a pose and a heading, and puts the dressed person on the ground at `position`; returns an Actor."""
+  """Draws a random pose and heading, and puts the person on the ground at `position`. Returns an Actor."""
   posture = pose.sample_pose(rng, families, stoop=14.0 if look.age == "senior" else 0.0)
   rotations = posture.rotations
   rotations[0] = pose.heading_rotation(rng.uniform(0, 360))
@@ -144,13 +145,13 @@ def _place(person_body, look, outfit, position, rng, families=pose.FAMILY_RATES)
   return Actor(dressed, rotations, posture.family, clothed, belongings.build_belongings(dressed, posture))
 
 
-# The lowest points of the feet: heel and ball, (left, up, front) from the ankle.
+# The lowest points of the feet, heel and ball: offsets (left, up, front) from the ankle.
 _SOLE_JOINTS = [body.JOINT_INDEX[f"{side}_ankle"] for side in ("left", "left", "right", "right")]
 _SOLES = np.array(((0.0, -0.072, -0.05), (0.0, -0.073, 0.12)) * 2)
 
 
 def _relabel(tubes, rank):
-  """Returns tubes of a passer-by: they use the atlas number `rank` and have one part label."""
+  """Returns the tubes of a passer-by. They use atlas number `rank` and the part label "other_person"."""
   part = np.full(len(tubes.part), anatomy.PART_INDEX["other_person"])
   return dataclasses.replace(tubes, tile=tubes.tile + rank * len(figure.TILES), part=part)
 
@@ -169,7 +170,7 @@ class _PasserBy:
 
 @functools.lru_cache(maxsize=_NUM_PASSERS_BY)
 def _passer_by(number):
-  """Returns a person of a fixed crowd that belongs to no identity; the cache saves the time to paint them."""
+  """Returns a person of a fixed crowd, who has no identity. The cache saves the time to paint the person."""
   rng = np.random.default_rng((number, 15))
   look = appearance.sample_appearance(rng)
   bones = body.sample_body(rng, look.is_female, look.age)
@@ -179,7 +180,7 @@ def _passer_by(number):
 
 
 def _passer_by_positions(rng):
-  """Draws the positions of passers-by, in metres from the person; the camera is in the direction +z."""
+  """Draws random positions of passers-by, in metres from the person. The camera is in the direction +z."""
   positions = []
   if rng.random() < _PERSON_IN_FRONT_RATE:
     positions.append(np.array((_either_side(rng) * rng.uniform(0.25, 0.55), 0.0, rng.uniform(0.5, 1.0))))
@@ -189,7 +190,7 @@ def _passer_by_positions(rng):
 
 
 def _frame_person(vertices, size, rng):
-  """Returns intrinsics [3, 3] that frame the person like the box of a detector.
+  """Returns intrinsics [3, 3] with which the picture shows the person as in the box of a detector.
 
   The body fills most of the picture, a little off centre. Some pictures cut off the legs or a side.
   """
@@ -199,7 +200,8 @@ def _frame_person(vertices, size, rng):
   extent = high - low
   scale = min(H * rng.uniform(0.87, 0.97) / extent[1], W * 0.97 / extent[0])
   center = (low + high) / 2 + _OFF_CENTER * rng.standard_normal(2) * extent[1]
-  # Always four draws, so that the later random numbers of a picture do not depend on these cases.
+  # Four numbers are drawn in every case, so that the later random numbers of a picture do not depend on the
+  # case.
   cut_below, cut_side, zoom, shift = rng.random(), rng.random(), rng.uniform(1.15, 1.75), _either_side(rng)
   if cut_below < _CUT_BELOW_RATE:
     scale *= zoom
@@ -210,7 +212,7 @@ def _frame_person(vertices, size, rng):
   return np.array(((scale, 0.0, offset[0]), (0.0, scale, offset[1]), (0.0, 0.0, 1.0)))
 
 
-_OFF_CENTER = np.array((0.02, 0.012))  # standard deviation (x, y) as a share of the person's height
+_OFF_CENTER = np.array((0.02, 0.012))  # standard deviation (x, y) divided by the person's height
 
 
 def _either_side(rng):

@@ -12,10 +12,12 @@ import numpy as np
 from hap_jax.synthetic import anatomy
 from hap_jax.synthetic.body import JOINT_INDEX
 
-# Factors by which radii are multiplied, with weights for each ring; `_growth` returns their values.
+# Names of the factors that multiply the radii of rings. `_growth` returns their values for a body. A ring has
+# a weight for each factor.
 GROWTH = ("fixed", "hip", "waist", "shoulder", "girth", "limb")
 
-# All fields are float64, even whole numbers: such tables concatenate as plain arrays, which is much faster.
+# All fields are float64, even whole numbers. So tables are concatenated as plain arrays, which is much
+# faster.
 RING = np.dtype(
   [
     ("joints", "f8", 2),  # the centre of the ring lies between these two joints
@@ -26,8 +28,8 @@ RING = np.dtype(
     ("axes", "f8", 2),  # columns of the mean frame that span the ring
     ("radii", "f8", 2),  # radii along these axes, metres of the reference adult
     ("growth", "f8", (2, len(GROWTH))),  # weights of GROWTH for each radius
-    ("is_head", "f8"),  # 1: the size follows the head, 0: the body
-    ("bust", "f8"),  # share of the bust; half of it enlarges the second radius, half shifts the centre
+    ("is_head", "f8"),  # 1: the ring scales with the size of the head. 0: with the size of the body
+    ("bust", "f8"),  # weight of the bust: half enlarges the second radius, half shifts the centre
     ("v", "f8"),  # texture coordinate
     ("part", "f8"),  # index into PARTS
   ]
@@ -76,7 +78,7 @@ def fit(body, rings, ease, minimum):
   radii = rings["radii"] * (rings["growth"] @ _growth(body)) * size[:, None]
   bust = body.bust * rings["bust"]
   radii[:, 1] += bust / 2
-  # The small rings at the end of a dome get little ease, so that the dome keeps its shape under cloth.
+  # The small rings at the end of a dome get less ease, so that the dome keeps its shape under cloth.
   radii = np.maximum(radii + (ease * np.clip(radii[:, 1] / 0.03, 0, 1))[:, None], minimum[:, None])
   offset = rings["offset"] * size[:, None]
   offset[:, 2] += bust / 2
@@ -103,7 +105,7 @@ def hang(fitted, joints, frames):
   """
   first, second = frames.take(fitted.frames, axis=0) * fitted.bend
   frame = first + second
-  # The weighted sum of two rotations has shorter columns; they get length 1 again.
+  # The columns of a weighted sum of two rotations are shorter than 1. They get length 1 again.
   square = frame * frame
   frame /= np.sqrt(square[:, :1] + square[:, 1:2] + square[:, 2:])
   first, second = joints.take(fitted.joints, axis=0) * fitted.between
@@ -121,7 +123,7 @@ def _grow(**weights):
 
 @functools.cache
 def level_rings(name, joint="head", part="head", left=0.0):
-  """Returns the rings of a table of `anatomy`; its rows are (height, half-width, half-depth, front)."""
+  """Returns the rings of a table of `anatomy` with the columns height, half-width, half-depth, front."""
   table = getattr(anatomy, name)
   rings = np.zeros(len(table), RING)
   rings["joints"] = rings["frames"] = JOINT_INDEX[joint]
@@ -131,7 +133,8 @@ def level_rings(name, joint="head", part="head", left=0.0):
   rings["growth"] = _grow(fixed=0.7, girth=0.3) if joint == "neck" else _grow(fixed=1.0)
   rings["is_head"] = joint == "head"
   rings["v"] = np.linspace(0, 1, len(table))
-  # A face keeps its proportions: v of the head is proportional to the height, not to the number of the ring.
+  # v of the head is proportional to the height and not to the number of the ring, so the face keeps its
+  # proportions.
   if name == "HEAD":
     rings["v"] = (table[:, 0] - table[0, 0]) / np.ptp(table[:, 0])
   rings["part"] = anatomy.PART_INDEX[part]
@@ -142,7 +145,7 @@ def level_rings(name, joint="head", part="head", left=0.0):
 def trunk_rings(low, high, v_low=0.0, v_high=1.0):
   """Returns the rings of the trunk between two heights above the pelvis, in metres of the reference adult."""
   height = anatomy.TRUNK_HEIGHT
-  # Rows almost at one of the ends would give a very flat quadrilateral.
+  # A row very near to an end is not used, because it would give a very flat quadrilateral.
   inside = height[(height > low + 0.012) & (height < high - 0.008)]
   wanted = np.concatenate([[low], inside, [high]])
   nearest = np.abs(wanted[:, None] - height).argmin(axis=1)
@@ -152,7 +155,8 @@ def trunk_rings(low, high, v_low=0.0, v_high=1.0):
   above, half_width, half_depth, front = (
     np.interp(wanted, height, column) for column in anatomy.TRUNK_RING.T
   )
-  # Heights above a joint jump where the joint changes, so each is relative to the joint of the nearest row.
+  # The height above the joint jumps where the joint changes, so it cannot be interpolated. It is computed
+  # from the nearest row.
   above = anatomy.TRUNK_RING[nearest, 0] + wanted - height[nearest]
   rings["offset"] = np.stack([np.zeros(len(wanted)), above, front], axis=1)
   rings["axes"] = (0, 2)
@@ -173,7 +177,8 @@ def trunk_rings(low, high, v_low=0.0, v_high=1.0):
 def limb_rings(side, limb, start, stop):
   """Returns the rings of an arm or a leg between two positions.
 
-  Positions 0, 1 and 2 are the joints of the limb. The ring at the middle joint halves the angle of the bend.
+  Positions 0, 1 and 2 are the three joints of the limb. The ring at the middle joint halves the angle of the
+  bend.
   """
   names, table, axes = {
     "arm": (("shoulder", "elbow", "wrist"), anatomy.ARM, (1, 2)),

@@ -10,8 +10,8 @@ _FRONT = SIZE // 4  # column at the front of trunk and head
 _ROWS, _COLUMNS = np.mgrid[:SIZE, :SIZE]
 _FROM_FRONT = np.abs(
   (_COLUMNS - _FRONT + SIZE // 2) % SIZE - SIZE // 2
-)  # distance in columns, from 0 at the front to 32 at the back
-# One fixed picture of soft wrinkles, the same in all three colours. Each garment uses a random section of it.
+)  # distance from the front in columns: 0 at the front, 32 at the back
+# One fixed picture of soft wrinkles with three equal channels. Each garment uses a random section of it.
 _WRINKLES = cv2.merge(
   [
     1
@@ -26,7 +26,7 @@ _WRINKLES = cv2.merge(
 )
 
 
-# Surfaces with a picture of their own. Every other surface has one colour, which is a single texel.
+# Surfaces that have a picture. Every other surface has one colour, which is a single texel.
 _PICTURES = ("head", "top", "sleeve", "bottom", "shoe", "bag", "hair")
 _WRINKLED = ("top", "sleeve", "bottom", "bag")
 _TEXELS = len(_PICTURES) * SIZE * SIZE + len(TILES) - len(_PICTURES)
@@ -45,10 +45,10 @@ _SIDE = np.array([SIZE if name in _PICTURES else 0 for name in TILES])
 
 
 def find_tile(tile):
-  """Finds the places of tiles in concatenated atlases.
+  """Finds the places of tiles in several concatenated atlases.
 
   Args:
-    tile: [Q] int; `k * len(TILES) + t` is tile t of atlas k.
+    tile: [Q] int. `k * len(TILES) + t` is tile t of atlas k.
   Returns:
     (first, side). first: [Q] int, index of the first texel. side: [Q] int, SIZE for a picture of SIZE x SIZE
     texels, or 0 for a single texel.
@@ -59,11 +59,11 @@ def find_tile(tile):
 
 
 def sample_wear(rng):
-  """Draws the random properties of textures that an Appearance does not have.
+  """Draws the random properties of textures that are not in an Appearance.
 
   Returns:
-    (colour, places). colour: [3] float, of the thing in the hand. places: [4, 2] int, section of the picture
-    of wrinkles for each garment.
+    (colour, places). colour: [3] float, colour of the thing in the hand. places: [4, 2] int, for each surface
+    with wrinkles the first (row, column) of its section of the picture of wrinkles.
   """
   return sample_thing_colour(rng), np.stack([rng.integers(0, 256 - SIZE, 2) for _ in _WRINKLED])
 
@@ -75,8 +75,8 @@ def paint_atlas(look, wear):
     look: Appearance.
     wear: result of `sample_wear`.
   Returns:
-    [3, N] float32 grey levels; `find_tile` returns the start of each tile. The row of a picture is v (0 is
-    its lower end), its column is u.
+    [3, N] float32, 0 to 255. `find_tile` returns the start of each tile. The row of a picture is v, and row 0
+    is the lower end. The column is u.
   """
   tones = {role: tone.astype(np.float32) for role, tone in look.tones.items()}
   texels = np.empty((_TEXELS, 3), np.float32)
@@ -123,7 +123,7 @@ _THINGS = (
 
 
 def _cover(picture, tone):
-  """Fills a picture with one colour; several times faster than picture[:] = tone with its short last axis."""
+  """Fills a picture with one colour. It is faster than picture[:] = tone, which has a short last axis."""
   picture.reshape(SIZE, -1)[:] = np.tile(tone, SIZE)
 
 
@@ -180,7 +180,7 @@ def _paint_bottom(picture, look, tones):
 
 
 def _paint_shoe(picture, look, tones):
-  """Paints a shoe; the instep is at 1/4 of the columns, the sole at 3/4, and row 0 is the heel."""
+  """Paints a shoe. The instep is at 1/4 of the columns, the sole at 3/4. Row 0 is the heel."""
   _cover(picture, tones["shoe"])
   sole = 225.0 if look.shoes == "trainers" else 36.0
   picture[:, 40:57] = sole
@@ -190,13 +190,14 @@ def _paint_shoe(picture, look, tones):
 
 
 _BEARD = (_ROWS < 22) & (_FROM_FRONT < 15) & ~((_ROWS > 17) & (_FROM_FRONT < 3))
-# Height of the hairline from the front of the head to the back: shares of half a turn, shares of the height.
+# Hairline from the front of the head to the back: angles as shares of half a turn, heights as shares of the
+# head.
 _HAIRLINE = (0.0, 0.3, 0.42, 0.52, 0.6, 1.0), (0.84, 0.80, 0.62, 0.55, 0.26, 0.14)
 _HAIR = np.interp(_FROM_FRONT / 32, *_HAIRLINE) < _ROWS / SIZE
 
 
 def _paint_head(picture, look, tones):
-  """Paints face and hair on the surface of the head; row 0 is the chin, row 63 the crown."""
+  """Paints face and hair on the surface of the head. Row 0 is the chin, row 63 the crown."""
   skin, hair = tones["skin"], tones["hair"]
   _cover(picture, skin)
   picture[33:41, _FRONT - 8 : _FRONT + 9] *= 0.90  # eye sockets

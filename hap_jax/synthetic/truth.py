@@ -5,9 +5,9 @@ import numpy as np
 from hap_jax.synthetic import raster
 from hap_jax.synthetic.anatomy import PART_INDEX
 
-# A joint lies inside the body, so the surface of its own part is always in front of it. It counts as hidden
-# if another part or another thing is in front of it. It also counts as hidden if the surface of its own part
-# is further in front of it than this depth (metres, for an adult).
+# A joint lies inside the body, so the surface of its own part is always in front of it. A joint counts as
+# hidden if another part or another thing is in front of it. It also counts as hidden if the distance to the
+# surface of its own part is larger than this number (metres, for an adult, one per COCO joint).
 _LIMB_DEPTH = np.array(
   (*(0.05,) * 5, *(0.13,) * 2, *(0.09,) * 2, *(0.08,) * 2, *(0.18,) * 2, *(0.12,) * 2, *(0.11,) * 2)
 )
@@ -40,12 +40,12 @@ def occluded_joints(mesh, view, depth, joint_points, joint_depth, thickness):
   Args:
     mesh: Mesh of all people and things in front of the background.
     view: View of the mesh.
-    depth: [V] metres, of the vertices.
+    depth: [V] metres, depth of the vertices.
     joint_points: [17, 2] pixels of the View's picture.
-    joint_depth: [17] metres.
-    thickness: thickness of the person; 1 for an average adult.
+    joint_depth: [17] metres, depth of the joints.
+    thickness: thickness of the person. 1: an average adult.
   Returns:
-    [17] bool; a joint outside the picture is not hidden.
+    [17] bool. A joint outside the picture is not hidden.
   """
   row, surface = raster.look_up(view, joint_points, depth)
   own = _OWN[np.arange(len(row)), mesh.part[view.quad[row]]]

@@ -1,21 +1,23 @@
-"""Draws attributes: one bar per attribute with its base rate, and sheets of pictures with lines of text."""
+"""Draws results on attributes: a chart with one bar per attribute, and sheets of pictures with text."""
 
 import numpy as np
 
 from hap_jax.viz import canvas, figure, sheet
 
-_WIDTH, _BAR_HEIGHT, _REST_HEIGHT = 6.0, 0.2, 1.0  # inches; the rest is title, axis and legend
-_NAME_LENGTH, _TITLE_LENGTH = 40, 70  # characters; the middle of a longer text is cut out
+_WIDTH, _BAR_HEIGHT, _REST_HEIGHT = 6.0, 0.2, 1.0  # inches. The rest: title, axis and legend
+_NAME_LENGTH, _TITLE_LENGTH = 40, 70  # characters. The middle of a longer text is cut out
 _LINE_TEXT = 12  # pixels
 
 
 def attribute_bars(names, accuracy, base_rate, *, title=""):
-  """Draws one bar per attribute for its mA, best first, with marks at chance and at the base rate.
+  """Draws one bar per attribute for its mean accuracy (mA), the best first.
+
+  A line marks chance, and a mark on each bar the base rate.
 
   Args:
     names: A texts.
     accuracy: [A] mean accuracy, 0 to 1. 0.5 is chance.
-    base_rate: [A] share of positives.
+    base_rate: [A] share of the pictures that show the attribute.
     title: line at the top. "": no title.
   Returns:
     [h, w, 3] uint8.
@@ -66,15 +68,15 @@ def confident_mistakes(probability, labels, k, known=None):
   Args:
     probability: [N, A] float.
     labels: [N, A] bool.
-    k: largest number of answers.
-    known: [N, A] bool. Answers whose label is not known are left out. None: all labels are known.
+    k: largest number of answers to return.
+    known: [N, A] bool, True where the label is known. Other answers do not count. None: all labels are known.
   Returns:
     list of (picture, attribute), the most certain first.
   """
   probability, labels = np.asarray(probability), np.asarray(labels, bool)
-  distance = np.where(labels, 1 - probability, probability)  # from the true answer
+  distance = np.where(labels, 1 - probability, probability)  # distance from the true answer
   if known is not None:
-    distance = np.where(known, distance, 0)  # as a right answer
+    distance = np.where(known, distance, 0)  # an unknown label counts as a right answer
   order = np.argsort(-distance, axis=None, kind="stable")[:k]
   pairs = np.stack(np.unravel_index(order, distance.shape), axis=1)
   is_wrong = (probability > 0.5) != labels
@@ -88,9 +90,9 @@ def labelled_sheet(pictures, texts, *, columns=6, title="", cell=(192, 160)):
 
   Args:
     pictures: N pictures [H, W, 3] uint8 RGB, of any sizes.
-    texts: N lists of lines; long lines are cut.
+    texts: N lists of lines. The middle of a long line is cut out.
     columns: pictures in a row.
-    title: a line at the top; "" for none.
+    title: line at the top. "": no title.
     cell: (height, width) of a picture in pixels.
   Returns:
     [h, w, 3] uint8.

@@ -1,6 +1,6 @@
 """Draws text, enlarges pictures and joins them.
 
-Only this file passes text to OpenCV, which crashes on text that is not UTF-8.
+No other file passes text to OpenCV, because OpenCV crashes on text that is not UTF-8.
 """
 
 import re
@@ -21,7 +21,7 @@ def blank(height, width):
 
 
 def enlarge(image, scale):
-  """Enlarges [H, W, 3] uint8 by a whole number; bicubic, because the eye then sees faces and not squares."""
+  """Enlarges [H, W, 3] uint8 by a whole number. It is bicubic, so that pixels do not look like squares."""
   image = np.ascontiguousarray(image)
   if scale == 1:
     return image.copy()
@@ -30,7 +30,7 @@ def enlarge(image, scale):
 
 
 def drawable(text):
-  """Returns text as one line that can be drawn: U+FFFD replaces control characters and lone surrogates.
+  """Returns a text as one line that can be drawn. U+FFFD replaces control characters and lone surrogates.
 
   Lone surrogates come from file names: Python uses them for bytes that are not UTF-8.
   """
@@ -45,7 +45,7 @@ def text_width(text, size, weight=400):
 
 def fit_size(text, width, size, weight=400, least=6):
   """Returns the largest size from `size` down to `least` at which a text is at most `width` pixels wide."""
-  text = text[:width]  # a character is wider than one pixel, and measuring a very long text is slow
+  text = text[:width]  # more characters never fit, and measuring a very long text is slow
   while size > least and text_width(text, size, weight) > width:
     size -= 1
   return size
@@ -53,7 +53,7 @@ def fit_size(text, width, size, weight=400, least=6):
 
 def shorten(text, width, size, weight=400):
   """Shortens text to `width` pixels. Its middle is cut out, because the ends of file names matter most."""
-  if len(text) > width:  # as in `fit_size`
+  if len(text) > width:  # more characters never fit, as in `fit_size`
     text = f"{text[: width // 2]}…{text[-(width - width // 2) :]}"
   keep = len(text)
   while keep > 2 and text_width(text, size, weight) > width:
@@ -85,7 +85,7 @@ def wrap(text, width, size, weight=400):
 
 
 def paragraph(text, width, size, weight=400, color=INK):
-  """Returns a strip of white paper [h, width, 3] with the text broken into lines."""
+  """Returns a strip of white paper [h, width, 3] with the text, split into lines."""
   lines = wrap(text, width, size, weight)
   pitch = round(1.45 * size)
   strip = blank(pitch * len(lines), width)
@@ -95,7 +95,7 @@ def paragraph(text, width, size, weight=400, color=INK):
 
 
 def swatches(entries, width, size=18):
-  """Returns a strip [h, width, 3] with the legend of colours, in several lines if necessary.
+  """Returns a strip [h, width, 3] that explains colours, in several lines if necessary.
 
   Args:
     entries: (color, text) pairs.

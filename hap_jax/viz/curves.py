@@ -1,4 +1,4 @@
-"""Training curves as one picture: one panel per figure, from the rows of metrics.jsonl."""
+"""Draws training curves as one picture, with one panel per metric, from the rows of metrics.jsonl."""
 
 import dataclasses
 import math
@@ -13,12 +13,12 @@ _PANEL = (3.6, 2.75)  # inches (width, height)
 _TITLE = 0.35  # inches
 _COLUMNS = 3
 _MOST_TICKS = 5  # marks on the x axis, so that steps of seven digits do not overlap
-_LEFT_OUT = ("step", "images_per_s", "data_wait")  # of the machine, not of the training
-_OF_TRAINING = ("lr", "grad_norm")  # beside the losses
+_LEFT_OUT = ("step", "images_per_s", "data_wait")  # metrics of the machine, not of the training
+_OF_TRAINING = ("lr", "grad_norm")  # metrics of the training besides the losses
 
 
 class Mark(NamedTuple):
-  """A value of a score that is drawn as a dashed line.
+  """A value of a score, drawn as a dashed line.
 
   Attributes:
     name: a few words next to the line, such as "position mean".
@@ -45,7 +45,7 @@ class Guide:
 def curves(rows, select=None, title="", guides=None):
   """Draws losses, learning rate and scores over the steps.
 
-  Losses, learning rate and gradient norm have a faint line through the logged steps, and a line of the
+  Losses, learning rate and gradient norm have two lines: a faint line through the logged steps, and the
   running mean over a twentieth of these steps. All other metrics are scores, with a mark at each evaluation.
   The title of the selected score gives its best value. The panel of a score with a guide shows its baseline
   and its goal as dashed lines.
@@ -54,8 +54,8 @@ def curves(rows, select=None, title="", guides=None):
     rows: [{"step": ..., name: number}], ascending in step, the result of `report.read_metrics`. Some rows may
       not have all names.
     select: (metric, "max" or "min"), the rule that selects the best checkpoint, or None.
-    title: a line at the top.
-    guides: {metric: Guide}, or None. Names that `rows` does not have are ignored.
+    title: line at the top. "": no title.
+    guides: {metric: Guide}, or None. Metrics that are not in `rows` are ignored.
   Returns:
     [h, w, 3] uint8.
   Raises:
@@ -72,7 +72,7 @@ def make_figure(rows, select=None, title="", guides=None):
   num_lines = math.ceil(len(columns) / _COLUMNS)
   width, height = _COLUMNS * _PANEL[0], num_lines * _PANEL[1] + _TITLE
   figure = charts.new(width, height)
-  # By hand: matplotlib's own layouts measure every label, which takes seconds.
+  # The margins are set here, because matplotlib's own layouts measure every label, which takes seconds.
   figure.subplots_adjust(
     left=0.6 / width,
     right=1 - 0.15 / width,
@@ -100,7 +100,7 @@ def make_figure(rows, select=None, title="", guides=None):
 
 
 def _columns(rows):
-  """Returns {name: (steps, values)} of the finite numbers; losses first, then `_OF_TRAINING`, then scores."""
+  """Returns {name: (steps, values)} of the finite values: first losses, then `_OF_TRAINING`, then scores."""
   found = {}
   for row in rows:
     for name, value in row.items():
@@ -129,7 +129,7 @@ def _draw_line(panel, steps, values):
 
 
 def _draw_score(panel, steps, values, mode):
-  """Draws a score. Returns the text about its best value. `mode` is "max", "min", or None: not selected."""
+  """Draws a score. Returns a text about its best value, or "". `mode` is "max", "min" or None."""
   panel.plot(steps, values, color=charts.RED, linewidth=1.2, marker="o", markersize=3, label="recorded value")
   if mode is None:
     return ""
@@ -141,7 +141,8 @@ def _draw_score(panel, steps, values, mode):
 
 def _draw_guide(panel, guide):
   """Draws the dashed lines of a Guide, each with its name."""
-  # A run begins at the baseline and ends near the goal, so the name stands at the other end of each line.
+  # A curve begins near the baseline, at the left, and ends near the goal, at the right. So the name of the
+  # baseline is at the right and the name of the goal at the left, away from the curve.
   for mark, kind, color, place, side in (
     (guide.baseline, "baseline", charts.GREY, 0.98, "right"),
     (guide.goal, "goal", charts.GREEN, 0.02, "left"),
@@ -170,7 +171,8 @@ def _finish(panel, title):
   from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
   panel.set_title(title, fontsize=9, loc="left", pad=14)
-  lines = [line for line in panel.get_lines() if line.get_linestyle() != "--"]  # dashed lines have a text
+  # The name of a dashed line is written on the line, so the legend does not need it.
+  lines = [line for line in panel.get_lines() if line.get_linestyle() != "--"]
   panel.legend(
     handles=lines,
     loc="lower left",

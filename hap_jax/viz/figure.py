@@ -1,6 +1,6 @@
-"""Charts by matplotlib: figures without pyplot, so without state that processes or callers share.
+"""Makes charts with matplotlib, but without pyplot, because all callers would share the state of pyplot.
 
-matplotlib takes a second to import; only a chart that is drawn imports it.
+The import of matplotlib takes a second, so only the functions that draw a chart import it.
 """
 
 import numpy as np
@@ -11,14 +11,14 @@ GREY, GRID, TEXT = "#9ea3a8", "#d9dcdf", "#404448"
 
 
 def new(width, height, layout=None):
-  """Returns an empty matplotlib Figure of this size in inches; `layout` is matplotlib's."""
+  """Returns an empty matplotlib Figure. The size is in inches, and `layout` is an argument of Figure."""
   from matplotlib.figure import Figure
 
   return Figure(figsize=(width, height), dpi=DPI, layout=layout)
 
 
 def to_picture(figure):
-  """Draws a Figure; [h, w, 3] uint8."""
+  """Draws a Figure. Returns the picture, [h, w, 3] uint8."""
   from matplotlib.backends.backend_agg import FigureCanvasAgg
 
   canvas = FigureCanvasAgg(figure)

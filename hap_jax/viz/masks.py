@@ -6,8 +6,9 @@ from hap_jax.data.skeletons import COCO17
 from hap_jax.viz import canvas
 from hap_jax.viz.pose import draw_skeleton
 
-# Names of the values of a mask's `cause`: a patch is visible, or hidden on a body part, by a block, or to
-# reach the count. Colour-blind people can distinguish the colours (by Okabe and Ito).
+# Names of the values in a mask's `cause`. A patch is visible, or it is hidden for one of three reasons: it is
+# on a body part, it is in a block, or it fills up the number of hidden patches. Colour-blind people can
+# distinguish the colours (palette of Okabe and Ito).
 CAUSES = ("visible", "part", "block", "fill")
 COLORS = {"part": (213, 94, 0), "block": (0, 114, 178), "fill": (240, 228, 66)}
 LEGEND = (
@@ -16,17 +17,17 @@ LEGEND = (
   (COLORS["fill"], "hidden: to reach the count"),
 )
 
-_TINT = 0.68  # share of the colour in a hidden patch; the rest is the picture in grey
+_TINT = 0.68  # share of the colour in a hidden patch. The rest is the picture in grey
 _LUMA = np.array((0.299, 0.587, 0.114))
 
 
 def draw_mask(image, cause, grid, keypoints_xy=None, keypoints_visible=None, *, skeleton=COCO17, scale=1):
-  """Draws a picture with a tint on each hidden patch, patch borders, and joints if there are any.
+  """Draws a picture with coloured hidden patches, with borders of patches, and with joints if there are any.
 
   Args:
     image: [H, W, 3] uint8.
     cause: [L] integers, indices into `CAUSES`, row-major over the grid.
-    grid: (Gh, Gw); must divide H and W.
+    grid: (Gh, Gw). It must divide H and W.
     keypoints_xy: [K, 2] pixels (x, y) of `image`, or None.
     keypoints_visible: [K] bool.
     skeleton: Skeleton of the joints.
@@ -46,7 +47,8 @@ def draw_mask(image, cause, grid, keypoints_xy=None, keypoints_visible=None, *, 
   tinted = (1 - _TINT) * grey + _TINT * colors[:, None, :, None]
   is_hidden = (cause != CAUSES.index("visible")).reshape(Gh, 1, Gw, 1, 1)
   cells = np.where(is_hidden, tinted, cells)
-  cells[1:, 0] *= 0.6  # borders: the first line of every patch that is not at the edge
+  # Borders: the first row and the first column of each patch get darker, except at the edge of the picture.
+  cells[1:, 0] *= 0.6
   cells[:, :, 1:, 0] *= 0.6
   picture = np.round(cells).astype(np.uint8).reshape(picture.shape)
   if keypoints_xy is not None:

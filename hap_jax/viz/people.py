@@ -1,4 +1,4 @@
-"""Draws sheets of synthetic people: each identity in several cameras, and the ground truth of pictures."""
+"""Draws sheets of synthetic people: the pictures of each person, or pictures with their ground truth."""
 
 import cv2
 import numpy as np
@@ -8,7 +8,7 @@ from hap_jax.viz import canvas, sheet
 from hap_jax.viz.pose import SIDE_COLORS, draw_sides
 
 BOX_COLOR = (255, 255, 255)
-# One colour per kind of part; left and right parts have a light and a dark tone of it.
+# One colour per kind of part. A left part has this colour, a right part has a darker tone of it.
 _KINDS = {
   "head": (240, 228, 66),
   "torso": (0, 158, 115),
@@ -22,19 +22,19 @@ _KINDS = {
   "other_person": (70, 70, 120),
   "object": (60, 60, 60),
 }
-_RIGHT_TONE = 0.68  # the right half of the body is drawn darker
-_TINT = 0.78  # share of the colour in a part; the rest is the picture in grey
+_RIGHT_TONE = 0.68  # factor of the colour on the right half of the body
+_TINT = 0.78  # share of the colour in a part. The rest is the picture in grey
 _GAP, _GROUP_GAP = 4, 22
 
 
 def contact_sheet(pictures, titles, texts, columns, *, text_width=380):
-  """Draws one row per identity: their pictures side by side, then what can be said about them.
+  """Draws one row per person: the pictures side by side, then texts about the person.
 
   Args:
     pictures: N lists of C pictures [H, W, 3] uint8, all of one size.
-    titles: N short texts.
+    titles: N short texts, each above the sentences of its row.
     texts: N lists of sentences.
-    columns: C words, written above the columns.
+    columns: C words, each above a column of pictures.
     text_width: width of the text in pixels.
   Returns:
     [h, w, 3] uint8.
@@ -49,14 +49,14 @@ def contact_sheet(pictures, titles, texts, columns, *, text_width=380):
 
 
 def truth_sheet(records, part_names, *, columns=3):
-  """Draws each record three times: as it is, with joints and box, and with the parts of the body.
+  """Draws the picture of each record three times: unchanged, with joints and box, with parts of the body.
 
   `viz.pose.draw_sides` explains the colours of joints and the mark of a hidden joint.
 
   Args:
     records: dicts of `synthetic.draw.draw_person`, pictures of one size.
     part_names: names of the values in `parts` of a record.
-    columns: records in a row.
+    columns: number of records in a row.
   Returns:
     [h, w, 3] uint8.
   """
@@ -88,11 +88,11 @@ def draw_truth(record):
 
 
 def draw_parts(image, parts, part_names):
-  """Tints a picture by the parts of the body; the background stays, paler.
+  """Draws each part of the body in its colour. The background is a pale grey picture.
 
   Args:
     image: [H, W, 3] uint8.
-    parts: [H, W] uint8, index into `part_names`; 0 is the background.
+    parts: [H, W] uint8, index into `part_names`. 0: background.
     part_names: names such as "left_foot".
   Returns:
     [H, W, 3] uint8.

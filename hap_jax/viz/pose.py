@@ -5,19 +5,20 @@ import numpy as np
 
 _LIGHT = (255, 255, 255)
 _DARK = (0, 0, 0)
-# The person's own left and right (Okabe and Ito's blue and orange), and the middle of the body, in yellow.
+# Colours of the person's own left and right side and of the middle of the body. Colour-blind people can
+# distinguish them (blue and orange of Okabe and Ito's palette, and yellow).
 SIDE_COLORS = {"left": (0, 114, 178), "right": (230, 120, 0), "middle": (240, 228, 66)}
-_SHIFT = 4  # OpenCV takes points in 1/2^4 pixel
+_SHIFT = 4  # OpenCV takes coordinates in units of 1/2^4 pixel
 
 
 def draw_skeleton(image, keypoints_xy, keypoints_visible, skeleton, *, scale=1):
   """Draws bones as thin light lines with a dark edge, and joints as dots.
 
-  Missing joints are not drawn, and neither are bones with a missing end.
+  Missing joints are not drawn. A bone with a missing joint is not drawn either.
 
   Args:
     image: [H, W, 3] uint8.
-    keypoints_xy: [K, 2], pixels (x, y) of the picture before it was enlarged by `scale`, pixel centres at
+    keypoints_xy: [K, 2], pixels (x, y) of the picture before it was enlarged by `scale`. Pixel centres are at
       whole numbers.
     keypoints_visible: [K] bool.
     skeleton: a `Skeleton`.
@@ -39,13 +40,13 @@ def draw_skeleton(image, keypoints_xy, keypoints_visible, skeleton, *, scale=1):
 
 
 def draw_sides(image, keypoints_xy, keypoints_visible, keypoints_occluded, skeleton, *, scale=1):
-  """Draws bones and joints in the colours of the person's left and right; a hidden joint has a white centre.
+  """Draws bones and joints in the colours of the person's left and right side.
 
-  Bones with a hidden end are thinner.
+  A hidden joint has a white centre. A bone with a hidden joint is thinner.
 
   Args:
     image, keypoints_xy, keypoints_visible, skeleton, scale: same as in `draw_skeleton`.
-    keypoints_occluded: [K] bool, inside the picture but hidden.
+    keypoints_occluded: [K] bool, True for a joint that is inside the picture but hidden.
   Returns:
     [H, W, 3] uint8, a new picture.
   """
@@ -68,7 +69,7 @@ def draw_sides(image, keypoints_xy, keypoints_visible, keypoints_occluded, skele
 
 def _to_fixed(keypoints_xy, is_visible, scale):
   """Converts joints [K, 2] to OpenCV's fixed-point coordinates in a picture enlarged by `scale`."""
-  # Pixel centres stay pixel centres when the picture is enlarged.
+  # Pixel edges are scaled, so the centre of a pixel becomes the centre of its enlarged square.
   points = (np.asarray(keypoints_xy, np.float64) + 0.5) * scale - 0.5
-  points = np.where(is_visible[:, None], points, 0)  # the coordinates of a missing joint mean nothing
+  points = np.where(is_visible[:, None], points, 0)  # the coordinates of a missing joint have no meaning
   return [tuple(int(z) for z in point) for point in np.round(points * 2**_SHIFT)]

@@ -1,4 +1,4 @@
-"""Draws rank lists: each query with the closest gallery entries and their verdicts."""
+"""Draws rank lists: each query with the closest gallery entries and the verdict on each entry."""
 
 import cv2
 import numpy as np
@@ -7,7 +7,8 @@ from hap_jax.metrics.retrieval import VERDICTS
 from hap_jax.viz import canvas
 from hap_jax.viz import sheet as layout
 
-# Colours of frames by verdict. Some people cannot distinguish green and red: a tick or a cross helps them.
+# {verdict: colour of the frame}. Some people cannot distinguish green and red, so a tick or a cross helps
+# them.
 COLORS = {
   "match": (0, 146, 98),
   "wrong": (204, 51, 34),
@@ -38,17 +39,21 @@ def rank_sheet(
   title="",
   cell=(192, 96),
 ):
-  """Draws one row per query: the query at the left, then the gallery entries it found, closest first.
+  """Draws one row per query: the query at the left, then the gallery entries, the closest first.
 
   A match has a green frame and a tick. Another identity has a red frame and a cross. Two kinds of entries do
-  not count: junk, and the query's identity under its own camera. They are grey and have no rank number.
+  not count: junk, and pictures of the query's identity by the query's camera. They are grey and have no rank
+  number.
 
   Args:
-    queries: N pictures [H, W, 3] uint8 RGB, of any sizes. galleries: N lists of pictures, of any lengths.
+    queries: N pictures [H, W, 3] uint8 RGB, of any sizes.
+    galleries: N lists of pictures, of any lengths.
     distance: N lists of numbers, shown below the pictures.
-    verdict: N lists of the words in `metrics.retrieval.VERDICTS`; None where identities are not known.
-    query_labels: N texts. gallery_labels: N lists of texts. Each is a line below its picture, cut to fit.
-    title: a line at the top; "" for none. cell: (height, width) of a picture in pixels.
+    verdict: N lists of words of `metrics.retrieval.VERDICTS`. None: identities are not known.
+    query_labels: N texts. Each is a line below its picture. The middle of a long line is cut out.
+    gallery_labels: N lists of texts, drawn in the same way.
+    title: line at the top. "": no title.
+    cell: (height, width) of a picture in pixels.
   Returns:
     [h, w, 3] uint8.
   Raises:
@@ -84,7 +89,7 @@ def _lines(head, number, label, label_color):
 
 
 def _draw_entry(picture, verdict, lines, cell):
-  """Draws a gallery entry with what its verdict means."""
+  """Draws a gallery entry in the style of its verdict."""
   tile = layout.tile(picture, lines, cell=cell, frame=COLORS.get(verdict, canvas.FAINT))
   if verdict in _UNCOUNTED:
     inside = tile[layout.FRAME : layout.FRAME + cell[0], layout.FRAME : layout.FRAME + cell[1]]

@@ -1,4 +1,4 @@
-"""Draws the panel of masked pre-training: the picture, its masks and the model's predictions."""
+"""Draws a panel of masked pre-training: pictures, their masks and the model's predictions."""
 
 import dataclasses
 
@@ -10,10 +10,10 @@ from hap_jax.viz import canvas, sheet
 from hap_jax.viz.masks import CAUSES, LEGEND, draw_mask
 from hap_jax.viz.pose import draw_skeleton
 
-RANGE = 2.5  # target space: black is minus this number of units, white is plus this number
-VARIANCE_EPSILON = 1e-6  # of the normalisation of each patch (same as in HAP and MAE)
+RANGE = 2.5  # units of the target space: -RANGE is drawn as black, RANGE as white
+VARIANCE_EPSILON = 1e-6  # added to the variance of each patch (same as in HAP and MAE)
 
-_WIDTH = 1400  # pixels, about: pictures are enlarged by whole numbers up to this width of the panel
+_WIDTH = 1400  # pixels. Pictures are enlarged by a whole number until the panel is about this wide
 _MAX_CELL_HEIGHT = 320
 _GAP, _GROUP_GAP = 4, 18
 _TEXT = 17
@@ -24,10 +24,10 @@ class Reconstruction:
   """Predicted patches as three kinds of pictures, each [N, views, H, W, 3] uint8.
 
   Attributes:
-    target_space: the prediction itself; 0 is mid-grey, -RANGE is black, RANGE is white.
-    denormalized: the prediction as colours. If patches were standardised, each one gets its true mean and
+    target_space: the prediction itself. 0 is mid-grey, -RANGE is black, RANGE is white.
+    denormalized: the prediction as colours. If patches were standardised, each patch gets its true mean and
       standard deviation back.
-    pasted: `denormalized` in the hidden patches, the picture in the visible patches.
+    pasted: `denormalized` in the hidden patches, the original picture in the visible patches.
   """
 
   target_space: np.ndarray
@@ -40,13 +40,13 @@ def reconstruct(images, cause, pred, *, grid, patch, target_space, mean=IMAGENET
 
   Args:
     images: [N, H, W, 3] uint8.
-    cause: [N, views, L] integers; 0 is visible.
-    pred: [N, views, L, P*P*3]; inside a patch rows, then columns, then channels.
+    cause: [N, views, L] integers, indices into `masks.CAUSES`. 0: visible.
+    pred: [N, views, L, P*P*3]. The order inside a patch is rows, then columns, then channels.
     grid: (Gh, Gw).
     patch: side P in pixels.
-    target_space: "normalized" if every patch was standardised by its own mean and unbiased variance,
-      (x - mean) / sqrt(var + 1e-6), after the pixel normalisation; "pixels" if not.
-    mean, std: three numbers each, the pixel normalisation of pixels in [0, 1].
+    target_space: "normalized" or "pixels". "normalized": after the normalisation of pixels, every patch was
+      standardised by its own mean and unbiased variance, (x - mean) / sqrt(var + 1e-6). "pixels": it was not.
+    mean, std: three numbers each, for the normalisation of pixels in [0, 1].
   Returns:
     A `Reconstruction`.
   Raises:
@@ -85,14 +85,14 @@ def panel(
   std=IMAGENET_STD,
   title="",
 ):
-  """Draws one row per example: the picture, then for each view its mask and three readings of the prediction.
+  """Draws one row per example: the picture, then for each view the mask and three pictures of the prediction.
 
   Args:
     images, cause, pred, grid, patch, target_space, mean, std: same as in `reconstruct`.
     keypoints_xy: [N, K, 2] pixels (x, y) of the images, or None.
     keypoints_visible: [N, K] bool.
     skeleton: Skeleton of the joints.
-    title: a line at the top, such as step and losses; "" for none.
+    title: line at the top, such as step and losses. "": no title.
   Returns:
     [h, w, 3] uint8, about 1,400 pixels wide for two views, with column heads and a legend.
   Raises:
@@ -168,7 +168,7 @@ def _cut(images, grid, patch):
 
 
 def _join(patches, grid, patch):
-  """Joins patches [..., L, P*P*3] to pictures [..., H, W, 3]; the inverse of `_cut`."""
+  """Joins patches [..., L, P*P*3] to pictures [..., H, W, 3]. It is the inverse of `_cut`."""
   Gh, Gw = grid
   x = patches.reshape(*patches.shape[:-2], Gh, Gw, patch, patch, 3)
   return np.swapaxes(x, -4, -3).reshape(*patches.shape[:-2], Gh * patch, Gw * patch, 3)

@@ -1,4 +1,4 @@
-"""Draws sheets: tiles in rows and columns, with a title, names above the columns and an explanation below."""
+"""Draws sheets: tiles in rows and columns, with a title, names above the columns and a note below."""
 
 import itertools
 import typing
@@ -13,7 +13,7 @@ TEXT = 15  # height of the text in pixels
 FRAME = 5  # thickness of a tile's frame
 _MARGIN, _PART_GAP = 18, 10
 _LEAST_TEXT = 12
-_LEAST_WIDTH = 420  # pixels of a sheet with text; a narrower sheet would break every line
+_LEAST_WIDTH = 420  # pixels of a sheet with text. A narrower sheet would need too many lines
 _LINE = 19  # pixels between lines of text below a picture
 _BACKGROUND = (236, 238, 240)  # colour of the part of a cell that the picture does not fill
 
@@ -30,17 +30,17 @@ class Line(typing.NamedTuple):
 def draw(rows, *, gaps=GAP, row_gap=ROW_GAP, title="", heads=(), groups=(), legends=(), note="", size=TEXT):
   """Draws a sheet.
 
-  A column is as wide as its widest tile, and a row is as high as its highest tile. A tile is at the upper
-  left of its place.
+  A column is as wide as its widest tile, and a row is as high as its highest tile. A smaller tile is at the
+  upper left, and the rest is white.
 
   Args:
     rows: lists of tiles [h, w, 3] uint8. The lists may have different lengths.
     gaps: pixels between neighbouring columns: one number, or one number per pair of columns.
     row_gap: pixels between rows.
     title: line at the top. "": no title.
-    heads: one (name, note) per column, drawn above it; both may be "". (): no heads.
-    groups: (name, first, last) of groups of columns, drawn above the heads with a line from the first to the
-      last column.
+    heads: one (name, note) per column, drawn above it. Both may be "". (): no heads.
+    groups: one (name, first column, last column) per group of columns. The name is drawn above the heads,
+      with a line from the first to the last column.
     legends: lists of (color, text). Each list is drawn below the tiles.
     note: sentences at the bottom. "": no note.
     size: height of the text in pixels.
@@ -70,7 +70,7 @@ def tile(picture, lines, *, cell, frame=None):
   out.
 
   Args:
-    picture: [H, W, 3] uint8 RGB of any size. It fills the cell in one direction and keeps its proportions.
+    picture: [H, W, 3] uint8 RGB of any size. It keeps its proportions and fills the cell in height or width.
     lines: list of `Line`. Their number sets the height of the tile.
     cell: (height, width) in pixels.
     frame: colour of a frame around the cell. None: no frame.
@@ -84,7 +84,8 @@ def tile(picture, lines, *, cell, frame=None):
     result[:height] = frame
   result[border : border + cell[0], border : border + cell[1]] = _fit(picture, cell)
   for k, (text, size, weight, color) in enumerate(lines):
-    # First smaller letters, then a shorter text: a whole name in small letters says more than a part of it.
+    # First smaller letters, then a shorter text, because a whole name in small letters says more than a part
+    # of it.
     size = canvas.fit_size(text, width, size, weight, least=_LEAST_TEXT)
     text = canvas.shorten(text, width, size, weight)
     canvas.write_centered(result, text, width // 2, height + _LINE * (k + 1) - 2, size, weight, color)
@@ -92,7 +93,7 @@ def tile(picture, lines, *, cell, frame=None):
 
 
 def _fit(picture, cell):
-  """Scales a picture to fill its cell in one direction, and centres it in the cell."""
+  """Scales a picture until it fills its cell in height or width, and centres it in the cell."""
   height, width = picture.shape[:2]
   scale = min(cell[0] / height, cell[1] / width)
   size = (max(1, round(height * scale)), max(1, round(width * scale)))
@@ -123,7 +124,8 @@ def _draw_row(row, columns):
 
 def _draw_heads(heads, groups, columns, size):
   """Draws the names of columns and of groups of columns."""
-  # One size for all names and one for all notes: the largest size at which each fits its column.
+  # All names have one size: the largest size at which every name fits its column. The same holds for all
+  # notes.
   name_size = min(
     canvas.fit_size(name, right - left, size, 600)
     for (name, _), (left, right) in zip(heads, columns, strict=True)

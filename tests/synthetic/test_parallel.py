@@ -22,5 +22,7 @@ def test_results_come_in_order_with_and_without_processes(workers):
 
 
 def test_a_process_ended_from_outside_is_an_error_in_one_line():
-  with pytest.raises(OSError, match="ended from outside, by a signal or for lack of memory; start again"):
+  with pytest.raises(
+    OSError, match="was ended by a signal or because memory was full: start the command again"
+  ):
     parallel.map_in_processes(_end, [0], 1)
