@@ -36,7 +36,7 @@ class TrainState:
 
   @property
   def eval_variables(self):
-    """The variables for evaluation and later use: the moving average, or `variables` if there is no average."""
+    """The variables for evaluation and later use: the moving average, or `variables` if there is none."""
     return self.ema or self.variables
 
 
