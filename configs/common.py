@@ -159,7 +159,7 @@ def mask():
 def data():
   """Returns the keys of the data: the source of the pictures and how they are read.
 
-  The group `config.<source>` has the options of a source, with the defaults of its `open_source`. The
+  The group `config.data.<source>` has the options of a source, with the defaults of its `open_source`. The
   docstring of `open_source` explains these options.
   """
   config = ml_collections.ConfigDict()

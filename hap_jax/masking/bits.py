@@ -1,4 +1,4 @@
-"""Words of 32 bits: random words, and sets of cells with one bit per cell.
+"""Arrays of 32-bit words: random words, and bit sets, which have one bit per cell.
 
 An operation on a bit set costs 1/32 of the cost of the same operation on a boolean array.
 """

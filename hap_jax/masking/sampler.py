@@ -15,7 +15,7 @@ from hap_jax.masking import bits, blocks, parts
 # Values of `Mask.cause`, the reason why a patch is hidden.
 CAUSE_VISIBLE, CAUSE_PART, CAUSE_BLOCK, CAUSE_FILL = range(4)
 
-MAX_PATCHES = 2**16  # with so many patches, a sort key of 32 bits has 13 random bits, see `_random_order`
+MAX_PATCHES = 2**16  # with this number, a sort key of 32 bits has 13 random bits, see `_random_order`
 
 
 @struct.dataclass
@@ -44,7 +44,7 @@ class MaskRecipe:
     patch: side in pixels.
     ratio: share of the L patches that is hidden.
     use_blocks, use_parts: the two stages of HAP. If both are False, the mask is uniformly random, as in MAE.
-    max_parts: the largest number of parts that a policy draws for an image.
+    max_parts: the largest number of parts that is drawn for an image.
     part_fraction: the largest share of the patches of a part that may be marked.
 
   Raises:
@@ -145,7 +145,7 @@ def priority_levels(in_block, order, marked):
   Returns:
     [L] int32 in 0..P+1.
   """
-  # Parity: the official code writes the parts one after the other, so the last one wins.
+  # Parity: the official code writes the parts one after the other, so a later part overwrites earlier parts.
   latest = jnp.max(jnp.where(marked, order[:, None], -1), axis=0)
   return jnp.where(latest >= 0, 1 + len(order) - latest, in_block.astype(jnp.int32))
 
@@ -216,7 +216,7 @@ def draw_num_parts_released(key, batch, max_parts, group):
     key: PRNG key.
     batch: number of images in the global batch.
     max_parts: the limit of the first image of a group.
-    group: number of images that share a limit. The last group may be shorter.
+    group: number of images in a group. The last group may be shorter.
   Returns:
     [batch] int32.
   Raises:
@@ -243,7 +243,7 @@ def num_parts_policy(name, *, max_parts, group):
   Args:
     name: "uniform" or "released".
     max_parts: the largest number of parts.
-    group: number of images that share a limit; only "released" uses it.
+    group: number of images that share a shrinking limit. Only "released" uses it.
   Raises:
     ValueError: if the name is neither "uniform" nor "released".
   """

@@ -13,9 +13,9 @@ _CHUNK_ROWS = 4096  # number of features that are converted to float64 at once
 class CosineSimilarity:
   """Cosine similarities of every query with every gallery feature. The full matrix is never in memory.
 
-  The squared Euclidean distance of unit vectors is 2 - 2 cos. So similarities and distances give the same
-  order. The blocks are float32 products. Their rounding depends on the block and on the library. If two
-  values are closer than the rounding error, they are compared with `exact`, which computes in float64 and
+  The squared Euclidean distance of unit vectors is 2 - 2 cos. So similarities and distances rank the gallery
+  in the same order. The blocks are float32 products. Their rounding depends on the block and on the library.
+  If two values are closer than the rounding error, compare them with `exact`. It computes in float64 and
   gives equal values for equal features. An order that is built from `blocks` and `exact` depends neither on
   the block size nor on the machine.
 

@@ -1,4 +1,4 @@
-"""Batch normalisation with the running statistics of the reference implementations."""
+"""Batch normalisation with running statistics as in PyTorch, which the official code uses."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -10,10 +10,10 @@ MOMENTUM = 0.9  # share of the old running value; `momentum` in PyTorch is the s
 class BatchNorm(nn.Module):
   """Normalises each channel by the statistics of the batch in training, otherwise by the running statistics.
 
-  The running variance differs from the batch norm of flax. Both modules normalise a batch by its biased
-  variance. But the running variance of this module is an average of unbiased variances, as in PyTorch. The
-  unbiased variance is the biased variance * n / (n - 1) for n values per channel. The official checkpoints
-  contain such averages.
+  This module and the batch norm of flax have different running variances. Both normalise a batch by its
+  biased variance. But the running variance of this module is an average of unbiased variances, as in PyTorch.
+  The unbiased variance is the biased variance * n / (n - 1) for n values per channel. The official
+  checkpoints contain such averages.
 
   The statistics are float32. If the batch is split over devices, they are the statistics of the whole batch.
   The parameters `scale` and `bias` and the collection `batch_stats` (`mean`, `var`) are [C] float32.

@@ -1,7 +1,7 @@
-"""A work-around for slow matrix products of XLA on CPUs; other devices compute the plain product.
+"""A work-around for slow matrix products of XLA on CPUs. Other devices compute the plain product.
 
-XLA is slow if a product sums over the first dimension of both matrices. When a new version of XLA is fast
-there, remove this file: without its argument `dot_general`, `layers.dense` uses the default of `nn.Dense`.
+On a CPU, XLA is slow if a product sums over the first dimension of both matrices. If a new version of XLA is
+fast in this case, remove this file and the argument `dot_general` in `layers.dense`.
 """
 
 import jax

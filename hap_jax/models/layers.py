@@ -171,7 +171,7 @@ def gelu(x):
 
 
 class Mlp(nn.Module):
-  """Two linear layers around an exact (erf) GELU."""
+  """Two linear layers with an exact (erf) GELU between them."""
 
   ratio: float
   dtype: jnp.dtype
@@ -215,7 +215,7 @@ def drop_path_scales(key, batch, *, depth, drop_path):
   """Draws the scale of every branch of every block for every example; 0 drops the branch.
 
   Stochastic depth (arXiv 1603.09382): in block i, each of the two branches is dropped for an example with
-  probability r_i = drop_path * i / (depth - 1). A branch that stays is divided by 1 - r_i, so its expected
+  probability r_i = drop_path * i / (depth - 1). A branch that is kept is divided by 1 - r_i, so its expected
   value does not change. The draws of block i depend only on fold_in(key, i).
 
   Args:

@@ -1,6 +1,4 @@
-"""Pedestrian attribute recognition as a Task: it predicts binary labels for a picture of a person.
-
-The number of labels of a picture is called A.
+"""Pedestrian attribute recognition as a Task: it predicts [A] binary labels for a picture of a person.
 
 The recipe is the official one (junkunyuan/HAP, downstream_tasks/pedestrian_attribute_recognition, which is
 based on Rethinking_of_PAR). A linear classifier reads the mean patch token. The loss is a weighted sigmoid
@@ -37,7 +35,7 @@ from hap_jax.viz import attributes as viz
 from hap_jax.viz.curves import Guide, Mark
 
 TRAIN_SPLITS = ("trainval", "train")
-_MISTAKES = 24  # pictures in the sheet of mistakes
+_MISTAKES = 24  # number of pictures in the sheet of mistakes
 # mA is the mean of the accuracy on positive pictures and the accuracy on negative pictures. A model with the
 # same answer for all pictures has one accuracy of 1 and one of 0, so its mA is 0.5.
 _GUIDE = Guide(baseline=Mark("same answer for all", 0.5))

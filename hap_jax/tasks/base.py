@@ -49,8 +49,8 @@ class Task:
 
   Attributes:
     init: key -> variables. It runs inside a jitted function when the state is created.
-    param_rules: rules that give each parameter path a learning-rate scale, a weight decay and trainable or
-      not. The first rule that matches the path applies.
+    param_rules: rules that set the learning-rate scale, the weight decay and the trainability of each
+      parameter. The first rule that matches the path of the parameter applies.
     optimizer: kind and constants.
     schedule: (step, progress in epochs) -> learning rate. It runs inside the compiled step.
     forward: (variables, batch, *, key, train) -> (outputs, model_state).

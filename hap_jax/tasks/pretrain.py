@@ -124,7 +124,7 @@ def network(description, compute=vit.FLOAT32):
     description: its `network["decoder"]` is {"width", "depth", "num_heads", optionally "mlp_ratio"}.
     compute: a `vit.Compute`, for encoder and decoder.
   Raises:
-    ValueError: if there is no decoder, or a width is not a multiple of its number of heads.
+    ValueError: if there is no decoder, or if a width is not a multiple of 4 and of its number of heads.
   """
   encoder, sizes = description.encoder, description.network.get("decoder")
   if sizes is None:

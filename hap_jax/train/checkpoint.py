@@ -54,7 +54,7 @@ class Checkpoints:
     return self._workdir / FOLDER
 
   def latest_step(self):
-    """Returns the step of the newest complete checkpoint, or None."""
+    """Returns the step of the newest complete checkpoint, or None if there is no checkpoint."""
     return self._manager.latest_step()
 
   def description(self):
@@ -106,7 +106,7 @@ class Checkpoints:
     return True
 
   def restore(self, step, abstract_state):
-    """Reads the state of a step onto the devices that `abstract_state` names.
+    """Reads the state of a step and puts it on the devices that `abstract_state` gives.
 
     Raises:
       ValueError: if the model or the optimizer of the checkpoint differs from `abstract_state`.
@@ -137,7 +137,8 @@ def _read_description(manager):
 def _one_copy(state):
   """Returns the state with one copy of each replicated array.
 
-  With n copies of an array, Orbax would cut the array into n pieces and write each piece separately.
+  If Orbax gets n copies of an array, it cuts the array into n pieces and writes each piece separately. This
+  function avoids that.
   """
   if jax.process_count() > 1:
     return state  # with several processes, each of them has to take part in the save

@@ -1,4 +1,4 @@
-"""The training loop, the only one of the project."""
+"""The training loop. All tasks use it."""
 
 import contextlib
 import dataclasses

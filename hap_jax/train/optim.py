@@ -42,7 +42,7 @@ class OptimizerSpec:
     eps: constant in the denominator (adamw).
     clip_norm: largest allowed L2 norm of the gradient of all trained parameters together. None: no clipping.
   Raises:
-    ValueError: for another kind.
+    ValueError: if the kind is neither "adamw" nor "sgd".
   """
 
   kind: str = "adamw"
@@ -92,7 +92,7 @@ def layer_decay_rules(depth, layer_decay, weight_decay):
   Args:
     depth: number of blocks of the encoder.
     layer_decay: in (0, 1].
-    weight_decay: decay of kernels. Biases, norm scales, class token and position table have no decay.
+    weight_decay: weight decay of kernels. Biases, norm scales, class token and position table have none.
   """
 
   def scale_of(layer):

@@ -82,7 +82,7 @@ class StopSignals:
     return StoppedError(message, code)
 
   def handle(self, signum, frame=None):
-    """Handles a signal; the second SIGINT ends the process without a save."""
+    """Handles a signal. The second SIGINT calls `interrupt`, so nothing is saved."""
     del frame
     is_second = signum == signal.SIGINT and signal.SIGINT in self._received
     self._received.append(signum)
@@ -178,7 +178,7 @@ class _ProgramSignals(StopSignals):
 def install():
   """Installs the signal handlers of this program. `main` calls this function first, in the main thread.
 
-  If this process was started with SIGINT ignored, as shells start background jobs, SIGINT stays ignored.
+  Shells start background jobs with SIGINT ignored. In such a process, SIGINT stays ignored.
   """
   global _watch
   _watch = _ProgramSignals()

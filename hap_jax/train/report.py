@@ -25,7 +25,7 @@ class MetricWriter:
   """Writes the metrics and pictures of a run into its workdir.
 
   The methods have the names of clu's metric writers. Those writers need TensorFlow, so this class uses the
-  event writer of tensorboard. Values are host values (NumPy or Python numbers). Files:
+  event writer of tensorboard. Values must be on the host (NumPy or Python numbers). These files are written:
 
   * metrics.jsonl: each call of `write_scalars` appends one JSON object as a line. After the call, a kill of
     the process does not lose this line. A number that is not finite is written as null. A step may have one
@@ -73,7 +73,7 @@ class MetricWriter:
     makes a sub-folder.
 
     Raises:
-      ValueError: for another shape or dtype.
+      ValueError: if an array has another shape or dtype.
     """
     values = []
     for name, array in images.items():
@@ -162,7 +162,7 @@ def _read_lines(path):
   path = path / METRICS_FILE if path.is_dir() else path
   lines = []
   for number, line in enumerate(path.read_bytes().splitlines(), 1):
-    # A kill may leave an incomplete line anywhere, because a resumed run appends after it.
+    # A kill leaves an incomplete line, and a resumed run appends lines after it. So it may be anywhere.
     if not line.endswith(b"}"):
       continue
     try:
