@@ -188,7 +188,7 @@ def score_ranks(match_ranks, ranks=(1, 5, 10)):
     ValueError: if no query has a match, or if a rank is not a whole number of at least 1.
   """
   if any(k != int(k) or k < 1 for k in ranks):
-    raise ValueError(f"ranks={tuple(ranks)}: expected whole numbers from 1")
+    raise ValueError(f"ranks={tuple(ranks)}: expected whole numbers of at least 1")
   is_valid = np.array([len(found) > 0 for found in match_ranks], bool)
   _check_any_match(is_valid)
   valid = [found for found in match_ranks if len(found)]

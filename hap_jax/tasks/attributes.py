@@ -134,8 +134,8 @@ def positive_ratio(source):
     name for name, share in zip(source.spec.labels["attributes"], ratio, strict=True) if not share
   ]:
     raise ValueError(
-      f"{source.spec.name}: {', '.join(absent)} never positive in the {len(source):,} training pictures; "
-      "expected at least one positive picture of each attribute: use more data, such as "
+      f"{source.spec.name}: no positive label of {', '.join(absent)} in the {len(source):,} training "
+      "pictures; expected at least one of each attribute: use more data, such as "
       "config.data.train_split=trainval, or a data set without this attribute"
     )
   return ratio
@@ -274,8 +274,8 @@ def check_known(source, split):
   labels, known = _labels(source)
   if known is not None and not known.any():
     raise ValueError(
-      f"{source.spec.name}: none of the {labels.size:,} labels of split {split!r} is known; expected known "
-      "labels to score: add labels (config.data.root), or choose another division into splits"
+      f"{source.spec.name}: none of the {labels.size:,} labels of split {split!r} is known; expected at "
+      "least one known label: add labels to the data in config.data.root, or choose other splits"
     )
 
 

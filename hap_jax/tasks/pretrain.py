@@ -113,7 +113,7 @@ def check(config):
     )
   if config.views == 1 and config.align_weight:
     raise ValueError(
-      f"config.align_weight={config.align_weight} needs two views to align; set it to 0 or config.views to 2"
+      f"config.align_weight={config.align_weight} needs two views; set it to 0, or set config.views to 2"
     )
 
 

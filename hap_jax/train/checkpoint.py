@@ -31,7 +31,7 @@ class Checkpoints:
       ValueError: if keep_last is below 1.
     """
     if keep_last < 1:
-      raise ValueError(f"config.keep_last={keep_last} must be at least 1: the newest checkpoint always stays")
+      raise ValueError(f"config.keep_last={keep_last}: expected at least 1: the newest is always kept")
     self._workdir = pathlib.Path(workdir).resolve()
     self._manager = _open_manager(
       self._workdir / FOLDER, max_to_keep=keep_last, keep_period=keep_every or None
