@@ -1,4 +1,4 @@
-"""Values that several configurations share.
+"""Values that several configurations share. "(official)" marks the values of the official code of HAP.
 
 If you add a key here, add it also to the table `_ADDED_KEYS` of hap_jax/config.py. Otherwise runs of older
 versions cannot be resumed or evaluated.
@@ -10,34 +10,35 @@ from hap_jax.data import source_options
 
 
 def run(task):
-  """Returns the keys that every task has. The functions of the tasks set the official values."""
+  """Returns the keys that every task has. `pretrain`, `reid` and `attributes` add the keys of each task."""
   config = ml_collections.ConfigDict()
   config.task = task  # a file of hap_jax/tasks
   config.seed = 0  # seed of all random numbers: parameters, data order, crops, masks
-  # Above 0: length of the run in steps. It replaces total_epochs; the warm-up keeps its share of the run.
+  # Above 0: length of the run in steps, in place of total_epochs. The warm-up keeps its share of the run.
   config.total_steps = 0
   config.init_from = ""  # starting checkpoint, in any format that `hap convert` reads; empty: from scratch
 
-  # Each of these actions is also done at the last step. 0 turns an action off. Pictures of scores (such
-  # as rank lists) are drawn at every evaluation.
+  # Each of these actions is also done at the last step. 0 turns an action off. Pictures of scores, such as
+  # rank lists, are drawn at every evaluation.
   config.log_every = 50  # steps between progress lines and rows of metrics.jsonl
-  config.save_every = 1000  # steps between checkpoints; 0: the run leaves none
+  config.save_every = 1000  # steps between checkpoints; 0: a checkpoint only if a signal stops the run
   config.panel_every = 5000  # steps between pictures
-  config.eval_every = 5000  # steps between held-out scores
-  config.eval_every_epochs = 0  # epochs between held-out scores
-  config.keep_last = 3  # number of newest checkpoints that stay
-  config.keep_every = 0  # checkpoints of steps that are a multiple of it are never deleted; 0: no such steps
+  config.eval_every = 5000  # steps between evaluations
+  config.eval_every_epochs = 0  # epochs between evaluations
+  config.keep_last = 3  # number of newest checkpoints that are kept
+  config.keep_every = 0  # checkpoints of steps that are a multiple of this number are never deleted; 0: off
 
   config.mesh = ml_collections.ConfigDict()
-  config.mesh.data = -1  # devices that split a batch, each with all parameters; -1: all remaining devices
-  config.mesh.fsdp = 1  # devices that split a batch and also the parameters with their moments
-  config.mesh.tensor = 1  # devices that split only the parameters and work on the same pictures
-  config.accumulate = 1  # parts of a batch that go through the model one after the other
+  # Numbers of devices.
+  config.mesh.data = -1  # they split a batch, and each one has all parameters; -1: all remaining devices
+  config.mesh.fsdp = 1  # they split a batch, and also the parameters and the moments of the optimizer
+  config.mesh.tensor = 1  # they split only the parameters and work on the same pictures
+  config.accumulate = 1  # number of parts of a batch that go through the model one after the other
   return config
 
 
 def adamw(beta2):
-  """Returns the official settings of AdamW, with this second beta."""
+  """Returns the official settings of AdamW. `beta2` is the decay of the second moment."""
   config = ml_collections.ConfigDict()
   config.kind = "adamw"  # adamw | sgd
   config.beta1 = 0.9  # (official)
@@ -53,10 +54,10 @@ def pretrain(variant):
   """
   config = run("pretrain")
   config.total_epochs = 400.0  # passes over the training records (official)
-  config.warmup_epochs = 40.0  # linear from 0, then half a cosine to 0 (official)
+  config.warmup_epochs = 40.0  # learning rate: linear from 0, after the warm-up half a cosine to 0 (official)
   config.batch_size = 4096  # global, over all devices (official)
   config.base_lr = 1.5e-4  # per 256 images; learning rate = base_lr * batch_size / 256 (official)
-  config.weight_decay = 0.05  # not on biases and norms (official)
+  config.weight_decay = 0.05  # for all parameters except biases and norms (official)
   config.optimizer = adamw(beta2=0.95)
   config.panel_rows = 6  # people per picture panel
 
@@ -67,7 +68,7 @@ def pretrain(variant):
   config.mask = mask()
   config.views = 2  # masked views of each image; 1: no alignment
   config.align_weight = 0.05  # gamma, weight of the alignment loss (official)
-  config.align_temperature = 0.2  # T, temperature of its softmax (official)
+  config.align_temperature = 0.2  # T, temperature of the softmax in the alignment loss (official)
   # Number of keys that the alignment loss handles at a time, to save memory. 0: all; the result is the same.
   config.align_block = 0
   config.norm_pix_loss = True  # predict patches standardised over their own pixels (official)
@@ -79,8 +80,9 @@ def pretrain(variant):
   config.data.canvas = (400, 200)  # largest (H, W) in pixels of a whole picture that goes to the device
   config.data.shuffle_pixels = False  # True: control experiment with pictures that have no structure to learn
   config.eval_batch_size = 256  # held-out records per batch
-  config.baseline_records = 4096  # number of training records for the position mean
-  config.learned_ratio = 0.0  # the goal for val_ratio, for a verdict at the end of the run; 0: no verdict
+  config.baseline_records = 4096  # number of training records whose mean is the position mean
+  # The end of the run reports whether val_ratio reached this goal. 0: no such report.
+  config.learned_ratio = 0.0
   # With a probe, every evaluation also measures person retrieval with the frozen encoder on a ReID data set.
   config.probe = ml_collections.ConfigDict()
   config.probe.source = ""  # a file of hap_jax/data/sources with query and gallery; empty: no probe
@@ -95,20 +97,22 @@ def reid(source):
   """
   config = run("reid")
   config.total_epochs = 100.0  # (official)
-  config.warmup_epochs = 5.0  # linear from 0, then half a cosine to 0 (official)
+  config.warmup_epochs = 5.0  # learning rate: linear from 0, after the warm-up half a cosine to 0 (official)
   config.batch_size = 64  # global (official)
   config.num_instances = 8  # pictures of each person in a batch (official)
   config.base_lr = 8e-3  # learning rate of the head; it does not depend on the batch size (official)
   config.layer_decay = 0.4  # learning rate of a block divided by the rate of the next block (official)
-  config.weight_decay = 0.05  # not on biases, norms, class token and position table (official)
+  # For all parameters except biases, norms, class token and position table (official).
+  config.weight_decay = 0.05
   config.optimizer = adamw(beta2=0.999)
-  config.ema_decay = 0.0  # above 0: decay of a moving average of the weights, which is evaluated and used
+  # Above 0: decay of a moving average of the weights. The average is evaluated in place of the weights.
+  config.ema_decay = 0.0
   config.id_weight = 0.5  # weight of the cross-entropy over persons (official)
   config.triplet_weight = 0.5  # weight of the batch-hard soft-margin triplet loss (official)
   config.eval_every = 0
   config.eval_every_epochs = 10  # (official)
   config.panel_rows = 8  # queries in the picture of rank lists
-  config.rerank = False  # also score after k-reciprocal re-ranking (not used for published numbers)
+  config.rerank = False  # True: also score after k-reciprocal re-ranking; the published numbers do not use it
 
   config.model = model("B")
   config.model.locality = False  # True: add the locality enhanced module ("ViT-lem")
@@ -123,15 +127,15 @@ def reid(source):
 
 
 def model(variant):
-  """Returns the keys of the encoder: its size, its input and its way to compute."""
+  """Returns the keys of the encoder: its size, the size of its input, and how it is computed."""
   config = ml_collections.ConfigDict()
   config.variant = variant  # Mu | Ti | S | B | L | H, see hap_jax/models/vit.py
   config.image_size = (256, 128)  # pixels (H, W) (official)
   config.patch = 16  # side of a patch in pixels; H and W must be multiples of it (official)
   config.dtype = "auto"  # compute type: float32 | bfloat16 | auto (float32 on CPU, else bfloat16)
-  config.scan = True  # compile one block and scan it over the depth: compiles faster, same numbers
+  config.scan = True  # compile one block and run it in a loop: compiles faster, same numbers
   # Parts of a block that are computed again for the gradient, to save memory; the numbers stay the same:
-  # none | elementwise (norms, GELU, softmax) | dots (also the products of the attention) | full (all parts)
+  # none | elementwise (norms, GELU, softmax) | dots (also the attention's matrix products) | full (all parts)
   config.remat = "dots"
   config.attention = "xla"  # xla | cudnn (fused; needs a GPU and bfloat16)
   return config
@@ -141,28 +145,28 @@ def mask():
   """Returns the official mask recipe. With blocks = parts = False, it is the random mask of MAE."""
   config = ml_collections.ConfigDict()
   config.ratio = 0.5  # fraction of the L patches hidden from the encoder (official)
-  config.blocks = True  # after the parts, mask the rest block-wise
-  config.parts = True  # mask body parts first
-  config.max_parts = 6  # largest number of parts per image and view; drawn uniformly from 0 on (official)
-  config.part_fraction = 0.3  # largest share of a part's patches to mask first; drawn from 0 on (official)
-  # uniform: a new number of parts is drawn for every image (the paper) | released: as in the official code,
-  # the upper limit shrinks from image to image within a group
+  config.blocks = True  # True: after the parts, mask blocks of patches
+  config.parts = True  # True: mask body parts first
+  config.max_parts = 6  # the number of parts of an image and view is uniform in 0, ..., max_parts (official)
+  config.part_fraction = 0.3  # the masked share of a part is uniform in 0 to part_fraction (official)
+  # uniform: the number of parts is drawn for every image with the limit max_parts (the paper) |
+  # released: as in the official code, the limit shrinks from image to image within a group
   config.part_policy = "uniform"
   config.released_group = 256  # consecutive rows of the global batch that share a shrinking limit (released)
   return config
 
 
 def data():
-  """Returns the keys of the data: the source of the pictures and the way to read them.
+  """Returns the keys of the data: the source of the pictures and how they are read.
 
-  The group `config.<source>` has the options of a source, with the defaults of its `open_source`. The
-  docstring of `open_source` states their units.
+  The group `config.data.<source>` has the options of a source, with the defaults of its `open_source`. The
+  docstring of `open_source` explains these options.
   """
   config = ml_collections.ConfigDict()
   config.source = "luperson"  # a file of hap_jax/data/sources
   config.root = ""  # folder of the data set
-  config.workers = 8  # processes that read and decode pictures; 0: a thread of this process
-  config.num_val = 0  # number of records held out from training; 0: none, so there is no held-out score
+  config.workers = 8  # processes that read and decode pictures; 0: a thread of the training process does it
+  config.num_val = 0  # number of records held out from training; 0: none, so there are no held-out scores
   config.max_bad_share = 0.001  # share of unreadable records at which the run stops
   config.flip_prob = 0.5  # probability of a horizontal flip of a training picture (official)
   for name, options in source_options.defaults().items():
@@ -178,8 +182,8 @@ def data():
 def attributes(source):
   """Returns the official fine-tuning configuration for attributes, with the numbers for PETA.
 
-  The configuration files of the other data sets change the number of epochs and the learning rate. Source:
-  downstream_tasks/pedestrian_attribute_recognition of the official repository.
+  The configuration files of the other data sets change the numbers that depend on the data set, such as the
+  number of epochs. Source: downstream_tasks/pedestrian_attribute_recognition of the official repository.
   """
   config = run("attributes")
   config.total_epochs = 50.0  # (official for PETA)
@@ -188,10 +192,11 @@ def attributes(source):
   config.base_lr = 1.9e-4  # for all parameters; it does not depend on the batch size (official for PETA)
   config.warmup_lr = 1e-4  # learning rate of the first epoch (official)
   config.final_lr = 1e-5  # learning rate at the end of the cosine (official)
-  config.weight_decay = 5e-4  # decay of every parameter (official)
+  config.weight_decay = 5e-4  # for all parameters (official)
   config.optimizer = adamw(beta2=0.999)
   config.optimizer.clip_norm = 10.0  # largest norm of the gradient of all parameters together (official)
-  config.ema_decay = 0.0  # above 0: decay of a moving average of the weights, which is evaluated and used
+  # Above 0: decay of a moving average of the weights. The average is evaluated in place of the weights.
+  config.ema_decay = 0.0
   config.eval_every = 0
   config.eval_every_epochs = 1  # (official)
 
@@ -201,8 +206,8 @@ def attributes(source):
 
   config.data = data()
   config.data.source = source
-  # trainval (official): train also on the validation set |
-  # train: the validation set selects the best checkpoint
+  # trainval: train also on the validation set (official) |
+  # train: do not train on the validation set, and use it to select the best checkpoint
   config.data.train_split = "trainval"
   config.data.pad = 10  # black pixels on each side before the random crop (official)
   config.eval_batch_size = 256

@@ -1,6 +1,6 @@
 """Demo of attribute recognition on synthetic people. It takes minutes on two CPU cores.
 
-It starts from scratch, or with config.init_from from the encoder of the pre-training demo.
+It starts from scratch. To use the encoder of the pre-training demo, set config.init_from to its workdir.
 """
 
 from configs import common
@@ -19,7 +19,8 @@ def get_config():
   config.model.variant = "Mu"
   config.model.image_size = (64, 32)
   config.model.patch = 8
-  config.model.scan = False  # a small model compiles fast anyway, and a step is faster on two cores
+  # A small model compiles fast even without a scan, and on two cores a step without a scan is faster.
+  config.model.scan = False
 
   config.data.train_split = "train"
   config.data.num_val = 800

@@ -1,6 +1,6 @@
 """Demo of person ReID on synthetic people. It takes minutes on two CPU cores.
 
-It starts from scratch, or with config.init_from from the encoder of the pre-training demo.
+It starts from scratch. To use the encoder of the pre-training demo, set config.init_from to its workdir.
 """
 
 from configs import common
@@ -15,8 +15,8 @@ def get_config():
   config.base_lr = 5e-4
   config.layer_decay = 0.75
   # The official weights are 0.5 and 0.5. With them, a run from scratch at learning rate 2e-3 collapsed: all
-  # embeddings became equal. Other rates were tried only for some hundred steps, so it is not proven that the
-  # triplet loss is the cause.
+  # embeddings became equal. Other learning rates were tried for only a few hundred steps, so it is not proven
+  # that the triplet loss is the cause.
   config.id_weight = 1.0
   config.triplet_weight = 0.1
   config.log_every = 50
@@ -26,7 +26,8 @@ def get_config():
   config.model.variant = "Mu"
   config.model.image_size = (64, 32)
   config.model.patch = 8
-  config.model.scan = False  # a small model compiles fast anyway, and a step is faster on two cores
+  # A small model compiles fast even without a scan, and on two cores a step without a scan is faster.
+  config.model.scan = False
   config.model.drop_path = 0.0
 
   config.data.workers = 0

@@ -1,4 +1,4 @@
-"""HAP pre-training of a ViT-L/16 on LUPerson; all other values as in configs/pretrain_b16.py."""
+"""HAP pre-training of a ViT-L/16 on LUPerson. All other values equal configs/pretrain_b16.py."""
 
 from configs import common
 

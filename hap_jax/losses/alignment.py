@@ -21,7 +21,7 @@ def info_nce(query, keys, positive, temperature):
   Returns:
     [B] float32, one loss per example.
   """
-  # Parity: keys carry no gradient in the official code, though the paper's formula is symmetric.
+  # Parity: in the official code, no gradient flows through the keys. The formula of the paper is symmetric.
   keys = jax.lax.stop_gradient(l2_normalize(keys))
   logits = jnp.einsum("qd,kd->qk", l2_normalize(query), keys, precision="highest") / temperature
   log_prob = jax.nn.log_softmax(logits, axis=-1)
@@ -31,13 +31,13 @@ def info_nce(query, keys, positive, temperature):
 def blockwise_info_nce(query, keys, positive, temperature, block):
   """Returns `info_nce` without the [B, N] array of logits: the keys are processed in blocks.
 
-  The largest logit and the sum of exponentials are carried from block to block. The sum is divided by the
-  exponential of the largest logit, so it cannot overflow. The logits of a block are computed again for the
-  gradient.
+  The largest logit so far and the sum of exponentials are carried from block to block. The sum is stored
+  divided by the exponential of the largest logit, so it cannot overflow. The logits of a block are computed
+  again for the gradient.
 
   Args:
     query, keys, positive, temperature: as in `info_nce`.
-    block: number of keys in a block; the last block may be shorter.
+    block: number of keys in a block. The last block may have fewer keys.
   Returns:
     [B] float32, one loss per example.
   """
@@ -54,13 +54,14 @@ def blockwise_info_nce(query, keys, positive, temperature, block):
     some_keys, is_some = part
     logits = jnp.einsum("qd,kd->qk", query, some_keys, precision="highest") / temperature
     logits = jnp.where(is_some, logits, -jnp.inf)
-    # The result does not depend on the scale, so the scale needs no gradient.
+    # `new_largest` only scales the sum, and the loss does not depend on this scale. So it needs no gradient.
     new_largest = jax.lax.stop_gradient(jnp.maximum(largest, logits.max(axis=1)))
     total = total * jnp.exp(largest - new_largest) + jnp.exp(logits - new_largest[:, None]).sum(axis=1)
     return (new_largest, total), None
 
-  # Both start values are computed from the queries. Under shard_map, the carry of a scan must vary over the
-  # devices from the start, as the queries do. No logit is below -1 / T, so -2 / T is a safe first maximum.
+  # Both start values are computed from the queries, because under shard_map the carry of a scan must vary
+  # over the devices from the start, as the queries do. No logit is below -1 / T, so -2 / T is a safe first
+  # maximum.
   start = query[:, 0] * 0 - 2 / temperature, query[:, 0] * 0
   (largest, total), _ = jax.lax.scan(add_block, start, (padded.reshape(num_blocks, block, -1), is_key))
   matched = jnp.einsum("qd,qd->q", query, keys[positive], precision="highest") / temperature
@@ -68,13 +69,13 @@ def blockwise_info_nce(query, keys, positive, temperature, block):
 
 
 def alignment_loss(first, second, temperature=0.2, block=0):
-  """Returns the alignment loss of two views in both directions; the other images of the batch are negatives.
+  """Returns the alignment loss of two views in both directions. Negatives are the other images of the batch.
 
   Args:
     first, second: [B, D], class tokens of the two views of the **global** batch, in the same order.
     temperature: T > 0, see `info_nce`.
-    block: 0: all logits are one array, and the compiler places it on the devices. Otherwise the block size of
-      `blockwise_info_nce`; each device compares its own rows with the whole batch.
+    block: 0: all logits are one array, and the compiler distributes it over the devices. Above 0: the block
+      size of `blockwise_info_nce`, and each device compares its own rows with the whole batch.
   Returns:
     [B] float32, info_nce(first -> second) + info_nce(second -> first).
   """

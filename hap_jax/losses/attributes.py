@@ -24,15 +24,16 @@ def attribute_loss(logits, labels, weights=1.0, known=None):
     logits: [B, A] float.
     labels: [B, A] bool or 0/1.
     weights: [B, A] float, or one number for all labels.
-    known: [B, A] bool. False: the label is not known; it adds nothing to the loss and to the gradient. None:
+    known: [B, A] bool. False: the label is unknown, so it adds nothing to the loss and to the gradient. None:
       all labels are known.
   Returns:
     [B] float32, one loss per example. An example without known labels has the loss 0.
   """
   logits = logits.astype(jnp.float32)
   target = jnp.asarray(labels, jnp.float32)
-  # This form of -t log s(x) - (1 - t) log(1 - s(x)) never overflows, because the exponent is not positive.
-  # Parity: the published learning rates belong to a sum over the attributes, not to a mean.
+  # This form of -t log s(x) - (1 - t) log(1 - s(x)) never overflows, because the exponent is never positive.
+  # Parity: the loss is the sum over the attributes, not the mean, because the published learning rates are
+  # for the sum.
   entropy = jax.nn.relu(logits) - logits * target + jnp.log1p(jnp.exp(-jnp.abs(logits)))
   weighted = weights * entropy
   if known is not None:

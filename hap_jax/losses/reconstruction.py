@@ -7,7 +7,7 @@ PATCH_VARIANCE_EPSILON = 1e-6
 
 
 def normalize_patches(patches):
-  """Standardises each patch over its own values: (x - mean) / sqrt(var + 1e-6), with the unbiased variance.
+  """Standardises each patch by its own mean and unbiased variance: (x - mean) / sqrt(var + 1e-6).
 
   Source: MAE, arXiv 2111.06377, "normalized pixels".
 

@@ -3,21 +3,21 @@
 import jax
 import jax.numpy as jnp
 
-_MIN_SQUARED_DISTANCE = 1e-12  # the gradient of a square root is infinite at 0
+_MIN_SQUARED_DISTANCE = 1e-12  # distances are clamped, because the gradient of a square root is infinite at 0
 
 
 def triplet_loss(feature, labels, margin=None):
   """Returns the triplet loss of each example with its hardest positive and its hardest negative.
 
-  p_i = max over y_j = y_i of |f_i - f_j|, n_i = min over y_j != y_i of |f_i - f_j|;
-  loss_i = log(1 + exp(p_i - n_i)) without a margin, otherwise max(0, p_i - n_i + margin).
+  p_i = max over y_j = y_i of |f_i - f_j|, n_i = min over y_j != y_i of |f_i - f_j|.
+  Without a margin, loss_i = log(1 + exp(p_i - n_i)). With a margin, loss_i = max(0, p_i - n_i + margin).
 
   Args:
     feature: [B, D], not normalised, the **global** batch.
     labels: [B] int.
-    margin: margin of the hinge; None: the soft margin of the official ReID recipe.
+    margin: margin of the hinge. None: the soft margin of the official ReID recipe.
   Returns:
-    [B] float32, one loss per anchor. It is 0 if all examples of the batch are of one person.
+    [B] float32, one loss per example. It is 0 if all examples of the batch are of one person.
   """
   positive, negative = hardest_distances(feature, labels)
   gap = positive - negative
@@ -35,8 +35,9 @@ def hardest_distances(feature, labels):
   feature = feature.astype(jnp.float32)
   is_same = labels[:, None] == labels
   # Parity: the pairs are chosen without a gradient, and the distances of the chosen pairs are computed again.
-  # If several pairs are equally far, only the first one then gets a gradient; the gradient of a max would be
-  # shared among them. A pair of identical features gets no gradient, because its distance is clamped.
+  # So if several pairs have the same distance, only the first pair gets a gradient. With the gradient of a
+  # max, these pairs would share it. A pair of identical features gets no gradient, because its distance is
+  # clamped.
   squared = squared_distances(jax.lax.stop_gradient(feature))
   farthest = jnp.argmax(jnp.where(is_same, squared, -jnp.inf), axis=1)
   nearest = jnp.argmin(jnp.where(is_same, jnp.inf, squared), axis=1)

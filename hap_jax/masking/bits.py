@@ -1,6 +1,6 @@
-"""Words of 32 bits: random words, and sets of cells with one bit per cell.
+"""Arrays of 32-bit words: random words, and bit sets, which have one bit per cell.
 
-An operation on a bit set costs 1/32 of the same operation on a boolean array.
+An operation on a bit set costs 1/32 of the cost of the same operation on a boolean array.
 """
 
 import jax
@@ -45,7 +45,7 @@ def bit_span(start, stop, num_words):
 
   def cells_below(end):
     num_cells = jnp.clip(end[..., None] - first_cell, 0, WORD).astype(jnp.uint32)
-    # A shift by 32 is undefined in XLA, so a full word is a case of its own.
+    # A shift by 32 is undefined in XLA, so a full word is handled separately.
     return jnp.where(num_cells < WORD, (jnp.uint32(1) << num_cells) - 1, ~jnp.uint32(0))
 
   # Cells below `stop`, without the cells below `start`.
@@ -53,10 +53,10 @@ def bit_span(start, stop, num_words):
 
 
 def draw(key, *sizes):
-  """Draws random words for several uses and the key of the next draw in one call of the generator.
+  """Draws random words for several uses, and the key of the next draw, in one call of the generator.
 
-  One call is enough for all uses, because a CPU needs half a second to compile each call. `jax.random.split`
-  is such a call, too.
+  Several calls would take longer to compile: a CPU needs half a second for each call. `jax.random.split` is
+  such a call, too.
 
   Args:
     key: PRNG key.
@@ -72,7 +72,7 @@ def draw(key, *sizes):
 
 
 def unit_interval(words):
-  """Returns float32 numbers in [0, 1), made from the upper 24 bits of random words."""
+  """Returns float32 numbers in [0, 1), computed from the upper 24 bits of random words."""
   # float32 has 24 significant bits. With more bits, a number could be rounded up to 1.
   return (words >> np.uint32(8)).astype(jnp.float32) * np.float32(2**-24)
 

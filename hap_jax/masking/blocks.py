@@ -1,4 +1,4 @@
-"""Block-wise masking: random rectangles cover patches until enough are set (BEiT, arXiv 2106.08254)."""
+"""Block-wise masking: random rectangles cover patches until enough are covered (BEiT, arXiv 2106.08254)."""
 
 import math
 from typing import NamedTuple
@@ -9,13 +9,16 @@ from jax import lax
 
 from hap_jax.masking import bits
 
-MIN_AREA = 12  # patches; the value of the official repository for every grid
+MIN_AREA = 12  # patches; the official repository uses this value for every grid
 MIN_ASPECT = 0.3  # height / width lies in [0.3, 1 / 0.3]
-TRIES = 10  # the stage ends after this number of refused rectangles in a row
+TRIES = 10  # block-wise masking ends after this number of refused rectangles in a row
 
 
 class Rectangles(NamedTuple):
-  """[T] rectangles of patches; `fits` is True if a rectangle is lower and narrower than the grid."""
+  """T rectangles of patches. Each field is [T]. `fits` is True if a rectangle is smaller than the grid.
+
+  Smaller means that both its height and its width are smaller.
+  """
 
   height: jax.Array
   width: jax.Array
@@ -25,11 +28,12 @@ class Rectangles(NamedTuple):
 
 
 def make_rectangles(uniform, area_limit, grid):
-  """Makes rectangles from random numbers: area ~ U(12, area_limit), log aspect and place uniform.
+  """Computes rectangles from random numbers. Area, logarithm of the aspect and place are uniform.
 
   Args:
     uniform: [3, T] float32 in [0, 1): the random numbers of area, aspect and place.
-    area_limit: [] int32, in patches. If it is below 12, the area is drawn from U(area_limit, 12).
+    area_limit: [] int32, in patches. The area is drawn from U(12, area_limit). If area_limit is below 12, it
+      is drawn from U(area_limit, 12).
     grid: (Gh, Gw) patches.
   Returns:
     `Rectangles` of [T] int32 and [T] bool.
@@ -51,18 +55,19 @@ def make_rectangles(uniform, area_limit, grid):
 
 
 def sample_blocks(key, grid, num_masked):
-  """Covers patches with random rectangles until `num_masked` are set or ten rectangles in a row are refused.
+  """Covers patches with random rectangles.
 
-  The number of set patches varies. The last rectangle may exceed `num_masked`. If no rectangle fits, such as
-  on a grid that is one patch wide, no patch is set. Source: the behaviour of the official repository (HAP,
+  It ends when at least `num_masked` patches are covered, or when ten rectangles in a row were refused. So the
+  number of covered patches may be larger or smaller than `num_masked`. If no rectangle fits, for example on a
+  grid that is one patch wide, no patch is covered. Source: the behaviour of the official repository (HAP,
   arXiv 2310.20695).
 
   Args:
     key: PRNG key.
     grid: (Gh, Gw) patches.
-    num_masked: number of patches to set.
+    num_masked: number of patches to cover.
   Returns:
-    [L] bool, row-major over the grid.
+    [L] bool, row-major over the grid. True: the patch is covered.
   """
   Gh, Gw = grid
   # A set of patches is one bit set per row of the grid, [Gh, num_words] uint32.
@@ -79,8 +84,8 @@ def sample_blocks(key, grid, num_masked):
     return (num_set < num_masked) & ~is_stuck
 
   def add_block(state):
-    # All ten tries are drawn and judged at once, and the first good one is kept. The loop then runs once per
-    # block, not once per try.
+    # All ten tries are drawn and checked at once, and the first good try is used. So the loop runs once per
+    # rectangle, not once per try.
     set_rows, num_set, _, key = state
     rest = num_masked - num_set
     key, (words,) = bits.draw(key, 3 * TRIES)
@@ -88,14 +93,14 @@ def sample_blocks(key, grid, num_masked):
     *places, fits = make_rectangles(uniform, rest, grid)
     overlap = jnp.sum(lax.population_count(cover(*places) & set_rows), axis=(1, 2), dtype=jnp.int32)
     area = places[0] * places[1]
-    # Parity: a set cell has the value 2 in the official code, and its sum counts the overlap twice.
+    # Parity: a covered patch has the value 2 in the official code, so its sum counts the overlap twice.
     charge = area - 2 * overlap
     is_good = fits & (charge > 0) & (charge <= rest)
     first = jnp.argmax(is_good)
-    # argmax is 0 if no try is good, so `found` must read the value itself.
+    # argmax is 0 if no try is good, so `found` reads whether try `first` is good.
     found = is_good[first]
     new_rows = jnp.where(found, cover(*(place[first] for place in places)), jnp.uint32(0))
-    # The number of set patches counts each patch once, unlike `charge`.
+    # Unlike `charge`, the number of covered patches counts each patch once.
     num_new = jnp.where(found, area[first] - overlap[first], 0)
     return set_rows | new_rows, num_set + num_new, ~found, key
 

@@ -12,12 +12,12 @@ _RANDOM_BITS = 16  # random bits per cell for the choice of a subset
 
 
 def part_patches(keypoints_xy, keypoints_visible, grid, patch, parts):
-  """Returns the patches of every body part: the union of the rectangles between the joints of its pairs.
+  """Returns the patches of every body part. A part is a list of joint pairs.
 
-  A pair covers the rectangle of patches with its two joints at opposite corners. A joint beyond the right or
-  bottom edge is moved to the edge. A pair with a missing joint covers no patch. A joint is missing if it is
-  invisible, not finite or negative. Coordinates are truncated to whole pixels before the sign is checked, so
-  -0.5 is pixel 0.
+  A pair covers the rectangle of patches with its two joints at opposite corners. A part covers the union of
+  its rectangles. A joint beyond the right or bottom edge is moved to the edge. A pair with a missing joint
+  covers no patch. A joint is missing if it is invisible, not finite or negative. Coordinates are truncated to
+  whole pixels before the sign is checked, so -0.5 is pixel 0.
 
   Args:
     keypoints_xy: [K, 2] float32, pixels of the network input.
@@ -31,7 +31,7 @@ def part_patches(keypoints_xy, keypoints_visible, grid, patch, parts):
   Gh, Gw = grid
   is_known = keypoints_visible.astype(bool) & jnp.all(jnp.isfinite(keypoints_xy), axis=-1)
   # A cast of a huge float to int32 is undefined, so coordinates are clipped first. Both limits lie outside
-  # the grid, where the exact coordinate has no effect.
+  # the grid. There the exact coordinate has no effect.
   pixel_xy = jnp.clip(jnp.where(is_known[:, None], keypoints_xy, -1), -1, patch * max(grid))
   pixel_xy = pixel_xy.astype(jnp.int32)
   is_known = is_known & jnp.all(pixel_xy >= 0, axis=-1)
@@ -41,7 +41,7 @@ def part_patches(keypoints_xy, keypoints_visible, grid, patch, parts):
   covered = []
   for _, pairs in parts:
     union = jnp.zeros(grid, bool)
-    # A Python loop, because one gather of all pairs is ten times slower on a CPU.
+    # This is a Python loop, because one gather of all pairs is ten times slower on a CPU.
     for first, second in pairs:
       low = jnp.minimum(cell_xy[first], cell_xy[second])
       high = jnp.maximum(cell_xy[first], cell_xy[second])
@@ -53,14 +53,14 @@ def part_patches(keypoints_xy, keypoints_visible, grid, patch, parts):
 
 
 def choose_parts(random_words, has_patches, num_parts):
-  """Takes the first `num_parts` parts with patches in a random order; a part without patches is not counted.
+  """Chooses up to `num_parts` of the parts with patches, in random order.
 
   Args:
     random_words: [P] uint32.
     has_patches: [P] bool.
     num_parts: [] int32.
   Returns:
-    [P] int32, the position of each part in the order: 0, 1, ...; -1 if the part was not taken.
+    [P] int32, the position of each part in the order of the choice: 0, 1, ... -1: the part was not chosen.
   """
   P = len(has_patches)
   # The lowest 8 bits are the index of the part, so no two numbers are equal and the order is unique.
@@ -74,14 +74,14 @@ def random_subset(random_words, cells, size):
   """Draws a uniformly random subset of the given size from each set of cells.
 
   Every cell gets a random number, and the cells with the `size` smallest numbers are taken. They are found
-  bit by bit, starting with the highest bit. Let n be the number of cells that are still wanted. If at most n
-  candidates have a 0 bit, all of these are taken, and the search continues among the candidates with a 1. If
-  more than n have a 0, the search continues among them. A sort of each set would cost more than the rest of
-  the sampler.
+  bit by bit, starting with the highest bit. Let n be the number of cells that are still to be taken. If at
+  most n candidates have a 0 in this bit, all of these candidates are taken, and the search continues among
+  the candidates with a 1. If more than n candidates have a 0, the search continues among these candidates. A
+  sort of each set would cost more than the rest of the sampler.
 
   Args:
     random_words: [R, S, ceil(L / 32)] uint32, R random bits per cell.
-    cells: [S, L] bool.
+    cells: [S, L] bool, S sets of cells.
     size: [S] int32, at most the number of cells in the set.
   Returns:
     [S, L] bool with exactly `size` cells of each set.
@@ -105,7 +105,8 @@ def random_subset(random_words, cells, size):
   state = candidates, jnp.zeros_like(candidates), size
   state, _ = lax.scan(split, state, random_words)
   (candidates, taken, wanted), _ = lax.scan(split, state, index_bits)
-  # At most one candidate is left now, because all numbers are different. It may be the last cell wanted.
+  # At most one candidate is left now, because all numbers are different. If one cell is still to be taken, it
+  # is this candidate.
   return bits.unpack_bits(jnp.where(wanted[:, None] > 0, taken | candidates, taken), L)
 
 
@@ -130,7 +131,7 @@ def sample_parts(random_words, patches, num_parts, fraction):
     fraction: number in [0, 1].
   Returns:
     (order, marked):
-    order: [P] int32, the position in which each part was chosen: 0, 1, ...; -1 if it was not chosen.
+    order: [P] int32, the position of each part in the order of the choice: 0, 1, ... -1: not chosen.
     marked: [P, L] bool, the marked patches of each part.
   """
   P, L = patches.shape

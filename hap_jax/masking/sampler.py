@@ -1,4 +1,4 @@
-"""Masks of images: body parts are hidden first, then blocks, then any patch, until the number is exact."""
+"""Masks of images. Body parts are hidden first, then blocks, then other patches until the number is exact."""
 
 import dataclasses
 import functools
@@ -15,7 +15,7 @@ from hap_jax.masking import bits, blocks, parts
 # Values of `Mask.cause`, the reason why a patch is hidden.
 CAUSE_VISIBLE, CAUSE_PART, CAUSE_BLOCK, CAUSE_FILL = range(4)
 
-MAX_PATCHES = 2**16  # a sort key of 32 bits then has 13 random bits, see `_random_order`
+MAX_PATCHES = 2**16  # with this number, a sort key of 32 bits has 13 random bits, see `_random_order`
 
 
 @struct.dataclass
@@ -23,10 +23,10 @@ class Mask:
   """The patches of an image that are hidden from the encoder. After vmap, all arrays have a leading axis.
 
   Attributes:
-    is_masked: [L] bool, True = hidden. The number of hidden patches is the same in every mask of a recipe.
+    is_masked: [L] bool. True: hidden. The number of hidden patches is the same in every mask of a recipe.
     ids_keep: [V] int32, the visible patches in ascending order of priority.
     ids_restore: [L] int32, the rank of each patch in ascending order of priority.
-    cause: [L] int8, one of the CAUSE_* constants.
+    cause: [L] int8, one of the CAUSE_* constants for each patch.
   """
 
   is_masked: jax.Array
@@ -37,14 +37,14 @@ class Mask:
 
 @dataclasses.dataclass(frozen=True)
 class MaskRecipe:
-  """Settings of the mask sampler. They are plain numbers and hashable, so they can be a static argument.
+  """Settings of the mask sampler. A recipe is hashable, so it can be a static argument of a jitted function.
 
   Attributes:
     grid: (Gh, Gw) patches.
     patch: side in pixels.
     ratio: share of the L patches that is hidden.
-    use_blocks, use_parts: the two stages of HAP. Without both, the mask is uniformly random, as in MAE.
-    max_parts: the largest number of parts that a policy draws for an image.
+    use_blocks, use_parts: the two stages of HAP. If both are False, the mask is uniformly random, as in MAE.
+    max_parts: the largest number of parts that is drawn for an image.
     part_fraction: the largest share of the patches of a part that may be marked.
 
   Raises:
@@ -91,7 +91,7 @@ def _split_order(order, num_keep):
     order: [..., L] int32, indices of patches.
     num_keep: V, the number of visible patches.
   """
-  # Writing the ranks at the sorted places inverts the permutation without a second sort.
+  # Rank i is written at place order[i]. This inverts the permutation without a second sort.
   rank = jnp.broadcast_to(jnp.arange(order.shape[-1], dtype=jnp.int32), order.shape)
   ids_restore = jnp.put_along_axis(jnp.zeros_like(order), order, rank, axis=-1, inplace=False)
   return ids_restore >= num_keep, order[..., :num_keep], ids_restore
@@ -101,8 +101,8 @@ def mask_from_priority(priority, num_keep):
   """Hides the patches with the highest priority.
 
   Args:
-    priority: [..., L]. Of patches with equal priority, the patch with the lower index stays visible first.
-      Add noise if ties must be fair.
+    priority: [..., L]. Of patches with equal priority, the patches with the highest indices are hidden first.
+      Add noise if such ties must be broken at random.
     num_keep: V, the number of visible patches, static.
   Returns:
     is_masked [..., L] bool, ids_keep [..., V] int32 and ids_restore [..., L] int32, as in `Mask`.
@@ -111,10 +111,10 @@ def mask_from_priority(priority, num_keep):
 
 
 def _random_order(random_words, level, num_levels):
-  """Orders patches by ascending level; patches of equal level are in random order.
+  """Orders patches by ascending level. Patches of equal level are in random order.
 
-  Level, noise and index are packed into one 32-bit key, from the highest to the lowest bits. A sort of
-  integers is six times faster on a CPU than a sort of pairs. All keys are different, so the result does not
+  A 32-bit key contains the level in its highest bits, then noise, then the index of the patch. A sort of such
+  keys is six times faster on a CPU than a sort of pairs. All keys are different, so the result does not
   depend on the sorting algorithm. With 128 patches the noise has 22 bits.
 
   Args:
@@ -133,30 +133,33 @@ def _random_order(random_words, level, num_levels):
 
 
 def priority_levels(in_block, order, marked):
-  """Returns the level of each patch: 2 or more for a part, 1 for a block, 0 for any other patch.
+  """Returns the level of each patch: 2 or more in a part, 1 in a block, 0 for all other patches.
 
   A part that was chosen earlier has a higher level. If two parts mark the same patch, the part that was
-  chosen later sets its level.
+  chosen later sets the level of the patch.
 
   Args:
     in_block: [L] bool.
-    order: [P] int32, the position in which each part was chosen, from 0; -1 if it was not chosen.
+    order: [P] int32, the position of each part in the order of the choice, from 0. -1: not chosen.
     marked: [P, L] bool, the marked patches of each part.
   Returns:
     [L] int32 in 0..P+1.
   """
-  # Parity: the official code writes the parts one after the other, so the last one wins.
+  # Parity: the official code writes the parts one after the other, so a later part overwrites earlier parts.
   latest = jnp.max(jnp.where(marked, order[:, None], -1), axis=0)
   return jnp.where(latest >= 0, 1 + len(order) - latest, in_block.astype(jnp.int32))
 
 
 def sample_mask(key, keypoints_xy, keypoints_visible, num_parts, recipe):
-  """Draws the mask of one image. It hides the patches with the highest `priority_levels`; ties are random.
+  """Draws the mask of one image. It hides the patches with the highest `priority_levels`.
+
+  Among patches of equal level, the choice is random.
 
   Source: HAP, arXiv 2310.20695, Sec. 3.2, with the rules and numbers of the official repository.
 
   Args:
-    key: PRNG key of kind threefry. Keys of other kinds give different numbers under vmap.
+    key: PRNG key of kind threefry. With keys of other kinds, the numbers under vmap differ from the numbers
+      without vmap.
     keypoints_xy: [17, 2] float32, COCO joints in pixels of the network input.
     keypoints_visible: [17] bool.
     num_parts: [] int32, the number of parts to mark. The joints and this number may be None if the recipe
@@ -165,12 +168,12 @@ def sample_mask(key, keypoints_xy, keypoints_visible, num_parts, recipe):
   Returns:
     `Mask` of one image.
   Raises:
-    ValueError: if the joints are not the 17 of COCO.
+    ValueError: if keypoints_xy does not have the shape [17, 2].
   """
   Gh, Gw = recipe.grid
   L, P, V = Gh * Gw, len(COCO17.parts), num_visible(recipe)
   block_key, (part_words, order_words) = bits.draw(key, parts.num_words(P, L), L)
-  # A stage that the recipe does not use leaves these values: no patch in a block, no part chosen.
+  # If the recipe does not use a stage, these values stay: no patch is in a block, and no part is chosen.
   in_block = jnp.zeros(L, bool)
   part_order, marked = jnp.full(P, -1, jnp.int32), jnp.zeros((P, L), bool)
   if recipe.use_blocks:
@@ -192,14 +195,14 @@ def sample_mask(key, keypoints_xy, keypoints_visible, num_parts, recipe):
 
 
 def sample_masks(keys, keypoints_xy, keypoints_visible, num_parts, recipe):
-  """Draws N masks: `sample_mask` for each key. All arguments except the recipe have a leading axis N."""
+  """Draws N masks, one `sample_mask` per key. All arguments except the recipe have a leading axis N."""
   sample = functools.partial(sample_mask, recipe=recipe)
   return jax.vmap(sample)(keys, keypoints_xy, keypoints_visible, num_parts)
 
 
 def draw_num_parts_uniform(key, batch, max_parts):
   """Draws the number of parts of each image, as in the paper: [batch] int32, n ~ U{0, ..., max_parts}."""
-  # The remainder of 32 random bits is uniform within 2e-9. `randint` would draw twice as many bits.
+  # The remainder of 32 random bits is uniform up to an error of 2e-9. `randint` would draw twice the bits.
   return (jax.random.bits(key, (batch,)) % np.uint32(max_parts + 1)).astype(jnp.int32)
 
 
@@ -213,7 +216,7 @@ def draw_num_parts_released(key, batch, max_parts, group):
     key: PRNG key.
     batch: number of images in the global batch.
     max_parts: the limit of the first image of a group.
-    group: number of images that share a limit. The last group may be shorter.
+    group: number of images in a group. The last group may be shorter.
   Returns:
     [batch] int32.
   Raises:
@@ -222,9 +225,10 @@ def draw_num_parts_released(key, batch, max_parts, group):
   if group < 1:
     raise ValueError(f"group={group} must be at least one image (config.mask.released_group)")
   # Parity: the official loop over the images stores the drawn number in the variable that holds the limit.
-  # The loop is sequential. To run it in parallel, each image becomes a table from its limit to its number.
-  # The composition of tables is associative, so an associative scan gives the numbers of all images. The
-  # table of the first image of a group is constant, because its limit does not depend on the image before.
+  # This loop is sequential. To run it in parallel, each image gets a table: entry i is the number that is
+  # drawn if the limit is i. The composition of tables is associative, so an associative scan gives all the
+  # numbers. The table of the first image of a group is constant, because its limit does not depend on the
+  # image before it.
   u = jax.random.uniform(key, (batch, 1))
   is_first = jnp.arange(batch)[:, None] % group == 0
   limit = jnp.where(is_first, max_parts, jnp.arange(max_parts + 1))
@@ -239,7 +243,7 @@ def num_parts_policy(name, *, max_parts, group):
   Args:
     name: "uniform" or "released".
     max_parts: the largest number of parts.
-    group: number of images that share a limit; only "released" uses it.
+    group: number of images that share a shrinking limit. Only "released" uses it.
   Raises:
     ValueError: if the name is neither "uniform" nor "released".
   """
@@ -280,7 +284,7 @@ def sample_masks_by_index(batch, seed, views, recipe):
 
   Args:
     batch: dict with index [B], and joints as for `sample_view_masks`.
-    seed: number of the key.
+    seed: seed of the PRNG key.
     views: N.
     recipe: a `MaskRecipe`.
   Returns:

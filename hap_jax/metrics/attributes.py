@@ -1,10 +1,10 @@
-"""Metrics of attributes on plain arrays, per attribute (mA, label F1) and per picture (accuracy, F1)."""
+"""Metrics of attributes on NumPy arrays, per attribute (mA, label F1) and per picture (accuracy, F1)."""
 
 import dataclasses
 
 import numpy as np
 
-EPS = 1e-20  # Parity: the official code adds it to each denominator, so 0/0 is 0
+EPS = 1e-20  # Parity: the official code adds this number to each denominator, so 0/0 gives 0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -15,14 +15,14 @@ class Scores:
   contain only attributes whose label is known for this picture.
 
   Attributes:
-    num_known: [A] int64, the number of pictures with a known label. Where it is 0, the other values of the
-      attribute are 0, and the means over attributes leave it out.
+    num_known: [A] int64, the number of pictures with a known label of each attribute. If it is 0, the other
+      values of this attribute are 0, and the means over attributes do not include the attribute.
     label_mean_accuracy: [A] float64, (recall of positives + recall of negatives) / 2.
     positive_recall, negative_recall, label_precision, label_accuracy, label_f1: [A] float64.
     false_negatives, false_positives: [A] int64, counts of pictures.
-    accuracy: mean over pictures with a known label of |t & y| / |t | y|.
-    precision: mean over the same pictures of |t & y| / |y|.
-    recall: mean over the same pictures of |t & y| / |t|.
+    accuracy: mean of |t & y| / |t | y| over the pictures with a known label.
+    precision: mean of |t & y| / |y| over the same pictures.
+    recall: mean of |t & y| / |t| over the same pictures.
   """
 
   num_known: np.ndarray
@@ -85,12 +85,12 @@ def check_labels(labels, known=None):
 
   Args:
     labels: [N, A] bool, or numbers that are 0 or 1.
-    known: [N, A] bool; None: all labels are known. Labels that are not known may have any value.
+    known: [N, A] bool; None: all labels are known. Unknown labels may have any value.
   Returns:
-    [N, A] bool. Labels that are not known are False.
+    [N, A] bool. Unknown labels are False.
   Raises:
-    ValueError: if the labels have another shape or type, or if a known label has another value such as -1, 2
-      or NaN. The message gives the first wrong value and its place.
+    ValueError: if the labels have another shape or type, or if a known label is neither 0 nor 1, such as -1,
+      2 or NaN. The message gives the first wrong value and its place.
   """
   labels = np.asarray(labels)
   if labels.ndim != 2 or labels.dtype.kind not in "biuf":
@@ -98,7 +98,7 @@ def check_labels(labels, known=None):
       f"labels of attributes have shape {labels.shape} and type {labels.dtype}; expected [pictures, "
       "attributes] of bool or of numbers that are 0 or 1"
     )
-  # NaN differs from 0 and from 1, so this finds it, too.
+  # NaN is different from 0 and from 1, so this comparison also finds NaN.
   is_wrong = (labels != 0) & (labels != 1)
   if known is not None:
     known = _check_known(known, labels.shape)
@@ -118,8 +118,8 @@ def _check_known(known, shape):
   known = np.asarray(known)
   if known.dtype != bool or known.shape != shape:
     raise ValueError(
-      f"the mask of known labels has shape {known.shape} and type {known.dtype}; expected {shape}, as the "
-      "labels, of bool"
+      f"the mask of known labels has shape {known.shape} and type {known.dtype}; expected {shape}, "
+      "the shape of the labels, and type bool"
     )
   return known
 
@@ -127,20 +127,20 @@ def _check_known(known, shape):
 def score(probability, labels, known=None, *, threshold=0.5):
   """Scores predictions. An attribute is predicted if its probability is strictly above the threshold.
 
-  A picture without positive labels, or without predictions, has the score 0 in the means over pictures. An
-  attribute without positive labels has positive recall 0, so its mean accuracy is at most 0.5. Labels that
-  are not known count nowhere.
+  A picture without positive labels, or without predicted attributes, has the score 0 in the means over
+  pictures. An attribute without positive labels has positive recall 0, so its mean accuracy is at most 0.5.
+  Unknown labels change no score.
 
   Args:
     probability: [N, A] float, sigmoid of the logits.
     labels: [N, A] bool or 0/1.
-    known: [N, A] bool; None: all labels are known. Labels that are not known may have any value.
+    known: [N, A] bool; None: all labels are known. Unknown labels may have any value.
     threshold: a number in [0, 1].
   Returns:
     Scores.
   Raises:
-    ValueError: if the shapes differ, if they are not [N, A] with at least one picture and one attribute, if a
-      prediction is not finite, if a known label is neither 0 nor 1, or if no label is known.
+    ValueError: if the arrays do not have the same shape [N, A] with at least one picture and one attribute,
+      if a prediction is not finite, if a known label is neither 0 nor 1, or if no label is known.
   """
   probability, labels = np.asarray(probability), np.asarray(labels)
   if probability.ndim != 2 or probability.shape != labels.shape or not probability.size:
@@ -160,7 +160,7 @@ def score(probability, labels, known=None, *, threshold=0.5):
     raise ValueError(
       f"none of the {known.size} labels is known; expected at least one: check the mask of known labels"
     )
-  # An attribute without a known label is in neither set of its picture.
+  # If the label of an attribute is unknown in a picture, both sets of this picture leave the attribute out.
   found = found & known
   hit, either = true & found, true | found
   tp, fp, fn = hit.sum(0), (found & ~true).sum(0), (true & ~found).sum(0)

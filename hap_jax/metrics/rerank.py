@@ -1,4 +1,7 @@
-"""k-reciprocal re-ranking (Zhong et al., CVPR 2017, arXiv 1701.08398), with sparse encodings, in blocks."""
+"""k-reciprocal re-ranking (Zhong et al., CVPR 2017, arXiv 1701.08398).
+
+The encodings are sparse, and similarities are computed in blocks, so that large galleries fit in memory.
+"""
 
 import dataclasses
 
@@ -6,7 +9,7 @@ import numpy as np
 
 from hap_jax.metrics.similarity import CosineSimilarity
 
-_LEAST_DISTANCE = 1e-12  # smallest divisor of distances, for the case that all features are equal
+_LEAST_DISTANCE = 1e-12  # smallest divisor of distances; it avoids 0 / 0 if all features are equal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,8 +18,8 @@ class Reranking:
 
   Attributes:
     k1: number of neighbours among which reciprocal neighbours are searched.
-    k2: number of neighbours whose encodings are averaged; 1: a feature keeps its own encoding.
-    weight: lambda, share of the original distance in the final distance.
+    k2: number of neighbours whose encodings are averaged. 1: a feature keeps its own encoding.
+    weight: lambda in the paper, the share of the original distance in the final distance.
   """
 
   k1: int = 20
@@ -31,19 +34,19 @@ class Reranking:
 class Reranked:
   """Re-ranked closeness of every query to every gallery feature, with the interface of `CosineSimilarity`.
 
-  The final distance is (1 - weight) d_J + weight d. d_ij is the squared distance of unit vectors; each row is
-  divided by its largest value. d_J is the Jaccard distance of the encodings V_i of k-reciprocal neighbours.
-  Queries can be neighbours, too, so the result depends on all queries.
+  The final distance is (1 - weight) d_J + weight d. d_ij is the squared distance of the unit vectors i and j,
+  and each row of d is divided by its largest value. d_J is the Jaccard distance of the encodings V_i of
+  k-reciprocal neighbours. Queries can be neighbours, too, so the result depends on all queries.
 
-  Three rules follow the code of the authors, because the published numbers come from it. The paper does not
-  fix these rules, or has another one:
-  - A feature is one of its own k1 + 1 neighbours.
+  Three rules follow the code of the authors, because the published numbers come from it. The paper has a
+  different rule in these places, or none:
+  - The k1 + 1 neighbours of a feature include the feature itself.
   - Distances are divided by the largest distance of the row.
-  - The set of a neighbour is added if *more* than two thirds of it overlap.
+  - The set of a neighbour is added if *more* than two thirds of it are already in the set of the feature.
 
   Attributes:
-    margin: 0, because the values of `blocks` give the order without further comparison.
-    exact: None, because there are no values that are more exact than the values of `blocks`.
+    margin: 0. The values of `blocks` give the order without a second comparison.
+    exact: None. There are no values that are more exact than the values of `blocks`.
   """
 
   margin = 0.0
@@ -53,10 +56,10 @@ class Reranked:
     """Encodes the features.
 
     Args:
-      query, gallery: as in `CosineSimilarity`.
+      query, gallery: see `CosineSimilarity`.
       reranking: a `Reranking`.
     Raises:
-      ValueError: as `CosineSimilarity`.
+      ValueError: in the same cases as `CosineSimilarity`.
     """
     self._similarity = CosineSimilarity(query, gallery)
     self.num_queries, self.num_gallery = self._similarity.num_queries, self._similarity.num_gallery
@@ -71,8 +74,8 @@ class Reranked:
     """Yields (index of the first query, [b, G] float32): the negative final distances."""
     for start, rows in self._similarity.blocks():
       for i, row in enumerate(rows, start):
-        # The row differs from the cosines by a constant, see `CosineSimilarity.blocks`. One exact cosine
-        # gives this constant.
+        # The row is the cosines minus a constant, see `CosineSimilarity.blocks`. One exact cosine is enough
+        # to compute this constant.
         cosine = row + (self._similarity.exact(i, [0]) - row[0])
         # The squared distance is 2 - 2 cos. The factor 2 cancels in the division by the largest distance.
         distance = (1 - cosine) / max(1 - self._farthest[i], _LEAST_DISTANCE)
@@ -83,11 +86,11 @@ class Reranked:
     """Returns 1 - sum_j min(V_ij, V_gj) / sum_j max(V_ij, V_gj) of query i, [G] float64."""
     offsets, entries, weights = self._postings
     shared = np.zeros(self.num_gallery)
-    # Encodings are sparse: only gallery entries that share a neighbour j with the query are visited.
+    # Encodings are sparse, so only the gallery entries that share a neighbour j with the query are visited.
     for j, weight in zip(*self._query_encodings[i], strict=True):
       here = slice(offsets[j], offsets[j + 1])
       shared[entries[here]] += np.minimum(weight, weights[here])
-    # sum min + sum max is the sum of both encodings, and each encoding sums to 1. So sum max is 2 - sum min.
+    # min + max is the sum of the two weights, and each encoding sums to 1. So sum_j max is 2 - sum_j min.
     return 1 - shared / (2 - shared)
 
 
@@ -99,7 +102,7 @@ def _encode(similarity, reranking):
     reranking: a `Reranking`.
   Returns:
     (encodings, farthest):
-    encodings: a list of N pairs (index [n] ascending, weight [n] float64). The weights of a pair sum to 1.
+    encodings: a list of N pairs (index [n], weight [n] float64). The indices ascend. The weights sum to 1.
     farthest: [N] float64, the cosine of each feature with its least similar feature.
   """
   N = similarity.num_queries
@@ -108,11 +111,12 @@ def _encode(similarity, reranking):
   for start, rows in similarity.blocks():
     stop = start + len(rows)
     neighbors[start:stop] = similarity.nearest_in(start, rows, reranking.k1 + 1)[0]
-    # A row is not made of cosines, but has their order, so argmin finds the least similar feature.
+    # The values of a row are not cosines but have the same order, so argmin finds the least similar feature.
     for i, last in enumerate(rows.argmin(axis=1), start):
       farthest[i] = similarity.exact(i, [last])[0]
   is_near = _find_reciprocal(neighbors)
-  # The sets that may be added use half of k1. `np.around` rounds 2.5 to 2, as the authors' code does.
+  # The sets that may be added are computed with half of k1. `np.around` rounds 2.5 to 2, as in the authors'
+  # code.
   half = neighbors[:, : int(np.around(reranking.k1 / 2)) + 1]
   is_half = _find_reciprocal(half)
   encodings = []
@@ -127,7 +131,7 @@ def _encode(similarity, reranking):
 
 
 def _find_reciprocal(neighbors):
-  """Returns [N, k] bool: True if neighbour [N, k] of feature i has i among its own neighbours."""
+  """Returns [N, k] bool: entry (i, n) is True if feature i is also a neighbour of its n-th neighbour."""
   return np.stack([(neighbors[row] == i).any(axis=1) for i, row in enumerate(neighbors)])
 
 
@@ -145,13 +149,14 @@ def _expand(index, half, is_half):
   """
   candidates, is_member = half[index], is_half[index]  # [n, k1/2 + 1]
   is_shared = (candidates[..., None] == index).any(axis=-1) & is_member
-  # Parity: the code of the authors has "more than"; the paper has "at least". Whole numbers avoid rounding.
+  # Parity: the code of the authors has "more than", but the paper has "at least". The comparison uses whole
+  # numbers, so there is no rounding.
   joins = 3 * is_shared.sum(axis=1) > 2 * is_member.sum(axis=1)
   return np.unique(np.concatenate([index, candidates[joins][is_member[joins]]]))
 
 
 def _average(encodings):
-  """Returns the mean of sparse encodings, as a pair (index, weight)."""
+  """Returns the mean of sparse encodings as a pair (index, weight)."""
   index, place = np.unique(np.concatenate([index for index, _ in encodings]), return_inverse=True)
   weight = np.bincount(place, np.concatenate([weight for _, weight in encodings]))
   return index, weight / len(encodings)

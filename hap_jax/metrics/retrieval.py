@@ -1,4 +1,4 @@
-"""Retrieval metrics on plain arrays: mAP, CMC, mINP, rank lists, with the ReID rules for junk and cameras."""
+"""Retrieval metrics on NumPy arrays: mAP, CMC, mINP, rank lists, with the ReID rules for junk and cameras."""
 
 import dataclasses
 
@@ -14,17 +14,17 @@ VERDICTS = ("match", "wrong", "same camera", "junk")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scores:
-  """Scores of a retrieval. Means are taken over the valid queries: the queries that have a match.
+  """Scores of a retrieval. Means are taken over the valid queries, which are the queries with a match.
 
   Attributes:
     mean_ap: mean average precision, 0 to 1.
-    cmc: {rank: share of the valid queries whose first match has this rank or a lower one}.
-    minp: mean inverse negative penalty: the mean of (number of matches / rank of the last match).
+    cmc: {k: share of the valid queries whose first match has a rank of at most k}.
+    minp: mean inverse negative penalty, the mean of (number of matches / rank of the last match).
     num_queries: number of all queries.
     num_valid_queries: number of the queries that have a match in the gallery.
     ap: [Q] float64, average precision of each query; nan for a query without a match.
     first_rank: [Q] int64, rank of the first match of each query, from 1; 0 for a query without a match.
-    reranking: the `rerank.Reranking` that made the ranks, or None.
+    reranking: the settings of the re-ranking, a `rerank.Reranking`. None: no re-ranking.
   """
 
   mean_ap: float
@@ -37,7 +37,7 @@ class Scores:
   reranking: rerank.Reranking | None = None
 
   def metrics(self):
-    """Returns {"mAP": ..., "rank1": ..., "mINP": ...}; after re-ranking the names end in "_reranked"."""
+    """Returns {"mAP": ..., "rank1": ..., "mINP": ...}. After re-ranking, the names end in "_reranked"."""
     values = {"mAP": self.mean_ap, **{f"rank{k}": share for k, share in self.cmc.items()}, "mINP": self.minp}
     suffix = "" if self.reranking is None else "_reranked"
     return {f"{name}{suffix}": value for name, value in values.items()}
@@ -59,7 +59,10 @@ class RankList:
 
 
 class _Identities:
-  """Identities and cameras of queries and gallery; finds the matches and the left-out entries of a query."""
+  """Identities and cameras of queries and gallery.
+
+  Finds the matches of a query, and the gallery entries that are left out of its list.
+  """
 
   def __init__(self, num_queries, num_gallery, query_pid, gallery_pid, query_camid, gallery_camid, junk_pids):
     if (query_camid is None) != (gallery_camid is None):
@@ -79,8 +82,8 @@ class _Identities:
     self._stop = np.searchsorted(ordered, self._query_pid, "right")
 
   def split(self, i):
-    """Returns (matches, same-camera matches) of query i: gallery indices, ascending, without junk."""
-    # The sort was stable, so the indices of one identity ascend.
+    """Returns (matches, same-camera matches) of query i: ascending gallery indices without junk entries."""
+    # The sort of the gallery is stable, so the indices of one identity ascend.
     same = self._by_pid[self._start[i] : self._stop[i]]
     same = same[~self.is_junk[same]]
     if self._query_camid is None:
@@ -89,7 +92,7 @@ class _Identities:
     return same[~is_same_camera], same[is_same_camera]
 
   def judge(self, i, index):
-    """Returns the verdicts, words of `VERDICTS`, on the gallery entries `index` of query i's list."""
+    """Returns the verdict, a word of `VERDICTS`, on each of the gallery entries `index` for query i."""
     matches, same_camera = self.split(i)
     cases = [self.is_junk[index], np.isin(index, same_camera), np.isin(index, matches)]
     return np.select(cases, ["junk", "same camera", "match"], "wrong")
@@ -114,10 +117,10 @@ def evaluate(
   the k-th match). Equal features keep the order of the gallery.
 
   This is the protocol of Market-1501 and MSMT17 (Zheng et al., ICCV 2015). AP is computed as in current
-  papers, not with the trapezoids of the first MATLAB script. mINP is defined in arXiv 2001.04193.
+  papers, not with the trapezoidal rule of the first MATLAB script. mINP is defined in arXiv 2001.04193.
 
-  The result is exact for a gallery of any size: the similarities are computed in blocks of 64 MiB, and only
-  the ranks of the matches are kept.
+  The result is exact for a gallery of any size. The similarities are computed in blocks of 64 MiB, and only
+  the ranks of the matches are kept in memory.
 
   Args:
     query: [Q, D] features. They are scaled to unit length here.
@@ -125,7 +128,7 @@ def evaluate(
     query_pid: [Q] whole numbers, identities of the queries.
     gallery_pid: [G] whole numbers, identities of the gallery.
     query_camid: [Q] whole numbers, cameras of the queries; None: no entry is left out because of its camera.
-    gallery_camid: [G] whole numbers, cameras of the gallery; None together with query_camid.
+    gallery_camid: [G] whole numbers, cameras of the gallery; None if and only if query_camid is None.
     ranks: the ranks of the CMC.
     junk_pids: identities of the gallery that count neither as right nor as wrong.
     reranking: a `rerank.Reranking` to rank by k-reciprocal neighbours; None: no re-ranking.
@@ -185,11 +188,11 @@ def score_ranks(match_ranks, ranks=(1, 5, 10)):
     ValueError: if no query has a match, or if a rank is not a whole number of at least 1.
   """
   if any(k != int(k) or k < 1 for k in ranks):
-    raise ValueError(f"ranks={tuple(ranks)}: expected whole numbers from 1")
+    raise ValueError(f"ranks={tuple(ranks)}: expected whole numbers of at least 1")
   is_valid = np.array([len(found) > 0 for found in match_ranks], bool)
   _check_any_match(is_valid)
   valid = [found for found in match_ranks if len(found)]
-  # nan, so that a query without a match cannot be taken for a query with precision 0.
+  # A query without a match gets nan, because 0 would be a valid average precision.
   ap = np.full(len(is_valid), np.nan)
   ap[is_valid] = [np.mean(np.arange(1, len(found) + 1) / found) for found in valid]
   first_rank = np.zeros(len(is_valid), np.int64)
@@ -215,7 +218,7 @@ def chance_mean_ap(query_pid, gallery_pid, query_camid=None, gallery_camid=None,
   Args:
     query_pid, gallery_pid, query_camid, gallery_camid, junk_pids: as in `evaluate`.
   Raises:
-    ValueError: as `evaluate`.
+    ValueError: in the same cases as `evaluate`.
   """
   num_queries, num_gallery = np.size(query_pid), np.size(gallery_pid)
   identities = _Identities(
@@ -225,7 +228,8 @@ def chance_mean_ap(query_pid, gallery_pid, query_camid=None, gallery_camid=None,
   has_match = counts[:, 0] > 0
   _check_any_match(has_match)
   R, num_same_camera = counts[has_match].T
-  # R and N are arrays, one number per valid query, because the entries under its own camera are left out.
+  # R and N are arrays with one number per valid query. N differs between queries, because the list of a query
+  # leaves out the entries of its identity under its camera.
   N = num_gallery - identities.is_junk.sum() - num_same_camera
   harmonic = np.cumsum(1 / np.arange(1, num_gallery + 1))[N - 1]
   # N = 1 implies R = 1; the maximum only avoids 0 / 0.
@@ -254,18 +258,18 @@ def rank_list(
 ):
   """Returns the k closest gallery entries of every query, for figures and search results.
 
-  No entry is left out. If `evaluate` does not count an entry, its verdict is "same camera" or "junk".
+  No entry is left out. If `evaluate` leaves an entry out, its verdict here is "same camera" or "junk".
 
   Args:
     query: [Q, D] features, or [D] for one query.
     gallery: [G, D] features.
-    k: number of entries; if the gallery has fewer, all entries are returned.
+    k: number of entries. If the gallery has fewer entries, all of them are returned.
     query_pid, gallery_pid: as in `evaluate`; None: the result has no verdicts.
     query_camid, gallery_camid, junk_pids: as in `evaluate`.
   Returns:
     `RankList`. Q is 1 for one query.
   Raises:
-    ValueError: as `evaluate`, and if k is below 1.
+    ValueError: in the same cases as `evaluate`, and if k is below 1.
   """
   if k < 1:
     raise ValueError(f"k={k}: expected at least 1 entry per query")
@@ -285,26 +289,28 @@ def rank_list(
 
 
 def _rank(row, matches, i, closeness):
-  """Returns the ranks of the matches of query i, from 1, ascending; equal entries keep gallery order.
+  """Returns the ranks of the matches of query i, from 1, ascending.
+
+  Entries with equal values keep the order of the gallery.
 
   Args:
-    row: [G], row i of `closeness.blocks`; entries that are left out are -inf.
+    row: [G], row i of `closeness.blocks`. Entries that are left out have the value -inf.
     matches: [R] indices of the matches in the gallery, ascending.
     i: index of the query.
     closeness: a `CosineSimilarity` or `rerank.Reranked`.
   """
-  # Two values that differ by more than the margin are in the true order; closer values may be swapped by
-  # rounding. So an entry above `high` is certainly before the match, and an entry below `low` certainly after
-  # it. Only the entries between `low` and `high` are near and need exact values.
+  # Two values that differ by more than the margin are in the true order. Values that differ by less may be
+  # swapped by rounding. So an entry above `high` is certainly before the match, and an entry below `low` is
+  # certainly after it. Only the entries between `low` and `high`, called near, need exact values.
   margin = row.dtype.type(closeness.margin)
   low, high = row[matches] - margin, row[matches] + margin
   ordered = np.sort(row)  # a sort of values is many times faster than an argsort
   num_closer = len(row) - np.searchsorted(ordered, high, "right")
   num_near = len(row) - num_closer - np.searchsorted(ordered, low, "left")
   ranks = num_closer + 1
-  unclear = num_near > 1  # a match is always near to itself
+  unclear = num_near > 1  # a match is always near itself, so 1 means that no other entry is near
   if unclear.any():
-    # All entries that are near to any unclear match are collected, and their exact order is found once.
+    # All entries near an unclear match are collected, and their exact order is computed once.
     is_near = np.zeros(len(row), bool)
     for m in np.flatnonzero(unclear):
       is_near |= (row >= low[m]) & (row <= high[m])

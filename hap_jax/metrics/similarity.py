@@ -1,23 +1,23 @@
-"""Cosine similarity of queries with a gallery, in blocks; the order does not depend on rounding errors."""
+"""Cosine similarity of queries with a gallery, in blocks. The order does not depend on rounding errors."""
 
 import hashlib
 
 import numpy as np
 
-EPSILON = 1e-12  # smallest divisor of a feature, for features of length 0
+EPSILON = 1e-12  # smallest divisor of a feature; it avoids a division by zero for features of length 0
 
 _BLOCK_BYTES = 2**26  # size of one block of similarities
 _CHUNK_ROWS = 4096  # number of features that are converted to float64 at once
 
 
 class CosineSimilarity:
-  """Cosine similarities of every query with every gallery feature; the full matrix is never in memory.
+  """Cosine similarities of every query with every gallery feature. The full matrix is never in memory.
 
-  The squared Euclidean distance of unit vectors is 2 - 2 cos, so the order of the similarities is the order
-  of the distances. The blocks are float32 products. Their rounding depends on the block and on the library.
-  If two values are closer than the rounding error, `exact` compares them in float64, and equal features give
-  equal values. An order that is built from `blocks` and `exact` depends neither on the block size nor on the
-  machine.
+  The squared Euclidean distance of unit vectors is 2 - 2 cos. So similarities and distances rank the gallery
+  in the same order. The blocks are float32 products. Their rounding depends on the block and on the library.
+  If two values are closer than the rounding error, compare them with `exact`. It computes in float64 and
+  gives equal values for equal features. An order that is built from `blocks` and `exact` depends neither on
+  the block size nor on the machine.
 
   Attributes:
     margin: float. Two values of the same row that differ by more than `margin` are in the true order.
@@ -28,10 +28,10 @@ class CosineSimilarity:
 
     Args:
       query: [Q, D] features, real numbers of any type. They need not have unit length.
-      gallery: [G, D] features, as in `query`.
+      gallery: [G, D] features, real numbers of any type. They need not have unit length.
     Raises:
-      ValueError: if the shapes differ from these, if there is no query or no gallery feature, or if features
-        are not finite.
+      ValueError: if the features have other shapes, if there is no query or no gallery feature, or if
+        features are not finite.
     """
     self._query, self._gallery = _as_features(query, "query"), _as_features(gallery, "gallery")
     if self._query.shape[1] != self._gallery.shape[1]:
@@ -50,8 +50,9 @@ class CosineSimilarity:
     self._gallery_offset, gallery_length, along_mean = _subtract(self._gallery, self._gallery_norm, mean)
     self._along_mean = along_mean.astype(np.float32)
     # The margin is twice the error of a product, because both compared values have this error. The bound of
-    # the worst case grows with D and is far too large. The bound with the square root of D is statistical
-    # (Higham and Mary 2019, SIAM J. Sci. Comput. 41(5)). It is at least five times the largest error seen.
+    # the worst case grows with D and is far too large. So a statistical bound is used, which grows with the
+    # square root of D (Higham and Mary 2019, SIAM J. Sci. Comput. 41(5)). It is at least five times the
+    # largest error that was measured.
     size = query_length * gallery_length + np.abs(along_mean).max()
     self.margin = 2 * (np.sqrt(len(mean)) + 8) * (2**-24 * size + 2**-53)
     self._first_equal = _find_first_equals(self._gallery)
@@ -65,9 +66,10 @@ class CosineSimilarity:
     return len(self._gallery)
 
   def blocks(self):
-    """Yields (index of the first query, [b, G] float32): the cosines minus a constant for each row.
+    """Yields (index of the first query of the block, [b, G] float32 rows), one row per query.
 
-    The caller may change the rows until it takes the next block.
+    A row is the cosines of its query minus a constant, which differs between rows. The caller may change the
+    rows until it takes the next block.
     """
     for start, stop in _ranges(self.num_queries, max(1, _BLOCK_BYTES // (4 * self.num_gallery))):
       rows = self._query_offset[start:stop] @ self._gallery_offset.T
@@ -75,13 +77,13 @@ class CosineSimilarity:
       yield start, rows
 
   def exact(self, query_index, gallery_index):
-    """Returns the cosines of a query with gallery entries, [n] float64; equal features give equal values.
+    """Returns the cosines of a query with gallery entries, [n] float64. Equal features give equal values.
 
     Args:
       query_index: index of one query.
       gallery_index: [n] indices of gallery entries.
     """
-    # Equal features share one computation. A collapsed model gives equal features: one product is enough.
+    # The cosine of equal features is computed once. If all features are equal, one product is enough.
     distinct, place = np.unique(self._first_equal[gallery_index], return_inverse=True)
     query = self._query[query_index].astype(np.float64)
     value = np.empty(len(distinct))
@@ -91,7 +93,7 @@ class CosineSimilarity:
     return (value / self._gallery_norm[distinct] / self._query_norm[query_index])[place]
 
   def nearest(self, k):
-    """Returns the k most similar gallery entries of every query; equal features keep gallery order.
+    """Returns the k most similar gallery entries of every query. Equal features keep the gallery order.
 
     Returns:
       (index [Q, k] int64, cosine [Q, k] float64), most similar first. If k is above G, the second axis is G.
@@ -100,7 +102,7 @@ class CosineSimilarity:
     return np.concatenate(index), np.concatenate(cosine)
 
   def nearest_in(self, start, rows, k):
-    """Returns the result of `nearest` for the queries of one block (start, rows)."""
+    """Returns the result of `nearest` for the queries of one block (start, rows) of `blocks`."""
     k = min(k, self.num_gallery)
     index, cosine = np.empty((len(rows), k), np.int64), np.empty((len(rows), k))
     least = np.partition(rows, self.num_gallery - k, axis=1)[:, self.num_gallery - k]

@@ -31,7 +31,7 @@ class AttributeClassifier(nn.Module):
     tokens = image_encoder.encode(self.encoder, image).normed
     # Parity: the official code takes the mean after the final norm, not before it.
     feature = tokens[:, 1:].astype(jnp.float32).mean(axis=1)
-    # Parity: a linear layer of PyTorch draws its bias within 1 / sqrt(fan_in), too.
+    # Parity: PyTorch draws the bias of a linear layer from -1 / sqrt(fan_in) to 1 / sqrt(fan_in).
     bias_init = uniform_within(1 / self.encoder.width**0.5)
     classifier = nn.Dense(
       self.num_attributes, kernel_init=UNIFORM_IN_FAN, bias_init=bias_init, name="classifier"

@@ -1,18 +1,19 @@
-"""Batch normalisation with the running statistics of the reference implementations."""
+"""Batch normalisation with running statistics as in PyTorch, which the official code uses."""
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 EPSILON = 1e-5  # the default of PyTorch
-MOMENTUM = 0.9  # share of the old running value that stays; PyTorch calls the other share, 0.1, the momentum
+MOMENTUM = 0.9  # share of the old running value; `momentum` in PyTorch is the share of the new value, 0.1
 
 
 class BatchNorm(nn.Module):
   """Normalises each channel by the statistics of the batch in training, otherwise by the running statistics.
 
-  The module differs from the batch norm of flax in the running variance. Both normalise a batch by its biased
-  variance. This module then averages unbiased variances (biased variance * n / (n - 1) for n values per
-  channel), as PyTorch does. The official checkpoints hold such values.
+  This module and the batch norm of flax have different running variances. Both normalise a batch by its
+  biased variance. But the running variance of this module is an average of unbiased variances, as in PyTorch.
+  The unbiased variance is the biased variance * n / (n - 1) for n values per channel. The official
+  checkpoints contain such averages.
 
   The statistics are float32. If the batch is split over devices, they are the statistics of the whole batch.
   The parameters `scale` and `bias` and the collection `batch_stats` (`mean`, `var`) are [C] float32.
@@ -29,12 +30,12 @@ class BatchNorm(nn.Module):
 
     Args:
       x: [B, C] or [B, H, W, C].
-      train: True: use the statistics of the batch and move the running statistics towards them, once per
-        call. `batch_stats` must then be mutable.
+      train: True: use the statistics of the batch, and update the running statistics once per call.
+        `batch_stats` must then be mutable.
     Returns:
       An array of the same shape.
     Raises:
-      ValueError: if there is only one value per channel in training.
+      ValueError: if a channel has only one value in training.
     """
     C = x.shape[-1]
     scale = self.param("scale", nn.initializers.ones, (C,))
@@ -49,7 +50,7 @@ class BatchNorm(nn.Module):
         raise ValueError(f"{self.name}: one value per channel has no variance; use a batch_size of 2 or more")
       mean = x.mean(axes)
       var = jnp.square(x - mean).mean(axes)
-      # The pictures that create the parameters are not training data, so they leave the statistics unchanged.
+      # The pictures that initialise the parameters are not training data, so they change no statistics.
       if not self.is_initializing():
         running_mean.value = MOMENTUM * running_mean.value + (1 - MOMENTUM) * mean
         running_var.value = MOMENTUM * running_var.value + (1 - MOMENTUM) * var * (n / (n - 1))

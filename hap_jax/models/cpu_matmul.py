@@ -1,7 +1,7 @@
-"""A work-around for slow matrix products of XLA on CPUs; other devices compute the plain product.
+"""A work-around for slow matrix products of XLA on CPUs. Other devices compute the plain product.
 
-When XLA multiplies fast over the first dimension of both matrices, this file can go: `layers.dense` then uses
-the `dot_general` of `nn.Dense`.
+On a CPU, XLA is slow if a product sums over the first dimension of both matrices. If a new version of XLA is
+fast in this case, remove this file and the argument `dot_general` in `layers.dense`.
 """
 
 import jax
@@ -9,7 +9,7 @@ import jax
 
 @jax.custom_vjp
 def matmul(rows, kernel):
-  """Multiplies [R, K] by [K, N], as `@` does; on a CPU the gradient of the kernel is computed faster."""
+  """Multiplies [R, K] by [K, N], as `@` does. On a CPU, the gradient of the kernel is computed faster."""
   return rows @ kernel
 
 
@@ -28,7 +28,7 @@ def _matmul_backward(saved, gradient):
 def _transpose_first(rows, gradient):
   """Returns rows.T @ gradient, in half the time of XLA's own product on a CPU.
 
-  XLA multiplies over the first dimension of both matrices, which is slow on a CPU. This function transposes
+  XLA would sum over the first dimension of both matrices, which is slow on a CPU. This function transposes
   the narrower matrix first.
   """
   # Without the barriers XLA would merge the transpose into the product again.
@@ -42,7 +42,7 @@ matmul.defvjp(_matmul_forward, _matmul_backward)
 
 
 def dot_general(inputs, kernel, dimension_numbers, **_):
-  """Computes the product of `nn.Dense` with `matmul` in place of `jax.lax.dot_general`."""
+  """Computes the matrix product of `nn.Dense` with `matmul` in place of `jax.lax.dot_general`."""
   # `nn.Dense` contracts the last axis of the inputs with the first axis of the kernel and has no batch axes.
   assert dimension_numbers == (((inputs.ndim - 1,), (0,)), ((), ()))
   return matmul(inputs.reshape(-1, len(kernel)), kernel).reshape(*inputs.shape[:-1], -1)

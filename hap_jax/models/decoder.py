@@ -9,10 +9,10 @@ from hap_jax.models import layers, posemb
 class Decoder(nn.Module):
   """Predicts the pixels of every patch from the visible patches (MAE, arXiv 2111.06377, Sec. 3).
 
-  The other attributes are described in `vit.ViT`.
+  `vit.ViT` describes the attributes that are not listed here.
 
   Attributes:
-    width: width of the decoder, which differs from the width of the encoder.
+    width: width of the decoder. It may differ from the width of the encoder.
     num_outputs: P*P*C, the number of values of a patch.
   """
 
@@ -33,18 +33,19 @@ class Decoder(nn.Module):
 
     Args:
       latent: [B, 1 + V, D], the output of the encoder, class token first.
-      ids_restore: [B, L] int32. In the list of all visible, then all hidden patches, patch j has the position
-        ids_restore[j].
+      ids_restore: [B, L] int32. If the visible patches are listed first and then the hidden patches, patch j
+        has position ids_restore[j] in this list.
     Returns:
       [B, L, P*P*C] in image order.
     """
     tokens = layers.dense(self.width, self.dtype, "embed")(latent)
     mask_token = self.param("mask_token", nn.initializers.normal(0.02), (1, 1, self.width)).astype(self.dtype)
     V = latent.shape[1] - 1
-    # ids_restore is a permutation, so argsort inverts it: its first V entries are the visible patches.
+    # ids_restore is a permutation, so argsort inverts it. The first V entries of the inverse are the visible
+    # patches.
     ids_keep = jnp.argsort(ids_restore, axis=1)[:, :V].astype(jnp.int32)
-    # A hidden patch has no token. Its index is clipped to V - 1, and the result is replaced by the mask
-    # token.
+    # A hidden patch has no token. Its index is clipped to V - 1, and the gathered token is then replaced by
+    # the mask token.
     shown = layers.gather_tokens(tokens[:, 1:], jnp.minimum(ids_restore, V - 1), ids_keep)
     patches = jnp.where(ids_restore[..., None] >= V, mask_token, shown)
     tokens = jnp.concatenate([tokens[:, :1], patches], axis=1)

@@ -11,12 +11,12 @@ from hap_jax.models.initializers import UNIFORM_IN_FAN, uniform_within
 
 @struct.dataclass
 class EmbedderOutputs:
-  """Features and logits of the heads; each tuple has one entry per head.
+  """Features and logits of the heads. Each tuple has one array per head.
 
   Attributes:
-    features: [B, D_h] float32 each, not normalised. The triplet loss uses them one by one; retrieval joins
+    features: arrays [B, D_h] float32, not normalised. The triplet loss uses them one by one. Retrieval joins
       them with `embedding`.
-    logits: [B, C] float32 each. If a jitted caller does not use them, the compiler removes the classifier.
+    logits: arrays [B, C] float32. If a jitted caller does not use them, the compiler removes the classifier.
   """
 
   features: tuple[jnp.ndarray, ...]
@@ -24,13 +24,14 @@ class EmbedderOutputs:
 
 
 def embedding(outputs):
-  """Joins the features of all heads and scales each joined one to length 1; [B, sum of D_h] float32."""
-  # Parity: heads are not normalised one by one, so the longer feature weighs more.
+  """Joins the features of all heads. Returns [B, sum of D_h] float32 embeddings with unit norm."""
+  # Parity: the features are not normalised before they are joined. So the feature with the larger norm has
+  # more weight.
   return layers.l2_normalize(jnp.concatenate(outputs.features, axis=-1))
 
 
 class Embedder(nn.Module):
-  """An encoder with a linear classifier on its class token; the parameters are {"encoder", "head"}.
+  """An encoder with a linear classifier on its class token. The parameters are {"encoder", "head"}.
 
   The feature is the class token after the final norm. There is no batch norm before the classifier.
   """
@@ -59,10 +60,10 @@ class Embedder(nn.Module):
 class LocalityEmbedder(nn.Module):
   """An `Embedder` with a second, convolutional head on the patch tokens: the locality enhanced module (LEM).
 
-  The second head takes the map of patch tokens before the final norm. Three bottlenecks of half its width
-  follow; the first has stride 2. The second feature is the LayerNorm of the mean over the resulting map. It
-  is twice as wide as the first feature. Before each classifier, a batch norm is applied to the feature. The
-  bias of this batch norm must stay zero; `optim.layer_decay_rules` freezes it.
+  The second head takes the map of patch tokens before the final norm. Three bottlenecks of half the width of
+  the encoder follow. The first bottleneck has stride 2. The second feature is the LayerNorm of the mean over
+  the resulting map. It is twice as wide as the first feature. Before each classifier, a batch norm is applied
+  to the feature. The bias of this batch norm must stay zero, so `optim.layer_decay_rules` freezes it.
   """
 
   encoder: vit.ViT
@@ -83,7 +84,7 @@ class LocalityEmbedder(nn.Module):
     """
     latent = image_encoder.encode(self.encoder, image, drop_key)
     D = self.encoder.width
-    # Parity: the convolutions read the tokens before the final norm, the class-token head after it.
+    # Parity: the convolutions read the tokens before the final norm, the class-token head after the norm.
     x = latent.raw[:, 1:].reshape(image.shape[0], *self.encoder.grid, D)
     for i in range(3):
       stride = 2 if i == 0 else 1
@@ -112,8 +113,9 @@ class LocalityEmbedder(nn.Module):
 class Bottleneck(nn.Module):
   """Residual unit of 1x1, 3x3 and 1x1 convolutions with batch norms (ResNet, arXiv 1512.03385).
 
-  [B, H, W, C] -> [B, ceil(H / stride), ceil(W / stride), 4 * width]. The 3x3 convolution has the stride. If
-  the shapes of input and output differ, the shortcut is a strided 1x1 convolution with a batch norm.
+  [B, H, W, C] -> [B, ceil(H / stride), ceil(W / stride), 4 * width]. The stride belongs to the 3x3
+  convolution. If the shapes of input and output differ, the shortcut is a 1x1 convolution with this stride,
+  followed by a batch norm.
   """
 
   width: int
@@ -148,6 +150,6 @@ class Bottleneck(nn.Module):
 
 
 def _head(num_classes):
-  # Parity: the official code truncates the normal distribution at +-2, which is 100 standard deviations. No
-  # value is ever cut, so a plain normal distribution is the same.
+  # Parity: the official code truncates the normal distribution at -2 and 2, which is 100 standard deviations.
+  # No value is ever that large, so a plain normal distribution gives the same result.
   return nn.Dense(num_classes, kernel_init=nn.initializers.normal(0.02), name="head")

@@ -21,10 +21,10 @@ class HapOutputs:
 
 
 class HAP(nn.Module):
-  """Encoder and decoder over N masked views of each image (HAP, arXiv 2310.20695, Sec. 3).
+  """Encoder and decoder for N masked views of each image (HAP, arXiv 2310.20695, Sec. 3).
 
-  Encoder and decoder process all views as one batch of B*N. With one view and random masks, the model is an
-  MAE.
+  Encoder and decoder process all views as one batch of size B*N. With one view and random masks, the model is
+  an MAE.
   """
 
   encoder: vit.ViT

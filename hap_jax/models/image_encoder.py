@@ -1,4 +1,4 @@
-"""The encoder with pictures as input. All code that reads features of a trained model uses it."""
+"""The encoder with pictures as input. All code that computes features with a trained model uses it."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ def encode(encoder, images, drop_key=None):
   Raises:
     ValueError: if the pictures have another size or are not floats.
   """
-  # A picture of 16x8 patches has as many tokens as one of 8x16, so only a check of the sides sees the error.
+  # A picture of 16x8 patches has as many tokens as a picture of 8x16 patches, so both sides are checked.
   expected = (*(side * encoder.patch for side in encoder.grid), 3)
   if images.ndim != 4 or images.shape[1:] != expected:
     H, W, _ = expected

@@ -4,7 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-# A uniform distribution within a has the variance a^2 / 3, so this one lies within 1 / sqrt(fan_in).
+# A uniform distribution from -a to a has the variance a^2 / 3. Here the variance is 1 / (3 fan_in), so the
+# values lie between -1 / sqrt(fan_in) and 1 / sqrt(fan_in).
 UNIFORM_IN_FAN = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 

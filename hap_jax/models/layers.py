@@ -8,15 +8,16 @@ import numpy as np
 from hap_jax import sharding
 from hap_jax.models import cpu_matmul
 
-# Parity: the epsilon of the official ViT. Flax has the same default today; the number here protects against a
-# change of that default.
+# Parity: the epsilon of the official ViT. It is the default of flax, too. But the default may change, so the
+# number is set here.
 LAYER_NORM_EPSILON = 1e-6
 
-# The values of a block that are not kept in memory but computed again for the gradient, from least to most:
+# To save memory, some values of a block are not kept but computed again for the gradient. Each name stands
+# for a set of such values. The sets grow from the first name to the last:
 # "none": no value is computed again.
-# "elementwise": the results of norms, GELU and softmax; all matrix products are kept.
-# "dots": the products of attention, too; only products with parameters are kept.
-# "full": every value of the block; only its input is kept.
+# "elementwise": the results of norms, GELU and softmax are computed again. All matrix products are kept.
+# "dots": also the matrix products of the attention. Only the products with parameters are kept.
+# "full": every value of the block is computed again. Only the input of the block is kept.
 REMAT_POLICIES = {
   "none": None,
   "elementwise": jax.checkpoint_policies.dots_saveable,
@@ -65,17 +66,17 @@ def l2_normalize(feature):
 
 @jax.custom_vjp
 def gather_tokens(tokens, index, inverse):
-  """Picks tokens, [B, S, D] -> [B, R, D]; its gradient is a gather, too.
+  """Picks tokens: [B, S, D] -> [B, R, D]. The gradient of this function is also a gather.
 
-  The gradient of a plain gather is a scatter-add. That is slow on accelerators. A GPU also adds in no fixed
-  order, so two runs would not agree bit for bit. Here `inverse` names the only output row that sends its
-  gradient to a token, so no sum is needed.
+  The gradient of a plain gather is a scatter-add, which is slow on accelerators. A GPU also adds in no fixed
+  order, so two runs would not agree bit for bit. Here each token gets the gradient of at most one output row,
+  so no sum is needed. `inverse` contains these rows.
 
   Args:
     tokens: [B, S, D].
-    index: [B, R] int32, the token of each output row.
-    inverse: [B, S] int32, the output row whose gradient goes to each token; -1: the token gets no gradient.
-      An output row that `inverse` does not name may repeat a token; its gradient is dropped.
+    index: [B, R] int32, the token of each output row. Several rows may have the same token.
+    inverse: [B, S] int32, the output row whose gradient goes to each token. -1: the token gets no gradient.
+      The gradient of an output row that is not in `inverse` is dropped.
   """
   del inverse
   return jnp.take_along_axis(tokens, index[..., None], axis=1)
@@ -86,7 +87,7 @@ def _gather_tokens_forward(tokens, index, inverse):
 
 
 def _gather_tokens_backward(inverse, gradient):
-  # -1 is no valid index: it is clipped to 0 for the gather, and the gathered row is replaced by 0 below.
+  # -1 is no valid index, so it is clipped to 0 for the gather. The row gathered for it is then set to zero.
   picked = jnp.take_along_axis(gradient, jnp.maximum(inverse, 0)[..., None], axis=1)
   return jnp.where(inverse[..., None] >= 0, picked, 0), None, None
 
@@ -107,7 +108,8 @@ def dense(features, dtype, name):
 
 def layer_norm(dtype, name):
   """Returns a LayerNorm whose statistics are float32, whatever the compute type."""
-  # The fast variance, mean(x^2) - mean(x)^2, loses digits where the mean is large; x - mean does not.
+  # The fast variance, mean(x^2) - mean(x)^2, loses digits if the mean is large. The mean of (x - mean)^2 does
+  # not lose them.
   return nn.LayerNorm(epsilon=LAYER_NORM_EPSILON, dtype=dtype, use_fast_variance=False, name=name)
 
 
@@ -116,18 +118,20 @@ def attend(qkv, implementation="xla"):
 
   Args:
     qkv: [B, T, 3, heads, D/heads].
-    implementation: "xla": plain matrix products. The rows of each head are brought together first; on a CPU
-      this takes half the time of `jax.nn.dot_product_attention`. "cudnn": the fused kernel of
-      `jax.nn.dot_product_attention`.
+    implementation: "xla": plain matrix products, after a transpose that puts the tokens of each head next to
+      each other. On a CPU this takes half the time of `jax.nn.dot_product_attention`. "cudnn": the fused
+      kernel of `jax.nn.dot_product_attention`.
   Returns:
-    [B, T, heads, D/heads]; logits and softmax are float32.
+    [B, T, heads, D/heads]. Logits and softmax are computed in float32.
   """
-  # The gradient of a split is one concatenation. A stack of three gradients takes a CPU twice as long.
+  # The gradient of a split is one concatenation. A stack of the three gradients would take twice as long on a
+  # CPU.
   query, key, value = (part.squeeze(2) for part in jnp.split(qkv, 3, axis=2))
   if implementation != "xla":
     return jax.nn.dot_product_attention(query, key, value, implementation=implementation)
   query, key, value = (x.transpose(0, 2, 1, 3) for x in (query, key, value))  # [B, heads, T, D/heads]
-  query = query * query.shape[-1] ** -0.5  # cheaper than scaling the logits, which are more numbers
+  # Scaling the query is cheaper than scaling the logits, because there are more logits.
+  query = query * query.shape[-1] ** -0.5
   logits = jnp.einsum("bhtd,bhsd->bhts", query, key, preferred_element_type=jnp.float32)
   weights = jax.nn.softmax(logits).astype(value.dtype)
   return jnp.einsum("bhts,bhsd->bhtd", weights, value).transpose(0, 2, 1, 3)
@@ -136,8 +140,8 @@ def attend(qkv, implementation="xla"):
 class Attention(nn.Module):
   """Multi-head self-attention with a joint projection to queries, keys and values.
 
-  It takes and returns [B*T, D]; `length` is T. The tokens are flat everywhere except in the attention
-  product, because a product of two matrices is up to twice as fast on a CPU as a batched product.
+  It takes and returns flat tokens, [B*T, D]. `length` is T. Only the attention product uses [B, T, ...]
+  arrays, because on a CPU a product of two matrices is up to twice as fast as a batched product.
 
   Attributes:
     implementation: see `attend`.
@@ -159,15 +163,15 @@ class Attention(nn.Module):
 def gelu(x):
   """Returns the exact GELU, x * Phi(x), computed in float32 and returned in the type of `x`.
 
-  It uses erf, as PyTorch does. On a CPU this is 2.5 times as fast as `jax.nn.gelu`, which uses erfc to keep
-  the relative error of tiny results small. The absolute error is below 1e-6 for |x| <= 8.
+  It uses erf, as PyTorch does. `jax.nn.gelu` uses erfc to keep the relative error of tiny results small. On a
+  CPU, erf is 2.5 times as fast. The absolute error of this function is below 1e-6 for |x| <= 8.
   """
   half = 0.5 * x.astype(jnp.float32)
   return (half + half * jax.lax.erf(half * np.float32(np.sqrt(2)))).astype(x.dtype)
 
 
 class Mlp(nn.Module):
-  """Two linear layers around an exact (erf) GELU."""
+  """Two linear layers with an exact (erf) GELU between them."""
 
   ratio: float
   dtype: jnp.dtype
@@ -182,8 +186,8 @@ class Mlp(nn.Module):
 class Block(nn.Module):
   """Pre-norm transformer block; [B*T, D] -> [B*T, D].
 
-  `branch_scale` [2, B] float32 comes from `drop_path_scales`. It scales the outputs of attention and MLP for
-  each example before they are added to the tokens; None: no scaling.
+  `branch_scale` is [2, B] float32 from `drop_path_scales`. For each example, it scales the outputs of
+  attention and MLP before they are added to the tokens. None: no scaling.
   """
 
   num_heads: int
@@ -211,7 +215,7 @@ def drop_path_scales(key, batch, *, depth, drop_path):
   """Draws the scale of every branch of every block for every example; 0 drops the branch.
 
   Stochastic depth (arXiv 1603.09382): in block i, each of the two branches is dropped for an example with
-  probability r_i = drop_path * i / (depth - 1). A branch that stays is divided by 1 - r_i, so its expected
+  probability r_i = drop_path * i / (depth - 1). A branch that is kept is divided by 1 - r_i, so its expected
   value does not change. The draws of block i depend only on fold_in(key, i).
 
   Args:
@@ -220,9 +224,10 @@ def drop_path_scales(key, batch, *, depth, drop_path):
     depth: number of blocks.
     drop_path: rate of the last block, below 1.
   Returns:
-    [depth, 2, B] float32 with the values 0 and 1 / (1 - r_i). The second axis is attention, then MLP.
+    [depth, 2, B] float32 with the values 0 and 1 / (1 - r_i). On the second axis, 0 is attention and 1 is
+    MLP.
   """
-  # A single block has rate 0; max() only avoids the division 0 / 0.
+  # A single block has rate 0. max() only avoids the division 0 / 0.
   keep = 1 - drop_path * jnp.arange(depth) / max(depth - 1, 1)
 
   def draw(i, keep):
@@ -247,15 +252,15 @@ def run_blocks(
   """Runs `depth` blocks on [B, T, D] tokens. Call it inside the compact method of `module`.
 
   The parameters of all blocks are one subtree of the module, `blocks`. The first axis of every leaf is the
-  number of the block. With `scan`, one block is compiled and runs over that axis; this shortens the compile
-  time of deep models. The stored parameters are the same with and without `scan`.
+  number of the block. With `scan`, only one block is compiled, and a loop runs it over that axis. This
+  shortens the compile time of deep models. The stored parameters are the same with and without `scan`.
 
   Args:
     module: the module that owns the parameters.
     tokens: [B, T, D].
     depth, num_heads, mlp_ratio, dtype: sizes and compute type of the blocks, see `vit.ViT`.
-    scan: True: one compiled block in a loop; False: all blocks written out.
-    remat: a key of `REMAT_POLICIES`, the values of a block that are computed again for the gradient.
+    scan: True: one compiled block in a loop. False: every block is compiled.
+    remat: a key of `REMAT_POLICIES`.
     attention: see `attend`.
     branch_scales: [depth, 2, B] from `drop_path_scales`; None: no branch is scaled.
   Returns:
@@ -264,10 +269,10 @@ def run_blocks(
   length, width = tokens.shape[1:]
   # The blocks work on flat tokens, see `Attention`.
   flat = tokens.reshape(-1, width)
-  # The block has no parent: flax must not register its parameters, because they are stored stacked below.
+  # With parent=None, flax does not register the parameters of this block. They are stored below, stacked.
   block = Block(num_heads, mlp_ratio, dtype, attention, parent=None)
   if module.is_initializing():
-    # A loop instead of vmap: the random number generator takes twice as long to compile for many keys.
+    # lax.map instead of vmap, because the random number generator compiles twice as long for many keys.
     init = lambda key: block.init(key, flat, length)["params"]  # noqa: E731
     module.param("blocks", lambda key: jax.lax.map(init, jax.random.split(key, depth)))
   stacked = module.variables["params"]["blocks"]
@@ -278,8 +283,9 @@ def run_blocks(
     return block.apply({"params": params}, sharding.split_rows(x), length, branch_scale), None
 
   if remat != "none":
-    # Without a scan the compiler would merge the second computation with the first and keep the values after
-    # all, so prevent_cse stops it. A scan separates the two already, and prevent_cse would only slow it down.
+    # The values are computed once for the output and once more for the gradient. Without a scan, the compiler
+    # would merge the two computations and keep the values in memory. prevent_cse forbids this. With a scan,
+    # the two are already separate, and prevent_cse would only slow down the step.
     run_block = jax.checkpoint(run_block, policy=REMAT_POLICIES[remat], prevent_cse=not scan)
   if scan:
     # None is an empty pytree, so scan accepts branch_scales=None and gives None to every block.
@@ -292,8 +298,8 @@ def run_blocks(
 
 def _unstack(stacked, depth):
   """Returns a list of the parameters of each block."""
-  # The gradient of a split writes the part of each block once. The gradient of indexing would add `depth`
-  # full arrays, zero except in one block.
+  # The gradient of a split writes the part of each block once. The gradient of indexing would be a sum of
+  # `depth` full arrays, each of them zero outside one block.
   leaves, tree = jax.tree.flatten(stacked)
   parts = [jax.lax.split(leaf, [1] * depth) for leaf in leaves]
   return [tree.unflatten([part[i][0] for part in parts]) for i in range(depth)]

@@ -1,4 +1,4 @@
-"""Pooling of the tokens of a frozen encoder to one vector per picture."""
+"""Pooling of the tokens of a frozen encoder into one vector per picture."""
 
 import itertools
 
@@ -11,13 +11,13 @@ NUM_STRIPES = 4  # horizontal stripes of the picture: roughly head, chest, hips 
 
 
 def pool(tokens, grid, kind):
-  """Pools an encoder's tokens and scales the vector to length 1.
+  """Pools an encoder's tokens into one vector per picture with unit norm.
 
   Args:
     tokens: [B, 1 + L, D] after the final norm, class token first.
     grid: (Gh, Gw) with Gh * Gw = L.
     kind: "cls": the class token. "mean": the mean of the patch tokens. "stripes": the mean of each of
-      NUM_STRIPES horizontal stripes; each mean is scaled to length 1, then all are concatenated.
+      NUM_STRIPES horizontal stripes. Each mean is scaled to unit norm, then all are concatenated.
   Returns:
     [B, D] float32, or [B, NUM_STRIPES * D] for stripes.
   Raises:
@@ -34,7 +34,7 @@ def pool(tokens, grid, kind):
   if Gh < NUM_STRIPES:
     raise ValueError(f"a grid of {Gh}x{Gw} has fewer rows than the {NUM_STRIPES} stripes; use cls or mean")
   rows = tokens[:, 1:].reshape(B, Gh, Gw, D).mean(axis=2)
-  # If NUM_STRIPES does not divide the rows, the stripes differ by at most one row.
+  # If Gh is not a multiple of NUM_STRIPES, the heights of the stripes differ by at most one row.
   edges = [round(i * Gh / NUM_STRIPES) for i in range(NUM_STRIPES + 1)]
   stripes = [rows[:, start:stop].mean(axis=1) for start, stop in itertools.pairwise(edges)]
   return l2_normalize(jnp.concatenate([l2_normalize(stripe) for stripe in stripes], axis=-1))

@@ -1,4 +1,4 @@
-"""Position tables and their resize: the only code of the project that makes or resizes them."""
+"""Position tables. No other file of the project makes or resizes them."""
 
 import numpy as np
 
@@ -31,14 +31,15 @@ def sincos_table(grid, width):
 
 
 def resize_table(table, old_grid, new_grid):
-  """Resizes a position table to another grid by bicubic interpolation; the row of the class token is copied.
+  """Resizes a position table to another grid by bicubic interpolation. Copies the row of the class token.
 
-  The kernel has a = -0.75 and half-pixel centres. The border is clamped, and there is no anti-aliasing. These
-  are the rules of the official repository; the cubic resize of JAX has a = -0.5 and anti-aliasing.
+  The coefficient of the cubic kernel is a = -0.75. Cells have half-pixel centres, the border is clamped, and
+  there is no anti-aliasing. These are the rules of the official repository. The cubic resize of JAX has
+  a = -0.5 and anti-aliasing.
 
-  One rule differs from the official code: a table is resized whenever the grids differ, also if they have the
-  same number of patches. The official code does not change an 8x16 table for a 16x8 grid, which puts its rows
-  in the wrong places.
+  One rule differs from the official code. Here a table is resized whenever the grids differ, also if they
+  have the same number of patches. The official code leaves an 8x16 table unchanged for a 16x8 grid, so
+  patches get the rows of other positions.
 
   Args:
     table: [1, 1 + Gh*Gw, D], the table of the old grid.
@@ -71,7 +72,7 @@ def resize_table(table, old_grid, new_grid):
 
 
 def _cubic_matrix(old, new):
-  """Returns the [new, old] weights of a one-dimensional cubic resize."""
+  """Returns the [new, old] matrix of a one-dimensional cubic resize from `old` to `new` cells."""
   a = -0.75
   # Half-pixel centres: the centre of cell i is at i + 0.5.
   source = (np.arange(new) + 0.5) * old / new - 0.5
@@ -82,6 +83,7 @@ def _cubic_matrix(old, new):
     near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
     far = a * (((distance - 5) * distance + 8) * distance - 4)
     weight = np.where(distance <= 1, near, far)
-    # Beyond the border several taps meet at the same cell. `np.add.at` adds all of them; `+=` would keep one.
+    # Beyond the border, several taps are clipped to the same cell. `np.add.at` adds all of their weights, but
+    # `+=` would add only one.
     np.add.at(matrix, (np.arange(new), np.clip(first + tap, 0, old - 1)), weight)
   return matrix

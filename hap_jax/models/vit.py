@@ -46,10 +46,10 @@ def variant_of(width, depth):
 
 @dataclasses.dataclass(frozen=True)
 class Compute:
-  """Settings of the computation of a network; the parameters do not depend on them.
+  """Settings of the computation of a network. The parameters do not depend on them.
 
   Attributes:
-    dtype: type of the computation; parameters are float32.
+    dtype: type of the computation. Parameters are always float32.
     scan, remat, attention: see `layers.run_blocks`.
   """
 
@@ -70,7 +70,7 @@ FLOAT32 = Compute()
 class Latent:
   """Tokens of B*N views, class token first.
 
-  Under jit the compiler removes a field that the caller does not use.
+  Under jit, the compiler removes the computation of a field that the caller does not use.
 
   Attributes:
     normed: [B*N, 1 + V, D], the tokens after the final norm.
@@ -82,13 +82,13 @@ class Latent:
 
 
 class ViT(nn.Module):
-  """Plain ViT encoder of visible patches. As in timm: pre-norm blocks, learned class token, final norm.
+  """Plain ViT encoder of visible patches. As in timm, it has pre-norm blocks, a class token and a final norm.
 
   Attributes:
     width, depth, num_heads: see `VARIANTS`.
     grid: (Gh, Gw) in patches.
     patch: side P in pixels.
-    mlp_ratio: width of the hidden MLP layer / `width`.
+    mlp_ratio: width of the hidden MLP layer divided by `width`.
     drop_path: stochastic depth rate of the last block. The rate rises linearly from 0 at the first block.
     dtype: compute type; parameters are float32.
     scan, remat, attention: see `layers.run_blocks`.
@@ -110,8 +110,8 @@ class ViT(nn.Module):
   def __call__(self, patches, ids_keep=None, *, drop_key=None):
     """Encodes all patches, or the visible patches of N masked views of each image.
 
-    The views of one image are next to each other on the batch axis. If the batch is split over devices, no
-    data moves between devices.
+    The views of one image are next to each other on the batch axis of the result. So if the batch is split
+    over devices, no data moves between devices.
 
     Args:
       patches: [B, L, P*P*C] float, normalised, from `layers.patchify`.
@@ -159,7 +159,8 @@ def _pick_views(tokens, ids_keep):
   (B, L, D), (_, N, V) = tokens.shape, ids_keep.shape
   ids_keep = ids_keep.reshape(B * N, V)
   places = jnp.broadcast_to(jnp.arange(V, dtype=jnp.int32), ids_keep.shape)
-  # `gather_tokens` needs the inverse for its gradient: a hidden patch has -1, because no view row uses it.
+  # `gather_tokens` needs the inverse for its gradient. A hidden patch has -1, because no visible token comes
+  # from it.
   inverse = jnp.put_along_axis(jnp.full((B * N, L), -1, jnp.int32), ids_keep, places, axis=1, inplace=False)
   tokens = jnp.broadcast_to(tokens[:, None], (B, N, L, D)).reshape(B * N, L, D)
   return layers.gather_tokens(tokens, ids_keep, inverse)

@@ -1,4 +1,4 @@
-"""Pedestrian attribute recognition as a Task: A binary labels per picture of a person.
+"""Pedestrian attribute recognition as a Task: it predicts [A] binary labels for a picture of a person.
 
 The recipe is the official one (junkunyuan/HAP, downstream_tasks/pedestrian_attribute_recognition, which is
 based on Rethinking_of_PAR). A linear classifier reads the mean patch token. The loss is a weighted sigmoid
@@ -6,10 +6,11 @@ cross entropy.
 
 Batch fields:
   image: [B, H, W, 3] uint8, normalised in the step.
-  index: [B] int32.
-  valid: [B] bool.
+  index: [B] int32, the number of the record in its source.
+  valid: [B] bool. False: the row only fills up the batch.
   attributes: [B, A] bool, in training only.
-  attributes_known: [B, A] bool, in training only, and only if the source has labels that are not known.
+  attributes_known: [B, A] bool, in training only, and only if some labels of the source are unknown. True:
+    the label is known.
 """
 
 import functools
@@ -34,9 +35,10 @@ from hap_jax.viz import attributes as viz
 from hap_jax.viz.curves import Guide, Mark
 
 TRAIN_SPLITS = ("trainval", "train")
-_MISTAKES = 24  # pictures in the sheet of mistakes
-# mA is the mean of the accuracies on positive and on negative pictures, so one answer for all gives 0.5.
-_GUIDE = Guide(baseline=Mark("one answer for all", 0.5))
+_MISTAKES = 24  # number of pictures in the sheet of mistakes
+# mA is the mean of the accuracy on positive pictures and the accuracy on negative pictures. A model with the
+# same answer for all pictures has one accuracy of 1 and one of 0, so its mA is 0.5.
+_GUIDE = Guide(baseline=Mark("same answer for all", 0.5))
 
 
 # The configuration keys of this task, in addition to the keys that every task has.
@@ -70,14 +72,14 @@ def network(description, compute=vit.FLOAT32):
     "num_attributes", len(description.classes.get("attribute_names", ()))
   )
   if num_attributes < 1:
-    raise ValueError(
-      f"a classifier of {num_attributes} attributes cannot be trained: the data set names none"
-    )
+    raise ValueError(f"a classifier of {num_attributes} attributes cannot be trained: the data set has none")
   return attribute_classifier.AttributeClassifier(description.encoder.build(compute), num_attributes)
 
 
 def make_forward(model, normalize):
-  """Makes (variables, batch, *, key, train) -> (logits [B, A] float32, model_state); nothing is random.
+  """Returns a function (variables, batch, *, key, train) -> (logits [B, A] float32, model_state).
+
+  The function has no randomness.
 
   Args:
     model: from `network`.
@@ -92,9 +94,10 @@ def make_forward(model, normalize):
 
 
 def make_loss(positive_ratio):
-  """Makes (logits, batch, *, key) -> (mean weighted loss, {name: (sum, count)}).
+  """Returns a function (logits, batch, *, key) -> (mean weighted loss, {name: (sum, count)}).
 
-  The mean is over all pictures of the batch. So a known label weighs the same in every batch.
+  The mean is over all pictures of the batch, also over pictures without known labels. So a known label has
+  the same weight in every batch.
 
   Args:
     positive_ratio: [A] share of positive pictures of each attribute in the training split.
@@ -115,31 +118,36 @@ def make_loss(positive_ratio):
 
 
 def _labels(source, rows=slice(None)):
-  """Returns (labels [n, A] bool, mask of known labels [n, A] bool, or None if all are known) of records."""
+  """Returns (labels, known) of records, each [n, A] bool. `known` is None if all labels are known."""
   known = source.columns.get("attributes_known")
   return source.columns["attributes"][rows], None if known is None else known[rows]
 
 
 def positive_ratio(source):
-  """Returns [A] float64, the share of positive pictures of each attribute among its known labels.
+  """Returns [A] float64, the share of positive labels of each attribute among its known labels.
 
   Raises:
-    ValueError: if an attribute has no positive picture, because the model cannot learn it then.
+    ValueError: if an attribute has no positive label, because the model cannot learn it then.
   """
   ratio = metrics.positive_share(*_labels(source))
   if absent := [
     name for name, share in zip(source.spec.labels["attributes"], ratio, strict=True) if not share
   ]:
     raise ValueError(
-      f"{source.spec.name}: {', '.join(absent)} never positive in the {len(source):,} training pictures; "
-      "expected each attribute at least once: use more data, such as config.data.train_split=trainval, or a "
-      "data set without the attribute"
+      f"{source.spec.name}: no positive label of {', '.join(absent)} in the {len(source):,} training "
+      "pictures; expected at least one of each attribute: use more data, such as "
+      "config.data.train_split=trainval, or a data set without this attribute"
     )
   return ratio
 
 
 def make_predict(description, compute=vit.FLOAT32):
-  """Makes (variables, batch) -> {"probability": [B, A] float32} for weights with this Description."""
+  """Returns a function (variables, batch) -> {"probability": [B, A] float32}.
+
+  Args:
+    description: the Description of the variables.
+    compute: a `vit.Compute`.
+  """
   forward = make_forward(network(description, compute), base.make_normalize(description))
 
   def predict(variables, batch):
@@ -164,11 +172,12 @@ def check_names(description, source):
 
 
 def make_score(sources, train_split):
-  """Makes the score function: {"test": {"probability", "index"}, optionally "val": ...} -> {metric: float}.
+  """Returns the score function: {split: {"probability", "index"}} -> {metric: float}.
 
-  A metric with a plain name is computed on the test set. A metric named `val_...` is computed on the
-  validation set. If the run trains on the validation set, `mA_on_test` is added. It equals mA, and it selects
-  the best checkpoint. The name shows that the test set selects.
+  The splits are "test" and, if the run does not train on it, "val". A metric named `val_...` is computed on
+  the validation set, all others on the test set. If the run trains on the validation set, `mA_on_test` is
+  added. Its value is mA. The best checkpoint is selected by `mA_on_test`, and the name warns that the test
+  set was used for this selection.
   """
 
   def score(splits):
@@ -187,7 +196,7 @@ def make_score(sources, train_split):
 
 
 def make_row_figures(source):
-  """Makes rows -> {name: picture} of predictions on the test set.
+  """Returns a function rows -> {name: picture}, which draws the predictions on the test set.
 
   The picture "attributes" shows the mA of each attribute. The picture "mistakes" shows the wrong answers with
   the highest confidence.
@@ -265,8 +274,8 @@ def check_known(source, split):
   labels, known = _labels(source)
   if known is not None and not known.any():
     raise ValueError(
-      f"{source.spec.name}: none of the {labels.size:,} labels of split {split!r} is known; expected known "
-      "labels to score: add labels (config.data.root), or choose another division into splits"
+      f"{source.spec.name}: none of the {labels.size:,} labels of split {split!r} is known; expected at "
+      "least one known label: add labels to the data in config.data.root, or choose other splits"
     )
 
 
@@ -306,8 +315,8 @@ def make(config, lineage=()):
   return base.Task(
     init=base.make_init(model),
     load=base.make_load(description, heads=("classifier",)),
-    # Parity: weight decay includes biases, norms, class token and position table. All parameters have one
-    # learning rate.
+    # Parity: weight decay also applies to biases, norms, class token and position table. All parameters have
+    # the same learning rate.
     param_rules=(optim.Rule(".*", weight_decay=config.weight_decay),),
     optimizer=optim.OptimizerSpec(**config.optimizer),
     schedule=lambda step, progress: optim.warmup_cosine_by_epoch(
@@ -331,7 +340,7 @@ def make(config, lineage=()):
 
 def outline(config):
   """Returns (abstract params, lines that describe the shapes of a step); reads no data."""
-  # Two attributes stand for all, because only the data set has the real number.
+  # The real number of attributes comes from the data set, which is not read here. So 2 is used instead.
   description = base.description_of(config, network={"num_attributes": 2})
   model = network(description, base.compute_of(config))
   batch = base.abstract_batch(config.batch_size, description.encoder.image_size)
@@ -339,5 +348,6 @@ def outline(config):
   params, logits = base.trace(base.make_init(model), forward, batch)
   return params, [
     base.image_line(batch, description.encoder),
-    f"logits {logits.shape} {logits.dtype}, compute {config.model.dtype}; one per attribute (counted as 2)",
+    f"logits {logits.shape} {logits.dtype}, compute {config.model.dtype}; the number of attributes is not "
+    "known here, so 2 is used",
   ]

@@ -1,18 +1,20 @@
 """The Task record: all that the training loop knows about a task.
 
-The loop, the step and the evaluation use these fields and nothing else. If a new task does not fit, add a
-field to the record for all tasks. Do not add a branch to the loop.
+The loop, the step and the evaluation use the fields of this record and nothing else. If a new task does not
+fit, add a field to the record for all tasks. Do not add a branch to the loop.
 
 A task is a module in this folder with these functions:
-  check(config)                         raises ValueError for wrong values of the keys of this task
-  make(config, lineage)                 -> Task
-  network(description, compute)         -> the Linen module of a Description; nothing else builds it
-  make_evaluation(config, description)  -> Evaluation of weights with this Description
-  outline(config)                       -> (abstract params, lines: the shapes of a step); reads no data
+  check(config)                         raises ValueError if a key of this task has a wrong value
+  make(config, lineage)                 returns the Task
+  network(description, compute)         returns the Linen module of a Description; no other code builds it
+  make_evaluation(config, description)  returns the Evaluation of weights with this Description
+  outline(config)                       returns (abstract params, lines that describe the shapes of a step);
+                                        reads no data
 A task that trains an embedding of a picture also has this function:
-  make_embed(description, compute)      -> (variables, [B, H, W, 3] uint8 images) -> [B, D] float32, length 1
-A configuration goes no further than `check`, `make`, `make_evaluation` and `outline`. They read it, in part
-with functions whose names end in `_of`. All other functions take named arguments.
+  make_embed(description, compute)      returns a function (variables, [B, H, W, 3] uint8 images) -> [B, D]
+                                        float32 embeddings with unit norm
+Of these functions, only `check`, `make`, `make_evaluation` and `outline` take a configuration. To read it,
+they also use helper functions whose names end in `_of`. All other functions take named arguments.
 """
 
 import dataclasses
@@ -46,30 +48,32 @@ class Task:
   """A record of functions. `variables` are {"params": ..., other collections}.
 
   Attributes:
-    init: key -> variables; traced and jitted when the state is created.
-    param_rules: each rule maps parameter paths to (lr scale, weight decay, trainable). The first match wins.
+    init: key -> variables. It runs inside a jitted function when the state is created.
+    param_rules: rules that set the learning-rate scale, the weight decay and the trainability of each
+      parameter. The first rule that matches the path of the parameter applies.
     optimizer: kind and constants.
-    schedule: (step, progress in epochs) -> learning rate; traced.
+    schedule: (step, progress in epochs) -> learning rate. It runs inside the compiled step.
     forward: (variables, batch, *, key, train) -> (outputs, model_state).
     loss: (outputs, batch, *, key) -> (scalar, {name: (sum, count)}).
     train: the training loader.
-    total_steps: length of the run.
-    evaluation: the splits and the score function that rate the weights during the run.
+    total_steps: number of steps of the whole run.
+    evaluation: the splits and the score function that measure the weights during the run.
     description: the facts that a checkpoint records for later commands.
-    load: (variables, `convert.weights.Weights`) -> (variables, `fit.FitReport`), NumPy arrays. It copies the
-      starting weights that the task can use, running statistics of norms included. None: it copies the
-      encoder only.
+    load: (variables, `convert.weights.Weights`) -> (variables, `fit.FitReport`). All variables are NumPy
+      arrays. It copies the starting weights that the task can use, and also the running statistics of norms.
+      None: a default function that copies only the encoder.
     constants: arrays that do not train, such as a frozen text encoder. `prepare`, `forward` and `predict` get
-      them as the collection "constants" of their variables. They are arguments of the compiled step. No
-      checkpoint and no moving average holds them.
+      them as the collection "constants" of their variables. They are arguments of the compiled step.
+      Checkpoints and the moving average do not contain them.
     ema_decay: decay of an exponential moving average of all variables. The evaluation scores the average
       instead of the variables. None: no average.
     prepare: (variables, batch, *, key) -> batch, or None. It runs once per step, before the batch is split
       into parts. Per-example randomness is drawn here, because it must not depend on the number of parts.
-    accumulate: number of parts of a batch that go through the model one after the other. 1: the whole batch
-      at once.
+    accumulate: number of parts into which a batch is split. The parts go through the model one after the
+      other. 1: the whole batch goes through the model at once.
     from_scratch: the line that is printed if the run starts without weights.
-    summarize: {metric: float} of the last evaluation -> lines that are printed at the end of the run.
+    summarize: function from the scores of the last evaluation, {metric: float}, to the lines that are printed
+      at the end of the run.
   """
 
   init: Callable
@@ -101,15 +105,15 @@ def run_length(train, *, total_epochs, warmup_epochs, total_steps=0):
   Args:
     train: the training loader.
     total_epochs: number of passes over the records.
-    warmup_epochs: number of warm-up epochs among total_epochs. If total_steps is given, the warm-up keeps the
-      same share of the run.
-    total_steps: the length in steps. It replaces total_epochs. 0: not given.
+    warmup_epochs: number of warm-up epochs; total_epochs includes them. If total_steps is given, the warm-up
+      keeps the same share of the run.
+    total_steps: length of the run in steps, used in place of total_epochs. 0: total_epochs sets the length.
   Raises:
     ValueError: if the run has no step.
   """
   whole_epochs = int(total_epochs)
   further = round((total_epochs - whole_epochs) * train.nominal_steps)
-  # An epoch may have fewer steps than nominal_steps. Without the limit, `further` could reach the next epoch.
+  # An epoch may have fewer steps than nominal_steps. `min` keeps the run from going on into the next epoch.
   of_epochs = min(train.first_step(whole_epochs) + further, train.first_step(whole_epochs + 1))
   steps = total_steps or of_epochs
   config_lib.require(steps > 0, "total_epochs", total_epochs, "enough for a step")
@@ -145,9 +149,10 @@ def description_of(config, source=None, lineage=(), *, network, classes=None, **
 
   Args:
     config: the finalized config.
-    source: the training records. None: they are not open, and `data` stays empty.
+    source: the training records. None: the field `data` of the Description stays empty.
     lineage: the origins of the starting weights.
-    network: the sizes that the `network` function of the task needs besides the encoder.
+    network: the sizes of the network besides the encoder, such as the number of classes. The task's function
+      `network` reads them.
     classes: the meaning of each output of the head.
     more: further facts to record.
   """
@@ -180,9 +185,9 @@ def open_pictures(config, split):
 
   Args:
     config: the finalized config.
-    split: "train", or "val" for the held-out records. Some sources hold out records by a rule of their own.
-      Of every other source, the last config.data.num_val records of the split "train" are held out. If it has
-      no such split, they come from its first split.
+    split: "train", or "val" for the held-out records. Some sources have their own rule for the held-out
+      records. In all other sources, the last config.data.num_val records of the split "train" are held out.
+      If a source has no split "train", its first split is used in place of "train".
   """
   data = config.data
   if config_lib.holds_out(data.source):
@@ -193,13 +198,16 @@ def open_pictures(config, split):
 
 
 def make_normalize(description):
-  """Makes [B, H, W, 3] uint8 -> float32, normalised with the mean and std of the Description."""
+  """Returns a function [B, H, W, 3] uint8 images -> float32 pixels, with mean and std of the Description."""
   mean, std = (description.normalization[key] for key in ("mean", "std"))
   return lambda image: normalize(image, mean, std)
 
 
 def make_init(network, **options):
-  """Makes key -> variables of a network that takes pictures; `options` are passed to the network."""
+  """Returns a function key -> variables of a network that takes pictures.
+
+  `options` are further arguments of the network's call.
+  """
   image = jnp.zeros((1, *image_size_of(network), 3))
   return lambda key: network.init(key, image, **options)
 
@@ -210,15 +218,15 @@ def image_size_of(network):
 
 
 def make_load(description, *, neck=(), heads=(), layout=()):
-  """Makes the `load` function of a Task: it copies the encoder, and more from weights of the same task.
+  """Returns the `load` function of a Task. It copies the encoder, and also neck and heads if they fit.
 
   Args:
     description: the Description of the task.
-    neck: names of the subtrees between encoder and heads. They are copied if the weights have the same task
-      and the same layout.
+    neck: names of the subtrees between encoder and heads. They are copied if the weights were trained for the
+      same task and have the same layout.
     heads: names of the subtrees that output the classes. They are copied if, in addition, both Descriptions
       record the same classes.
-    layout: keys of `Description.network` that must be equal, otherwise neck and heads do not fit.
+    layout: keys of `Description.network`. The layout is the same if both Descriptions have equal values.
   """
 
   def load(variables, weights):
@@ -235,12 +243,12 @@ def _choose_stacks(own, given, neck, heads, layout):
     return ("encoder",), ()
   for key in layout:
     if own.network[key] != given.network.get(key):
-      found = f"config.model.{key}={own.network[key]}, the file's is {given.network.get(key)}"
+      found = f"config.model.{key}={own.network[key]}, but the file has {given.network.get(key)}"
       return ("encoder",), (f"the heads are new: {found}",)
   if own.classes and own.classes == given.classes:
     return ("encoder", *neck, *heads), ()
   # Equal shapes are not enough: class 3 of another data set is another person or another attribute.
-  reason = "its classes differ" if given.classes else "it does not record its classes"
+  reason = "it has other classes" if given.classes else "it does not record its classes"
   return ("encoder", *neck), (f"the heads of the file are not used: {reason}",)
 
 
@@ -257,12 +265,12 @@ def abstract_batch(batch_size, image_size, **fields):
 
 
 def trace(init, forward, batch):
-  """Returns the shapes and types of (params, outputs) of a training step; computes nothing.
+  """Returns the shapes and types of the parameters and of the outputs of a training step; computes nothing.
 
   Args:
     init: the `init` field of a Task.
     forward: the `forward` field of a Task.
-    batch: abstract, after `prepare`.
+    batch: an abstract batch, as `prepare` returns it.
   """
   key = jax.random.key(0)
   # eval_shape runs no computation, so a dry run of a large model needs no memory for its weights.

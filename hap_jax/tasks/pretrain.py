@@ -3,13 +3,14 @@
 Batch fields:
   image: [B, H, W, 3] uint8, normalised in the step.
   keypoints_xy: [B, 17, 2] float32, in pixels of the image, if the records have joints.
-  keypoints_visible: [B, 17] bool, with keypoints_xy.
-  index: [B] int32.
-  valid: [B] bool.
+  keypoints_visible: [B, 17] bool, if the batch has keypoints_xy.
+  index: [B] int32, the number of the record in its source.
+  valid: [B] bool. False: the row only fills up the batch.
   mask: `masking.Mask`, added in the step.
-With data.augment="device" the image is a canvas, and there are two more fields (`data/transforms/canvas.py`):
-  crop: [B, 4] int32.
-  flip: [B] bool.
+With config.data.augment="device", `image` is a canvas that holds a whole picture, and the step crops it. The
+batch then has two more fields (`data/transforms/canvas.py`):
+  crop: [B, 4] int32, (top, left, height, width).
+  flip: [B] bool. True: the step mirrors the crop.
 """
 
 import dataclasses
@@ -37,7 +38,7 @@ from hap_jax.pixels import warp
 from hap_jax.tasks import base
 from hap_jax.train import optim
 
-# The mask of a held-out record depends only on its index and this seed. So all runs get the same masks.
+# The mask of a held-out record depends only on its index and on this seed. So it is the same in all runs.
 EVAL_SEED = 2310_20695
 _ENCODER_ONLY = ("mae", "hf-vitmae")  # families whose decoder the official run does not load
 
@@ -47,7 +48,8 @@ def param_rules(weight_decay):
   return (
     optim.Rule(r".*/pos_embed", trainable=False),  # position tables are fixed, also after a resize
     optim.Rule(r".*/(bias|scale)"),
-    # Parity: class and mask tokens decay, because they have more than one dimension and are not biases.
+    # Parity: weight decay also applies to class and mask tokens. They are not biases and have more than one
+    # dimension.
     optim.Rule(r".*", weight_decay=weight_decay),
   )
 
@@ -60,7 +62,7 @@ class PretrainOutputs:
     pred: [B, N, L, P*P*3] float32, the predicted patches.
     target: [B, L, P*P*3] float32, the true patches.
     cls: [B, N, D] float32, the class tokens.
-    mask: `masking.Mask` with leading [B, N].
+    mask: `masking.Mask`; its arrays have the leading axes [B, N].
   """
 
   pred: jax.Array
@@ -111,7 +113,7 @@ def check(config):
     )
   if config.views == 1 and config.align_weight:
     raise ValueError(
-      f"config.align_weight={config.align_weight} needs two views to align; set it to 0 or config.views to 2"
+      f"config.align_weight={config.align_weight} needs two views; set it to 0, or set config.views to 2"
     )
 
 
@@ -122,20 +124,20 @@ def network(description, compute=vit.FLOAT32):
     description: its `network["decoder"]` is {"width", "depth", "num_heads", optionally "mlp_ratio"}.
     compute: a `vit.Compute`, for encoder and decoder.
   Raises:
-    ValueError: if there is no decoder, or a width is not a multiple of its number of heads.
+    ValueError: if there is no decoder, or if a width is not a multiple of 4 and of its number of heads.
   """
   encoder, sizes = description.encoder, description.network.get("decoder")
   if sizes is None:
     file = description.lineage[0]["file"] if description.lineage else "the weights"
     raise ValueError(
-      f"{file}: no decoder, but a pre-training score needs one; expected weights with encoder and decoder"
+      f"{file}: no decoder, but the scores of pre-training need one; expected an encoder and a decoder"
     )
   for name, width, heads in (
     ("model.variant", encoder.width, encoder.num_heads),
     ("model.decoder_width", sizes["width"], sizes["num_heads"]),
   ):
     if heads < 1 or width < 4 or width % heads or width % 4:
-      raise ValueError(f"{name}: width {width} must be a multiple of its {heads} heads and of 4")
+      raise ValueError(f"{name}: width {width} must be a multiple of 4 and of the number of heads, {heads}")
   return hap.HAP(
     encoder=encoder.build(compute),
     decoder=decoders.Decoder(
@@ -145,7 +147,7 @@ def network(description, compute=vit.FLOAT32):
 
 
 def make_init(model):
-  """Makes key -> variables of a HAP model."""
+  """Returns a function key -> variables of a HAP model."""
 
   def init(key):
     (Gh, Gw), P = model.encoder.grid, model.encoder.patch
@@ -157,9 +159,9 @@ def make_init(model):
 
 
 def make_load(description):
-  """Makes the `load` function of pre-training.
+  """Returns the `load` function of pre-training.
 
-  It copies the encoder of any weights. It also copies the decoder, except from weights that MAE trained.
+  It copies the encoder of all weights. It also copies the decoder, except from weights of an MAE run.
   """
   wanted = description.network["decoder"]
 
@@ -171,7 +173,7 @@ def make_load(description):
     if given and "decoder" in stacks and given["num_heads"] not in (None, wanted["num_heads"]):
       raise ValueError(
         f"{weights.lineage[0]['file']}: its decoder has {given['num_heads']} heads, but "
-        f"config.model.decoder_heads={wanted['num_heads']}: change this key, or config.init_from"
+        f"config.model.decoder_heads={wanted['num_heads']}: change this key or config.init_from"
       )
     return fit.fit_to(variables, weights, grid=description.encoder.grid, stacks=stacks)
 
@@ -180,7 +182,8 @@ def make_load(description):
 
 def _trained_as(weights):
   """Returns the family of the run that trained the weights."""
-  # A lineage starts with the newest origin. Conversions after the run come first and record no step.
+  # A lineage starts with the newest origin. If the weights were converted after the run, the conversion comes
+  # first. It records no step, so it is skipped here.
   return next((o for o in weights.lineage if "step" in o), weights.lineage[-1])["family"]
 
 
@@ -194,7 +197,9 @@ def make_target(image, patch, norm_pix_loss):
 
 
 def make_prepare(recipe, draw_counts, views, image_size):
-  """Makes (variables, batch, *, key) -> batch with cropped pictures and `mask`, a `masking.Mask` of [B, N].
+  """Returns a function (variables, batch, *, key) -> batch.
+
+  The function crops the pictures if the batch holds canvases. It adds `mask`, a `masking.Mask` of [B, N].
 
   Args:
     recipe: a `masking.MaskRecipe`.
@@ -210,7 +215,8 @@ def make_prepare(recipe, draw_counts, views, image_size):
       image = warp.crop_resize_flip(batch["image"], crop, flip, image_size)
       batch = {**{name: x for name, x in batch.items() if name not in ("crop", "flip")}, "image": image}
     B = len(batch["index"])
-    keys = jax.random.split(key, (B + 1, views))  # rows 0 to B - 1 are for the masks, row B for the counts
+    # Rows 0 to B - 1 are the keys of the masks. Row B is for the numbers of parts.
+    keys = jax.random.split(key, (B + 1, views))
     counts = jax.vmap(lambda count_key: draw_counts(count_key, B), out_axes=1)(keys[B])
     return {**batch, "mask": masking.sample_view_masks(keys[:B], counts, batch, recipe)}
 
@@ -218,7 +224,7 @@ def make_prepare(recipe, draw_counts, views, image_size):
 
 
 def make_forward(model, normalize, norm_pix_loss):
-  """Makes (variables, batch with `mask`, *, key, train) -> (PretrainOutputs, {}).
+  """Returns a function (variables, batch with `mask`, *, key, train) -> (PretrainOutputs, {}).
 
   Args:
     model: from `network`.
@@ -227,7 +233,7 @@ def make_forward(model, normalize, norm_pix_loss):
   """
 
   def forward(variables, batch, *, key=None, train=False):
-    del key, train  # this model is not random, and it works the same way in training and in scoring
+    del key, train  # this model has no randomness and does the same in training and in evaluation
     image, mask = normalize(batch["image"]), batch["mask"]
     outputs = model.apply(variables, image, mask.ids_keep, mask.ids_restore)
     target = make_target(image, model.encoder.patch, norm_pix_loss)
@@ -237,7 +243,10 @@ def make_forward(model, normalize, norm_pix_loss):
 
 
 def make_loss(align_weight, align_temperature, align_block=0):
-  """Makes (outputs, batch, *, key) -> (L_rec + weight * L_align, {name: (sum, count)})."""
+  """Returns a function (outputs, batch, *, key) -> (loss, {name: (sum, count)}).
+
+  The loss is L_rec + align_weight * L_align.
+  """
 
   def loss(outputs, batch, *, key):
     del batch, key
@@ -245,10 +254,10 @@ def make_loss(align_weight, align_temperature, align_block=0):
     sums, counts = masked_patch_loss(outputs.pred, outputs.target[:, None], outputs.mask.is_masked)
     metrics = {"loss_rec": (sums.sum(), counts.sum())}
     total = sums.sum() / counts.sum()
+    # With align_weight=0 there may be only one view, so the alignment loss is not computed.
     if align_weight:
       align = alignment_loss(outputs.cls[:, 0], outputs.cls[:, 1], align_temperature, align_block)
       metrics["loss_align"] = (align.sum(), jnp.float32(len(align)))
-      # With align_weight=0 the loss needs no second view, so this part is left out of the program.
       total = total + align_weight * align.mean()
     return total, metrics
 
@@ -256,7 +265,7 @@ def make_loss(align_weight, align_temperature, align_block=0):
 
 
 def fields_of(config, source):
-  """Returns the names of the record fields that the run reads: the picture, and the joints if there are any.
+  """Returns the names of the record fields that the run reads: the picture, and joints if there are any.
 
   Raises:
     ValueError: if the mask needs joints and the records have none.
@@ -265,8 +274,9 @@ def fields_of(config, source):
     return ("image", "keypoints_xy", "keypoints_visible")
   if config.mask.parts:
     raise ValueError(
-      f"config.mask.parts=True needs joints, and {config.data.source} has none: set config.mask.parts=False, "
-      f"or use a source with joints ({', '.join(source_options.with_joints())}, tfds packed from one of them)"
+      f"config.mask.parts=True needs joints, and {config.data.source} has none: set "
+      "config.mask.parts=False, or use a source with joints "
+      f"({', '.join(source_options.with_joints())}, or tfds with records packed from one of them)"
     )
   return ("image",)
 
@@ -302,7 +312,7 @@ def network_of(config):
 
 
 def step_of(config, description):
-  """Returns the Task fields that a training step uses and that need no data, as {name: value}."""
+  """Returns {name: value}: the fields of the Task for a training step that do not depend on the data."""
   model, mask = network(description, base.compute_of(config)), config.mask
   draw_counts = masking.num_parts_policy(
     mask.part_policy, max_parts=mask.max_parts, group=mask.released_group
@@ -371,12 +381,14 @@ def make(config, lineage=()):
 
 
 def make_evaluation(config, description, source=None):
-  """Makes the evaluation of pre-trained weights: held-out reconstruction, compared with the position mean.
+  """Makes the evaluation of pre-trained weights: the reconstruction error on held-out records.
+
+  The error is compared with the error of the position mean, see `evaluation/held_out.py`.
 
   Args:
     config: the finalized config.
     description: the Description of the weights.
-    source: the training records. None: this function opens them.
+    source: the training records. None: they are opened here.
   Raises:
     ValueError: if the weights have no decoder.
   """
@@ -415,7 +427,7 @@ def make_evaluation(config, description, source=None):
 
 
 def _with_decoder_heads(description, num_heads):
-  """Returns the Description, with `num_heads` as the decoder's number of heads if it records no number."""
+  """Returns the Description. If it records no number of decoder heads, `num_heads` is filled in."""
   decoder = description.network.get("decoder")
   if decoder is None or decoder["num_heads"] is not None:
     return description

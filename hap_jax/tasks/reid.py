@@ -6,8 +6,8 @@ triplet loss.
 
 Batch fields:
   image: [B, H, W, 3] uint8, normalised in the step.
-  index: [B] int32.
-  valid: [B] bool.
+  index: [B] int32, the number of the record in its source.
+  valid: [B] bool. False: the row only fills up the batch.
   pid: [B], in training only: the person numbers of the data set.
   erase_box: [B, 4] int32, in training only: (top, left, height, width). The step fills the box with noise.
 """
@@ -35,7 +35,7 @@ from hap_jax.train import optim
 from hap_jax.viz import ranks
 
 RANK_LIST_LENGTH = 10  # pictures per query in a rank list
-# Subtrees of the parameters besides the encoder: the neck reads the encoder's tokens, the heads classify.
+# Subtrees of the parameters besides the encoder. The neck reads the encoder's tokens. The heads classify.
 NECK = ("conv_head_0", "conv_head_1", "conv_head_2", "conv_fc_norm", "bn", "conv_bn")
 HEADS = ("head", "conv_fc")
 
@@ -88,7 +88,7 @@ def network(description, compute=vit.FLOAT32, *, drop_path=0.0):
 
 
 def make_forward(model, normalize):
-  """Makes (variables, batch, *, key, train) -> (embedder outputs, model_state).
+  """Returns a function (variables, batch, *, key, train) -> (embedder outputs, model_state).
 
   Args:
     model: from `network`.
@@ -108,13 +108,16 @@ def make_forward(model, normalize):
 
 
 def make_embed(description, compute=vit.FLOAT32):
-  """Makes (variables, [B, H, W, 3] uint8 images) -> [B, D] float32 embeddings of length 1."""
+  """Returns a function (variables, [B, H, W, 3] uint8 images) -> [B, D] float32 embeddings with unit norm."""
   model, normalize = network(description, compute), base.make_normalize(description)
   return lambda variables, image: embedder.embedding(model.apply(variables, normalize(image), train=False))
 
 
 def make_loss(pids, id_weight, triplet_weight):
-  """Makes (outputs, batch, *, key) -> (weighted sum of the mean losses of all heads, {name: (sum, count)}).
+  """Returns a function (outputs, batch, *, key) -> (loss, {name: (sum, count)}).
+
+  The loss is the weighted sum of identity loss and triplet loss. Each of them is averaged over all pictures
+  and all heads.
 
   Args:
     pids: [C] person numbers of the training set in ascending order. Class c is person pids[c].
@@ -126,7 +129,7 @@ def make_loss(pids, id_weight, triplet_weight):
   pids, bounds = np.asarray(pids), np.iinfo(np.int32)
   if pids.min() < bounds.min or pids.max() > bounds.max:
     raise ValueError(
-      f"the training persons have the numbers {pids.min()} to {pids.max()}; expected numbers of 32 bits: "
+      f"the training persons have the numbers {pids.min()} to {pids.max()}; expected int32 numbers: "
       "renumber the persons of config.data.source"
     )
 
@@ -144,12 +147,14 @@ def make_loss(pids, id_weight, triplet_weight):
 
 
 def make_score(query, gallery, with_rerank):
-  """Makes the score function: {"query": {"feature", "index"}, "gallery": ...} -> mAP, CMC and mINP.
+  """Returns the score function, which computes mAP, CMC and mINP.
+
+  It maps {"query": {"feature", "index"}, "gallery": {"feature", "index"}} to {metric: float}.
 
   Args:
     query: the source of the queries, for its pids and camids.
     gallery: the source of the gallery, for its pids and camids.
-    with_rerank: whether to add the scores after re-ranking.
+    with_rerank: True: the scores after re-ranking are added.
   """
 
   def score(splits):
@@ -164,9 +169,10 @@ def make_score(query, gallery, with_rerank):
 
 
 def make_rank_lists(query, gallery, num_queries):
-  """Makes rows -> {"ranks": picture}: the first pictures that some queries find.
+  """Returns a function rows -> {"ranks": picture}.
 
-  The queries are evenly spaced over the query split.
+  The picture shows `num_queries` queries, each with the gallery pictures that are closest to it. The queries
+  are evenly spaced over the query split.
   """
 
   def rank_lists(splits):
@@ -176,7 +182,7 @@ def make_rank_lists(query, gallery, num_queries):
     shown = {name: values[chosen] for name, values in rows[0].items()}
     identities = retrieval_probe.identities({"query": shown, "gallery": rows[1]}, query, gallery)
     found = retrieval.rank_list(shown["feature"], rows[1]["feature"], k=RANK_LIST_LENGTH, **identities)
-    # `found.index` counts rows of the gallery features; the source counts records.
+    # `found.index` is a row of the gallery features, but the source needs the number of the record.
     entries = rows[1]["index"][found.index]
     picture = ranks.rank_sheet(
       [query[int(i)]["image"] for i in shown["index"]],
@@ -190,11 +196,12 @@ def make_rank_lists(query, gallery, num_queries):
 
 
 def make_evaluation(config, description):
-  """Makes the evaluation of weights with this Description: every query against the whole gallery.
+  """Makes the evaluation of weights with this Description. It compares every query with the whole gallery.
 
   Args:
     config: the finalized config.
-    description: the Description of the weights. Its training persons may differ from the data set's persons.
+    description: the Description of the weights. They may have been trained on other persons than the persons
+      of this data set.
   """
   query, gallery = (config_lib.open_source(config, split) for split in ("query", "gallery"))
   guide = retrieval_probe.chance_guide(query, gallery)
@@ -292,7 +299,7 @@ def make(config, lineage=()):
 
 def outline(config):
   """Returns (abstract params, lines that describe the shapes of a step); reads no data."""
-  # Two persons stand for all, because only the data set has the real number.
+  # The real number of persons is known only from the data set, which is not read here. So 2 is used instead.
   sizes = {"locality": config.model.locality, "num_classes": 2}
   description = base.description_of(config, network=sizes)
   model = network(description, base.compute_of(config), drop_path=config.model.drop_path)
@@ -303,5 +310,6 @@ def outline(config):
   return params, [
     base.image_line(batch, description.encoder),
     f"batch: {config.batch_size // config.num_instances} persons with {config.num_instances} pictures each",
-    f"feature {widths}, compute {config.model.dtype}; one class per training person (counted as 2 above)",
+    f"feature {widths}, compute {config.model.dtype}; the number of training persons is not "
+    "known here, so 2 is used",
   ]

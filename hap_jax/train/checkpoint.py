@@ -1,8 +1,8 @@
-"""Checkpoints: the whole training state, and a description that later commands read.
+"""Checkpoints of a run. Each one holds the whole training state and a description for later commands.
 
 Layout: <workdir>/checkpoints/<step>/{state, description}. <workdir>/best/<step> has the same layout.
-`io/checkpoint_file.py` reads both. Orbax writes to a temporary name and renames the folder at the end. So a
-kill during a save leaves the older checkpoints and no incomplete new one.
+`io/checkpoint_file.py` reads the checkpoints of both folders. Orbax writes a checkpoint under a temporary
+name and renames the folder at the end. So a kill during a save leaves only complete checkpoints.
 """
 
 import pathlib
@@ -15,25 +15,28 @@ from hap_jax.io.checkpoint_file import BEST_FOLDER, FOLDER
 
 
 class Checkpoints:
-  """Saves and restores the states of one run. A context manager: its exit waits for the last save."""
+  """Saves and restores the states of one run.
+
+  Use it as a context manager. Its exit waits for the last save.
+  """
 
   def __init__(self, workdir, *, keep_last, keep_every=0):
     """Opens <workdir>/checkpoints and creates the folder if it is missing.
 
     Args:
       workdir: the folder of the run.
-      keep_last: number of newest checkpoints that stay.
-      keep_every: checkpoints of steps that are a multiple of this number are never deleted. 0: no such steps.
+      keep_last: number of newest checkpoints that are kept.
+      keep_every: checkpoints of steps that are a multiple of this number are never deleted. 0: off.
     Raises:
       ValueError: if keep_last is below 1.
     """
     if keep_last < 1:
-      raise ValueError(f"config.keep_last={keep_last} must be at least 1: the newest checkpoint always stays")
+      raise ValueError(f"config.keep_last={keep_last}: expected at least 1: the newest is always kept")
     self._workdir = pathlib.Path(workdir).resolve()
     self._manager = _open_manager(
       self._workdir / FOLDER, max_to_keep=keep_last, keep_period=keep_every or None
     )
-    # Opened when the first score comes: most runs choose no best checkpoint.
+    # The folder of the best checkpoint is opened at the first score, because most runs select no best one.
     self._best_manager, self._best = None, None
 
   def __enter__(self):
@@ -51,7 +54,7 @@ class Checkpoints:
     return self._workdir / FOLDER
 
   def latest_step(self):
-    """Returns the step of the newest complete checkpoint, or None."""
+    """Returns the step of the newest complete checkpoint, or None if there is no checkpoint."""
     return self._manager.latest_step()
 
   def description(self):
@@ -59,8 +62,8 @@ class Checkpoints:
     return Description.from_json(_read_description(self._manager))
 
   def save(self, step, state, description):
-    """Starts to write a checkpoint. Returns when the state is copied; the write to disk goes on."""
-    # A stop may come right after a regular save of the same step.
+    """Starts to save a checkpoint. Returns when the state is copied; the files are written later."""
+    # If a stop comes right after a regular save, this step is already saved.
     if step not in self._manager.all_steps():
       _save(self._manager, step, state, description.to_json())
 
@@ -75,7 +78,7 @@ class Checkpoints:
       state: the TrainState.
       description: the Description of the task.
       scores: {metric: float} of this step.
-      select: (metric, "max" or "min"), or None: nothing is saved.
+      select: (metric, "max" or "min"). None: the run selects no best checkpoint, and nothing is saved.
     Returns:
       True if the weights were saved.
     """
@@ -91,22 +94,22 @@ class Checkpoints:
       if not (gain > 0 if mode == "max" else gain < 0):
         return False
       if self._best["step"] >= step:
-        # The run resumed from a checkpoint before the best step. Orbax keeps only the highest step here, so
-        # the older best must be deleted before this better one is saved.
+        # The run resumed from a checkpoint before the best step. Orbax keeps only the checkpoint with the
+        # highest step in this folder. So the old best checkpoint must be deleted before this one is saved.
         self._best_manager.wait_until_finished()
         self._best_manager.delete(self._best["step"])
     self._best = {"step": step, "scores": scores}
     _save(self._best_manager, step, dict(state.eval_variables), {**description.to_json(), "scores": scores})
-    # The caller records the scores next, and a resumed run does not score a recorded step again. So the save
-    # must be complete first.
+    # The caller records the scores after this call, and a resumed run does not score a recorded step again.
+    # So the save must be complete before this function returns.
     self._best_manager.wait_until_finished()
     return True
 
   def restore(self, step, abstract_state):
-    """Reads the state of a step onto the devices that `abstract_state` names.
+    """Reads the state of a step and puts it on the devices that `abstract_state` gives.
 
     Raises:
-      ValueError: if the model or the optimizer of the checkpoint differs.
+      ValueError: if the model or the optimizer of the checkpoint differs from `abstract_state`.
     """
     args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state))
     try:
@@ -132,8 +135,8 @@ class _Manager(ocp.CheckpointManager):
 
 
 def _open_manager(folder, **options):
-  # Several processes wait for each other at barriers whose names hold the step. Both folders may get the same
-  # step at the same time, so their barriers need different names.
+  # If there are several processes, they wait for each other at barriers. The name of a barrier contains the
+  # step. Both folders may save the same step at the same time, so their barriers need different names.
   names = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=folder.name)
   options = ocp.CheckpointManagerOptions(multiprocessing_options=names, **options)
   return _Manager(folder, options=options, item_names=("state", "description"))
@@ -147,7 +150,8 @@ def _read_description(manager):
 def _one_copy(state):
   """Returns the state with one copy of each replicated array.
 
-  Otherwise Orbax would cut an array with n copies into n pieces and write each piece on its own.
+  If Orbax gets n copies of an array, it cuts the array into n pieces and writes each piece separately. This
+  function avoids that.
   """
   if jax.process_count() > 1:
     return state  # with several processes, each of them has to take part in the save

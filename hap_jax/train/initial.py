@@ -1,4 +1,4 @@
-"""Starting weights (`config.init_from`), from another run or from another project."""
+"""Starting weights (`config.init_from`) from another run or from another project."""
 
 import pathlib
 
@@ -6,7 +6,7 @@ from hap_jax.convert import read as convert
 
 
 def read(path):
-  """Reads the file or folder of `config.init_from`, see `convert.read.read`.
+  """Reads the file or folder that `config.init_from` names, see `convert.read.read`.
 
   Args:
     path: a .pth or .safetensors file, a Hugging Face folder, or a workdir or checkpoint of this project.

@@ -1,4 +1,4 @@
-"""The training loop, the only one of the project."""
+"""The training loop. All tasks use it."""
 
 import contextlib
 import dataclasses
@@ -21,7 +21,7 @@ from hap_jax.train.step import make_train_step
 
 
 class NonFiniteLossError(RuntimeError):
-  """The loss or its gradient is not finite. The message lists the step, the loss terms and the records."""
+  """Raised if the loss or its gradient is not finite. The message lists step, loss terms and records."""
 
 
 class Due(NamedTuple):
@@ -35,7 +35,7 @@ class Due(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Cadence:
-  """The intervals, in steps, at which the loop logs, saves, evaluates and draws; 0: never.
+  """The intervals at which the loop logs, saves, evaluates and draws. 0 turns an action off.
 
   Each action with an interval above 0 is also due at the last step.
 
@@ -44,7 +44,7 @@ class Cadence:
     save: steps between two checkpoints.
     evaluate: steps between two evaluations.
     panel: steps between two picture panels.
-    evaluate_epochs: epochs between two evaluations at the end of an epoch.
+    evaluate_epochs: epochs between two evaluations. These evaluations come at the end of an epoch.
   """
 
   log: int
@@ -54,24 +54,24 @@ class Cadence:
   evaluate_epochs: int = 0
 
   def due(self, step, task):
-    """Returns the Due of `step`. A task without evaluation splits is never evaluated."""
+    """Returns the actions that are due after `step`. A task without evaluation splits is never evaluated."""
     is_last = step == task.total_steps
 
     def hits(count, every):
       return every > 0 and (is_last or (count > 0 and count % every == 0))
 
-    # `ends_epoch` is 0 within an epoch, so it never counts there.
+    # If the step does not end an epoch, `ends_epoch` returns 0, and `hits` is True only at the last step.
     is_eval = hits(step, self.evaluate) or hits(task.train.ends_epoch(step), self.evaluate_epochs)
     is_eval = is_eval and bool(task.evaluation.evals)
     return Due(hits(step, self.log), hits(step, self.save), is_eval, hits(step, self.panel))
 
 
 def run(task, *, workdir, seed, mesh, checkpoints, cadence, weights=None, say=print):
-  """Trains a task from the newest checkpoint in its workdir, or from the start, to the last step.
+  """Trains a task to its last step. The run starts from the newest checkpoint in its workdir, or from step 0.
 
   The parameters come from the first of these sources that exists:
-  1. the newest checkpoint in the workdir (exact resume);
-  2. `weights`, from another run or project; the task copies the parts that it can use;
+  1. the newest checkpoint in the workdir, from which the run resumes exactly;
+  2. `weights`, of which the task copies the parts that it can use;
   3. the `init` of the task.
 
   With several processes, each process calls this function with the same arguments. The first process writes
@@ -89,7 +89,7 @@ def run(task, *, workdir, seed, mesh, checkpoints, cadence, weights=None, say=pr
   Returns:
     (final TrainState, {metric: float} of the last evaluation).
   Raises:
-    NonFiniteLossError: if the loss is not finite. The run stops, its checkpoints stay.
+    NonFiniteLossError: if the loss or its gradient is not finite. The run stops. Its checkpoints are kept.
     StoppedError: if a signal to one of the processes stopped the run. The state is saved.
   """
   total, scores = task.total_steps, {}
@@ -104,7 +104,8 @@ def run(task, *, workdir, seed, mesh, checkpoints, cadence, weights=None, say=pr
     progress = Progress(total_steps=total, batch_size=task.train.sampler.batch_size, start_step=start)
     with (
       pipeline.device_batches(task.train, mesh, start, total) as batches,
-      jax.transfer_guard("disallow"),  # an accidental transfer would make the devices wait in each step
+      # An accidental transfer between host and devices would make the devices wait in each step.
+      jax.transfer_guard("disallow"),
     ):
       for step in range(start + 1, total + 1):
         # Only the wait for the batch is measured here. The step itself runs asynchronously.
@@ -133,10 +134,10 @@ def run(task, *, workdir, seed, mesh, checkpoints, cadence, weights=None, say=pr
 
 @dataclasses.dataclass(frozen=True)
 class _AfterStep:
-  """The slow work after a step: checkpoint, scores, best checkpoint, pictures, in this order.
+  """The slow work after a step, in this order: checkpoint, scores, best checkpoint, pictures.
 
-  The checkpoint comes first, so that no step is lost if the evaluation fails. A resumed run sees in its log
-  which scores are missing.
+  The checkpoint comes first, so that no step is lost if the evaluation fails. If the scores of its first step
+  are missing in metrics.jsonl, a resumed run computes them.
 
   Attributes:
     task: a `Task`.
@@ -167,14 +168,15 @@ class _AfterStep:
       step: number of steps made.
       state: the TrainState after `step`.
       due: a `Due`.
-      is_stopped: True if a signal requests a stop. Then the run saves its state and does nothing else.
+      is_stopped: True if a signal requests a stop. Then the run saves its state before all other work.
     Returns:
       {metric: float}, or {} if no evaluation is due.
     Raises:
       StoppedError: if a signal stopped the run before its work was complete.
     """
     evaluation, is_last = self.task.evaluation, step == self.task.total_steps
-    # An evaluation may take minutes, and a stop leaves only seconds. The next start computes the scores.
+    # After a stop signal only seconds are left, but an evaluation may take minutes. So the next start of the
+    # run computes the scores.
     if is_stopped and (due.evaluate or not is_last):
       raise self._saved(step, state)
     if due.save or is_stopped:
@@ -187,7 +189,7 @@ class _AfterStep:
     return scores
 
   def score(self, step, state):
-    """Scores the state after `step`, saves it if it is the best one, and records and draws the scores.
+    """Scores the state after `step`, records the scores, and draws them. Saves the state if it is the best.
 
     Raises:
       StoppedError: if a signal came during the evaluation. The state is saved.
@@ -198,8 +200,8 @@ class _AfterStep:
     except preemption.StopRequestedError:
       raise self._saved(step, state) from None
     self.say(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
-    # The best checkpoint is saved before the scores are recorded. A run that is killed in between has no
-    # recorded scores, so it evaluates this step again when it resumes.
+    # The best checkpoint is saved before the scores are recorded. If the run is killed between the two, the
+    # scores are missing, so the run evaluates this step again when it resumes.
     if self.checkpoints.keep_best(step, state, self.task.description, scores, evaluation.select):
       self.say(f"step {step}: the best {evaluation.select[0]} so far")
     self.writer.write_scalars(step, scores)
@@ -221,10 +223,10 @@ def _has_scores(workdir, step):
 
 
 def _start_state(task, seed, mesh, checkpoints, cadence, weights, say):
-  """Returns (state, step) to start from, by this priority: resume, given weights, scratch."""
+  """Returns the (state, step) from which the run starts. `run` lists the sources of the state."""
   shapes = train_state.abstract(task, mesh)
   step = checkpoints.latest_step()
-  # These lines come before the slow work, so that a wrong value is seen early.
+  # These lines are printed before the slow work, so that the user sees a wrong value early.
   facts = {"start": step or 0, "folder": checkpoints.folder, "save_every": cadence.save}
   for line in start_lines.lines(task, params=shapes.params, mesh=mesh, **facts):
     say(line)
@@ -245,15 +247,16 @@ def _start_state(task, seed, mesh, checkpoints, cadence, weights, say):
 
 
 def _clock(task, step, mesh):
-  """Puts two scalars on the devices: the number of steps made and the same progress in epochs."""
-  # The puts are explicit, because the loop forbids implicit transfers.
+  """Copies two scalars to the devices: the number of steps made, and the same progress in epochs."""
+  # These transfers are explicit, because the loop forbids implicit transfers.
   epochs = task.train.progress(step)
   return sharding.put_scalar(step, "int32", mesh), sharding.put_scalar(epochs, "float32", mesh)
 
 
 def _divide(metrics):
-  """Fetches {name: (sum, count)} and returns {name: mean}, with the loss and its terms first."""
-  metrics = jax.device_get(metrics)  # the order of insertion is lost: jit sorts the keys of a dict
+  """Fetches {name: (sum, count)} from the devices. Returns {name: mean} with the loss and its terms first."""
+  # The names need a new order, because jit sorts the keys of a dict.
+  metrics = jax.device_get(metrics)
   names = sorted(metrics, key=lambda name: (not name.startswith("loss"), name == "grad_norm"))
   return {name: float(metrics[name][0]) / max(float(metrics[name][1]), 1e-9) for name in names}
 
@@ -261,8 +264,8 @@ def _divide(metrics):
 def _check_finite(task, state, constants, step, train_step, mesh):
   """Raises NonFiniteLossError if the step counter of the state stopped before `step`.
 
-  The counter stops at the last good step. The step after it is computed again, to get its metrics and records
-  for the message.
+  The counter stops at the last good step. This function computes the next step again, because the message
+  shows the metrics and the records of that step.
   """
   good = int(jax.device_get(state.step))
   if good == step:
@@ -277,5 +280,5 @@ def _check_finite(task, state, constants, step, train_step, mesh):
   logging.error("records of the step with the non-finite loss: %s", ", ".join(names))
   raise NonFiniteLossError(
     f"step {good + 1} gave a loss or gradient that is not finite: {terms}. Records of its batch: {shown}. "
-    "The last checkpoint stays; lower config.base_lr, raise config.warmup_epochs, or check the records."
+    "The last checkpoint is kept. Lower config.base_lr, raise config.warmup_epochs, or check the records."
   )

@@ -1,8 +1,8 @@
 """Optimizers and schedules.
 
-optax computes the direction. `apply_update` computes p - lr * scale * (direction + decay * p). No other
-function changes parameters, so the scale of the learning rate and the decay depend only on the parameter
-rules.
+optax computes the direction of an update. `apply_update` then computes the new parameter,
+p - lr * scale * (direction + decay * p). No other function changes parameters. So only the parameter rules
+determine the scale of the learning rate and the weight decay.
 """
 
 import dataclasses
@@ -20,8 +20,8 @@ class Rule:
 
   Attributes:
     pattern: regular expression of the whole parameter path, such as `encoder/blocks/mlp/fc1/kernel`.
-    lr_scale: factor of the learning rate. For stacked blocks: one number per block.
-    weight_decay: factor of the decay.
+    lr_scale: factor of the learning rate. For the stacked parameters of all blocks: one number per block.
+    weight_decay: coefficient of the weight decay.
     trainable: False: the parameter keeps its starting value.
   """
 
@@ -42,7 +42,7 @@ class OptimizerSpec:
     eps: constant in the denominator (adamw).
     clip_norm: largest allowed L2 norm of the gradient of all trained parameters together. None: no clipping.
   Raises:
-    ValueError: for another kind.
+    ValueError: if the kind is neither "adamw" nor "sgd".
   """
 
   kind: str = "adamw"
@@ -66,9 +66,9 @@ def match_rules(params, rules):
 
   Args:
     params: pytree of nested dicts.
-    rules: tuple of `Rule`. The first match wins.
+    rules: tuple of `Rule`. The first rule that matches a parameter applies.
   Returns:
-    the same tree with a `Rule` at each leaf.
+    A tree with the structure of `params` and a `Rule` at each leaf.
   Raises:
     ValueError: if a parameter matches no rule.
   """
@@ -87,12 +87,12 @@ def layer_decay_rules(depth, layer_decay, weight_decay):
   """Returns the parameter rules of fine-tuning: layers nearer to the pixels get a smaller learning rate.
 
   lr_scale = layer_decay^(depth + 1 - layer). The embeddings are layer 0, block i is layer i + 1, and all
-  layers after the blocks are layer depth + 1. The update also multiplies the decay by the scale.
+  layers after the blocks are layer depth + 1. `apply_update` also multiplies the weight decay by lr_scale.
 
   Args:
     depth: number of blocks of the encoder.
     layer_decay: in (0, 1].
-    weight_decay: decay of kernels. Biases, norm scales, class token and position table have no decay.
+    weight_decay: weight decay of kernels. Biases, norm scales, class token and position table have none.
   """
 
   def scale_of(layer):
@@ -116,7 +116,7 @@ def layer_decay_rules(depth, layer_decay, weight_decay):
 
 
 def make_direction(spec, matched):
-  """Makes the optax transformation gradient -> direction. Frozen parameters have no moments.
+  """Returns the optax transformation from gradient to direction. Frozen parameters have no moments.
 
   Args:
     spec: OptimizerSpec.
@@ -128,7 +128,7 @@ def make_direction(spec, matched):
   else:
     trained = optax.identity()
   if spec.clip_norm is not None:
-    # The partition below hides frozen parameters, so the norm covers only trained ones.
+    # The partition below hides frozen parameters, so the norm includes only trained parameters.
     trained = optax.chain(optax.clip_by_global_norm(spec.clip_norm), trained)
   # optax.partition keeps no state for the parameters with set_to_zero.
   labels = jax.tree.map(lambda rule: "trained" if rule.trainable else "frozen", matched)
@@ -154,9 +154,9 @@ def apply_update(params, direction, lr, matched):
 
 
 def warmup_cosine(progress, *, peak, warmup, total):
-  """Returns the learning rate: linear from exactly 0 in the warm-up, then half a cosine to 0.
+  """Returns the learning rate of the official pre-training schedule.
 
-  It is the schedule of the official pre-training.
+  The rate rises linearly from exactly 0 in the warm-up. Then it falls to 0 as half a cosine.
 
   Args:
     progress: epochs so far, as a real number.
@@ -169,26 +169,27 @@ def warmup_cosine(progress, *, peak, warmup, total):
   progress = jnp.asarray(progress, jnp.float32)
   ramp = progress / max(warmup, 1e-9)  # Parity: the rate is 0 at step 0, so the first update changes nothing
   share = jnp.clip((progress - warmup) / max(total - warmup, 1e-9), 0.0, 1.0)
-  # cos^2(x/2) equals (1 + cos x)/2, but near the end the latter loses all digits in float32.
+  # cos^2(x/2) equals (1 + cos x)/2. But near the end of the run, (1 + cos x)/2 loses all digits in float32.
   return peak * jnp.where(progress < warmup, ramp, jnp.square(jnp.cos(0.5 * jnp.pi * share)))
 
 
 def warmup_cosine_by_epoch(progress, *, start, peak, end, warmup, total):
-  """Returns the learning rate: linear from `start` in the warm-up, then a cosine towards `end`.
+  """Returns the learning rate of a schedule that changes only between epochs.
 
-  The rate is constant within an epoch.
+  The rate rises linearly from `start` in the warm-up. Then it falls as half a cosine towards `end`.
 
   Args:
     progress: epochs so far, as a real number below total.
     start: learning rate at step 0.
-    peak: learning rate at which the warm-up aims.
-    end: learning rate at which the cosine aims.
+    peak: learning rate of the line of the warm-up after `warmup` epochs.
+    end: learning rate of the cosine after `total` epochs.
     warmup: length of the warm-up in epochs. It may be less than 1.
     total: length of the run in epochs.
   Returns:
     float32 scalar.
   """
   epoch = jnp.floor(jnp.asarray(progress, jnp.float32))
-  # Parity: the cosine starts at epoch 0, not at the end of the warm-up. So the rate never reaches `peak`.
+  # Parity: the cosine has the value `peak` at epoch 0, not at the end of the warm-up. So the rate
+  # is below `peak` after a warm-up.
   cosine = end + (peak - end) * jnp.square(jnp.cos(0.5 * jnp.pi * epoch / total))
   return jnp.where(epoch < warmup, start + epoch * (peak - start) / max(warmup, 1e-9), cosine)

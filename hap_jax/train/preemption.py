@@ -17,11 +17,11 @@ EXIT_PREEMPTED = 42  # after SIGTERM: launchers start the run again, see launch/
 EXIT_INTERRUPTED = 130  # after SIGINT: no launcher starts the run again; shells use this number for Ctrl-C
 
 # Python runs a handler only between two instructions of the main thread. A compilation may block the main
-# thread for minutes. A process without a step to save ends after this time.
+# thread for minutes. So if the process has no step to save, another thread ends it after this time.
 _PATIENCE_SECONDS = 5.0
 _RETRY_SECONDS = 0.05
 
-_watch = None  # one object per process, because signal handlers belong to the process
+_watch = None  # the StopSignals of this program; one object, because a process has one set of signal handlers
 
 
 class StopRequestedError(RuntimeError):
@@ -44,8 +44,8 @@ class StopSignals:
   """Records whether a signal requested that this run stops.
 
   If the run has one process, this class handles SIGTERM and SIGINT. If it has several processes, the
-  coordination service of jax handles SIGTERM: it informs all processes and chooses a later step at which all
-  of them stop. This class then turns SIGINT into SIGTERM.
+  coordination service of jax handles SIGTERM. The service informs all processes and chooses a later step at
+  which all of them stop. In such a run, this class answers SIGINT by sending SIGTERM to its own process.
   """
 
   def __init__(self):
@@ -76,12 +76,13 @@ class StopSignals:
       raise StopRequestedError
 
   def error(self, step):
-    """Returns the StoppedError of a run whose state after `step` is saved."""
+    """Returns the StoppedError to raise when the state after `step` is saved."""
     code, name = self._cause()
-    return StoppedError(f"stopped by {name}: step {step} is saved; the same --workdir continues it", code)
+    message = f"stopped by {name}: step {step} is saved; to continue, start again with the same --workdir"
+    return StoppedError(message, code)
 
   def handle(self, signum, frame=None):
-    """Handles a signal; the second SIGINT ends the process without a save."""
+    """Handles a signal. The second SIGINT calls `interrupt`, so nothing is saved."""
     del frame
     is_second = signum == signal.SIGINT and signal.SIGINT in self._received
     self._received.append(signum)
@@ -91,7 +92,7 @@ class StopSignals:
       os.kill(os.getpid(), signal.SIGTERM)
 
   def interrupt(self):
-    """Ends the current work: a caller of the library gets KeyboardInterrupt."""
+    """Raises KeyboardInterrupt, for a program that calls the loop as a library."""
     raise KeyboardInterrupt
 
   def _cause(self):
@@ -102,7 +103,10 @@ class StopSignals:
 
 
 class _ProgramSignals(StopSignals):
-  """Ends the process where the loop cannot: before the first step, and at the second Ctrl-C."""
+  """The StopSignals of `main`. It ends the process in the two cases in which the loop cannot do it.
+
+  These cases are a signal before the first step, and a second Ctrl-C.
+  """
 
   def __init__(self):
     super().__init__()
@@ -117,7 +121,7 @@ class _ProgramSignals(StopSignals):
       raise SystemExit(self._explain())
 
   def interrupt(self):
-    self._print("stopped by a second Ctrl-C: the last checkpoint stays")
+    self._print("stopped by a second Ctrl-C: the last checkpoint is kept")
     os._exit(EXIT_INTERRUPTED)
 
   def listen(self, pipe):
@@ -164,17 +168,17 @@ class _ProgramSignals(StopSignals):
     return code
 
   def _print(self, line):
-    """Prints a line that explains the end, but only once, because two threads may call this method."""
+    """Prints why the process ends. Two threads may call this method, and only the first call prints."""
     if self._printing.acquire(blocking=False):
       with contextlib.suppress(OSError):
-        # print() is not safe here, because a handler may interrupt it.
+        # print() is not safe here, because a signal handler may interrupt it.
         os.write(sys.stderr.fileno(), f"{line}\n".encode())
 
 
 def install():
   """Installs the signal handlers of this program. `main` calls this function first, in the main thread.
 
-  If the parent process ignores SIGINT, it stays ignored. Shells do this for background jobs.
+  Shells start background jobs with SIGINT ignored. In such a process, SIGINT stays ignored.
   """
   global _watch
   _watch = _ProgramSignals()
@@ -190,7 +194,8 @@ def install():
 def watch():
   """Yields the StopSignals of the program. If the loop is called as a library, yields a new StopSignals.
 
-  Python allows new handlers only in the main thread. In other threads SIGTERM and SIGINT keep their handlers.
+  Python allows new handlers only in the main thread. If another thread calls this function, SIGTERM and
+  SIGINT keep their handlers.
   """
   if _watch is not None:
     yield _watch
@@ -213,7 +218,7 @@ def _set_handlers(signals):
   before = {}
   for number in numbers:
     handler = signal.getsignal(number)
-    if handler not in (signal.SIG_IGN, None):  # None: the handler was not installed by Python
+    if handler not in (signal.SIG_IGN, None):  # None: a handler that code outside Python installed
       before[number] = handler
       signal.signal(number, signals.handle)
   return before

@@ -17,22 +17,24 @@ from hap_jax.viz import curves
 METRICS_FILE = "metrics.jsonl"
 CURVES_FILE = "curves.png"
 PICTURES = "panels"  # folder in a workdir
-_FLUSH_SECONDS = 20  # a kill may lose this many seconds of TensorBoard events; metrics.jsonl loses nothing
+# A kill of the process may lose this many seconds of TensorBoard events. metrics.jsonl loses no line.
+_FLUSH_SECONDS = 20
 
 
 class MetricWriter:
   """Writes the metrics and pictures of a run into its workdir.
 
   The methods have the names of clu's metric writers. Those writers need TensorFlow, so this class uses the
-  event writer of tensorboard. Values are host values (NumPy or Python numbers). Files:
+  event writer of tensorboard. Values must be on the host (NumPy or Python numbers). These files are written:
 
-  * metrics.jsonl: one JSON object a `write_scalars`, out of the process when the call returns. A number that
-    is not finite is null. A step has a line with its loss and one with its scores; steps repeated after a
-    resume are appended. `read_metrics` merges the lines of a step.
-  * tensorboard/: the same scalars and pictures; a new file each start.
-  * panels/<name>_<step, 8 digits>.png: a picture that a resumed run draws again replaces the old one of the
-    same name and step in one move, so that a reader sees the old file or the new one.
-  * curves.png: all of metrics.jsonl as curves, replaced by each `write_curves`.
+  * metrics.jsonl: each call of `write_scalars` appends one JSON object as a line. After the call, a kill of
+    the process does not lose this line. A number that is not finite is written as null. A step may have one
+    line with its loss and one with its scores. If a resumed run repeats a step, it appends the lines of this
+    step again. `read_metrics` merges all lines of a step.
+  * tensorboard/: the same scalars and pictures. Each start of the run adds a new file.
+  * panels/<name>_<step, 8 digits>.png: the pictures. If a resumed run draws a picture again, the new file
+    replaces the old file in one move. So a reader never sees an incomplete file.
+  * curves.png: the curves of all numbers in metrics.jsonl. Each call of `write_curves` replaces the file.
   """
 
   def __init__(self, workdir):
@@ -42,7 +44,7 @@ class MetricWriter:
     path = self._workdir / METRICS_FILE
     is_torn = _ends_within_a_line(path)
     self._rows = path.open("a", encoding="utf-8")
-    if is_torn:  # a kill left an incomplete line; the next row must start on a line of its own
+    if is_torn:  # a kill left an incomplete line, but the next row must start on a new line
       self._rows.write("\n")
     self._events = EventFileWriter(str(self._workdir / "tensorboard"), flush_secs=_FLUSH_SECONDS)
 
@@ -50,11 +52,11 @@ class MetricWriter:
     """Appends {name: number} of a step as one line.
 
     Raises:
-      ValueError: if a scalar has the name "step", because the row uses this name.
+      ValueError: if a scalar has the name "step", because each row uses this key for the step number.
     """
     if "step" in scalars:
       raise ValueError(
-        'a scalar has the name "step", which metrics.jsonl needs for itself: rename the scalar'
+        'a scalar has the name "step", but metrics.jsonl uses this key for the step number: rename the scalar'
       )
     scalars = {name: float(value) for name, value in scalars.items()}
     row = {"step": int(step)} | {
@@ -71,7 +73,7 @@ class MetricWriter:
     makes a sub-folder.
 
     Raises:
-      ValueError: for another shape or dtype.
+      ValueError: if an array has another shape or dtype.
     """
     values = []
     for name, array in images.items():
@@ -133,10 +135,10 @@ def read_metrics(path):
     path: the file, or the workdir that holds it.
   Returns:
     List of rows in ascending order of `step`, one row per step. The lines of a step (one with its loss, one
-    with its scores) are merged. If a name occurs twice, the later value counts. A null is read as nan. A line
-    that does not end in "}" is incomplete because of a kill, and is skipped.
+    with its scores) are merged. If a name occurs twice, the later value is used. A null is read as nan. A
+    line that does not end in "}" was cut off by a kill of the process, so it is skipped.
   Raises:
-    ValueError: for any other line that is not a row. The message names file and line.
+    ValueError: if any other line is not a JSON object with a "step". The message names file and line.
   """
   rows = {}
   for line in _read_lines(path):
@@ -147,7 +149,8 @@ def read_metrics(path):
 def has_scores(workdir, step):
   """Returns True if metrics.jsonl has a line with the scores of a step.
 
-  Such a line has no loss. Older versions wrote loss and scores into one line. Their steps count as unscored.
+  Such a line has no loss. Older versions wrote loss and scores into one line. For such a line this function
+  returns False.
   """
   path = pathlib.Path(workdir) / METRICS_FILE
   return path.is_file() and any(line["step"] == step and "loss" not in line for line in _read_lines(path))
@@ -159,7 +162,7 @@ def _read_lines(path):
   path = path / METRICS_FILE if path.is_dir() else path
   lines = []
   for number, line in enumerate(path.read_bytes().splitlines(), 1):
-    # A kill may leave an incomplete line anywhere, because a resumed run appends after it.
+    # A kill leaves an incomplete line, and a resumed run appends lines after it. So it may be anywhere.
     if not line.endswith(b"}"):
       continue
     try:
@@ -176,8 +179,9 @@ class Progress:
   """Measures the time of the steps of a run and formats its progress line.
 
   The loop calls `waited` once per step, when it has the batch of the step. It calls `report` after it fetched
-  the metrics of a step, because the step is over then. Work that is not training runs inside `paused`. The
-  first step is excluded from the speed and from the estimate, because it compiles.
+  the metrics of a step, because then the devices have finished the step. Work that is not training runs
+  inside `paused`. The speed and the estimate of the remaining time (ETA) do not include the first step,
+  because this step includes the compilation.
   """
 
   def __init__(self, total_steps, batch_size, start_step=0, clock=time.perf_counter):
@@ -186,7 +190,7 @@ class Progress:
     Args:
       total_steps: steps of the whole run.
       batch_size: images per step.
-      start_step: steps that were made before this start.
+      start_step: number of steps that earlier starts of the run made.
       clock: returns the time in seconds.
     """
     self._total_steps = total_steps
@@ -196,12 +200,13 @@ class Progress:
     self._start_time = clock()
     self._num_begun = 0
     self._origin = None  # (step, time) at the end of the first step
-    self._mark = None  # (step, time) of the last report; waiting and pauses are summed since then
+    self._mark = None  # (step, time) of the last report
+    # Seconds of waiting and of pauses since the last report.
     self._waited = self._paused = 0.0
 
   def waited(self, seconds):
     """Records the time that the loop waited for the batch of a step. Call it once per step."""
-    # The first step compiles before the loop asks for the second batch, so the measurement starts there.
+    # The compilation ends before the loop asks for the second batch. So the measurement starts at this point.
     self._num_begun += 1
     if self._num_begun == 2:
       self._origin = self._mark = (self._start_step + 1, self._clock() - seconds)
@@ -210,7 +215,7 @@ class Progress:
 
   @contextlib.contextmanager
   def paused(self):
-    """Excludes the time inside this context from images/s and from the waiting share. The ETA includes it."""
+    """Excludes the time inside this context from images/s and from `data_wait`. The ETA includes it."""
     before = self._clock()
     try:
       yield
@@ -221,12 +226,12 @@ class Progress:
     """Formats the progress line of the steps since the last report.
 
     Args:
-      step: steps made in the whole run.
+      step: number of steps made in the whole run.
       metrics: {name: number} of the last step. The line shows them in this order.
     Returns:
       (line, row). `line` is one line for a terminal or a log file. `row` holds the metrics and two more
-      numbers: `images_per_s`, and `data_wait` (the share of the time spent waiting for data, 0 to 1). These
-      two numbers are nan for the first step.
+      numbers, `images_per_s` and `data_wait`. `data_wait` is the share of the time that the loop waited for
+      data, from 0 to 1. Both numbers are nan for the first step.
     """
     images_per_s, data_wait, eta = self._measure(step)
     if self._mark is None:
@@ -244,7 +249,7 @@ class Progress:
     return line, dict(metrics) | {"images_per_s": images_per_s, "data_wait": data_wait}
 
   def _measure(self, step):
-    """Returns (images/s, waiting share, remaining seconds). All are nan if no step was measured yet."""
+    """Returns (images/s, `data_wait`, remaining seconds). All are nan if no step was measured yet."""
     if self._mark is None or step <= self._mark[0]:
       return math.nan, math.nan, math.nan
     now = self._clock()

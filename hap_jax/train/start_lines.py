@@ -15,11 +15,11 @@ def lines(task, *, params, mesh, start, folder, save_every):
 
   Args:
     task: the `Task` of the run.
-    params: its parameters, arrays or abstract arrays.
+    params: the parameters of the task, as arrays or abstract arrays.
     mesh: the mesh of the run.
-    start: number of steps that were made before this start.
+    start: number of steps that earlier starts of the run made.
     folder: the folder of the checkpoints.
-    save_every: steps between two checkpoints. 0: none.
+    save_every: steps between two checkpoints. 0: no regular checkpoints.
   """
   train, total = task.train, task.total_steps
   length = f"{total:,} steps = {train.progress(total):.4g} epochs, batch size {train.sampler.batch_size:,}"
@@ -39,7 +39,11 @@ def lines(task, *, params, mesh, start, folder, save_every):
 
 
 def _devices(mesh):
-  """Returns number and kind of the devices, with axes of the mesh and processes if there are several."""
+  """Returns a text with number and kind of the devices.
+
+  If there are several devices, the text has the axes of the mesh. If there are several processes, it has
+  their number.
+  """
   kinds = collections.Counter(device.device_kind for device in mesh.devices.flat)
   text = ", ".join(f"{count} x {kind}" for kind, count in kinds.items())
   if mesh.devices.size > 1:
@@ -50,7 +54,7 @@ def _devices(mesh):
 
 
 def _parameters(params, rules):
-  """Returns the number of all parameters and of the parameters that train."""
+  """Returns a text with the number of all parameters and the number of trained parameters."""
   sizes = jax.tree.map(lambda x: math.prod(x.shape), params)
   trained = jax.tree.map(lambda rule, size: size * rule.trainable, optim.match_rules(params, rules), sizes)
   total, num_trained = (sum(jax.tree.leaves(tree)) for tree in (sizes, trained))

@@ -31,17 +31,17 @@ class TrainState:
 
   @property
   def variables(self):
-    """The collections that training changes, in the form that a Linen module takes."""
+    """The variables that training changes, as {collection: arrays} for a Linen module."""
     return {"params": self.params, **self.model_state}
 
   @property
   def eval_variables(self):
-    """The collections for evaluation and later use: the moving average if there is one, else `variables`."""
+    """The variables for evaluation and later use: the moving average, or `variables` if there is none."""
     return self.ema or self.variables
 
 
 def with_constants(variables, constants):
-  """Returns variables with the collection "constants", unchanged if there are no constants."""
+  """Returns the variables with the constants added as the collection "constants", if there are constants."""
   return {**variables, "constants": constants} if constants else variables
 
 
@@ -62,13 +62,13 @@ def _create(task, key):
 
 
 def create(task, seed, mesh, shapes=None):
-  """Makes the initial state under jit, so that each array is created on its final devices.
+  """Returns the initial state. It is computed under jit, so that each array is created on its final devices.
 
   Args:
     task: a `Task`.
     seed: the seed of the run.
     mesh: from `sharding.make_mesh`.
-    shapes: the result of `abstract`. None: this function computes it.
+    shapes: the result of `abstract`. None: `abstract` is called here.
   """
   shapes = abstract(task, mesh) if shapes is None else shapes
   make = jax.jit(lambda key: _create(task, key), out_shardings=jax.tree.map(lambda x: x.sharding, shapes))

@@ -10,11 +10,13 @@ from hap_jax.train import state as train_state
 
 
 def loss_and_grads(task, state, constants, batch, key):
-  """Returns ((loss, (model_state, metrics)), gradients). Frozen parameters get zero gradients at no cost.
+  """Returns ((loss, (model_state, metrics)), gradients) of a training step.
+
+  The gradients of frozen parameters are zero, and no computation is spent on them.
 
   With task.accumulate = A > 1 the batch is split into A consecutive parts. The parts go through the model one
-  after the other. Loss and gradients are means over the parts, metrics are sums. The batch statistics are
-  updated once, by the mean of the updates of the parts.
+  after the other. Loss and gradients are means over the parts. The metrics are sums over the parts. The batch
+  statistics are updated once, by the mean of the updates of the parts.
   """
   loss_key, forward_key = jax.random.split(key)
   if task.prepare is not None:
@@ -25,7 +27,7 @@ def loss_and_grads(task, state, constants, batch, key):
 
   def add(total, part):
     i, rows = part
-    # Each part has its own keys, otherwise all parts would drop the same paths.
+    # Each part has its own keys. With equal keys, stochastic depth would drop the same branches in all parts.
     keys = jax.random.fold_in(loss_key, i), jax.random.fold_in(forward_key, i)
     return jax.tree.map(jnp.add, total, _loss_and_grads(task, state, constants, rows, *keys)), None
 
@@ -46,7 +48,7 @@ def _loss_and_grads(task, state, constants, batch, loss_key, forward_key):
   matched = optim.match_rules(state.params, task.param_rules)
 
   def loss_fn(params):
-    # Without a gradient, the compiler removes the backward pass of frozen parameters.
+    # stop_gradient lets the compiler remove the backward pass of frozen parameters.
     params = jax.tree.map(lambda rule, p: p if rule.trainable else jax.lax.stop_gradient(p), matched, params)
     variables = train_state.with_constants({"params": params, **state.model_state}, constants)
     outputs, model_state = task.forward(variables, batch, key=forward_key, train=True)
@@ -57,14 +59,14 @@ def _loss_and_grads(task, state, constants, batch, loss_key, forward_key):
 
 
 def make_train_step(task, mesh, seed):
-  """Compiles (state, constants, batch, step, progress) -> (state, metrics).
+  """Returns the compiled training step: (state, constants, batch, step, progress) -> (state, metrics).
 
-  Each step derives its keys from fold_in(root key, step). So a run depends only on its seed and the step
-  number.
+  Each step derives its keys from fold_in(root key, step). So its randomness depends only on the seed of the
+  run and on the step number.
 
-  If the loss or the gradient is not finite, neither this update nor any later one is made. The state stays at
-  the last good step. So the host does not need to check each step: the loop later sees that the step counter
-  of the state is too small.
+  If the loss or the gradient is not finite, this update and all later updates are skipped. The state stays at
+  the last good step. So the host does not need to check each step. The loop detects the problem later, when
+  it sees that the step counter of the state is too small.
 
   Args:
     task: the `Task`.
@@ -72,14 +74,15 @@ def make_train_step(task, mesh, seed):
     seed: the seed of the run.
   Returns:
     the jitted function. Its arguments and results:
-      state: donated, placed as `state.places` says.
+      state: a `TrainState` with the shardings of `state.places`. Its buffers are donated.
       constants: the constants of the task, replicated.
       batch: split over the data axes.
       step: int32 scalar, replicated: the number of steps made before this one.
-      progress: float32 scalar, replicated: epochs.
+      progress: float32 scalar, replicated: the number of epochs made before this step.
       metrics: {name: (sum, count)} of this batch, with loss, lr and grad_norm.
   """
-  root_key = jax.random.fold_in(jax.random.key(seed), 1)  # differs from the key of the initial parameters
+  # fold_in makes this key different from the key of the initial parameters.
+  root_key = jax.random.fold_in(jax.random.key(seed), 1)
 
   def train_step(state, constants, batch, step, progress):
     key = jax.random.fold_in(root_key, state.step)
@@ -92,7 +95,7 @@ def make_train_step(task, mesh, seed):
     lr = task.schedule(state.step, progress)
     params = optim.apply_update(state.params, direction, lr, matched)
     grad_norm = optax.tree.norm(grads)
-    # After a bad step the counter stays behind `step`, so all later updates are dropped as well.
+    # After a bad step, the counter of the state is smaller than `step`. So all later updates are skipped.
     is_good = (state.step == step) & jnp.isfinite(loss) & jnp.isfinite(grad_norm)
     updated = state.replace(step=state.step + 1, params=params, model_state=model_state, opt_state=opt_state)
     if task.ema_decay is not None:

@@ -137,7 +137,7 @@ def test_share_of_positives_is_taken_over_the_known_labels():
   [
     (np.zeros((4, 4), bool), "none of the 16 labels is known; expected at least one"),
     (np.ones((4, 3), bool), r"has shape \(4, 3\) and type bool; expected \(4, 4\)"),
-    (np.ones((4, 4)), r"has shape \(4, 4\) and type float64; expected \(4, 4\), as the labels, of bool"),
+    (np.ones((4, 4)), r"type float64; expected \(4, 4\), the shape of the labels, and type bool"),
   ],
 )
 def test_a_wrong_mask_is_an_error(known, message):

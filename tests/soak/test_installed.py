@@ -112,7 +112,7 @@ def test_signals_stop_the_installed_command_and_it_resumes(installed):
     os.killpg(process.pid, signum)
     lines += process.communicate(timeout=300)[0].splitlines(keepends=True)
     assert process.returncode == code, "".join(lines)
-    assert "is saved; the same --workdir continues it" in lines[-1]
+    assert "is saved; to continue, start again with the same --workdir" in lines[-1]
     assert before == "" or any("resuming at step" in line for line in lines)
 
 

@@ -156,7 +156,7 @@ def test_reid_weights_of_other_persons_give_encoder_and_neck_but_no_classifier(t
   taken, log = start(tmp_path, given, reid_of([1, 2, 3]))
   assert taken == {"encoder": True, **dict.fromkeys(reid.NECK, True), "head": False, "conv_fc": False}
   assert "kept at their initial values: 4 (conv_fc/bias, conv_fc/kernel, head/bias, head/kernel)" in log
-  reason = "its classes differ" if given.classes else "it does not record its classes"
+  reason = "it has other classes" if given.classes else "it does not record its classes"
   assert f"the heads of the file are not used: {reason}" in log
 
 
@@ -169,7 +169,7 @@ def test_reid_weights_of_the_same_persons_also_give_the_classifier(tmp_path):
 def test_reid_weights_without_the_locality_module_give_only_the_encoder(tmp_path):
   taken, log = start(tmp_path, reid_of([1, 2, 3], locality=False), reid_of([1, 2, 3]))
   assert [name for name, is_taken in taken.items() if is_taken] == ["encoder"]
-  assert "config.model.locality=True, the file's is False" in log
+  assert "config.model.locality=True, but the file has False" in log
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_a_signal_ends_the_program_even_where_python_ignores_exceptions():
 
 def test_a_second_ctrl_c_ends_a_run_that_trains():
   code, errors = run(TRAINING, signal.SIGINT, signal.SIGINT, setup="preemption._watch.began()")
-  assert (code, errors) == (EXIT_INTERRUPTED, ["stopped by a second Ctrl-C: the last checkpoint stays"])
+  assert (code, errors) == (EXIT_INTERRUPTED, ["stopped by a second Ctrl-C: the last checkpoint is kept"])
 
 
 def test_an_interrupt_that_the_parent_process_ignores_stays_ignored():
