@@ -304,7 +304,7 @@ def _with_tuples(value):
 
 
 def complete(config):
-  """Returns a configuration (nested dicts) with the keys added that newer versions need."""
+  """Returns the configuration (nested dicts). Keys of newer versions are added if they are missing."""
   flat = values.flatten(config)
   # A key is added only if the configuration has its marker key, see _ADDED_KEYS.
   added = [item for present, keys in _ADDED_KEYS.items() if present in flat for item in keys.items()]
@@ -386,6 +386,6 @@ def record(config, workdir):
   if path.exists():
     return
   path.parent.mkdir(parents=True, exist_ok=True)
-  # This function writes the whole file or no file. So a run may be killed here, and several processes of a
-  # run may write the file.
+  # The file is written completely or not at all. So it is safe if the run is killed here, or if several
+  # processes write the file.
   unfinished.write(path, json.dumps(to_plain(config), indent=2) + "\n")

@@ -49,27 +49,27 @@ class Kind:
 
 
 def text():
-  """Returns the kind of all strings."""
+  """Returns a Kind: all strings."""
   return Kind("text", lambda x: isinstance(x, str))
 
 
 def one_of(*names):
-  """Returns the kind that contains only these strings."""
+  """Returns a Kind: only these strings."""
   return Kind(" or ".join(names), lambda x: isinstance(x, str) and x in names)
 
 
 def flag():
-  """Returns the kind of True and False."""
+  """Returns a Kind: True and False."""
   return Kind("True or False", lambda x: isinstance(x, bool))
 
 
 def group():
-  """Returns the kind of groups of keys."""
+  """Returns a Kind: groups of keys."""
   return Kind("a group of keys", lambda x: isinstance(x, _GROUPS))
 
 
 def number(*, low=None, above=None, high=None, below=None):
-  """Returns the kind of finite numbers within bounds. Whole numbers are included.
+  """Returns a Kind: the finite numbers within bounds. Whole numbers are included.
 
   Args:
     low: the smallest allowed number.
@@ -93,7 +93,7 @@ def number(*, low=None, above=None, high=None, below=None):
 
 
 def whole(low=None):
-  """Returns the kind of 64-bit whole numbers that are at least `low`."""
+  """Returns a Kind: the whole numbers of 64 bits that are at least `low`."""
 
   def holds(x):
     is_whole = isinstance(x, numbers.Integral) and not isinstance(x, bool) and abs(x) <= _LARGEST_WHOLE
@@ -103,17 +103,17 @@ def whole(low=None):
 
 
 def pair(of, names):
-  """Returns the kind of pairs of values.
+  """Returns a Kind: pairs of values.
 
   Args:
-    of: kind of each value.
+    of: the Kind of each value.
     names: names of the two values, such as "(H, W)".
   """
   return _sequence((of, of), f"{names}, each {of.words}")
 
 
 def like(value):
-  """Returns the kind of all values with the type of `value`, which is a bool, number, string or tuple."""
+  """Returns a Kind: all values with the type of `value`. The type is bool, number, string or tuple."""
   if isinstance(value, bool):  # bool first, because a bool is also an int in Python
     return flag()
   if isinstance(value, int):

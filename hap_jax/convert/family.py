@@ -59,7 +59,8 @@ class Family:
     made_from: the data sets and weights that the published files were made from, newest first. Each item has
       the arguments of `licences.source`.
     task: the task that the files are trained for, the name of a file in `hap_jax/tasks`.
-    stage: the training stage as text, for a file with only an encoder and without a record.
+    stage: text that names the training stage. It is used for a file that has only an encoder and no metadata
+    of this project.
 
     unused: the beginnings of names that the files may hold and that this project does not use.
     stand_ins: {name: other name}. A file without the first name is complete if it has the second one.
@@ -74,7 +75,7 @@ class Family:
     needs_decoder: True if the files cannot be written without a decoder.
 
     grids: {number of cells: (grid, text about the images)} of published models with learned position tables.
-    pixels_from: text that says how it is known that the pixels are normalised as for ImageNet.
+    pixels_from: the evidence for the ImageNet normalisation of the pixels, as text.
     check_source: raises ValueError for a `source.Source` whose model this project's encoder cannot compute.
     check_weights: raises ValueError for Weights that the files cannot hold.
     network: (params, config.json of a folder or {}, recorded `Description.network` or {}) -> the values that

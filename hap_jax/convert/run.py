@@ -108,8 +108,8 @@ def _check_apart(source, out):
 def _is_result(folder):
   """Returns True if a conversion made this folder.
 
-  In such a folder, conversion.json is one report. Next to converted files, conversion.json is {file name:
-  report}.
+  In a folder that a conversion made, conversion.json is one report. If the results are files, conversion.json
+  lies next to them and holds {file name: report}. A folder with such files is not a result.
   """
   path = folder / REPORT
   try:

@@ -229,8 +229,9 @@ def _select(found, attributes):
   missing = [name for name in attributes if len(columns.get(name, ())) != 1]
   if missing:
     raise ValueError(
-      f"{found.path}: expected each of the {len(attributes)} scored attributes exactly once; missing or "
-      f"repeated are {len(missing)}: {', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}; "
+      f"{found.path}: expected each of the {len(attributes)} scored attributes exactly once; "
+      f"{len(missing)} of them are missing or repeated: {', '.join(missing[:5])}"
+      f"{', ...' if len(missing) > 5 else ''}; "
       f"found {len(found.names)} names: "
       f"{', '.join(found.names[:60])}"
     )

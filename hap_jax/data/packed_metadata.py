@@ -113,7 +113,7 @@ def number_fields(features):
 
 
 def text_fields(features, facts):
-  """Returns {field: shape} of the features that are texts and fields of the source."""
+  """Returns {field: shape} of the fields of the source whose values are texts, except `name`."""
   return {
     name: features[name].shape
     for name in facts.fields

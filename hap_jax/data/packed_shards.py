@@ -9,7 +9,9 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from hap_jax.io import regular_file
 
-_THREADS = 16  # number of shards opened at the same time; on a network disk, most of the time is waiting
+_THREADS = (
+  16  # number of shards opened at the same time; on a network disk, opening a shard is mostly waiting
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -149,7 +149,7 @@ class Parser:
     """
     kind, start, stop = self._element(end)
     if kind != MATRIX:
-      raise ValueError(f"an element of type {kind}; expected an array ({MATRIX})")
+      raise ValueError(f"an element of type {kind}; expected type {MATRIX}, an array")
     if start == stop and not top:
       return np.zeros((1, 0))  # a cell element or struct field that was never set
     if len(self.trail) > _MAX_NESTING:

@@ -52,7 +52,7 @@ def as_array(value, dtype=None):
     count += sum(_num_leaves(item) for item in level if type(item) not in (list, tuple))
     # The number is checked at each level, before the list of the next level is made.
     if count + sum(map(len, lists)) > _MAX_ELEMENTS:
-      raise ValueError(f"lists of more than {_MAX_ELEMENTS:,} elements")
+      raise ValueError(f"the nested lists have more than {_MAX_ELEMENTS:,} elements, which is not allowed")
     if not lists:
       break
     level = [child for item in lists for child in item]

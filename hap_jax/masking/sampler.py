@@ -45,7 +45,7 @@ class MaskRecipe:
     ratio: share of the L patches that is hidden.
     use_blocks, use_parts: the two stages of HAP. If both are False, the mask is uniformly random, as in MAE.
     max_parts: the largest number of parts that is drawn for an image.
-    part_fraction: the largest share of the patches of a part that may be marked.
+    part_fraction: of the patches of one drawn part, at most this share is marked to be hidden.
 
   Raises:
     ValueError: if no mask is possible with these numbers. The message names the configuration key.

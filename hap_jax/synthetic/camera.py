@@ -75,7 +75,7 @@ def project(points, intrinsics):
 
 
 def sample_station(rng):
-  """Draws a fixed camera at random."""
+  """Returns a Station (a camera that does not move) with random properties."""
   gain = rng.normal(1.0, 0.05, 3) * rng.uniform(0.82, 1.12)
   sensor = Sensor(
     gain=gain,

@@ -119,7 +119,7 @@ def _list_rows(**options):
 
 
 def _write_pictures(root, seed, size, rows, workers, progress):
-  """Writes all pictures. Returns the labels of each picture for the lists, in the order of `rows`."""
+  """Writes all pictures. Returns the labels of each picture for `_write_lists`, in the order of `rows`."""
   chunks = [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]
   write = functools.partial(_write_chunk, root, seed, size)
   parts = parallel.map_in_processes(write, chunks, workers, lambda chunk: progress.add(len(chunk)))

@@ -346,7 +346,9 @@ def test_pickle_with_a_list_that_repeats_a_range_is_an_error(key, tmp_path, monk
   rows = {split: [] for split in ("train", "val", "test")}
   content = {"image_name": ["1.jpg"], "label": np.zeros((1, 1)), "attr_name": ["Hat"], "partition": rows}
   write_pickle(tmp_path / "dataset_all.pkl", monkeypatch, **content | {key: [range(1_000_000)] * 1000})
-  with pytest.raises(ValueError, match=rf"dataset_all\.pkl: {key}: expected an array: lists of more than"):
+  with pytest.raises(
+    ValueError, match=rf"dataset_all\.pkl: {key}: expected an array: the nested lists have more than"
+  ):
     open_split("pa100k", tmp_path)
 
 

@@ -11,7 +11,7 @@ text) may be missing. Every other column is an attribute: 1 means present, 0 mea
 synthetic` writes such a file.
 
 A record holds `image` and `attributes`. If an attribute has an empty cell in the table, all records also hold
-`attributes_known` (see `base.py`). `attributes` and `attributes_known` are columns of the source.
+`attributes_known` (see `base.py`). Both names are also in `source.columns`.
 """
 
 import collections

@@ -220,7 +220,7 @@ def _to_arrays(rows):
 
 
 def _note(path, num_people, coco, left_out):
-  """Returns notes on the annotations that are left out. Raises ValueError if all of them are."""
+  """Returns notes on the annotations that are left out. Raises ValueError if no annotation is left."""
   reasons = ", ".join(f"{count:,} {reason}" for reason, count in left_out.items())
   total = len(coco["annotations"])
   if not num_people:
