@@ -102,9 +102,8 @@ def _regular(values, where):
     names = ", ".join(sorted(kind.__name__ for kind in types))
     raise ValueError(f"{where} holds values of the types {names}; expected texts only, or numbers only")
   if any(is_text) and objects.ndim:
-    _check_texts(
-      objects, where
-    )  # checked here, because `np.array` below drops NUL characters at the end of a text
+    # The check is here, because `np.array` below drops NUL characters at the end of a text.
+    _check_texts(objects, where)
   return np.array(objects.tolist())
 
 

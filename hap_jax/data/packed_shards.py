@@ -9,9 +9,8 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from hap_jax.io import regular_file
 
-_THREADS = (
-  16  # number of shards opened at the same time; on a network disk, opening a shard is mostly waiting
-)
+# The number of shards that are opened at the same time. On a network disk, opening a shard is mostly waiting.
+_THREADS = 16
 
 
 @dataclasses.dataclass(frozen=True)
