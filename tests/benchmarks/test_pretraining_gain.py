@@ -48,7 +48,7 @@ def test_interval_is_students_t_interval_of_the_differences():
     (["--frozen"], "--task=attributes"),
     (["--task=attributes", "--frozen", "--tune", "1e-3"], "tune"),
     (["--seeds", "1", "100", "--tune", "1e-3"], "--seeds"),
-    (["--seeds", "1"], "two pairs"),
+    (["--seeds", "1"], "two or more seeds"),
     (["--steps", "0"], "--steps"),
   ],
 )

@@ -66,6 +66,7 @@ def test_loss_equals_ours_to_five_digits(both):
   np.testing.assert_allclose(theirs.item(), float(loss), rtol=1e-5)
 
 
+@pytest.mark.soak
 def test_gradient_norm_equals_ours(both):
   (_, norm), theirs, model = both
   theirs.backward()

@@ -396,7 +396,9 @@ def test_wrong_number_of_labels_and_wrong_names_are_errors(tmp_path):
   renamed = struct["attribute"].copy()
   renamed[0, 0] = "hat"
   scipy.io.savemat(tmp_path / "PETA.mat", {"peta": struct | {"attribute": renamed}})
-  with pytest.raises(ValueError, match=r"the 35 scored attributes .* repeated: accessoryHat; found 105 names: hat"):
+  with pytest.raises(
+    ValueError, match=r"35 scored attributes .* repeated: accessoryHat; found 105 names: hat"
+  ):
     open_split("peta", tmp_path)
 
 

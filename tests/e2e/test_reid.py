@@ -22,6 +22,7 @@ from hap_jax.train.report import read_metrics
 from tests.convert.reference_state import family_state
 from tests.data import luperson_files
 from tests.io import torch_bytes
+from tests.recorded import record
 
 TINY = {
   "total_steps": 2,
@@ -327,6 +328,7 @@ def test_fine_tuning_starts_from_a_pre_trained_encoder(pretrained, fine_tuned):
   assert checkpoint_file.read(workdir)[1]["lineage"][0]["family"] == "hap_jax"
 
 
+@pytest.mark.soak
 def test_every_command_reports_the_licences_of_all_stages(fine_tuned, tmp_path, capsys):
   (run, _), folder, out = fine_tuned, tmp_path / "folder", tmp_path / "encoder"
   market = "Market-1501: academic research, on the terms of its authors"
@@ -357,7 +359,8 @@ def test_every_command_reports_the_licences_of_all_stages(fine_tuned, tmp_path, 
     assert [item["name"] for item in recorded["made_from"]] == ["market1501", "synthetic"]
 
 
-def test_a_checkpoint_for_another_task_is_an_error(pretrained, tmp_path, capsys):
+def test_a_checkpoint_for_another_task_is_an_error(tmp_path, capsys):
+  pretrained = sorted(record.FOLDER.glob("*/pretrain"))[-1]
   assert hap(["evaluate", str(pretrained), "--config=configs/finetune_reid_demo.py"]) == 1
   assert "is a checkpoint for pretrain, but the configuration is for reid" in capsys.readouterr().err
   Image.new("RGB", (20, 40)).save(tmp_path / "picture.png")
