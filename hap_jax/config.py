@@ -271,7 +271,8 @@ def read_file(name):
 def from_recorded(recorded, path):
   """Returns the ConfigDict of a configuration that a run or a checkpoint recorded.
 
-  A missing key of a newer version gets the value that the older version used.
+  A configuration of an older version lacks the keys that were added later. Each of them gets the value that
+  the older version used.
 
   Args:
     recorded: nested dicts of JSON values.

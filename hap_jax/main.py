@@ -74,7 +74,8 @@ def main(argv):
   code = _train()
   from hap_jax.data import worker_process  # imported late: errors in flags are reported before OpenCV loads
 
-  # This call is outside of any `except`, because a caught exception keeps the last batches alive.
+  # Only after `_train` has left its `except` blocks: a caught exception still refers to the last batches, and
+  # then their shared memory cannot be freed.
   worker_process.release_shared_memory()
   sys.exit(code)
 

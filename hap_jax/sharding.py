@@ -90,9 +90,10 @@ def batch_split(mesh):
 def places(tree, mesh):
   """Returns the sharding of each array of parameters or of a training state.
 
-  The paths of a training state end like the paths of its parameters, so the same rules apply. Matrices follow
-  `_PLACES`. A dimension is not split if its length is not a multiple of the size of its mesh axis. Biases,
-  scales, tokens and tables are less than 1 % of a ViT, so every device has a full copy.
+  In a training state, the path of a moment or an average ends with the path of its parameter, so the same
+  rules apply. Matrices follow `_PLACES`. A dimension is not split if its length is not a multiple of the size
+  of its mesh axis. Biases, scales, tokens and position tables together are less than 1 % of a ViT, so every
+  device has a full copy.
 
   Args:
     tree: pytree of arrays or shapes.

@@ -69,7 +69,7 @@ def open_source(path):
   path = pathlib.Path(path)
   file = weights_file(path) if path.is_dir() else path
   if file is None:
-    raise ValueError(f"{path}: expected a Hugging Face folder, found one without {' or '.join(_IN_FOLDER)}")
+    raise ValueError(f"{path}: expected a Hugging Face folder with {' or '.join(_IN_FOLDER)}")
   if not file.exists():
     raise ValueError(f"{path}: no such file or folder")
   content, record = _load(file)

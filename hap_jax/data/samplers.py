@@ -364,7 +364,8 @@ def _draw_groups(pids, size, rng):
   """
   _, person, counts = np.unique(pids, return_inverse=True, return_counts=True)
   order = np.lexsort((rng.random(len(pids)), person))  # records sorted by person, shuffled within a person
-  # `slot` counts 0, 1, ... within each person. Only whole groups have slots; the other records are dropped.
+  # `slot` numbers the places in the groups of a person: 0, 1, .... Only whole groups are made, and the
+  # records that are left over are dropped.
   first = np.cumsum(counts) - counts
   num_slots = np.maximum(counts // size, 1) * size
   slot = np.arange(num_slots.sum()) - np.repeat(np.cumsum(num_slots) - num_slots, num_slots)

@@ -210,7 +210,7 @@ class Parser:
   def _check_room(self, count, end):
     # An array takes at least the eight bytes of a tag, so the remaining bytes limit the number of arrays.
     if count * _SMALLEST_ARRAY > end - self.position:
-      raise ValueError(f"it announces {count:,} arrays, but {end - self.position:,} bytes are left")
+      raise ValueError(f"it announces {count:,} arrays, but only {end - self.position:,} bytes are left")
 
   def _cells(self, header, end):
     count, trail = header.size, self.trail

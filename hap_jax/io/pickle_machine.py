@@ -38,8 +38,8 @@ class Constructor:
 
   Attributes:
     name: the full name, for messages.
-    construct: the function that is called when the pickle calls the name. It checks its arguments. None: the
-      pickle must not call the name.
+    construct: the function that runs when the pickle calls the object of this name. The function checks the
+      arguments that it gets. None: the pickle must not call the object.
   """
 
   name: str

@@ -42,7 +42,7 @@ class Progress:
     Args:
       what: name of the command, the first word of the line.
       is_shown: False: never write anything.
-      stream: text stream to write to. None: sys.stderr, as it is when the context begins.
+      stream: text stream to write to. None: the value of sys.stderr when the `with` block begins.
       clock: function without arguments that returns the time in seconds.
       has_thread: False: there is no thread, and a line is only written when the caller calls `show`.
     """

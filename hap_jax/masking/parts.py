@@ -60,7 +60,8 @@ def choose_parts(random_words, has_patches, num_parts):
     has_patches: [P] bool.
     num_parts: [] int32.
   Returns:
-    [P] int32, the position of each part in the order of the choice: 0, 1, ... -1: the part was not chosen.
+    [P] int32, the position (0, 1, ...) of each part in the order in which the parts were chosen, or -1 for a
+      part that was not chosen.
   """
   P = len(has_patches)
   # The lowest 8 bits are the index of the part, so no two numbers are equal and the order is unique.

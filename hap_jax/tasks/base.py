@@ -224,9 +224,10 @@ def make_load(description, *, neck=(), heads=(), layout=()):
     description: the Description of the task.
     neck: names of the subtrees between encoder and heads. They are copied if the weights were trained for the
       same task and have the same layout.
-    heads: names of the subtrees that output the classes. They are copied if, in addition, both Descriptions
-      record the same classes.
-    layout: keys of `Description.network`. The layout is the same if both Descriptions have equal values.
+    heads: names of the subtrees that output the classes. They are copied if, in addition, the
+      Description of the weights records the same classes.
+    layout: keys of `Description.network`. The layout is the same if both Descriptions have equal values for
+      these keys.
   """
 
   def load(variables, weights):

@@ -161,7 +161,8 @@ def make_init(model):
 def make_load(description):
   """Returns the `load` function of pre-training.
 
-  It copies the encoder of all weights. It also copies the decoder, except from weights of an MAE run.
+  It copies the encoder from every checkpoint. It also copies the decoder, except from a checkpoint that an
+  MAE run trained.
   """
   wanted = description.network["decoder"]
 

@@ -15,8 +15,8 @@ class TrainState:
   """The state of a run after a step.
 
   Attributes:
-    step: int32 scalar, number of optimizer steps made. It does not count a step with a non-finite loss, nor
-      any later step, see `step.py`.
+    step: int32 scalar, number of optimizer steps made. Once a loss or gradient is not finite, this update and
+      all later updates are skipped and not counted, see `step.py`.
     params: float32 parameters, nested dicts.
     model_state: the other collections of the model, such as batch statistics; {} if there are none.
     opt_state: the moments of the optimizer.

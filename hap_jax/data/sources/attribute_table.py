@@ -93,7 +93,7 @@ def open_source(*, root, split, seed, file="attributes.csv", val_share=0.1, test
   if not len(chosen):
     raise ValueError(
       f"{table.path}: no pictures in split {split!r}; there are {_sizes(rows)}: use other splits, or correct "
-      "or remove the column split (without this column, the splits are drawn at random, with "
+      "or remove the column 'split' (without this column, the splits are drawn at random, with "
       "config.data.attribute_table.val_share and test_share)"
     )
   _check_pictures(root, table, chosen)

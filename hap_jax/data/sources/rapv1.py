@@ -98,7 +98,7 @@ def _read_mat(path):
   pids = mat_file.integers(fields["identity"], f"{where}.identity", 1) if "identity" in fields else None
   if pids is not None and len(pids) != len(images):
     raise ValueError(
-      f"{where}.identity: {len(pids)} numbers of persons, expected one for each of {len(images)} pictures"
+      f"{where}.identity: {len(pids)} person numbers, expected one for each of {len(images)} pictures"
     )
   # "partion" is the spelling in the file. The first of its five random divisions is used.
   draw = attribute_images.first_draw(found["partion"], ("train_index", "test_index"), f"{where}.partion")

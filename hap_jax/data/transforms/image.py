@@ -158,7 +158,8 @@ class HorizontalFlip:
 
   Attributes:
     flip_pairs: pairs (left, right) of joints whose rows are exchanged, from `skeletons.py`. Empty: every
-      joint keeps its row. This is enough if the joints only separate body parts from the background.
+      joint keeps its row. This is correct if the joints only mark
+      body parts, whether left or right.
     prob: probability of the mirror.
   """
 
