@@ -47,6 +47,7 @@ ADDED = {
   "data.canvas": [400, 200],
   "data.folder.exif": "ignore",
   "data.identity_folder.exif": "ignore",
+  "learned_ratio": 0.85,
 }
 
 
@@ -93,8 +94,9 @@ def test_a_recorded_run_is_described_and_its_configuration_is_accepted(run, work
     config_lib.check_same(config_lib.finalize(config_lib.read_file(folder / "config.json")), folder)
     assert main(["describe", str(folder)]) == 0
     scored = scoring.configure(folder, read.read(folder), None, {})
-    # The recorded runs have all keys except the newest ones.
-    newest = {key: ADDED[key] for key in ("data.folder.exif", "data.identity_folder.exif")}
+    recorded = config_values.flatten(json.loads((folder / "config.json").read_text()))
+    exif = [f"data.{source}.exif" for source in ("folder", "identity_folder")]
+    newest = {key: ADDED[key] for key in exif if key not in recorded}  # older runs do not have these two keys
     remat = "dots" if folder == run else ADDED["model.remat"]
     assert config_values.flatten(scored) == config_values.flatten(config) | newest | {"model.remat": remat}
   assert f"task {run.name}, step {record.LEFT_AT}" in capsys.readouterr().out
