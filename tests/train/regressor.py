@@ -6,14 +6,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hap_jax import sharding
 from hap_jax.data import samplers
 from hap_jax.data.loader import Loader
 from hap_jax.data.sources.base import SourceSpec
 from hap_jax.description import Description, Encoder
 from hap_jax.evaluation.evaluate import EvalSplit, Evaluation
 from hap_jax.tasks.base import Task
+from hap_jax.train import loop
+from hap_jax.train.checkpoint import Checkpoints
 from hap_jax.train.optim import OptimizerSpec, Rule
 
+# The cadence of runs in processes of their own: their checkpoints are at other steps than their scores.
+CADENCE = loop.Cadence(log=1, save=2, evaluate=3, panel=0)
 SPEC = SourceSpec("numbers", None, "none", ("x", "y"))
 
 
@@ -91,3 +96,26 @@ def make_task(*, total_steps=6, read_held_out=None, score=None, row_figures=None
     ),
     description=Description("regression", Encoder(width=1, depth=1, num_heads=1, grid=(1, 1), patch=1)),
   )
+
+
+def train(workdir, *, cadence, say, devices=None, **task):
+  """Trains the regressor. Returns {metric: float} of the last evaluation.
+
+  Args:
+    workdir: folder of the run.
+    cadence: `loop.Cadence`.
+    say: called with each line that a run prints.
+    devices: the devices of the mesh. None: all devices.
+    task: arguments of `make_task`.
+  """
+  with Checkpoints(workdir, keep_last=9) as checkpoints:
+    _, scores = loop.run(
+      make_task(**task),
+      workdir=workdir,
+      seed=0,
+      mesh=sharding.make_mesh(devices=devices),
+      checkpoints=checkpoints,
+      cadence=cadence,
+      say=say,
+    )
+  return scores

@@ -23,10 +23,7 @@ def main():
 
   import jax  # imported late, as in the training command
 
-  from hap_jax import sharding
-  from hap_jax.train import loop
-  from hap_jax.train.checkpoint import Checkpoints
-  from tests.train.regressor import make_task
+  from tests.train import regressor
 
   def say(line):
     if args.kill_at and f" {args.kill_at}/" in line:
@@ -34,16 +31,12 @@ def main():
     print(line, flush=True)
 
   try:
-    with Checkpoints(args.workdir, keep_last=9) as checkpoints:
-      loop.run(
-        make_task(total_steps=args.total_steps),
-        workdir=args.workdir,
-        seed=0,
-        mesh=sharding.make_mesh(),
-        checkpoints=checkpoints,
-        cadence=loop.Cadence(log=1, save=2, evaluate=3, panel=0),
-        say=say if jax.process_index() == 0 else lambda line: None,
-      )
+    regressor.train(
+      args.workdir,
+      cadence=regressor.CADENCE,
+      say=say if jax.process_index() == 0 else lambda line: None,
+      total_steps=args.total_steps,
+    )
   except preemption.StoppedError as error:
     print(error, flush=True)
     sys.exit(error.exit_code)

@@ -17,6 +17,7 @@ from hap_jax.train import loop, preemption
 from hap_jax.train.checkpoint import Checkpoints
 from hap_jax.train.report import read_metrics
 from hap_jax.viz.curves import Guide, Mark, curves
+from tests.train import regressor
 from tests.train.regressor import make_task
 
 # The run has six steps. Steps 3 and 6 are evaluated, and only the last step is saved.
@@ -24,18 +25,9 @@ CADENCE = loop.Cadence(log=1, save=100, evaluate=3, panel=0)
 
 
 def train(workdir, *, cadence=CADENCE, lines=None, **task):
-  """Trains the regressor. Returns {metric: float} of the last evaluation."""
-  with Checkpoints(workdir, keep_last=9) as checkpoints:
-    _, scores = loop.run(
-      make_task(**task),
-      workdir=workdir,
-      seed=0,
-      mesh=sharding.make_mesh(devices=jax.devices()[:2]),
-      checkpoints=checkpoints,
-      cadence=cadence,
-      say=[].append if lines is None else lines.append,
-    )
-  return scores
+  """Trains the regressor on two devices. Returns {metric: float} of the last evaluation."""
+  say = [].append if lines is None else lines.append
+  return regressor.train(workdir, cadence=cadence, say=say, devices=jax.devices()[:2], **task)
 
 
 def after_start(lines):

@@ -14,12 +14,10 @@ import jax
 import numpy as np
 import pytest
 
-from hap_jax import sharding
 from hap_jax.io import checkpoint_file
-from hap_jax.train import loop, preemption
-from hap_jax.train.checkpoint import Checkpoints
+from hap_jax.train import preemption
 from hap_jax.train.report import read_metrics
-from tests.train.regressor import make_task
+from tests.train import regressor
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TOTAL, KILL_AT = 6, 5
@@ -42,16 +40,9 @@ def finish(*processes):
 def train(workdir):
   """Trains in this process."""
   lines = []
-  with Checkpoints(workdir, keep_last=9) as checkpoints:
-    loop.run(
-      make_task(total_steps=TOTAL),
-      workdir=workdir,
-      seed=0,
-      mesh=sharding.make_mesh(devices=jax.devices()[:2]),
-      checkpoints=checkpoints,
-      cadence=loop.Cadence(log=1, save=2, evaluate=3, panel=0),
-      say=lines.append,
-    )
+  regressor.train(
+    workdir, cadence=regressor.CADENCE, say=lines.append, devices=jax.devices()[:2], total_steps=TOTAL
+  )
   return lines
 
 
