@@ -80,7 +80,7 @@ def check_target(weights, to):
 
 @dataclasses.dataclass(frozen=True)
 class Written:
-  """What was written to a file and what was not.
+  """The numbers of the written parts of a checkpoint, and the names of the parts that were not written.
 
   Attributes:
     num_tensors: the number of written tensors.

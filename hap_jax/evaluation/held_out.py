@@ -147,7 +147,8 @@ def position_mean(loader, num_records, make_targets):
 def make_figures(forward_by_index, loader, *, num_rows, grid, patch, norm_pix_loss):
   """Returns a function variables -> {"reconstruction": picture}.
 
-  The picture shows `num_rows` records at equal distances in the data of the loader."""
+  The picture shows `num_rows` records at equal distances in the data of the loader.
+  """
   forward_by_index = jax.jit(forward_by_index)
   num_records = loader.sampler.num_records
   spread = samplers.Spread(num_records, min(num_rows, num_records))

@@ -154,7 +154,7 @@ def description_of(config, source=None, lineage=(), *, network, classes=None, **
     network: the sizes of the network besides the encoder, such as the number of classes. The task's function
       `network` reads them.
     classes: the meaning of each output of the head.
-    more: further facts to record.
+    more: further facts to record. A fact that is None is left out.
   """
   data = {}
   if source is not None:
@@ -176,7 +176,7 @@ def description_of(config, source=None, lineage=(), *, network, classes=None, **
     data=data,
     lineage=tuple(lineage),
     config=config_lib.to_plain(config),
-    more=more,
+    more={key: fact for key, fact in more.items() if fact is not None},
   )
 
 

@@ -303,13 +303,8 @@ def recipe_of(config, encoder):
 def network_of(config):
   """Returns `Description.network` of a finalized config."""
   model = config.model
-  return {
-    "decoder": {
-      "width": model.decoder_width,
-      "depth": model.decoder_depth,
-      "num_heads": model.decoder_heads,
-    }
-  }
+  sizes = {"width": model.decoder_width, "depth": model.decoder_depth, "num_heads": model.decoder_heads}
+  return {"decoder": sizes}
 
 
 def step_of(config, description):
@@ -343,11 +338,7 @@ def make(config, lineage=()):
   source, data = base.open_pictures(config, "train"), config.data
   fields, skeleton = fields_of(config, source), source.spec.skeleton
   description = base.description_of(
-    config,
-    source,
-    lineage,
-    network=network_of(config),
-    **({} if skeleton is None else {"skeleton": skeleton.name}),
+    config, source, lineage, network=network_of(config), skeleton=skeleton and skeleton.name
   )
   crop = canvas.make_crop(
     image_size=description.encoder.image_size,

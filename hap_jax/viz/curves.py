@@ -120,7 +120,9 @@ def _is_of_training(name):
 def _draw_line(panel, steps, values):
   window = max(len(values) // 20, 1)
   if window == 1:
-    panel.plot(steps, values, color=charts.BLUE, linewidth=1.2, label="logged step")
+    marker = "o" if len(values) == 1 else None  # a line of one point would be invisible
+    style = {"marker": marker, "markersize": 3, "linewidth": 1.2}
+    panel.plot(steps, values, color=charts.BLUE, label="logged step", **style)
     return
   panel.plot(steps, values, color=charts.BLUE, linewidth=0.6, alpha=0.35, label="logged step")
   smooth = np.convolve(values, np.full(window, 1 / window), "valid")
@@ -189,6 +191,8 @@ def _finish(panel, title):
   # A run of a few steps must not get marks between the steps.
   panel.xaxis.set_major_locator(MaxNLocator(_MOST_TICKS, integer=True, min_n_ticks=1))
   panel.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+  # matplotlib's default writes a common factor, such as 1e-5, over the legend.
+  panel.yaxis.set_major_formatter(StrMethodFormatter("{x:.4g}"))
   panel.margins(y=0.1)  # room for the name of a dashed line
   panel.tick_params(labelsize=7)
   panel.grid(color=charts.GRID, linewidth=0.6)

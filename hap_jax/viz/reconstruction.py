@@ -125,7 +125,8 @@ def panel(
     title=title,
     heads=[image_head, *_heads(target_space) * num_views],
     groups=[(f"view {v + 1}", 4 * v + 1, 4 * v + 4) for v in range(num_views)],
-    legends=[LEGEND],
+    # A recipe without parts or without blocks never has their colours, so the legend does not name them.
+    legends=[[entry for k, entry in enumerate(LEGEND, start=1) if (cause == k).any()]],
     note=_explain(target_space),
     size=_TEXT,
   )
