@@ -92,3 +92,14 @@ def test_baseline_and_goal_are_dashed_lines_in_the_panel_of_their_score():
 def test_a_guide_may_have_only_a_goal():
   drawn = panels(make_rows(), guides={"rank1": Guide(goal=Mark("published", 0.95))})
   assert names_of_lines(drawn["rank1"]) == ["recorded value", "goal: published 0.95"]
+
+
+def test_a_single_logged_step_is_a_visible_point():
+  (line,) = panels([{"step": 20, "loss": 0.5, "lr": 1.39e-5}])["loss"].get_lines()
+  assert line.get_marker() == "o"
+
+
+def test_small_numbers_are_written_out_at_their_marks():
+  drawn = panels([{"step": step, "lr": 1e-5 * step} for step in range(1, 9)])["lr"]
+  assert drawn.yaxis.get_offset_text().get_text() == ""
+  assert "8e\N{MINUS SIGN}05" in [label.get_text() for label in drawn.get_yticklabels()]

@@ -12,6 +12,7 @@ from hap_jax.losses.reconstruction import normalize_patches
 from hap_jax.models import layers
 from hap_jax.pixels.normalize import normalize
 from hap_jax.viz import canvas
+from hap_jax.viz.masks import CAUSES, COLORS
 from hap_jax.viz.reconstruction import RANGE, panel, reconstruct
 
 GRID = (4, 2)
@@ -98,6 +99,17 @@ def test_title_and_joints_change_the_panel():
   jointed = panel(**inputs, keypoints_xy=xy, keypoints_visible=np.ones((N, 17), bool), skeleton=COCO17)
   assert jointed.shape == bare.shape
   assert (jointed != bare).any()
+
+
+@pytest.mark.parametrize("causes", [("visible",), ("visible", "fill"), ("visible", "part", "block", "fill")])
+def test_the_legend_names_only_the_causes_that_are_shown(causes):
+  inputs = make_inputs("normalized")
+  inputs["cause"] = np.resize([CAUSES.index(cause) for cause in causes], inputs["cause"].shape).astype(
+    np.int8
+  )
+  legend = panel(**inputs)[-200:]
+  for cause, color in COLORS.items():
+    assert (legend == color).all(-1).any() == (cause in causes)
 
 
 def test_large_pictures_are_not_enlarged():
