@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import math
 import pathlib
 import re
 
@@ -34,6 +35,17 @@ def add_reading(parser):
 def source_help():
   """Returns the help text of an argument that names a data source."""
   return f"data source: {', '.join(config_lib.names('data/sources'))}"
+
+
+def share(text):
+  """Returns a number from 0 to 1 from a text. It is a type for argparse."""
+  try:
+    value = float(text)
+  except ValueError:
+    value = math.nan
+  if not 0 <= value <= 1:  # NaN fails this comparison, too
+    raise argparse.ArgumentTypeError(f"{text!r}: expected a number from 0 to 1")
+  return value
 
 
 def grid(text):

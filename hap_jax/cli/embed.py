@@ -18,7 +18,7 @@ def add_arguments(parser):
   embed.add_arguments(parser)
   parser.add_argument(
     "--max_bad_share",
-    type=float,
+    type=_options.share,
     default=0.0,
     metavar="SHARE",
     help="allowed share of unreadable pictures, which are left out; a larger share is an error (default: 0)",

@@ -31,7 +31,7 @@ def add_arguments(parser):
   )
   packed.add_argument(
     "--max_bad_share",
-    type=float,
+    type=_options.share,
     metavar="SHARE",
     help="allowed share of unreadable records, which are left out; more is an error (default: 0.001)",
   )

@@ -244,7 +244,7 @@ class Loader:
     for index in bad.keys() - known.keys():
       known[index] = bad[index]
       logging.warning(
-        "bad record %d of %s is replaced by the next good record: %s",
+        "record %d of %s cannot be read and is not used: %s",
         index,
         self.source.spec.name,
         bad[index],

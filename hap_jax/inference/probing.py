@@ -168,6 +168,6 @@ def _check_attributes(name, train):
   constant = [a for a, share in zip(train.spec.labels["attributes"], shares, strict=True) if share in (0, 1)]
   if constant:
     raise ValueError(
-      f"{name}: {', '.join(constant)}: the label is the same in all {len(train):,} training pictures; "
-      "expected each attribute to be present in some pictures and absent in others: use more pictures"
+      f"{name}: {', '.join(constant)}: no two different known labels in the {len(train):,} training "
+      "pictures; expected each attribute to be present in some pictures and absent in others: use more pictures"
     )

@@ -81,3 +81,12 @@ def test_predict_still_needs_every_picture_and_names_no_option(checkpoint, peopl
   assert "2 of 10 records of folder cannot be read: repair or remove the records. The first: " in error
   assert "max_bad_share" not in error
   assert not (tmp_path / "found").exists()
+
+
+@pytest.mark.parametrize("share", ["nan", "-0.1", "1.5", "inf", "half"])
+def test_a_share_that_is_not_from_0_to_1_is_an_error(tmp_path, capsys, share):
+  for words in (["embed", "checkpoint", str(tmp_path)], ["prepare", "folder", f"--root={tmp_path}"]):
+    with pytest.raises(SystemExit) as ended:
+      hap([*words, f"--out={tmp_path / 'out'}", f"--max_bad_share={share}"])
+    assert ended.value.code == 2
+    assert f"'{share}': expected a number from 0 to 1" in capsys.readouterr().err

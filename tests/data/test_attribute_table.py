@@ -165,6 +165,7 @@ WRONG = {
     "file;split;hat",
     r"line 1: no column file; expected names separated by com",
   ),
+  "tabs": ("file,split,person,hat,bag", "file\tsplit\that", r"line 1: no column file; expected names separ"),
   "a name twice": (
     "hat,bag",
     "hat,hat",

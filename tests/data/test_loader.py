@@ -199,7 +199,9 @@ def test_bad_record_is_replaced_by_the_next_good_one_and_logged_once(broken, cap
   for row in np.flatnonzero(wanted != seen):
     record = CROP(broken[7], np.random.default_rng((1, int(row) // 20, 7)))
     np.testing.assert_array_equal(batches[row // 4]["image"][row % 4], record["image"])
-  messages = [entry.getMessage() for entry in caplog.records if "bad record" in entry.getMessage()]
+  messages = [
+    entry.getMessage() for entry in caplog.records if "cannot be read and is not used" in entry.getMessage()
+  ]
   assert len(messages) == 2
   assert any("0000005.jpg" in message for message in messages)
   assert any("0000006.npy" in message and "missing" in message for message in messages)

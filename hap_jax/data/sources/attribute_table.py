@@ -193,16 +193,17 @@ def _rows(path):
 def _check_header(path, line, header):
   """Raises ValueError if the first line has a wrong name, or lacks the column `file` or any attribute."""
   found = f"found the columns {', '.join(header)[:400]!r}"
-  for k, name in enumerate(header):
-    if not name or not name.isprintable():
-      raise ValueError(f"{path}: line {line}: column {k + 1} is named {name[:40]!r}; expected a name: add it")
-    if name in header[:k]:
-      raise ValueError(f"{path}: line {line}: two columns are named {name}; expected each once: rename one")
+  # This check comes first, because a table with another separator has a single column.
   if "file" not in header:
     raise ValueError(
       f"{path}: line {line}: no column file; expected names separated by commas, with file for the paths of "
       f"the pictures; {found}"
     )
+  for k, name in enumerate(header):
+    if not name or not name.isprintable():
+      raise ValueError(f"{path}: line {line}: column {k + 1} is named {name[:40]!r}; expected a name: add it")
+    if name in header[:k]:
+      raise ValueError(f"{path}: line {line}: two columns are named {name}; expected each once: rename one")
   if not set(header) - set(_FACTS):
     raise ValueError(
       f"{path}: line {line}: no attribute; expected a column of 0 and 1 for each attribute besides "
