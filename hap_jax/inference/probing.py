@@ -169,5 +169,6 @@ def _check_attributes(name, train):
   if constant:
     raise ValueError(
       f"{name}: {', '.join(constant)}: no two different known labels in the {len(train):,} training "
-      "pictures; expected each attribute to be present in some pictures and absent in others: use more pictures"
+      "pictures; expected each attribute to be present in some pictures and absent in others: use more "
+      "pictures"
     )
