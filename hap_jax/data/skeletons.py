@@ -1,4 +1,4 @@
-"""Joint orders, flip pairs, bones and body parts of the skeletons."""
+"""Joint orders, flip pairs, bones, body parts and tolerances of the skeletons."""
 
 import dataclasses
 
@@ -14,7 +14,13 @@ class Skeleton:
     bones: pairs of joint indices. A drawing connects the two joints of a pair with a line.
     parts: (name of a body part, pairs of joint indices), one entry per body part. The two joints of a pair
       are opposite corners of a rectangle, and the body part is the union of its rectangles (HAP, arXiv
-      2310.20695, Sec. 3.2). The pairs come from the official repository.
+      2310.20695, Sec. 3.2). The pairs come from the official repository. (): a mask of body parts cannot be
+      made from these joints.
+    upper_body: indices of the joints above the waist.
+    sigmas: tolerance of each joint in the object keypoint similarity (OKS), relative to the size of the
+      person. They come from the configuration files of the official repository.
+    area_per_box: area of a person divided by the area of the box, for data sets that give no areas. None: the
+      area in the annotation is used.
   """
 
   name: str
@@ -22,6 +28,9 @@ class Skeleton:
   flip_pairs: tuple[tuple[int, int], ...]
   bones: tuple[tuple[int, int], ...]
   parts: tuple[tuple[str, tuple[tuple[int, int], ...]], ...]
+  upper_body: tuple[int, ...]
+  sigmas: tuple[float, ...]
+  area_per_box: float | None = None
 
 
 COCO17 = Skeleton(
@@ -59,6 +68,55 @@ COCO17 = Skeleton(
     ("right_leg", ((12, 14), (14, 16))),
     ("torso", ((6, 11), (5, 12))),
   ),
+  upper_body=tuple(range(11)),
+  sigmas=(
+    *(0.026, 0.025, 0.025, 0.035, 0.035),
+    *(0.079, 0.079, 0.072, 0.072, 0.062, 0.062),
+    *(0.107, 0.107, 0.087, 0.087, 0.089, 0.089),
+  ),
 )
 
-SKELETONS = {skeleton.name: skeleton for skeleton in (COCO17,)}
+MPII16 = Skeleton(
+  name="mpii16",
+  joints=(
+    *("right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle"),
+    *("pelvis", "thorax", "upper_neck", "head_top"),
+    *("right_wrist", "right_elbow", "right_shoulder", "left_shoulder", "left_elbow", "left_wrist"),
+  ),
+  flip_pairs=((5, 0), (4, 1), (3, 2), (15, 10), (14, 11), (13, 12)),
+  bones=(
+    *((0, 1), (1, 2), (2, 6), (6, 3), (3, 4), (4, 5)),
+    *((6, 7), (7, 8), (8, 9)),
+    *((10, 11), (11, 12), (12, 7), (7, 13), (13, 14), (14, 15)),
+  ),
+  parts=(),
+  upper_body=tuple(range(7, 16)),
+  # The score of MPII does not use them. Other programs do.
+  sigmas=(
+    *(0.089, 0.083, 0.107, 0.107, 0.083, 0.089, 0.026, 0.026),
+    *(0.026, 0.026, 0.062, 0.072, 0.179, 0.179, 0.072, 0.062),
+  ),
+)
+
+AIC14 = Skeleton(
+  name="aic14",
+  joints=(
+    *("right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist"),
+    *("right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle"),
+    *("head_top", "neck"),
+  ),
+  flip_pairs=((3, 0), (4, 1), (5, 2), (9, 6), (10, 7), (11, 8)),
+  bones=(
+    *((12, 13), (13, 0), (0, 1), (1, 2), (13, 3), (3, 4), (4, 5)),
+    *((13, 6), (6, 7), (7, 8), (13, 9), (9, 10), (10, 11)),
+  ),
+  parts=(),
+  upper_body=(0, 1, 2, 3, 4, 5, 12, 13),
+  sigmas=(
+    *(0.01388152, 0.01515228, 0.01057665, 0.01417709, 0.01497891, 0.01402144, 0.03909642),
+    *(0.03686941, 0.01981803, 0.03843971, 0.03412318, 0.02415081, 0.01291456, 0.01236173),
+  ),
+  area_per_box=0.53,
+)
+
+SKELETONS = {skeleton.name: skeleton for skeleton in (COCO17, MPII16, AIC14)}
