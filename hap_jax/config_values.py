@@ -112,6 +112,12 @@ def pair(of, names):
   return _sequence((of, of), f"{names}, each {of.words}")
 
 
+def numbers_above(bound):
+  """Returns a Kind: sequences of any length of numbers above a bound."""
+  kind = number(above=bound)
+  return Kind(f"numbers above {bound}", lambda x: isinstance(x, (tuple, list)) and all(map(kind.holds, x)))
+
+
 def like(value):
   """Returns a Kind: all values with the type of `value`. The type is bool, number, string or tuple."""
   if isinstance(value, bool):  # bool first, because a bool is also an int in Python

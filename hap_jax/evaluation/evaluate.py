@@ -44,6 +44,11 @@ class Evaluation:
     guides: {metric: Guide}, the baseline and the goal that the curve of the metric shows. It may be empty.
     constants: the variables of the task that are not trained and that `predict` and `figures` need. Commands
       that evaluate without a Task take them from here.
+    notes: texts that are printed with the scores, such as the kind of boxes that the records have.
+    write_results: (the input of `score`, folder) -> None, or None. It writes the predictions into the folder,
+      in the file format of the data set.
+    read_results: path -> {metric: float}, or None. It scores a file in this format, which any program may
+      have written.
   """
 
   evals: Mapping[str, EvalSplit]
@@ -53,6 +58,9 @@ class Evaluation:
   select: tuple[str, str] | None = None
   guides: Mapping[str, Guide] = dataclasses.field(default_factory=dict)
   constants: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  notes: tuple[str, ...] = ()
+  write_results: Callable | None = None
+  read_results: Callable | None = None
 
 
 def make_evaluate(evaluation, mesh):

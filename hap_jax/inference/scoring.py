@@ -1,7 +1,10 @@
-"""Scores a checkpoint in the same way as the training loop, but without an optimizer."""
+"""Scores a checkpoint in the same way as the training loop, or a file of results of any program."""
 
+import dataclasses
 import json
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import ml_collections
 
@@ -9,28 +12,31 @@ from hap_jax import config as config_lib
 from hap_jax import config_values as values
 from hap_jax import sharding
 from hap_jax.convert import read as reading
-from hap_jax.evaluation.evaluate import make_evaluate
+from hap_jax.evaluation.evaluate import Evaluation, make_evaluate
 from hap_jax.io import picture_file
 from hap_jax.io.progress import SILENT
 from hap_jax.train.state import with_constants
+
+_RESULTS = (".json", ".mat")  # endings of files of results; no checkpoint has them
 
 
 def score(path, *, config=None, overrides=None, out=None, say=print, progress=SILENT):
   """Runs the evaluation of the checkpoint's task.
 
   Args:
-    path: a checkpoint that `convert.read.read` can read. This project must be able to evaluate its task.
+    path: a checkpoint that `convert.read.read` can read. This project must be able to evaluate its task. Or a
+      file of results in the format of the data set, for a task that has the constant RESULTS.
     config: ConfigDict. It replaces the configuration that the checkpoint records. The network is always the
-      network of the checkpoint.
+      network of the checkpoint. A file of results needs it.
     overrides: {key: value} of the configuration, such as "data.root".
-    out: folder to make for scores.json and pictures. None: no file is written.
+    out: folder to make for scores.json, pictures and results. None: no file is written.
     say: prints a line.
     progress: a `Progress`. This function starts and ends it.
   Returns:
     {metric: float}.
   Raises:
     ValueError: if one of these holds:
-      the checkpoint records no configuration, and `config` is None;
+      the checkpoint records no configuration, or `path` is a file of results, and `config` is None;
       the checkpoint and the configuration have different tasks;
       the sizes of the encoder are not all known, or a part of the network is missing;
       an override names a key that does not exist;
@@ -39,22 +45,64 @@ def score(path, *, config=None, overrides=None, out=None, say=print, progress=SI
   """
   if out is not None and pathlib.Path(out).exists():
     raise ValueError(f"--out={out} exists; give another folder, or move it away")
+  is_results = pathlib.Path(path).suffix in _RESULTS
   with progress:
-    config, scores, pictures = _score(path, config, overrides or {}, out is not None, progress)
-  width = max(map(len, scores))
-  for name, value in scores.items():
+    found = (_score_results if is_results else _score)(path, config, overrides or {}, progress)
+    pictures = _draw(found, progress) if out is not None else {}
+  width = max(map(len, found.scores))
+  for name, value in found.scores.items():
     say(f"{name:{width}s}  {value:.4f}")
+  for note in found.evaluation.notes:
+    say(note)
   if out is not None:
-    _write(pathlib.Path(out), path, config, scores, pictures)
+    _write(pathlib.Path(out), path, found, pictures)
     say(f"written: {out}")
-  return scores
+  return found.scores
 
 
-def _score(path, config, overrides, has_pictures, progress):
-  """Returns (finalized config, {metric: float}, {name: picture}).
+@dataclasses.dataclass(frozen=True)
+class _Found:
+  """The result of an evaluation.
 
-  The arguments are the same as in `score`, but `progress` must be started. If `has_pictures` is False, no
-  pictures are drawn.
+  Attributes:
+    config: the finalized configuration.
+    evaluation: the `Evaluation`.
+    scores: {metric: float}.
+    rows: the input of `evaluation.score`. None: a file of results was scored.
+    variables: the variables of the checkpoint, or None.
+  """
+
+  config: Any
+  evaluation: Evaluation
+  scores: Mapping[str, float]
+  rows: Mapping | None = None
+  variables: Any = None
+
+
+def _score_results(path, config, overrides, progress):
+  """Scores a file of results. Returns a `_Found`. The arguments are the same as in `_score`."""
+  if config is None:
+    raise ValueError(f"{path}: a file of results needs --config=FILE, a file of configs/ for its data set")
+  config = config_lib.finalize(_with_overrides(config, overrides))
+  task = config_lib.load("tasks", config.task)
+  endings = getattr(task, "RESULTS", ())
+  if pathlib.Path(path).suffix not in endings:
+    expected = f"a file that ends with {' or '.join(endings)}" if endings else "a checkpoint"
+    raise ValueError(f"{path}: expected {expected}, for the task {config.task} of --config")
+  progress.stage("opening the data")
+  evaluation = task.make_evaluation(config, None)
+  if evaluation.read_results is None:
+    raise ValueError(
+      "; ".join((f"{path}: the records of {config.data.source} cannot be scored", *evaluation.notes))
+    )
+  progress.stage("scoring")
+  return _Found(config, evaluation, evaluation.read_results(path))
+
+
+def _score(path, config, overrides, progress):
+  """Scores a checkpoint. Returns a `_Found`.
+
+  The arguments are the same as in `score`, but `progress` must be started.
   """
   progress.stage("reading the checkpoint")
   weights = reading.read(path)
@@ -65,16 +113,23 @@ def _score(path, config, overrides, has_pictures, progress):
   progress.stage("opening the data")
   evaluation = config_lib.load("tasks", config.task).make_evaluation(config, weights.description)
   if not evaluation.evals:
-    raise ValueError(f"{path}: its configuration has no held-out records; pass --set data.num_val=N")
+    reason = "; ".join(evaluation.notes) or "pass --set data.num_val=N"
+    raise ValueError(f"{path}: its configuration has no records that can be scored: {reason}")
   variables = with_constants(weights.variables, evaluation.constants)
   variables = sharding.put_replicated(variables, mesh)
   scores, rows = make_evaluate(evaluation, mesh)(variables, progress=progress)
-  pictures = {}
-  if has_pictures:
-    progress.stage("drawing the pictures")
-    pictures |= evaluation.row_figures(rows) if evaluation.row_figures else {}
-    pictures |= evaluation.figures(variables) if evaluation.figures else {}
-  return config, scores, pictures
+  return _Found(config, evaluation, scores, rows, variables)
+
+
+def _draw(found, progress):
+  """Returns the pictures of a `_Found`, {name: picture}."""
+  if found.rows is None:
+    return {}
+  progress.stage("drawing the pictures")
+  evaluation, pictures = found.evaluation, {}
+  pictures |= evaluation.row_figures(found.rows) if evaluation.row_figures else {}
+  pictures |= evaluation.figures(found.variables) if evaluation.figures else {}
+  return pictures
 
 
 def configure(path, weights, config, overrides):
@@ -94,10 +149,18 @@ def configure(path, weights, config, overrides):
     )
   if config is None:
     config = config_lib.from_recorded(recorded, path)
-  else:
-    config = ml_collections.ConfigDict(config.to_dict())
   if config.task != weights.task:
     raise ValueError(f"{path} is a checkpoint for {weights.task}, but the configuration is for {config.task}")
+  return config_lib.finalize(_with_overrides(config, overrides))
+
+
+def _with_overrides(config, overrides):
+  """Returns a copy of a ConfigDict with new values for some keys, computed with this machine's dtype.
+
+  Raises:
+    ValueError: if an override names a key that does not exist.
+  """
+  config = ml_collections.ConfigDict(config.to_dict())
   with config.ignore_type():  # the recorded dtype may have another type, but it is overwritten
     config.model.dtype = "auto"  # the recorded dtype was chosen for the training machine, not for this one
   config.lock()  # after this, an unknown key in `overrides` is an error
@@ -109,7 +172,7 @@ def configure(path, weights, config, overrides):
       if not values.has(config, key):
         reason += f"; {values.suggest(key, values.flatten(config), prefix='')}"
       raise ValueError(f"--set {key}={value!r}: {reason}") from error
-  return config_lib.finalize(config)
+  return config
 
 
 def _check_known(path, encoder):
@@ -121,10 +184,16 @@ def _check_known(path, encoder):
     )
 
 
-def _write(out, path, config, scores, pictures):
+def _write(out, path, found, pictures):
+  config = found.config
   data = {"name": config.data.source, "root": config.data.root}
-  facts = {"checkpoint": str(path), "task": config.task, "data": data, "scores": scores}
+  scored = "checkpoint" if found.rows is not None else "results"
+  facts = {scored: str(path), "task": config.task, "data": data, "scores": dict(found.scores)}
+  if found.evaluation.notes:
+    facts["notes"] = list(found.evaluation.notes)
   out.mkdir(parents=True)
   (out / "scores.json").write_text(json.dumps(facts, indent=2) + "\n")
+  if found.rows is not None and found.evaluation.write_results is not None:
+    found.evaluation.write_results(found.rows, out)
   for name, picture in pictures.items():
     picture_file.write(out / f"{name}.png", picture)

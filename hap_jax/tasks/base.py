@@ -13,6 +13,10 @@ A task is a module in this folder with these functions:
 A task that trains an embedding of a picture also has this function:
   make_embed(description, compute)      returns a function (variables, [B, H, W, 3] uint8 images) -> [B, D]
                                         float32 embeddings with unit norm
+A task whose data sets have a file format for results also has this constant:
+  RESULTS                               endings of the names of these files, such as (".json",). For such a
+                                        task, make_evaluation(config, None) returns an Evaluation that can
+                                        only score a file of results
 Of these functions, only `check`, `make`, `make_evaluation` and `outline` take a configuration. To read it,
 they also use helper functions whose names end in `_of`. All other functions take named arguments.
 """
@@ -99,14 +103,14 @@ class Task:
       object.__setattr__(self, "load", make_load(self.description))
 
 
-def run_length(train, *, total_epochs, warmup_epochs, total_steps=0):
+def run_length(train, *, total_epochs, warmup_epochs=0.0, total_steps=0):
   """Returns the length of a run as (steps, epochs, epochs of warm-up).
 
   Args:
     train: the training loader.
     total_epochs: number of passes over the records.
     warmup_epochs: number of warm-up epochs; total_epochs includes them. If total_steps is given, the warm-up
-      keeps the same share of the run.
+      keeps the same share of the run. 0: the task has no warm-up, or counts it in steps.
     total_steps: length of the run in steps, used in place of total_epochs. 0: total_epochs sets the length.
   Raises:
     ValueError: if the run has no step.
@@ -126,7 +130,7 @@ def run_length_of(config, train):
   return run_length(
     train,
     total_epochs=config.total_epochs,
-    warmup_epochs=config.warmup_epochs,
+    warmup_epochs=config.get("warmup_epochs", 0.0),
     total_steps=config.total_steps,
   )
 

@@ -199,7 +199,8 @@ class _AfterStep:
       scores, rows = self.evaluate(self.variables(state), before_batch=self.stop.check)
     except preemption.StopRequestedError:
       raise self._saved(step, state) from None
-    self.say(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+    listed = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
+    self.say("; ".join((f"step {step}: {listed}", *evaluation.notes)))
     # The best checkpoint is saved before the scores are recorded. If the run is killed between the two, the
     # scores are missing, so the run evaluates this step again when it resumes.
     if self.checkpoints.keep_best(step, state, self.task.description, scores, evaluation.select):

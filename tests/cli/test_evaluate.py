@@ -11,6 +11,7 @@ from hap_jax import config as config_lib
 from hap_jax.cli.__main__ import main
 from hap_jax.convert import read, write
 from hap_jax.data.sources import base
+from hap_jax.evaluation.evaluate import Evaluation
 from hap_jax.inference import scoring
 from hap_jax.models import posemb
 from tests.convert.reference_state import family_state
@@ -86,7 +87,9 @@ def test_scores_and_pictures_go_to_a_folder_whose_name_is_not_utf8(tmp_path):
   config = config_lib.read_file(CONFIG)
   config.data.root = os.fsdecode(b"/data/m\xfcnster")
   picture = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
-  scoring._write(out, tmp_path / "checkpoint", config, {"loss": 0.5}, {"panel": picture})
+  evaluation = Evaluation(evals={}, score=lambda rows: {"loss": 0.5})
+  found = scoring._Found(config, evaluation, {"loss": 0.5}, rows={})
+  scoring._write(out, tmp_path / "checkpoint", found, {"panel": picture})
   found = json.loads((out / "scores.json").read_bytes().decode("utf-8"))
   assert os.fsencode(found["data"]["root"]) == b"/data/m\xfcnster"
   np.testing.assert_array_equal(base.read_image(out / "panel.png"), picture)

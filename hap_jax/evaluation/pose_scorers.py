@@ -1,0 +1,128 @@
+"""Scorers of 2D pose: each one scores, writes and reads predictions by the rules of one data set."""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+
+from hap_jax.data import pose_results
+from hap_jax.data.pose_truth import CocoTruth, MpiiTruth
+from hap_jax.data.skeletons import Skeleton
+from hap_jax.metrics import keypoints2d as metrics
+
+
+def of(truth, skeleton):
+  """Returns the scorer of a truth.
+
+  Args:
+    truth: a `CocoTruth` or a `MpiiTruth`.
+    skeleton: the `Skeleton` of the joints.
+  """
+  return CocoScorer(truth, skeleton) if isinstance(truth, CocoTruth) else MpiiScorer(truth)
+
+
+@dataclasses.dataclass(frozen=True)
+class CocoScorer:
+  """Scores, writes and reads predictions by the rules of COCO: AP, and PCK@0.1 if the boxes are annotated.
+
+  Attributes:
+    truth: a `CocoTruth` of N records.
+    skeleton: the `Skeleton` of the joints.
+  """
+
+  truth: CocoTruth
+  skeleton: Skeleton
+
+  # The metric that selects the best checkpoint.
+  select = "AP"
+
+  @property
+  def note(self):
+    """The origin of the boxes, because the AP depends on it."""
+    return f"boxes of {'a detector' if self.truth.person_id is None else 'the annotations'}"
+
+  def score(self, rows):
+    """Returns {metric: float} for predictions.
+
+    Args:
+      rows: {"keypoints_xy": [n, K, 2], "score": [n, K], "region": [n, 4], "index": [n]}. A record without a
+        row counts as missed.
+    """
+    scores = metrics.coco_scores(self.results(rows), self.truth.annotations, self.skeleton)
+    if self.truth.person_id is not None:
+      scores["PCK@0.1"] = self.pck(rows)
+    return scores
+
+  def results(self, rows):
+    """Returns the predictions as a list in COCO's format, without repeated people."""
+    index, region, truth = rows["index"], rows["region"], self.truth
+    kept, score = metrics.suppress(
+      rows["keypoints_xy"],
+      rows["score"],
+      region[:, 2] * region[:, 3],
+      truth.box_score[index],
+      truth.image_id[index],
+      self.skeleton,
+    )
+    kept_rows = (rows[name][kept] for name in ("keypoints_xy", "score"))
+    return metrics.make_results(
+      *kept_rows, score, truth.image_id[index[kept]], truth.category_id, region[kept]
+    )
+
+  def pck(self, rows):
+    """Returns the share of annotated joints whose error is below a tenth of the longer side of the box."""
+    people = {person["id"]: person for person in self.truth.annotations["annotations"]}
+    people = [people[number] for number in self.truth.person_id.tolist()]
+    joints = np.array([person["keypoints"] for person in people], np.float64).reshape(len(people), -1, 3)
+    sides = np.array([max(person["bbox"][2:]) for person in people], np.float64)
+    predicted = _fill(rows, len(people))
+    return metrics.pck(predicted, joints[..., :2], joints[..., 2] > 0, sides)
+
+  def write(self, rows, folder):
+    """Writes the predictions to keypoints.json in a folder."""
+    pose_results.write_coco_results(pathlib.Path(folder) / "keypoints.json", self.results(rows))
+
+  def read(self, path):
+    """Returns {metric: float} for a file in COCO's format."""
+    results = pose_results.read_coco_results(path, self.skeleton)
+    return metrics.coco_scores(results, self.truth.annotations, self.skeleton)
+
+
+@dataclasses.dataclass(frozen=True)
+class MpiiScorer:
+  """Scores, writes and reads predictions by the rules of MPII: PCKh.
+
+  Attributes:
+    truth: a `MpiiTruth` of N records.
+  """
+
+  truth: MpiiTruth
+
+  select = "PCKh"
+  note = ""
+
+  def score(self, rows):
+    """Returns {metric: float} for predictions, see `CocoScorer.score`."""
+    return metrics.pckh(self._one_based(rows), self.truth)
+
+  def write(self, rows, folder):
+    """Writes the predictions to pred.mat in a folder."""
+    pose_results.write_mpii_results(pathlib.Path(folder) / "pred.mat", self._one_based(rows))
+
+  def read(self, path):
+    """Returns {metric: float} for a pred.mat."""
+    return metrics.pckh(pose_results.read_mpii_results(path, self._num_people), self.truth)
+
+  @property
+  def _num_people(self):
+    return len(self.truth.xy_one_based)
+
+  def _one_based(self, rows):
+    return _fill(rows, self._num_people) + 1
+
+
+def _fill(rows, num_records):
+  """Returns [N, K, 2] float64, the joints of all records. A record without a prediction has NaN."""
+  xy = np.full((num_records, *rows["keypoints_xy"].shape[1:]), np.nan)
+  xy[rows["index"]] = rows["keypoints_xy"]
+  return xy
