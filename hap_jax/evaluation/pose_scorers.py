@@ -48,7 +48,7 @@ class CocoScorer:
       rows: {"keypoints_xy": [n, K, 2], "score": [n, K], "region": [n, 4], "index": [n]}. A record without a
         row counts as missed.
     """
-    scores = metrics.coco_scores(self.results(rows), self.truth.annotations, self.skeleton)
+    scores = self._score_results(self.results(rows))
     if self.truth.person_id is not None:
       scores["PCK@0.1"] = self.pck(rows)
     return scores
@@ -84,8 +84,11 @@ class CocoScorer:
 
   def read(self, path):
     """Returns {metric: float} for a file in COCO's format."""
-    results = pose_results.read_coco_results(path, self.skeleton)
-    return metrics.coco_scores(results, self.truth.annotations, self.skeleton)
+    return self._score_results(pose_results.read_coco_results(path, self.skeleton))
+
+  def _score_results(self, results):
+    truth = self.truth
+    return metrics.coco_scores(results, truth.annotations, self.skeleton, category_id=truth.category_id)
 
 
 @dataclasses.dataclass(frozen=True)
