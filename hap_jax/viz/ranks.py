@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from hap_jax.metrics.retrieval import VERDICTS
+from hap_jax.metrics.identities import VERDICTS
 from hap_jax.viz import canvas
 from hap_jax.viz import sheet as layout
 
@@ -49,7 +49,7 @@ def rank_sheet(
     queries: N pictures [H, W, 3] uint8 RGB, of any sizes.
     galleries: N lists of pictures, of any lengths.
     distance: N lists of numbers, shown below the pictures.
-    verdict: N lists of words of `metrics.retrieval.VERDICTS`. None: identities are not known.
+    verdict: N lists of words of `metrics.identities.VERDICTS`. None: identities are not known.
     query_labels: N texts. Each is a line below its picture. The middle of a long line is cut out.
     gallery_labels: N lists of texts, drawn in the same way.
     title: line at the top. "": no title.

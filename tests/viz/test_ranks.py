@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from hap_jax.metrics.retrieval import VERDICTS
+from hap_jax.metrics.identities import VERDICTS
 from hap_jax.viz import canvas
 from hap_jax.viz.ranks import COLORS, rank_sheet
 
