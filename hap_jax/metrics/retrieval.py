@@ -5,11 +5,8 @@ import dataclasses
 import numpy as np
 
 from hap_jax.metrics import rerank
+from hap_jax.metrics.identities import Identities
 from hap_jax.metrics.similarity import CosineSimilarity
-
-_MAX_ID = np.iinfo(np.int64).max
-# Verdicts on a gallery entry. Entries with the last two verdicts are left out of the ranks.
-VERDICTS = ("match", "wrong", "same camera", "junk")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -23,6 +20,7 @@ class Scores:
     num_queries: number of all queries.
     num_valid_queries: number of the queries that have a match in the gallery.
     ap: [Q] float64, average precision of each query; nan for a query without a match.
+    ap_trapezoid: [Q] float64, the same with the trapezoidal rule, see `evaluate`.
     first_rank: [Q] int64, rank of the first match of each query, from 1; 0 for a query without a match.
     reranking: the settings of the re-ranking, a `rerank.Reranking`. None: no re-ranking.
   """
@@ -33,8 +31,14 @@ class Scores:
   num_queries: int
   num_valid_queries: int
   ap: np.ndarray
+  ap_trapezoid: np.ndarray
   first_rank: np.ndarray
   reranking: rerank.Reranking | None = None
+
+  @property
+  def mean_ap_trapezoid(self):
+    """The mean of `ap_trapezoid` over the valid queries, 0 to 1."""
+    return float(self.ap_trapezoid[self.first_rank > 0].mean())
 
   def metrics(self):
     """Returns {"mAP": ..., "rank1": ..., "mINP": ...}. After re-ranking, the names end in "_reranked"."""
@@ -50,52 +54,12 @@ class RankList:
   Attributes:
     index: [Q, k] int64, index of the entry in the gallery.
     distance: [Q, k] float64, squared Euclidean distance of the unit vectors, 2 - 2 cos, 0 to 4.
-    verdict: [Q, k] words of `VERDICTS`; None if no identities were given.
+    verdict: [Q, k] words of `identities.VERDICTS`; None if no identities were given.
   """
 
   index: np.ndarray
   distance: np.ndarray
   verdict: np.ndarray | None
-
-
-class _Identities:
-  """Identities and cameras of queries and gallery.
-
-  Finds the matches of a query, and the gallery entries that are left out of its list.
-  """
-
-  def __init__(self, num_queries, num_gallery, query_pid, gallery_pid, query_camid, gallery_camid, junk_pids):
-    if (query_camid is None) != (gallery_camid is None):
-      raise ValueError("cameras are given for one side only: give query_camid and gallery_camid, or neither")
-    self._query_pid = _as_ids(query_pid, num_queries, "query_pid", "query")
-    self._gallery_pid = _as_ids(gallery_pid, num_gallery, "gallery_pid", "gallery")
-    self._query_camid = self._gallery_camid = None
-    if query_camid is not None:
-      self._query_camid = _as_ids(query_camid, num_queries, "query_camid", "query")
-      self._gallery_camid = _as_ids(gallery_camid, num_gallery, "gallery_camid", "gallery")
-    junk_pids = tuple(junk_pids)
-    self.is_junk = np.isin(self._gallery_pid, _as_ids(junk_pids, len(junk_pids), "junk_pids", "junk"))
-    # In a gallery sorted by identity, the entries of one identity are one slice, so no query needs a search.
-    self._by_pid = np.argsort(self._gallery_pid, kind="stable")
-    ordered = self._gallery_pid[self._by_pid]
-    self._start = np.searchsorted(ordered, self._query_pid, "left")
-    self._stop = np.searchsorted(ordered, self._query_pid, "right")
-
-  def split(self, i):
-    """Returns (matches, same-camera matches) of query i: ascending gallery indices without junk entries."""
-    # The sort of the gallery is stable, so the indices of one identity ascend.
-    same = self._by_pid[self._start[i] : self._stop[i]]
-    same = same[~self.is_junk[same]]
-    if self._query_camid is None:
-      return same, same[:0]
-    is_same_camera = self._gallery_camid[same] == self._query_camid[i]
-    return same[~is_same_camera], same[is_same_camera]
-
-  def judge(self, i, index):
-    """Returns the verdict, a word of `VERDICTS`, on each of the gallery entries `index` for query i."""
-    matches, same_camera = self.split(i)
-    cases = [self.is_junk[index], np.isin(index, same_camera), np.isin(index, matches)]
-    return np.select(cases, ["junk", "same camera", "match"], "wrong")
 
 
 def evaluate(
@@ -108,16 +72,22 @@ def evaluate(
   *,
   ranks=(1, 5, 10),
   junk_pids=(),
+  own_index=None,
   reranking=None,
 ):
   """Scores a retrieval: every query ranks the gallery by cosine similarity.
 
-  Two kinds of gallery entries are left out of the list of a query: entries of the query's identity under the
-  query's camera, and entries of junk identities. For a query with R matches, AP = (1/R) sum_k (k / rank of
-  the k-th match). Equal features keep the order of the gallery.
+  Three kinds of gallery entries are left out of the list of a query: entries of the query's identity under
+  the query's camera, entries of junk identities, and the query's own entry. A query without a match is
+  counted and left out of the means. Equal features keep the order of the gallery.
+
+  Let p_k be the rank of the k-th of R matches. AP = (1/R) sum_k k / p_k. The trapezoidal rule takes the mean
+  of the precisions at the match and before it: (1/R) sum_k (k / p_k + (k - 1) / (p_k - 1)) / 2. The precision
+  before rank 1 counts as 1.
 
   This is the protocol of Market-1501 and MSMT17 (Zheng et al., ICCV 2015). AP is computed as in current
-  papers, not with the trapezoidal rule of the first MATLAB script. mINP is defined in arXiv 2001.04193.
+  papers. The first MATLAB script has the trapezoidal rule, and so has the official code of text ReID. mINP is
+  defined in arXiv 2001.04193.
 
   The result is exact for a gallery of any size. The similarities are computed in blocks of 64 MiB, and only
   the ranks of the matches are kept in memory.
@@ -131,6 +101,8 @@ def evaluate(
     gallery_camid: [G] whole numbers, cameras of the gallery; None if and only if query_camid is None.
     ranks: the ranks of the CMC.
     junk_pids: identities of the gallery that count neither as right nor as wrong.
+    own_index: [Q] whole numbers, the gallery entry that belongs to the query itself, as the picture that a
+      caption was written for. It is left out, and it has the identity of the query. None: there is none.
     reranking: a `rerank.Reranking` to rank by k-reciprocal neighbours; None: no re-ranking.
   Returns:
     `Scores`.
@@ -142,21 +114,38 @@ def evaluate(
     closeness = CosineSimilarity(query, gallery)
   else:
     closeness = rerank.Reranked(query, gallery, reranking)
-  found = match_ranks(closeness, query_pid, gallery_pid, query_camid, gallery_camid, junk_pids=junk_pids)
+  found = match_ranks(
+    closeness,
+    query_pid,
+    gallery_pid,
+    query_camid,
+    gallery_camid,
+    junk_pids=junk_pids,
+    own_index=own_index,
+  )
   return dataclasses.replace(score_ranks(found, ranks), reranking=reranking)
 
 
-def match_ranks(closeness, query_pid, gallery_pid, query_camid=None, gallery_camid=None, *, junk_pids=()):
+def match_ranks(
+  closeness,
+  query_pid,
+  gallery_pid,
+  query_camid=None,
+  gallery_camid=None,
+  *,
+  junk_pids=(),
+  own_index=None,
+):
   """Returns the ranks of the matches of every query.
 
   Args:
     closeness: a `CosineSimilarity` or `rerank.Reranked`.
-    query_pid, gallery_pid, query_camid, gallery_camid, junk_pids: as in `evaluate`.
+    query_pid, gallery_pid, query_camid, gallery_camid, junk_pids, own_index: as in `evaluate`.
   Returns:
     A list of Q arrays [R] int64: the ranks of the matches of a query from 1, ascending. The array is empty
     for a query without a match.
   """
-  identities = _Identities(
+  identities = Identities(
     closeness.num_queries,
     closeness.num_gallery,
     query_pid,
@@ -164,14 +153,15 @@ def match_ranks(closeness, query_pid, gallery_pid, query_camid=None, gallery_cam
     query_camid,
     gallery_camid,
     junk_pids,
+    own_index,
   )
   found = []
   for start, rows in closeness.blocks():
     # An entry that is left out gets the last place, so it does not change the rank of any match.
     rows[:, identities.is_junk] = -np.inf
     for i, row in enumerate(rows, start):
-      matches, same_camera = identities.split(i)
-      row[same_camera] = -np.inf
+      matches, left_out = identities.split(i)
+      row[left_out] = -np.inf
       found.append(_rank(row, matches, i, closeness) if len(matches) else np.zeros(0, np.int64))
   return found
 
@@ -195,6 +185,8 @@ def score_ranks(match_ranks, ranks=(1, 5, 10)):
   # A query without a match gets nan, because 0 would be a valid average precision.
   ap = np.full(len(is_valid), np.nan)
   ap[is_valid] = [np.mean(np.arange(1, len(found) + 1) / found) for found in valid]
+  ap_trapezoid = np.full(len(is_valid), np.nan)
+  ap_trapezoid[is_valid] = [_trapezoid_ap(found) for found in valid]
   first_rank = np.zeros(len(is_valid), np.int64)
   first_rank[is_valid] = [found[0] for found in valid]
   return Scores(
@@ -204,8 +196,21 @@ def score_ranks(match_ranks, ranks=(1, 5, 10)):
     num_queries=len(is_valid),
     num_valid_queries=int(is_valid.sum()),
     ap=ap,
+    ap_trapezoid=ap_trapezoid,
     first_rank=first_rank,
   )
+
+
+def _trapezoid_ap(found):
+  """Returns the average precision of one query with the trapezoidal rule, see `evaluate`.
+
+  Args:
+    found: [R] int64, the ranks of the matches from 1, ascending, with R at least 1.
+  """
+  k = np.arange(1, len(found) + 1)
+  # Only the first match can have rank 1, and its precision before is 1 by definition.
+  before = np.where(found > 1, (k - 1) / np.maximum(found - 1, 1), 1)
+  return np.mean((k / found + before) / 2)
 
 
 def chance_mean_ap(query_pid, gallery_pid, query_camid=None, gallery_camid=None, *, junk_pids=()):
@@ -221,7 +226,7 @@ def chance_mean_ap(query_pid, gallery_pid, query_camid=None, gallery_camid=None,
     ValueError: in the same cases as `evaluate`.
   """
   num_queries, num_gallery = np.size(query_pid), np.size(gallery_pid)
-  identities = _Identities(
+  identities = Identities(
     num_queries, num_gallery, query_pid, gallery_pid, query_camid, gallery_camid, junk_pids
   )
   counts = np.array([[len(part) for part in identities.split(i)] for i in range(num_queries)]).reshape(-1, 2)
@@ -240,8 +245,8 @@ def _check_any_match(has_match):
   if not has_match.any():
     raise ValueError(
       f"none of the {len(has_match)} queries has a match in the gallery that counts: junk entries do not "
-      "count, and entries of the same identity under the same camera do not count; check the identities and "
-      "cameras of both lists"
+      "count, entries of the same identity under the same camera do not count, and the own entry of a query "
+      "does not count; check the identities and cameras of both lists"
     )
 
 
@@ -280,7 +285,7 @@ def rank_list(
     raise ValueError("identities are given for one side only: give query_pid and gallery_pid, or neither")
   if query_pid is not None:
     num_queries, num_gallery = similarity.num_queries, similarity.num_gallery
-    identities = _Identities(
+    identities = Identities(
       num_queries, num_gallery, query_pid, gallery_pid, query_camid, gallery_camid, junk_pids
     )
     verdict = np.stack([identities.judge(i, row) for i, row in enumerate(index)])
@@ -324,21 +329,3 @@ def _rank(row, matches, i, closeness):
     num_counted_twice = len(near) - np.searchsorted(np.sort(row[near]), high[unclear], "right")
     ranks[unclear] += place[np.searchsorted(near, matches[unclear])] - num_counted_twice
   return np.sort(ranks)
-
-
-def _as_ids(ids, count, name, side):
-  """Returns `ids`, [count] whole numbers, as int64; `name` and `side` are for the error message.
-
-  Raises:
-    ValueError: if the shape differs, if the numbers are not whole, or if a number exceeds int64.
-  """
-  ids = np.asarray(ids)
-  if ids.shape != (count,) or not (ids.dtype.kind in "iu" or count == 0):
-    raise ValueError(
-      f"{name} is {ids.dtype} {list(ids.shape)}; expected one whole number of at most 64 bits for each "
-      f"of the {count} {side} features"
-    )
-  # A larger uint64 would become negative in the cast.
-  if ids.dtype.kind == "u" and ids.size and ids.max() > _MAX_ID:
-    raise ValueError(f"{name} holds {ids.max()}; expected whole numbers of at most {_MAX_ID} (int64)")
-  return ids.astype(np.int64)

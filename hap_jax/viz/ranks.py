@@ -1,9 +1,9 @@
-"""Draws rank lists: each query with the closest gallery entries and the verdict on each entry."""
+"""Draws rank lists: each query, a picture or a text, with the closest gallery entries and their verdicts."""
 
 import cv2
 import numpy as np
 
-from hap_jax.metrics.retrieval import VERDICTS
+from hap_jax.metrics.identities import VERDICTS
 from hap_jax.viz import canvas
 from hap_jax.viz import sheet as layout
 
@@ -24,6 +24,7 @@ _WORDS = {
 }
 _UNCOUNTED = ("same camera", "junk")
 _QUERY_GAP = 26
+_TEXT_ROW_GAP = 24
 _LABEL_TEXT = 12
 _NOTE = "Below each picture: squared Euclidean distance of unit features, 0 to 4."
 
@@ -39,44 +40,48 @@ def rank_sheet(
   title="",
   cell=(192, 96),
 ):
-  """Draws one row per query: the query at the left, then the gallery entries, the closest first.
+  """Draws one row per query: the query, then the gallery entries, the closest first.
+
+  A picture query is at the left of its row. A text query is above its row, in as many lines as necessary.
 
   A match has a green frame and a tick. Another identity has a red frame and a cross. Two kinds of entries do
   not count: junk, and pictures of the query's identity by the query's camera. They are grey and have no rank
   number.
 
   Args:
-    queries: N pictures [H, W, 3] uint8 RGB, of any sizes.
+    queries: N pictures [H, W, 3] uint8 RGB of any sizes, or N texts.
     galleries: N lists of pictures, of any lengths.
     distance: N lists of numbers, shown below the pictures.
-    verdict: N lists of words of `metrics.retrieval.VERDICTS`. None: identities are not known.
-    query_labels: N texts. Each is a line below its picture. The middle of a long line is cut out.
-    gallery_labels: N lists of texts, drawn in the same way.
+    verdict: N lists of words of `metrics.identities.VERDICTS`. None: identities are not known.
+    query_labels: N texts. Each is a line below its picture, and the middle of a long line is cut out. The
+      label of a text query is below the text, in as many lines as necessary.
+    gallery_labels: N lists of texts, each is a line below its picture.
     title: line at the top. "": no title.
     cell: (height, width) of a picture in pixels.
   Returns:
     [h, w, 3] uint8.
   Raises:
-    ValueError: if a picture is not [H, W, 3] uint8, the lists differ in length, or a verdict is unknown.
+    ValueError: if a picture is not [H, W, 3] uint8, the lists differ in length, a verdict is unknown, or only
+      some queries are texts.
   """
   verdict = [[None] * len(row) for row in galleries] if verdict is None else verdict
   query_labels = [""] * len(queries) if query_labels is None else query_labels
   gallery_labels = [[""] * len(row) for row in galleries] if gallery_labels is None else gallery_labels
   _check(queries, galleries, distance, verdict, query_labels, gallery_labels)
+  is_text = isinstance(queries[0], str)
   rows = []
   for n, query in enumerate(queries):
     lines = _lines("query", "", query_labels[n], canvas.INK)
-    tiles, rank = [layout.tile(query, lines, cell=cell, frame=canvas.INK)], 0
-    entries = zip(galleries[n], distance[n], verdict[n], gallery_labels[n], strict=True)
-    for picture, number, word, label in entries:
-      rank += word not in _UNCOUNTED
-      lines = _lines(word if word in _UNCOUNTED else f"rank {rank}", f"{number:.3f}", label, canvas.FAINT)
-      tiles.append(_draw_entry(picture, word, lines, cell))
-    rows.append(tiles)
+    tiles = [] if is_text else [layout.tile(query, lines, cell=cell, frame=canvas.INK)]
+    rows.append(tiles + _draw_entries(galleries[n], distance[n], verdict[n], gallery_labels[n], cell))
   seen = {word for row in verdict for word in row}
   legend = [(COLORS[word], _WORDS[word]) for word in VERDICTS if word in seen]
+  legends = [legend] if legend else []
+  if is_text:
+    heads = list(zip(queries, query_labels, strict=True))
+    return layout.draw(rows, row_heads=heads, row_gap=_TEXT_ROW_GAP, title=title, legends=legends, note=_NOTE)
   gaps = [_QUERY_GAP] + [layout.GAP] * max(map(len, galleries))
-  return layout.draw(rows, gaps=gaps, title=title, legends=[legend] if legend else [], note=_NOTE)
+  return layout.draw(rows, gaps=gaps, title=title, legends=legends, note=_NOTE)
 
 
 def _lines(head, number, label, label_color):
@@ -86,6 +91,16 @@ def _lines(head, number, label, label_color):
     layout.Line(label, _LABEL_TEXT, color=label_color),
   )
   return [line for line in lines if line.text]
+
+
+def _draw_entries(pictures, distance, verdict, labels, cell):
+  """Draws the gallery entries of one query. Returns a list of tiles."""
+  tiles, rank = [], 0
+  for picture, number, word, label in zip(pictures, distance, verdict, labels, strict=True):
+    rank += word not in _UNCOUNTED
+    lines = _lines(word if word in _UNCOUNTED else f"rank {rank}", f"{number:.3f}", label, canvas.FAINT)
+    tiles.append(_draw_entry(picture, word, lines, cell))
+  return tiles
 
 
 def _draw_entry(picture, verdict, lines, cell):
@@ -122,7 +137,13 @@ def _check(queries, galleries, distance, verdict, query_labels, gallery_labels):
       )
   if len(query_labels) != len(queries) or list(map(len, gallery_labels)) != list(map(len, galleries)):
     raise ValueError("expected one label for each query and one for each gallery entry")
-  for picture in (*queries, *(picture for row in galleries for picture in row)):
+  is_text = [isinstance(query, str) for query in queries]
+  if any(is_text) and not all(is_text):
+    raise ValueError(
+      f"{sum(is_text)} of {len(queries)} queries are texts: draw texts and pictures on two sheets"
+    )
+  shown = () if any(is_text) else queries
+  for picture in (*shown, *(picture for row in galleries for picture in row)):
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
       raise ValueError(f"a picture is {picture.dtype} {list(picture.shape)}; expected uint8 [H, W, 3]")
   unknown = {word for row in verdict for word in row} - {None, *VERDICTS}

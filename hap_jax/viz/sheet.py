@@ -11,7 +11,7 @@ from hap_jax.viz import canvas
 GAP, ROW_GAP = 8, 14  # pixels between columns and between rows
 TEXT = 15  # height of the text in pixels
 FRAME = 5  # thickness of a tile's frame
-_MARGIN, _PART_GAP = 18, 10
+_MARGIN, _PART_GAP, _HEAD_GAP = 18, 10, 6
 _LEAST_TEXT = 12
 _LEAST_WIDTH = 420  # pixels of a sheet with text. A narrower sheet would need too many lines
 _LINE = 19  # pixels between lines of text below a picture
@@ -27,7 +27,19 @@ class Line(typing.NamedTuple):
   color: tuple[int, int, int] = canvas.INK
 
 
-def draw(rows, *, gaps=GAP, row_gap=ROW_GAP, title="", heads=(), groups=(), legends=(), note="", size=TEXT):
+def draw(
+  rows,
+  *,
+  gaps=GAP,
+  row_gap=ROW_GAP,
+  title="",
+  heads=(),
+  groups=(),
+  row_heads=(),
+  legends=(),
+  note="",
+  size=TEXT,
+):
   """Draws a sheet.
 
   A column is as wide as its widest tile, and a row is as high as its highest tile. A smaller tile is at the
@@ -41,6 +53,8 @@ def draw(rows, *, gaps=GAP, row_gap=ROW_GAP, title="", heads=(), groups=(), lege
     heads: one (name, note) per column, drawn above it. Both may be "". (): no heads.
     groups: one (name, first column, last column) per group of columns. The name is drawn above the heads,
       with a line from the first to the last column.
+    row_heads: one (text, note) per row, drawn above it over the full width, in as many lines as necessary.
+      The note may be "". (): no row heads.
     legends: lists of (color, text). Each list is drawn below the tiles.
     note: sentences at the bottom. "": no note.
     size: height of the text in pixels.
@@ -49,12 +63,14 @@ def draw(rows, *, gaps=GAP, row_gap=ROW_GAP, title="", heads=(), groups=(), lege
   """
   columns = _place_columns(rows, gaps)
   width = columns[-1][1]
+  if title or row_heads or legends or note:
+    width = max(width, _LEAST_WIDTH)
   tiles = [_draw_row(row, columns) for row in rows]
+  if row_heads:
+    tiles = [_put_head(head, row, width, size) for head, row in zip(row_heads, tiles, strict=True)]
   parts = [canvas.stack(tiles, row_gap)]
   if heads:
     parts.insert(0, _draw_heads(heads, groups, columns, size))
-  if title or legends or note:
-    width = max(width, _LEAST_WIDTH)
   if title:
     parts.insert(0, canvas.paragraph(title, width, size + 4, 600))
   parts += [canvas.swatches(entries, width, size) for entries in legends]
@@ -116,10 +132,19 @@ def _place_columns(rows, gaps):
 
 
 def _draw_row(row, columns):
-  result = canvas.blank(max(tile.shape[0] for tile in row), columns[-1][1])
+  result = canvas.blank(max((tile.shape[0] for tile in row), default=0), columns[-1][1])
   for tile, (left, _) in zip(row, columns, strict=False):
     result[: tile.shape[0], left : left + tile.shape[1]] = tile
   return result
+
+
+def _put_head(head, row, width, size):
+  """Puts the text and the note of a row above it."""
+  text, note = head
+  parts = [canvas.paragraph(text, width, size, 600)]
+  if note:
+    parts.append(canvas.paragraph(note, width, size - 2, color=canvas.FAINT))
+  return canvas.stack([canvas.stack(parts, 0), _widen(row, width)], _HEAD_GAP)
 
 
 def _draw_heads(heads, groups, columns, size):
@@ -150,6 +175,6 @@ def _draw_heads(heads, groups, columns, size):
 
 def _widen(picture, width):
   """Adds white paper on the right of a picture up to `width` pixels."""
-  return cv2.copyMakeBorder(
-    picture, 0, 0, 0, width - picture.shape[1], cv2.BORDER_CONSTANT, value=canvas.PAPER
-  )
+  result = canvas.blank(picture.shape[0], width)
+  result[:, : picture.shape[1]] = picture
+  return result

@@ -8,10 +8,12 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from hap_jax.metrics import retrieval, similarity
+from hap_jax.metrics import identities, retrieval, similarity
 
 
-def naive_match_ranks(query, gallery, query_pid, gallery_pid, query_camid, gallery_camid, junk_pids=()):
+def naive_match_ranks(
+  query, gallery, query_pid, gallery_pid, query_camid, gallery_camid, junk_pids=(), own_index=None
+):
   """Returns the ranks of all matches of each query, counted entry by entry, in float64."""
   query, gallery = np.asarray(query, np.float64), np.asarray(gallery, np.float64)
   result = []
@@ -21,6 +23,8 @@ def naive_match_ranks(query, gallery, query_pid, gallery_pid, query_camid, galle
     for j in sorted(range(len(gallery)), key=lambda j: (-cosine[j], j)):
       is_same = gallery_pid[j] == query_pid[i]
       if gallery_pid[j] in junk_pids or (is_same and gallery_camid[j] == query_camid[i]):
+        continue
+      if own_index is not None and own_index[i] == j:
         continue
       rank += 1
       if is_same:
@@ -35,6 +39,16 @@ def naive_scores(ranks, at):
   minp = [len(found) / found[-1] for found in valid]
   cmc = [sum(found[0] <= k for found in valid) / len(valid) for k in at]
   return sum(ap) / len(ap), cmc, sum(minp) / len(minp)
+
+
+def naive_trapezoid(found):
+  """Returns the area under the curve of precision over recall, with the trapezoidal rule."""
+  area, recall, precision = 0.0, 0.0, 1.0
+  for rank in range(1, found[-1] + 1):
+    hits = sum(r <= rank for r in found)
+    area += (hits / len(found) - recall) * (precision + hits / rank) / 2
+    recall, precision = hits / len(found), hits / rank
+  return area
 
 
 def draw_ids(rng, num_queries, num_gallery, num_pids=6, num_cameras=3):
@@ -67,6 +81,10 @@ def test_scores_agree_with_the_plain_loop(kind, junk_pids):
   mean_ap, cmc, minp = naive_scores(expected, (1, 2, 7, 200))
   np.testing.assert_allclose([scores.mean_ap, scores.minp], [mean_ap, minp], rtol=1e-12)
   np.testing.assert_allclose(list(scores.cmc.values()), cmc, rtol=1e-12)
+  np.testing.assert_allclose(
+    scores.mean_ap_trapezoid, np.mean([naive_trapezoid(found) for found in expected if found]), rtol=1e-12
+  )
+  np.testing.assert_array_equal(np.isnan(scores.ap_trapezoid), np.isnan(scores.ap))
   assert scores.num_queries == 25
   assert scores.num_valid_queries == sum(map(bool, expected)) < 25
   np.testing.assert_array_equal(np.isnan(scores.ap), [not ranks for ranks in expected])
@@ -86,6 +104,25 @@ def test_scores_of_a_hand_computed_case():
   assert scores.minp == pytest.approx(2 / 4)
   assert scores.cmc == {1: 0.0, 5: 1.0, 10: 1.0}
   assert scores.metrics() == {"mAP": 0.5, "rank1": 0.0, "rank5": 1.0, "rank10": 1.0, "mINP": 0.5}
+
+
+def test_the_own_entry_of_a_query_is_left_out():
+  rng = np.random.default_rng(6)
+  pid = rng.integers(40, size=90)
+  own = rng.integers(90, size=70)
+  own[:10] = 7  # a picture can be the own entry of several captions
+  gallery = rng.standard_normal((90, 7))
+  query = gallery[own] + rng.standard_normal((70, 7))
+  camids = rng.integers(3, size=70), rng.integers(3, size=90)
+  for extra in ({}, {"query_camid": camids[0], "gallery_camid": camids[1]}):
+    naive = extra or {"query_camid": np.full(70, -1), "gallery_camid": np.zeros(90)}
+    expected = naive_match_ranks(query, gallery, pid[own], pid, **naive, own_index=own)
+    scores = retrieval.evaluate(query, gallery, pid[own], pid, **extra, own_index=own)
+    np.testing.assert_array_equal(scores.first_rank, [ranks[0] if ranks else 0 for ranks in expected])
+    mean_ap, _, minp = naive_scores(expected, ())
+    np.testing.assert_allclose([scores.mean_ap, scores.minp], [mean_ap, minp], rtol=1e-12)
+    # A query whose own entry is its only match is counted, but is in no mean.
+    assert scores.num_valid_queries == sum(map(bool, expected)) < scores.num_queries == 70
 
 
 def test_without_cameras_no_entry_is_left_out_because_of_its_camera():
@@ -206,7 +243,7 @@ def test_rank_list_gives_distance_and_verdict_of_each_entry():
   assert found.index.tolist() == [[1, 2, 3, 0]]
   assert found.verdict.tolist() == [["same camera", "junk", "wrong", "match"]]
   np.testing.assert_allclose(found.distance, [2 - 2 * np.cos(angles[[1, 2, 3, 0]])], atol=1e-12)
-  assert set(found.verdict[0]) == set(retrieval.VERDICTS)
+  assert set(found.verdict[0]) == set(identities.VERDICTS)
   assert retrieval.rank_list(np.array([2.0, 0.0]), gallery, k=2).verdict is None
 
 
@@ -237,6 +274,12 @@ BAD = {
     "gallery_pid holds 18446744073709551615; expected whole numbers of at most 9223372036854775807",
   ),
   "junk not whole": ({"junk_pids": (0.5,)}, "junk_pids is float64"),
+  "own entry beyond the gallery": ({"own_index": [0, 4]}, "own_index has the numbers 0 to 4; .* 0 to 3"),
+  "own entry of another identity": (
+    {"own_index": [0, 1]},
+    "query 1 has the identity 1, but its own gallery entry 1 has the identity 0",
+  ),
+  "too few own entries": ({"own_index": [0]}, r"own_index is int64 \[1\]; .* each of the 2 query features"),
   "one side's cameras": ({"gallery_camid": None}, "for one side only"),
   "rank 0": ({"ranks": (0, 1)}, r"ranks=\(0, 1\)"),
   "nothing to find": ({"query_pid": [5, 6]}, "none of the 2 queries"),

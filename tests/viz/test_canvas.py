@@ -31,6 +31,7 @@ def test_a_name_of_any_kind_can_be_drawn_on_every_sheet(kind):
     ranks.rank_sheet(
       [plain()], [[plain()]], [[0.1]], query_labels=[name], gallery_labels=[[name]], title=name
     ),
+    ranks.rank_sheet([name], [[plain()]], [[0.1]], query_labels=[name]),
     attributes.labelled_sheet([plain()], [[name]], title=name),
     attributes.attribute_bars([name[:200]], [0.7], [0.2], title=name),
     canvas.swatches([((9, 9, 9), name)], 100),

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from hap_jax.metrics.retrieval import VERDICTS
+from hap_jax.metrics.identities import VERDICTS
 from hap_jax.viz import canvas
 from hap_jax.viz.ranks import COLORS, rank_sheet
 
@@ -103,6 +103,49 @@ def test_a_sheet_does_not_change_its_input_pictures():
   np.testing.assert_array_equal(given, plain())
 
 
+def test_a_text_query_is_above_its_pictures_in_several_lines():
+  caption = "A woman in a red coat with a backpack walks to the left. " * 2
+  verdicts = [["match"] + ["wrong"] * 11, ["wrong"]]
+  galleries = [[plain()] * len(row) for row in verdicts]
+  numbers = [[0.5] * len(row) for row in verdicts]
+
+  def draw(*queries):
+    return rank_sheet(queries, galleries, numbers, verdicts, cell=CELL)
+
+  short, long = draw("a man", "a boy"), draw(caption, "a boy")
+  pitch = len(canvas.paragraph("a man", 500, 15, 600))
+  lines = len(canvas.wrap(caption, short.shape[1] - 36, 15, 600))
+  assert lines > 1
+  # The first caption has more lines. Everything below it moves down, and nothing else changes.
+  assert long.shape == (short.shape[0] + (lines - 1) * pitch, *short.shape[1:])
+  np.testing.assert_array_equal(long[18 + lines * pitch :], short[18 + pitch :])
+  top = 18 + pitch + 6
+  for picture, height in ((short, pitch), (long, lines * pitch)):
+    is_dark = (picture[18 : 18 + height] < 128).all(-1).any(1)
+    # Every line of the caption has letters.
+    assert is_dark.reshape(-1, pitch).any(1).all()
+  # The rows begin at the left edge, because there is no tile of a query.
+  for verdict, left in zip(verdicts[0][:3], (18, 66, 114), strict=True):
+    np.testing.assert_array_equal(short[top, left : left + 40], np.broadcast_to(COLORS[verdict], (40, 3)))
+
+
+def test_the_label_of_a_text_query_is_below_the_text():
+  plain_sheet, labelled = (
+    rank_sheet(["a man"], [[plain()]], [[0.5]], query_labels=[label], cell=CELL) for label in ("", "0001.jpg")
+  )
+  added = labelled.shape[0] - plain_sheet.shape[0]
+  assert added == len(canvas.paragraph("0001.jpg", 420, 13))
+  text = 18 + len(canvas.paragraph("a man", 420, 15))
+  np.testing.assert_array_equal(labelled[:text], plain_sheet[:text])
+  np.testing.assert_array_equal(labelled[text + added :], plain_sheet[text:])
+
+
+def test_a_text_query_may_have_an_empty_list():
+  picture = rank_sheet(["a man", "a boy"], [[plain()], []], [[0.5], []], [["match"], []], cell=CELL)
+  one = rank_sheet(["a man"], [[plain()]], [[0.5]], [["match"]], cell=CELL)
+  assert picture.shape[0] > one.shape[0]
+
+
 @pytest.mark.parametrize(
   ("change", "message"),
   [
@@ -112,6 +155,10 @@ def test_a_sheet_does_not_change_its_input_pictures():
     ({"verdict": [["match", "good"]]}, "verdicts .'good'. are unknown"),
     ({"galleries": [[plain(), plain() / 255.0]]}, r"a picture is float64 \[60, 30, 3\]"),
     ({"query_labels": ["a", "b"]}, "one label for each query"),
+    (
+      {"queries": [plain(), "a man"], "galleries": [[plain()]] * 2, "distance": [[0.1]] * 2},
+      "1 of 2 queries are texts",
+    ),
   ],
 )
 def test_bad_input_is_an_error_that_names_it(change, message):
