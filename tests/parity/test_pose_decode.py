@@ -16,7 +16,6 @@ from hap_jax.data.transforms import topdown
 from hap_jax.losses import heatmap
 from hap_jax.pixels import heatmap_decode
 
-
 # The file stores maps in float16. For one map the official scores are of the values before this rounding.
 FLOAT16_ROUNDING = 2.0**-11
 
@@ -68,7 +67,7 @@ def test_maxima_and_scores_agree_with_the_official_code(file, merged):
   np.testing.assert_array_equal(xy, file["decode/argmax_xy"])
   refined = jax.jit(heatmap_decode.refine_udp)(merged, cell)
   is_positive = expected > 0
-  assert 0 < is_positive.sum()
+  assert is_positive.sum() > 0
   np.testing.assert_allclose(
     np.asarray(refined)[is_positive], file["decode/heatmap_xy_refined"][is_positive], atol=1e-3, rtol=0
   )
@@ -110,9 +109,7 @@ def test_box_of_mpii_gives_the_official_region_and_matrix(file):
     # The box is float32, so its centre has the rounding error of its corners.
     np.testing.assert_allclose(region[:2], center, rtol=1e-6, atol=1e-6 * region[2])
     np.testing.assert_allclose(region[2:], 200 * scale, rtol=1e-6)
-    np.testing.assert_allclose(
-      topdown.warp_matrix(region, 0, (H, W), "udp"), matrix, rtol=1e-5, atol=1e-5
-    )
+    np.testing.assert_allclose(topdown.warp_matrix(region, 0, (H, W), "udp"), matrix, rtol=1e-5, atol=1e-5)
 
 
 def test_joints_of_mpii_start_at_zero(file):

@@ -76,7 +76,8 @@ def test_warped_picture_is_within_two_grey_levels(cases):
     found, expected = topdown.WarpRegion(size_of(case), "udp")(record, None)["image"], case["warp_image_out"]
     assert found.shape == expected.shape
     difference = np.abs(found.astype(int) - expected)
-    assert difference.max() <= 2, f"{difference.max()} at {np.unravel_index(difference.argmax(), found.shape)}"
+    place = np.unravel_index(difference.argmax(), found.shape)
+    assert difference.max() <= 2, f"{difference.max()} at {place}"
 
 
 def test_mirrored_joints_agree_with_the_official_code(cases):

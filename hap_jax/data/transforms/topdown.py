@@ -74,9 +74,9 @@ def half_body_region(keypoints_xy, keypoints_visible, upper_body, aspect, normal
   Returns:
     [4] float32, as in `region_of_box`. None if the chosen half has fewer than two different places.
   """
-  visible = np.flatnonzero(keypoints_visible)
-  is_upper = np.isin(visible, upper_body)
-  upper, lower = keypoints_xy[visible[is_upper]], keypoints_xy[visible[~is_upper]]
+  is_upper = np.zeros(len(keypoints_xy), bool)
+  is_upper[list(upper_body)] = True
+  upper, lower = keypoints_xy[keypoints_visible & is_upper], keypoints_xy[keypoints_visible & ~is_upper]
   # Parity: the official code compares a normal number with 0.5, so the upper body has a probability of 0.691.
   prefers_upper = normal < 0.5 and len(upper) > 2
   chosen = upper if prefers_upper or len(lower) <= 2 else lower
