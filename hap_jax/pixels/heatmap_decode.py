@@ -80,7 +80,8 @@ def find_maximum(heatmaps):
   B, h, w, K = heatmaps.shape
   flat = heatmaps.reshape(B, h * w, K)
   index = jnp.argmax(flat, axis=1).astype(jnp.int32)
-  return jnp.stack([index % w, index // w], axis=-1), flat.max(axis=1)
+  value = jnp.take_along_axis(flat, index[:, None], axis=1)[:, 0]
+  return jnp.stack([index % w, index // w], axis=-1), value
 
 
 def shift_quarter(heatmaps, cell):

@@ -31,7 +31,9 @@ def channels_last(heatmaps):
 
 def test_loss_and_gradient_agree_with_the_official_code(file):
   target, weight = channels_last(file["loss/target"]), file["loss/target_weight"][..., 0]
-  loss, grad = jax.value_and_grad(heatmap.heatmap_loss)(channels_last(file["loss/output"]), target, weight)
+  loss, grad = jax.jit(jax.value_and_grad(heatmap.heatmap_loss))(
+    channels_last(file["loss/output"]), target, weight
+  )
   np.testing.assert_allclose(loss, file["loss/value"], rtol=1e-5)
   expected = channels_last(file["loss/grad_output"])
   np.testing.assert_allclose(grad, expected, atol=1e-5 * np.abs(expected).max(), rtol=0)
@@ -88,7 +90,7 @@ def test_joints_of_the_older_rule_agree_with_the_official_code_without_exception
 
 
 def test_accuracy_agrees_with_the_official_code(file):
-  share, is_counted = heatmap.joint_accuracy(
+  share, is_counted = jax.jit(heatmap.joint_accuracy)(
     file["pck/pred_xy"],
     file["pck/gt_xy"],
     file["pck/mask"] > 0,
