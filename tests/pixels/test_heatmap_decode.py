@@ -1,10 +1,13 @@
 """Decoding of heat maps against OpenCV and loops, and its known errors near the border."""
 
+import re
+
 import cv2
 import jax
 import numpy as np
 import pytest
 
+from hap_jax import sharding
 from hap_jax.data.transforms import topdown
 from hap_jax.pixels import heatmap_decode, heatmap_targets
 
@@ -176,3 +179,27 @@ def test_flat_maps_and_numbers_that_are_not_finite_give_no_error():
   found, score = decode(maps, region, RULES)
   assert np.isfinite(found).all()
   assert np.isnan(score[:, 1]).all()
+
+
+def test_devices_that_share_a_batch_give_the_results_of_one_device(noisy):
+  mesh = sharding.make_mesh(8, 1, 1)
+  maps, rules = np.tile(noisy, (4, 1, 1, 1)), np.tile(RULES, 4)
+  region = np.random.default_rng(7).uniform(50, 200, (8, 4)).astype(np.float32)
+  batch = sharding.put_batch({"maps": maps, "region": region, "rules": rules}, mesh)
+  found = decode(batch["maps"], batch["region"], batch["rules"])
+  jax.tree.map(np.testing.assert_array_equal, found, decode(maps, region, rules))
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+def test_steps_on_heat_maps_need_no_host_and_no_scatter(platform):
+  maps = jax.ShapeDtypeStruct((2, *SIZE, 3), np.float32)
+  xy, region = (jax.ShapeDtypeStruct(shape, np.float32) for shape in ((2, 3, 2), (2, 4)))
+  rules = jax.ShapeDtypeStruct((2,), bool)
+
+  @jax.jit
+  def all_steps(maps, xy, region, rules):
+    merged = heatmap_decode.merge_mirrored(maps, make_heatmaps(xy, rules), ((1, 2),), rules)
+    return heatmap_decode.decode(merged, region, rules)
+
+  text = jax.export.export(all_steps, platforms=[platform])(maps, xy, region, rules).mlir_module()
+  assert not re.findall(r"stablehlo.scatter|callback|custom_call", text)
