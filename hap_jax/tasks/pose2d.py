@@ -20,8 +20,6 @@ Batch fields:
   region: [B, 4] float32, in evaluation only: (centre x, centre y, width, height) in pixels of the picture.
 """
 
-import dataclasses
-
 import jax.numpy as jnp
 
 from hap_jax import config as config_lib
@@ -54,12 +52,12 @@ _KINDS = {
   "model.head_channels": values.whole(1),
   "model.map_norm": values.flag(),
   "model.drop_path": values.number(low=0, below=1),
-  "data.codec": values.one_of("udp", "msra"),
+  "data.codec": values.one_of(*topdown.CODECS),
   "data.fit_aspect": values.flag(),
   "data.clip_boxes": values.flag(),
   "data.box_jitter_prob": values.number(low=0, high=1),
   "data.half_body_prob": values.number(low=0, high=1),
-  "data.scale_jitter": values.number(low=0),
+  "data.scale_jitter": values.number(low=0, below=1),
   "data.rotation": values.number(low=0),
   "data.rotation_prob": values.number(low=0, high=1),
 }
@@ -258,11 +256,15 @@ def describe(config, skeleton, source=None, lineage=()):
     "codec": config.data.codec,
     "fit_aspect": config.data.fit_aspect,
   }
-  description = base.description_of(
-    config, source, lineage, network=sizes, classes={"joints": list(skeleton.joints)}
+  return base.description_of(
+    config,
+    source,
+    lineage,
+    network=sizes,
+    classes={"joints": list(skeleton.joints)},
+    patch_padding=model.patch_padding,
+    class_token=False,
   )
-  encoder = dataclasses.replace(description.encoder, patch_padding=model.patch_padding, class_token=False)
-  return dataclasses.replace(description, encoder=encoder)
 
 
 def make(config, lineage=()):
@@ -301,7 +303,7 @@ def make(config, lineage=()):
   return base.Task(
     init=base.make_init(model, train=False),
     load=base.make_load(
-      description, heads=HEADS, layout=("head", "head_channels"), map_norm=config.model.map_norm
+      description, heads=HEADS, layout=("head", "head_channels"), own_norm_only=not config.model.map_norm
     ),
     param_rules=optim.layer_decay_rules(
       description.encoder.depth, layer_decay=config.layer_decay, weight_decay=config.weight_decay
