@@ -48,31 +48,30 @@ class CocoFile:
   person_ids: set[int] | None
 
 
-def read(path, option):
+def read(path, option, if_list=""):
   """Reads a file in COCO's keypoint format, and checks its lists of pictures and categories.
 
   Args:
     path: the file.
     option: configuration key that names the file, for error messages.
+    if_list: remark for the error message about a file whose outermost value is a list.
   Returns:
     CocoFile. `entries` checks and returns its annotations.
   Raises:
     ValueError: if the file is missing or has another format.
   """
-  content = read_content(path, option)
+  content = _read_content(path, option, if_list)
   rows, picture_id, picture_size, names = _read_pictures(content["images"], path)
   return CocoFile(path, content, rows, picture_id, picture_size, names, _read_person_ids(content, path))
 
 
-def read_content(path, option):
-  """Returns the parsed file. It is an object with the lists "images" and "annotations".
-
-  Args, Raises: as in `read`.
-  """
+def _read_content(path, option, if_list):
+  """Returns the parsed file, an object with the lists "images" and "annotations"."""
   content = json_entries.read(path, option, FORMAT)
   for key in ("images", "annotations"):
     if not isinstance(content, dict) or not isinstance(content.get(key), list):
-      raise ValueError(f'{path}: no list under the key "{key}"; expected {FORMAT}')
+      remark = f"; {if_list}" if if_list and isinstance(content, list) else ""
+      raise ValueError(f'{path}: no list under the key "{key}"; expected {FORMAT}{remark}')
   return content
 
 
