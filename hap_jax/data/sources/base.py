@@ -40,10 +40,10 @@ A record for 2D pose holds a whole picture and one person on it:
   keypoints_visible  [K] bool. True: the joint is labelled. It may be hidden or outside the picture.
   box                [4] float32, (left, top, right, bottom) of the person in pixels. It may reach outside the
                      picture.
-Such a source has a method `truth()`. It returns the correct joints of all records in the form that the score
-needs, a `pose_truth.CocoTruth` or `pose_truth.MpiiTruth`, or None if the split cannot be scored. The truth
-is read when the method is called, and is not part of the pickle. If the box of a record comes from a detector,
-all its joints are missing.
+If a box comes from a detector, all joints of its record are missing. Such a source has a method `truth()`. It
+returns the correct joints of all records in the form that the score needs, a `pose_truth.CocoTruth` or a
+`pose_truth.MpiiTruth`, or None if the split cannot be scored. The truth is read when the method is called. It
+is not part of the pickle.
 
 A record for re-identification holds image and
   pid    int32, the number of the person in the data set

@@ -108,10 +108,8 @@ def _read_people(path, option):
     "keypoints_visible": np.array(visible, bool),
   }
   if not people["keypoints_visible"].any():
-    raise ValueError(
-      f"{path}: none of the {len(rows):,} entries has an annotated joint; expected at least one"
-    )
-  return people, list(names), []
+    raise ValueError(f"{path}: no annotated joint in its {len(rows):,} entries; expected at least one")
+  return people, list(names)
 
 
 def _read_entry(entry, where):
