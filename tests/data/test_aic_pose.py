@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from configs import pretrain_b16
 from hap_jax.data.sources import aic_pose
 from hap_jax.data.sources.base import BadRecordError
+from hap_jax.tasks import pretrain
 from tests.data import pose_files
 from tests.data.pose_files import make_aic_person, make_coco
 
@@ -92,6 +94,18 @@ def test_a_picture_with_exchanged_sides_is_a_bad_record(tmp_path):
   pose_files.write_picture(tmp_path / LAYOUTS[-1][2] / "one.jpg", pose_files.SIZE[::-1])
   with pytest.raises(BadRecordError, match="height and width are exchanged, because the picture was turned"):
     source[0]
+
+
+def test_pre_training_with_masks_of_body_parts_refuses_joints_without_body_parts(tmp_path):
+  source = open_split(tmp_path, content=make_coco(make_aic_person(4)))
+  config = pretrain_b16.get_config()
+  config.data.source = "aic_pose"
+  with pytest.raises(
+    ValueError, match=r"mask\.parts=True needs joints, and aic_pose has aic14, whose body parts .*luperson"
+  ):
+    pretrain.fields_of(config, source)
+  config.mask.parts = False
+  assert pretrain.fields_of(config, source) == ("image",)
 
 
 def test_real_people(samples):

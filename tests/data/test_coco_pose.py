@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hap_jax.data import coco_people
+from hap_jax.data import coco_people, pack
 from hap_jax.data.skeletons import AIC14
-from hap_jax.data.sources import coco_pose
+from hap_jax.data.sources import coco_pose, tfds
 from hap_jax.data.sources.base import BadRecordError
 from tests.data import pose_files
 from tests.data.pose_files import make_coco, make_person
@@ -269,6 +269,19 @@ def test_the_pickle_has_no_content_of_the_annotation_file(tmp_path):
   copy = pickle.loads(data)
   np.testing.assert_array_equal(copy[1]["image"], source[1]["image"])
   assert copy.truth().annotations == content
+
+
+def test_packed_people_are_equal(tmp_path):
+  source = open_val(pose_files.write_coco(tmp_path / "coco"))
+  pack.write_dataset(tmp_path / "packed", {"val": source}, root=tmp_path / "coco")
+  packed = tfds.open_source(root=str(tmp_path / "packed"), split="val", seed=0)
+  assert packed.spec.skeleton is source.spec.skeleton
+  for i in range(2):
+    record = packed[i]
+    assert record.keys() == source[i].keys()
+    for field, value in source[i].items():
+      np.testing.assert_array_equal(record[field], value)
+  assert packed.name(1) == "val2017/one.jpg (annotation 9)"
 
 
 def test_real_people_and_detections(samples):

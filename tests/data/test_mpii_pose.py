@@ -38,29 +38,6 @@ def test_records_count_pixels_from_zero_and_boxes_are_squares(tmp_path):
   assert source.truth() is None
 
 
-def test_boxes_equal_the_golden_centers_and_scales(golden):
-  """Tolerance 1e-5 relative, because the boxes are stored as float32."""
-  data = golden("pose_loss_decode_pckh")
-  left, top, right, bottom = mpii_pose.squares(
-    data["mpii/center_in"].astype(float), data["mpii/scale_in"].astype(float)
-  ).T
-  np.testing.assert_allclose(np.stack([left + right, top + bottom], 1) / 2, data["mpii/center"], rtol=1e-5)
-  scale = np.stack([right - left, bottom - top], 1) * 1.25 / 200
-  np.testing.assert_allclose(scale, data["mpii/scale"], rtol=1e-5)
-
-
-def test_joints_equal_the_golden_joints(golden, tmp_path):
-  data = golden("pose_loss_decode_pckh")
-  keys = ("mpii/center_in", "mpii/scale_in", "mpii/joints_in", "mpii/joints_vis_in")
-  entries = [
-    {"image": "0.jpg", "center": center, "scale": scale, "joints": joints, "joints_vis": visible}
-    for center, scale, joints, visible in zip(*(data[key].tolist() for key in keys), strict=True)
-  ]
-  source = open_split(tmp_path, entries, split="train")
-  np.testing.assert_array_equal(source.keypoints_visible, data["mpii/joints_vis_in"])
-  np.testing.assert_allclose(source.keypoints_xy, data["mpii/joints"], rtol=1e-6)
-
-
 def test_the_truth_has_the_order_of_the_entries(tmp_path):
   entries = make_entries()
   source = open_split(tmp_path, entries, make_truth(entries))
