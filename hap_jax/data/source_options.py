@@ -24,7 +24,7 @@ class _Options(NamedTuple):
   Attributes:
     defaults: {option: default value}, from the arguments of the function `open_source`.
     places: names of the options whose value is a file or a folder.
-    has_joints: True if the records of the source have joints.
+    has_joints: True if masks of body parts can be made from the joints of the source.
   """
 
   defaults: dict[str, object]

@@ -18,13 +18,10 @@ import json
 import os
 import pathlib
 
-import numpy as np
-
-from hap_jax.data.skeletons import COCO17
 from hap_jax.data.sources.synthetic import open_source
 from hap_jax.io import picture_file, unfinished
 from hap_jax.io.progress import SILENT
-from hap_jax.synthetic import anatomy, camera, captions, draw, parallel
+from hap_jax.synthetic import camera, captions, coco_labels, draw, parallel
 
 FOLDERS = {
   "train": "bounding_box_train",
@@ -40,7 +37,6 @@ _SET = {
 }  # names of splits in the lists
 _QUALITY = 95  # of JPEG. The files differ from the drawn pictures by a few grey levels
 _CHUNK = 64  # pictures per call of a worker process
-_BODY = (anatomy.PART_INDEX["head"], anatomy.PART_INDEX["right_foot"])  # first and last part of the person
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,37 +129,12 @@ def _write_chunk(root, seed, size, rows):
     picture_file.write(root / row.file, drawn["image"], quality=_QUALITY)
     truths.append(
       {
-        **_coco_labels(drawn, size),
+        "labels": coco_labels.of_person(drawn, coco_labels.visible_area(drawn["parts"]), size),
         "attributes": drawn["attributes"].astype(int).tolist(),
         "captions": list(drawn["captions"]),
       }
     )
   return truths
-
-
-def _coco_labels(drawn, size):
-  """Returns the joints, box and area of a record in COCO's layout.
-
-  A joint is labelled if 0 <= x < W and 0 <= y < H. COCO's flag v is 0 for a joint that is not labelled, 1 for
-  a hidden joint and 2 for a joint that is seen. The box encloses body and clothes. It is clipped to the
-  picture and measured between pixel edges. The area is the number of pixels that show the person.
-  """
-  H, W = size
-  # Coordinates are rounded before this test, so that they never contradict the flag in the file.
-  xy = np.round(drawn["keypoints_xy"].astype(float), 2)
-  labelled = drawn["keypoints_visible"] & (xy >= 0).all(axis=1) & (xy < (W, H)).all(axis=1)
-  v = np.where(labelled, 2 - drawn["keypoints_occluded"].astype(int), 0)
-  keypoints = [
-    [*point, flag] if flag else [0, 0, 0] for point, flag in zip(xy.tolist(), v.tolist(), strict=True)
-  ]
-  # COCO measures from the edge of the first pixel. The record measures from the centre of this pixel.
-  left, top, right, bottom = np.clip(drawn["box"].astype(float) + 0.5, 0, (W, H, W, H)).round(2).tolist()
-  return {
-    "keypoints": [value for joint in keypoints for value in joint],
-    "num_keypoints": int(labelled.sum()),
-    "bbox": [left, top, round(right - left, 2), round(bottom - top, 2)],
-    "area": int(((drawn["parts"] >= _BODY[0]) & (drawn["parts"] <= _BODY[1])).sum()),
-  }
 
 
 def _write_lists(root, image_size, rows, truths):
@@ -188,29 +159,8 @@ def _write_lists(root, image_size, rows, truths):
 
 def _coco(image_size, pairs):
   """Returns the content of a COCO keypoint file. File names are relative to the split's folder."""
-  height, width = image_size
-  labels = ("keypoints", "num_keypoints", "bbox", "area")
-  licence = {"id": 1, "name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"}
-  person = {
-    "id": 1,
-    "name": "person",
-    "supercategory": "person",
-    "keypoints": COCO17.joints,
-    "skeleton": [[a + 1, b + 1] for a, b in COCO17.bones],  # COCO counts joints from 1
-  }
-  return {
-    "info": {"description": "synthetic people of hap_jax"},
-    "licenses": [licence],
-    "categories": [person],
-    "images": [
-      {"id": k, "file_name": os.path.basename(row.file), "height": height, "width": width, "license": 1}
-      for k, (row, _) in enumerate(pairs, start=1)
-    ],
-    "annotations": [
-      {"id": k, "image_id": k, "category_id": 1, "iscrowd": 0} | {name: truth[name] for name in labels}
-      for k, (_, truth) in enumerate(pairs, start=1)
-    ],
-  }
+  files = [os.path.basename(row.file) for row, _ in pairs]
+  return coco_labels.file_content(image_size, files, [truth["labels"] for _, truth in pairs])
 
 
 def _write_json(path, content):

@@ -267,16 +267,18 @@ def make_loss(align_weight, align_temperature, align_block=0):
 
 
 def fields_of(config, source):
-  """Returns the names of the record fields that the run reads: the picture, and joints if there are any.
+  """Returns the names of the record fields that the run reads: the picture, and joints with body parts.
 
   Raises:
-    ValueError: if the mask needs joints and the records have none.
+    ValueError: if the mask needs joints, and the records have none or their skeleton has no body parts.
   """
-  if source.spec.skeleton is not None:
+  skeleton = source.spec.skeleton
+  if skeleton is not None and skeleton.parts:
     return ("image", "keypoints_xy", "keypoints_visible")
   if config.mask.parts:
+    found = "has none" if skeleton is None else f"has {skeleton.name}, whose body parts are not known"
     raise ValueError(
-      f"config.mask.parts=True needs joints, and {config.data.source} has none: set "
+      f"config.mask.parts=True needs joints, and {config.data.source} {found}: set "
       "config.mask.parts=False, or use a source with joints "
       f"({', '.join(source_options.with_joints())}, or tfds with records packed from one of them)"
     )

@@ -101,6 +101,23 @@ def test_hidden_joints_get_label_1_and_visible_joints_label_2(folder):
   assert {0, 1, 2} == {value for annotation in annotations for value in annotation["keypoints"][2::3]}
 
 
+@pytest.mark.parametrize("hold_in_memory", [False, True])
+def test_the_truth_of_drawn_people_is_the_written_file(folder, hold_in_memory):
+  written = read_json(folder / "annotations" / "person_keypoints_val.json")
+  options = {"split": "val", "seed": 4, "image_size": SIZE, "hold_in_memory": hold_in_memory}
+  source = synthetic.open_source(**options, **COUNTS)
+  truth = source.truth()
+  drawn = json.loads(json.dumps(truth.annotations))
+  for content in (written, drawn):
+    for image in content["images"]:
+      del image["file_name"]
+  assert drawn == written
+  numbers = list(range(1, COUNTS["num_val"] + 1))
+  assert truth.image_id.tolist() == truth.person_id.tolist() == numbers
+  assert truth.box_score.tolist() == [1] * len(numbers)
+  assert [entry["area"] for entry in written["annotations"]] == [float(source[i]["area"]) for i in range(8)]
+
+
 def test_written_attributes_and_captions_equal_the_drawn_records(folder):
   with (folder / "attributes.csv").open(encoding="utf-8", newline="") as file:
     table = list(csv.DictReader(file))
@@ -176,3 +193,5 @@ def test_all_splits_of_synthetic_people_are_packed(tmp_path, capsys, eager_progr
   assert re.search(r"^prepare: \d of 9 records, \d+ %, ", capsys.readouterr().err, re.MULTILINE)
   opened = [tfds.open_source(root=str(out), split=split, seed=0) for split in synthetic.SPLITS]
   assert [len(source) for source in opened] == list(counts.values())
+  drawn = synthetic.open_source(split="val", seed=0, image_size=(32, 16), **counts)
+  assert [opened[1][i]["area"] for i in range(2)] == [drawn[i]["area"] for i in range(2)]

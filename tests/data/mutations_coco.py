@@ -60,6 +60,7 @@ def document():
         "bbox": [10.5, 20, 20, 40],
         "keypoints": joints,
         "num_keypoints": 17,
+        "area": 640.5,
         "iscrowd": 0,
       }
       for i in range(4)

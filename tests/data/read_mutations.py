@@ -6,6 +6,7 @@ It prints one line of JSON. A crash, or more than ten seconds of computing for o
 signal. The last line on stderr then names the file.
 """
 
+import functools
 import itertools
 import json
 import pathlib
@@ -18,7 +19,7 @@ from PIL import Image
 
 from hap_jax.cli import __main__ as cli
 from hap_jax.data import pack
-from hap_jax.data.sources import base, coco_persons, tfds
+from hap_jax.data.sources import base, coco_persons, coco_pose, tfds
 from hap_jax.io import mat_file, picture_header, picture_orientation
 from tests.data import mutations_coco, mutations_packed, mutations_pictures, tiny_sources
 from tests.io import mutations_mat
@@ -41,12 +42,18 @@ def coco_files(count, folder):
   path = folder / "people.json"
   for number, data in enumerate(mutations_coco.cases(count, seed=0)):
     path.write_bytes(data)
-    yield (
-      f"file {number}",
-      lambda: _read_all(
-        coco_persons.open_source(root=str(folder), split="train", seed=0, annotations="people.json")
-      ),
-    )
+    yield f"file {number}", functools.partial(_read_people, str(folder), is_whole=number % 2)
+
+
+def _read_people(root, is_whole):
+  """Reads an annotation file as people on whole pictures, or as people that are cut out."""
+  if is_whole:
+    options = {"val_annotations": "people.json", "val_images": "."}
+    source = coco_pose.open_source(root=root, split="val", seed=0, **options)
+    _read_all(source)
+    source.truth()
+  else:
+    _read_all(coco_persons.open_source(root=root, split="train", seed=0, annotations="people.json"))
 
 
 def pictures(count, folder):

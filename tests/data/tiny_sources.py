@@ -13,7 +13,7 @@ from hap_jax import config
 from hap_jax.data import pack
 from hap_jax.data.skeletons import COCO17
 from hap_jax.data.sources.base import BadRecordError, SourceSpec
-from tests.data import luperson_files
+from tests.data import luperson_files, pose_files
 from tests.data import test_attribute_sources as attribute_files
 from tests.data import test_attribute_table as table_files
 from tests.data import test_coco_persons as coco_files
@@ -102,6 +102,28 @@ def coco_persons(folder):
   people = [coco_files.make_annotation(i, bbox=[0, 0, 8, 16], keypoints=keypoints) for i in (7, 8)]
   (folder / "people.json").write_text(json.dumps(coco_files.make_coco(*people, images=[picture])))
   return open_splits("coco_persons", folder, ("train",), annotations="people.json")
+
+
+def coco_pose(folder):
+  for split in ("train", "val"):
+    pose_files.write_coco(folder, split=split)
+  return open_splits("coco_pose", folder, ("train", "val"))
+
+
+def aic_pose(folder):
+  pose_files.write_aic(folder, annotations="people.json", images="pictures")
+  options = {"annotations": "people.json", "images": "pictures"}
+  return [
+    *open_splits("aic_pose", folder, ("train",), **{f"train_{key}": value for key, value in options.items()}),
+    *open_splits("aic_pose", folder, ("val",), **{f"val_{key}": value for key, value in options.items()}),
+  ]
+
+
+def mpii_pose(folder):
+  entries = pose_files.make_entries()
+  for split in ("train", "val"):
+    pose_files.write_mpii(folder, entries, pose_files.make_truth(entries), split)
+  return open_splits("mpii_pose", folder, ("train", "val"))
 
 
 def folder(folder):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hap_jax.data.sources import synthetic
-from hap_jax.synthetic import draw
+from hap_jax.synthetic import anatomy, draw
 
 
 def open_small(**options):
@@ -47,6 +47,34 @@ def test_pictures_in_memory_equal_pictures_drawn_on_access():
   for k in (0, 7, 23):
     for name in drawn.spec.fields:
       np.testing.assert_array_equal(held[k][name], drawn[k][name])
+
+
+def test_the_truth_is_computed_once_and_not_pickled(monkeypatch):
+  source = open_small()
+  size = len(pickle.dumps(source))
+  truth = source.truth()
+  assert len(pickle.dumps(source)) == size
+  monkeypatch.setattr(draw, "draw_person", None)
+  assert source.truth() is truth
+  assert truth.annotations["images"][5] == {
+    "id": 6,
+    "file_name": source.name(5),
+    "height": 40,
+    "width": 20,
+    "license": 1,
+  }
+
+
+def test_the_area_is_the_number_of_pixels_of_the_person():
+  source = open_small()
+  for k in (0, 9):
+    parts = draw.draw_person(3, int(source.indices[k]), (40, 20))["parts"]
+    names = np.array(anatomy.PARTS)[parts]
+    is_person = ~np.isin(names, ("background", "carried", "other_person", "object"))
+    area = source[k]["area"]
+    assert area.dtype == np.float32
+    assert 0 < area <= 40 * 20
+    assert area == is_person.sum()
 
 
 def test_processes_draw_the_same_pictures(monkeypatch):

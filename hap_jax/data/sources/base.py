@@ -10,7 +10,7 @@ function. The names become the keys of `config.data.<file name>`. If a source ca
 split "val", its function also has the argument `num_val`, the number of these records. A file may also have
 these constants and functions:
   SPLITS  the splits that every copy of its data set has
-  JOINTS  True if the records have joints
+  JOINTS  True if the records are single people, and masks of body parts can be made from their joints
   PLACES  options that name a file or a folder, such as ("images",). Their values may change when a run
           resumes.
   write_files(out, *, seed, workers, progress, ...)  only for drawn people: writes all splits as plain files,
@@ -33,6 +33,17 @@ A person record holds
   keypoints_xy       [K, 2] float32, for K joints: (x, y) in pixels of this image, starting at 0
   keypoints_visible  [K] bool. False: the joint is missing, and its xy has no meaning.
 and may hold more fields. If the skeleton in the source's spec is None, its records have no joints.
+
+A record for 2D pose holds a whole picture and one person on it:
+  image              [H, W, 3] uint8, RGB, any H and W. Several records may have the same picture.
+  keypoints_xy       [K, 2] float32, for K joints: (x, y) in pixels of this picture, starting at 0
+  keypoints_visible  [K] bool. True: the joint is labelled. It may be hidden or outside the picture.
+  box                [4] float32, (left, top, right, bottom) of the person in pixels. It may reach outside the
+                     picture.
+If a box comes from a detector, all joints of its record are missing. Such a source has a method `truth()`. It
+returns the correct joints of all records in the form that the score needs, a `pose_truth.CocoTruth` or a
+`pose_truth.MpiiTruth`, or None if the split cannot be scored. The truth is read when the method is called. It
+is not part of the pickle.
 
 A record for re-identification holds image and
   pid    int32, the number of the person in the data set

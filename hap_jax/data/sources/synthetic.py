@@ -15,16 +15,19 @@ import functools
 import numpy as np
 
 from hap_jax.data.columns import LazyColumns
+from hap_jax.data.pose_truth import CocoTruth
 from hap_jax.data.skeletons import COCO17
 from hap_jax.data.sources import base
-from hap_jax.synthetic import camera, captions, draw, parallel
+from hap_jax.synthetic import camera, captions, coco_labels, draw, parallel
 
 SPLITS = ("train", "val", "test")
 JOINTS = True
 _FIELDS = (
-  *("image", "keypoints_xy", "keypoints_visible", "keypoints_occluded", "box", "attributes", "pid", "camid"),
+  *("image", "keypoints_xy", "keypoints_visible", "keypoints_occluded", "box", "area"),
+  *("attributes", "pid", "camid"),
   *("keypoints_3d", "joints_3d", "rotations", "intrinsics"),
 )
+_LABELS = ("keypoints_xy", "keypoints_visible", "keypoints_occluded", "box", "area")  # fields for `truth`
 _QUERIES = 2  # query pictures of each test person
 _CHUNK = 128  # pictures drawn by one call to a worker process
 _WORTH_A_POOL = 1000  # fewer pictures are drawn faster in this process than in new processes
@@ -68,8 +71,26 @@ class SyntheticSource:
     """`pid` and `camid`, [N] int32, and `attributes`, [N, 27] bool. Each is computed at its first use."""
     return LazyColumns({"pid": self._pids, "camid": self._camids, "attributes": self._attributes})
 
+  def truth(self):
+    """Returns the correct joints of all records, a CocoTruth, as `prepare synthetic` writes them to a file.
+
+    The names of the picture files are the names of the records. If the records are not held in memory, all
+    pictures are drawn at the first call.
+    """
+    return self._truth
+
+  @functools.cached_property
+  def _truth(self):
+    held = self.held or _draw_all(self.seed, self.image_size, self.indices, _LABELS)
+    records = ({name: held[name][i] for name in _LABELS} for i in range(len(self)))
+    labels = [coco_labels.of_person(record, record["area"], self.image_size) for record in records]
+    files = [self.name(i) for i in range(len(self))]
+    content = coco_labels.file_content(self.image_size, files, labels)
+    numbers = np.arange(1, len(self) + 1)
+    return CocoTruth(content, coco_labels.CATEGORY, numbers, np.ones(len(self), np.float32), numbers)
+
   def __getstate__(self):
-    return {name: value for name, value in self.__dict__.items() if name != "columns"}
+    return {name: value for name, value in self.__dict__.items() if name not in ("columns", "_truth")}
 
   def _pids(self):
     return self.indices // draw.PICTURES_PER_PERSON
@@ -121,9 +142,10 @@ def open_source(
     SyntheticSource. Its records have the fields of person and re-identification records, and
       keypoints_occluded [17] bool (True: inside the picture, but hidden by the body itself or by an object)
       box [4] float32 (left, top, right, bottom in pixels)
+      area [] float32 (number of pixels that show the person)
       attributes [27] bool
       keypoints_3d [17, 3], joints_3d [24, 3], rotations [24, 3, 3], intrinsics [3, 3] float32
-    `draw.draw_person` describes them.
+    `draw.draw_person` describes most of them. `truth()` is a CocoTruth.
   Raises:
     ValueError: if the split is unknown, or if the image size or the number of pictures is out of range.
   """
@@ -195,18 +217,19 @@ def _split_indices(split, people, count):
 
 def _record(seed, index, size):
   drawn = draw.draw_person(seed, index, size)
+  drawn["area"] = np.float32(coco_labels.visible_area(drawn["parts"]))
   record = {name: drawn[name] for name in _FIELDS}
   return record | {name: np.int32(record[name]) for name in ("pid", "camid")}
 
 
-def _draw_chunk(seed, size, indices):
+def _draw_chunk(seed, size, fields, indices):
   records = [_record(seed, index, size) for index in indices.tolist()]
-  return {name: np.stack([record[name] for record in records]) for name in _FIELDS}
+  return {name: np.stack([record[name] for record in records]) for name in fields}
 
 
-def _draw_all(seed, size, indices):
+def _draw_all(seed, size, indices, fields=_FIELDS):
   """Draws records and returns {field: [N, ...] array}. Processes that help do not change the result."""
   chunks = [indices[start : start + _CHUNK] for start in range(0, len(indices), _CHUNK)]
-  draw_chunk = functools.partial(_draw_chunk, seed, size)
+  draw_chunk = functools.partial(_draw_chunk, seed, size, fields)
   parts = parallel.map_in_processes(draw_chunk, chunks, 0 if len(indices) < _WORTH_A_POOL else None)
-  return {name: np.concatenate([part[name] for part in parts]) for name in _FIELDS}
+  return {name: np.concatenate([part[name] for part in parts]) for name in fields}
