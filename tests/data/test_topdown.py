@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from hap_jax.data.mpii_box import box_of
+from hap_jax.data.sources import mpii_pose
 from hap_jax.data.skeletons import AIC14, COCO17
 from hap_jax.data.transforms import topdown
 
@@ -336,16 +336,10 @@ def test_impossible_options_are_errors():
     topdown.ScaleRotate(scale=1.0)
 
 
-def test_box_of_mpii_is_a_square_around_the_shifted_center():
-  np.testing.assert_allclose(box_of((101, 201), 2.0), (-100, 30, 300, 430))
-  # Without a center there is no shift, and the padding of the region gives 200 * scale.
-  region = topdown.region_of_box(box_of((-1, 40), 2.0), ASPECT, fit_aspect=False)
-  np.testing.assert_allclose(region, (-2, 39, 400, 400), rtol=1e-6)
-
-
 def test_a_real_person_of_mpii_is_squeezed_by_the_checked_factors(samples):
   person = json.loads((samples / "pose2d" / "mpii" / "test_mpii.json").read_text())[0]
-  region = topdown.region_of_box(box_of(person["center"], person["scale"]), 0.75, fit_aspect=False)
+  (box,) = mpii_pose.squares(np.array([person["center"]]), np.array([person["scale"]]))
+  region = topdown.region_of_box(box, 0.75, fit_aspect=False)
   matrix = topdown.warp_matrix(region, 0, (256, 192), "udp")
   np.testing.assert_allclose((matrix[0, 0], matrix[1, 1]), (0.16191627, 0.21617094), rtol=1e-6)
 
