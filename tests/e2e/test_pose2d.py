@@ -1,0 +1,172 @@
+"""2D pose from tiny files in the format of each data set to scores, results and checkpoints."""
+
+import functools
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from configs import finetune_pose2d_aic_b16, finetune_pose2d_coco_b16, finetune_pose2d_demo
+from configs import finetune_pose2d_mpii_b16
+from hap_jax import config as config_lib
+from hap_jax import run as runner
+from hap_jax.cli.__main__ import main as hap
+from hap_jax.io import checkpoint_file
+from hap_jax.train.report import read_metrics
+from tests.data import pose_files
+
+TINY = {
+  "total_steps": 2,
+  "batch_size": 8,
+  "log_every": 1,
+  "save_every": 1,
+  "eval_batch_size": 8,
+  "eval_every_epochs": 0,
+  "eval_every": 2,
+  "model.variant": "Mu",
+  "model.image_size": (32, 24),
+  "model.patch": 8,
+  "model.head_channels": 8,
+  "data.workers": 0,
+}
+NUM_PEOPLE = 8
+
+
+def write_coco(root):
+  for split in ("train", "val"):
+    people = [pose_files.make_person(number) for number in range(1, NUM_PEOPLE + 1)]
+    pose_files.write_coco(root, pose_files.make_coco(*people), split)
+
+
+def write_aic(root):
+  people = [pose_files.make_aic_person(number) for number in range(1, NUM_PEOPLE + 1)]
+  for split in ("train", "val"):
+    content = pose_files.make_coco(*people)
+    pose_files.write_aic(root, annotations=f"{split}.json", images=split, content=content)
+
+
+def write_mpii(root):
+  entries = [{**pose_files.make_entries()[k % 3], "scale": 0.1 + k / 100} for k in range(NUM_PEOPLE)]
+  for split in ("train", "val"):
+    pose_files.write_mpii(root, entries, pose_files.make_truth(entries), split)
+
+
+AIC_PLACES = {
+  f"data.aic_pose.{split}_{what}": f"{split}.json" if what == "annotations" else split
+  for split in ("train", "val")
+  for what in ("annotations", "images")
+}
+FORMATS = {
+  "coco": (write_coco, finetune_pose2d_coco_b16, {}, "keypoints.json", "AP"),
+  "aic": (write_aic, finetune_pose2d_aic_b16, AIC_PLACES, "keypoints.json", "AP"),
+  "mpii": (write_mpii, finetune_pose2d_mpii_b16, {}, "pred.mat", "PCKh"),
+}
+
+
+def tiny(file, **overrides):
+  config = file.get_config()
+  config.update_from_flattened_dict(TINY | overrides)
+  return config_lib.finalize(config)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+  """Returns a function (format -> (config, workdir, scores, lines) of a run). Each run is made once."""
+
+  @functools.cache
+  def make(name):
+    write, file, places, *_ = FORMATS[name]
+    root, lines = tmp_path_factory.mktemp(name), []
+    write(root)
+    config, workdir = tiny(file, **{"data.root": str(root), **places}), root / "run"
+    return config, workdir, runner.run(config, workdir, say=lines.append), lines
+
+  return make
+
+
+# One format is enough for the loop. The other formats differ in their sources, which have their own tests.
+@pytest.mark.parametrize(
+  "name", [pytest.param(name, marks=() if name == "coco" else pytest.mark.soak) for name in FORMATS]
+)
+def test_each_format_trains_resumes_and_is_scored_again(name, trained, tmp_path):
+  config, whole, scores, lines = trained(name)
+  *_, results, metric = FORMATS[name]
+  assert scores[metric] >= 0
+  assert {"loss", "acc_pose", "lr"} <= read_metrics(whole)[0].keys()
+  assert any("boxes of the annotations" in line for line in lines) == (metric == "AP")
+
+  pieced, again = tmp_path / "pieced", []
+  shutil.copytree(whole, pieced)
+  shutil.rmtree(pieced / "checkpoints" / "2")
+  shutil.rmtree(pieced / "best")
+  assert runner.run(config, pieced, say=again.append) == scores
+  assert "resuming at step 1" in again
+  jax.tree.map(np.testing.assert_array_equal, checkpoint_file.read(whole)[0], checkpoint_file.read(pieced)[0])
+
+  out = tmp_path / "scores"
+  assert hap(["evaluate", str(whole), f"--out={out}"]) == 0
+  assert json.loads((out / "scores.json").read_text())["scores"] == scores
+  # The file of results has the same score without the checkpoint.
+  again = tmp_path / "again"
+  words = ["evaluate", str(out / results), f"--config={whole / 'config.json'}", f"--out={again}"]
+  assert hap(words) == 0
+  found = json.loads((again / "scores.json").read_text())
+  assert found["results"] == str(out / results)
+  assert found["scores"][metric] == pytest.approx(scores[metric], abs=1e-6)
+
+
+def test_a_checkpoint_of_other_joints_than_the_data_set_is_an_error(trained, tmp_path, capsys):
+  workdir = trained("coco")[1]
+  write_mpii(tmp_path)
+  words = ["--data.source=mpii_pose", f"--data.root={tmp_path}"]
+  assert hap(["evaluate", str(workdir), *words]) == 1
+  error = capsys.readouterr().err
+  assert "the checkpoint predicts 17 joints (coco17), data set mpii_pose has 16 (mpii16)" in error
+
+
+def test_mpii_without_its_truth_is_trained_and_says_that_it_is_not_scored(tmp_path, capsys):
+  write_mpii(tmp_path)
+  (tmp_path / "annotations" / "mpii_gt_val.mat").unlink()
+  task = config_lib.load("tasks", "pose2d")
+  evaluation = task.make_evaluation(tiny(finetune_pose2d_mpii_b16, **{"data.root": str(tmp_path)}), None)
+  assert not evaluation.evals
+  assert evaluation.notes == ("mpii_pose has no truth for its split val, so nothing is scored",)
+
+
+def test_a_file_of_results_needs_a_configuration_for_a_task_with_results(tmp_path, capsys):
+  path = tmp_path / "keypoints.json"
+  path.write_text("[]")
+  assert hap(["evaluate", str(path)]) == 1
+  assert "a file of results needs --config=FILE" in capsys.readouterr().err
+  assert hap(["evaluate", str(path), "--config=configs/finetune_reid_demo.py"]) == 1
+  assert "expected a checkpoint, for the task reid" in capsys.readouterr().err
+
+
+def test_a_picture_that_cannot_be_read_counts_as_missed(trained, tmp_path):
+  _, workdir, scores, _ = trained("coco")
+  root = tmp_path / "data"
+  write_coco(root)
+  content = json.loads((root / "annotations" / "person_keypoints_val2017.json").read_text())
+  content["images"].append({**content["images"][0], "id": 2, "file_name": "missing.jpg"})
+  content["annotations"].append({**content["annotations"][0], "id": 99, "image_id": 2})
+  (root / "annotations" / "person_keypoints_val2017.json").write_text(json.dumps(content))
+  out = tmp_path / "scores"
+  words = [f"--data.root={root}", "--set", "data.max_bad_share=0.5", f"--out={out}"]
+  assert hap(["evaluate", str(workdir), *words]) == 0
+  found = json.loads((out / "scores.json").read_text())["scores"]
+  assert found["unread"] == 1
+  assert found["PCK@0.1"] == pytest.approx(scores["PCK@0.1"] * NUM_PEOPLE / (NUM_PEOPLE + 1))
+
+
+@pytest.mark.soak
+def test_the_demo_learns_the_joints_of_drawn_people(tmp_path):
+  """With a tiny demo, the error of the joints falls, and the drops of the learning rate keep their share."""
+  few = {"total_steps": 60, "data.synthetic.num_train": 64, "data.num_val": 16, "log_every": 1, "eval_every": 60}
+  runner.run(tiny(finetune_pose2d_demo, **few), tmp_path, say=lambda _: None)
+  rows = read_metrics(tmp_path)
+  assert rows[-1]["loss"] < rows[0]["loss"]
+  rates = [row["lr"] for row in rows if "lr" in row]
+  drop = int(60 * 6.5 / 8)
+  np.testing.assert_allclose([rates[drop - 1], rates[drop]], [1e-3, 1e-4], rtol=1e-5)
