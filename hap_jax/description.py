@@ -20,6 +20,7 @@ _ENCODER_KEYS = (
   "image_size",
   "patch",
   "patch_padding",
+  "class_token",
   "grid",
   "mlp_ratio",
 )
@@ -39,6 +40,8 @@ class Encoder:
     grid: (Gh, Gw) of the position table in patches. None: not known.
     patch: side of a patch in pixels.
     mlp_ratio: hidden width of each MLP divided by the token width.
+    patch_padding: padding of the patches in pixels, see `layers.patchify`.
+    class_token: False: the encoder has no class token, see `vit.ViT`.
   """
 
   width: int
@@ -47,16 +50,28 @@ class Encoder:
   grid: tuple[int, int] | None
   patch: int
   mlp_ratio: float = 4.0
+  patch_padding: int = 0
+  class_token: bool = True
 
   @classmethod
-  def of_variant(cls, name, *, image_size, patch):
+  def of_variant(cls, name, *, image_size, patch, patch_padding=0, class_token=True):
     """Returns the sizes of a variant of `vit.VARIANTS` for images of (H, W) pixels.
 
     Raises:
-      ValueError: if the variant does not exist, or the image is not a multiple of the patch.
+      ValueError: if the variant does not exist, the image is not a multiple of the patch, or the padding does
+        not fit the patch.
     """
-    size = vit.variant(name)
-    return cls(size.width, size.depth, size.num_heads, layers.grid_of(image_size, patch), patch)
+    size, grid = vit.variant(name), layers.grid_of(image_size, patch)
+    layers.check_padding(patch_padding, patch)
+    return cls(
+      size.width,
+      size.depth,
+      size.num_heads,
+      grid,
+      patch,
+      patch_padding=patch_padding,
+      class_token=class_token,
+    )
 
   @property
   def image_size(self):
@@ -122,7 +137,8 @@ class Description:
       "num_heads": encoder.num_heads,
       "image_size": encoder.image_size and list(encoder.image_size),
       "patch": encoder.patch,
-      "patch_padding": 0,
+      "patch_padding": encoder.patch_padding,
+      "class_token": encoder.class_token,
       "grid": encoder.grid and list(encoder.grid),
       "mlp_ratio": encoder.mlp_ratio,
       **self.network,
@@ -159,6 +175,8 @@ class Description:
           grid=model["grid"] and tuple(model["grid"]),
           patch=model["patch"],
           mlp_ratio=model.get("mlp_ratio", 4.0),
+          patch_padding=model.get("patch_padding") or 0,
+          class_token=model.get("class_token") is not False,  # older versions did not record it
         ),
         network={key: value for key, value in model.items() if key not in _ENCODER_KEYS},
         normalization=dict(values["normalization"]),
@@ -217,6 +235,8 @@ _FORMS = {
 }
 _OPTIONAL_FORMS = {
   "model.mlp_ratio": (_is_number, "a number above 0"),
+  "model.patch_padding": (lambda value: type(value) is int and value >= 0, "a whole number from 0"),
+  "model.class_token": (lambda value: type(value) is bool, "true or false"),
   "classes": (_are_classes, "an object of texts and lists"),
   "data": (lambda value: isinstance(value, dict), "an object"),
   "config": (lambda value: isinstance(value, dict), "an object"),
@@ -240,3 +260,6 @@ def _check_forms(values):
   width, num_heads = (values["model"][key] for key in ("width", "num_heads"))
   if num_heads is not None and width % num_heads:
     raise ValueError(f"model.num_heads is {num_heads}, expected a divisor of model.width ({width})")
+  patch, padding = (values["model"].get(key) for key in ("patch", "patch_padding"))
+  if padding and 2 * padding >= patch:
+    raise ValueError(f"model.patch_padding is {padding}, expected less than half of model.patch ({patch})")

@@ -66,7 +66,7 @@ def text(facts):
     ("stage", facts["stage"] + (f", step {facts['step']}" if "step" in facts else "")),
     ("encoder", f"{variant}, width {model['width']}, {model['depth']} blocks, {heads}"),
     ("grid", grid),
-    ("patches", f"{model['patch']} x {model['patch']} pixels, padding {model['patch_padding']}"),
+    ("patches", _patches_text(model)),
     ("decoder", _decoder_text(model["decoder"])),
     ("heads", ", ".join(f"{name} ({size})" for name, size in facts["heads"].items()) or "none"),
     ("parameters", f"{sum(counts.values()):,} ({parts})"),
@@ -136,6 +136,11 @@ def _merged(counts):
   """Returns the numbers of parameters with all heads counted as one."""
   rest = sum(n for name, n in counts.items() if name not in ("encoder", "decoder"))
   return {k: n for k, n in counts.items() if k in ("encoder", "decoder")} | ({"heads": rest} if rest else {})
+
+
+def _patches_text(model):
+  class_token = "" if model["class_token"] else ", no class token"
+  return f"{model['patch']} x {model['patch']} pixels, padding {model['patch_padding']}{class_token}"
 
 
 def _decoder_text(decoder):

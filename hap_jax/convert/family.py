@@ -74,6 +74,9 @@ class Family:
     backbone: the prefix from `backbones` that written files have.
     needs_decoder: True if the files cannot be written without a decoder.
 
+    patch_padding: padding of the patches, see `layers.patchify`. No tensor shows it, so it belongs to the
+      network that the files are written for.
+    class_token: False: the network of the files has no class token.
     grids: {number of cells: (grid, text about the images)} of published models with learned position tables.
     pixels_from: the evidence for the ImageNet normalisation of the pixels, as text.
     check_source: raises ValueError for a `source.Source` whose model this project's encoder cannot compute.
@@ -108,6 +111,8 @@ class Family:
   backbones: tuple[str, ...] = ()
   backbone: str = ""
   needs_decoder: bool = False
+  patch_padding: int = 0
+  class_token: bool = True
   grids: Mapping[int, tuple[tuple[int, int], str]] = dataclasses.field(default_factory=dict)
   pixels_from: str = "assumed: the file does not state it"
   check_source: Callable = _check_nothing

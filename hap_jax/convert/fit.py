@@ -3,8 +3,12 @@
 import dataclasses
 import math
 
+import numpy as np
+
 from hap_jax.convert.weights import count_blocks, flatten, grid_text, some, unflatten
 from hap_jax.models import posemb, vit
+
+_CLASS_TOKEN = "encoder/cls_token"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,14 +40,21 @@ class FitReport:
     ]
 
 
-def fit_to(variables, weights, *, grid, stacks=("encoder",), notes=()):
+def fit_to(variables, weights, *, grid, patch_padding=0, stacks=("encoder",), keep=(), notes=()):
   """Loads a checkpoint's weights into a network's variables. Position tables are resized if the grids differ.
+
+  If only the file has a class token, the class token is not used. If only the network has a class token, the
+  class token is new. In the file, row 0 of the position table then belongs to all patches. So it is added to
+  the rows of the patches, and becomes 0.
 
   Args:
     variables: the network's variables, {"params": nested dicts with "encoder", other collections}.
     weights: Weights.
     grid: (Gh, Gw) of the network.
+    patch_padding: padding of the network's patches in pixels, see `layers.patchify`. A file with another
+      padding is loaded too, and the difference is reported.
     stacks: the subtrees to load if both the network and the file have them, such as ("encoder", "decoder").
+    keep: the paths of smaller subtrees, such as "encoder/norm", that keep their values.
     notes: further lines for the report, see `FitReport.notes`.
   Returns:
     (variables, FitReport). Loaded leaves are float32 NumPy arrays. All other leaves are unchanged.
@@ -55,10 +66,13 @@ def fit_to(variables, weights, *, grid, stacks=("encoder",), notes=()):
   _check_sizes(source, weights, variables["params"], stacks)
   given = {collection: flatten(tree) for collection, tree in weights.variables.items()}
   fitted = {collection: flatten(tree) for collection, tree in variables.items()}
+  class_tokens = [_CLASS_TOKEN in fitted["params"], _CLASS_TOKEN in given["params"]]
+  keep = tuple(f"{path}/" for path in keep)
   loaded, missing, resized = [], [], []
   for collection, flat in fitted.items():
     for path, old in flat.items():
-      if path not in given.get(collection, {}) or path.partition("/")[0] not in stacks:
+      is_chosen = path.partition("/")[0] in stacks and not path.startswith(keep)
+      if path not in given.get(collection, {}) or not is_chosen:
         missing.append(path)
         continue
       new = given[collection].pop(path)  # the arrays that remain in `given` are reported as unused
@@ -66,6 +80,8 @@ def fit_to(variables, weights, *, grid, stacks=("encoder",), notes=()):
       if path.endswith("/pos_embed") and weights.grid != tuple(grid):
         new = _resize(source, new, weights, grid)
         resized.append(f"{path} {grid_text(weights.grid)} -> {grid_text(grid)}")
+      if path == "encoder/pos_embed" and class_tokens == [True, False]:
+        new = _give_row_0_to_patches(new)
       _check_shape(source, weights.source_names[path], path, new, old)
       flat[path] = new
       loaded.append(path)
@@ -77,7 +93,7 @@ def fit_to(variables, weights, *, grid, stacks=("encoder",), notes=()):
       *(name for flat in given.values() for path in flat for name in weights.source_names[path]),
     ),
     resized=tuple(resized),
-    notes=tuple(notes),
+    notes=(*notes, *_class_token_notes(*class_tokens), *_padding_notes(patch_padding, weights)),
   )
   return {collection: unflatten(flat) for collection, flat in fitted.items()}, report
 
@@ -88,6 +104,30 @@ def _resize(source, table, weights, grid):
       f"{source}: its grid is {weights.grid_from}; run `hap convert` with --source_grid=HxW in patches"
     )
   return posemb.resize_table(table, weights.grid, grid)
+
+
+def _give_row_0_to_patches(table):
+  """Adds row 0 of a position table [1, 1 + L, D] to the other rows and sets it to 0."""
+  return np.concatenate([np.zeros_like(table[:, :1]), table[:, 1:] + table[:, :1]], axis=1)
+
+
+def _class_token_notes(in_network, in_file):
+  """Returns the lines that report a class token that only the network or only the file has."""
+  if in_file and not in_network:
+    return ("the class token of the file is not used: the network has none",)
+  if in_network and not in_file:
+    change = "row 0 of its position table was added to the rows of the patches and is now 0"
+    return (f"the class token is new: the file has none; {change}",)
+  return ()
+
+
+def _padding_notes(padding, weights):
+  """Returns the lines that report another padding of the patches."""
+  given = weights.description.encoder.patch_padding
+  if given == padding:
+    return ()
+  text = f"padding {given} in the file, {padding} in the network"
+  return (f"the patches are shifted by {abs(given - padding)} pixels against the file: {text}",)
 
 
 def _check_shape(source, names, path, new, old):

@@ -25,7 +25,8 @@ class Stack:
   Attributes:
     embed: the pair of the first projection. In an encoder it projects patches, [D, 3*P*P] with the channel
       outermost. In a decoder it projects latents.
-    token: [1, 1, D], the class token in an encoder, the mask token in a decoder.
+    token: [1, 1, D], the class token in an encoder, the mask token in a decoder. None: the encoder has no
+      class token.
     table: [1, 1 + L, D], the position table.
     depth: the number of blocks.
     block: i -> {"norm1", "q", "k", "v", "proj", "norm2", "fc1", "fc2": pair}.
@@ -34,7 +35,7 @@ class Stack:
   """
 
   embed: tuple
-  token: np.ndarray
+  token: np.ndarray | None
   table: np.ndarray
   depth: int
   block: Callable
@@ -69,6 +70,7 @@ class Forward:
     decoder_heads: the decoder's number of heads. None: there is no decoder.
     grids: (grid of the position tables, grid of the pictures), each (Gh, Gw).
     epsilon: the epsilon of the layer norms.
+    padding: the padding of the encoder's patches in pixels.
   """
 
   network: Network
@@ -77,9 +79,10 @@ class Forward:
   decoder_heads: int | None
   grids: tuple
   epsilon: float
+  padding: int = 0
 
   def encode(self, ids_keep=None):
-    """Returns the tokens before the final norm, [B, 1 + V, D].
+    """Returns the tokens before the final norm, [B, 1 + V, D], see `numpy_vit.encode`.
 
     Args:
       ids_keep: [B, V] int, the visible patches. None: all patches.
@@ -91,6 +94,7 @@ class Forward:
       grids=self.grids,
       epsilon=self.epsilon,
       ids_keep=ids_keep,
+      padding=self.padding,
     )
 
   def normed(self, tokens):
@@ -99,13 +103,38 @@ class Forward:
 
   @functools.cached_property
   def raw(self):
-    """Returns the tokens of all patches before the final norm, [B, 1 + L, D]."""
+    """Returns the class token, if there is one, and all patch tokens before the final norm, [B, 1 + L, D]."""
     return self.encode()
 
   @functools.cached_property
   def tokens(self):
-    """Returns the tokens of all patches after the final norm, [B, 1 + L, D]."""
+    """Returns the class token, if there is one, and all patch tokens after the final norm, [B, 1 + L, D]."""
     return self.normed(self.raw)
+
+  @property
+  def cls(self):
+    """Returns the class token after the final norm, [B, D].
+
+    Raises:
+      ValueError: if the encoder has no class token.
+    """
+    if not self._num_class_tokens:
+      raise ValueError("the head of this network reads a class token, but its encoder has none")
+    return self.tokens[:, 0]
+
+  @property
+  def patches(self):
+    """Returns the patch tokens after the final norm, [B, L, D]."""
+    return self.tokens[:, self._num_class_tokens :]
+
+  @property
+  def raw_patches(self):
+    """Returns the patch tokens before the final norm, [B, L, D]."""
+    return self.raw[:, self._num_class_tokens :]
+
+  @property
+  def _num_class_tokens(self):
+    return 0 if self.network.encoder.token is None else 1
 
 
 def official(state):
@@ -239,7 +268,7 @@ def own(variables):
   # This project orders the inputs as (row, column, channel), but `Stack.embed` has the channel outermost.
   weight, bias = pair(encoder["patch_embed"])  # [D, P*P*3]
   weight = weight.reshape(len(weight), -1, 3).swapaxes(1, 2).reshape(len(weight), -1)
-  encoder = stack_of(encoder, embed=(weight, bias), token=encoder["cls_token"])
+  encoder = stack_of(encoder, embed=(weight, bias), token=encoder.get("cls_token"))
   decoder = params.get("decoder")
   if decoder is not None:
     decoder = stack_of(
@@ -248,7 +277,7 @@ def own(variables):
   return Network(encoder, decoder, functools.partial(_own_module, variables))
 
 
-def encode(stack, image, *, num_heads, grids, epsilon, ids_keep=None):
+def encode(stack, image, *, num_heads, grids, epsilon, ids_keep=None, padding=0):
   """Runs an encoder.
 
   Args:
@@ -258,18 +287,25 @@ def encode(stack, image, *, num_heads, grids, epsilon, ids_keep=None):
     grids: (grid of the stack's table, grid of the image), each (Gh, Gw). The table is resized if they differ.
     epsilon: the epsilon of the norms.
     ids_keep: [B, V] int, the visible patches. None: all patches.
+    padding: zero pixels on all four sides of the image. Patches begin at its outer border, and pixels that
+      fill no whole patch are not used.
   Returns:
-    [B, 1 + V, D] before the final norm, class token first.
+    [B, 1 + V, D] before the final norm, class token first. [B, V, D] if there is no class token.
   """
   B, H, W, _ = image.shape
   (old, (Gh, Gw)) = grids
   P, Q = H // Gh, W // Gw
+  image = np.pad(image, ((0, 0), (padding, padding), (padding, padding), (0, 0)))[:, :H, :W]
   # [B, Gh, Gw, 3, P, Q]: the channel is outermost in a patch, as in the weight of PyTorch's convolution.
   patches = image.reshape(B, Gh, P, Gw, Q, 3).transpose(0, 1, 3, 5, 2, 4).reshape(B, Gh * Gw, -1)
   table = posemb.resize_table(f32(stack.table), old, (Gh, Gw))
   tokens = linear(patches, stack.embed) + table[:, 1:]  # row 0 of the table belongs to the class token
+  if stack.token is None:
+    tokens = tokens + table[:, :1]  # without a class token, row 0 belongs to all patches
   if ids_keep is not None:
     tokens = np.take_along_axis(tokens, ids_keep[..., None], axis=1)
+  if stack.token is None:
+    return _blocks(stack, tokens, num_heads, epsilon)
   first = np.broadcast_to(f32(stack.token) + table[:, :1], (B, 1, tokens.shape[-1]))
   return _blocks(stack, np.concatenate([first, tokens], axis=1), num_heads, epsilon)
 

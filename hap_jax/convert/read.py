@@ -88,7 +88,7 @@ def read_task(path):
 def _describe(source, family, params, patch, grid):
   """Returns the Description of a foreign file, from its shapes, its record and the facts of its family."""
   recorded = Description.from_json(source.record) if source.record else None
-  width, depth = params["encoder"]["cls_token"].shape[-1], count_blocks(params["encoder"])
+  width, depth = params["encoder"]["pos_embed"].shape[-1], count_blocks(params["encoder"])
   encoder = Encoder(
     width=width,
     depth=depth,
@@ -96,6 +96,8 @@ def _describe(source, family, params, patch, grid):
     grid=grid,
     patch=patch,
     mlp_ratio=_mlp_ratio(params),
+    patch_padding=family.patch_padding,
+    class_token=family.class_token,
   )
   described = Description(
     task=family.task,
@@ -146,6 +148,11 @@ def _check_sizes(path, encoder, params):
         f"{path}: {name} of the encoder has the shape {found.get(name)}, but the description of the file "
         f"states {shape}"
       )
+  if encoder.class_token != ("cls_token" in found):
+    stated, is_there = ("a", "none") if encoder.class_token else ("no", "one")
+    raise ValueError(
+      f"{path}: the description of the file states {stated} class token, but its encoder has {is_there}"
+    )
 
 
 def _rename(source, family):

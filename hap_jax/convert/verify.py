@@ -111,7 +111,8 @@ def run_foreign(path, setting, family=None, *, grid=None):
     family: the family of the file. None: the family of the source.
     grid: the grid of the file's position tables. None: the grid of the source.
   Returns:
-    {name: array}: "tokens" [2, 1 + L, D] after the final norm, and the outputs of the family.
+    {name: array}: "tokens" after the final norm, [2, 1 + L, D], or [2, L, D] without a class token; and the
+    outputs of the family.
   """
   family, source = family or setting.family, open_source(path)
   # config.json of a folder may state another epsilon than this project uses. The source must run with its own
@@ -147,6 +148,7 @@ def _run_numpy(network, setting, family, grid, epsilon):
     decoder_heads=decoder and decoder["num_heads"],
     grids=(grid, setting.grid),
     epsilon=epsilon,
+    padding=setting.description.encoder.patch_padding,
   )
   outputs = setting.outputs_of(family)
   return {"tokens": forward.tokens} | (outputs.in_numpy(forward) if outputs else {})
@@ -158,7 +160,7 @@ def run_jax(path, setting):
   """Runs a checkpoint of this project in the network of its task. Returns a dict as `run_foreign` does."""
   variables, description = checkpoint_file.read(path)
   description, batch = Description.from_json(description), make_batch(setting)
-  patches = layers.patchify(batch.image, setting.patch)
+  patches = layers.patchify(batch.image, setting.patch, description.encoder.patch_padding)
   # The encoder runs separately, because not every network of a task returns its tokens.
   encoder = {"params": variables["params"]["encoder"]}
   found = {"tokens": description.encoder.build().apply(encoder, patches).normed}

@@ -75,7 +75,24 @@ def check_target(weights, to):
       "the tokens cannot be compared. To start a training from this file, set config.init_from"
     )
   if to != OWN:
-    families.load(to).check_weights(weights)
+    family = families.load(to)
+    _check_network(weights, family)
+    family.check_weights(weights)
+
+
+def _check_network(weights, family):
+  """Raises ValueError if the files of a family are for encoders with another padding or class token."""
+  encoder = weights.description.encoder
+  own, theirs = ((x.patch_padding, x.class_token) for x in (encoder, family))
+  if own != theirs:
+    raise ValueError(
+      f"--to={family.name}: its files are for encoders with {_network_text(*theirs)}, but the encoder of "
+      f"{weights.lineage[0]['file']} has {_network_text(*own)}: choose another --to"
+    )
+
+
+def _network_text(patch_padding, class_token):
+  return f"patch padding {patch_padding} and {'a' if class_token else 'no'} class token"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -32,7 +32,7 @@ def chance_guide(query, gallery):
 
 
 def make_encode(encoder, normalize):
-  """Returns a function (variables, [B, H, W, 3] uint8 images) -> [B, 1 + L, D] tokens, without masking.
+  """Returns a function (variables, [B, H, W, 3] uint8 images) -> `vit.Latent` of all patches.
 
   Args:
     encoder: the `vit.ViT` of a network.
@@ -40,34 +40,33 @@ def make_encode(encoder, normalize):
   """
 
   def encode(variables, images):
-    patches = layers.patchify(normalize(images), encoder.patch)
-    return encoder.apply({"params": variables["params"]["encoder"]}, patches).normed
+    patches = layers.patchify(normalize(images), encoder.patch, encoder.patch_padding)
+    return encoder.apply({"params": variables["params"]["encoder"]}, patches)
 
   return encode
 
 
-def make_evaluation(encode, grid, loaders):
-  """Returns the Evaluation of the probe: mAP and rank-1 for each kind of pooling.
+def make_evaluation(encode, encoder, loaders):
+  """Returns the Evaluation of the probe: mAP and rank-1 for each kind of pooling that the encoder supports.
 
   Matches from the same camera are excluded.
 
   Args:
-    encode: (variables, [B, H, W, 3] uint8 pictures) -> [B, 1 + L, D] tokens.
-    grid: (Gh, Gw) of the patch tokens.
+    encode: (variables, [B, H, W, 3] uint8 pictures) -> `vit.Latent`.
+    encoder: the `vit.ViT` that `encode` runs.
     loaders: {"query": Loader, "gallery": Loader} of sources with the columns pid and camid.
   Returns:
     Evaluation with splits "query" and "gallery" and scores "mAP_<kind>", "rank1_<kind>", "mAP_chance".
   Raises:
     ValueError: if no query has a match in the gallery.
   """
-  # Stripes need at least one row of patches per stripe.
-  kinds = [kind for kind in pooling.KINDS if kind != "stripes" or grid[0] >= pooling.NUM_STRIPES]
+  kinds = pooling.kinds_of(encoder)
   query, gallery = loaders["query"].source, loaders["gallery"].source
   guide = chance_guide(query, gallery)
 
   def predict(variables, batch):
-    tokens = encode(variables, batch["image"])
-    return {kind: pooling.pool(tokens, grid, kind) for kind in kinds}
+    latent = encode(variables, batch["image"])
+    return {kind: pooling.pool(latent, encoder.grid, kind) for kind in kinds}
 
   def score(splits):
     persons = identities(splits, query, gallery)

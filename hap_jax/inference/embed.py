@@ -45,7 +45,8 @@ def add_arguments(parser):
     "--feature",
     default="",
     metavar="KIND",
-    help="embedding (only ReID checkpoints have one) | mean (of the patch tokens) | cls (class token) | "
+    help="embedding (only ReID checkpoints have one) | mean (of the patch tokens) | cls (class token; "
+    "encoders of 2D pose have none) | "
     "stripes (means of four horizontal stripes) (default: embedding if the checkpoint has one, else mean)",
   )
   parser.add_argument(
@@ -66,8 +67,8 @@ def load_extractor(path, kind=""):
     kind: "embedding", or one of `pooling.KINDS` for pooled tokens of the encoder. "": "embedding" if the
       task of the checkpoint trains an embedding, otherwise DEFAULT_POOLING.
   Raises:
-    ValueError: if the checkpoint cannot be read, if `kind` is unknown, or if `kind` is "embedding" and the
-      checkpoint has no embedding.
+    ValueError: if the checkpoint cannot be read, if `kind` is unknown, or if the checkpoint has no embedding
+      for the kind "embedding" or no class token for the kind "cls".
   """
   weights = reading.read(path)
   has_embedding = hasattr(config_lib.load("tasks", weights.task), "make_embed")
@@ -78,6 +79,11 @@ def load_extractor(path, kind=""):
     )
   if kind not in ("", "embedding", *pooling.KINDS):
     raise ValueError(f"feature {kind!r}: expected one of embedding, {', '.join(pooling.KINDS)}")
+  if kind == "cls" and not weights.description.encoder.class_token:
+    raise ValueError(
+      f"{path} is a checkpoint for {weights.task} and its encoder has no class token; pass --feature with "
+      "another kind of pooling instead: mean, stripes"
+    )
   kind = kind or ("embedding" if has_embedding else DEFAULT_POOLING)
   model, variables, description = encoders.build(path, weights)
   mean, std = (description["normalization"][key] for key in ("mean", "std"))
@@ -88,7 +94,8 @@ def load_extractor(path, kind=""):
   else:
 
     def extract(variables, images):
-      return pooling.pool(model.apply(variables, normalize(images, mean, std)), grid, kind)
+      latent = model.apply(variables, normalize(images, mean, std), method="latent")
+      return pooling.pool(latent, grid, kind)
 
   return Extractor(extract, variables, image_size, kind, description)
 

@@ -15,6 +15,8 @@ def load(path, *, family="", grid=None, num_heads=None):
       images = pixels.normalize(uint8_images)                    # [B, 256, 128, 3]
       tokens = jax.jit(model.apply)(variables, images)           # [B, 1 + 128, 768], class token first
 
+  Encoders of 2D pose have no class token. Their tokens are [B, L, 768], the patches row by row.
+
   Args:
     path: a .pth or .safetensors file, a Hugging Face folder, or a workdir or checkpoint of this project.
     family: the checkpoint family, if the file does not record it, see `convert.read.read`.
@@ -28,7 +30,7 @@ def load(path, *, family="", grid=None, num_heads=None):
       "family", "licence", "lineage", "task";
       "made_from": the data sets and weights of all stages, see `convert/licences.py`;
       "normalization": mean and std of the pixels;
-      "model": "image_size" [H, W], "grid", "patch" and further sizes.
+      "model": "image_size" [H, W], "grid", "patch", "patch_padding", "class_token" and further sizes.
   Raises:
     UnsafePickleError: if the file contains code. No code of the file is executed.
     ValueError: if the file cannot be read, a needed fact is unknown, or a tensor of the encoder is missing.

@@ -70,7 +70,8 @@ def export(path, out, *, family="", grid=None, num_heads=None):
       _write_program(folder / _PROGRAM, forward, weights, image_size)
       error = _compare(tokens, _run_program(folder, images))
       shutil.copy(_CONSUMER, folder / "run.py")
-      description = {**description, "export": _facts(tokens.shape, image_size, error)}
+      facts = _facts(tokens.shape, image_size, error, class_token=description["model"]["class_token"])
+      description = {**description, "export": facts}
       (folder / "description.json").write_text(json.dumps(description, indent=2) + "\n")
       (folder / "README.md").write_text(_readme(description))
   return description
@@ -90,7 +91,7 @@ def _normalize(images, normalization):
 
 
 def _make_forward(model, normalization):
-  """Returns a function ({path: array}, [B, H, W, 3] uint8 pictures) -> [B, 1 + L, D] float32 tokens."""
+  """Returns a function ({path: array}, [B, H, W, 3] uint8 pictures) -> float32 tokens, see `ImageEncoder`."""
   return lambda weights, images: model.apply(
     {"params": unflatten(weights)}, _normalize(images, normalization)
   )
@@ -125,12 +126,13 @@ def _compare(want, got):
   return error
 
 
-def _facts(shape, image_size, error):
+def _facts(shape, image_size, error, *, class_token):
   """Returns the facts that a user of the export needs besides the description of the checkpoint."""
   (_, T, D), (H, W) = shape, image_size
+  first = "class token first, then" if class_token else "no class token,"
   return {
     "images": f"[batch, {H}, {W}, 3] uint8, RGB; the program normalises them",
-    "tokens": f"[batch, {T}, {D}] float32 after the final norm, class token first, then patches row by row",
+    "tokens": f"[batch, {T}, {D}] float32 after the final norm, {first} patches row by row",
     "weights": f"first argument of {_PROGRAM}: the arrays of {_WEIGHTS} as a dict",
     "platforms": list(PLATFORMS),
     "relative_error": error,

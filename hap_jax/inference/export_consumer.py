@@ -14,7 +14,7 @@ with np.load(folder / "weights.npz") as file:
 with np.load(folder / "test_batch.npz") as file:
   images, expected = file["images"], file["tokens"]
 
-tokens = np.asarray(jax.jit(encoder.call)(weights, images))  # [B, H, W, 3] uint8 RGB -> [B, 1 + L, D]
+tokens = np.asarray(jax.jit(encoder.call)(weights, images))  # [B, H, W, 3] uint8 RGB -> [B, tokens, D]
 error = np.abs(tokens - expected).max() / np.abs(expected).max()
 # By default, accelerators multiply float32 matrices with fewer bits, so a larger error is allowed there.
 tolerance = 1e-4 if jax.default_backend() == "cpu" else 2e-2

@@ -38,7 +38,7 @@ def probe(path, *, source, root="", options=None, batch_size=256, workers=0, say
     sharding.check_batch_size(batch_size, mesh, "--batch_size")
     progress.stage("reading the checkpoint")
     model, variables, description = encoders.load(path)
-    image_size, grid = description["model"]["image_size"], tuple(description["model"]["grid"])
+    image_size = description["model"]["image_size"]
     mean, std = (description["normalization"][key] for key in ("mean", "std"))
     progress.stage("opening the data")
     loaders = {
@@ -51,9 +51,9 @@ def probe(path, *, source, root="", options=None, batch_size=256, workers=0, say
     }
 
     def encode(variables, images):
-      return model.apply(variables, normalize(images, mean, std))
+      return model.apply(variables, normalize(images, mean, std), method="latent")
 
-    evaluation = probes.make_evaluation(encode, grid, loaders)
+    evaluation = probes.make_evaluation(encode, model.encoder, loaders)
     variables = sharding.put_replicated(variables, mesh)
     scores, _ = make_evaluate(evaluation, mesh)(variables, progress=progress)
   counts = " and ".join(f"{len(loader.source)} {split}" for split, loader in loaders.items())

@@ -28,9 +28,9 @@ class AttributeClassifier(nn.Module):
     Raises:
       ValueError: if the pictures have another size.
     """
-    tokens = image_encoder.encode(self.encoder, image).normed
+    patches = image_encoder.encode(self.encoder, image).patches
     # Parity: the official code takes the mean after the final norm, not before it.
-    feature = tokens[:, 1:].astype(jnp.float32).mean(axis=1)
+    feature = patches.astype(jnp.float32).mean(axis=1)
     # Parity: PyTorch draws the bias of a linear layer from -1 / sqrt(fan_in) to 1 / sqrt(fan_in).
     bias_init = uniform_within(1 / self.encoder.width**0.5)
     classifier = nn.Dense(

@@ -32,7 +32,7 @@ class Decoder(nn.Module):
     """Puts the visible tokens and the mask tokens back in image order and decodes them.
 
     Args:
-      latent: [B, 1 + V, D], the output of the encoder, class token first.
+      latent: [B, 1 + V, D], the output of an encoder with a class token, which is the first token.
       ids_restore: [B, L] int32. If the visible patches are listed first and then the hidden patches, patch j
         has position ids_restore[j] in this list.
     Returns:

@@ -50,10 +50,10 @@ class Embedder(nn.Module):
     Returns:
       EmbedderOutputs.
     Raises:
-      ValueError: if the pictures have another size.
+      ValueError: if the pictures have another size, or if the encoder has no class token.
     """
     del train
-    feature = image_encoder.encode(self.encoder, image, drop_key).normed[:, 0].astype(jnp.float32)
+    feature = image_encoder.encode(self.encoder, image, drop_key).cls.astype(jnp.float32)
     return EmbedderOutputs(features=(feature,), logits=(_head(self.num_classes)(feature),))
 
 
@@ -80,19 +80,20 @@ class LocalityEmbedder(nn.Module):
     Returns:
       EmbedderOutputs: the class-token head first, then the patch-token head.
     Raises:
-      ValueError: if the pictures have another size, or if a training batch has one picture.
+      ValueError: if the pictures have another size, if the encoder has no class token, or if a training batch
+        has one picture.
     """
     latent = image_encoder.encode(self.encoder, image, drop_key)
     D = self.encoder.width
     # Parity: the convolutions read the tokens before the final norm, the class-token head after the norm.
-    x = latent.raw[:, 1:].reshape(image.shape[0], *self.encoder.grid, D)
+    x = latent.raw_patches.reshape(image.shape[0], *self.encoder.grid, D)
     for i in range(3):
       stride = 2 if i == 0 else 1
       x = Bottleneck(D // 2, stride, self.encoder.dtype, name=f"conv_head_{i}")(x, train=train)
     # The last bottleneck multiplies D // 2 by 4, so the pooled feature has 2 * D values.
     pooled = x.astype(jnp.float32).mean(axis=(1, 2))
     features = (
-      latent.normed[:, 0].astype(jnp.float32),
+      latent.cls.astype(jnp.float32),
       layers.layer_norm(jnp.float32, "conv_fc_norm")(pooled),
     )
     conv_fc = nn.Dense(

@@ -39,12 +39,16 @@ class HAP(nn.Module):
       ids_restore: [B, N, L] int32, see `Decoder`.
     Returns:
       HapOutputs.
+    Raises:
+      ValueError: if the encoder has no class token.
     """
     B, N, L = ids_restore.shape
-    latent = self.encoder(layers.patchify(image, self.encoder.patch), ids_keep).normed
-    pred = self.decoder(latent, ids_restore.reshape(B * N, L))
+    patches = layers.patchify(image, self.encoder.patch, self.encoder.patch_padding)
+    latent = self.encoder(patches, ids_keep)
+    cls = latent.cls  # this also checks that the decoder, which expects a class token, gets one
+    pred = self.decoder(latent.normed, ids_restore.reshape(B * N, L))
     # The losses are computed in float32, whatever the compute type of the network.
     return HapOutputs(
       pred=pred.reshape(B, N, L, -1).astype(jnp.float32),
-      cls=latent[:, 0].reshape(B, N, -1).astype(jnp.float32),
+      cls=cls.reshape(B, N, -1).astype(jnp.float32),
     )

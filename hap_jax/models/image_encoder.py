@@ -14,7 +14,7 @@ def encode(encoder, images, drop_key=None):
     images: [B, H, W, 3] float of the encoder's size, normalised by `pixels.normalize`.
     drop_key: see `vit.ViT`.
   Returns:
-    `vit.Latent` of 1 + L tokens: the class token, then the patches row by row.
+    `vit.Latent` of all L patches, row by row.
   Raises:
     ValueError: if the pictures have another size or are not floats.
   """
@@ -28,7 +28,7 @@ def encode(encoder, images, drop_key=None):
     )
   if not jnp.issubdtype(images.dtype, jnp.floating):
     raise ValueError(f"images are {images.dtype}: normalise them to floats with hap_jax.pixels.normalize")
-  return encoder(layers.patchify(images, encoder.patch), drop_key=drop_key)
+  return encoder(layers.patchify(images, encoder.patch, encoder.patch_padding), drop_key=drop_key)
 
 
 class ImageEncoder(nn.Module):
@@ -37,5 +37,12 @@ class ImageEncoder(nn.Module):
   encoder: vit.ViT
 
   def __call__(self, images):
-    """Returns the tokens of pictures after the final norm, [B, 1 + L, D]; see `encode`."""
-    return encode(self.encoder, images).normed
+    """Returns the tokens of pictures after the final norm, [B, 1 + L, D]; see `encode`.
+
+    The class token is the first token. If the encoder has no class token, the result is [B, L, D].
+    """
+    return self.latent(images).normed
+
+  def latent(self, images):
+    """Returns the `vit.Latent` of pictures, which tells apart the class token and the patches."""
+    return encode(self.encoder, images)

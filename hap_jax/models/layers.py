@@ -41,19 +41,36 @@ def grid_of(image_size, patch):
   return height // patch, width // patch
 
 
-def patchify(image, patch):
+def check_padding(padding, patch):
+  """Raises ValueError if patches of side `patch` cannot have this padding, see `patchify`."""
+  if not 0 <= 2 * padding < patch:
+    raise ValueError(
+      f"patch_padding={padding} does not fit patch={patch}: expected 0 or more, and less than half a patch"
+    )
+
+
+def patchify(image, patch, padding=0):
   """Cuts images into flat patches, row-major over the grid.
 
   Args:
     image: [B, H, W, C].
     patch: side P in pixels; must divide H and W.
+    padding: zero pixels that a convolution with stride P would add on all four sides; less than P / 2. They
+      shift the patches: patch (i, j) begins at row P*i - padding and column P*j - padding. The last `padding`
+      rows and columns of the image are in no patch.
   Returns:
     [B, L, P*P*C] with L = (H/P) * (W/P). The values of a patch are row-major, and the channel varies fastest.
   Raises:
-    ValueError: if P does not divide H and W.
+    ValueError: if P does not divide H and W, or if the padding is negative or not less than P / 2.
   """
   B, H, W, C = image.shape
   Gh, Gw = grid_of((H, W), patch)
+  if padding:
+    check_padding(padding, patch)
+    # With 2 * padding < P, the convolution has no further row or column of patches. So its zeros at the
+    # bottom and at the right are in no patch, too.
+    border = (padding, -padding, 0)
+    image = jax.lax.pad(image, np.zeros((), image.dtype), ((0, 0, 0), border, border, (0, 0, 0)))
   x = image.reshape(B, Gh, patch, Gw, patch, C)
   return x.transpose(0, 1, 3, 2, 4, 5).reshape(B, Gh * Gw, patch * patch * C)
 

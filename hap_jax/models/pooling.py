@@ -10,30 +10,39 @@ KINDS = ("cls", "mean", "stripes")
 NUM_STRIPES = 4  # horizontal stripes of the picture: roughly head, chest, hips and legs
 
 
-def pool(tokens, grid, kind):
-  """Pools an encoder's tokens into one vector per picture with unit norm.
+def kinds_of(encoder):
+  """Returns the KINDS of pooling that a `vit.ViT` supports, as a tuple."""
+  missing = set() if encoder.class_token else {"cls"}
+  if encoder.grid[0] < NUM_STRIPES:
+    missing.add("stripes")
+  return tuple(kind for kind in KINDS if kind not in missing)
+
+
+def pool(latent, grid, kind):
+  """Pools an encoder's tokens after the final norm into one vector per picture with unit norm.
 
   Args:
-    tokens: [B, 1 + L, D] after the final norm, class token first.
+    latent: `vit.Latent` of B pictures with all their L patches.
     grid: (Gh, Gw) with Gh * Gw = L.
     kind: "cls": the class token. "mean": the mean of the patch tokens. "stripes": the mean of each of
       NUM_STRIPES horizontal stripes. Each mean is scaled to unit norm, then all are concatenated.
   Returns:
     [B, D] float32, or [B, NUM_STRIPES * D] for stripes.
   Raises:
-    ValueError: if the kind is not in KINDS, or if the grid has fewer rows than stripes.
+    ValueError: if the kind is not in KINDS, if it is "cls" and there is no class token, or if the grid has
+      fewer rows than stripes.
   """
-  tokens = tokens.astype(jnp.float32)
   if kind == "cls":
-    return l2_normalize(tokens[:, 0])
+    return l2_normalize(latent.cls)
+  patches = latent.patches.astype(jnp.float32)
   if kind == "mean":
-    return l2_normalize(tokens[:, 1:].mean(axis=1))
+    return l2_normalize(patches.mean(axis=1))
   if kind != "stripes":
     raise ValueError(f"pooling {kind!r} is not one of {', '.join(KINDS)}")
-  (Gh, Gw), (B, _, D) = grid, tokens.shape
+  (Gh, Gw), (B, _, D) = grid, patches.shape
   if Gh < NUM_STRIPES:
     raise ValueError(f"a grid of {Gh}x{Gw} has fewer rows than the {NUM_STRIPES} stripes; use cls or mean")
-  rows = tokens[:, 1:].reshape(B, Gh, Gw, D).mean(axis=2)
+  rows = patches.reshape(B, Gh, Gw, D).mean(axis=2)
   # If Gh is not a multiple of NUM_STRIPES, the heights of the stripes differ by at most one row.
   edges = [round(i * Gh / NUM_STRIPES) for i in range(NUM_STRIPES + 1)]
   stripes = [rows[:, start:stop].mean(axis=1) for start, stop in itertools.pairwise(edges)]

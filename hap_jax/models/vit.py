@@ -68,27 +68,57 @@ FLOAT32 = Compute()
 
 @struct.dataclass
 class Latent:
-  """Tokens of B*N views, class token first.
+  """Tokens of B*N views. If there is a class token, it is the first token, so there are 1 + V tokens, else V.
 
-  Under jit, the compiler removes the computation of a field that the caller does not use.
+  Code that needs only some of the tokens uses `cls`, `patches` or `raw_patches`. Under jit, the compiler
+  removes the computation of a field that the caller does not use.
 
   Attributes:
-    normed: [B*N, 1 + V, D], the tokens after the final norm.
-    raw: [B*N, 1 + V, D], the tokens before the final norm.
+    normed: [B*N, 1 + V or V, D], the tokens after the final norm.
+    raw: [B*N, 1 + V or V, D], the tokens before the final norm.
+    class_token: True if there is a class token.
   """
 
   normed: jnp.ndarray
   raw: jnp.ndarray
+  class_token: bool = struct.field(pytree_node=False, default=True)
+
+  @property
+  def cls(self):
+    """Returns the class tokens after the final norm, [B*N, D].
+
+    Raises:
+      ValueError: if there is no class token.
+    """
+    if not self.class_token:
+      raise ValueError("this encoder has no class token: expected an encoder with class_token=True")
+    return self.normed[:, 0]
+
+  @property
+  def patches(self):
+    """Returns the patch tokens after the final norm, [B*N, V, D]."""
+    return self.normed[:, int(self.class_token) :]
+
+  @property
+  def raw_patches(self):
+    """Returns the patch tokens before the final norm, [B*N, V, D]."""
+    return self.raw[:, int(self.class_token) :]
 
 
 class ViT(nn.Module):
   """Plain ViT encoder of visible patches. As in timm, it has pre-norm blocks, a class token and a final norm.
+
+  The encoder of 2D pose has no class token, and its patches are shifted by a padding (ViTPose,
+  arXiv 2204.12484).
 
   Attributes:
     width, depth, num_heads: see `VARIANTS`.
     grid: (Gh, Gw) in patches.
     patch: side P in pixels.
     mlp_ratio: width of the hidden MLP layer divided by `width`.
+    patch_padding: padding of the patches, see `layers.patchify`. The parameters do not depend on it.
+    class_token: False: there is no parameter `cls_token`, and row 0 of the position table, which is the
+      position of the class token, is added to all patches.
     drop_path: stochastic depth rate of the last block. The rate rises linearly from 0 at the first block.
     dtype: compute type; parameters are float32.
     scan, remat, attention: see `layers.run_blocks`.
@@ -100,6 +130,8 @@ class ViT(nn.Module):
   grid: tuple[int, int]
   patch: int
   mlp_ratio: float = 4.0
+  patch_padding: int = 0
+  class_token: bool = True
   drop_path: float = 0.0
   dtype: jnp.dtype = jnp.float32
   scan: bool = True
@@ -114,7 +146,7 @@ class ViT(nn.Module):
     over devices, no data moves between devices.
 
     Args:
-      patches: [B, L, P*P*C] float, normalised, from `layers.patchify`.
+      patches: [B, L, P*P*C] float, normalised, from `layers.patchify` with this encoder's patch and padding.
       ids_keep: [B, N, V] int32, the visible patches of each view, in the order of the returned tokens. None:
         one view with all L patches in image order.
       drop_key: PRNG key of stochastic depth; None: no branch is dropped.
@@ -127,13 +159,17 @@ class ViT(nn.Module):
     table = table.astype(self.dtype)
     # Positions are added before the views pick their patches, so a token keeps the position of its patch.
     tokens = tokens + table[:, 1:]
+    if not self.class_token:
+      # Parity: the official pose code keeps row 0 in the table and adds it to every patch.
+      tokens = tokens + table[:, :1]
     if ids_keep is not None:
       tokens = _pick_views(tokens, ids_keep)
-    cls_token = self.param("cls_token", nn.initializers.normal(0.02), (1, 1, self.width))
-    cls_token = jnp.broadcast_to(
-      cls_token.astype(self.dtype) + table[:, :1], (tokens.shape[0], 1, self.width)
-    )
-    tokens = jnp.concatenate([cls_token, tokens], axis=1)
+    if self.class_token:
+      cls_token = self.param("cls_token", nn.initializers.normal(0.02), (1, 1, self.width))
+      cls_token = jnp.broadcast_to(
+        cls_token.astype(self.dtype) + table[:, :1], (tokens.shape[0], 1, self.width)
+      )
+      tokens = jnp.concatenate([cls_token, tokens], axis=1)
     branch_scales = None
     if drop_key is not None and self.drop_path:
       branch_scales = layers.drop_path_scales(
@@ -151,7 +187,9 @@ class ViT(nn.Module):
       attention=self.attention,
       branch_scales=branch_scales,
     )
-    return Latent(normed=layers.layer_norm(self.dtype, "norm")(tokens), raw=tokens)
+    return Latent(
+      normed=layers.layer_norm(self.dtype, "norm")(tokens), raw=tokens, class_token=self.class_token
+    )
 
 
 def _pick_views(tokens, ids_keep):

@@ -40,6 +40,8 @@ from hap_jax.models import vit
 from hap_jax.pixels.normalize import IMAGENET_MEAN, IMAGENET_STD, normalize
 from hap_jax.train.optim import OptimizerSpec, Rule
 
+_FINAL_NORM = "encoder/norm"  # the path of the encoder's norm after the last block
+
 
 def list_scores(scores):
   """Returns a list of one line with the scores of the last evaluation, or [] if there are no scores."""
@@ -148,7 +150,9 @@ def reading_of(config):
   return Reading(seed=config.seed, workers=config.data.workers, max_bad_share=config.data.max_bad_share)
 
 
-def description_of(config, source=None, lineage=(), *, network, classes=None, **more):
+def description_of(
+  config, source=None, lineage=(), *, network, classes=None, patch_padding=0, class_token=True, **more
+):
   """Returns the Description of the weights of a run.
 
   Args:
@@ -158,6 +162,8 @@ def description_of(config, source=None, lineage=(), *, network, classes=None, **
     network: the sizes of the network besides the encoder, such as the number of classes. The task's function
       `network` reads them.
     classes: the meaning of each output of the head.
+    patch_padding: padding of the encoder's patches in pixels, see `layers.patchify`.
+    class_token: False: the encoder has no class token.
     more: further facts to record. A fact that is None is left out.
   """
   data = {}
@@ -168,7 +174,11 @@ def description_of(config, source=None, lineage=(), *, network, classes=None, **
   return Description(
     task=config.task,
     encoder=Encoder.of_variant(
-      config.model.variant, image_size=tuple(config.model.image_size), patch=config.model.patch
+      config.model.variant,
+      image_size=tuple(config.model.image_size),
+      patch=config.model.patch,
+      patch_padding=patch_padding,
+      class_token=class_token,
     ),
     network=network,
     normalization={
@@ -221,8 +231,11 @@ def image_size_of(network):
   return tuple(side * network.encoder.patch for side in network.encoder.grid)
 
 
-def make_load(description, *, neck=(), heads=(), layout=()):
+def make_load(description, *, neck=(), heads=(), layout=(), own_norm_only=False):
   """Returns the `load` function of a Task. It copies the encoder, and also neck and heads if they fit.
+
+  The encoder of the weights may have another padding, or a class token where the encoder of the task has
+  none, see `fit.fit_to`. The report lists these differences.
 
   Args:
     description: the Description of the task.
@@ -232,11 +245,26 @@ def make_load(description, *, neck=(), heads=(), layout=()):
       Description of the weights records the same classes.
     layout: keys of `Description.network`. The layout is the same if both Descriptions have equal values for
       these keys.
+    own_norm_only: True: the final norm of the encoder is copied only from weights that were trained for the
+      same task. With other weights, it keeps its initial values.
   """
 
   def load(variables, weights):
     stacks, notes = _choose_stacks(description, weights.description, neck, heads, layout)
-    return fit.fit_to(variables, weights, grid=description.encoder.grid, stacks=stacks, notes=notes)
+    keep = ()
+    if own_norm_only and weights.task != description.task:
+      keep = (_FINAL_NORM,)
+      reason = f"the file was not trained for {description.task}; config.model.map_norm=True loads it"
+      notes = (*notes, f"the final norm of the encoder starts at scale 1 and bias 0: {reason}")
+    return fit.fit_to(
+      variables,
+      weights,
+      grid=description.encoder.grid,
+      patch_padding=description.encoder.patch_padding,
+      stacks=stacks,
+      keep=keep,
+      notes=notes,
+    )
 
   return load
 
@@ -247,7 +275,7 @@ def _choose_stacks(own, given, neck, heads, layout):
   if given.task != own.task:
     return ("encoder",), ()
   for key in layout:
-    if own.network[key] != given.network.get(key):
+    if _plain(own.network[key]) != _plain(given.network.get(key)):
       found = f"config.model.{key}={own.network[key]}, but the file has {given.network.get(key)}"
       return ("encoder",), (f"the heads are new: {found}",)
   if own.classes and own.classes == given.classes:
@@ -255,6 +283,11 @@ def _choose_stacks(own, given, neck, heads, layout):
   # Equal shapes are not enough: class 3 of another data set is another person or another attribute.
   reason = "it has other classes" if given.classes else "it does not record its classes"
   return ("encoder", *neck), (f"the heads of the file are not used: {reason}",)
+
+
+def _plain(value):
+  """Returns the value as JSON would return it: a tuple becomes a list."""
+  return list(value) if isinstance(value, tuple) else value
 
 
 def abstract_batch(batch_size, image_size, **fields):

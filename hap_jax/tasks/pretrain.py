@@ -177,7 +177,13 @@ def make_load(description):
         f"{weights.lineage[0]['file']}: its decoder has {given['num_heads']} heads, but "
         f"config.model.decoder_heads={wanted['num_heads']}: change this key or config.init_from"
       )
-    return fit.fit_to(variables, weights, grid=description.encoder.grid, stacks=stacks)
+    return fit.fit_to(
+      variables,
+      weights,
+      grid=description.encoder.grid,
+      patch_padding=description.encoder.patch_padding,
+      stacks=stacks,
+    )
 
   return load
 
@@ -418,7 +424,8 @@ def make_evaluation(config, description, source=None):
     for split in ("query", "gallery")
   }
   encode = retrieval_probe.make_encode(model.encoder, normalize)
-  return retrieval_probe.with_probe(evaluation, retrieval_probe.make_evaluation(encode, encoder.grid, sides))
+  probe = retrieval_probe.make_evaluation(encode, model.encoder, sides)
+  return retrieval_probe.with_probe(evaluation, probe)
 
 
 def _with_decoder_heads(description, num_heads):

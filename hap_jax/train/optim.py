@@ -153,6 +153,33 @@ def apply_update(params, direction, lr, matched):
   return jax.tree.map(update, matched, params, direction)
 
 
+def warmup_then_steps(step, progress, *, peak, warmup_steps, boundaries, factor=0.1, start=0.001):
+  """Returns the learning rate of a schedule with few sudden drops.
+
+  The rate rises linearly from start * peak in the first steps. Then it is `peak` times `factor` for each
+  boundary that the run has passed. The warm-up is counted in steps, the boundaries in epochs.
+
+  Args:
+    step: number of the step, from 0.
+    progress: epochs so far, as a real number.
+    peak: the learning rate after the warm-up.
+    warmup_steps: length of the warm-up in steps. 0: there is no warm-up.
+    boundaries: the epochs at whose start the rate drops, in ascending order. They may be fractions.
+    factor: share of the rate that remains after a boundary.
+    start: share of the rate at step 0.
+  Returns:
+    float32 scalar.
+  """
+  progress, rate = jnp.asarray(progress, jnp.float32), peak
+  for k, boundary in enumerate(boundaries, 1):
+    # Each rate is a Python product, which is rounded to float32 only once.
+    rate = jnp.where(progress >= boundary, peak * factor**k, rate)
+  # Parity: the rate is not 0 at step 0. At step `warmup_steps` the warm-up is over.
+  share = jnp.minimum(jnp.asarray(step, jnp.float32) / max(warmup_steps, 1), 1.0)
+  warmup = 1 - (1 - share) * (1 - start) if warmup_steps else 1.0
+  return jnp.asarray(rate * warmup, jnp.float32)
+
+
 def warmup_cosine(progress, *, peak, warmup, total):
   """Returns the learning rate of the official pre-training schedule.
 

@@ -75,7 +75,7 @@ class PoseNet(nn.Module):
   def __call__(self, image):
     size, grid = vit.variant("Mu"), layers.grid_of(SIZE, PATCH)
     encoder = vit.ViT(size.width, size.depth, size.num_heads, grid, PATCH, name="encoder")
-    tokens = encoder(layers.patchify(image, PATCH)).normed[:, 1:]
+    tokens = encoder(layers.patchify(image, PATCH)).patches
     side = PATCH // CELL
     maps = layers.dense(K * side * side, jnp.float32, "head")(tokens)
     # The channels of a token are the cells of its patch.

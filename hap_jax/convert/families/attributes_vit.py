@@ -37,9 +37,8 @@ def _content(weights, state):
 
 
 def _in_numpy(forward):
-  # The mean is over the patch tokens, without the class token.
   classifier = pair(forward.network.module(_CLASSIFIER, "classifier"))
-  return {"logits": linear(forward.tokens[:, 1:].mean(axis=1), classifier)}
+  return {"logits": linear(forward.patches.mean(axis=1), classifier)}
 
 
 def _in_jax(model, variables, batch):

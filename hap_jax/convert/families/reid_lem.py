@@ -50,7 +50,7 @@ def _in_numpy(forward):
   # batch norm.
   pooled = _map_of(forward).mean(axis=(1, 2))
   pooled = layer_norm(pooled, pair(module("conv_fc_norm", "conv_fc_norm")), forward.epsilon)
-  cls = batch_norm(forward.tokens[:, 0], module("bn", "bn"))
+  cls = batch_norm(forward.cls, module("bn", "bn"))
   return {
     "feature_conv": pooled,
     "logits": linear(cls, pair(module("head", "head"))),
@@ -62,7 +62,7 @@ def _in_numpy(forward):
 
 def _map_of(forward):
   """Runs the three residual units. Returns [B, Gh / 2, Gw / 2, 2 D]."""
-  x = forward.raw[:, 1:].reshape(len(forward.raw), *forward.grids[1], -1)
+  x = forward.raw_patches.reshape(len(forward.raw), *forward.grids[1], -1)
   for unit in range(3):
     stride = 2 if unit == 0 else 1  # only the first unit halves the map and has a shortcut layer
 

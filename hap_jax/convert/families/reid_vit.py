@@ -24,7 +24,7 @@ def _check_weights(weights):
 
 
 def _in_numpy(forward):
-  return {"logits": linear(forward.tokens[:, 0], pair(forward.network.module("head", "head")))}
+  return {"logits": linear(forward.cls, pair(forward.network.module("head", "head")))}
 
 
 def _in_jax(model, variables, batch):

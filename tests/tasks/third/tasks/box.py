@@ -18,7 +18,7 @@ class BoxRegressor(nn.Module):
 
   @nn.compact
   def __call__(self, image):
-    return nn.Dense(4, name="box")(image_encoder.encode(self.encoder, image).normed[:, 1:].mean(axis=1))
+    return nn.Dense(4, name="box")(image_encoder.encode(self.encoder, image).patches.mean(axis=1))
 
 
 def check(config):
