@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from hap_jax.data.sources import mpii_pose
 from hap_jax.data.skeletons import AIC14, COCO17
+from hap_jax.data.sources import mpii_pose
 from hap_jax.data.transforms import topdown
 
 SIZE = (64, 48)

@@ -8,8 +8,12 @@ import jax
 import numpy as np
 import pytest
 
-from configs import finetune_pose2d_aic_b16, finetune_pose2d_coco_b16, finetune_pose2d_demo
-from configs import finetune_pose2d_mpii_b16
+from configs import (
+  finetune_pose2d_aic_b16,
+  finetune_pose2d_coco_b16,
+  finetune_pose2d_demo,
+  finetune_pose2d_mpii_b16,
+)
 from hap_jax import config as config_lib
 from hap_jax import run as runner
 from hap_jax.cli.__main__ import main as hap
@@ -162,8 +166,14 @@ def test_a_picture_that_cannot_be_read_counts_as_missed(trained, tmp_path):
 
 @pytest.mark.soak
 def test_the_demo_learns_the_joints_of_drawn_people(tmp_path):
-  """With a tiny demo, the error of the joints falls, and the drops of the learning rate keep their share."""
-  few = {"total_steps": 60, "data.synthetic.num_train": 64, "data.num_val": 16, "log_every": 1, "eval_every": 60}
+  """The loss of a tiny demo falls, and the drops of the learning rate keep their share of the run."""
+  few = {
+    "total_steps": 60,
+    "data.synthetic.num_train": 64,
+    "data.num_val": 16,
+    "log_every": 1,
+    "eval_every": 60,
+  }
   runner.run(tiny(finetune_pose2d_demo, **few), tmp_path, say=lambda _: None)
   rows = read_metrics(tmp_path)
   assert rows[-1]["loss"] < rows[0]["loss"]
