@@ -1,5 +1,6 @@
 """The Description of a checkpoint: conversion to JSON and back, and descriptions of older versions."""
 
+import dataclasses
 import json
 
 import pytest
@@ -83,6 +84,7 @@ def test_a_missing_key_is_an_error_that_names_it(key):
     ("model.patch", {"6", str(10**30)}),
     ("model.grid", set()),
     ("model.mlp_ratio", {"6", "1.5", str(10**30)}),
+    ("model.class_token", {"True"}),
     ("normalization", set()),
     ("config", {"{}"}),
     ("lineage", {"[]"}),
@@ -95,6 +97,24 @@ def test_a_value_of_another_form_is_an_error_that_names_the_key(key, good):
     else:
       with pytest.raises(ValueError, match=rf"unexpected form: {key} is .*, expected "):
         Description.from_json(changed(key, value))
+
+
+@pytest.mark.parametrize("padding", [-1, 1.5, True, "2", [2], 4, 8])
+def test_a_padding_that_does_not_fit_the_patch_is_an_error(padding):
+  with pytest.raises(ValueError, match=r"unexpected form: model\.patch_padding is .*, expected "):
+    Description.from_json(changed("model.patch_padding", padding))
+
+
+def test_padding_and_class_token_are_recorded_and_older_versions_had_neither():
+  encoder = dataclasses.replace(full().encoder, patch_padding=2, class_token=False)
+  written = json.loads(json.dumps(dataclasses.replace(full(), encoder=encoder).to_json()))
+  assert (written["model"]["patch_padding"], written["model"]["class_token"]) == (2, False)
+  assert Description.from_json(written).encoder == encoder
+  built = encoder.build()
+  assert (built.patch_padding, built.class_token) == (2, False)
+  for value in (..., None):
+    for key in ("model.patch_padding", "model.class_token"):
+      assert Description.from_json(changed(key, value)) == full()
 
 
 def test_a_model_that_is_no_object_is_an_error_that_names_it():

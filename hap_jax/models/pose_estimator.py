@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hap_jax.models import cpu_matmul, image_encoder, vit
+from hap_jax.models import image_encoder, vit
 from hap_jax.models.batch_norm import BatchNorm
 
 HEADS = ("classic", "simple")
@@ -160,7 +160,7 @@ def transposed_convolution(x, kernel):
     """Returns the output pixels in the rows 2 m + a and the columns 2 m + b, [B, H, W, out]."""
     near = [padded[:, a + i : a + i + H, b + j : b + j + W] for i in (0, 1) for j in (0, 1)]
     cells = jnp.concatenate([kernel[3 - a - 2 * i, 3 - b - 2 * j] for i in (0, 1) for j in (0, 1)])
-    return cpu_matmul.matmul(jnp.concatenate(near, axis=-1).reshape(-1, 4 * C), cells).reshape(B, H, W, -1)
+    return (jnp.concatenate(near, axis=-1).reshape(-1, 4 * C) @ cells).reshape(B, H, W, -1)
 
   rows = [jnp.stack([make_pixels(a, b) for b in (0, 1)], axis=3) for a in (0, 1)]  # [B, H, W, 2, out]
   return jnp.stack(rows, axis=2).reshape(B, 2 * H, 2 * W, -1)
@@ -182,8 +182,8 @@ def resized_convolution(x, kernel, factor=1):
   """
   (B, H, W, C), (size, _, _, K) = x.shape, kernel.shape
   cells = kernel.transpose(2, 0, 1, 3).reshape(C, -1)
-  # The heat maps are float32, so the sum over the channels is kept in float32.
-  products = _matmul_to_float32(x.reshape(-1, C), cells)
+  # The heat maps are float32, so the sums over the channels are float32, too.
+  products = jnp.matmul(x.reshape(-1, C), cells, preferred_element_type=jnp.float32)
   if size == factor == 1:
     return products.reshape(B, H, W, K)
   products = products.reshape(B, H, W, size, size, K)
@@ -191,13 +191,6 @@ def resized_convolution(x, kernel, factor=1):
   # Accelerators multiply float32 matrices with fewer bits by default.
   add = lambda *args: jnp.einsum(*args, precision="highest")  # noqa: E731
   return add("bhcek,ewc->bhwk", add("bhcdek,drh->brcek", products, rows), columns)
-
-
-def _matmul_to_float32(rows, kernel):
-  """Returns rows @ kernel in float32. The factors may be bfloat16."""
-  if rows.dtype == jnp.float32:
-    return cpu_matmul.matmul(rows, kernel)
-  return jnp.matmul(rows, kernel, preferred_element_type=jnp.float32)
 
 
 def _resize_and_shift(length, factor, size):

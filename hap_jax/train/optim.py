@@ -174,9 +174,9 @@ def warmup_then_steps(step, progress, *, peak, warmup_steps, boundaries, factor=
   for k, boundary in enumerate(boundaries, 1):
     # Each rate is a Python product, which is rounded to float32 only once.
     rate = jnp.where(progress >= boundary, peak * factor**k, rate)
-  # Parity: the rate is not 0 at step 0. At step `warmup_steps` the warm-up is over.
-  share = jnp.minimum(jnp.asarray(step, jnp.float32) / max(warmup_steps, 1), 1.0)
-  warmup = 1 - (1 - share) * (1 - start) if warmup_steps else 1.0
+  # Parity: the rate is not 0 at step 0.
+  share = jnp.asarray(step, jnp.float32) / max(warmup_steps, 1)
+  warmup = jnp.where(step < warmup_steps, start + (1 - start) * share, 1.0)
   return jnp.asarray(rate * warmup, jnp.float32)
 
 

@@ -9,6 +9,7 @@ import pytest
 from hap_jax.convert import families, run
 from hap_jax.description import Description, Encoder
 from hap_jax.io import checkpoint_file, safetensors_file
+from hap_jax.models import pose_estimator, posemb
 from hap_jax.tasks import attributes, base, pretrain, reid
 from hap_jax.train import initial
 from tests.convert.reference_state import GRID, family_state, leaves
@@ -122,6 +123,33 @@ LOADS = {
 }
 
 
+# A task whose encoder has no class token and a padding, as in 2D pose.
+POSE = Encoder(16, 2, 2, (6, 3), 4, patch_padding=1, class_token=False)
+
+
+def pose_of(channels=(8, 8), joints=("nose", "neck"), grid=(6, 3)):
+  return Description(
+    "pose2d",
+    dataclasses.replace(POSE, grid=grid),
+    network={"num_joints": len(joints), "head": "classic", "head_channels": channels},
+    classes={"joints": list(joints)},
+  )
+
+
+def make_pose_init(description):
+  network = description.network
+  model = pose_estimator.PoseEstimator(
+    description.encoder.build(), network["num_joints"], network["head"], network["head_channels"]
+  )
+  return base.make_init(model, train=False)
+
+
+INITS["pose2d"] = make_pose_init
+LOADS["pose2d"] = lambda description: base.make_load(
+  description, heads=("keypoint_head",), layout=("head", "head_channels"), own_norm_only=True
+)
+
+
 def start(folder, given, own):
   """Starts a run with Description `own` from weights of ones with Description `given`.
 
@@ -184,3 +212,73 @@ def test_weights_of_another_task_give_only_the_encoder(tmp_path):
   taken, log = start(tmp_path, attributes_of(["Hat", "Female"]), reid_of([1, 2, 3]))
   assert [name for name, is_taken in taken.items() if is_taken] == ["encoder"]
   assert "in the file, not used: 2 (classifier/bias, classifier/kernel)" in log
+
+
+@pytest.mark.parametrize(
+  ("given", "has_head", "reason"),
+  [
+    (pose_of(), True, ""),
+    (pose_of(joints=("neck", "nose")), False, "the heads of the file are not used: it has other classes"),
+    (pose_of(channels=(8, 4)), False, "config.model.head_channels=(8, 8), but the file has [8, 4]"),
+  ],
+  ids=["same joints", "other joints", "other channels"],
+)
+def test_pose_weights_give_their_final_norm_and_the_head_of_the_same_joints(
+  tmp_path, given, has_head, reason
+):
+  taken, log = start(tmp_path, given, pose_of())
+  assert taken == {"encoder": True, "keypoint_head": has_head}
+  assert reason in log
+  for word in ("final norm", "class token", "shifted"):
+    assert word not in log
+
+
+def random_start(folder, given, own, load):
+  """Starts a run from random weights. Returns (weights of the file, fitted parameters, lines of the log)."""
+  rng = np.random.default_rng(0)
+  drawn = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), zeros(INITS[given.task](given)))
+  checkpoint_file.write(folder / "given", drawn, given.to_json())
+  weights = initial.read(folder / "given")
+  variables = jax.tree.map(np.asarray, jax.jit(INITS[own.task](own))(jax.random.key(0)))
+  fitted, report = load(variables, weights)
+  return leaves(drawn["params"]), leaves(fitted["params"]), "\n".join(initial.lines(weights, report))
+
+
+@pytest.mark.parametrize("map_norm", [False, True])
+def test_a_pose_run_starts_from_the_weights_of_other_tasks(tmp_path, map_norm):
+  own = pose_of()
+  load = base.make_load(own, heads=("keypoint_head",), own_norm_only=not map_norm)
+  given = attributes_of(["Hat", "Female"])
+  given = dataclasses.replace(given, encoder=dataclasses.replace(given.encoder, grid=(4, 2)))
+  drawn, fitted, log = random_start(tmp_path, given, own, load)
+  for name, value in fitted.items():
+    if name == "encoder/pos_embed":
+      value, expected = value[:, 1:], posemb.resize_table(drawn[name], (4, 2), (6, 3))[:, 1:]
+      np.testing.assert_array_equal(value, expected)
+      np.testing.assert_array_equal(fitted[name][:, 0], drawn[name][:, 0])
+    elif name.startswith("encoder/norm/") and not map_norm:
+      np.testing.assert_array_equal(value, 1 if name.endswith("scale") else 0)
+    elif name.startswith("encoder/"):
+      np.testing.assert_array_equal(value, drawn[name], err_msg=name)
+  assert "encoder/cls_token" not in fitted
+  assert "the class token of the file is not used: the network has none" in log
+  assert (
+    "the patches are shifted by 1 pixels against the file: padding 0 in the file, 1 in the network" in log
+  )
+  reason = "the file was not trained for pose2d; config.model.map_norm=True loads it"
+  assert (f"the final norm of the encoder starts at scale 1 and bias 0: {reason}" in log) != map_norm
+
+
+def test_another_task_starts_from_the_weights_of_a_pose_run(tmp_path):
+  own = attributes_of(["Hat", "Female"])
+  drawn, fitted, log = random_start(tmp_path, pose_of(grid=(4, 2)), own, LOADS["attributes"](own))
+  table = posemb.resize_table(drawn["encoder/pos_embed"], (4, 2), (6, 3))
+  np.testing.assert_array_equal(fitted["encoder/pos_embed"][:, 0], 0)
+  np.testing.assert_array_equal(fitted["encoder/pos_embed"][:, 1:], table[:, 1:] + table[:, :1])
+  np.testing.assert_array_equal(fitted["encoder/norm/scale"], drawn["encoder/norm/scale"])
+  assert 0.01 < fitted["encoder/cls_token"].std() < 0.04  # drawn anew
+  kept = next(line for line in log.splitlines() if "kept at their initial values: 3 (" in line)
+  assert all(name in kept for name in ("encoder/cls_token", "classifier/bias", "classifier/kernel"))
+  change = "row 0 of its position table was added to the rows of the patches and is now 0"
+  assert f"the class token is new: the file has none; {change}" in log
+  assert "padding 1 in the file, 0 in the network" in log

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hap_jax.models import vit
+from hap_jax.description import Encoder
+from hap_jax.models import pose_estimator, vit
 from hap_jax.train import optim
 from tests import networks
 
@@ -64,6 +65,35 @@ def test_schedule_of_the_official_person_reid():
   lr = {0: 0, 0.5: 8e-4, 2.5: 4e-3, 5: 8e-3, 10: 7.945445e-3, 50: 4.330317e-3, 52.5: 4e-3, 99: 2.186971e-6}
   found = optim.warmup_cosine(np.array(list(lr)), peak=8e-3, warmup=5, total=100)
   np.testing.assert_allclose(found, list(lr.values()), rtol=1e-6, atol=1e-9)
+
+
+def pose_rate(step, progress, boundaries=(170, 200), warmup_steps=500):
+  """Returns the learning rate of the official 2D pose on COCO."""
+  schedule = jax.jit(
+    lambda step, progress: optim.warmup_then_steps(
+      step, progress, peak=2e-4, warmup_steps=warmup_steps, boundaries=boundaries
+    )
+  )
+  return float(schedule(jnp.int32(step), jnp.float32(progress)))
+
+
+@pytest.mark.parametrize(("step", "factor"), [(0, 0.001), (250, 0.5005), (499, 0.998002), (500, 1.0)])
+def test_the_warm_up_of_the_official_pose_schedule(step, factor):
+  assert pose_rate(step, step / 293) == pytest.approx(2e-4 * factor, rel=1e-7)
+
+
+@pytest.mark.parametrize(("epoch", "factor"), [(169, 1), (170, 0.1), (199, 0.1), (200, 0.01), (209, 0.01)])
+def test_the_drops_of_the_official_pose_schedule(epoch, factor):
+  """The rate drops at the first step of an epoch. An epoch of COCO has 293 steps."""
+  assert pose_rate(epoch * 293, epoch) == np.float32(2e-4 * factor)
+  assert pose_rate(epoch * 293 + 292, epoch + 292 / 293) == np.float32(2e-4 * factor)
+
+
+def test_drops_may_come_within_an_epoch_and_before_the_end_of_the_warm_up():
+  assert pose_rate(600, 1.49, boundaries=(1.5,)) == np.float32(2e-4)
+  assert pose_rate(600, 1.51, boundaries=(1.5,)) == np.float32(2e-5)
+  assert pose_rate(250, 1.51, boundaries=(1.5,)) == pytest.approx(2e-5 * 0.5005, rel=1e-6)
+  assert pose_rate(0, 0.0, warmup_steps=0) == pose_rate(10**6, 99.0, boundaries=()) == np.float32(2e-4)
 
 
 @pytest.fixture(scope="module")
@@ -138,3 +168,41 @@ def test_an_unknown_kind_of_parameter_matches_no_rule():
 def test_without_layer_decay_all_layers_have_the_same_rate():
   rules = optim.layer_decay_rules(3, layer_decay=1.0, weight_decay=0.1)
   assert {float(scale) for rule in rules for scale in np.ravel(rule.lr_scale)} == {1.0}
+
+
+# Learning-rate multipliers of ids 0 to 13 in the official 2D pose, for three layer decays.
+POSE_MULTIPLIERS = {
+  0.80: (
+    *(0.0549756, 0.0687195, 0.0858993, 0.107374, 0.134218, 0.167772, 0.209715, 0.262144),
+    *(0.32768, 0.4096, 0.512, 0.64, 0.8, 1.0),
+  ),
+  0.77: (
+    *(0.0334487, 0.0434399, 0.0564154, 0.0732668, 0.0951517, 0.123574, 0.160485, 0.208422),
+    *(0.270678, 0.35153, 0.456533, 0.5929, 0.77, 1.0),
+  ),
+  0.75: (
+    *(0.0237573, 0.0316764, 0.0422351, 0.0563135, 0.0750847, 0.100113, 0.133484, 0.177979),
+    *(0.237305, 0.316406, 0.421875, 0.5625, 0.75, 1.0),
+  ),
+}
+
+
+@pytest.mark.parametrize("layer_decay", POSE_MULTIPLIERS)
+@pytest.mark.parametrize("head", pose_estimator.HEADS)
+def test_rates_and_decays_of_the_pose_network_are_the_official_ones(head, layer_decay):
+  encoder = Encoder.of_variant("B", image_size=(256, 192), patch=16, patch_padding=2, class_token=False)
+  model = pose_estimator.PoseEstimator(encoder.build(), num_joints=17, head=head)
+  init = lambda key: model.init(key, jnp.zeros((1, 256, 192, 3)), train=False)  # noqa: E731
+  params = jax.eval_shape(init, jax.random.key(0))["params"]
+  matched = optim.match_rules(params, optim.layer_decay_rules(12, layer_decay=layer_decay, weight_decay=0.1))
+  first, *of_blocks, last = POSE_MULTIPLIERS[layer_decay]
+  for path, rule in jax.tree_util.tree_leaves_with_path(matched):
+    name = optim.path_name(path)
+    expected = last
+    if name.startswith("encoder/blocks/"):
+      expected = of_blocks
+    elif name.startswith(("encoder/pos_embed", "encoder/patch_embed")):
+      expected = first
+    np.testing.assert_allclose(rule.lr_scale, expected, rtol=5e-6, err_msg=name)
+    assert rule.weight_decay == (0.1 if name.endswith("/kernel") else 0), name
+    assert rule.trainable
