@@ -134,16 +134,15 @@ def learn_words(captions, *, max_words=1000, min_count=2):
     key=lambda word: (-counts[word], word),
   )
   pieces = (*characters, *(f"{_CONTINUED}{character}" for character in characters))
-  # A word of a caption can look like a piece only if it has no letters. It is then a piece already.
-  words = (word for word in frequent[:max_words] if word not in pieces)
-  return (*SPECIAL, *pieces, *words)
+  # Punctuation is split into single characters. So no frequent word looks like a piece or a special token.
+  return (*SPECIAL, *pieces, *frequent[:max_words])
 
 
 def _checked_ids(vocabulary, where):
   """Returns {word: id}, after a check of the words. `where` names their origin in errors."""
   ids = {}
   for i, word in enumerate(vocabulary):
-    if not isinstance(word, str) or not word:
+    if not isinstance(word, str) or not word or {"\n", "\r"} & set(word):
       raise ValueError(f"{where}: word {i} is {word!r}, expected one word per line")
     if word in ids:
       raise ValueError(f"{where}: the word {word!r} has the ids {ids[word]} and {i}, expected each word once")

@@ -75,7 +75,7 @@ class Bert(nn.Module):
       ValueError: if T is larger than max_positions.
     """
     B, T = ids.shape
-    if T > self.max_positions:
+    if ids.shape[1] > self.max_positions:
       raise ValueError(
         f"captions have {T} tokens, but the text encoder has {self.max_positions} positions: lower "
         "config.text.max_tokens"

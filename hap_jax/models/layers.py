@@ -122,7 +122,6 @@ def attend(qkv, implementation="xla", is_real=None):
       each other. On a CPU this takes half the time of `jax.nn.dot_product_attention`. "cudnn": the fused
       kernel of `jax.nn.dot_product_attention`.
     is_real: [B, T] bool, False for the padding of a row: such a token gets no attention. None: no padding.
-      Only for "xla".
   Returns:
     [B, T, heads, D/heads]. Logits and softmax are computed in float32.
   """
@@ -130,8 +129,8 @@ def attend(qkv, implementation="xla", is_real=None):
   # CPU.
   query, key, value = (part.squeeze(2) for part in jnp.split(qkv, 3, axis=2))
   if implementation != "xla":
-    assert is_real is None
-    return jax.nn.dot_product_attention(query, key, value, implementation=implementation)
+    mask = None if is_real is None else is_real[:, None, None]
+    return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation=implementation)
   query, key, value = (x.transpose(0, 2, 1, 3) for x in (query, key, value))  # [B, heads, T, D/heads]
   # Scaling the query is cheaper than scaling the logits, because there are more logits.
   query = query * query.shape[-1] ** -0.5
