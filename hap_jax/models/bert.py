@@ -83,7 +83,7 @@ class Bert(nn.Module):
     words = self.param("word_embeddings", _INIT, (self.vocab_size, self.width))
     positions = self.param("position_embeddings", _INIT, (self.max_positions, self.width))
     segments = self.param("token_type_embeddings", _INIT, (self.num_segments, self.width))
-    tokens = words[ids] + positions[:T] + segments[0]
+    tokens = jnp.asarray(words)[ids] + positions[:T] + segments[0]
     tokens = layers.layer_norm(self.dtype, "embeddings_norm", self.epsilon)(tokens.astype(self.dtype))
     is_real = jnp.arange(T) < lengths[:, None]
     flat = tokens.reshape(-1, self.width)

@@ -203,38 +203,6 @@ def forced_ranking_loss(similarity, triplets, margin):
   return jnp.maximum(margin - similarity[anchor, positive] + similarity[anchor, negative], 0).sum()
 
 
-def official_forward(model, two_branches, params, image, hidden):
-  """Returns all outputs and losses of the official network, with its pooling and its stored triplets."""
-  # The network is called in parts, because the compiler would not merge several calls of one branch.
-  apply = lambda method, *inputs: two_branches.apply({"params": params}, *inputs, method=method)  # noqa: E731
-  lengths, labels, margin = model.file["lengths"], model.file["labels"], model.cfg("margin")
-  tokens = apply("image_tokens", image)
-  sequence = apply("caption_tokens", hidden, lengths)
-  embeddings = {
-    "image": apply("project", tokens.max(axis=1)),
-    "text": apply("project", official_pooling(sequence, lengths)),
-  }
-  unit = {k: x / jnp.linalg.norm(x, axis=1, keepdims=True) for k, x in embeddings.items()}
-  similarity = unit["image"] @ unit["text"].T
-  logits = {k: apply("classify", x) for k, x in embeddings.items()}
-  id_loss = sum(identity_loss(x, labels).mean() for x in logits.values())
-  ranking_loss = forced_ranking_loss(similarity, model.file["image_triplets"], margin)
-  ranking_loss += forced_ranking_loss(similarity.T, model.file["text_triplets"], margin)
-  activations = {
-    "image_tokens": tokens,
-    "image_pooled": tokens.max(axis=1),
-    "text_sequence": sequence[:, : lengths.max()],
-    "similarity": similarity,
-    **{f"{k}_embedding": x for k, x in embeddings.items()},
-  }
-  for pooling in text_embedder.POOLINGS:
-    pooled = text_embedder.pool_captions(sequence, lengths, pooling)
-    activations[f"text_embedding_{pooling}"] = apply("project", pooled)
-  accuracies = {f"acc_{k}": (x.argmax(axis=1) == labels).mean() for k, x in logits.items()}
-  losses = {"id_loss": id_loss, "ranking_loss": ranking_loss, "total_loss": id_loss + ranking_loss}
-  return activations, losses, accuracies
-
-
 @pytest.fixture(scope="module")
 def hidden(model, network):
   """Returns the token features of the text encoder."""
@@ -243,34 +211,69 @@ def hidden(model, network):
 
 
 @pytest.fixture(scope="module")
-def outputs(model, network, image, hidden):
-  """Returns (activations, losses, accuracies, gradients of the total loss)."""
+def trainable(model):
+  """Returns the parameters that have a gradient in the official code: all but the text encoder."""
+  return {key: value for key, value in model.params.items() if key != "text_encoder"}
 
-  def loss(params):
-    found = official_forward(model, network[1], params, image, hidden)
-    return found[1]["total_loss"], found
 
-  # The official code gives no gradient to the text encoder.
-  params = {key: value for key, value in model.params.items() if key != "text_encoder"}
-  (_, found), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+# The two branches and the losses are compiled separately, each in the first test that needs it. The fixture
+# of a branch returns (tokens, function from a gradient of the tokens to the gradient of the parameters).
+
+
+@pytest.fixture(scope="module")
+def image_branch(network, trainable, image):
+  tokens = lambda params: network[1].apply({"params": params}, image, method="image_tokens")  # noqa: E731
+  return jax.vjp(jax.jit(tokens), trainable)
+
+
+@pytest.fixture(scope="module")
+def text_branch(model, network, trainable, hidden):
+  def tokens(params):
+    return network[1].apply({"params": params}, hidden, model.file["lengths"], method="caption_tokens")
+
+  return jax.vjp(jax.jit(tokens), trainable)
+
+
+@pytest.fixture(scope="module")
+def outputs(model, network, trainable, image_branch, text_branch):
+  """Returns (activations, losses, accuracies, gradients of the total loss) with the official pooling."""
+  file, lengths, labels = model.file, model.file["lengths"], model.file["labels"]
+
+  def total_loss(params, image_tokens, text_tokens):
+    apply = lambda method, x: network[1].apply({"params": params}, x, method=method)  # noqa: E731
+    pooled = {"image": image_tokens.max(axis=1), "text": official_pooling(text_tokens, lengths)}
+    embeddings = {key: apply("project", x) for key, x in pooled.items()}
+    unit = {key: x / jnp.linalg.norm(x, axis=1, keepdims=True) for key, x in embeddings.items()}
+    similarity = unit["image"] @ unit["text"].T
+    logits = {key: apply("classify", x) for key, x in embeddings.items()}
+    margin = model.cfg("margin")
+    ranking_loss = forced_ranking_loss(similarity, file["image_triplets"], margin)
+    ranking_loss += forced_ranking_loss(similarity.T, file["text_triplets"], margin)
+    id_loss = sum(identity_loss(x, labels).mean() for x in logits.values())
+    activations = {"image_pooled": pooled["image"], "similarity": similarity}
+    activations |= {f"{key}_embedding": x for key, x in embeddings.items()}
+    for pooling in text_embedder.POOLINGS:
+      x = text_embedder.pool_captions(text_tokens, lengths, pooling)
+      activations[f"text_embedding_{pooling}"] = apply("project", x)
+    accuracies = {f"acc_{key}": (x.argmax(axis=1) == labels).mean() for key, x in logits.items()}
+    losses = {"id_loss": id_loss, "ranking_loss": ranking_loss, "total_loss": id_loss + ranking_loss}
+    return losses["total_loss"], (activations, losses, accuracies)
+
+  run = jax.jit(jax.value_and_grad(total_loss, argnums=(0, 1, 2), has_aux=True))
+  (_, found), gradients = run(trainable, image_branch[0], text_branch[0])
   return *found, gradients
 
 
-def test_token_features_in_the_network_agree_with_the_official_code(model, hidden):
+def test_tokens_of_captions_agree_with_the_official_code(model, hidden, text_branch):
   model.check(hidden, "text_hidden", 5e-5)
+  model.check(text_branch[0][:, : model.file["lengths"].max()], "text_sequence", 5e-5)
 
 
-def test_official_weights_fill_both_networks_exactly(model, network, image):
-  text_encoder, two_branches = network
-  ids, lengths = model.file["input_ids"], model.file["lengths"]
-  features = model.file["text_hidden"]
-  shapes = jax.eval_shape(two_branches.init, jax.random.key(0), image, features, lengths)["params"]
-  shapes["text_encoder"] = jax.eval_shape(text_encoder.init, jax.random.key(0), ids, lengths)["params"]
-  expected = {name: leaf.shape for name, leaf in flatten(shapes).items()}
-  assert {name: leaf.shape for name, leaf in flatten(model.params).items()} == expected
+def test_tokens_of_pictures_agree_with_the_official_code(model, image_branch):
+  model.check(image_branch[0], "image_tokens", 5e-5)
 
 
-def test_activations_agree_with_the_official_code(model, outputs):
+def test_embeddings_agree_with_the_official_code(model, outputs):
   for name, value in outputs[0].items():
     model.check(value, name, 5e-5)
 
@@ -282,12 +285,14 @@ def test_losses_agree_with_the_official_code(model, outputs):
     np.testing.assert_allclose(value, model.file[name], rtol=1e-6, err_msg=name)
 
 
-def test_gradients_agree_with_the_official_code(model, outputs):
-  compared = model.check_gradients(outputs[3], "grad/", 1e-3)
-  gradients = flatten(outputs[3])
-  unused = {"encoder/norm/scale", "encoder/norm/bias"}  # both branches take tokens before the final norm
-  assert compared | unused == gradients.keys()
-  assert not any(np.any(gradients[name]) for name in unused)
+def test_gradients_agree_with_the_official_code(model, image_branch, text_branch, outputs):
+  of_heads, of_image_tokens, of_text_tokens = outputs[3]
+  (of_encoder,), (of_lstm,) = image_branch[1](of_image_tokens), text_branch[1](of_text_tokens)
+  gradients = jax.tree.map(lambda *parts: sum(parts), of_heads, of_encoder, of_lstm)
+  compared = model.check_gradients(gradients, "grad/", 1e-3)
+  unused = {"encoder/norm/scale", "encoder/norm/bias"}  # the branch takes tokens before the final norm
+  assert compared | unused == flatten(gradients).keys()
+  assert not any(np.any(flatten(gradients)[name]) for name in unused)
 
 
 def test_position_tables_are_resized_as_the_official_code_does(model):
