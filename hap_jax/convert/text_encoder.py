@@ -1,7 +1,7 @@
 """Reads BERT folders of Hugging Face, and stores the text encoder of a run in the same format.
 
-A folder has config.json, vocab.txt and the tensors in model.safetensors or pytorch_model.bin. No code in it
-is executed.
+A folder has config.json, the vocabulary in vocab.txt or tokenizer.json, and the tensors in model.safetensors
+or pytorch_model.bin. No code in it is executed.
 """
 
 import dataclasses
@@ -21,6 +21,7 @@ from hap_jax.io import safetensors_file, unfinished
 from hap_jax.models import bert
 
 VOCABULARY = "vocab.txt"
+_TOKENIZER = "tokenizer.json"  # the newer file of transformers. It also has the words
 _DIGEST_LENGTH = 32  # hexadecimal digits
 _MAX_DEPTH = 1000  # blocks, far more than any text encoder has
 # Keys of config.json with the only value that `bert.Bert` computes. It is also the value of a missing key.
@@ -108,9 +109,8 @@ def read_folder(path, digest=""):
   path = pathlib.Path(path)
   if not path.is_dir():
     raise ValueError(f"{path}: expected a BERT folder with config.json, {VOCABULARY} and the tensors")
-  for name in ("config.json", VOCABULARY):
-    if not (path / name).is_file():
-      raise ValueError(f"{path / name}: no such file; a BERT folder has it next to the tensors")
+  if not (path / "config.json").is_file():
+    raise ValueError(f"{path / 'config.json'}: no such file; a BERT folder has it next to the tensors")
   source = sources.open_source(path)
   sizes = _read_config(path / "config.json", source.config)
   state, file_names, unused = _rename(source)
@@ -223,14 +223,36 @@ def _check_names(path, rows, state, file_names):
 
 def _read_vocabulary(path, vocab_size):
   """Returns the words of a BERT folder, after a check of their number."""
-  vocabulary = WordPiece.read(path / VOCABULARY).vocabulary
+  file = path / VOCABULARY
+  if file.is_file():
+    vocabulary = WordPiece.read(file).vocabulary
+  else:
+    file = path / _TOKENIZER
+    vocabulary = _words_of_tokenizer(file)
   if len(vocabulary) != vocab_size:
     raise ValueError(
-      f"{path / VOCABULARY}: has {len(vocabulary)} words, but the word table of the tensors has {vocab_size} "
-      "rows; use the vocabulary of this text encoder"
+      f"{file}: has {len(vocabulary)} words, but the word table of the tensors has {vocab_size} rows; use "
+      "the vocabulary of this text encoder"
     )
   # `WordPiece` writes every caption in lower case, so it cannot use the words of a cased BERT.
   settings = path / "tokenizer_config.json"
   if sources.read_json(settings).get("do_lower_case") is False:
     raise ValueError(f"{settings}: do_lower_case is false; use a folder of an uncased BERT")
   return vocabulary
+
+
+def _words_of_tokenizer(file):
+  """Returns the words of a tokenizer.json in the order of their ids."""
+  if not file.is_file():
+    raise ValueError(f"{file.parent / VOCABULARY}: no such file; a BERT folder has it, or {_TOKENIZER}")
+  content = sources.read_json(file)
+  model, normalizer = (
+    {} if type(content.get(k)) is not dict else content[k] for k in ("model", "normalizer")
+  )
+  ids = model.get("vocab") if model.get("type", "WordPiece") == "WordPiece" else None
+  is_good = isinstance(ids, dict) and all(type(i) is int for i in ids.values())
+  if not is_good or sorted(ids.values()) != list(range(len(ids))):
+    raise ValueError(f"{file}: expected the words of a WordPiece tokenizer with the ids 0, 1, 2, ...")
+  if normalizer.get("lowercase") is False:
+    raise ValueError(f"{file}: its normalizer keeps upper case; use a folder of an uncased BERT")
+  return WordPiece.of(sorted(ids, key=ids.get)).vocabulary
