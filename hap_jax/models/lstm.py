@@ -1,5 +1,7 @@
 """A bidirectional LSTM for captions (Long Short-Term Memory, Hochreiter and Schmidhuber, 1997)."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -11,9 +13,9 @@ from hap_jax.models.initializers import uniform_within
 class BidirectionalLstm(nn.Module):
   """One bidirectional LSTM layer without biases. The result is the mean of both directions.
 
-  The LSTM cells of flax always have a bias, so the cell is written here. The parameters of a direction,
-  "forward" or "backward", are two kernels: "input" [D, 4H] and "recurrent" [H, 4H]. The 4H columns are the
-  input gate, the forget gate, the cell candidate and the output gate, as in PyTorch.
+  The LSTM cells of flax always have a bias, so the cell is written here. The parameters of a direction are
+  two kernels: "forward_input" [D, 4H] and "forward_recurrent" [H, 4H], or the same with "backward". The 4H
+  columns are the input gate, the forget gate, the cell candidate and the output gate, as in PyTorch.
 
   Attributes:
     width: H, the width of the state.
@@ -33,35 +35,35 @@ class BidirectionalLstm(nn.Module):
     Returns:
       [B, T, H] float32, zero behind each caption.
     """
-    B, T, D = x.shape
-    rows = x.astype(self.dtype).reshape(B * T, D)
+    init = uniform_within(self.width**-0.5)  # as PyTorch draws the matrices of its LSTM
     gates, recurrent = [], []
     for direction in ("forward", "backward"):
-      kernels = _Kernels(D, self.width, name=direction)()
-      input_kernel, recurrent_kernel = (kernel.astype(self.dtype) for kernel in kernels)
       # The products with the inputs of all steps are one large product, which is faster than T small ones.
-      products = cpu_matmul.matmul(rows, input_kernel).reshape(B, T, -1)
-      gates.append(products.swapaxes(0, 1))  # a scan reads along the first axis
-      recurrent.append(recurrent_kernel)
-    is_real = (jnp.arange(T)[:, None] < lengths)[..., None]  # [T, B, 1]
+      layer = nn.Dense(
+        4 * self.width,
+        use_bias=False,
+        dtype=self.dtype,
+        kernel_init=init,
+        dot_general=cpu_matmul.dot_general,
+        name=f"{direction}_input",
+      )
+      gates.append(layer(x).swapaxes(0, 1))  # a scan reads along the first axis
+      kernel = _Kernel(init, (self.width, 4 * self.width), name=f"{direction}_recurrent")()
+      recurrent.append(kernel.astype(self.dtype))
+    is_real = (jnp.arange(x.shape[1])[:, None] < lengths)[..., None]  # [T, B, 1]
     forward, backward = _run(tuple(recurrent), (gates[0], gates[1][::-1]), (is_real, is_real[::-1]))
     return ((forward + backward[::-1]) / 2).swapaxes(0, 1)
 
 
-class _Kernels(nn.Module):
-  """The two kernels of one direction."""
+class _Kernel(nn.Module):
+  """A matrix with the name "kernel", as in `nn.Dense`."""
 
-  width_in: int
-  width: int
+  kernel_init: Callable
+  shape: tuple[int, int]
 
   @nn.compact
   def __call__(self):
-    # As PyTorch draws the matrices of its LSTM.
-    init = uniform_within(self.width**-0.5)
-    return (
-      self.param("input", init, (self.width_in, 4 * self.width)),
-      self.param("recurrent", init, (self.width, 4 * self.width)),
-    )
+    return self.param("kernel", self.kernel_init, self.shape)
 
 
 def _run(kernels, gates, is_real):

@@ -25,13 +25,14 @@ def outputs(variables):
   return np.asarray(jax.jit(NETWORK.apply)(variables, INPUTS, LENGTHS))
 
 
-def run_loop(x, kernels):
+def run_loop(x, params, direction):
   """Runs one direction over one caption [T, D] in float64. Returns [T, H]."""
+  of_input, of_state = (params[f"{direction}_{name}"]["kernel"] for name in ("input", "recurrent"))
   sigmoid = lambda z: 1 / (1 + np.exp(-z))  # noqa: E731
   hidden = cell = np.zeros(WIDTH)
   outputs = []
   for token in x:
-    i, f, g, o = np.split(token @ kernels["input"] + hidden @ kernels["recurrent"], 4)
+    i, f, g, o = np.split(token @ of_input + hidden @ of_state, 4)
     cell = sigmoid(f) * cell + sigmoid(i) * np.tanh(g)
     hidden = sigmoid(o) * np.tanh(cell)
     outputs.append(hidden)
@@ -41,8 +42,8 @@ def run_loop(x, kernels):
 def test_the_outputs_are_those_of_a_loop_over_each_caption(variables, outputs):
   params = jax.tree.map(lambda x: x.astype(np.float64), variables["params"])
   for x, length, found in zip(INPUTS, LENGTHS, outputs, strict=True):
-    forward = run_loop(x[:length], params["forward"])
-    backward = run_loop(x[:length][::-1], params["backward"])[::-1]
+    forward = run_loop(x[:length], params, "forward")
+    backward = run_loop(x[:length][::-1], params, "backward")[::-1]
     np.testing.assert_allclose(found[:length], (forward + backward) / 2, atol=1e-5)
     assert not found[length:].any()
 

@@ -128,7 +128,7 @@ def captions(branch):
   All but the tokens have an axis for POOLINGS.
   """
   file = branch.file
-  network = lstm.BidirectionalLstm(branch.params["lstm"]["forward"]["recurrent"].shape[0])
+  network = lstm.BidirectionalLstm(branch.params["lstm"]["forward_recurrent"]["kernel"].shape[0])
 
   def scalars(params, inputs):
     tokens = network.apply({"params": params["lstm"]}, inputs, file["lengths"])

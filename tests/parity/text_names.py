@@ -12,7 +12,7 @@ from hap_jax.convert.weights import unflatten
 CONV_1X1 = Layout("conv_1x1", lambda weight: weight[:, :, 0, 0].T, lambda kernel: kernel.T[:, :, None, None])
 # The letter F is the width of the shared space. W is the width of the text encoder.
 LSTM = tuple(
-  Entry(f"lstm.{name}_l0{suffix}", f"lstm/{direction}/{kernel}", LINEAR, ("4D", width))
+  Entry(f"lstm.{name}_l0{suffix}", f"lstm/{direction}_{kernel}/kernel", LINEAR, ("4D", width))
   for direction, suffix in (("forward", ""), ("backward", "_reverse"))
   for name, kernel, width in (("weight_ih", "input", "W"), ("weight_hh", "recurrent", "D"))
 )
