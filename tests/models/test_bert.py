@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hap_jax.convert import bert_names, names
-from hap_jax.convert.weights import unflatten
+from hap_jax.convert import text_encoder
+from hap_jax.convert.weights import flatten, unflatten
 from hap_jax.models import bert
 
 TINY = bert.Sizes(width=16, depth=2, num_heads=2, hidden=24, vocab_size=30, max_positions=12)
@@ -64,25 +64,27 @@ def test_more_tokens_than_positions_are_an_error():
     jax.eval_shape(bert.Bert(**TINY.to_json()).init, jax.random.key(0), ids, np.ones(1, np.int32))
 
 
-def random_state():
-  """Returns the weights of a BERT-base with the names of transformers, {name: array}."""
-  widths = {"W": BASE.width, "I": BASE.hidden, "V": BASE.vocab_size, "Q": BASE.max_positions, "S": 2}
+def random_params(sizes):
+  """Returns random parameters of a text encoder."""
   # Parts of one array of random numbers, because 109 million new numbers would take seconds.
   numbers = np.random.default_rng(0).normal(0, 0.05, 1 << 20).astype(np.float32)
-  state = {}
-  for k, row in enumerate(bert_names.table(BASE.depth)):
-    values = np.resize(np.roll(numbers, 1009 * k), [widths[letter] for letter in row.shape])
-    state[row.reference] = values + 1 if row.ours.endswith("/scale") else values
-  return state
+  flat = flatten(shapes(sizes)["params"])
+  for k, (name, leaf) in enumerate(flat.items()):
+    flat[name] = np.resize(np.roll(numbers, 1009 * k), leaf.shape)
+    if name.endswith("/scale"):
+      flat[name] += 1
+  return unflatten(flat)
 
 
 def test_features_at_full_size_are_those_of_transformers():
   torch = pytest.importorskip("torch")
   transformers = pytest.importorskip("transformers")
-  state = random_state()
+  params = random_params(BASE)
   with torch.device("meta"):  # the class would draw its own weights
     model = transformers.BertModel(transformers.BertConfig(), add_pooling_layer=False)
-  model.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()}, assign=True)
+  encoder = text_encoder.TextEncoder(BASE, params, ())
+  state = {name: torch.from_numpy(array) for name, array in text_encoder.to_state(encoder).items()}
+  model.load_state_dict(state, assign=True)
   model.embeddings.position_ids = torch.arange(BASE.max_positions)[None]
   model.embeddings.token_type_ids = torch.zeros_like(model.embeddings.position_ids)
   ids, lengths = np.random.default_rng(0).integers(0, 30522, (2, 6), np.int32), np.array([6, 3], np.int32)
@@ -90,7 +92,6 @@ def test_features_at_full_size_are_those_of_transformers():
   with torch.no_grad():
     mask = torch.from_numpy(is_real.astype(np.int64))
     expected = model.eval()(torch.from_numpy(ids), attention_mask=mask)[0].numpy()
-  params = unflatten(names.assemble(bert_names.table(BASE.depth), lambda row: state[row.reference])["params"])
   found = np.asarray(jax.jit(bert.Bert(**BASE.to_json()).apply)({"params": params}, ids, lengths))
   assert np.abs(expected[is_real]).max() > 1
   np.testing.assert_allclose(found[is_real], expected[is_real], atol=1e-4, rtol=0)
