@@ -51,14 +51,7 @@ def read(path, *, family="", grid=None):
   found.check_source(source)
   state, file_names = _rename(source, found)
   rows, unused = _match(path, found, state, file_names)
-  sizes = _check_shapes(path, rows, state, file_names)
-  # Several tensors may share one storage. So a small file could claim arrays that do not fit into memory.
-  claimed = sum(state[row.reference].nbytes for row in rows)
-  if claimed > source.file.stat().st_size:
-    raise ValueError(
-      f"{path}: its weights claim {claimed} bytes, more than the file has: several tensors share one storage"
-    )
-  variables, source_names = _to_ours(path, rows, state, file_names)
+  variables, source_names, sizes = to_ours(source, rows, state, file_names)
   params = variables["params"]
   tables = [params[stack]["pos_embed"] for stack in ("encoder", "decoder") if stack in params]
   grid, grid_from = detect.find_grid(source, found, tables, grid)
@@ -83,6 +76,35 @@ def read_task(path):
   if path.is_dir() and sources.weights_file(path) is None:
     return Description.from_json(checkpoint_file.read_description(path)).task
   return detect.find_family(sources.open_source(path)).task
+
+
+def to_ours(source, rows, state, file_names):
+  """Turns the tensors of a foreign file into arrays of this project. Checks their shapes and values.
+
+  Args:
+    source: a `source.Source`.
+    rows: the rows of a name table, one for each tensor.
+    state: {name in the table's spelling: array}.
+    file_names: {name in the table's spelling: name in the file}.
+  Returns:
+    (variables, {path in a collection: names in the file}, {letter of the table's shapes: number}).
+  Raises:
+    ValueError: if a tensor has an unexpected shape or type, or contains NaN or infinity. Also if several
+      tensors share one storage.
+  """
+  path = source.path
+  sizes = _check_shapes(path, rows, state, file_names)
+  # Several tensors may share one storage. So a small file could claim arrays that do not fit into memory.
+  claimed = sum(state[row.reference].nbytes for row in rows)
+  if claimed > source.file.stat().st_size:
+    raise ValueError(
+      f"{path}: its weights claim {claimed} bytes, more than the file has: several tensors share one storage"
+    )
+  source_names = {}
+  for row in rows:
+    source_names[row.ours] = (*source_names.get(row.ours, ()), file_names[row.reference])
+  flat = names.assemble(rows, lambda row: _to_float32(path, file_names[row.reference], state[row.reference]))
+  return {collection: unflatten(leaves) for collection, leaves in flat.items()}, source_names, sizes
 
 
 def _describe(source, family, params, patch, grid):
@@ -232,19 +254,6 @@ def size_of(token, sizes):
   if not all(letter in sizes for letter in letters):
     return "?"
   return int(factor or 1) * math.prod(sizes[letter] for letter in letters)
-
-
-def _to_ours(path, rows, state, file_names):
-  """Returns (variables, {path in a collection: names in the file}).
-
-  Raises:
-    ValueError: if a tensor is not floating point or not finite.
-  """
-  source_names = {}
-  for row in rows:
-    source_names[row.ours] = (*source_names.get(row.ours, ()), file_names[row.reference])
-  flat = names.assemble(rows, lambda row: _to_float32(path, file_names[row.reference], state[row.reference]))
-  return {collection: unflatten(leaves) for collection, leaves in flat.items()}, source_names
 
 
 def _to_float32(path, name, array):

@@ -94,8 +94,8 @@ def open_source(path):
     beside={k: v for k, v in content.items() if type(v) in (str, int, float)} if is_nested else {},
     is_nested=is_nested,
     is_backbone=bool(backbone),
-    config=_json(folder and folder / "config.json"),
-    processor=_json(folder and folder / "preprocessor_config.json"),
+    config=read_json(folder and folder / "config.json"),
+    processor=read_json(folder and folder / "preprocessor_config.json"),
     card=_front_matter(folder and folder / "README.md"),
     record=record,
   )
@@ -183,7 +183,8 @@ def _find_state(path, content):
   return state, is_nested
 
 
-def _json(path):
+def read_json(path):
+  """Returns the JSON object of a file as a dict, or {} if `path` is None or there is no such file."""
   if path is None or not path.is_file():
     return {}
   try:

@@ -123,14 +123,14 @@ def dense(features, dtype, name):
   )
 
 
-def layer_norm(dtype, name):
+def layer_norm(dtype, name, epsilon=LAYER_NORM_EPSILON):
   """Returns a LayerNorm whose statistics are float32, whatever the compute type."""
   # The fast variance, mean(x^2) - mean(x)^2, loses digits if the mean is large. The mean of (x - mean)^2 does
   # not lose them.
-  return nn.LayerNorm(epsilon=LAYER_NORM_EPSILON, dtype=dtype, use_fast_variance=False, name=name)
+  return nn.LayerNorm(epsilon=epsilon, dtype=dtype, use_fast_variance=False, name=name)
 
 
-def attend(qkv, implementation="xla"):
+def attend(qkv, implementation="xla", is_real=None):
   """Computes softmax attention from queries, keys and values in one array.
 
   Args:
@@ -138,6 +138,7 @@ def attend(qkv, implementation="xla"):
     implementation: "xla": plain matrix products, after a transpose that puts the tokens of each head next to
       each other. On a CPU this takes half the time of `jax.nn.dot_product_attention`. "cudnn": the fused
       kernel of `jax.nn.dot_product_attention`.
+    is_real: [B, T] bool, False for the padding of a row: such a token gets no attention. None: no padding.
   Returns:
     [B, T, heads, D/heads]. Logits and softmax are computed in float32.
   """
@@ -145,11 +146,15 @@ def attend(qkv, implementation="xla"):
   # CPU.
   query, key, value = (part.squeeze(2) for part in jnp.split(qkv, 3, axis=2))
   if implementation != "xla":
-    return jax.nn.dot_product_attention(query, key, value, implementation=implementation)
+    mask = None if is_real is None else is_real[:, None, None]
+    return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation=implementation)
   query, key, value = (x.transpose(0, 2, 1, 3) for x in (query, key, value))  # [B, heads, T, D/heads]
   # Scaling the query is cheaper than scaling the logits, because there are more logits.
   query = query * query.shape[-1] ** -0.5
   logits = jnp.einsum("bhtd,bhsd->bhts", query, key, preferred_element_type=jnp.float32)
+  if is_real is not None:
+    # The lowest number instead of -inf: a row without any real token then gives finite values, not NaN.
+    logits = jnp.where(is_real[:, None, None], logits, jnp.finfo(logits.dtype).min)
   weights = jax.nn.softmax(logits).astype(value.dtype)
   return jnp.einsum("bhts,bhsd->bhtd", weights, value).transpose(0, 2, 1, 3)
 
@@ -161,7 +166,7 @@ class Attention(nn.Module):
   arrays, because on a CPU a product of two matrices is up to twice as fast as a batched product.
 
   Attributes:
-    implementation: see `attend`.
+    implementation: see `attend`, also for the argument `is_real`.
   """
 
   num_heads: int
@@ -169,11 +174,11 @@ class Attention(nn.Module):
   implementation: str = "xla"
 
   @nn.compact
-  def __call__(self, tokens, length):
+  def __call__(self, tokens, length, is_real=None):
     D = tokens.shape[-1]
     qkv = dense(3 * D, self.dtype, "qkv")(tokens)
     qkv = qkv.reshape(-1, length, 3, self.num_heads, D // self.num_heads)  # [B, T, 3, heads, D/heads]
-    mixed = attend(qkv, self.implementation)
+    mixed = attend(qkv, self.implementation, is_real)
     return dense(D, self.dtype, "proj")(mixed.reshape(-1, D))
 
 
@@ -288,11 +293,7 @@ def run_blocks(
   flat = tokens.reshape(-1, width)
   # With parent=None, flax does not register the parameters of this block. They are stored below, stacked.
   block = Block(num_heads, mlp_ratio, dtype, attention, parent=None)
-  if module.is_initializing():
-    # lax.map instead of vmap, because the random number generator compiles twice as long for many keys.
-    init = lambda key: block.init(key, flat, length)["params"]  # noqa: E731
-    module.param("blocks", lambda key: jax.lax.map(init, jax.random.split(key, depth)))
-  stacked = module.variables["params"]["blocks"]
+  stacked = stacked_parameters(module, block, depth, flat, length)
 
   def run_block(x, params_and_scale):
     params, branch_scale = params_and_scale
@@ -311,6 +312,22 @@ def run_blocks(
     for i, params in enumerate(_unstack(stacked, depth)):
       flat, _ = run_block(flat, (params, None if branch_scales is None else branch_scales[i]))
   return flat.reshape(-1, length, width)
+
+
+def stacked_parameters(module, block, depth, *inputs):
+  """Returns the parameters of `depth` blocks, the subtree `blocks` of a module. Axis 0 is the block.
+
+  Args:
+    module: the module that owns the parameters. Call this function inside its compact method.
+    block: a module that is made with parent=None.
+    depth: number of blocks.
+    *inputs: arguments of a call of the block.
+  """
+  if module.is_initializing():
+    # lax.map instead of vmap, because the random number generator compiles twice as long for many keys.
+    init = lambda key: block.init(key, *inputs)["params"]  # noqa: E731
+    module.param("blocks", lambda key: jax.lax.map(init, jax.random.split(key, depth)))
+  return module.variables["params"]["blocks"]
 
 
 def _unstack(stacked, depth):

@@ -30,12 +30,12 @@ def sincos_table(grid, width):
   return np.concatenate([np.zeros((1, width)), table])[None].astype(np.float32)
 
 
-def resize_table(table, old_grid, new_grid):
-  """Resizes a position table to another grid by bicubic interpolation. Copies the row of the class token.
+def resize_table(table, old_grid, new_grid, interpolation="bicubic"):
+  """Resizes a position table to another grid. Copies the row of the class token.
 
-  The coefficient of the cubic kernel is a = -0.75. Cells have half-pixel centres, the border is clamped, and
-  there is no anti-aliasing. These are the rules of the official repository. The cubic resize of JAX has
-  a = -0.5 and anti-aliasing.
+  Cells have half-pixel centres, the border is clamped, and there is no anti-aliasing. The coefficient of the
+  cubic kernel is a = -0.75. These are the rules of the official repository. The cubic resize of JAX has
+  a = -0.5, and all its kinds of resize have anti-aliasing.
 
   One rule differs from the official code. Here a table is resized whenever the grids differ, also if they
   have the same number of patches. The official code leaves an 8x16 table unchanged for a 16x8 grid, so
@@ -45,10 +45,12 @@ def resize_table(table, old_grid, new_grid):
     table: [1, 1 + Gh*Gw, D], the table of the old grid.
     old_grid: (Gh, Gw) in patches.
     new_grid: (Gh', Gw') in patches.
+    interpolation: "bicubic", as in the official pre-training and most of its tasks, or "bilinear", as in the
+      official text-to-image ReID.
   Returns:
     [1, 1 + Gh'*Gw', D] float32.
   Raises:
-    ValueError: if the shape of the table does not match old_grid.
+    ValueError: if the shape of the table does not match old_grid, or if the interpolation has another name.
   """
   table = np.asarray(table)
   num_cells = old_grid[0] * old_grid[1]
@@ -56,17 +58,14 @@ def resize_table(table, old_grid, new_grid):
     raise ValueError(
       f"a position table of grid {old_grid[0]}x{old_grid[1]} is [1, {1 + num_cells}, D], got {table.shape}"
     )
+  if interpolation not in _MATRICES:
+    raise ValueError(f"interpolation {interpolation!r} is not one of {', '.join(_MATRICES)}")
   if tuple(old_grid) == tuple(new_grid):
     return table.astype(np.float32)
   cells = table[0, 1:].astype(np.float64).reshape(*old_grid, -1)
-  # The bicubic kernel is a product of two 1D kernels, so one matrix for each axis is enough.
-  cells = np.einsum(
-    "ih,jw,hwd->ijd",
-    _cubic_matrix(old_grid[0], new_grid[0]),
-    _cubic_matrix(old_grid[1], new_grid[1]),
-    cells,
-    optimize=True,
-  )
+  # Both kernels are products of two 1D kernels, so one matrix for each axis is enough.
+  rows, columns = (_MATRICES[interpolation](*sides) for sides in zip(old_grid, new_grid, strict=True))
+  cells = np.einsum("ih,jw,hwd->ijd", rows, columns, cells, optimize=True)
   cells = cells.reshape(1, new_grid[0] * new_grid[1], -1)
   return np.concatenate([table[:, :1], cells], axis=1).astype(np.float32)
 
@@ -74,16 +73,39 @@ def resize_table(table, old_grid, new_grid):
 def _cubic_matrix(old, new):
   """Returns the [new, old] matrix of a one-dimensional cubic resize from `old` to `new` cells."""
   a = -0.75
-  # Half-pixel centres: the centre of cell i is at i + 0.5.
-  source = (np.arange(new) + 0.5) * old / new - 0.5
-  first = np.floor(source).astype(int) - 1
-  matrix = np.zeros((new, old))
-  for tap in range(4):
-    distance = np.abs(source - (first + tap))
+
+  def weight(distance):
     near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
     far = a * (((distance - 5) * distance + 8) * distance - 4)
-    weight = np.where(distance <= 1, near, far)
+    return np.where(distance <= 1, near, far)
+
+  return _resize_matrix(old, new, taps=(-1, 0, 1, 2), weight=weight)
+
+
+def _linear_matrix(old, new):
+  """Returns the [new, old] matrix of a one-dimensional linear resize from `old` to `new` cells."""
+  return _resize_matrix(old, new, taps=(0, 1), weight=lambda distance: 1 - distance)
+
+
+def _resize_matrix(old, new, taps, weight):
+  """Returns the [new, old] matrix of a one-dimensional resize.
+
+  Args:
+    old, new: numbers of cells.
+    taps: the cells that a new cell reads. They are counted from the last old centre that is not to the right
+      of the new centre.
+    weight: a function from the distance between the centres, in old cells, to the weight of the old cell.
+  """
+  # Half-pixel centres: the centre of cell i is at i + 0.5.
+  source = (np.arange(new) + 0.5) * old / new - 0.5
+  first = np.floor(source).astype(int)
+  matrix = np.zeros((new, old))
+  for tap in taps:
     # Beyond the border, several taps are clipped to the same cell. `np.add.at` adds all of their weights, but
     # `+=` would add only one.
-    np.add.at(matrix, (np.arange(new), np.clip(first + tap, 0, old - 1)), weight)
+    cell = np.clip(first + tap, 0, old - 1)
+    np.add.at(matrix, (np.arange(new), cell), weight(np.abs(source - (first + tap))))
   return matrix
+
+
+_MATRICES = {"bicubic": _cubic_matrix, "bilinear": _linear_matrix}

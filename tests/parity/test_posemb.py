@@ -1,6 +1,7 @@
 """Position tables and their resize against the official implementation."""
 
 import numpy as np
+import pytest
 
 from hap_jax.models.posemb import resize_table, sincos_table
 
@@ -30,3 +31,12 @@ def test_resized_tables_agree_with_the_official_resize(golden):
     old, new = name.removeprefix("interp/").split("_to_")
     table = resize_table(file[f"{name}/input"], grid_of(old), grid_of(new))
     np.testing.assert_allclose(table, file[f"{name}/output"], atol=1e-5, rtol=0, err_msg=name)
+
+
+def test_a_constant_table_stays_constant_and_an_unknown_interpolation_is_an_error():
+  table = np.full((1, 1 + 12, 2), 3, np.float32)
+  for interpolation in ("bicubic", "bilinear"):
+    found = resize_table(table, (4, 3), (7, 2), interpolation)
+    np.testing.assert_allclose(found, np.full((1, 1 + 14, 2), 3), atol=1e-6)
+  with pytest.raises(ValueError, match="interpolation 'nearest' is not one of bicubic, bilinear"):
+    resize_table(table, (4, 3), (7, 2), "nearest")

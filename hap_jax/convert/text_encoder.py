@@ -1,0 +1,258 @@
+"""Reads BERT folders of Hugging Face, and stores the text encoder of a run in the same format.
+
+A folder has config.json, the vocabulary in vocab.txt or tokenizer.json, and the tensors in model.safetensors
+or pytorch_model.bin. No code in it is executed.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from hap_jax.convert import bert_names, read
+from hap_jax.convert import source as sources
+from hap_jax.convert.weights import flatten, some
+from hap_jax.data.word_piece import WordPiece
+from hap_jax.io import safetensors_file, unfinished
+from hap_jax.models import bert
+
+VOCABULARY = "vocab.txt"
+_TOKENIZER = "tokenizer.json"  # the newer file of transformers. It also has the words
+_DIGEST_LENGTH = 32  # hexadecimal digits
+_MAX_DEPTH = 1000  # blocks, far more than any text encoder has
+# Keys of config.json with the only value that `bert.Bert` computes. It is also the value of a missing key.
+_FIXED = {
+  "model_type": "bert",
+  "hidden_act": "gelu",
+  "position_embedding_type": "absolute",
+  "layer_norm_eps": bert.LAYER_NORM_EPSILON,
+  "is_decoder": False,
+}
+# Keys of config.json with a size, and their fields in `bert.Sizes`.
+_SIZES = {
+  "hidden_size": "width",
+  "num_hidden_layers": "depth",
+  "num_attention_heads": "num_heads",
+  "intermediate_size": "hidden",
+  "vocab_size": "vocab_size",
+  "max_position_embeddings": "max_positions",
+  "type_vocab_size": "num_segments",
+}
+# Keys of config.json whose value the tensors show, too, and the letters of `bert_names`.
+_LETTERS = {
+  "hidden_size": "W",
+  "intermediate_size": "I",
+  "vocab_size": "V",
+  "max_position_embeddings": "Q",
+  "type_vocab_size": "S",
+}
+# Published files begin most names with this prefix. transformers writes it for classes with a head.
+_PREFIX = "bert."
+# The heads of pre-training, the pooler that no token feature depends on, and two tables of constants.
+_UNUSED = ("cls.", "pooler.", "embeddings.position_ids", "embeddings.token_type_ids")
+# The names of scale and shift in files that were converted from TensorFlow.
+_OLD_NAMES = ((".LayerNorm.gamma", ".LayerNorm.weight"), (".LayerNorm.beta", ".LayerNorm.bias"))
+
+
+@dataclasses.dataclass(frozen=True)
+class TextEncoder:
+  """A text encoder with its weights and words.
+
+  Attributes:
+    sizes: `bert.Sizes`.
+    params: the parameters of `bert.Bert`, nested dicts of float32 arrays.
+    vocabulary: tuple of words for `WordPiece.of`.
+    unused: the names of tensors in the file that this project does not use.
+  """
+
+  sizes: bert.Sizes
+  params: Any
+  vocabulary: tuple[str, ...]
+  unused: tuple[str, ...] = ()
+
+  @functools.cached_property
+  def digest(self):
+    """Returns a hash of sizes, vocabulary and parameters: 32 hexadecimal digits.
+
+    It does not depend on the format of the file that they were read from.
+    """
+    facts = {"sizes": self.sizes.to_json(), "vocabulary": self.vocabulary}
+    content = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for path, array in sorted(flatten(self.params).items()):
+      content.update(f"{path} {array.shape}".encode())
+      content.update(np.ascontiguousarray(array, "<f4"))
+    return content.hexdigest()[:_DIGEST_LENGTH]
+
+
+def read_folder(path, digest=""):
+  """Reads a text encoder from a BERT folder.
+
+  Args:
+    path: a folder of Hugging Face, or one that `write_folder` made.
+    digest: the expected digest. "": any digest is accepted.
+  Returns:
+    TextEncoder.
+  Raises:
+    UnsafePickleError: if the file of tensors asks to run code.
+    OSError: if a file cannot be read.
+    ValueError: if one of these holds:
+      a file is missing or damaged;
+      config.json states a model that `bert.Bert` does not compute, or other sizes than the tensors have;
+      the name of a tensor is unknown, or a tensor is missing, has an unexpected shape or bad values;
+      the vocabulary has another number of words than the table of the tensors, or is none of an uncased BERT;
+      the digest differs.
+  """
+  path = pathlib.Path(path)
+  if not path.is_dir():
+    raise ValueError(f"{path}: expected a BERT folder with config.json, {VOCABULARY} and the tensors")
+  if not (path / "config.json").is_file():
+    raise ValueError(f"{path / 'config.json'}: no such file; a BERT folder has it next to the tensors")
+  source = sources.open_source(path)
+  sizes = _read_config(path / "config.json", source.config)
+  state, file_names, unused = _rename(source)
+  rows = bert_names.table(sizes.depth)
+  _check_names(path, rows, state, file_names)
+  variables, _, found = read.to_ours(source, rows, state, file_names)
+  for key, letter in _LETTERS.items():
+    if source.config[key] != found[letter]:
+      raise ValueError(
+        f"{path / 'config.json'}: {key} is {source.config[key]}, but {source.file.name} has {found[letter]}"
+      )
+  encoder = TextEncoder(sizes, variables["params"], _read_vocabulary(path, sizes.vocab_size), unused)
+  if digest and encoder.digest != digest:
+    raise ValueError(
+      f"{path}: holds a text encoder with the digest {encoder.digest}, expected {digest}; is it another one, "
+      "or is the copy damaged?"
+    )
+  return encoder
+
+
+def write_folder(parent, encoder):
+  """Stores a text encoder in the folder <parent>/<digest>, completely or not at all.
+
+  transformers also reads this folder. If the folder exists, it has the same content, and nothing is written.
+
+  Args:
+    parent: a folder. It is made if it does not exist.
+    encoder: TextEncoder.
+  Returns:
+    pathlib.Path of the folder.
+  Raises:
+    OSError: if the folder cannot be written.
+  """
+  folder = pathlib.Path(parent) / encoder.digest
+  if folder.is_dir():
+    return folder
+  folder.parent.mkdir(parents=True, exist_ok=True)
+  config = {
+    "architectures": ["BertModel"],
+    **_FIXED,
+    **{key: getattr(encoder.sizes, field) for key, field in _SIZES.items()},
+    "pad_token_id": 0,
+  }
+  try:
+    with unfinished.new_folder(folder) as part:
+      safetensors_file.save(part / "model.safetensors", to_state(encoder), {})
+      (part / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+      words = "".join(f"{word}\n" for word in encoder.vocabulary)
+      (part / VOCABULARY).write_text(words, encoding="utf-8", newline="\n")
+  except OSError:
+    if not folder.is_dir():  # another process may have written the same folder at the same time
+      raise
+  return folder
+
+
+def to_state(encoder):
+  """Returns the tensors of a TextEncoder with the names of transformers, {name: float32 array}."""
+  flat = flatten(encoder.params)
+  rows = bert_names.table(encoder.sizes.depth)
+  return {row.reference: row.layout.to_reference(row.of(np.asarray(flat[row.ours]))) for row in rows}
+
+
+def _read_config(file, config):
+  """Returns the `bert.Sizes` of config.json, after a check of its other values."""
+  for key, expected in _FIXED.items():
+    value = config.get(key, expected)
+    if value != expected:
+      raise ValueError(
+        f"{file}: {key} is {value!r}, but this project's text encoder computes {expected!r} and would give "
+        "other features; use a folder of BERT"
+      )
+  for key in _SIZES:
+    limit = _MAX_DEPTH if key == "num_hidden_layers" else 1 << 31
+    if type(config.get(key)) is not int or not 1 <= config[key] < limit:
+      raise ValueError(f"{file}: {key} is {config.get(key)!r}, expected a whole number from 1")
+  sizes = bert.Sizes(**{field: config[key] for key, field in _SIZES.items()})
+  if sizes.width % sizes.num_heads:
+    raise ValueError(
+      f"{file}: num_attention_heads is {sizes.num_heads}, which does not divide hidden_size {sizes.width}"
+    )
+  return sizes
+
+
+def _rename(source):
+  """Returns ({name in the table's spelling: array}, {that name: name in the file}, unused names)."""
+  state, file_names, unused = {}, {}, []
+  for name, array in source.state.items():
+    renamed = name.removeprefix(_PREFIX)
+    for old, new in _OLD_NAMES:
+      renamed = renamed.replace(old, new)
+    if renamed.startswith(_UNUSED):
+      unused.append(source.names[name])
+      continue
+    if renamed in state:
+      raise ValueError(f"{source.path}: {file_names[renamed]} and {source.names[name]} are the same tensor")
+    state[renamed], file_names[renamed] = array, source.names[name]
+  return state, file_names, tuple(unused)
+
+
+def _check_names(path, rows, state, file_names):
+  """Raises ValueError if the file has an unknown tensor, or has no tensor for a row."""
+  known = {row.reference for row in rows}
+  unknown = sorted(file_names[name] for name in state.keys() - known)
+  if unknown:
+    raise ValueError(f"{path}: expected names of a BERT with the sizes of config.json, found {some(unknown)}")
+  missing = [row.reference for row in rows if row.reference not in state]
+  if missing:
+    raise ValueError(f"{path}: missing tensors of BERT: {some(missing)}")
+
+
+def _read_vocabulary(path, vocab_size):
+  """Returns the words of a BERT folder, after a check of their number."""
+  file = path / VOCABULARY
+  if file.is_file():
+    vocabulary = WordPiece.read(file).vocabulary
+  else:
+    file = path / _TOKENIZER
+    vocabulary = _words_of_tokenizer(file)
+  if len(vocabulary) != vocab_size:
+    raise ValueError(
+      f"{file}: has {len(vocabulary)} words, but the word table of the tensors has {vocab_size} rows; use "
+      "the vocabulary of this text encoder"
+    )
+  # `WordPiece` writes every caption in lower case, so it cannot use the words of a cased BERT.
+  settings = path / "tokenizer_config.json"
+  if sources.read_json(settings).get("do_lower_case") is False:
+    raise ValueError(f"{settings}: do_lower_case is false; use a folder of an uncased BERT")
+  return vocabulary
+
+
+def _words_of_tokenizer(file):
+  """Returns the words of a tokenizer.json in the order of their ids."""
+  if not file.is_file():
+    raise ValueError(f"{file.parent / VOCABULARY}: no such file; a BERT folder has it, or {_TOKENIZER}")
+  content = sources.read_json(file)
+  model, normalizer = (
+    {} if type(content.get(k)) is not dict else content[k] for k in ("model", "normalizer")
+  )
+  ids = model.get("vocab") if model.get("type", "WordPiece") == "WordPiece" else None
+  is_good = isinstance(ids, dict) and all(type(i) is int for i in ids.values())
+  if not is_good or sorted(ids.values()) != list(range(len(ids))):
+    raise ValueError(f"{file}: expected the words of a WordPiece tokenizer with the ids 0, 1, 2, ...")
+  if normalizer.get("lowercase") is False:
+    raise ValueError(f"{file}: its normalizer keeps upper case; use a folder of an uncased BERT")
+  return WordPiece.of(sorted(ids, key=ids.get)).vocabulary
