@@ -74,7 +74,7 @@ class TextEmbedder(nn.Module):
   def image_tokens(self, image, *, drop_key=None):
     """Returns the patch tokens of pictures before the final norm, [B, L, D]; see `embed_images`."""
     # Parity: the official code creates the final norm and the class token, but pools the raw patch tokens.
-    return image_encoder.encode(self.encoder, image, drop_key).raw[:, 1:]
+    return image_encoder.encode(self.encoder, image, drop_key).raw_patches
 
   def embed_captions(self, features, lengths):
     """Embeds captions: LSTM, pooling over the tokens, projection.
