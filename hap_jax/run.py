@@ -10,6 +10,7 @@ from clu import parameter_overview
 
 from hap_jax import config as config_lib
 from hap_jax import sharding
+from hap_jax.tasks import base
 from hap_jax.train import initial, loop
 from hap_jax.train.checkpoint import Checkpoints
 from hap_jax.train.report import PICTURES
@@ -29,20 +30,21 @@ def run(config, workdir, say=print):
   mesh = make_mesh(config)
   config_lib.check_same(config, workdir)
   with Checkpoints(workdir, keep_last=config.keep_last, keep_every=config.keep_every) as checkpoints:
-    weights, recorded, lineage = None, None, ()
+    weights, recorded, start = None, None, base.FROM_SCRATCH
     if checkpoints.latest_step() is not None:
       recorded = checkpoints.description()
-      # A resumed run keeps the lineage that it had at its first start.
-      lineage = recorded.lineage
+      start = base.Start(recorded.lineage, recorded, workdir)
     elif config.init_from:
       weights = initial.read(config.init_from)
-      lineage = weights.lineage
-    task = config_lib.load("tasks", config.task).make(config, lineage)
+      start = base.Start(weights.lineage, weights.description, config.init_from)
+    task = config_lib.load("tasks", config.task).make(config, start)
     if recorded is not None:
       check_records(recorded, task.description, workdir)
     # The configuration is recorded only now, after all checks of it. So a start that fails a check leaves the
     # workdir free for another configuration.
     config_lib.record(config, workdir)
+    if task.store is not None and jax.process_index() == 0:
+      task.store(workdir)
     _, scores = loop.run(
       task,
       workdir=workdir,

@@ -286,12 +286,12 @@ def make_augmentation(*, image_size, pad, flip_prob):
   return ResizeBilinear(size=image_size), PadCrop(pad=pad), HorizontalFlip(prob=flip_prob)
 
 
-def make(config, lineage=()):
+def make(config, start=base.FROM_SCRATCH):
   """Makes the attribute task of a finalized config.
 
   Args:
     config: see `configs/finetune_attributes_pa100k_b16.py`.
-    lineage: the origins of the starting weights.
+    start: see `base.Start`.
   Raises:
     ValueError: for data or numbers that cannot be used; the message names the key.
   """
@@ -301,7 +301,7 @@ def make(config, lineage=()):
   description = base.description_of(
     config,
     source,
-    lineage,
+    start.lineage,
     network={"num_attributes": len(names)},
     classes={"attribute_names": list(names)},
   )

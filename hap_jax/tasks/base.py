@@ -5,7 +5,7 @@ fit, add a field to the record for all tasks. Do not add a branch to the loop.
 
 A task is a module in this folder with these functions:
   check(config)                         raises ValueError if a key of this task has a wrong value
-  make(config, lineage)                 returns the Task
+  make(config, start)                   returns the Task of a run; `start` is a Start
   network(description, compute)         returns the Linen module of a Description; no other code builds it
   make_evaluation(config, description)  returns the Evaluation of weights with this Description
   outline(config)                       returns (abstract params, lines that describe the shapes of a step);
@@ -43,6 +43,26 @@ from hap_jax.train.optim import OptimizerSpec, Rule
 _FINAL_NORM = "encoder/norm"  # the path of the encoder's norm after the last block
 
 
+@dataclasses.dataclass(frozen=True)
+class Start:
+  """Facts about the weights that a run starts from, or about the run itself if it resumes.
+
+  Attributes:
+    lineage: the origins of the starting weights. A resumed run keeps the lineage of its first start.
+    description: the `Description` of the starting weights, or of the newest checkpoint of a resumed run.
+      None: the run starts without weights.
+    place: the path of these weights, or the workdir. The function `store` of a Task may have written files
+      there. None: the run starts without weights.
+  """
+
+  lineage: tuple[Mapping[str, Any], ...] = ()
+  description: Description | None = None
+  place: Any = None
+
+
+FROM_SCRATCH = Start()
+
+
 def list_scores(scores):
   """Returns a list of one line with the scores of the last evaluation, or [] if there are no scores."""
   listed = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
@@ -68,9 +88,14 @@ class Task:
     load: (variables, `convert.weights.Weights`) -> (variables, `fit.FitReport`). All variables are NumPy
       arrays. It copies the starting weights that the task can use, and also the running statistics of norms.
       None: a default function that copies only the encoder.
+    preset: a function (variables) -> variables, or None. All variables are NumPy arrays. It replaces initial
+      values by weights that the task has read itself, such as a text encoder that is trained. It runs at the
+      start of a run, before `load`. A resumed run does not call it.
     constants: arrays that do not train, such as a frozen text encoder. `prepare`, `forward` and `predict` get
       them as the collection "constants" of their variables. They are arguments of the compiled step.
       Checkpoints and the moving average do not contain them.
+    store: a function of the workdir that writes files which all checkpoints of the run need, such as a frozen
+      text encoder, or None. It runs before the first step, in process 0 only.
     ema_decay: decay of an exponential moving average of all variables. The evaluation scores the average
       instead of the variables. None: no average.
     prepare: (variables, batch, *, key) -> batch, or None. It runs once per step, before the batch is split
@@ -93,7 +118,9 @@ class Task:
   evaluation: Evaluation
   description: Description
   load: Callable | None = None
+  preset: Callable | None = None
   constants: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  store: Callable | None = None
   ema_decay: float | None = None
   prepare: Callable | None = None
   accumulate: int = 1

@@ -267,19 +267,19 @@ def describe(config, skeleton, source=None, lineage=()):
   )
 
 
-def make(config, lineage=()):
+def make(config, start=base.FROM_SCRATCH):
   """Makes the 2D pose task of a finalized config.
 
   Args:
     config: see `configs/finetune_pose2d_coco_b16.py`.
-    lineage: the origins of the starting weights.
+    start: see `base.Start`.
   Raises:
     ValueError: for data or numbers that cannot be used; the message names the key.
   """
   source = config_lib.open_source(config, "train")
   check_source(source, config.data.source)
   skeleton = source.spec.skeleton
-  description = describe(config, skeleton, source, lineage)
+  description = describe(config, skeleton, source, start.lineage)
   augment = topdown.make_augmentation(
     image_size=description.encoder.image_size,
     codec=config.data.codec,

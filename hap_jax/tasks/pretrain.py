@@ -335,19 +335,19 @@ def step_of(config, description):
   }
 
 
-def make(config, lineage=()):
+def make(config, start=base.FROM_SCRATCH):
   """Makes the pre-training task of a finalized config.
 
   Args:
     config: see `configs/pretrain_b16.py`.
-    lineage: the origins of the starting weights.
+    start: see `base.Start`.
   Raises:
     ValueError: for data or numbers that cannot be used; the message names the key.
   """
   source, data = base.open_pictures(config, "train"), config.data
   fields, skeleton = fields_of(config, source), source.spec.skeleton
   description = base.description_of(
-    config, source, lineage, network=network_of(config), skeleton=skeleton and skeleton.name
+    config, source, start.lineage, network=network_of(config), skeleton=skeleton and skeleton.name
   )
   crop = canvas.make_crop(
     image_size=description.encoder.image_size,

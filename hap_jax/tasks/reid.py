@@ -247,12 +247,12 @@ def check_source(source, name):
     )
 
 
-def make(config, lineage=()):
+def make(config, start=base.FROM_SCRATCH):
   """Makes the ReID task of a finalized config.
 
   Args:
     config: see `configs/finetune_reid_market1501_b16.py`.
-    lineage: the origins of the starting weights.
+    start: see `base.Start`.
   Raises:
     ValueError: for data or numbers that cannot be used; the message names the key.
   """
@@ -262,7 +262,7 @@ def make(config, lineage=()):
   description = base.description_of(
     config,
     source,
-    lineage,
+    start.lineage,
     network={"locality": config.model.locality, "num_classes": len(pids)},
     classes={"people": source.spec.people, "pids": pids.tolist()},
   )

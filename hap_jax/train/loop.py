@@ -237,10 +237,15 @@ def _start_state(task, seed, mesh, checkpoints, cadence, weights, say):
   state = train_state.create(task, seed, mesh, shapes)
   if weights is None:
     say(task.from_scratch)
+  if weights is None and task.preset is None:
     return state, 0
-  variables, report = task.load(sharding.fetch(state.variables), weights)
-  for line in initial.lines(weights, report):
-    say(line)
+  variables = sharding.fetch(state.variables)
+  if task.preset is not None:
+    variables = task.preset(variables)
+  if weights is not None:
+    variables, report = task.load(variables, weights)
+    for line in initial.lines(weights, report):
+      say(line)
   variables = sharding.put(variables, sharding.places(variables, mesh))
   # The moving average starts with the same values as the variables.
   ema = jax.tree.map(jnp.copy, variables) if state.ema else {}

@@ -59,10 +59,10 @@ def make_evaluation(config, description):
   )
 
 
-def make(config, lineage=()):
+def make(config, start=base.FROM_SCRATCH):
   source = config_lib.open_source(config, "train")
   mean = np.mean([source[i]["box"] for i in range(len(source))], axis=0).tolist()
-  description = base.description_of(config, source, lineage, network={}, mean=mean)
+  description = base.description_of(config, source, start.lineage, network={}, mean=mean)
   sampler = samplers.ShuffledEpochs(len(source), config.batch_size, config.seed)
   resize = (ResizeBicubic(size=description.encoder.image_size),)
   train = base.reading_of(config).loader(source, resize, sampler, ("image", "box"))
