@@ -273,3 +273,54 @@ def pose2d(source):
   config.data.rotation_prob = 0.6  # probability of a rotation (official)
   config.eval_batch_size = 256
   return config
+
+
+def text_reid(source):
+  """Returns the official fine-tuning configuration for text-to-image person ReID.
+
+  Source: downstream_tasks/text_to_image_person_reid of the official repository.
+  """
+  config = run("text_reid")
+  config.total_epochs = 60.0  # (official)
+  config.warmup_steps = 0  # no warm-up (official)
+  # Epochs at which the learning rate is divided by 10. The official scheduler is stepped before each epoch,
+  # so its drops at 20, 40 and 50 come one epoch earlier (official).
+  config.lr_drops = (19.0, 39.0, 49.0)
+  config.batch_size = 64  # pairs of a picture and a caption (official)
+  config.base_lr = 1e-3  # of LSTM, projection and classifier (official)
+  config.image_lr_scale = 0.1  # learning rate of the picture encoder divided by base_lr (official)
+  config.weight_decay = 0.0  # the official optimizer is Adam, which is AdamW without weight decay (official)
+  config.optimizer = adamw(beta2=0.999)
+  config.id_weight = 1.0  # weight of the cross-entropies over persons (official)
+  config.ranking_weight = 1.0  # weight of the ranking loss, a sum over the batch (official)
+  config.margin = 0.2  # of the ranking loss (official)
+  config.eval_every = 0
+  config.eval_every_epochs = 1  # (official)
+  config.panel_rows = 6  # captions in the picture of rank lists
+
+  config.model = model("B")
+  config.model.image_size = (384, 128)  # pixels (H, W) (official)
+  config.model.drop_path = 0.1  # rate at the last block; it grows linearly from 0 at the first (official)
+  config.model.embedding_dim = 384  # width of the space of pictures and captions (official)
+
+  config.text = ml_collections.ConfigDict()
+  config.text.init_from = ""  # BERT folder of Hugging Face, such as bert-base-uncased
+  # 0: the text encoder is frozen (official) | above 0: its learning rate divided by base_lr
+  config.text.lr_scale = 0.0
+  config.text.max_tokens = 100  # longer captions are cut (official)
+  # floor: the largest value of each channel, at least 0 | masked: the largest value. The official code computes
+  # "floor" for all captions except the longest ones of a batch.
+  config.text.pooling = "floor"
+  # Sizes of a new text encoder, if text.init_from is empty and the text encoder is trained.
+  config.text.width = 128
+  config.text.depth = 2  # blocks
+  config.text.num_heads = 2
+  config.text.max_words = 1000  # length of the word list
+
+  config.data = data()
+  config.data.source = source
+  # train: the validation set selects the best checkpoint | trainval: train also on the validation set
+  config.data.train_split = "train"
+  config.data.pad = 10  # black pixels on each side before the random crop (official)
+  config.eval_batch_size = 64  # (official)
+  return config

@@ -113,6 +113,8 @@ class Description:
     lineage: the checkpoints that the weights come from, newest first, see `convert/lineage.py`.
     config: the configuration of the run. None: not recorded.
     more: further facts, such as "step" and "scores" of a checkpoint, or "skeleton" of the joints.
+    place: the path of the checkpoint that it was read from. The function `store` of a Task may have written
+      files there, or in one of the two folders above. None: the weights are new. It is not recorded.
   """
 
   task: str
@@ -126,6 +128,7 @@ class Description:
   lineage: tuple[Mapping[str, Any], ...] = ()
   config: Mapping[str, Any] | None = None
   more: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  place: Any = dataclasses.field(default=None, compare=False)
 
   def to_json(self):
     """Returns plain JSON values that `from_json` can read."""
@@ -155,9 +158,12 @@ class Description:
     }
 
   @classmethod
-  def from_json(cls, values):
+  def from_json(cls, values, place=None):
     """Returns the Description from plain JSON values of this version or an older one.
 
+    Args:
+      values: plain JSON values.
+      place: the path of the checkpoint.
     Raises:
       ValueError: if a key is missing, or if its value has an unexpected form. The message names the key.
     """
@@ -185,6 +191,7 @@ class Description:
         lineage=tuple(dict(origin) for origin in values.get("lineage", ())),
         config=values.get("config"),
         more={k: v for k, v in values.items() if k not in (*_KEYS, *_FORMER_CLASSES)},
+        place=place,
       )
     except KeyError as error:
       raise ValueError(f"the description of the checkpoint has no key {error}") from error

@@ -33,10 +33,10 @@ def run(config, workdir, say=print):
     weights, recorded, start = None, None, base.FROM_SCRATCH
     if checkpoints.latest_step() is not None:
       recorded = checkpoints.description()
-      start = base.Start(recorded.lineage, recorded, workdir)
+      start = base.Start(recorded.lineage, recorded)
     elif config.init_from:
       weights = initial.read(config.init_from)
-      start = base.Start(weights.lineage, weights.description, config.init_from)
+      start = base.Start(weights.lineage, weights.description)
     task = config_lib.load("tasks", config.task).make(config, start)
     if recorded is not None:
       check_records(recorded, task.description, workdir)

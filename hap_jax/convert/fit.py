@@ -40,7 +40,17 @@ class FitReport:
     ]
 
 
-def fit_to(variables, weights, *, grid, patch_padding=0, stacks=("encoder",), keep=(), notes=()):
+def fit_to(
+  variables,
+  weights,
+  *,
+  grid,
+  patch_padding=0,
+  stacks=("encoder",),
+  keep=(),
+  notes=(),
+  interpolation="bicubic",
+):
   """Loads a checkpoint's weights into a network's variables. Position tables are resized if the grids differ.
 
   If only the file has a class token, the class token is not used. If only the network has a class token, the
@@ -56,6 +66,7 @@ def fit_to(variables, weights, *, grid, patch_padding=0, stacks=("encoder",), ke
     stacks: the subtrees to load if both the network and the file have them, such as ("encoder", "decoder").
     keep: the paths of smaller subtrees, such as "encoder/norm", that keep their values.
     notes: further lines for the report, see `FitReport.notes`.
+    interpolation: how position tables are resized, see `posemb.resize_table`.
   Returns:
     (variables, FitReport). Loaded leaves are float32 NumPy arrays. All other leaves are unchanged.
   Raises:
@@ -78,7 +89,7 @@ def fit_to(variables, weights, *, grid, patch_padding=0, stacks=("encoder",), ke
       new = given[collection].pop(path)  # the arrays that remain in `given` are reported as unused
       # The grids are compared, not the numbers of patches: 8x4 and 4x8 have the same number.
       if path.endswith("/pos_embed") and weights.grid != tuple(grid):
-        new = _resize(source, new, weights, grid)
+        new = _resize(source, new, weights, grid, interpolation)
         resized.append(f"{path} {grid_text(weights.grid)} -> {grid_text(grid)}")
       if path == "encoder/pos_embed" and class_tokens == [True, False]:
         new = _give_row_0_to_patches(new)
@@ -98,12 +109,12 @@ def fit_to(variables, weights, *, grid, patch_padding=0, stacks=("encoder",), ke
   return {collection: unflatten(flat) for collection, flat in fitted.items()}, report
 
 
-def _resize(source, table, weights, grid):
+def _resize(source, table, weights, grid, interpolation):
   if weights.grid is None:
     raise ValueError(
       f"{source}: its grid is {weights.grid_from}; run `hap convert` with --source_grid=HxW in patches"
     )
-  return posemb.resize_table(table, weights.grid, grid)
+  return posemb.resize_table(table, weights.grid, grid, interpolation=interpolation)
 
 
 def _give_row_0_to_patches(table):

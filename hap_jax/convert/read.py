@@ -126,6 +126,7 @@ def _describe(source, family, params, patch, grid):
     encoder=encoder,
     normalization=detect.normalization(source, family),
     lineage=_lineage(source, family),
+    place=source.path,
   )
   # If the file has a record, its facts replace those of the family. The sizes and the lineage still come from
   # the file itself.
@@ -319,7 +320,7 @@ def _read_own(path, family, grid):
   for name, array in flat.items():
     _check_finite(path, name, array)
   try:
-    described = Description.from_json(description)
+    described = Description.from_json(description, path)
   except ValueError as error:
     raise ValueError(f"{path}: {error}") from error
   encoder = described.encoder

@@ -51,13 +51,10 @@ class Start:
     lineage: the origins of the starting weights. A resumed run keeps the lineage of its first start.
     description: the `Description` of the starting weights, or of the newest checkpoint of a resumed run.
       None: the run starts without weights.
-    place: the path of these weights, or the workdir. The function `store` of a Task may have written files
-      there. None: the run starts without weights.
   """
 
   lineage: tuple[Mapping[str, Any], ...] = ()
   description: Description | None = None
-  place: Any = None
 
 
 FROM_SCRATCH = Start()
@@ -258,7 +255,7 @@ def image_size_of(network):
   return tuple(side * network.encoder.patch for side in network.encoder.grid)
 
 
-def make_load(description, *, neck=(), heads=(), layout=(), own_norm_only=False):
+def make_load(description, *, neck=(), heads=(), layout=(), own_norm_only=False, interpolation="bicubic"):
   """Returns the `load` function of a Task. It copies the encoder, and also neck and heads if they fit.
 
   The encoder of the weights may have another padding, or a class token where the encoder of the task has
@@ -274,6 +271,7 @@ def make_load(description, *, neck=(), heads=(), layout=(), own_norm_only=False)
       these keys.
     own_norm_only: True: the final norm of the encoder is copied only from weights that were trained for the
       same task. With other weights, it keeps its initial values.
+    interpolation: how position tables are resized, see `posemb.resize_table`.
   """
 
   def load(variables, weights):
@@ -291,6 +289,7 @@ def make_load(description, *, neck=(), heads=(), layout=(), own_norm_only=False)
       stacks=stacks,
       keep=keep,
       notes=notes,
+      interpolation=interpolation,
     )
 
   return load

@@ -59,7 +59,7 @@ class Checkpoints:
 
   def description(self):
     """Returns the `Description` of the newest checkpoint."""
-    return Description.from_json(_read_description(self._manager))
+    return Description.from_json(_read_description(self._manager), self._workdir)
 
   def save(self, step, state, description):
     """Starts to save a checkpoint. Returns when the state is copied; the files are written later."""

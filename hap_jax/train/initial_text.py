@@ -1,0 +1,110 @@
+"""Chooses the text encoder of a run, and finds the one of a checkpoint.
+
+A run stores its frozen text encoder once, in <workdir>/text_encoder/<digest>/. So a checkpoint can be used
+without the folder that config.text.init_from named.
+"""
+
+import pathlib
+
+from hap_jax.convert import text_encoder
+from hap_jax.convert.text_encoder import TextEncoder
+from hap_jax.data import word_piece
+from hap_jax.models import bert
+
+FOLDER = "text_encoder"  # in a workdir, or in the folder of a converted checkpoint
+_MLP_RATIO = 4  # width of the hidden MLP layer of a new text encoder divided by its width
+
+
+def choose(start, *, captions, init_from, is_trained, sizes):
+  """Returns the `TextEncoder` of a run.
+
+  The first of these that exists is used:
+  1. the text encoder of the checkpoint that the run resumes or starts from, if it was trained for text ReID;
+  2. the BERT folder `init_from`;
+  3. if the text encoder is trained: a new one, with a word list of the training captions.
+
+  Args:
+    start: a `tasks.base.Start`.
+    captions: the captions of the training pairs.
+    init_from: config.text.init_from, a BERT folder of Hugging Face. "": none.
+    is_trained: True if the run trains the text encoder.
+    sizes: "width", "depth", "num_heads", "max_words" and "max_tokens" of a new text encoder.
+  Returns:
+    TextEncoder. Its `params` are None if the parameters are new or come from the checkpoint.
+  Raises:
+    ValueError: if there is no text encoder, or if a run would freeze one that its checkpoint trained.
+  """
+  given = start.description
+  if given is not None and "text" in given.network:
+    if given.network["text_is_trained"] and not is_trained:
+      raise ValueError(
+        f"config.text.lr_scale=0 freezes the text encoder, but {given.place} has trained it: set "
+        "config.text.lr_scale above 0"
+      )
+    return of_checkpoint(given, init_from)
+  if init_from:
+    return text_encoder.read_folder(init_from)
+  if not is_trained:
+    raise ValueError(
+      "config.text.init_from is empty: set it to a BERT folder of Hugging Face (such as bert-base-uncased), "
+      "or set config.init_from to a text ReID checkpoint, which has its own text encoder. To train a small "
+      "text encoder instead, set config.text.lr_scale above 0"
+    )
+  words = word_piece.learn_words(captions, max_words=sizes["max_words"])
+  return TextEncoder(_new_sizes(sizes, len(words)), None, tuple(words))
+
+
+def of_checkpoint(description, init_from=""):
+  """Returns the `TextEncoder` of a checkpoint.
+
+  Args:
+    description: the Description of the checkpoint. A frozen text encoder is searched in its `place`, then in
+      the two folders above.
+    init_from: a BERT folder that is used last. "": none.
+  Returns:
+    TextEncoder. Its `params` are None if the checkpoint has trained them, because they are then among its
+    parameters.
+  Raises:
+    ValueError: if a frozen text encoder is in none of these places.
+  """
+  network, vocabulary = description.network, tuple(description.more["vocabulary"])
+  if network["text_is_trained"]:
+    return TextEncoder(bert.Sizes(**network["text"]), None, vocabulary)
+  digest, place = network["text_digest"], pathlib.Path(description.place).absolute()
+  tried = [parent / FOLDER / digest for parent in (place, *list(place.parents)[:2])]
+  tried += [pathlib.Path(init_from)] if init_from else []
+  for folder in tried:
+    if folder.is_dir():
+      return text_encoder.read_folder(folder, digest)
+  raise ValueError(
+    f"the text encoder of the checkpoint (digest {digest}) is in none of {', '.join(map(str, tried))}: copy "
+    "the folder there, or set config.text.init_from to the BERT folder of the run"
+  )
+
+
+def store(encoder, workdir):
+  """Writes a frozen text encoder into a workdir, if it is not there yet."""
+  text_encoder.write_folder(pathlib.Path(workdir) / FOLDER, encoder)
+
+
+def make_preset(encoder):
+  """Returns the `preset` of a Task whose text encoder is trained. None: its parameters are new."""
+  if encoder.params is None:
+    return None
+  return lambda variables: {**variables, "params": {**variables["params"], "bert": encoder.params}}
+
+
+def placeholder(sizes):
+  """Returns a `TextEncoder` without parameters and words, for the shapes of a step."""
+  return TextEncoder(_new_sizes(sizes, 1000), None, ())
+
+
+def _new_sizes(sizes, num_words):
+  return bert.Sizes(
+    width=sizes["width"],
+    depth=sizes["depth"],
+    num_heads=sizes["num_heads"],
+    hidden=_MLP_RATIO * sizes["width"],
+    vocab_size=num_words,
+    max_positions=sizes["max_tokens"],
+  )
