@@ -73,11 +73,10 @@ class Case:
 def case(request, golden, pick):
   file = golden(f"pose_vit_{request.param}")
   cfg = {key: value.tolist() for key, value in pick(file, "cfg/").items()}
-  patch, depth = cfg["patch_size"], cfg["depth"]
+  width, depth, patch = cfg["embed_dim"], cfg["depth"], cfg["patch_size"]
+  mlp_ratio = len(file["param/backbone.blocks.0.mlp.fc1.bias"]) / width
   grid = tuple(side // patch for side in cfg["img_size"])
-  encoder = Encoder(
-    cfg["embed_dim"], depth, cfg["num_heads"], grid, patch, patch_padding=PADDING, class_token=False
-  )
+  encoder = Encoder(width, depth, cfg["num_heads"], grid, patch, mlp_ratio, PADDING, class_token=False)
   model = pose_estimator.PoseEstimator(
     encoder.build(),
     num_joints=len(file[f"param/{FINAL_BIAS}"]),
