@@ -49,9 +49,13 @@ def test_transposed_convolution_equals_pytorch():
 def test_gradient_of_the_transposed_convolution_equals_the_loop():
   """The function is linear, so the scalar product with its gradient is the function's own value."""
   cotangent = RNG.normal(size=(B, 2 * H, 2 * W, OUT)).astype(np.float32)
-  _, pull = jax.vjp(pose_estimator.transposed_convolution, X, DECONVOLUTION)
+
+  def product(*arguments):
+    return jnp.sum(pose_estimator.transposed_convolution(*arguments) * cotangent)
+
   expected = np.sum(transposed_convolution_by_loop(X, DECONVOLUTION) * cotangent)
-  for gradient, argument in zip(pull(cotangent), (X, DECONVOLUTION), strict=True):
+  gradients = jax.jit(jax.grad(product, argnums=(0, 1)))(X, DECONVOLUTION)
+  for gradient, argument in zip(gradients, (X, DECONVOLUTION), strict=True):
     np.testing.assert_allclose(np.sum(gradient * argument), expected, rtol=1e-4)
 
 
@@ -101,7 +105,8 @@ HEADS = pytest.mark.parametrize("head", pose_estimator.HEADS)
 
 @HEADS
 def test_the_heads_start_from_small_kernels_and_zero_biases(head):
-  layers = MAKE[head]().init(jax.random.key(0), FEATURES, train=False)["params"]
+  init = jax.jit(lambda key: MAKE[head]().init(key, FEATURES, train=False)["params"])
+  layers = jax.tree.map(np.asarray, init(jax.random.key(0)))
   expected = {"final_layer": {"kernel", "bias"}}
   if head == "classic":
     expected |= {f"deconv_layers_{i}": {"kernel"} for i in (0, 3)}
@@ -120,7 +125,10 @@ def test_heat_maps_of_bfloat16_are_float32_and_close(head):
   shapes = jax.eval_shape(lambda key: MAKE[head]().init(key, FEATURES, train=False), jax.random.key(0))
   rng = np.random.default_rng(1)
   values = jax.tree.map(lambda x: rng.uniform(0.1, 0.3, x.shape).astype(np.float32), shapes)
-  found = [MAKE[head](dtype).apply(values, FEATURES, train=False) for dtype in (jnp.float32, jnp.bfloat16)]
+  compute = lambda values: [  # noqa: E731
+    MAKE[head](dtype).apply(values, FEATURES, train=False) for dtype in (jnp.float32, jnp.bfloat16)
+  ]
+  found = jax.jit(compute)(values)
   assert [(maps.shape, maps.dtype) for maps in found] == [((2, 12, 8, 5), jnp.float32)] * 2
   assert 0 < np.abs(found[0] - found[1]).max() < 0.02 * np.abs(found[0]).max()
 

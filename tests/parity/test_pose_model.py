@@ -73,11 +73,10 @@ class Case:
 def case(request, golden, pick):
   file = golden(f"pose_vit_{request.param}")
   cfg = {key: value.tolist() for key, value in pick(file, "cfg/").items()}
-  patch, depth = cfg["patch_size"], cfg["depth"]
+  width, depth, patch = cfg["embed_dim"], cfg["depth"], cfg["patch_size"]
+  mlp_ratio = len(file["param/backbone.blocks.0.mlp.fc1.bias"]) / width
   grid = tuple(side // patch for side in cfg["img_size"])
-  encoder = Encoder(
-    cfg["embed_dim"], depth, cfg["num_heads"], grid, patch, patch_padding=PADDING, class_token=False
-  )
+  encoder = Encoder(width, depth, cfg["num_heads"], grid, patch, mlp_ratio, PADDING, class_token=False)
   model = pose_estimator.PoseEstimator(
     encoder.build(),
     num_joints=len(file[f"param/{FINAL_BIAS}"]),
@@ -131,17 +130,18 @@ def test_official_weights_fill_the_network_exactly(case, image):
   assert {name: leaf.shape for name, leaf in flat(case.variables).items()} == expected
 
 
-def test_features_agree_with_the_official_code(case, image):
+def test_features_and_heat_maps_agree_with_the_official_code(case, image):
   encoder = image_encoder.ImageEncoder(case.model.encoder)
-  params = {"encoder": case.variables["params"]["encoder"]}
-  tokens = jax.jit(encoder.apply)({"params": params}, image)
-  check_map(tokens.reshape(len(image), *encoder.encoder.grid, -1), case.file["eval/backbone_features"])
 
+  def evaluate(variables):
+    params = {"params": {"encoder": variables["params"]["encoder"]}}
+    return encoder.apply(params, image), case.model.apply(variables, image, train=False)
 
-def test_heat_maps_agree_with_the_official_code(case, image):
-  found = jax.jit(lambda variables: case.model.apply(variables, image, train=False))(case.variables)
-  check_map(found, case.file["eval/heatmaps"])
-  assert found.dtype == jnp.float32
+  tokens, heatmaps = jax.jit(evaluate)(case.variables)
+  features = tokens.reshape(len(image), *case.model.encoder.grid, -1)
+  check_map(features, case.file["eval/backbone_features"])
+  check_map(heatmaps, case.file["eval/heatmaps"])
+  assert heatmaps.dtype == jnp.float32
 
 
 def test_heat_maps_in_training_agree_with_the_official_code(case, trained):
