@@ -308,8 +308,8 @@ def text_reid(source):
   # 0: the text encoder is frozen (official) | above 0: its learning rate divided by base_lr
   config.text.lr_scale = 0.0
   config.text.max_tokens = 100  # longer captions are cut (official)
-  # floor: the largest value of each channel, at least 0 | masked: the largest value. The official code computes
-  # "floor" for all captions except the longest ones of a batch.
+  # floor: the largest value of each channel, but at least 0 | masked: the largest value. The official code
+  # computes "floor" for all captions except the longest ones of a batch.
   config.text.pooling = "floor"
   # Sizes of a new text encoder, if text.init_from is empty and the text encoder is trained.
   config.text.width = 128
