@@ -119,7 +119,11 @@ def numbers_above(bound):
 
 
 def like(value):
-  """Returns a Kind: all values with the type of `value`. The type is bool, number, string or tuple."""
+  """Returns a Kind: all values with the type of `value`. The type is bool, number, string or tuple.
+
+  A tuple may have any length, because it may be a list of ids. If the length matters, as for a size, the user
+  of the value checks it.
+  """
   if isinstance(value, bool):  # bool first, because a bool is also an int in Python
     return flag()
   if isinstance(value, int):
@@ -127,7 +131,11 @@ def like(value):
   if isinstance(value, float):
     return number()
   if isinstance(value, tuple):
-    return _sequence([like(item) for item in value], f"{len(value)} values such as {value}")
+    item = like(value[0])
+    return Kind(
+      f"a tuple of values such as {value}",
+      lambda x: isinstance(x, (tuple, list)) and all(map(item.holds, x)),
+    )
   return text()
 
 

@@ -117,6 +117,11 @@ class _Split:
     self.progress = progress
     self.name, self.source, self.root, self.max_bad_share = name, source, root, max_bad_share
     self.bad = {}
+    if "image" not in source.spec.fields:
+      raise ValueError(
+        f"split {name} of {source.spec.name} has no pictures, so it cannot be packed: pack the pairs of its "
+        "split, then this view can be opened from the packed data set"
+      )
     self.columns = columns.check(source)
     self.good = []
     self.fields = [field for field in source.spec.fields if field not in ("image", *_JOINTS)]

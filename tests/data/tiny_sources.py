@@ -13,12 +13,13 @@ from hap_jax import config
 from hap_jax.data import pack
 from hap_jax.data.skeletons import COCO17
 from hap_jax.data.sources.base import BadRecordError, SourceSpec
-from tests.data import luperson_files, pose_files
+from tests.data import luperson_files, pose_files, text_files
 from tests.data import test_attribute_sources as attribute_files
 from tests.data import test_attribute_table as table_files
 from tests.data import test_coco_persons as coco_files
 from tests.data import test_reid_sources as reid_files
 
+VIEWS = ("test", "test_pictures", "test_captions")  # the test split of text ReID
 TEXTS = ("a woman in red", "ein Mann, groß", "", "赤い服の人", "two words")
 
 
@@ -83,6 +84,26 @@ def open_splits(name, root, splits, **options):
 
 def synthetic(folder):
   return open_splits("synthetic", folder, ("train", "query"), num_train=9, num_test=5, image_size=(32, 16))
+
+
+def synthetic_captions(folder):
+  options = {"num_train": 9, "num_val": 3, "num_test": 11, "image_size": (32, 16)}
+  return open_splits("synthetic_captions", folder, ("train", *VIEWS, "trainval"), **options)
+
+
+def cuhk_pedes(folder):
+  text_files.write_cuhk(folder)
+  return open_splits("cuhk_pedes", folder, ("train", "val", *VIEWS))
+
+
+def icfg_pedes(folder):
+  text_files.write_icfg(folder)
+  return open_splits("icfg_pedes", folder, ("train", *VIEWS))
+
+
+def rstpreid(folder):
+  text_files.write_rstp(folder)
+  return open_splits("rstpreid", folder, ("trainval", *VIEWS))
 
 
 def tfds(folder):

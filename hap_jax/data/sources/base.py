@@ -51,6 +51,19 @@ A record for re-identification holds image and
 Such a source has the columns `pid` and `camid`, [N] int32. Its splits are "train", "query" and "gallery". A
 person has the same number in "query" and in "gallery".
 
+A record for text ReID is a pair of a picture and a caption. It holds image and
+  caption  str, a description of the person in a natural language, as the data set has it
+  pid      int32, the number of the person in the data set
+  picture  int32, the number of the picture in the data set. Pairs with equal numbers have the same picture.
+Such a source has the last three as columns. Its splits are "train", "val" (not in all data sets), "test" and
+"trainval" (train followed by val). Each split has two views, see `caption_views`:
+  "<split>_pictures"  each picture of the split once: image and pid. The column is pid.
+  "<split>_captions"  each caption of the split: caption, pid and picture. All are columns, and no picture is
+                      read. Here `picture` is the row of the caption's picture in the view of pictures. It is
+                      -1 if the caption describes a person, and no single picture.
+Scores use the captions of a split as queries and its pictures as gallery, and the other way round. A caption
+is a text of any length, so it cannot be a field of a batch: `Loader.fields` must leave it out.
+
 A record with attributes holds image and
   attributes        [A] bool, for A attributes, in the order of the names in `spec.labels["attributes"]`
   attributes_known  [A] bool. False: the label is not known; the value in `attributes` is then False and has

@@ -150,23 +150,44 @@ def open_source(
     ValueError: if the split is unknown, or if the image size or the number of pictures is out of range.
   """
   del root
-  counts = {"train": num_train, "val": num_val, "test": num_test}
+  return open_people(
+    "synthetic",
+    split=split,
+    seed=seed,
+    counts={"train": num_train, "val": num_val, "test": num_test},
+    image_size=image_size,
+    hold_in_memory=hold_in_memory,
+  )
+
+
+def open_people(name, *, split, seed, counts, image_size, hold_in_memory):
+  """Opens one split of synthetic people for a source.
+
+  Args:
+    name: name of the source, for error messages.
+    split, seed, image_size, hold_in_memory: as in `open_source`.
+    counts: {"train": ..., "val": ..., "test": number of pictures}.
+  Returns:
+    SyntheticSource.
+  Raises:
+    ValueError: as in `open_source`.
+  """
   people = "test" if split in ("query", "gallery") else split
   if people == "trainval":
-    parts = ["train", "val"] if num_val else ["train"]
-    indices = np.concatenate([_split_indices(part, part, counts[part]) for part in parts])
+    parts = ["train", "val"] if counts["val"] else ["train"]
+    indices = np.concatenate([_split_indices(name, part, part, counts[part]) for part in parts])
   elif people in counts:
-    indices = _split_indices(split, people, counts[people])
+    indices = _split_indices(name, split, people, counts[people])
   else:
     raise ValueError(
-      f"synthetic: split={split!r}; expected one of {', '.join(counts)}, trainval, query, gallery"
+      f"{name}: split={split!r}; expected one of {', '.join(counts)}, trainval, query, gallery"
     )
   size = tuple(int(side) for side in image_size)
   highest, widest = camera.MAX_SIZE
   if len(size) != 2 or not (16 <= size[0] <= highest and 16 <= size[1] <= widest):
     raise ValueError(
-      f"synthetic: image_size={image_size}; expected (H, W) from (16, 16) to ({highest}, {widest}) pixels "
-      "(data.synthetic.image_size)"
+      f"{name}: image_size={image_size}; expected (H, W) from (16, 16) to ({highest}, {widest}) pixels "
+      f"(config.data.{name}.image_size)"
     )
   return SyntheticSource(
     split=split,
@@ -192,10 +213,11 @@ def write_files(out, **options):
   return export.write_folder(out, **options)
 
 
-def _split_indices(split, people, count):
+def _split_indices(name, split, people, count):
   """Returns the numbers of a split's pictures, [n] int32.
 
   Args:
+    name: name of the source, for error messages.
     split: name of the split. It is equal to `people`, or it is "query" or "gallery".
     people: "train", "val" or "test": the split that has the pictures.
     count: number of pictures of `people`.
@@ -205,8 +227,8 @@ def _split_indices(split, people, count):
   least = {"query": 1, "gallery": _QUERIES + 1}.get(split, 1)
   if not least <= count <= limit:
     raise ValueError(
-      f"synthetic: num_{people}={count}; expected {least} to {limit} pictures "
-      f"(config.data.{'' if people == 'val' else 'synthetic.'}num_{people})"
+      f"{name}: num_{people}={count}; expected {least} to {limit} pictures "
+      f"(config.data.{'' if people == 'val' else f'{name}.'}num_{people})"
     )
   indices = np.arange(draw.FIRST_INDEX[people], draw.FIRST_INDEX[people] + count, dtype=np.int32)
   if split == people:

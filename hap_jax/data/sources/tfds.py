@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from hap_jax.data import packed_features, packed_metadata, packed_shards
+from hap_jax.data import caption_views, packed_features, packed_metadata, packed_shards
 from hap_jax.data.columns import LazyColumns
 from hap_jax.data.skeletons import SKELETONS
 from hap_jax.data.sources.base import BadRecordError, SourceSpec, check_root, decode_image, held_out
@@ -35,7 +35,9 @@ def open_source(*, root, split, seed, num_val=0):
   Args:
     root: folder that `prepare` wrote, or its sub-folder of one data set and version (config.data.root).
     split: name of a packed split. "trainval" is also allowed: it is "train", followed by "val" if "val" was
-      packed. "val" is also allowed if it was not packed and num_val is above 0.
+      packed. "val" is also allowed if it was not packed and num_val is above 0. If the records are pairs of a
+      picture and a caption, the views of these splits are allowed (see `caption_views`), such as
+      "test_captions".
     seed: not used, because the order is the order of the packed source.
     num_val: number of records held out as "val" (config.data.num_val). If "val" was not packed, it is the
       last num_val records of "train", or of "all" if there is no "train". If "val" was packed, "val" is the
@@ -52,6 +54,18 @@ def open_source(*, root, split, seed, num_val=0):
   check_root(root, "a data set written by `python -m hap_jax.cli prepare SOURCE --out=DIR`")
   folder = _find_dataset(root)
   metadata = packed_metadata.read(folder)
+  pairs_split, view = caption_views.parse(split)
+  if (
+    view == caption_views.PAIRS
+    or split in metadata.splits
+    or not caption_views.are_pairs(metadata.facts.columns)
+  ):
+    return _open_packed(folder, metadata, split, num_val)
+  return caption_views.make(_open_packed(folder, metadata, pairs_split, num_val), view)
+
+
+def _open_packed(folder, metadata, split, num_val):
+  """Opens records of a packed split; see `open_source`."""
   sizes = {name: packed.num_records for name, packed in metadata.splits.items()}
   start, stop, packed_split = _rows(sizes, folder, split, num_val)
   parts = packed_split.split("+")
