@@ -8,9 +8,9 @@ from configs import common
 
 def get_config():
   config = common.text_reid("synthetic_captions")
-  config.total_epochs = 5.0
+  config.total_epochs = 4.0
   config.warmup_steps = 50
-  config.lr_drops = (4.0, 4.7)
+  config.lr_drops = (3.2, 3.7)
   config.batch_size = 32
   config.base_lr = 1e-3
   config.image_lr_scale = 1.0
@@ -30,4 +30,9 @@ def get_config():
 
   config.data.workers = 0
   config.data.pad = 3
+  config.data.num_val = 400
+  config.data.synthetic_captions.num_train = 8_000
+  config.data.synthetic_captions.num_test = 1_600
+  config.data.synthetic_captions.image_size = (80, 40)
+  config.data.synthetic_captions.hold_in_memory = True
   return config

@@ -328,8 +328,11 @@ def constants_of(description, text):
 
 def _holds_out_val(config):
   """Returns True if the data set has a validation set on which the run does not train."""
-  splits = config_lib.load("data/sources", config.data.source).SPLITS
-  return config.data.train_split == "train" and "val" in splits
+  name = config.data.source
+  has_val = "val" in config_lib.load("data/sources", name).SPLITS
+  # Some sources have as many validation pictures as the configuration says.
+  has_val = has_val and (config.data.num_val > 0 or not config_lib.holds_out(name))
+  return config.data.train_split == "train" and has_val
 
 
 def make_augmentation(*, image_size, flip_prob, pad):

@@ -1,0 +1,1 @@
+"""Text ReID from drawn people and tiny files to scores and checkpoints."""
