@@ -138,7 +138,7 @@ def _drop(records, rows, drop_ids, path, data_set):
     raise ValueError(f"{path}: {option}={tuple(drop_ids)} leaves no record: give other ids or an empty tuple")
   pictures, _, captions = _count(records, gone)
   note = (
-    f"{path}: {len(ids):,} persons with {pictures:,} pictures and {captions:,} captions are left out of "
+    f"{path}: {pictures:,} pictures and {captions:,} captions of {len(ids):,} of the persons are left out of "
     f"training by {option} (id {first_five(ids)})"
   )
   is_gone = set(gone)
