@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from hap_jax.data import json_entries
 from hap_jax.data.pose_people import first_five
-from hap_jax.data.sources.base import check_relative, check_utf8, describe_folder
+from hap_jax.data.sources.base import check_relative, check_utf8, describe_folder, printable
 from hap_jax.io.npz_file import MAX_TEXT_LENGTH
 
 SPLITS = ("train", "val", "test")
@@ -177,6 +177,11 @@ def _read_captions(entry, where):
   return captions
 
 
+def shown(name):
+  """Returns the name of a picture for an error message, cut to 200 characters."""
+  return printable(name)[:200]
+
+
 def _is_utf8(text):
   try:
     text.encode()
@@ -202,8 +207,8 @@ def _check_pictures(records, path):
     ):
       if here != there:
         raise ValueError(
-          f"{path}: records {other + 1} and {row + 1} name the picture {record.name} with different {key}, "
-          f"{there} and {here}; expected one of them: correct or remove a record"
+          f"{path}: records {other + 1} and {row + 1} name the picture {shown(record.name)} with "
+          f"different {key}, {there} and {here}; expected one of them: correct or remove a record"
         )
 
 
