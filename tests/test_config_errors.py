@@ -259,7 +259,10 @@ def test_a_run_does_not_start_with_a_wrong_optimizer(tmp_path):
     ("data.rot", ("data.root",)),
     ("root", ("data.root", "probe.root")),
     ("batchsize", ("batch_size",)),
-    ("image_size", ("model.image_size", "data.synthetic.image_size")),
+    (
+      "image_size",
+      ("model.image_size", "data.synthetic.image_size", "data.synthetic_captions.image_size"),
+    ),
     ("optimizer.beta_1", ("optimizer.beta1",)),
     ("zzzz", ()),
   ],

@@ -129,17 +129,18 @@ def _rows(records, part, path):
 
 def _drop(records, rows, drop_ids, path, data_set):
   """Leaves out the records of "train" whose person is in `drop_ids`. Returns (rows, notes)."""
-  gone = [row for row in rows if records[row].split == "train" and records[row].pid in set(drop_ids)]
+  chosen = set(drop_ids)
+  gone = [row for row in rows if records[row].split == "train" and records[row].pid in chosen]
   if not gone:
     return rows, []
   option = f"config.data.{data_set.name}.drop_ids"
-  ids = sorted({records[row].pid for row in gone})
   if len(gone) == len(rows):
     raise ValueError(f"{path}: {option}={tuple(drop_ids)} leaves no record: give other ids or an empty tuple")
-  pictures, _, captions = _count(records, gone)
+  ids = sorted({records[row].pid for row in gone})
+  pictures, people, captions = _count(records, gone)
   note = (
-    f"{path}: {len(ids):,} persons with {pictures:,} pictures and {captions:,} captions are left out of "
-    f"training by {option} (id {first_five(ids)})"
+    f"{path}: {pictures:,} pictures and {captions:,} captions of {people:,} of the persons are left out "
+    f"of training by {option} (id {first_five(ids)})"
   )
   is_gone = set(gone)
   return [row for row in rows if row not in is_gone], [note]
@@ -172,7 +173,7 @@ def _find_pictures(root, path, records, rows, part):
   missing = {folder: _find_missing(folder, records, rows) for folder in folders}
   folder = min(folders, key=lambda folder: len(missing[folder]))
   if gone := missing[folder]:
-    listed = first_five([f"record {row + 1} {records[row].name}" for row in gone])
+    listed = first_five([f"record {row + 1} {text_records.shown(records[row].name)}" for row in gone[:6]])
     raise ValueError(
       f"{path}: the pictures of {len(gone):,} of the {len(rows):,} records of {part} are missing ({listed}); "
       f"expected them in {' or '.join(folders)}: add the pictures or remove the records"

@@ -8,6 +8,8 @@ The sources CUHK-PEDES, ICFG-PEDES and RSTPReid use it. An object holds
 Other keys, such as `processed_tokens`, are ignored. The split and the person are never read from the path.
 """
 
+import dataclasses
+import functools
 import itertools
 import os
 import posixpath
@@ -15,14 +17,15 @@ from typing import NamedTuple
 
 from hap_jax.data import json_entries
 from hap_jax.data.pose_people import first_five
-from hap_jax.data.sources.base import check_relative, check_utf8, describe_folder
+from hap_jax.data.sources.base import check_relative, check_utf8, describe_folder, printable
 from hap_jax.io.npz_file import MAX_TEXT_LENGTH
 
 SPLITS = ("train", "val", "test")
 _MAX_ID = 2**31 - 1
 
 
-class DataSet(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class DataSet:
   """Facts about a data set for text ReID.
 
   Attributes:
@@ -105,6 +108,16 @@ def read(path, data_set):
     ValueError: if the format does not allow a value, if a picture has two persons or is in two splits, or if
       a person is in two splits. The message names the file and the record. Records are counted from 1.
   """
+  stamp = os.stat(path) if os.path.isfile(path) else None
+  records, notes = _read(path, data_set, stamp and (stamp.st_mtime_ns, stamp.st_size))
+  return records, list(notes)
+
+
+# A run opens several splits of one file, and to read CUHK-PEDES' file takes two seconds.
+@functools.lru_cache(maxsize=1)
+def _read(path, data_set, stamp):
+  """Reads an annotation file; see `read`. `stamp` changes if the file changes."""
+  del stamp
   entries = json_entries.read(path, data_set.option, data_set.format)
   if not isinstance(entries, list) or not entries:
     found = json_entries.show(entries)
@@ -164,6 +177,11 @@ def _read_captions(entry, where):
   return captions
 
 
+def shown(name):
+  """Returns the name of a picture for an error message, cut to 200 characters."""
+  return printable(name)[:200]
+
+
 def _is_utf8(text):
   try:
     text.encode()
@@ -189,8 +207,8 @@ def _check_pictures(records, path):
     ):
       if here != there:
         raise ValueError(
-          f"{path}: records {other + 1} and {row + 1} name the picture {record.name} with different {key}, "
-          f"{there} and {here}; expected one of them: correct or remove a record"
+          f"{path}: records {other + 1} and {row + 1} name the picture {shown(record.name)} with "
+          f"different {key}, {there} and {here}; expected one of them: correct or remove a record"
         )
 
 
@@ -202,7 +220,7 @@ def _check_people(records, path, data_set):
     shared = sorted(people[one] & people[other])
     if not shared:
       continue
-    found = f"{path}: {len(shared):,} ids are both in {one} and in {other} (id {first_five(shared)})"
+    found = f"{path}: {one} and {other} share {len(shared):,} of the ids ({first_five(shared)})"
     if not data_set.shares_ids:
       raise ValueError(
         f"{found}; expected different people: give each person one split, and each id one person"

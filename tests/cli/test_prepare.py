@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hap_jax.cli import __main__ as cli
-from hap_jax.data.sources import coco_persons, market1501, synthetic, tfds
+from hap_jax.data.sources import coco_persons, cuhk_pedes, market1501, synthetic, synthetic_captions, tfds
 from hap_jax.synthetic import export
 
 SIZE = (64, 32)
@@ -55,6 +55,26 @@ def test_market1501_reads_the_same_persons_cameras_and_pictures(folder, split):
     difference = np.abs(source[k]["image"].astype(int) - wanted[order[k]]["image"])
     assert difference.mean() < 2
     assert difference.max() < 40
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_cuhk_pedes_reads_the_same_captions_and_pictures(folder, split):
+  source = cuhk_pedes.open_source(root=str(folder), split=split, seed=0, drop_ids=())
+  wanted = synthetic_captions.open_source(split=split, seed=4, image_size=SIZE, **COUNTS)
+  assert len(source) == len(wanted)
+  pairs, drawn_pairs = (
+    sorted(zip(one.columns["caption"], one.columns["pid"].tolist(), strict=True)) for one in (source, wanted)
+  )
+  assert [caption for caption, _ in pairs] == [caption for caption, _ in drawn_pairs]
+  # The layout numbers persons differently, but the numbering must be one-to-one.
+  numbers = {(one, other) for (_, one), (_, other) in zip(pairs, drawn_pairs, strict=True)}
+  assert len(numbers) == len({one for one, _ in numbers}) == len(np.unique(wanted.columns["pid"]))
+  difference = np.abs(source[0]["image"].astype(int) - wanted[0]["image"])  # the files are JPEG
+  assert difference.mean() < 2
+  pictures = cuhk_pedes.open_source(root=str(folder), split=f"{split}_pictures", seed=0, drop_ids=())
+  assert len(pictures) == COUNTS[f"num_{split}"]
+  assert pictures.spec.notes == source.spec.notes
+  assert bool(pictures.spec.notes) == (split == "test")  # numbers other than CUHK-PEDES' own
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ def make_records(key="file_path", captions=2, splits=SPLITS):
   for split, count in splits.items():
     for _ in range(count):
       k = len(records)
-      words = f"{COLOURS[k // 2]} shirt. "  # the stray blank at the end must stay
+      words = f"{COLOURS[k // 2 % len(COLOURS)]} shirt. "  # the stray blank at the end must stay
       records.append(
         {
           "split": split,

@@ -87,7 +87,7 @@ def synthetic(folder):
 
 
 def synthetic_captions(folder):
-  options = {"num_train": 9, "num_val": 3, "num_test": 11, "image_size": (32, 16)}
+  options = {"num_train": 2, "num_val": 1, "num_test": 3, "image_size": (32, 16)}
   return open_splits("synthetic_captions", folder, ("train", *VIEWS, "trainval"), **options)
 
 
