@@ -96,7 +96,7 @@ _KINDS = {
   **_MESH,
   "accumulate": values.whole(1),
   "total_epochs": values.number(above=0),
-  "warmup_epochs": values.number(low=0).or_absent(),  # absent: the task counts its warm-up in steps
+  "warmup_epochs": values.number().or_absent(),  # absent: the task counts its warm-up in steps
   "batch_size": values.whole(1),
   "eval_batch_size": values.whole(1),
   "base_lr": values.number(above=0),
@@ -138,7 +138,7 @@ def finalize(config):
   values.check_no_others(config, "optimizer", _OPTIMIZER)
   warmup_epochs = config.get("warmup_epochs", 0.0)
   require(
-    warmup_epochs <= config.total_epochs,
+    0 <= warmup_epochs <= config.total_epochs,
     "warmup_epochs",
     warmup_epochs,
     f"from 0 to total_epochs={config.total_epochs}",

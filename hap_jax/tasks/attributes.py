@@ -43,7 +43,7 @@ _GUIDE = Guide(baseline=Mark("same answer for all", 0.5))
 
 # The configuration keys of this task, in addition to the keys that every task has.
 _KINDS = {
-  "warmup_epochs": values.number(low=0),
+  "warmup_epochs": values.number(),
   "warmup_lr": values.number(low=0),
   "final_lr": values.number(low=0),
   "optimizer.clip_norm": values.number(above=0),

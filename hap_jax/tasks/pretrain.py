@@ -74,7 +74,7 @@ class PretrainOutputs:
 # The configuration keys of this task, in addition to the keys that every task has. The mask recipe, the crop
 # and the decoder check the ranges of their own keys.
 _KINDS = {
-  "warmup_epochs": values.number(low=0),
+  "warmup_epochs": values.number(),
   "baseline_records": values.whole(1),
   "panel_rows": values.whole(1),
   "learned_ratio": values.number(low=0),

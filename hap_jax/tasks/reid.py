@@ -42,7 +42,7 @@ HEADS = ("head", "conv_fc")
 
 # The configuration keys of this task, in addition to the keys that every task has.
 _KINDS = {
-  "warmup_epochs": values.number(low=0),
+  "warmup_epochs": values.number(),
   "num_instances": values.whole(1),
   "panel_rows": values.whole(1),
   "id_weight": values.number(low=0),
