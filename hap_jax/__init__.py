@@ -2,7 +2,7 @@
 
 __all__ = ["__version__", "load"]
 
-__version__ = "0.1.0"  # the only place of the version; pyproject.toml reads it from here
+__version__ = "0.2.0"  # the only place of the version; pyproject.toml reads it from here
 
 
 def __getattr__(name):
