@@ -132,6 +132,6 @@ def check(path, vectors, extractor, source, checkpoint):
     problem = f"its vector of {source.name(0)} differs from the one that {checkpoint} computes"
   if problem:
     raise ValueError(
-      f"{path}: {problem}; it was made with {vectors.checkpoint}: use that checkpoint, or make the file again "
-      f"with {remedy}"
+      f"{path}: {problem}; it was made with {vectors.checkpoint}: use that checkpoint, or make the file "
+      f"again with {remedy}"
     )

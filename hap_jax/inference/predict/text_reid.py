@@ -1,5 +1,6 @@
-"""Rank the pictures of a gallery by their similarity to a sentence or a picture; writes a list and a sheet."""
+"""Rank the pictures of a gallery by their similarity to a sentence or a picture; writes JSON and a sheet."""
 
+import argparse
 import os
 
 import jax
@@ -19,11 +20,27 @@ _MAX_BYTES = 2**26  # of a file of sentences
 _EXAMPLE = '"a woman in a red coat with a backpack"'
 
 
+class _InPlaceOf(argparse.Action):
+  """Stores the value of an option. If the option is given, another argument is not required.
+
+  With nargs="?", argparse of Python 3.11 would not find a QUERY that comes after an option.
+  """
+
+  def __init__(self, *words, other, **options):
+    super().__init__(*words, **options)
+    self._other = other
+
+  def __call__(self, parser, namespace, value, option_string=None):
+    setattr(namespace, self.dest, value)
+    self._other.required = False
+
+
 def add_arguments(parser):
   text = f"sentence that describes the person to find, such as {_EXAMPLE}; or a picture of the person"
   # The function that ranks for a picture query expects the name `pictures`.
-  parser.add_argument("pictures", metavar="QUERY", nargs="?", help=text)
-  parser.add_argument("--queries", metavar="FILE", help="text file (UTF-8) with one sentence per line")
+  query = parser.add_argument("pictures", metavar="QUERY", help=text)
+  text = "text file (UTF-8) with one sentence per line, in place of QUERY"
+  parser.add_argument("--queries", metavar="FILE", action=_InPlaceOf, other=query, help=text)
   gallery.add_search_arguments(
     parser,
     gallery="folder of pictures to search, sub-folders included; or a file of vectors from hap embed",
@@ -32,8 +49,8 @@ def add_arguments(parser):
 
 def run(args):
   """Ranks the gallery for each query, and writes ranking.json and ranking.png."""
-  if (args.pictures is None) == (args.queries is None):
-    raise ValueError(f"expected one query: a sentence such as {_EXAMPLE}, a picture, or --queries=FILE")
+  if None not in (args.pictures, args.queries):
+    raise ValueError(f"expected QUERY or --queries=FILE, found both: {args.pictures[:200]!r}")
   # A query that names a file is a picture, whatever its ending.
   if args.queries is None and os.path.isfile(args.pictures):
     gallery.run(args)
