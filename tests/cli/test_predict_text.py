@@ -215,9 +215,13 @@ def test_a_file_that_cannot_be_searched_is_an_error(stored, tmp_path, changes, t
   assert str(path) in str(error.value)
 
 
-def test_a_file_without_arrays_is_an_error(people, tmp_path):
+def test_a_file_without_arrays_is_an_error(people, stored, tmp_path):
   with pytest.raises(ValueError, match="expected a folder, or a file of vectors that hap embed wrote"):
     gallery.open_gallery(types.SimpleNamespace(gallery=str(people / "0.png"), exif="apply"))
+  with np.load(stored) as file:
+    np.savez_compressed(tmp_path / "small.npz", **file)
+  with pytest.raises(ValueError, match="feature.npy is compressed"):
+    gallery.open_gallery(types.SimpleNamespace(gallery=str(tmp_path / "small.npz"), exif="apply"))
   with pytest.raises(OSError, match="No such file"):
     gallery.open_gallery(types.SimpleNamespace(gallery=str(tmp_path / "none.npz"), exif="apply"))
 
