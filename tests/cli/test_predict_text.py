@@ -220,7 +220,7 @@ def test_a_file_without_arrays_is_an_error(people, stored, tmp_path):
     gallery.open_gallery(types.SimpleNamespace(gallery=str(people / "0.png"), exif="apply"))
   with np.load(stored) as file:
     np.savez_compressed(tmp_path / "small.npz", **file)
-  with pytest.raises(ValueError, match="feature.npy is compressed"):
+  with pytest.raises(ValueError, match=r"feature\.npy is compressed"):
     gallery.open_gallery(types.SimpleNamespace(gallery=str(tmp_path / "small.npz"), exif="apply"))
   with pytest.raises(OSError, match="No such file"):
     gallery.open_gallery(types.SimpleNamespace(gallery=str(tmp_path / "none.npz"), exif="apply"))
