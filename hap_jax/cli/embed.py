@@ -2,12 +2,10 @@
 
 import pathlib
 
-import numpy as np
-
 from hap_jax.cli import _options
 from hap_jax.data.sources import folder
 from hap_jax.inference import embed
-from hap_jax.io import unfinished
+from hap_jax.inference import vectors as vector_file
 from hap_jax.io.progress import Progress
 
 
@@ -41,8 +39,15 @@ def run(args):
       max_bad_share=args.max_bad_share,
       progress=progress,
     )
-  with unfinished.new_file(out) as file:
-    np.savez(file, feature=vectors, path=np.array(source.paths)[index], kind=np.array(extractor.kind))
+  made = vector_file.Vectors(
+    feature=vectors,
+    paths=tuple(source.paths[i] for i in index),
+    kind=extractor.kind,
+    folder=str(pathlib.Path(args.folder).absolute()),
+    checkpoint=str(pathlib.Path(args.checkpoint).absolute()),
+    exif=args.exif,
+  )
+  vector_file.write(out, made)
   if num_bad := len(source) - len(index):
     print(f"pictures that cannot be read and were left out: {num_bad:,}")
   print(f"{args.out}: feature {list(vectors.shape)} float32 ({extractor.kind}), path [{len(vectors)}]")

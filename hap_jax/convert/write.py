@@ -7,6 +7,7 @@ import pathlib
 import jax
 import numpy as np
 
+from hap_jax import config as config_lib
 from hap_jax.convert import families, names
 from hap_jax.convert.source import RECORD
 from hap_jax.convert.weights import flatten, grid_text, some, unflatten
@@ -176,6 +177,10 @@ def write(path, weights, to):
   path = pathlib.Path(path)
   if to == OWN:
     checkpoint_file.write(path, weights.variables, weights.description.to_json())
+    if weights.task in config_lib.names("tasks"):
+      task = config_lib.load("tasks", weights.task)
+      if hasattr(task, "store"):
+        task.store(weights.description, path)
     sizes = [leaf.size for leaf in jax.tree.leaves(weights.params)]
     return Written(len(jax.tree.leaves(weights.variables)), sum(sizes))
   family = families.load(to)

@@ -60,17 +60,22 @@ def add_arguments(parser):
 
 
 def load_extractor(path, kind=""):
-  """Loads a checkpoint as an Extractor.
+  """Loads a checkpoint as an Extractor, see `make_extractor`."""
+  return make_extractor(path, reading.read(path), kind)
+
+
+def make_extractor(path, weights, kind=""):
+  """Makes an Extractor.
 
   Args:
-    path: a checkpoint that `convert.read.read` can read.
+    path: path of the checkpoint, for error messages.
+    weights: the `convert.weights.Weights` of the checkpoint.
     kind: "embedding", or one of `pooling.KINDS` for pooled tokens of the encoder. "": "embedding" if the
       task of the checkpoint trains an embedding, otherwise DEFAULT_POOLING.
   Raises:
-    ValueError: if the checkpoint cannot be read, if `kind` is unknown, or if the checkpoint has no embedding
-      for the kind "embedding" or no class token for the kind "cls".
+    ValueError: if `kind` is unknown, or if the checkpoint has no embedding for the kind "embedding" or no
+      class token for the kind "cls". Also if the grid or the number of heads of the encoder is unknown.
   """
-  weights = reading.read(path)
   has_embedding = hasattr(config_lib.load("tasks", weights.task), "make_embed")
   if kind == "embedding" and not has_embedding:
     raise ValueError(

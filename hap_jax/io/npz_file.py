@@ -1,7 +1,8 @@
-"""Reads arrays of known shapes from an .npz file, without pickle. No size in the file is trusted.
+"""Reads arrays from an .npz file, without pickle. No size in the file is trusted.
 
-The caller knows the shapes, but only the file contains the length of the texts. So texts must be stored
-without compression, as NumPy's `savez` stores them. Then they need no more memory than the size of the file.
+For `check` and `read`, the caller knows the shapes, but only the file contains the length of the texts. So
+texts must be stored without compression, as NumPy's `savez` stores them. Then they need no more memory than
+the size of the file. `read_stored` knows no shapes, so all its arrays must be stored in this way.
 """
 
 import math
@@ -60,6 +61,52 @@ def check(path, columns):
 def read(path, columns, name):
   """Checks an .npz file as in `check`, and returns the array `name`. It raises the same errors."""
   return _for_each(path, columns, _read_array, only=name)[name]
+
+
+def read_stored(path, kinds):
+  """Reads arrays of any shape from an .npz file.
+
+  Args:
+    path: the file.
+    kinds: {name: (kind of its type such as "f" for float or "U" for text, number of its dimensions)} of the
+      arrays to read. The file may have further arrays.
+  Returns:
+    {name: array}. Arrays that the file does not have are left out. Texts may hold single surrogates, which
+    file names have if they are not UTF-8.
+  Raises:
+    OSError: if the file is missing or cannot be opened.
+    ValueError: if the file is damaged or no .npz file, or if an array is compressed, or has another kind or
+      another number of dimensions. The message does not name the file.
+  """
+  with open_regular(path) as file:
+    try:
+      size = os.fstat(file.fileno()).st_size
+      with zipfile.ZipFile(file) as archive:
+        entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
+        names = [name for name in kinds if name in entries]
+        return {name: _read_stored(archive, entries[name], size, *kinds[name]) for name in names}
+    except _ERRORS as error:
+      text = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+      raise ValueError(text) from error
+
+
+def _read_stored(archive, entry, size, kind, num_dimensions):
+  """Returns the array of an entry of the zip file, see `read_stored`. `size` is the size of the file."""
+  if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > size:
+    raise ValueError(f"{entry.filename} is compressed, or larger than the file; expected NumPy's savez")
+  with archive.open(entry) as file:
+    dtype, shape = _read_header(file, entry.filename)
+    header_bytes = file.tell()
+  item = np.dtype(dtype) if dtype[1:2] in _KINDS else None
+  if item is None or item.kind != kind or len(shape) != num_dimensions:
+    raise ValueError(f"{entry.filename} has type {dtype} and shape {shape}")
+  if entry.file_size != header_bytes + math.prod(shape) * item.itemsize:
+    raise ValueError(f"{entry.filename} has {entry.file_size} bytes, which does not fit its shape {shape}")
+  with archive.open(entry) as file:
+    array = np.lib.format.read_array(file, allow_pickle=False)
+  if kind == "U":
+    _check_characters(entry.filename, array, surrogates=True)
+  return array
 
 
 def _for_each(path, columns, visit, only=None):
@@ -172,9 +219,13 @@ def _read_array(archive, entry, column):
   return array
 
 
-def _check_characters(name, texts):
-  """Raises ValueError if an array of texts holds numbers that are not characters."""
+def _check_characters(name, texts, surrogates=False):
+  """Raises ValueError if an array of texts holds numbers that are not characters.
+
+  `surrogates` is True if single surrogates are allowed.
+  """
   numbers = np.dtype(np.uint32).newbyteorder(texts.dtype.byteorder)
-  codes = np.ascontiguousarray(texts).view(numbers)
-  if ((codes > 0x10FFFF) | ((codes >= 0xD800) & (codes < 0xE000))).any():
+  codes = np.atleast_1d(texts).view(numbers)
+  is_surrogate = False if surrogates else (codes >= 0xD800) & (codes < 0xE000)
+  if ((codes > 0x10FFFF) | is_surrogate).any():
     raise ValueError(f"{name} holds numbers that are not characters; expected texts")

@@ -326,6 +326,19 @@ def constants_of(description, text):
   return {} if description.network["text_is_trained"] else {"bert": text.params}
 
 
+def store(description, folder):
+  """Writes the frozen text encoder of a checkpoint into the folder of another checkpoint of its weights.
+
+  Args:
+    description: the Description of the checkpoint.
+    folder: the folder of the other checkpoint.
+  Raises:
+    ValueError: if the text encoder is not found.
+  """
+  if not description.network["text_is_trained"]:
+    initial_text.store(initial_text.of_checkpoint(description), folder)
+
+
 def _holds_out_val(config):
   """Returns True if the data set has a validation set on which the run does not train."""
   name = config.data.source

@@ -54,13 +54,13 @@ def choose(start, *, captions, init_from, is_trained, sizes):
   return TextEncoder(_new_sizes(sizes, len(words)), None, tuple(words))
 
 
-def of_checkpoint(description, init_from=""):
+def of_checkpoint(description, init_from=None):
   """Returns the `TextEncoder` of a checkpoint.
 
   Args:
     description: the Description of the checkpoint. A frozen text encoder is searched in its `place`, then in
       the two folders above.
-    init_from: a BERT folder that is used last. "": none.
+    init_from: a BERT folder that is used last. "": none. None: the folder that the run was started with.
   Returns:
     TextEncoder. Its `params` are None if the checkpoint has trained them, because they are then among its
     parameters.
@@ -70,6 +70,8 @@ def of_checkpoint(description, init_from=""):
   network, vocabulary = description.network, tuple(description.more["vocabulary"])
   if network["text_is_trained"]:
     return TextEncoder(bert.Sizes(**network["text"]), None, vocabulary)
+  if init_from is None:
+    init_from = (description.config or {}).get("text", {}).get("init_from", "")
   digest, place = network["text_digest"], pathlib.Path(description.place).absolute()
   tried = [parent / FOLDER / digest for parent in (place, *list(place.parents)[:2])]
   tried += [pathlib.Path(init_from)] if init_from else []

@@ -102,6 +102,27 @@ def open_file(path, *, exif="apply"):
   return FolderSource(str(path.parent), (path.name,), _spec(exif))
 
 
+def open_files(root, paths, *, exif="apply"):
+  """Opens a list of pictures below a folder.
+
+  Args:
+    root: the folder.
+    paths: paths of pictures relative to `root`, at least one.
+    exif: as in `open_source`.
+  Raises:
+    ValueError: if there is no such folder, or if a picture is missing.
+  """
+  base.check_folder(root, "a folder of pictures")
+  source = FolderSource(str(root), tuple(paths), _spec(exif))
+  missing = [path for i, path in enumerate(source.paths) if not os.path.isfile(source.file(i))]
+  if missing:
+    raise ValueError(
+      f"{len(missing):,} of {len(source):,} pictures are not in {root} any more, starting with "
+      f"{base.printable(missing[0])}"
+    )
+  return source
+
+
 def _spec(exif, notes=()):
   return base.SourceSpec(
     "folder", skeleton=None, licence="not known", fields=("image",), notes=tuple(notes), exif=exif
