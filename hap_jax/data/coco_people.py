@@ -87,7 +87,25 @@ def _read_truth(path, option, skeleton, image_id, box_score, person_id):
         f"{path}: {len(no_area):,} annotations have no area ({pose_people.first_five(no_area)}), but the "
         "average precision needs it; expected the area of the person in pixels under the key area"
       )
+  _check_scored(file, skeleton)
   return CocoTruth(file.content, category_of(file), image_id, box_score, person_id)
+
+
+def _check_scored(file, skeleton):
+  """Raises ValueError if an annotation has a value that the average precision cannot use.
+
+  Crowds and people without joints count in the score, although they are not records. Without this check, a
+  wrong value in one of them would stop a run at its first score.
+  """
+  for annotation, _, _, where in coco_annotations.entries(file):
+    ids = file.person_ids
+    if ids is not None and json_entries.integer(annotation, "category_id", where) not in ids:
+      continue
+    coco_annotations.read_box(annotation, where)
+    if "keypoints" in annotation:
+      coco_annotations.read_keypoints(annotation, skeleton, where)
+    if skeleton.area_per_box is None:
+      json_entries.number(annotation, "area", where)
 
 
 def category_of(file):

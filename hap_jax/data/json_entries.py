@@ -13,6 +13,8 @@ from hap_jax.io import regular_file
 
 # Largest absolute value of a number, because coordinates are stored as float32.
 _MAX_NUMBER = float(np.finfo(np.float32).max)
+_REPR = reprlib.Repr()
+_REPR.maxlevel = 2  # deeper lists and objects become "[...]" and "{...}", so a message stays one short line
 
 
 def read(path, option, what):
@@ -127,4 +129,4 @@ def _is_finite(value):
 
 def show(value):
   """Returns a JSON value as a short text. Nested lists and long texts are shortened."""
-  return "null" if value is None else reprlib.repr(value)
+  return "null" if value is None else _REPR.repr(value)

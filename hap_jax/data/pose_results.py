@@ -3,10 +3,10 @@
 import io
 import json
 import os
-import reprlib
 
 import numpy as np
 
+from hap_jax.data.json_entries import show
 from hap_jax.data.skeletons import MPII16
 from hap_jax.io import mat_file, regular_file, unfinished
 
@@ -47,7 +47,7 @@ def read_coco_results(path, skeleton):
   """
   results = _read_json(path)
   if not isinstance(results, list):
-    raise ValueError(f"{path}: found {_show(results)}; expected a list of COCO results")
+    raise ValueError(f"{path}: found {show(results)}; expected a list of COCO results")
   return [
     _check_result(result, skeleton, f"{path}: result number {number} of {len(results)}")
     for number, result in enumerate(results, start=1)
@@ -67,22 +67,22 @@ def _read_json(path):
 def _check_result(result, skeleton, where):
   """Returns the values of a result that the score needs."""
   if not isinstance(result, dict):
-    raise ValueError(f"{where} is {_show(result)}; expected an object of COCO results")
+    raise ValueError(f"{where} is {show(result)}; expected an object of COCO results")
   for key in ("image_id", "category_id", "keypoints", "score"):
     if key not in result:
       raise ValueError(f'{where} has no key "{key}"; expected image_id, category_id, keypoints and score')
   keypoints, K = result["keypoints"], len(skeleton.joints)
   what = f"{3 * K} numbers: x, y and score of the {K} joints of {skeleton.name}"
   if not isinstance(keypoints, list):
-    raise ValueError(f"{where} has {_show(keypoints)} under keypoints; expected {what}")
+    raise ValueError(f"{where} has {show(keypoints)} under keypoints; expected {what}")
   if len(keypoints) != 3 * K:
     found = f"{len(keypoints)} values" + ("" if len(keypoints) % 3 else f" ({len(keypoints) // 3} joints)")
     raise ValueError(f"{where} has {found} under keypoints; expected {what}")
   for value in keypoints:
     if not _is_number(value):
-      raise ValueError(f"{where} has {_show(value)} among the values under keypoints; expected {what}")
+      raise ValueError(f"{where} has {show(value)} among the values under keypoints; expected {what}")
   if not _is_number(result["score"]):
-    raise ValueError(f"{where} has {_show(result['score'])} under score; expected a finite number")
+    raise ValueError(f"{where} has {show(result['score'])} under score; expected a finite number")
   return {
     "image_id": _whole_number(result, "image_id", where),
     "category_id": _whole_number(result, "category_id", where),
@@ -101,7 +101,7 @@ def _whole_number(result, key, where):
   # Some programs write 7.0 for 7.
   number = int(value) if type(value) is float and value.is_integer() else value
   if type(number) is not int or not -_MAX_ID <= number <= _MAX_ID:
-    raise ValueError(f"{where} has {_show(value)} under {key}; expected a whole number")
+    raise ValueError(f"{where} has {show(value)} under {key}; expected a whole number")
   return number
 
 
@@ -159,8 +159,3 @@ def _check_joints(xy, num_people, where):
 def _check_file(path, what):
   if not os.path.exists(path):
     raise ValueError(f"{path}: no such file; expected {what}")
-
-
-def _show(value):
-  """Returns a JSON value as a short text. Nested lists and long texts are shortened."""
-  return "null" if value is None else reprlib.repr(value)

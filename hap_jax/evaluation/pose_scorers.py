@@ -84,6 +84,7 @@ class CocoScorer:
 
   def read(self, path):
     """Returns {metric: float} for a file in COCO's format."""
+    _check_ending(path, ".json", "COCO's list of results")
     return self._score_results(pose_results.read_coco_results(path, self.skeleton))
 
   def _score_results(self, results):
@@ -114,6 +115,7 @@ class MpiiScorer:
 
   def read(self, path):
     """Returns {metric: float} for a pred.mat."""
+    _check_ending(path, ".mat", "the pred.mat of MPII")
     return metrics.pckh(pose_results.read_mpii_results(path, self._num_people), self.truth)
 
   @property
@@ -122,6 +124,12 @@ class MpiiScorer:
 
   def _one_based(self, rows):
     return _fill(rows, self._num_people) + 1
+
+
+def _check_ending(path, ending, what):
+  """Raises ValueError if the name of a file of results has another ending."""
+  if pathlib.Path(path).suffix != ending:
+    raise ValueError(f"{path}: expected a {ending} file for this data set, {what}: check --config")
 
 
 def _fill(rows, num_records):

@@ -322,7 +322,7 @@ def pckh(xy_one_based, truth):
     truth: `MpiiTruth` of the same N people.
   Returns:
     {"PCKh", "PCKh@0.1", "Head", "Shoulder", "Elbow", "Wrist", "Hip", "Knee", "Ankle", "PCKh_right_ankle" and
-    the other joints of MPII16}, in percent. Joints and groups that nobody shows are absent.
+    the other joints of MPII16}, in percent. A joint or group is absent if nobody has it annotated.
   Raises:
     ValueError: if the shapes differ, or if no joint is annotated.
   """

@@ -34,8 +34,8 @@ def make_heatmaps(keypoints_xy, weight, is_udp, *, image_size, heatmap_size, sig
     # Parity: the official code truncates towards zero, so negative places differ from floor.
     cell = jnp.trunc(place + 0.5)
     place = jnp.where(to_udp, place, cell)
-    # Parity: with <= 0 the second test would also find the joint whose window ends just before the map. Its
-    # weight stays, although its map is empty.
+    # Parity: the window ends before cell + 3 sigma + 1, and the official code accepts 0 there. So a joint
+    # whose window ends just before the map keeps its weight, although its map is empty.
     reaches &= (cell - 3 * sigma < cells) & (cell + 3 * sigma + 1 >= 0)
     maps.append(_line(place, cell, cells, sigma))
   x, y = maps

@@ -96,6 +96,31 @@ def test_an_annotation_without_area_is_read_but_cannot_be_scored(tmp_path):
     source.truth()
 
 
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"bbox": None}, "annotation 2 has null under bbox, expected 4 numbers"),
+    ({"keypoints": [0] * 6}, "annotation 2 has 6 values under keypoints, expected 51"),
+    ({"keypoints": None}, "annotation 2 has null under keypoints, expected 51 numbers"),
+    ({"area": None}, "annotation 2 has null under area, expected a finite number"),
+    ({"category_id": None}, "annotation 2 has null under category_id, expected a whole number"),
+  ],
+)
+def test_a_forbidden_value_of_a_crowd_is_found_before_the_first_score(tmp_path, changes, message):
+  source = open_val(tmp_path, make_coco(make_person(1), make_person(2, iscrowd=1, **changes)))
+  with pytest.raises(ValueError, match=message):
+    source.truth()
+
+
+def test_a_person_without_keypoints_needs_a_box_for_the_score(tmp_path):
+  person = make_person(2)
+  del person["keypoints"]
+  assert open_val(tmp_path / "good", make_coco(make_person(1), person)).truth()
+  del person["bbox"]
+  with pytest.raises(ValueError, match='annotation 2 has no key "bbox"'):
+    open_val(tmp_path / "bad", make_coco(make_person(1), person)).truth()
+
+
 def test_the_truth_is_the_unchanged_file_and_the_numbers_of_the_records(tmp_path):
   content = make_coco(make_person(7, iscrowd=1), make_person(3), make_person(5, image_id=2))
   content["images"].append({**content["images"][0], "id": 2})

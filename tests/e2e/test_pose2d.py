@@ -139,6 +139,16 @@ def test_mpii_without_its_truth_is_trained_and_says_that_it_is_not_scored(tmp_pa
   assert evaluation.notes == ("mpii_pose has no truth for its split val, so nothing is scored",)
 
 
+@pytest.mark.soak
+def test_a_run_without_the_truth_of_mpii_trains_to_its_end_without_scores(tmp_path, caplog):
+  write_mpii(tmp_path)
+  (tmp_path / "annotations" / "mpii_gt_val.mat").unlink()
+  config = tiny(finetune_pose2d_mpii_b16, **{"data.root": str(tmp_path)})
+  assert runner.run(config, tmp_path / "run", say=lambda _: None) == {}
+  assert "so this run cannot be scored: set config.data.mpii_pose.truth" in caplog.text
+  assert [row["step"] for row in read_metrics(tmp_path / "run")] == [1, 2]
+
+
 def test_a_file_of_results_needs_a_configuration_for_a_task_with_results(tmp_path, capsys):
   path = tmp_path / "keypoints.json"
   path.write_text("[]")
@@ -146,6 +156,23 @@ def test_a_file_of_results_needs_a_configuration_for_a_task_with_results(tmp_pat
   assert "a file of results needs --config=FILE" in capsys.readouterr().err
   assert hap(["evaluate", str(path), "--config=configs/finetune_reid_demo.py"]) == 1
   assert "expected a checkpoint, for the task reid" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  ("name", "file", "message"),
+  [
+    ("coco", "pred.mat", "expected a .json file for this data set, COCO's list of results: check --config"),
+    ("mpii", "keypoints.json", "expected a .mat file for this data set, the pred.mat of MPII"),
+  ],
+)
+def test_a_file_of_results_of_another_data_set_is_an_error(name, file, message, tmp_path, capsys):
+  write, recipe, *_ = FORMATS[name]
+  write(tmp_path)
+  path = tmp_path / file
+  path.write_text("[]")
+  config = recipe.__name__.rpartition(".")[2]
+  assert hap(["evaluate", str(path), f"--config={config}", f"--data.root={tmp_path}"]) == 1
+  assert f"{file}: {message}" in capsys.readouterr().err
 
 
 def test_a_picture_that_cannot_be_read_counts_as_missed(trained, tmp_path):

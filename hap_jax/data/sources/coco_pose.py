@@ -8,7 +8,7 @@ picture. The records are in the order of the annotation file.
 
 The official scores use boxes of a person detector, which are in a file of their own: the option `detections`.
 Each detection of a person is then a record of the split "val". Its box is used as it is, and its joints are
-not known. A record of "train" always is an annotation.
+not known. A record of "train" is always an annotation.
 """
 
 import os

@@ -5,9 +5,9 @@ person, [4] float32 (left, top, right, bottom). The first transform adds the fie
 
   region [4] float32: (centre x, centre y, width, height) in pixels of the picture
 
-This is the part of the picture that the network sees, before its rotation. The official code writes the same
-as `center` and 200 * `scale`. The last transform cuts the region out. The region itself stays in pixels of
-the picture, so a decoder can move its joints back to the picture.
+This is the part of the picture that the network sees, before its rotation. In the official code, these
+numbers are `center` and 200 * `scale`. The last transform cuts the region out. The region itself stays in
+pixels of the picture, so a decoder can move its joints back to the picture.
 
 A joint outside the picture or outside the region stays visible, because heat maps can mark the part of a
 Gaussian that reaches into them.
