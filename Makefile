@@ -34,8 +34,12 @@ format: setup
 # long to import.
 test soak: export PYTHONDONTWRITEBYTECODE :=
 
+# The parity tests compile with all optimizations, the others compile faster. tests/conftest.py says why these are
+# two sessions. ARGS are options for both, such as --cpu_limit=8.
+PYTEST = $(VENV)/python -m pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder --durations=15
 test: lint
-	$(VENV)/python -m pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder --durations=15 $(ARGS)
+	$(PYTEST) tests/parity $(ARGS)
+	$(PYTEST) --ignore=tests/parity $(ARGS)
 
 soak: setup
 	$(VENV)/python -m pytest -m soak $(ARGS)

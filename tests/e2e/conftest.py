@@ -1,9 +1,12 @@
-"""Configuration of a tiny pre-training run that compiles and ends in seconds."""
+"""A tiny model, and the configuration of a tiny pre-training run that compiles and ends in seconds."""
 
 import pytest
 
 from configs import pretrain_demo
 from hap_jax import config as config_lib
+from hap_jax.models import vit
+
+SMALL = vit.Variant(32, 2, 2)
 
 TINY = {
   "total_steps": 6,
@@ -20,11 +23,23 @@ TINY = {
   "model.decoder_depth": 1,
   "model.variant": "Mu",
   "model.scan": True,  # compiles faster
+  "model.remat": "none",  # compiles faster
   "data.num_val": 8,
   "data.synthetic.num_train": 48,
   "data.synthetic.image_size": (40, 20),
   "data.synthetic.hold_in_memory": False,
 }
+
+
+@pytest.fixture(scope="module")
+def small_model():
+  """Gives the variant of the tiny configurations the sizes `SMALL` in this process, and returns them.
+
+  The sizes are not in the configuration, so processes that a test starts have the usual sizes.
+  """
+  with pytest.MonkeyPatch.context() as patched:
+    patched.setitem(vit.VARIANTS, TINY["model.variant"], SMALL)
+    yield SMALL
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,8 @@ from hap_jax.data.sources import pa100k, peta, rapv1
 from hap_jax.io import checkpoint_file
 from hap_jax.train.report import read_metrics
 
+pytestmark = pytest.mark.usefixtures("small_model")
+
 ROWS = {"train": range(16), "val": range(16, 24), "test": range(24, 32)}
 TINY = {
   "total_steps": 2,
@@ -31,6 +33,7 @@ TINY = {
   "eval_batch_size": 8,
   "base_lr": 1e-3,
   "model.variant": "Mu",
+  "model.remat": "none",
   "model.image_size": (32, 16),
   "model.patch": 8,
   "data.pad": 1,
@@ -42,7 +45,8 @@ LEARNS = {  # long enough to learn, with a moving average and a validation set t
   "eval_every_epochs": 4,
   "save_every": 12,
   "ema_decay": 0.5,
-  "warmup_lr": 1e-3,
+  "base_lr": 1e-2,
+  "warmup_lr": 1e-2,
   "data.train_split": "train",
 }
 

@@ -10,6 +10,8 @@ from hap_jax import sharding
 from hap_jax.tasks import pretrain
 from hap_jax.train import state, step
 
+pytestmark = pytest.mark.usefixtures("small_model")
+
 # XLA supports these custom calls on every platform. Any other one would be a kernel of one vendor.
 PORTABLE = {"Sharding", "SPMDFullToShardShape", "SPMDShardToFullShape", "annotate_device_placement"}
 

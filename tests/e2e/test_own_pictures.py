@@ -16,6 +16,8 @@ from hap_jax.io import checkpoint_file
 from hap_jax.tasks import base, pretrain
 from tests.data import test_attribute_sources as attribute_files
 
+pytestmark = pytest.mark.usefixtures("small_model")
+
 PLAIN = {"mask__parts": False, "mask__blocks": False, "views": 1, "align_weight": 0.0, "learned_ratio": 0.0}
 NUM_VAL = 8
 

@@ -21,6 +21,8 @@ from hap_jax.io import checkpoint_file
 from hap_jax.train.report import read_metrics
 from tests.data import pose_files
 
+pytestmark = pytest.mark.usefixtures("small_model")
+
 TINY = {
   "total_steps": 2,
   "batch_size": 8,
@@ -30,6 +32,7 @@ TINY = {
   "eval_every_epochs": 0,
   "eval_every": 2,
   "model.variant": "Mu",
+  "model.remat": "none",
   "model.image_size": (32, 24),
   "model.patch": 8,
   "model.head_channels": 8,

@@ -1,6 +1,7 @@
 """Person ReID from the official data layouts to scores, pictures and checkpoints."""
 
 import dataclasses
+import functools
 import json
 import shutil
 
@@ -24,6 +25,8 @@ from tests.data import luperson_files
 from tests.io import torch_bytes
 from tests.recorded import record
 
+pytestmark = pytest.mark.usefixtures("small_model")
+
 TINY = {
   "total_steps": 2,
   "batch_size": 8,
@@ -34,6 +37,7 @@ TINY = {
   "panel_rows": 2,
   "model.image_size": (32, 16),
   "model.scan": True,  # compiles faster
+  "model.remat": "none",  # compiles faster
 }
 # (person, camera, number) of each picture. Two persons are for training, two others for retrieval. One query
 # has a gallery picture from its own camera, which must not count as a match.
@@ -83,6 +87,12 @@ LAYOUTS = {
   "identity_folder": ("identity_folder", identity_layout()),
 }
 
+# Changes of the configuration for the run on a layout.
+RUNS = {
+  "identity_folder": {"total_steps": 6, "ema_decay": 0.5, "eval_every_epochs": 2, "base_lr": 1e-2},
+  "market1501": {"model__locality": True},
+}
+
 
 @pytest.fixture(scope="session")
 def layout_folder(tmp_path_factory):
@@ -116,31 +126,45 @@ def weights_of(workdir):
   return checkpoint_file.read(workdir)[0]
 
 
+@pytest.fixture(scope="module")
+def make_run(layout_folder, tmp_path_factory):
+  """Returns a function (layout -> (config, workdir, data folder, scores) of a run). Each run is made once."""
+
+  @functools.cache
+  def make(layout):
+    source, root = layout_folder(layout)
+    config = reid_config(source, root, **RUNS.get(layout, {}))
+    workdir = tmp_path_factory.mktemp("run") / "work"
+    return config, workdir, root, runner.run(config, workdir, say=lambda _: None)
+
+  return make
+
+
+@pytest.fixture
+def trained(make_run):
+  """Returns (workdir, data folder, scores) of a run with a moving average on the layout identity_folder."""
+  return make_run("identity_folder")[1:]
+
+
 # One layout is enough for the loop, because all sources have the same interface.
 @pytest.mark.parametrize(
   "layout",
-  [
-    "market1501",
-    pytest.param("msmt17_v1", marks=pytest.mark.soak),
-    pytest.param("msmt17_v2", marks=pytest.mark.soak),
-  ],
+  [pytest.param(name, marks=() if name == "identity_folder" else pytest.mark.soak) for name in LAYOUTS],
 )
-def test_each_official_layout_trains_resumes_and_is_scored_again(layout, layout_folder, tmp_path, capsys):
-  source, root = layout_folder(layout)
-  locality = {"model__locality": True} if layout == "market1501" else {}
-  config = reid_config(source, root, **locality)
-  whole, pieced, lines = tmp_path / "whole", tmp_path / "pieced", []
-  scores = runner.run(config, whole, say=lines.append)
+def test_each_layout_trains_resumes_and_is_scored_again(layout, make_run, tmp_path, capsys):
+  config, whole, _, scores = make_run(layout)
+  last, pieced, lines = config.total_steps, tmp_path / "pieced", []
   assert {"mAP", "rank1", "rank5", "rank10", "mINP"} <= scores.keys()
   assert 0 < scores["mAP"] <= 1
-  assert (whole / "panels" / "ranks_00000002.png").is_file()
+  assert (whole / "panels" / f"ranks_{last:08d}.png").is_file()
   assert (whole / "curves.png").is_file()
 
   shutil.copytree(whole, pieced)
-  shutil.rmtree(pieced / "checkpoints" / "2")
+  shutil.rmtree(pieced / "checkpoints" / str(last))
+  # The resumed run must find the best checkpoint again by itself.
   shutil.rmtree(pieced / "best")
   resumed = runner.run(config, pieced, say=lines.append)
-  assert "resuming at step 1" in lines
+  assert f"resuming at step {last - 1}" in lines
   assert resumed == scores
   jax.tree.map(np.testing.assert_array_equal, weights_of(whole), weights_of(pieced))
 
@@ -149,15 +173,6 @@ def test_each_official_layout_trains_resumes_and_is_scored_again(layout, layout_
   assert json.loads((tmp_path / "scores" / "scores.json").read_text())["scores"] == scores
   assert (tmp_path / "scores" / "ranks.png").is_file()
   assert hap(["evaluate", str(whole / "best")]) == 0
-
-
-@pytest.fixture(scope="module")
-def trained(layout_folder, tmp_path_factory):
-  """Returns (workdir, data folder, scores) of a run with a moving average on the layout identity_folder."""
-  source, root = layout_folder("identity_folder")
-  workdir = tmp_path_factory.mktemp("run") / "work"
-  config = reid_config(source, root, total_steps=6, ema_decay=0.5, eval_every_epochs=2, base_lr=1e-2)
-  return workdir, root, runner.run(config, workdir, say=lambda _: None)
 
 
 def test_every_evaluation_is_recorded_and_the_best_checkpoint_is_kept(trained):
