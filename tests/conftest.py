@@ -48,9 +48,9 @@ def compiles_as_users_do(item):
 
 
 def pytest_collection_finish(session):
-  # Without its fusion emitters, XLA compiles a training step of a tiny model three times as fast. XLA reads
-  # its flags once per process, before the first compilation. So `make test` runs the parity tests in a session
-  # of their own. A session with both kinds of tests compiles all programs as users do.
+  # Without its fusion emitters, XLA compiles the step of a tiny model three times as fast. But XLA reads its
+  # flags once per process, before the first compilation. So `make test` runs the parity tests separately. A
+  # session with both kinds of tests compiles all programs as users do.
   is_known = jax.__version_info__ < (0, 11)  # a later XLA has no such flag, and ends the process
   if is_known and not any(compiles_as_users_do(item) for item in session.items):
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"

@@ -68,7 +68,16 @@ def check(config):
   values.check(config, _KINDS)
   drops, total = config.lr_drops, config.total_epochs
   config_lib.require(
-    all(drop < total for drop in drops), "lr_drops", drops, f"epochs below total_epochs={total}"
+    list(drops) == sorted(drops) and all(drop < total for drop in drops),
+    "lr_drops",
+    drops,
+    f"epochs in ascending order, below total_epochs={total}",
+  )
+  config_lib.require(
+    config.data.fit_aspect or config.data.codec == "udp",
+    "data.fit_aspect",
+    config.data.fit_aspect,
+    'True for data.codec="msra", which can use only boxes of the aspect ratio of the image',
   )
   padding, patch = config.model.patch_padding, config.model.patch
   config_lib.require(
@@ -165,7 +174,7 @@ def make_predict(description, skeleton, flip_test, compute=vit.FLOAT32):
 def make_score(scorer, num_records):
   """Returns the score function: {"val": rows} -> {metric: float}.
 
-  A picture that cannot be read counts as missed. If there are such pictures, "unread" is their number.
+  A person whose picture cannot be read counts as missed. If there are such people, "unread" is their number.
 
   Args:
     scorer: from `pose_scorers.of`.
@@ -213,7 +222,7 @@ def make_evaluation(config, description):
     evals=evals,
     score=make_score(scorer, len(source)),
     select=(scorer.select, "max"),
-    notes=(scorer.note,) if scorer.note else (),
+    notes=(scorer.note,) if evals and scorer.note else (),
     write_results=lambda splits, folder: scorer.write(splits["val"], folder),
     read_results=scorer.read,
   )

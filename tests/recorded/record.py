@@ -19,7 +19,6 @@ STEPS, LEFT_AT = 4, 2
 
 _RUN = {
   "total_steps": STEPS,
-  "warmup_epochs": 0.0,  # so that the first step also changes the parameters
   "batch_size": 8,
   "eval_batch_size": 8,
   "log_every": 1,
@@ -39,14 +38,34 @@ _RUN = {
   "data.synthetic.image_size": (40, 20),
   "data.synthetic.hold_in_memory": False,
 }
+_NO_WARMUP = {"warmup_epochs": 0.0}  # so that the first step also changes the parameters
 RUNS = {
   "pretrain": (
     "pretrain_demo",
-    {"baseline_records": 16, "model.decoder_width": 16, "model.decoder_depth": 1},
+    {"baseline_records": 16, "model.decoder_width": 16, "model.decoder_depth": 1, **_NO_WARMUP},
   ),
-  "reid": ("finetune_reid_demo", {"num_instances": 2, "model.drop_path": 0.1}),
+  "reid": ("finetune_reid_demo", {"num_instances": 2, "model.drop_path": 0.1, **_NO_WARMUP}),
   # 600 records are enough for a positive training picture of each attribute. Only some of them are drawn.
-  "attributes": ("finetune_attributes_demo", {"ema_decay": 0.9, "data.synthetic.num_train": 600}),
+  "attributes": (
+    "finetune_attributes_demo",
+    {"ema_decay": 0.9, "data.synthetic.num_train": 600, **_NO_WARMUP},
+  ),
+  "pose2d": ("finetune_pose2d_demo", {"model.patch_padding": 1, "warmup_steps": 0}),
+  "text_reid": (
+    "finetune_text_reid_demo",
+    {
+      "model.embedding_dim": 8,
+      "text.width": 16,
+      "text.depth": 1,
+      "text.max_tokens": 8,
+      "text.max_words": 200,
+      "warmup_steps": 0,
+      "data.synthetic_captions.num_train": 48,
+      "data.synthetic_captions.num_test": 32,
+      "data.synthetic_captions.image_size": (40, 20),
+      "data.synthetic_captions.hold_in_memory": False,
+    },
+  ),
 }
 
 
