@@ -11,7 +11,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault(
   "JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).resolve().parents[1] / ".pytest_cache" / "jax")
 )
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # most tests spend more time on compilation
 
 import jax
@@ -54,6 +54,10 @@ def pytest_collection_finish(session):
   is_known = jax.__version_info__ < (0, 11)  # a later XLA has no such flag, and ends the process
   if is_known and not any(compiles_as_users_do(item) for item in session.items):
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
+    # Programs for several devices may hang if they come from the cache (seen with jax 0.10.2): their devices
+    # wait for each other in different collective operations.
+    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+    jax.config.update("jax_enable_compilation_cache", False)
 
 
 @pytest.hookimpl(tryfirst=True)

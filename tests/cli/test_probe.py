@@ -36,6 +36,8 @@ def checkpoint(tmp_path_factory):
   return str(folder / "encoder")
 
 
+# The report of the command on few people is tested in tests/e2e/test_attribute_table.py.
+@pytest.mark.soak
 def test_the_probe_predicts_attributes_of_unseen_people(checkpoint, capsys, eager_progress):
   assert hap(["probe", checkpoint, *PEOPLE, "--set=num_train=640", "--set=num_test=320"]) == 0
   captured = capsys.readouterr()

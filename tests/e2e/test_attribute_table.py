@@ -107,5 +107,12 @@ def test_scores_are_the_scores_of_the_known_labels(people, workdir, tmp_path):
 
 def test_a_probe_learns_from_the_known_labels(people, workdir, capsys):
   options = ["--data.source=attribute_table", f"--data.root={people}"]
+  capsys.readouterr()
   assert hap(["probe", str(workdir), "--attributes", *options]) == 0
-  assert "attribute_table: 32 train and 8 test pictures" in capsys.readouterr().out
+  lines = capsys.readouterr().out.splitlines()
+  assert any("attribute_table: 32 train and 8 test pictures; feature mean" in line for line in lines)
+  by_attribute = {line.split()[0]: float(line.split()[2]) for line in lines if line.startswith("  ")}
+  names = checkpoint_file.read(workdir)[1]["classes"]["attribute_names"]
+  assert by_attribute.keys() == set(names)
+  scores = dict(line.split() for line in lines if line.startswith(("mA ", "F1 ")) and ":" not in line)
+  assert float(scores["mA"]) == pytest.approx(np.mean(list(by_attribute.values())), abs=1e-4)

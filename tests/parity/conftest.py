@@ -63,7 +63,11 @@ def pick():
   return lambda file, prefix: {k.removeprefix(prefix): v for k, v in file.items() if k.startswith(prefix)}
 
 
-@pytest.fixture(scope="session", params=[True, False], ids=["scan", "loop"])
+# Unrolled blocks compile for long. tests/models/test_layers.py compares them with scanned blocks.
+@pytest.fixture(
+  scope="session",
+  params=[pytest.param(True, id="scan"), pytest.param(False, id="loop", marks=pytest.mark.soak)],
+)
 def small(request, golden, pick):
   """Returns the golden model and its batch, once with scanned and once with unrolled blocks."""
   inputs = golden("pretrain_small_inputs")
