@@ -41,6 +41,7 @@ from hap_jax.description import Description, Encoder
 from hap_jax.evaluation.evaluate import Evaluation
 from hap_jax.models import vit
 from hap_jax.pixels.normalize import IMAGENET_MEAN, IMAGENET_STD, normalize
+from hap_jax.train import optim
 from hap_jax.train.optim import OptimizerSpec, Rule
 
 _FINAL_NORM = "encoder/norm"  # the path of the encoder's norm after the last block
@@ -161,6 +162,23 @@ def run_length_of(config, train):
     total_epochs=config.total_epochs,
     warmup_epochs=config.get("warmup_epochs", 0.0),
     total_steps=config.total_steps,
+  )
+
+
+def step_schedule_of(config, total_steps, total_epochs):
+  """Returns the schedule (step, progress) -> learning rate: a warm-up in steps, then drops by a factor of 10.
+
+  The warm-up takes at most a tenth of the run. The drops keep their share of the run if config.total_steps
+  sets its length.
+
+  Args:
+    config: the finalized config, with base_lr, warmup_steps and lr_drops (epochs).
+    total_steps, total_epochs: length of the run, from `run_length_of`.
+  """
+  warmup_steps = min(config.warmup_steps, total_steps // 10)
+  drops = tuple(drop * total_epochs / config.total_epochs for drop in config.lr_drops)
+  return lambda step, progress: optim.warmup_then_steps(
+    step, progress, peak=config.base_lr, warmup_steps=warmup_steps, boundaries=drops
   )
 
 

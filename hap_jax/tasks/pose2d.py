@@ -307,8 +307,6 @@ def make(config, start=base.FROM_SCRATCH):
   train = base.reading_of(config).loader(source, augment, sampler, fields)
   model = network(description, base.compute_of(config), drop_path=config.model.drop_path)
   total_steps, total_epochs, _ = base.run_length_of(config, train)
-  # The drops keep their share of the run if config.total_steps is set.
-  drops = tuple(drop * total_epochs / config.total_epochs for drop in config.lr_drops)
   return base.Task(
     init=base.make_init(model, train=False),
     load=base.make_load(
@@ -318,13 +316,7 @@ def make(config, start=base.FROM_SCRATCH):
       description.encoder.depth, layer_decay=config.layer_decay, weight_decay=config.weight_decay
     ),
     optimizer=optim.OptimizerSpec(**config.optimizer),
-    schedule=lambda step, progress: optim.warmup_then_steps(
-      step,
-      progress,
-      peak=config.base_lr,
-      warmup_steps=min(config.warmup_steps, total_steps // 10),
-      boundaries=drops,
-    ),
+    schedule=base.step_schedule_of(config, total_steps, total_epochs),
     forward=make_forward(model, base.make_normalize(description)),
     loss=make_loss(description.encoder.image_size, config.heatmap_sigma),
     train=train,

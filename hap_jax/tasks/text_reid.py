@@ -30,18 +30,17 @@ from hap_jax.data import samplers, tokenized
 from hap_jax.data.transforms import reid as transforms
 from hap_jax.data.transforms.image import HorizontalFlip
 from hap_jax.data.word_piece import WordPiece
+from hap_jax.evaluation import caption_search
 from hap_jax.evaluation.evaluate import EvalSplit, Evaluation
 from hap_jax.losses import ranking
 from hap_jax.losses.identity import identity_loss
-from hap_jax.metrics import retrieval, text_retrieval
+from hap_jax.metrics import retrieval
 from hap_jax.models import bert, layers, text_embedder, vit
 from hap_jax.tasks import base
 from hap_jax.train import initial_text, optim
-from hap_jax.viz import ranks
 from hap_jax.viz.curves import Guide, Mark
 
 TRAIN_SPLITS = ("train", "trainval")
-RANK_LIST_LENGTH = 10  # pictures per caption in a rank list
 # Subtrees of the parameters besides the encoder. The heads classify.
 NECK, HEADS = ("lstm", "projection", "bert"), ("head",)
 
@@ -208,63 +207,6 @@ def make_embed_captions(description, compute=vit.FLOAT32):
   return embed
 
 
-def make_score(sources):
-  """Returns the score function: {split: {"feature", "index"}} -> {metric: float}.
-
-  Metrics of the test set have no prefix, metrics of the validation set begin with "val_". If no validation
-  set is held out, "rank1_on_test" is added. Its value is rank1. The best checkpoint is selected by it, and
-  the name warns that the test set was used for this selection.
-
-  Args:
-    sources: {split: (source of the pictures, source of the captions)}.
-  """
-
-  def score(splits):
-    scores = {}
-    for name, (pictures, captions) in sources.items():
-      images, texts = splits[f"{name}_pictures"], splits[f"{name}_captions"]
-      found = text_retrieval.evaluate(
-        images["feature"],
-        texts["feature"],
-        pictures.columns["pid"][images["index"]],
-        captions.columns["pid"][texts["index"]],
-      )
-      prefix = "" if name == "test" else f"{name}_"
-      scores |= {f"{prefix}{metric}": value for metric, value in found.items()}
-    return scores if "val" in sources else {**scores, "rank1_on_test": scores["rank1"]}
-
-  return score
-
-
-def make_rank_lists(pictures, captions, num_queries):
-  """Returns a function rows -> {"ranks": picture}.
-
-  The picture shows captions of the test set, evenly spaced, with the pictures that are closest to them.
-  """
-
-  def rank_lists(splits):
-    images, texts = splits["test_pictures"], splits["test_captions"]
-    chosen = np.unique(np.linspace(0, len(texts["index"]) - 1, num_queries).astype(int))
-    index = texts["index"][chosen]
-    found = retrieval.rank_list(
-      texts["feature"][chosen],
-      images["feature"],
-      k=RANK_LIST_LENGTH,
-      query_pid=captions.columns["pid"][index],
-      gallery_pid=pictures.columns["pid"][images["index"]],
-    )
-    entries = images["index"][found.index]
-    sheet = ranks.rank_sheet(
-      [str(captions.columns["caption"][int(i)]) for i in index],
-      [[pictures[int(i)]["image"] for i in line] for line in entries],
-      found.distance,
-      found.verdict,
-    )
-    return {"ranks": sheet}
-
-  return rank_lists
-
-
 def open_split(config, split, word_piece, max_tokens):
   """Opens an evaluation split. Returns (source of its pictures, tokenised source of its captions)."""
   pictures = config_lib.open_source(config, f"{split}_pictures")
@@ -313,8 +255,8 @@ def evaluation_of(config, description, text):
   pids = captions.columns["pid"], pictures.columns["pid"]
   return Evaluation(
     evals=evals,
-    score=make_score(sources),
-    row_figures=make_rank_lists(pictures, captions, config.panel_rows),
+    score=caption_search.make_score(sources),
+    row_figures=caption_search.make_rank_lists(pictures, captions, config.panel_rows),
     select=("val_rank1" if "val" in splits else "rank1_on_test", "max"),
     guides={"mAP": Guide(baseline=Mark("chance", retrieval.chance_mean_ap(*pids)))},
     constants=constants_of(description, text),
@@ -469,8 +411,6 @@ def make(config, start=base.FROM_SCRATCH):
   model = network(description, compute, drop_path=config.model.drop_path)
   is_trained = description.network["text_is_trained"]
   total_steps, total_epochs, _ = base.run_length_of(config, train)
-  # The drops keep their share of the run if config.total_steps is set.
-  drops = tuple(drop * total_epochs / config.total_epochs for drop in config.lr_drops)
   return base.Task(
     init=make_init(model, text_network(description, compute), config.text.max_tokens, is_trained),
     load=base.make_load(
@@ -485,13 +425,7 @@ def make(config, start=base.FROM_SCRATCH):
       weight_decay=config.weight_decay,
     ),
     optimizer=optim.OptimizerSpec(**config.optimizer),
-    schedule=lambda step, progress: optim.warmup_then_steps(
-      step,
-      progress,
-      peak=config.base_lr,
-      warmup_steps=min(config.warmup_steps, total_steps // 10),
-      boundaries=drops,
-    ),
+    schedule=base.step_schedule_of(config, total_steps, total_epochs),
     forward=make_forward(model, make_features(description, compute), base.make_normalize(description)),
     loss=make_loss(
       pids, id_weight=config.id_weight, ranking_weight=config.ranking_weight, margin=config.margin

@@ -1,0 +1,65 @@
+"""Scores and pictures of text ReID: captions search pictures, and pictures search captions."""
+
+import numpy as np
+
+from hap_jax.metrics import retrieval, text_retrieval
+from hap_jax.viz import ranks
+
+RANK_LIST_LENGTH = 10  # pictures per caption in a rank list
+
+
+def make_score(sources):
+  """Returns the score function: {split: {"feature", "index"}} -> {metric: float}.
+
+  Metrics of the test set have no prefix, metrics of the validation set begin with "val_". If no validation
+  set is held out, "rank1_on_test" is added. Its value is rank1. The best checkpoint is selected by it, and
+  the name warns that the test set was used for this selection.
+
+  Args:
+    sources: {split: (source of the pictures, source of the captions)}.
+  """
+
+  def score(splits):
+    scores = {}
+    for name, (pictures, captions) in sources.items():
+      images, texts = splits[f"{name}_pictures"], splits[f"{name}_captions"]
+      found = text_retrieval.evaluate(
+        images["feature"],
+        texts["feature"],
+        pictures.columns["pid"][images["index"]],
+        captions.columns["pid"][texts["index"]],
+      )
+      prefix = "" if name == "test" else f"{name}_"
+      scores |= {f"{prefix}{metric}": value for metric, value in found.items()}
+    return scores if "val" in sources else {**scores, "rank1_on_test": scores["rank1"]}
+
+  return score
+
+
+def make_rank_lists(pictures, captions, num_queries):
+  """Returns a function rows -> {"ranks": picture}.
+
+  The picture shows captions of the test set, evenly spaced, with the pictures that are closest to them.
+  """
+
+  def rank_lists(splits):
+    images, texts = splits["test_pictures"], splits["test_captions"]
+    chosen = np.unique(np.linspace(0, len(texts["index"]) - 1, num_queries).astype(int))
+    index = texts["index"][chosen]
+    found = retrieval.rank_list(
+      texts["feature"][chosen],
+      images["feature"],
+      k=RANK_LIST_LENGTH,
+      query_pid=captions.columns["pid"][index],
+      gallery_pid=pictures.columns["pid"][images["index"]],
+    )
+    entries = images["index"][found.index]
+    sheet = ranks.rank_sheet(
+      [str(captions.columns["caption"][int(i)]) for i in index],
+      [[pictures[int(i)]["image"] for i in line] for line in entries],
+      found.distance,
+      found.verdict,
+    )
+    return {"ranks": sheet}
+
+  return rank_lists
