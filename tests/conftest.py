@@ -56,8 +56,8 @@ def pytest_collection_finish(session):
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
     # Programs for several devices may hang if they come from the cache (seen with jax 0.10.2): their devices
     # wait for each other in different collective operations.
-    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
-    jax.config.update("jax_enable_compilation_cache", False)
+    del os.environ["JAX_COMPILATION_CACHE_DIR"]
+    jax.config.update("jax_compilation_cache_dir", None)
 
 
 @pytest.hookimpl(tryfirst=True)
