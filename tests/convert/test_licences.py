@@ -11,8 +11,9 @@ from hap_jax.convert import families, licences
 SOURCES = pathlib.Path(hap_jax.__file__).parent / "data" / "sources"
 NAMES = sorted(path.stem for path in SOURCES.glob("*.py") if path.stem not in ("__init__", "base"))
 # `folder` and `identity_folder` read the user's own pictures. `tfds` reads its licence from the packed data
-# set.
-UNKNOWN_SOURCES, SOURCES_WITHOUT_TEXT = {"folder", "identity_folder", "attribute_table"}, {"tfds"}
+# set. `synthetic_captions` has the licence of `synthetic`.
+UNKNOWN_SOURCES = {"folder", "identity_folder", "attribute_table"}
+SOURCES_WITHOUT_TEXT = {"tfds", "synthetic_captions"}
 # The published files of these families state no licence.
 UNKNOWN_FAMILIES = {"hap", "timm", "hf-vit", "reid-vit", "reid-lem", "attributes-vit"}
 

@@ -18,6 +18,8 @@ from hap_jax.models import bert
 from hap_jax.train.report import read_metrics
 from tests.data import text_files
 
+pytestmark = pytest.mark.usefixtures("small_model")
+
 TINY = {
   "total_steps": 2,
   "batch_size": 8,
@@ -57,7 +59,7 @@ def tiny(source, root, **overrides):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, bert_folder):
+def trained(tmp_path_factory, bert_folder, small_model):
   """Returns (config, workdir, scores, lines) of a run on CUHK-PEDES' layout with a frozen text encoder.
 
   The BERT folder that the run was started with does not exist any more.
@@ -96,7 +98,10 @@ def test_a_run_resumes_to_the_same_end_without_the_bert_folder(trained, tmp_path
   jax.tree.map(np.testing.assert_array_equal, checkpoint_file.read(whole)[0], checkpoint_file.read(pieced)[0])
 
 
-@pytest.mark.parametrize("part", ["", "best", "checkpoints/2"])
+# One path is enough in `make test`, because each evaluation compiles the network again.
+@pytest.mark.parametrize(
+  "part", ["best", *(pytest.param(part, marks=pytest.mark.soak) for part in ("", "checkpoints/2"))]
+)
 def test_every_path_of_a_checkpoint_finds_its_text_encoder(trained, tmp_path, part):
   _, workdir, scores, _ = trained
   out = tmp_path / "scores"
