@@ -112,10 +112,11 @@ def pair(of, names):
   return _sequence((of, of), f"{names}, each {of.words}")
 
 
-def numbers_above(bound):
-  """Returns a Kind: sequences of any length of numbers above a bound."""
-  kind = number(above=bound)
-  return Kind(f"numbers above {bound}", lambda x: isinstance(x, (tuple, list)) and all(map(kind.holds, x)))
+def each(kind):
+  """Returns a Kind: sequences of any length whose values are all of a Kind."""
+  return Kind(
+    f"values, each {kind.words}", lambda x: isinstance(x, (tuple, list)) and all(map(kind.holds, x))
+  )
 
 
 def like(value):

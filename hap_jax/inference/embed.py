@@ -45,9 +45,8 @@ def add_arguments(parser):
     "--feature",
     default="",
     metavar="KIND",
-    help="embedding (only ReID checkpoints have one) | mean (of the patch tokens) | cls (class token; "
-    "encoders of 2D pose have none) | "
-    "stripes (means of four horizontal stripes) (default: embedding if the checkpoint has one, else mean)",
+    help="embedding (if the task of the checkpoint trains one) | mean (of the patch tokens) | "
+    "cls (class token, if the encoder has one) | stripes (means of four horizontal stripes) (default: embedding if the checkpoint has one, else mean)",
   )
   parser.add_argument(
     "--exif",

@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import flax.errors
 import ml_collections
 
 from hap_jax import config as config_lib
@@ -117,7 +118,11 @@ def _score(path, config, overrides, progress):
     raise ValueError(f"{path}: its configuration has no records that can be scored: {reason}")
   variables = with_constants(weights.variables, evaluation.constants)
   variables = sharding.put_replicated(variables, mesh)
-  scores, rows = make_evaluate(evaluation, mesh)(variables, progress=progress)
+  try:
+    scores, rows = make_evaluate(evaluation, mesh)(variables, progress=progress)
+  except flax.errors.ScopeParamShapeError as error:
+    reason = str(error).partition(" (http")[0]
+    raise ValueError(f"{path}: its description does not fit its arrays: {reason}") from error
   return _Found(config, evaluation, scores, rows, variables)
 
 

@@ -44,5 +44,5 @@ class ImageEncoder(nn.Module):
     return self.latent(images).normed
 
   def latent(self, images):
-    """Returns the `vit.Latent` of pictures, which tells apart the class token and the patches."""
+    """Returns the `vit.Latent` of pictures. It has the class token and the patches as separate properties."""
     return encode(self.encoder, images)

@@ -239,6 +239,21 @@ def description_of(
   )
 
 
+def check_network(description, kinds):
+  """Checks the recorded sizes of a network. Anyone may have written the description of a checkpoint.
+
+  Args:
+    description: the Description of the weights.
+    kinds: {key of `Description.network`: `config_values.Kind`}.
+  Raises:
+    ValueError: if a value is missing or wrong. The message names the key.
+  """
+  for key, kind in kinds.items():
+    if not kind.holds(description.network.get(key)):
+      found = repr(description.network[key])[:60] if key in description.network else "missing"
+      raise ValueError(f"{key} of the network in the description is {found}, expected {kind.words}")
+
+
 def open_pictures(config, split):
   """Opens pictures of any source, for a task that needs no labels.
 

@@ -43,7 +43,7 @@ HEADS = ("keypoint_head",)  # subtree of the parameters besides the encoder
 # The configuration keys of this task, in addition to the keys that every task has.
 _KINDS = {
   "warmup_steps": values.whole(0),
-  "lr_drops": values.numbers_above(0),
+  "lr_drops": values.each(values.number(above=0)),
   "layer_decay": values.number(above=0, high=1),
   "heatmap_sigma": values.number(above=0),
   "flip_test": values.flag(),
@@ -60,6 +60,16 @@ _KINDS = {
   "data.scale_jitter": values.number(low=0, below=1),
   "data.rotation": values.number(low=0),
   "data.rotation_prob": values.number(low=0, high=1),
+}
+
+
+# The keys of `Description.network`.
+_NETWORK = {
+  "num_joints": values.whole(1),
+  "head": values.one_of(*pose_estimator.HEADS),
+  "head_channels": values.each(values.whole(1)),
+  "codec": values.one_of(*topdown.CODECS),
+  "fit_aspect": values.flag(),
 }
 
 
@@ -89,10 +99,13 @@ def network(description, compute=vit.FLOAT32, *, drop_path=0.0):
   """Builds the network of a Description, a `PoseEstimator`.
 
   Args:
-    description: its `network` holds "num_joints", "head" and "head_channels".
+    description: its `network` holds the keys of _NETWORK.
     compute: a `vit.Compute`. Heat maps are always float32.
     drop_path: rate of stochastic depth in training.
+  Raises:
+    ValueError: if a value of the Description is missing or wrong.
   """
+  base.check_network(description, _NETWORK)
   sizes = description.network
   return pose_estimator.PoseEstimator(
     description.encoder.build(compute, drop_path=drop_path),
@@ -239,9 +252,10 @@ def check_source(source, name):
 
 def check_joints(description, skeleton, name):
   """Raises ValueError if the weights predict other joints than the skeleton of the source `name`."""
-  predicted = list(description.classes.get("joints", ()))
-  if predicted != list(skeleton.joints):
-    has = f"{len(predicted)} joints ({description.network.get('skeleton', 'unknown')})"
+  base.check_network(description, _NETWORK)
+  predicted, count = list(description.classes.get("joints", ())), description.network["num_joints"]
+  if predicted != list(skeleton.joints) or count != len(predicted):
+    has = f"{count} joints ({description.network.get('skeleton', 'unknown')})"
     raise ValueError(
       f"the checkpoint predicts {has}, data set {name} has {len(skeleton.joints)} ({skeleton.name}): set "
       "config.data.source to a data set with the joints of the checkpoint"

@@ -48,7 +48,7 @@ NECK, HEADS = ("lstm", "projection", "bert"), ("head",)
 # The configuration keys of this task, in addition to the keys that every task has.
 _KINDS = {
   "warmup_steps": values.whole(0),
-  "lr_drops": values.numbers_above(0),
+  "lr_drops": values.each(values.number(above=0)),
   "image_lr_scale": values.number(low=0),
   "id_weight": values.number(low=0),
   "ranking_weight": values.number(low=0),
@@ -67,6 +67,14 @@ _KINDS = {
   "text.max_words": values.whole(1),
   "data.train_split": values.one_of(*TRAIN_SPLITS),
   "data.pad": values.whole(0),
+}
+
+
+# The keys of `Description.network`.
+_NETWORK = {
+  "embedding_dim": values.whole(1),
+  "num_classes": values.whole(1),
+  "pooling": values.one_of(*text_embedder.POOLINGS),
 }
 
 
@@ -91,16 +99,14 @@ def network(description, compute=vit.FLOAT32, *, drop_path=0.0):
   """Builds the network of a Description without its BERT, a `TextEmbedder`.
 
   Args:
-    description: its `network` holds "embedding_dim", "num_classes" (the number of training persons) and
-      "pooling".
+    description: its `network` holds the keys of _NETWORK. "num_classes" is the number of training persons.
     compute: a `vit.Compute`. Embeddings and logits are always float32.
     drop_path: rate of stochastic depth in training.
   Raises:
-    ValueError: if there are no classes.
+    ValueError: if a value of the Description is missing or wrong, for example if there are no classes.
   """
+  base.check_network(description, _NETWORK)
   sizes = description.network
-  if sizes["num_classes"] < 1:
-    raise ValueError("a classifier of 0 persons cannot be trained: the training set has no persons")
   return text_embedder.TextEmbedder(
     description.encoder.build(compute, drop_path=drop_path),
     sizes["embedding_dim"],

@@ -4,7 +4,9 @@ A run stores its frozen text encoder once, in <workdir>/text_encoder/<digest>/. 
 without the folder that config.text.init_from named.
 """
 
+import dataclasses
 import pathlib
+import re
 
 from hap_jax.convert import text_encoder
 from hap_jax.convert.text_encoder import TextEncoder
@@ -65,11 +67,12 @@ def of_checkpoint(description, init_from=None):
     TextEncoder. Its `params` are None if the checkpoint has trained them, because they are then among its
     parameters.
   Raises:
-    ValueError: if a frozen text encoder is in none of these places.
+    ValueError: if a frozen text encoder is in none of these places, or if the Description has a wrong value.
   """
-  network, vocabulary = description.network, tuple(description.more["vocabulary"])
+  sizes, vocabulary = _read_description(description)
+  network = description.network
   if network["text_is_trained"]:
-    return TextEncoder(bert.Sizes(**network["text"]), None, vocabulary)
+    return TextEncoder(sizes, None, vocabulary)
   if init_from is None:
     init_from = (description.config or {}).get("text", {}).get("init_from", "")
   digest, place = network["text_digest"], pathlib.Path(description.place).absolute()
@@ -82,6 +85,33 @@ def of_checkpoint(description, init_from=None):
     f"the text encoder of the checkpoint (digest {digest}) is in none of {', '.join(map(str, tried))}: copy "
     "the folder there, or set config.text.init_from to the BERT folder of the run"
   )
+
+
+def _read_description(description):
+  """Returns (`bert.Sizes`, vocabulary) of a Description. Anyone may have written it, so it is checked."""
+  network, vocabulary = description.network, description.more.get("vocabulary")
+  where = "the text encoder in the description of the checkpoint"
+  text, names = network.get("text"), {field.name for field in dataclasses.fields(bert.Sizes)}
+  if not isinstance(text, dict) or text.keys() != names:
+    raise ValueError(f"{where} has the sizes {text!r:.80}, expected {', '.join(sorted(names))}")
+  if not all(type(value) is int and value > 0 for value in text.values()):
+    raise ValueError(f"{where} has the sizes {text!r:.80}, expected whole numbers from 1")
+  sizes, max_tokens = bert.Sizes(**text), network.get("max_tokens")
+  if type(max_tokens) is not int or not 1 <= max_tokens <= sizes.max_positions:
+    raise ValueError(
+      f"{where} takes max_tokens={max_tokens!r:.40}, expected 1 to {sizes.max_positions}, its positions"
+    )
+  is_list = isinstance(vocabulary, list | tuple) and all(isinstance(word, str) for word in vocabulary)
+  if not is_list or len(vocabulary) != sizes.vocab_size:
+    found = f"{len(vocabulary)} words" if is_list else "no list of words"
+    raise ValueError(f"{where} has {found}, expected {sizes.vocab_size} words, one per row of its word table")
+  digest = network.get("text_digest", "")
+  if type(network.get("text_is_trained")) is not bool or not re.fullmatch(r"[0-9a-f]*", str(digest)):
+    raise ValueError(
+      f"{where} has text_is_trained={network.get('text_is_trained')!r:.20} and text_digest={digest!r:.40}, "
+      "expected true or false, and hexadecimal digits"
+    )
+  return sizes, tuple(vocabulary)
 
 
 def store(encoder, workdir):
