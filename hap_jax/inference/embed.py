@@ -46,7 +46,8 @@ def add_arguments(parser):
     default="",
     metavar="KIND",
     help="embedding (if the task of the checkpoint trains one) | mean (of the patch tokens) | "
-    "cls (class token, if the encoder has one) | stripes (means of four horizontal stripes) (default: embedding if the checkpoint has one, else mean)",
+    "cls (class token, if the encoder has one) | stripes (means of four horizontal stripes) "
+    "(default: embedding if the checkpoint has one, else mean)",
   )
   parser.add_argument(
     "--exif",
