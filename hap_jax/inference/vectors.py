@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from hap_jax.data.sources import folder
+from hap_jax.data.sources.base import check_relative
 from hap_jax.inference import embed
 from hap_jax.io import npz_file, unfinished
 
@@ -76,6 +77,7 @@ def read(path):
       "again with hap embed CHECKPOINT FOLDER --out=FILE.npz"
     )
   paths = tuple(found["path"].tolist())
+  check_relative(paths, lambda i: f"{path}: picture {i + 1}")
   if not paths or len(found["feature"]) != len(paths):
     raise ValueError(f"{path}: has {len(found['feature'])} vectors of {len(paths)} pictures; make it again")
   texts = {name: str(found[name]) for name in ("kind", "folder", "checkpoint", "exif")}

@@ -205,6 +205,10 @@ def rewrite(stored, out, **changes):
       {"path": np.array(["0.png"] * 5 + ["x.png"])},
       "1 of 6 pictures are not in .* starting with x",
     ),
+    (
+      {"path": np.array(["0.png"] * 5 + ["../x.png"])},
+      r"picture 6: the file name is '../x\.png'; expected a path below the folder",
+    ),
     ({"exif": np.array("ignore")}, "was made with --exif=ignore; pass --exif=ignore here, too"),
   ],
 )
