@@ -24,6 +24,7 @@ _MAX_SEGMENTS, _MAX_CHUNKS = 2**12, 2**17
 _MAX_BYTES = 2**16  # largest size of an EXIF header, because a JPEG file cannot hold a larger one
 _BYTE_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
 _ORIENTATION = 0x0112
+_FIRST_SIDEWAYS = 5  # orientations from this number on exchange the height and the width of a picture
 _NUMBERS = {3: "H", 4: "I"}  # types SHORT (of the standard) and LONG (which some programs write)
 
 _TURNS = {
@@ -60,6 +61,11 @@ def read_orientation(data):
     return _find_tag(block.removeprefix(_PREFIX))
   except struct.error:  # a number lies beyond the end of the file or of the header
     return 1
+
+
+def is_sideways(data):
+  """Returns True if the orientation of a picture file exchanges height and width."""
+  return read_orientation(data) >= _FIRST_SIDEWAYS
 
 
 def turn_upright(image, orientation):

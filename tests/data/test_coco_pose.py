@@ -232,7 +232,7 @@ def open_detections(root, *entries, content=None):
 
 def test_detections_are_records_of_val_with_their_own_boxes(tmp_path):
   source = open_detections(tmp_path, detection(), detection(score=-1.0, bbox=[1, 2, 3.5, 4]))
-  np.testing.assert_array_equal(source.box, np.float32([[-2.5, 1, 47.5, 61], [1, 2, 4.5, 6]]))
+  np.testing.assert_array_equal(source.columns["box"], np.float32([[-2.5, 1, 47.5, 61], [1, 2, 4.5, 6]]))
   assert not source[0]["keypoints_visible"].any()
   truth = source.truth()
   assert truth.person_id is None

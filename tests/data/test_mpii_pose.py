@@ -43,9 +43,9 @@ def test_the_truth_has_the_order_of_the_entries(tmp_path):
   source = open_split(tmp_path, entries, make_truth(entries))
   truth = pickle.loads(pickle.dumps(source)).truth()
   assert truth.xy_one_based.shape == (3, 16, 2)
-  visible = source.keypoints_visible
+  visible = source.columns["keypoints_visible"]
   np.testing.assert_array_equal(truth.is_missing, ~visible)
-  np.testing.assert_allclose(truth.xy_one_based[visible] - 1, source.keypoints_xy[visible])
+  np.testing.assert_allclose(truth.xy_one_based[visible] - 1, source.columns["keypoints_xy"][visible])
   np.testing.assert_array_equal(truth.head_box, [[[10, 10], [14, 13]]] * 3)
 
 
@@ -215,6 +215,8 @@ def test_real_entries_and_their_truth(samples):
   assert source.spec.notes == ()
   assert source[0]["image"].ndim == 3
   truth = source.truth()
-  visible = source.keypoints_visible
+  visible = source.columns["keypoints_visible"]
   np.testing.assert_array_equal(truth.is_missing, ~visible)
-  np.testing.assert_allclose(truth.xy_one_based[visible] - 1, source.keypoints_xy[visible], atol=1e-4)
+  np.testing.assert_allclose(
+    truth.xy_one_based[visible] - 1, source.columns["keypoints_xy"][visible], atol=1e-4
+  )

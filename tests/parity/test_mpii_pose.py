@@ -31,5 +31,5 @@ def test_joints_equal_the_golden_joints(data, tmp_path):
   ]
   pose_files.write_mpii(tmp_path, entries, split="train")
   source = mpii_pose.open_source(root=str(tmp_path), split="train", seed=0)
-  np.testing.assert_array_equal(source.keypoints_visible, data["mpii/joints_vis_in"])
-  np.testing.assert_allclose(source.keypoints_xy, data["mpii/joints"], rtol=1e-6)
+  np.testing.assert_array_equal(source.columns["keypoints_visible"], data["mpii/joints_vis_in"])
+  np.testing.assert_allclose(source.columns["keypoints_xy"], data["mpii/joints"], rtol=1e-6)
