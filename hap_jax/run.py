@@ -3,6 +3,7 @@
 No other file starts a run.
 """
 
+import json
 import pathlib
 
 import jax
@@ -39,7 +40,7 @@ def run(config, workdir, say=print):
       start = base.Start(weights.lineage, weights.description)
     task = config_lib.load("tasks", config.task).make(config, start)
     if recorded is not None:
-      check_records(recorded, task.description, workdir)
+      check_recorded(recorded, task.description, workdir)
     # The configuration is recorded only now, after all checks of it. So a start that fails a check leaves the
     # workdir free for another configuration.
     config_lib.record(config, workdir)
@@ -74,18 +75,18 @@ def _newest_pictures(workdir):
   return [f"pictures: {', '.join(newest.values())}"] if newest else []
 
 
-def check_records(recorded, description, workdir):
-  """Checks that a resumed run has the same number of training records as at its start.
+def check_recorded(recorded, description, workdir):
+  """Checks that a resumed run has the training records and the network of its start.
 
-  A different number changes the batches and the length of an epoch. It also changes the learning
-  rate of each step.
+  Another number of records changes the batches, the length of an epoch and the learning rate of each step.
+  Facts about the network may come from files besides the configuration, such as the digest of a body model.
 
   Args:
     recorded: `Description` of the run's newest checkpoint. Older versions did not record the number.
     description: the `Description` of the task after the resume.
     workdir: folder of the run.
   Raises:
-    ValueError: if the numbers differ.
+    ValueError: if the records or the network differ.
   """
   began, now = recorded.data.get("records"), description.data["records"]
   if began not in (None, now):
@@ -93,6 +94,13 @@ def check_records(recorded, description, workdir):
       f"{workdir}: the run started with {began:,} training records of {recorded.data['name']}, but the "
       f"source now has {now:,}: restore the data (config.data.root), or start a new run (--workdir)"
     )
+  network = json.loads(json.dumps(dict(description.network)))  # as recorded: a tuple becomes a list
+  for key in sorted(network.keys() & recorded.network.keys()):
+    if recorded.network[key] != network[key]:
+      raise ValueError(
+        f"{workdir}: the network of the run started with {key}={recorded.network[key]!r:.80}, but data and "
+        f"files now give {network[key]!r:.80}: restore them, or start a new run (--workdir)"
+      )
 
 
 def _check_backend(config):

@@ -46,8 +46,8 @@ def described(**data):
 
 def test_a_checkpoint_without_a_recorded_number_resumes_with_any_number():
   now = described(name="luperson", licence="", records=7)
-  runner.check_records(described(name="luperson", licence=""), now, "run")
-  runner.check_records(described(), now, "run")
-  runner.check_records(now, now, "run")
+  runner.check_recorded(described(name="luperson", licence=""), now, "run")
+  runner.check_recorded(described(), now, "run")
+  runner.check_recorded(now, now, "run")
   with pytest.raises(ValueError, match="8 training records of luperson"):
-    runner.check_records(described(name="luperson", records=8), now, "run")
+    runner.check_recorded(described(name="luperson", records=8), now, "run")
