@@ -84,7 +84,7 @@ def _selected(values, record):
   places = _numbers(record.get("idxs"), "iu", "idxs of a chumpy Select as whole numbers")
   if places.size and not 0 <= places.min() <= places.max() < values.size:
     raise ValueError(
-      f"idxs of a chumpy Select reach from {places.min()} to {places.max()}, its array has {values.size} elements"
+      f"idxs of a chumpy Select reach from {places.min()} to {places.max()}; expected 0 to {values.size - 1}"
     )
   shape = _shape(record.get("preferred_shape", places.shape), "preferred_shape of a chumpy Select")
   if math.prod(shape) != places.size:
