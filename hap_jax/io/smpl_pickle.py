@@ -6,6 +6,7 @@ is plain data. `array` computes the array that a record stands for. No other rea
 objects.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -153,7 +154,7 @@ def _reconstruct(subtype, base, state):
 
 _OBJECT = Constructor("builtins.object", None)
 _RECORDS = {
-  (module, name): Constructor(f"{module}.{name}", lambda kind=kind: Record(kind))
+  (module, name): Constructor(f"{module}.{name}", functools.partial(Record, kind))
   for kind, modules, names in (
     ("Ch", ("chumpy.ch",), ("Ch",)),
     ("Select", ("chumpy.reordering",), ("Select",)),
