@@ -68,7 +68,7 @@ def _joints_of_another_mesh(folder, V):
       f"SMPL's {_SMPL_VERTICES}: {where}; expected a folder with {JOINTS_30_FILE} [30, {V}] and "
       f"{body_model.H36M_FILE} [17, {V}]"
     )
-  return _read_regressor(path, body_model.NUM_REGRESSED, V).astype(np.float32)
+  return _read_regressor(path, body_model.NUM_REGRESSED, V)
 
 
 def _check_extra(path, V):
@@ -100,7 +100,7 @@ def _read_h36m(folder, neutral):
     raise ValueError(
       f"{places[0]}: no such file; expected the regressor of the 17 H36M joints{''.join(found[:1])}"
     )
-  regressor = _read_regressor(path, body_model.NUM_H36M, neutral.num_vertices).astype(np.float32)
+  regressor = _read_regressor(path, body_model.NUM_H36M, neutral.num_vertices)
   legs = regressor[1:7] @ neutral.v_template
   joints = neutral.J_regressor @ neutral.v_template
   right, swapped = (np.linalg.norm(legs - joints[order], axis=1).sum() for order in (_LEGS, _SWAPPED_LEGS))
@@ -113,7 +113,7 @@ def _read_h36m(folder, neutral):
 
 
 def _read_regressor(path, num_rows, V):
-  """Returns the regressor of an .npy file, [num_rows, V]."""
+  """Returns the regressor of an .npy file, [num_rows, V] float32 in C order."""
   array = restricted_pickle.load_npy(regular_file.read_bytes(path, max_bytes=_MAX_FILE_BYTES), path)
   if array.shape == (14, V) and num_rows == _EXTRA_ROWS:
     raise ValueError(
@@ -125,7 +125,9 @@ def _read_regressor(path, num_rows, V):
       f"{path}: holds {array.dtype} of shape {array.shape}; expected numbers of shape ({num_rows}, {V}): one "
       "row per joint and one column per vertex of the body"
     )
-  sums = array.sum(axis=1, dtype=np.float64)
-  if not np.isfinite(array).all() or (np.abs(sums - 1) > _SUM_TOLERANCE).any():
+  with np.errstate(over="ignore", invalid="ignore"):
+    array = np.ascontiguousarray(array, np.float32)  # some of these files are in Fortran order
+    is_one = np.abs(array.sum(axis=1, dtype=np.float64) - 1) <= _SUM_TOLERANCE  # False for NaN, too
+  if not (np.isfinite(array).all() and is_one.all()):
     raise ValueError(f"{path}: has a row whose sum is not 1; expected a regressor of joints")
   return array

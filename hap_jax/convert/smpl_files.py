@@ -43,8 +43,7 @@ def read(files, regressors=None):
   for gender, path in files.items():
     bodies[gender], new_notes = _read_body(path)
     notes += new_notes
-  for gender, path in files.items():
-    _check_together(bodies, files, gender, path)
+  _check_together(bodies, files)
   joints, h36m = joint_regressors.make(bodies["neutral"], regressors)
   made = body_model.BodySet(
     name="SMPL", licence=LICENCE, bodies=bodies, joint_regressor=joints, h36m_regressor=h36m
@@ -145,20 +144,28 @@ def _faces(faces, path):
   return np.ascontiguousarray(faces, np.int32)
 
 
-def _check_together(bodies, files, gender, path):
-  """Raises ValueError if a body has another mesh than the neutral one, or is the body of another gender."""
-  body, neutral = bodies[gender], bodies["neutral"]
-  if body.num_vertices != neutral.num_vertices:
-    raise ValueError(
-      f"{path}: has {body.num_vertices} vertices, and {files['neutral']} has {neutral.num_vertices}; "
-      "expected files of the same model"
-    )
-  for field in ("faces", "parents"):
-    if not np.array_equal(getattr(body, field), getattr(neutral, field)):
-      raise ValueError(f"{path}: has other {field} than {files['neutral']}; expected files of the same model")
-  for other, other_body in bodies.items():
-    if other != gender and np.array_equal(body.v_template, other_body.v_template):
+def _check_together(bodies, files):
+  """Raises ValueError if a body has another mesh than the neutral one, or two genders have the same body."""
+  neutral = bodies["neutral"]
+  seen = ["neutral"]
+  for gender in bodies:
+    if gender == "neutral":
+      continue
+    body, path = bodies[gender], files[gender]
+    if body.num_vertices != neutral.num_vertices:
       raise ValueError(
-        f"{path} (--{gender}) has the same vertices as {files[other]} (--{other}); expected one file "
-        "per gender"
+        f"{path}: has {body.num_vertices} vertices, and {files['neutral']} has {neutral.num_vertices}; "
+        "expected files of the same model"
       )
+    for field in ("faces", "parents"):
+      if not np.array_equal(getattr(body, field), getattr(neutral, field)):
+        raise ValueError(
+          f"{path}: has other {field} than {files['neutral']}; expected files of the same model"
+        )
+    for other in seen:
+      if np.array_equal(body.v_template, bodies[other].v_template):
+        raise ValueError(
+          f"{path} (--{gender}) has the same vertices as {files[other]} (--{other}); expected one file per "
+          "gender"
+        )
+    seen.append(gender)
