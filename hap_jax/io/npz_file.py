@@ -3,6 +3,7 @@
 For `check` and `read`, the caller knows the shapes, but only the file contains the length of the texts. So
 texts must be stored without compression, as NumPy's `savez` stores them. Then they need no more memory than
 the size of the file. `read_stored` knows no shapes, so all its arrays must be stored in this way.
+`read_numbers` also reads compressed arrays. Its caller gives the largest number of elements.
 """
 
 import math
@@ -78,33 +79,79 @@ def read_stored(path, kinds):
     ValueError: if the file is damaged or no .npz file, or if an array is compressed, or has another kind or
       another number of dimensions. The message does not name the file.
   """
+
+  def read_one(archive, entry, size):
+    if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > size:
+      raise ValueError(f"{entry.filename} is compressed, or larger than the file; expected NumPy's savez")
+    kind, num_dimensions = kinds[_name_of(entry)]
+    array = _read_sized(archive, entry, kind)
+    if array.ndim != num_dimensions:
+      raise ValueError(f"{entry.filename} has type {array.dtype} and shape {array.shape}")
+    return array
+
+  return _read_known(path, kinds, read_one)
+
+
+def read_numbers(path, names, max_elements):
+  """Reads arrays of numbers, of any shape, from an .npz file. The arrays may be compressed.
+
+  Args:
+    path: the file.
+    names: names of the arrays to read. The file may have further arrays, also of Python objects.
+    max_elements: the largest allowed number of elements of an array.
+  Returns:
+    {name: array of floats or integers}. Arrays that the file does not have are left out.
+  Raises:
+    OSError: if the file is missing or cannot be opened.
+    ValueError: if the file is damaged or no .npz file, or if an array is too large or does not hold numbers.
+      The message does not name the file.
+  """
+
+  def read_one(archive, entry, _):
+    _check_method(entry)
+    if entry.file_size > max_elements * _MAX_NUMBER_BYTES + _MAX_EXTRA_BYTES:
+      raise ValueError(
+        f"{entry.filename} has {entry.file_size:,} bytes; expected at most {max_elements:,} numbers"
+      )
+    return _read_sized(archive, entry, "iuf")
+
+  return _read_known(path, names, read_one)
+
+
+def _read_known(path, names, read_one):
+  """Calls read_one(zip file, entry, size of the file) for each of these arrays that the file has.
+
+  Returns:
+    {name of the array: result of `read_one`}.
+  """
   with open_regular(path) as file:
     try:
       size = os.fstat(file.fileno()).st_size
       with zipfile.ZipFile(file) as archive:
-        entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
-        names = [name for name in kinds if name in entries]
-        return {name: _read_stored(archive, entries[name], size, *kinds[name]) for name in names}
+        entries = {_name_of(entry): entry for entry in archive.infolist()}
+        return {name: read_one(archive, entries[name], size) for name in names if name in entries}
     except _ERRORS as error:
       text = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
       raise ValueError(text) from error
 
 
-def _read_stored(archive, entry, size, kind, num_dimensions):
-  """Returns the array of an entry of the zip file, see `read_stored`. `size` is the size of the file."""
-  if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > size:
-    raise ValueError(f"{entry.filename} is compressed, or larger than the file; expected NumPy's savez")
+def _name_of(entry):
+  return entry.filename.removesuffix(".npy")
+
+
+def _read_sized(archive, entry, kinds):
+  """Returns the array of an entry of the zip file, if its type is of these kinds and fits its size."""
   with archive.open(entry) as file:
     dtype, shape = _read_header(file, entry.filename)
     header_bytes = file.tell()
   item = np.dtype(dtype) if dtype[1:2] in _KINDS else None
-  if item is None or item.kind != kind or len(shape) != num_dimensions:
+  if item is None or item.kind not in kinds:
     raise ValueError(f"{entry.filename} has type {dtype} and shape {shape}")
   if entry.file_size != header_bytes + math.prod(shape) * item.itemsize:
     raise ValueError(f"{entry.filename} has {entry.file_size} bytes, which does not fit its shape {shape}")
   with archive.open(entry) as file:
     array = np.lib.format.read_array(file, allow_pickle=False)
-  if kind == "U":
+  if item.kind == "U":
     _check_characters(entry.filename, array, surrogates=True)
   return array
 
@@ -160,13 +207,17 @@ def _check_stored(entry, size):
     )
 
 
-def _check_array(archive, entry, column):
-  """Raises ValueError unless an entry of the zip file is the array that `column` describes."""
+def _check_method(entry):
   # NumPy writes only these two methods of compression. Some other methods need gigabytes of memory.
   if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
     raise ValueError(
       f"{entry.filename} is compressed by method {entry.compress_type}, which NumPy does not write"
     )
+
+
+def _check_array(archive, entry, column):
+  """Raises ValueError unless an entry of the zip file is the array that `column` describes."""
+  _check_method(entry)
   if entry.file_size > _most_bytes(column) + _MAX_EXTRA_BYTES:
     raise ValueError(
       f"{entry.filename} has {entry.file_size} bytes unpacked, more than shape {column.shape} needs"

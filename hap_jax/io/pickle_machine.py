@@ -206,7 +206,7 @@ class Unpickler:
       target.value = self._paid(target.build(state))
       self._check_nesting(target.value)
       target = target.value
-    elif type(target) is AttributeDict and type(state) is dict:
+    elif isinstance(target, AttributeDict) and type(state) is dict:
       target.update(state)
       self._paid(target)
     elif type(target) is not collections.OrderedDict or type(state) is not dict:
@@ -224,7 +224,7 @@ class Unpickler:
     """
     if type(value) is np.ndarray:
       self._budget -= value.nbytes if value.flags.writeable else 0
-    elif type(value) in (set, frozenset, bytes, bytearray, AttributeDict, collections.OrderedDict):
+    elif isinstance(value, set | frozenset | bytes | bytearray | AttributeDict | collections.OrderedDict):
       self._budget -= len(value)
     if self._budget < 0:
       raise UnsafePickleError(f"copies its data to more than {_MAX_COPIED_SHARE} times the size of the file")
