@@ -7,6 +7,7 @@ side. The tables of `anatomy` give the shape. `smpl_body` makes a body model of 
 
 import dataclasses
 import functools
+from typing import NamedTuple
 
 import numpy as np
 
@@ -62,10 +63,11 @@ class Part:
 # the limbs have more rings where they bend.
 # fmt: off
 _PLACES = {
-  "trunk": (-0.165, -0.145, -0.100, -0.050, 0.0, 0.045, 0.090, 0.130, 0.170, 0.220, 0.250, 0.285, 0.320, 0.350,
-            0.390, 0.422, 0.445, 0.467),
-  "neck": (-0.050, -0.025, 0.0, 0.035, 0.070, 0.100),
-  "head": (-0.088, -0.080, -0.058, -0.028, 0.0, 0.025, 0.045, 0.063, 0.080, 0.095, 0.108, 0.120, 0.130, 0.140),
+  "trunk": (-0.165, -0.145, -0.100, -0.050, 0.0, 0.045, 0.090, 0.130, 0.170, 0.220, 0.250, 0.285, 0.320,
+            0.350, 0.390, 0.422, 0.445, 0.467),
+  "neck": (-0.050, -0.025, 0.0, 0.020, 0.040, 0.060, 0.080, 0.100),
+  "head": (-0.088, -0.080, -0.058, -0.028, 0.0, 0.025, 0.045, 0.063, 0.080, 0.095, 0.108, 0.120, 0.130,
+           0.140),
   "nose": (0.032, 0.020, 0.010, -0.004, -0.010),
   "ear": (0.056, 0.044, 0.025, 0.014, 0.0),
   "leg": (-0.14, -0.10, -0.05, 0.0, 0.1, 0.2, 0.375, 0.55, 0.7, 0.8, 0.87, 0.935, 1.0, 1.065, 1.13, 1.2, 1.35,
@@ -76,9 +78,9 @@ _PLACES = {
   "foot": (-0.070, -0.058, -0.035, -0.010, 0.020, 0.050, 0.090, 0.125, 0.145, 0.160, 0.178),
   "collar": (-0.3, -0.2, 0.0, 0.33, 0.67, 1.0, 1.1),
 }
-# The joints that move the rings. A ring at the position of a row moves with the joint of this row alone, and a
-# ring between two rows with both. So a ring at a joint moves with the joint and its parent in equal shares,
-# or with one of them alone. In both cases, its centre is the joint in every pose.
+# The joints that move the rings. A ring at the position of a row moves with the joint of this row. A ring
+# between two rows moves with both joints. A ring at a joint moves with the joint, with its parent, or with both.
+# Neither of them can move the joint out of its ring, so the ring shows the place of the joint in every pose.
 _MOVED_BY = {
   "trunk": ((0.03, "pelvis"), (0.15, "spine1"), (0.19, "spine1"), (0.25, "spine2"), (0.32, "spine3")),
   "neck": ((-0.04, "spine3"), (0.04, "neck"), (0.06, "neck"), (0.12, "head")),
@@ -132,17 +134,71 @@ def surface(person):
   Returns:
     [V, 3] float64 metres.
   """
-  joints, frames = body.place_joints(person, np.tile(np.eye(3), (len(JOINTS), 1, 1)))
-  vertices = []
-  for part in parts().values():
-    placed = _place(part, person, joints, frames)
-    vertices.append(placed)
-    if part.is_left:
-      vertices.append(placed * _MIRROR)
-  return np.concatenate(vertices)
+  layout = _layout()
+  joints, frames = body.place_joints(person, _REST)
+  nothing = np.zeros(len(layout.rings))
+  fitted = skin.fit(person, layout.rings, nothing, nothing)
+  # The trunk grows around its joints, not around the middles of its rings. So a fixed mean of the vertices of
+  # a ring is the joint for every girth.
+  fitted.offset[layout.is_trunk, 2] *= person.girth
+  centers, across, depth = (axis.take(layout.ring, axis=0) for axis in skin.hang(fitted, joints, frames))
+  points = centers + across * layout.x + depth * layout.y
+  points[:, 2] += person.bust * layout.bust
+  return points.take(layout.source, axis=0) * layout.sign
 
 
-_MIRROR = np.array((-1.0, 1.0, 1.0))
+_REST = np.tile(np.eye(3), (len(JOINTS), 1, 1))  # rotations of the rest pose
+
+
+class _Layout(NamedTuple):
+  """Tables of all N vertices of the left side and the middle, and of all V vertices.
+
+  Attributes:
+    rings: [R] of dtype skin.RING, the rings of all parts.
+    is_trunk: [R] bool.
+    ring: [N] ring of each vertex.
+    x, y: [N, 1] position of each vertex in its ring, as shares of the radii.
+    bust: [N] share of the bust by which the vertex moves to the front.
+    source: [V] the vertex of which each vertex is a copy or a mirror image.
+    sign: [V, 3] factors of the coordinates, -1 for x of a mirror image.
+  """
+
+  rings: np.ndarray
+  is_trunk: np.ndarray
+  ring: np.ndarray
+  x: np.ndarray
+  y: np.ndarray
+  bust: np.ndarray
+  source: np.ndarray
+  sign: np.ndarray
+
+
+@functools.cache
+def _layout():
+  rings, is_trunk, columns, copies = [], [], [], []
+  num_rings = num_own = 0
+  for name, part in parts().items():
+    count = len(part.rings)
+    x, y = mesh.sections(part.corners)[:2, part.section, :-1]
+    bust = np.zeros((count, part.corners)) if part.bust is None else part.bust
+    # The last two vertices are the middles of the first and the last ring.
+    columns.append(
+      (
+        np.append(np.repeat(np.arange(count), part.corners), (0, count - 1)) + num_rings,
+        np.append(np.tile(x, count), (0, 0)),
+        np.append(np.tile(y, count), (0, 0)),
+        np.append(bust, (0, 0)),
+      )
+    )
+    copies += [(num_own + np.arange(part.num_vertices), side) for side in ((1, -1) if part.is_left else (1,))]
+    rings.append(part.rings)
+    is_trunk += [name == "trunk"] * count
+    num_rings, num_own = num_rings + count, num_own + part.num_vertices
+  ring, x, y, bust = (np.concatenate(column) for column in zip(*columns, strict=True))
+  sign = np.ones((sum(len(own) for own, _ in copies), 3))
+  sign[:, 0] = np.concatenate([np.full(len(own), side) for own, side in copies])
+  source = np.concatenate([own for own, _ in copies])
+  return _Layout(skin.join_rings(rings), np.array(is_trunk), ring, x[:, None], y[:, None], bust, source, sign)
 
 
 def mirrored():
@@ -216,22 +272,6 @@ def _triangles(num_rings, corners, is_middle):
   return np.concatenate([one.T, two.T, *(np.transpose(cap) for cap in caps)])
 
 
-def _place(part, person, joints, frames):
-  """Returns the vertices of a part of a body, [num_vertices, 3]."""
-  nothing = np.zeros(len(part.rings))
-  fitted = skin.fit(person, part.rings, nothing, nothing)
-  if part.bust is not None:
-    # The trunk grows around its joints, not around the middles of its rings. So a fixed mean of the vertices
-    # of a ring is the joint for every girth.
-    fitted.offset[:, 2] *= person.girth
-  centers, across, depth = skin.hang(fitted, joints, frames)
-  x, y = mesh.sections(part.corners)[:2, part.section, :-1, None]
-  points = centers[:, None] + across[:, None] * x + depth[:, None] * y
-  if part.bust is not None:
-    points[..., 2] += person.bust * part.bust
-  return np.concatenate([points.reshape(-1, 3), centers[[0, -1]]])
-
-
 def _part(name, rings, *, section=mesh.ROUND, is_left=False, bust=None):
   places = np.array(_PLACES[name])
   positions, joints = zip(*_MOVED_BY[name], strict=True)
@@ -255,6 +295,12 @@ def _trunk():
   places = np.array(_PLACES["trunk"])
   rings = skin.trunk_rings_at(places)
   rings["bust"] = 0  # the bust moves vertices, not rings
+  # Clothes hide the steps between the rows of the table. Bare skin is smooth.
+  for k, column in enumerate(anatomy.TRUNK_ZONE.T, start=1):
+    rings["growth"][:, 0, k] = np.interp(places, anatomy.TRUNK_HEIGHT, column)
+  rings["growth"][:, 0, 0] = 1 - rings["growth"][:, 0, 1:].sum(axis=1)
+  _smooth(rings["radii"])
+  _smooth(rings["offset"][:, 2:])
   x, y = mesh.sections(_CORNERS["trunk"])[:2, mesh.OVAL, :-1]
   side = np.abs(x) * rings["radii"][:, :1]
   high = np.exp(-(((places - 0.290) / 0.050) ** 2))[:, None]
@@ -267,17 +313,28 @@ def _limb(limb):
   rings = skin.limb_rings_at("left", limb, places)
   for place, radius in _DOME[limb]:
     rings["radii"][np.isclose(places, place)] = radius
+  if limb == "leg":
+    # Thighs are deeper than wide at the hip, where the trunk is deep.
+    rings["radii"][:, 1] *= np.interp(places, (0.1, 0.6), (1.14, 1.0))
+  _smooth(rings["radii"])
   return rings
 
 
+def _smooth(columns):
+  """Replaces each row, except the first and the last, by a mean of itself and its neighbours. In place."""
+  columns[1:-1] = (columns[:-2] + 2 * columns[1:-1] + columns[2:]) / 4
+
+
 def _collar():
-  """Returns rings from the inner end of the collar bone to the shoulder. They fill the gap of a raised arm."""
+  """Returns rings along the collar bone, from its inner end to the shoulder."""
   places = np.array(_PLACES["collar"])
   rings = np.zeros(len(places), skin.RING)
   rings["joints"] = rings["frames"] = JOINT_INDEX["left_collar"], JOINT_INDEX["left_shoulder"]
   rings["between"] = places
   rings["axes"] = (1, 2)
-  rings["radii"] = np.interp(places, (-0.3, -0.2, 0.0, 1.0, 1.1), (0.012, 0.036, 0.047, 0.043, 0.030))[:, None]
+  rings["radii"] = np.interp(places, (-0.3, -0.2, 0.0, 1.0, 1.1), (0.012, 0.036, 0.047, 0.043, 0.030))[
+    :, None
+  ]
   rings["growth"] = skin.grow(limb=1.0)
   return rings
 
@@ -303,4 +360,3 @@ def _resample(rings, positions, kind):
     columns = [np.interp(places, positions, column) for column in rings[field].T]
     more[field] = np.stack(columns, axis=1)
   return more, places
-

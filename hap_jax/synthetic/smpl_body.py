@@ -4,14 +4,13 @@ The rest pose, the joints and the shape directions are those of drawn people. So
 person, of any size, is one shape of this body. Licence: Apache-2.0.
 """
 
-import dataclasses
 import functools
 
 import numpy as np
 
 from hap_jax.data import body_model
 from hap_jax.synthetic import bare_body, body
-from hap_jax.synthetic.body import JOINT_INDEX, JOINTS
+from hap_jax.synthetic.body import JOINTS
 
 NAME = "synthetic"
 LICENCE = "Apache-2.0 (made by this project)"
@@ -74,7 +73,7 @@ _H36M = (0, 2, 5, 8, 1, 4, 7, 3, 12, 24, 29, 16, 18, 20, 17, 19, 21)
 @functools.cache
 def make_body_set():
   """Returns the BodySet of our own body. It is made once per process, and no caller may change its arrays."""
-  template, joints, vertex_steps, joint_steps = _shape_space()
+  template, joints, vertex_steps, joint_steps = shape_space()
   rows = _regressor(template, joints, vertex_steps, joint_steps)
   V = len(template)
   neutral = body_model.Body(
@@ -97,7 +96,7 @@ def make_body_set():
   )
 
 
-def _shape_space():
+def shape_space():
   """Returns the mean body and its change per unit of each shape parameter, all float64 metres.
 
   Returns:
