@@ -17,9 +17,10 @@ def add_arguments(parser):
   parser.add_argument("--out", required=True, metavar="DIR", help="folder to make")
   parser.add_argument(
     "--format",
-    choices=("tfds", "files"),
+    choices=("tfds", "files", "3dpw"),
     help="tfds: ArrayRecord shards, which config.data.source=tfds reads | files: pictures and lists, only "
-    "for a source that draws its pictures (default: files for such a source, otherwise tfds)",
+    "for a source that draws its pictures (default: files for such a source, otherwise tfds) | 3dpw: the "
+    "split test of such a source in the layout of 3DPW, with the body that its people have",
   )
   parser.add_argument("--seed", type=int, default=0, help="seed of synthetic people (default: %(default)s)")
 
@@ -56,26 +57,33 @@ def run(args):
   is_drawn = hasattr(source, "write_files")
   # The format decides which options have an effect. An option without an effect is an error.
   chosen = args.format or ("files" if is_drawn else "tfds")
-  if chosen == "files":
-    if not is_drawn:
-      raise ValueError(
-        f"--format=files: {args.source} cannot be written as files; expected a source of drawn pictures, "
-        "such as synthetic"
-      )
-    _refuse(args, ("root", "split", "settings", "max_bad_share"), "works only with --format=tfds")
-    with Progress("prepare") as progress:
-      given = _given(args, *_DRAWN, "workers")
-      counts = source.write_files(args.out, seed=args.seed, **given, progress=progress)
-    what = f"pictures of {args.source} people"
-  else:
+  if chosen == "tfds":
     if is_drawn:
       why = "works only with --format=files; use --set hold_in_memory=True to draw on all processors"
       _refuse(args, ("workers",), why)
     else:
       _refuse(args, (*_DRAWN, "workers"), f"works only with drawn pictures, and {args.source} has none")
     counts, what = _pack(args), f"records of {args.source}"
+  else:
+    counts, what = _write(args, source, chosen), f"pictures of {args.source} people"
   parts = ", ".join(f"{count:,} {split}" for split, count in counts.items())
   print(f"{args.out}: {what}: {parts}; {time.monotonic() - start:.0f} s")
+
+
+def _write(args, source, chosen):
+  """Draws pictures and writes them as plain files. Returns {split: number of pictures}."""
+  write = getattr(source, "write_files" if chosen == "files" else "write_3dpw", None)
+  if write is None:
+    raise ValueError(
+      f"--format={chosen}: {args.source} cannot be written in this form; expected a source of drawn "
+      "pictures, such as synthetic"
+    )
+  _refuse(args, ("root", "split", "settings", "max_bad_share"), "works only with --format=tfds")
+  if chosen == "3dpw":
+    why = "works only with --format=tfds and --format=files, because 3DPW is written for tests"
+    _refuse(args, ("num_train", "num_val"), why)
+  with Progress("prepare") as progress:
+    return write(args.out, seed=args.seed, **_given(args, *_DRAWN, "workers"), progress=progress)
 
 
 def _given(args, *names):

@@ -97,6 +97,11 @@ _HIP = [JOINT_INDEX["left_hip"], JOINT_INDEX["right_hip"]]
 _TRUNK = [JOINT_INDEX[name] for name in ("spine1", "spine2", "spine3", "neck")]
 
 
+def rest_offset(name):
+  """Returns the offset of a joint from its parent in the rest pose of the reference adult, [3] metres."""
+  return _OFFSETS[JOINT_INDEX[name]]
+
+
 def sample_body(rng, is_female, age):
   """Draws a random body. Means and deviations follow published measurements of adults and children.
 
@@ -112,29 +117,57 @@ def sample_body(rng, is_female, age):
     stature = rng.uniform(1.12, 1.48)
   elif age == "senior":
     stature -= 0.04
-  scale = stature / _REST_HEIGHT
   girth = float(np.clip(rng.lognormal(0.0, 0.12), 0.82, 1.38))
-  offsets = _OFFSETS * scale
   # People of the same stature differ in the proportions of legs, arms and trunk.
-  offsets[_LEG] *= rng.normal(1.0, 0.025)
-  offsets[_ARM] *= rng.normal(1.0, 0.025)
-  offsets[_TRUNK] *= rng.normal(1.0, 0.02)
+  legs, arms, trunk = rng.normal(1.0, 0.025), rng.normal(1.0, 0.025), rng.normal(1.0, 0.02)
   shoulder = rng.normal(0.94 if is_female else 1.04, 0.035)
   hip = rng.normal(1.04 if is_female else 0.97, 0.04)
-  offsets[_SHOULDER, 0] *= shoulder
-  offsets[_HIP, 0] *= hip
   # A child's head is large for its stature.
   head = rng.normal(1.0, 0.025) * (1.0 if age != "child" else 1.0 + 0.28 * (1.6 - stature) / 0.5 * 0.5)
+  scale = stature / _REST_HEIGHT
+  return build_body(
+    stature=stature,
+    legs=legs,
+    arms=arms,
+    trunk=trunk,
+    shoulder=shoulder,
+    hip=hip,
+    waist=rng.normal(0.9 if is_female else 1.0, 0.05),
+    girth=girth,
+    bust=float(rng.uniform(0.012, 0.04)) if is_female and age != "child" else 0.0,
+    head=head * (scale if age != "child" else scale**0.55),
+  )
+
+
+def build_body(*, stature, legs, arms, trunk, shoulder, hip, waist, girth, bust, head):
+  """Returns the Body with these proportions.
+
+  Args:
+    stature: standing height in metres.
+    legs, arms, trunk: lengths of the bones, relative to the average for this stature.
+    shoulder, hip: widths of the bones, relative to the average for this stature.
+    waist: half-width at the waist, relative to the average for this stature and girth.
+    girth, bust, head: as in Body.
+  Returns:
+    Body.
+  """
+  scale = stature / _REST_HEIGHT
+  offsets = _OFFSETS * scale
+  offsets[_LEG] *= legs
+  offsets[_ARM] *= arms
+  offsets[_TRUNK] *= trunk
+  offsets[_SHOULDER, 0] *= shoulder
+  offsets[_HIP, 0] *= hip
   return Body(
     offsets=offsets,
     stature=float(stature),
     scale=float(scale),
     girth=girth,
     shoulder=float(shoulder * girth**0.25),
-    waist=float(rng.normal(0.9 if is_female else 1.0, 0.05) * girth),
+    waist=float(waist * girth),
     hip=float(hip * girth**0.6),
-    bust=float(rng.uniform(0.012, 0.04)) if is_female and age != "child" else 0.0,
-    head=float(head * (scale if age != "child" else scale**0.55)),
+    bust=bust,
+    head=float(head),
   )
 
 

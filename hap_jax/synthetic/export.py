@@ -91,7 +91,7 @@ def write_folder(
       (part / folder).mkdir()
     # The lists are written last, because they need the labels of all pictures.
     progress.begin(len(rows), "pictures")
-    truths = _write_pictures(part, seed, tuple(image_size), rows, workers, progress)
+    truths = write_pictures(part, seed, tuple(image_size), rows, _label, workers, progress)
     progress.stage("writing the lists")
     _write_lists(part, image_size, rows, truths)
     counts = {split: sum(row.split == split for row in rows) for split in FOLDERS}
@@ -114,33 +114,48 @@ def _list_rows(**options):
   return rows
 
 
-def _write_pictures(root, seed, size, rows, workers, progress):
-  """Writes all pictures. Returns the labels of each picture for `_write_lists`, in the order of `rows`."""
+def write_pictures(root, seed, size, rows, label, workers, progress):
+  """Draws pictures and writes them as JPEG files.
+
+  Args:
+    root: folder of the files.
+    seed: seed of the people.
+    size: (H, W) of the pictures in pixels.
+    rows: list of objects with `file`, the path below `root`, and `index`, the picture's index for
+      `draw.draw_person`.
+    label: function of (seed, size, result of `draw_person`) that returns what the lists need of a picture. It
+      is a function of a module, because it is sent to other processes.
+    workers, progress: as in `write_folder`.
+  Returns:
+    The results of `label`, in the order of `rows`.
+  """
   chunks = [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]
-  write = functools.partial(_write_chunk, root, seed, size)
+  write = functools.partial(_write_chunk, root, seed, size, label)
   parts = parallel.map_in_processes(write, chunks, workers, lambda chunk: progress.add(len(chunk)))
   return [truth for part in parts for truth in part]
 
 
-def _write_chunk(root, seed, size, rows):
+def _write_chunk(root, seed, size, label, rows):
   truths = []
   for row in rows:
     drawn = draw.draw_person(seed, row.index, size)
     picture_file.write(root / row.file, drawn["image"], quality=_QUALITY)
-    truths.append(
-      {
-        "labels": coco_labels.of_person(drawn, coco_labels.visible_area(drawn["parts"]), size),
-        "attributes": drawn["attributes"].astype(int).tolist(),
-        "captions": list(drawn["captions"]),
-      }
-    )
+    truths.append(label(seed, size, drawn))
   return truths
+
+
+def _label(_, size, drawn):
+  return {
+    "labels": coco_labels.of_person(drawn, coco_labels.visible_area(drawn["parts"]), size),
+    "attributes": drawn["attributes"].astype(int).tolist(),
+    "captions": list(drawn["captions"]),
+  }
 
 
 def _write_lists(root, image_size, rows, truths):
   pairs = list(zip(rows, truths, strict=True))
   for split in ("train", "val"):
-    _write_json(
+    write_json(
       root / "annotations" / f"person_keypoints_{split}.json",
       _coco(image_size, [pair for pair in pairs if pair[0].split == split]),
     )
@@ -148,7 +163,7 @@ def _write_lists(root, image_size, rows, truths):
     table = csv.writer(file, lineterminator="\n")
     table.writerow(("file", "split", "person", *captions.ATTRIBUTES))
     table.writerows((row.file, _SET[row.split], row.person, *truth["attributes"]) for row, truth in pairs)
-  _write_json(
+  write_json(
     root / "reid_raw.json",
     [
       {"split": _SET[row.split], "captions": truth["captions"], "file_path": row.file, "id": row.person}
@@ -163,7 +178,8 @@ def _coco(image_size, pairs):
   return coco_labels.file_content(image_size, files, [truth["labels"] for _, truth in pairs])
 
 
-def _write_json(path, content):
+def write_json(path, content):
+  """Writes a new JSON file."""
   with path.open("w", encoding="utf-8") as file:
     json.dump(content, file)
 

@@ -99,7 +99,7 @@ class Mesh:
 def build_mesh(tubes, sides):
   """Builds the Mesh of tubes. A ring has `sides` corners. The normals are those of the smooth surface."""
   grid = _grid(tuple(tubes.length.tolist()), sides)
-  cosine, sine, cosine_slope, sine_slope = _sections(sides).take(tubes.section[grid.owner], axis=1)
+  cosine, sine, cosine_slope, sine_slope = sections(sides).take(tubes.section[grid.owner], axis=1)
   # Arrays are [3, R, sides + 1], because numpy is slow on a short last axis.
   centers, across, depth = (axis.T[..., None] for axis in (tubes.centers, tubes.across, tubes.depth))
   vertices = centers + across * cosine + depth * sine
@@ -179,7 +179,7 @@ def _grid(length, sides):
 
 
 @functools.lru_cache
-def _sections(sides):
+def sections(sides):
   """Returns x, y and their slopes at the corners of each cross-section, [4, sections, sides + 1]."""
   angle = np.arange(sides + 1) * (2 * np.pi / sides)
   cosine, sine = np.cos(angle), np.sin(angle)

@@ -117,7 +117,8 @@ def _growth(body):
   return np.array((1.0, body.hip, body.waist, body.shoulder, body.girth, body.girth**0.7))
 
 
-def _grow(**weights):
+def grow(**weights):
+  """Returns the weights of a radius for each factor in GROWTH."""
   return [weights.get(name, 0.0) for name in GROWTH]
 
 
@@ -125,19 +126,25 @@ def _grow(**weights):
 def level_rings(name, joint="head", part="head", left=0.0):
   """Returns the rings of a table of `anatomy` with the columns height, half-width, half-depth, front."""
   table = getattr(anatomy, name)
-  rings = np.zeros(len(table), RING)
-  rings["joints"] = rings["frames"] = JOINT_INDEX[joint]
-  rings["offset"] = np.stack([np.full(len(table), left), table[:, 0], table[:, 3]], axis=1)
-  rings["axes"] = (0, 2)
-  rings["radii"] = table[:, 1:3]
-  rings["growth"] = _grow(fixed=0.7, girth=0.3) if joint == "neck" else _grow(fixed=1.0)
-  rings["is_head"] = joint == "head"
+  rings = level_rings_at(table, joint, left)
   rings["v"] = np.linspace(0, 1, len(table))
   # v of the head is proportional to the height and not to the number of the ring, so the face keeps its
   # proportions.
   if name == "HEAD":
     rings["v"] = (table[:, 0] - table[0, 0]) / np.ptp(table[:, 0])
   rings["part"] = anatomy.PART_INDEX[part]
+  return rings
+
+
+def level_rings_at(table, joint="head", left=0.0):
+  """Returns the rings of rows [R, 4] with the columns height, half-width, half-depth, front."""
+  rings = np.zeros(len(table), RING)
+  rings["joints"] = rings["frames"] = JOINT_INDEX[joint]
+  rings["offset"] = np.stack([np.full(len(table), left), table[:, 0], table[:, 3]], axis=1)
+  rings["axes"] = (0, 2)
+  rings["radii"] = table[:, 1:3]
+  rings["growth"] = grow(fixed=0.7, girth=0.3) if joint == "neck" else grow(fixed=1.0)
+  rings["is_head"] = joint == "head"
   return rings
 
 
@@ -148,6 +155,14 @@ def trunk_rings(low, high, v_low=0.0, v_high=1.0):
   # A row very near to an end is not used, because it would give a very flat quadrilateral.
   inside = height[(height > low + 0.012) & (height < high - 0.008)]
   wanted = np.concatenate([[low], inside, [high]])
+  rings = trunk_rings_at(wanted)
+  rings["v"] = v_low + (v_high - v_low) * (wanted - low) / (high - low)
+  return rings
+
+
+def trunk_rings_at(wanted):
+  """Returns the rings of the trunk at these heights above the pelvis, [R] metres of the reference adult."""
+  height = anatomy.TRUNK_HEIGHT
   nearest = np.abs(wanted[:, None] - height).argmin(axis=1)
   rings = np.zeros(len(wanted), RING)
   joints = np.array([JOINT_INDEX[name] for name in anatomy.TRUNK_JOINT])[nearest]
@@ -165,10 +180,9 @@ def trunk_rings(low, high, v_low=0.0, v_high=1.0):
   rings["growth"][:, 0, 1:4] = zone
   rings["growth"][:, 0, 0] = 1 - zone.sum(axis=1)
   is_trunk = zone.sum(axis=1) > 0.6
-  rings["growth"][is_trunk, 1] = _grow(girth=1.0)
-  rings["growth"][~is_trunk, 1] = _grow(fixed=1.0)
+  rings["growth"][is_trunk, 1] = grow(girth=1.0)
+  rings["growth"][~is_trunk, 1] = grow(fixed=1.0)
   rings["bust"] = np.exp(-(((wanted - 0.29) / 0.06) ** 2))
-  rings["v"] = v_low + (v_high - v_low) * (wanted - low) / (high - low)
   rings["part"] = anatomy.PART_INDEX["torso"]
   return rings
 
@@ -180,12 +194,14 @@ def limb_rings(side, limb, start, stop):
   Positions 0, 1 and 2 are the three joints of the limb. The ring at the middle joint halves the angle of the
   bend.
   """
-  names, table, axes = {
-    "arm": (("shoulder", "elbow", "wrist"), anatomy.ARM, (1, 2)),
-    "leg": (("hip", "knee", "ankle"), anatomy.LEG, (0, 2)),
-  }[limb]
+  table = _LIMBS[limb][1]
   inside = table[(table[:, 0] > start + 0.05) & (table[:, 0] < stop - 0.05), 0]
-  position = np.concatenate([[start], inside, [stop]])
+  return limb_rings_at(side, limb, np.concatenate([[start], inside, [stop]]))
+
+
+def limb_rings_at(side, limb, position):
+  """Returns the rings of an arm or a leg at these positions, [R] as in `limb_rings`."""
+  names, table, axes = _LIMBS[limb]
   upper, middle, lower = (JOINT_INDEX[f"{side}_{name}"] for name in names)
   is_lower = position >= 1.0
   rings = np.zeros(len(position), RING)
@@ -196,11 +212,17 @@ def limb_rings(side, limb, start, stop):
   rings["bend"] = np.clip((position - 0.86) / 0.28, 0, 1)
   rings["axes"] = axes
   rings["radii"] = np.interp(position, table[:, 0], table[:, 1])[:, None]
-  rings["growth"] = _grow(limb=1.0)
+  rings["growth"] = grow(limb=1.0)
   rings["v"] = (position - table[0, 0]) / (2.05 - table[0, 0])
   parts = [anatomy.PART_INDEX[f"{side}_{bone}_{limb}"] for bone in ("upper", "lower")]
   rings["part"] = np.where(is_lower, parts[1], parts[0])
   return rings
+
+
+_LIMBS = {
+  "arm": (("shoulder", "elbow", "wrist"), anatomy.ARM, (1, 2)),
+  "leg": (("hip", "knee", "ankle"), anatomy.LEG, (0, 2)),
+}
 
 
 @functools.cache
@@ -225,7 +247,7 @@ def _end_rings(side, joint, table, axes, part):
   rings["joints"] = rings["frames"] = JOINT_INDEX[f"{side}_{joint}"]
   rings["axes"] = axes
   rings["radii"] = table[:, 1:3]
-  rings["growth"] = _grow(fixed=1.0)
+  rings["growth"] = grow(fixed=1.0)
   rings["v"] = np.linspace(0, 1, len(table))
   rings["part"] = anatomy.PART_INDEX[f"{side}_{part}"]
   return rings

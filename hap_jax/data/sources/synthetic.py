@@ -18,7 +18,7 @@ from hap_jax.data.columns import LazyColumns
 from hap_jax.data.pose_truth import CocoTruth
 from hap_jax.data.skeletons import COCO17
 from hap_jax.data.sources import base
-from hap_jax.synthetic import camera, captions, coco_labels, draw, parallel
+from hap_jax.synthetic import camera, captions, coco_labels, draw, parallel, smpl_body, smpl_fit
 
 SPLITS = ("train", "val", "test")
 JOINTS = True
@@ -26,6 +26,7 @@ _FIELDS = (
   *("image", "keypoints_xy", "keypoints_visible", "keypoints_occluded", "box", "area"),
   *("attributes", "pid", "camid"),
   *("keypoints_3d", "joints_3d", "rotations", "intrinsics"),
+  *("smpl_pose", "smpl_betas", "smpl_translation"),
 )
 _LABELS = ("keypoints_xy", "keypoints_visible", "keypoints_occluded", "box", "area")  # fields for `truth`
 _QUERIES = 2  # query pictures of each test person
@@ -70,6 +71,10 @@ class SyntheticSource:
   def columns(self):
     """`pid` and `camid`, [N] int32, and `attributes`, [N, 27] bool. Each is computed at its first use."""
     return LazyColumns({"pid": self._pids, "camid": self._camids, "attributes": self._attributes})
+
+  def body(self):
+    """Returns the body that the fields smpl_pose, smpl_betas and smpl_translation pose, see `own_body`."""
+    return own_body()
 
   def truth(self):
     """Returns the correct joints of all records, a CocoTruth, as `prepare synthetic` writes them to a file.
@@ -145,7 +150,10 @@ def open_source(
       area [] float32 (number of pixels that show the person)
       attributes [27] bool
       keypoints_3d [17, 3], joints_3d [24, 3], rotations [24, 3, 3], intrinsics [3, 3] float32
-    `draw.draw_person` describes most of them. `truth()` is a CocoTruth.
+      smpl_pose [72] float32 (24 rotation vectors in radians, the root in the camera frame)
+      smpl_betas [10] float32, smpl_translation [3] float32 (metres in the camera frame)
+    `draw.draw_person` describes most of them. SMPL's parameters are those of `body()`. `truth()` is a
+    CocoTruth.
   Raises:
     ValueError: if the split is unknown, or if the image size or the number of pictures is out of range.
   """
@@ -206,11 +214,23 @@ def open_people(name, *, split, seed, counts, image_size, hold_in_memory):
   )
 
 
+def own_body():
+  """Returns the project's own body in the layout of SMPL, a BodySet that serves people of every gender."""
+  return smpl_body.make_body_set()
+
+
 def write_files(out, **options):
   """Draws people and writes them as plain files; see `export.write_folder`."""
   from hap_jax.synthetic import export  # the import is here because `export` imports this file
 
   return export.write_folder(out, **options)
+
+
+def write_3dpw(out, **options):
+  """Draws people and writes them in the layout of 3DPW; see `export_3dpw.write_folder`."""
+  from hap_jax.synthetic import export_3dpw  # the import is here because `export_3dpw` imports this file
+
+  return export_3dpw.write_folder(out, **options)
 
 
 def _split_indices(name, split, people, count):
@@ -240,6 +260,7 @@ def _split_indices(name, split, people, count):
 def _record(seed, index, size):
   drawn = draw.draw_person(seed, index, size)
   drawn["area"] = np.float32(coco_labels.visible_area(drawn["parts"]))
+  drawn |= smpl_fit.parameters_of(seed, drawn)
   record = {name: drawn[name] for name in _FIELDS}
   return record | {name: np.int32(record[name]) for name in ("pid", "camid")}
 

@@ -1,0 +1,165 @@
+"""A body of our own in the layout of SMPL: the mean bare body of drawn adults, for people of every gender.
+
+The rest pose, the joints and the shape directions are those of drawn people. So the skeleton of a drawn
+person, of any size, is one shape of this body. Licence: Apache-2.0.
+"""
+
+import functools
+
+import numpy as np
+
+from hap_jax.data import body_model
+from hap_jax.synthetic import bare_body, body
+from hap_jax.synthetic.body import JOINTS
+
+NAME = "synthetic"
+LICENCE = "Apache-2.0 (made by this project)"
+# The arguments of `body.build_body` for the mean adult, and the shape directions: the standard deviation of
+# each argument among the adults of `body.sample_body`, women and men together.
+MEAN = {
+  "stature": 1.69,
+  "legs": 1.0,
+  "arms": 1.0,
+  "trunk": 1.0,
+  "shoulder": 0.99,
+  "hip": 1.005,
+  "waist": 0.95,
+  "bust": 0.013,
+  "girth": 1.0,
+  "head": 1.69 / 1.70,
+}
+DEVIATION = {
+  "stature": 0.09,
+  "legs": 0.025,
+  "arms": 0.025,
+  "trunk": 0.02,
+  "shoulder": 0.06,
+  "hip": 0.05,
+  "waist": 0.07,
+  "bust": 0.013,
+  "girth": 0.12,
+  "head": 0.025,
+}
+SHAPES = ("stature", "legs", "arms", "trunk", "shoulders", "hips", "waist", "bust", "girth", "head")
+
+# The ring of the skin from which each joint is computed: (part, position of the ring). The joints of the
+# right side follow from those of the left side.
+_RING_OF = {
+  "pelvis": ("trunk", 0.0),
+  "spine1": ("trunk", 0.090),
+  "spine2": ("trunk", 0.220),
+  "spine3": ("trunk", 0.285),
+  "neck": ("neck", 0.0),
+  "head": ("head", 0.0),
+  "left_hip": ("leg", 0.0),
+  "left_knee": ("leg", 1.0),
+  "left_ankle": ("leg", 2.0),
+  "left_foot": ("foot", 0.125),
+  "left_collar": ("collar", 0.0),
+  "left_shoulder": ("arm", 0.0),
+  "left_elbow": ("arm", 1.0),
+  "left_wrist": ("arm", 2.0),
+  "left_hand": ("hand", 0.085),
+  "nose": ("nose", 0.010),
+  "left_eye": ("head", 0.045),
+  "left_ear": ("ear", 0.025),
+}
+_FACE = ("nose", "left_eye", "right_eye", "left_ear", "right_ear")
+_REGRESSED = (*JOINTS, *_FACE, "head_top")
+# The joint of `_REGRESSED` for each joint of Human3.6M.
+_H36M = (0, 2, 5, 8, 1, 4, 7, 3, 12, 24, 29, 16, 18, 20, 17, 19, 21)
+
+
+@functools.cache
+def make_body_set():
+  """Returns the BodySet of our own body. It is made once per process, and no caller may change its arrays."""
+  template, joints, vertex_steps, joint_steps = shape_space()
+  rows = _regressor(template, joints, vertex_steps, joint_steps)
+  V = len(template)
+  neutral = body_model.Body(
+    v_template=_float32(template),
+    shapedirs=_float32(np.moveaxis(vertex_steps, 0, -1)),
+    posedirs=np.zeros((V, 3, body_model.NUM_POSE_FEATURES), np.float32),
+    J_regressor=_float32(rows[: len(JOINTS)]),
+    weights=_float32(bare_body.weights()),
+    parents=np.array(body.PARENTS, np.int32),
+    faces=bare_body.faces(template),
+  )
+  return body_model.BodySet(
+    name=NAME,
+    licence=LICENCE,
+    bodies={"neutral": neutral},
+    joint_regressor=_float32(rows),
+    h36m_regressor=_float32(rows[list(_H36M)]),
+    mirrored=bare_body.mirrored(),
+    one_for_all=True,
+  )
+
+
+def shape_space():
+  """Returns the mean body and its change per unit of each shape parameter, all float64 metres.
+
+  Returns:
+    (template [V, 3], joints [29, 3], vertex steps [10, V, 3], joint steps [10, 29, 3]). The joints are those
+    of `_REGRESSED` without the top of the head.
+  """
+  mean = body.build_body(**MEAN)
+  steps = []
+  for name, deviation in DEVIATION.items():
+    more, less = (_surface_and_joints(_changed(name, sign * deviation)) for sign in (1, -1))
+    steps.append([(high - low) / 2 for high, low in zip(more, less, strict=True)])
+  vertex_steps, joint_steps = (np.stack(part) for part in zip(*steps, strict=True))
+  return *_surface_and_joints(mean), vertex_steps, joint_steps
+
+
+def _changed(name, change):
+  """Returns the mean body with a changed argument of `body.build_body`."""
+  arguments = MEAN | {name: MEAN[name] + change}
+  # Without this, a tall body would have the head of the mean body.
+  if name == "stature":
+    arguments["head"] *= arguments["stature"] / MEAN["stature"]
+  return body.build_body(**arguments)
+
+
+def _surface_and_joints(person):
+  joints, frames = body.place_joints(person, np.tile(np.eye(3), (len(JOINTS), 1, 1)))
+  face = body.coco_joints(person, joints, frames)[: len(_FACE)]
+  return bare_body.surface(person), np.concatenate([joints, face])
+
+
+def _regressor(template, joints, vertex_steps, joint_steps):
+  """Returns the rows [30, V] that compute the joints from the vertices, exactly for every shape and pose."""
+  parts, mirrored = bare_body.parts(), bare_body.mirrored()
+  shapes = np.concatenate([template[None], vertex_steps]), np.concatenate([joints[None], joint_steps])
+  rows = np.zeros((len(_REGRESSED), len(template)))
+  for name, (part, place) in _RING_OF.items():
+    ring, joint = parts[part].ring(place), _REGRESSED.index(name)
+    rows[joint, ring] = _mean_at(shapes[0][:, ring], shapes[1][:, joint])
+    if name.startswith("left_"):
+      rows[_REGRESSED.index(name.replace("left_", "right_")), mirrored[ring]] = rows[joint, ring]
+    else:
+      rows[joint] = (rows[joint] + rows[joint, mirrored]) / 2
+  rows[-1, parts["head"].last] = 1
+  return rows
+
+
+def _mean_at(points, target):
+  """Returns the weights, as equal as possible, with which points have their mean at a target.
+
+  Args:
+    points: [11, N, 3], positions of N points in the template, and their change with each shape parameter.
+    target: [11, 3], the same for the target.
+  Returns:
+    [N] weights. Their sum is 1.
+  """
+  number = points.shape[1]
+  equal = np.full(number, 1 / number)
+  conditions = np.concatenate([np.ones((1, number)), points.transpose(0, 2, 1).reshape(-1, number)])
+  wanted = np.concatenate([[1.0], target.ravel()])
+  # The conditions depend on each other, because one vertex ring moves in few ways.
+  change = np.linalg.pinv(conditions, rcond=1e-9) @ (wanted - conditions @ equal)
+  return equal + change
+
+
+def _float32(array):
+  return np.ascontiguousarray(array, np.float32)
