@@ -1,0 +1,185 @@
+"""People in a folder of pictures, from a file of boxes or of joints, or one person per picture."""
+
+import collections
+import dataclasses
+import functools
+import os
+import re
+
+import numpy as np
+
+from hap_jax.data import json_entries
+from hap_jax.data.pose_people import first_five
+from hap_jax.data.sources import base, folder
+from hap_jax.io import picture_header, picture_orientation
+
+_FORMAT = "a list of people in COCO's format for results"
+_MIN_SCORE = 0.3  # joints with a lower score do not set the box of a person
+_JOINTS_PADDING = 1.2  # the tight box of the joints is enlarged, as the official code does for 3DPW
+_NO_PICTURE = "of pictures that are not in the folder"
+_NO_AREA = "without area in the picture"
+_NO_JOINTS = f"with fewer than two joints of a score of at least {_MIN_SCORE}"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class People:
+  """A source of N people on the pictures of a folder.
+
+  A record has image [H, W, 3] uint8, the whole picture, and box [4] float32, (left, top, right, bottom) in
+  pixels of the picture as a viewer shows it.
+
+  Attributes:
+    pictures: the `folder.FolderSource`.
+    picture: [N] int32, index of each person's picture.
+    box: [N, 4] float32. None: the box of a person is the whole picture.
+    notes: lines about people that were left out.
+  """
+
+  pictures: folder.FolderSource
+  picture: np.ndarray
+  box: np.ndarray | None
+  notes: tuple[str, ...] = ()
+
+  @property
+  def spec(self):
+    return dataclasses.replace(self.pictures.spec, fields=("image", "box"))
+
+  @property
+  def columns(self):
+    return {}
+
+  def __len__(self):
+    return len(self.picture)
+
+  def __getitem__(self, i):
+    record = self.pictures[int(self.picture[i])]
+    H, W = record["image"].shape[:2]
+    box = np.array((0, 0, W, H), np.float32) if self.box is None else self.box[i]
+    return record | {"box": box}
+
+  def name(self, i):
+    return self.file(i)
+
+  def file(self, i):
+    """Returns the path of the picture of person i, relative to the folder."""
+    return self.pictures.paths[self.picture[i]]
+
+
+def whole_pictures(pictures):
+  """Returns People with one person per picture of a `folder.FolderSource`: the box is the whole picture."""
+  return People(pictures, np.arange(len(pictures), dtype=np.int32), None)
+
+
+def in_boxes(pictures, path):
+  """Returns People for the boxes of a file in COCO's format for detections.
+
+  A box belongs to the picture of its file_name, a path below the folder. Without a file_name it belongs to
+  the picture of its image_id, which is the last number in the name of the picture: 000000000785.jpg is 785. A
+  box without area inside its picture, or without a picture, is left out with a note.
+
+  Args:
+    pictures: the `folder.FolderSource`.
+    path: the file, a list of {"bbox": [x, y, width, height], "file_name" or "image_id"}.
+  Raises:
+    ValueError: if the file has another format, if a picture has no unique number, or if nobody is left.
+  """
+
+  def read(entry, where):
+    x, y, width, height = json_entries.numbers(entry, "bbox", where, 4, "x, y, width, height")
+    return (x, y, x + width, y + height), _NO_AREA
+
+  return _read(pictures, path, "--boxes", read)
+
+
+def around_joints(pictures, path):
+  """Returns People for the joints of a file in COCO's format for results, such as 2D pose writes it.
+
+  The box of a person is the tight box of the joints with a score of at least 0.3, enlarged by 1.2.
+
+  Args:
+    pictures, path: as in `in_boxes`. An entry has "keypoints": x, y and score of each joint.
+  Raises:
+    ValueError: as in `in_boxes`.
+  """
+
+  def read(entry, where):
+    values = json_entries.get(entry, "keypoints", where)
+    if not isinstance(values, list) or not values or len(values) % 3:
+      raise ValueError(
+        f"{where} has {json_entries.show(values)} under keypoints, expected x, y and score of each joint"
+      )
+    joints = json_entries.numbers(entry, "keypoints", where, len(values), "x, y and score of each joint")
+    x, y, score = np.array(joints, np.float64).reshape(-1, 3).T
+    used = score >= _MIN_SCORE
+    if used.sum() < 2:
+      return None, _NO_JOINTS
+    low, high = np.array((x[used].min(), y[used].min())), np.array((x[used].max(), y[used].max()))
+    margin = (_JOINTS_PADDING - 1) / 2 * (high - low)
+    return (*(low - margin).tolist(), *(high + margin).tolist()), _NO_AREA
+
+  return _read(pictures, path, "--poses", read)
+
+
+def _read(pictures, path, option, read_box):
+  entries = json_entries.read(path, option, _FORMAT)
+  if not isinstance(entries, list):
+    raise ValueError(f"{path}: found {json_entries.show(entries)}, expected {_FORMAT}")
+  find, size_of = _make_find(pictures), functools.cache(functools.partial(_size, pictures))
+  rows, left_out = [], collections.defaultdict(list)
+  for number, entry in enumerate(entries, start=1):
+    where = f"{path}: entry {number}"
+    json_entries.check_object(entry, where, _FORMAT)
+    row = find(entry, where)
+    box, problem = read_box(entry, where)
+    if row is None:
+      left_out[_NO_PICTURE].append(number)
+    elif box is None or not _is_seen(box, size_of(row)):
+      left_out[problem].append(number)
+    else:
+      rows.append((row, box))
+  notes = [
+    f"{path}: {len(numbers):,} people {reason} are left out (entry {first_five(numbers)})"
+    for reason, numbers in left_out.items()
+  ]
+  if not rows:
+    raise ValueError("; ".join(notes) or f"{path}: the list is empty, expected {_FORMAT}")
+  picture, box = zip(*rows, strict=True)
+  return People(pictures, np.array(picture, np.int32), np.array(box, np.float32), tuple(notes))
+
+
+def _make_find(pictures):
+  """Returns a function (entry, its name) -> row of its picture, or None if the folder does not have it."""
+  of_path = {name: row for row, name in enumerate(pictures.paths)}
+  of_number = collections.defaultdict(list)
+  for row, name in enumerate(pictures.paths):
+    digits = re.findall(r"\d+", os.path.splitext(os.path.basename(name))[0])
+    if digits:
+      of_number[int(digits[-1])].append(row)
+
+  def find(entry, where):
+    if "file_name" in entry:
+      return of_path.get(json_entries.text(entry, "file_name", where))
+    rows = of_number[json_entries.integer(entry, "image_id", where)]
+    if len(rows) > 1:
+      raise ValueError(
+        f"{where} has the image_id {entry['image_id']}, which is the number of {len(rows)} pictures, such as "
+        f"{pictures.paths[rows[0]]} and {pictures.paths[rows[1]]}: name the picture with file_name"
+      )
+    return rows[0] if rows else None
+
+  return find
+
+
+def _size(pictures, row):
+  """Returns the size (H, W) of a picture as a viewer shows it. Only the header is decoded."""
+  data = base.read_bytes(pictures.file(row))
+  size = picture_header.read_header(data)[:2]
+  is_turned = pictures.spec.exif == base.APPLY and picture_orientation.is_sideways(data)
+  return size[::-1] if is_turned else size
+
+
+def _is_seen(box, size):
+  """Returns True if a box (left, top, right, bottom) has an area inside a picture of `size` (H, W)."""
+  left, top, right, bottom = box
+  H, W = size
+  return min(right, W) > max(left, 0) and min(bottom, H) > max(top, 0)
