@@ -79,8 +79,8 @@ _PLACES = {
   "collar": (-0.3, -0.2, 0.0, 0.33, 0.67, 1.0, 1.1),
 }
 # The joints that move the rings. A ring at the position of a row moves with the joint of this row. A ring
-# between two rows moves with both joints. A ring at a joint moves with the joint, with its parent, or with both.
-# Neither of them can move the joint out of its ring, so the ring shows the place of the joint in every pose.
+# between two rows moves with both joints. A ring at a joint moves with the joint, its parent or both. Neither
+# of them can move the joint out of its ring, so the ring shows the place of the joint in every pose.
 _MOVED_BY = {
   "trunk": ((0.03, "pelvis"), (0.15, "spine1"), (0.19, "spine1"), (0.25, "spine2"), (0.32, "spine3")),
   "neck": ((-0.04, "spine3"), (0.04, "neck"), (0.06, "neck"), (0.12, "head")),
