@@ -1,4 +1,4 @@
-"""`hap prepare synthetic --format=3dpw` writes the layout of 3DPW, and its numbers agree with the pictures."""
+"""`hap prepare synthetic --format=3dpw` writes 3DPW's layout, and its numbers agree with the pictures."""
 
 import json
 
