@@ -23,7 +23,7 @@ def test_the_arrays_fit_together_and_serve_every_gender():
 
 def test_the_digest_stays_the_same():
   # Checkpoints record it. A new value means that they no longer fit, so it needs an entry in the changelog.
-  assert BODY_SET.digest == "abfd4ae4cb1b505e"
+  assert BODY_SET.digest == "4a330941f2535d63"
 
 
 def test_the_body_is_read_as_it_was_written(tmp_path):
