@@ -145,8 +145,8 @@ def _mean_at(points, target):
   equal = np.full(number, 1 / number)
   conditions = np.concatenate([np.ones((1, number)), points.transpose(0, 2, 1).reshape(-1, number)])
   wanted = np.concatenate([[1.0], target.ravel()])
-  # The conditions depend on each other, because a ring moves in few ways. Each singular value is above 1e-4 or
-  # below 1e-9 of the largest one.
+  # The conditions depend on each other, because a ring moves in few ways. Relative to the largest one, each
+  # singular value is above 1e-4 or below 1e-9.
   change = np.linalg.pinv(conditions, rcond=1e-6) @ (wanted - conditions @ equal)
   return equal + change
 
