@@ -65,7 +65,7 @@ class Part:
 _PLACES = {
   "trunk": (-0.165, -0.145, -0.100, -0.050, 0.0, 0.045, 0.090, 0.130, 0.170, 0.220, 0.250, 0.285, 0.320,
             0.350, 0.390, 0.422, 0.445, 0.467),
-  "neck": (-0.050, -0.025, 0.0, 0.020, 0.040, 0.060, 0.080, 0.100),
+  "neck": (-0.050, -0.025, 0.0, 0.015, 0.030, 0.042, 0.054, 0.066, 0.080),
   "head": (-0.088, -0.080, -0.058, -0.028, 0.0, 0.025, 0.045, 0.063, 0.080, 0.095, 0.108, 0.120, 0.130,
            0.140),
   "nose": (0.032, 0.020, 0.010, -0.004, -0.010),
@@ -79,8 +79,8 @@ _PLACES = {
   "collar": (-0.3, -0.2, 0.0, 0.33, 0.67, 1.0, 1.1),
 }
 # The joints that move the rings. A ring at the position of a row moves with the joint of this row. A ring
-# between two rows moves with both joints. A ring at a joint moves with the joint, with its parent, or with both.
-# Neither of them can move the joint out of its ring, so the ring shows the place of the joint in every pose.
+# between two rows moves with both joints. A ring at a joint moves with the joint, its parent or both. Neither
+# of them can move the joint out of its ring, so the ring shows the place of the joint in every pose.
 _MOVED_BY = {
   "trunk": ((0.03, "pelvis"), (0.15, "spine1"), (0.19, "spine1"), (0.25, "spine2"), (0.32, "spine3")),
   "neck": ((-0.04, "spine3"), (0.04, "neck"), (0.06, "neck"), (0.12, "head")),
@@ -104,7 +104,7 @@ def parts():
   """Returns {name: Part}."""
   built = {
     "trunk": _trunk(),
-    "neck": _part("neck", _level("NECK", _PLACES["neck"], "neck")),
+    "neck": _part("neck", _neck()),
     "head": _part("head", _level("HEAD", _PLACES["head"])),
     "nose": _part("nose", _level("NOSE", _PLACES["nose"])),
     "leg": _part("leg", _limb("leg"), is_left=True),
@@ -289,6 +289,13 @@ def _level(name, heights, joint="head", left=0.0):
   heights = np.asarray(heights)
   rows = np.stack([heights, *(np.interp(heights, above, column) for column in columns)], axis=1)
   return skin.level_rings_at(rows, joint, left=left)
+
+
+def _neck():
+  rings = _level("NECK", _PLACES["neck"], "neck")
+  # The upper end is inside the head. It is narrow, so that the two surfaces cross at a large angle.
+  rings["radii"] *= np.interp(_PLACES["neck"], (0.042, 0.080), (1.0, 0.5))[:, None]
+  return rings
 
 
 def _trunk():

@@ -130,8 +130,8 @@ def sample_body(rng, is_female, age):
     legs=legs,
     arms=arms,
     trunk=trunk,
-    shoulder=shoulder,
-    hip=hip,
+    shoulders=shoulder,
+    hips=hip,
     waist=rng.normal(0.9 if is_female else 1.0, 0.05),
     girth=girth,
     bust=float(rng.uniform(0.012, 0.04)) if is_female and age != "child" else 0.0,
@@ -139,13 +139,13 @@ def sample_body(rng, is_female, age):
   )
 
 
-def build_body(*, stature, legs, arms, trunk, shoulder, hip, waist, girth, bust, head):
+def build_body(*, stature, legs, arms, trunk, shoulders, hips, waist, girth, bust, head):
   """Returns the Body with these proportions.
 
   Args:
     stature: standing height in metres.
     legs, arms, trunk: lengths of the bones, relative to the average for this stature.
-    shoulder, hip: widths of the bones, relative to the average for this stature.
+    shoulders, hips: widths of the bones, relative to the average for this stature.
     waist: half-width at the waist, relative to the average for this stature and girth.
     girth, bust, head: as in Body.
   Returns:
@@ -156,16 +156,16 @@ def build_body(*, stature, legs, arms, trunk, shoulder, hip, waist, girth, bust,
   offsets[_LEG] *= legs
   offsets[_ARM] *= arms
   offsets[_TRUNK] *= trunk
-  offsets[_SHOULDER, 0] *= shoulder
-  offsets[_HIP, 0] *= hip
+  offsets[_SHOULDER, 0] *= shoulders
+  offsets[_HIP, 0] *= hips
   return Body(
     offsets=offsets,
     stature=float(stature),
     scale=float(scale),
     girth=girth,
-    shoulder=float(shoulder * girth**0.25),
+    shoulder=float(shoulders * girth**0.25),
     waist=float(waist * girth),
-    hip=float(hip * girth**0.6),
+    hip=float(hips * girth**0.6),
     bust=bust,
     head=float(head),
   )

@@ -14,33 +14,21 @@ from hap_jax.synthetic.body import JOINTS
 
 NAME = "synthetic"
 LICENCE = "Apache-2.0 (made by this project)"
-# The arguments of `body.build_body` for the mean adult, and the shape directions: the standard deviation of
-# each argument among the adults of `body.sample_body`, women and men together.
-MEAN = {
-  "stature": 1.69,
-  "legs": 1.0,
-  "arms": 1.0,
-  "trunk": 1.0,
-  "shoulder": 0.99,
-  "hip": 1.005,
-  "waist": 0.95,
-  "bust": 0.013,
-  "girth": 1.0,
-  "head": 1.69 / 1.70,
+# The shape directions. They are the arguments of `body.build_body`, with mean and standard deviation among
+# the adults of `body.sample_body`, women and men together.
+_SHAPES = {
+  "stature": (1.69, 0.09),
+  "legs": (1.0, 0.025),
+  "arms": (1.0, 0.025),
+  "trunk": (1.0, 0.02),
+  "shoulders": (0.99, 0.06),
+  "hips": (1.005, 0.05),
+  "waist": (0.95, 0.07),
+  "bust": (0.013, 0.013),
+  "girth": (1.0, 0.12),
+  "head": (1.69 / 1.70, 0.025),
 }
-DEVIATION = {
-  "stature": 0.09,
-  "legs": 0.025,
-  "arms": 0.025,
-  "trunk": 0.02,
-  "shoulder": 0.06,
-  "hip": 0.05,
-  "waist": 0.07,
-  "bust": 0.013,
-  "girth": 0.12,
-  "head": 0.025,
-}
-SHAPES = ("stature", "legs", "arms", "trunk", "shoulders", "hips", "waist", "bust", "girth", "head")
+SHAPES = tuple(_SHAPES)
 
 # The ring of the skin from which each joint is computed: (part, position of the ring). The joints of the
 # right side follow from those of the left side.
@@ -96,6 +84,17 @@ def make_body_set():
   )
 
 
+def make_person(betas):
+  """Returns the drawn person, a body.Body, that differs from the mean adult by these [10] deviations."""
+  arguments = {
+    name: mean + beta * deviation
+    for (name, (mean, deviation)), beta in zip(_SHAPES.items(), betas, strict=True)
+  }
+  # The head grows with the stature. Its own deviation comes on top.
+  arguments["head"] += _SHAPES["head"][0] * (arguments["stature"] / _SHAPES["stature"][0] - 1)
+  return body.build_body(**arguments)
+
+
 def shape_space():
   """Returns the mean body and its change per unit of each shape parameter, all float64 metres.
 
@@ -103,22 +102,12 @@ def shape_space():
     (template [V, 3], joints [29, 3], vertex steps [10, V, 3], joint steps [10, 29, 3]). The joints are those
     of `_REGRESSED` without the top of the head.
   """
-  mean = body.build_body(**MEAN)
   steps = []
-  for name, deviation in DEVIATION.items():
-    more, less = (_surface_and_joints(_changed(name, sign * deviation)) for sign in (1, -1))
+  for direction in np.eye(len(SHAPES)):
+    more, less = (_surface_and_joints(make_person(sign * direction)) for sign in (1, -1))
     steps.append([(high - low) / 2 for high, low in zip(more, less, strict=True)])
   vertex_steps, joint_steps = (np.stack(part) for part in zip(*steps, strict=True))
-  return *_surface_and_joints(mean), vertex_steps, joint_steps
-
-
-def _changed(name, change):
-  """Returns the mean body with a changed argument of `body.build_body`."""
-  arguments = MEAN | {name: MEAN[name] + change}
-  # Without this, a tall body would have the head of the mean body.
-  if name == "stature":
-    arguments["head"] *= arguments["stature"] / MEAN["stature"]
-  return body.build_body(**arguments)
+  return *_surface_and_joints(make_person(np.zeros(len(SHAPES)))), vertex_steps, joint_steps
 
 
 def _surface_and_joints(person):
@@ -156,8 +145,9 @@ def _mean_at(points, target):
   equal = np.full(number, 1 / number)
   conditions = np.concatenate([np.ones((1, number)), points.transpose(0, 2, 1).reshape(-1, number)])
   wanted = np.concatenate([[1.0], target.ravel()])
-  # The conditions depend on each other, because one vertex ring moves in few ways.
-  change = np.linalg.pinv(conditions, rcond=1e-9) @ (wanted - conditions @ equal)
+  # The conditions depend on each other, because a ring moves in few ways. Relative to the largest one, each
+  # singular value is above 1e-4 or below 1e-9.
+  change = np.linalg.pinv(conditions, rcond=1e-6) @ (wanted - conditions @ equal)
   return equal + change
 
 

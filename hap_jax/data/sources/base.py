@@ -16,6 +16,10 @@ these constants and functions:
   write_files(out, *, seed, workers, progress, ...)  only for drawn people: writes all splits as plain files,
           counts the pictures with `progress` (an `io.progress.Progress`), and returns
           {split: number of pictures}
+  write_3dpw(out, *, seed, workers, progress, ...)  only for drawn people: writes the split "test" in the
+          layout of 3DPW, and returns the same as `write_files`
+  own_body()  only for drawn people: returns the `body_model.BodySet` that the fields smpl_pose,
+          smpl_betas and smpl_translation of the records pose. Its sources have it as the method `body()`.
 
 If the images of a source are whole picture files, it also has `source.file(i) -> str`, the path of the file
 of record i. A packed data set then takes the bytes of the file unchanged. A source may have
