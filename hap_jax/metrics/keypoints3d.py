@@ -8,8 +8,8 @@ import numpy as np
 from hap_jax.data import skeletons
 
 PROTOCOL = (
-  "MPJPE: mean distance of 14 joints (hips, knees, ankles, neck, head top, shoulders, elbows, wrists) that the "
-  "H36M regressor gives for both meshes, after the pelvis is moved to the origin. PA-MPJPE: the same after a "
+  "MPJPE: mean distance of 14 joints (hips, knees, ankles, neck, head top, shoulders, elbows, wrists) that "
+  "the H36M regressor gives for both meshes, after the pelvis is moved to the origin. PA-MPJPE: the same after a "
   "similarity alignment per person. MPVPE: mean distance of the vertices, relative to SMPL's pelvis. Each is "
   "in mm, first averaged per person, then over people"
 )
@@ -112,7 +112,7 @@ def score(predicted_h36m, target_h36m, vertex_error_mm=None):
   vertex_error_mm = np.asarray(vertex_error_mm, np.float64)
   if vertex_error_mm.shape != (len(predicted),):
     raise ValueError(
-      f"vertex_error_mm {vertex_error_mm.shape}: expected one number for {len(predicted)} people"
+      f"vertex_error_mm {vertex_error_mm.shape}: expected one number for each of {len(predicted)} people"
     )
   _check_finite(np.isfinite(vertex_error_mm))
   return {**scores, "MPVPE": float(vertex_error_mm.mean())}

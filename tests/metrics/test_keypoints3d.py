@@ -65,13 +65,13 @@ def test_points_in_one_place_are_moved_to_the_middle_of_the_target():
 
 
 def test_a_perfect_prediction_has_no_error_wherever_it_stands():
-  target = people()
-  for predicted in (target, target + [1, -2, 30]):
+  target, shift = people(), np.array([1, -2, 30])
+  for predicted in (target, target + shift):
     assert metrics.score(predicted, target, np.zeros(6)) == pytest.approx(
       {"MPJPE": 0, "PA-MPJPE": 0, "MPVPE": 0}, abs=1e-6
     )
   vertices = people(joints=100)
-  error = metrics.mpvpe(vertices + [1, -2, 30], vertices, target[:, 0] + [1, -2, 30], target[:, 0])
+  error = metrics.mpvpe(vertices + shift, vertices, target[:, 0] + shift, target[:, 0])
   np.testing.assert_allclose(error, 0, atol=1e-6)
 
 
@@ -119,7 +119,7 @@ def test_what_cannot_be_scored_is_an_error():
     metrics.mpjpe(target, target[:5])
   with pytest.raises(ValueError, match="no people"):
     metrics.score(target[:0], target[:0])
-  with pytest.raises(ValueError, match=r"vertex_error_mm \(5,\): expected one number for 6 people"):
+  with pytest.raises(ValueError, match=r"vertex_error_mm \(5,\): expected one number for each of 6 people"):
     metrics.score(target, target, np.zeros(5))
   with pytest.raises(ValueError, match="row 5 of 6 people"):
     metrics.score(target, target, np.array([0, 0, 0, 0, 0, np.inf]))
