@@ -18,7 +18,8 @@ class Skeleton:
       made from these joints.
     upper_body: indices of the joints above the waist.
     sigmas: tolerance of each joint in the object keypoint similarity (OKS), relative to the size of the
-      person. They come from the configuration files of the official repository.
+      person. They come from the configuration files of the official repository. (): these joints have no
+      OKS.
     area_per_box: area of a person divided by the area of the box, for data sets that give no areas. None: the
       area in the annotation is used.
   """
@@ -119,4 +120,77 @@ AIC14 = Skeleton(
   area_per_box=0.53,
 )
 
-SKELETONS = {skeleton.name: skeleton for skeleton in (COCO17, MPII16, AIC14)}
+# The joints of 3D pose: the 24 joints of SMPL in their order, and six of the head. HAP's official code and
+# 3DCrowdNet (arXiv 2104.07300) call it the superset.
+SMPL30 = Skeleton(
+  name="smpl30",
+  joints=(
+    *("pelvis", "left_hip", "right_hip", "torso", "left_knee", "right_knee", "spine"),
+    *("left_ankle", "right_ankle", "chest", "left_toe", "right_toe", "neck", "left_thorax", "right_thorax"),
+    *("head", "left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist"),
+    *("left_hand", "right_hand", "nose", "left_eye", "right_eye", "left_ear", "right_ear", "head_top"),
+  ),
+  flip_pairs=(
+    *((1, 2), (4, 5), (7, 8), (10, 11), (13, 14), (16, 17), (18, 19), (20, 21), (22, 23)),
+    *((25, 26), (27, 28)),
+  ),
+  bones=(
+    *((0, 1), (0, 2), (0, 3), (1, 4), (2, 5), (3, 6), (4, 7), (5, 8), (6, 9), (7, 10), (8, 11)),
+    *((9, 12), (9, 13), (9, 14), (12, 15), (13, 16), (14, 17), (16, 18), (17, 19), (18, 20), (19, 21)),
+    *((20, 22), (21, 23), (15, 24), (24, 25), (24, 26), (25, 27), (26, 28), (15, 29)),
+  ),
+  parts=(),
+  upper_body=(3, 6, 9, *range(12, 30)),
+  sigmas=(),
+)
+
+# {joint order of a data set or a program: the joint of SMPL30 that each of its joints counts as}. None: the
+# joint is dropped. The pelvis that ends two of the orders is not in the files. It is the mean of both hips.
+JOINT_ORDERS = {
+  "h36m17": (
+    *("pelvis", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle"),
+    *("torso", "neck", "nose", "head_top", "left_shoulder", "left_elbow", "left_wrist"),
+    *("right_shoulder", "right_elbow", "right_wrist"),
+  ),
+  "muco21": (
+    *("head_top", None, "right_shoulder", "right_elbow", "right_wrist"),
+    *("left_shoulder", "left_elbow", "left_wrist", "right_hip", "right_knee", "right_ankle"),
+    *("left_hip", "left_knee", "left_ankle", "pelvis", "spine", "head"),
+    *("right_hand", "left_hand", "right_toe", "left_toe"),
+  ),
+  "coco17_pelvis": (*COCO17.joints, "pelvis"),
+  # MPII's thorax is dropped, because SMPL has no joint there. Its upper neck counts as SMPL's neck.
+  "mpii16": tuple({"thorax": None, "upper_neck": "neck"}.get(name, name) for name in MPII16.joints),
+  "openpose18_pelvis": (
+    *("nose", "neck", "right_shoulder", "right_elbow", "right_wrist"),
+    *("left_shoulder", "left_elbow", "left_wrist", "right_hip", "right_knee", "right_ankle"),
+    *("left_hip", "left_knee", "left_ankle", "right_eye", "left_eye", "right_ear", "left_ear", "pelvis"),
+  ),
+  "graph15": (  # the joints that the official network predicts
+    *("pelvis", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle"),
+    *("neck", "head_top", "left_shoulder", "right_shoulder", "left_elbow", "right_elbow"),
+    *("left_wrist", "right_wrist"),
+  ),
+}
+
+# Rows of "h36m17" that the evaluation on 3DPW compares: hips, knees, ankles, neck, head top and arms.
+EVAL_JOINTS = (1, 2, 3, 4, 5, 6, 8, 10, 11, 12, 13, 14, 15, 16)
+EVAL_NAMES = tuple(JOINT_ORDERS["h36m17"][row] for row in EVAL_JOINTS)
+
+
+def rows_of_smpl30(order):
+  """Returns the row of SMPL30 for each joint of an order in JOINT_ORDERS; -1: the joint is dropped."""
+  return tuple(-1 if name is None else SMPL30.joints.index(name) for name in JOINT_ORDERS[order])
+
+
+def flip_pairs_of(order):
+  """Returns the flip pairs (left, right) of an order in JOINT_ORDERS."""
+  rows = rows_of_smpl30(order)
+  return tuple(
+    (rows.index(left), rows.index(right))
+    for left, right in SMPL30.flip_pairs
+    if left in rows and right in rows
+  )
+
+
+SKELETONS = {skeleton.name: skeleton for skeleton in (COCO17, MPII16, AIC14, SMPL30)}
