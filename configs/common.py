@@ -324,3 +324,49 @@ def text_reid(source):
   config.data.pad = 10  # black pixels on each side before the random crop (official)
   config.eval_batch_size = 64  # (official)
   return config
+
+
+def pose3d(source):
+  """Returns the configuration for 3D pose and shape with a direct regression of the body parameters.
+
+  This is a recipe of this project, not the official one. The size, the cut and the colours of the images are
+  the official ones of HAP's downstream_tasks/3d_pose_estimation. The losses follow HMR (arXiv 1712.06584).
+  """
+  config = run("pose3d")
+  config.total_epochs = 20.0
+  config.warmup_epochs = 1.0  # learning rate: linear from 0, after the warm-up half a cosine to 0
+  config.batch_size = 256  # global
+  config.base_lr = 2e-4  # learning rate of the head; it does not depend on the batch size
+  config.layer_decay = 0.8  # learning rate of a block divided by the rate of the next block
+  config.weight_decay = 0.05  # for all parameters except biases, norms and position table
+  config.optimizer = adamw(beta2=0.999)
+  config.optimizer.clip_norm = 1.0  # largest norm of the gradient of all parameters together
+  config.eval_every = 0
+  config.eval_every_epochs = 1
+
+  # Folder of the body model, from `hap body`. Empty: the body of the source, which only drawn people have.
+  config.body = ""
+  config.loss = ml_collections.ConfigDict()  # weights
+  config.loss.joints_2d = 5.0  # of the projected joints, in halves of the image
+  config.loss.joints_3d = 5.0  # of the joints relative to the pelvis, in metres
+  config.loss.rotations = 1.0  # of the rotation matrices
+  config.loss.betas = 0.05  # of the shape
+
+  config.model = model("B")
+  config.model.image_size = (256, 256)  # pixels, a square (official)
+  config.model.patch_padding = 2  # black pixels on each side of the image, before it is cut (official)
+  config.model.hidden = 1024  # width of the hidden layer of the head
+  config.model.drop_path = 0.1  # rate at the last block; it grows linearly from 0 at the first
+
+  config.data = data()
+  config.data.source = source
+  # The data set of the scores. eval_source="": the held-out records of config.data.source.
+  config.data.eval_source = ""
+  config.data.eval_root = ""  # its folder
+  config.data.eval_body = ""  # the folder of its body model; empty: the same as config.body
+  config.data.scale_jitter = 0.25  # standard deviation and largest change of the scale factor (official)
+  config.data.rotation = 30.0  # degrees, standard deviation of the random rotation (official)
+  config.data.rotation_prob = 0.6  # probability of a rotation (official)
+  config.data.color_gain = 0.2  # largest change of the factor of each colour channel (official)
+  config.eval_batch_size = 256
+  return config

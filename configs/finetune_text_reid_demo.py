@@ -8,11 +8,13 @@ from configs import common
 
 def get_config():
   config = common.text_reid("synthetic_captions")
-  config.total_epochs = 4.0
-  config.warmup_steps = 50
-  config.lr_drops = (3.2, 3.7)
+  config.total_epochs = 3.0
+  config.warmup_steps = 100
+  config.lr_drops = (2.5, 2.8)
   config.batch_size = 32
   config.base_lr = 1e-3
+  config.optimizer.clip_norm = 1.0
+  config.optimizer.beta2 = 0.99
   config.image_lr_scale = 1.0
   config.log_every = 50
   config.save_every = 500
@@ -25,13 +27,15 @@ def get_config():
   config.model.drop_path = 0.0
   config.model.embedding_dim = 64
 
-  config.text.lr_scale = 1.0  # the small text encoder is trained from scratch
-  config.text.max_tokens = 64
+  config.text.lr_scale = 0.3  # the small text encoder is trained from scratch
+  config.text.max_tokens = 56
+  config.text.width = 64
+  config.text.depth = 1
 
   config.data.workers = 0
   config.data.pad = 3
   config.data.num_val = 400
-  config.data.synthetic_captions.num_train = 8_000
+  config.data.synthetic_captions.num_train = 4_400
   config.data.synthetic_captions.num_test = 1_600
   config.data.synthetic_captions.image_size = (80, 40)
   config.data.synthetic_captions.hold_in_memory = True

@@ -33,7 +33,11 @@ _FREE_KEYS = {
   "panel_rows",
   "learned_ratio",
   "data.root",
+  "data.eval_root",
   "probe.root",
+  # The folders of body models. The checkpoint records the digest of the body, which must stay the same.
+  "body",
+  "data.eval_body",
   "data.workers",
   "data.max_bad_share",
   "mesh.data",
@@ -374,7 +378,7 @@ def check_same(config, workdir):
 
 def _unused_options(flat):
   """Returns the key prefixes of the sources that a flat configuration does not use."""
-  used = {value for key, value in flat.items() if key.rpartition(".")[2] == "source"}
+  used = {value for key, value in flat.items() if key.endswith("source")}
   return tuple(f"data.{name}." for name in source_options.defaults() if name not in used)
 
 

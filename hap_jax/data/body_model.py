@@ -280,13 +280,29 @@ def read_body_set(folder, *, need_h36m=False):
       f"{folder}: the arrays have the digest {body_set.digest}, but {DESCRIPTION_FILE} says "
       f"{facts['digest']}: copy the folder again, or write it again with `hap body`"
     )
-  if need_h36m and body_set.h36m_regressor is None:
+  if need_h36m:
+    require_h36m(body_set, folder)
+  return body_set
+
+
+def require_h36m(body_set, name):
+  """Raises ValueError if a body set has no regressor of the Human3.6M joints. `name` is its folder."""
+  if body_set.h36m_regressor is None:
     raise ValueError(
-      f"{folder}: it has no regressor of the Human3.6M joints, which the evaluation on 3DPW needs: write the "
+      f"{name}: it has no regressor of the Human3.6M joints, which the evaluation on 3DPW needs: write the "
       f"folder again with `hap body --regressors=DIR`, where DIR has the file {H36M_FILE} "
       "(17 rows; from the data of 3DCrowdNet or Pose2Mesh, for non-commercial research)"
     )
-  return body_set
+
+
+def missing(key, source):
+  """Returns the error message for a data source that needs a body model, which `key` does not name.
+
+  Args:
+    key: configuration key or option, such as "config.body".
+    source: name of the data source.
+  """
+  return f"{key} is empty, but {source} has no body of its own. {_WHERE_TO_GET.replace('config.body', key)}"
 
 
 def _file_of(gender):

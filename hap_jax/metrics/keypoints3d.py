@@ -8,10 +8,9 @@ import numpy as np
 from hap_jax.data import skeletons
 
 PROTOCOL = (
-  "MPJPE: mean distance of 14 joints (hips, knees, ankles, neck, head top, shoulders, elbows, wrists) that "
-  "the H36M regressor gives for both meshes, after the pelvis is moved to the origin. PA-MPJPE: the same after a "
-  "similarity alignment per person. MPVPE: mean distance of the vertices, relative to SMPL's pelvis. Each is "
-  "in mm, first averaged per person, then over people"
+  "protocol of 3DPW, in mm, means over people: MPJPE of 14 joints of the Human3.6M regressor (hips, knees, "
+  "ankles, neck, head top, shoulders, elbows, wrists) relative to its pelvis; PA-MPJPE after a similarity "
+  "alignment of each person; MPVPE of the vertices relative to the pelvis of the body model"
 )
 _MM = 1000  # millimetres per metre
 _PELVIS = skeletons.JOINT_ORDERS["h36m17"].index("pelvis")

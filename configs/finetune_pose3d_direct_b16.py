@@ -1,0 +1,15 @@
+"""3D pose and shape with ViT-B/16, trained on drawn people and scored on 3DPW.
+
+The scores need 3DPW (config.data.eval_root) and SMPL (config.data.eval_body, see `hap body`). Without them,
+set config.data.eval_source="" and config.data.num_val=1000: then held-out drawn people are scored.
+"""
+
+from configs import common
+
+
+def get_config():
+  config = common.pose3d("synthetic")
+  config.data.eval_source = "pw3d"
+  config.data.num_val = 0
+  config.data.synthetic.num_train = 100_000
+  return config

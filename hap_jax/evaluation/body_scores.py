@@ -1,0 +1,54 @@
+"""Scores of 3D pose and shape by the rules of 3DPW, in millimetres, and two baselines without pictures."""
+
+import numpy as np
+
+from hap_jax.metrics import keypoints3d
+
+
+def make_score(split):
+  """Returns the score function: {split: rows of `tasks.pose3d.make_predict`} -> {metric: float}.
+
+  MPJPE, PA-MPJPE and, if both meshes have the same vertices, MPVPE are means over people. The two baselines
+  are computed from the true joints of the same people:
+    MPJPE_mean_joints   the MPJPE of the mean joints of all people, in the camera frame
+    PA-MPJPE_one_pose   the PA-MPJPE of a single pose for all people: the mean of their aligned joints
+
+  Args:
+    split: name of the split.
+  """
+
+  def score(splits):
+    rows = splits[split]
+    scores = keypoints3d.score(rows["predicted"], rows["true"], rows.get("vertex_error"))
+    true = keypoints3d.eval_joints(rows["true"])
+    mean, one = (np.broadcast_to(joints, true.shape) for joints in (true.mean(axis=0), one_pose(true)))
+    scores["MPJPE_mean_joints"] = float(keypoints3d.mpjpe(mean, true).mean())
+    scores["PA-MPJPE_one_pose"] = float(keypoints3d.pa_mpjpe(one, true).mean())
+    return scores
+
+  return score
+
+
+def notes(bodies, true_bodies):
+  """Returns lines that say how the scores are computed, for the bodies of the network and of the truth."""
+  own, true = (body_set.of("neutral").num_vertices for body_set in (bodies, true_bodies))
+  if own == true:
+    return (keypoints3d.PROTOCOL,)
+  reason = f"the network's body ({bodies.name}) has {own:,} vertices, the body of the truth has {true:,}"
+  return keypoints3d.PROTOCOL, f"there is no MPVPE: {reason}"
+
+
+def one_pose(joints, rounds=10):
+  """Returns the mean of aligned joints, [J, 3]: each round aligns all people to the mean of the last round.
+
+  Generalised Procrustes analysis (Gower, 1975). The size of the mean does not matter for PA-MPJPE.
+
+  Args:
+    joints: [N, J, 3] float64.
+    rounds: number of rounds.
+  """
+  mean = joints[0]
+  for _ in range(rounds):
+    aligned = keypoints3d.align(joints, np.broadcast_to(mean, joints.shape))
+    mean = aligned.mean(axis=0)
+  return mean

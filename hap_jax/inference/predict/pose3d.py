@@ -1,0 +1,181 @@
+"""Estimate 3D pose and shape of people in pictures; writes parameters, meshes and pictures of each person."""
+
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hap_jax import sharding
+from hap_jax.convert import read as reading
+from hap_jax.data.pipeline import Reading
+from hap_jax.data.sources import base as sources
+from hap_jax.data.sources import folder
+from hap_jax.data.transforms import body_crop
+from hap_jax.evaluation.evaluate import EvalSplit, make_pass
+from hap_jax.inference import people_in_pictures
+from hap_jax.io import picture_file, unfinished
+from hap_jax.io.progress import Progress
+from hap_jax.models import crop_camera, rotations, smpl
+from hap_jax.tasks import pose3d
+from hap_jax.train import initial_body
+from hap_jax.viz import bodies as viz
+
+
+def add_arguments(parser):
+  parser.add_argument("pictures", metavar="PICTURES", help="folder of pictures, sub-folders included")
+  people = parser.add_mutually_exclusive_group()
+  people.add_argument(
+    "--boxes",
+    metavar="FILE",
+    help="boxes of people in COCO's format for detections (default: whole pictures)",
+  )
+  people.add_argument("--poses", metavar="FILE", help="2D joints of people in COCO's format for results")
+  parser.add_argument("--body", metavar="DIR", default="", help="body model (default: that of the training)")
+  parser.add_argument(
+    "--batch_size", type=int, default=64, metavar="N", help="people per batch (%(default)s)"
+  )
+  parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that read pictures")
+  parser.add_argument(
+    "--exif", choices=sources.EXIF, default=sources.APPLY, help="turn pictures as their EXIF headers say"
+  )
+
+
+def run(args):
+  """Writes the results for every person of `args.pictures` into the new folder `args.out`."""
+  with Progress("predict") as progress:
+    progress.stage("reading the checkpoint")
+    weights = reading.read(args.checkpoint)
+    description = weights.description
+    bodies = initial_body.of_checkpoint(description, args.body)
+    people = _open(args)
+    progress.begin(len(people), "people")
+    found = predict(
+      weights, bodies, people, batch_size=args.batch_size, workers=args.workers, progress=progress
+    )
+    progress.stage("writing the results")
+    with unfinished.new_folder(pathlib.Path(args.out)) as out:
+      entries = _write(out, people, bodies, found)
+      content = {
+        "checkpoint": args.checkpoint,
+        "folder": args.pictures,
+        "exif": args.exif,
+        "body": {"name": bodies.name, "licence": bodies.licence, "digest": bodies.digest},
+        "people": entries,
+      }
+      (out / "people.json").write_text(json.dumps(content, indent=2) + "\n")
+  for line in (*people.notes, *initial_body.notes(description, bodies)):
+    print(line)
+  print(f"{len(entries):,} people on {len({entry['file_name'] for entry in entries}):,} pictures")
+  print(f"written: {args.out}")
+
+
+def _open(args):
+  """Returns the `People` of the command line."""
+  pictures = folder.open_source(root=args.pictures, exif=args.exif)
+  if args.boxes is not None:
+    return people_in_pictures.in_boxes(pictures, args.boxes)
+  if args.poses is not None:
+    return people_in_pictures.around_joints(pictures, args.poses)
+  return people_in_pictures.whole_pictures(pictures)
+
+
+def predict(weights, bodies, people, *, batch_size, workers, progress):
+  """Predicts the body parameters of people.
+
+  Args:
+    weights: the `convert.weights.Weights` of the checkpoint.
+    bodies: the `BodySet` of the network.
+    people: `People`.
+    batch_size: people per batch.
+    workers: number of processes that read pictures.
+    progress: a started `Progress`.
+  Returns:
+    {name: [N, ...] array}: rotations [N, 24, 3, 3], betas [N, 10], camera [N, 3], region [N, 4].
+  """
+  mesh = sharding.make_mesh()
+  sharding.check_batch_size(batch_size, mesh, "--batch_size")
+  view = body_crop.make_view(image_size=weights.description.encoder.image_size)
+  # No picture may be skipped, because each person gets results.
+  reader = Reading(workers=workers, max_bad_share=0.0, bad_share_key="")
+  loader = reader.ordered(people, view, batch_size, ("image", "region"))
+  split = EvalSplit(loader, pose3d.make_predict_parameters(weights.description))
+  variables = sharding.put_replicated(weights.variables, mesh)
+  return make_pass(split, mesh)(variables, progress=progress)
+
+
+def whole_camera(camera, region, size):
+  """Returns the camera of the whole picture for a body that was seen through the camera of its square.
+
+  The focal length of the whole picture is FOCAL / SIDE times its longer side, and its principal point is its
+  centre. The body keeps its place and its size in the picture. So a body at the border of the picture keeps
+  the rotation that it has in the centre of its square, as is usual (HMR 2.0, arXiv 2305.20091).
+
+  Args:
+    camera: [3], the prediction, see `crop_camera.camera_translation`.
+    region: [4], (centre x, centre y, side, side) of the square in pixels.
+    size: (H, W) of the picture.
+  Returns:
+    (translation [3] float32 metres, focal length in pixels, principal point [2] float32 in pixels).
+  """
+  H, W = size
+  focal = crop_camera.FOCAL / crop_camera.SIDE * max(H, W)
+  center = np.array(((W - 1) / 2, (H - 1) / 2))
+  x, y, depth = np.asarray(crop_camera.camera_translation(jnp.asarray(camera)), np.float64)
+  scale = crop_camera.FOCAL / depth * region[2] / crop_camera.SIDE  # pixels of the picture per metre
+  far = focal / scale
+  shift = (np.asarray(region[:2], np.float64) - center) / scale
+  return np.array([x + shift[0], y + shift[1], far], np.float32), float(focal), center.astype(np.float32)
+
+
+def _write(out, people, bodies, found):
+  """Writes the files of all people into the folder `out`. Returns one entry per person for people.json."""
+  body, faces = smpl.body_arrays(bodies, "neutral"), bodies.of("neutral").faces
+  pose = jax.jit(_pose)
+  counts, entries = {}, []
+  for i in range(len(people)):
+    file, image = people.file(i), people[i]["image"]
+    counts[file] = counts.get(file, 0) + 1
+    stem = pathlib.PurePosixPath(file).with_suffix("")
+    name = f"{stem}_{counts[file]:02d}"
+    (out / name).parent.mkdir(parents=True, exist_ok=True)
+    row = {key: value[i] for key, value in found.items()}
+    translation, focal, center = whole_camera(row["camera"], row["region"], image.shape[:2])
+    matrices, betas = row["rotations"][None], row["betas"][None]
+    vertices, joints, vectors = (np.asarray(x)[0] for x in pose(body, matrices, betas, translation[None]))
+    intrinsics = np.array(((focal, 0, center[0]), (0, focal, center[1]), (0, 0, 1)))
+    pixels = joints[:, :2] / joints[:, 2:] * focal + center
+    np.savez(
+      out / f"{name}.npz",
+      global_orient=vectors[0],
+      body_pose=vectors[1:].reshape(-1),
+      betas=row["betas"],
+      transl=translation,
+      focal_length=np.full(2, focal, np.float32),
+      principal_point=center,
+      crop_camera=row["camera"],
+      region=row["region"],
+      joints=joints,
+      joints_2d=pixels.astype(np.float32),
+    )
+    write_obj(out / f"{name}.obj", vertices, faces)
+    sheet = viz.person_sheet(image, row["region"], vertices, faces, intrinsics, pixels)
+    picture_file.write(out / f"{name}.png", sheet)
+    entries.append(
+      {"file_name": file, "region": [round(float(x), 2) for x in row["region"]], "files": f"{name}.*"}
+    )
+  return entries
+
+
+def _pose(body, matrices, betas, translation):
+  """Returns (vertices, the 30 joints, rotation vectors) of B people."""
+  vertices, _ = smpl.pose_body(body, matrices, betas, translation)
+  return vertices, smpl.regress_joints(body, vertices), rotations.matrix_to_axis_angle(matrices)
+
+
+def write_obj(path, vertices, faces):
+  """Writes a mesh as a Wavefront .obj file, in metres, in the camera frame: x right, y down, z forward."""
+  lines = [f"v {x:.6f} {y:.6f} {z:.6f}" for x, y, z in np.asarray(vertices).tolist()]
+  lines += [f"f {a} {b} {c}" for a, b, c in (np.asarray(faces) + 1).tolist()]  # it counts vertices from 1
+  path.write_text("\n".join(lines) + "\n")

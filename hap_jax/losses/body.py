@@ -1,0 +1,42 @@
+"""Losses of 3D pose and shape. Each returns one value per person."""
+
+import jax.numpy as jnp
+
+
+def joint_error(pred, target, weight=None):
+  """Returns the mean absolute error over joints and coordinates: mean_jc w_j |p_jc - t_jc|.
+
+  A joint with weight 0 adds 0 to the error, and counts in the mean, as in the official code.
+
+  Args:
+    pred, target: [B, J, C] float32.
+    weight: [B, J] float32. None: all joints have weight 1.
+  Returns:
+    [B] float32.
+  """
+  error = jnp.abs(pred - target)
+  if weight is not None:
+    # `where` keeps an infinite error of a joint with weight 0 out of the loss.
+    error = jnp.where(weight[..., None] > 0, error * weight[..., None], 0.0)
+  return error.mean(axis=(1, 2))
+
+
+def squared_error(pred, target):
+  """Returns the mean squared error over all axes except the first: [B, ...] -> [B] float32."""
+  return jnp.square(pred - target).reshape(len(pred), -1).mean(axis=1)
+
+
+def absolute_error(pred, target):
+  """Returns the mean absolute error over all axes except the first: [B, ...] -> [B] float32."""
+  return jnp.abs(pred - target).reshape(len(pred), -1).mean(axis=1)
+
+
+def mean_over_people(error, has_truth):
+  """Returns the mean over the people who have this truth, 0 if nobody has it.
+
+  Args:
+    error: [B] float32.
+    has_truth: [B] bool.
+  """
+  count = jnp.maximum(has_truth.sum(), 1).astype(jnp.float32)
+  return jnp.where(has_truth, error, 0.0).sum() / count

@@ -1,0 +1,441 @@
+"""3D pose and shape as a Task: the parameters of a body model for one person, scored in millimetres.
+
+The recipe is direct: the ViT of 2D pose, the mean of its tokens and one hidden layer give 24 rotations, the
+shape and the camera (HMR, arXiv 1712.06584; the rotations in 6D, arXiv 1812.07035). The official network of
+HAP, which has a graph, is not a part of it. The scores are the official ones of 3DPW.
+
+The body model is a constant of the task: an argument of every compiled function. No checkpoint holds one of
+its arrays, only its digest. The body model of a source of drawn people comes with the source. All other
+sources need config.body, a folder that `hap body` makes.
+
+All that needs the body model is computed in the step (`prepare`, `forward`). The loader only cuts the person
+out of the picture.
+
+Batch fields:
+  image: [B, H, W, 3] uint8, the square around the person, normalised in the step.
+  smpl_pose: [B, 72] float32, axis-angles of 24 joints. The first one turns the body frame to the camera
+    frame.
+  smpl_betas: [B, 10] float32, the shape.
+  index: [B] int32, the number of the record in its source.
+  valid: [B] bool. False: the row only fills up the batch.
+In training only:
+  smpl_translation: [B, 3] float32, metres in the camera frame.
+  intrinsics: [B, 3, 3] float32, pixels of the picture. A mirrored picture has a mirrored principal point.
+  crop: [B, 2, 3] float32, the matrix from pixels of the picture to pixels of `image`.
+  rotation: [B] float32, degrees by which the square was turned.
+  is_mirrored: [B] bool. The parameters of the record are those of the picture before the mirror.
+  has_fit: [B] bool, if the source has it. False: the record has no parameters, and no loss.
+In evaluation only:
+  gender: [B] int32, index in `body_model.GENDERS`, if the source has it.
+"""
+
+import jax.numpy as jnp
+from flax import struct
+
+from hap_jax import config as config_lib
+from hap_jax import config_values as values
+from hap_jax.data import body_model, samplers
+from hap_jax.data.transforms import body_crop
+from hap_jax.evaluation import body_scores
+from hap_jax.evaluation.evaluate import EvalSplit, Evaluation
+from hap_jax.losses import body as losses
+from hap_jax.losses import body_targets
+from hap_jax.models import body_regressor, crop_camera, smpl, vit
+from hap_jax.tasks import base
+from hap_jax.train import initial_body, optim, start_pose
+
+HEADS = ("body_head",)  # subtree of the parameters besides the encoder
+_FIT = ("smpl_pose", "smpl_betas", "smpl_translation", "intrinsics")  # fields that every source needs
+_CUT = ("intrinsics", "crop", "rotation", "is_mirrored")
+_LOSSES = ("joints_2d", "joints_3d", "rotations", "betas")
+
+
+# The configuration keys of this task, in addition to the keys that every task has.
+_KINDS = {
+  "warmup_epochs": values.number(low=0),
+  "layer_decay": values.number(above=0, high=1),
+  "body": values.text(),
+  "loss": values.group(),
+  **{f"loss.{name}": values.number(low=0) for name in _LOSSES},
+  "model.patch_padding": values.whole(0),
+  "model.hidden": values.whole(1),
+  "model.drop_path": values.number(low=0, below=1),
+  "data.eval_source": values.text(),
+  "data.eval_root": values.text(),
+  "data.eval_body": values.text(),
+  "data.scale_jitter": values.number(low=0, below=1),
+  "data.rotation": values.number(low=0),
+  "data.rotation_prob": values.number(low=0, high=1),
+  "data.color_gain": values.number(low=0, below=1),
+}
+
+
+# The keys of `Description.network`.
+_NETWORK = {
+  "hidden": values.whole(1),
+  "start": values.each(values.number()),
+  "body": values.text(),
+}
+
+
+def check(config):
+  """Raises ValueError for values that 3D pose cannot use; the message names the key."""
+  values.check(config, _KINDS)
+  H, W = config.model.image_size
+  config_lib.require(H == W, "model.image_size", (H, W), "a square, because the region of a person is one")
+  padding, patch = config.model.patch_padding, config.model.patch
+  config_lib.require(
+    2 * padding < patch, "model.patch_padding", padding, f"less than half of model.patch={patch}"
+  )
+
+
+def network(description, compute=vit.FLOAT32, *, drop_path=0.0):
+  """Builds the network of a Description, a `BodyRegressor`.
+
+  Args:
+    description: its `network` holds the keys of _NETWORK.
+    compute: a `vit.Compute`. The head is always float32.
+    drop_path: rate of stochastic depth in training.
+  Raises:
+    ValueError: if a value of the Description is missing or wrong.
+  """
+  base.check_network(description, _NETWORK)
+  sizes, expected = description.network, body_regressor.NUM_VALUES
+  if len(sizes["start"]) != expected:
+    raise ValueError(f"start of the network has {len(sizes['start'])} numbers, expected {expected}")
+  return body_regressor.BodyRegressor(
+    description.encoder.build(compute, drop_path=drop_path),
+    sizes["hidden"],
+    tuple(sizes["start"]),
+  )
+
+
+@struct.dataclass
+class Outputs:
+  """The results for B people that the losses compare with their targets, all float32.
+
+  Attributes:
+    parameters: `BodyParameters`.
+    joints: [B, 30, 3] metres, relative to the pelvis.
+    pixels: [B, 30, 2], in halves of the image from its centre: -1 is the left or upper border, 1 the other.
+  """
+
+  parameters: body_regressor.BodyParameters
+  joints: jnp.ndarray
+  pixels: jnp.ndarray
+
+
+def make_forward(model, normalize):
+  """Returns a function (variables, batch, *, key, train) -> (Outputs, model_state).
+
+  Args:
+    model: from `network`.
+    normalize: uint8 images -> float32 pixels.
+  """
+
+  def forward(variables, batch, *, key, train):
+    image, drop_key = normalize(batch["image"]), key if train else None
+    found = model.apply({"params": variables["params"]}, image, drop_key=drop_key)
+    joints, _ = body_targets.pose_joints(variables["constants"]["body"], found.rotations, found.betas)
+    pixels = crop_camera.project(joints + crop_camera.camera_translation(found.camera)[:, None])
+    return Outputs(found, joints - joints[:, :1], body_targets.to_halves(pixels, crop_camera.SIDE)), {}
+
+  return forward
+
+
+def make_prepare(image_size):
+  """Returns a function (variables, batch, *, key) -> batch with the targets of `make_loss`.
+
+  The targets are those of `body_targets.make_targets`, and has_fit [B] bool.
+
+  Args:
+    image_size: (H, W) in pixels of the images.
+  """
+  (side, _) = image_size
+
+  def prepare(variables, batch, *, key):
+    del key
+    targets = body_targets.make_targets(
+      variables["constants"]["body"],
+      pose=batch["smpl_pose"],
+      betas=batch["smpl_betas"],
+      translation=batch["smpl_translation"],
+      side=side,
+      **{name: batch[name] for name in _CUT},
+    )
+    has_fit = batch.get("has_fit", jnp.ones(len(batch["index"]), bool))
+    return {name: batch[name] for name in ("image", "index", "valid")} | targets | {"has_fit": has_fit}
+
+  return prepare
+
+
+def make_loss(weights):
+  """Returns a function (Outputs, batch, *, key) -> (loss, {name: (sum, count)}).
+
+  The loss is the weighted sum of four means over the people with a fit:
+    joints_2d  mean absolute error of the projected joints inside the image, in halves of the image
+    joints_3d  mean absolute error of the joints relative to the pelvis, in metres
+    rotations  mean squared error of the rotation matrices
+    betas      mean absolute error of the shape. The shape of a drawn child is far from the mean
+
+  Args:
+    weights: {name: weight} of these four.
+  """
+
+  def loss(outputs, batch, *, key):
+    del key
+    errors = {
+      "joints_2d": losses.joint_error(
+        outputs.pixels, batch["joints_2d"], batch["is_inside"].astype(jnp.float32)
+      ),
+      "joints_3d": losses.joint_error(outputs.joints, batch["joints_3d"]),
+      "rotations": losses.squared_error(outputs.parameters.rotations, batch["rotations"]),
+      "betas": losses.absolute_error(outputs.parameters.betas, batch["betas"]),
+    }
+    has_fit = batch["has_fit"]
+    means = {name: losses.mean_over_people(error, has_fit) for name, error in errors.items()}
+    count = has_fit.sum().astype(jnp.float32)
+    return sum(weights[name] * mean for name, mean in means.items()), {
+      f"loss_{name}": (mean * count, count) for name, mean in means.items()
+    }
+
+  return loss
+
+
+def make_predict_parameters(description, compute=vit.FLOAT32):
+  """Returns a function (variables, batch) -> {"rotations", "betas", "camera", "region"}.
+
+  The first three are the fields of `BodyParameters`. "region" [B, 4] is the region of the batch.
+
+  Args:
+    description: the Description of the variables.
+    compute: a `vit.Compute`.
+  """
+  model, normalize = network(description, compute), base.make_normalize(description)
+
+  def predict(variables, batch):
+    found = model.apply({"params": variables["params"]}, normalize(batch["image"]))
+    return {
+      "rotations": found.rotations,
+      "betas": found.betas,
+      "camera": found.camera,
+      "region": batch["region"],
+    }
+
+  return predict
+
+
+def make_predict(description, compute=vit.FLOAT32):
+  """Returns a function (variables, batch) -> {"predicted", "true", "vertex_error"} for the scores of 3DPW.
+
+  "predicted" and "true" are [B, 17, 3] float32, the joints of Human3.6M in metres. "vertex_error" is [B]
+  float32, the mean distance of the vertices in millimetres, where both meshes are relative to the pelvis of
+  the body model. It needs two meshes with the same vertices.
+
+  The collection "constants" of the variables holds the body of the network and the bodies of the truth, see
+  `evaluation_constants`. A mesh stays on the device.
+
+  Args:
+    description: the Description of the variables.
+    compute: a `vit.Compute`.
+  """
+  model, normalize = network(description, compute), base.make_normalize(description)
+
+  def predict(variables, batch):
+    constants = variables["constants"]
+    found = model.apply({"params": variables["params"]}, normalize(batch["image"]))
+    body, true_bodies = constants["body"], constants["true_bodies"]
+    origin = jnp.zeros((len(found.betas), 3))
+    mesh, _ = smpl.pose_body(body, found.rotations, found.betas, origin)
+    true_mesh = _pose_true(true_bodies, batch, origin)
+    result = {
+      "predicted": _regress(constants["regressor"], mesh),
+      "true": _regress(constants["true_regressor"], true_mesh),
+    }
+    if mesh.shape == true_mesh.shape:
+      # Parity: the pelvis of both meshes comes from the neutral regressor, whatever the gender.
+      place = mesh - smpl.regress_joints(body, mesh)[:, :1]
+      true_place = true_mesh - smpl.regress_joints(true_bodies["neutral"], true_mesh)[:, :1]
+      result["vertex_error"] = 1000 * jnp.linalg.norm(place - true_place, axis=-1).mean(axis=-1)
+    return result
+
+  return predict
+
+
+def _regress(regressor, vertices):
+  """Returns the joints [B, 17, 3] of vertices [B, V, 3]."""
+  return jnp.einsum("jv,bvc->bjc", regressor, vertices, precision="highest")
+
+
+def _pose_true(bodies, batch, origin):
+  """Returns the vertices of the true people, [B, V, 3], each with the body of their gender."""
+  pose = batch["smpl_pose"], batch["smpl_betas"], origin
+  mesh = smpl.pose_body(bodies["neutral"], *pose)[0]
+  # All bodies of the set are posed and one is chosen, so that the program has one shape for every batch.
+  for number, gender in enumerate(body_model.GENDERS):
+    if gender in bodies and gender != "neutral":
+      is_chosen = batch["gender"] == number
+      mesh = jnp.where(is_chosen[:, None, None], smpl.pose_body(bodies[gender], *pose)[0], mesh)
+  return mesh
+
+
+def bodies_of(config):
+  """Returns (BodySet of the network, BodySet of the truth of the evaluation) of a finalized config."""
+  data = config.data
+  return initial_body.choose(
+    data.source, config.body, eval_source=data.eval_source, eval_folder=data.eval_body
+  )
+
+
+def evaluation_constants(bodies, true_bodies):
+  """Returns the constants of `make_predict` for the bodies of the network and of the truth."""
+  for body_set in (bodies, true_bodies):
+    body_model.require_h36m(body_set, f"the body {body_set.name}")
+  genders = [gender for gender in body_model.GENDERS if gender in true_bodies.bodies]
+  return {
+    "body": smpl.body_arrays(bodies, "neutral"),
+    "regressor": bodies.h36m_regressor,
+    "true_bodies": {gender: smpl.body_arrays(true_bodies, gender) for gender in genders},
+    "true_regressor": true_bodies.h36m_regressor,
+  }
+
+
+def make_evaluation(config, description):
+  """Makes the evaluation of weights with this Description.
+
+  Args:
+    config: the finalized config.
+    description: the Description of the weights.
+  Raises:
+    ValueError: if a body model or the regressor of Human3.6M is missing.
+  """
+  return evaluation_of(config, description, *bodies_of(config))
+
+
+def evaluation_of(config, description, bodies, true_bodies):
+  """Returns the same as `make_evaluation`, for body models that were read already."""
+  data = config.data
+  source = (
+    config_lib.open_source(config, "val")
+    if not data.eval_source
+    else config_lib.open_named_source(
+      data.eval_source,
+      root=data.eval_root,
+      split="test",
+      seed=config.seed,
+      options=dict(data.get(data.eval_source, {})),
+    )
+  )
+  check_source(source, data.eval_source or data.source)
+  fields = ["image", "smpl_pose", "smpl_betas"] + ["gender"] * ("gender" in source.spec.fields)
+  view = body_crop.make_view(image_size=description.encoder.image_size)
+  loader = base.reading_of(config).ordered(source, view, config.eval_batch_size, tuple(fields))
+  predict = make_predict(description, base.compute_of(config))
+  return Evaluation(
+    evals={"test": EvalSplit(loader, predict)},
+    score=body_scores.make_score("test"),
+    select=("PA-MPJPE", "min"),
+    constants=evaluation_constants(bodies, true_bodies),
+    notes=(*body_scores.notes(bodies, true_bodies), *initial_body.notes(description, bodies)),
+  )
+
+
+def check_source(source, name):
+  """Raises ValueError if the records of the source `name` have no parameters of a body model."""
+  if missing := [field for field in _FIT if field not in source.spec.fields]:
+    raise ValueError(
+      f"config.data.source={name!r} has no {', '.join(missing)}: 3D pose needs people with the parameters of "
+      "a body model, such as the source synthetic"
+    )
+
+
+def describe(config, bodies, start, source=None, lineage=()):
+  """Returns the Description of the weights of a run.
+
+  Args:
+    config: the finalized config.
+    bodies: the `BodySet` of the network.
+    start: see `BodyRegressor`.
+    source, lineage: see `base.description_of`.
+  """
+  return base.description_of(
+    config,
+    source,
+    lineage,
+    network={"hidden": config.model.hidden, "start": list(start), "body": bodies.digest},
+    classes={"body": [bodies.name]},
+    patch_padding=config.model.patch_padding,
+    class_token=False,
+    body={"name": bodies.name, "licence": bodies.licence},
+  )
+
+
+def make(config, start=base.FROM_SCRATCH):
+  """Makes the task 3D pose of a finalized config.
+
+  Args:
+    config: see `configs/finetune_pose3d_direct_b16.py`.
+    start: see `base.Start`.
+  Raises:
+    ValueError: for data or numbers that cannot be used; the message names the key.
+  """
+  source = config_lib.open_source(config, "train")
+  check_source(source, config.data.source)
+  bodies, true_bodies = bodies_of(config)
+  size = tuple(config.model.image_size)
+  values_at_start = start_pose.choose(start, source, bodies, size, config.task)
+  description = describe(config, bodies, values_at_start, source, start.lineage)
+  augment = body_crop.make_augmentation(
+    image_size=size,
+    flip_prob=config.data.flip_prob,
+    scale=config.data.scale_jitter,
+    rotation=config.data.rotation,
+    rotation_prob=config.data.rotation_prob,
+    color_gain=config.data.color_gain,
+  )
+  sampler = samplers.ShuffledEpochs(len(source), config.batch_size, config.seed)
+  fields = ("image", "smpl_pose", "smpl_betas", "smpl_translation", *_CUT)
+  fields += ("has_fit",) * ("has_fit" in source.spec.fields)
+  train = base.reading_of(config).loader(source, augment, sampler, fields)
+  model = network(description, base.compute_of(config), drop_path=config.model.drop_path)
+  total_steps, total_epochs, warmup_epochs = base.run_length_of(config, train)
+  evaluation = evaluation_of(config, description, bodies, true_bodies)
+  return base.Task(
+    init=base.make_init(model),
+    load=base.make_load(description, heads=HEADS, layout=("hidden",)),
+    param_rules=optim.layer_decay_rules(
+      description.encoder.depth, layer_decay=config.layer_decay, weight_decay=config.weight_decay
+    ),
+    optimizer=optim.OptimizerSpec(**config.optimizer),
+    schedule=lambda step, progress: optim.warmup_cosine(
+      progress, peak=config.base_lr, warmup=warmup_epochs, total=total_epochs
+    ),
+    prepare=make_prepare(size),
+    forward=make_forward(model, base.make_normalize(description)),
+    loss=make_loss(dict(config.loss)),
+    train=train,
+    total_steps=total_steps,
+    constants=evaluation.constants,
+    evaluation=evaluation,
+    description=description,
+    accumulate=config.accumulate,
+  )
+
+
+def outline(config):
+  """Returns (abstract params, lines that describe the shapes of a step); reads no data."""
+  description = describe(config, body_model.PLACEHOLDER, (0.0,) * body_regressor.NUM_VALUES)
+  model = network(description, base.compute_of(config), drop_path=config.model.drop_path)
+  batch = base.abstract_batch(config.batch_size, description.encoder.image_size)
+  normalize = base.make_normalize(description)
+
+  # The real forward also poses the body, which is not read here.
+  def forward(variables, batch, *, key, train):
+    return model.apply({"params": variables["params"]}, normalize(batch["image"]), drop_key=key), {}
+
+  params, found = base.trace(base.make_init(model), forward, batch)
+  return params, [
+    base.image_line(batch, description.encoder),
+    f"rotations {found.rotations.shape}, shape {found.betas.shape}, camera {found.camera.shape} float32, "
+    f"compute {config.model.dtype}",
+  ]

@@ -1,0 +1,78 @@
+"""Chooses the body model of a run, and finds the one of a checkpoint. No checkpoint holds a body model."""
+
+from hap_jax import config as config_lib
+from hap_jax.data import body_model
+
+
+def choose(source, folder, *, eval_source="", eval_folder=""):
+  """Returns (BodySet of the network, BodySet of the truth of the evaluation).
+
+  The body of the network is the body of the training parameters: `folder`, or the body of a source that has
+  its own. The truth has the body of its own source, `eval_folder` or `folder`.
+
+  Args:
+    source: config.data.source.
+    folder: config.body, a folder of `hap body`. "": none.
+    eval_source: config.data.eval_source. "": the evaluation uses `source`.
+    eval_folder: config.data.eval_body. "": none.
+  Raises:
+    ValueError: if there is no body, or if `folder` differs from the body of the source.
+  """
+  own = own_body(source)
+  if folder:
+    bodies = body_model.read_body_set(folder)
+    if own is not None and own.digest != bodies.digest:
+      raise ValueError(
+        f"config.body={folder}: the records of {source} have parameters of another body ({own.name}, digest "
+        f"{own.digest}): leave config.body empty; the truth of the scores has its own key, "
+        "config.data.eval_body"
+      )
+  elif own is not None:
+    bodies = own
+  else:
+    raise ValueError(body_model.missing("config.body", source))
+  scored = eval_source or source
+  if eval_folder:
+    return bodies, body_model.read_body_set(eval_folder)
+  if scored == source:
+    return bodies, bodies
+  true_bodies = own_body(scored)
+  if true_bodies is None and not folder:
+    raise ValueError(body_model.missing("config.data.eval_body", scored))
+  return bodies, true_bodies or bodies
+
+
+def own_body(source):
+  """Returns the BodySet of a data source that has its own, such as drawn people, or None."""
+  module = config_lib.load("data/sources", source)
+  return module.own_body() if hasattr(module, "own_body") else None
+
+
+def of_checkpoint(description, folder=""):
+  """Returns the `BodySet` of a checkpoint's network.
+
+  Args:
+    description: the Description of the checkpoint.
+    folder: a folder of `hap body`. "": the folder of the training, or the body of its source.
+  Raises:
+    ValueError: if there is no body.
+  """
+  recorded = description.config or {}
+  folder = folder or recorded.get("body", "")
+  if folder:
+    return body_model.read_body_set(folder)
+  source = recorded.get("data", {}).get("source", "")
+  own = own_body(source) if source in config_lib.names("data/sources") else None
+  if own is None:
+    raise ValueError(body_model.missing("--body", source or "the training"))
+  return own
+
+
+def notes(description, bodies):
+  """Returns a line if the body of the network is another one than in the training, otherwise nothing."""
+  trained = description.network.get("body")
+  if trained == bodies.digest:
+    return ()
+  return (
+    f"the body {bodies.name} (digest {bodies.digest}) is not the body of the training (digest {trained})",
+  )
