@@ -9,9 +9,9 @@ from hap_jax.data import skeletons
 
 PROTOCOL = (
   "MPJPE: mean distance of 14 joints (hips, knees, ankles, neck, head top, shoulders, elbows, wrists) that "
-  "the H36M regressor gives for both meshes, after the pelvis is moved to the origin. PA-MPJPE: the same after a "
-  "similarity alignment per person. MPVPE: mean distance of the vertices, relative to SMPL's pelvis. Each is "
-  "in mm, first averaged per person, then over people"
+  "the H36M regressor gives for both meshes, after the pelvis is moved to the origin. PA-MPJPE: the same "
+  "after a similarity alignment per person. MPVPE: mean distance of the vertices, relative to SMPL's pelvis. "
+  "Each is in mm, first averaged per person, then over people"
 )
 _MM = 1000  # millimetres per metre
 _PELVIS = skeletons.JOINT_ORDERS["h36m17"].index("pelvis")
