@@ -37,7 +37,8 @@ class Loader:
   the record. If a batch contains a record more than once, its second and later rows have different
   generators (`make_generators`).
 
-  A record that cannot be read (BadRecordError) is replaced by the next good record: index + 1, index + 2, ...
+  A record that cannot be read or transformed (BadRecordError) is replaced by the next good record: index + 1,
+  index + 2, ...
   The row then has the `index` of the replacement. An evaluation drops repeated indices, so the replacement
   is scored only once and the bad record is not scored.
 
@@ -214,8 +215,12 @@ class Loader:
       # The replacement gets the same generator as if the sampler had chosen it.
       if tried:
         rng = np.random.default_rng((self.seed, epoch, index))
-      for transform in self.transforms:
-        record = transform(record, rng)
+      try:
+        for transform in self.transforms:
+          record = transform(record, rng)
+      except BadRecordError as error:  # a transform does not know the name of the record
+        bad[index] = f"{self.source.name(index)}: {error}"
+        continue
       return index, record
     if tried + 1 == len(self.source):
       where = f"none of the {len(self.source):,} records of {self.source.spec.name} can be read"

@@ -12,22 +12,22 @@ _MIRROR = np.array((-1.0, 1.0, 1.0), np.float32)  # product with it mirrors poin
 _einsum = functools.partial(jnp.einsum, precision="highest")
 
 
-def make_targets(body, *, pose, betas, translation, intrinsics, crop, rotation, is_mirrored, side):
+def make_targets(body, *, pose, betas, translation, intrinsics, crop_matrix, rotation, is_mirrored, side):
   """Computes the targets of B people.
 
-  The parameters are those of the picture before it was mirrored. Each image is cut out of the mirrored
-  picture and turned. A mirrored person is the person with the mirrored pose, as in the official code. The
-  projection is exact for a body with equal halves.
+  The parameters and the camera are those of the picture as it was read. If the image shows the mirrored
+  picture, left and right joints are exchanged. The official code poses a mirrored body instead, which is the
+  same for a body with equal halves.
 
   Args:
     body: `smpl.BodyArrays` of the parameters.
     pose: [B, 72] float32, axis-angles.
     betas: [B, 10] float32.
     translation: [B, 3] float32, metres in the camera frame.
-    intrinsics: [B, 3, 3] float32, pixels of the mirrored picture.
-    crop: [B, 2, 3] float32, the matrix from pixels of the mirrored picture to pixels of the image.
+    intrinsics: [B, 3, 3] float32, pixels of the picture.
+    crop_matrix: [B, 2, 3] float32, see `square_crop`.
     rotation: [B] float32, degrees by which the image was turned against the picture, see
-      `square_crop.crop_matrix`.
+      `square_crop.square_matrix`.
     is_mirrored: [B] bool.
     side: side of the image in pixels.
   Returns:
@@ -38,17 +38,20 @@ def make_targets(body, *, pose, betas, translation, intrinsics, crop, rotation, 
      "betas": [B, 10] float32}
   """
   matrices = rotations.axis_angle_to_matrix(pose.reshape(len(pose), -1, 3))
-  matrices = jnp.where(is_mirrored[:, None, None, None], mirror_pose(matrices), matrices)
-  joints, pelvis = pose_joints(body, matrices, betas)
-  # The translation is relative to the origin of the body. The pelvis is the place that the mirror moves.
-  place = pelvis + translation
-  translation = jnp.where(is_mirrored[:, None], place * _MIRROR, place) - pelvis
+  joints = pose_joints(body, matrices, betas)
   focal, center = jnp.diagonal(intrinsics[:, :2, :2], axis1=1, axis2=2), intrinsics[:, :2, 2]
   pixels = crop_camera.project(joints + translation[:, None], focal[:, None], center[:, None])
-  pixels = _einsum("bij,bkj->bki", crop[:, :, :2], pixels) + crop[:, None, :, 2]
-  turn = _about_depth(-rotation)
+  pixels = _einsum("bij,bkj->bki", crop_matrix[:, :, :2], pixels) + crop_matrix[:, None, :, 2]
+  joints = joints - joints[:, :1]
+
+  def choose(mirrored, plain):
+    return jnp.where(is_mirrored.reshape(-1, *[1] * (plain.ndim - 1)), mirrored, plain)
+
+  order = _exchange_sides(len(SMPL30.joints))
+  pixels, joints = choose(pixels[:, order], pixels), choose(joints[:, order] * _MIRROR, joints)
+  matrices, turn = choose(mirror_pose(matrices), matrices), _about_depth(-rotation)
   return {
-    "joints_3d": _einsum("bij,bkj->bki", turn, joints - joints[:, :1]),
+    "joints_3d": _einsum("bij,bkj->bki", turn, joints),
     "joints_2d": to_halves(pixels, side),
     "is_inside": ((pixels >= 0) & (pixels < side)).all(axis=-1),
     "rotations": matrices.at[:, 0].set(_einsum("bij,bjk->bik", turn, matrices[:, 0])),
@@ -57,19 +60,24 @@ def make_targets(body, *, pose, betas, translation, intrinsics, crop, rotation, 
 
 
 def pose_joints(body, matrices, betas):
-  """Returns (joints [B, 30, 3] of the posed body, its pelvis [B, 3]), in metres from its origin."""
-  vertices, chain = smpl.pose_body(body, matrices, betas, jnp.zeros((len(betas), 3)))
-  # The root turns around the pelvis of the chain, so the pose does not move it.
-  return smpl.regress_joints(body, vertices), chain[:, 0]
+  """Returns the joints [B, 30, 3] of the posed body in metres, without a translation."""
+  vertices, _ = smpl.pose_body(body, matrices, betas, jnp.zeros((len(betas), 3)))
+  return smpl.regress_joints(body, vertices)
+
+
+def _exchange_sides(count):
+  """Returns the order of the first joints of SMPL30 after left and right are exchanged, `count` numbers."""
+  order = np.arange(count)
+  for left, right in SMPL30.flip_pairs:
+    if max(left, right) < count:
+      order[[left, right]] = right, left
+  return order
 
 
 def mirror_pose(matrices):
   """Returns the rotations of the mirrored person, [B, J, 3, 3]: left and right exchanged, x negated."""
-  order = np.arange(matrices.shape[1])
-  for left, right in SMPL30.flip_pairs:
-    if max(left, right) < len(order):  # the first joints are those of the chain
-      order[[left, right]] = right, left
-  return matrices[:, order] * (_MIRROR[:, None] * _MIRROR)
+  # The first 24 joints of SMPL30 are the joints of the chain.
+  return matrices[:, _exchange_sides(matrices.shape[1])] * (_MIRROR[:, None] * _MIRROR)
 
 
 def to_halves(pixels, side):

@@ -20,8 +20,8 @@ Batch fields:
   valid: [B] bool. False: the row only fills up the batch.
 In training only:
   smpl_translation: [B, 3] float32, metres in the camera frame.
-  intrinsics: [B, 3, 3] float32, pixels of the picture. A mirrored picture has a mirrored principal point.
-  crop: [B, 2, 3] float32, the matrix from pixels of the picture to pixels of `image`.
+  intrinsics: [B, 3, 3] float32, pixels of the picture.
+  crop_matrix: [B, 2, 3] float32, from pixels of the picture to pixels of `image`, mirror and turn included.
   rotation: [B] float32, degrees by which the square was turned.
   is_mirrored: [B] bool. The parameters of the record are those of the picture before the mirror.
   has_fit: [B] bool, if the source has it. False: the record has no parameters, and no loss.
@@ -35,7 +35,7 @@ from flax import struct
 from hap_jax import config as config_lib
 from hap_jax import config_values as values
 from hap_jax.data import body_model, samplers
-from hap_jax.data.transforms import body_crop
+from hap_jax.data.transforms import square_crop
 from hap_jax.evaluation import body_scores
 from hap_jax.evaluation.evaluate import EvalSplit, Evaluation
 from hap_jax.losses import body as losses
@@ -46,7 +46,7 @@ from hap_jax.train import initial_body, optim, start_pose
 
 HEADS = ("body_head",)  # subtree of the parameters besides the encoder
 _FIT = ("smpl_pose", "smpl_betas", "smpl_translation", "intrinsics")  # fields that every source needs
-_CUT = ("intrinsics", "crop", "rotation", "is_mirrored")
+_CUT = ("intrinsics", "crop_matrix", "rotation", "is_mirrored")
 _LOSSES = ("joints_2d", "joints_3d", "rotations", "betas")
 
 
@@ -136,7 +136,7 @@ def make_forward(model, normalize):
   def forward(variables, batch, *, key, train):
     image, drop_key = normalize(batch["image"]), key if train else None
     found = model.apply({"params": variables["params"]}, image, drop_key=drop_key)
-    joints, _ = body_targets.pose_joints(variables["constants"]["body"], found.rotations, found.betas)
+    joints = body_targets.pose_joints(variables["constants"]["body"], found.rotations, found.betas)
     pixels = crop_camera.project(joints + crop_camera.camera_translation(found.camera)[:, None])
     return Outputs(found, joints - joints[:, :1], body_targets.to_halves(pixels, crop_camera.SIDE)), {}
 
@@ -328,7 +328,7 @@ def evaluation_of(config, description, bodies, true_bodies):
   )
   check_source(source, data.eval_source or data.source)
   fields = ["image", "smpl_pose", "smpl_betas"] + ["gender"] * ("gender" in source.spec.fields)
-  view = body_crop.make_view(image_size=description.encoder.image_size)
+  view = square_crop.make_view(image_size=description.encoder.image_size)
   loader = base.reading_of(config).ordered(source, view, config.eval_batch_size, tuple(fields))
   predict = make_predict(description, base.compute_of(config))
   return Evaluation(
@@ -385,8 +385,9 @@ def make(config, start=base.FROM_SCRATCH):
   size = tuple(config.model.image_size)
   values_at_start = start_pose.choose(start, source, bodies, size, config.task)
   description = describe(config, bodies, values_at_start, source, start.lineage)
-  augment = body_crop.make_augmentation(
+  augment = square_crop.make_augmentation(
     image_size=size,
+    flip_pairs=source.spec.skeleton.flip_pairs if source.spec.skeleton else (),
     flip_prob=config.data.flip_prob,
     scale=config.data.scale_jitter,
     rotation=config.data.rotation,

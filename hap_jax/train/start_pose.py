@@ -4,7 +4,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from hap_jax.data.sources.base import BadRecordError
-from hap_jax.data.transforms import body_crop
+from hap_jax.data.transforms import square_crop
 from hap_jax.models import crop_camera
 
 _SAMPLE = 1024  # training records, evenly spaced
@@ -30,7 +30,7 @@ def choose(start, source, bodies, image_size, task):
   if given is not None and given.task == task:
     return tuple(given.network["start"])
   chosen = np.unique(np.linspace(0, len(source) - 1, _SAMPLE).astype(int))
-  view = body_crop.make_view(image_size=image_size)
+  view = square_crop.make_view(image_size=image_size)
   return of_records(_through(view, source, chosen.tolist()), bodies.of("neutral"), image_size)
 
 
@@ -53,7 +53,7 @@ def of_records(records, body, image_size):
   the mean of their matrices is almost zero.
 
   Args:
-    records: records with the fields of the task and the field `crop`.
+    records: records with the fields of the task and the field `crop_matrix`.
     body: the `Body` of their parameters.
     image_size: (S, S) pixels of the crop.
   Raises:
@@ -64,7 +64,7 @@ def of_records(records, body, image_size):
     poses.append(record["smpl_pose"].reshape(-1, 3))
     shapes.append(record["smpl_betas"])
     pelvis = rest_pelvis(body, record["smpl_betas"]) + record["smpl_translation"]
-    cameras.append(camera_of(pelvis, record["intrinsics"], record["crop"], image_size))
+    cameras.append(camera_of(pelvis, record["intrinsics"], record["crop_matrix"], image_size))
   if not poses:
     raise ValueError("the training records have no picture that can be read")
   # The mean of SciPy is the rotation nearest to the mean of the matrices.

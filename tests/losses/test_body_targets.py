@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from hap_jax.data.skeletons import SMPL30
+from hap_jax.data.skeletons import COCO17, SMPL30
 from hap_jax.data.sources import synthetic
-from hap_jax.data.transforms import body_crop
+from hap_jax.data.transforms import square_crop
 from hap_jax.losses import body_targets
 from hap_jax.models import smpl
 
@@ -38,14 +38,14 @@ class Turn:
 def targets_of(body, record, *, mirror, degrees=0.0, factor=1.0):
   rng = np.random.default_rng(0)
   steps = (
-    body_crop.PersonSquare(),
-    body_crop.MirrorPicture(float(mirror)),
+    square_crop.PersonSquare(),
+    square_crop.MirrorBody(COCO17.flip_pairs, float(mirror)),
     Turn(degrees, factor),
-    body_crop.CropSquare((SIDE, SIDE)),
+    square_crop.WarpSquare((SIDE, SIDE)),
   )
   for step in steps:
     record = step(record, rng)
-  names = ("intrinsics", "crop", "rotation", "is_mirrored")
+  names = ("intrinsics", "crop_matrix", "rotation", "is_mirrored")
   found = body_targets.make_targets(
     body,
     pose=record["smpl_pose"][None],
@@ -71,7 +71,7 @@ def to_pixels(halves):
 def test_the_joints_lie_on_the_joints_of_the_picture(body, record):
   found, moved = targets_of(body, record, mirror=False)
   # The drawn joints of the limbs are those of the chain, and the body was fitted to them.
-  pixels = np.concatenate([record["keypoints_xy"], np.ones((17, 1))], axis=1) @ moved["crop"].T
+  pixels = np.concatenate([record["keypoints_xy"], np.ones((17, 1))], axis=1) @ moved["crop_matrix"].T
   left_knee, right_wrist = 4, 21
   np.testing.assert_allclose(to_pixels(found["joints_2d"][left_knee]), pixels[13], atol=0.7)
   np.testing.assert_allclose(to_pixels(found["joints_2d"][right_wrist]), pixels[10], atol=0.7)
@@ -102,7 +102,7 @@ def test_a_turned_picture_has_turned_targets(body, record):
 
 def test_the_rotations_of_the_targets_give_their_joints(body, record):
   found, _ = targets_of(body, record, mirror=True, degrees=20.0)
-  joints, _ = body_targets.pose_joints(body, found["rotations"][None], found["betas"][None])
+  joints = body_targets.pose_joints(body, found["rotations"][None], found["betas"][None])
   joints = np.asarray(joints)[0]
   np.testing.assert_allclose(joints - joints[0], found["joints_3d"], atol=1e-5)
 

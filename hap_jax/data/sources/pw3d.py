@@ -157,11 +157,9 @@ def _box(annotation, where):
   joints = np.array(
     [json_entries.numbers({"joint": joint}, "joint", where, 3, "x, y, confidence") for joint in joints]
   )
-  tight = square_crop.box_of_joints(joints[:, :2], joints[:, 2] > _CONFIDENCE)
-  is_fallback = tight is None
-  if not is_fallback:
-    x, y, width, height = tight
-  return (x, y, x + width, y + height), is_fallback
+  tight = square_crop.joint_box(joints[:, :2], joints[:, 2] > _CONFIDENCE)
+  is_fallback = tight is None or not (tight[2:] > tight[:2]).all()  # a single joint has a box without area
+  return (x, y, x + width, y + height) if is_fallback else tight, is_fallback
 
 
 def _object(entry, key, where):

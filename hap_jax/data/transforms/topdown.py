@@ -108,16 +108,29 @@ def warp_matrix(region, rotation_degrees, size, codec):
     [2, 3] float64.
   """
   x, y, width, height = np.asarray(region, np.float64).tolist()
-  angle = math.radians(rotation_degrees)
-  cos, sin = math.cos(angle), math.sin(angle)
   H, W = size
   if codec == "udp":
-    scale_x, scale_y, middle = (W - 1) / width, (H - 1) / height, ((W - 1) / 2, (H - 1) / 2)
-  else:
-    # Parity: the older rule turns in the other direction, and only the width of the region sets its scale.
-    scale_x, scale_y, middle, sin = W / width, W / width, (W / 2, H / 2), -sin
-  turn = np.array([[scale_x * cos, -scale_x * sin], [scale_y * sin, scale_y * cos]])
-  return np.concatenate([turn, (middle - turn @ (x, y))[:, None]], axis=1)
+    scale, middle = ((W - 1) / width, (H - 1) / height), ((W - 1) / 2, (H - 1) / 2)
+    return affine_matrix((x, y), rotation_degrees, scale, middle)
+  # Parity: the older rule turns in the other direction, and only the width of the region sets its scale.
+  return affine_matrix((x, y), -rotation_degrees, (W / width, W / width), (W / 2, H / 2))
+
+
+def affine_matrix(center, rotation_degrees, scale, middle):
+  """Returns the matrix that turns about `center`, scales x and y, and moves `center` to `middle`.
+
+  Args:
+    center: (x, y) in pixels of the picture.
+    rotation_degrees: t in degrees: (x, y) becomes (x cos t - y sin t, x sin t + y cos t).
+    scale: (factor of x, factor of y), after the rotation.
+    middle: (x, y) in pixels of the result.
+  Returns:
+    [2, 3] float64.
+  """
+  angle = math.radians(rotation_degrees)
+  cos, sin = math.cos(angle), math.sin(angle)
+  turn = np.array([[scale[0] * cos, -scale[0] * sin], [scale[1] * sin, scale[1] * cos]])
+  return np.concatenate([turn, (middle - turn @ center)[:, None]], axis=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,22 +192,25 @@ class MirrorPerson:
       return record
     image = cv2.flip(record["image"], 1)
     last = image.shape[1] - 1
+    left, top, right, bottom = record["box"]
+    x, *rest = record["region"]
+    return {
+      **record,
+      "image": image,
+      **(self._mirror_joints(record, last) if "keypoints_xy" in record else {}),
+      "box": np.array([last - right, top, last - left, bottom], np.float32),
+      "region": np.array([last - x, *rest], np.float32),
+    }
+
+  def _mirror_joints(self, record, last):
+    """Returns the joints of the mirrored picture, whose last column is `last`."""
     order = np.arange(len(record["keypoints_xy"]))
     for left, right in self.flip_pairs:
       order[[left, right]] = right, left
     xy, visible = record["keypoints_xy"][order], record["keypoints_visible"][order]
     xy[:, 0] = last - xy[:, 0]
     xy[~visible] = 0  # Parity: the official code multiplies the joints by their visibility
-    left, top, right, bottom = record["box"]
-    x, *rest = record["region"]
-    return {
-      **record,
-      "image": image,
-      "keypoints_xy": xy,
-      "keypoints_visible": visible,
-      "box": np.array([last - right, top, last - left, bottom], np.float32),
-      "region": np.array([last - x, *rest], np.float32),
-    }
+    return {"keypoints_xy": xy, "keypoints_visible": visible}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -285,13 +301,26 @@ class WarpRegion:
 
   def __call__(self, record, rng):
     matrix = warp_matrix(record["region"], float(record.get("rotation", 0)), self.size, self.codec)
-    H, W = self.size
-    image = cv2.warpAffine(record["image"], matrix, (W, H), flags=cv2.INTER_LINEAR)
-    result = {**record, "image": image, "is_udp": np.bool_(self.codec == "udp")}
-    if "keypoints_xy" in record:
-      xy = record["keypoints_xy"] @ matrix[:, :2].T + matrix[:, 2]
-      result["keypoints_xy"] = xy.astype(np.float32)
-    return result
+    return {**warp_record(record, matrix, self.size), "is_udp": np.bool_(self.codec == "udp")}
+
+
+def warp_record(record, matrix, size):
+  """Moves picture and joints of a record.
+
+  Args:
+    record: has the field `image`, and may have `keypoints_xy`.
+    matrix: [2, 3] float64, moves pixels of the picture to pixels of the result.
+    size: (H, W) of the result. Pixels are interpolated linearly and rounded. Pixels outside the picture are
+      black.
+  Returns:
+    new record.
+  """
+  H, W = size
+  result = {**record, "image": cv2.warpAffine(record["image"], matrix, (W, H), flags=cv2.INTER_LINEAR)}
+  if "keypoints_xy" in record:
+    xy = record["keypoints_xy"] @ matrix[:, :2].T + matrix[:, 2]
+    result["keypoints_xy"] = xy.astype(np.float32)
+  return result
 
 
 def make_augmentation(

@@ -12,7 +12,7 @@ from hap_jax.convert import read as reading
 from hap_jax.data.pipeline import Reading
 from hap_jax.data.sources import base as sources
 from hap_jax.data.sources import folder
-from hap_jax.data.transforms import body_crop
+from hap_jax.data.transforms import square_crop
 from hap_jax.evaluation.evaluate import EvalSplit, make_pass
 from hap_jax.inference import people_in_pictures
 from hap_jax.io import picture_file, unfinished
@@ -96,7 +96,7 @@ def predict(weights, bodies, people, *, batch_size, workers, progress):
   """
   mesh = sharding.make_mesh()
   sharding.check_batch_size(batch_size, mesh, "--batch_size")
-  view = body_crop.make_view(image_size=weights.description.encoder.image_size)
+  view = square_crop.make_view(image_size=weights.description.encoder.image_size)
   # No picture may be skipped, because each person gets results.
   reader = Reading(workers=workers, max_bad_share=0.0, bad_share_key="")
   loader = reader.ordered(people, view, batch_size, ("image", "region"))
