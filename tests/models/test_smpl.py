@@ -59,6 +59,14 @@ def test_the_layer_equals_a_plain_computation_in_float64(body):
     np.testing.assert_allclose(joints[i], expected_joints, atol=5e-6)
 
 
+def test_matrices_give_the_same_body_as_rotation_vectors(body):
+  pose, betas, translation = random_inputs(2)
+  matrix = Rotation.from_rotvec(pose.reshape(-1, 3)).as_matrix().reshape(2, 24, 3, 3).astype(np.float32)
+  expected = pose_body(body, pose, betas, translation)
+  for found, array in zip(pose_body(body, matrix, betas, translation), expected, strict=True):
+    np.testing.assert_allclose(found, array, atol=5e-6)
+
+
 def test_a_body_of_another_tree_is_posed_as_well(body):
   # A chain needs the most rounds, and a star the fewest.
   inputs = random_inputs(1)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hap_jax.data import body_model
-from hap_jax.models import crop_camera, rotations, smpl
+from hap_jax.models import crop_camera, smpl
 
 _BODY_KEYS = {
   *("v_template", "shapedirs", "J_regressor", "posedirs", "weights", "f", "kintree_table", "parents"),
@@ -83,13 +83,6 @@ def test_vertices_and_joints_agree_with_both_packages(layer, body):
     compare(apart, layer[f"max_abs_difference_{key}"], 1e-9, f"difference of {key}")
   regressed = smpl.regress_joints(body, vertices)
   compare(regressed, layer["joints_30"], 5e-6, "joints_30")
-
-
-def test_matrices_give_the_same_body_as_rotation_vectors(layer, body):
-  matrix = jax.jit(rotations.axis_angle_to_matrix)(layer["pose"].reshape(len(layer["pose"]), -1, 3))
-  vertices, joints = jax.jit(smpl.pose_body)(body, matrix, layer["betas"], layer["transl"])
-  compare(vertices, layer["vertices"], 5e-6, "vertices")
-  compare(joints, layer["joints"], 5e-6, "joints")
 
 
 def test_gradients_of_the_layer_agree(layer, body):
