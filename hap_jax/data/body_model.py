@@ -115,12 +115,14 @@ class BodySet:
 
   @functools.cached_property
   def digest(self):
-    """16 hex digits that identify the arrays of all genders and `joint_regressor`, rounded to 1e-6."""
-    digest = hashlib.sha256()
-    for gender in GENDERS:
-      if gender in self.bodies:
-        for field in dataclasses.fields(Body):
-          _add_array(digest, f"{gender}/{field.name}", getattr(self.bodies[gender], field.name))
+    """The digest of the arrays of the training, see `digest_of`. The other genders may be added later."""
+    return self.digest_of("neutral")
+
+  def digest_of(self, gender):
+    """Returns 16 hex digits that identify a body and `joint_regressor`, rounded to 1e-6."""
+    digest, body = hashlib.sha256(), self.bodies[gender]
+    for field in dataclasses.fields(Body):
+      _add_array(digest, f"{gender}/{field.name}", getattr(body, field.name))
     _add_array(digest, "joint_regressor", self.joint_regressor)
     return digest.hexdigest()[:16]
 
@@ -231,7 +233,7 @@ def write_body_set(folder, body_set):
     "licence": body_set.licence,
     "one_for_all": body_set.one_for_all,
     "files": files,
-    "digest": body_set.digest,
+    "digests": {gender: body_set.digest_of(gender) for gender in files},
   }
   with unfinished.new_folder(folder) as part:
     for gender, file in files.items():
@@ -275,11 +277,12 @@ def read_body_set(folder, *, need_h36m=False):
     one_for_all=facts["one_for_all"],
   )
   check_body_set(body_set, str(folder))
-  if body_set.digest != facts["digest"]:
-    raise ValueError(
-      f"{folder}: the arrays have the digest {body_set.digest}, but {DESCRIPTION_FILE} says "
-      f"{facts['digest']}: copy the folder again, or write it again with `hap body`"
-    )
+  for gender, digest in facts["digests"].items():
+    if body_set.digest_of(gender) != digest:
+      raise ValueError(
+        f"{folder}: the arrays of the {gender} body have the digest {body_set.digest_of(gender)}, but "
+        f"{DESCRIPTION_FILE} says {digest}: copy the folder again, or write it again with `hap body`"
+      )
   if need_h36m:
     require_h36m(body_set, folder)
   return body_set
@@ -365,7 +368,7 @@ def _read_description(path):
   version = json_entries.integer(entry, "format", path)
   if version != _FORMAT:
     raise ValueError(f"{path}: format {version}, this version of hap_jax reads format {_FORMAT}")
-  name, licence, digest = (json_entries.text(entry, key, path) for key in ("name", "licence", "digest"))
+  name, licence = (json_entries.text(entry, key, path) for key in ("name", "licence"))
   for key, value in (("name", name), ("licence", licence)):
     if not value.isprintable() or not 0 < len(value) <= 500:
       raise ValueError(f"{path} has {json_entries.show(value)} under {key}, expected one line of text")
@@ -374,4 +377,9 @@ def _read_description(path):
   if not isinstance(files, dict) or "neutral" not in files or not files.items() <= expected.items():
     raise ValueError(f"{path} has {json_entries.show(files)} under files, expected some of {expected}")
   one_for_all = json_entries.flag(json_entries.get(entry, "one_for_all", path), path, "one_for_all")
-  return {"name": name, "licence": licence, "digest": digest, "files": files, "one_for_all": one_for_all}
+  digests = json_entries.get(entry, "digests", path)
+  if not isinstance(digests, dict) or digests.keys() != files.keys():
+    raise ValueError(
+      f"{path} has {json_entries.show(digests)} under digests, expected one of each of {list(files)}"
+    )
+  return {"name": name, "licence": licence, "digests": digests, "files": files, "one_for_all": one_for_all}
