@@ -172,7 +172,7 @@ def _read(pictures, path, option, read_box):
     else:
       rows.append((row, box, image_id, score))
   notes = [
-    f"{path}: {len(numbers):,} entries {reason} are left out (entry {first_five(numbers)})"
+    f"{path}: {len(numbers):,} people {reason} are left out (entry {first_five(numbers)})"
     for reason, numbers in left_out.items()
   ]
   if not rows:

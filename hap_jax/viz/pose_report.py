@@ -174,28 +174,21 @@ def cut_out(image, region, size):
   # The whole cell is filled, so the part of the picture is a little larger than the region.
   left, top = x - w / scale / 2, y - h / scale / 2
   matrix = np.array([[scale, 0, (0.5 - left) * scale - 0.5], [0, scale, (0.5 - top) * scale - 0.5]])
-  result = np.full((h, w, 3), _OUTSIDE, np.uint8)
   x0, y0 = max(math.floor(left), 0), max(math.floor(top), 0)
   x1, y1 = min(math.ceil(left + w / scale), W), min(math.ceil(top + h / scale), H)
   if x1 <= x0 or y1 <= y0:
-    return result, matrix
-  part = image[y0:y1, x0:x1]
+    return np.full((h, w, 3), _OUTSIDE, np.uint8), matrix
+  part = np.ascontiguousarray(image[y0:y1, x0:x1])
   if scale < 1:
     # A linear warp of a large picture would skip pixels. So the part is first reduced to its final scale.
     reduced = [max(1, round(side * scale)) for side in part.shape[1::-1]]
-    factors = [new / old for new, old in zip(reduced, part.shape[1::-1], strict=True)]
-    part = cv2.resize(np.ascontiguousarray(part), reduced, interpolation=cv2.INTER_AREA)
-  else:
-    factors = [1.0, 1.0]
-  # Pixel edges are scaled: p' = (p + 0.5) * scale - 0.5, both for the reduced part and for the result.
-  steps = [scale / factor for factor in factors]
-  shifts = [
-    (start - edge) * scale + 0.5 * step - 0.5
-    for start, edge, step in zip((x0, y0), (left, top), steps, strict=True)
-  ]
-  move = np.array([[steps[0], 0, shifts[0]], [0, steps[1], shifts[1]]])
+    part = cv2.resize(part, reduced, interpolation=cv2.INTER_AREA)
+  # Pixel edges are scaled, as in `matrix`.
+  step_x, step_y = (x1 - x0) * scale / part.shape[1], (y1 - y0) * scale / part.shape[0]
+  edge_x, edge_y = (x0 - left) * scale, (y0 - top) * scale
+  move = np.array([[step_x, 0, edge_x + 0.5 * step_x - 0.5], [0, step_y, edge_y + 0.5 * step_y - 0.5]])
   kernel = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_LINEAR
-  cv2.warpAffine(
-    np.ascontiguousarray(part), move, (w, h), dst=result, flags=kernel, borderMode=cv2.BORDER_TRANSPARENT
-  )
+  result = cv2.warpAffine(part, move, (w, h), flags=kernel, borderMode=cv2.BORDER_REPLICATE)
+  result[: max(0, round(edge_y))] = result[max(0, round(edge_y + (y1 - y0) * scale)) :] = _OUTSIDE
+  result[:, : max(0, round(edge_x))] = result[:, max(0, round(edge_x + (x1 - x0) * scale)) :] = _OUTSIDE
   return result, matrix
