@@ -7,7 +7,7 @@ import numpy as np
 
 from hap_jax.metrics import keypoints2d, oks
 
-_PADDING = 1.25  # side of the region of a person without a prediction divided by the side of the box
+_PADDING = 1.25  # side of the region that a picture shows divided by the side of the annotated box
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +126,7 @@ def of_detections(rows, kept, truth, skeleton):
     record[number] = record_of.get(person["image_id"], -1)
     if candidates := in_picture.get(person["image_id"]):
       row[number] = candidates[np.argmax(_oks(rows["keypoints_xy"][candidates], person, skeleton))]
+      record[number] = rows["index"][row[number]]
   note = "The prediction of a person is the one with the highest OKS in the picture."
   return _of_people(people, row, record, rows, skeleton, note)
 
@@ -167,22 +168,18 @@ def of_mpii(rows, truth, is_counted):
 def _of_people(people, row, record, rows, skeleton, note=""):
   """Returns the PoseErrors of annotated people with the predictions `row`. A row of -1: no prediction."""
   joints = np.array([person["keypoints"] for person in people]).reshape(len(people), -1, 3)
-  xy, region = _take(rows["keypoints_xy"], row), _take(rows["region"], row)
-  quality = np.zeros(len(people))
-  for number, person in enumerate(people):
-    if row[number] >= 0:
-      quality[number] = _oks(xy[number][None], person, skeleton)[0]
-    else:
-      region[number] = _region_of(person["bbox"])
-  sides = np.array([max(person["bbox"][2:]) for person in people], np.float64)
+  xy, quality = _take(rows["keypoints_xy"], row), np.zeros(len(people))
+  for number in np.flatnonzero(row >= 0).tolist():
+    quality[number] = _oks(xy[number][None], people[number], skeleton)[0]
+  boxes = np.array([person["bbox"] for person in people], np.float64).reshape(-1, 4)
   return PoseErrors(
     record=record,
     xy=xy,
     truth_xy=joints[..., :2],
     is_labelled=joints[..., 2] > 0,
     is_counted=np.ones(joints.shape[1], bool),
-    error=_relative(xy, joints[..., :2], sides),
-    region=region,
+    error=_relative(xy, joints[..., :2], boxes[:, 2:].max(axis=1)),
+    region=np.concatenate([boxes[:, :2] + boxes[:, 2:] / 2, _PADDING * np.maximum(boxes[:, 2:], 1)], axis=1),
     quality=quality,
     remarks=tuple(
       f"OKS {value:.2f}" if number >= 0 else "no prediction"
@@ -199,11 +196,6 @@ def _person(annotation, skeleton):
 
 def _oks(xy, person, skeleton):
   return oks.compare_with_person(xy, person["keypoints"], person["bbox"], person["area"], skeleton.sigmas)
-
-
-def _region_of(bbox):
-  x, y, width, height = bbox
-  return x + width / 2, y + height / 2, _PADDING * max(width, 1), _PADDING * max(height, 1)
 
 
 def _take(values, row):
