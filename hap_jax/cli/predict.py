@@ -1,5 +1,8 @@
 """Predict on pictures with a checkpoint of any task; `hap predict CHECKPOINT --help` lists the arguments."""
 
+import argparse
+import re
+
 from hap_jax import config as config_lib
 from hap_jax.cli import _options
 from hap_jax.convert import read
@@ -16,6 +19,8 @@ def extend(parser, words):
   Args:
     parser: the parser of the command.
     words: words of the command line after the verb.
+  Raises:
+    ValueError: if an option belongs to checkpoints of other tasks.
   """
   checkpoint = next((word for word in words if not word.startswith("-")), None)
   if checkpoint is None:
@@ -24,11 +29,36 @@ def extend(parser, words):
   parser.description = module.__doc__.splitlines()[0]
   parser.add_argument("--out", required=True, metavar="DIR", help="folder to make")
   module.add_arguments(parser)
+  _check_options(checkpoint, words, _words_of(parser))
 
 
 def run(args):
   _options.check_new(args.out)
   _module(args.checkpoint).run(args)
+
+
+def _check_options(checkpoint, words, known):
+  """Raises ValueError if an option is not in the set `known`, but checkpoints of other tasks have it."""
+  for option in (word.partition("=")[0] for word in words if word.startswith("--")):
+    if option in known:
+      continue
+    tasks = [name for name in config_lib.names("inference/predict") if option in _options_of(name)]
+    if tasks:
+      raise ValueError(
+        f"{checkpoint} is a checkpoint for {read.read_task(checkpoint)}, but {option} needs a checkpoint for "
+        f"{' or '.join(tasks)}"
+      )
+
+
+def _options_of(task):
+  parser = argparse.ArgumentParser()
+  config_lib.load("inference/predict", task).add_arguments(parser)
+  return _words_of(parser)
+
+
+def _words_of(parser):
+  """Returns the names of the options of a parser."""
+  return set(re.findall(r"--\w+", parser.format_usage()))
 
 
 def _module(checkpoint):

@@ -7,7 +7,8 @@ import numpy as np
 
 from hap_jax.data import pose_results
 from hap_jax.data.pose_truth import CocoTruth, MpiiTruth
-from hap_jax.data.skeletons import Skeleton
+from hap_jax.data.skeletons import MPII16, Skeleton
+from hap_jax.evaluation import pose_errors
 from hap_jax.metrics import keypoints2d as metrics
 
 
@@ -56,18 +57,18 @@ class CocoScorer:
   def results(self, rows):
     """Returns the predictions as a list in COCO's format, without repeated people."""
     index, region, truth = rows["index"], rows["region"], self.truth
-    kept, score = metrics.suppress(
-      rows["keypoints_xy"],
-      rows["score"],
-      region[:, 2] * region[:, 3],
-      truth.box_score[index],
-      truth.image_id[index],
-      self.skeleton,
-    )
+    kept, score = self._suppress(rows)
     kept_rows = (rows[name][kept] for name in ("keypoints_xy", "score"))
     return metrics.make_results(
       *kept_rows, score, truth.image_id[index[kept]], truth.category_id, region[kept]
     )
+
+  def errors(self, rows):
+    """Returns the `pose_errors.PoseErrors` of predictions, for the pictures of an evaluation."""
+    if self.truth.person_id is not None:
+      return pose_errors.of_annotated_boxes(rows, self.truth, self.skeleton)
+    kept, _ = self._suppress(rows)
+    return pose_errors.of_detections(rows, kept, self.truth, self.skeleton)
 
   def pck(self, rows):
     """Returns the share of annotated joints whose error is below a tenth of the longer side of the box."""
@@ -87,6 +88,18 @@ class CocoScorer:
     _check_ending(path, ".json", "COCO's list of results")
     return self._score_results(pose_results.read_coco_results(path, self.skeleton))
 
+  def _suppress(self, rows):
+    """Returns (numbers of the rows that are left after OKS-NMS, their scores)."""
+    index, region = rows["index"], rows["region"]
+    return metrics.suppress(
+      rows["keypoints_xy"],
+      rows["score"],
+      region[:, 2] * region[:, 3],
+      self.truth.box_score[index],
+      self.truth.image_id[index],
+      self.skeleton,
+    )
+
   def _score_results(self, results):
     truth = self.truth
     return metrics.coco_scores(results, truth.annotations, self.skeleton, category_id=truth.category_id)
@@ -104,10 +117,15 @@ class MpiiScorer:
 
   select = "PCKh"
   note = ""
+  skeleton = MPII16
 
   def score(self, rows):
     """Returns {metric: float} for predictions, see `CocoScorer.score`."""
     return metrics.pckh(self._one_based(rows), self.truth)
+
+  def errors(self, rows):
+    """Returns the `pose_errors.PoseErrors` of predictions, for the pictures of an evaluation."""
+    return pose_errors.of_mpii(rows, self.truth, metrics.counted_by_pckh())
 
   def write(self, rows, folder):
     """Writes the predictions to pred.mat in a folder."""

@@ -14,9 +14,13 @@ from hap_jax.data.sources import base, folder
 from hap_jax.io import picture_header, picture_orientation
 
 _FORMAT = "a list of people in COCO's format for results"
+_PERSON = 1  # COCO's number of the category "person"
+_MAX_SIDE = 2**31 - 1  # pixels; a sum of larger numbers may be infinite in float32
+_MAX_ID = 2**63 - 1  # ids are stored as int64
 _MIN_SCORE = 0.3  # joints with a lower score do not set the box of a person
 _JOINTS_PADDING = 1.2  # the tight box of the joints is enlarged, as the official code does for 3DPW
 _NO_PICTURE = "of pictures that are not in the folder"
+_NO_PERSON = f"of another category (category_id is not {_PERSON})"
 _NO_AREA = "without area in the picture"
 _NO_JOINTS = f"with fewer than two joints of a score of at least {_MIN_SCORE}"
 
@@ -32,12 +36,17 @@ class People:
     pictures: the `folder.FolderSource`.
     picture: [N] int32, index of each person's picture.
     box: [N, 4] float32. None: the box of a person is the whole picture.
+    image_id: [N] int64, the image_id of each person in the file. If the file has none, or there is no file,
+      it is the number of the picture, see `picture_numbers`.
+    score: [N] float32, confidence of each box. It is 1 if the file has none, or there is no file.
     notes: lines about people that were left out.
   """
 
   pictures: folder.FolderSource
   picture: np.ndarray
   box: np.ndarray | None
+  image_id: np.ndarray
+  score: np.ndarray
   notes: tuple[str, ...] = ()
 
   @property
@@ -67,7 +76,27 @@ class People:
 
 def whole_pictures(pictures):
   """Returns People with one person per picture of a `folder.FolderSource`: the box is the whole picture."""
-  return People(pictures, np.arange(len(pictures), dtype=np.int32), None)
+  rows = np.arange(len(pictures), dtype=np.int32)
+  return People(pictures, rows, None, picture_numbers(pictures), np.ones(len(rows), np.float32))
+
+
+def picture_numbers(pictures):
+  """Returns [P] int64, a different number for each picture of a `folder.FolderSource`.
+
+  It is the last number in the name of the picture: 000000000785.jpg is 785. If a name has no number, or if
+  two names have the same number, all pictures are numbered in the order of their paths instead, from 1.
+  """
+  numbers = [_number_in(name) for name in pictures.paths]
+  if None in numbers or len(set(numbers)) < len(numbers):
+    numbers = range(1, len(pictures) + 1)
+  return np.array(numbers, np.int64)
+
+
+def _number_in(path):
+  """Returns the last number in the name of a file, or None if there is none."""
+  digits = re.findall(r"\d+", os.path.splitext(os.path.basename(path))[0])
+  number = int(digits[-1]) if digits else None
+  return number if number is None or number <= _MAX_ID else None
 
 
 def in_boxes(pictures, path):
@@ -75,11 +104,13 @@ def in_boxes(pictures, path):
 
   A box belongs to the picture of its file_name, a path below the folder. Without a file_name it belongs to
   the picture of its image_id, which is the last number in the name of the picture: 000000000785.jpg is 785. A
-  box without area inside its picture, or without a picture, is left out with a note.
+  box without area inside its picture, a box without a picture, and a box of another category than 1 (person)
+  are left out with a note.
 
   Args:
     pictures: the `folder.FolderSource`.
-    path: the file, a list of {"bbox": [x, y, width, height], "file_name" or "image_id"}.
+    path: the file, a list of {"bbox": [x, y, width, height], "file_name" or "image_id"}. An entry may also
+      have "score" and "category_id".
   Raises:
     ValueError: if the file has another format, if a picture has no unique number, or if nobody is left.
   """
@@ -129,53 +160,81 @@ def _read(pictures, path, option, read_box):
   for number, entry in enumerate(entries, start=1):
     where = f"{path}: entry {number}"
     json_entries.check_object(entry, where, _FORMAT)
-    row = find(entry, where)
+    row, image_id = find(entry, where)
     box, problem = read_box(entry, where)
-    if row is None:
+    score = json_entries.number(entry, "score", where) if "score" in entry else 1.0
+    if "category_id" in entry and json_entries.integer(entry, "category_id", where) != _PERSON:
+      left_out[_NO_PERSON].append(number)
+    elif row is None:
       left_out[_NO_PICTURE].append(number)
-    elif box is None or not _is_seen(box, size_of(row)):
+    elif box is None or not _is_seen(box := _to_float32(box, where), size_of(row)):
       left_out[problem].append(number)
     else:
-      rows.append((row, box))
+      rows.append((row, box, image_id, score))
   notes = [
     f"{path}: {len(numbers):,} people {reason} are left out (entry {first_five(numbers)})"
     for reason, numbers in left_out.items()
   ]
   if not rows:
     raise ValueError("; ".join(notes) or f"{path}: the list is empty, expected {_FORMAT}")
-  picture, box = zip(*rows, strict=True)
-  return People(pictures, np.array(picture, np.int32), np.array(box, np.float32), tuple(notes))
+  picture, box, image_id, score = zip(*rows, strict=True)
+  return People(
+    pictures,
+    np.array(picture, np.int32),
+    np.array(box, np.float32),
+    np.array(image_id, np.int64),
+    np.array(score, np.float32),
+    tuple(notes),
+  )
 
 
 def _make_find(pictures):
-  """Returns a function (entry, its name) -> row of its picture, or None if the folder does not have it."""
+  """Returns a function (entry, its name) -> (row of its picture or None, its image_id).
+
+  The row is None if the folder does not have the picture.
+  """
   of_path = {name: row for row, name in enumerate(pictures.paths)}
-  of_number = collections.defaultdict(list)
+  numbers, of_number = picture_numbers(pictures), collections.defaultdict(list)
   for row, name in enumerate(pictures.paths):
-    digits = re.findall(r"\d+", os.path.splitext(os.path.basename(name))[0])
-    if digits:
-      of_number[int(digits[-1])].append(row)
+    of_number[_number_in(name)].append(row)
 
   def find(entry, where):
+    if "image_id" not in entry and "file_name" not in entry:
+      raise ValueError(f"{where} has no file_name and no image_id, expected one of them to name its picture")
+    image_id = json_entries.integer(entry, "image_id", where) if "image_id" in entry else None
     if "file_name" in entry:
-      return of_path.get(json_entries.text(entry, "file_name", where))
-    rows = of_number[json_entries.integer(entry, "image_id", where)]
+      row = of_path.get(os.path.normpath(json_entries.text(entry, "file_name", where)))
+      return row, numbers[row] if image_id is None and row is not None else image_id
+    rows = of_number.get(image_id, [])
     if len(rows) > 1:
       raise ValueError(
-        f"{where} has the image_id {entry['image_id']}, which is the number of {len(rows)} pictures, such as "
-        f"{pictures.paths[rows[0]]} and {pictures.paths[rows[1]]}: name the picture with file_name"
+        f"{where} has the image_id {image_id}, which is the number of {len(rows)} pictures, such as "
+        f"{base.printable(pictures.paths[rows[0]])} and {base.printable(pictures.paths[rows[1]])}: name the "
+        "picture with file_name"
       )
-    return rows[0] if rows else None
+    return (rows[0] if rows else None), image_id
 
   return find
 
 
 def _size(pictures, row):
   """Returns the size (H, W) of a picture as a viewer shows it. Only the header is decoded."""
-  data = base.read_bytes(pictures.file(row))
-  size = picture_header.read_header(data)[:2]
+  path = pictures.file(row)
+  data = base.read_bytes(path)
+  try:
+    size = picture_header.read_header(data)[:2]
+  except ValueError as error:
+    raise ValueError(f"{path}: {len(data)} bytes cannot be decoded as a picture: {error}") from error
   is_turned = pictures.spec.exif == base.APPLY and picture_orientation.is_sideways(data)
   return size[::-1] if is_turned else size
+
+
+def _to_float32(box, where):
+  """Returns the numbers of a box (left, top, right, bottom), rounded to float32, as a record holds them."""
+  farthest = max(map(abs, box))
+  if farthest > _MAX_SIDE:
+    raise ValueError(f"{where} has a box that reaches to {farthest:g} pixels, expected at most {_MAX_SIDE}")
+  return np.float32(box).tolist()
 
 
 def _is_seen(box, size):

@@ -167,7 +167,7 @@ def coco_scores(results, annotations, skeleton, *, category_id=None):
     categories, category_id = {_PERSON}, _PERSON
   if category_id is not None:
     people = [annotation for annotation in people if annotation["category_id"] == category_id]
-  people = [_person(annotation, number, skeleton) for number, annotation in enumerate(people, start=1)]
+  people = [read_person(annotation, number, skeleton) for number, annotation in enumerate(people, start=1)]
   images = {image["id"] for image in annotations["images"]}
   _check_known("image_id", found, images)
   _check_known("category_id", found, categories)
@@ -229,8 +229,18 @@ class _Evaluation(COCOeval):
     return np.stack(similarity, axis=1)
 
 
-def _person(annotation, number, skeleton):
-  """Returns an annotation as a new dict with the id `number`. pycocotools changes these dicts."""
+def read_person(annotation, number, skeleton):
+  """Returns an annotation as a new dict with the id `number`. pycocotools changes these dicts.
+
+  The entry "keypoints" is [K, 3] float64, and "area" is the area that the OKS needs.
+
+  Args:
+    annotation: an entry of the annotation file.
+    number: the new id, not 0.
+    skeleton: `Skeleton` with K joints.
+  Raises:
+    ValueError: if the annotation has another number of joints, or no area or box.
+  """
   K = len(skeleton.joints)
   keypoints = np.asarray(annotation.get("keypoints", [0] * 3 * K), np.float64)
   if keypoints.shape != (3 * K,):
@@ -334,14 +344,13 @@ def pckh(xy_one_based, truth):
     )
   is_annotated = ~np.asarray(truth.is_missing, bool)
   count = is_annotated.sum(axis=0)
-  is_in_total = np.array([joint not in _MPII_LEFT_OUT for joint in MPII16.joints])
+  is_in_total = counted_by_pckh()
   if not count[is_in_total].any():
     raise ValueError(
       f"none of the {len(xy)} people has an annotated joint that PCKh counts: check the file of the truth"
     )
-  head_size = 0.6 * np.linalg.norm(truth.head_box[:, 1] - truth.head_box[:, 0], axis=-1)
   with np.errstate(divide="ignore", invalid="ignore"):  # a head without size gives inf or nan, which is wrong
-    error = np.linalg.norm(xy - truth.xy_one_based, axis=-1) / head_size[:, None]
+    error = np.linalg.norm(xy - truth.xy_one_based, axis=-1) / head_size(truth)[:, None]
   hits = {threshold: ((error <= threshold) & is_annotated).sum(axis=0) for threshold in (0.5, 0.1)}
   total = {key: 100 * hit[is_in_total].sum() / count[is_in_total].sum() for key, hit in hits.items()}
   by_joint = {
@@ -356,6 +365,16 @@ def pckh(xy_one_based, truth):
     **{name: float(np.mean(values)) for name, values in groups.items() if values},
     **{f"PCKh_{joint}": value for joint, value in by_joint.items()},
   }
+
+
+def counted_by_pckh():
+  """Returns [16] bool, True for the joints of MPII that the total of PCKh counts."""
+  return np.array([joint not in _MPII_LEFT_OUT for joint in MPII16.joints])
+
+
+def head_size(truth):
+  """Returns [N] float64, the sizes of the heads of an `MpiiTruth` in pixels, as PCKh defines them."""
+  return 0.6 * np.linalg.norm(truth.head_box[:, 1] - truth.head_box[:, 0], axis=-1)
 
 
 def pck(keypoints_xy, truth_xy, visible, box_side, threshold=0.1):

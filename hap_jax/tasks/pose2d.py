@@ -20,7 +20,10 @@ Batch fields:
   region: [B, 4] float32, in evaluation only: (centre x, centre y, width, height) in pixels of the picture.
 """
 
+import os
+
 import jax.numpy as jnp
+import numpy as np
 
 from hap_jax import config as config_lib
 from hap_jax import config_values as values
@@ -35,9 +38,12 @@ from hap_jax.pixels.heatmap_decode import decode, merge_mirrored
 from hap_jax.pixels.heatmap_targets import make_heatmaps
 from hap_jax.tasks import base
 from hap_jax.train import optim
+from hap_jax.viz import pose_report
 
 RESULTS = (".json", ".mat")  # COCO's list of results, and MPII's pred.mat
 HEADS = ("keypoint_head",)  # subtree of the parameters besides the encoder
+_WORST = 24  # people in the picture of the worst predictions
+_CURVE_POINTS = 121
 
 
 # The configuration keys of this task, in addition to the keys that every task has.
@@ -202,6 +208,55 @@ def make_score(scorer, num_records):
   return score
 
 
+def make_row_figures(scorer, source):
+  """Returns a function rows -> {name: picture}, which draws the predictions on the split "val".
+
+  The picture "joints" shows the score of each joint and the score over the threshold. The picture "worst"
+  shows the people with the worst predictions beside their truth.
+
+  Args:
+    scorer: from `pose_scorers.of`.
+    source: the records of the split.
+  """
+
+  def row_figures(splits):
+    errors = scorer.errors(splits["val"])
+    scale = errors.scale
+    thresholds = np.linspace(0, scale.limit, _CURVE_POINTS)
+    people = f"{len(errors.record):,} people of val"
+    pictures = {
+      "joints": pose_report.accuracy_chart(
+        scorer.skeleton.joints,
+        errors.joint_shares(),
+        thresholds,
+        errors.curve(thresholds),
+        score=scale.score,
+        marks=((scale.threshold, scale.score),),
+        unit=scale.unit,
+        full=scale.full,
+        title=f"{people}; {scorer.note}" if scorer.note else people,
+      )
+    }
+    shown = [
+      pose_report.ShownPerson(
+        image=source[int(errors.record[i])]["image"],
+        region=errors.region[i],
+        truth_xy=errors.truth_xy[i],
+        is_labelled=errors.is_labelled[i],
+        xy=errors.xy[i],
+        title=errors.remarks[i],
+        name=os.path.basename(source.name(int(errors.record[i]))),
+      )
+      for i in errors.worst(_WORST)
+    ]
+    if shown:
+      title = f"The worst {len(shown)} of {people}"
+      pictures["worst"] = pose_report.people_sheet(shown, scorer.skeleton, title=title, note=errors.note)
+    return pictures
+
+  return row_figures
+
+
 def make_evaluation(config, description):
   """Makes the evaluation of weights with this Description on the split "val".
 
@@ -234,6 +289,7 @@ def make_evaluation(config, description):
   return Evaluation(
     evals=evals,
     score=make_score(scorer, len(source)),
+    row_figures=make_row_figures(scorer, source),
     select=(scorer.select, "max"),
     notes=(scorer.note,) if evals and scorer.note else (),
     write_results=lambda splits, folder: scorer.write(splits["val"], folder),

@@ -1,4 +1,4 @@
-"""Draws a person's joints and bones onto a picture."""
+"""Draws the joints and bones of people onto a picture."""
 
 import cv2
 import numpy as np
@@ -9,6 +9,10 @@ _DARK = (0, 0, 0)
 # distinguish them (blue and orange of Okabe and Ito's palette, and yellow).
 SIDE_COLORS = {"left": (0, 114, 178), "right": (230, 120, 0), "middle": (240, 228, 66)}
 _SHIFT = 4  # OpenCV takes coordinates in units of 1/2^4 pixel
+_FARTHEST = 2**15  # pixels from the picture. OpenCV cannot draw a line to a place that is very far away
+# The longer side in pixels of a drawn picture. Lines and dots have a fixed size, so they would hide a small
+# picture, and nobody would see them in a large one.
+_LONGER_SIDE = (960, 1920)
 
 
 def draw_skeleton(image, keypoints_xy, keypoints_visible, skeleton, *, scale=1):
@@ -45,7 +49,8 @@ def draw_sides(image, keypoints_xy, keypoints_visible, keypoints_occluded, skele
   A hidden joint has a white centre. A bone with a hidden joint is thinner.
 
   Args:
-    image, keypoints_xy, keypoints_visible, skeleton, scale: same as in `draw_skeleton`.
+    image, keypoints_xy, keypoints_visible, skeleton: same as in `draw_skeleton`.
+    scale: number by which the picture was enlarged or, if it is less than 1, reduced.
     keypoints_occluded: [K] bool, True for a joint that is inside the picture but hidden.
   Returns:
     [H, W, 3] uint8, a new picture.
@@ -67,9 +72,39 @@ def draw_sides(image, keypoints_xy, keypoints_visible, keypoints_occluded, skele
   return picture
 
 
+def draw_people(image, boxes, keypoints_xy, is_drawn, skeleton):
+  """Draws the boxes and the joints of the people of a picture, the last person on top.
+
+  The picture is scaled so that its longer side has 960 to 1920 pixels.
+
+  Args:
+    image: [H, W, 3] uint8.
+    boxes: [N, 4], (left, top, right, bottom) in pixels of `image`.
+    keypoints_xy: [N, K, 2], pixels (x, y) of `image`.
+    is_drawn: [N, K] bool, True for the joints to draw.
+    skeleton: a `Skeleton`.
+  Returns:
+    [h, w, 3] uint8.
+  """
+  longer = max(image.shape[:2])
+  scale = min(max(longer, _LONGER_SIDE[0]), _LONGER_SIDE[1]) / longer
+  size = [max(1, round(side * scale)) for side in image.shape[1::-1]]
+  kernel = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+  picture = cv2.resize(np.ascontiguousarray(image), size, interpolation=kernel)
+  for box in np.asarray(boxes, np.float64):
+    corners = np.clip(np.round(box * scale), -_FARTHEST, _FARTHEST).astype(int).tolist()
+    for color, thickness in ((_DARK, 3), (_LIGHT, 1)):
+      cv2.rectangle(picture, corners[:2], corners[2:], color, thickness)
+  nothing = np.zeros(len(skeleton.joints), bool)
+  for xy, is_seen in zip(keypoints_xy, is_drawn, strict=True):
+    picture = draw_sides(picture, xy, is_seen, nothing, skeleton, scale=scale)
+  return picture
+
+
 def _to_fixed(keypoints_xy, is_visible, scale):
   """Converts joints [K, 2] to OpenCV's fixed-point coordinates in a picture enlarged by `scale`."""
   # Pixel edges are scaled, so the centre of a pixel becomes the centre of its enlarged square.
   points = (np.asarray(keypoints_xy, np.float64) + 0.5) * scale - 0.5
   points = np.where(is_visible[:, None], points, 0)  # the coordinates of a missing joint have no meaning
+  points = np.clip(points, -_FARTHEST, _FARTHEST)
   return [tuple(int(z) for z in point) for point in np.round(points * 2**_SHIFT)]

@@ -181,6 +181,19 @@ def test_a_box_that_reaches_outside_is_cut_at_the_border_only_on_request():
   np.testing.assert_array_equal(whole, topdown.region_of_box(record["box"], ASPECT))
 
 
+def test_a_box_of_which_nothing_would_be_left_is_not_cut():
+  record = {"image": np.zeros((1, 9, 3), np.uint8), "box": np.float32([2, 0, 5, 1])}
+  region = topdown.PersonRegion(ASPECT, clip=True)(record, None)["region"]
+  np.testing.assert_array_equal(region, topdown.PersonRegion(ASPECT)(record, None)["region"])
+
+
+def test_a_square_region_is_around_the_smallest_square_that_contains_the_box():
+  for box, square in (([2, 3, 12, 43], [-13, 3, 27, 43]), ([0, 0, 50, 20], [0, -15, 50, 35])):
+    record = {"image": np.zeros((9, 9, 3), np.uint8), "box": np.float32(box)}
+    region = topdown.PersonRegion(ASPECT, fit_aspect=False, square=True)(record, None)["region"]
+    np.testing.assert_array_equal(region, topdown.region_of_box(square, ASPECT, fit_aspect=False))
+
+
 def test_jitter_moves_the_center_by_a_share_of_the_unpadded_box():
   record, jitter = make_record(), topdown.PersonRegion(ASPECT, jitter_prob=0.3)
   still = jitter(record, Given(*uniform(0.3)))["region"]

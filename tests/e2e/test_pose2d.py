@@ -17,6 +17,7 @@ from configs import (
 from hap_jax import config as config_lib
 from hap_jax import run as runner
 from hap_jax.cli.__main__ import main as hap
+from hap_jax.data.sources import base
 from hap_jax.io import checkpoint_file
 from hap_jax.train.report import read_metrics
 from tests.data import pose_files
@@ -115,6 +116,9 @@ def test_each_format_trains_resumes_and_is_scored_again(name, trained, tmp_path)
   out = tmp_path / "scores"
   assert hap(["evaluate", str(whole), f"--out={out}"]) == 0
   assert json.loads((out / "scores.json").read_text())["scores"] == scores
+  for picture in ("joints", "worst"):
+    assert base.read_image(out / f"{picture}.png").shape[0] > 100
+    assert (whole / "panels" / f"{picture}_{2:08d}.png").is_file()
   # The file of results has the same score without the checkpoint.
   again = tmp_path / "again"
   words = ["evaluate", str(out / results), f"--config={whole / 'config.json'}", f"--out={again}"]
@@ -122,6 +126,40 @@ def test_each_format_trains_resumes_and_is_scored_again(name, trained, tmp_path)
   found = json.loads((again / "scores.json").read_text())
   assert found["results"] == str(out / results)
   assert found["scores"][metric] == pytest.approx(scores[metric], abs=1e-6)
+
+
+def test_predict_in_the_boxes_of_an_evaluation_finds_its_joints(trained, tmp_path):
+  """The detector's file is also the file of --boxes. `evaluate` removes people that are found twice."""
+  workdir, root = trained("coco")[1], tmp_path / "data"
+  write_coco(root)
+  pose_files.write_picture(root / "val2017" / "1.jpg")
+  rng = np.random.default_rng(0)
+  boxes = [
+    {"image_id": 1, "category_id": 1, "bbox": [*corner, *size], "score": score}
+    for corner, size, score in zip(
+      rng.uniform(-3, 15, (9, 2)).tolist(),
+      rng.uniform(9, 30, (9, 2)).tolist(),
+      rng.random(9).tolist(),
+      strict=True,
+    )
+  ]
+  pose_files.write_json(root / "boxes.json", boxes)
+  words = [f"--data.root={root}", "--set", "data.coco_pose.detections=boxes.json"]
+  assert hap(["evaluate", str(workdir), *words, f"--out={tmp_path / 'scores'}"]) == 0
+  # `predict` has other pictures besides, and the evaluation reads the picture under another name.
+  words = [str(root / "val2017"), f"--boxes={root / 'boxes.json'}", "--batch_size=8"]
+  assert hap(["predict", str(workdir), *words, f"--out={tmp_path / 'found'}"]) == 0
+  scored, found = (
+    json.loads((tmp_path / folder / "keypoints.json").read_text()) for folder in ("scores", "found")
+  )
+  assert len(found) == 9
+  assert scored
+  by_region = {tuple(entry["center"] + entry["scale"]): entry for entry in found}
+  for entry in scored:
+    same = by_region[tuple(entry["center"] + entry["scale"])]
+    np.testing.assert_allclose(same["keypoints"], entry["keypoints"], rtol=1e-5, atol=1e-4)
+    assert same["score"] == pytest.approx(entry["score"], rel=1e-5)
+    assert same["image_id"] == entry["image_id"]
 
 
 def test_a_checkpoint_of_other_joints_than_the_data_set_is_an_error(trained, tmp_path, capsys):

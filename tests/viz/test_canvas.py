@@ -5,7 +5,8 @@ import os
 import numpy as np
 import pytest
 
-from hap_jax.viz import attributes, canvas, curves, ranks
+from hap_jax.data.skeletons import COCO17
+from hap_jax.viz import attributes, canvas, curves, pose_report, ranks
 
 # File names and titles come from the user, so every text of an operating system may occur.
 NAMES = {
@@ -24,6 +25,13 @@ def plain():
   return np.full((40, 20, 3), 90, np.uint8)
 
 
+def _person(name):
+  joints = np.full((17, 2), 9.0)
+  return pose_report.ShownPerson(
+    plain(), (10, 20, 20, 40), joints, np.ones(17, bool), joints, title="OKS 0.5", name=name
+  )
+
+
 @pytest.mark.parametrize("kind", NAMES)
 def test_a_name_of_any_kind_can_be_drawn_on_every_sheet(kind):
   name = NAMES[kind]
@@ -35,6 +43,7 @@ def test_a_name_of_any_kind_can_be_drawn_on_every_sheet(kind):
     attributes.labelled_sheet([plain()], [[name]], title=name),
     attributes.attribute_bars([name[:200]], [0.7], [0.2], title=name),
     canvas.swatches([((9, 9, 9), name)], 100),
+    pose_report.people_sheet([_person(name)], COCO17, title=name),
   ]
   # Dark pixels show that something is drawn.
   assert all(sheet.dtype == np.uint8 and sheet.min() < 128 for sheet in sheets)

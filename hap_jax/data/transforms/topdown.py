@@ -62,6 +62,13 @@ def _grow(width, height, aspect):
   return max(width, aspect * height), max(height, width / aspect)
 
 
+def _square(box):
+  """Returns the smallest square that contains a box (left, top, right, bottom) and has the same centre."""
+  corner, other = np.split(np.asarray(box, np.float64), 2)
+  center, half = (corner + other) / 2, (other - corner).max() / 2
+  return np.concatenate([center - half, center + half])
+
+
 def half_body_region(keypoints_xy, keypoints_visible, upper_body, aspect, normal):
   """Returns the region around the upper or the lower half of a person's visible joints.
 
@@ -145,7 +152,9 @@ class PersonRegion:
   Attributes:
     aspect, padding, fit_aspect: see `region_of_box`.
     jitter_prob: probability of the shift.
-    clip: True: the box is first cut at the border of the picture.
+    clip: True: the box is first cut at the border of the picture. A box is not cut if nothing would be left,
+      such as the box of a picture with a width of one pixel.
+    square: True: the region is around the smallest square that contains the box, with the same centre.
   """
 
   aspect: float
@@ -153,6 +162,7 @@ class PersonRegion:
   fit_aspect: bool = True
   jitter_prob: float = 0.0
   clip: bool = False
+  square: bool = False
 
   adds = ("region",)
 
@@ -163,7 +173,10 @@ class PersonRegion:
     box = record["box"]
     if self.clip:
       H, W = record["image"].shape[:2]
-      box = np.clip(box, 0, (W - 1, H - 1, W - 1, H - 1))
+      cut = np.clip(box, 0, (W - 1, H - 1, W - 1, H - 1))
+      box = cut if (cut[2:] > cut[:2]).all() else box
+    if self.square:
+      box = _square(box)
     region = region_of_box(box, self.aspect, padding=self.padding, fit_aspect=self.fit_aspect)
     if self.jitter_prob > 0 and rng.random() < self.jitter_prob:
       region[:2] += _JITTER * (rng.random(2) - 0.5) * (box[2:] - box[:2])
@@ -361,16 +374,17 @@ def make_augmentation(
   )
 
 
-def make_view(*, image_size, codec, fit_aspect, clip):
+def make_view(*, image_size, codec, fit_aspect, clip, square=False):
   """Makes the transforms of evaluation records: the whole region, without rotation.
 
   Args:
     image_size, codec, fit_aspect, clip: see `make_augmentation`.
+    square: see `PersonRegion`.
   Returns:
     tuple of transforms.
   """
-  aspect = image_size[1] / image_size[0]
-  return PersonRegion(aspect, fit_aspect=fit_aspect, clip=clip), WarpRegion(tuple(image_size), codec)
+  region = PersonRegion(image_size[1] / image_size[0], fit_aspect=fit_aspect, clip=clip, square=square)
+  return region, WarpRegion(tuple(image_size), codec)
 
 
 def _check_probability(name, value):
