@@ -74,6 +74,48 @@ class People:
     return self.pictures.paths[self.picture[i]]
 
 
+def add_arguments(parser):
+  """Adds the arguments that `open_people` and the loader of people need to a parser of the command line."""
+  parser.add_argument(
+    "pictures", metavar="PICTURES", help="folder of pictures, sub-folders included; or one picture"
+  )
+  parser.add_argument(
+    "--boxes",
+    metavar="FILE",
+    help="boxes of people in COCO's format for detections (default: each whole picture is a box)",
+  )
+  parser.add_argument(
+    "--exif",
+    choices=base.EXIF,
+    default=base.APPLY,
+    help="apply: rotate pictures as their EXIF headers say | ignore: leave them as stored (default: apply)",
+  )
+  parser.add_argument("--batch_size", type=int, default=64, help="people per batch (default: %(default)s)")
+  parser.add_argument("--workers", type=int, default=0, help="processes that read pictures (default: none)")
+
+
+def open_people(pictures, *, boxes=None, joints=None, exif=base.APPLY):
+  """Opens the `People` of a folder of pictures, or of one picture.
+
+  Args:
+    pictures: the folder or the picture.
+    boxes: file of boxes, see `in_boxes`.
+    joints: file of joints, see `around_joints`. If neither file is given, each whole picture is a box.
+    exif: see `folder.open_source`.
+  Raises:
+    ValueError: if both files are given, or for a wrong file.
+  """
+  if boxes is not None and joints is not None:
+    raise ValueError("--boxes and --poses both give the boxes of people: remove one of them")
+  if os.path.isfile(pictures):
+    source = folder.open_file(pictures, exif=exif)
+  else:
+    source = folder.open_source(root=pictures, exif=exif)
+  if boxes is not None:
+    return in_boxes(source, boxes)
+  return whole_pictures(source) if joints is None else around_joints(source, joints)
+
+
 def whole_pictures(pictures):
   """Returns People with one person per picture of a `folder.FolderSource`: the box is the whole picture."""
   rows = np.arange(len(pictures), dtype=np.int32)

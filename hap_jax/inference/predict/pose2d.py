@@ -11,8 +11,6 @@ from hap_jax.convert import read as reading
 from hap_jax.data import pose_results
 from hap_jax.data.pipeline import Reading
 from hap_jax.data.skeletons import SKELETONS
-from hap_jax.data.sources import base as sources
-from hap_jax.data.sources import folder
 from hap_jax.data.transforms import topdown
 from hap_jax.evaluation.evaluate import EvalSplit, make_pass
 from hap_jax.inference import people_in_pictures
@@ -29,25 +27,10 @@ _QUALITY = 90  # of the JPEG files
 
 
 def add_arguments(parser):
-  parser.add_argument(
-    "pictures", metavar="PICTURES", help="folder of pictures, sub-folders included; or one picture"
-  )
-  parser.add_argument(
-    "--boxes",
-    metavar="FILE",
-    help="boxes of people in COCO's format for detections (default: each whole picture is a box)",
-  )
+  people_in_pictures.add_arguments(parser)
   parser.add_argument(
     "--no_flip", action="store_true", help="do not add a second pass over the mirrored image: half the time"
   )
-  parser.add_argument(
-    "--exif",
-    choices=sources.EXIF,
-    default=sources.APPLY,
-    help="apply: rotate pictures as their EXIF headers say | ignore: leave them as stored (default: apply)",
-  )
-  parser.add_argument("--batch_size", type=int, default=64, help="people per batch (default: %(default)s)")
-  parser.add_argument("--workers", type=int, default=0, help="processes that read pictures (default: none)")
 
 
 def run(args):
@@ -57,7 +40,7 @@ def run(args):
     weights = reading.read(args.checkpoint)
     skeleton = skeleton_of(args.checkpoint, weights)
     progress.stage("reading the boxes")
-    people = open_people(args.pictures, args.boxes, exif=args.exif)
+    people = people_in_pictures.open_people(args.pictures, boxes=args.boxes, exif=args.exif)
     progress.begin(len(people), "people")
     rows = predict(
       args.checkpoint,
@@ -108,23 +91,6 @@ def skeleton_of(path, weights):
     f"{path}: it predicts {description.network.get('num_joints')} joints, and records "
     f"{len(joints)} names of joints; expected the joints of {', '.join(SKELETONS)}"
   )
-
-
-def open_people(pictures, boxes=None, *, exif=sources.APPLY):
-  """Opens the `People` of a folder of pictures, or of one picture.
-
-  Args:
-    pictures: the folder or the picture.
-    boxes: file of boxes in COCO's format for detections. None: each whole picture is a box.
-    exif: see `folder.open_source`.
-  """
-  if os.path.isfile(pictures):
-    source = folder.open_file(pictures, exif=exif)
-  else:
-    source = folder.open_source(root=pictures, exif=exif)
-  if boxes is None:
-    return people_in_pictures.whole_pictures(source)
-  return people_in_pictures.in_boxes(source, boxes)
 
 
 def predict(path, weights, people, *, flip_test=True, batch_size=64, workers=0, progress=SILENT):

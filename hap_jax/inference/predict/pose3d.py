@@ -10,8 +10,6 @@ import numpy as np
 from hap_jax import sharding
 from hap_jax.convert import read as reading
 from hap_jax.data.pipeline import Reading
-from hap_jax.data.sources import base as sources
-from hap_jax.data.sources import folder
 from hap_jax.data.transforms import square_crop
 from hap_jax.evaluation.evaluate import EvalSplit, make_pass
 from hap_jax.inference import people_in_pictures
@@ -24,22 +22,11 @@ from hap_jax.viz import bodies as viz
 
 
 def add_arguments(parser):
-  parser.add_argument("pictures", metavar="PICTURES", help="folder of pictures, sub-folders included")
-  people = parser.add_mutually_exclusive_group()
-  people.add_argument(
-    "--boxes",
-    metavar="FILE",
-    help="boxes of people in COCO's format for detections (default: whole pictures)",
+  people_in_pictures.add_arguments(parser)
+  parser.add_argument(
+    "--poses", metavar="FILE", help="2D joints of people, in place of boxes, as 2D pose writes them"
   )
-  people.add_argument("--poses", metavar="FILE", help="2D joints of people in COCO's format for results")
   parser.add_argument("--body", metavar="DIR", default="", help="body model (default: that of the training)")
-  parser.add_argument(
-    "--batch_size", type=int, default=64, metavar="N", help="people per batch (%(default)s)"
-  )
-  parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that read pictures")
-  parser.add_argument(
-    "--exif", choices=sources.EXIF, default=sources.APPLY, help="turn pictures as their EXIF headers say"
-  )
 
 
 def run(args):
@@ -49,7 +36,9 @@ def run(args):
     weights = reading.read(args.checkpoint)
     description = weights.description
     bodies = initial_body.of_checkpoint(description, args.body)
-    people = _open(args)
+    people = people_in_pictures.open_people(
+      args.pictures, boxes=args.boxes, joints=args.poses, exif=args.exif
+    )
     progress.begin(len(people), "people")
     found = predict(
       weights, bodies, people, batch_size=args.batch_size, workers=args.workers, progress=progress
@@ -69,16 +58,6 @@ def run(args):
     print(line)
   print(f"{len(entries):,} people on {len({entry['file_name'] for entry in entries}):,} pictures")
   print(f"written: {args.out}")
-
-
-def _open(args):
-  """Returns the `People` of the command line."""
-  pictures = folder.open_source(root=args.pictures, exif=args.exif)
-  if args.boxes is not None:
-    return people_in_pictures.in_boxes(pictures, args.boxes)
-  if args.poses is not None:
-    return people_in_pictures.around_joints(pictures, args.poses)
-  return people_in_pictures.whole_pictures(pictures)
 
 
 def predict(weights, bodies, people, *, batch_size, workers, progress):
