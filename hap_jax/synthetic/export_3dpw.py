@@ -16,6 +16,7 @@ import pathlib
 import numpy as np
 
 from hap_jax.data import body_model
+from hap_jax.data.skeletons import JOINT_ORDERS
 from hap_jax.data.sources.synthetic import open_source, own_body
 from hap_jax.io import unfinished
 from hap_jax.io.progress import SILENT
@@ -26,11 +27,7 @@ PICTURES = "imageFiles"
 LIST = "3DPW_latest_test.json"
 BODY = "body"
 # The 18 joints of OpenPose. Nose, eyes and ears are points of the skin.
-OPENPOSE = (
-  *("nose", "neck", "right_shoulder", "right_elbow", "right_wrist"),
-  *("left_shoulder", "left_elbow", "left_wrist", "right_hip", "right_knee", "right_ankle"),
-  *("left_hip", "left_knee", "left_ankle", "right_eye", "left_eye", "right_ear", "left_ear"),
-)
+OPENPOSE = JOINT_ORDERS["openpose18_pelvis"][:18]
 _FACE = ("nose", "left_eye", "right_eye", "left_ear", "right_ear")  # the first rows of keypoints_3d
 _ROW_OF = JOINT_INDEX | {name: len(JOINT_INDEX) + k for k, name in enumerate(_FACE)}
 _OPENPOSE_ROWS = [_ROW_OF[name] for name in OPENPOSE]

@@ -8,7 +8,7 @@ import functools
 
 import numpy as np
 
-from hap_jax.data import body_model
+from hap_jax.data import body_model, skeletons
 from hap_jax.synthetic import bare_body, body
 from hap_jax.synthetic.body import JOINTS
 
@@ -54,8 +54,7 @@ _RING_OF = {
 }
 _FACE = ("nose", "left_eye", "right_eye", "left_ear", "right_ear")
 _REGRESSED = (*JOINTS, *_FACE, "head_top")
-# The joint of `_REGRESSED` for each joint of Human3.6M.
-_H36M = (0, 2, 5, 8, 1, 4, 7, 3, 12, 24, 29, 16, 18, 20, 17, 19, 21)
+_H36M = skeletons.rows_of_smpl30("h36m17")  # `_REGRESSED` has the order of SMPL30
 
 
 @functools.cache
