@@ -73,7 +73,7 @@ def export(path, out, *, feature="", family="", grid=None, num_heads=None):
     forward, weights, description = _MAKERS[feature](path, read, num_heads)
     image_size = description["model"]["image_size"]
     images = np.random.default_rng(0).integers(0, 256, (_BATCH_SIZE, *image_size, 3), np.uint8)
-    outputs = np.asarray(forward(weights, images))
+    outputs = np.asarray(jax.jit(forward)(weights, images))
     with unfinished.new_folder(out) as folder:
       np.savez(folder / _WEIGHTS, **weights)
       np.savez(folder / _BATCH, images=images, **{feature: outputs})

@@ -120,7 +120,7 @@ def test_a_checkpoint_without_its_text_encoder_names_the_places_and_the_digest(t
 
 
 def test_the_official_file_of_a_checkpoint_has_its_scores(trained, tmp_path):
-  config, workdir, scores, _ = trained
+  _, workdir, scores, _ = trained
   file, back, out = tmp_path / "best.pth.tar", tmp_path / "back", tmp_path / "scores"
   assert hap(["convert", str(workdir), "--to=text-reid", f"--out={file}", "--no_real_class"]) == 0
   assert hap(["convert", str(file), f"--out={back}"]) == 0

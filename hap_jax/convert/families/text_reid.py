@@ -6,6 +6,7 @@ are constants here. The files record neither the words of BERT nor its number of
 
 import dataclasses
 
+import jax
 import numpy as np
 
 from hap_jax.convert import bert_names, numpy_text, numpy_vit, official, rows, text_encoder
@@ -165,9 +166,14 @@ def _in_jax(model, variables, batch, description):
   params, sizes = variables["params"], description.network["text"]
   ids, lengths = captions(sizes)
   tree = variables.get(CONSTANTS, params)["bert"]
-  features = bert.Bert(**sizes).apply({"params": tree}, ids, lengths)
   branches = {name: tree for name, tree in params.items() if name != "bert"}
-  found = model.apply({"params": branches}, batch.image, features, lengths)
+
+  @jax.jit  # one program compiles faster than its parts
+  def run(tree, branches):
+    features = bert.Bert(**sizes).apply({"params": tree}, ids, lengths)
+    return model.apply({"params": branches}, batch.image, features, lengths)
+
+  found = run(tree, branches)
   return {
     "image_embedding": found.image,
     "image_logits": found.image_logits,
