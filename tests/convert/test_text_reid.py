@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -13,8 +14,10 @@ from hap_jax.convert import families, numpy_layers, numpy_text, numpy_vit, read,
 from hap_jax.convert import write as writing
 from hap_jax.convert.families import text_reid
 from hap_jax.convert.weights import flatten
+from hap_jax.inference import embed
 from hap_jax.io import checkpoint_file, torch_file
 from hap_jax.models import layers
+from hap_jax.pixels.normalize import normalize
 from hap_jax.train import initial_text
 from tests.convert.reference_state import BERT, WORDS, family_state, write_words
 from tests.io import torch_bytes
@@ -339,6 +342,28 @@ def test_a_damaged_list_of_words_in_a_file_is_an_error_of_one_line(
   found = error_of(capsys, "convert", path, f"--out={tmp_path / 'own'}")
   assert f"{path}: " in found
   assert message in found
+
+
+def test_pictures_are_embedded_with_the_official_file_itself(official):
+  path = official()
+  weights = read.read(path).with_encoder(num_heads=2)
+  extractor = embed.make_extractor(path, weights)
+  assert extractor.kind == "embedding"
+  images = np.random.default_rng(0).integers(0, 256, (2, *extractor.image_size, 3), np.uint8)
+  found = jax.jit(extractor.extract)(extractor.variables, images)
+  setting = verify.Setting.of(weights, GRID)
+  mean, std = (weights.normalization[key] for key in ("mean", "std"))
+  forward = numpy_vit.Forward(
+    network=setting.family.network_of(official_content()["network"] | official_content()["W"]),
+    batch=verify.Batch(np.asarray(normalize(images, mean, std)), None, None),
+    num_heads=2,
+    sizes=weights.description.network,
+    grids=(GRID, GRID),
+    epsilon=layers.LAYER_NORM_EPSILON,
+  )
+  want = setting.family.outputs.in_numpy(forward)["image_embedding"]
+  want /= np.linalg.norm(want, axis=1, keepdims=True)
+  np.testing.assert_allclose(found, want, atol=1e-5, rtol=0)
 
 
 def test_commands_that_need_the_text_encoder_in_a_folder_name_the_conversion(official, tmp_path, capsys):
