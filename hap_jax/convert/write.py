@@ -92,6 +92,7 @@ def check_target(weights, to):
   if to != OWN:
     family = families.load(to)
     _check_network(weights, family)
+    _check_task(weights, family)
     family.check_weights(weights)
 
 
@@ -103,6 +104,16 @@ def _check_network(weights, family):
     raise ValueError(
       f"--to={family.name}: its files are for encoders with {_network_text(*theirs)}, but the encoder of "
       f"{weights.lineage[0]['file']} has {_network_text(*own)}: choose another --to"
+    )
+
+
+def _check_task(weights, family):
+  """Raises ValueError if a family has heads of the same names, but for another task."""
+  heads = sorted(family.stacks & set(weights.heads))
+  if heads and family.task != weights.task:
+    raise ValueError(
+      f"--to={family.name}: the part {', '.join(heads)} of its files is for the task {family.task}, but "
+      f"{weights.lineage[0]['file']} is for {weights.task}: use --to=hap for the encoder only"
     )
 
 

@@ -264,6 +264,14 @@ def test_the_image_encoder_alone_is_converted_without_the_words(official, tmp_pa
   assert "outputs before and after: tokens differ by 0 " in capsys.readouterr().out
 
 
+def test_a_classifier_of_captions_is_not_written_as_a_classifier_of_person_reid(official):
+  weights = read.read(official()).with_encoder(num_heads=2)
+  with pytest.raises(
+    ValueError, match=r"--to=reid-vit: the part head of its files is for the task reid, but"
+  ):
+    writing.check_target(weights, "reid-vit")
+
+
 # The words
 
 
