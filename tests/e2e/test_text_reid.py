@@ -123,8 +123,9 @@ def test_a_checkpoint_without_its_text_encoder_names_the_places_and_the_digest(t
 def test_an_official_file_of_the_weights_has_the_same_scores(trained, tmp_path):
   config, workdir, scores, _ = trained
   file, back, out = tmp_path / "best.pth.tar", tmp_path / "back", tmp_path / "scores"
-  assert hap(["convert", str(workdir), "--to=text-reid", f"--out={file}", "--no_real_class"]) == 0
-  content = torch_file.load(file)
+  written = tmp_path / "written.pth.tar"
+  assert hap(["convert", str(workdir), "--to=text-reid", f"--out={written}", "--no_real_class"]) == 0
+  content = torch_file.load(written)
   # Official files have no record of this project.
   torch_writer.save(file, {name: value for name, value in content.items() if name != "hap_jax"})
   bert_folder = next((workdir / "text_encoder").iterdir())
