@@ -9,7 +9,9 @@ import re
 from hap_jax import config as config_lib
 from hap_jax.convert import families
 
-CHECKPOINT = ".pth or .safetensors file, Hugging Face folder, or workdir or checkpoint of this project"
+CHECKPOINT = (
+  ".pth, .pth.tar or .safetensors file, Hugging Face folder, or workdir or checkpoint of this project"
+)
 
 
 def add_reading(parser):

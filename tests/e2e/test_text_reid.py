@@ -13,7 +13,8 @@ from hap_jax import run as runner
 from hap_jax.cli.__main__ import main as hap
 from hap_jax.convert import text_encoder
 from hap_jax.data import word_piece
-from hap_jax.io import checkpoint_file
+from hap_jax.inference import scoring
+from hap_jax.io import checkpoint_file, torch_file, torch_writer
 from hap_jax.models import bert
 from hap_jax.train.report import read_metrics
 from tests.data import text_files
@@ -117,6 +118,23 @@ def test_a_checkpoint_without_its_text_encoder_names_the_places_and_the_digest(t
   digest = next((workdir / "text_encoder").iterdir()).name
   assert f"(digest {digest})" in error
   assert str(tmp_path / "alone" / "text_encoder" / digest) in error
+
+
+def test_an_official_file_of_the_weights_has_the_same_scores(trained, tmp_path):
+  config, workdir, scores, _ = trained
+  file, back, out = tmp_path / "best.pth.tar", tmp_path / "back", tmp_path / "scores"
+  written = tmp_path / "written.pth.tar"
+  assert hap(["convert", str(workdir), "--to=text-reid", f"--out={written}", "--no_real_class"]) == 0
+  content = torch_file.load(written)
+  # Official files have no record of this project.
+  torch_writer.save(file, {name: value for name, value in content.items() if name != "hap_jax"})
+  bert_folder = next((workdir / "text_encoder").iterdir())
+  facts = ["--source_grid=4x2", f"--text_encoder={bert_folder}"]
+  assert hap(["convert", str(file), f"--out={back}", *facts]) == 0
+  shutil.move(back, tmp_path / "moved")
+  found = scoring.score(tmp_path / "moved", config=config, out=out, say=lambda _: None)
+  assert found == scores
+  assert hap(["evaluate", str(file), "--config=configs/finetune_text_reid_demo.py"]) == 1
 
 
 def test_scores_on_another_data_set_and_embeddings_of_pictures(trained, tmp_path):

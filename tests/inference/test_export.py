@@ -10,7 +10,8 @@ import pytest
 
 import hap_jax
 from hap_jax.cli.__main__ import main as hap
-from hap_jax.inference import export
+from hap_jax.convert import read
+from hap_jax.inference import embed, export
 from hap_jax.pixels.normalize import normalize
 from tests.convert.reference_state import GRID, family_state
 from tests.io import torch_bytes
@@ -91,7 +92,7 @@ def test_the_export_is_checked_on_the_cpu_for_any_default_device(own, tmp_path, 
 
     return call
 
-  monkeypatch.setattr(export.encoders, "load", spy(export.encoders.load))
+  monkeypatch.setattr(export.encoders, "build", spy(export.encoders.build))
   monkeypatch.setattr(export, "_run_program", spy(export._run_program))
   # Another default device stands for an accelerator, on which float32 products are less exact.
   with jax.default_device(jax.devices()[1]):
@@ -130,3 +131,24 @@ def test_a_failed_export_leaves_no_files_and_overwrites_none(own, exported, tmp_
   assert hap(["export", str(own), f"--out={tmp_path / 'out'}"]) == 1
   assert "computes different tokens than the checkpoint" in capsys.readouterr().err
   assert list(tmp_path.iterdir()) == []
+
+
+def test_the_embedding_of_any_task_is_exported(source, tmp_path, capsys):
+  path, words = tmp_path / "reid.pth", ["--num_heads=2", f"--source_grid={GRID[0]}x{GRID[1]}"]
+  path.write_bytes(torch_bytes.zip_file({"model": family_state("reid-lem", depth=1), "arch": "vit"}))
+  assert hap(["export", str(path), f"--out={tmp_path / 'out'}", *words]) == 0
+  assert "embedding [batch, 48] float32 with unit norm" in capsys.readouterr().out
+  weights = read.read(path, grid=GRID).with_encoder(num_heads=2)
+  extractor = embed.make_extractor(path, weights)
+  with np.load(tmp_path / "out" / "test_batch.npz") as batch:
+    want = jax.jit(extractor.extract)(extractor.variables, batch["images"])
+    np.testing.assert_allclose(batch["embedding"], want, atol=1e-5)
+  with np.load(tmp_path / "out" / "weights.npz") as file:
+    assert "batch_stats/conv_head_0/bn1/mean" in file
+    assert not any(name.split("/")[1] in ("head", "conv_fc", "bn", "conv_bn") for name in file)
+  done = run_consumer(tmp_path / "out")
+  assert done.returncode == 0, done.stderr
+  assert "embedding (2, 48) float32" in done.stdout
+  assert export._choose_feature(path, "reid", "tokens") == "tokens"
+  assert hap(["export", str(source), f"--out={tmp_path / 'none'}", "--feature=embedding", *words]) == 1
+  assert "is a checkpoint for pretrain and has no embedding; pass --feature=tokens" in capsys.readouterr().err

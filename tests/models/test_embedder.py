@@ -60,7 +60,7 @@ def test_every_weight_is_an_entry_of_official_files(locality, family, num_entrie
   family = families.load(f"reid-{family}")
   rows = names.table(family, depth=12, decoder_depth=0)
   # A counter is an entry of the file without a weight: PyTorch counts the batches of each batch norm.
-  assert len(rows) + len(family.counters) == num_entries
+  assert len(rows) + len(family.placeholders) == num_entries
   variables = shapes(build(vit.variant("B"), (256, 128), 16, locality=locality))
   paths = [
     "/".join(key.key for key in path) for path, _ in jax.tree_util.tree_leaves_with_path(dict(variables))
