@@ -25,6 +25,12 @@ def add_arguments(parser):
     metavar="N",
     help="number of heads of the decoder, if the checkpoint records none",
   )
+  parser.add_argument(
+    "--text_encoder",
+    default="",
+    metavar="DIR",
+    help="BERT folder with the words of the text encoder in SRC, if SRC records none",
+  )
   text = "do not compare with the PyTorch class of the target, even if it is installed"
   parser.add_argument("--no_real_class", dest="real", action="store_false", help=text)
 
@@ -40,6 +46,7 @@ def run(args):
       family=args.family,
       source_grid=args.source_grid,
       heads=(args.num_heads, args.decoder_heads),
+      text_encoder=args.text_encoder,
       real=args.real,
       progress=progress,
     )
@@ -47,7 +54,7 @@ def run(args):
   print(f"{args.source} ({report['family']}) -> {args.out} ({args.to})")
   print(f"  grid {model['grid'][0]}x{model['grid'][1]} ({report['grid_from']}), {model['num_heads']} heads")
   print(f"  {report['tensors']} tensors, {report['parameters']:,} parameters")
-  for kind in ("resized", "missing", "unused"):
+  for kind in ("resized", "missing", "unused", "placeholders"):
     if report[kind]:
       print(f"  {kind}: {some(report[kind])}")
   print(f"  outputs before and after: {_errors(proof['outputs'])}")

@@ -7,7 +7,7 @@ from typing import Any
 
 from hap_jax.convert import reconstruction
 from hap_jax.convert.layouts import PATCH_CONV
-from hap_jax.convert.names import Entry
+from hap_jax.convert.names import Entry, Placeholder
 from hap_jax.convert.outputs import Outputs
 
 # The answers of a family to the question whether a file belongs to it. The family with the highest answer is
@@ -17,6 +17,7 @@ from hap_jax.convert.outputs import Outputs
 #   LIKELY    the encoder's names fit, and a further property of the file makes other families unlikely
 #   CERTAIN   the file has names that only this family has
 NO, POSSIBLE, LIKELY, CERTAIN = range(4)
+CONSTANTS = "constants"  # the collection of arrays that no checkpoint of this project holds
 NOT_STATED = "not stated in the file; ask where the weights were published"
 
 
@@ -40,6 +41,10 @@ def _nothing(*_):
 
 def _check_nothing(_):
   pass
+
+
+def _find_nothing(_):
+  return ""
 
 
 def _official_content(weights, state):
@@ -66,9 +71,10 @@ class Family:
     stand_ins: {name: other name}. A file without the first name is complete if it has the second one.
     renames: (pattern, replacement) pairs, applied in this order. They turn other spellings of a name into the
       name in the table.
-    counters: the names of the step counters in PyTorch's batch norms. Their values are not used, and written
-      files have zeros.
+    placeholders: tensors that the files have and that this project does not use, and the values that are
+      written for them. A loader of the official code needs them.
     nests: keys under which a file may store the weights, in addition to the keys in `source.py`.
+    siblings: {key in `nests`: key next to it under which the file stores further weights of the network}.
     wrappers: prefixes that all names may have, in addition to the prefixes in `source.py`.
     backbones: prefixes that only the names of the encoder may have, not the names of heads.
     backbone: the prefix from `backbones` that written files have.
@@ -81,9 +87,13 @@ class Family:
     pixels_from: the evidence for the ImageNet normalisation of the pixels, as text.
     check_source: raises ValueError for a `source.Source` whose model this project's encoder cannot compute.
     check_weights: raises ValueError for Weights that the files cannot hold.
-    network: (params, config.json of a folder or {}, recorded `Description.network` or {}) -> the values that
-      the network of the task needs besides the sizes of the encoder. Sizes are read from the parameters.
+    network: (variables, config.json of a folder or {}, recorded `Description.network` or {}) -> the values
+      that the network of the task needs besides the sizes of the encoder. Sizes are read from the arrays.
     classes: `Description.network` -> the meaning of the outputs, or {} if it is not known.
+    add_text_encoder: (Weights, BERT folder or "") -> Weights whose description has the words of the text
+      encoder. None: the files have no text encoder.
+    find_gap: Weights of such a file -> text that names a fact that the file does not record and how to give
+      it, or "". Only targets with the constants of the network need this fact.
 
     content: (Weights, {name: array}) -> the content that the official scripts expect in a .pth file.
     folder: Weights -> {file name: text} of the files next to model.safetensors. None: the target is a file.
@@ -105,8 +115,9 @@ class Family:
   unused: tuple[str, ...] = ()
   stand_ins: Mapping[str, str] = dataclasses.field(default_factory=dict)
   renames: tuple[tuple[str, str], ...] = ()
-  counters: tuple[str, ...] = ()
+  placeholders: tuple[Placeholder, ...] = ()
   nests: tuple[str, ...] = ()
+  siblings: Mapping[str, str] = dataclasses.field(default_factory=dict)
   wrappers: tuple[str, ...] = ()
   backbones: tuple[str, ...] = ()
   backbone: str = ""
@@ -119,6 +130,8 @@ class Family:
   check_weights: Callable = _check_nothing
   network: Callable[..., dict[str, Any]] = reconstruction.network
   classes: Callable[..., dict[str, Any]] = _nothing
+  add_text_encoder: Callable | None = None
+  find_gap: Callable[..., str] = _find_nothing
   content: Callable = _official_content
   folder: Callable | None = None
   outputs: Outputs | None = None
@@ -128,6 +141,11 @@ class Family:
   def stacks(self):
     """Returns the subtrees of this project's variables that the family's files can hold, as a frozenset."""
     return frozenset(entry.stack for entry in self.entries)
+
+  @property
+  def has_constants(self):
+    """Returns True if the files hold arrays that checkpoints of this project keep as constants."""
+    return any(entry.collection == CONSTANTS for entry in self.entries)
 
   @property
   def patches(self):

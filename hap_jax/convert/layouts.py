@@ -45,8 +45,19 @@ def _unchanged(array):
   return array
 
 
+def _kernel_of_conv_1x1(weight):
+  """Turns the weight [out, in, 1, 1] of a convolution into a kernel [in, out]."""
+  return weight[:, :, 0, 0].T
+
+
+def _conv_1x1_of_kernel(kernel):
+  """Turns a kernel [in, out] into the weight [out, in, 1, 1] of a convolution."""
+  return kernel.T[:, :, None, None]
+
+
 IDENTITY = Layout("identity", _unchanged, _unchanged)  # tokens and position tables
 VECTOR = Layout("vector", _unchanged, _unchanged)  # biases, norm scales
 LINEAR = Layout("linear", np.transpose, np.transpose)  # (out, in) in PyTorch, (in, out) here
 PATCH_CONV = Layout("patch_conv", _kernel_of_patch_conv, _patch_conv_of_kernel)
 CONV = Layout("conv", _hwio_of_conv, _conv_of_hwio)
+CONV_1X1 = Layout("conv_1x1", _kernel_of_conv_1x1, _conv_1x1_of_kernel)  # it is a linear layer here

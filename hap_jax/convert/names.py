@@ -8,6 +8,9 @@ have `{i}` in place of the number of the block.
 import collections
 import dataclasses
 import itertools
+import math
+import re
+from collections.abc import Callable
 
 import numpy as np
 
@@ -31,7 +34,8 @@ class Entry:
       into thirds. (576, 192) cuts 768 columns into 576 and 192.
     part: the index of this tensor in `parts`, from 0.
     block: the index of the block along the first axis of our array. None: our array does not stack blocks.
-    collection: the collection of this project's variables that holds our array.
+    collection: the collection of this project's variables that holds our array. In a checkpoint of this
+      project, an array of "constants" may also be a trained parameter.
   """
 
   reference: str
@@ -45,7 +49,7 @@ class Entry:
 
   @property
   def stack(self):
-    """Returns the subtree of the row: "encoder", "decoder", or the name of a head."""
+    """Returns the subtree of the row: "encoder", "decoder", or the name of another part of the network."""
     return self.ours.partition("/")[0]
 
   def numbered(self, i):
@@ -84,27 +88,61 @@ class Entry:
     return total
 
 
+@dataclasses.dataclass(frozen=True)
+class Placeholder:
+  """A tensor of the files that this project does not use. A written file has it, because its loader needs it.
+
+  Attributes:
+    reference: the name in the foreign state dict.
+    shape: as in `Entry`.
+    values: function (shape, a tuple of numbers) -> the array that is written.
+  """
+
+  reference: str
+  shape: tuple[str, ...]
+  values: Callable[[tuple[int, ...]], np.ndarray]
+
+
 def _ratio(parts):
   return " : ".join(map(str, parts))
 
 
-def table(family, *, depth, decoder_depth):
+def size_of(token, sizes):
+  """Returns the number for an item of a shape such as "3PP", or "?" if a letter has no number yet.
+
+  Args:
+    token: the item.
+    sizes: {letter: number}.
+  """
+  factor, letters = re.fullmatch(r"(\d*)([A-Z]*)", token).groups()
+  if not all(letter in sizes for letter in letters):
+    return "?"
+  return int(factor or 1) * math.prod(sizes[letter] for letter in letters)
+
+
+def block_stacks(family):
+  """Returns {stack: the path of one of its stacked arrays} for the stacks of a family that have blocks."""
+  return {entry.stack: entry.ours for entry in family.entries if "{i}" in entry.reference}
+
+
+def table(family, *, depth, decoder_depth, depths=None):
   """Returns the rows of a family, a tuple. The rows of blocks are repeated block by block.
 
   Args:
     family: a Family.
     depth: the number of blocks of the encoder.
     decoder_depth: the number of blocks of the decoder; 0: no decoder.
+    depths: {stack: number of blocks} of further stacks. A stack that is not in it has one block.
   """
   rows = []
-  depths = {"encoder": depth, "decoder": decoder_depth}
+  depths = {**(depths or {}), "encoder": depth, "decoder": decoder_depth}
   # Adjacent rows of one stack form a run, and a run of block rows is repeated once per block. So the rows of
   # a block stay together, and the tensors of a written file have the usual order.
   runs = itertools.groupby(family.entries, key=lambda entry: (entry.stack, "{i}" in entry.reference))
   for (stack, is_block), run in runs:
     run = tuple(run)
     if is_block:
-      rows.extend(entry.numbered(i) for i in range(depths[stack]) for entry in run)
+      rows.extend(entry.numbered(i) for i in range(depths.get(stack, 1)) for entry in run)
     elif depths.get(stack, 1):
       rows.extend(run)
   return tuple(rows)
@@ -145,7 +183,7 @@ def count_blocks(family, stack, names):
 
   Args:
     family: a Family.
-    stack: "encoder" or "decoder".
+    stack: a stack with blocks, such as "encoder" or "decoder".
     names: names of tensors in the family's spelling.
   Raises:
     ValueError: if the numbers of the blocks are not 0, 1, 2, ...

@@ -1,6 +1,7 @@
 """Layers in NumPy for the second forward pass, see `numpy_vit.py`. Weights are [out, in], as in PyTorch."""
 
 import numpy as np
+import scipy.special
 
 _BATCH_NORM_EPSILON = 1e-5  # the value in PyTorch and in the ReID reference
 
@@ -26,6 +27,32 @@ def layer_norm(x, pair, epsilon):
   centred = x - x.mean(axis=-1, keepdims=True)
   scale = np.sqrt(np.mean(centred**2, axis=-1, keepdims=True) + np.float32(epsilon))
   return centred / scale * f32(pair[0]) + f32(pair[1])
+
+
+def gelu(x):
+  """Returns the exact GELU, as in the references.
+
+  The tanh approximation would differ by more than the allowed error.
+  """
+  return x * (0.5 * (1 + scipy.special.erf(x / np.sqrt(np.float32(2)))))
+
+
+def attention(x, p, num_heads):
+  """Returns the self-attention of [B, T, D] with its output layer. All T tokens take part.
+
+  Args:
+    x: [B, T, D].
+    p: {"q", "k", "v", "proj": pair}.
+    num_heads: the number of heads.
+  """
+  B, T, D = x.shape
+  # [B, heads, T, D / heads]
+  q, k, v = (linear(x, p[key]).reshape(B, T, num_heads, -1).swapaxes(1, 2) for key in "qkv")
+  scores = q @ k.swapaxes(2, 3) / np.sqrt(np.float32(D // num_heads))
+  # The largest score is subtracted before the softmax, so that no exponential overflows.
+  scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
+  mixed = scores / scores.sum(axis=-1, keepdims=True) @ v
+  return linear(mixed.swapaxes(1, 2).reshape(B, T, D), p["proj"])
 
 
 def conv(x, module, stride=1):

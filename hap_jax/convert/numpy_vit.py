@@ -7,14 +7,14 @@ PyTorch.
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
-import scipy.special
 
-from hap_jax.convert.numpy_layers import f32, layer_norm, linear
+from hap_jax.convert import numpy_text
+from hap_jax.convert.numpy_layers import attention, f32, gelu, layer_norm, linear
 from hap_jax.models import posemb
 
 
@@ -50,6 +50,7 @@ class Network:
   Attributes:
     encoder: a Stack.
     decoder: a Stack. None: there is no decoder.
+    text: a `numpy_text.TextBranch`. None: there is no text branch.
     module: (name in the official code, path in this project's variables) -> {"weight", "bias", "mean", "var":
       tensor} of a module of a head, with only the keys that the module has.
   """
@@ -57,6 +58,7 @@ class Network:
   encoder: Stack
   decoder: Stack | None
   module: Callable
+  text: numpy_text.TextBranch | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Forward:
     network: a Network.
     batch: a `verify.Batch`.
     num_heads: the encoder's number of heads.
-    decoder_heads: the decoder's number of heads. None: there is no decoder.
+    sizes: the values of `Description.network`.
     grids: (grid of the position tables, grid of the pictures), each (Gh, Gw).
     epsilon: the epsilon of the layer norms.
     padding: the padding of the encoder's patches in pixels.
@@ -76,7 +78,7 @@ class Forward:
   network: Network
   batch: Any
   num_heads: int
-  decoder_heads: int | None
+  sizes: Mapping[str, Any]
   grids: tuple
   epsilon: float
   padding: int = 0
@@ -274,7 +276,8 @@ def own(variables):
     decoder = stack_of(
       decoder, embed=pair(decoder["embed"]), token=decoder["mask_token"], pred=pair(decoder["pred"])
     )
-  return Network(encoder, decoder, functools.partial(_own_module, variables))
+  module = functools.partial(_own_module, variables)
+  return Network(encoder, decoder, module, numpy_text.own(variables))
 
 
 def encode(stack, image, *, num_heads, grids, epsilon, ids_keep=None, padding=0):
@@ -338,23 +341,10 @@ def decode(stack, latent, ids_restore, *, num_heads, grids, epsilon):
 def _blocks(stack, x, num_heads, epsilon):
   for i in range(stack.depth):
     p = stack.block(i)
-    x = x + _attention(layer_norm(x, p["norm1"], epsilon), p, num_heads)
-    hidden = linear(layer_norm(x, p["norm2"], epsilon), p["fc1"])
-    # Exact GELU, as in the references. The tanh approximation would differ by more than the allowed error.
-    hidden *= 0.5 * (1 + scipy.special.erf(hidden / np.sqrt(np.float32(2))))
+    x = x + attention(layer_norm(x, p["norm1"], epsilon), p, num_heads)
+    hidden = gelu(linear(layer_norm(x, p["norm2"], epsilon), p["fc1"]))
     x = x + linear(hidden, p["fc2"])
   return x
-
-
-def _attention(x, p, num_heads):
-  B, T, D = x.shape
-  # [B, heads, T, D / heads]
-  q, k, v = (linear(x, p[key]).reshape(B, T, num_heads, -1).swapaxes(1, 2) for key in "qkv")
-  scores = q @ k.swapaxes(2, 3) / np.sqrt(np.float32(D // num_heads))
-  # The largest score is subtracted before the softmax, so that no exponential overflows.
-  scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
-  mixed = scores / scores.sum(axis=-1, keepdims=True) @ v
-  return linear(mixed.swapaxes(1, 2).reshape(B, T, D), p["proj"])
 
 
 def _prefix(state, ending):

@@ -5,12 +5,12 @@ from hap_jax.models import vit
 
 OF_HAP = "not stated; if these are official HAP weights, they started from MAE's, which are CC-BY-NC 4.0"
 OF_MAE = "CC-BY-NC 4.0 if these are the published MAE weights"
-_IF_HAP = "this is an official HAP file"
+IF_HAP = "this is an official HAP file"
 _RESEARCH = "academic research, on the terms of the authors"
 # HAP, arXiv 2310.20695: pre-trained on LUPerson from MAE's encoder.
 MADE_FROM_HAP = (
-  ("data set", "luperson", "LUPerson: research use, on the terms of its authors", _IF_HAP),
-  ("weights", "MAE, of ImageNet-1K", "CC-BY-NC 4.0", _IF_HAP),
+  ("data set", "luperson", "LUPerson: research use, on the terms of its authors", IF_HAP),
+  ("weights", "MAE, of ImageNet-1K", "CC-BY-NC 4.0", IF_HAP),
 )
 _SIZES = {"S": "small", "B": "base", "L": "large", "H": "huge"}
 
@@ -22,7 +22,7 @@ def made_from_fine_tuned_hap(data_sets):
     data_sets: the possible data sets as text, such as "msmt17 or market1501". The files do not name
       their data set.
   """
-  return (("data set", data_sets, _RESEARCH, _IF_HAP), *MADE_FROM_HAP)
+  return (("data set", data_sets, _RESEARCH, IF_HAP), *MADE_FROM_HAP)
 
 
 def has_names(source):

@@ -12,9 +12,9 @@ class Outputs:
   """Outputs that the proof compares by name.
 
   Attributes:
-    needs: {output: subtree of our parameters that the output depends on}.
+    needs: {output: subtree of our parameters or constants that the output depends on}.
     in_numpy: `numpy_vit.Forward` -> {output: array}. It runs with a file's tensors and with our parameters.
-    in_jax: (network of the task, its variables, `verify.Batch`) -> {output: array}.
+    in_jax: (network of the task, its variables, `verify.Batch`, their Description) -> {output: array}.
   """
 
   needs: Mapping[str, str]

@@ -7,7 +7,6 @@ import dataclasses
 import hashlib
 import math
 import pathlib
-import re
 
 import ml_dtypes
 import numpy as np
@@ -28,8 +27,8 @@ def read(path, *, family="", grid=None):
   """Reads a checkpoint. Executes no code of the file.
 
   Args:
-    path: a .pth, .pt, .bin or .safetensors file, a Hugging Face folder, or a workdir, checkpoints folder or
-      checkpoint of this project.
+    path: a .pth, .pth.tar, .pt, .bin or .safetensors file, a Hugging Face folder, or a workdir, checkpoints
+      folder or checkpoint of this project.
     family: the name of a foreign file's family. "": it is detected from the file.
     grid: (Gh, Gw) of the file's position tables. None: it is found from the file, see `Weights.grid_from`.
   Returns:
@@ -61,7 +60,7 @@ def read(path, *, family="", grid=None):
     family=found.name,
     grid_from=grid_from,
     unused=unused,
-    description=_describe(source, found, params, sizes["P"], grid),
+    description=_describe(source, found, variables, sizes["P"], grid),
     is_recorded=bool(source.record),
   )
 
@@ -107,8 +106,9 @@ def to_ours(source, rows, state, file_names):
   return {collection: unflatten(leaves) for collection, leaves in flat.items()}, source_names, sizes
 
 
-def _describe(source, family, params, patch, grid):
+def _describe(source, family, variables, patch, grid):
   """Returns the Description of a foreign file, from its shapes, its record and the facts of its family."""
+  params = variables["params"]
   recorded = Description.from_json(source.record) if source.record else None
   width, depth = params["encoder"]["pos_embed"].shape[-1], count_blocks(params["encoder"])
   encoder = Encoder(
@@ -134,19 +134,19 @@ def _describe(source, family, params, patch, grid):
     more = {key: value for key, value in recorded.more.items() if key != "family"}
     kept = {"network": recorded.network, "classes": recorded.classes, "data": recorded.data}
     described = dataclasses.replace(described, **kept, config=recorded.config, more=more)
-  described = _completed(described, family, params, source.config)
+  described = _completed(described, family, variables, source.config)
   decoder = described.network.get("decoder")
   if decoder:
     _check_heads(source.path, "decoder", decoder["num_heads"], decoder["width"])
   return described
 
 
-def _completed(description, family, params, config):
-  """Returns the Description with the values of `network` that the family reads from the parameters.
+def _completed(description, family, variables, config):
+  """Returns the Description with the values of `network` that the family reads from the arrays.
 
   If the Description has no classes, it also gets the classes of the family.
   """
-  network = {**description.network, **family.network(params, config, description.network)}
+  network = {**description.network, **family.network(variables, config, description.network)}
   classes = description.classes or family.classes(network)
   return dataclasses.replace(description, network=network, classes=classes)
 
@@ -199,7 +199,8 @@ def _match(path, family, state, file_names):
   Raises:
     ValueError: if the family does not know a name in the file, or the file has no tensor for a row.
   """
-  unused = {name for name in state if name.startswith(family.unused) or name in family.counters}
+  placeholders = {placeholder.reference for placeholder in family.placeholders}
+  unused = {name for name in state if name.startswith(family.unused) or name in placeholders}
   # A name in the table is always used, even if it begins like an unused name.
   unused -= {row.reference for row in family.entries}
   has_decoder = any(row.stack == "decoder" and row.reference in state for row in family.entries)
@@ -207,9 +208,11 @@ def _match(path, family, state, file_names):
     depth = names.count_blocks(family, "encoder", state)
     # A file with any part of a decoder must have at least one decoder block. So missing blocks are an error.
     decoder_depth = max(int(has_decoder), names.count_blocks(family, "decoder", state))
+    depths = {stack: names.count_blocks(family, stack, state) for stack in names.block_stacks(family)}
   except ValueError as error:
     raise ValueError(f"{path}: {error}") from error
-  rows = names.table(family, depth=max(1, depth), decoder_depth=decoder_depth)
+  depths = {stack: max(1, number) for stack, number in depths.items()}
+  rows = names.table(family, depth=max(1, depth), decoder_depth=decoder_depth, depths=depths)
   unknown = sorted(file_names[name] for name in state.keys() - {row.reference for row in rows} - unused)
   if unknown:
     raise ValueError(f"{path}: expected names of the {family.name} family, found {some(unknown)}")
@@ -238,7 +241,7 @@ def _check_shapes(path, rows, state, file_names):
       for letter, number in zip(row.shape, shape, strict=True):
         if letter.isalpha() and letter not in sizes:
           sizes[letter], origin[letter] = number, file_names[row.reference]
-    expected = tuple(size_of(token, sizes) for token in row.shape)
+    expected = tuple(names.size_of(token, sizes) for token in row.shape)
     # An empty tensor would fit any letter, but no model has one.
     if shape != expected or 0 in shape:
       named_by = sorted({origin[letter] for token in row.shape for letter in token if letter in origin})
@@ -247,14 +250,6 @@ def _check_shapes(path, rows, state, file_names):
         f"({', '.join(map(str, expected))})" + (f" by {', '.join(named_by)}" if named_by else "")
       )
   return sizes
-
-
-def size_of(token, sizes):
-  """Returns the number for an item of a shape such as "3PP", or "?" if a letter has no number yet."""
-  factor, letters = re.fullmatch(r"(\d*)([A-Z]*)", token).groups()
-  if not all(letter in sizes for letter in letters):
-    return "?"
-  return int(factor or 1) * math.prod(sizes[letter] for letter in letters)
 
 
 def _to_float32(path, name, array):
@@ -341,6 +336,6 @@ def _read_own(path, family, grid):
     family=OWN_FAMILY,
     grid_from="the checkpoint's description",
     unused=(),
-    description=_completed(described, family, params, {}) if family else described,
+    description=_completed(described, family, variables, {}) if family else described,
     is_recorded=True,
   )

@@ -6,15 +6,16 @@ from hap_jax.convert.outputs import Outputs
 _PUBLISHED_HEADS = {512: 16}  # {width: number of heads} of the published MAE and HAP decoders
 
 
-def network(params, config, recorded):
+def network(variables, config, recorded):
   """Returns {"decoder": its sizes, or None if there is no decoder}.
 
   Args:
-    params: this project's parameters, nested dicts.
+    variables: this project's variables, {"params": nested dicts}.
     config: the content of config.json in a Hugging Face folder, or {} for other files.
     recorded: `network` of a recorded Description, or {} if there is none. The number of heads is taken from
       it first, because no shape shows this number.
   """
+  params = variables["params"]
   if "decoder" not in params:
     return {"decoder": None}
   block = params["decoder"]["blocks"]
@@ -30,14 +31,15 @@ def _in_numpy(forward):
     forward.network.decoder,
     tokens,
     forward.batch.ids_restore,
-    num_heads=forward.decoder_heads,
+    num_heads=forward.sizes["decoder"]["num_heads"],
     grids=forward.grids,
     epsilon=forward.epsilon,
   )
   return {"pred": pred}
 
 
-def _in_jax(model, variables, batch):
+def _in_jax(model, variables, batch, description):
+  del description
   found = model.apply(variables, batch.image, batch.ids_keep[:, None], batch.ids_restore[:, None])
   return {"pred": found.pred[:, 0]}
 

@@ -1,7 +1,9 @@
 """Rows of name tables that several checkpoint families share. Functions take the name prefixes."""
 
+import numpy as np
+
 from hap_jax.convert.layouts import IDENTITY, LINEAR, PATCH_CONV, VECTOR
-from hap_jax.convert.names import Entry
+from hap_jax.convert.names import Entry, Placeholder
 
 
 def blocks(reference, ours, width, hidden):
@@ -57,9 +59,10 @@ def batch_norm(reference, ours, width):
 
 
 def counters(entries):
-  """Returns the names of the step counters of PyTorch's batch norms, given the rows of the batch norms."""
+  """Returns the step counters of PyTorch's batch norms as Placeholders, given the rows of the batch norms."""
   means = (entry.reference for entry in entries if entry.reference.endswith("running_mean"))
-  return tuple(name.replace("running_mean", "num_batches_tracked") for name in means)
+  names = (name.replace("running_mean", "num_batches_tracked") for name in means)
+  return tuple(Placeholder(name, (), lambda shape: np.zeros(shape, np.int64)) for name in names)
 
 
 # The encoder and the decoder under the names of MAE and timm.

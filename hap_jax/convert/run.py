@@ -9,7 +9,7 @@ import json
 import pathlib
 
 from hap_jax import malloc
-from hap_jax.convert import families, real_class, verify, write
+from hap_jax.convert import constants, families, real_class, verify, write
 from hap_jax.convert import read as reading
 from hap_jax.convert import source as sources
 from hap_jax.io import unfinished
@@ -28,6 +28,7 @@ def convert(
   family="",
   source_grid=None,
   heads=(None, None),
+  text_encoder="",
   real=True,
   progress=SILENT,
 ):
@@ -42,6 +43,8 @@ def convert(
     family: the family of the source. "": it is detected from the file.
     source_grid: (Gh, Gw) of the source. None: it is found from the file.
     heads: (number of heads of the encoder, of the decoder). None: the number is found from the file.
+    text_encoder: a BERT folder with the words of the text encoder in the file. "": the file records them, or
+      has no text encoder.
     real: True to run also the PyTorch class of the target, if it is installed.
     progress: a started `Progress` that counts the steps of the conversion.
   Returns:
@@ -57,6 +60,9 @@ def convert(
   progress.begin(5 if real else 4, "steps")
   progress.stage("reading the source")
   weights = _with_heads(reading.read(source, family=family, grid=source_grid), heads)
+  weights = _with_text_encoder(weights, text_encoder)
+  if write.holds_constants(to):
+    weights = constants.complete(weights)
   source_grid = weights.grid  # the proof needs the grid before the resize
   weights, resized = write.regrid(weights, grid)
   write.check_target(weights, to)
@@ -146,6 +152,19 @@ def _check_heads(option, given, known, width):
     raise ValueError(f"{option} has width {width}, expected {expected}")
 
 
+def _with_text_encoder(weights, folder):
+  """Returns the Weights with the words of their text encoder, from the file or from a BERT folder."""
+  family = families.find(weights.family)
+  if family is not None and family.add_text_encoder is not None:
+    return family.add_text_encoder(weights, folder)
+  if folder:
+    raise ValueError(
+      f"--text_encoder={folder}: expected a file of a family with a text encoder, but "
+      f"{weights.lineage[0]['file']} is of the family {weights.family}; give no --text_encoder"
+    )
+  return weights
+
+
 def _facts(source, weights, to, written, resized):
   return {
     "source": str(source),
@@ -159,6 +178,7 @@ def _facts(source, weights, to, written, resized):
     "resized": list(resized),
     "missing": list(written.missing),
     "unused": [*weights.unused, *written.dropped],
+    "placeholders": list(written.placeholders),
     "licence": weights.licence,
     "made_from": weights.made_from,
     "lineage": list(weights.lineage),

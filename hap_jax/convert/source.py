@@ -57,7 +57,7 @@ def weights_file(path):
 
 
 def open_source(path):
-  """Opens a .pth, .pt or .bin file, a .safetensors file or a Hugging Face folder. Executes no code of it.
+  """Opens a file of PyTorch, a .safetensors file or a Hugging Face folder. Executes no code of it.
 
   Returns:
     Source.
@@ -169,9 +169,11 @@ def _find_state(path, content):
   """Returns ({name: array} of the weights, True if the file stores them under a key)."""
   # The weights may be several levels deep, such as in {"model": {"state_dict": ...}}.
   state, is_nested = content, False
+  siblings = {key: other for family in families.load_all() for key, other in family.siblings.items()}
   for nest in (*_NESTS, *_of_families(lambda family: family.nests)):
     if isinstance(state, dict) and isinstance(state.get(nest), dict):
-      state, is_nested = state[nest], True
+      more, is_nested = state.get(siblings.get(nest)), True
+      state = state[nest] if not isinstance(more, dict) else _joined(path, state[nest], more)
   if not isinstance(state, dict) or not state:
     raise ValueError(f"{path}: holds a {type(state).__name__}, not a state dict with names")
   for name, value in state.items():
@@ -181,6 +183,14 @@ def _find_state(path, content):
         f"{type(value).__name__}, not a tensor; other names: {some([str(n) for n in state if n != name])}"
       )
   return state, is_nested
+
+
+def _joined(path, one, other):
+  """Returns the entries of both dicts. A key in both is an error."""
+  twice = [str(name) for name in one if name in other]
+  if twice:
+    raise ValueError(f"{path}: expected each tensor once, found in two entries: {some(twice)}")
+  return {**one, **other}
 
 
 def read_json(path):

@@ -131,6 +131,33 @@ def read_folder(path, digest=""):
   return encoder
 
 
+def read_words(path, sizes):
+  """Reads the words of a BERT folder, and its number of heads. The folder needs no file of tensors.
+
+  Args:
+    path: a BERT folder.
+    sizes: {field of `bert.Sizes`: number} that the tensors of the text encoder show. The folder must have the
+      same sizes.
+  Returns:
+    (`bert.Sizes`, tuple of words).
+  Raises:
+    OSError: if a file cannot be read.
+    ValueError: if a file is missing or damaged, or has other sizes.
+  """
+  path = pathlib.Path(path)
+  file = path / "config.json"
+  if not file.is_file():
+    raise ValueError(f"{file}: no such file; expected a BERT folder with config.json and {VOCABULARY}")
+  found = _read_config(file, sources.read_json(file))
+  for key, field in _SIZES.items():
+    if sizes.get(field) not in (None, getattr(found, field)):
+      raise ValueError(
+        f"{file}: {key} is {getattr(found, field)}, but the text encoder has {sizes[field]}: use the folder "
+        "that the network was trained with"
+      )
+  return found, _read_vocabulary(path, found.vocab_size)
+
+
 def write_folder(parent, encoder):
   """Stores a text encoder in the folder <parent>/<digest>, completely or not at all.
 
@@ -229,16 +256,35 @@ def _read_vocabulary(path, vocab_size):
   else:
     file = path / _TOKENIZER
     vocabulary = _words_of_tokenizer(file)
-  if len(vocabulary) != vocab_size:
-    raise ValueError(
-      f"{file}: has {len(vocabulary)} words, but the word table of the tensors has {vocab_size} rows; use "
-      "the vocabulary of this text encoder"
-    )
+  check_words(file, vocabulary, vocab_size)
   # `WordPiece` writes every caption in lower case, so it cannot use the words of a cased BERT.
   settings = path / "tokenizer_config.json"
   if sources.read_json(settings).get("do_lower_case") is False:
     raise ValueError(f"{settings}: do_lower_case is false; use a folder of an uncased BERT")
   return vocabulary
+
+
+def check_words(file, words, vocab_size):
+  """Returns a vocabulary as a tuple, after a check of its form and of its number of words.
+
+  Args:
+    file: the file that it comes from, for error messages.
+    words: the vocabulary. Anyone may have written it.
+    vocab_size: the number of rows of the word table.
+  Raises:
+    ValueError: if it is no list of words, has another number of words, or is not the vocabulary of a BERT.
+  """
+  if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
+    raise ValueError(f"{file}: its vocabulary is {words!r:.60}, expected a list of words")
+  if len(words) != vocab_size:
+    raise ValueError(
+      f"{file}: has {len(words)} words, but the word table of the tensors has {vocab_size} rows; use the "
+      "vocabulary of this text encoder"
+    )
+  try:
+    return WordPiece.of(words).vocabulary
+  except ValueError as error:
+    raise ValueError(f"{file}: {error}") from error
 
 
 def _words_of_tokenizer(file):

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from hap_jax import config as config_lib
-from hap_jax.convert import families, numpy_vit
+from hap_jax.convert import constants, families, numpy_vit
 from hap_jax.convert.family import Family
 from hap_jax.convert.numpy_vit import Forward
 from hap_jax.convert.source import open_source
@@ -28,7 +28,7 @@ class Setting:
     source_grid: (Gh, Gw) of the source's position tables.
     family: the family of the source. If the source is a checkpoint of this project, this is the family whose
       files can hold it. None: there is no such family, and only the tokens are compared.
-    subtrees: the names of the subtrees of the parameters.
+    subtrees: the names of the subtrees of the parameters and of the constants.
   """
 
   description: Description
@@ -41,7 +41,8 @@ class Setting:
     """Returns the Setting for Weights whose position tables have the grid `source_grid` in the source."""
     # `families.find` returns None for a checkpoint of this project.
     family = families.find(weights.family) or families.holding(weights.task, weights.params)
-    return cls(weights.description, source_grid, family, frozenset(weights.params))
+    subtrees = frozenset((*weights.params, *weights.constants))
+    return cls(weights.description, source_grid, family, subtrees)
 
   @property
   def grid(self):
@@ -123,9 +124,17 @@ def run_foreign(path, setting, family=None, *, grid=None):
 
 def run_own(path, setting):
   """Runs a checkpoint of this project in NumPy, by its own names. Returns a dict as `run_foreign` does."""
-  variables, _ = checkpoint_file.read(path)
-  network = numpy_vit.own(variables)
+  variables, description = checkpoint_file.read(path)
+  network = numpy_vit.own(variables | _constants_of(path, description, setting))
   return _run_numpy(network, setting, setting.family, setting.source_grid, layers.LAYER_NORM_EPSILON)
+
+
+def _constants_of(path, description, setting):
+  """Returns {collection: arrays} of the constants that the outputs of a checkpoint of this project need."""
+  # The tokens of the encoder need no constants.
+  if not setting.outputs_of(setting.family):
+    return {}
+  return constants.read(Description.from_json(description, path))
 
 
 def run_written(path, setting, family):
@@ -140,12 +149,11 @@ def run_written(path, setting, family):
 
 
 def _run_numpy(network, setting, family, grid, epsilon):
-  decoder = setting.description.network.get("decoder")
   forward = Forward(
     network=network,
     batch=make_batch(setting),
     num_heads=setting.description.encoder.num_heads,
-    decoder_heads=decoder and decoder["num_heads"],
+    sizes=setting.description.network,
     grids=(grid, setting.grid),
     epsilon=epsilon,
     padding=setting.description.encoder.patch_padding,
@@ -159,6 +167,7 @@ def _run_numpy(network, setting, family, grid, epsilon):
 def run_jax(path, setting):
   """Runs a checkpoint of this project in the network of its task. Returns a dict as `run_foreign` does."""
   variables, description = checkpoint_file.read(path)
+  variables |= _constants_of(path, description, setting)
   description, batch = Description.from_json(description), make_batch(setting)
   patches = layers.patchify(batch.image, setting.patch, description.encoder.patch_padding)
   # The encoder runs separately, because not every network of a task returns its tokens.
@@ -167,7 +176,7 @@ def run_jax(path, setting):
   outputs = setting.outputs_of(setting.family)
   if outputs:
     network = config_lib.load("tasks", description.task).network(description)
-    found |= outputs.in_jax(network, variables, batch)
+    found |= outputs.in_jax(network, variables, batch, description)
   return {name: np.asarray(value) for name, value in found.items()}
 
 

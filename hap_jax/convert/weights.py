@@ -14,8 +14,9 @@ class Weights:
   """The weights and the description of a checkpoint.
 
   Attributes:
-    variables: {"params": {"encoder": ..., and "decoder" and heads if the file has them}, and "batch_stats" if
-      the file has running statistics}, nested dicts of float32 arrays.
+    variables: {"params": {"encoder": ..., and "decoder" and heads if the file has them}, "batch_stats" if the
+      file has running statistics, "constants" if it has arrays that a checkpoint of this project does not
+      hold}, nested dicts of float32 arrays.
     source_names: {path in a collection, with slashes: names in the file}. There are several names if our
       array joins several tensors.
     family: the name of the family. `lineage.OWN_FAMILY` for this project's own checkpoints.
@@ -38,6 +39,11 @@ class Weights:
   @property
   def params(self):
     return self.variables["params"]
+
+  @property
+  def constants(self):
+    """Returns the constants of the network of the task, such as a frozen text encoder, or {}."""
+    return self.variables.get("constants", {})
 
   @property
   def task(self):

@@ -5,17 +5,17 @@ import json
 import pathlib
 
 import jax
-import numpy as np
 
 from hap_jax import config as config_lib
 from hap_jax.convert import families, names
+from hap_jax.convert.family import CONSTANTS
 from hap_jax.convert.source import RECORD
 from hap_jax.convert.weights import flatten, grid_text, some, unflatten
 from hap_jax.io import checkpoint_file, safetensors_file, torch_writer
 from hap_jax.models import posemb
 
 OWN = "orbax"
-_TORCH_SUFFIXES = (".pth", ".pt", ".bin")
+_TORCH_SUFFIXES = (".pth", ".pth.tar", ".pt", ".bin")
 
 
 def targets():
@@ -26,6 +26,11 @@ def targets():
 def makes_folder(to):
   """Returns True if the target is a folder, False if it is a file."""
   return to == OWN or families.load(to).folder is not None
+
+
+def holds_constants(to):
+  """Returns True if the target holds the constants of a network, or stores them beside the checkpoint."""
+  return to == OWN or families.load(to).has_constants
 
 
 def regrid(weights, grid):
@@ -75,6 +80,10 @@ def check_target(weights, to):
       f"{file}: the norm of the encoder's tokens is missing, as in classifiers that average the patches. So "
       "the tokens cannot be compared. To start a training from this file, set config.init_from"
     )
+  source = families.find(weights.family)
+  gap = source.find_gap(weights) if source and holds_constants(to) else ""
+  if gap:
+    raise ValueError(f"{file}: {gap}")
   if to != OWN:
     family = families.load(to)
     _check_network(weights, family)
@@ -105,12 +114,14 @@ class Written:
     num_parameters: the number of parameters in them, without running statistics.
     dropped: the paths of our arrays that the target cannot hold.
     missing: the subtrees that the target can hold and the source does not have.
+    placeholders: the names of the written tensors that do not come from the source. They have fixed values.
   """
 
   num_tensors: int
   num_parameters: int
   dropped: tuple[str, ...] = ()
   missing: tuple[str, ...] = ()
+  placeholders: tuple[str, ...] = ()
 
 
 def to_state(weights, family):
@@ -125,33 +136,49 @@ def to_state(weights, family):
     ValueError: if the weights have no array for a tensor of the family, or the family has no name for an
       array in one of its subtrees.
   """
-  flats = {collection: flatten(tree) for collection, tree in weights.variables.items()}
+  # A path has the same array in each collection. A text encoder is a constant, or a part of the parameters.
+  arrays = {path: leaf for tree in weights.variables.values() for path, leaf in flatten(tree).items()}
   is_whole = "decoder" in family.stacks and (weights.decoder is not None or family.needs_decoder)
   # If a family needs a decoder, its table has at least one decoder block. So a missing decoder is an error.
   decoder_depth = max(1, weights.decoder["depth"] if weights.decoder else 0) if is_whole else 0
-  rows = names.table(family, depth=weights.depth, decoder_depth=decoder_depth)
-  absent = [row.ours for row in rows if row.ours not in flats.get(row.collection, {})]
+  depths = {stack: len(arrays[path]) for stack, path in names.block_stacks(family).items() if path in arrays}
+  rows = names.table(family, depth=weights.depth, decoder_depth=decoder_depth, depths=depths)
+  absent = [row.ours for row in rows if row.ours not in arrays]
   if absent:
     raise ValueError(
       f"{weights.lineage[0]['file']} has no {some(list(dict.fromkeys(absent)))} for the {family.name} family"
     )
-  state = {row.reference: row.layout.to_reference(row.of(flats[row.collection][row.ours])) for row in rows}
-  # PyTorch needs the counters of batch norms to load a file, but their values have no effect in evaluation.
-  state |= {name: np.zeros((), np.int64) for name in family.counters}
+  state = {row.reference: row.layout.to_reference(row.of(arrays[row.ours])) for row in rows}
   placed = {row.ours for row in rows}
-  dropped = tuple(path for flat in flats.values() for path in flat if path not in placed)
+  dropped = tuple(path for path in arrays if path not in placed)
   # A dropped array inside a subtree of the family would change the model, so it is an error.
   unnamed = [path for path in dropped if path.partition("/")[0] in family.stacks]
   if unnamed:
     raise ValueError(f"the {family.name} family has no name for {some(unnamed)}; choose another --to")
   missing = () if is_whole or "decoder" not in family.stacks else ("decoder",)
-  num_parameters = sum(state[row.reference].size for row in rows if row.collection == "params")
-  return state, Written(len(rows), num_parameters, dropped, missing)
+  num_parameters = sum(state[row.reference].size for row in rows if row.collection != "batch_stats")
+  fixed = _placeholders(family, rows, state)
+  return {**state, **fixed}, Written(len(rows), num_parameters, dropped, missing, tuple(fixed))
+
+
+def _placeholders(family, rows, state):
+  """Returns {name: array} of the tensors that a loader of the official code needs and never applies."""
+  sizes = {
+    letter: number
+    for row in rows
+    for letter, number in zip(row.shape, state[row.reference].shape, strict=True)
+    if letter.isalpha()
+  }
+  found = {}
+  for item in family.placeholders:
+    found[item.reference] = item.values(tuple(int(names.size_of(token, sizes)) for token in item.shape))
+  return found
 
 
 def check_container(path, to):
   """Raises ValueError if the suffix of a destination does not fit the target."""
-  suffix = pathlib.Path(path).suffix
+  path = pathlib.Path(path)
+  suffix = ".pth.tar" if path.name.endswith(".pth.tar") else path.suffix
   if makes_folder(to):
     if suffix in (*_TORCH_SUFFIXES, ".safetensors"):
       raise ValueError(f"--out={path}: --to={to} makes a folder, not a {suffix} file")
@@ -176,12 +203,11 @@ def write(path, weights, to):
   """
   path = pathlib.Path(path)
   if to == OWN:
-    checkpoint_file.write(path, weights.variables, weights.description.to_json())
-    if weights.task in config_lib.names("tasks"):
-      task = config_lib.load("tasks", weights.task)
-      if hasattr(task, "store"):
-        task.store(weights.description, path)
-    sizes = [leaf.size for leaf in jax.tree.leaves(weights.params)]
+    variables = {name: tree for name, tree in weights.variables.items() if name != CONSTANTS}
+    checkpoint_file.write(path, variables, weights.description.to_json())
+    if weights.constants:
+      config_lib.load("tasks", weights.task).store(weights.description, weights.constants, path)
+    sizes = [leaf.size for leaf in jax.tree.leaves((weights.params, weights.constants))]
     return Written(len(jax.tree.leaves(weights.variables)), sum(sizes))
   family = families.load(to)
   state, written = to_state(weights, family)

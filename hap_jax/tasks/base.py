@@ -17,9 +17,11 @@ A task whose data sets have a file format for results also has this constant:
   RESULTS                               endings of the names of these files, such as (".json",). For such a
                                         task, make_evaluation(config, None) returns an Evaluation that can
                                         only score a file of results
-A task whose field `store` of the Task record is not None also has this function:
-  store(description, folder)            writes the same files into `folder`, the new folder of a converted
-                                        checkpoint. It finds them by `description.place`
+A task whose field `store` of the Task record is not None also has these functions, for conversions:
+  read_constants(description)           returns the constants of a checkpoint, or {}. It finds the stored
+                                        files by `description.place`
+  store(description, constants, folder) writes these files into `folder`, the new folder of a converted
+                                        checkpoint
 Of these functions, only `check`, `make`, `make_evaluation` and `outline` take a configuration. To read it,
 they also use helper functions whose names end in `_of`. All other functions take named arguments.
 """

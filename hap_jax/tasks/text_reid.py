@@ -274,17 +274,26 @@ def constants_of(description, text):
   return {} if description.network["text_is_trained"] else {"bert": text.params}
 
 
-def store(description, folder):
-  """Writes the frozen text encoder of a checkpoint into the folder of another checkpoint of its weights.
+def read_constants(description):
+  """Returns the constants of a checkpoint: its frozen text encoder, or {} if it has trained it.
 
-  Args:
-    description: the Description of the checkpoint.
-    folder: the folder of the other checkpoint.
   Raises:
     ValueError: if the text encoder is not found.
   """
-  if not description.network["text_is_trained"]:
-    initial_text.store(initial_text.of_checkpoint(description), folder)
+  return constants_of(description, initial_text.of_checkpoint(description))
+
+
+def store(description, constants, folder):
+  """Writes the frozen text encoder into the folder of a converted checkpoint.
+
+  Args:
+    description: the Description of the converted checkpoint.
+    constants: from `read_constants`, or from a file that holds its text encoder itself.
+    folder: the folder of the converted checkpoint.
+  Raises:
+    ValueError: if the sizes or the words of the text encoder are not known.
+  """
+  initial_text.store(initial_text.with_parameters(description, constants["bert"]), folder)
 
 
 def _holds_out_val(config):

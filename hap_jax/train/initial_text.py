@@ -69,6 +69,7 @@ def of_checkpoint(description, init_from=None):
   Raises:
     ValueError: if a frozen text encoder is in none of these places, or if the Description has a wrong value.
   """
+  _check_is_beside(description)
   sizes, vocabulary = _read_description(description)
   network = description.network
   if network["text_is_trained"]:
@@ -85,6 +86,26 @@ def of_checkpoint(description, init_from=None):
     f"the text encoder of the checkpoint (digest {digest}) is in none of {', '.join(map(str, tried))}: copy "
     "the folder there, or set config.text.init_from to the BERT folder of the run"
   )
+
+
+def with_parameters(description, params):
+  """Returns the `TextEncoder` of a Description, with parameters that were read elsewhere.
+
+  Raises:
+    ValueError: if the Description has no text encoder, or has a wrong value.
+  """
+  sizes, vocabulary = _read_description(description)
+  return TextEncoder(sizes, params, vocabulary)
+
+
+def _check_is_beside(description):
+  """Raises ValueError for a foreign file, which holds its text encoder itself."""
+  network, place = description.network, description.place
+  if network.get("text_is_trained") is False and network.get("text_digest") == "":
+    raise ValueError(
+      f"{place} holds its text encoder itself, but this command needs it in a folder: run `hap convert "
+      f"{place} --out=DIR --text_encoder=BERT_FOLDER` first, and use DIR"
+    )
 
 
 def _read_description(description):

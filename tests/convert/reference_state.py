@@ -1,11 +1,15 @@
 """Tiny state dicts with random weights and with the names and shapes of official MAE and HAP checkpoints."""
 
+import json
+
 import jax
 import numpy as np
 
-from hap_jax.convert import families, names, read
+from hap_jax.convert import families, names
 
 GRID = (4, 2)
+WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "person", "in", "red", "blue", "shirt")
+BERT = {"W": 8, "I": 12, "V": len(WORDS), "Q": 9, "S": 2}  # sizes of the text encoder of text ReID
 
 
 def blocks(rng, prefix, depth, width):
@@ -79,12 +83,44 @@ def family_state(
   rng = np.random.default_rng(2)
   sizes = {"D": width, "E": 16, "P": patch, "T": 1 + grid[0] * grid[1]}
   sizes |= {"F": mlp_ratios[0] * width, "G": mlp_ratios[1] * 16}
-  sizes |= {"C": num_classes, "M": width // 2}
+  sizes |= {"C": num_classes, "M": width // 2, "Z": 6, **BERT}
   state = {}
-  for row in names.table(families.load(family), depth=depth, decoder_depth=decoder_depth):
-    shape = [read.size_of(token, sizes) for token in row.shape]
+  rows = names.table(families.load(family), depth=depth, decoder_depth=decoder_depth, depths={"bert": 2})
+  for row in rows:
+    shape = [names.size_of(token, sizes) for token in row.shape]
     array = rng.standard_normal(shape, dtype=np.float32)
     array *= np.float32(0.2)
     # A running variance has to be positive and not near zero.
     state[row.reference] = np.abs(array) + np.float32(0.5) if row.ours.endswith("/var") else array
-  return state | {name: np.zeros((), np.int64) for name in families.load(family).counters}
+  for item in families.load(family).placeholders:
+    state[item.reference] = item.values(tuple(names.size_of(token, sizes) for token in item.shape))
+  return state
+
+
+def conversion_options(family, folder):
+  """Returns the options of `run.convert` that a file of `family_state` needs besides grid and heads.
+
+  Args:
+    family: the name of the family.
+    folder: the folder in which a BERT folder is made, if the family needs one.
+  """
+  if families.load(family).add_text_encoder is None:
+    return {}
+  return {"text_encoder": str(write_words(folder / "bert"))}
+
+
+def write_words(folder, **config):
+  """Writes config.json and vocab.txt of the text encoder in `family_state`. Returns the folder."""
+  folder.mkdir(exist_ok=True)
+  sizes = {
+    "hidden_size": BERT["W"],
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": BERT["I"],
+    "vocab_size": BERT["V"],
+    "max_position_embeddings": BERT["Q"],
+    "type_vocab_size": BERT["S"],
+  }
+  (folder / "config.json").write_text(json.dumps({**sizes, **config}))
+  (folder / "vocab.txt").write_text("".join(f"{word}\n" for word in WORDS), encoding="utf-8")
+  return folder

@@ -58,7 +58,7 @@ def test_the_second_forward_pass_gives_the_logits_of_the_official_model(golden):
     network=numpy_vit.official(state),
     batch=verify.Batch(image=image, ids_keep=None, ids_restore=None),
     num_heads=int(stored["model/cfg/num_heads"]),
-    decoder_heads=None,
+    sizes={},
     grids=(grid, grid),
     epsilon=layers.LAYER_NORM_EPSILON,
   )

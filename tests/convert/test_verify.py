@@ -11,7 +11,7 @@ import pytest
 from hap_jax.convert import families, layouts, numpy_layers, numpy_vit, read, run, verify, write
 from hap_jax.io import safetensors_file, torch_writer
 from hap_jax.models import cpu_matmul, layers
-from tests.convert.reference_state import GRID, exchange, family_state
+from tests.convert.reference_state import GRID, conversion_options, exchange, family_state
 
 FAMILIES = families.names()
 
@@ -31,6 +31,7 @@ def source(tmp_path):
 def convert(path, out, to, **options):
   """Converts a file of `source` with the facts that its tiny sizes do not give."""
   known = {"family": path.stem, "source_grid": GRID, "heads": (2, 2), "real": False}
+  known |= conversion_options(path.stem, path.parent.parent)
   return run.convert(path, out, to=to, **(known | options))
 
 
@@ -77,6 +78,7 @@ def test_every_family_is_converted_both_ways_with_a_proof(source, tmp_path, fami
     "reid-vit": {"logits"},
     "reid-lem": {"logits", "feature_conv", "logits_conv"},
     "attributes-vit": {"logits"},
+    "text-reid": {f"{branch}_{kind}" for branch in ("image", "text") for kind in ("embedding", "logits")},
   }
   expected |= heads.get(family, set())
   assert outputs.keys() == expected
@@ -164,6 +166,7 @@ SWAPS = {
   "reid-vit": ("norm.weight", "norm.bias"),
   "reid-lem": ("bn.running_mean", "bn.bias"),
   "attributes-vit": ("norm.bias", "norm.weight"),
+  "text-reid": ("TextExtract.lstm.weight_hh_l0", "TextExtract.lstm.weight_hh_l0_reverse"),
 }
 
 

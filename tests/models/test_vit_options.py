@@ -79,7 +79,7 @@ def test_the_second_forward_pass_gives_the_same_tokens(encoder, latents):
     network=numpy_vit.own(values_of(encoder)),
     batch=dataclasses.make_dataclass("Batch", ["image"])(IMAGE),
     num_heads=encoder.num_heads,
-    decoder_heads=None,
+    sizes={},
     grids=(GRID, GRID),
     epsilon=layers.LAYER_NORM_EPSILON,
     padding=encoder.patch_padding,

@@ -15,8 +15,9 @@ def _recognise(source):
   return CERTAIN if official.has_names(source) and f"{_CLASSIFIER}.weight" in source.state else NO
 
 
-def _network(params, config, recorded):
+def _network(variables, config, recorded):
   del config, recorded
+  params = variables["params"]
   return {"num_attributes": len(params["classifier"]["bias"])} if "classifier" in params else {}
 
 
@@ -41,7 +42,8 @@ def _in_numpy(forward):
   return {"logits": linear(forward.patches.mean(axis=1), classifier)}
 
 
-def _in_jax(model, variables, batch):
+def _in_jax(model, variables, batch, description):
+  del description
   return {"logits": model.apply(variables, batch.image)}
 
 

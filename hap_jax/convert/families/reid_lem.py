@@ -79,7 +79,8 @@ def _map_of(forward):
   return x
 
 
-def _in_jax(model, variables, batch):
+def _in_jax(model, variables, batch, description):
+  del description
   found = model.apply(variables, batch.image, train=False)
   return {
     "feature_conv": found.features[1],
@@ -96,7 +97,7 @@ FAMILY = Family(
   licence=official.OF_HAP,
   made_from=reid.MADE_FROM,
   task="reid",
-  counters=rows.counters(_LEM),
+  placeholders=rows.counters(_LEM),
   grids=reid.GRIDS,
   pixels_from="published reid-lem code",
   network=reid.network,

@@ -27,7 +27,8 @@ def _in_numpy(forward):
   return {"logits": linear(forward.cls, pair(forward.network.module("head", "head")))}
 
 
-def _in_jax(model, variables, batch):
+def _in_jax(model, variables, batch, description):
+  del description
   return {"logits": model.apply(variables, batch.image, train=False).logits[0]}
 
 
