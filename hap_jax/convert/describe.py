@@ -1,5 +1,6 @@
 """Describes a checkpoint in plain JSON values, with the commands that can use it."""
 
+import dataclasses
 import math
 import pathlib
 
@@ -9,8 +10,10 @@ from hap_jax.convert import read as reading
 from hap_jax.convert import source as sources
 from hap_jax.convert.lineage import text as lineage_text
 from hap_jax.convert.weights import flatten, grid_text, some
+from hap_jax.description import Encoder
 
 _ZIP = b"PK\x03\x04"
+_ENCODER = tuple(field.name for field in dataclasses.fields(Encoder))
 
 
 def describe(path, *, family="", grid=None):
@@ -69,6 +72,11 @@ def text(facts):
     ("patches", _patches_text(model)),
     ("decoder", _decoder_text(model["decoder"])),
     ("heads", ", ".join(f"{name} ({size})" for name, size in facts["heads"].items()) or "none"),
+    *(
+      (key, value)
+      for key, value in (("network", _network_text(model)), ("assumed", model.get("assumed")))
+      if value
+    ),
     ("parameters", f"{sum(counts.values()):,} ({parts})"),
     (
       "pixels",
@@ -141,6 +149,13 @@ def _merged(counts):
 def _patches_text(model):
   class_token = "" if model["class_token"] else ", no class token"
   return f"{model['patch']} x {model['patch']} pixels, padding {model['patch_padding']}{class_token}"
+
+
+def _network_text(model):
+  """Returns the sizes and rules of the network besides encoder and decoder as text."""
+  known = {"variant", "image_size", "decoder", "assumed", *_ENCODER}
+  rest = {key: value for key, value in model.items() if key not in known and not isinstance(value, dict)}
+  return ", ".join(f"{key} {value}" for key, value in rest.items())
 
 
 def _decoder_text(decoder):

@@ -77,10 +77,14 @@ def leaves(tree):
 
 
 def family_state(
-  family, *, grid=GRID, width=16, depth=2, patch=4, decoder_depth=1, num_classes=5, mlp_ratios=(4, 4)
+  family, *, grid=GRID, width=16, depth=2, patch=None, decoder_depth=1, num_classes=5, mlp_ratios=(4, 4)
 ):
-  """Returns a state dict with the names and shapes of a family. The weights are as large as trained ones."""
+  """Returns a state dict with the names and shapes of a family. The weights are as large as trained ones.
+
+  The side of a patch is 4 by default, or 8 if the family has a padding of the patches.
+  """
   rng = np.random.default_rng(2)
+  patch = patch or (8 if families.load(family).patch_padding else 4)
   sizes = {"D": width, "E": 16, "P": patch, "T": 1 + grid[0] * grid[1]}
   sizes |= {"F": mlp_ratios[0] * width, "G": mlp_ratios[1] * 16}
   sizes |= {"C": num_classes, "M": width // 2, "Z": 6, **BERT}
