@@ -16,6 +16,7 @@ _OFFICIAL = {
 }
 # The values of transformers for keys that config.json does not have. It leaves out keys with these values.
 _DEFAULTS = {"image_size": [256, 192], "patch_size": [16, 16], "num_attention_heads": 12}
+_OF_WHOLE = ("model_type", "id2label", "label2id")  # backbone_config has its own values of these keys
 _ENCODER = tuple(
   row
   for row in hugging_face.encoder("", {"mlp.fc1": "mlp.fc1", "mlp.fc2": "mlp.fc2"})
@@ -33,7 +34,8 @@ def _read_config(content):
     return {}
   encoder = content.get("backbone_config")
   encoder = encoder if isinstance(encoder, dict) else {}
-  return {**_DEFAULTS, **content, **{key: value for key, value in encoder.items() if key != "model_type"}}
+  sizes = {key: value for key, value in encoder.items() if key not in _OF_WHOLE}
+  return {**_DEFAULTS, **content, **sizes}
 
 
 def _check_source(source):
