@@ -1,4 +1,4 @@
-"""Write a checkpoint's encoder as a folder that runs without this project (StableHLO)."""
+"""Write a checkpoint as a folder that runs without this project (StableHLO): its embedding, or its tokens."""
 
 from hap_jax.cli import _options
 from hap_jax.convert import licences
@@ -9,17 +9,31 @@ from hap_jax.inference import export
 def add_arguments(parser):
   parser.add_argument("checkpoint", help=_options.CHECKPOINT)
   parser.add_argument("--out", required=True, metavar="DIR", help="folder to make")
+  parser.add_argument(
+    "--feature",
+    choices=export.FEATURES,
+    default="",
+    help="embedding of pictures (if the task of the checkpoint trains one) | tokens of the encoder "
+    "(default: embedding if the checkpoint has one, else tokens)",
+  )
   _options.add_reading(parser)
 
 
 def run(args):
   description = export.export(
-    args.checkpoint, args.out, family=args.family, grid=args.source_grid, num_heads=args.num_heads
+    args.checkpoint,
+    args.out,
+    feature=args.feature,
+    family=args.family,
+    grid=args.source_grid,
+    num_heads=args.num_heads,
   )
   facts = description["export"]
-  print(f"{args.out}: encoder for {', '.join(facts['platforms'])}, any batch size")
+  print(f"{args.out}: for {', '.join(facts['platforms'])}, any batch size")
   print(f"  images {facts['images']}")
-  print(f"  tokens {facts['tokens']}")
+  for name in export.FEATURES:
+    if name in facts:
+      print(f"  {name} {facts[name]}")
   print(f"  largest error {facts['relative_error']:.1e} of the largest value; try {args.out}/run.py")
   print(f"  licence: {description['licence']}")
   for item in description["made_from"]:

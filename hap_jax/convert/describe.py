@@ -1,11 +1,12 @@
 """Describes a checkpoint in plain JSON values, with the commands that can use it."""
 
+import contextlib
 import dataclasses
 import math
 import pathlib
 
 from hap_jax import config as config_lib
-from hap_jax.convert import families, licences, write
+from hap_jax.convert import constants, families, licences, write
 from hap_jax.convert import read as reading
 from hap_jax.convert import source as sources
 from hap_jax.convert.lineage import text as lineage_text
@@ -30,7 +31,9 @@ def describe(path, *, family="", grid=None):
   """
   path = pathlib.Path(path)
   weights = reading.read(path, family=family, grid=grid)
-  counts = {stack: _count(tree) for stack, tree in weights.params.items()}
+  with contextlib.suppress(ValueError):  # a checkpoint may be described without its constants
+    weights = constants.complete(weights)
+  counts = {stack: _count(tree) for stack, tree in {**weights.params, **weights.constants}.items()}
   described = weights.facts()
   step = {"step": described["step"]} if "step" in described else {}
   return {
@@ -62,7 +65,7 @@ def text(facts):
   if model["grid"]:
     H, W = model["image_size"]
     grid = f"{grid_text(model['grid'])} patches, images of {H} x {W}, height x width ({grid})"
-  parts = ", ".join(f"{name} {number:,}" for name, number in _merged(counts).items())
+  parts = ", ".join(f"{name} {number:,}" for name, number in _merged(counts, facts["heads"]).items())
   rows = [
     ("format", facts["container"]),
     ("family", facts["family"]),
@@ -140,10 +143,10 @@ def _heads(weights, counts):
   return found
 
 
-def _merged(counts):
+def _merged(counts, heads):
   """Returns the numbers of parameters with all heads counted as one."""
-  rest = sum(n for name, n in counts.items() if name not in ("encoder", "decoder"))
-  return {k: n for k, n in counts.items() if k in ("encoder", "decoder")} | ({"heads": rest} if rest else {})
+  rest = sum(counts[name] for name in heads)
+  return {k: n for k, n in counts.items() if k not in heads} | ({"heads": rest} if rest else {})
 
 
 def _patches_text(model):
@@ -176,12 +179,25 @@ def _commands(path, weights):
     return [*commands, f"hap convert {path} --num_heads=N ...: every other command needs that number first"]
   # These commands use the tokens after the final norm.
   if "norm" in weights.params["encoder"]:
-    commands += [f"hap {verb} {path} ..." for verb in ("embed", "predict", "probe", "export")]
-  if weights.variant and _is_trained_here(weights):
+    verbs = (
+      ("embed", "probe", "export") if _holds_constants(weights) else ("embed", "predict", "probe", "export")
+    )
+    commands += [f"hap {verb} {path} ..." for verb in verbs]
+  if weights.variant and _is_trained_here(weights) and not _holds_constants(weights):
     config = "" if weights.description.config else " --config=FILE"
     commands.append(f"hap evaluate {path}{config} ...")
   targets = [target for target in write.targets() if _fits(weights, target)]
-  return commands + ([f"hap convert {path} --to={'|'.join(targets)} ..."] if targets else [])
+  commands += [f"hap convert {path} --to={'|'.join(targets)} ..."] if targets else []
+  gap = write.find_gap(weights)
+  if gap:
+    targets = [target for target in (write.OWN, weights.family) if target not in targets]
+    commands.append(f"hap convert {path} --to={'|'.join(targets)} ...: {gap}")
+  return commands
+
+
+def _holds_constants(weights):
+  """Returns True for a foreign file with constants. Some commands read them only beside a checkpoint."""
+  return bool(weights.constants) and weights.family != reading.OWN_FAMILY
 
 
 def _is_trained_here(weights):

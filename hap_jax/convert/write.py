@@ -7,7 +7,7 @@ import pathlib
 import jax
 
 from hap_jax import config as config_lib
-from hap_jax.convert import families, names
+from hap_jax.convert import constants, families, names
 from hap_jax.convert.family import CONSTANTS
 from hap_jax.convert.source import RECORD
 from hap_jax.convert.weights import flatten, grid_text, some, unflatten
@@ -60,6 +60,12 @@ def regrid(weights, grid):
   return weights.with_encoder(grid=tuple(grid)), resized
 
 
+def find_gap(weights):
+  """Returns text about a fact that targets with constants need and the file does not record, or ""."""
+  family = families.find(weights.family)
+  return family.find_gap(weights) if family else ""
+
+
 def check_target(weights, to):
   """Raises ValueError if a target cannot hold the weights, or if a fact that it needs is unknown."""
   file = weights.lineage[0]["file"]
@@ -80,9 +86,8 @@ def check_target(weights, to):
       f"{file}: the norm of the encoder's tokens is missing, as in classifiers that average the patches. So "
       "the tokens cannot be compared. To start a training from this file, set config.init_from"
     )
-  source = families.find(weights.family)
-  gap = source.find_gap(weights) if source and holds_constants(to) else ""
-  if gap:
+  gap = find_gap(weights)
+  if gap and holds_constants(to):
     raise ValueError(f"{file}: {gap}")
   if to != OWN:
     family = families.load(to)
@@ -199,10 +204,12 @@ def write(path, weights, to):
   Returns:
     Written.
   Raises:
-    ValueError: if the weights have no array for a tensor of the target.
+    ValueError: if the weights have no array for a tensor of the target, or their constants are not found.
     OSError: if the file or folder cannot be written.
   """
   path = pathlib.Path(path)
+  if holds_constants(to):
+    weights = constants.complete(weights)
   if to == OWN:
     variables = {name: tree for name, tree in weights.variables.items() if name != CONSTANTS}
     checkpoint_file.write(path, variables, weights.description.to_json())

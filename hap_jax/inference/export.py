@@ -1,4 +1,6 @@
-"""Writes an encoder as a folder that runs without this project: StableHLO by `jax.export`.
+"""Writes a checkpoint as a folder that runs without this project: StableHLO by `jax.export`.
+
+The program computes the embedding that the task of the checkpoint trains, or the tokens of the encoder.
 
 The compiled program takes the weights as arguments. The weights have a separate file, for these reasons:
 - The compiler would treat weights in the program as constants and hold several copies of them (344 MB for a
@@ -15,28 +17,36 @@ import shutil
 
 import jax
 import jax.export
+import jax.numpy as jnp
 import numpy as np
 
+from hap_jax import config as config_lib
 from hap_jax.convert import lineage
+from hap_jax.convert import read as reading
+from hap_jax.convert.family import CONSTANTS
 from hap_jax.convert.weights import flatten, unflatten
 from hap_jax.inference import encoder as encoders
 from hap_jax.io import unfinished
+from hap_jax.models import vit
 from hap_jax.pixels.normalize import normalize
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-MAX_ERROR = 1e-4  # allowed error of the exported encoder's tokens, relative to the largest token
+FEATURES = ("embedding", "tokens")
+MAX_ERROR = 1e-4  # allowed error of the exported program's outputs, relative to the largest output
 
 _PROGRAM, _WEIGHTS, _BATCH = "encoder.jax_export", "weights.npz", "test_batch.npz"
 _CONSUMER = pathlib.Path(__file__).with_name("export_consumer.py")
 _BATCH_SIZE = 2
 
 
-def export(path, out, *, family="", grid=None, num_heads=None):
-  """Exports the encoder of a checkpoint and checks that the exported program computes the same tokens.
+def export(path, out, *, feature="", family="", grid=None, num_heads=None):
+  """Exports a checkpoint and checks that the exported program computes the same outputs.
 
   Args:
     path: see `encoder.load`.
     out: the folder to make.
+    feature: "embedding" or "tokens" of the encoder. "": "embedding" if the task of the checkpoint trains an
+      embedding of pictures, otherwise "tokens".
     family: see `encoder.load`.
     grid: see `encoder.load`.
     num_heads: see `encoder.load`.
@@ -46,8 +56,8 @@ def export(path, out, *, family="", grid=None, num_heads=None):
   Raises:
     UnsafePickleError: if the file contains code.
     ValueError: if the checkpoint cannot be loaded, `out` exists, the parent folder of `out` does not exist,
-      or the exported program computes different tokens. Also if JAX is not allowed to use the CPU, because
-      the check runs there.
+      or the exported program computes different outputs. Also if the checkpoint has no embedding and
+      `feature` asks for one, or if JAX is not allowed to use the CPU, because the check runs there.
     OSError: if the disk is full or not writable.
     After an error, no part of `out` is left.
   """
@@ -58,19 +68,19 @@ def export(path, out, *, family="", grid=None, num_heads=None):
     raise ValueError(f"--out={out}: there is no folder {out.parent}")
   # Accelerators multiply float32 matrices with fewer bits, so the comparison would fail there.
   with jax.default_device(_cpu()):
-    model, variables, description = encoders.load(path, family=family, grid=grid, num_heads=num_heads)
-    weights = flatten(variables["params"])
+    read = reading.read(path, family=family, grid=grid)
+    feature = _choose_feature(path, read.task, feature)
+    forward, weights, description = _MAKERS[feature](path, read, num_heads)
     image_size = description["model"]["image_size"]
     images = np.random.default_rng(0).integers(0, 256, (_BATCH_SIZE, *image_size, 3), np.uint8)
-    tokens = np.asarray(model.apply(variables, _normalize(images, description["normalization"])))
+    outputs = np.asarray(forward(weights, images))
     with unfinished.new_folder(out) as folder:
       np.savez(folder / _WEIGHTS, **weights)
-      np.savez(folder / _BATCH, images=images, tokens=tokens)
-      forward = _make_forward(model, description["normalization"])
+      np.savez(folder / _BATCH, images=images, **{feature: outputs})
       _write_program(folder / _PROGRAM, forward, weights, image_size)
-      error = _compare(tokens, _run_program(folder, images))
+      error = _compare(feature, outputs, _run_program(folder, images))
       shutil.copy(_CONSUMER, folder / "run.py")
-      facts = _facts(tokens.shape, image_size, error, class_token=description["model"]["class_token"])
+      facts = _facts(feature, outputs.shape, image_size, error, description["model"]["class_token"])
       description = {**description, "export": facts}
       (folder / "description.json").write_text(json.dumps(description, indent=2) + "\n")
       (folder / "README.md").write_text(_readme(description))
@@ -86,15 +96,60 @@ def _cpu():
     ) from error
 
 
-def _normalize(images, normalization):
-  return normalize(images, normalization["mean"], normalization["std"])
+def _choose_feature(path, task, feature):
+  """Returns the feature to export, after a check that the checkpoint has it."""
+  has_embedding = hasattr(config_lib.load("tasks", task), "make_embed")
+  if feature == "embedding" and not has_embedding:
+    raise ValueError(f"{path} is a checkpoint for {task} and has no embedding; pass --feature=tokens")
+  return feature or ("embedding" if has_embedding else "tokens")
 
 
-def _make_forward(model, normalization):
-  """Returns a function ({path: array}, [B, H, W, 3] uint8 pictures) -> float32 tokens, see `ImageEncoder`."""
-  return lambda weights, images: model.apply(
-    {"params": unflatten(weights)}, _normalize(images, normalization)
-  )
+# The two makers take the path of the checkpoint, its Weights, and the number of heads from the caller. They
+# return (function ({path: array}, [B, H, W, 3] uint8 pictures) -> float32 outputs, {path: array}, description
+# of the checkpoint).
+
+
+def _make_tokens(path, weights, num_heads):
+  """Makes the tokens of the encoder, see `ImageEncoder`."""
+  model, variables, description = encoders.build(path, weights, num_heads)
+  mean, std = (description["normalization"][key] for key in ("mean", "std"))
+
+  def forward(weights, images):
+    return model.apply({"params": unflatten(weights)}, normalize(images, mean, std))
+
+  return forward, flatten(variables["params"]), description
+
+
+def _make_embedding(path, weights, num_heads):
+  """Makes the embedding that the task of the checkpoint trains."""
+  _, _, description = encoders.build(path, weights, num_heads)
+  weights = weights.with_encoder(num_heads=description["model"]["num_heads"])
+  embed = config_lib.load("tasks", weights.task).make_embed(weights.description, vit.Compute(scan=False))
+  flat = flatten({name: tree for name, tree in weights.variables.items() if name != CONSTANTS})
+
+  def forward(flat, images):
+    return embed(unflatten(flat), images)
+
+  # The embedding needs no classifier and no text branch. Zeros replace these arrays, and the program does not
+  # contain them.
+  used = _used(forward, flat, description["model"]["image_size"])
+  shapes = {path: leaf.shape for path, leaf in flat.items() if path not in used}
+
+  def forward_of_used(flat, images):
+    return forward({**flat, **{path: jnp.zeros(shape) for path, shape in shapes.items()}}, images)
+
+  return forward_of_used, {path: flat[path] for path in flat if path in used}, description
+
+
+_MAKERS = {"embedding": _make_embedding, "tokens": _make_tokens}
+
+
+def _used(forward, flat, image_size):
+  """Returns the paths of the arrays that a function needs for its outputs, a set."""
+  images = jax.ShapeDtypeStruct((1, *image_size, 3), np.uint8)
+  exported = jax.export.export(jax.jit(forward), platforms=("cpu",))(flat, images)
+  paths = sorted(flat)  # jax orders the entries of a dict by their names
+  return {paths[k] for k in exported.module_kept_var_idx if k < len(paths)}
 
 
 def _write_program(path, forward, weights, image_size):
@@ -112,27 +167,31 @@ def _run_program(folder, images):
     return jax.jit(exported.call)(dict(file), images)
 
 
-def _compare(want, got):
-  """Returns the largest error divided by the largest absolute value of a token.
+def _compare(feature, want, got):
+  """Returns the largest error divided by the largest absolute value of an output.
 
   Raises ValueError if it is above MAX_ERROR.
   """
   error = float(np.abs(np.asarray(got) - want).max() / np.abs(want).max())
   if not error <= MAX_ERROR:
     raise ValueError(
-      f"{_PROGRAM} computes different tokens than the checkpoint: the error is {error:.3g} of the largest "
-      f"token, at most {MAX_ERROR:g} is allowed; no file was kept. Please report this checkpoint"
+      f"{_PROGRAM} computes different {feature} than the checkpoint: the error is {error:.3g} of the largest "
+      f"value, at most {MAX_ERROR:g} is allowed; no file was kept. Please report this checkpoint"
     )
   return error
 
 
-def _facts(shape, image_size, error, *, class_token):
+def _facts(feature, shape, image_size, error, class_token):
   """Returns the facts that a user of the export needs besides the description of the checkpoint."""
-  (_, T, D), (H, W) = shape, image_size
-  first = "class token first, then" if class_token else "no class token,"
+  (H, W), D = image_size, shape[-1]
+  if feature == "tokens":
+    first = "class token first, then" if class_token else "no class token,"
+    text = f"[batch, {shape[1]}, {D}] float32 after the final norm, {first} patches row by row"
+  else:
+    text = f"[batch, {D}] float32 with unit norm"
   return {
     "images": f"[batch, {H}, {W}, 3] uint8, RGB; the program normalises them",
-    "tokens": f"[batch, {T}, {D}] float32 after the final norm, {first} patches row by row",
+    feature: text,
     "weights": f"first argument of {_PROGRAM}: the arrays of {_WEIGHTS} as a dict",
     "platforms": list(PLATFORMS),
     "relative_error": error,
@@ -142,18 +201,20 @@ def _facts(shape, image_size, error, *, class_token):
 
 def _readme(description):
   model, facts = description["model"], description["export"]
+  (feature,) = (name for name in FEATURES if name in facts)
+  sizes = f"width {model['width']}, {model['depth']} blocks, patches of {model['patch']} pixels"
   lines = [
-    f"# ViT encoder, width {model['width']}, {model['depth']} blocks, patches of {model['patch']} pixels",
+    f"# {feature.capitalize()} of a ViT, {sizes}",
     "",
     f"- `{_PROGRAM}`: StableHLO by `jax.export` for {', '.join(PLATFORMS)}; any batch size.",
     f"- `{_WEIGHTS}`: its weights, the {facts['weights']}.",
-    f"- `{_BATCH}`: pictures and their expected tokens.",
-    "- `run.py`: loads these three files, runs the program and compares the tokens. It needs "
+    f"- `{_BATCH}`: pictures and their expected {feature}.",
+    "- `run.py`: loads these three files, runs the program and compares its outputs. It needs "
     "`pip install jax flatbuffers`.",
     "- `description.json`: the recorded facts about the checkpoint.",
     "",
     f"Images: {facts['images']}.",
-    f"Tokens: {facts['tokens']}.",
+    f"{feature.capitalize()}: {facts[feature]}.",
     "",
     *lineage.markdown(description["licence"], description["made_from"], description["lineage"]),
   ]

@@ -3,6 +3,8 @@
 import functools
 import json
 import shutil
+import subprocess
+import sys
 import types
 
 import cv2
@@ -270,6 +272,44 @@ def test_a_checkpoint_without_its_text_encoder_is_not_converted(checkpoint, tmp_
   assert hap(["convert", str(tmp_path / "alone"), f"--out={tmp_path / 'out'}"]) == 1
   assert "the text encoder of the checkpoint (digest" in capsys.readouterr().err
   assert [path.name for path in tmp_path.iterdir()] == ["alone"]
+
+
+def test_the_official_file_of_a_checkpoint_gives_its_vectors_and_rankings(
+  checkpoint, people, stored, tmp_path
+):
+  file, back = tmp_path / "best.pth.tar", tmp_path / "back"
+  assert hap(["convert", checkpoint, "--to=text-reid", f"--out={file}", "--no_real_class"]) == 0
+  assert hap(["convert", str(file), f"--out={back}"]) == 0
+  shutil.move(checkpoint, tmp_path / "away")  # the converted checkpoint needs nothing of the original
+  try:
+    vectors_path = tmp_path / "vectors.npz"
+    assert hap(["embed", str(back), str(people), f"--out={vectors_path}", "--batch_size=8"]) == 0
+    found = predict(str(back), tmp_path / "after", f"--gallery={vectors_path}", SENTENCE)
+  finally:
+    shutil.move(tmp_path / "away", checkpoint)
+  with np.load(stored) as one, np.load(vectors_path) as other:
+    np.testing.assert_array_equal(other["feature"], one["feature"])
+  assert (
+    found["ranking"] == predict(checkpoint, tmp_path / "before", f"--gallery={stored}", SENTENCE)["ranking"]
+  )
+
+
+def test_an_export_computes_the_embedding_of_pictures(checkpoint, people, stored, tmp_path, capsys):
+  assert hap(["export", checkpoint, f"--out={tmp_path / 'out'}"]) == 0
+  assert "embedding [batch, 16] float32 with unit norm" in capsys.readouterr().out
+  with np.load(tmp_path / "out" / "weights.npz") as file:
+    weights = dict(file)
+  assert {name.split("/")[1] for name in weights} == {"encoder", "projection"}
+  with np.load(stored) as file:
+    paths, expected = file["path"], file["feature"]
+  images = np.stack([np.asarray(Image.open(people / path).resize((16, 32), Image.BICUBIC)) for path in paths])
+  program = jax.export.deserialize(bytearray((tmp_path / "out" / "encoder.jax_export").read_bytes()))
+  np.testing.assert_allclose(program.call(weights, images), expected, atol=1e-5)
+  done = subprocess.run(
+    [sys.executable, "-I", str(tmp_path / "out" / "run.py")], capture_output=True, text=True, check=False
+  )
+  assert done.returncode == 0, done.stderr
+  assert "embedding (2, 16) float32" in done.stdout
 
 
 def test_a_description_lists_the_parts_and_no_words(checkpoint, capsys):

@@ -15,7 +15,7 @@ NAMES = sorted(path.stem for path in SOURCES.glob("*.py") if path.stem not in ("
 UNKNOWN_SOURCES = {"folder", "identity_folder", "attribute_table"}
 SOURCES_WITHOUT_TEXT = {"tfds", "synthetic_captions"}
 # The published files of these families state no licence.
-UNKNOWN_FAMILIES = {"hap", "timm", "hf-vit", "reid-vit", "reid-lem", "attributes-vit"}
+UNKNOWN_FAMILIES = {"hap", "timm", "hf-vit", "reid-vit", "reid-lem", "attributes-vit", "text-reid"}
 
 MARKET = "Market-1501: academic research, on the terms of its authors"
 DRAWN = "Apache-2.0 (made by this project)"

@@ -119,6 +119,15 @@ def test_a_checkpoint_without_its_text_encoder_names_the_places_and_the_digest(t
   assert str(tmp_path / "alone" / "text_encoder" / digest) in error
 
 
+def test_the_official_file_of_a_checkpoint_has_its_scores(trained, tmp_path):
+  config, workdir, scores, _ = trained
+  file, back, out = tmp_path / "best.pth.tar", tmp_path / "back", tmp_path / "scores"
+  assert hap(["convert", str(workdir), "--to=text-reid", f"--out={file}", "--no_real_class"]) == 0
+  assert hap(["convert", str(file), f"--out={back}"]) == 0
+  assert hap(["evaluate", str(back), f"--out={out}"]) == 0
+  assert json.loads((out / "scores.json").read_text())["scores"] == scores
+
+
 def test_scores_on_another_data_set_and_embeddings_of_pictures(trained, tmp_path):
   workdir = trained[1]
   text_files.write_icfg(tmp_path / "icfg")

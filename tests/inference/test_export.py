@@ -91,7 +91,7 @@ def test_the_export_is_checked_on_the_cpu_for_any_default_device(own, tmp_path, 
 
     return call
 
-  monkeypatch.setattr(export.encoders, "load", spy(export.encoders.load))
+  monkeypatch.setattr(export.encoders, "build", spy(export.encoders.build))
   monkeypatch.setattr(export, "_run_program", spy(export._run_program))
   # Another default device stands for an accelerator, on which float32 products are less exact.
   with jax.default_device(jax.devices()[1]):

@@ -189,7 +189,7 @@ def network(model):
   hidden = model.params["encoder"]["blocks"]["mlp"]["fc1"]["bias"].shape[1]
   encoder = vit.ViT(*sizes, grid, patch, mlp_ratio=hidden / sizes[0])
   two_branches = text_embedder.TextEmbedder(encoder, model.cfg("feature_length"), model.cfg("num_classes"))
-  return network_of(model, model.params["text_encoder"], "bert_"), two_branches
+  return network_of(model, model.params["bert"], "bert_"), two_branches
 
 
 @pytest.fixture(scope="module")
@@ -207,13 +207,13 @@ def forced_ranking_loss(similarity, triplets, margin):
 def hidden(model, network):
   """Returns the token features of the text encoder."""
   apply = jax.jit(network[0].apply)
-  return apply({"params": model.params["text_encoder"]}, model.file["input_ids"], model.file["lengths"])
+  return apply({"params": model.params["bert"]}, model.file["input_ids"], model.file["lengths"])
 
 
 @pytest.fixture(scope="module")
 def trainable(model):
   """Returns the parameters that have a gradient in the official code: all but the text encoder."""
-  return {key: value for key, value in model.params.items() if key != "text_encoder"}
+  return {key: value for key, value in model.params.items() if key != "bert"}
 
 
 # The two branches and the losses are compiled separately, each in the first test that needs it. The fixture

@@ -131,7 +131,7 @@ def _network_of(state):
   return dataclasses.replace(numpy_vit.official(state), text=numpy_text.official(state))
 
 
-def _captions(sizes):
+def captions(sizes):
   """Returns (ids [2, T] int32, lengths [2] int32) of two fixed captions for a text encoder.
 
   Args:
@@ -154,7 +154,7 @@ def _in_numpy(forward):
   if heads is None:
     return found  # only for targets without a text encoder
   branch, pooled = forward.network.text, []
-  for ids, length in zip(*_captions(sizes["text"]), strict=True):
+  for ids, length in zip(*captions(sizes["text"]), strict=True):
     tokens = numpy_text.run_lstm(branch, numpy_text.token_features(branch, ids[:length], heads))
     pooled.append(numpy_text.pool(tokens, sizes["pooling"]))
   text = linear(np.stack(pooled), project)
@@ -163,7 +163,7 @@ def _in_numpy(forward):
 
 def _in_jax(model, variables, batch, description):
   params, sizes = variables["params"], description.network["text"]
-  ids, lengths = _captions(sizes)
+  ids, lengths = captions(sizes)
   tree = variables.get(CONSTANTS, params)["bert"]
   features = bert.Bert(**sizes).apply({"params": tree}, ids, lengths)
   branches = {name: tree for name, tree in params.items() if name != "bert"}
