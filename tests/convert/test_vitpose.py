@@ -177,6 +177,13 @@ def test_the_second_forward_pass_gives_the_heat_maps_of_the_official_network(gol
   assert np.abs(found - stored["eval/heatmaps"].transpose(0, 2, 3, 1)).max() < 1e-5
 
 
+@pytest.mark.parametrize(("head", "num_entries"), [("classic", 163), ("simple", 151)])
+def test_the_number_of_names_is_the_number_of_entries_of_an_official_file(head, num_entries):
+  family = families.load("vitpose")
+  variant = (family, *family.variants)[HEADS.index(head)]
+  assert len(names.table(variant, depth=12, decoder_depth=0)) + len(variant.placeholders) == num_entries
+
+
 def test_the_small_model_of_vitpose_has_12_heads(write):
   sizes = vit.VARIANTS["S"]
   state = state_of("vitpose", "simple", grid=(16, 12), width=sizes.width, depth=sizes.depth)
@@ -329,6 +336,8 @@ def test_a_run_that_starts_from_a_file_evaluates_as_the_file_does(
       "batch_size": 2,
       "eval_batch_size": 8,
       "total_steps": 1,
+      "flip_test": False,
+      "model.remat": "none",
       "model.variant": "Mu",
       "model.image_size": (32, 24),
       "model.patch": 8,
