@@ -197,7 +197,7 @@ _HF_BLOCK = {
 
 
 def hugging_face(state):
-  """Returns the Network of a state dict with the names of transformers' ViT or ViTMAE."""
+  """Returns the Network of a state dict with the names of transformers' ViT, ViTMAE or VitPose."""
   prefix = _prefix(state, "embeddings.patch_embeddings.projection.weight")
 
   def pair(name):
