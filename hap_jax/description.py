@@ -81,8 +81,7 @@ class Encoder:
   @property
   def variant(self):
     """Name of the variant in `vit.VARIANTS` with this width, depth and number of heads, or None."""
-    name = vit.variant_of(self.width, self.depth)
-    return name if name and vit.VARIANTS[name].num_heads == self.num_heads else None
+    return self.num_heads and vit.variant_of(self.width, self.depth, self.num_heads)
 
   def build(self, compute=vit.FLOAT32, *, drop_path=0.0):
     """Builds the `vit.ViT` of these sizes. All sizes must be known.

@@ -53,6 +53,8 @@ def run(args):
   proof, model = report["proof"], report["model"]
   print(f"{args.source} ({report['family']}) -> {args.out} ({args.to})")
   print(f"  grid {model['grid'][0]}x{model['grid'][1]} ({report['grid_from']}), {model['num_heads']} heads")
+  if "assumed" in model:
+    print(f"  assumed: {model['assumed']}")
   print(f"  {report['tensors']} tensors, {report['parameters']:,} parameters")
   for kind in ("resized", "missing", "unused", "placeholders"):
     if report[kind]:

@@ -1,6 +1,7 @@
 """Describes a checkpoint in plain JSON values, with the commands that can use it."""
 
 import contextlib
+import dataclasses
 import math
 import pathlib
 
@@ -10,8 +11,10 @@ from hap_jax.convert import read as reading
 from hap_jax.convert import source as sources
 from hap_jax.convert.lineage import text as lineage_text
 from hap_jax.convert.weights import flatten, grid_text, some
+from hap_jax.description import Encoder
 
 _ZIP = b"PK\x03\x04"
+_ENCODER = tuple(field.name for field in dataclasses.fields(Encoder))
 
 
 def describe(path, *, family="", grid=None):
@@ -72,6 +75,11 @@ def text(facts):
     ("patches", _patches_text(model)),
     ("decoder", _decoder_text(model["decoder"])),
     ("heads", ", ".join(f"{name} ({size})" for name, size in facts["heads"].items()) or "none"),
+    *(
+      (key, value)
+      for key, value in (("network", _network_text(model)), ("assumed", model.get("assumed")))
+      if value
+    ),
     ("parameters", f"{sum(counts.values()):,} ({parts})"),
     (
       "pixels",
@@ -144,6 +152,13 @@ def _merged(counts, heads):
 def _patches_text(model):
   class_token = "" if model["class_token"] else ", no class token"
   return f"{model['patch']} x {model['patch']} pixels, padding {model['patch_padding']}{class_token}"
+
+
+def _network_text(model):
+  """Returns the sizes and rules of the network besides encoder and decoder as text."""
+  known = {"variant", "image_size", "decoder", "assumed", *_ENCODER}
+  rest = {key: value for key, value in model.items() if key not in known and not isinstance(value, dict)}
+  return ", ".join(f"{key} {value}" for key, value in rest.items())
 
 
 def _decoder_text(decoder):

@@ -47,6 +47,10 @@ def _find_nothing(_):
   return ""
 
 
+def _unchanged(config):
+  return config
+
+
 def _official_content(weights, state):
   del weights
   return {"model": state}
@@ -79,17 +83,26 @@ class Family:
     backbones: prefixes that only the names of the encoder may have, not the names of heads.
     backbone: the prefix from `backbones` that written files have.
     needs_decoder: True if the files cannot be written without a decoder.
+    variants: the same Family with the rows of other heads, one for each head that the files may have in place
+      of the head in `entries`.
 
     patch_padding: padding of the patches, see `layers.patchify`. No tensor shows it, so it belongs to the
       network that the files are written for.
     class_token: False: the network of the files has no class token.
     grids: {number of cells: (grid, text about the images)} of published models with learned position tables.
+    num_heads: {(width, depth): number of heads} of published encoders whose number of heads differs from the
+      number of `vit.VARIANTS`.
     pixels_from: the evidence for the ImageNet normalisation of the pixels, as text.
+    read_config: content of config.json -> the same content with the sizes of the encoder at its top level. It
+      is for files that nest them or leave out default values. {} stays {}.
     check_source: raises ValueError for a `source.Source` whose model this project's encoder cannot compute.
     check_weights: raises ValueError for Weights that the files cannot hold.
     network: (variables, config.json of a folder or {}, recorded `Description.network` or {}) -> the values
       that the network of the task needs besides the sizes of the encoder. Sizes are read from the arrays.
-    classes: `Description.network` -> the meaning of the outputs, or {} if it is not known.
+      If the files do not record some of these values, the function assumes them, and adds the key "assumed"
+      with a line of text that says so.
+    classes: (`Description.network`, config.json of a folder or {}) -> the meaning of the outputs, or {} if it
+      is not known.
     add_text_encoder: (Weights, BERT folder or "") -> Weights whose description has the words of the text
       encoder. None: the files have no text encoder.
     find_gap: Weights of such a file -> text that names a fact that the file does not record and how to give
@@ -122,10 +135,13 @@ class Family:
   backbones: tuple[str, ...] = ()
   backbone: str = ""
   needs_decoder: bool = False
+  variants: tuple["Family", ...] = ()
   patch_padding: int = 0
   class_token: bool = True
   grids: Mapping[int, tuple[tuple[int, int], str]] = dataclasses.field(default_factory=dict)
+  num_heads: Mapping[tuple[int, int], int] = dataclasses.field(default_factory=dict)
   pixels_from: str = "assumed: the file does not state it"
+  read_config: Callable[..., dict[str, Any]] = _unchanged
   check_source: Callable = _check_nothing
   check_weights: Callable = _check_nothing
   network: Callable[..., dict[str, Any]] = reconstruction.network
@@ -151,6 +167,32 @@ class Family:
   def patches(self):
     """Returns the name of the patch projection in the table."""
     return next(entry.reference for entry in self.entries if entry.layout is PATCH_CONV)
+
+  def variant_of_file(self, names):
+    """Returns the variant whose tensors are the most similar to the tensors of a file.
+
+    Args:
+      names: the names in the file, in the spelling of the table.
+    """
+    return self._most_similar(names, lambda entry: entry.reference)
+
+  def variant_of_arrays(self, paths):
+    """Returns the variant whose arrays are the most similar to the arrays of a checkpoint of this project.
+
+    Args:
+      paths: the paths of the arrays, with slashes.
+    """
+    return self._most_similar(paths, lambda entry: entry.ours)
+
+  def _most_similar(self, names, name_of):
+    names = set(names)
+
+    def distance(family):
+      # The blocks are the same in all variants.
+      own = {name_of(entry) for entry in family.entries if "{i}" not in entry.reference}
+      return len(own ^ names)
+
+    return min((self, *self.variants), key=distance)
 
   def in_file(self, name):
     """Turns a name of the table into the name in the family's files."""

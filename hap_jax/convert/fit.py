@@ -45,6 +45,7 @@ def fit_to(
   weights,
   *,
   grid,
+  num_heads=None,
   patch_padding=0,
   stacks=("encoder",),
   keep=(),
@@ -61,6 +62,7 @@ def fit_to(
     variables: the network's variables, {"params": nested dicts with "encoder", other collections}.
     weights: Weights.
     grid: (Gh, Gw) of the network.
+    num_heads: the number of heads of the network's encoder. None: the number of the variant of its size.
     patch_padding: padding of the network's patches in pixels, see `layers.patchify`. A file with another
       padding is loaded too, and the difference is reported.
     stacks: the subtrees to load if both the network and the file have them, such as ("encoder", "decoder").
@@ -74,7 +76,7 @@ def fit_to(
       file's grid is unknown.
   """
   source = weights.lineage[0]["file"]
-  _check_sizes(source, weights, variables["params"], stacks)
+  _check_sizes(source, weights, variables["params"], num_heads, stacks)
   given = {collection: flatten(tree) for collection, tree in weights.variables.items()}
   fitted = {collection: flatten(tree) for collection, tree in variables.items()}
   class_tokens = [_CLASS_TOKEN in fitted["params"], _CLASS_TOKEN in given["params"]]
@@ -149,7 +151,7 @@ def _check_shape(source, names, path, new, old):
     )
 
 
-def _check_sizes(source, weights, params, stacks):
+def _check_sizes(source, weights, params, num_heads, stacks):
   if "encoder" not in params:
     raise ValueError(f"{source}: expected a network with an encoder, found only {', '.join(params)}")
   encoder = params["encoder"]
@@ -164,10 +166,13 @@ def _check_sizes(source, weights, params, stacks):
   # A configuration names a variant, and the variant determines the number of heads. If the file does not
   # record its number of heads, it is assumed to be the number of the variant.
   variant = vit.VARIANTS.get(vit.variant_of(weights.width, weights.depth))
-  if variant and weights.num_heads not in (None, variant.num_heads):
+  expected = num_heads or (variant and variant.num_heads)
+  if expected and weights.num_heads not in (None, expected):
+    other = vit.variant_of(weights.width, weights.depth, weights.num_heads)
+    change = f"set it to {other}, or set" if other else "set"
     raise ValueError(
-      f"{source}: checkpoint has {weights.num_heads} heads, but config.model.variant makes "
-      f"{variant.num_heads}: set config.init_from to another checkpoint"
+      f"{source}: checkpoint has {weights.num_heads} heads, but config.model.variant makes {expected}: "
+      f"{change} config.init_from to another checkpoint"
     )
   if "decoder" in stacks and "decoder" in params and "decoder" in weights.params:
     in_file, in_model = count_blocks(weights.params["decoder"]), count_blocks(params["decoder"])

@@ -34,7 +34,7 @@ RENAMES = (
 )
 
 
-def _blocks(reference, ours, width, hidden):
+def _blocks(reference, ours, width, hidden, spelled=_SPELLED):
   """Returns the rows of `rows.blocks` with separate tensors for queries, keys and values."""
   attention, found = f"{reference}.{{i}}.attention.attention", []
   # This project stores the three in one array, as MAE does. So each tensor is one third of this array.
@@ -45,14 +45,20 @@ def _blocks(reference, ours, width, hidden):
     found.append(Entry(f"{attention}.{name}.bias", bias, VECTOR, (width,), **third))
   for row in rows.blocks(reference, ours, width, hidden):
     module, leaf = row.reference.removeprefix(f"{reference}.{{i}}.").rsplit(".", 1)
-    # attn.qkv has no entry in `_SPELLED`, because the three rows above replace it.
-    if module in _SPELLED:
-      found.append(dataclasses.replace(row, reference=f"{reference}.{{i}}.{_SPELLED[module]}.{leaf}"))
+    # attn.qkv has no spelling, because the three rows above replace it.
+    if module in spelled:
+      found.append(dataclasses.replace(row, reference=f"{reference}.{{i}}.{spelled[module]}.{leaf}"))
   return tuple(found)
 
 
-def encoder(prefix):
-  """Returns the rows of an encoder. Its names in the file begin with `prefix`."""
+def encoder(prefix, spelled=None):
+  """Returns the rows of an encoder.
+
+  Args:
+    prefix: the beginning of its names in the file.
+    spelled: {name of a module of a block in MAE: name in transformers}, for modules whose names differ from
+      the names in ViT and ViTMAE.
+  """
   names = (
     "embeddings.cls_token",
     "embeddings.position_embeddings",
@@ -62,7 +68,7 @@ def encoder(prefix):
   embeddings = zip(names, rows.ENCODER[: len(names)], strict=True)
   return (
     *(dataclasses.replace(row, reference=f"{prefix}{name}") for name, row in embeddings),
-    *_blocks(f"{prefix}encoder.layer", "encoder/blocks", "D", "F"),
+    *_blocks(f"{prefix}encoder.layer", "encoder/blocks", "D", "F", _SPELLED | (spelled or {})),
     *rows.norm(f"{prefix}layernorm", "encoder/norm", "D"),
   )
 
@@ -86,6 +92,12 @@ def is_masked(source):
   """Returns True if a file of transformers is a ViTMAE: it has a decoder, or its config.json says so."""
   has_decoder = any(name.startswith("decoder.") for name in source.state)
   return has_decoder or source.config.get("model_type") == "vit_mae"
+
+
+def is_pose(source):
+  """Returns True if a file of transformers is a VitPose: its encoder has no class token."""
+  has_token = any(name.endswith("embeddings.cls_token") for name in source.state)
+  return not has_token or source.config.get("model_type") == "vitpose"
 
 
 def check_config(source):
@@ -136,18 +148,21 @@ def in_transformers(path, batch, **options):
   return model.eval(), pixels, f"transformers.{name}"
 
 
-def folder(weights, content, load):
+def folder(weights, content, load, pixels=None, notes=()):
   """Returns {file name: text} of the files next to model.safetensors, see `Family.folder`.
 
   Args:
     weights: Weights.
     content: the content of config.json, as a dict.
     load: a line of Python that loads the folder, for the model card.
+    pixels: the content of preprocessor_config.json, as a dict. None: the result of `processor`.
+    notes: paragraphs for the model card.
   """
+  pixels = pixels or processor(weights)
   return {
     "config.json": json.dumps(content, indent=2) + "\n",
-    "preprocessor_config.json": json.dumps(processor(weights), indent=2) + "\n",
-    "README.md": card(weights, load),
+    "preprocessor_config.json": json.dumps(pixels, indent=2) + "\n",
+    "README.md": card(weights, load, pixels["image_processor_type"], notes),
   }
 
 
@@ -197,10 +212,11 @@ def processor(weights):
   }
 
 
-def card(weights, load):
+def card(weights, load, processor_class, notes=()):
   """Returns the text of README.md, the model card.
 
-  The card states the licence, the origin of the weights, and the code that loads them.
+  The card states the licence, the origin of the weights, and the code that loads them. For the arguments, see
+  `folder`.
   """
   H, W = (side * weights.patch for side in weights.grid)
   # If the hub has no name for a licence, it requires the key `license_name`.
@@ -219,11 +235,12 @@ def card(weights, load):
     "hap_jax. The command compared the outputs before and after the conversion, see `conversion.json`.",
     "",
     "```python",
-    f"from transformers import {load.partition('.')[0]}, ViTImageProcessor",
+    f"from transformers import {load.partition('.')[0]}, {processor_class}",
     f"model = {load}",
-    "processor = ViTImageProcessor.from_pretrained(folder)",
+    f"processor = {processor_class}.from_pretrained(folder)",
     "```",
     "",
+    *(line for note in notes for line in (note, "")),
     *lineage.markdown(weights.licence, weights.made_from, weights.lineage),
   ]
   return "\n".join(lines) + "\n"

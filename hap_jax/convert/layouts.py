@@ -41,6 +41,16 @@ def _conv_of_hwio(kernel):
   return kernel.transpose(3, 2, 0, 1)
 
 
+def _hwio_of_deconv(weight):
+  """Turns the weight [in, out, kh, kw] of PyTorch's transposed convolution into [kh, kw, in, out]."""
+  return weight.transpose(2, 3, 0, 1)
+
+
+def _deconv_of_hwio(kernel):
+  """Turns a kernel [kh, kw, in, out] into the weight [in, out, kh, kw] of a transposed convolution."""
+  return kernel.transpose(2, 3, 0, 1)
+
+
 def _unchanged(array):
   return array
 
@@ -60,4 +70,5 @@ VECTOR = Layout("vector", _unchanged, _unchanged)  # biases, norm scales
 LINEAR = Layout("linear", np.transpose, np.transpose)  # (out, in) in PyTorch, (in, out) here
 PATCH_CONV = Layout("patch_conv", _kernel_of_patch_conv, _patch_conv_of_kernel)
 CONV = Layout("conv", _hwio_of_conv, _conv_of_hwio)
+DECONV = Layout("deconv", _hwio_of_deconv, _deconv_of_hwio)
 CONV_1X1 = Layout("conv_1x1", _kernel_of_conv_1x1, _conv_1x1_of_kernel)  # it is a linear layer here

@@ -28,8 +28,8 @@ class Entry:
     shape: the shape of the foreign tensor. Each item is a number, a letter, or a product such as "3PP". A
       letter has one value per checkpoint. D and E are the widths of encoder and decoder. F and G are the
       hidden widths of their MLPs. P is the side of a patch. T is the number of rows of the position table:
-      one for the class token, and one for each patch. C is the number of classes or attributes. A family
-      may use further letters.
+      one for the class token, and one for each patch. C is the number of classes, attributes or joints. A
+      family may use further letters.
     parts: the relative sizes of the tensors that our array is cut into along its last axis. (1, 1, 1) cuts it
       into thirds. (576, 192) cuts 768 columns into 576 and 192.
     part: the index of this tensor in `parts`, from 0.

@@ -76,6 +76,42 @@ def conv(x, module, stride=1):
   return total
 
 
+def deconv(x, module):
+  """Returns the transposed convolution with kernel 4, stride 2 and padding 1, [B, 2 H, 2 W, out].
+
+  Args:
+    x: [B, H, W, in].
+    module: {"weight": [out, in, 4, 4]}. PyTorch stores this weight as [in, out, 4, 4].
+  """
+  weight = f32(module["weight"])
+  B, H, W, _ = x.shape
+  total = np.zeros((B, 2 * H + 2, 2 * W + 2, len(weight)), np.float32)
+  # Each input pixel adds its product with the kernel to 4 x 4 output pixels. The network in JAX collects the
+  # input pixels of each output pixel instead, so the two share no code.
+  for i in range(4):
+    for j in range(4):
+      product = x.reshape(-1, x.shape[-1]) @ weight[:, :, i, j].T
+      total[:, i : i + 2 * H : 2, j : j + 2 * W : 2] += product.reshape(B, H, W, -1)
+  return total[:, 1:-1, 1:-1]
+
+
+def enlarge(x, factor):
+  """Returns a map [B, H, W, C] that is enlarged by bilinear interpolation, [B, factor H, factor W, C].
+
+  Pixels have half-pixel centres, and the border is repeated.
+  """
+  for axis in (1, 2):
+    length = x.shape[axis]
+    place = np.clip((np.arange(factor * length) + 0.5) / factor - 0.5, 0, length - 1)
+    low = np.floor(place).astype(int)
+    shape = [1, 1, 1, 1]
+    shape[axis] = -1
+    share = f32(place - low).reshape(shape)
+    high = np.minimum(low + 1, length - 1)
+    x = x.take(low, axis) * (1 - share) + x.take(high, axis) * share
+  return x
+
+
 def batch_norm(x, module):
   mean, var, weight, bias = (f32(module[key]) for key in ("mean", "var", "weight", "bias"))
   return (x - mean) / np.sqrt(var + np.float32(_BATCH_NORM_EPSILON)) * weight + bias

@@ -163,7 +163,7 @@ def official(state):
   weight, bias = pair("patch_embed.proj")
   encoder = Stack(
     embed=(weight.reshape(len(weight), -1), bias),
-    token=state[prefix + "cls_token"],
+    token=state.get(prefix + "cls_token"),
     table=state[prefix + "pos_embed"],
     depth=_count(state, prefix + "blocks."),
     block=block_of("blocks"),
@@ -180,7 +180,7 @@ def official(state):
       norm=pair("decoder_norm"),
       pred=pair("decoder_pred"),
     )
-  return Network(encoder, decoder, functools.partial(_official_module, state))
+  return Network(encoder, decoder, functools.partial(official_module, state))
 
 
 # The names of a block's modules in the versions of transformers, the oldest name first.
@@ -197,7 +197,7 @@ _HF_BLOCK = {
 
 
 def hugging_face(state):
-  """Returns the Network of a state dict with the names of transformers' ViT or ViTMAE."""
+  """Returns the Network of a state dict with the names of transformers' ViT, ViTMAE or VitPose."""
   prefix = _prefix(state, "embeddings.patch_embeddings.projection.weight")
 
   def pair(name):
@@ -220,7 +220,7 @@ def hugging_face(state):
   weight, bias = pair(f"{prefix}embeddings.patch_embeddings.projection")
   encoder = Stack(
     embed=(weight.reshape(len(weight), -1), bias),
-    token=state[prefix + "embeddings.cls_token"],
+    token=state.get(prefix + "embeddings.cls_token"),
     table=state[prefix + "embeddings.position_embeddings"],
     depth=depth,
     block=block,
@@ -238,7 +238,7 @@ def hugging_face(state):
       norm=pair("decoder.decoder_norm"),
       pred=pair("decoder.decoder_pred"),
     )
-  return Network(encoder, decoder, functools.partial(_official_module, state))
+  return Network(encoder, decoder, functools.partial(official_module, state))
 
 
 def own(variables):
@@ -356,7 +356,7 @@ def _count(state, prefix):
   return len({name[len(prefix) :].partition(".")[0] for name in state if name.startswith(prefix)})
 
 
-def _official_module(state, name, path):
+def official_module(state, name, path):
   """Returns a head's module from a file's tensors, see `Network.module`."""
   del path
   fields = {"weight": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}

@@ -5,12 +5,21 @@ from hap_jax.models import vit
 
 OF_HAP = "not stated; if these are official HAP weights, they started from MAE's, which are CC-BY-NC 4.0"
 OF_MAE = "CC-BY-NC 4.0 if these are the published MAE weights"
+OF_VITPOSE = (
+  "not stated; if these are official ViTPose weights, they started from MAE's, which are CC-BY-NC 4.0"
+)
 IF_HAP = "this is an official HAP file"
 _RESEARCH = "academic research, on the terms of the authors"
 # HAP, arXiv 2310.20695: pre-trained on LUPerson from MAE's encoder.
 MADE_FROM_HAP = (
   ("data set", "luperson", "LUPerson: research use, on the terms of its authors", IF_HAP),
   ("weights", "MAE, of ImageNet-1K", "CC-BY-NC 4.0", IF_HAP),
+)
+IF_VITPOSE = "this is an official file of ViTPose or HAP"
+# ViTPose, arXiv 2204.12484: fine-tuned from MAE's encoder. The files do not name their data set.
+MADE_FROM_VITPOSE = (
+  ("data set", "coco_pose, mpii_pose or aic_pose", _RESEARCH, IF_VITPOSE),
+  ("weights", "MAE, of ImageNet-1K", "CC-BY-NC 4.0", IF_VITPOSE),
 )
 _SIZES = {"S": "small", "B": "base", "L": "large", "H": "huge"}
 

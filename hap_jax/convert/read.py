@@ -17,7 +17,7 @@ from hap_jax.convert.layouts import PATCH_CONV
 from hap_jax.convert.weights import Weights, count_blocks, flatten, some, unflatten
 from hap_jax.description import Description, Encoder
 from hap_jax.io import checkpoint_file
-from hap_jax.models import vit
+from hap_jax.models import layers, vit
 
 _FLOATS = (np.float16, np.float32, np.float64, ml_dtypes.bfloat16)
 OWN_FAMILY = lineage.OWN_FAMILY
@@ -47,8 +47,10 @@ def read(path, *, family="", grid=None):
     return _read_own(path, family, grid)
   source = sources.open_source(path)
   found = detect.find_family(source, family)
+  source = dataclasses.replace(source, config=found.read_config(source.config))
   found.check_source(source)
   state, file_names = _rename(source, found)
+  found = found.variant_of_file(state)
   rows, unused = _match(path, found, state, file_names)
   variables, source_names, sizes = to_ours(source, rows, state, file_names)
   params = variables["params"]
@@ -111,10 +113,14 @@ def _describe(source, family, variables, patch, grid):
   params = variables["params"]
   recorded = Description.from_json(source.record) if source.record else None
   width, depth = params["encoder"]["pos_embed"].shape[-1], count_blocks(params["encoder"])
+  try:
+    layers.check_padding(family.patch_padding, patch)
+  except ValueError as error:
+    raise ValueError(f"{source.path}: {error}") from error
   encoder = Encoder(
     width=width,
     depth=depth,
-    num_heads=_num_heads(source, width, depth),
+    num_heads=_num_heads(source, family, width, depth),
     grid=grid,
     patch=patch,
     mlp_ratio=_mlp_ratio(params),
@@ -147,7 +153,7 @@ def _completed(description, family, variables, config):
   If the Description has no classes, it also gets the classes of the family.
   """
   network = {**description.network, **family.network(variables, config, description.network)}
-  classes = description.classes or family.classes(network)
+  classes = description.classes or family.classes(network, config)
   return dataclasses.replace(description, network=network, classes=classes)
 
 
@@ -267,10 +273,11 @@ def _check_finite(path, name, array):
     raise ValueError(f"{path}: tensor {name} has {bad} values that are NaN, infinite or beyond float32")
 
 
-def _num_heads(source, width, depth):
+def _num_heads(source, family, width, depth):
   variant = vit.VARIANTS.get(vit.variant_of(width, depth))
   # A number in a record or in config.json is preferred to the published number for this size.
   known = [source.record.get("model", {}).get("num_heads"), source.config.get("num_attention_heads")]
+  known.append(family.num_heads.get((width, depth)))
   heads = next(filter(None, known), variant.num_heads if variant else None)
   _check_heads(source.path, "encoder", heads, width)
   return heads

@@ -118,7 +118,7 @@ def run_foreign(path, setting, family=None, *, grid=None):
   family, source = family or setting.family, open_source(path)
   # config.json of a folder may state another epsilon than this project uses. The source must run with its own
   # epsilon.
-  epsilon = source.config.get("layer_norm_eps", layers.LAYER_NORM_EPSILON)
+  epsilon = family.read_config(source.config).get("layer_norm_eps", layers.LAYER_NORM_EPSILON)
   return _run_numpy(family.network_of(source.state), setting, family, grid or setting.source_grid, epsilon)
 
 

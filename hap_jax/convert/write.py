@@ -154,6 +154,7 @@ def to_state(weights, family):
   """
   # A path has the same array in each collection. A text encoder is a constant, or a part of the parameters.
   arrays = {path: leaf for tree in weights.variables.values() for path, leaf in flatten(tree).items()}
+  family = family.variant_of_arrays(arrays)
   is_whole = "decoder" in family.stacks and (weights.decoder is not None or family.needs_decoder)
   # If a family needs a decoder, its table has at least one decoder block. So a missing decoder is an error.
   decoder_depth = max(1, weights.decoder["depth"] if weights.decoder else 0) if is_whole else 0

@@ -25,6 +25,7 @@ VARIANTS = {
   "B": Variant(768, 12, 12),
   "L": Variant(1024, 24, 16),
   "H": Variant(1280, 32, 16),
+  "S12": Variant(384, 12, 12),  # the small model of ViTPose: S with other heads
 }
 
 
@@ -39,9 +40,21 @@ def variant(name):
   return VARIANTS[name]
 
 
-def variant_of(width, depth):
-  """Returns the name of the variant with this width and depth, or None if there is no such variant."""
-  return next((name for name, size in VARIANTS.items() if (size.width, size.depth) == (width, depth)), None)
+def variant_of(width, depth, num_heads=None):
+  """Returns the name of the first variant with these sizes, or None if there is no such variant.
+
+  Args:
+    width, depth: the width and the number of blocks.
+    num_heads: the number of heads. None: any number.
+  """
+  return next(
+    (
+      name
+      for name, size in VARIANTS.items()
+      if (size.width, size.depth) == (width, depth) and num_heads in (None, size.num_heads)
+    ),
+    None,
+  )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -291,10 +291,16 @@ def make_evaluation(config, description):
     score=make_score(scorer, len(source)),
     row_figures=make_row_figures(scorer, source),
     select=(scorer.select, "max"),
-    notes=(scorer.note,) if evals and scorer.note else (),
+    notes=_notes(scorer, description) if evals else (),
     write_results=lambda splits, folder: scorer.write(splits["val"], folder),
     read_results=scorer.read,
   )
+
+
+def _notes(scorer, description):
+  """Returns the lines of text that belong to the scores of weights with this Description."""
+  assumed = description.network.get("assumed")
+  return (*([scorer.note] if scorer.note else []), *([f"assumed: {assumed}"] if assumed else []))
 
 
 def check_source(source, name):

@@ -181,6 +181,7 @@ def make_load(description):
       variables,
       weights,
       grid=description.encoder.grid,
+      num_heads=description.encoder.num_heads,
       patch_padding=description.encoder.patch_padding,
       stacks=stacks,
     )

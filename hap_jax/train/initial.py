@@ -18,8 +18,8 @@ def read(path):
   path = pathlib.Path(path)
   if not path.exists():
     raise ValueError(
-      f"config.init_from={path}: no such file or folder; expected a .pth or .safetensors file of MAE, HAP or "
-      "timm, a Hugging Face folder, or a workdir of this project"
+      f"config.init_from={path}: no such file or folder; expected a .pth or .safetensors file of MAE, HAP, "
+      "ViTPose or timm, a Hugging Face folder, or a workdir of this project"
     )
   return convert.read(path)
 
@@ -32,8 +32,10 @@ def lines(weights, report):
     report: the `convert.fit.FitReport` from the task's `load`.
   """
   origin, (first, *others) = weights.lineage[0], report.lines()
+  assumed = weights.description.network.get("assumed")
   return [
     f"starting from {origin['file']} ({origin['family']}): {first}",
+    *([f"  assumed: {assumed}"] if assumed else []),
     *(f"  {line}" for line in others),
     f"  licence of these weights: {weights.licence}",
   ]

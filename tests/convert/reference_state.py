@@ -77,22 +77,38 @@ def leaves(tree):
 
 
 def family_state(
-  family, *, grid=GRID, width=16, depth=2, patch=4, decoder_depth=1, num_classes=5, mlp_ratios=(4, 4)
+  family,
+  *,
+  variant=0,
+  grid=GRID,
+  width=16,
+  depth=2,
+  patch=None,
+  decoder_depth=1,
+  num_classes=5,
+  mlp_ratios=(4, 4),
 ):
-  """Returns a state dict with the names and shapes of a family. The weights are as large as trained ones."""
+  """Returns a state dict with the names and shapes of a family. The weights are as large as trained ones.
+
+  The side of a patch is 4 by default, or 8 if the family has a padding of the patches. `variant` is 0 for the
+  rows of the family, or n for the n-th of its variants.
+  """
   rng = np.random.default_rng(2)
+  family = families.load(family)
+  family = (family, *family.variants)[variant]
+  patch = patch or (8 if family.patch_padding else 4)
   sizes = {"D": width, "E": 16, "P": patch, "T": 1 + grid[0] * grid[1]}
   sizes |= {"F": mlp_ratios[0] * width, "G": mlp_ratios[1] * 16}
   sizes |= {"C": num_classes, "M": width // 2, "Z": 6, **BERT}
   state = {}
-  rows = names.table(families.load(family), depth=depth, decoder_depth=decoder_depth, depths={"bert": 2})
+  rows = names.table(family, depth=depth, decoder_depth=decoder_depth, depths={"bert": 2})
   for row in rows:
     shape = [names.size_of(token, sizes) for token in row.shape]
     array = rng.standard_normal(shape, dtype=np.float32)
     array *= np.float32(0.2)
     # A running variance has to be positive and not near zero.
     state[row.reference] = np.abs(array) + np.float32(0.5) if row.ours.endswith("/var") else array
-  for item in families.load(family).placeholders:
+  for item in family.placeholders:
     state[item.reference] = item.values(tuple(names.size_of(token, sizes) for token in item.shape))
   return state
 

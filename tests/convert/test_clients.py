@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 import hap_jax
-from hap_jax.convert import run
+from hap_jax.convert import read, run
+from hap_jax.io import safetensors_file
+from hap_jax.tasks import pose2d
 from tests.convert.reference_state import family_state
 
 torch = pytest.importorskip("torch")
@@ -137,6 +139,35 @@ def test_the_vitmae_of_transformers_loads_a_written_folder_and_its_own_folder_is
   assert proof["name"] == "transformers.ViTMAEForPreTraining"
   for error in proof["outputs"].values():
     assert error["max_abs_error"] <= TOLERANCE * error["max_abs_value"]
+
+
+@pytest.mark.parametrize("variant", [0, 1], ids=["classic", "simple"])
+def test_the_vitpose_of_transformers_loads_a_written_folder_and_its_own_folder_is_read(tmp_path, variant):
+  transformers = pytest.importorskip("transformers")
+  state = family_state(
+    "hf-vitpose", variant=variant, grid=(4, 3), width=WIDTH, depth=DEPTH, patch=PATCH, num_classes=17
+  )
+  safetensors_file.save(tmp_path / "source.safetensors", state, {})
+  known = {"source_grid": (4, 3), "heads": (HEADS, None), "real": False}
+  run.convert(tmp_path / "source.safetensors", tmp_path / "official.pth", to="vitpose", **known)
+  proof = run.convert(tmp_path / "official.pth", tmp_path / "folder", to="hf-vitpose")["proof"]["real_class"]
+  assert proof["name"] == "transformers.VitPoseForPoseEstimation"
+  error = proof["outputs"]["heatmaps"]
+  assert error["max_abs_error"] <= TOLERANCE * error["max_abs_value"]
+
+  model = transformers.VitPoseForPoseEstimation.from_pretrained(tmp_path / "folder")
+  model.save_pretrained(tmp_path / "saved")
+  weights, batch = read.read(tmp_path / "saved"), images((64, 48))
+  want = in_torch(model, batch).heatmaps.permute(0, 2, 3, 1).numpy()
+  network = pose2d.network(weights.description)
+  got = jax.jit(lambda variables: network.apply(variables, batch, train=False))(weights.variables)
+  assert_same(np.asarray(got), want)
+  run.convert(tmp_path / "saved", tmp_path / "back.pth", to="vitpose", real=False)
+  first, last = (
+    torch.load(tmp_path / name, weights_only=True)["state_dict"] for name in ("official.pth", "back.pth")
+  )
+  assert first.keys() == last.keys()
+  assert all(torch.equal(first[name], last[name]) for name in first)
 
 
 # timm imports torchvision, which CPU builds of torch do not have. It needs the names of a few parts only, so

@@ -6,7 +6,7 @@ import pathlib
 import pytest
 
 import hap_jax
-from hap_jax.convert import families, licences
+from hap_jax.convert import families, licences, official
 
 SOURCES = pathlib.Path(hap_jax.__file__).parent / "data" / "sources"
 NAMES = sorted(path.stem for path in SOURCES.glob("*.py") if path.stem not in ("__init__", "base"))
@@ -15,7 +15,10 @@ NAMES = sorted(path.stem for path in SOURCES.glob("*.py") if path.stem not in ("
 UNKNOWN_SOURCES = {"folder", "identity_folder", "attribute_table"}
 SOURCES_WITHOUT_TEXT = {"tfds", "synthetic_captions"}
 # The published files of these families state no licence.
-UNKNOWN_FAMILIES = {"hap", "timm", "hf-vit", "reid-vit", "reid-lem", "attributes-vit", "text-reid"}
+UNKNOWN_FAMILIES = {
+  *("hap", "timm", "hf-vit", "reid-vit", "reid-lem", "attributes-vit", "text-reid"),
+  *("vitpose", "hf-vitpose"),
+}
 
 MARKET = "Market-1501: academic research, on the terms of its authors"
 DRAWN = "Apache-2.0 (made by this project)"
@@ -144,7 +147,7 @@ def test_the_licence_of_every_family_is_classified(family):
   assert (licences.classify(family.licence) == "unknown") == (family.name in UNKNOWN_FAMILIES)
   known = [licences.source(*facts) for facts in family.made_from]
   assert "unknown" not in {item["kind"] for item in known}
-  assert bool(known) == (family.licence == families.load("hap").licence)
+  assert bool(known) == (family.licence in (official.OF_HAP, official.OF_VITPOSE))
 
 
 def test_the_family_and_the_source_have_the_same_licence_text_for_luperson():

@@ -28,6 +28,7 @@ def golden_table(golden, family):
     (layouts.PATCH_CONV, (6, 3, 4, 4)),
     (layouts.CONV, (6, 4, 3, 2)),
     (layouts.CONV_1X1, (6, 4, 1, 1)),
+    (layouts.DECONV, (4, 6, 3, 2)),
   ],
   ids=lambda value: getattr(value, "name", ""),
 )

@@ -78,6 +78,8 @@ def test_every_family_is_converted_both_ways_with_a_proof(source, tmp_path, fami
     "reid-vit": {"logits"},
     "reid-lem": {"logits", "feature_conv", "logits_conv"},
     "attributes-vit": {"logits"},
+    "vitpose": {"heatmaps"},
+    "hf-vitpose": {"heatmaps"},
     "text-reid": {f"{branch}_{kind}" for branch in ("image", "text") for kind in ("embedding", "logits")},
   }
   expected |= heads.get(family, set())
@@ -166,6 +168,8 @@ SWAPS = {
   "reid-vit": ("norm.weight", "norm.bias"),
   "reid-lem": ("bn.running_mean", "bn.bias"),
   "attributes-vit": ("norm.bias", "norm.weight"),
+  "vitpose": ("keypoint_head.deconv_layers.4.running_mean", "keypoint_head.deconv_layers.4.bias"),
+  "hf-vitpose": ("head.batchnorm1.weight", "head.batchnorm2.weight"),
   "text-reid": ("TextExtract.lstm.weight_hh_l0", "TextExtract.lstm.weight_hh_l0_reverse"),
 }
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hap_jax.convert import family, layouts, names, rows
+from hap_jax.convert import families, names
 from hap_jax.convert.weights import unflatten
 from hap_jax.description import Encoder
 from hap_jax.models import image_encoder, pose_estimator
@@ -20,36 +20,8 @@ from hap_jax.train import optim
 
 COLLECTIONS = ("params", "batch_stats")
 PADDING = 2  # pixels, in all official pose networks
-# The weight of PyTorch's transposed convolution is [in, out, kh, kw].
-DECONVOLUTION = layouts.Layout(
-  "deconvolution", lambda weight: weight.transpose(2, 3, 0, 1), lambda kernel: kernel.transpose(2, 3, 0, 1)
-)
 FIRST_GRADIENT = "backbone.blocks.0.attn.qkv.weight"
 FINAL_BIAS = "keypoint_head.final_layer.bias"
-
-
-def entries(head):
-  """Returns the rows of the name table of the official pose files."""
-  spelled = {"norm.weight": "last_norm.weight", "norm.bias": "last_norm.bias"}
-  encoder = (
-    dataclasses.replace(row, reference=f"backbone.{spelled.get(row.reference, row.reference)}")
-    for row in rows.ENCODER
-    if row.reference != "cls_token"
-  )
-  official, ours = "keypoint_head.final_layer", "keypoint_head/final_layer"
-  final = (
-    names.Entry(f"{official}.weight", f"{ours}/kernel", layouts.CONV, ("K", "I", "S", "S")),
-    names.Entry(f"{official}.bias", f"{ours}/bias", layouts.VECTOR, ("K",)),
-  )
-  if head == "simple":
-    return (*encoder, *final)
-  layers = []
-  for first in (0, 3):
-    official, ours = "keypoint_head.deconv_layers", "keypoint_head/deconv_layers"
-    shape = ("I", "O", "4", "4")
-    layers.append(names.Entry(f"{official}.{first}.weight", f"{ours}_{first}/kernel", DECONVOLUTION, shape))
-    layers.extend(rows.batch_norm(f"{official}.{first + 1}", f"{ours}_{first + 1}", "O"))
-  return (*encoder, *layers, *final)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,12 +55,12 @@ def case(request, golden, pick):
     head=request.param,
     head_channels=tuple(cfg.get("deconv_filters", (256, 256))),
   )
-  vitpose = family.Family("vitpose", entries(request.param), None, None, task="pose2d")
-  found = {row.reference: row for row in names.table(vitpose, depth=depth, decoder_depth=0)}
   # Our batch norm does not count its batches, so the counters of PyTorch have no row.
   state = {k: v for k, v in pick(file, "param/").items() if not k.endswith("num_batches_tracked")}
+  vitpose = families.load("vitpose").variant_of_file(state)
+  found = {vitpose.in_file(row.reference): row for row in names.table(vitpose, depth=depth, decoder_depth=0)}
   assert found.keys() == state.keys()
-  flat = names.assemble(list(found.values()), lambda row: state[row.reference])
+  flat = names.assemble(list(found.values()), lambda row: state[vitpose.in_file(row.reference)])
   variables = {name: unflatten(flat[name]) for name in COLLECTIONS if name in flat}
   return Case(file, found, model, variables)
 

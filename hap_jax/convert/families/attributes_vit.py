@@ -21,7 +21,8 @@ def _network(variables, config, recorded):
   return {"num_attributes": len(params["classifier"]["bias"])} if "classifier" in params else {}
 
 
-def _classes(network):
+def _classes(network, config):
+  del config
   names = _OFFICIAL.get(network.get("num_attributes"))
   return {"attribute_names": list(names)} if names else {}
 

@@ -5,7 +5,8 @@ from hap_jax.convert.family import CERTAIN, NO, Family, TorchClass
 
 
 def _recognise(source):
-  return CERTAIN if hugging_face.has_names(source) and not hugging_face.is_masked(source) else NO
+  is_other = hugging_face.is_masked(source) or hugging_face.is_pose(source)
+  return CERTAIN if hugging_face.has_names(source) and not is_other else NO
 
 
 def _folder(weights):

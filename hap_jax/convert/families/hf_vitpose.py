@@ -1,0 +1,171 @@
+"""A folder that `transformers.VitPoseForPoseEstimation` loads, for one data set."""
+
+import dataclasses
+
+from hap_jax.convert import hugging_face, numpy_vit, official, pose_head, rows
+from hap_jax.convert.family import CERTAIN, NO, Family, TorchClass
+
+_CLASS = "VitPoseForPoseEstimation"
+_LAYERS = ("head.deconv1", "head.batchnorm1", "head.deconv2", "head.batchnorm2")
+_FINAL = "head.conv"
+_CHANNELS = 256  # of both transposed convolutions; transformers has no setting for them
+# {name of a module of the head in the official code: name in transformers}
+_OFFICIAL = {
+  **{f"keypoint_head.deconv_layers.{n}": name for n, name in zip((0, 1, 3, 4), _LAYERS, strict=True)},
+  "keypoint_head.final_layer": _FINAL,
+}
+# The values of transformers for keys that config.json does not have. It leaves out keys with these values.
+_DEFAULTS = {"image_size": [256, 192], "patch_size": [16, 16], "num_attention_heads": 12}
+_OF_WHOLE = ("model_type", "id2label", "label2id")  # backbone_config has its own values of these keys
+_ENCODER = tuple(
+  row
+  for row in hugging_face.encoder("", {"mlp.fc1": "mlp.fc1", "mlp.fc2": "mlp.fc2"})
+  if row.reference != "embeddings.cls_token"
+)
+_CLASSIC = pose_head.classic(_LAYERS, _FINAL, (str(_CHANNELS),) * 2)
+
+
+def _recognise(source):
+  return CERTAIN if hugging_face.has_names(source) and hugging_face.is_pose(source) else NO
+
+
+def _read_config(content):
+  if not content:
+    return {}
+  encoder = content.get("backbone_config")
+  encoder = encoder if isinstance(encoder, dict) else {}
+  sizes = {key: value for key, value in encoder.items() if key not in _OF_WHOLE}
+  return {**_DEFAULTS, **content, **sizes}
+
+
+def _check_source(source):
+  pose_head.check_experts(source)
+  hugging_face.check_config(source)
+  config, path = source.config, source.path / "config.json"
+  factor = config.get("scale_factor", 4)
+  if factor != 4:
+    raise ValueError(
+      f"{path}: scale_factor is {factor!r}, but the head of this project enlarges the map of the tokens by 4"
+    )
+  # transformers can take the features of any block. This project always takes the features of the last one.
+  depth = config.get("num_hidden_layers", 12)
+  for key, last in (("out_indices", (depth, -1)), ("out_features", (f"stage{depth}",))):
+    found = config.get(key) or [last[0]]
+    if not isinstance(found, list) or found[-1] not in last:
+      raise ValueError(
+        f"{path}: {key} of the backbone is {found!r}, expected its last block, [{last[0]!r}]: this project "
+        "takes the features of the last block"
+      )
+
+
+def _check_weights(weights):
+  file, channels = weights.lineage[0]["file"], pose_head.channels_of(weights.variables)
+  if any(width != _CHANNELS for width in channels):
+    raise ValueError(
+      f"--to=hf-vitpose: the classic head of {_CLASS} has {_CHANNELS} channels, but the head of {file} has "
+      f"{' and '.join(map(str, channels))}: use --to=vitpose"
+    )
+  ratio = weights.description.encoder.mlp_ratio
+  if ratio != int(ratio):
+    raise ValueError(
+      f"--to=hf-vitpose: {_CLASS} has MLPs of a multiple of the width, but the MLPs of {file} have {ratio:g} "
+      "times the width: use --to=vitpose"
+    )
+
+
+def _folder(weights):
+  encoder = hugging_face.config(weights, _CLASS, "vitpose_backbone")
+  hidden = encoder.pop("intermediate_size")
+  del encoder["architectures"]
+  H, W = (side * weights.patch for side in weights.grid)
+  encoder |= {
+    "image_size": [H, W],
+    "patch_size": [weights.patch] * 2,
+    "mlp_ratio": hidden // weights.width,
+    "num_experts": 1,
+    "out_indices": [weights.depth],
+  }
+  network = weights.description.network
+  joints = weights.description.classes.get("joints") or [f"LABEL_{k}" for k in range(network["num_joints"])]
+  content = {
+    "architectures": [_CLASS],
+    "model_type": "vitpose",
+    "backbone_config": encoder,
+    "scale_factor": 4,
+    "use_simple_decoder": network["head"] == "simple",
+    "id2label": {str(k): joint for k, joint in enumerate(joints)},
+    "label2id": {joint: k for k, joint in enumerate(joints)},
+  }
+  # This processor cuts out people by their boxes and never resizes a whole picture.
+  pixels = hugging_face.processor(weights)
+  del pixels["do_resize"], pixels["resample"]
+  pixels |= {
+    "image_processor_type": "VitPoseImageProcessor",
+    "do_affine_transform": True,
+    "normalize_factor": 200.0,
+  }
+  return hugging_face.folder(weights, content, f"{_CLASS}.from_pretrained(folder)", pixels, _notes(network))
+
+
+def _notes(network):
+  """Returns paragraphs of the model card about rules that transformers' processor does not follow."""
+  notes = []
+  if network["codec"] != "udp":
+    notes.append(
+      f"This model was trained with the codec `{network['codec']}`. The processor of transformers always "
+      "uses UDP, so its joints are a little less exact."
+    )
+  if not network["fit_aspect"]:
+    notes.append(
+      "This model was trained with boxes that keep their own aspect ratio (`fit_aspect` False). The "
+      "processor of transformers changes every box to the aspect ratio of the image. So cut out the people "
+      "yourself, and set `do_affine_transform=False`."
+    )
+  return notes
+
+
+def _network_of(state):
+  found = numpy_vit.hugging_face(state)
+  module = pose_head.module_of(lambda name, path: numpy_vit.official_module(state, _OFFICIAL[name], path))
+  return dataclasses.replace(found, module=module)
+
+
+def _run(path, setting, batch):
+  del setting
+  import torch
+
+  model, pixels, name = hugging_face.in_transformers(path, batch)
+  with torch.no_grad():
+    return {"heatmaps": model(pixels).heatmaps.permute(0, 2, 3, 1).numpy()}, name
+
+
+_SIMPLE = Family(
+  "hf-vitpose",
+  _ENCODER + pose_head.simple(_FINAL),
+  _recognise,
+  _network_of,
+  task="pose2d",
+  licence=official.OF_VITPOSE,
+  made_from=official.MADE_FROM_VITPOSE,
+  backbones=("backbone.",),
+  backbone="backbone.",
+  patch_padding=pose_head.PADDING,
+  class_token=False,
+  grids=pose_head.GRIDS,
+  num_heads=pose_head.NUM_HEADS,
+  pixels_from="published hf-vitpose code",
+  read_config=_read_config,
+  check_source=_check_source,
+  check_weights=_check_weights,
+  network=pose_head.network,
+  classes=pose_head.classes,
+  folder=_folder,
+  outputs=pose_head.OUTPUTS,
+  torch_class=TorchClass("transformers", _run),
+)
+FAMILY = dataclasses.replace(
+  _SIMPLE,
+  entries=_ENCODER + _CLASSIC,
+  placeholders=rows.counters(_CLASSIC),
+  variants=(_SIMPLE,),
+)

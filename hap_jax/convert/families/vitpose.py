@@ -1,0 +1,67 @@
+"""Files of 2D pose networks of the official code of ViTPose and HAP, with the classic or the simple head."""
+
+import dataclasses
+
+from hap_jax.convert import numpy_vit, official, pose_head, rows
+from hap_jax.convert.family import CERTAIN, NO, Family
+
+_LAYERS = tuple(f"keypoint_head.deconv_layers.{n}" for n in (0, 1, 3, 4))
+_FINAL = "keypoint_head.final_layer"
+_ENCODER = tuple(
+  dataclasses.replace(
+    row, reference=f"last_{row.reference}" if row.reference.startswith("norm.") else row.reference
+  )
+  for row in rows.ENCODER
+  if row.reference != "cls_token"
+)
+_CLASSIC = pose_head.classic(_LAYERS, _FINAL, ("M", "Z"))
+
+
+def _recognise(source):
+  is_pose = any(name.startswith(("keypoint_head.", "last_norm.")) for name in source.state)
+  return CERTAIN if official.has_names(source) and is_pose else NO
+
+
+def _network_of(state):
+  # The encoder of the official code never applies the class token that some files hold.
+  used = {
+    name.replace("last_norm.", "norm."): tensor for name, tensor in state.items() if name != "cls_token"
+  }
+  found = numpy_vit.official(used)
+  return dataclasses.replace(found, module=pose_head.module_of(found.module))
+
+
+def _content(weights, state):
+  del weights
+  return {"meta": {}, "state_dict": state}
+
+
+_SIMPLE = Family(
+  "vitpose",
+  _ENCODER + pose_head.simple(_FINAL),
+  _recognise,
+  _network_of,
+  task="pose2d",
+  licence=official.OF_VITPOSE,
+  made_from=official.MADE_FROM_VITPOSE,
+  # Models of several data sets have a head for each further data set.
+  unused=("cls_token", "associate_heads.", "associate_keypoint_heads."),
+  backbones=("backbone.",),
+  backbone="backbone.",
+  patch_padding=pose_head.PADDING,
+  class_token=False,
+  grids=pose_head.GRIDS,
+  num_heads=pose_head.NUM_HEADS,
+  pixels_from="published vitpose code",
+  check_source=pose_head.check_experts,
+  network=pose_head.network,
+  classes=pose_head.classes,
+  content=_content,
+  outputs=pose_head.OUTPUTS,
+)
+FAMILY = dataclasses.replace(
+  _SIMPLE,
+  entries=_ENCODER + _CLASSIC,
+  placeholders=rows.counters(_CLASSIC),
+  variants=(_SIMPLE,),
+)
