@@ -8,6 +8,7 @@ from configs import common
 
 def get_config():
   config = common.attributes("synthetic")
+  common.make_demo(config, "synthetic", image_size=(64, 32), drawn_size=(80, 40))
   config.total_epochs = 10.0
   config.warmup_epochs = 1.0
   config.batch_size = 32
@@ -16,18 +17,9 @@ def get_config():
   config.save_every = 500
   config.eval_every_epochs = 2
 
-  config.model.variant = "Mu"
-  config.model.image_size = (64, 32)
-  config.model.patch = 8
-  # A small model compiles fast even without a scan, and on two cores a step without a scan is faster.
-  config.model.scan = False
-
   config.data.train_split = "train"
   config.data.num_val = 800
-  config.data.workers = 0
   config.data.pad = 3
   config.data.synthetic.num_train = 4_000
   config.data.synthetic.num_test = 1_600
-  config.data.synthetic.image_size = (80, 40)
-  config.data.synthetic.hold_in_memory = True
   return config

@@ -8,6 +8,7 @@ from configs import common
 
 def get_config():
   config = common.pose2d("synthetic")
+  common.make_demo(config, "synthetic", image_size=(64, 48), drawn_size=(96, 48))
   config.total_epochs = 7.0
   config.warmup_steps = 100
   config.lr_drops = (5.5, 6.6)
@@ -21,15 +22,9 @@ def get_config():
   config.save_every = 500
   config.eval_every_epochs = 1
 
-  config.model.variant = "Mu"
-  config.model.image_size = (64, 48)
-  config.model.patch = 8
-  # A small model compiles fast even without a scan, and on two cores a step without a scan is faster.
-  config.model.scan = False
   config.model.head = "simple"
   config.model.drop_path = 0.0
 
-  config.data.workers = 0
   config.data.num_val = 1_024
   config.data.clip_boxes = True  # the boxes of drawn people may reach outside the picture
   # Drawn people stand upright, so the run is too short to gain from strong augmentation.
@@ -37,6 +32,4 @@ def get_config():
   config.data.scale_jitter = 0.15
   config.data.rotation = 10.0
   config.data.synthetic.num_train = 12_000
-  config.data.synthetic.image_size = (96, 48)
-  config.data.synthetic.hold_in_memory = True
   return config

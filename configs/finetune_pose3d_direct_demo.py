@@ -9,6 +9,7 @@ from configs import common
 
 def get_config():
   config = common.pose3d("synthetic")
+  common.make_demo(config, "synthetic", image_size=(64, 64), drawn_size=(96, 48))
   config.total_epochs = 8.0
   config.warmup_epochs = 0.4
   config.batch_size = 32
@@ -19,20 +20,12 @@ def get_config():
   config.save_every = 500
   config.eval_every_epochs = 2
 
-  config.model.variant = "Mu"
-  config.model.image_size = (64, 64)
-  config.model.patch = 8
-  # A small model compiles fast even without a scan, and on two cores a step without a scan is faster.
-  config.model.scan = False
   config.model.drop_path = 0.0
   config.model.hidden = 256
 
-  config.data.workers = 0
   config.data.num_val = 800
   # Drawn people stand upright, so the run is too short to gain from strong augmentation.
   config.data.scale_jitter = 0.15
   config.data.rotation = 10.0
   config.data.synthetic.num_train = 12_000
-  config.data.synthetic.image_size = (96, 48)
-  config.data.synthetic.hold_in_memory = True
   return config

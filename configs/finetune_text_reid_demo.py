@@ -8,6 +8,7 @@ from configs import common
 
 def get_config():
   config = common.text_reid("synthetic_captions")
+  common.make_demo(config, "synthetic_captions", image_size=(64, 32), drawn_size=(80, 40))
   config.total_epochs = 3.0
   config.warmup_steps = 100
   config.lr_drops = (2.5, 2.8)
@@ -19,11 +20,6 @@ def get_config():
   config.log_every = 50
   config.save_every = 500
 
-  config.model.variant = "Mu"
-  config.model.image_size = (64, 32)
-  config.model.patch = 8
-  # A small model compiles fast even without a scan, and on two cores a step without a scan is faster.
-  config.model.scan = False
   config.model.drop_path = 0.0
   config.model.embedding_dim = 64
 
@@ -32,11 +28,8 @@ def get_config():
   config.text.width = 64
   config.text.depth = 1
 
-  config.data.workers = 0
   config.data.pad = 3
   config.data.num_val = 400
   config.data.synthetic_captions.num_train = 4_400
   config.data.synthetic_captions.num_test = 1_600
-  config.data.synthetic_captions.image_size = (80, 40)
-  config.data.synthetic_captions.hold_in_memory = True
   return config

@@ -8,6 +8,7 @@ from configs import common
 
 def get_config():
   config = common.pretrain("Mu")
+  common.make_demo(config, "synthetic", image_size=(64, 32), drawn_size=(80, 40))
   config.total_steps = 2000
   # total_steps sets the length of the run. These two numbers only give the share of the warm-up, 6 of 100.
   config.total_epochs = 100.0
@@ -22,18 +23,11 @@ def get_config():
   # above 0.94.
   config.learned_ratio = 0.85
 
-  config.model.image_size = (64, 32)
-  config.model.patch = 8
-  # A small model compiles fast even without a scan, and on two cores a step without a scan is a sixth faster.
-  config.model.scan = False
   config.model.decoder_width = 64
   config.model.decoder_depth = 2
   config.model.decoder_heads = 2
 
   config.data.source = "synthetic"
-  config.data.workers = 0
   config.data.num_val = 512
   config.data.synthetic.num_train = 6_000
-  config.data.synthetic.image_size = (80, 40)
-  config.data.synthetic.hold_in_memory = True
   return config

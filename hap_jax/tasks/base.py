@@ -184,6 +184,14 @@ def step_schedule_of(config, total_steps, total_epochs):
   )
 
 
+def check_padding_of(config):
+  """Raises ValueError if config.model.patch_padding does not fit config.model.patch."""
+  padding, patch = config.model.patch_padding, config.model.patch
+  config_lib.require(
+    2 * padding < patch, "model.patch_padding", padding, f"less than half of model.patch={patch}"
+  )
+
+
 def compute_of(config):
   """Returns the `vit.Compute` of a finalized config."""
   model = config.model

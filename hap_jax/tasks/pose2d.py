@@ -95,10 +95,7 @@ def check(config):
     config.data.fit_aspect,
     'True for data.codec="msra", which can use only boxes of the aspect ratio of the image',
   )
-  padding, patch = config.model.patch_padding, config.model.patch
-  config_lib.require(
-    2 * padding < patch, "model.patch_padding", padding, f"less than half of model.patch={patch}"
-  )
+  base.check_padding_of(config)
 
 
 def network(description, compute=vit.FLOAT32, *, drop_path=0.0):

@@ -83,10 +83,7 @@ def check(config):
   values.check(config, _KINDS)
   H, W = config.model.image_size
   config_lib.require(H == W, "model.image_size", (H, W), "a square, because the region of a person is one")
-  padding, patch = config.model.patch_padding, config.model.patch
-  config_lib.require(
-    2 * padding < patch, "model.patch_padding", padding, f"less than half of model.patch={patch}"
-  )
+  base.check_padding_of(config)
 
 
 def network(description, compute=vit.FLOAT32, *, drop_path=0.0):
