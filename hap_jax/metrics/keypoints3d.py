@@ -8,9 +8,8 @@ import numpy as np
 from hap_jax.data import skeletons
 
 PROTOCOL = (
-  "protocol of 3DPW, in mm, means over people: MPJPE of 14 joints of the Human3.6M regressor (hips, knees, "
-  "ankles, neck, head top, shoulders, elbows, wrists) relative to its pelvis; PA-MPJPE after a similarity "
-  "alignment of each person; MPVPE of the vertices relative to the pelvis of the body model"
+  "protocol of 3DPW, in mm: 14 joints of the Human3.6M regressor relative to its pelvis, PA after a similarity "
+  "alignment, vertices relative to the pelvis of the body; means over people"
 )
 _MM = 1000  # millimetres per metre
 _PELVIS = skeletons.JOINT_ORDERS["h36m17"].index("pelvis")

@@ -66,6 +66,10 @@ RUNS = {
       "data.synthetic_captions.hold_in_memory": False,
     },
   ),
+  "pose3d": (
+    "finetune_pose3d_direct_demo",
+    {"model.image_size": (16, 16), "model.patch_padding": 1, "model.hidden": 8, **_NO_WARMUP},
+  ),
 }
 
 
