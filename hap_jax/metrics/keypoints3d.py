@@ -8,8 +8,8 @@ import numpy as np
 from hap_jax.data import skeletons
 
 PROTOCOL = (
-  "protocol of 3DPW, in mm: 14 joints of the Human3.6M regressor relative to its pelvis, PA after a similarity "
-  "alignment, vertices relative to the pelvis of the body; means over people"
+  "protocol of 3DPW, in mm: 14 joints of the Human3.6M regressor relative to its pelvis, PA after a "
+  "similarity alignment, vertices relative to the pelvis of the body; means over people"
 )
 _MM = 1000  # millimetres per metre
 _PELVIS = skeletons.JOINT_ORDERS["h36m17"].index("pelvis")
