@@ -349,12 +349,12 @@ def check_source(source, name):
     )
 
 
-def describe(config, bodies, start, source=None, lineage=()):
+def describe(config, body, start, source=None, lineage=()):
   """Returns the Description of the weights of a run.
 
   Args:
     config: the finalized config.
-    bodies: the `BodySet` of the network.
+    body: {"name", "licence", "digest"} of the body of the network, see `body_facts`.
     start: see `BodyRegressor`.
     source, lineage: see `base.description_of`.
   """
@@ -362,12 +362,17 @@ def describe(config, bodies, start, source=None, lineage=()):
     config,
     source,
     lineage,
-    network={"hidden": config.model.hidden, "start": list(start), "body": bodies.digest},
-    classes={"body": [bodies.name]},
+    network={"hidden": config.model.hidden, "start": list(start), "body": body["digest"]},
+    classes={"body": [body["name"]]},
     patch_padding=config.model.patch_padding,
     class_token=False,
-    body={"name": bodies.name, "licence": bodies.licence},
+    body={key: body[key] for key in ("name", "licence")},
   )
+
+
+def body_facts(bodies):
+  """Returns the facts about a `BodySet` that a Description records: {"name", "licence", "digest"}."""
+  return {"name": bodies.name, "licence": bodies.licence, "digest": bodies.digest}
 
 
 def make(config, start=base.FROM_SCRATCH):
@@ -384,7 +389,7 @@ def make(config, start=base.FROM_SCRATCH):
   bodies, true_bodies = bodies_of(config)
   size = tuple(config.model.image_size)
   values_at_start = start_pose.choose(start, source, bodies, size, config.task)
-  description = describe(config, bodies, values_at_start, source, start.lineage)
+  description = describe(config, body_facts(bodies), values_at_start, source, start.lineage)
   augment = square_crop.make_augmentation(
     image_size=size,
     flip_pairs=source.spec.skeleton.flip_pairs if source.spec.skeleton else (),
@@ -425,7 +430,9 @@ def make(config, start=base.FROM_SCRATCH):
 
 def outline(config):
   """Returns (abstract params, lines that describe the shapes of a step); reads no data."""
-  description = describe(config, body_model.PLACEHOLDER, (0.0,) * body_regressor.NUM_VALUES)
+  # A dry run reads no body. Its facts and the start do not change the shapes.
+  no_body = dict.fromkeys(("name", "licence", "digest"), "not read")
+  description = describe(config, no_body, (0.0,) * body_regressor.NUM_VALUES)
   model = network(description, base.compute_of(config), drop_path=config.model.drop_path)
   batch = base.abstract_batch(config.batch_size, description.encoder.image_size)
   normalize = base.make_normalize(description)

@@ -1,5 +1,6 @@
 """Estimate 3D pose and shape of people in pictures; writes parameters, meshes and pictures of each person."""
 
+import collections
 import json
 import pathlib
 
@@ -112,12 +113,9 @@ def _write(out, people, bodies, found):
   """Writes the files of all people into the folder `out`. Returns one entry per person for people.json."""
   body, faces = smpl.body_arrays(bodies, "neutral"), bodies.of("neutral").faces
   pose = jax.jit(_pose)
-  counts, entries = {}, []
-  for i in range(len(people)):
+  names, entries = _names([people.file(i) for i in range(len(people))]), []
+  for i, name in enumerate(names):
     file, image = people.file(i), people[i]["image"]
-    counts[file] = counts.get(file, 0) + 1
-    stem = pathlib.PurePosixPath(file).with_suffix("")
-    name = f"{stem}_{counts[file]:02d}"
     (out / name).parent.mkdir(parents=True, exist_ok=True)
     row = {key: value[i] for key, value in found.items()}
     translation, focal, center = whole_camera(row["camera"], row["region"], image.shape[:2])
@@ -145,6 +143,24 @@ def _write(out, people, bodies, found):
       {"file_name": file, "region": [round(float(x), 2) for x in row["region"]], "files": f"{name}.*"}
     )
   return entries
+
+
+def _names(files):
+  """Returns the name of each person's results: the picture without its ending, and the number of the person.
+
+  If two pictures differ only in their endings, the names keep them, so that no file replaces another one.
+
+  Args:
+    files: the picture of each person, relative to the folder.
+  """
+  stem_of = {file: str(pathlib.PurePosixPath(file).with_suffix("")) for file in files}
+  sharing = collections.Counter(stem_of.values())
+  counts, names = collections.Counter(), []
+  for file in files:
+    stem = stem_of[file] if sharing[stem_of[file]] == 1 else file
+    counts[stem] += 1
+    names.append(f"{stem}_{counts[stem]:02d}")
+  return names
 
 
 def _pose(body, matrices, betas, translation):
