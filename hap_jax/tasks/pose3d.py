@@ -370,6 +370,28 @@ def describe(config, body, start, source=None, lineage=()):
   )
 
 
+def start_of_head(description, task, hidden, body):
+  """Returns the start of weights whose head a run keeps, or None if the run has a new head.
+
+  The head is kept by a run that resumes, and by a run that starts from weights of the same task with the same
+  hidden layer and the same body model, see `base.make_load`.
+
+  Args:
+    description: the Description of the weights. None: the run starts without weights.
+    task: the name of the task.
+    hidden: width of the hidden layer of the run.
+    body: the name of the body model of the run.
+  Raises:
+    ValueError: if the description of these weights is damaged.
+  """
+  if description is None or description.task != task:
+    return None
+  if description.network.get("hidden") != hidden or description.classes != {"body": [body]}:
+    return None
+  base.check_network(description, _NETWORK)
+  return description.network["start"]
+
+
 def body_facts(bodies):
   """Returns the facts about a `BodySet` that a Description records: {"name", "licence", "digest"}."""
   return {"name": bodies.name, "licence": bodies.licence, "digest": bodies.digest}
@@ -388,7 +410,8 @@ def make(config, start=base.FROM_SCRATCH):
   check_source(source, config.data.source)
   bodies, true_bodies = bodies_of(config)
   size = tuple(config.model.image_size)
-  values_at_start = start_pose.choose(start, source, bodies, size, config.task)
+  given = start_of_head(start.description, config.task, config.model.hidden, bodies.name)
+  values_at_start = start_pose.choose(given, source, bodies, size)
   description = describe(config, body_facts(bodies), values_at_start, source, start.lineage)
   augment = square_crop.make_augmentation(
     image_size=size,

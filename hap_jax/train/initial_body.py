@@ -33,7 +33,7 @@ def choose(source, folder, *, eval_source="", eval_folder=""):
     raise ValueError(body_model.missing("config.body", source))
   scored = eval_source or source
   if eval_folder:
-    return bodies, body_model.read_body_set(eval_folder)
+    return bodies, body_model.read_body_set(eval_folder, key="config.data.eval_body")
   if scored == source:
     return bodies, bodies
   true_bodies = own_body(scored)
@@ -58,14 +58,21 @@ def of_checkpoint(description, folder=""):
     ValueError: if there is no body.
   """
   recorded = description.config or {}
-  folder = folder or recorded.get("body", "")
+  folder = folder or _text(recorded, "body")
   if folder:
-    return body_model.read_body_set(folder)
-  source = recorded.get("data", {}).get("source", "")
+    return body_model.read_body_set(folder, key="--body")
+  data = recorded.get("data")
+  source = _text(data, "source") if isinstance(data, dict) else ""
   own = own_body(source) if source in config_lib.names("data/sources") else None
   if own is None:
     raise ValueError(body_model.missing("--body", source or "the training"))
   return own
+
+
+def _text(group, key):
+  """Returns a text of a recorded configuration, or "" if there is none. Anyone may have written it."""
+  value = group.get(key)
+  return value if isinstance(value, str) else ""
 
 
 def notes(description, bodies):

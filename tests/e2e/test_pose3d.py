@@ -153,6 +153,25 @@ def test_predict_writes_parameters_that_give_the_mesh(trained, people_of_3dpw, t
   assert sheet.shape[1] > 1000
 
 
+def test_a_damaged_description_is_one_line(trained, people_of_3dpw, tmp_path, capsys):
+  variables, description = checkpoint_file.read(trained[0])
+  model = json.loads(json.dumps(description["model"]))
+  cases = {
+    "its description does not fit its arrays": {"hidden": 32},
+    "start of the network has 156 numbers": {"start": model["start"][1:]},
+    "body of the network in the description is 5": {"body": 5},
+    "the network gives rotations that are not finite: check the weights": {"start": [1e300] * 157},
+  }
+  for message, change in cases.items():
+    path = tmp_path / f"{len(message)}"
+    checkpoint_file.write(path, variables, {**description, "model": {**model, **change}})
+    assert hap(["predict", str(path), str(people_of_3dpw / "imageFiles"), f"--out={tmp_path / 'out'}"]) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ")
+    assert message in error
+    assert not (tmp_path / "out").exists()
+
+
 def test_predict_takes_boxes_and_joints_and_names_those_it_leaves_out(
   trained, people_of_3dpw, tmp_path, capsys
 ):

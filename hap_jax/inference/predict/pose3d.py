@@ -11,6 +11,7 @@ import numpy as np
 from hap_jax import sharding
 from hap_jax.convert import read as reading
 from hap_jax.data.pipeline import Reading
+from hap_jax.data.sources import base
 from hap_jax.data.transforms import square_crop
 from hap_jax.evaluation.evaluate import EvalSplit, make_pass
 from hap_jax.inference import people_in_pictures
@@ -20,6 +21,8 @@ from hap_jax.models import crop_camera, rotations, smpl
 from hap_jax.tasks import pose3d
 from hap_jax.train import initial_body
 from hap_jax.viz import bodies as viz
+
+_NEAREST = 0.01  # metres; nothing is nearer to the camera, so a damaged network gives finite pixels
 
 
 def add_arguments(parser):
@@ -73,6 +76,8 @@ def predict(weights, bodies, people, *, batch_size, workers, progress):
     progress: a started `Progress`.
   Returns:
     {name: [N, ...] array}: rotations [N, 24, 3, 3], betas [N, 10], camera [N, 3], region [N, 4].
+  Raises:
+    ValueError: if the network gives a number that is not finite.
   """
   mesh = sharding.make_mesh()
   sharding.check_batch_size(batch_size, mesh, "--batch_size")
@@ -82,7 +87,13 @@ def predict(weights, bodies, people, *, batch_size, workers, progress):
   loader = reader.ordered(people, view, batch_size, ("image", "region"))
   split = EvalSplit(loader, pose3d.make_predict_parameters(weights.description))
   variables = sharding.put_replicated(weights.variables, mesh)
-  return make_pass(split, mesh)(variables, progress=progress)
+  found = make_pass(split, mesh)(variables, progress=progress)
+  for name in ("rotations", "betas", "camera"):
+    is_finite = np.isfinite(found[name]).reshape(len(found[name]), -1).all(axis=1)
+    if not is_finite.all():
+      file = base.printable(people.file(int(is_finite.argmin())))
+      raise ValueError(f"{file}: the network gives {name} that are not finite: check the weights")
+  return found
 
 
 def whole_camera(camera, region, size):
@@ -103,6 +114,7 @@ def whole_camera(camera, region, size):
   focal = crop_camera.FOCAL / crop_camera.SIDE * max(H, W)
   center = np.array(((W - 1) / 2, (H - 1) / 2))
   x, y, depth = np.asarray(crop_camera.camera_translation(jnp.asarray(camera)), np.float64)
+  depth = max(depth, _NEAREST)
   scale = crop_camera.FOCAL / depth * region[2] / crop_camera.SIDE  # pixels of the picture per metre
   far = focal / scale
   shift = (np.asarray(region[:2], np.float64) - center) / scale
@@ -122,7 +134,7 @@ def _write(out, people, bodies, found):
     matrices, betas = row["rotations"][None], row["betas"][None]
     vertices, joints, vectors = (np.asarray(x)[0] for x in pose(body, matrices, betas, translation[None]))
     intrinsics = np.array(((focal, 0, center[0]), (0, focal, center[1]), (0, 0, 1)))
-    pixels = joints[:, :2] / joints[:, 2:] * focal + center
+    pixels = joints[:, :2] / np.maximum(joints[:, 2:], _NEAREST) * focal + center
     np.savez(
       out / f"{name}.npz",
       global_orient=vectors[0],
