@@ -30,6 +30,7 @@ In evaluation only:
 """
 
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from hap_jax import config as config_lib
@@ -327,6 +328,7 @@ def evaluation_of(config, description, bodies, true_bodies):
     )
   )
   check_source(source, data.eval_source or data.source)
+  check_genders(source, true_bodies)
   fields = ["image", "smpl_pose", "smpl_betas"] + ["gender"] * ("gender" in source.spec.fields)
   view = square_crop.make_view(image_size=description.encoder.image_size)
   loader = base.reading_of(config).ordered(source, view, config.eval_batch_size, tuple(fields))
@@ -347,6 +349,13 @@ def check_source(source, name):
       f"config.data.source={name!r} has no {', '.join(missing)}: 3D pose needs people with the parameters of "
       "a body model, such as the source synthetic"
     )
+
+
+def check_genders(source, bodies):
+  """Raises ValueError if a person of a source has a gender whose body is missing in a `BodySet`."""
+  if "gender" in source.spec.fields:
+    for gender in np.unique(source.columns["gender"]).tolist():
+      bodies.of(body_model.GENDERS[gender])
 
 
 def describe(config, body, start, source=None, lineage=()):

@@ -181,6 +181,7 @@ def test_predict_takes_boxes_and_joints_and_names_those_it_leaves_out(
     {"file_name": name, "bbox": [5, 5, 30, 60]},
     {"file_name": name, "bbox": [400, 5, 30, 60]},
     {"file_name": "other.jpg", "bbox": [5, 5, 30, 60]},
+    {"file_name": name, "bbox": [5, 5, 1, 0.5]},
   ]
   (tmp_path / "boxes.json").write_text(json.dumps(boxes))
   out = tmp_path / "boxes"
@@ -189,6 +190,7 @@ def test_predict_takes_boxes_and_joints_and_names_those_it_leaves_out(
   printed = capsys.readouterr().out
   assert "1 people of pictures that are not in the folder are left out (entry 3)" in printed
   assert "1 people without area in the picture are left out (entry 2)" in printed
+  assert "1 people with a box of at most one pixel in the picture are left out (entry 4)" in printed
   assert len(json.loads((out / "people.json").read_text())["people"]) == 1
 
   joints = [10, 10, 0.9, 30, 70, 0.8, 90, 90, 0.1] + [0, 0, 0] * 14

@@ -1,6 +1,7 @@
 """The task 3D pose: values that work together, its start, its gradients, and the bodies that it needs."""
 
 import dataclasses
+import types
 
 import cv2
 import flax.traverse_util
@@ -11,6 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from configs import finetune_pose3d_direct_b16, finetune_pose3d_direct_demo
 from hap_jax import config as config_lib
+from hap_jax.data import body_model
 from hap_jax.data.sources import folder
 from hap_jax.losses import body as losses
 from hap_jax.models import body_regressor, crop_camera, smpl, vit
@@ -112,24 +114,34 @@ def test_every_parameter_has_a_rule_and_a_gradient_from_the_second_step_on(task)
   assert not [name for name, value in second.items() if not np.any(value)]
 
 
-def test_each_person_of_the_truth_has_the_body_of_their_gender(task):
+def test_each_person_of_the_truth_has_the_body_of_their_gender():
   genders = ("neutral", "male", "female")
   true_bodies = bodies.random_set(seed=3, genders=genders)
   constants = pose3d.evaluation_constants(bodies.random_set(seed=9), true_bodies)
   rng = np.random.default_rng(0)
   batch = {
-    "image": np.zeros((5, 32, 32, 3), np.uint8),
     "smpl_pose": rng.normal(0, 0.5, (5, 72)).astype(np.float32),
     "smpl_betas": rng.normal(size=(5, 10)).astype(np.float32),
     "gender": np.array([1, 0, 2, 2, 1], np.int32),
   }
-  variables = task.init(jax.random.key(0)) | {"constants": constants}
-  found = jax.jit(pose3d.make_predict(task.description))(variables, batch)
-  for i, gender in enumerate(batch["gender"]):
-    person = smpl.body_arrays(true_bodies, genders[gender])
-    pose, betas = batch["smpl_pose"][i : i + 1], batch["smpl_betas"][i : i + 1]
-    vertices, _ = smpl.pose_body(person, pose, betas, np.zeros((1, 3), np.float32))
-    np.testing.assert_allclose(found["true"][i], true_bodies.h36m_regressor @ vertices[0], atol=1e-6)
+  origin = np.zeros((5, 3), np.float32)
+  found = jax.jit(pose3d._pose_true)(constants["true_bodies"], batch, origin)
+  pose = jax.jit(smpl.pose_body)
+  for number, gender in enumerate(genders):
+    person = smpl.body_arrays(true_bodies, gender)
+    rows = batch["gender"] == number
+    vertices, _ = pose(person, batch["smpl_pose"], batch["smpl_betas"], origin)
+    np.testing.assert_allclose(found[rows], vertices[rows], atol=1e-6)
+
+
+def test_people_whose_body_is_missing_stop_the_evaluation():
+  """The official evaluation has no such case. The neutral body would give other scores."""
+  columns = {"gender": np.array([1, 1, 2], np.int32)}
+  source = types.SimpleNamespace(spec=types.SimpleNamespace(fields=("gender",)), columns=columns)
+  with pytest.raises(ValueError, match=r"no female model, only neutral, male.*`hap body --female=FILE`"):
+    pose3d.check_genders(source, bodies.random_set(genders=("neutral", "male")))
+  pose3d.check_genders(source, bodies.random_set(genders=("neutral", "male", "female")))
+  pose3d.check_genders(source, bodies.random_set(one_for_all=True))
 
 
 def test_people_without_a_fit_have_no_loss():
@@ -209,3 +221,11 @@ def test_a_folder_that_moved_is_named_with_the_option_that_replaces_it(task, tmp
     initial_body.of_checkpoint(description)
   with pytest.raises(ValueError, match=r"moved: no such folder.*set config\.data\.eval_body to the new"):
     initial_body.choose("synthetic", "", eval_source="pw3d", eval_folder=str(tmp_path / "moved"))
+
+
+def test_the_truth_of_drawn_people_has_their_own_body(tmp_path):
+  body_model.write_body_set(tmp_path / "other", bodies.random_set())
+  for keys in ({"eval_source": "synthetic"}, {}):
+    with pytest.raises(ValueError, match=r"eval_body=.*other: the records of synthetic .*another body"):
+      initial_body.choose("synthetic", "", eval_folder=str(tmp_path / "other"), **keys)
+  assert initial_body.choose("synthetic", "", eval_source="pw3d", eval_folder=str(tmp_path / "other"))

@@ -41,7 +41,11 @@ def run(args):
     description = weights.description
     bodies = initial_body.of_checkpoint(description, args.body)
     people = people_in_pictures.open_people(
-      args.pictures, boxes=args.boxes, joints=args.poses, exif=args.exif
+      args.pictures,
+      boxes=args.boxes,
+      joints=args.poses,
+      exif=args.exif,
+      find_problem=square_crop.find_problem,
     )
     progress.begin(len(people), "people")
     found = predict(
