@@ -49,20 +49,23 @@ def of_records(records, body, image_size):
   the mean of their matrices is almost zero.
 
   Args:
-    records: records with the fields of the task and the field `crop_matrix`.
+    records: records with the fields of the task and the field `crop_matrix`. Records without a fit do not
+      count.
     body: the `Body` of their parameters.
     image_size: (S, S) pixels of the crop.
   Raises:
-    ValueError: if there is no record.
+    ValueError: if no record counts.
   """
   poses, shapes, cameras = [], [], []
   for record in records:
+    if not record.get("has_fit", True):
+      continue
     poses.append(record["smpl_pose"].reshape(-1, 3))
     shapes.append(record["smpl_betas"])
     pelvis = rest_pelvis(body, record["smpl_betas"]) + record["smpl_translation"]
     cameras.append(camera_of(pelvis, record["intrinsics"], record["crop_matrix"], image_size))
   if not poses:
-    raise ValueError("the training records have no picture that can be read")
+    raise ValueError("the training records have no picture with parameters that can be read")
   # The mean of SciPy is the rotation nearest to the mean of the matrices.
   joints = np.moveaxis(np.array(poses, np.float64), 1, 0)
   matrices = np.stack([Rotation.from_rotvec(vectors).mean().as_matrix() for vectors in joints])

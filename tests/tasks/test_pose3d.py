@@ -229,3 +229,16 @@ def test_the_truth_of_drawn_people_has_their_own_body(tmp_path):
     with pytest.raises(ValueError, match=r"eval_body=.*other: the records of synthetic .*another body"):
       initial_body.choose("synthetic", "", eval_folder=str(tmp_path / "other"), **keys)
   assert initial_body.choose("synthetic", "", eval_source="pw3d", eval_folder=str(tmp_path / "other"))
+
+
+def test_people_without_a_fit_do_not_count_in_the_start():
+  body = bodies.random_body()
+  crop = np.eye(2, 3, dtype=np.float32)
+  camera = np.array(((100.0, 0, 16), (0, 100, 16), (0, 0, 1)), np.float32)
+  one = {"smpl_pose": np.zeros(72, np.float32), "smpl_betas": np.ones(10, np.float32)}
+  one |= {"smpl_translation": np.array((0, 0, 9), np.float32), "intrinsics": camera, "crop_matrix": crop}
+  nobody = {**one, "smpl_betas": np.zeros(10, np.float32), "smpl_translation": np.zeros(3, np.float32)}
+  found = start_pose.of_records([one | {"has_fit": True}, nobody | {"has_fit": False}], body, (32, 32))
+  assert found == start_pose.of_records([one], body, (32, 32))
+  with pytest.raises(ValueError, match="no picture with parameters"):
+    start_pose.of_records([nobody | {"has_fit": False}], body, (32, 32))

@@ -127,7 +127,8 @@ def whole_camera(camera, region, size):
 
 def _write(out, people, bodies, found):
   """Writes the files of all people into the folder `out`. Returns one entry per person for people.json."""
-  body, faces = smpl.body_arrays(bodies, "neutral"), bodies.of("neutral").faces
+  # The arrays go to the device once, not once per person.
+  body, faces = jax.device_put(smpl.body_arrays(bodies, "neutral")), bodies.of("neutral").faces
   pose = jax.jit(_pose)
   names, entries = _names([people.file(i) for i in range(len(people))]), []
   for i, name in enumerate(names):
