@@ -74,7 +74,7 @@ _KINDS = {
 # The keys of `Description.network`.
 _NETWORK = {
   "hidden": values.whole(1),
-  "start": values.each(values.number()),
+  "start": values.each(values.number(low=-1000, high=1000)),
   "body": values.text(),
 }
 

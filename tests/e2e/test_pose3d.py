@@ -160,7 +160,7 @@ def test_a_damaged_description_is_one_line(trained, people_of_3dpw, tmp_path, ca
     "its description does not fit its arrays": {"hidden": 32},
     "start of the network has 156 numbers": {"start": model["start"][1:]},
     "body of the network in the description is 5": {"body": 5},
-    "the network gives rotations that are not finite: check the weights": {"start": [1e300] * 157},
+    "values, each from -1000 to 1000, a finite number": {"start": [1e300, *model["start"][1:]]},
   }
   for message, change in cases.items():
     path = tmp_path / f"{len(message)}"
@@ -170,6 +170,19 @@ def test_a_damaged_description_is_one_line(trained, people_of_3dpw, tmp_path, ca
     assert error.startswith("error: ")
     assert message in error
     assert not (tmp_path / "out").exists()
+
+
+def test_weights_that_give_no_finite_person_are_one_line(trained, people_of_3dpw, tmp_path, capsys):
+  variables, description = checkpoint_file.read(trained[0])
+  output = variables["params"]["body_head"]["output"]
+  output["bias"] = np.full_like(output["bias"], 3e38)
+  checkpoint_file.write(tmp_path / "run", variables, description)
+  pictures = people_of_3dpw / "imageFiles"
+  assert hap(["predict", str(tmp_path / "run"), str(pictures), f"--out={tmp_path / 'out'}"]) == 1
+  assert (
+    "mesh of the network's prediction is not finite or reaches farther than 1e+06 m"
+    in capsys.readouterr().err
+  )
 
 
 def test_predict_takes_boxes_and_joints_and_names_those_it_leaves_out(

@@ -23,6 +23,7 @@ from hap_jax.train import initial_body
 from hap_jax.viz import bodies as viz
 
 _NEAREST = 0.01  # metres; nothing is nearer to the camera, so a damaged network gives finite pixels
+_FARTHEST = 1e6  # metres; no vertex of a useful prediction is farther away
 
 
 def add_arguments(parser):
@@ -80,8 +81,6 @@ def predict(weights, bodies, people, *, batch_size, workers, progress):
     progress: a started `Progress`.
   Returns:
     {name: [N, ...] array}: rotations [N, 24, 3, 3], betas [N, 10], camera [N, 3], region [N, 4].
-  Raises:
-    ValueError: if the network gives a number that is not finite.
   """
   mesh = sharding.make_mesh()
   sharding.check_batch_size(batch_size, mesh, "--batch_size")
@@ -91,13 +90,7 @@ def predict(weights, bodies, people, *, batch_size, workers, progress):
   loader = reader.ordered(people, view, batch_size, ("image", "region"))
   split = EvalSplit(loader, pose3d.make_predict_parameters(weights.description))
   variables = sharding.put_replicated(weights.variables, mesh)
-  found = make_pass(split, mesh)(variables, progress=progress)
-  for name in ("rotations", "betas", "camera"):
-    is_finite = np.isfinite(found[name]).reshape(len(found[name]), -1).all(axis=1)
-    if not is_finite.all():
-      file = base.printable(people.file(int(is_finite.argmin())))
-      raise ValueError(f"{file}: the network gives {name} that are not finite: check the weights")
-  return found
+  return make_pass(split, mesh)(variables, progress=progress)
 
 
 def whole_camera(camera, region, size):
@@ -126,7 +119,10 @@ def whole_camera(camera, region, size):
 
 
 def _write(out, people, bodies, found):
-  """Writes the files of all people into the folder `out`. Returns one entry per person for people.json."""
+  """Writes the files of all people into the folder `out`. Returns one entry per person for people.json.
+
+  Raises ValueError if the mesh of a person has a number that is not finite or too large.
+  """
   # The arrays go to the device once, not once per person.
   body, faces = jax.device_put(smpl.body_arrays(bodies, "neutral")), bodies.of("neutral").faces
   pose = jax.jit(_pose)
@@ -138,6 +134,11 @@ def _write(out, people, bodies, found):
     translation, focal, center = whole_camera(row["camera"], row["region"], image.shape[:2])
     matrices, betas = row["rotations"][None], row["betas"][None]
     vertices, joints, vectors = (np.asarray(x)[0] for x in pose(body, matrices, betas, translation[None]))
+    if not np.abs(vertices).max() < _FARTHEST:  # also True for NaN
+      raise ValueError(
+        f"{base.printable(file)}: the mesh of the network's prediction is not finite or reaches farther than "
+        f"{_FARTHEST:g} m: check the weights and the body"
+      )
     intrinsics = np.array(((focal, 0, center[0]), (0, focal, center[1]), (0, 0, 1)))
     pixels = joints[:, :2] / np.maximum(joints[:, 2:], _NEAREST) * focal + center
     np.savez(
