@@ -218,6 +218,10 @@ def _is_pixels(value):
   )
 
 
+def _are_texts(value):
+  return isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
+
+
 def _are_classes(value):
   """Returns True for a dict whose values are texts, or lists of only texts or only whole numbers."""
   return isinstance(value, dict) and all(
@@ -245,6 +249,7 @@ _OPTIONAL_FORMS = {
   "model.class_token": (lambda value: type(value) is bool, "true or false"),
   "classes": (_are_classes, "an object of texts and lists"),
   "data": (lambda value: isinstance(value, dict), "an object"),
+  "body": (_are_texts, "an object of texts"),
   "config": (lambda value: isinstance(value, dict), "an object"),
   "lineage": (
     lambda value: isinstance(value, list | tuple) and all(isinstance(x, dict) for x in value),

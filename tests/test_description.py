@@ -135,3 +135,9 @@ def test_an_encoder_of_a_variant_has_its_sizes_and_name():
   assert Encoder(384, 12, 4, (16, 8), 16).variant is None
   built = encoder.build(vit.Compute(scan=False), drop_path=0.1)
   assert (built.width, built.grid, built.scan, built.drop_path) == (384, (16, 8), False, 0.1)
+
+
+@pytest.mark.parametrize("body", [3, ["SMPL"], {"name": 3}, {"licence": None}])
+def test_a_body_that_is_no_object_of_texts_is_an_error(body):
+  with pytest.raises(ValueError, match=r"body is .*, expected an object of texts"):
+    Description.from_json({**full().to_json(), "body": body})

@@ -6,7 +6,7 @@ import re
 from hap_jax import config as config_lib
 from hap_jax.cli import _options
 from hap_jax.convert import read
-from hap_jax.inference import gallery
+from hap_jax.inference import gallery, unfit
 
 
 def add_arguments(parser):
@@ -34,7 +34,8 @@ def extend(parser, words):
 
 def run(args):
   _options.check_new(args.out)
-  _module(args.checkpoint).run(args)
+  with unfit.named(args.checkpoint):
+    _module(args.checkpoint).run(args)
 
 
 def _check_options(checkpoint, words, known):

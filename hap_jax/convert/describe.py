@@ -14,6 +14,7 @@ from hap_jax.convert.weights import flatten, grid_text, some
 from hap_jax.description import Encoder
 
 _ZIP = b"PK\x03\x04"
+_LONG = 16  # values; the text names only the length of a longer list
 _ENCODER = tuple(field.name for field in dataclasses.fields(Encoder))
 
 
@@ -158,7 +159,10 @@ def _network_text(model):
   """Returns the sizes and rules of the network besides encoder and decoder as text."""
   known = {"variant", "image_size", "decoder", "assumed", *_ENCODER}
   rest = {key: value for key, value in model.items() if key not in known and not isinstance(value, dict)}
-  return ", ".join(f"{key} {value}" for key, value in rest.items())
+  return ", ".join(
+    f"{key} ({len(value)} values)" if isinstance(value, list) and len(value) > _LONG else f"{key} {value}"
+    for key, value in rest.items()
+  )
 
 
 def _decoder_text(decoder):

@@ -1,9 +1,10 @@
 """Finds the kind of a licence and the most restrictive of several licences, and formats licences as one line.
 
-A source is one data set or one file of weights that a checkpoint was made from. It is a dict of JSON values:
+A source is a data set, a file of weights or a body model that a checkpoint was made from. It is a dict of
+JSON values:
   kind      one of `KINDS`
-  role      "data set" or "weights"
-  name      the name of the data set or the file
+  role      "data set", "weights" or "body model"
+  name      the name of the data set, the file or the body model
   licence   the licence in the words of its publisher
   if        the condition under which the source was used; only for a source that is an assumption
 """
@@ -160,8 +161,8 @@ def text(item):
 
 
 def _words(item):
-  """Returns the licence of a source as text. If the licence of a data set is unknown, its name is added."""
-  is_anonymous = item["kind"] == _UNKNOWN and item["role"] == "data set"
+  """Returns the licence of a source as text. An unknown licence gets the name of its data set or body."""
+  is_anonymous = item["kind"] == _UNKNOWN and item["role"] != "weights"
   return f"{item['role']} {item['name']}: {item['licence']}" if is_anonymous else item["licence"]
 
 

@@ -9,6 +9,7 @@ checkpoints that it was converted from or trained from. An origin is a dict of p
   task      the task, for a checkpoint of this project
   step      the step, for a checkpoint of this project
   data      {"name", "licence"} of the data set that a run trained on; earlier versions did not record it
+  body      {"name", "licence"} of the body model that a run trained with, for 3D pose
 """
 
 import re
@@ -16,6 +17,7 @@ import re
 from hap_jax.convert import families, licences
 
 OWN_FAMILY = "hap_jax"
+_PARTS = ("data", "body")  # parts of a run with a licence of their own
 # Earlier versions recorded this text as the licence of a run that started without weights.
 _FROM_SCRATCH = re.compile(r"trained from scratch on ([^:]+): (.+)", re.DOTALL)
 
@@ -30,8 +32,7 @@ def of_own(path, description):
   origin = {"file": str(path), "family": OWN_FAMILY, "task": description["task"]}
   if "step" in description:
     origin["step"] = description["step"]
-  if description.get("data"):
-    origin["data"] = _data(description)
+  origin |= {key: _facts(description, key) for key in _PARTS if description.get(key)}
   return completed((origin, *_past(description)))
 
 
@@ -47,27 +48,28 @@ def of_file(file, sha256, family, licence, record):
   """
   origin, past = {"file": file, "sha256": sha256, "family": family, "licence": licence}, _past(record)
   if not past and record.get("data"):
-    origin["data"] = _data(record)
+    origin["data"] = _facts(record, "data")
   return completed((origin, *past))
 
 
-def _data(description):
-  return {key: description["data"].get(key, "not recorded") for key in ("name", "licence")}
+def _facts(description, part):
+  return {key: description[part].get(key, "not recorded") for key in ("name", "licence")}
 
 
 def _past(description):
   """Returns the lineage that a description records, as a tuple.
 
-  The description of a converted file names the data set of the run that was converted. So this data set is
-  moved to the origin of that run.
+  The description of a converted file names the data set and the body model of the run that was converted. So
+  they are moved to the origin of that run.
   """
   past = [dict(origin) for origin in description.get("lineage", ())]
   # Only conversions record where their pixel statistics come from. So the key "from" shows a conversion.
   is_conversion = "from" in description.get("normalization", {})
-  if is_conversion and description.get("data"):
-    run = next((origin for origin in past if _is_run(origin)), None)
-    if run is not None:
-      run.setdefault("data", _data(description))
+  run = next((origin for origin in past if _is_run(origin)), None) if is_conversion else None
+  if run is not None:
+    for part in _PARTS:
+      if description.get(part):
+        run.setdefault(part, _facts(description, part))
   return tuple(past)
 
 
@@ -156,6 +158,8 @@ def _own_sources(origin, is_oldest):
     step = f", step {origin['step']}" if "step" in origin else ""
     run = f"of a run ({origin.get('task', 'task unknown')}{step})"
     found.append(licences.source("data set", run, "not recorded"))
+  if "body" in origin:
+    found.append(licences.source("body model", origin["body"]["name"], origin["body"]["licence"]))
   # A file of another project was itself made from data sets and weights. The record of its family lists them.
   if is_oldest and not is_own:
     found.append(licences.source("weights", f"{origin['file']} ({origin['family']})", origin["licence"]))

@@ -249,12 +249,13 @@ def write_body_set(folder, body_set):
     (part / DESCRIPTION_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 
 
-def read_body_set(folder, *, need_h36m=False):
+def read_body_set(folder, *, need_h36m=False, key="config.body"):
   """Reads the folder of a body that `hap body` has written.
 
   Args:
     folder: the folder.
     need_h36m: True: a folder without the regressor of the Human3.6M joints is an error.
+    key: configuration key or option that names the folder, for messages.
   Returns:
     BodySet.
   Raises:
@@ -264,7 +265,9 @@ def read_body_set(folder, *, need_h36m=False):
   path = folder / DESCRIPTION_FILE
   if not path.is_file():
     missing = "no such folder" if not folder.is_dir() else f"no file {DESCRIPTION_FILE} in this folder"
-    raise ValueError(f"{folder}: {missing}; expected a body that `hap body` has written. {_WHERE_TO_GET}")
+    raise ValueError(
+      f"{folder}: {missing}; expected a body that `hap body` has written. {_where_to_get(key)}"
+    )
   facts = _read_description(path)
   regressors = _read_arrays(folder / REGRESSORS_FILE, _REGRESSORS, optional=("h36m", "mirrored"))
   body_set = BodySet(
@@ -305,7 +308,11 @@ def missing(key, source):
     key: configuration key or option, such as "config.body".
     source: name of the data source.
   """
-  return f"{key} is empty, but {source} has no body of its own. {_WHERE_TO_GET.replace('config.body', key)}"
+  return f"{key} is empty, but {source} has no body of its own. {_where_to_get(key)}"
+
+
+def _where_to_get(key):
+  return _WHERE_TO_GET.replace("config.body", key)
 
 
 def _file_of(gender):

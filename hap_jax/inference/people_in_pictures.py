@@ -94,7 +94,7 @@ def add_arguments(parser):
   parser.add_argument("--workers", type=int, default=0, help="processes that read pictures (default: none)")
 
 
-def open_people(pictures, *, boxes=None, joints=None, exif=base.APPLY):
+def open_people(pictures, *, boxes=None, joints=None, exif=base.APPLY, find_problem=None):
   """Opens the `People` of a folder of pictures, or of one picture.
 
   Args:
@@ -102,6 +102,8 @@ def open_people(pictures, *, boxes=None, joints=None, exif=base.APPLY):
     boxes: file of boxes, see `in_boxes`.
     joints: file of joints, see `around_joints`. If neither file is given, each whole picture is a box.
     exif: see `folder.open_source`.
+    find_problem: a function (box, (H, W) of its picture) -> words that say why the task cannot use the box of
+      a file, such as "with a small box", or None. People with such a box are left out with a note.
   Raises:
     ValueError: if both files are given, or for a wrong file.
   """
@@ -112,8 +114,8 @@ def open_people(pictures, *, boxes=None, joints=None, exif=base.APPLY):
   else:
     source = folder.open_source(root=pictures, exif=exif)
   if boxes is not None:
-    return in_boxes(source, boxes)
-  return whole_pictures(source) if joints is None else around_joints(source, joints)
+    return in_boxes(source, boxes, find_problem)
+  return whole_pictures(source) if joints is None else around_joints(source, joints, find_problem)
 
 
 def whole_pictures(pictures):
@@ -141,7 +143,7 @@ def _number_in(path):
   return number if number is None or number <= _MAX_ID else None
 
 
-def in_boxes(pictures, path):
+def in_boxes(pictures, path, find_problem=None):
   """Returns People for the boxes of a file in COCO's format for detections.
 
   A box belongs to the picture of its file_name, a path below the folder. Without a file_name it belongs to
@@ -153,6 +155,7 @@ def in_boxes(pictures, path):
     pictures: the `folder.FolderSource`.
     path: the file, a list of {"bbox": [x, y, width, height], "file_name" or "image_id"}. An entry may also
       have "score" and "category_id".
+    find_problem: see `open_people`.
   Raises:
     ValueError: if the file has another format, if a picture has no unique number, or if nobody is left.
   """
@@ -161,16 +164,16 @@ def in_boxes(pictures, path):
     x, y, width, height = json_entries.numbers(entry, "bbox", where, 4, "x, y, width, height")
     return (x, y, x + width, y + height), _NO_AREA
 
-  return _read(pictures, path, "--boxes", read)
+  return _read(pictures, path, "--boxes", read, find_problem)
 
 
-def around_joints(pictures, path):
+def around_joints(pictures, path, find_problem=None):
   """Returns People for the joints of a file in COCO's format for results, such as 2D pose writes it.
 
   The box of a person is the tight box of the joints with a score of at least 0.3, enlarged by 1.2.
 
   Args:
-    pictures, path: as in `in_boxes`. An entry has "keypoints": x, y and score of each joint.
+    pictures, path, find_problem: as in `in_boxes`. An entry has "keypoints": x, y and score of each joint.
   Raises:
     ValueError: as in `in_boxes`.
   """
@@ -190,10 +193,10 @@ def around_joints(pictures, path):
     margin = (_JOINTS_PADDING - 1) / 2 * (high - low)
     return (*(low - margin).tolist(), *(high + margin).tolist()), _NO_AREA
 
-  return _read(pictures, path, "--poses", read)
+  return _read(pictures, path, "--poses", read, find_problem)
 
 
-def _read(pictures, path, option, read_box):
+def _read(pictures, path, option, read_box, find_problem):
   entries = json_entries.read(path, option, _FORMAT)
   if not isinstance(entries, list):
     raise ValueError(f"{path}: found {json_entries.show(entries)}, expected {_FORMAT}")
@@ -206,11 +209,15 @@ def _read(pictures, path, option, read_box):
     box, problem = read_box(entry, where)
     score = json_entries.number(entry, "score", where) if "score" in entry else 1.0
     if "category_id" in entry and json_entries.integer(entry, "category_id", where) != _PERSON:
-      left_out[_NO_PERSON].append(number)
+      reason = _NO_PERSON
     elif row is None:
-      left_out[_NO_PICTURE].append(number)
+      reason = _NO_PICTURE
     elif box is None or not _is_seen(box := _to_float32(box, where), size_of(row)):
-      left_out[problem].append(number)
+      reason = problem
+    else:
+      reason = find_problem and find_problem(box, size_of(row))
+    if reason:
+      left_out[reason].append(number)
     else:
       rows.append((row, box, image_id, score))
   notes = [

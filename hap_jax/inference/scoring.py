@@ -6,7 +6,6 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import flax.errors
 import ml_collections
 
 from hap_jax import config as config_lib
@@ -14,6 +13,7 @@ from hap_jax import config_values as values
 from hap_jax import sharding
 from hap_jax.convert import read as reading
 from hap_jax.evaluation.evaluate import Evaluation, make_evaluate
+from hap_jax.inference import unfit
 from hap_jax.io import picture_file
 from hap_jax.io.progress import SILENT
 from hap_jax.train.state import with_constants
@@ -118,11 +118,8 @@ def _score(path, config, overrides, progress):
     raise ValueError(f"{path}: its configuration has no records that can be scored: {reason}")
   variables = with_constants(weights.variables, evaluation.constants)
   variables = sharding.put_replicated(variables, mesh)
-  try:
+  with unfit.named(path):
     scores, rows = make_evaluate(evaluation, mesh)(variables, progress=progress)
-  except flax.errors.ScopeParamShapeError as error:
-    reason = str(error).partition(" (http")[0]
-    raise ValueError(f"{path}: its description does not fit its arrays: {reason}") from error
   return _Found(config, evaluation, scores, rows, variables)
 
 

@@ -152,5 +152,5 @@ def _check_finite(is_finite):
   if not is_finite.all():
     raise ValueError(
       f"row {int(is_finite.argmin())} of {len(is_finite)} people has a number that is not finite: check the "
-      "weights and the body"
+      "weights, the body and the annotations"
     )

@@ -30,6 +30,7 @@ In evaluation only:
 """
 
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from hap_jax import config as config_lib
@@ -73,7 +74,7 @@ _KINDS = {
 # The keys of `Description.network`.
 _NETWORK = {
   "hidden": values.whole(1),
-  "start": values.each(values.number()),
+  "start": values.each(values.number(low=-1000, high=1000)),
   "body": values.text(),
 }
 
@@ -324,6 +325,7 @@ def evaluation_of(config, description, bodies, true_bodies):
     )
   )
   check_source(source, data.eval_source or data.source)
+  check_genders(source, true_bodies)
   fields = ["image", "smpl_pose", "smpl_betas"] + ["gender"] * ("gender" in source.spec.fields)
   view = square_crop.make_view(image_size=description.encoder.image_size)
   loader = base.reading_of(config).ordered(source, view, config.eval_batch_size, tuple(fields))
@@ -346,12 +348,19 @@ def check_source(source, name):
     )
 
 
-def describe(config, bodies, start, source=None, lineage=()):
+def check_genders(source, bodies):
+  """Raises ValueError if a person of a source has a gender whose body is missing in a `BodySet`."""
+  if "gender" in source.spec.fields:
+    for gender in np.unique(source.columns["gender"]).tolist():
+      bodies.of(body_model.GENDERS[gender])
+
+
+def describe(config, body, start, source=None, lineage=()):
   """Returns the Description of the weights of a run.
 
   Args:
     config: the finalized config.
-    bodies: the `BodySet` of the network.
+    body: {"name", "licence", "digest"} of the body of the network, see `body_facts`.
     start: see `BodyRegressor`.
     source, lineage: see `base.description_of`.
   """
@@ -359,12 +368,39 @@ def describe(config, bodies, start, source=None, lineage=()):
     config,
     source,
     lineage,
-    network={"hidden": config.model.hidden, "start": list(start), "body": bodies.digest},
-    classes={"body": [bodies.name]},
+    network={"hidden": config.model.hidden, "start": list(start), "body": body["digest"]},
+    classes={"body": [body["name"]]},
     patch_padding=config.model.patch_padding,
     class_token=False,
-    body={"name": bodies.name, "licence": bodies.licence},
+    body={key: body[key] for key in ("name", "licence")},
   )
+
+
+def start_of_head(description, task, hidden, body):
+  """Returns the start of weights whose head a run keeps, or None if the run has a new head.
+
+  The head is kept by a run that resumes, and by a run that starts from weights of the same task with the same
+  hidden layer and the same body model, see `base.make_load`.
+
+  Args:
+    description: the Description of the weights. None: the run starts without weights.
+    task: the name of the task.
+    hidden: width of the hidden layer of the run.
+    body: the name of the body model of the run.
+  Raises:
+    ValueError: if the description of these weights is damaged.
+  """
+  if description is None or description.task != task:
+    return None
+  if description.network.get("hidden") != hidden or description.classes != {"body": [body]}:
+    return None
+  base.check_network(description, _NETWORK)
+  return description.network["start"]
+
+
+def body_facts(bodies):
+  """Returns the facts about a `BodySet` that a Description records: {"name", "licence", "digest"}."""
+  return {"name": bodies.name, "licence": bodies.licence, "digest": bodies.digest}
 
 
 def make(config, start=base.FROM_SCRATCH):
@@ -380,8 +416,9 @@ def make(config, start=base.FROM_SCRATCH):
   check_source(source, config.data.source)
   bodies, true_bodies = bodies_of(config)
   size = tuple(config.model.image_size)
-  values_at_start = start_pose.choose(start, source, bodies, size, config.task)
-  description = describe(config, bodies, values_at_start, source, start.lineage)
+  given = start_of_head(start.description, config.task, config.model.hidden, bodies.name)
+  values_at_start = start_pose.choose(given, source, bodies, size)
+  description = describe(config, body_facts(bodies), values_at_start, source, start.lineage)
   augment = square_crop.make_augmentation(
     image_size=size,
     flip_pairs=source.spec.skeleton.flip_pairs if source.spec.skeleton else (),
@@ -422,7 +459,9 @@ def make(config, start=base.FROM_SCRATCH):
 
 def outline(config):
   """Returns (abstract params, lines that describe the shapes of a step); reads no data."""
-  description = describe(config, body_model.PLACEHOLDER, (0.0,) * body_regressor.NUM_VALUES)
+  # A dry run reads no body. Its facts and the start do not change the shapes.
+  no_body = dict.fromkeys(("name", "licence", "digest"), "not read")
+  description = describe(config, no_body, (0.0,) * body_regressor.NUM_VALUES)
   model = network(description, base.compute_of(config), drop_path=config.model.drop_path)
   batch = base.abstract_batch(config.batch_size, description.encoder.image_size)
   normalize = base.make_normalize(description)

@@ -16,30 +16,37 @@ def choose(source, folder, *, eval_source="", eval_folder=""):
     eval_source: config.data.eval_source. "": the evaluation uses `source`.
     eval_folder: config.data.eval_body. "": none.
   Raises:
-    ValueError: if there is no body, or if `folder` differs from the body of the source.
+    ValueError: if there is no body, or if a folder differs from the body of its source.
   """
   own = own_body(source)
   if folder:
     bodies = body_model.read_body_set(folder)
-    if own is not None and own.digest != bodies.digest:
-      raise ValueError(
-        f"config.body={folder}: the records of {source} have parameters of another body ({own.name}, digest "
-        f"{own.digest}): leave config.body empty; the truth of the scores has its own key, "
-        "config.data.eval_body"
-      )
+    remark = "; the truth of the scores has its own key, config.data.eval_body"
+    _check_same("config.body", folder, bodies, source, own, remark)
   elif own is not None:
     bodies = own
   else:
     raise ValueError(body_model.missing("config.body", source))
   scored = eval_source or source
+  true_bodies = own_body(scored)
   if eval_folder:
-    return bodies, body_model.read_body_set(eval_folder)
+    key, given = "config.data.eval_body", body_model.read_body_set(eval_folder, key="config.data.eval_body")
+    _check_same(key, eval_folder, given, scored, true_bodies)
+    return bodies, given
   if scored == source:
     return bodies, bodies
-  true_bodies = own_body(scored)
   if true_bodies is None and not folder:
     raise ValueError(body_model.missing("config.data.eval_body", scored))
   return bodies, true_bodies or bodies
+
+
+def _check_same(key, folder, bodies, source, own, remark=""):
+  """Raises ValueError if a source has its own body, and the folder of a configuration key has another one."""
+  if own is not None and own.digest != bodies.digest:
+    raise ValueError(
+      f"{key}={folder}: the records of {source} have parameters of another body ({own.name}, digest "
+      f"{own.digest}): leave {key} empty{remark}"
+    )
 
 
 def own_body(source):
@@ -58,14 +65,21 @@ def of_checkpoint(description, folder=""):
     ValueError: if there is no body.
   """
   recorded = description.config or {}
-  folder = folder or recorded.get("body", "")
+  folder = folder or _text(recorded, "body")
   if folder:
-    return body_model.read_body_set(folder)
-  source = recorded.get("data", {}).get("source", "")
+    return body_model.read_body_set(folder, key="--body")
+  data = recorded.get("data")
+  source = _text(data, "source") if isinstance(data, dict) else ""
   own = own_body(source) if source in config_lib.names("data/sources") else None
   if own is None:
     raise ValueError(body_model.missing("--body", source or "the training"))
   return own
+
+
+def _text(group, key):
+  """Returns a text of a recorded configuration, or "" if there is none. Anyone may have written it."""
+  value = group.get(key)
+  return value if isinstance(value, str) else ""
 
 
 def notes(description, bodies):

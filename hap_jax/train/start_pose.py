@@ -13,22 +13,18 @@ _SAMPLE = 1024  # training records, evenly spaced
 _FACES_CAMERA = np.diag((1.0, -1.0, -1.0))
 
 
-def choose(start, source, bodies, image_size, task):
+def choose(given, source, bodies, image_size):
   """Returns the start of a run: NUM_VALUES numbers, see `body_regressor.BodyRegressor`.
 
-  A run that resumes, or starts from weights of the same task, keeps their start, because the weights of the
-  head are offsets from it. Otherwise the start is computed from the training records.
-
   Args:
-    start: a `tasks.base.Start`.
+    given: the start of the weights whose head the run keeps, because the head's outputs are offsets from it.
+      None: the run has a new head, and the start is computed from the training records.
     source: the training records.
     bodies: the `BodySet` of their parameters.
     image_size: (S, S) pixels of the network's input.
-    task: the name of the task.
   """
-  given = start.description
-  if given is not None and given.task == task:
-    return tuple(given.network["start"])
+  if given is not None:
+    return tuple(given)
   chosen = np.unique(np.linspace(0, len(source) - 1, _SAMPLE).astype(int))
   view = square_crop.make_view(image_size=image_size)
   return of_records(_through(view, source, chosen.tolist()), bodies.of("neutral"), image_size)
@@ -53,20 +49,23 @@ def of_records(records, body, image_size):
   the mean of their matrices is almost zero.
 
   Args:
-    records: records with the fields of the task and the field `crop_matrix`.
+    records: records with the fields of the task and the field `crop_matrix`. Records without a fit do not
+      count.
     body: the `Body` of their parameters.
     image_size: (S, S) pixels of the crop.
   Raises:
-    ValueError: if there is no record.
+    ValueError: if no record counts.
   """
   poses, shapes, cameras = [], [], []
   for record in records:
+    if not record.get("has_fit", True):
+      continue
     poses.append(record["smpl_pose"].reshape(-1, 3))
     shapes.append(record["smpl_betas"])
     pelvis = rest_pelvis(body, record["smpl_betas"]) + record["smpl_translation"]
     cameras.append(camera_of(pelvis, record["intrinsics"], record["crop_matrix"], image_size))
   if not poses:
-    raise ValueError("the training records have no picture that can be read")
+    raise ValueError("the training records have no picture with parameters that can be read")
   # The mean of SciPy is the rotation nearest to the mean of the matrices.
   joints = np.moveaxis(np.array(poses, np.float64), 1, 0)
   matrices = np.stack([Rotation.from_rotvec(vectors).mean().as_matrix() for vectors in joints])

@@ -180,3 +180,8 @@ def test_every_family_is_described(checkpoint, family):
   assert facts["family"] == family
   assert describe.text(facts)
   assert family == "hf-vitmae" or any(family in line for line in facts["commands"][-1:])
+
+
+def test_a_long_list_of_the_network_is_counted():
+  model = {"hidden": 16, "start": [0.25] * 157, "stages": [1, 2]}
+  assert describe._network_text(model) == "hidden 16, start (157 values), stages [1, 2]"

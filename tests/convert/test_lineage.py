@@ -93,6 +93,24 @@ def test_our_model_card_states_the_licence_even_without_our_record(trained, tmp_
   assert read.read(tmp_path / "folder").licence == MARKET["licence"]
 
 
+def test_the_licence_of_the_body_model_survives_conversions_and_later_runs(trained, tmp_path):
+  smpl = {"name": "SMPL", "licence": "Max Planck non-commercial research licence (SMPL), no redistribution"}
+  path = trained(DRAWN, [])
+  variables, description = checkpoint_file.read(path)
+  checkpoint_file.write(tmp_path / "body", variables, description | {"task": "pose3d", "body": smpl})
+  expected = [("research only", "SMPL"), ("permissive", "synthetic")]
+  run.convert(tmp_path / "body", tmp_path / "own", to="orbax", real=False)
+  for name in ("body", "own"):
+    weights = read.read(tmp_path / name)
+    assert names_of(weights.made_from) == expected
+    assert weights.licence == smpl["licence"]
+    assert [item["role"] for item in weights.made_from] == ["body model", "data set"]
+  # A run of another task that starts from these weights has another description, and this lineage.
+  later = [dict(origin) for origin in weights.lineage]
+  checkpoint_file.write(tmp_path / "later", variables, description | {"data": MARKET, "lineage": later})
+  assert names_of(read.read(tmp_path / "later").made_from) == [("research only", "market1501"), *expected]
+
+
 def test_a_repeated_stage_is_listed_once():
   past = [run_origin("pretrain", step, data) for step, data in ((6, DRAWN), (4, MARKET), (2, DRAWN))]
   found = lineage.sources(lineage.completed(past))

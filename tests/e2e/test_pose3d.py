@@ -153,6 +153,39 @@ def test_predict_writes_parameters_that_give_the_mesh(trained, people_of_3dpw, t
   assert sheet.shape[1] > 1000
 
 
+def test_a_damaged_description_is_one_line(trained, people_of_3dpw, tmp_path, capsys):
+  variables, description = checkpoint_file.read(trained[0])
+  model = json.loads(json.dumps(description["model"]))
+  cases = {
+    "its description does not fit its arrays": {"hidden": 32},
+    "start of the network has 156 numbers": {"start": model["start"][1:]},
+    "body of the network in the description is 5": {"body": 5},
+    "values, each from -1000 to 1000, a finite number": {"start": [1e300, *model["start"][1:]]},
+  }
+  for message, change in cases.items():
+    path = tmp_path / f"{len(message)}"
+    checkpoint_file.write(path, variables, {**description, "model": {**model, **change}})
+    assert hap(["predict", str(path), str(people_of_3dpw / "imageFiles"), f"--out={tmp_path / 'out'}"]) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ")
+    assert message in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_that_give_no_finite_person_are_one_line(trained, people_of_3dpw, tmp_path, capsys):
+  variables, description = checkpoint_file.read(trained[0])
+  output = variables["params"]["body_head"]["output"]
+  output["bias"] = np.full_like(output["bias"], 3e38)
+  checkpoint_file.write(tmp_path / "run", variables, description)
+  pictures = people_of_3dpw / "imageFiles"
+  assert hap(["predict", str(tmp_path / "run"), str(pictures), f"--out={tmp_path / 'out'}"]) == 1
+  error = capsys.readouterr().err
+  assert "mesh of the network's prediction is not finite or reaches farther than 1e+06 m" in error
+    "mesh of the network's prediction is not finite or reaches farther than 1e+06 m"
+    in capsys.readouterr().err
+  )
+
+
 def test_predict_takes_boxes_and_joints_and_names_those_it_leaves_out(
   trained, people_of_3dpw, tmp_path, capsys
 ):
@@ -162,6 +195,7 @@ def test_predict_takes_boxes_and_joints_and_names_those_it_leaves_out(
     {"file_name": name, "bbox": [5, 5, 30, 60]},
     {"file_name": name, "bbox": [400, 5, 30, 60]},
     {"file_name": "other.jpg", "bbox": [5, 5, 30, 60]},
+    {"file_name": name, "bbox": [5, 5, 1, 0.5]},
   ]
   (tmp_path / "boxes.json").write_text(json.dumps(boxes))
   out = tmp_path / "boxes"
@@ -170,6 +204,7 @@ def test_predict_takes_boxes_and_joints_and_names_those_it_leaves_out(
   printed = capsys.readouterr().out
   assert "1 people of pictures that are not in the folder are left out (entry 3)" in printed
   assert "1 people without area in the picture are left out (entry 2)" in printed
+  assert "1 people with a box of at most one pixel in the picture are left out (entry 4)" in printed
   assert len(json.loads((out / "people.json").read_text())["people"]) == 1
 
   joints = [10, 10, 0.9, 30, 70, 0.8, 90, 90, 0.1] + [0, 0, 0] * 14

@@ -1,6 +1,7 @@
 """The task 3D pose: values that work together, its start, its gradients, and the bodies that it needs."""
 
 import dataclasses
+import types
 
 import cv2
 import flax.traverse_util
@@ -11,12 +12,14 @@ from scipy.spatial.transform import Rotation
 
 from configs import finetune_pose3d_direct_b16, finetune_pose3d_direct_demo
 from hap_jax import config as config_lib
-from hap_jax.data.sources import folder, synthetic
+from hap_jax.data import body_model
+from hap_jax.data.sources import folder
 from hap_jax.losses import body as losses
-from hap_jax.models import body_regressor, crop_camera, vit
+from hap_jax.models import body_regressor, crop_camera, smpl, vit
 from hap_jax.tasks import base, pose3d
 from hap_jax.train import initial_body, optim, start_pose, step
 from hap_jax.train import state as train_state
+from tests import bodies
 
 SMALL = {
   "batch_size": 4,
@@ -111,6 +114,36 @@ def test_every_parameter_has_a_rule_and_a_gradient_from_the_second_step_on(task)
   assert not [name for name, value in second.items() if not np.any(value)]
 
 
+def test_each_person_of_the_truth_has_the_body_of_their_gender():
+  genders = ("neutral", "male", "female")
+  true_bodies = bodies.random_set(seed=3, genders=genders)
+  constants = pose3d.evaluation_constants(bodies.random_set(seed=9), true_bodies)
+  rng = np.random.default_rng(0)
+  batch = {
+    "smpl_pose": rng.normal(0, 0.5, (5, 72)).astype(np.float32),
+    "smpl_betas": rng.normal(size=(5, 10)).astype(np.float32),
+    "gender": np.array([1, 0, 2, 2, 1], np.int32),
+  }
+  origin = np.zeros((5, 3), np.float32)
+  found = jax.jit(pose3d._pose_true)(constants["true_bodies"], batch, origin)
+  pose = jax.jit(smpl.pose_body)
+  for number, gender in enumerate(genders):
+    person = smpl.body_arrays(true_bodies, gender)
+    rows = batch["gender"] == number
+    vertices, _ = pose(person, batch["smpl_pose"], batch["smpl_betas"], origin)
+    np.testing.assert_allclose(found[rows], vertices[rows], atol=1e-6)
+
+
+def test_people_whose_body_is_missing_stop_the_evaluation():
+  """The official evaluation has no such case. The neutral body would give other scores."""
+  columns = {"gender": np.array([1, 1, 2], np.int32)}
+  source = types.SimpleNamespace(spec=types.SimpleNamespace(fields=("gender",)), columns=columns)
+  with pytest.raises(ValueError, match=r"no female model, only neutral, male.*`hap body --female=FILE`"):
+    pose3d.check_genders(source, bodies.random_set(genders=("neutral", "male")))
+  pose3d.check_genders(source, bodies.random_set(genders=("neutral", "male", "female")))
+  pose3d.check_genders(source, bodies.random_set(one_for_all=True))
+
+
 def test_people_without_a_fit_have_no_loss():
   parameters = body_regressor.BodyParameters(np.eye(3)[None, None].repeat(4, 0), np.ones((4, 10)), None)
   outputs = pose3d.Outputs(parameters, np.ones((4, 30, 3)), np.ones((4, 30, 2)))
@@ -137,17 +170,23 @@ def test_an_infinite_error_of_a_joint_outside_the_image_does_not_count():
   assert float(found[0]) == pytest.approx(3 / 4)
 
 
-def test_a_run_that_starts_from_another_keeps_its_start(task):
-  source = config_lib.open_source(tiny(), "train")
-  bodies = synthetic.own_body()
-  given = tuple(float(k) for k in range(body_regressor.NUM_VALUES))
-  description = dataclasses.replace(
-    task.description, network={**task.description.network, "start": list(given)}
+def test_only_a_run_that_keeps_the_head_of_its_weights_keeps_their_start(task):
+  given = [float(k) for k in range(body_regressor.NUM_VALUES)]
+  network = {**task.description.network, "start": given}
+  description = dataclasses.replace(task.description, network=network)
+  assert pose3d.make(tiny(), base.Start((), description)).description.network["start"] == given
+  others = (
+    dataclasses.replace(description, task="pose2d"),
+    dataclasses.replace(description, network={**network, "hidden": 32}),
+    dataclasses.replace(description, classes={"body": ["SMPL"]}),
+    dataclasses.replace(description, classes={}),
   )
-  start = base.Start((), description)
-  assert start_pose.choose(start, source, bodies, (32, 32), "pose3d") == given
-  other = dataclasses.replace(description, task="pose2d")
-  assert start_pose.choose(base.Start((), other), source, bodies, (32, 32), "pose3d") != given
+  for other in others:
+    assert pose3d.start_of_head(other, "pose3d", 16, "synthetic") is None
+  assert pose3d.start_of_head(None, "pose3d", 16, "synthetic") is None
+  damaged = dataclasses.replace(description, network={**network, "start": None})
+  with pytest.raises(ValueError, match="start of the network in the description is None"):
+    pose3d.start_of_head(damaged, "pose3d", 16, "synthetic")
 
 
 def test_a_source_without_a_body_needs_a_folder():
@@ -162,3 +201,44 @@ def test_a_source_without_parameters_of_a_body_is_an_error(tmp_path):
   source = folder.open_source(root=tmp_path)
   with pytest.raises(ValueError, match=r"source='folder' has no smpl_pose"):
     pose3d.check_source(source, "folder")
+
+
+@pytest.mark.parametrize(
+  "config", [None, {"body": 5, "data": {"source": "synthetic"}}, {"data": 5}, {"data": {"source": ["a"]}}]
+)
+def test_a_damaged_configuration_of_a_checkpoint_has_no_body(task, config):
+  description = dataclasses.replace(task.description, config=config)
+  if config and config.get("body"):
+    assert initial_body.of_checkpoint(description).name == "synthetic"
+  else:
+    with pytest.raises(ValueError, match=r"^--body is empty.*set --body to the new folder"):
+      initial_body.of_checkpoint(description)
+
+
+def test_a_folder_that_moved_is_named_with_the_option_that_replaces_it(task, tmp_path):
+  description = dataclasses.replace(task.description, config={"body": str(tmp_path / "moved")})
+  with pytest.raises(ValueError, match=r"moved: no such folder.*set --body to the new folder"):
+    initial_body.of_checkpoint(description)
+  with pytest.raises(ValueError, match=r"moved: no such folder.*set config\.data\.eval_body to the new"):
+    initial_body.choose("synthetic", "", eval_source="pw3d", eval_folder=str(tmp_path / "moved"))
+
+
+def test_the_truth_of_drawn_people_has_their_own_body(tmp_path):
+  body_model.write_body_set(tmp_path / "other", bodies.random_set())
+  for keys in ({"eval_source": "synthetic"}, {}):
+    with pytest.raises(ValueError, match=r"eval_body=.*other: the records of synthetic .*another body"):
+      initial_body.choose("synthetic", "", eval_folder=str(tmp_path / "other"), **keys)
+  assert initial_body.choose("synthetic", "", eval_source="pw3d", eval_folder=str(tmp_path / "other"))
+
+
+def test_people_without_a_fit_do_not_count_in_the_start():
+  body = bodies.random_body()
+  crop = np.eye(2, 3, dtype=np.float32)
+  camera = np.array(((100.0, 0, 16), (0, 100, 16), (0, 0, 1)), np.float32)
+  one = {"smpl_pose": np.zeros(72, np.float32), "smpl_betas": np.ones(10, np.float32)}
+  one |= {"smpl_translation": np.array((0, 0, 9), np.float32), "intrinsics": camera, "crop_matrix": crop}
+  nobody = {**one, "smpl_betas": np.zeros(10, np.float32), "smpl_translation": np.zeros(3, np.float32)}
+  found = start_pose.of_records([one | {"has_fit": True}, nobody | {"has_fit": False}], body, (32, 32))
+  assert found == start_pose.of_records([one], body, (32, 32))
+  with pytest.raises(ValueError, match="no picture with parameters"):
+    start_pose.of_records([nobody | {"has_fit": False}], body, (32, 32))

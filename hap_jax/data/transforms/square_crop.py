@@ -56,6 +56,11 @@ def square_region(box, picture_size, *, padding=PADDING):
   return np.array([left + width / 2, top + height / 2, side, side], np.float32)
 
 
+def find_problem(box, picture_size):
+  """Returns words that say why a box has no `square_region`, or None if it has one."""
+  return None if square_region(box, picture_size)[2] > 0 else "with a box of at most one pixel in the picture"
+
+
 def can_train(box, picture_size):
   """Returns True if a box is good enough for training: it has an area, and a part of it is in the picture.
 

@@ -1,5 +1,6 @@
 """Estimate 3D pose and shape of people in pictures; writes parameters, meshes and pictures of each person."""
 
+import collections
 import json
 import pathlib
 
@@ -10,6 +11,7 @@ import numpy as np
 from hap_jax import sharding
 from hap_jax.convert import read as reading
 from hap_jax.data.pipeline import Reading
+from hap_jax.data.sources import base
 from hap_jax.data.transforms import square_crop
 from hap_jax.evaluation.evaluate import EvalSplit, make_pass
 from hap_jax.inference import people_in_pictures
@@ -19,6 +21,9 @@ from hap_jax.models import crop_camera, rotations, smpl
 from hap_jax.tasks import pose3d
 from hap_jax.train import initial_body
 from hap_jax.viz import bodies as viz
+
+_NEAREST = 0.01  # metres; nothing is nearer to the camera, so a damaged network gives finite pixels
+_FARTHEST = 1e6  # metres; no vertex of a useful prediction is farther away
 
 
 def add_arguments(parser):
@@ -37,7 +42,11 @@ def run(args):
     description = weights.description
     bodies = initial_body.of_checkpoint(description, args.body)
     people = people_in_pictures.open_people(
-      args.pictures, boxes=args.boxes, joints=args.poses, exif=args.exif
+      args.pictures,
+      boxes=args.boxes,
+      joints=args.poses,
+      exif=args.exif,
+      find_problem=square_crop.find_problem,
     )
     progress.begin(len(people), "people")
     found = predict(
@@ -102,6 +111,7 @@ def whole_camera(camera, region, size):
   focal = crop_camera.FOCAL / crop_camera.SIDE * max(H, W)
   center = np.array(((W - 1) / 2, (H - 1) / 2))
   x, y, depth = np.asarray(crop_camera.camera_translation(jnp.asarray(camera)), np.float64)
+  depth = max(depth, _NEAREST)
   scale = crop_camera.FOCAL / depth * region[2] / crop_camera.SIDE  # pixels of the picture per metre
   far = focal / scale
   shift = (np.asarray(region[:2], np.float64) - center) / scale
@@ -109,22 +119,28 @@ def whole_camera(camera, region, size):
 
 
 def _write(out, people, bodies, found):
-  """Writes the files of all people into the folder `out`. Returns one entry per person for people.json."""
-  body, faces = smpl.body_arrays(bodies, "neutral"), bodies.of("neutral").faces
+  """Writes the files of all people into the folder `out`. Returns one entry per person for people.json.
+
+  Raises ValueError if the mesh of a person has a number that is not finite or too large.
+  """
+  # The arrays go to the device once, not once per person.
+  body, faces = jax.device_put(smpl.body_arrays(bodies, "neutral")), bodies.of("neutral").faces
   pose = jax.jit(_pose)
-  counts, entries = {}, []
-  for i in range(len(people)):
+  names, entries = _names([people.file(i) for i in range(len(people))]), []
+  for i, name in enumerate(names):
     file, image = people.file(i), people[i]["image"]
-    counts[file] = counts.get(file, 0) + 1
-    stem = pathlib.PurePosixPath(file).with_suffix("")
-    name = f"{stem}_{counts[file]:02d}"
     (out / name).parent.mkdir(parents=True, exist_ok=True)
     row = {key: value[i] for key, value in found.items()}
     translation, focal, center = whole_camera(row["camera"], row["region"], image.shape[:2])
     matrices, betas = row["rotations"][None], row["betas"][None]
     vertices, joints, vectors = (np.asarray(x)[0] for x in pose(body, matrices, betas, translation[None]))
+    if not np.abs(vertices).max() < _FARTHEST:  # also True for NaN
+      raise ValueError(
+        f"{base.printable(file)}: the mesh of the network's prediction is not finite or reaches farther than "
+        f"{_FARTHEST:g} m: check the weights and the body"
+      )
     intrinsics = np.array(((focal, 0, center[0]), (0, focal, center[1]), (0, 0, 1)))
-    pixels = joints[:, :2] / joints[:, 2:] * focal + center
+    pixels = joints[:, :2] / np.maximum(joints[:, 2:], _NEAREST) * focal + center
     np.savez(
       out / f"{name}.npz",
       global_orient=vectors[0],
@@ -145,6 +161,24 @@ def _write(out, people, bodies, found):
       {"file_name": file, "region": [round(float(x), 2) for x in row["region"]], "files": f"{name}.*"}
     )
   return entries
+
+
+def _names(files):
+  """Returns the name of each person's results: the picture without its ending, and the number of the person.
+
+  If two pictures differ only in their endings, the names keep them, so that no file replaces another one.
+
+  Args:
+    files: the picture of each person, relative to the folder.
+  """
+  stem_of = {file: str(pathlib.PurePosixPath(file).with_suffix("")) for file in files}
+  sharing = collections.Counter(stem_of.values())
+  counts, names = collections.Counter(), []
+  for file in files:
+    stem = stem_of[file] if sharing[stem_of[file]] == 1 else file
+    counts[stem] += 1
+    names.append(f"{stem}_{counts[stem]:02d}")
+  return names
 
 
 def _pose(body, matrices, betas, translation):
