@@ -179,10 +179,8 @@ def test_weights_that_give_no_finite_person_are_one_line(trained, people_of_3dpw
   checkpoint_file.write(tmp_path / "run", variables, description)
   pictures = people_of_3dpw / "imageFiles"
   assert hap(["predict", str(tmp_path / "run"), str(pictures), f"--out={tmp_path / 'out'}"]) == 1
-  assert (
-    "mesh of the network's prediction is not finite or reaches farther than 1e+06 m"
-    in capsys.readouterr().err
-  )
+  error = capsys.readouterr().err
+  assert "mesh of the network's prediction is not finite or reaches farther than 1e+06 m" in error
 
 
 def test_predict_takes_boxes_and_joints_and_names_those_it_leaves_out(
