@@ -347,10 +347,10 @@ def pose3d(source):
   # Folder of the body model, from `hap body`. Empty: the body of the source, which only drawn people have.
   config.body = ""
   config.loss = ml_collections.ConfigDict()  # weights
-  config.loss.joints_2d = 5.0  # of the projected joints, in halves of the image
-  config.loss.joints_3d = 5.0  # of the joints relative to the pelvis, in metres
-  config.loss.rotations = 1.0  # of the rotation matrices
-  config.loss.betas = 0.05  # of the shape
+  config.loss.joints_2d = 5.0  # of the projected joints, absolute, in halves of the image
+  config.loss.joints_3d = 50.0  # of the joints relative to the pelvis, squared, in metres
+  config.loss.rotations = 10.0  # of the rotation matrices, squared
+  config.loss.betas = 0.05  # of the shape, absolute
 
   config.model = model("B")
   config.model.image_size = (256, 256)  # pixels, a square (official)

@@ -3,22 +3,20 @@
 import jax.numpy as jnp
 
 
-def joint_error(pred, target, weight=None):
+def joint_error(pred, target, weight):
   """Returns the mean absolute error over joints and coordinates: mean_jc w_j |p_jc - t_jc|.
 
   A joint with weight 0 adds 0 to the error, and counts in the mean, as in the official code.
 
   Args:
     pred, target: [B, J, C] float32.
-    weight: [B, J] float32. None: all joints have weight 1.
+    weight: [B, J] float32.
   Returns:
     [B] float32.
   """
-  error = jnp.abs(pred - target)
-  if weight is not None:
-    # `where` keeps an infinite error of a joint with weight 0 out of the loss.
-    error = jnp.where(weight[..., None] > 0, error * weight[..., None], 0.0)
-  return error.mean(axis=(1, 2))
+  weight = weight[..., None]
+  # `where` keeps an infinite error of a joint with weight 0 out of the loss.
+  return jnp.where(weight > 0, weight * jnp.abs(pred - target), 0.0).mean(axis=(1, 2))
 
 
 def squared_error(pred, target):

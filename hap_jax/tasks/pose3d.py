@@ -172,7 +172,7 @@ def make_loss(weights):
 
   The loss is the weighted sum of four means over the people with a fit:
     joints_2d  mean absolute error of the projected joints inside the image, in halves of the image
-    joints_3d  mean absolute error of the joints relative to the pelvis, in metres
+    joints_3d  mean squared error of the joints relative to the pelvis, in square metres
     rotations  mean squared error of the rotation matrices
     betas      mean absolute error of the shape. The shape of a drawn child is far from the mean
 
@@ -186,7 +186,7 @@ def make_loss(weights):
       "joints_2d": losses.joint_error(
         outputs.pixels, batch["joints_2d"], batch["is_inside"].astype(jnp.float32)
       ),
-      "joints_3d": losses.joint_error(outputs.joints, batch["joints_3d"]),
+      "joints_3d": losses.squared_error(outputs.joints, batch["joints_3d"]),
       "rotations": losses.squared_error(outputs.parameters.rotations, batch["rotations"]),
       "betas": losses.absolute_error(outputs.parameters.betas, batch["betas"]),
     }

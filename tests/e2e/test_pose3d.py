@@ -60,7 +60,7 @@ def people_of_3dpw(tmp_path_factory):
   return root
 
 
-def test_a_run_is_scored_and_resumes_bit_for_bit(trained, tmp_path):
+def test_a_run_is_scored_and_resumes_bit_for_bit(trained, people_of_3dpw, tmp_path):
   whole, scores, _ = trained
   assert scores.keys() == {"MPJPE", "PA-MPJPE", "MPVPE"} | BASELINES
   assert all(0 < value < 2_000 for value in scores.values())
@@ -71,7 +71,8 @@ def test_a_run_is_scored_and_resumes_bit_for_bit(trained, tmp_path):
   for step in ("2", "3"):
     shutil.rmtree(pieced / "checkpoints" / step)
   shutil.rmtree(pieced / "best")
-  assert runner.run(tiny(), pieced, say=again.append) == scores
+  # The body may come from a folder now, because it is the same body.
+  assert runner.run(tiny(body=str(people_of_3dpw / "body")), pieced, say=again.append) == scores
   assert "resuming at step 1" in again
   jax.tree.map(np.testing.assert_array_equal, checkpoint_file.read(whole)[0], checkpoint_file.read(pieced)[0])
 
@@ -213,10 +214,9 @@ def test_predict_takes_boxes_and_joints_and_names_those_it_leaves_out(
   np.testing.assert_allclose(person["region"], [20, 40, 90, 90], atol=2.5)
 
 
-def test_a_body_that_changed_stops_the_resume(trained, people_of_3dpw, tmp_path):
+def test_a_body_that_changed_stops_the_resume(trained, tmp_path):
   pieced = tmp_path / "pieced"
   shutil.copytree(trained[0], pieced)
-  shutil.rmtree(pieced / "checkpoints" / "3")
   body_set = synthetic.own_body()
   neutral = body_set.of("neutral")
   changed = dataclasses.replace(neutral, v_template=neutral.v_template + np.float32(0.1))
@@ -224,6 +224,3 @@ def test_a_body_that_changed_stops_the_resume(trained, people_of_3dpw, tmp_path)
   body_model.write_body_set(tmp_path / "body", body_set)
   with pytest.raises(ValueError, match=r"config\.body=.*parameters of another body"):
     runner.run(tiny(body=str(tmp_path / "body")), pieced, say=print)
-  # The same body in a folder continues the run.
-  scores = runner.run(tiny(body=str(people_of_3dpw / "body")), pieced, say=lambda line: None)
-  assert scores == trained[1]
