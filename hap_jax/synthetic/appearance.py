@@ -1,4 +1,4 @@
-"""The appearance of a person as a list of choices: skin, hair, clothes, shoes, hat, glasses, bags and more."""
+"""The appearance of a person as a list of choices: skin, hair, clothes, shoes, hat, glasses and bags."""
 
 import bisect
 import dataclasses
