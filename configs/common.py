@@ -316,7 +316,7 @@ def text_reid(source):
   config.text.width = 128
   config.text.depth = 2  # blocks
   config.text.num_heads = 2
-  config.text.max_words = 1000  # size of the vocabulary
+  config.text.max_words = 1000  # largest number of words with two or more letters in the vocabulary
 
   config.data = data()
   config.data.source = source

@@ -419,7 +419,7 @@ def test_answers_and_rows_out_of_range_are_errors(tmp_path):
 
 @pytest.mark.parametrize(
   ("index", "match"),
-  [(11, "name picture 11, counted from 1; expected 1 to 10"), (4, "twice in one split or in two splits")],
+  [(11, "list picture 11, counted from 1; expected 1 to 10"), (4, "twice in one split or in two splits")],
 )
 def test_splits_that_overlap_or_name_pictures_outside_the_file_are_errors(tmp_path, index, match):
   write_rap(
