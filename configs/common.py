@@ -10,7 +10,7 @@ from hap_jax.data import source_options
 
 
 def run(task):
-  """Returns the keys that every task has. `pretrain`, `reid` and `attributes` add the keys of each task."""
+  """Returns the keys that every task has. The functions of the tasks, such as `pretrain`, add other keys."""
   config = ml_collections.ConfigDict()
   config.task = task  # a file of hap_jax/tasks
   config.seed = 0  # seed of all random numbers: parameters, data order, crops, masks
@@ -26,13 +26,13 @@ def run(task):
   config.eval_every = 5000  # steps between evaluations
   config.eval_every_epochs = 0  # epochs between evaluations
   config.keep_last = 3  # number of newest checkpoints that are kept
-  config.keep_every = 0  # checkpoints of steps that are a multiple of this number are never deleted; 0: off
+  config.keep_every = 0  # checkpoints at multiples of this number of steps are never deleted; 0: off
 
   config.mesh = ml_collections.ConfigDict()
-  # Numbers of devices.
-  config.mesh.data = -1  # they split a batch, and each one has all parameters; -1: all remaining devices
-  config.mesh.fsdp = 1  # they split a batch, and also the parameters and the moments of the optimizer
-  config.mesh.tensor = 1  # they split only the parameters and work on the same pictures
+  # Each key is a number of devices.
+  config.mesh.data = -1  # devices that split a batch, and each has all parameters; -1: all remaining devices
+  config.mesh.fsdp = 1  # devices that split a batch, the parameters and the moments of the optimizer
+  config.mesh.tensor = 1  # devices that split only the parameters and work on the same pictures
   config.accumulate = 1  # number of parts of a batch that go through the model one after the other
   return config
 
@@ -81,7 +81,7 @@ def pretrain(variant):
   config.data.shuffle_pixels = False  # True: control experiment with pictures that have no structure to learn
   config.eval_batch_size = 256  # held-out records per batch
   config.baseline_records = 4096  # number of training records whose mean is the position mean
-  # The end of the run reports whether val_ratio reached this goal. 0: no such report.
+  # At its end, the run reports whether val_ratio reached this goal. 0: no such report.
   config.learned_ratio = 0.0
   # With a probe, every evaluation also measures person retrieval with the frozen encoder on a ReID data set.
   config.probe = ml_collections.ConfigDict()
@@ -180,10 +180,10 @@ def data():
 
 
 def attributes(source):
-  """Returns the official fine-tuning configuration for attributes, with the numbers for PETA.
+  """Returns the official fine-tuning configuration for attributes, with the hyperparameters for PETA.
 
-  The configuration files of the other data sets change the numbers that depend on the data set, such as the
-  number of epochs. Source: downstream_tasks/pedestrian_attribute_recognition of the official repository.
+  The configuration files of the other data sets change hyperparameters that depend on the data set, such as
+  the number of epochs. Source: downstream_tasks/pedestrian_attribute_recognition of the official repository.
   """
   config = run("attributes")
   config.total_epochs = 50.0  # (official for PETA)
@@ -215,9 +215,9 @@ def attributes(source):
 
 
 def pose2d(source):
-  """Returns the official fine-tuning configuration for 2D pose, with the numbers for COCO.
+  """Returns the official fine-tuning configuration for 2D pose, with the hyperparameters for COCO.
 
-  The configuration files of the other data sets change the numbers that depend on the data set. Source:
+  The configuration files of the other data sets change hyperparameters that depend on the data set. Source:
   downstream_tasks/2d_pose_estimation of the official repository, which is ViTPose (arXiv 2204.12484).
   """
   config = run("pose2d")
@@ -252,7 +252,8 @@ def pose2d(source):
   config.model.drop_path = (
     0.29  # rate at the last block; it grows linearly from 0 at the first (official for COCO)
   )
-  # False: the final norm of a pre-trained encoder is not used, and the norm starts at 1 and 0 (official).
+  # False: the final norm of a pre-trained encoder is not used. The norm starts with scale 1 and shift 0
+  # (official).
   config.model.map_norm = False
 
   config.data = data()
@@ -283,17 +284,17 @@ def text_reid(source):
   config = run("text_reid")
   config.total_epochs = 60.0  # (official)
   config.warmup_steps = 0  # no warm-up (official)
-  # Epochs at which the learning rate is divided by 10. The official scheduler is stepped before each epoch,
-  # so its drops at 20, 40 and 50 come one epoch earlier (official).
+  # Epochs at which the learning rate is divided by 10. The official scheduler is stepped before each
+  # epoch, so its drops at 20, 40 and 50 happen one epoch earlier (official).
   config.lr_drops = (19.0, 39.0, 49.0)
   config.batch_size = 64  # pairs of a picture and a caption (official)
-  config.base_lr = 1e-3  # of LSTM, projection and classifier (official)
+  config.base_lr = 1e-3  # learning rate of LSTM, projection and classifier (official)
   config.image_lr_scale = 0.1  # learning rate of the picture encoder divided by base_lr (official)
   config.weight_decay = 0.0  # the official optimizer is Adam, which is AdamW without weight decay (official)
   config.optimizer = adamw(beta2=0.999)
   config.id_weight = 1.0  # weight of the cross-entropies over persons (official)
   config.ranking_weight = 1.0  # weight of the ranking loss, a sum over the batch (official)
-  config.margin = 0.2  # of the ranking loss (official)
+  config.margin = 0.2  # margin of the ranking loss (official)
   config.eval_every = 0
   config.eval_every_epochs = 1  # (official)
   config.panel_rows = 6  # captions in the picture of rank lists
@@ -301,7 +302,7 @@ def text_reid(source):
   config.model = model("B")
   config.model.image_size = (384, 128)  # pixels (H, W) (official)
   config.model.drop_path = 0.1  # rate at the last block; it grows linearly from 0 at the first (official)
-  config.model.embedding_dim = 384  # width of the space of pictures and captions (official)
+  config.model.embedding_dim = 384  # width of the shared space of pictures and captions (official)
 
   config.text = ml_collections.ConfigDict()
   config.text.init_from = ""  # BERT folder of Hugging Face, such as bert-base-uncased
@@ -315,7 +316,7 @@ def text_reid(source):
   config.text.width = 128
   config.text.depth = 2  # blocks
   config.text.num_heads = 2
-  config.text.max_words = 1000  # length of the word list
+  config.text.max_words = 1000  # largest number of words with two or more letters in the vocabulary
 
   config.data = data()
   config.data.source = source
@@ -329,8 +330,8 @@ def text_reid(source):
 def pose3d(source):
   """Returns the configuration for 3D pose and shape with a direct regression of the body parameters.
 
-  This is a recipe of this project, not the official one. The size, the cut and the colours of the images are
-  the official ones of HAP's downstream_tasks/3d_pose_estimation. The losses follow HMR (arXiv 1712.06584).
+  This is a recipe of this project, not the official one. Size, crop and colours of the images are the same as
+  in HAP's downstream_tasks/3d_pose_estimation. The losses follow HMR (arXiv 1712.06584).
   """
   config = run("pose3d")
   config.total_epochs = 20.0
@@ -360,10 +361,10 @@ def pose3d(source):
 
   config.data = data()
   config.data.source = source
-  # The data set of the scores. eval_source="": the held-out records of config.data.source.
+  # Data set of the scores. "": the held-out records of config.data.source.
   config.data.eval_source = ""
-  config.data.eval_root = ""  # its folder
-  config.data.eval_body = ""  # the folder of its body model; empty: the same as config.body
+  config.data.eval_root = ""  # folder of this data set
+  config.data.eval_body = ""  # folder of the body model of this data set; empty: the same as config.body
   config.data.scale_jitter = 0.25  # standard deviation and largest change of the scale factor (official)
   config.data.rotation = 30.0  # degrees, standard deviation of the random rotation (official)
   config.data.rotation_prob = 0.6  # probability of a rotation (official)
@@ -373,10 +374,10 @@ def pose3d(source):
 
 
 def make_demo(config, source, *, image_size, drawn_size):
-  """Changes a configuration to a small model on drawn people. It trains in minutes on two CPU cores.
+  """Changes a configuration to a small model on drawn people. It then trains in minutes on two CPU cores.
 
   Args:
-    config: from one of the functions above.
+    config: the result of one of the functions above.
     source: the group of config.data that draws the people, such as "synthetic".
     image_size: (H, W) of the network's input in pixels.
     drawn_size: (H, W) of the drawn pictures in pixels.

@@ -1,6 +1,7 @@
 """Demo of attribute recognition on synthetic people. It takes minutes on two CPU cores.
 
-It starts from scratch. To use the encoder of the pre-training demo, set config.init_from to its workdir.
+It starts from scratch. To use the encoder of the pre-training demo, set config.init_from to the workdir of
+that demo.
 """
 
 from configs import common

@@ -1,7 +1,7 @@
 """Attributes of your own pictures with ViT-B/16. A CSV table lists the pictures and their attributes.
 
-The numbers come from the official recipe for PETA, a data set of 19,000 pictures. The best checkpoint is
-selected on split val. Split test is only scored.
+The hyperparameters come from the official recipe for PETA, a data set of 19,000 pictures. Scores on split val
+select the best checkpoint. Split test is only scored.
 """
 
 from configs import common

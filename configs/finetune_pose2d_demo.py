@@ -1,6 +1,6 @@
 """Demo of 2D pose on synthetic people. It takes minutes on two CPU cores.
 
-It learns faster from the encoder of the pre-training demo: set config.init_from to its workdir.
+It learns faster with the encoder of the pre-training demo: set config.init_from to the workdir of that demo.
 """
 
 from configs import common

@@ -1,7 +1,7 @@
 """3D pose and shape with ViT-B/16, trained on drawn people and scored on 3DPW.
 
-The scores need 3DPW (config.data.eval_root) and SMPL (config.data.eval_body, see `hap body`). Without them,
-set config.data.eval_source="" and config.data.num_val=1000: then held-out drawn people are scored.
+The scores need 3DPW (config.data.eval_root) and SMPL (config.data.eval_body, see `hap body`). To score
+held-out drawn people instead, set config.data.eval_source="" and config.data.num_val=1000.
 """
 
 from configs import common

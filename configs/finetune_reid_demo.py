@@ -1,6 +1,7 @@
 """Demo of person ReID on synthetic people. It takes minutes on two CPU cores.
 
-It starts from scratch. To use the encoder of the pre-training demo, set config.init_from to its workdir.
+It starts from scratch. To use the encoder of the pre-training demo, set config.init_from to the workdir of
+that demo.
 """
 
 from configs import common
@@ -17,7 +18,7 @@ def get_config():
   config.layer_decay = 0.75
   # The official weights are 0.5 and 0.5. With them, a run from scratch at learning rate 2e-3 collapsed: all
   # embeddings became equal. Other learning rates were tried for only a few hundred steps, so it is not proven
-  # that the triplet loss is the cause.
+  # that the triplet loss causes the collapse.
   config.id_weight = 1.0
   config.triplet_weight = 0.1
   config.log_every = 50

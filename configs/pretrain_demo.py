@@ -10,7 +10,7 @@ def get_config():
   config = common.pretrain("Mu")
   common.make_demo(config, "synthetic", image_size=(64, 32), drawn_size=(80, 40))
   config.total_steps = 2000
-  # total_steps sets the length of the run. These two numbers only give the share of the warm-up, 6 of 100.
+  # total_steps sets the length of the run. The next two values only set the share of the warm-up, 6 of 100.
   config.total_epochs = 100.0
   config.warmup_epochs = 6.0
   config.batch_size = 32
@@ -19,8 +19,8 @@ def get_config():
   config.save_every = 500
   config.panel_every = 500
   config.eval_every = 500
-  # The goal for val_ratio. With all tested seeds, the run ends below it. The same run on shuffled pixels ends
-  # above 0.94.
+  # The goal for val_ratio. With all tested seeds, the final val_ratio is below this goal. With shuffled
+  # pixels, the final val_ratio is above 0.94.
   config.learned_ratio = 0.85
 
   config.model.decoder_width = 64

@@ -1,4 +1,4 @@
-"""The MAE baseline (arXiv 2111.06377) on the same data set as HAP: one view, random masks, no alignment."""
+"""The MAE baseline (arXiv 2111.06377) on the data set of HAP: one view, random masks, no alignment."""
 
 from configs import common
 

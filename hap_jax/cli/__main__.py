@@ -1,10 +1,10 @@
 """All commands: `python -m hap_jax.cli VERB ...`, or `hap VERB ...` after installation.
 
-Each verb is a file of this folder. The first line of its docstring is its help text. A verb parses its
+Each verb is a file in this folder. The first line of its docstring is its help text. A verb parses its
 arguments, calls the library and prints the result. It has the functions `add_arguments(parser)` and
-`run(args)`. If its further arguments depend on the first ones, it also has the function `extend(parser,
-words)`. A verb that parses the command line itself has only the function `run_words(words)`. Only the
-requested verb is imported.
+`run(args)`. If its first arguments determine which other arguments exist, it also has the function
+`extend(parser, words)`. A verb that parses the command line itself has only the function
+`run_words(words)`. Only the module of the verb on the command line is imported.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def _run_verb(argv):
   listed = top.add_subparsers(dest="verb", metavar="VERB", required=True)
   for verb, text in texts.items():
     listed.add_parser(verb, help=text, add_help=False)
-  # This parser reads only the verb. The parser of the verb is made after the import of its module.
+  # This parser reads only the verb. A second parser for the arguments is made after the import of the verb.
   verb = top.parse_args(argv[:1]).verb
 
   module = importlib.import_module(f"hap_jax.cli.{verb}")

@@ -15,7 +15,7 @@ CHECKPOINT = (
 
 
 def add_reading(parser):
-  """Adds --from, --source_grid and --num_heads, for facts that a checkpoint may not record."""
+  """Adds --from, --source_grid and --num_heads, which state facts that a checkpoint may not record."""
   parser.add_argument(
     "--from",
     dest="family",
@@ -24,13 +24,13 @@ def add_reading(parser):
     help="checkpoint family (default: recognised from the file)",
   )
   parser.add_argument(
-    "--source_grid", type=grid, metavar="HxW", help="grid in patches, if the checkpoint records none"
+    "--source_grid", type=grid, metavar="HxW", help="grid in patches, if the checkpoint does not record it"
   )
   parser.add_argument(
     "--num_heads",
     type=int,
     metavar="N",
-    help="number of heads of the encoder, if the checkpoint records none",
+    help="number of heads of the encoder, if the checkpoint does not record it",
   )
 
 
@@ -40,7 +40,7 @@ def source_help():
 
 
 def share(text):
-  """Returns a number from 0 to 1 from a text. It is a type for argparse."""
+  """Parses a number from 0 to 1. It is a type for argparse."""
   try:
     value = float(text)
   except ValueError:
@@ -51,7 +51,7 @@ def share(text):
 
 
 def grid(text):
-  """Returns (height, width) in patches from a text such as "16x8". It is a type for argparse."""
+  """Parses a grid such as "16x8" to (height, width) in patches. It is a type for argparse."""
   match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
   if match is None:
     raise argparse.ArgumentTypeError(f"{text!r}: expected a grid such as 16x8, height x width in patches")
@@ -74,7 +74,7 @@ def overrides(args):
 
 
 def settings(words):
-  """Returns {key: value} for words KEY=VALUE. A value that is not a Python literal becomes a string.
+  """Parses words KEY=VALUE to {key: value}. A value that is not a Python literal becomes a string.
 
   Raises:
     ValueError: for a word without "=".
@@ -94,7 +94,7 @@ def settings(words):
 def check_new(path):
   """Raises ValueError if --out exists or its parent folder does not exist.
 
-  Verbs call it before their work, because an error after the work would lose the result.
+  Verbs call it before they start, because an error at the end would lose the result.
   """
   path = pathlib.Path(path)
   if path.exists():

@@ -1,4 +1,4 @@
-"""Make the body folder of 3D pose and shape, from SMPL's files or from the project's own body."""
+"""Make the body-model folder for 3D pose and shape, from SMPL's files or from the project's own body."""
 
 from hap_jax.cli import _options
 from hap_jax.convert import smpl_files
@@ -7,7 +7,7 @@ from hap_jax.data.sources import synthetic
 
 
 def add_arguments(parser):
-  parser.add_argument("--out", required=True, metavar="DIR", help="folder to make; config.body names it")
+  parser.add_argument("--out", required=True, metavar="DIR", help="folder to make; set config.body to it")
   for gender in body_model.GENDERS:
     needed = "every task" if gender == "neutral" else "the evaluation on 3DPW"
     parser.add_argument(
@@ -19,7 +19,7 @@ def add_arguments(parser):
     help=f"folder with {body_model.H36M_FILE}, for the evaluation on 3DPW",
   )
   parser.add_argument(
-    "--synthetic", action="store_true", help="write the body of drawn people, which needs no file"
+    "--synthetic", action="store_true", help="write the body of drawn people, which needs no input files"
   )
 
 

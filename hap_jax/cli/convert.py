@@ -23,13 +23,13 @@ def add_arguments(parser):
     "--decoder_heads",
     type=int,
     metavar="N",
-    help="number of heads of the decoder, if the checkpoint records none",
+    help="number of heads of the decoder, if the checkpoint does not record it",
   )
   parser.add_argument(
     "--text_encoder",
     default="",
     metavar="DIR",
-    help="BERT folder with the words of the text encoder in SRC, if SRC records none",
+    help="BERT folder with the vocabulary of the text encoder in SRC, if SRC does not record it",
   )
   text = "do not compare with the PyTorch class of the target, even if it is installed"
   parser.add_argument("--no_real_class", dest="real", action="store_false", help=text)

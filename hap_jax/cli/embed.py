@@ -1,4 +1,4 @@
-"""Turn every picture of a folder into a vector, in one .npz file."""
+"""Compute a vector for every picture of a folder, and write all vectors into one .npz file."""
 
 import pathlib
 
@@ -11,7 +11,7 @@ from hap_jax.io.progress import Progress
 
 def add_arguments(parser):
   parser.add_argument("checkpoint", help=_options.CHECKPOINT)
-  parser.add_argument("folder", help="folder of pictures, sub-folders included")
+  parser.add_argument("folder", help="folder of pictures, including sub-folders")
   parser.add_argument("--out", required=True, metavar="FILE.npz", help="file to make")
   embed.add_arguments(parser)
   parser.add_argument(

@@ -1,7 +1,7 @@
-"""Score a checkpoint with the evaluation of its task, or score a file of results of any program.
+"""Score a checkpoint with the evaluation of its task, or score a results file from any program.
 
-The data set is the one of the checkpoint's run, or another one. A file of results has the format of its data
-set: COCO's list of results (.json), or the pred.mat of MPII. It needs --config.
+The default data set is the data set of the checkpoint's run. A results file is COCO's list of results (.json)
+or MPII's pred.mat. A results file needs --config.
 """
 
 from hap_jax import config as config_lib
@@ -11,9 +11,11 @@ from hap_jax.io.progress import Progress
 
 
 def add_arguments(parser):
-  parser.add_argument("checkpoint", help=f"{_options.CHECKPOINT}; or a file of results")
+  parser.add_argument("checkpoint", help=f"{_options.CHECKPOINT}; or a results file")
   parser.add_argument(
-    "--config", metavar="FILE", help="configuration (a file or a shipped one), if the checkpoint records none"
+    "--config",
+    metavar="FILE",
+    help="configuration file or shipped name, if the checkpoint does not record it",
   )
   parser.add_argument("--out", metavar="DIR", help="folder to make for scores.json, pictures and results")
   _options.add_overrides(parser, set_help="change a key of the configuration, such as eval_batch_size=64")

@@ -1,4 +1,4 @@
-"""Write a checkpoint as a folder that runs without this project (StableHLO): its embedding, or its tokens."""
+"""Export the embedding or the tokens of a checkpoint as StableHLO that runs without this project."""
 
 from hap_jax.cli import _options
 from hap_jax.convert import licences

@@ -1,4 +1,4 @@
-"""Draw two sheets of synthetic people: one with a row per person, one with the labels of each picture."""
+"""Draw two sheets of synthetic people: one has a row per person, the other has the labels of each picture."""
 
 import os
 
@@ -16,7 +16,7 @@ def add_arguments(parser):
   parser.add_argument("--out", required=True, metavar="DIR", help=f"folder for {' and '.join(_NAMES)}")
   parser.add_argument("--seed", type=int, default=0, help="random seed of the people (default: %(default)s)")
   parser.add_argument(
-    "--first", type=int, default=0, metavar="N", help="number of the first person (default: %(default)s)"
+    "--first", type=int, default=0, metavar="N", help="index of the first person (default: %(default)s)"
   )
   parser.add_argument(
     "--rows", type=int, default=5, metavar="N", help="number of people (default: %(default)s)"

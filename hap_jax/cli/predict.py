@@ -63,7 +63,7 @@ def _words_of(parser):
 
 
 def _module(checkpoint):
-  """Returns the module of inference/predict for a checkpoint. Only the description of the file is read."""
+  """Returns the module of inference/predict for a checkpoint. Reads only the description of the file."""
   task = read.read_task(checkpoint)
   if task in config_lib.names("inference/predict"):
     return config_lib.load("inference/predict", task)

@@ -9,7 +9,7 @@ from hap_jax.cli import _options
 from hap_jax.data import pack
 from hap_jax.io.progress import Progress
 
-_DRAWN = ("num_train", "num_val", "num_test", "image_size")  # options of sources that draw their pictures
+_DRAWN = ("num_train", "num_val", "num_test", "image_size")  # options of sources of drawn pictures
 
 
 def add_arguments(parser):
@@ -18,9 +18,9 @@ def add_arguments(parser):
   parser.add_argument(
     "--format",
     choices=("tfds", "files", "3dpw"),
-    help="tfds: ArrayRecord shards, which config.data.source=tfds reads | files: pictures and lists, only "
-    "for a source that draws its pictures (default: files for such a source, otherwise tfds) | 3dpw: the "
-    "split test of such a source in the layout of 3DPW, with the body that its people have",
+    help="tfds: ArrayRecord shards, for config.data.source=tfds | files: pictures and annotations, only "
+    "for sources of drawn pictures (default: files for such a source, otherwise tfds) | 3dpw: the split "
+    "test of such a source in the layout of 3DPW, with the body model of its people",
   )
   parser.add_argument("--seed", type=int, default=0, help="seed of synthetic people (default: %(default)s)")
 
@@ -38,7 +38,7 @@ def add_arguments(parser):
   )
 
   drawn = parser.add_argument_group(
-    "synthetic pictures", "Only for a source that draws its pictures. The defaults are those of the source."
+    "synthetic pictures", "Only for a source of drawn pictures. The defaults come from the source."
   )
   for split in ("train", "val", "test"):
     drawn.add_argument(f"--num_{split}", type=int, metavar="N", help=f"pictures of split {split}")
@@ -55,7 +55,7 @@ def run(args):
   start = time.monotonic()
   source = config_lib.load("data/sources", args.source)
   is_drawn = hasattr(source, "write_files")
-  # The format decides which options have an effect. An option without an effect is an error.
+  # The format determines which options have an effect. An option without an effect is an error.
   chosen = args.format or ("files" if is_drawn else "tfds")
   if chosen == "tfds":
     if is_drawn:
@@ -75,12 +75,12 @@ def _write(args, source, chosen):
   write = getattr(source, "write_files" if chosen == "files" else "write_3dpw", None)
   if write is None:
     raise ValueError(
-      f"--format={chosen}: {args.source} cannot be written in this form; expected a source of drawn "
+      f"--format={chosen}: {args.source} cannot be written in this format; expected a source of drawn "
       "pictures, such as synthetic"
     )
   _refuse(args, ("root", "split", "settings", "max_bad_share"), "works only with --format=tfds")
   if chosen == "3dpw":
-    why = "works only with --format=tfds and --format=files, because 3DPW is written for tests"
+    why = "works only with --format=tfds and --format=files, because --format=3dpw writes only split test"
     _refuse(args, ("num_train", "num_val"), why)
   with Progress("prepare") as progress:
     return write(args.out, seed=args.seed, **_given(args, *_DRAWN, "workers"), progress=progress)

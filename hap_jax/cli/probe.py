@@ -1,4 +1,4 @@
-"""Measure a frozen encoder by person retrieval, or by a linear classifier of attributes."""
+"""Measure a frozen encoder by person retrieval, or by linear classifiers of attributes."""
 
 from hap_jax.cli import _options
 from hap_jax.inference import probing

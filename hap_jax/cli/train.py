@@ -7,9 +7,9 @@ import sys
 def run_words(words):
   """Runs `python -m hap_jax.main` with these words, in this process.
 
-  `hap_jax.main` becomes the main module of the process, because the worker processes of the loader import the
-  main module, and because absl prints the help of the main module. That module reads its own flags and
-  handles its own signals and errors.
+  `hap_jax.main` becomes the main module of the process. The worker processes of the loader import the main
+  module, and absl prints the help of the main module. `hap_jax.main` parses its flags and handles signals and
+  errors itself.
 
   Args:
     words: words of the command line after the verb.

@@ -1,7 +1,7 @@
 """Rows of the name table of BERT, under the names of Hugging Face transformers.
 
-The letters of the shapes are: W is the width, I is the hidden width of the MLPs. V, Q and S are the numbers
-of words, positions and segments.
+Letters in the shapes: W is the width, I the hidden width of the MLPs, V the size of the vocabulary, Q the
+number of positions, S the number of segments.
 """
 
 import dataclasses
@@ -19,9 +19,9 @@ _EMBEDDINGS = (
 
 
 def _block():
-  """Returns the rows of one block, with {i} in place of its number."""
+  """Returns the rows of one block. The names have {i} in place of the index of the block."""
   reference, found = "encoder.layer.{i}", []
-  # This project stores queries, keys and values in one array. So each tensor is one third of this array.
+  # This project stores the weights of queries, keys and values in one array. Each tensor is a third of it.
   for k, name in enumerate(("query", "key", "value")):
     third, self_attention = {"parts": (1, 1, 1), "part": k}, f"{reference}.attention.self.{name}"
     found.append(Entry(f"{self_attention}.weight", "blocks/attn/qkv/kernel", LINEAR, ("W", "W"), **third))
@@ -37,7 +37,7 @@ def _block():
 
 
 def entries(reference="", ours="", collection="params"):
-  """Returns the rows of a BERT. The rows of its blocks have {i} in place of the number of the block.
+  """Returns the rows of a BERT. The names of its blocks have {i} in place of the index of the block.
 
   Args:
     reference: text before every name in the foreign file, such as "TextExtract.text_embed.".
@@ -53,7 +53,7 @@ def entries(reference="", ours="", collection="params"):
 
 
 def table(depth, **options):
-  """Returns the rows of a BERT with `depth` blocks. The options are those of `entries`."""
+  """Returns the rows of a BERT with `depth` blocks. The options are the same as for `entries`."""
   found = entries(**options)
   blocks = [row for row in found if "{i}" in row.reference]
   return (

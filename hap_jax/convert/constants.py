@@ -1,6 +1,6 @@
 """Reads the constants of a checkpoint of this project, such as a frozen text encoder.
 
-No checkpoint holds them. The task knows in which folder near the checkpoint they are.
+They are not in the checkpoint itself, but in a folder near it. The task knows this folder.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ def read(description):
 
 
 def complete(weights):
-  """Returns the Weights of a checkpoint of this project with their constants. Others are unchanged.
+  """Adds the constants to Weights of a checkpoint of this project. Returns other Weights unchanged.
 
   Raises:
     ValueError: if the constants are not found.

@@ -28,11 +28,11 @@ def describe(path, *, family="", grid=None):
   Returns:
     plain JSON values. `text` formats them for readers.
   Raises:
-    UnsafePickleError, ValueError: as `read.read`.
+    UnsafePickleError, ValueError: same as `read.read`.
   """
   path = pathlib.Path(path)
   weights = reading.read(path, family=family, grid=grid)
-  with contextlib.suppress(ValueError):  # a checkpoint may be described without its constants
+  with contextlib.suppress(ValueError):  # a checkpoint can be described without its constants
     weights = constants.complete(weights)
   counts = {stack: _count(tree) for stack, tree in {**weights.params, **weights.constants}.items()}
   described = weights.facts()
@@ -114,8 +114,8 @@ def _stage(weights):
   """Returns the training stage and the task of the weights as text."""
   if weights.heads:
     return f"fine-tuned for {weights.task}"
-  # A fine-tuned model that was converted to a family without a head has only the encoder. Its lineage still
-  # records the task of the fine-tuning.
+  # A fine-tuned model may have been converted to a family without a head. It then has only the encoder, but
+  # its lineage still records the task of the fine-tuning.
   earlier = [_task_of(origin, weights.task) for origin in weights.lineage[1:]]
   fine_tuned = next((task for task in earlier if task != weights.task), None)
   if fine_tuned:
@@ -136,7 +136,7 @@ def _task_of(origin, default):
 
 
 def _heads(weights, counts):
-  """Returns {subtree: its size as text} for all subtrees besides encoder and decoder."""
+  """Returns {subtree: its size as text} for all subtrees except encoder and decoder."""
   found = {}
   for name in weights.heads:
     kernel = weights.params[name].get("kernel")
@@ -145,7 +145,7 @@ def _heads(weights, counts):
 
 
 def _merged(counts, heads):
-  """Returns the numbers of parameters with all heads counted as one."""
+  """Returns the number of parameters of each part, with all heads as one part."""
   rest = sum(counts[name] for name in heads)
   return {k: n for k, n in counts.items() if k not in heads} | ({"heads": rest} if rest else {})
 
@@ -156,7 +156,7 @@ def _patches_text(model):
 
 
 def _network_text(model):
-  """Returns the sizes and rules of the network besides encoder and decoder as text."""
+  """Returns the settings of all parts of the network except encoder and decoder, as text."""
   known = {"variant", "image_size", "decoder", "assumed", *_ENCODER}
   rest = {key: value for key, value in model.items() if key not in known and not isinstance(value, dict)}
   return ", ".join(
@@ -174,13 +174,13 @@ def _decoder_text(decoder):
 def _commands(path, weights):
   """Returns the command lines that can use the checkpoint.
 
-  If the grid or the number of heads is unknown, one line says how to give it.
+  If the grid or the number of heads is unknown, one line names the option that sets it.
   """
   if weights.grid is None:
-    return [f"hap convert {path} --source_grid=HxW ...: every other command needs the grid first"]
+    return [f"hap convert {path} --source_grid=HxW ...: all other commands need the grid first"]
   commands = [f"python -m hap_jax.main --config=FILE --config.init_from={path} ..."]
   if weights.num_heads is None:
-    return [*commands, f"hap convert {path} --num_heads=N ...: every other command needs that number first"]
+    return [*commands, f"hap convert {path} --num_heads=N ...: all other commands need this number first"]
   # These commands use the tokens after the final norm.
   if "norm" in weights.params["encoder"]:
     verbs = (
@@ -200,14 +200,14 @@ def _commands(path, weights):
 
 
 def _holds_constants(weights):
-  """Returns True for a foreign file with constants. Some commands read them only beside a checkpoint."""
+  """Returns True for a foreign file with constants. Some commands need them next to a checkpoint."""
   return bool(weights.constants) and weights.family != reading.OWN_FAMILY
 
 
 def _is_trained_here(weights):
   """Returns True if `hap_jax/tasks` has the task and the description has all sizes of its network."""
   decoder = weights.decoder
-  if decoder and decoder["num_heads"] is None:  # the configuration sets it later, so here any number works
+  if decoder and decoder["num_heads"] is None:  # the configuration sets it later, so any number works here
     weights = weights.with_network(decoder={**decoder, "num_heads": 1})
   try:
     config_lib.load("tasks", weights.task).network(weights.description)
@@ -217,7 +217,7 @@ def _is_trained_here(weights):
 
 
 def _fits(weights, target):
-  # These are the checks of the conversion itself, so a printed command never contradicts them.
+  # The conversion runs the same checks, so every printed command works.
   try:
     write.check_target(weights, target)
     if target != write.OWN:

@@ -1,4 +1,4 @@
-"""Finds the family, the grid and the pixel statistics of a foreign file. No tensor states these facts."""
+"""Finds the family, the grid and the pixel statistics of a foreign file. The tensors do not state them."""
 
 import math
 
@@ -13,16 +13,16 @@ from hap_jax.pixels.normalize import IMAGENET_MEAN, IMAGENET_STD
 def find_family(source, family=""):
   """Returns the Family of a Source.
 
-  Each family says how sure it is that the file belongs to it, see `family.py`. The surest family wins.
+  Each family returns how likely the file belongs to it, see `family.py`. The most likely family is chosen.
 
   Args:
     source: a Source.
     family: the name of the family. "": it is detected from the file.
   Raises:
     ValueError: if there is no such family, the file belongs to no family, or several families are equally
-      sure.
+      likely.
   """
-  # A file that this project wrote records its family, so the family is known.
+  # A file that this project wrote records its family.
   family = family or source.record.get("family", "")
   try:
     return families.load(family or _guess(source))
@@ -46,7 +46,7 @@ def _guess(source):
 
 
 def find_grid(source, family, tables, grid):
-  """Returns the grid of a file's position tables. The most certain evidence is used first.
+  """Returns the grid of a file's position tables, from the most reliable source that states it.
 
   Args:
     source: a Source.
@@ -54,7 +54,7 @@ def find_grid(source, family, tables, grid):
     tables: the position tables, each [1, 1 + L, C]. The table of the encoder comes first.
     grid: (Gh, Gw) from the caller, or None.
   Returns:
-    (grid or None, text that says how it was found).
+    (grid or None, text that says where the grid comes from).
   Raises:
     ValueError: if the caller's grid or the recorded grid does not fit the tables, or if the two grids differ.
   """
@@ -64,14 +64,14 @@ def find_grid(source, family, tables, grid):
   recorded = _recorded_grid(source)
   if recorded is not None and math.prod(recorded) != L:
     raise ValueError(
-      f"{source.path}: records a grid of {grid_text(recorded)}, but its position table has {L} cells"
+      f"{source.path}: records a grid of {grid_text(recorded)}, but its position table has {L} patches"
     )
-  # The grid of a sin-cos table is certain, so the caller's grid must not differ from it.
+  # A sin-cos table shows its grid with certainty, so the caller's grid must be the same.
   if grid is not None:
     grid = tuple(grid)
     if grid[0] * grid[1] != L or found not in (None, grid):
       reason = (
-        f"its sin-cos table is for {grid_text(found)}" if found else f"its position table has {L} cells"
+        f"its sin-cos table is for {grid_text(found)}" if found else f"its position table has {L} patches"
       )
       raise ValueError(f"{source.path}: grid {grid_text(grid)} was given, but {reason}")
     if recorded not in (None, grid):
@@ -83,15 +83,15 @@ def find_grid(source, family, tables, grid):
   if recorded is not None:
     return recorded, "recorded in the file"
   if found:
-    return found, "read off the sin-cos position table"
-  # From here on the grid is only an assumption. The returned text says so.
+    return found, "computed from the sin-cos position table"
+  # From here on the grid is only assumed. The returned text says so.
   if L in family.grids:
     grid, origin = family.grids[L]
     return grid, f"assumed: {origin}"
   side = square_side(L)
   if side is not None:
-    return (side, side), f"assumed square: {L} cells"
-  return None, f"unknown: {L} cells do not form a square, and the position table is not a fixed sin-cos table"
+    return (side, side), f"assumed square: {L} patches"
+  return None, f"unknown: {L} patches are not a square, and the position table is not a fixed sin-cos table"
 
 
 def _recorded_grid(source):
@@ -109,7 +109,7 @@ def _recorded_grid(source):
     except (TypeError, ValueError, ZeroDivisionError) as error:
       raise ValueError(
         f"{source.path}: config.json has image_size={sizes[0]!r} and patch_size={sizes[1]!r}, expected a "
-        "number of pixels or a pair of such numbers for each"
+        "number of pixels, or a pair of numbers, for each key"
       ) from error
   return recorded and tuple(recorded)
 
@@ -117,22 +117,22 @@ def _recorded_grid(source):
 def sincos_grid(table):
   """Returns the grid of a fixed sin-cos position table [1, 1 + L, C], or None for any other table.
 
-  The channels of a cell are four equal parts: [sin column, cos column, sin row, cos row]. The sine of the row
-  is exactly zero only in the first row. The sine of the column is exactly zero only in the first column.
+  The channels of a patch are four equal parts: [sin column, cos column, sin row, cos row]. The sine of the
+  row is exactly zero only in the first row. The sine of the column is exactly zero only in the first column.
   """
   L, C = table.shape[1] - 1, table.shape[2]
   if C % 4:
     return None
   cells = table[0, 1:].reshape(L, 4, C // 4)
   is_first_column, is_first_row = ~cells[:, 0].any(axis=1), ~cells[:, 2].any(axis=1)
-  Gw, index = int(is_first_row.sum()), np.arange(L)  # the first row has Gw cells
+  Gw, index = int(is_first_row.sum()), np.arange(L)  # the first row has Gw patches
   if not Gw or L % Gw or not np.array_equal(is_first_row, index < Gw):
     return None
   return (L // Gw, Gw) if np.array_equal(is_first_column, index % Gw == 0) else None
 
 
 def normalization(source, family):
-  """Returns the pixel normalisation that a file's weights expect, a dict. "from" says where it was found."""
+  """Returns the pixel normalisation of a file, a dict. Its key "from" says where the values were found."""
   recorded = source.record.get("normalization")
   if recorded:
     return {"from": "recorded in the file", **recorded}
@@ -144,7 +144,7 @@ def normalization(source, family):
 
 def _pixels_in_folder(source):
   """Returns (mean, std, name of the file that states them), or (None, None, None) if no file states them."""
-  # A processor that does not normalise may still list a mean. It does not use this mean.
+  # A processor that does not normalise may still list a mean, which it does not use.
   if not source.processor.get("do_normalize", True):
     return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "preprocessor_config.json: not normalised"
   places = (
@@ -163,5 +163,5 @@ def _three(path, key, values):
     isinstance(values, list) and len(values) == 3 and all(type(value) in (int, float) for value in values)
   )
   if not is_good or (key.endswith("std") and min(values) <= 0):
-    raise ValueError(f"{path}: {key} is {values!r}, expected a number for each of red, green and blue")
-  return [float(value) for value in values]  # JSON may have whole numbers, such as 1
+    raise ValueError(f"{path}: {key} is {values!r}, expected three numbers: red, green, blue")
+  return [float(value) for value in values]  # JSON may have integers, such as 1

@@ -1,4 +1,4 @@
-"""Defines `Family`: all facts about one checkpoint family. Each file in `families/` defines one Family."""
+"""Defines `Family`, the description of a checkpoint family. Each file in `families/` defines one Family."""
 
 import dataclasses
 import re
@@ -10,25 +10,25 @@ from hap_jax.convert.layouts import PATCH_CONV
 from hap_jax.convert.names import Entry, Placeholder
 from hap_jax.convert.outputs import Outputs
 
-# The answers of a family to the question whether a file belongs to it. The family with the highest answer is
-# chosen. Two families with the same highest answer are an error.
+# How likely a file belongs to a family. The family with the highest value is chosen. Two families with the
+# same highest value are an error.
 #   NO        the file belongs to another family
-#   POSSIBLE  the encoder's names fit
-#   LIKELY    the encoder's names fit, and a further property of the file makes other families unlikely
+#   POSSIBLE  the names of the encoder fit
+#   LIKELY    the names of the encoder fit, and the file has a property that makes other families unlikely
 #   CERTAIN   the file has names that only this family has
 NO, POSSIBLE, LIKELY, CERTAIN = range(4)
-CONSTANTS = "constants"  # the collection of arrays that no checkpoint of this project holds
+CONSTANTS = "constants"  # the collection of arrays that are stored outside the checkpoints of this project
 NOT_STATED = "not stated in the file; ask where the weights were published"
 
 
 @dataclasses.dataclass(frozen=True)
 class TorchClass:
-  """The class of another project that loads a family's files. It is used only if PyTorch is installed.
+  """The class of another project that loads the files of a family. Used only if PyTorch is installed.
 
   Attributes:
     package: the package that has the class.
     run: (path of the written file, `verify.Setting`, `verify.Batch`) -> ({output: array}, name of the class).
-      It raises ValueError or RuntimeError if the class does not load the file unchanged.
+      Raises ValueError or RuntimeError if the class does not load the file unchanged.
   """
 
   package: str
@@ -61,59 +61,56 @@ class Family:
   """A checkpoint family: the files that use the same names for their tensors.
 
   Attributes:
-    name: the family's name in commands. Its file has underscores in place of the hyphens.
+    name: the name of the family in commands. Its file name has underscores in place of the hyphens.
     entries: the rows of the name table, in the order in which the tensors are written.
     recognise: `source.Source` -> NO, POSSIBLE, LIKELY or CERTAIN.
     licence: the licence of the published weights. The files themselves do not state it.
-    made_from: the data sets and weights that the published files were made from, newest first. Each item has
-      the arguments of `licences.source`.
+    made_from: the data sets and weights that the published files were made from, newest first. Each item is a
+      tuple of arguments for `licences.source`.
     task: the task that the files are trained for, the name of a file in `hap_jax/tasks`.
     stage: text that names the training stage. It is used for a file that has only an encoder and no metadata
-    of this project.
+      of this project.
 
-    unused: the beginnings of names that the files may hold and that this project does not use.
+    unused: prefixes of the names of tensors that the files may hold and that this project does not use.
     stand_ins: {name: other name}. A file without the first name is complete if it has the second one.
-    renames: (pattern, replacement) pairs, applied in this order. They turn other spellings of a name into the
+    renames: (pattern, replacement) pairs, used in this order. They turn other spellings of a name into the
       name in the table.
-    placeholders: tensors that the files have and that this project does not use, and the values that are
-      written for them. A loader of the official code needs them.
+    placeholders: tensors that this project does not use, but that a loader of the official code needs. They
+      are written with fixed values.
     nests: keys under which a file may store the weights, in addition to the keys in `source.py`.
-    siblings: {key in `nests`: key next to it under which the file stores further weights of the network}.
+    siblings: {key in `nests`: key next to it, under which the file stores more weights of the network}.
     wrappers: prefixes that all names may have, in addition to the prefixes in `source.py`.
-    backbones: prefixes that only the names of the encoder may have, not the names of heads.
-    backbone: the prefix from `backbones` that written files have.
+    backbones: prefixes that the names of the encoder may have, but not the names of heads.
+    backbone: the prefix that is written, one of `backbones`.
     needs_decoder: True if the files cannot be written without a decoder.
-    variants: the same Family with the rows of other heads, one for each head that the files may have in place
-      of the head in `entries`.
+    variants: one Family per alternative head. A file uses the variant that is the closest match.
 
-    patch_padding: padding of the patches, see `layers.patchify`. No tensor shows it, so it belongs to the
-      network that the files are written for.
+    patch_padding: padding of the patches, see `layers.patchify`. The tensors do not show it, so it is stated
+      here for all files of the family.
     class_token: False: the network of the files has no class token.
-    grids: {number of cells: (grid, text about the images)} of published models with learned position tables.
-    num_heads: {(width, depth): number of heads} of published encoders whose number of heads differs from the
-      number of `vit.VARIANTS`.
-    pixels_from: the evidence for the ImageNet normalisation of the pixels, as text.
-    read_config: content of config.json -> the same content with the sizes of the encoder at its top level. It
-      is for files that nest them or leave out default values. {} stays {}.
+    grids: {number of patches: (grid, text about the images)} of published models with learned tables.
+    num_heads: {(width, depth): number of heads} of published encoders whose number of heads differs from
+      `vit.VARIANTS`.
+    pixels_from: the reason to assume the ImageNet normalisation of pixels, as text.
+    read_config: content of config.json -> the same content with the sizes of the encoder at the top level.
+      Some config files nest these sizes or leave out default values. {} stays {}.
     check_source: raises ValueError for a `source.Source` whose model this project's encoder cannot compute.
     check_weights: raises ValueError for Weights that the files cannot hold.
-    network: (variables, config.json of a folder or {}, recorded `Description.network` or {}) -> the values
-      that the network of the task needs besides the sizes of the encoder. Sizes are read from the arrays.
-      If the files do not record some of these values, the function assumes them, and adds the key "assumed"
-      with a line of text that says so.
+    network: (variables, config.json of a folder or {}, recorded `Description.network` or {}) -> the settings
+      of the network beyond the sizes of the encoder. Sizes are read from the arrays. If the files do not
+      record some settings, the function assumes them and adds the key "assumed", a line of text that says so.
     classes: (`Description.network`, config.json of a folder or {}) -> the meaning of the outputs, or {} if it
       is not known.
-    add_text_encoder: (Weights, BERT folder or "") -> Weights whose description has the words of the text
+    add_text_encoder: (Weights, BERT folder or "") -> Weights whose description has the vocabulary of the text
       encoder. None: the files have no text encoder.
-    find_gap: Weights of such a file -> text that names a fact that the file does not record and how to give
-      it, or "". Only targets with the constants of the network need this fact.
+    find_gap: Weights -> a message about a fact that the file does not record and the option that supplies it,
+      or "" if nothing is missing. Only targets with the constants of the network need this fact.
 
-    content: (Weights, {name: array}) -> the content that the official scripts expect in a .pth file.
+    content: (Weights, {name: array}) -> the content of a .pth file as the official scripts expect it.
     folder: Weights -> {file name: text} of the files next to model.safetensors. None: the target is a file.
 
     network_of: {name: array} of a file -> `numpy_vit.Network`. It uses the names in the file.
-    outputs: how to compute the outputs of the network besides tokens, in NumPy and in JAX. None: there are no
-      such outputs.
+    outputs: how to compute the outputs of the heads, in NumPy and in JAX. None: the only outputs are tokens.
     torch_class: the class that loads the files. None: no installable package has such a class.
   """
 
@@ -155,7 +152,7 @@ class Family:
 
   @property
   def stacks(self):
-    """Returns the subtrees of this project's variables that the family's files can hold, as a frozenset."""
+    """Returns a frozenset of the subtrees of this project's variables that files of the family can hold."""
     return frozenset(entry.stack for entry in self.entries)
 
   @property

@@ -13,14 +13,14 @@ _CLASS_TOKEN = "encoder/cls_token"
 
 @dataclasses.dataclass(frozen=True)
 class FitReport:
-  """The report of `fit_to`: which arrays were loaded and which were not.
+  """The report of `fit_to` on the arrays that were loaded, and on the arrays that were not.
 
   Attributes:
-    loaded: the paths of the network's arrays that were replaced.
-    missing: the paths of the network's arrays that kept their values.
+    loaded: paths of arrays of the network that were replaced.
+    missing: paths of arrays of the network that kept their values.
     unused: the names in the file that were not used.
-    resized: one line "path old grid -> new grid" per resized table. These paths are in `loaded` too.
-    notes: further lines, such as the reason why a head was not loaded.
+    resized: one line "path old grid -> new grid" per resized table. Each path is also in `loaded`.
+    notes: more lines, such as the reason why a head was not loaded.
   """
 
   loaded: tuple[str, ...]
@@ -55,19 +55,19 @@ def fit_to(
   """Loads a checkpoint's weights into a network's variables. Position tables are resized if the grids differ.
 
   If only the file has a class token, the class token is not used. If only the network has a class token, the
-  class token is new. In the file, row 0 of the position table then belongs to all patches. So it is added to
-  the rows of the patches, and becomes 0.
+  class token keeps its initial value. In such a file, row 0 of the position table belongs to all patches. So
+  row 0 is added to the rows of the patches and then set to 0.
 
   Args:
     variables: the network's variables, {"params": nested dicts with "encoder", other collections}.
     weights: Weights.
     grid: (Gh, Gw) of the network.
-    num_heads: the number of heads of the network's encoder. None: the number of the variant of its size.
-    patch_padding: padding of the network's patches in pixels, see `layers.patchify`. A file with another
-      padding is loaded too, and the difference is reported.
+    num_heads: the number of heads of the network's encoder. None: the number in `vit.VARIANTS` for its size.
+    patch_padding: padding of the network's patches in pixels, see `layers.patchify`. A different padding in
+      the file is not an error, but is reported.
     stacks: the subtrees to load if both the network and the file have them, such as ("encoder", "decoder").
-    keep: the paths of smaller subtrees, such as "encoder/norm", that keep their values.
-    notes: further lines for the report, see `FitReport.notes`.
+    keep: paths of subtrees that keep their values, such as "encoder/norm".
+    notes: more lines for the report, see `FitReport.notes`.
     interpolation: how position tables are resized, see `posemb.resize_table`.
   Returns:
     (variables, FitReport). Loaded leaves are float32 NumPy arrays. All other leaves are unchanged.
@@ -89,7 +89,7 @@ def fit_to(
         missing.append(path)
         continue
       new = given[collection].pop(path)  # the arrays that remain in `given` are reported as unused
-      # The grids are compared, not the numbers of patches: 8x4 and 4x8 have the same number.
+      # The grids are compared, not the numbers of patches, because 8x4 and 4x8 have the same number.
       if path.endswith("/pos_embed") and weights.grid != tuple(grid):
         new = _resize(source, new, weights, grid, interpolation)
         resized.append(f"{path} {grid_text(weights.grid)} -> {grid_text(grid)}")
@@ -125,7 +125,7 @@ def _give_row_0_to_patches(table):
 
 
 def _class_token_notes(in_network, in_file):
-  """Returns the lines that report a class token that only the network or only the file has."""
+  """Returns lines for the report if only the network or only the file has a class token."""
   if in_file and not in_network:
     return ("the class token of the file is not used: the network has none",)
   if in_network and not in_file:
@@ -135,12 +135,12 @@ def _class_token_notes(in_network, in_file):
 
 
 def _padding_notes(padding, weights):
-  """Returns the lines that report another padding of the patches."""
+  """Returns lines for the report if the padding of the patches differs."""
   given = weights.description.encoder.patch_padding
   if given == padding:
     return ()
   text = f"padding {given} in the file, {padding} in the network"
-  return (f"the patches are shifted by {abs(given - padding)} pixels against the file: {text}",)
+  return (f"the patches are shifted by {abs(given - padding)} pixels relative to the file: {text}",)
 
 
 def _check_shape(source, names, path, new, old):
@@ -155,7 +155,7 @@ def _check_sizes(source, weights, params, num_heads, stacks):
   if "encoder" not in params:
     raise ValueError(f"{source}: expected a network with an encoder, found only {', '.join(params)}")
   encoder = params["encoder"]
-  kernel = encoder["patch_embed"]["kernel"]  # [P*P*3, D], so its shape gives patch side and width
+  kernel = encoder["patch_embed"]["kernel"]  # the shape [P*P*3, D] gives patch side and width
   model = (kernel.shape[1], count_blocks(encoder), math.isqrt(kernel.shape[0] // 3))
   file = (weights.width, weights.depth, weights.patch)
   if file != model:
@@ -163,8 +163,8 @@ def _check_sizes(source, weights, params, num_heads, stacks):
       f"{source}: checkpoint is {_size_text(*file)}, but config.model.variant and config.model.patch make "
       f"{_size_text(*model)}: change these two keys, or change config.init_from"
     )
-  # A configuration names a variant, and the variant determines the number of heads. If the file does not
-  # record its number of heads, it is assumed to be the number of the variant.
+  # The variant in the configuration determines the number of heads. If the file does not record its number of
+  # heads, the number of the variant is assumed.
   variant = vit.VARIANTS.get(vit.variant_of(weights.width, weights.depth))
   expected = num_heads or (variant and variant.num_heads)
   if expected and weights.num_heads not in (None, expected):

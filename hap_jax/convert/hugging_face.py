@@ -1,4 +1,4 @@
-"""Tensor names, files of a folder and loading code that the families of Hugging Face transformers share."""
+"""Names of tensors, files of a folder, and loading code for all families of Hugging Face transformers."""
 
 import dataclasses
 import json
@@ -9,8 +9,8 @@ from hap_jax.convert.names import Entry
 from hap_jax.convert.weights import grid_text
 from hap_jax.models import layers
 
-# PyTorch's default epsilon of a layer norm. An epsilon up to this value does not change the features
-# noticeably. The default of transformers is 1e-12.
+# PyTorch's default epsilon of a layer norm. Up to this value, the epsilon has no noticeable effect on the
+# features. The default of transformers is 1e-12.
 _MAX_EPSILON = 1e-5
 _PATCHES = "embeddings.patch_embeddings.projection"
 # Modules of a block whose names differ from MAE's: {name in MAE: name in transformers}.
@@ -21,7 +21,7 @@ _SPELLED = {
   "mlp.fc1": "intermediate.dense",
   "mlp.fc2": "output.dense",
 }
-# transformers 5 uses other names in memory, and sometimes in its files. These patterns give the older names.
+# transformers 5 uses other names in memory, and sometimes in files. These patterns give the older names.
 RENAMES = (
   (r"^(vit\.)?layers\.", r"\1encoder.layer."),
   (r"^decoder\.decoder_encoder\.layer\.", "decoder.decoder_layers."),
@@ -37,7 +37,7 @@ RENAMES = (
 def _blocks(reference, ours, width, hidden, spelled=_SPELLED):
   """Returns the rows of `rows.blocks` with separate tensors for queries, keys and values."""
   attention, found = f"{reference}.{{i}}.attention.attention", []
-  # This project stores the three in one array, as MAE does. So each tensor is one third of this array.
+  # This project stores the three tensors in one array, as MAE does. Each tensor is a third of this array.
   for k, name in enumerate(("query", "key", "value")):
     third = {"parts": (1, 1, 1), "part": k}
     kernel, bias = f"{ours}/attn/qkv/kernel", f"{ours}/attn/qkv/bias"
@@ -45,7 +45,7 @@ def _blocks(reference, ours, width, hidden, spelled=_SPELLED):
     found.append(Entry(f"{attention}.{name}.bias", bias, VECTOR, (width,), **third))
   for row in rows.blocks(reference, ours, width, hidden):
     module, leaf = row.reference.removeprefix(f"{reference}.{{i}}.").rsplit(".", 1)
-    # attn.qkv has no spelling, because the three rows above replace it.
+    # attn.qkv is left out, because the three rows above replace it.
     if module in spelled:
       found.append(dataclasses.replace(row, reference=f"{reference}.{{i}}.{spelled[module]}.{leaf}"))
   return tuple(found)
@@ -55,7 +55,7 @@ def encoder(prefix, spelled=None):
   """Returns the rows of an encoder.
 
   Args:
-    prefix: the beginning of its names in the file.
+    prefix: prefix of the names in the file.
     spelled: {name of a module of a block in MAE: name in transformers}, for modules whose names differ from
       the names in ViT and ViTMAE.
   """
@@ -133,12 +133,12 @@ def in_transformers(path, batch, **options):
   import torch
   import transformers
 
-  # Warnings and progress bars would appear between the printed lines of the command.
+  # Otherwise warnings and progress bars would appear between the printed lines of the command.
   transformers.utils.logging.set_verbosity_error()
   transformers.utils.logging.disable_progress_bar()
   name = json.loads((path / "config.json").read_text())["architectures"][0]
   model, loading = getattr(transformers, name).from_pretrained(path, output_loading_info=True, **options)
-  # `from_pretrained` accepts these differences and only logs a warning. A conversion must have none.
+  # `from_pretrained` accepts these differences with a warning. In a conversion, each of them is an error.
   wrong = [key for key in ("missing_keys", "unexpected_keys", "mismatched_keys") if loading[key]]
   if wrong:
     raise ValueError(
@@ -215,11 +215,11 @@ def processor(weights):
 def card(weights, load, processor_class, notes=()):
   """Returns the text of README.md, the model card.
 
-  The card states the licence, the origin of the weights, and the code that loads them. For the arguments, see
-  `folder`.
+  The card states the licence, the origin of the weights, and the code that loads them. The arguments are the
+  same as for `folder`.
   """
   H, W = (side * weights.patch for side in weights.grid)
-  # If the hub has no name for a licence, it requires the key `license_name`.
+  # If the hub has no name for a licence, the hub requires the key `license_name`.
   licence = licences.hub_licence(weights.made_from)
   lines = [
     "---",

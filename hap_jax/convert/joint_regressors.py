@@ -1,7 +1,7 @@
-"""The regressors that compute joints from the posed vertices of SMPL.
+"""Reads and makes the regressors that compute joints from the posed vertices of SMPL.
 
 Training and prediction use 30 joints. The first 24 rows are the joint regressor of the neutral body. The
-other six rows pick one vertex each: nose, eyes, ears and the top of the head. The evaluation on 3DPW also
+other six rows select one vertex each: nose, eyes, ears and the top of the head. The evaluation on 3DPW also
 needs the 17 joints of Human3.6M, which come from a file.
 """
 
@@ -14,7 +14,7 @@ from hap_jax.io import regular_file, restricted_pickle
 
 EXTRA_FILE = "J_regressor_extra.npy"
 JOINTS_30_FILE = "joints_30.npy"
-# A file that is often confused with the right one: its rows have another order.
+# A file that is often confused with the right one. Its rows are in another order.
 _WRONG_H36M_FILE = "J_regressor_h36m.npy"
 _SMPL_VERTICES = 6890
 _FACE_VERTICES = (331, 2802, 6262, 3489, 3990)  # nose, left eye, right eye, left ear, right ear
@@ -33,12 +33,12 @@ def make(neutral, folder=None):
 
   Args:
     neutral: the neutral `body_model.Body`.
-    folder: folder of the regressor files. None: there is none. Then a body must have SMPL's 6,890 vertices.
+    folder: folder of the regressor files. None: no folder; the body must then have SMPL's 6,890 vertices.
   Returns:
     (regressor of the 30 joints [30, V] float32, regressor of the 17 H36M joints [17, V] float32 or None).
   Raises:
     OSError: if a file cannot be read.
-    ValueError: if a file is missing, is another file of the same name, or fits another number of vertices.
+    ValueError: if a file is missing, is a different file of the same name, or has another number of vertices.
   """
   V = neutral.num_vertices
   folder = None if folder is None else pathlib.Path(folder)
@@ -64,7 +64,7 @@ def _joints_of_another_mesh(folder, V):
   if path is None or not path.is_file():
     where = "--regressors=DIR is required" if path is None else f"{path} is missing"
     raise ValueError(
-      f"the body has {V} vertices, and the vertices of nose, eyes, ears and head top are known only for "
+      f"the body has {V} vertices, but the vertices of nose, eyes, ears and head top are known only for "
       f"SMPL's {_SMPL_VERTICES}: {where}; expected a folder with {JOINTS_30_FILE} [30, {V}] and "
       f"{body_model.H36M_FILE} [17, {V}]"
     )
@@ -72,30 +72,30 @@ def _joints_of_another_mesh(folder, V):
 
 
 def _check_extra(path, V):
-  """Raises ValueError if the regressor of extra joints exists and is another file than that of 3DPW's task.
+  """Raises ValueError if the file of extra joints exists but is not the file of 3DCrowdNet.
 
-  Its row 3 must pick the vertex at the top of the head. So it contains nothing that is not known already, and
-  may be missing. But a wrong file shows that the folder is not the right one.
+  Row 3 must select the vertex at the top of the head. This vertex is already known, so the file may be
+  missing. But a wrong file shows that the folder is not the right one.
   """
   if not path.exists():
     return
   row = _read_regressor(path, _EXTRA_ROWS, V)[_HEAD_TOP_ROW]
   if np.count_nonzero(row) != 1 or row[_HEAD_TOP_VERTEX] != 1:
     raise ValueError(
-      f"{path}: row {_HEAD_TOP_ROW} does not pick vertex {_HEAD_TOP_VERTEX}, the top of the head; expected "
+      f"{path}: row {_HEAD_TOP_ROW} does not select vertex {_HEAD_TOP_VERTEX}, the top of the head; expected "
       "the file of 3DCrowdNet"
     )
 
 
 def _read_h36m(folder, neutral):
   """Returns the regressor of the H36M joints [17, V] float32."""
-  # 3DCrowdNet keeps this file in its folder Human36M, and the other one in the folder above.
+  # 3DCrowdNet stores this file in its folder Human36M, and the file of extra joints in the folder above.
   places = [folder / body_model.H36M_FILE, folder / "Human36M" / body_model.H36M_FILE]
   path = next((place for place in places if place.exists()), None)
   if path is None:
     wrong = [place.with_name(_WRONG_H36M_FILE) for place in places]
     found = [
-      f"; {place} has its rows in another order and cannot replace it" for place in wrong if place.exists()
+      f"; {place} has another order of rows and cannot replace it" for place in wrong if place.exists()
     ]
     raise ValueError(
       f"{places[0]}: no such file; expected the regressor of the 17 H36M joints{''.join(found[:1])}"

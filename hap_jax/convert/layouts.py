@@ -26,7 +26,7 @@ def _kernel_of_patch_conv(weight):
 
 def _patch_conv_of_kernel(kernel):
   """Turns a kernel [P*P*3, D] into the weight [D, 3, P, P] of a convolution."""
-  # Patches are square and have 3 channels, so the number of rows gives the side.
+  # Patches are square and have 3 channels, so the side follows from the number of rows.
   P = math.isqrt(kernel.shape[0] // 3)
   return kernel.reshape(P, P, 3, -1).transpose(3, 2, 0, 1)
 
@@ -71,4 +71,4 @@ LINEAR = Layout("linear", np.transpose, np.transpose)  # (out, in) in PyTorch, (
 PATCH_CONV = Layout("patch_conv", _kernel_of_patch_conv, _patch_conv_of_kernel)
 CONV = Layout("conv", _hwio_of_conv, _conv_of_hwio)
 DECONV = Layout("deconv", _hwio_of_deconv, _deconv_of_hwio)
-CONV_1X1 = Layout("conv_1x1", _kernel_of_conv_1x1, _conv_1x1_of_kernel)  # it is a linear layer here
+CONV_1X1 = Layout("conv_1x1", _kernel_of_conv_1x1, _conv_1x1_of_kernel)  # in this project, a linear layer

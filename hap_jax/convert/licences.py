@@ -1,11 +1,11 @@
-"""Finds the kind of a licence and the most restrictive of several licences, and formats licences as one line.
+"""Finds the kind of a licence and the most restrictive of several licences. Formats licences as one line.
 
 A source is a data set, a file of weights or a body model that a checkpoint was made from. It is a dict of
 JSON values:
   kind      one of `KINDS`
   role      "data set", "weights" or "body model"
   name      the name of the data set, the file or the body model
-  licence   the licence in the words of its publisher
+  licence   the licence as its publisher states it
   if        the condition under which the source was used; only for a source that is an assumption
 """
 
@@ -14,8 +14,8 @@ import re
 KINDS = ("unknown", "research only", "non-commercial", "share-alike", "attribution", "permissive")
 _UNKNOWN, _RESEARCH, _NON_COMMERCIAL, _SHARE_ALIKE, _ATTRIBUTION, _PERMISSIVE = KINDS
 
-# {SPDX name: kind}. Names are in lower case and have no "-only" or "-or-later". The licences of Creative
-# Commons are found by `_CREATIVE_COMMONS`.
+# {SPDX name: kind}. Names are in lower case and have no "-only" or "-or-later". `_CREATIVE_COMMONS`
+# finds the licences of Creative Commons.
 _KINDS_BY_NAME = {
   **dict.fromkeys(("0bsd", "afl-3.0", "apache-2.0", "bsd", "bsd-2-clause", "bsd-3-clause"), _PERMISSIVE),
   **dict.fromkeys(("bsl-1.0", "cc0-1.0", "cdla-permissive-2.0", "isc", "mit", "mit-0"), _PERMISSIVE),
@@ -46,8 +46,8 @@ _VERSIONS_ON_HUB = {
   "cc-by-nc-nd": ("3.0", "4.0"),
 }
 _CREATIVE_COMMONS = re.compile(r"cc-by(-nc)?(-sa|-nd)?(-\d\.\d)?")
-# (pattern, replacement) pairs that turn the usual spellings of a licence into its SPDX name. The order
-# matters.
+# (pattern, replacement) pairs that turn usual spellings of a licence into its SPDX name. They are used in
+# this order.
 _SPELLINGS = (
   (r"creative commons", "cc"),
   (r"\battribution\b", "by"),
@@ -61,16 +61,16 @@ _SPELLINGS = (
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9 .,+()/_-]")
 # Remarks that this project adds after the name of a licence.
 _REMARKS = re.compile(r" \(made by this project\)$| if these are the published MAE weights$")
-# Kinds of known texts that are not the name of a licence.
+# {known text that is not the name of a licence: kind}
 _KINDS_BY_TEXT = {
   # COCO's annotation files name these Flickr licences: CC BY-NC-SA, BY-NC, BY-NC-ND, BY, BY-SA, BY-ND and two
-  # licences without conditions. All pictures are used together, so the most restrictive licence counts.
+  # licences without conditions. The pictures are used together, so the most restrictive licence decides.
   "COCO: annotations CC BY 4.0; each picture under the Flickr licence that its annotation file names": (
     _NON_COMMERCIAL
   ),
 }
-# (kind, pattern) pairs for free text, the most restrictive kind first. The first pattern that fits gives the
-# kind.
+# (kind, pattern) pairs for free text, the most restrictive kind first. The first pattern that fits
+# determines the kind.
 _PHRASES = (
   (_UNKNOWN, r"\bnot (known|stated|recorded|given)\b|\bunknown\b|\bunspecified\b"),
   (
@@ -95,8 +95,8 @@ def classify(text):
   if text in _KINDS_BY_TEXT:
     return _KINDS_BY_TEXT[text]
   parts = [_kind_of_name(_name_of(part)) for part in re.split(r";|\s(?:and|or|AND|OR)\s", text)]
-  # If one part is not a known name, the whole text is treated as free text. This part may restrict the
-  # licences that the other parts name.
+  # If one part is not a known name, the whole text is treated as free text, because this part may restrict
+  # the licences in the other parts.
   if None not in parts:
     return min(parts, key=KINDS.index)
   found = (kind for kind, phrase in _PHRASES if re.search(phrase, text.lower()))
@@ -123,7 +123,7 @@ def ordered(sources):
 
   If one of two equal sources has a condition, the source without the condition is kept.
   """
-  # Sources of one kind keep their order, because a dict keeps its order and `sorted` is stable.
+  # A dict keeps its order and `sorted` is stable, so sources of the same kind keep their order.
   unique = {}
   for item in sources:
     key = item["role"], item["name"], item["licence"]
@@ -169,13 +169,13 @@ def _words(item):
 def _name_of(text):
   """Returns a text in the form of an SPDX name, in lower case: "CC BY-NC 4.0" gives "cc-by-nc-4.0".
 
-  The result is "" for a text with characters that no SPDX name has.
+  The result is "" if the text has characters that do not occur in SPDX names.
   """
   words = _REMARKS.sub("", text.strip()).lower()
   for pattern, short in _SPELLINGS:
     words = re.sub(pattern, short, words)
   if _NOT_IN_NAMES.search(words):
-    return ""  # text in another script may restrict the named licence
+    return ""  # words in another script may restrict the licence
   name = "-".join(re.findall(r"[a-z0-9.]+", words))
   return _OTHER_NAMES.get(name, name)
 
@@ -188,5 +188,5 @@ def _kind_of_name(name):
   is_nc, addition, _ = found.groups()
   if is_nc:
     return _NON_COMMERCIAL
-  # BY-ND forbids all derived works. No kind has this meaning, so the kind is unknown.
+  # BY-ND forbids all derived works. None of the kinds means this, so the kind is unknown.
   return {"-sa": _SHARE_ALIKE, "-nd": _UNKNOWN, None: _ATTRIBUTION}[addition]

@@ -1,13 +1,13 @@
-"""The lineage of a checkpoint, and the data sets and weights that all its stages used.
+"""Computes the lineage of a checkpoint, and the data sets and weights that all its stages used.
 
-A lineage is a list of origins, newest first. The first origin is the checkpoint itself. The others are the
-checkpoints that it was converted from or trained from. An origin is a dict of plain JSON values:
+A lineage is a list of origins, newest first. The first origin is the checkpoint itself. The next origins
+are earlier checkpoints, from which it was converted or trained. An origin is a dict of plain JSON values:
   file      the name of the file or folder
   family    the name of its family
   licence   the licence of its weights in one line, with the licences of all earlier stages
-  sha256    the digest, for a foreign file
-  task      the task, for a checkpoint of this project
-  step      the step, for a checkpoint of this project
+  sha256    the digest (foreign files)
+  task      the task (checkpoints of this project)
+  step      the step (checkpoints of this project)
   data      {"name", "licence"} of the data set that a run trained on; earlier versions did not record it
   body      {"name", "licence"} of the body model that a run trained with, for 3D pose
 """
@@ -43,7 +43,7 @@ def of_file(file, sha256, family, licence, record):
     file: the name of the file.
     sha256: the digest of the file.
     family: the name of its family.
-    licence: the known licence of the file. It is used if the file records no earlier origin.
+    licence: the licence to use if the file records no earlier origin.
     record: the description that a conversion wrote into the file, or {} if there is none.
   """
   origin, past = {"file": file, "sha256": sha256, "family": family, "licence": licence}, _past(record)
@@ -59,11 +59,11 @@ def _facts(description, part):
 def _past(description):
   """Returns the lineage that a description records, as a tuple.
 
-  The description of a converted file names the data set and the body model of the run that was converted. So
-  they are moved to the origin of that run.
+  The description of a converted file names the data set and the body model of the run that was converted. They are
+  moved to the origin of that run.
   """
   past = [dict(origin) for origin in description.get("lineage", ())]
-  # Only conversions record where their pixel statistics come from. So the key "from" shows a conversion.
+  # Only conversions record the source of the pixel statistics. So the key "from" shows a conversion.
   is_conversion = "from" in description.get("normalization", {})
   run = next((origin for origin in past if _is_run(origin)), None) if is_conversion else None
   if run is not None:
@@ -81,7 +81,7 @@ def _is_run(origin):
 def completed(lineage):
   """Completes the origins that earlier versions recorded, and sets the licence of each origin.
 
-  The licence of an origin follows from the licences of all stages up to it.
+  The licence of an origin is computed from the licences of all stages up to this origin.
 
   Args:
     lineage: origins, newest first. An origin of this project may have no "licence".
@@ -89,17 +89,16 @@ def completed(lineage):
     the completed origins, as a tuple.
   """
   *newer, oldest = lineage
-  # Only the oldest origin can be a run without starting weights.
+  # Only the oldest origin can be a run that started without weights.
   found = _FROM_SCRATCH.fullmatch(oldest.get("licence", ""))
   if oldest["family"] == OWN_FAMILY and "data" not in oldest and found:
     oldest = {**oldest, "data": {"name": found[1], "licence": found[2]}}
   result, known = [], []
-  # The oldest comes first: the licence of each stage includes the sources of all stages before it.
+  # The oldest stage is first here. The licence of each stage includes the sources of all stages before it.
   for origin in reversed([*newer, oldest]):
     is_oldest = not result
     known = licences.ordered([*_own_sources(origin, is_oldest), *known])
-    # The licence of a published file is the one that its publisher states. It is not derived from the list of
-    # its sources.
+    # A published file has the licence that its publisher states. It is not derived from its sources.
     is_published = is_oldest and origin["family"] != OWN_FAMILY
     result.append(origin if is_published else {**origin, "licence": licences.line(known)})
   return tuple(reversed(result))
@@ -124,7 +123,7 @@ def markdown(licence, made_from, lineage):
 
   Args:
     licence: one line of text for the weights.
-    made_from: from `sources`.
+    made_from: the result of `sources`.
     lineage: origins, newest first.
   """
   return [
@@ -153,14 +152,14 @@ def _own_sources(origin, is_oldest):
   if "data" in origin:
     found.append(licences.source("data set", origin["data"]["name"], origin["data"]["licence"]))
   elif is_own and (is_oldest or "step" in origin):
-    # Every run uses a data set. If it was not recorded, its licence counts as unknown, the most restrictive
-    # kind.
+    # Every run uses a data set. If the data set was not recorded, its licence is "unknown", the most
+    # restrictive kind.
     step = f", step {origin['step']}" if "step" in origin else ""
     run = f"of a run ({origin.get('task', 'task unknown')}{step})"
     found.append(licences.source("data set", run, "not recorded"))
   if "body" in origin:
     found.append(licences.source("body model", origin["body"]["name"], origin["body"]["licence"]))
-  # A file of another project was itself made from data sets and weights. The record of its family lists them.
+  # A file of another project was made from data sets and weights, too. Its Family lists them.
   if is_oldest and not is_own:
     found.append(licences.source("weights", f"{origin['file']} ({origin['family']})", origin["licence"]))
     family = families.find(origin["family"])

@@ -1,8 +1,8 @@
-"""Tables of weight names: one table per family, used in both directions of a conversion.
+"""Defines tables of weight names. Each family has one table, for both directions of a conversion.
 
 A row has a tensor's name in a foreign checkpoint, its path in this project, the change of its layout, and its
-shape in the foreign file. The rows of transformer blocks are written only once for all blocks. Their names
-have `{i}` in place of the number of the block.
+shape in the foreign file. A row of a transformer block stands for all blocks: its names have `{i}` in
+place of the index of the block.
 """
 
 import collections
@@ -26,16 +26,16 @@ class Entry:
     ours: the path in this project's variables, with slashes.
     layout: the change of layout.
     shape: the shape of the foreign tensor. Each item is a number, a letter, or a product such as "3PP". A
-      letter has one value per checkpoint. D and E are the widths of encoder and decoder. F and G are the
-      hidden widths of their MLPs. P is the side of a patch. T is the number of rows of the position table:
-      one for the class token, and one for each patch. C is the number of classes, attributes or joints. A
-      family may use further letters.
-    parts: the relative sizes of the tensors that our array is cut into along its last axis. (1, 1, 1) cuts it
-      into thirds. (576, 192) cuts 768 columns into 576 and 192.
+      letter has the same value in all shapes of a checkpoint. D and E are the widths of encoder and decoder.
+      F and G are the hidden widths of their MLPs. P is the side of a patch. T is the number of rows of the
+      position table: one for the class token, and one for each patch. C is the number of classes, attributes
+      or joints. A family may use more letters.
+    parts: our array is cut along its last axis into several tensors. These are their relative sizes.
+      (1, 1, 1) gives thirds. (576, 192) cuts 768 columns into 576 and 192.
     part: the index of this tensor in `parts`, from 0.
     block: the index of the block along the first axis of our array. None: our array does not stack blocks.
-    collection: the collection of this project's variables that holds our array. In a checkpoint of this
-      project, an array of "constants" may also be a trained parameter.
+    collection: the collection of this project's variables that holds our array. An array of "constants"
+      may be a trained parameter in a checkpoint of this project.
   """
 
   reference: str
@@ -65,8 +65,7 @@ class Entry:
     if self.block is not None:
       array = array[self.block]
     length, total = array.shape[-1], sum(self.parts)
-    # The sizes in `parts` are relative, so the bounds are fractions of the length. Both must be whole
-    # numbers.
+    # The sizes in `parts` are relative, so they are scaled to the length. Both bounds must be whole numbers.
     begin, end = (sum(self.parts[:k]) * length for k in (self.part, self.part + 1))
     if begin % total or end % total:
       raise ValueError(f"{self.ours}: {length} columns cannot be cut into parts of {_ratio(self.parts)}")
@@ -76,7 +75,7 @@ class Entry:
     """Returns the length of the last axis of our array, given the length of this row's tensor.
 
     Args:
-      length: the length of the tensor's axis that lies along the last axis of our array.
+      length: length of the tensor along the axis that becomes the last axis of our array.
     Raises:
       ValueError: if this part cannot have that length.
     """
@@ -90,12 +89,12 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Placeholder:
-  """A tensor of the files that this project does not use. A written file has it, because its loader needs it.
+  """A tensor that this project does not use. It is written, because a loader of the official code needs it.
 
   Attributes:
     reference: the name in the foreign state dict.
     shape: as in `Entry`.
-    values: function (shape, a tuple of numbers) -> the array that is written.
+    values: (shape, a tuple of numbers) -> the array that is written.
   """
 
   reference: str
@@ -121,7 +120,7 @@ def size_of(token, sizes):
 
 
 def block_stacks(family):
-  """Returns {stack: the path of one of its stacked arrays} for the stacks of a family that have blocks."""
+  """Returns {stack: path of one of its stacked arrays} for all stacks of a family that have blocks."""
   return {entry.stack: entry.ours for entry in family.entries if "{i}" in entry.reference}
 
 
@@ -132,11 +131,11 @@ def table(family, *, depth, decoder_depth, depths=None):
     family: a Family.
     depth: the number of blocks of the encoder.
     decoder_depth: the number of blocks of the decoder; 0: no decoder.
-    depths: {stack: number of blocks} of further stacks. A stack that is not in it has one block.
+    depths: {stack: number of blocks} of other stacks. A stack that is not listed has one block.
   """
   rows = []
   depths = {**(depths or {}), "encoder": depth, "decoder": decoder_depth}
-  # Adjacent rows of one stack form a run, and a run of block rows is repeated once per block. So the rows of
+  # Adjacent rows of one stack form a group. A group of block rows is repeated once per block. So the rows of
   # a block stay together, and the tensors of a written file have the usual order.
   runs = itertools.groupby(family.entries, key=lambda entry: (entry.stack, "{i}" in entry.reference))
   for (stack, is_block), run in runs:
@@ -159,7 +158,7 @@ def assemble(rows, array_of):
   Raises:
     ValueError: if the tensors of one array do not fit together.
   """
-  # This gives the number of blocks of each array: a stacked array has one row per block.
+  # Number of blocks of each array: a stacked array has one row per block.
   depths = collections.Counter((row.collection, row.ours, row.part) for row in rows)
   variables = {}
   for row in rows:
@@ -172,7 +171,7 @@ def assemble(rows, array_of):
     place = row.of(flat[row.ours])
     if place.shape != array.shape:
       raise ValueError(
-        f"{row.reference}: its part of {row.ours} has shape {place.shape}, the tensor has {array.shape}"
+        f"{row.reference}: its part of {row.ours} has shape {place.shape}, but the tensor has {array.shape}"
       )
     place[...] = array
   return variables
@@ -186,13 +185,13 @@ def count_blocks(family, stack, names):
     stack: a stack with blocks, such as "encoder" or "decoder".
     names: names of tensors in the family's spelling.
   Raises:
-    ValueError: if the numbers of the blocks are not 0, 1, 2, ...
+    ValueError: if the indices of the blocks are not 0, 1, 2, ...
   """
   blocks = (entry for entry in family.entries if entry.stack == stack and "{i}" in entry.reference)
   prefix = next((entry.reference.partition("{i}")[0] for entry in blocks), None)
   if prefix is None:
     return 0
-  # The numbers are compared as text, because a damaged name may have other text there.
+  # Indices are compared as text, because in a damaged name they may not be numbers.
   numbers = {name[len(prefix) :].partition(".")[0] for name in names if name.startswith(prefix)}
   missing = {str(i) for i in range(len(numbers))} - numbers
   if missing:

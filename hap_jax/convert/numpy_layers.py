@@ -1,4 +1,4 @@
-"""Layers in NumPy for the second forward pass, see `numpy_vit.py`. Weights are [out, in], as in PyTorch."""
+"""Layers in NumPy for the forward pass of `numpy_vit.py`. Weights are [out, in], as in PyTorch."""
 
 import numpy as np
 import scipy.special
@@ -17,8 +17,8 @@ def pair(module):
 
 def linear(x, pair):
   weight, bias = pair
-  # In which order NumPy adds numbers depends on the layout and the alignment of an array in memory. The
-  # tensors of a file may be unaligned. With one fixed form, both sides of a comparison add in the same order.
+  # The order of additions in NumPy depends on the layout and the alignment of an array in memory. Tensors
+  # of a file may be unaligned. With a fixed layout, both sides of a comparison add in the same order.
   weight = np.require(weight, np.float32, ("C", "ALIGNED"))
   return (x.reshape(-1, x.shape[-1]) @ weight.T).reshape(*x.shape[:-1], -1) + f32(bias)
 
@@ -32,13 +32,13 @@ def layer_norm(x, pair, epsilon):
 def gelu(x):
   """Returns the exact GELU, as in the references.
 
-  The tanh approximation would differ by more than the allowed error.
+  The error of the tanh approximation would be larger than the allowed difference.
   """
   return x * (0.5 * (1 + scipy.special.erf(x / np.sqrt(np.float32(2)))))
 
 
 def attention(x, p, num_heads):
-  """Returns the self-attention of [B, T, D] with its output layer. All T tokens take part.
+  """Returns the self-attention of all T tokens, including its output layer, [B, T, D].
 
   Args:
     x: [B, T, D].
@@ -65,8 +65,8 @@ def conv(x, module, stride=1):
   H, W = x.shape[1:3]
   x = np.pad(x, ((0, 0), (k // 2, k // 2), (k // 2, k // 2), (0, 0)))
   total = 0
-  # The convolution is one matrix product per cell of the kernel. It shares no code with the convolution of
-  # JAX that it checks.
+  # The convolution is a sum of matrix products, one per position in the kernel. It checks the convolution of
+  # JAX, so it shares no code with it.
   for i in range(k):
     for j in range(k):
       window = x[:, i : i + H : stride, j : j + W : stride]
@@ -86,8 +86,8 @@ def deconv(x, module):
   weight = f32(module["weight"])
   B, H, W, _ = x.shape
   total = np.zeros((B, 2 * H + 2, 2 * W + 2, len(weight)), np.float32)
-  # Each input pixel adds its product with the kernel to 4 x 4 output pixels. The network in JAX collects the
-  # input pixels of each output pixel instead, so the two share no code.
+  # Here each input pixel adds its product with the kernel to 4 x 4 output pixels. The network in JAX computes
+  # each output pixel from its input pixels. So the two share no code.
   for i in range(4):
     for j in range(4):
       product = x.reshape(-1, x.shape[-1]) @ weight[:, :, i, j].T
@@ -98,7 +98,7 @@ def deconv(x, module):
 def enlarge(x, factor):
   """Returns a map [B, H, W, C] that is enlarged by bilinear interpolation, [B, factor H, factor W, C].
 
-  Pixels have half-pixel centres, and the border is repeated.
+  Pixel centres are at half-integers, and border pixels are repeated.
   """
   for axis in (1, 2):
     length = x.shape[axis]

@@ -1,7 +1,7 @@
-"""The text branch of text ReID in NumPy, for the second forward pass, see `numpy_vit.py`.
+"""The text branch of text ReID in NumPy, for the independent forward pass of `numpy_vit.py`.
 
-Each caption runs alone and without padding. So this pass needs no masks, and checks the masks of the network.
-Weights are [out, in], as in PyTorch.
+Each caption runs alone and without padding, so no masks are needed. A comparison with the network therefore
+checks the masks of the network. Weights are [out, in], as in PyTorch.
 """
 
 import dataclasses
@@ -21,10 +21,10 @@ class TextBranch:
   """The tensors of BERT and of the LSTM. Each pair is (weight, bias).
 
   Attributes:
-    words: [V, W], the table of words.
-    positions: [Q, W], the table of positions.
-    segments: [S, W], the table of segments.
-    norm: the pair of the norm of the embeddings.
+    words: [V, W], embeddings of the vocabulary.
+    positions: [Q, W], embeddings of the positions.
+    segments: [S, W], embeddings of the segments.
+    norm: the pair of the norm after the embeddings.
     depth: the number of blocks.
     block: i -> {"q", "k", "v", "proj", "norm1", "fc1", "fc2", "norm2": pair}.
     forward: ([4 D, W], [4 D, D]), the weights of the LSTM for the input and for the state.
@@ -41,7 +41,7 @@ class TextBranch:
   backward: tuple
 
 
-# The names of a block's modules in BERT of transformers.
+# Names of the modules of a block in BERT of transformers.
 _BLOCK = {
   "q": "attention.self.query",
   "k": "attention.self.key",
@@ -134,7 +134,7 @@ def token_features(branch, ids, num_heads):
   x = layer_norm(x[None], branch.norm, epsilon)
   for i in range(branch.depth):
     p = branch.block(i)
-    x = layer_norm(x + attention(x, p, num_heads), p["norm1"], epsilon)  # the norms come after the sums
+    x = layer_norm(x + attention(x, p, num_heads), p["norm1"], epsilon)  # BERT has post-norm blocks
     x = layer_norm(x + linear(gelu(linear(x, p["fc1"])), p["fc2"]), p["norm2"], epsilon)
   return x[0]
 
@@ -164,7 +164,7 @@ def pool(tokens, pooling):
 
   Args:
     tokens: [T, D].
-    pooling: "masked", or "floor": values below 0 become 0.
+    pooling: "masked", or "floor", which replaces negative results by 0.
   """
   pooled = tokens.max(axis=0)
   return np.maximum(pooled, 0) if pooling == "floor" else pooled

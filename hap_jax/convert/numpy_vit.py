@@ -1,8 +1,7 @@
 """A second, independent forward pass in NumPy. It finds the tensors of a file by the names in the file.
 
-The result of a conversion is compared with this pass. So this pass uses neither the name tables of `names.py`
-nor the layouts of `layouts.py`, and a mistake in them shows as a difference. Weights are [out, in], as in
-PyTorch.
+The result of a conversion is compared with this pass. This pass does not use the name tables of `names.py` or
+the layouts of `layouts.py`, so a mistake in them causes a difference. Weights are [out, in], as in PyTorch.
 """
 
 import dataclasses
@@ -23,8 +22,8 @@ class Stack:
   """Transformer blocks with the layers before and after them. Each pair is (weight, bias).
 
   Attributes:
-    embed: the pair of the first projection. In an encoder it projects patches, [D, 3*P*P] with the channel
-      outermost. In a decoder it projects latents.
+    embed: the pair of the first projection. An encoder projects patches: the weight is [D, 3*P*P], with the
+      channel outermost. A decoder projects the tokens of the encoder.
     token: [1, 1, D], the class token in an encoder, the mask token in a decoder. None: the encoder has no
       class token.
     table: [1, 1 + L, D], the position table.
@@ -51,8 +50,8 @@ class Network:
     encoder: a Stack.
     decoder: a Stack. None: there is no decoder.
     text: a `numpy_text.TextBranch`. None: there is no text branch.
-    module: (name in the official code, path in this project's variables) -> {"weight", "bias", "mean", "var":
-      tensor} of a module of a head, with only the keys that the module has.
+    module: (name in the official code, path in this project's variables) -> tensors of one module of a head,
+      {"weight", "bias", "mean", "var": tensor}. Keys that the module does not have are left out.
   """
 
   encoder: Stack
@@ -146,7 +145,7 @@ def official(state):
   def pair(name):
     return state[f"{prefix}{name}.weight"], state[f"{prefix}{name}.bias"]
 
-  # The tensors of a block are read only when the block runs, so a large file is never read as a whole.
+  # The tensors of a block are read only when the block runs, so a large file is never in memory as a whole.
   def block_of(stack):
     def block(i):
       p = f"{stack}.{i}."
@@ -183,7 +182,7 @@ def official(state):
   return Network(encoder, decoder, functools.partial(official_module, state))
 
 
-# The names of a block's modules in the versions of transformers, the oldest name first.
+# Names of the modules of a block in the versions of transformers, the oldest name first.
 _HF_BLOCK = {
   "norm1": ("layernorm_before",),
   "q": ("attention.attention.query", "attention.q_proj"),
@@ -290,8 +289,8 @@ def encode(stack, image, *, num_heads, grids, epsilon, ids_keep=None, padding=0)
     grids: (grid of the stack's table, grid of the image), each (Gh, Gw). The table is resized if they differ.
     epsilon: the epsilon of the norms.
     ids_keep: [B, V] int, the visible patches. None: all patches.
-    padding: zero pixels on all four sides of the image. Patches begin at its outer border, and pixels that
-      fill no whole patch are not used.
+    padding: zero pixels on all four sides of the image. The first patch begins at the outer border of the
+      padding. Pixels that do not fill a whole patch are not used.
   Returns:
     [B, 1 + V, D] before the final norm, class token first. [B, V, D] if there is no class token.
   """
@@ -319,7 +318,7 @@ def decode(stack, latent, ids_restore, *, num_heads, grids, epsilon):
   Args:
     stack: a Stack.
     latent: [B, 1 + V, D], tokens after the encoder's final norm.
-    ids_restore: [B, L] int, the place of each patch in the order of visible, then hidden patches.
+    ids_restore: [B, L] int, the position of each patch if visible patches come first, then hidden patches.
     num_heads: the number of heads of a block.
     grids: as in `encode`.
     epsilon: the epsilon of the norms.

@@ -1,4 +1,4 @@
-"""Checks, licences and the entry `arch` of families with the names of the official MAE and HAP code."""
+"""Checks, licences and the entry `arch` for families with the names of the official MAE and HAP code."""
 
 from hap_jax.convert.weights import square_side
 from hap_jax.models import vit
@@ -58,14 +58,14 @@ def is_of_hap(source):
 
 
 def content(arch):
-  """Returns the function `Family.content` for scripts that read the model's name from the entry `arch`.
+  """Returns the function `Family.content` for scripts that read the name of the model from the entry `arch`.
 
-  If `arch` is the name of its own model, the official ReID code resumes the run in the file and needs its
-  optimizer. A converted file has no optimizer, so the names that are written differ from the official names.
-  Only files of a known model size get the entry `arch`.
+  If `arch` is an official model name, the official ReID code resumes the run in the file and needs its
+  optimizer. A converted file has no optimizer, so names that differ from the official names are written. Only
+  files with a known model size have the entry `arch`.
 
   Args:
-    arch: the beginning of the name.
+    arch: prefix of the written names.
   """
 
   def make(weights, state):

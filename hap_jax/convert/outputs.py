@@ -1,4 +1,4 @@
-"""Defines `Outputs`: how to compute the outputs of a network besides tokens, in NumPy and in JAX.
+"""Defines `Outputs`: functions that compute the outputs of the heads of a network, in NumPy and in JAX.
 
 The proof of a conversion computes these outputs for the source and for the result.
 """
@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping
 
 @dataclasses.dataclass(frozen=True)
 class Outputs:
-  """Outputs that the proof compares by name.
+  """The outputs of the heads, which the proof compares by name.
 
   Attributes:
     needs: {output: subtree of our parameters or constants that the output depends on}.
-    in_numpy: `numpy_vit.Forward` -> {output: array}. It runs with a file's tensors and with our parameters.
-    in_jax: (network of the task, its variables, `verify.Batch`, their Description) -> {output: array}.
+    in_numpy: `numpy_vit.Forward` -> {output: array}. It is used for tensors of a file and for our parameters.
+    in_jax: (network of the task, its variables, `verify.Batch`, Description) -> {output: array}.
   """
 
   needs: Mapping[str, str]

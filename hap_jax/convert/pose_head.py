@@ -1,4 +1,4 @@
-"""Rows, facts and heat maps of 2D pose networks, for the families of ViTPose and its port in transformers."""
+"""Name tables, settings and heat maps of 2D pose networks, for the families `vitpose` and `hf-vitpose`."""
 
 import numpy as np
 
@@ -10,17 +10,16 @@ from hap_jax.convert.outputs import Outputs
 from hap_jax.data.skeletons import AIC14, COCO17, MPII16
 from hap_jax.models.pose_estimator import STRIDE
 
-PADDING = 2  # of the patches, in pixels; it is the same in all official networks
+PADDING = 2  # padding of the patches in pixels, the same in all official networks
 OURS = "keypoint_head"
 # The layers of the classic head in the official code. Layers 2 and 5 are the ReLUs.
 _DECONVS = (0, 3)
 _LAYER = "keypoint_head.deconv_layers"
 _FINAL = "keypoint_head.final_layer"
-# {number of cells: (grid, the image size that this grid comes from)}
+# {number of patches: (grid, text about the image size)}
 GRIDS = {192: ((16, 12), "2D pose at 256 x 192"), 432: ((24, 18), "2D pose at 384 x 288")}
 NUM_HEADS = {(384, 12): 12}  # ViTPose's small model
-# The rules of the official training for the joints of each data set: (codec, fit_aspect), see
-# `tasks/pose2d.py`.
+# Settings of the official training, by the joints of the data set: (codec, fit_aspect).
 _RULES = {COCO17.name: ("udp", True), MPII16.name: ("udp", False), AIC14.name: ("msra", True)}
 _RULES_OF_OTHERS = ("udp", True)
 _SKELETONS = {len(skeleton.joints): skeleton for skeleton in (COCO17, MPII16, AIC14)}
@@ -30,10 +29,10 @@ def classic(layers, final, channels):
   """Returns the rows of the classic head. The letter C of the shapes is the number of joints.
 
   Args:
-    layers: the names of the layers before the last one in the file: transposed convolution, batch norm,
+    layers: names in the file of the layers before the last one: transposed convolution, batch norm,
       transposed convolution, batch norm.
     final: the name of the last convolution in the file.
-    channels: the sizes of the two transposed convolutions, as items of `names.Entry.shape`.
+    channels: output channels of the two transposed convolutions, as items of `names.Entry.shape`.
   """
   found, inputs = [], "D"
   for k, (first, width) in enumerate(zip(_DECONVS, channels, strict=True)):
@@ -57,7 +56,7 @@ def _final(name, inputs, size):
 
 
 def check_experts(source):
-  """Raises ValueError if a `source.Source` has experts in its blocks, as models of several data sets do."""
+  """Raises ValueError if a `source.Source` has experts in its blocks, as in models for several data sets."""
   expert = next((name for name in source.state if ".mlp.experts." in name), None)
   if expert:
     raise ValueError(
@@ -76,15 +75,15 @@ def channels_of(variables):
 def network(variables, config, recorded):
   """Returns `Description.network` of 2D pose, see `tasks/pose2d.py`. For the arguments, see `family.Family`.
 
-  The files record neither the data set nor its rules. The number of joints decides what is assumed.
+  The files record neither the data set nor its settings. Both are assumed from the number of joints.
   """
   if recorded or OURS not in variables["params"]:
-    return {}  # a record has all values
+    return {}  # the record has all values
   channels = channels_of(variables)
   K = len(variables["params"][OURS]["final_layer"]["bias"])
   skeleton, labels = _SKELETONS.get(K), _labels(config)
   if skeleton and labels and tuple(labels) != skeleton.joints:
-    skeleton = None  # joints of another data set with the same number of joints
+    skeleton = None  # another data set with the same number of joints
   name = skeleton.name if skeleton else "unknown"
   codec, fit_aspect = _RULES.get(name, _RULES_OF_OTHERS)
   assumed = [f"codec {codec}", f"fit_aspect {fit_aspect}"]
@@ -111,12 +110,12 @@ def classes(network, config):
 
 
 def _labels(config):
-  """Returns the names of the joints in config.json in the spelling of this project, [] if it has no names."""
+  """Returns the names of the joints in config.json, in the spelling of this project. []: it has no names."""
   labels = config.get("id2label")
   if not isinstance(labels, dict) or not all(isinstance(label, str) for label in labels.values()):
     return []
   found = [labels.get(str(k), "LABEL_") for k in range(len(labels))]
-  # transformers fills in LABEL_0, LABEL_1, ... if nobody names the joints.
+  # transformers writes LABEL_0, LABEL_1, ... if the joints have no names.
   if any(label.startswith("LABEL_") for label in found):
     return []
   spelled = (label.lower().replace(" ", "_") for label in found)
@@ -127,7 +126,7 @@ _SIDES = {"l_": "left_", "r_": "right_"}
 
 
 def module_of(module):
-  """Returns a function like `numpy_vit.Network.module` whose weights are all [out, in, kh, kw].
+  """Returns a function like `numpy_vit.Network.module`, but every weight is [out, in, kh, kw].
 
   PyTorch stores the weight of a transposed convolution as [in, out, kh, kw].
 

@@ -1,6 +1,6 @@
 """Reads all checkpoints that this project can use.
 
-These are its own checkpoints, and foreign files: files and Hugging Face folders of other projects.
+They are its own checkpoints and foreign files, which are files and Hugging Face folders of other projects.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ def read(path, *, family="", grid=None):
     Weights.
   Raises:
     UnsafePickleError: if the file asks to run code.
-    ValueError: if one of these holds:
+    ValueError: in these cases:
       the file is missing or damaged, or belongs to no known family;
       the name of a tensor is unknown, or a tensor is missing;
       a tensor has an unexpected shape or type, or contains NaN or infinity;
@@ -71,7 +71,7 @@ def read_task(path):
   """Returns the task of a checkpoint, the name of a file in `hap_jax/tasks`. Reads no weights.
 
   Raises:
-    UnsafePickleError, ValueError: as `read`, without the checks of the weights.
+    UnsafePickleError, ValueError: same as `read`, but the weights are not checked.
   """
   path = pathlib.Path(path)
   if path.is_dir() and sources.weights_file(path) is None:
@@ -95,11 +95,11 @@ def to_ours(source, rows, state, file_names):
   """
   path = source.path
   sizes = _check_shapes(path, rows, state, file_names)
-  # Several tensors may share one storage. So a small file could claim arrays that do not fit into memory.
+  # If several tensors share one storage, a small file can claim arrays that do not fit into memory.
   claimed = sum(state[row.reference].nbytes for row in rows)
   if claimed > source.file.stat().st_size:
     raise ValueError(
-      f"{path}: its weights claim {claimed} bytes, more than the file has: several tensors share one storage"
+      f"{path}: its tensors claim {claimed} bytes, more than the file has: several tensors share one storage"
     )
   source_names = {}
   for row in rows:
@@ -134,8 +134,8 @@ def _describe(source, family, variables, patch, grid):
     lineage=_lineage(source, family),
     place=source.path,
   )
-  # If the file has a record, its facts replace those of the family. The sizes and the lineage still come from
-  # the file itself.
+  # If the file has a record, the record replaces the facts of the family. The sizes and the lineage still
+  # come from the file itself.
   if recorded is not None:
     more = {key: value for key, value in recorded.more.items() if key != "family"}
     kept = {"network": recorded.network, "classes": recorded.classes, "data": recorded.data}
@@ -148,7 +148,7 @@ def _describe(source, family, variables, patch, grid):
 
 
 def _completed(description, family, variables, config):
-  """Returns the Description with the values of `network` that the family reads from the arrays.
+  """Returns the Description with the part `network` as the family reads it from the arrays.
 
   If the Description has no classes, it also gets the classes of the family.
   """
@@ -207,12 +207,12 @@ def _match(path, family, state, file_names):
   """
   placeholders = {placeholder.reference for placeholder in family.placeholders}
   unused = {name for name in state if name.startswith(family.unused) or name in placeholders}
-  # A name in the table is always used, even if it begins like an unused name.
+  # A name in the table is always used, even if it has the prefix of unused names.
   unused -= {row.reference for row in family.entries}
   has_decoder = any(row.stack == "decoder" and row.reference in state for row in family.entries)
   try:
     depth = names.count_blocks(family, "encoder", state)
-    # A file with any part of a decoder must have at least one decoder block. So missing blocks are an error.
+    # A file with a part of a decoder must have at least one decoder block. So missing blocks are an error.
     decoder_depth = max(int(has_decoder), names.count_blocks(family, "decoder", state))
     depths = {stack: names.count_blocks(family, stack, state) for stack in names.block_stacks(family)}
   except ValueError as error:
@@ -233,14 +233,14 @@ def _match(path, family, state, file_names):
 def _check_shapes(path, rows, state, file_names):
   """Checks the shapes of all tensors. Returns {letter of the table's shapes: number}.
 
-  A letter such as "D" gets its number from the first tensor that has this letter as an item of its shape.
+  A letter such as "D" gets its number from the first tensor with this letter in its shape.
 
   Raises:
     ValueError: if the shape of a tensor does not fit these numbers.
   """
   sizes, origin = {}, {}
-  # The patch projection is checked first, and its width is then expected of all other tensors. So an error
-  # message names a tensor that does not fit the patch projection.
+  # The patch projection is checked first, and all other tensors must have its width. So an error message
+  # names a tensor that does not fit the patch projection.
   for row in sorted(rows, key=lambda row: row.layout is not PATCH_CONV):
     shape = state[row.reference].shape
     if len(shape) == len(row.shape):
@@ -248,7 +248,7 @@ def _check_shapes(path, rows, state, file_names):
         if letter.isalpha() and letter not in sizes:
           sizes[letter], origin[letter] = number, file_names[row.reference]
     expected = tuple(names.size_of(token, sizes) for token in row.shape)
-    # An empty tensor would fit any letter, but no model has one.
+    # An empty tensor would fit any letter, but models have no empty tensors.
     if shape != expected or 0 in shape:
       named_by = sorted({origin[letter] for token in row.shape for letter in token if letter in origin})
       raise ValueError(
@@ -275,7 +275,7 @@ def _check_finite(path, name, array):
 
 def _num_heads(source, family, width, depth):
   variant = vit.VARIANTS.get(vit.variant_of(width, depth))
-  # A number in a record or in config.json is preferred to the published number for this size.
+  # A number in the record or in config.json has priority over the published number for this size.
   known = [source.record.get("model", {}).get("num_heads"), source.config.get("num_attention_heads")]
   known.append(family.num_heads.get((width, depth)))
   heads = next(filter(None, known), variant.num_heads if variant else None)
@@ -300,13 +300,13 @@ def _lineage(source, family):
 
 def _card_licence(card):
   """Returns the licence that a model card states, or "" if it states no licence."""
-  # The hub uses "other" for licences that it has no name for. Their own name is then in `license_name`.
+  # For a licence without a name on the hub, `license` is "other" and `license_name` has the name.
   licence = card.get("license", "")
   return card.get("license_name") or licence if licence == "other" else licence
 
 
 def _read_own(path, family, grid):
-  """Reads one of this project's checkpoints. Its description has facts that foreign files do not state."""
+  """Reads a checkpoint of this project. Its description states facts that foreign files do not state."""
   if family not in ("", OWN_FAMILY):
     raise ValueError(f"{path}: expected a file of the {family} family, found a folder without its weights")
   variables, description = checkpoint_file.read(path)
@@ -326,7 +326,7 @@ def _read_own(path, family, grid):
   except ValueError as error:
     raise ValueError(f"{path}: {error}") from error
   encoder = described.encoder
-  # The grid in the description is certain, so `grid` must not differ from it.
+  # The description states the grid with certainty, so `grid` must be the same.
   if grid is not None and tuple(grid) != encoder.grid:
     raise ValueError(f"{path}: grid {tuple(grid)} was given, but the checkpoint's grid is {encoder.grid}")
   _check_sizes(path, encoder, params["encoder"])

@@ -1,4 +1,4 @@
-"""The third part of the proof of a conversion: the PyTorch class of the other project runs the written file.
+"""The third part of the proof of a conversion: the other project's PyTorch class runs the written file.
 
 PyTorch is not required. Without PyTorch, this part of the proof is left out. Only the `torch_class` of a
 family imports PyTorch.
@@ -17,20 +17,20 @@ def outputs(path, family, setting, batch):
     setting: a `verify.Setting`.
     batch: a `verify.Batch`.
   Returns:
-    (outputs, text). The outputs are {name: array} as in `verify.run_foreign`, None if the class did not run.
-    The text is the name of the class, or the reason why it did not run.
+    (outputs, text). The outputs are {name: array} as in `verify.run_foreign`. They are None if the class did
+    not run. The text is the name of the class, or the reason why it did not run.
   Raises:
     ValueError: if the class does not load the file unchanged.
   """
   if family is None or family.torch_class is None:
-    return None, "no class of this target is installable"
+    return None, "no installable package has a class for this target"
   package = family.torch_class.package
   missing = [name for name in ("torch", package) if importlib.util.find_spec(name) is None]
   if missing:
     return None, f"{' and '.join(missing)} not installed"
   try:
     importlib.import_module(package)
-  except (ImportError, RuntimeError) as error:  # such as a torchvision that was built for another torch
+  except (ImportError, RuntimeError) as error:  # for example, torchvision was built for another torch
     return None, _reason(package, error)
   try:
     return family.torch_class.run(path, setting, batch)

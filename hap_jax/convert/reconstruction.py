@@ -1,4 +1,4 @@
-"""The sizes and the prediction of the decoder, for all families of masked image modelling."""
+"""Sizes and prediction of the decoder, for all families of masked image modelling."""
 
 from hap_jax.convert import numpy_vit
 from hap_jax.convert.outputs import Outputs
@@ -12,8 +12,8 @@ def network(variables, config, recorded):
   Args:
     variables: this project's variables, {"params": nested dicts}.
     config: the content of config.json in a Hugging Face folder, or {} for other files.
-    recorded: `network` of a recorded Description, or {} if there is none. The number of heads is taken from
-      it first, because no shape shows this number.
+    recorded: `network` of a recorded Description, or {} if there is none. Its number of heads has
+      priority, because no shape shows this number.
   """
   params = variables["params"]
   if "decoder" not in params:

@@ -3,7 +3,7 @@
 from hap_jax.convert import official, rows
 
 HEAD = rows.linear("head", "head", "C", "D")
-# {number of cells: (grid, the image size that this grid comes from)}
+# {number of patches: (grid, text about the image size)}
 GRIDS = {128: ((16, 8), "ReID at 256 x 128"), 192: ((24, 8), "ReID at 384 x 128")}
 MADE_FROM = official.made_from_fine_tuned_hap("msmt17 or market1501")
 

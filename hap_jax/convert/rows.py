@@ -1,4 +1,4 @@
-"""Rows of name tables that several checkpoint families share. Functions take the name prefixes."""
+"""Rows of name tables that several checkpoint families share. The functions take prefixes of names."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ def blocks(reference, ours, width, hidden):
   """Returns the rows of a stack of pre-norm transformer blocks.
 
   Args:
-    reference: the name of the stack in the foreign file. Its blocks are <reference>.{i}.
+    reference: the name of the stack in the foreign file. Block i has the name <reference>.{i}.
     ours: the path of the stack in this project.
     width: the letter for the width of a block.
     hidden: the letter for the hidden width of its MLP.
@@ -82,5 +82,5 @@ DECODER = (
   *norm("decoder_norm", "decoder/norm", "E"),
   *linear("decoder_pred", "decoder/pred", "3PP", "E"),
 )
-# A classifier with global pooling does not have `norm`. It has a norm for the pooled feature instead.
+# A classifier with global pooling has no `norm`, but a norm of the pooled feature.
 NORMS_OF_CLASSIFIERS = {"norm.weight": "fc_norm.weight", "norm.bias": "fc_norm.bias"}

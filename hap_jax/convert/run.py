@@ -1,7 +1,7 @@
 """Converts a checkpoint, and proves that the result computes the same outputs.
 
-The steps are: read the source, write the result next to the destination under a hidden name, run source and
-result, compare their outputs, rename the result.
+The steps are: read the source; write the result under a hidden name next to the destination; run source and
+result; compare their outputs; rename the result.
 """
 
 import contextlib
@@ -42,13 +42,14 @@ def convert(
     force: True to replace an existing destination.
     family: the family of the source. "": it is detected from the file.
     source_grid: (Gh, Gw) of the source. None: it is found from the file.
-    heads: (number of heads of the encoder, of the decoder). None: the number is found from the file.
-    text_encoder: a BERT folder with the words of the text encoder in the file. "": the file records them, or
-      has no text encoder.
-    real: True to run also the PyTorch class of the target, if it is installed.
+    heads: (number of heads of the encoder, number of heads of the decoder). None: it is found from the file.
+    text_encoder: a BERT folder with the vocabulary of the text encoder in the file. "": the file records the
+      vocabulary, or has no text encoder.
+    real: True to also run the PyTorch class of the target, if it is installed.
     progress: a started `Progress` that counts the steps of the conversion.
   Returns:
-    the report, plain JSON values. It is also in conversion.json, inside a folder or next to a file.
+    the report, plain JSON values. It is also written to conversion.json, in the result folder or next to the
+    result file.
   Raises:
     UnsafePickleError: if the source asks to run code.
     ValueError: if the source cannot be read, the target cannot hold the source, the destination exists or
@@ -68,7 +69,7 @@ def convert(
   write.check_target(weights, to)
   setting = verify.Setting.of(weights, source_grid)
   progress.stage("writing the result", add=1)
-  with contextlib.ExitStack() as ends:  # the result gets its name first, then the report
+  with contextlib.ExitStack() as ends:  # at the end, first the result gets its name, then the report
     report = None
     if not write.makes_folder(to):
       report = ends.enter_context(unfinished.named_at_end(out.with_name(REPORT)))
@@ -99,11 +100,11 @@ def _check_destination(source, out, to, force):
   if out.is_dir() and any(out.iterdir()) and not _is_result(out):
     raise ValueError(f"--out={out} is not the result of a conversion: --force does not replace it")
   if not write.makes_folder(to):
-    _reports_beside(out)  # an error is raised now and not after the conversion
+    _reports_beside(out)  # raises an error now, not after the conversion
 
 
 def _check_apart(source, out):
-  """Raises ValueError if `out` is the source or its file of weights, or a folder that contains the source."""
+  """Raises ValueError if `out` is the source, its file of weights, or a folder that contains the source."""
   source, place = pathlib.Path(source), out.resolve()
   if place in (source.resolve(), (sources.weights_file(source) or source).resolve()):
     raise ValueError(f"--out={out} is the source itself")
@@ -114,8 +115,8 @@ def _check_apart(source, out):
 def _is_result(folder):
   """Returns True if a conversion made this folder.
 
-  In a folder that a conversion made, conversion.json is one report. If the results are files, conversion.json
-  lies next to them and holds {file name: report}. A folder with such files is not a result.
+  In a folder that a conversion made, conversion.json is one report. If results are files, conversion.json is
+  next to them and holds {file name: report}. So a folder with such files is not a result.
   """
   path = folder / REPORT
   try:
@@ -129,7 +130,7 @@ def _is_report(value):
 
 
 def _with_heads(weights, heads):
-  """Returns the Weights with the numbers of heads that the caller gave. No tensor shape shows them.
+  """Returns the Weights with the numbers of heads that the caller gave. Shapes of tensors do not show them.
 
   Raises:
     ValueError: if a number does not divide the width, or differs from the known number.
@@ -153,14 +154,14 @@ def _check_heads(option, given, known, width):
 
 
 def _with_text_encoder(weights, folder):
-  """Returns the Weights with the words of their text encoder, from the file or from a BERT folder."""
+  """Returns the Weights with the vocabulary of their text encoder, from the file or from a BERT folder."""
   family = families.find(weights.family)
   if family is not None and family.add_text_encoder is not None:
     return family.add_text_encoder(weights, folder)
   if folder:
     raise ValueError(
       f"--text_encoder={folder}: expected a file of a family with a text encoder, but "
-      f"{weights.lineage[0]['file']} is of the family {weights.family}; give no --text_encoder"
+      f"{weights.lineage[0]['file']} is of the family {weights.family}; remove --text_encoder"
     )
   return weights
 
@@ -195,7 +196,7 @@ def _prove(source, part, is_own, to, setting, outputs, real, progress):
     to: one of `write.targets()`.
     setting: a `verify.Setting`.
     outputs: the names of the outputs to compare.
-    real: True to run also the PyTorch class of the target.
+    real: True to also run the PyTorch class of the target.
     progress: as in `convert`. Its first two steps are done.
   Returns:
     the report's entry "proof", as a dict.
@@ -211,7 +212,7 @@ def _prove(source, part, is_own, to, setting, outputs, real, progress):
   got = verify.run_written(part, setting, target)
   errors = verify.compare(want, got, outputs)
   proof = {
-    "pictures": "2 of normal noise, half of the patches hidden from the decoder",
+    "pictures": "2 pictures of normal noise, half of the patches hidden from the decoder",
     "tolerance": verify.MAX_ERROR,
     "max_abs_error": max(error["max_abs_error"] for error in errors.values()),
     "outputs": errors,
@@ -229,7 +230,7 @@ def _reports_beside(out):
   """Returns {file name: report} from the conversion.json next to a file.
 
   Raises:
-    ValueError: if that file is not a report of conversions.
+    ValueError: if conversion.json is not a report of conversions.
   """
   path = out.with_name(REPORT)
   if not path.exists():

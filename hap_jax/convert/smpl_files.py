@@ -21,7 +21,7 @@ _ARRAYS = {
   "f": 2,
 }
 _WHOLE = ("kintree_table", "f")
-_NO_PARENT = (-1, 2**32 - 1, 2**64 - 1)  # how int32 and int64, uint32 and uint64 store the parent of the root
+_NO_PARENT = (-1, 2**32 - 1, 2**64 - 1)  # parent of the root: in int32 and int64, in uint32, in uint64
 _MAX_ELEMENTS = 2**24
 _ZIP_START = b"PK\x03\x04"
 
@@ -33,10 +33,10 @@ def read(files, regressors=None):
     files: {gender: path}, at least "neutral".
     regressors: folder of the regressor files, or None, see `joint_regressors.make`.
   Returns:
-    (body_model.BodySet, notes). The notes are lines of text about what was left out.
+    (body_model.BodySet, notes). The notes are lines of text about parts that were left out.
   Raises:
     OSError: if a file cannot be read.
-    ValueError: if a file is no body of SMPL or damaged, or if the files do not fit together. The message
+    ValueError: if a file is not a body of SMPL, is damaged, or does not fit the other files. The message
       names the file.
   """
   bodies, notes = {}, []
@@ -117,12 +117,12 @@ def _check_names(names, path):
 def _as_float32(array):
   with np.errstate(
     over="ignore", invalid="ignore"
-  ):  # the check of the body finds numbers that are not finite
+  ):  # numbers that are not finite are found by the check of the body
     return np.ascontiguousarray(array, np.float32)
 
 
 def _parents(tree, path):
-  """Returns the parents [24] int32 from SMPL's kintree_table, whose rows are parents and joints."""
+  """Returns the parents, [24] int32. The rows of SMPL's kintree_table are parents and joints."""
   joints = np.arange(body_model.NUM_JOINTS)
   if tree.shape != (2, len(joints)) or not np.array_equal(tree[1], joints):
     raise ValueError(
@@ -140,7 +140,7 @@ def _parents(tree, path):
 
 def _faces(faces, path):
   if faces.size and not 0 <= faces.min() <= faces.max() < 2**31:
-    raise ValueError(f"{path}: f names vertices from {faces.min()} to {faces.max()}; expected triangles")
+    raise ValueError(f"{path}: f has vertex indices from {faces.min()} to {faces.max()}; expected triangles")
   return np.ascontiguousarray(faces, np.int32)
 
 

@@ -1,4 +1,4 @@
-"""Opens files of other projects, and returns their tensors under names without the prefixes of wrappers."""
+"""Opens files of other projects. Returns their tensors under names without the prefixes of wrappers."""
 
 import dataclasses
 import json
@@ -12,11 +12,11 @@ from hap_jax.convert.weights import some
 from hap_jax.description import Description
 from hap_jax.io import safetensors_file, torch_file
 
-# Keys under which training scripts of any family store the weights, next to optimizer and epoch.
+# Keys under which training scripts store the weights, next to optimizer and epoch. Used for all families.
 _NESTS = ("model", "state_dict")
 _WRAPPERS = ("module.",)  # prefixes that wrapper modules put before every name
 _IN_FOLDER = ("model.safetensors", "pytorch_model.bin")
-_MAX_STAGES = 1000  # entries of a recorded lineage, far more than anyone makes
+_MAX_STAGES = 1000  # entries of a recorded lineage; real ones have far fewer
 RECORD = "hap_jax"  # the key of the description in files that a conversion wrote
 
 
@@ -29,7 +29,7 @@ class Source:
     file: the file that holds the tensors.
     state: {name: array} without the prefixes of wrappers. The arrays are views of the file.
     names: {name: name in the file}.
-    beside: the numbers and texts that the file stores next to the weights.
+    beside: numbers and texts that the file stores next to the weights.
     is_nested: True if the file stores the weights under a key, such as "model".
     is_backbone: True if the names in the file have the prefix of a backbone.
     config: the content of config.json in a Hugging Face folder, or {} for other files.
@@ -63,7 +63,7 @@ def open_source(path):
     Source.
   Raises:
     UnsafePickleError: if the file asks to run code.
-    ValueError: if the file does not exist, is damaged, or has no tensors with names.
+    ValueError: if the file does not exist, is damaged, or has no named tensors.
     OSError: if the file cannot be read.
   """
   path = pathlib.Path(path)
@@ -79,7 +79,7 @@ def open_source(path):
   for prefix in (*_WRAPPERS, *_of_families(lambda family: family.wrappers)):
     if all(name.startswith(prefix) for name in names):
       names = {name.removeprefix(prefix): full for name, full in names.items()}
-  # Only some of the names have the prefix of a backbone. The name of the patch projection is one of them.
+  # Not all names have the prefix of a backbone, but the name of the patch projection always has it.
   backbones = ((prefix, family.patches) for family in families.load_all() for prefix in family.backbones)
   backbone = next((prefix for prefix, patches in backbones if f"{prefix}{patches}" in names), "")
   stripped = {name.removeprefix(backbone): full for name, full in names.items()}
@@ -110,7 +110,7 @@ def _of_families(field):
 
 
 def is_safetensors(path, head):
-  """Returns True if a file has the suffix of a .safetensors file, or if its first 9 bytes look like one."""
+  """Returns True if a file has the suffix .safetensors, or if its first 9 bytes fit this format."""
   # The format starts with a length of 8 bytes and a JSON object. A zip file may also have "{" as its 9th
   # byte.
   return path.suffix == ".safetensors" or (head[8:] == b"{" and head[:2] != b"PK")
@@ -133,14 +133,14 @@ def _load(file):
 
 
 def _checked_record(file, record):
-  """Returns a record after a check of its form, because anyone may have written the file.
+  """Returns a record after a check of its form. The check is needed because the file may come from anyone.
 
   Raises:
     ValueError: if the record does not have the form that a conversion writes.
   """
   if record == {}:
     return record
-  # Only the values that this project reads later are checked.
+  # Only values that this project uses later are checked.
   try:
     grid, decoder = record["model"]["grid"], record["model"].get("decoder") or {}
     mean, std = (record["normalization"][key] for key in ("mean", "std"))

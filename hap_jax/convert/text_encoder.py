@@ -21,10 +21,10 @@ from hap_jax.io import safetensors_file, unfinished
 from hap_jax.models import bert
 
 VOCABULARY = "vocab.txt"
-_TOKENIZER = "tokenizer.json"  # the newer file of transformers. It also has the words
+_TOKENIZER = "tokenizer.json"  # the newer file of transformers, which also has the vocabulary
 _DIGEST_LENGTH = 32  # hexadecimal digits
-_MAX_DEPTH = 1000  # blocks, far more than any text encoder has
-# Keys of config.json with the only value that `bert.Bert` computes. It is also the value of a missing key.
+_MAX_DEPTH = 1000  # blocks; text encoders have far fewer
+# {key of config.json: the only value that `bert.Bert` supports}. A missing key has this value, too.
 _FIXED = {
   "model_type": "bert",
   "hidden_act": "gelu",
@@ -32,7 +32,7 @@ _FIXED = {
   "layer_norm_eps": bert.LAYER_NORM_EPSILON,
   "is_decoder": False,
 }
-# Keys of config.json with a size, and their fields in `bert.Sizes`.
+# {key of config.json for a size: field in `bert.Sizes`}
 _SIZES = {
   "hidden_size": "width",
   "num_hidden_layers": "depth",
@@ -42,7 +42,7 @@ _SIZES = {
   "max_position_embeddings": "max_positions",
   "type_vocab_size": "num_segments",
 }
-# Keys of config.json whose value the tensors show, too, and the letters of `bert_names`.
+# {key of config.json: letter in `bert_names`}, for sizes that the tensors also show.
 _LETTERS = {
   "hidden_size": "W",
   "intermediate_size": "I",
@@ -50,17 +50,17 @@ _LETTERS = {
   "max_position_embeddings": "Q",
   "type_vocab_size": "S",
 }
-# Published files begin most names with this prefix. transformers writes it for classes with a head.
+# Prefix of most names in published files. transformers writes it for classes with a head.
 _PREFIX = "bert."
-# The heads of pre-training, the pooler that no token feature depends on, and two tables of constants.
+# Heads of pre-training, the pooler (token features do not depend on it), and two tables of constants.
 _UNUSED = ("cls.", "pooler.", "embeddings.position_ids", "embeddings.token_type_ids")
-# The names of scale and shift in files that were converted from TensorFlow.
+# Names of scale and shift in files that were converted from TensorFlow.
 _OLD_NAMES = ((".LayerNorm.gamma", ".LayerNorm.weight"), (".LayerNorm.beta", ".LayerNorm.bias"))
 
 
 @dataclasses.dataclass(frozen=True)
 class TextEncoder:
-  """A text encoder with its weights and words.
+  """A text encoder with its weights and its vocabulary.
 
   Attributes:
     sizes: `bert.Sizes`.
@@ -78,7 +78,7 @@ class TextEncoder:
   def digest(self):
     """Returns a hash of sizes, vocabulary and parameters: 32 hexadecimal digits.
 
-    It does not depend on the format of the file that they were read from.
+    The hash does not depend on the format of the file.
     """
     facts = {"sizes": self.sizes.to_json(), "vocabulary": self.vocabulary}
     content = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
@@ -92,18 +92,18 @@ def read_folder(path, digest=""):
   """Reads a text encoder from a BERT folder.
 
   Args:
-    path: a folder of Hugging Face, or one that `write_folder` made.
+    path: a Hugging Face folder, or a folder that `write_folder` made.
     digest: the expected digest. "": any digest is accepted.
   Returns:
     TextEncoder.
   Raises:
     UnsafePickleError: if the file of tensors asks to run code.
     OSError: if a file cannot be read.
-    ValueError: if one of these holds:
+    ValueError: in these cases:
       a file is missing or damaged;
-      config.json states a model that `bert.Bert` does not compute, or other sizes than the tensors have;
+      config.json states a model that `bert.Bert` does not support, or sizes that differ from the tensors;
       the name of a tensor is unknown, or a tensor is missing, has an unexpected shape or bad values;
-      the vocabulary has another number of words than the table of the tensors, or is none of an uncased BERT;
+      the vocabulary does not fit the word table of the tensors, or is not the vocabulary of an uncased BERT;
       the digest differs.
   """
   path = pathlib.Path(path)
@@ -125,21 +125,21 @@ def read_folder(path, digest=""):
   encoder = TextEncoder(sizes, variables["params"], _read_vocabulary(path, sizes.vocab_size), unused)
   if digest and encoder.digest != digest:
     raise ValueError(
-      f"{path}: holds a text encoder with the digest {encoder.digest}, expected {digest}; is it another one, "
-      "or is the copy damaged?"
+      f"{path}: holds a text encoder with the digest {encoder.digest}, expected {digest}: it is another text "
+      "encoder, or the copy is damaged"
     )
   return encoder
 
 
 def read_words(path, sizes):
-  """Reads the words of a BERT folder, and its number of heads. The folder needs no file of tensors.
+  """Reads the vocabulary and the number of heads of a BERT folder. The folder needs no file of tensors.
 
   Args:
     path: a BERT folder.
-    sizes: {field of `bert.Sizes`: number} that the tensors of the text encoder show. The folder must have the
-      same sizes.
+    sizes: {field of `bert.Sizes`: number}, the sizes of the tensors of the text encoder. The folder must
+      state the same sizes.
   Returns:
-    (`bert.Sizes`, tuple of words).
+    (`bert.Sizes`, vocabulary as a tuple of words).
   Raises:
     OSError: if a file cannot be read.
     ValueError: if a file is missing or damaged, or has other sizes.
@@ -161,7 +161,7 @@ def read_words(path, sizes):
 def write_folder(parent, encoder):
   """Stores a text encoder in the folder <parent>/<digest>, completely or not at all.
 
-  transformers also reads this folder. If the folder exists, it has the same content, and nothing is written.
+  transformers also reads this folder. If the folder exists, it has the same content, so nothing is written.
 
   Args:
     parent: a folder. It is made if it does not exist.
@@ -201,13 +201,13 @@ def to_state(encoder):
 
 
 def _read_config(file, config):
-  """Returns the `bert.Sizes` of config.json, after a check of its other values."""
+  """Returns the `bert.Sizes` of config.json, after a check of all other values."""
   for key, expected in _FIXED.items():
     value = config.get(key, expected)
     if value != expected:
       raise ValueError(
-        f"{file}: {key} is {value!r}, but this project's text encoder computes {expected!r} and would give "
-        "other features; use a folder of BERT"
+        f"{file}: {key} is {value!r}, but this project's text encoder uses {expected!r} and would give "
+        "different features; use a folder of BERT"
       )
   for key in _SIZES:
     limit = _MAX_DEPTH if key == "num_hidden_layers" else 1 << 31
@@ -249,7 +249,7 @@ def _check_names(path, rows, state, file_names):
 
 
 def _read_vocabulary(path, vocab_size):
-  """Returns the words of a BERT folder, after a check of their number."""
+  """Returns the vocabulary of a BERT folder, after a check of its size."""
   file = path / VOCABULARY
   if file.is_file():
     vocabulary = WordPiece.read(file).vocabulary
@@ -257,7 +257,7 @@ def _read_vocabulary(path, vocab_size):
     file = path / _TOKENIZER
     vocabulary = _words_of_tokenizer(file)
   check_words(file, vocabulary, vocab_size)
-  # `WordPiece` writes every caption in lower case, so it cannot use the words of a cased BERT.
+  # `WordPiece` converts captions to lower case, so it cannot use the vocabulary of a cased BERT.
   settings = path / "tokenizer_config.json"
   if sources.read_json(settings).get("do_lower_case") is False:
     raise ValueError(f"{settings}: do_lower_case is false; use a folder of an uncased BERT")
@@ -265,14 +265,14 @@ def _read_vocabulary(path, vocab_size):
 
 
 def check_words(file, words, vocab_size):
-  """Returns a vocabulary as a tuple, after a check of its form and of its number of words.
+  """Returns a vocabulary as a tuple, after a check of its form and its size.
 
   Args:
-    file: the file that it comes from, for error messages.
-    words: the vocabulary. Anyone may have written it.
+    file: the file of the vocabulary, for error messages.
+    words: the vocabulary. It may come from anyone, so any value is possible.
     vocab_size: the number of rows of the word table.
   Raises:
-    ValueError: if it is no list of words, has another number of words, or is not the vocabulary of a BERT.
+    ValueError: if it is not a list of words, has another size, or is not the vocabulary of a BERT.
   """
   if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
     raise ValueError(f"{file}: its vocabulary is {words!r:.60}, expected a list of words")
@@ -288,7 +288,7 @@ def check_words(file, words, vocab_size):
 
 
 def _words_of_tokenizer(file):
-  """Returns the words of a tokenizer.json in the order of their ids."""
+  """Returns the vocabulary of a tokenizer.json, in the order of the ids."""
   if not file.is_file():
     raise ValueError(f"{file.parent / VOCABULARY}: no such file; a BERT folder has it, or {_TOKENIZER}")
   content = sources.read_json(file)

@@ -1,4 +1,4 @@
-"""The proof of a conversion: runs source and result on the same pictures and compares their outputs."""
+"""Proves a conversion: runs source and result on the same pictures and compares their outputs."""
 
 import dataclasses
 
@@ -14,20 +14,20 @@ from hap_jax.description import Description
 from hap_jax.io import checkpoint_file
 from hap_jax.models import layers
 
-# Largest error of a float32 output: absolute, or relative to the largest output if that is above 1.
+# Largest error of a float32 output. It is relative to the largest output if that is above 1, else absolute.
 MAX_ERROR = 1e-4
 _SEED = 2310_20695
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-  """The values that a forward pass needs besides weights.
+  """Everything that a forward pass needs, except weights and pictures.
 
   Attributes:
     description: the description of the written weights. Its grid is the grid of the pictures.
     source_grid: (Gh, Gw) of the source's position tables.
-    family: the family of the source. If the source is a checkpoint of this project, this is the family whose
-      files can hold it. None: there is no such family, and only the tokens are compared.
+    family: the family of the source. For a checkpoint of this project, it is a family that can hold the
+      checkpoint. None: there is no such family, and only the tokens are compared.
     subtrees: the names of the subtrees of the parameters and of the constants.
   """
 
@@ -69,7 +69,7 @@ class Batch:
   Attributes:
     image: [2, H, W, 3] float32, normalised pixels.
     ids_keep: [2, V] int32, the visible patches.
-    ids_restore: [2, L] int32, the place of each patch in the order that has the visible patches first.
+    ids_restore: [2, L] int32, the position of each patch if visible patches come first, then hidden patches.
   """
 
   image: np.ndarray
@@ -78,7 +78,7 @@ class Batch:
 
 
 def outputs_of(setting, stacks):
-  """Returns the names of the outputs that source and target both give, as a tuple.
+  """Returns the names of the outputs that both source and target compute, as a tuple.
 
   Args:
     setting: the Setting of the source.
@@ -94,7 +94,7 @@ def make_batch(setting):
   rng = np.random.default_rng(_SEED)
   Gh, Gw = setting.grid
   image = rng.standard_normal((2, Gh * setting.patch, Gw * setting.patch, 3), dtype=np.float32)
-  # The order of the patches is random, as in MAE. The first half of them is visible, but at least one patch.
+  # The order of the patches is random, as in MAE. The first half is visible, and always at least one patch.
   order = np.argsort(rng.random((2, Gh * Gw)), axis=1).astype(np.int32)
   return Batch(
     image=image,
@@ -112,18 +112,18 @@ def run_foreign(path, setting, family=None, *, grid=None):
     family: the family of the file. None: the family of the source.
     grid: the grid of the file's position tables. None: the grid of the source.
   Returns:
-    {name: array}: "tokens" after the final norm, [2, 1 + L, D], or [2, L, D] without a class token; and the
-    outputs of the family.
+    {name: array}. "tokens" are after the final norm, [2, 1 + L, D], or [2, L, D] without a class token. All
+    other names are outputs of the family.
   """
   family, source = family or setting.family, open_source(path)
-  # config.json of a folder may state another epsilon than this project uses. The source must run with its own
-  # epsilon.
+  # The source must run with its own epsilon. In a folder, config.json may state an epsilon that this project
+  # does not use.
   epsilon = family.read_config(source.config).get("layer_norm_eps", layers.LAYER_NORM_EPSILON)
   return _run_numpy(family.network_of(source.state), setting, family, grid or setting.source_grid, epsilon)
 
 
 def run_own(path, setting):
-  """Runs a checkpoint of this project in NumPy, by its own names. Returns a dict as `run_foreign` does."""
+  """Runs a checkpoint of this project in NumPy, by its own names. Returns a dict like `run_foreign`."""
   variables, description = checkpoint_file.read(path)
   network = numpy_vit.own(variables | _constants_of(path, description, setting))
   return _run_numpy(network, setting, setting.family, setting.source_grid, layers.LAYER_NORM_EPSILON)
@@ -138,7 +138,7 @@ def _constants_of(path, description, setting):
 
 
 def run_written(path, setting, family):
-  """Runs the written file or folder. Returns a dict as `run_foreign` does.
+  """Runs the written file or folder. Returns a dict like `run_foreign`.
 
   Args:
     path: file or folder.
@@ -162,10 +162,10 @@ def _run_numpy(network, setting, family, grid, epsilon):
   return {"tokens": forward.tokens} | (outputs.in_numpy(forward) if outputs else {})
 
 
-# Accelerators multiply float32 with fewer bits by default, and that error would exceed MAX_ERROR.
+# By default, accelerators multiply float32 with fewer bits. The error would exceed MAX_ERROR.
 @jax.default_matmul_precision("highest")
 def run_jax(path, setting):
-  """Runs a checkpoint of this project in the network of its task. Returns a dict as `run_foreign` does."""
+  """Runs a checkpoint of this project in the network of its task. Returns a dict like `run_foreign`."""
   variables, description = checkpoint_file.read(path)
   variables |= _constants_of(path, description, setting)
   description, batch = Description.from_json(description), make_batch(setting)

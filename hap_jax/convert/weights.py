@@ -1,4 +1,4 @@
-"""The weights of one checkpoint under this project's names, for every kind of file."""
+"""Defines `Weights`: the weights of a checkpoint of any kind, under the names of this project."""
 
 import collections.abc
 import dataclasses
@@ -14,15 +14,15 @@ class Weights:
   """The weights and the description of a checkpoint.
 
   Attributes:
-    variables: {"params": {"encoder": ..., and "decoder" and heads if the file has them}, "batch_stats" if the
-      file has running statistics, "constants" if it has arrays that a checkpoint of this project does not
-      hold}, nested dicts of float32 arrays.
-    source_names: {path in a collection, with slashes: names in the file}. There are several names if our
-      array joins several tensors.
+    variables: {collection: nested dicts of float32 arrays}. "params" has "encoder", and decoder and heads if
+      the file has them. "batch_stats" has running statistics, if any. "constants" has arrays that are stored
+      outside the checkpoints of this project, if any.
+    source_names: {path in a collection, with slashes: names in the file}. An array that joins
+      several tensors has several names.
     family: the name of the family. `lineage.OWN_FAMILY` for this project's own checkpoints.
     grid_from: text that says how the grid was found, or why it is unknown.
     unused: the names in the file that this project does not use.
-    description: the Description with task, sizes, pixels, classes and lineage. `network["decoder"]` is
+    description: the Description: task, sizes, pixel statistics, classes and lineage. `network["decoder"]` is
       {"width", "depth", "num_heads", "mlp_ratio"}, or None if there is no decoder.
       "num_heads" is None if it is unknown.
     is_recorded: True if the checkpoint has a description that this project wrote.
@@ -69,7 +69,7 @@ class Weights:
 
   @property
   def num_heads(self):
-    """Returns the encoder's number of heads, or None if neither the file nor its sizes show it."""
+    """Returns the encoder's number of heads, or None if it is not known."""
     return self.description.encoder.num_heads
 
   @property
@@ -103,7 +103,7 @@ class Weights:
 
   @property
   def heads(self):
-    """Returns the names of the subtrees besides encoder and decoder, as a tuple."""
+    """Returns the names of all subtrees except encoder and decoder, as a tuple."""
     return tuple(name for name in self.params if name not in ("encoder", "decoder"))
 
   def with_encoder(self, **sizes):
@@ -118,7 +118,7 @@ class Weights:
 
   def facts(self):
     """Returns the description as the plain JSON values that commands print."""
-    # The key "decoder" is always present, so scripts do not need to check for it.
+    # The key "decoder" is always present, so scripts need no check.
     values = self.description.to_json()
     values["model"].setdefault("decoder", None)
     return values

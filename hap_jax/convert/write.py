@@ -29,7 +29,7 @@ def makes_folder(to):
 
 
 def holds_constants(to):
-  """Returns True if the target holds the constants of a network, or stores them beside the checkpoint."""
+  """Returns True if the target holds the constants of a network, or stores them next to the checkpoint."""
   return to == OWN or families.load(to).has_constants
 
 
@@ -61,7 +61,7 @@ def regrid(weights, grid):
 
 
 def find_gap(weights):
-  """Returns text about a fact that targets with constants need and the file does not record, or ""."""
+  """Returns a message about a missing fact that targets with constants need, or "" if none is missing."""
   family = families.find(weights.family)
   return family.find_gap(weights) if family else ""
 
@@ -73,17 +73,17 @@ def check_target(weights, to):
     raise ValueError(f"{file}: its grid is {weights.grid_from}; give --source_grid=HxW in patches")
   if weights.num_heads is None:
     raise ValueError(
-      f"{file}: neither the file nor its size (width {weights.width}, depth {weights.depth}) gives the "
-      "number of heads: give --num_heads"
+      f"{file}: neither the file nor its size (width {weights.width}, depth {weights.depth}) shows the "
+      "number of heads: set --num_heads"
     )
   if weights.decoder is not None and weights.decoder["num_heads"] is None:
     raise ValueError(
-      f"{file}: neither the file nor its decoder's width {weights.decoder['width']} gives the decoder's "
-      "number of heads: give --decoder_heads"
+      f"{file}: neither the file nor its decoder's width {weights.decoder['width']} shows the decoder's "
+      "number of heads: set --decoder_heads"
     )
   if "norm" not in weights.params["encoder"]:
     raise ValueError(
-      f"{file}: the norm of the encoder's tokens is missing, as in classifiers that average the patches. So "
+      f"{file}: the final norm of the encoder is missing, as in classifiers that average the patches. So "
       "the tokens cannot be compared. To start a training from this file, set config.init_from"
     )
   gap = find_gap(weights)
@@ -108,7 +108,7 @@ def _check_network(weights, family):
 
 
 def _check_task(weights, family):
-  """Raises ValueError if a family has heads of the same names, but for another task."""
+  """Raises ValueError if a family has heads with the same names for another task."""
   heads = sorted(family.stacks & set(weights.heads))
   if heads and family.task != weights.task:
     raise ValueError(
@@ -123,14 +123,14 @@ def _network_text(patch_padding, class_token):
 
 @dataclasses.dataclass(frozen=True)
 class Written:
-  """The numbers of the written parts of a checkpoint, and the names of the parts that were not written.
+  """How many tensors and parameters were written, and the names of parts that were not written.
 
   Attributes:
     num_tensors: the number of written tensors.
-    num_parameters: the number of parameters in them, without running statistics.
+    num_parameters: the number of written parameters, without running statistics.
     dropped: the paths of our arrays that the target cannot hold.
-    missing: the subtrees that the target can hold and the source does not have.
-    placeholders: the names of the written tensors that do not come from the source. They have fixed values.
+    missing: subtrees that the target can hold, but the source does not have.
+    placeholders: names of written tensors that do not come from the source and have fixed values.
   """
 
   num_tensors: int
@@ -152,7 +152,7 @@ def to_state(weights, family):
     ValueError: if the weights have no array for a tensor of the family, or the family has no name for an
       array in one of its subtrees.
   """
-  # A path has the same array in each collection. A text encoder is a constant, or a part of the parameters.
+  # Collections are merged, because a text encoder may be a constant or a part of the parameters.
   arrays = {path: leaf for tree in weights.variables.values() for path, leaf in flatten(tree).items()}
   family = family.variant_of_arrays(arrays)
   is_whole = "decoder" in family.stacks and (weights.decoder is not None or family.needs_decoder)
@@ -179,7 +179,7 @@ def to_state(weights, family):
 
 
 def _placeholders(family, rows, state):
-  """Returns {name: array} of the tensors that a loader of the official code needs and never applies."""
+  """Returns {name: array} of tensors that a loader of the official code needs, but the code never uses."""
   sizes = {
     letter: number
     for row in rows
@@ -231,7 +231,7 @@ def write(path, weights, to):
   family = families.load(to)
   state, written = to_state(weights, family)
   state = {family.in_file(name): array for name, array in state.items()}
-  # The record keeps the facts that the tensors do not show, so that a later conversion needs no options.
+  # The record has the facts that the tensors do not show, so a later conversion needs no options.
   record = _record(weights, family)
   metadata = {RECORD: json.dumps(record)}
   if family.folder is not None:
@@ -247,7 +247,7 @@ def write(path, weights, to):
 
 
 def _record(weights, family):
-  """Returns the description for the file of a family, plain JSON values."""
+  """Returns the description that is written into the file of a family, plain JSON values."""
   described = weights.description
   # A file of another task has no head, so it must not record the head's sizes and classes.
   if family.task != described.task:

@@ -4,9 +4,9 @@ A record holds `image` [H, W, 3] uint8 RGB and `attributes` [A] bool, for A attr
 has the column `attributes`, [N, A] bool. The names of the attributes are in the source's spec, in the same
 order.
 
-The annotations come from the .mat file of a data set or from a file `dataset_all.pkl`, which users of HAP's
-official code share. The latter has the same content, but without the numbers of the persons. It is read as
-plain data, and the classes that it names are not imported.
+The annotations come from the .mat file of a data set, or from a file `dataset_all.pkl`, which users of HAP's
+official code share. The .pkl file has the same content, but no ids of persons. It is read as plain data: the
+classes that it names are not imported.
 """
 
 import dataclasses
@@ -34,8 +34,8 @@ class Annotations:
     names: [C] names of the columns of `labels`.
     rows: {split: [n] int64}, the rows of each official split, starting at 0. The splits are "train", "test"
       and, in some data sets, "val".
-    pids: [N] int64, the number of the person on each picture. A negative number means that the person is not
-      known. None: the file has no numbers of persons.
+    pids: [N] int64, the id of the person on each picture. A negative id: the person is not known. None: the
+      file has no ids of persons.
   """
 
   path: str
@@ -56,7 +56,7 @@ class DataSet:
     read_mat: function that reads the .mat file: path -> Annotations.
     files: possible paths of the .mat file, relative to the root.
     folders: possible paths of the folder of the pictures, relative to the root.
-    attributes: names of the attributes that are scored, in the order of the official classifier's outputs.
+    attributes: names of the scored attributes, in the order of the outputs of the official classifier.
     counts: {split: number of pictures}. The splits are "train", "test" and, in some data sets, "val".
   """
 
@@ -76,10 +76,10 @@ def open_split(data_set, root, split, identity_disjoint, split_seed, annotations
     data_set: DataSet.
     root: folder that contains the annotation file and the folder of pictures (config.data.root).
     split: name of a split of the data set, or "trainval": the training and the validation split together.
-    identity_disjoint: True: random splits that share no person replace the official splits. This needs an
-      annotation file with the numbers of the persons.
-    split_seed: seed that draws the persons of each split, if `identity_disjoint` is True. It is not the seed
-      of the run.
+    identity_disjoint: True: random splits without shared persons replace the official splits. This needs an
+      annotation file with ids of persons.
+    split_seed: seed for drawing the persons of each split, if `identity_disjoint` is True. It is independent
+      of the seed of the run.
     annotations: path of the annotation file, absolute or relative to root. "": the usual place in the data
       set.
     images: folder of the pictures, absolute or relative to root. "": the usual place in the data set.
@@ -93,7 +93,7 @@ def open_split(data_set, root, split, identity_disjoint, split_seed, annotations
   _check_split(data_set, split)
   check_root(root, f"{data_set.files[0]} or {PICKLE}, and the pictures in {data_set.folders[0]}/")
   found = _read(data_set, _find_file(data_set, root, annotations))
-  # The files of all three data sets may hold more attributes than are scored, and in another order.
+  # The files may hold more attributes than the scored ones, and in another order.
   labels, notes = _select(found, data_set.attributes)
   _check_rows(found)
   rows = found.rows
@@ -159,7 +159,7 @@ def _find_folder(data_set, root, images):
 
 
 def _find(root, choices, is_there, problem):
-  """Returns the path of the first choice that exists. If there is none, raises ValueError with `problem`."""
+  """Returns the first path that exists. Raises ValueError with the message `problem` if none exists."""
   paths = [os.path.join(root, choice) for choice in choices]
   found = next(filter(is_there, paths), None)
   if found is None:
@@ -182,8 +182,8 @@ def _read(data_set, path):
 def _read_pickle(path, has_val):
   """Reads `dataset_all.pkl`.
 
-  The numbers of its rows start at 0. The value of a split is one array of rows, or a list of such arrays, one
-  per random division.
+  Rows are counted from 0. The value of a split is an array of rows, or a list of such arrays, one per random
+  division.
   """
   data = restricted_pickle.load(path)
   if not isinstance(data, dict):
@@ -236,7 +236,7 @@ def _select(found, attributes):
       f"{', '.join(found.names[:60])}"
     )
   labels = found.labels[:, [columns[name][0] for name in attributes]]
-  # The values are checked after the selection, because other columns may hold other values.
+  # Values are checked after the selection, because columns that are not selected may hold other values.
   values = np.unique(labels)
   if not np.isin(values, (0, 1, _UNCERTAIN)).all():
     raise ValueError(
@@ -253,7 +253,7 @@ def _check_rows(found):
   outside = rows[(rows < 0) | (rows >= N)]
   if len(outside):
     raise ValueError(
-      f"{found.path}: the splits name picture {outside[0] + 1}, counted from 1; expected 1 to {N}"
+      f"{found.path}: the splits list picture {outside[0] + 1}, counted from 1; expected 1 to {N}"
     )
   _, counts = np.unique(rows, return_counts=True)
   if (counts > 1).any():
@@ -272,7 +272,7 @@ def _divide_persons(data_set, found, split_seed):
   option = f"config.data.{data_set.name}.identity_disjoint"
   if found.pids is None:
     raise ValueError(
-      f"{option}: {found.path} does not say who is on a picture; expected a .mat file with persons' numbers "
+      f"{option}: {found.path} does not state who is on a picture; expected a .mat file with ids of persons "
       "(the .mat files of PETA and RAP have them; the file of PA-100K and dataset_all.pkl do not)"
     )
   known = np.flatnonzero(found.pids >= 0)
@@ -287,9 +287,9 @@ def _divide_persons(data_set, found, split_seed):
     )
   left_out = len(found.pids) - len(known)
   return rows, (
-    "splits that share no person, ours and not the official ones (identity_disjoint=True, "
+    "splits without shared persons, not the official splits (identity_disjoint=True, "
     f"split_seed={split_seed}): {num_persons:,} persons, {_sizes(rows)} pictures"
-    + (f"; {left_out:,} pictures of persons without a number are left out" if left_out else "")
+    + (f"; {left_out:,} pictures of persons without an id are left out" if left_out else "")
   )
 
 
@@ -302,7 +302,7 @@ def _note_counts(data_set, found):
 
 def _note_shared(data_set, found):
   if found.pids is None:
-    return f"{found.path} has no numbers of persons; train and test may share persons"
+    return f"{found.path} has no ids of persons; train and test may share persons"
   # Validation pictures count as training pictures, because "trainval" trains on them.
   train = np.concatenate([rows for name, rows in found.rows.items() if name != "test"])
   persons = found.pids[train]
@@ -314,12 +314,12 @@ def _note_shared(data_set, found):
 
 
 def _check_pictures(folder, names, path):
-  """Raises ValueError if pictures are missing. It lists the folder once and opens no picture."""
+  """Raises ValueError if pictures are missing. Lists the folder once, and opens no picture."""
   there = set(os.listdir(folder))
   missing = [name for name in names if name not in there]
   if missing:
     raise ValueError(
-      f"{folder}: {len(missing):,} of {len(names):,} pictures that {path} names are missing, the first is "
+      f"{folder}: {len(missing):,} of {len(names):,} pictures listed in {path} are missing, the first is "
       f"{missing[0]}; {describe_folder(folder)}"
     )
 

@@ -1,9 +1,9 @@
-"""Body models in the layout of SMPL: their arrays, checks, and a folder of plain .npz files.
+"""Body models in the layout of SMPL: arrays, checks, and reading and writing of a folder of .npz files.
 
-A folder has one file `smpl_<gender>.npz` per gender with the names that SMPL's own files use, one file
-`regressors.npz`, and `body.json`. Nothing in it is a pickle. Lengths are in metres.
+A folder has one file `smpl_<gender>.npz` per gender, one file `regressors.npz`, and `body.json`. The arrays
+have the same names as in SMPL's own files. No file contains a pickle. Lengths are in metres.
 
-The layout is that of SMPL (Loper et al., SIGGRAPH Asia 2015).
+Source of the layout: SMPL (Loper et al., SIGGRAPH Asia 2015).
 """
 
 import dataclasses
@@ -25,11 +25,11 @@ NUM_REGRESSED = 30  # rows of `joint_regressor`, see `skeletons.SMPL30`
 NUM_H36M = 17  # rows of `h36m_regressor`
 DESCRIPTION_FILE = "body.json"
 REGRESSORS_FILE = "regressors.npz"
-# Places of the two regressors that SMPL's own files do not have, below `hap body --regressors`.
+# Paths of the two regressors that SMPL's own files do not have, relative to `hap body --regressors`.
 H36M_FILE = "J_regressor_h36m_correct.npy"
 _FORMAT = 1
-_SUM_TOLERANCE = 1e-3  # SMPL's rows are rounded, and those of its H36M regressor are off by up to 4e-4
-_DIGEST_STEP = 1e-6  # another CPU may compute a drawn body with other last bits
+_SUM_TOLERANCE = 1e-3  # SMPL's rows are rounded; sums of its H36M rows differ from 1 by up to 4e-4
+_DIGEST_STEP = 1e-6  # on another CPU, the last bits of a drawn body may differ
 _NO_PARENT = 2**32 - 1  # parent of the root in SMPL's files
 # {name in the file: (kind of the type, number of dimensions)}
 _BODY_ARRAYS = {
@@ -52,13 +52,13 @@ _WHERE_TO_GET = (
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Body:
-  """The arrays of a body of one gender, in C order. V is the number of vertices.
+  """The arrays of the body model of one gender, in C order. V is the number of vertices.
 
   Attributes:
     v_template: [V, 3] float32, vertices of the mean shape without pose, in metres.
     shapedirs: [V, 3, 10] float32, shift of the vertices per unit of each shape parameter.
     posedirs: [V, 3, 207] float32, shift of the vertices per entry of (R - I), joints 1 to 23, row-major.
-    J_regressor: [24, V] float32, joints from the vertices without pose.
+    J_regressor: [24, V] float32, computes joints from the vertices without pose.
     weights: [V, 24] float32, share of each joint in the motion of a vertex.
     parents: [24] int32, parent of each joint; -1 for the root.
     faces: [F, 3] int32, vertices of each triangle.
@@ -79,17 +79,17 @@ class Body:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class BodySet:
-  """The bodies of one model, with the regressors that all genders share.
+  """The body models of all genders, with the regressors that they share.
 
   Attributes:
     name: name of the model, such as "SMPL" or "synthetic".
-    licence: its licence, one line.
+    licence: licence of the model, one line.
     bodies: {gender: Body}, at least "neutral".
-    joint_regressor: [30, V] float32, the 30 joints of `skeletons.SMPL30` from the posed vertices.
-    h36m_regressor: [17, V] float32, the joints of Human3.6M from the posed vertices. None: unknown. Only the
-      evaluation on 3DPW needs it.
-    mirrored: [V] int32, the vertex that is the mirror image of each vertex. None: unknown.
-    one_for_all: True: the neutral body serves people of every gender.
+    joint_regressor: [30, V] float32, computes the joints of `skeletons.SMPL30` from the posed vertices.
+    h36m_regressor: [17, V] float32, computes the joints of Human3.6M from the posed vertices. Only the
+      evaluation on 3DPW needs it. None: unknown.
+    mirrored: [V] int32, index of the mirror image of each vertex. None: unknown.
+    one_for_all: True: the neutral body is used for people of every gender.
   """
 
   name: str
@@ -115,7 +115,7 @@ class BodySet:
 
   @functools.cached_property
   def digest(self):
-    """The digest of the arrays of the training, see `digest_of`. The other genders may be added later."""
+    """The digest of the neutral body, which is used for training, see `digest_of`."""
     return self.digest_of("neutral")
 
   def digest_of(self, gender):
@@ -141,7 +141,7 @@ def check_body(body, name):
     body: Body.
     name: file or gender, for the message.
   Raises:
-    ValueError: if an array has another shape or type, or numbers that a body cannot have.
+    ValueError: if an array has a wrong shape or type, or values that are impossible for a body.
   """
   V = body.num_vertices
   if V == 0:
@@ -164,23 +164,23 @@ def check_body(body, name):
   parents = body.parents.tolist()
   if parents[0] != -1 or not all(0 <= parent < joint for joint, parent in enumerate(parents) if joint):
     raise ValueError(
-      f"{name}: parents={parents}: expected -1 for joint 0, and a lower joint for every other one"
+      f"{name}: parents={parents}: expected -1 for joint 0, and a lower joint for every other joint"
     )
   if len(body.faces) and not 0 <= body.faces.min() <= body.faces.max() < V:
     raise ValueError(
-      f"{name}: the faces name vertices {body.faces.min()} to {body.faces.max()}, the body has 0 to {V - 1}"
+      f"{name}: the faces use vertices {body.faces.min()} to {body.faces.max()}, the body has 0 to {V - 1}"
     )
 
 
 def check_body_set(body_set, name):
-  """Checks all arrays of a body set. Raises ValueError, see `check_body`. `name` is its file or folder."""
+  """Checks all arrays of a body set, see `check_body`. `name` is the file or folder, for error messages."""
   if "neutral" not in body_set.bodies or not set(body_set.bodies) <= set(GENDERS):
     raise ValueError(f'{name}: has the genders {list(body_set.bodies)}; expected "neutral", "male", "female"')
   V = body_set.bodies["neutral"].num_vertices
   for gender, body in body_set.bodies.items():
     check_body(body, f"{name}: {gender} body")
     if body.num_vertices != V:
-      raise ValueError(f"{name}: the {gender} body has {body.num_vertices} vertices, the neutral one has {V}")
+      raise ValueError(f"{name}: the {gender} body has {body.num_vertices} vertices, the neutral body {V}")
   _check_regressor(body_set.joint_regressor, NUM_REGRESSED, V, f"{name}: regressor of {NUM_REGRESSED} joints")
   if body_set.h36m_regressor is not None:
     _check_regressor(body_set.h36m_regressor, NUM_H36M, V, f"{name}: regressor of the {NUM_H36M} H36M joints")
@@ -215,7 +215,7 @@ def _check_sums(array, where):
 
 
 def write_body_set(folder, body_set):
-  """Writes a body set to a new folder, which `read_body_set` reads.
+  """Writes a body set to a new folder. `read_body_set` reads it.
 
   Args:
     folder: the folder. It must not exist, and its parent folder must exist.
@@ -250,7 +250,7 @@ def write_body_set(folder, body_set):
 
 
 def read_body_set(folder, *, need_h36m=False, key="config.body"):
-  """Reads the folder of a body that `hap body` has written.
+  """Reads a body folder that `hap body` has written.
 
   Args:
     folder: the folder.
@@ -302,7 +302,7 @@ def require_h36m(body_set, name):
 
 
 def missing(key, source):
-  """Returns the error message for a data source that needs a body model, which `key` does not name.
+  """Returns the error message for a data source that needs a body model if `key` is empty.
 
   Args:
     key: configuration key or option, such as "config.body".
@@ -338,8 +338,8 @@ def _read_body(path):
   tree = arrays["kintree_table"]
   if tree.shape != (2, NUM_JOINTS) or not np.array_equal(tree[1], np.arange(NUM_JOINTS)):
     raise ValueError(f"{path}: kintree_table {tree.shape}: expected the parents of joints 0 to 23 in row 0")
-  # An id that does not fit into int32 becomes -1 here, and the check of the body refuses it. Only the root's
-  # parent may be -1.
+  # An index that does not fit into int32 becomes -1. The check of the body then raises an error, because only
+  # the parent of the root may be -1.
   parents, faces = (np.where(ids > 2**31 - 1, -1, ids.astype(np.int64)) for ids in (tree[0], arrays["f"]))
   return Body(
     **{name: _as_float32(arrays[name]) for name, (kind, _) in _BODY_ARRAYS.items() if kind == "f"},

@@ -1,4 +1,4 @@
-"""The two views of a split of text ReID: its pictures and its captions. Scores compare one with the other.
+"""The two views of a split of text ReID: pictures and captions. Scores compare the two views.
 
 A source of text ReID has a record for each pair of a picture and a caption (see `sources/base.py`). The view
 "<split>_pictures" has each picture once. The view "<split>_captions" has each caption, and reads no picture.
@@ -14,7 +14,7 @@ from hap_jax.data.sources.base import Source
 
 PAIRS, PICTURES, CAPTIONS = VIEWS = ("pairs", "pictures", "captions")
 SPLITS = ("train", "val", "test", "trainval")
-FIELDS = ("image", "caption", "pid", "picture")  # of a pair
+FIELDS = ("image", "caption", "pid", "picture")  # fields of a pair
 _PICTURE_FIELDS = ("image", "pid")
 _CAPTION_FIELDS = ("caption", "pid", "picture")
 
@@ -32,7 +32,7 @@ def check_split(name, split):
   base, view = parse(split)
   if base not in SPLITS:
     raise ValueError(
-      f"split={split!r}: {name} has {', '.join(SPLITS)}, and for each of them the views <split>_{PICTURES} "
+      f"split={split!r}: {name} has {', '.join(SPLITS)}, and for each split the views <split>_{PICTURES} "
       f"and <split>_{CAPTIONS}"
     )
   return base, view
@@ -58,7 +58,7 @@ def make(pairs, view):
   if picture.ndim != 1 or picture.dtype.kind not in "iu":
     raise ValueError(
       f"column picture of {pairs.spec.name} is {picture.dtype} of shape {picture.shape}; expected one whole "
-      "number per record, the number of its picture"
+      "number per record, the id of its picture"
     )
   _, first, row = np.unique(picture, return_index=True, return_inverse=True)
   if view == PICTURES:
@@ -68,11 +68,11 @@ def make(pairs, view):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pictures:
-  """A view of P pictures. A record has `image` and `pid`. The pictures are in the order of their numbers.
+  """A view of P pictures. A record has `image` and `pid`. The pictures are in the order of their ids.
 
   Attributes:
     pairs: source of pairs.
-    rows: [P] number of a pair of each picture.
+    rows: [P] index of one pair of each picture.
   """
 
   pairs: Source
@@ -97,13 +97,13 @@ class Pictures:
 
   @property
   def file(self):
-    """`file(i)` as in `sources/base.py`. This attribute exists only if the source of pairs has it."""
+    """`file(i)` as in `sources/base.py`. The attribute exists only if the source of pairs has it."""
     file = self.pairs.file
     return lambda index: file(self._row(index))
 
   @property
   def fetch(self):
-    """`fetch(i)` as in `sources/base.py`. This attribute exists only if the source of pairs has it."""
+    """`fetch(i)` as in `sources/base.py`. The attribute exists only if the source of pairs has it."""
     fetch = self.pairs.fetch
     return lambda index: _decode_picture(fetch(self._row(index)))
 
@@ -117,9 +117,9 @@ class Captions:
 
   Attributes:
     pairs: source of pairs.
-    rows: [N] number of the pair of each caption.
-    picture: [N] int32, row of the caption's picture in the view of pictures. -1: the caption describes a
-      person, and no single picture.
+    rows: [N] index of the pair of each caption.
+    picture: [N] int32, row of the caption's picture in the view of pictures. -1: the caption describes
+      a person, not a single picture.
   """
 
   pairs: Source
@@ -166,5 +166,5 @@ def _without_caption(record):
 
 
 def _decode_picture(decode):
-  """Returns a function that decodes the record of a pair and returns the record of its picture."""
+  """Returns a function that decodes a pair and returns the record of its picture."""
   return lambda: _without_caption(decode())

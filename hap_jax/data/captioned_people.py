@@ -17,7 +17,7 @@ from hap_jax.data.sources import base
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CaptionedPeople:
-  """A source of N pairs of a picture and a caption, on P pictures. The pairs of a picture follow each other.
+  """A source of N pairs of picture and caption, with P pictures. The pairs of a picture follow each other.
 
   All values are in arrays, so the pickle is small: the 68,000 pairs of CUHK-PEDES take 12 MB.
 
@@ -25,9 +25,9 @@ class CaptionedPeople:
     folder: folder of the pictures.
     names: `Names` of the P picture files.
     captions: `Names` with the N captions.
-    row: [N] int32, row of the pair's picture in `names`.
-    picture: [N] int32, number of the record in the annotation file that names the picture first.
-    pid: [N] int32, number of the person.
+    row: [N] int32, index of the pair's picture in `names`.
+    picture: [N] int32, id of the picture: index of its first record in the annotation file.
+    pid: [N] int32, id of the person.
     spec: facts about the source.
   """
 
@@ -52,7 +52,7 @@ class CaptionedPeople:
 
   @functools.cached_property
   def columns(self):
-    """`caption`, [N] str, `pid` and `picture`, [N] int32. The texts are unpacked at their first use."""
+    """`caption`, [N] str; `pid` and `picture`, [N] int32. The texts are unpacked at the first use."""
     return LazyColumns({"caption": self._texts, "pid": lambda: self.pid, "picture": lambda: self.picture})
 
   def __getstate__(self):
@@ -67,7 +67,7 @@ class CaptionedPeople:
     return os.path.join(self.folder, self.names[self.row[index]])
 
   def _texts(self):
-    # A column of NumPy's unicode type would be as wide as the longest caption: 200 MB for CUHK-PEDES.
+    # In NumPy's unicode type, every row is as long as the longest caption: 200 MB for CUHK-PEDES.
     return np.array([self.captions[index] for index in range(len(self))], object)
 
 
@@ -80,11 +80,11 @@ def open_split(data_set, *, root, split, annotations, drop_ids=()):
     split: "train", "val", "test", "trainval" (train followed by val), or a view of one of them (see
       `caption_views`).
     annotations: path of the annotation file relative to `root`, or "" for the usual place.
-    drop_ids: numbers of persons whose records of "train" are left out.
+    drop_ids: ids of persons. Their records in "train" are left out.
   Returns:
     CaptionedPeople, or a view of it.
   Raises:
-    ValueError: in the cases of `text_records.read`, if the split has no records, or if a picture is missing.
+    ValueError: in the same cases as `text_records.read`, if the split is empty, or if a picture is missing.
   """
   part, view = caption_views.check_split(data_set.name, split)
   base.check_root(root, f"{data_set.files[0]} and the pictures of {data_set.name}")
@@ -92,7 +92,7 @@ def open_split(data_set, *, root, split, annotations, drop_ids=()):
   records, notes = text_records.read(path, data_set)
   rows = _rows(records, part, path)
   rows, dropped = _drop(records, rows, drop_ids, path, data_set)
-  # The official numbers of train are those after the official preparation.
+  # The official numbers for train were counted after the official preparation.
   if not annotations and ("train" not in part or tuple(drop_ids) == data_set.dropped):
     notes += _note_counts(f"{part} in {path}", records, rows, data_set.counts.get(part))
   notes += dropped
@@ -115,7 +115,7 @@ def open_split(data_set, *, root, split, annotations, drop_ids=()):
 
 
 def _rows(records, part, path):
-  """Returns the numbers of the records of a split. "trainval" is train followed by val."""
+  """Returns the indices of the records of a split. "trainval" is train followed by val."""
   parts = ("train", "val") if part == "trainval" else (part,)
   rows = [row for name in parts for row, record in enumerate(records) if record.split == name]
   if not rows:
@@ -139,7 +139,7 @@ def _drop(records, rows, drop_ids, path, data_set):
   ids = sorted({records[row].pid for row in gone})
   pictures, people, captions = _count(records, gone)
   note = (
-    f"{path}: {pictures:,} pictures and {captions:,} captions of {people:,} of the persons are left out "
+    f"{path}: {pictures:,} pictures and {captions:,} captions of {people:,} persons are left out "
     f"of training by {option} (id {first_five(ids)})"
   )
   is_gone = set(gone)
@@ -147,7 +147,7 @@ def _drop(records, rows, drop_ids, path, data_set):
 
 
 def _count(records, rows):
-  """Returns the numbers of (pictures, people, captions) of records."""
+  """Returns (number of pictures, number of people, number of captions) of some records."""
   chosen = [records[row] for row in rows]
   return (
     len({record.name for record in chosen}),
@@ -157,7 +157,7 @@ def _count(records, rows):
 
 
 def _note_counts(what, records, rows, official):
-  """Compares the numbers of a split with the official ones. Returns a list with a note, or []."""
+  """Compares the counts of a split with the official counts. Returns a list with a note, or []."""
   found = _count(records, rows)
   if official is None or found == official:
     return []
@@ -182,7 +182,7 @@ def _find_pictures(root, path, records, rows, part):
 
 
 def _find_missing(folder, records, rows):
-  """Returns the numbers of the records whose picture is missing. Each folder is listed once."""
+  """Returns the indices of the records whose picture is missing. Lists each folder only once."""
   known = {}
   missing = []
   for row in rows:

@@ -31,11 +31,11 @@ class CocoFile:
   Attributes:
     path: path of the file.
     content: the parsed file.
-    rows: {number of a picture in the file: its row, starting at 0}.
-    picture_id: [P] int64, the numbers of the pictures in the file.
+    rows: {id of a picture: its row, starting at 0}.
+    picture_id: [P] int64, ids of the pictures in the file.
     picture_size: [P, 2] int32, (H, W) of the pictures in pixels.
     names: `Names` of the P picture files.
-    person_ids: numbers of the categories with the name "person". None: the file has no categories, so all
+    person_ids: ids of the categories with the name "person". None: the file has no categories, so all
       annotations are people.
   """
 
@@ -93,7 +93,7 @@ def entries(file):
 
 
 def check_person(annotation, person_ids, where):
-  """Returns why an annotation is not of a person with joints, or None if it is.
+  """Returns the reason to leave out an annotation, or None if it shows a person with joints.
 
   Args:
     annotation: the annotation.
@@ -115,7 +115,7 @@ def read_keypoints(annotation, skeleton: Skeleton, where):
   """Returns the joints of an annotation: 3 * K numbers, (x, y, v) of each joint.
 
   Raises:
-    ValueError: if they are not finite numbers, or if the skeleton has another number of joints.
+    ValueError: if a value is not a finite number, or if the skeleton has another number of joints.
   """
   num_joints, values = len(skeleton.joints), annotation["keypoints"]
   what = f"{num_joints} joints: x, y, v"
@@ -138,9 +138,9 @@ def note_left_out(path, num_people, total, reasons, has_categories):
 
   Args:
     path: the file.
-    num_people: number of people that are left.
+    num_people: number of people that are used.
     total: number of annotations in the file.
-    reasons: {reason: number of annotations that are left out}.
+    reasons: {reason: number of annotations that are left out for this reason}.
     has_categories: False: all annotations are read as people.
   Raises:
     ValueError: if no annotation is left.
@@ -168,7 +168,7 @@ def _read_pictures(images, path):
     image_id = json_entries.integer(image, "id", where)
     where = f"{path}: image {image_id}"
     if image_id in rows:
-      raise ValueError(f"{where} is twice in the list images; expected one entry per id")
+      raise ValueError(f"{where} occurs twice in the list images; expected one entry per id")
     sizes.append([json_entries.integer(image, key, where, 1, _MAX_SIDE) for key in ("height", "width")])
     rows[image_id] = len(names)
     names.append(json_entries.text(image, "file_name", where))
@@ -183,7 +183,7 @@ def _read_person_ids(content, path):
   if categories == []:
     return None
   if not isinstance(categories, list):
-    raise ValueError(f"{path}: {json_entries.show(categories)} under categories, expected a list")
+    raise ValueError(f"{path}: found {json_entries.show(categories)} under categories, expected a list")
   names = {}
   for number, category in enumerate(categories, start=1):
     where = f"{path}: category number {number} of the list"

@@ -1,4 +1,4 @@
-"""The people of a file in COCO's keypoint format, for 2D pose.
+"""Reads the people of a file in COCO's keypoint format, for 2D pose.
 
 An annotation becomes a record, except in these cases:
   crowd             `iscrowd` is 1
@@ -6,8 +6,8 @@ An annotation becomes a record, except in these cases:
   no joints         it has no key `keypoints`, none of its joints is labelled, or `num_keypoints` is 0
   no area           it has an `area` that is not above 0
   empty box         its box, cut at the border of the picture, is at most one pixel wide or high
-A note gives the number of annotations left out for each reason. The note names the first annotations whose
-box or area is wrong.
+A note states how many annotations are left out for each reason. It lists the first annotations with a wrong
+box or area.
 """
 
 import collections
@@ -20,7 +20,7 @@ from hap_jax.data.pose_truth import CocoTruth
 
 _NO_JOINTS = "without a labelled joint"
 _BAD_AREA = "with an area that is not above 0"
-_WRONG = (_BAD_AREA, coco_annotations.NO_AREA)  # reasons of single wrong entries, which the note names
+_WRONG = (_BAD_AREA, coco_annotations.NO_AREA)  # the note lists the first entries for these reasons
 
 
 def read(file, skeleton):
@@ -33,13 +33,13 @@ def read(file, skeleton):
     ({attribute of `PosePeople`: array} with `id`, `picture`, `box`, `keypoints_xy` and `keypoints_visible`,
     notes).
   Raises:
-    ValueError: if the format does not allow a value, or if nobody is left.
+    ValueError: if the format does not allow a value, or if no person remains.
   """
-  # Rows are collected in a plain list. The arrays are made from it at the end.
+  # Rows are collected in a plain list, which becomes arrays at the end.
   rows, left_out, ids = [], collections.defaultdict(list), set()
   for annotation, annotation_id, picture, where in coco_annotations.entries(file):
     if annotation_id in ids:
-      raise ValueError(f"{where} is twice in the list annotations; expected one entry per id")
+      raise ValueError(f"{where} occurs twice in the list annotations; expected one entry per id")
     ids.add(annotation_id)
     size = file.picture_size[picture].tolist()
     row = _read_annotation(annotation, size, file.person_ids, skeleton, where)
@@ -68,11 +68,12 @@ def make_read_truth(file, option, skeleton, *, picture, box_score, person_id):
   """Returns a function without arguments that reads the CocoTruth of N records.
 
   Args:
-    file: CocoFile. It is read again by the function, because its content is too large for worker processes.
+    file: CocoFile. The returned function reads it again, because its content is too large for worker
+      processes.
     option: configuration key that names the file.
     skeleton: Skeleton of the joints.
-    picture: [N] row of the picture of each record.
-    box_score, person_id: as in `CocoTruth`.
+    picture: [N] row of the picture of each record in `file`.
+    box_score, person_id: same as in `CocoTruth`.
   """
   image_id = file.picture_id[picture]
   return functools.partial(_read_truth, file.path, option, skeleton, image_id, box_score, person_id)
@@ -94,8 +95,8 @@ def _read_truth(path, option, skeleton, image_id, box_score, person_id):
 def _check_scored(file, skeleton):
   """Raises ValueError if an annotation has a value that the average precision cannot use.
 
-  Crowds and people without joints count in the score, although they are not records. Without this check, a
-  wrong value in one of them would stop a run at its first score.
+  Crowds and people without joints are not records, but the score uses them. Without this check, a wrong value
+  in one of them would stop a run at its first evaluation.
   """
   for annotation, _, _, where in coco_annotations.entries(file):
     ids = file.person_ids
@@ -109,10 +110,10 @@ def _check_scored(file, skeleton):
 
 
 def category_of(file):
-  """Returns the number of the category of people in a CocoFile.
+  """Returns the id of the category "person" in a CocoFile.
 
   Raises:
-    ValueError: if people have several numbers, because a score needs one.
+    ValueError: if several categories have this name, because a score needs a single one.
   """
   ids = file.person_ids
   if ids is None:
@@ -123,14 +124,14 @@ def category_of(file):
     } or {1}
   if len(ids) > 1:
     raise ValueError(
-      f"{file.path}: people have the category numbers {pose_people.first_five(sorted(ids))}; expected one "
+      f"{file.path}: people have the category ids {pose_people.first_five(sorted(ids))}; expected one "
       f'category with the name "{coco_annotations.PERSON}", because the score needs one'
     )
   return next(iter(ids))
 
 
 def _read_annotation(annotation, size, person_ids, skeleton, where):
-  """Returns (box, keypoints) of an annotation, or a text with the reason why it is left out."""
+  """Returns (box, keypoints) of an annotation, or the reason to leave it out, a text."""
   reason = coco_annotations.check_person(annotation, person_ids, where)
   if reason is not None:
     return reason
@@ -153,11 +154,11 @@ def clean_box(box, size):
     box: (x, y, width, height) in pixels.
     size: (H, W) of the picture.
   Returns:
-    (left, top, right, bottom) in pixels. None: nothing is left.
+    (left, top, right, bottom) in pixels, or None if nothing is left.
   """
   x, y, w, h = map(float, box)
   H, W = size
   left, top = max(0.0, x), max(0.0, y)
-  # Parity: the reference takes one pixel off the width and the height, and ends the box at W - 1 and H - 1.
+  # Parity: the reference subtracts one pixel from width and height, and limits the box to W - 1 and H - 1.
   right, bottom = min(W - 1.0, left + max(0.0, w - 1)), min(H - 1.0, top + max(0.0, h - 1))
   return (left, top, right, bottom) if right > left and bottom > top else None

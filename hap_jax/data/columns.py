@@ -1,7 +1,6 @@
 """Checks the columns of a source.
 
-A column is an array with the values of one field for all records. A source can return it without reading a
-picture.
+A column is an array with the values of one field for all records. No picture is read to get it.
 """
 
 from collections.abc import Callable, Mapping
@@ -35,7 +34,7 @@ class LazyColumns(Mapping):
     return len(self._compute)
 
   def __contains__(self, field):
-    return field in self._compute  # the method of the class Mapping would compute the column
+    return field in self._compute  # the default method of Mapping would compute the column
 
 
 def check(source):
@@ -46,7 +45,7 @@ def check(source):
 
   Raises:
     ValueError: if a column is not a field of the records, does not have one row per record, has rows of
-      different lengths, or holds values that are not numbers or texts. The message names the column.
+      different lengths, or has values other than numbers or texts. The message names the column.
   """
   checked = {}
   for field in source.columns:
@@ -63,7 +62,7 @@ def check(source):
 def as_array(values: Any, where):
   """Returns a column as an array of numbers or of texts.
 
-  An array of texts has NumPy's unicode type, as wide as the longest text.
+  Texts become an array of NumPy's unicode type, with the length of the longest text.
 
   Args:
     values: an array, which may hold Python strings, or nested sequences.
@@ -93,7 +92,7 @@ def _regular(values, where):
     objects = np.array(values, dtype=object)
   except ValueError as error:
     raise ValueError(ragged) from error
-  # A mix of numbers and texts must be found here, because NumPy would convert the numbers to texts.
+  # A mix of numbers and texts must be rejected here, because NumPy would convert the numbers to texts.
   types = set(map(type, objects.flat))
   if any(issubclass(kind, (list, tuple, np.ndarray)) for kind in types):
     raise ValueError(ragged)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-_STREAM = 3  # part of the seed: makes these random numbers independent of others with the same seed
+_STREAM = 3  # part of the seed, so that other random numbers with the same seed are independent
 
 
 def divide(groups, ends, seed):
@@ -19,8 +19,8 @@ def divide(groups, ends, seed):
   """
   names, group, counts = np.unique(groups, return_inverse=True, return_counts=True)
   order = np.random.default_rng((seed, _STREAM)).permutation(len(names))
-  # The groups stand in the drawn order, one after the other. `middle` is the position of the middle row of
-  # each group, as a share of all rows. It decides the split of the whole group, so no group is cut.
+  # The groups are put in a random order. `middle` is the position of the middle row of each group, as a share
+  # of all rows. It determines the split of the whole group, so no group is cut.
   middle = (np.cumsum(counts[order]) - counts[order] / 2) / max(1, counts.sum())
   part = np.empty(len(names), np.int64)
   part[order] = np.searchsorted(ends[:-1], middle)

@@ -1,6 +1,6 @@
 """Reads JSON files of annotations and checks their values.
 
-Every error is one line. It names the file, the entry of the list and the key.
+Every error message is one line, with the file, the entry of the list and the key.
 """
 
 import json
@@ -11,7 +11,7 @@ import numpy as np
 
 from hap_jax.io import regular_file
 
-# Largest absolute value of a number, because coordinates are stored as float32.
+# Largest allowed absolute value, because coordinates are stored as float32.
 _MAX_NUMBER = float(np.finfo(np.float32).max)
 _REPR = reprlib.Repr()
 _REPR.maxlevel = 2  # deeper lists and objects become "[...]" and "{...}", so a message stays one short line
@@ -60,9 +60,9 @@ def text(entry, key, where):
 
 
 def integer(entry, key, where, low=-(2**63), high=2**63 - 1):
-  """Returns the whole number under a key. Raises ValueError if it is not one, or not in [low, high]."""
+  """Returns the whole number under a key. Raises ValueError if the value is not an integer in [low, high]."""
   value = get(entry, key, where)
-  # Some annotation tools write 7.0 for 7. A bool is not accepted, although it is an int in Python.
+  # Some annotation tools write 7.0 for 7. A bool is not accepted, although bool is a kind of int in Python.
   number = int(value) if type(value) is float and value.is_integer() else value
   if type(number) is not int or not low <= number <= high:
     raise ValueError(f"{where} has {show(value)} under {key}, expected a whole number from {low} to {high}")
@@ -70,7 +70,7 @@ def integer(entry, key, where, low=-(2**63), high=2**63 - 1):
 
 
 def number(entry, key, where):
-  """Returns the finite number under a key. Raises ValueError if it is not one."""
+  """Returns the finite number under a key. Raises ValueError for any other value."""
   value = get(entry, key, where)
   if not _is_finite(value):
     raise ValueError(f"{where} has {show(value)} under {key}, expected a finite number")
@@ -109,9 +109,9 @@ def list_of(entry, key, where, count, what, short=""):
   """Returns the list of `count` values under a key. The values themselves are not checked.
 
   Args:
-    entry, key, where, count: as in `numbers`.
-    what: name of the values, for the error message about a value that is not a list.
-    short: name of the values, for the error message about another length. "": `what`.
+    entry, key, where, count: same as in `numbers`.
+    what: name of the values, for the error message if the value is not a list.
+    short: name of the values, for the error message if the length is wrong. "": `what`.
   Raises:
     ValueError: if the value is not a list of this length.
   """

@@ -19,7 +19,7 @@ from hap_jax.data.samplers import Sampler
 from hap_jax.data.sources.base import BadRecordError, Source
 
 _REPLACEMENT_TRIES = 100  # largest number of records that are tried for one row of a batch
-_FOR_EVER = 2**62  # number of steps of an endless order; Grain requires a length that fits 64 bits
+_FOR_EVER = 2**62  # number of steps of an endless order; Grain requires a finite length of at most 64 bits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,21 +30,21 @@ class Loader:
   fields that transforms add, or only the attribute `fields` if it is not None. Each batch also has
     index [b] int32   record numbers (the method `names` converts them to text),
     valid [b] bool    False for a row that only fills up the batch.
-  A process reads b = sampler.batch_size / process_count rows of the global batch: rows [process_index * b,
-  (process_index + 1) * b). So the global batch is the same for any number of processes.
+  A process reads b = sampler.batch_size / process_count rows of the global batch, starting at row
+  process_index * b. So the global batch is the same for any number of processes.
 
-  The transforms of a record get np.random.default_rng((seed, epoch, index)), where `index` is the number of
+  The transforms of a record get np.random.default_rng((seed, epoch, index)), where `index` is the index of
   the record. If a batch contains a record more than once, its second and later rows have different
   generators (`make_generators`).
 
-  A record that cannot be read or transformed (BadRecordError) is replaced by the next good record: index + 1,
+  If a record cannot be read or transformed (BadRecordError), the next good record replaces it: index + 1,
   index + 2, ...
   The row then has the `index` of the replacement. An evaluation drops repeated indices, so the replacement
-  is scored only once and the bad record is not scored.
+  is scored only once. The bad record is not scored.
 
   `iterate` logs each bad record once, with its file. It counts the different bad records since the iterator
-  began, and raises ValueError if their number exceeds max_bad_share * len(source). In a small source this is
-  less than 1, so the first bad record raises. `batch` counts only the bad records of its own batch.
+  began, and raises ValueError if their number exceeds max_bad_share * len(source). In a small source this
+  limit is below 1, so the first bad record raises. `batch` counts only the bad records of its own batch.
 
   Attributes:
     source: source of the records.
@@ -53,12 +53,12 @@ class Loader:
       attribute `adds`.
     sampler: order of the records. Its num_records must equal the length of the source.
     seed: seed of the transforms; not negative.
-    process_index, process_count: they choose this process's slice of each global batch.
+    process_index, process_count: determine the slice of each global batch that this process reads.
     workers: number of worker processes. 0: this process reads the records. Workers are spawned: each worker
-      imports the main module again, so that module must be safe to import. Batches come back in shared memory
-      (/dev/shm), which needs room for about read_ahead + 2 batches per worker.
+      imports the main module again, so the main module must be safe to import. Batches come back in shared
+      memory (/dev/shm), which needs room for about read_ahead + 2 batches per worker.
     read_ahead: number of batches that each worker prepares ahead. Without workers, a thread prepares them. 0:
-      no batch is prepared ahead, but with workers 0 has the same effect as 1.
+      no batch is prepared ahead. With workers, 0 has the same effect as 1.
     max_bad_share: largest share of the source's records that may be bad.
     bad_share_key: name of the key or option that sets max_bad_share, for error messages. "": there is no such
       key.
@@ -119,7 +119,7 @@ class Loader:
     return self.sampler.num_steps
 
   def whole(self):
-    """Returns the same loader, but for whole global batches instead of this process's slice."""
+    """Returns a copy of the loader that reads whole global batches, not only this process's slice."""
     return dataclasses.replace(self, process_index=0, process_count=1)
 
   def progress(self, step):
@@ -152,8 +152,8 @@ class Loader:
   def iterate(self, start, stop=None):
     """Opens an iterator over the host batches of the steps start, start + 1, ..., stop - 1.
 
-    With `stop=None` the last step is num_steps - 1. If num_steps is None too, the iterator never ends. It is
-    a context manager: the end of the context, or `close()`, stops the workers.
+    With `stop=None` the last step is num_steps - 1. If num_steps is also None, the iterator never ends. The
+    iterator is a context manager. The end of the context, or `close()`, stops the workers.
     """
     return Batches(self, start, stop)
 
@@ -166,16 +166,16 @@ class Loader:
     wanted = [int(i) for i in whole[rows]]
     fields = self.fields or self.known_fields
     bad, batch, read = {}, {}, []
-    # The generators are computed from the whole global batch. If it contains a record twice, the two rows may
-    # belong to different processes, and the result must not depend on the number of processes.
+    # The generators are computed from the whole global batch, because the two rows of a repeated record may
+    # belong to different processes. The result must not depend on the number of processes.
     rngs = make_generators(self.seed, epoch, whole, rows)
-    # All records are read before the first picture is decoded. Decoding between two reads would push the code
-    # that reads records out of the processor's cache.
+    # All records are read before the first picture is decoded. Otherwise decoding would remove the code that
+    # reads records from the processor's cache.
     reads = [self._fetch(i) for i in wanted]
     for row, (i, rng, read_record) in enumerate(zip(wanted, rngs, reads, strict=True)):
       index, record = self._read_record(epoch, i, rng, read_record, bad)
       read.append(index)
-      # The record is copied into the batch now, because its pixels are still in the processor's cache.
+      # The record is copied into the batch now, while its pixels are still in the processor's cache.
       for name in fields:
         self._put(batch, name, row, b, np.asarray(record[name]), index)
     batch["index"] = np.array(read, np.int32)
@@ -185,7 +185,7 @@ class Loader:
   def _fetch(self, index):
     """Returns a function without arguments that returns record `index`.
 
-    If the source has a method `fetch`, it reads the bytes of the record here, and the function decodes them.
+    If the source has a method `fetch`, the bytes of the record are read now, and the function decodes them.
     """
     if not hasattr(self.source, "fetch"):
       return functools.partial(self.source.__getitem__, index)
@@ -199,8 +199,8 @@ class Loader:
     """Returns (index, transformed record) of record `wanted`, or of the next good record.
 
     Args:
-      epoch: epoch number, a part of the generator's seed.
-      wanted: number of the record.
+      epoch: index of the epoch, a part of the generator's seed.
+      wanted: index of the record.
       rng: generator of record `wanted`.
       read_record: function without arguments that returns record `wanted`.
       bad: {index: error message}. The method adds each record that it cannot read.
@@ -212,7 +212,7 @@ class Loader:
       except BadRecordError as error:
         bad[index] = str(error)
         continue
-      # The replacement gets the same generator as if the sampler had chosen it.
+      # The replacement gets the generator that it would have if the sampler had chosen it.
       if tried:
         rng = np.random.default_rng((self.seed, epoch, index))
       try:
@@ -241,7 +241,7 @@ class Loader:
     rows[row] = value
 
   def count_bad(self, bad, known):
-    """Adds the records of `bad` {index: error message} that are not yet in `known`, and logs them.
+    """Adds those records of `bad` {index: error message} to `known` that are new, and logs them.
 
     Raises:
       ValueError: if `known` then has more than max_bad_share * len(source) records.
@@ -268,15 +268,15 @@ class Loader:
 def make_generators(seed, epoch, index, rows=slice(None)):
   """Makes a different NumPy generator for each row of a batch.
 
-  The first row of record i has default_rng((seed, epoch, i)), independent of the rest of the batch. If the
-  batch contains record i again, the n-th repeated row has default_rng((seed, epoch, i, 0, n)). So two rows of
-  the same picture get different augmentations.
+  The first row of record i has default_rng((seed, epoch, i)), for any other content of the batch. If record i
+  is repeated in the batch, the n-th repetition has default_rng((seed, epoch, i, 0, n)). So two rows with the
+  same picture have different augmentations.
 
   Args:
     seed: seed of the loader.
-    epoch: epoch number of the batch.
-    index: [B] record numbers of the whole batch.
-    rows: slice of the rows whose generators are returned.
+    epoch: index of the epoch of the batch.
+    index: [B] record indices of the whole batch.
+    rows: slice of the rows for which generators are returned.
   Returns:
     list of generators, one per row of `rows`.
   """
@@ -329,7 +329,7 @@ def _open_grain(loader, start, stop):
   # The import is here because Grain imports jax. `batch` and the sources work without jax.
   import grain
 
-  # Workers read ahead by themselves. Only a loader without workers needs a thread that reads ahead.
+  # Workers read ahead themselves. Only a loader without workers needs a thread that reads ahead.
   ahead = 0 if loader.workers else loader.read_ahead
   threads = grain.ReadOptions(num_threads=min(ahead, 1), prefetch_buffer_size=ahead)
   dataset = grain.MapDataset.range(start, stop).map(loader.read_batch).to_iter_dataset(threads)

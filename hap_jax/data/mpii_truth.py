@@ -5,7 +5,7 @@ import numpy as np
 from hap_jax.data.pose_truth import MpiiTruth
 from hap_jax.io import mat_file
 
-# The joints of the file, in its order. They are the joints of `skeletons.MPII16` under shorter names.
+# Joints in the order of the file: the joints of `skeletons.MPII16` with shorter names.
 JOINTS = (
   *("rank", "rkne", "rhip", "lhip", "lkne", "lank", "pelv", "thor", "neck", "head"),
   *("rwri", "relb", "rsho", "lsho", "lelb", "lwri"),
@@ -33,7 +33,7 @@ def truth_of(variables, where):
     variables: {name: array} with
       dataset_joints: cell with the names of the joints.
       jnt_missing: [16, N], 1 for a joint that is not annotated.
-      pos_gt_src: [16, 2, N], joints (x, y) in pixels. The first pixel has the number 1.
+      pos_gt_src: [16, 2, N], joints (x, y) in pixels, counted from 1.
       headboxes_src: [2, 2, N] (corner, coordinate, person), in pixels.
     where: name of the file, for error messages.
   Returns:
@@ -66,7 +66,7 @@ def truth_of(variables, where):
 
 
 def _array(value, shape, where):
-  """Returns the numbers of a variable as a float64 array of a shape. MATLAB drops a last axis of length 1."""
+  """Returns a variable as a float64 array of a shape. Restores a last axis of length 1 (MATLAB drops it)."""
   allowed = (shape, shape[:2]) if shape[2] == 1 else (shape,)
   if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf" or value.shape not in allowed:
     raise ValueError(f"{where}: expected numbers of shape {shape}, found {mat_file.describe(value)}")
@@ -74,7 +74,7 @@ def _array(value, shape, where):
 
 
 def _check_people(is_good, problem):
-  """Raises ValueError if an element of `is_good` [N, ...] is False. The message names the first columns."""
+  """Raises ValueError if an element of `is_good` [N, ...] is False. The message lists the first columns."""
   bad = np.flatnonzero(~is_good.reshape(len(is_good), -1).all(axis=1))
   if len(bad):
     listed = ", ".join(map(str, (bad[:5] + 1).tolist())) + (", ..." if len(bad) > 5 else "")

@@ -4,14 +4,13 @@
   <out>/hap_<source>/1.0.0/table_<split>.npz   the columns: the fields that are known without reading pictures
 
 A record holds
-  image      bytes of a picture file. If the picture is a whole file of the source, these are the bytes of
-             that file. If it is drawn or cut out of a larger picture, it is encoded here as JPEG of quality
-             95.
+  image      bytes of a picture file. If the picture is a whole file of the source, the bytes are copied. A
+             picture that is drawn or cut out of a larger picture is encoded as JPEG of quality 95.
   keypoints  [K, 3] float32 for K joints: x, y in pixels, and 1 (visible) or 0. Only if the source has joints
-  id         number of the record in the source
+  id         index of the record in the source
   name       name of the record, relative to the source's root
-and every other field of the source under its own name. Such a field is an array of numbers of a fixed shape.
-If it is a column, it may also hold texts. metadata.json holds the facts about the source.
+and every other field of the source under its own name. Such a field is an array of numbers with a fixed
+shape. A column may also hold texts. metadata.json has the description of the source.
 
 Records are stored in the order of the source, uncompressed, in shards of a quarter gigabyte. TFDS's own
 writer is not used, because it shuffles the records, and needs TensorFlow to shuffle more than a gigabyte.
@@ -30,8 +29,8 @@ from hap_jax.data.sources import base
 from hap_jax.io import picture_file, unfinished
 from hap_jax.io.progress import SILENT
 
-# Format of records, tables and metadata. The number grows when programs that read the previous format cannot
-# read the new one.
+# Version of the format of records, tables and metadata. It grows when programs for the previous format cannot
+# read the new format.
 # 1: the tables hold only pid, camid and attributes. The metadata holds only the names of the attributes.
 # 2: the tables hold any columns. The metadata holds the names, labels and people of the columns.
 # 3: the metadata may contain exif="apply": the reader must turn the pictures as their EXIF headers say.
@@ -41,7 +40,7 @@ _FORMAT_OF = {base.IGNORE: 2, base.APPLY: 3}
 METADATA_KEY = "hap_jax"
 _JOINTS = ("keypoints_xy", "keypoints_visible")
 _VERSION = "1.0.0"
-_SHARD_BYTES = 2**28  # a new shard begins when the records of a shard have this size
+_SHARD_BYTES = 2**28  # size of the records of a shard after which a new shard begins
 
 
 class Packed(NamedTuple):
@@ -59,14 +58,14 @@ class Packed(NamedTuple):
 def write_dataset(out, sources, *, root="", max_bad_share=0.001, progress=SILENT):
   """Writes the splits of a data set.
 
-  The folder is written under a temporary name and renamed at the end, so an existing folder is complete.
-  Records that cannot be read are left out and logged. The metadata states their number and lists the first
-  ten.
+  The folder has a temporary name and is renamed at the end. So the folder `out` is never incomplete.
+  Records that cannot be read are left out and logged. The metadata has their number and a list
+  of the first ten.
 
   Args:
     out: folder to create.
     sources: {split: source}, the splits of one data set.
-    root: folder of that data set. The names of the records are relative to this folder.
+    root: folder of the data set. The names of the records are relative to this folder.
     max_bad_share: largest share of a split's records that may be bad.
     progress: a started `Progress` that counts the records.
 
@@ -111,7 +110,7 @@ def _check_same_exif(splits):
 
 
 class _Split:
-  """A split during packing. It yields the records and stores the numbers of good and of bad records."""
+  """A split during packing. It yields the records, and remembers which records are good and which are bad."""
 
   def __init__(self, name, source, root, max_bad_share, progress=SILENT):
     self.progress = progress
@@ -127,7 +126,7 @@ class _Split:
     self.fields = [field for field in source.spec.fields if field not in ("image", *_JOINTS)]
 
   def examples(self):
-    """Yields the records that can be read, in order, as {name: value} for TFDS."""
+    """Yields all readable records in order, as {name: value} for TFDS."""
     for i in range(len(self.source)):
       try:
         example = self._example(i)
@@ -145,7 +144,7 @@ class _Split:
 
   def _example(self, i):
     name = self._name(i)
-    # This also decodes a picture whose file is only copied. So a broken file is found now.
+    # This decodes every picture, even if its file is only copied. So broken files are found now.
     record = self.source[i]
     example = {"image": self._bytes(i, record), "id": i, "name": name}
     if self.source.spec.skeleton is not None:
@@ -220,8 +219,8 @@ def _write_shards(folder, prefix, split, features):
   for example in split.examples():
     if writer is None:
       path = folder / f"{split.name}-{len(lengths):05d}.part"
-      # A group has one record, so that a single record can be read. There is no compression, because it does
-      # not make JPEG files smaller and doubles the time to read one.
+      # group_size is 1, so that a single record can be read. Records are not compressed, because compression
+      # does not make JPEG files smaller and doubles the time to read a record.
       writer = ArrayRecordWriter(str(path), "group_size:1,uncompressed")
       lengths.append(0)
       sizes.append(0)

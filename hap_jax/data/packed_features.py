@@ -1,12 +1,12 @@
 """Reads the file features.json of a packed data set without TFDS.
 
-TFDS imports every class that features.json names, so this file would decide which code runs. This module
-imports nothing: it compares each class name with a fixed list. TFDS writes a feature in one of two forms:
+TFDS imports every class that features.json names. So a data set could run code. This module imports none of
+these classes: it compares each class name with a fixed list. TFDS writes a feature in one of two forms:
 
   {"pythonClassName": "<module>.Tensor", "tensor": {"dtype": "int32", "shape": {"dimensions": ["4"]}}}
   {"type": "<module>.Tensor", "content": {...}, "proto_cls": "tensorflow_datasets.TensorFeature"}
 
-The second form is the older one. There `proto_cls` may be missing. The content is then plain JSON, in which a
+The second form is older. In this form, `proto_cls` may be missing. The content is then plain JSON, and a
 shape is a list such as [null, null, 3].
 """
 
@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 _MODULES = "tensorflow_datasets.core.features."
-# {class name: (kind, key that holds the content, protocol buffer that describes the content)}
+# {class name: (kind, key of the content, name of the protocol buffer of the content)}
 _CLASSES = {
   f"{_MODULES}features_dict.FeaturesDict": ("FeaturesDict", "featuresDict", "FeaturesDict"),
   f"{_MODULES}image_feature.Image": ("Image", "image", "ImageFeature"),
@@ -33,7 +33,7 @@ _DTYPES = (
   *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
   *("float16", "float32", "float64"),
 )
-_MAX_DEPTH = 8  # levels of features inside features
+_MAX_DEPTH = 8  # allowed levels of nested features
 _MAX_DIMENSIONS = 16
 # Largest size of one dimension. packed_metadata.py compares the size of a whole field with the shard files.
 _MAX_SIZE = 2**40
@@ -46,7 +46,7 @@ class Feature(NamedTuple):
   Attributes:
     kind: name of the class without its module, such as "Tensor".
     dtype: type of the numbers, or TEXT. None: the feature is not stored as an array of a fixed shape.
-    shape: shape of the array of numbers or texts. None: as for `dtype`.
+    shape: shape of the array of numbers or texts. None: same as for `dtype`.
   """
 
   kind: str
@@ -82,7 +82,7 @@ def as_object(value, where):
 
 
 def whole_number(value, where, low, high):
-  """Returns `value` as an integer. JSON of a protocol buffer may also write an integer as text.
+  """Returns `value` as an integer. It may be a text, because protocol buffers write integers as text in JSON.
 
   Raises:
     ValueError: if `value` is not an integer in [low, high].

@@ -1,8 +1,8 @@
 """Reads and checks the JSON files of a packed data set: dataset_info.json, features.json, metadata.json.
 
 A data set may come from anyone. TFDS imports the classes that features.json names, and opens the files that
-dataset_info.json names. So with TFDS a data set would decide which code runs and which files are read. This
-module reads the JSON files without TFDS, and checks every value before it is used.
+dataset_info.json names. So with TFDS, a data set could run code and read files. This module reads the JSON
+files without TFDS, and checks every value before it is used.
 """
 
 import hashlib
@@ -48,7 +48,7 @@ class Split(NamedTuple):
 
 
 class Facts(NamedTuple):
-  """Facts about the packed source, which `pack` writes to metadata.json (see `SourceSpec`).
+  """The description of the packed source. `pack` writes it to metadata.json (see `SourceSpec`).
 
   Attributes:
     source: name of the source.
@@ -58,7 +58,7 @@ class Facts(NamedTuple):
     notes: {split: sentences}.
     columns: names of the fields that are columns, stored in the files table_<split>.npz.
     labels: {field: names of the values of this field, in their order}.
-    people: {split: name of the numbering that the `pid` of this split uses}.
+    people: {split: name of the numbering of `pid`}.
     exif: "apply" or "ignore" the EXIF headers of the pictures.
   """
 
@@ -85,8 +85,8 @@ def read(folder):
   """Reads the metadata of the packed data set in `folder`.
 
   Returns:
-    PackedMetadata. These facts were checked: Every shard is a regular file in `folder`. The shards are large
-    enough for the numbers of records and the shapes of the fields.
+    PackedMetadata. It is checked: every shard is a regular file in `folder`, and the shards are large enough
+    for the numbers of records and the shapes of the fields.
 
   Raises:
     ValueError: if a file is missing or damaged, does not have the form that `prepare` writes, or contains the
@@ -122,7 +122,7 @@ def text_fields(features, facts):
 
 
 def _read_file(folder, name, parse):
-  """Returns parse(content of a JSON file). The message of a ValueError gets the path and the remedy."""
+  """Returns parse(content of a JSON file). Adds the path and the remedy to the message of a ValueError."""
   path = os.path.join(folder, name)
   try:
     with open_regular(path) as file:
@@ -173,14 +173,14 @@ def _split(entry, split, dataset, folder):
     if not os.path.isfile(path):
       raise ValueError(f"{where}: shardLengths lists {len(lengths)} shards, but there is no file {name}")
     sizes[path] = os.path.getsize(path)
-    # The number is checked because arrays of this length are allocated later.
+    # The length is checked, because arrays of this length are allocated later.
     most = sizes[path] // _MIN_RECORD_BYTES
     numbers.append(whole_number(length, f"{where}, shardLengths of {name}", 1, most))
   return Split(tuple(sizes), tuple(numbers), sum(sizes.values()))
 
 
 def _shard_names(template, where, dataset, split, num_shards):
-  """Yields the file names of the shards of a split from TFDS's template. No name leads out of the folder."""
+  """Yields the file names of a split's shards from TFDS's template. All files are in the folder itself."""
   # The pattern does not allow "/". A name such as ".." is a folder, and `_split` rejects folders.
   template = _TEMPLATE_OF_TFDS if template in (None, "") else template
   if not isinstance(template, str) or len(template) > 200 or not _TEMPLATE.fullmatch(template):
@@ -216,8 +216,8 @@ def _features(value, splits):
     found = features[name].kind if name in features else "none"
     if found != kind:
       raise ValueError(f"feature {name}: expected class {kind}, found {found}")
-  # A number or a text takes at least one byte of a record. So shapes with more numbers than the shards have
-  # bytes are wrong. This check also ensures that the arrays never get much larger than the shards.
+  # A number or a text takes at least one byte of a record. So shapes that need more values than the shards
+  # have bytes are wrong. This check also prevents arrays that are much larger than the shards.
   numbers = sum(math.prod(feature.shape) for feature in features.values() if feature.shape is not None)
   for split, (_, lengths, num_bytes) in splits.items():
     if numbers * sum(lengths) > num_bytes:
@@ -233,7 +233,7 @@ def _facts(value, splits, features, folder):
   facts = value.get(pack.METADATA_KEY) if isinstance(value, dict) else None
   if not isinstance(facts, dict):
     raise ValueError(
-      f"this data set has no metadata of `hap prepare` (key {pack.METADATA_KEY} is {shorten(facts)})"
+      f"this data set has no metadata from `hap prepare` (key {pack.METADATA_KEY} is {shorten(facts)})"
     )
   where = "format (a larger number needs a later version of hap_jax)"
   written = whole_number(facts.get("format"), where, 1, pack.FORMAT)
@@ -281,9 +281,9 @@ def _complete_format_1(facts, fields, splits, folder):
 
 def _former_people(facts, split, folder):
   """Returns the name of a split's numbering of persons. Format 1 does not store this name."""
-  # At the time of format 1, only market1501 and msmt17 had fixed numbers. The numbers of synthetic and
-  # identity_folder depend on a seed or a folder that format 1 does not store. They get a name that no other
-  # data set has, so that they are never treated as equal to other numbers.
+  # At the time of format 1, only market1501 and msmt17 had fixed ids. The ids of synthetic and
+  # identity_folder depend on a seed or a folder that format 1 does not store. Their numbering gets a unique
+  # name, so that it is never treated as equal to another numbering.
   source = _text(facts.get("source"), "source")
   if source == "market1501":
     return source

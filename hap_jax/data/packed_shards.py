@@ -9,7 +9,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from hap_jax.io import regular_file
 
-# The number of shards that are opened at the same time. On a network disk, opening a shard is mostly waiting.
+# Number of shards that are opened at the same time. On a network disk, opening a shard takes long.
 _THREADS = 16
 
 
@@ -30,7 +30,7 @@ def open_shards(splits):
   """Opens the shards of `splits` (see `packed_metadata.Split`) as one sequence of records.
 
   Returns:
-    ArrayRecord's reader: reader[i] is the bytes of record i. Its pickle does not contain the open files.
+    ArrayRecord's reader. reader[i] returns the bytes of record i. Its pickle does not contain the open files.
 
   Raises:
     ValueError: if a shard is damaged, or its number of records differs from the metadata.
@@ -48,7 +48,7 @@ def _check(shard):
   """Raises ValueError if a shard cannot be read, or does not have the expected number of records."""
   remedy = "copy this file again, or pack the data set again"
   try:
-    regular_file.open_regular(shard.filename).close()  # rejects a FIFO, on which ArrayRecord would wait
+    regular_file.open_regular(shard.filename).close()  # rejects a FIFO: ArrayRecord would wait forever
     how = "readahead_buffer_size:0,max_parallelism:0"  # no threads: only the index is read
     reader = ArrayRecordReader(shard.filename, options=how, file_reader_buffer_size=2**15)
     found = reader.num_records()

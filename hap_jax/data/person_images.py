@@ -16,8 +16,8 @@ class Picture(NamedTuple):
 
   Attributes:
     path: path of the picture below the root.
-    pid: number of the person.
-    camid: number of the camera.
+    pid: id of the person.
+    camid: id of the camera.
   """
 
   path: str
@@ -54,7 +54,7 @@ def check_apart(train, test, root, remedy):
   Args:
     train, test: sets of the training and of the test persons, as numbers or names.
     root: folder of the data set, for the error message.
-    remedy: what the user can do about it, for the error message.
+    remedy: advice for the user, for the error message.
   """
   shared = sorted(train & test)
   if shared:
@@ -65,7 +65,7 @@ def check_apart(train, test, root, remedy):
 
 
 def note_counts(what, pictures, official):
-  """Compares the numbers of pictures and persons with `official`. Returns a list with a note, or []."""
+  """Compares numbers of pictures and persons with the official numbers. Returns a list with a note, or []."""
   found = (len(pictures), len({picture.pid for picture in pictures}))
   if found == official:
     return []
@@ -76,7 +76,7 @@ def note_counts(what, pictures, official):
 
 
 def note_single(pictures):
-  """Returns a list with a note on the training persons that have only one picture, or [] if none has."""
+  """Returns a list with a note on training persons with only one picture, or [] if there are none."""
   counts = collections.Counter(picture.pid for picture in pictures)
   single = sorted(pid for pid, count in counts.items() if count == 1)
   if not single:
@@ -88,9 +88,9 @@ def note_single(pictures):
 
 
 def note_unmatched(query, gallery):
-  """Returns a list with a note on the query pictures that cannot be scored, or [] if there are none.
+  """Returns a list with a note on query pictures that cannot be scored, or [] if there are none.
 
-  Such a query has no gallery picture of its person by another camera.
+  A query cannot be scored if the gallery has no picture of the same person by another camera.
   """
   # The rule of Market-1501: a picture by the same camera as the query does not count as a match.
   cameras = collections.defaultdict(set)

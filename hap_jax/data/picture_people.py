@@ -20,13 +20,13 @@ class PicturePeople:
   Attributes:
     folder: folder of the pictures.
     path: path of the annotation file.
-    kind: word for an entry of the file, such as "annotation".
+    kind: name of an entry of the file for messages, such as "annotation".
     names: `Names` of the P picture files.
     picture_size: [P, 2] int32, (H, W) of the pictures as the file states them. None: it does not state them.
-    id: [N] int64, number of the person's entry in the file.
+    id: [N] int64, id of the person's entry in the file.
     picture: [N] int32, index of the person's picture in `names`.
-    columns: {field: [N, ...] array}, the fields of a record besides the image. One is box, [N, 4] float32:
-      (left, top, right, bottom) of the person in pixels of the picture.
+    columns: {field: [N, ...] array}, all fields of a record except the image. The field box is [N, 4]
+      float32, (left, top, right, bottom) of the person in pixels of the picture.
     spec: facts about the source.
   """
 
@@ -66,11 +66,11 @@ class PicturePeople:
       left, top, right, bottom = self.columns["box"][index].tolist()
       if left >= found[1] or top >= found[0] or right <= 0 or bottom <= 0:
         raise base.BadRecordError(
-          f"{path}: the picture of {found} pixels (H, W) does not contain any part of the box of {entry} in "
+          f"{path}: the picture of {found} pixels (H, W) contains no part of the box of {entry} in "
           f"{self.path}"
         )
       return
-    # If the size differs, the file is another version of the picture, and the annotations do not fit it.
+    # A different size means that the file is another version of the picture. The annotations do not fit it.
     size = tuple(self.picture_size[self.picture[index]].tolist())
     if found == size:
       return
@@ -79,7 +79,7 @@ class PicturePeople:
       raise base.BadRecordError(f"{problem}: the file is another version of the picture")
     is_turned = picture_orientation.is_sideways(data)
     cause = (
-      "the EXIF header of the picture turns it, but the pixels are read as they are stored"
+      "the EXIF header says to turn the picture, but the pixels are read as they are stored"
       if is_turned
       else "the picture was turned and saved again"
     )

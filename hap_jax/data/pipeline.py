@@ -1,4 +1,4 @@
-"""Makes the loaders of a run, and puts host batches on the devices.
+"""Makes the loaders of a run, and copies host batches to the devices.
 
 This is the only file of `data/` that imports jax.
 """
@@ -16,7 +16,7 @@ from hap_jax.data.loader import Loader
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-  """Settings that all loaders of one run or command share. Each process loads its slice of every batch.
+  """Settings that all loaders of a run or command share. Each process loads its slice of every batch.
 
   Attributes:
     seed, workers, max_bad_share, bad_share_key: see `Loader`.
@@ -58,8 +58,7 @@ class Reading:
 def device_batches(loader, mesh, start, stop, *, ahead=2):
   """Opens an iterator over the device batches of the steps start, ..., stop - 1.
 
-  The copy of a batch to the devices starts `ahead` steps before the batch is used. So the devices compute
-  while batches are copied.
+  A batch is copied to the devices `ahead` steps before its use. So devices compute while batches are copied.
 
   Args:
     loader: a `Loader`.

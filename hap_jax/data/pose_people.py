@@ -19,16 +19,16 @@ class PosePeople(PicturePeople):
   """People with K joints on whole pictures.
 
   The columns are box, keypoints_xy [N, K, 2] float32 in pixels of the picture, and keypoints_visible [N, K]
-  bool, True for a joint that is labelled. It may be hidden.
+  bool, True for a labelled joint, even if it is hidden.
 
   Attributes:
-    read_truth: function without arguments that reads what `truth` returns. None: `truth` returns None.
+    read_truth: function without arguments that reads the result of `truth`. None: `truth` returns None.
   """
 
   read_truth: Callable[[], CocoTruth | MpiiTruth] | None
 
   def truth(self):
-    """Returns the correct joints of all records, as the score needs them. None: they are not known."""
+    """Returns the correct joints of all records in the form that the score needs, or None if unknown."""
     return None if self.read_truth is None else self.read_truth()
 
 

@@ -1,4 +1,4 @@
-"""Files of predicted poses: COCO's results (keypoints.json) and the predictions for MPII (pred.mat)."""
+"""Reads and writes predicted poses: COCO's results (keypoints.json) and predictions for MPII (pred.mat)."""
 
 import io
 import json
@@ -20,7 +20,7 @@ def write_coco_results(path, results):
 
   Args:
     path: the file.
-    results: list of dicts with plain Python numbers, as from `keypoints2d.make_results`.
+    results: list of dicts with plain Python numbers, such as the result of `keypoints2d.make_results`.
   Raises:
     ValueError: if a number is not finite.
   """
@@ -32,7 +32,7 @@ def write_coco_results(path, results):
 
 
 def read_coco_results(path, skeleton):
-  """Reads a JSON file of COCO results, made by any program.
+  """Reads a JSON file of COCO results from any program.
 
   Args:
     path: the file, a list of results.
@@ -42,8 +42,8 @@ def read_coco_results(path, skeleton):
     joint. Other values in the file are left out.
   Raises:
     OSError: if the file cannot be read.
-    ValueError: if the file is missing or is not a list of results of this skeleton. The message gives the
-      number of the first wrong result, from 1.
+    ValueError: if the file is missing or is not a list of results of this skeleton. The message has the
+      position of the first wrong result, from 1.
   """
   results = _read_json(path)
   if not isinstance(results, list):
@@ -61,7 +61,7 @@ def _read_json(path):
   except RecursionError as error:
     raise ValueError(f"{path}: its lists or objects are nested too deeply to be read") from error
   except ValueError as error:
-    raise ValueError(f"{path}: no readable JSON file: {error}") from error
+    raise ValueError(f"{path}: not a readable JSON file: {error}") from error
 
 
 def _check_result(result, skeleton, where):
@@ -92,7 +92,7 @@ def _check_result(result, skeleton, where):
 
 
 def _is_number(value):
-  # A bool is not accepted, although it is an int in Python. The comparison is False for NaN.
+  # A bool is not accepted, although bool is a kind of int in Python. The comparison is False for NaN.
   return type(value) in (int, float) and -_MAX_NUMBER <= value <= _MAX_NUMBER
 
 
@@ -110,11 +110,11 @@ def write_mpii_results(path, xy_one_based):
 
   Args:
     path: the file. An older file is replaced in one step.
-    xy_one_based: [N, 16, 2], joints in pixels. The first pixel has the number 1. NaN: no prediction.
+    xy_one_based: [N, 16, 2], joints in pixels, counted from 1. NaN: no prediction.
   Raises:
     ValueError: if the array has another shape, or holds infinite numbers.
   """
-  import scipy.io  # it takes 0.4 s, and the workers of a loader may import this module
+  import scipy.io  # imported here because it takes 0.4 s, and workers of a loader may import this module
 
   xy = np.atleast_1d(xy_one_based)
   file = io.BytesIO()
@@ -129,10 +129,10 @@ def read_mpii_results(path, num_people):
     path: the file, with the variable "preds".
     num_people: number of people N in the data set.
   Returns:
-    [N, 16, 2] float64, joints in pixels. The first pixel has the number 1. NaN: no prediction.
+    [N, 16, 2] float64, joints in pixels, counted from 1. NaN: no prediction.
   Raises:
     OSError: if the file cannot be read.
-    ValueError: if the file is missing, is no .mat file, or holds no such array.
+    ValueError: if the file is missing, is not a .mat file, or has no such array.
   """
   _check_file(path, f'a .mat file of predicted joints, with the variable "{_MPII_KEY}"')
   values = mat_file.pick(mat_file.load(path), (_MPII_KEY,), path)

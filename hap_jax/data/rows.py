@@ -12,7 +12,7 @@ class Rows:
 
   Attributes:
     source: the other source. Its records must be picture files.
-    start, stop: numbers of records in `source`.
+    start, stop: range of record indices in `source`.
   """
 
   source: base.Source

@@ -11,14 +11,14 @@ from typing import Protocol
 
 import numpy as np
 
-# The seed of the order of an epoch is (seed, epoch, 0, _ORDER_STREAM). The seed of a record's generator is
-# (seed, epoch, index), which NumPy pads with zeros to (seed, epoch, index, 0). Without _ORDER_STREAM the
-# order would be drawn by the same generator as the augmentation of record 0.
+# The order of an epoch has the seed (seed, epoch, 0, _ORDER_STREAM). The generator of a record has the seed
+# (seed, epoch, index), which NumPy pads with zeros to (seed, epoch, index, 0). Without _ORDER_STREAM, the
+# order and the augmentation of record 0 would have the same seed.
 _ORDER_STREAM = 1
 
 
 class Sampler(Protocol):
-  """Interface of a sampler, which the loader uses.
+  """The interface between a sampler and the loader.
 
   Attributes:
     num_records: number of records of the source.
@@ -33,7 +33,7 @@ class Sampler(Protocol):
   num_steps: int | None
 
   def epoch(self, step: int) -> int:
-    """Returns the number of the epoch that a step belongs to. A batch never mixes two epochs."""
+    """Returns the index of the epoch of a step. A batch never mixes two epochs."""
 
   def first_step(self, epoch: int) -> int:
     """Returns the number of steps before `epoch`. A run of N whole epochs has first_step(N) steps."""
@@ -42,7 +42,7 @@ class Sampler(Protocol):
     """Returns the number of epochs done before the step, as a float."""
 
   def indices(self, step: int) -> np.ndarray:
-    """Returns the record numbers of the step's global batch, [B] integers."""
+    """Returns the record indices of the step's global batch, [B] integers."""
 
   def valid(self, step: int) -> np.ndarray:
     """Returns [B] bool. False marks rows that only fill up the batch."""
@@ -52,11 +52,11 @@ class Sampler(Protocol):
 class ShuffledEpochs:
   """Endless training order: each epoch is a new permutation of all records.
 
-  An epoch has num_records // batch_size whole batches. The records at its end that fill no whole batch are
-  dropped. In each epoch these are different records.
+  An epoch has num_records // batch_size whole batches. The remaining records at its end, fewer than a batch,
+  are dropped. They are different records in each epoch.
 
   A NumPy generator that depends only on the seed and the epoch draws the permutation. The permutations of two
-  epochs are kept in memory, with 4 bytes per record. So reading ahead into the next epoch stays cheap.
+  epochs are kept in memory, with 4 bytes per record, because the loader reads ahead into the next epoch.
 
   Raises:
     ValueError: if there are fewer records than rows in a batch.
@@ -105,9 +105,9 @@ class IdentityBalanced:
 
   In every epoch the pictures of each person are shuffled and cut into groups of K. The remaining pictures,
   fewer than K, are dropped. A person with fewer than K pictures has one group, whose K pictures are
-  drawn with replacement. A batch takes P different persons, drawn uniformly from the persons that still have
-  unused groups, and the next group of each of them. The epoch ends when fewer than P persons have unused
-  groups.
+  drawn with replacement. For a batch, P different persons are drawn uniformly from the persons with unused
+  groups, and the next group of each of these persons is used. The epoch ends when fewer than P persons have
+  unused groups.
 
   So a person with many pictures is not more likely to be in a batch than a person with few pictures. The
   number of batches differs between epochs. It is at most `nominal_steps` = ceil(pictures in groups /
@@ -115,15 +115,15 @@ class IdentityBalanced:
   epoch.
 
   A NumPy generator that depends only on the seed and the epoch draws the persons of all batches of the epoch,
-  then their pictures. The first request for a later epoch takes a few milliseconds for each epoch before it.
+  then their pictures. The first access to an epoch takes a few milliseconds for each earlier epoch.
   The batches of two epochs are kept in memory, with 4 bytes per row. Source: the sampler of HAP's official
   person ReID, which follows MALE.
 
   Attributes:
-    pids: [N] whole numbers, the person of each record. The sampler replaces each number by its rank among the
-      different numbers: int32, starting at 0.
+    pids: [N] whole numbers, the person of each record. The sampler replaces each id by its rank among the
+      different ids: int32, starting at 0.
     batch_size: rows of a batch, a multiple of num_instances.
-    num_instances: K, the number of pictures of each person in a batch. They are next to each other.
+    num_instances: K, number of pictures of each person in a batch. They are in consecutive rows.
     seed: seed of the order; not negative.
 
   Raises:
@@ -136,8 +136,8 @@ class IdentityBalanced:
   num_instances: int
   seed: int
   nominal_steps: int = dataclasses.field(init=False)
-  # First steps of the epochs computed so far. A longer tuple replaces it: it is not changed in place, because
-  # several threads may read it.
+  # First steps of the epochs computed so far. It is replaced by a longer tuple, and never changed in place,
+  # because several threads may read it.
   _first_steps: tuple[int, ...] = dataclasses.field(init=False, repr=False, default=(0,))
 
   def __post_init__(self):
@@ -147,7 +147,7 @@ class IdentityBalanced:
         f"pids: found an array of {pids.dtype} of shape {pids.shape}; expected one whole number of at most "
         "64 bits per record"
       )
-    # The ranks fit into 32 bits, but the numbers may not.
+    # The ranks fit into 32 bits, but the ids may not.
     object.__setattr__(self, "pids", np.unique(pids, return_inverse=True)[1].astype(np.int32))
     _check_sizes(len(self.pids), self.batch_size)
     B, K = self.batch_size, self.num_instances
@@ -162,8 +162,8 @@ class IdentityBalanced:
         f"batch_size={B} with num_instances={K} needs {B // K} persons in a batch, but the source has "
         f"{len(num_groups)}: reduce config.batch_size or raise config.num_instances"
       )
-    # Parity: as in the official code, schedules use a length that counts all groups. But an epoch ends when
-    # fewer than P persons have unused groups, so the progress jumps forward at its end.
+    # Parity: as in the official code, schedules count all groups. But an epoch ends when fewer than P persons
+    # have unused groups, so the progress jumps forward at its end.
     object.__setattr__(self, "nominal_steps", -(-int(num_groups.sum()) * K // B))
 
   @property
@@ -192,14 +192,14 @@ class IdentityBalanced:
     return np.ones(self.batch_size, bool)
 
   def draw_epoch(self, epoch):
-    """Draws the batches of an epoch. Returns [steps, B] int32 record numbers."""
+    """Draws the batches of an epoch. Returns [steps, B] int32 record indices."""
     K = self.num_instances
     num_groups = self._num_groups()
     rng = self._generator(epoch)
     persons = _draw_persons(num_groups, self.batch_size // K, rng)
     groups = _draw_groups(self.pids, K, rng)
-    # When a person is drawn for the n-th time, the batch takes the person's n-th group. A stable sort brings
-    # all draws of one person together and keeps their order.
+    # When a person is drawn for the n-th time, the batch gets the person's n-th group. A stable sort puts all
+    # draws of a person next to each other and keeps their order.
     turns = np.argsort(persons, axis=None, kind="stable")
     drawn = np.bincount(persons.ravel(), minlength=len(num_groups))
     nth = np.arange(len(turns)) - np.repeat(np.cumsum(drawn) - drawn, drawn)
@@ -277,7 +277,7 @@ class Sequential:
 class Spread:
   """A single batch of records at equal distances in the source, for sheets of example pictures.
 
-  It does not take the first records of the source, because neighbouring records often show the same person.
+  It does not use the first records of the source, because neighbouring records often show the same person.
   """
 
   num_records: int
@@ -338,7 +338,7 @@ def _draw_persons(num_groups, num_persons, rng):
   """
   # `pool` holds the persons with unused groups. `left` holds the number of unused groups of every person.
   pool, left, batches = list(range(len(num_groups))), num_groups.tolist(), []
-  # Both are plain lists, because a batch needs only a few swaps, which are faster than one call of NumPy.
+  # Both are plain lists, because the few swaps of a batch are faster than a call of NumPy.
   for draws in rng.random((sum(left) // num_persons, num_persons)).tolist():
     if len(pool) < num_persons:
       break
@@ -360,16 +360,16 @@ def _draw_groups(pids, size, rng):
   """Draws each person's groups of `size` records.
 
   Returns:
-    [groups, size] int32 record numbers. The persons are in ascending order of their pids.
+    [groups, size] int32 record indices. The persons are in ascending order of their pids.
   """
   _, person, counts = np.unique(pids, return_inverse=True, return_counts=True)
   order = np.lexsort((rng.random(len(pids)), person))  # records sorted by person, shuffled within a person
-  # `slot` numbers the places in the groups of a person: 0, 1, .... Only whole groups are made, and the
-  # records that are left over are dropped.
+  # `slot` is the position of a record among the records of its person: 0, 1, .... Only whole groups are used,
+  # and the remaining records are dropped.
   first = np.cumsum(counts) - counts
   num_slots = np.maximum(counts // size, 1) * size
   slot = np.arange(num_slots.sum()) - np.repeat(np.cumsum(num_slots) - num_slots, num_slots)
-  # Parity: if a person has fewer than `size` pictures, its group is drawn from them with replacement.
+  # Parity: if a person has fewer than `size` pictures, the group is drawn from them with replacement.
   is_small = np.repeat(counts < size, num_slots)
   slot[is_small] = rng.integers(np.repeat(counts, num_slots)[is_small])
   return order[np.repeat(first, num_slots) + slot].astype(np.int32).reshape(-1, size)

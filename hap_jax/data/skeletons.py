@@ -5,7 +5,7 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Skeleton:
-  """A joint order, and facts about it.
+  """A joint order with flip pairs, bones, body parts and tolerances.
 
   Attributes:
     name: short name, stored in checkpoints.
@@ -14,14 +14,14 @@ class Skeleton:
     bones: pairs of joint indices. A drawing connects the two joints of a pair with a line.
     parts: (name of a body part, pairs of joint indices), one entry per body part. The two joints of a pair
       are opposite corners of a rectangle, and the body part is the union of its rectangles (HAP, arXiv
-      2310.20695, Sec. 3.2). The pairs come from the official repository. (): a mask of body parts cannot be
-      made from these joints.
+      2310.20695, Sec. 3.2). The pairs come from the official repository. (): masks of body parts are
+      not possible with these joints.
     upper_body: indices of the joints above the waist.
     sigmas: tolerance of each joint in the object keypoint similarity (OKS), relative to the size of the
       person. They come from the configuration files of the official repository. (): these joints have no
       OKS.
-    area_per_box: area of a person divided by the area of the box, for data sets that give no areas. None: the
-      area in the annotation is used.
+    area_per_box: area of a person divided by the area of the box, for data sets without areas. None: the area
+      in the annotation is used.
   """
 
   name: str
@@ -92,7 +92,7 @@ MPII16 = Skeleton(
   ),
   parts=(),
   upper_body=tuple(range(7, 16)),
-  # The score of MPII does not use them. Other programs do.
+  # The score of MPII does not use these values, but other programs do.
   sigmas=(
     *(0.089, 0.083, 0.107, 0.107, 0.083, 0.089, 0.026, 0.026),
     *(0.026, 0.026, 0.062, 0.072, 0.179, 0.179, 0.072, 0.062),
@@ -120,8 +120,8 @@ AIC14 = Skeleton(
   area_per_box=0.53,
 )
 
-# The joints of 3D pose: the 24 joints of SMPL in their order, and six of the head. HAP's official code and
-# 3DCrowdNet (arXiv 2104.07300) call it the superset.
+# The joints of 3D pose: the 24 joints of SMPL in their order, then six points of the head. HAP's official
+# code and 3DCrowdNet (arXiv 2104.07300) call this order the superset.
 SMPL30 = Skeleton(
   name="smpl30",
   joints=(
@@ -144,8 +144,8 @@ SMPL30 = Skeleton(
   sigmas=(),
 )
 
-# {joint order of a data set or a program: the joint of SMPL30 that each of its joints counts as}. None: the
-# joint is dropped. The pelvis that ends two of the orders is not in the files. It is the mean of both hips.
+# {joint order of a data set or a program: the joint of SMPL30 for each of its joints}. None: the joint is
+# dropped. Two orders end with the pelvis, which is not in the files. It is the mean of both hips.
 JOINT_ORDERS = {
   "h36m17": (
     *("pelvis", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle"),
@@ -159,7 +159,7 @@ JOINT_ORDERS = {
     *("right_hand", "left_hand", "right_toe", "left_toe"),
   ),
   "coco17_pelvis": (*COCO17.joints, "pelvis"),
-  # MPII's thorax is dropped, because SMPL has no joint there. Its upper neck counts as SMPL's neck.
+  # MPII's thorax is dropped, because SMPL has no joint there. Its upper neck is used as SMPL's neck.
   "mpii16": tuple({"thorax": None, "upper_neck": "neck"}.get(name, name) for name in MPII16.joints),
   "openpose18_pelvis": (
     *("nose", "neck", "right_shoulder", "right_elbow", "right_wrist"),
@@ -173,7 +173,7 @@ JOINT_ORDERS = {
   ),
 }
 
-# Rows of "h36m17" that the evaluation on 3DPW compares: hips, knees, ankles, neck, head top and arms.
+# Rows of "h36m17" for the evaluation on 3DPW: hips, knees, ankles, neck, head top and arms.
 EVAL_JOINTS = (1, 2, 3, 4, 5, 6, 8, 10, 11, 12, 13, 14, 15, 16)
 EVAL_NAMES = tuple(JOINT_ORDERS["h36m17"][row] for row in EVAL_JOINTS)
 

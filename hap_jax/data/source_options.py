@@ -1,7 +1,7 @@
-"""Reads the options of the data sources, with their default values, from the text of the sources' files.
+"""Reads the options of the data sources and their default values from the source code of the sources.
 
-The files are parsed and not imported. A configuration contains the options of every source, and the training
-command reads its flags before it imports OpenCV. To import a source would import OpenCV.
+The files are parsed, not imported, because a source imports OpenCV. A configuration contains the options of
+every source, and the training command must read its flags before it imports OpenCV.
 """
 
 import ast
@@ -15,7 +15,7 @@ COMMON = (
   "split",
   "seed",
   "num_val",
-)  # arguments that every source has, so they are not options of a single source
+)  # arguments of every source; all other arguments are options of a single source
 
 
 class _Options(NamedTuple):
@@ -24,7 +24,7 @@ class _Options(NamedTuple):
   Attributes:
     defaults: {option: default value}, from the arguments of the function `open_source`.
     places: names of the options whose value is a file or a folder.
-    has_joints: True if masks of body parts can be made from the joints of the source.
+    has_joints: True if the source has joints for masks of body parts.
   """
 
   defaults: dict[str, object]
@@ -60,10 +60,10 @@ def read(path):
     path: pathlib.Path of the file.
 
   Returns:
-    _Options. Its `places` are the names in the file's constant PLACES. Without this constant they are ().
+    _Options. Its `places` is the constant PLACES of the file, or () if there is no such constant.
 
   Raises:
-    ValueError: if there is no function `open_source`, if an option has no default value or one that is not a
+    ValueError: if there is no function `open_source`, if the default value of an option is missing or not a
       literal, or if PLACES contains a name that is not an option.
   """
   functions, constants = {}, {}

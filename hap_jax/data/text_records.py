@@ -1,9 +1,9 @@
 """Reads the annotation file of a data set for text ReID: a JSON list with one object per picture.
 
 The sources CUHK-PEDES, ICFG-PEDES and RSTPReid use it. An object holds
-  split      "train", "val" or "test", in any case
-  id         number of the person
-  captions   list of texts. They are not changed: stray blanks stay.
+  split      "train", "val" or "test", in upper or lower case
+  id         id of the person
+  captions   list of texts. They are not changed, so stray blanks stay.
   file_path  path of the picture. The key is `img_path` in RSTPReid.
 Other keys, such as `processed_tokens`, are ignored. The split and the person are never read from the path.
 """
@@ -30,14 +30,14 @@ class DataSet:
 
   Attributes:
     name: name of the source.
-    files: names of the annotation file that are in use. The first one that exists is read.
+    files: possible names of the annotation file. The first file that exists is read.
     picture_key: key of the path of a picture.
     licence: licence of the data.
     counts: {split: official (pictures, persons, captions)}, after the official preparation.
-    dropped: ids of the persons that the official preparation leaves out of training.
+    dropped: ids of persons that the official preparation leaves out of training.
     without_splits: name of a file of the same archive that has no splits, "" if there is none.
-    path_parts: number of the last components of a path that are used. 0: all of them.
-    shares_ids: True: the same id may mean two people in two splits.
+    path_parts: how many of the last components of a path are used. 0: all of them.
+    shares_ids: True: the same id may mean different people in different splits.
   """
 
   name: str
@@ -52,7 +52,7 @@ class DataSet:
 
   @property
   def option(self):
-    """Configuration key that names the annotation file."""
+    """Configuration key for the path of the annotation file."""
     return f"config.data.{self.name}.annotations"
 
   @property
@@ -66,7 +66,7 @@ class Record(NamedTuple):
 
   Attributes:
     split: "train", "val" or "test".
-    pid: number of the person.
+    pid: id of the person.
     name: path of the picture below the folder of the pictures.
     captions: texts, at least one.
   """
@@ -78,7 +78,7 @@ class Record(NamedTuple):
 
 
 def find(root, annotations, data_set):
-  """Returns the path of the annotation file: `annotations`, relative to `root`, or "" for the usual names."""
+  """Returns the path of the annotation file. `annotations` is relative to `root`. "": the usual names."""
   if annotations:
     return os.path.join(root, annotations)
   paths = [os.path.join(root, name) for name in data_set.files]
@@ -113,7 +113,7 @@ def read(path, data_set):
   return records, list(notes)
 
 
-# A run opens several splits of one file, and to read CUHK-PEDES' file takes two seconds.
+# Cached, because a run opens several splits of one file, and reading CUHK-PEDES' file takes two seconds.
 @functools.lru_cache(maxsize=1)
 def _read(path, data_set, stamp):
   """Reads an annotation file; see `read`. `stamp` changes if the file changes."""
@@ -128,7 +128,7 @@ def _read(path, data_set, stamp):
   names = [record.name for record in records]
   check_relative(names, lambda row: f"{path}: record {row + 1}")
   _check_utf8(names, path)
-  # After this step, equal pictures have equal names.
+  # From here on, equal pictures have equal names.
   records = [record._replace(name=posixpath.normpath(record.name)) for record in records]
   _check_pictures(records, path)
   return records, _check_people(records, path, data_set)
@@ -197,7 +197,7 @@ def _check_utf8(names, path):
 
 
 def _check_pictures(records, path):
-  """Raises ValueError if two records name one picture, but differ in the person or in the split."""
+  """Raises ValueError if two records of the same picture have different persons or splits."""
   first = {}
   for row, record in enumerate(records):
     other = first.setdefault(record.name, row)
@@ -225,5 +225,5 @@ def _check_people(records, path, data_set):
       raise ValueError(
         f"{found}; expected different people: give each person one split, and each id one person"
       )
-    notes.append(f"{found}; this is right only if such an id means another person in {other}")
+    notes.append(f"{found}; this is correct only if such an id means a different person in {other}")
   return notes

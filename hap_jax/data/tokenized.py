@@ -1,4 +1,4 @@
-"""A source whose captions are also token ids."""
+"""A source with token ids for its captions."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ class Tokenized:
 
   Attributes:
     source: a source with the column `caption`.
-    ids: [N, T] uint16 or int32, the token ids of each caption, 0 behind the caption.
+    ids: [N, T] uint16 or int32, the token ids of each caption, padded with 0 at the end.
     lengths: [N] int32, the number of tokens of each caption.
   """
 
@@ -54,6 +54,7 @@ def tokenize(source, word_piece, max_tokens):
     (Tokenized, number of captions that were cut).
   """
   ids, lengths, num_cut = word_piece.encode(source.columns["caption"], max_tokens)
-  # BERT has 30,522 words, so its ids need only half of the bytes. The table goes to every worker process.
+  # The vocabulary of BERT has 30,522 words, so uint16 is enough. This halves the table, which is sent to
+  # every worker process.
   small = ids.astype(np.uint16) if len(word_piece.vocabulary) <= 2**16 else ids
   return Tokenized(source, small, lengths), num_cut

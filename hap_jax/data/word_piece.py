@@ -1,7 +1,7 @@
 """Turns captions into the token ids of BERT with the WordPiece algorithm (arXiv 1810.04805).
 
 A caption is lower-cased, its accents and control characters are removed, and it is split at blanks and
-punctuation. Each word is then cut into the longest pieces that the vocabulary has. The package `tokenizers`
+punctuation. Each word is then cut into the longest pieces in the vocabulary. The package `tokenizers`
 does this work. This module imports neither PyTorch nor jax, and it needs no network.
 """
 
@@ -15,16 +15,16 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from hap_jax.io import regular_file
 
 PAD, UNKNOWN, START, END = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
-_CONTINUED = "##"  # begins a piece that does not start a word
+_CONTINUED = "##"  # prefix of a piece that is not the start of a word
 _MAX_LETTERS = 100  # a longer word becomes the unknown token, as in BERT
-_MAX_BYTES = 1 << 26  # of a vocabulary file. The vocabulary of BERT-base has 231,508 bytes
+_MAX_BYTES = 1 << 26  # largest vocabulary file; the vocabulary of BERT-base has 231,508 bytes
 
 
 class WordPiece:
   """A tokenizer for captions. Make it with `read` or `of`.
 
-  The package `tokenizers` starts threads only for a batch of texts. This class gives it one text after the
-  other. So a process may fork later, and there is no warning about threads.
+  The package `tokenizers` starts threads only for a batch of texts. This class passes one text at a time, so
+  that the process can fork later without a warning about threads.
 
   Attributes:
     vocabulary: tuple of words. The index of a word is its token id. The id of the padding is 0.
@@ -47,7 +47,7 @@ class WordPiece:
     self._tokenizer.post_processor = processors.BertProcessing((END, ids[END]), (START, ids[START]))
 
   def __reduce__(self):
-    # A loader worker builds the tokenizer again. The words are smaller than the tokenizer.
+    # A loader worker builds the tokenizer again, because the words take fewer bytes than the tokenizer.
     return WordPiece, (self.vocabulary, self._where)
 
   @classmethod
@@ -56,14 +56,14 @@ class WordPiece:
 
     Raises:
       OSError: if the file is missing or cannot be read.
-      ValueError: if it is no such text, or not a vocabulary as in `of`.
+      ValueError: if the file is not such a text, or the words are not a vocabulary (see `of`).
     """
     path = pathlib.Path(path)
     try:
       text = regular_file.read_bytes(path, _MAX_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
       raise ValueError(f"{path}: expected a vocabulary in UTF-8, one word per line ({error})") from error
-    # `splitlines` would also split at other characters, such as U+2028. They can be words of a vocabulary.
+    # `splitlines` would also split at characters such as U+2028, which can be words of a vocabulary.
     lines = text.replace("\r\n", "\n").split("\n")
     if not lines[-1]:
       lines.pop()
@@ -74,23 +74,23 @@ class WordPiece:
     """Returns the tokenizer of a list of words.
 
     Raises:
-      ValueError: if a special token is missing, the padding is not the first word, a word is empty or no
-        text, or a word is in the list twice.
+      ValueError: if a special token is missing, the padding is not the first word, a word is empty or not a
+        text, or a word occurs twice.
     """
     return cls(tuple(words), "the word list")
 
   def encode(self, captions, max_tokens):
-    """Returns the token ids of captions, with [CLS] before and [SEP] behind each caption.
+    """Returns the token ids of captions, with [CLS] before and [SEP] after each caption.
 
     The name of a special token in a caption is ordinary text. So a caption never has the id 0 of the padding.
-    If a caption has no letter, its ids are those of [CLS] and [SEP].
+    A caption without letters has only the ids of [CLS] and [SEP].
 
     Args:
       captions: sequence of N str.
       max_tokens: T, the length of a row of ids. A longer caption is cut: its last ids, and so its [SEP], are
         dropped, as in the official code.
     Returns:
-      (ids [N, T] int32 with 0 behind each caption, lengths [N] int32, number of captions that were cut).
+      (ids [N, T] int32 padded with 0, lengths [N] int32, number of captions that were cut).
     Raises:
       ValueError: if a caption is not a str, or if max_tokens is below 1.
     """
@@ -118,7 +118,7 @@ def learn_words(captions, *, max_words=1000, min_count=2):
   Args:
     captions: sequence of str.
     max_words: the largest number of words with two or more characters.
-    min_count: a word must occur this often in the captions.
+    min_count: smallest number of occurrences of a word in the captions.
   Returns:
     tuple of str for `WordPiece.of`. It does not depend on the order of the captions.
   """
@@ -158,5 +158,5 @@ def _checked_ids(vocabulary, where):
 
 
 def _without_surrogates(text):
-  """Returns text without single surrogates, which JSON may contain, but UTF-8 may not."""
+  """Returns text without lone surrogates. JSON may contain them, but UTF-8 cannot."""
   return text if text.isascii() else text.encode("utf-8", "ignore").decode()

@@ -1,4 +1,4 @@
-"""Functions for the start and the end of the worker processes that read data for the training process."""
+"""Start and end of the worker processes that read data for the training process."""
 
 import contextlib
 import gc
@@ -12,11 +12,11 @@ import cv2
 
 from hap_jax import malloc
 
-_LAST_SECONDS = 3600  # a worker ends this long after SIGTERM. Usually a launcher kills it much earlier
+_LAST_SECONDS = 3600  # time from SIGTERM to the end of a worker. Usually a launcher kills it much earlier
 
 
 def prepare_reading():
-  """Prepares a process that only reads pictures: OpenCV uses one thread, and freed memory is used again."""
+  """Prepares a process that only reads pictures: OpenCV uses one thread, and freed memory is reused."""
   cv2.setNumThreads(1)  # a picture is too small for several threads, and the workers already run in parallel
   malloc.keep_freed()
 
@@ -25,10 +25,10 @@ def prepare(worker_index, worker_count):
   """Prepares a worker process of the loader. Grain calls this function in the worker."""
   del worker_index, worker_count
   prepare_reading()
-  # Without this thread, Grain's workers would wait without end for a main process that was killed.
+  # Without this thread, Grain's workers would wait forever if the main process was killed.
   threading.Thread(target=_exit_with_parent, daemon=True).start()
-  # A launcher sends SIGTERM to all processes of a run. The main process still needs its workers for its last
-  # steps and while it saves. After this it stops the workers. If it does not, a timer stops them.
+  # A launcher sends SIGTERM to all processes of a run. But the main process still needs its workers for its
+  # last steps and while it saves. Then it stops the workers. If it fails to do so, a timer stops them.
   signal.signal(signal.SIGTERM, _exit_later)
 
 
@@ -36,13 +36,13 @@ def prepare(worker_index, worker_count):
 def without_interrupts():
   """Context manager: processes that start inside it ignore Ctrl-C.
 
-  For Ctrl-C a terminal sends the signal SIGINT to all processes of a run. Only the main process may react: it
-  saves with the help of its workers, then stops them. So SIGINT is blocked in this thread while the workers
-  start. A new process inherits the blocked signals of the thread that starts it, so not even its imports are
-  interrupted.
+  After Ctrl-C, a terminal sends the signal SIGINT to all processes of a run. Only the main process may react:
+  it saves with the help of its workers, then stops them. So SIGINT is blocked in this thread while the
+  workers start. A new process inherits the blocked signals of the thread that starts it. So even its imports
+  are not interrupted.
 
-  If a signal arrives inside the context, it is handled at the end of the context. Otherwise it could
-  interrupt the start of a worker, and this worker would wait for its first message without end.
+  A signal that arrives inside the context is handled at the end of the context. Otherwise it could interrupt
+  the start of a worker, and this worker would wait forever for its first message.
   """
   is_main = threading.current_thread() is threading.main_thread()
   handler = signal.getsignal(signal.SIGINT) if is_main else None
@@ -61,10 +61,10 @@ def without_interrupts():
 
 
 def release_shared_memory():
-  """Frees the shared memory of the last batches. Without this call, Python warns about leaks when it ends.
+  """Frees the shared memory of the last batches. Without this call, Python warns about leaks at its end.
 
-  jax uses some arrays in place, and releases them only when the garbage collector runs. Grain then frees them
-  in a thread, but the end of the process would stop this thread.
+  jax uses some arrays in place, and releases them only when the garbage collector runs. Grain frees released
+  arrays in a thread, but this thread stops at the end of the process.
   """
   grain_module = sys.modules.get("grain._src.python.ipc.shared_memory_array")  # None if no worker ran
   arrays = getattr(grain_module, "SharedMemoryArray", None)

@@ -1,4 +1,4 @@
-"""Scores of 3D pose and shape by the rules of 3DPW, in millimetres, and two baselines without pictures."""
+"""Computes scores of 3D pose and shape by the rules of 3DPW, in millimetres, and two baselines."""
 
 import numpy as np
 
@@ -8,8 +8,8 @@ from hap_jax.metrics import keypoints3d
 def make_score(split):
   """Returns the score function: {split: rows of `tasks.pose3d.make_predict`} -> {metric: float}.
 
-  MPJPE, PA-MPJPE and, if both meshes have the same vertices, MPVPE are means over people. The two baselines
-  are computed from the true joints of the same people:
+  MPJPE, PA-MPJPE and MPVPE are means over people. MPVPE exists only if both meshes have the same vertices.
+  The two baselines use no pictures. They are computed from the true joints of the same people:
     MPJPE_mean_joints   the MPJPE of the mean joints of all people, in the camera frame
     PA-MPJPE_one_pose   the PA-MPJPE of a single pose for all people: the mean of their aligned joints
 
@@ -30,18 +30,18 @@ def make_score(split):
 
 
 def notes(bodies, true_bodies):
-  """Returns lines that say how the scores are computed, for the bodies of the network and of the truth."""
+  """Returns lines about the scores. They depend on the body of the network and on the body of the truth."""
   own, true = (body_set.of("neutral").num_vertices for body_set in (bodies, true_bodies))
   if own == true:
     return (keypoints3d.PROTOCOL,)
-  reason = f"the network's body ({bodies.name}) has {own:,} vertices, the body of the truth has {true:,}"
+  reason = f"the body of the network ({bodies.name}) has {own:,} vertices, the body of the truth has {true:,}"
   return keypoints3d.PROTOCOL, f"there is no MPVPE: {reason}"
 
 
 def one_pose(joints, rounds=10):
-  """Returns the mean of aligned joints, [J, 3]: each round aligns all people to the mean of the last round.
+  """Returns the mean of aligned joints, [J, 3]. A round aligns all people to the mean of the previous round.
 
-  Generalised Procrustes analysis (Gower, 1975). The size of the mean does not matter for PA-MPJPE.
+  Source: generalised Procrustes analysis (Gower, 1975). The size of the mean has no effect on PA-MPJPE.
 
   Args:
     joints: [N, J, 3] float64.

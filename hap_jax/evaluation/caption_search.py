@@ -1,4 +1,4 @@
-"""Scores and pictures of text ReID: captions search pictures, and pictures search captions."""
+"""Scores and rank lists of text ReID: captions search pictures, and pictures search captions."""
 
 import numpy as np
 
@@ -11,9 +11,9 @@ RANK_LIST_LENGTH = 10  # pictures per caption in a rank list
 def make_score(sources):
   """Returns the score function: {split: {"feature", "index"}} -> {metric: float}.
 
-  Metrics of the test set have no prefix, metrics of the validation set begin with "val_". If no validation
-  set is held out, "rank1_on_test" is added. Its value is rank1. The best checkpoint is selected by it, and
-  the name warns that the test set was used for this selection.
+  Metrics of the test set have no prefix. Metrics of the validation set begin with "val_". Without a
+  validation set, "rank1_on_test" is added, which equals rank1 and selects the best checkpoint. Its name warns
+  that the test set was used for this selection.
 
   Args:
     sources: {split: (source of the pictures, source of the captions)}.
@@ -39,7 +39,7 @@ def make_score(sources):
 def make_rank_lists(pictures, captions, num_queries):
   """Returns a function rows -> {"ranks": picture}.
 
-  The picture shows captions of the test set, evenly spaced, with the pictures that are closest to them.
+  The picture shows evenly spaced captions of the test set, each with the closest pictures.
   """
 
   def rank_lists(splits):

@@ -34,21 +34,21 @@ class Evaluation:
   """The evaluation of a task: its splits, its score function and its pictures.
 
   Attributes:
-    evals: name -> EvalSplit. It may be empty.
+    evals: {name: EvalSplit}. It may be empty.
     score: {split: {name: [N, ...]}} -> {metric: float}. Plain NumPy, called in process 0 only. Each split has
-      the outputs of `predict` and `index` [N], the record numbers in ascending order.
+      the outputs of `predict`, and `index` [N], the record indices in ascending order.
     figures: variables -> {name: [H, W, 3] uint8 picture}, or None. Called every `panel_every` steps.
     row_figures: the input of `score` -> {name: [H, W, 3] uint8 picture}, or None. Called in process 0 only,
       after every evaluation.
-    select: (metric, "max" or "min"): the rule that selects the best checkpoint. None: no best checkpoint.
-    guides: {metric: Guide}, the baseline and the goal that the curve of the metric shows. It may be empty.
-    constants: the variables of the task that are not trained and that `predict` and `figures` need. Commands
-      that evaluate without a Task take them from here.
-    notes: texts that are printed with the scores, such as the kind of boxes that the records have.
-    write_results: (the input of `score`, folder) -> None, or None. It writes the predictions into the folder,
-      in the file format of the data set.
-    read_results: path -> {metric: float}, or None. It scores a file in this format, which any program may
-      have written.
+    select: (metric, "max" or "min"): the metric that selects the best checkpoint. None: no best checkpoint.
+    guides: {metric: Guide}, baseline and goal in the curve of the metric. It may be empty.
+    constants: variables that are not trained, but needed by `predict` and `figures`. They are here for
+      commands that evaluate without a Task.
+    notes: texts that are printed with the scores, such as the origin of the boxes.
+    write_results: function (input of `score`, folder) that writes the predictions into the folder, in the
+      file format of the data set. None: the data set has no such format.
+    read_results: function path -> {metric: float} that scores a file in this format from any program. None:
+      the data set has no such format.
   """
 
   evals: Mapping[str, EvalSplit]
@@ -70,12 +70,12 @@ def make_evaluate(evaluation, mesh):
 
   Each process predicts its own rows. Process 0 scores all rows and sends the scores to the other processes.
 
-  Padding rows are dropped. The rows are sorted by the index of their record. In place of an unreadable
-  record, the loader returns another record, which then has two rows. The second row is dropped, so each
-  record counts once. Therefore a score does not depend on the batch size, the devices or the processes.
+  Padding rows are dropped. The rows are sorted by the index of their record. The loader replaces an
+  unreadable record by another record, which then has two rows. The second row is dropped, so each record
+  counts once. Therefore a score does not depend on the batch size, the devices or the processes.
 
-  The result `rows` has the rows that were scored: {split: {name: [N, ...]}}. `before_batch` is called without
-  arguments before each batch. An exception that it raises ends the evaluation. `progress` is a started
+  The result `rows` has the scored rows: {split: {name: [N, ...]}}. `before_batch` is called without arguments
+  before each batch. If it raises an exception, the evaluation ends. `progress` is a started
   `Progress` that counts the records of all splits.
   """
   passes = {name: make_pass(split, mesh) for name, split in evaluation.evals.items()}
@@ -92,10 +92,10 @@ def make_evaluate(evaluation, mesh):
 def make_predict_step(predict, mesh):
   """Returns a compiled function (variables, batch) -> {name: [B, ...]}.
 
-  It adds the `index` and the `valid` of the batch to the result of `predict`.
+  It adds the fields `index` and `valid` of the batch to the result of `predict`.
 
-  The result is replicated: every device gets the rows of the whole global batch. So each process sees the
-  rows of all processes.
+  The result is replicated: every device gets the rows of the whole global batch. So each process has the rows
+  of all processes.
   """
 
   def predict_step(variables, batch):
@@ -111,8 +111,8 @@ def make_predict_step(predict, mesh):
 def make_pass(split, mesh):
   """Returns a function (variables, before_batch, progress) -> {name: [N, ...]}.
 
-  It predicts the N records of an `EvalSplit`. The result includes `index`, the record numbers. Records that
-  cannot be read have no row. `progress` is a started `Progress` that counts the records.
+  It predicts the N records of an `EvalSplit`. The result includes `index`, the record indices. Unreadable
+  records have no row. `progress` is a started `Progress` that counts the records.
   """
   predict_step, loader = make_predict_step(split.predict, mesh), split.loader
 
@@ -126,7 +126,7 @@ def make_pass(split, mesh):
         progress.add(int(outputs[-1]["valid"].sum()))
     columns = {key: np.concatenate([rows[key] for rows in outputs]) for key in outputs[0]}
     valid = np.flatnonzero(columns["valid"])
-    # np.unique sorts, so `first` gives one row per record in the order of the record numbers.
+    # np.unique sorts, so `first` has one row per record in the order of the records.
     _, first = np.unique(columns["index"][valid], return_index=True)
     order = valid[first]
     return {key: values[order] for key, values in columns.items() if key != "valid"}
@@ -135,7 +135,7 @@ def make_pass(split, mesh):
 
 
 def _do_nothing():
-  """Does nothing. It is the default of `before_batch`, for evaluations that are not stopped by signals."""
+  """Does nothing. Default of `before_batch`, for evaluations that signals do not stop."""
 
 
 def _score_in_first_process(score, rows):
@@ -152,7 +152,7 @@ def _score_in_first_process(score, rows):
     try:
       # JSON cannot hold NumPy numbers.
       outcome = {"scores": {name: float(value) for name, value in score(rows).items()}}
-    except Exception as raised:  # raised again below, after the waiting processes got the message
+    except Exception as raised:  # raised again below, after the waiting processes have received the message
       error, outcome = raised, {"error": f"{type(raised).__name__}: {raised}"}
   outcome = distributed.from_first_process(outcome)
   if error is not None:

@@ -1,7 +1,7 @@
-"""Measures reconstruction on held-out records, and compares it with a simple prediction, the position mean.
+"""Measures the reconstruction error on held-out records, and compares it with the position mean.
 
-The measure is the error on masked patches. The position mean is the mean of the training patches at
-each position. It is a prediction that ignores the picture.
+The error is computed on masked patches. The position mean is the mean of the training patches at each
+position. It is a simple prediction that ignores the picture.
 """
 
 import contextlib
@@ -33,10 +33,10 @@ def make_evaluation(
 ):
   """Returns the Evaluation of pre-training.
 
-  It has pictures of reconstructions. If there are held-out records, it also has the held-out loss.
+  It draws pictures of reconstructions. If there are held-out records, it also computes the held-out loss.
 
   Args:
-    forward_by_index: (variables, batch) -> PretrainOutputs with masks that depend only on batch["index"].
+    forward_by_index: (variables, batch) -> PretrainOutputs. The masks depend only on batch["index"].
     make_targets: [B, H, W, 3] uint8 images -> [B, L, P*P*3].
     train: ordered loader of the training records, for the position mean.
     val: ordered loader of the held-out records. None: nothing is held out.
@@ -85,7 +85,7 @@ def make_predict(forward_by_index, position_mean):
 
 
 def score(splits):
-  """Returns the scores of held-out records: the model's loss, the position mean's loss, and their ratio."""
+  """Returns the scores of held-out records: loss of the model, loss of the position mean, and their ratio."""
   val = splits["val"]
   # Sums are divided once at the end, because records have different numbers of masked patches.
   count = val["count"].sum(dtype=np.float64)
@@ -99,10 +99,10 @@ def score(splits):
 
 
 def summarize(scores, learned_ratio=0.0):
-  """Returns a list of one line with the result of a run, or [] if there is no held-out score.
+  """Returns a list with one line about the result of a run, or [] without a held-out score.
 
   Args:
-    scores: from `score`.
+    scores: the result of `score`.
     learned_ratio: the goal for "val_ratio". The line ends with a verdict about it. 0: no goal and no verdict.
   """
   if "val_ratio" not in scores:
@@ -138,7 +138,7 @@ def position_mean(loader, num_records, make_targets):
   num_steps = min(-(-num_records // loader.sampler.batch_size), loader.num_steps)
   with contextlib.closing(loader.iterate(0, num_steps)) as batches:
     for batch in batches:
-      # The sum over batches is in float64 on the host, so rounding errors do not add up.
+      # Batches are summed in float64 on the host, so that rounding errors stay small.
       total = total + np.asarray(sum_batch(batch["image"], batch["valid"]), np.float64)
       count += int(batch["valid"].sum())
   return (total / count).astype(np.float32)
@@ -147,7 +147,7 @@ def position_mean(loader, num_records, make_targets):
 def make_figures(forward_by_index, loader, *, num_rows, grid, patch, norm_pix_loss):
   """Returns a function variables -> {"reconstruction": picture}.
 
-  The picture shows `num_rows` records at equal distances in the data of the loader.
+  The picture shows `num_rows` evenly spaced records of the loader.
   """
   forward_by_index = jax.jit(forward_by_index)
   num_records = loader.sampler.num_records
@@ -157,7 +157,7 @@ def make_figures(forward_by_index, loader, *, num_rows, grid, patch, norm_pix_lo
   def figures(variables):
     batch = loader.batch(0)
     outputs = forward_by_index(variables, batch)
-    # With several processes, the compiler may split these arrays over the processes.
+    # With several processes, the compiler may divide these arrays among the processes.
     cause, pred = sharding.fetch((outputs.mask.cause, outputs.pred))
     picture = viz.panel(
       images=batch["image"],

@@ -8,8 +8,8 @@ import scipy.special
 
 from hap_jax.metrics import attributes as metrics
 
-STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-4)  # strengths of the penalty that are tried
-_HELD_OUT = 5  # one fifth of the training pictures selects the penalty
+STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-4)  # tried strengths of the penalty
+_HELD_OUT = 5  # one fifth of the training pictures is used to select the penalty
 _MAX_STEPS = 300
 
 
@@ -37,7 +37,7 @@ class LinearProbe:
 
 
 def fit(features, labels, penalty, known=None):
-  """Fits the regression. The problem is convex, so the result does not depend on a random start.
+  """Fits the regression. The problem is convex, so there is no dependence on a random start.
 
   It minimises sum_a mean_i w_ia bce_ia + penalty / 2 |kernel|^2. The mean is over the pictures whose label of
   attribute a is known. The weights w_ia are the weights of the attribute task: exp(1 - r_a) for a positive
@@ -48,7 +48,7 @@ def fit(features, labels, penalty, known=None):
     features: [N, D] float. This function standardises them.
     labels: [N, A] bool or 0/1.
     penalty: strength of the penalty, above 0.
-    known: [N, A] bool, the labels to learn from. None: all labels.
+    known: [N, A] bool, True for known labels; other labels are ignored. None: all labels are known.
   Returns:
     LinearProbe.
   Raises:
@@ -62,8 +62,8 @@ def fit(features, labels, penalty, known=None):
   ratio = metrics.positive_share(labels, known)
   weights = np.where(labels, np.exp(1 - ratio), np.exp(ratio)).astype(np.float32)
   if known is not None:
-    # The loss divides by N. With this factor, it becomes a mean over the known labels. If all labels are
-    # known, the factor is 1.
+    # The loss divides by N. This factor turns it into a mean over known labels. The factor is 1 if all labels
+    # are known.
     weights *= known * (N / np.maximum(known.sum(axis=0), 1)).astype(np.float32)
 
   def loss_and_gradient(flat):
@@ -85,14 +85,13 @@ def fit(features, labels, penalty, known=None):
 def choose_and_fit(features, labels, known=None):
   """Fits the regression with the best penalty of STRENGTHS.
 
-  The best penalty has the highest mA on the last fifth of the rows. They are not random rows,
-  because in most data sets the pictures of a person follow each other. With random rows, the same person
-  would be in both parts.
+  The best penalty has the highest mA on the last fifth of the rows. Random rows are not used, because the
+  same person would be in both parts: in most data sets the pictures of a person follow each other.
 
   Args:
     features: [N, D] float.
     labels: [N, A] bool or 0/1.
-    known: [N, A] bool, the labels to learn from and to score. None: all labels.
+    known: [N, A] bool, True for known labels; other labels are ignored. None: all labels are known.
   Returns:
     LinearProbe, fitted on all rows.
   Raises:
@@ -116,7 +115,7 @@ def choose_and_fit(features, labels, known=None):
 def _check_labels(features, labels, known):
   """Returns the labels as [N, A] bool.
 
-  Raises ValueError if a known label is neither 0 nor 1, or if there is not one row of labels per picture."""
+  Raises ValueError if a known label is neither 0 nor 1, or if there is not one row per picture."""
   labels = metrics.check_labels(labels, known)
   if len(labels) != len(features):
     raise ValueError(f"{len(labels)} rows of labels for {len(features)} pictures; expected one per picture")

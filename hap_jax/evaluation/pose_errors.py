@@ -7,19 +7,19 @@ import numpy as np
 
 from hap_jax.metrics import keypoints2d, oks
 
-_PADDING = 1.25  # side of the region that a picture shows divided by the side of the annotated box
+_PADDING = 1.25  # side of the shown region divided by the side of the annotated box
 
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-  """The size of a person that the errors are relative to, and the score that this size belongs to.
+  """The definition of a score: the length that errors are divided by, and the threshold.
 
   Attributes:
-    score: name of the score, the share of the joints whose error is at most `threshold`.
-    threshold: the largest error of a right joint.
-    unit: name of the size.
-    limit: the largest threshold of a curve.
-    full: the value of the score if all joints are right, 1 or 100.
+    score: name of the score. It is the share of joints with an error of at most `threshold`.
+    threshold: largest error of a correct joint.
+    unit: name of the length.
+    limit: largest threshold in the curve.
+    full: value of the score if all joints are correct, 1 or 100.
   """
 
   score: str
@@ -38,16 +38,16 @@ class PoseErrors:
   """Predictions and truth of P people with at least one labelled joint.
 
   Attributes:
-    record: [P] int64, a record of the source that shows the picture of the person. -1: there is none, or its
+    record: [P] int64, index of a record with the picture of the person. -1: there is no such record, or its
       picture cannot be read.
     xy: [P, K, 2] float64, predicted joints in pixels. NaN: the person has no prediction.
     truth_xy: [P, K, 2] float64, true joints in pixels.
-    is_labelled: [P, K] bool, True for the joints that have a truth.
+    is_labelled: [P, K] bool, True for the joints that are annotated.
     is_counted: [K] bool, True for the joints that count in the total.
     error: [P, K] float64, distance to the truth relative to the size of the person. inf: no prediction.
     region: [P, 4] float64, (centre x, centre y, width, height) of the person's surroundings in pixels.
-    quality: [P] float64. The person with the lowest quality is the worst.
-    remarks: [P] texts, the value that the quality stands for, such as "OKS 0.52".
+    quality: [P] float64, such as the OKS. The person with the lowest quality is the worst.
+    remarks: [P] texts about the quality, such as "OKS 0.52".
     scale: the `Scale` of the errors.
     note: a sentence about the choice of the predictions, or "".
   """
@@ -65,30 +65,30 @@ class PoseErrors:
   note: str = ""
 
   def joint_shares(self):
-    """Returns [K] float64, the score of each joint. NaN: nobody has this joint labelled."""
+    """Returns [K] float64, the score of each joint. NaN: the joint is never labelled."""
     count = self.is_labelled.sum(axis=0)
     hits = ((self.error <= self.scale.threshold) & self.is_labelled).sum(axis=0)
     return np.where(count, self.scale.full * hits / np.maximum(count, 1), np.nan)
 
   def curve(self, thresholds):
-    """Returns [T] float64, the score over all counted joints with each of T thresholds."""
+    """Returns [T] float64, the score over all counted joints for each of T thresholds."""
     errors = np.sort(self.error[self.is_labelled & self.is_counted])
     return self.scale.full * np.searchsorted(errors, thresholds, side="right") / max(len(errors), 1)
 
   def worst(self, count):
-    """Returns the numbers of the worst people whose picture can be shown, at most `count`, worst first."""
+    """Returns the indices of the `count` worst people with a readable picture, worst first."""
     order = np.argsort(self.quality, kind="stable")
     return order[self.record[order] >= 0][:count]
 
 
 def of_annotated_boxes(rows, truth, skeleton):
-  """Returns the PoseErrors of predictions in annotated boxes. Each record is a person.
+  """Returns the PoseErrors of predictions in annotated boxes, one person per record.
 
   The size of a person is the longer side of the annotated box, and the quality is the OKS.
 
   Args:
     rows: {"keypoints_xy": [n, K, 2], "region": [n, 4], "index": [n]}, the predictions of the records `index`.
-    truth: a `CocoTruth` with the numbers of the annotations.
+    truth: a `CocoTruth` with the ids of the annotations.
     skeleton: the `Skeleton` of the joints.
   """
   annotations = {entry["id"]: entry for entry in truth.annotations["annotations"]}
@@ -99,14 +99,14 @@ def of_annotated_boxes(rows, truth, skeleton):
 
 
 def of_detections(rows, kept, truth, skeleton):
-  """Returns the PoseErrors of predictions in the boxes of a detector. Each annotated person is a person.
+  """Returns the PoseErrors of predictions in the boxes of a detector, one person per annotation.
 
-  The prediction of a person is the prediction with the highest OKS in the same picture. Two people may have
-  the same prediction.
+  The prediction of a person is the prediction with the highest OKS in the same picture. Two people may share
+  a prediction.
 
   Args:
-    rows, truth, skeleton: as in `of_annotated_boxes`.
-    kept: [m] the rows that are left after OKS-NMS.
+    rows, truth, skeleton: same as in `of_annotated_boxes`.
+    kept: [m] indices of the rows that remain after OKS-NMS.
   """
   in_picture, record_of = collections.defaultdict(list), {}
   pictures = truth.image_id[rows["index"]].tolist()
@@ -127,17 +127,17 @@ def of_detections(rows, kept, truth, skeleton):
     if candidates := in_picture.get(person["image_id"]):
       row[number] = candidates[np.argmax(_oks(rows["keypoints_xy"][candidates], person, skeleton))]
       record[number] = rows["index"][row[number]]
-  note = "The prediction of a person is the one with the highest OKS in the picture."
+  note = "The prediction of a person is the prediction with the highest OKS in the picture."
   return _of_people(people, row, record, rows, skeleton, note)
 
 
 def of_mpii(rows, truth, is_counted):
   """Returns the PoseErrors of predictions for MPII.
 
-  The size of a person is the size of the head, and the quality is the negative mean error of its joints.
+  The size of a person is the size of the head, and the quality is the negative mean error of the joints.
 
   Args:
-    rows: as in `of_annotated_boxes`.
+    rows: same as in `of_annotated_boxes`.
     truth: an `MpiiTruth`.
     is_counted: [16] bool, the joints that PCKh counts.
   """
@@ -166,7 +166,7 @@ def of_mpii(rows, truth, is_counted):
 
 
 def _of_people(people, row, record, rows, skeleton, note=""):
-  """Returns the PoseErrors of annotated people with the predictions `row`. A row of -1: no prediction."""
+  """Returns the PoseErrors of annotated people with the predictions at `row`. -1: no prediction."""
   joints = np.array([person["keypoints"] for person in people]).reshape(len(people), -1, 3)
   xy, quality = _take(rows["keypoints_xy"], row), np.zeros(len(people))
   for number in np.flatnonzero(row >= 0).tolist():
@@ -199,14 +199,14 @@ def _oks(xy, person, skeleton):
 
 
 def _take(values, row):
-  """Returns the rows of an array as float64. A row of -1 gives NaN."""
+  """Returns rows of an array as float64. Row -1 gives NaN."""
   taken = np.full((len(row), *values.shape[1:]), np.nan)
   taken[row >= 0] = values[row[row >= 0]]
   return taken
 
 
 def _relative(xy, truth_xy, size):
-  """Returns [P, K], the distances relative to `size` [P]: inf without a prediction or a size."""
+  """Returns [P, K], the distances divided by `size` [P]. Without a prediction or a size: inf."""
   distance = np.linalg.norm(xy - truth_xy, axis=-1)
   with np.errstate(divide="ignore", invalid="ignore"):
     error = distance / size[:, None]

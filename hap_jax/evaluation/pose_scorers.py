@@ -1,4 +1,4 @@
-"""Scorers of 2D pose: each one scores, writes and reads predictions by the rules of one data set."""
+"""Scorers of 2D pose. Each scorer scores, writes and reads predictions by the rules of a data set."""
 
 import dataclasses
 import pathlib
@@ -13,7 +13,7 @@ from hap_jax.metrics import keypoints2d as metrics
 
 
 def of(truth, skeleton):
-  """Returns the scorer of a truth.
+  """Returns the scorer for a truth.
 
   Args:
     truth: a `CocoTruth` or a `MpiiTruth`.
@@ -24,7 +24,7 @@ def of(truth, skeleton):
 
 @dataclasses.dataclass(frozen=True)
 class CocoScorer:
-  """Scores, writes and reads predictions by the rules of COCO: AP, and PCK@0.1 if the boxes are annotated.
+  """Scores, writes and reads predictions by the rules of COCO: AP, and PCK@0.1 in annotated boxes.
 
   Attributes:
     truth: a `CocoTruth` of N records.
@@ -55,7 +55,7 @@ class CocoScorer:
     return scores
 
   def results(self, rows):
-    """Returns the predictions as a list in COCO's format, without repeated people."""
+    """Returns the predictions as a list in COCO's format, without duplicates of people."""
     index, region, truth = rows["index"], rows["region"], self.truth
     kept, score = self._suppress(rows)
     kept_rows = (rows[name][kept] for name in ("keypoints_xy", "score"))
@@ -89,7 +89,7 @@ class CocoScorer:
     return self._score_results(pose_results.read_coco_results(path, self.skeleton))
 
   def _suppress(self, rows):
-    """Returns (numbers of the rows that are left after OKS-NMS, their scores)."""
+    """Returns (indices of the rows that remain after OKS-NMS, their scores)."""
     index, region = rows["index"], rows["region"]
     return metrics.suppress(
       rows["keypoints_xy"],
@@ -145,9 +145,9 @@ class MpiiScorer:
 
 
 def _check_ending(path, ending, what):
-  """Raises ValueError if the name of a file of results has another ending."""
+  """Raises ValueError if the name of a results file has another ending."""
   if pathlib.Path(path).suffix != ending:
-    raise ValueError(f"{path}: expected a {ending} file for this data set, {what}: check --config")
+    raise ValueError(f"{path}: expected a {ending} file for this data set ({what}): check --config")
 
 
 def _fill(rows, num_records):

@@ -20,9 +20,9 @@ def identities(splits, query, gallery):
 
 
 def chance_guide(query, gallery):
-  """Returns the `Guide` of an mAP: its baseline is the mAP of a gallery in random order.
+  """Returns the `Guide` of an mAP. Its baseline is the mAP of a gallery in random order.
 
-  A run calls this function at its start. So the error below comes at once, not only at the first evaluation.
+  A run calls this function at its start, so the error below does not wait for the first evaluation.
 
   Raises:
     ValueError: if no query has a match in the gallery.
@@ -49,7 +49,7 @@ def make_encode(encoder, normalize):
 def make_evaluation(encode, encoder, loaders):
   """Returns the Evaluation of the probe: mAP and rank-1 for each kind of pooling that the encoder supports.
 
-  Matches from the same camera are excluded.
+  Matches by the same camera are excluded.
 
   Args:
     encode: (variables, [B, H, W, 3] uint8 pictures) -> `vit.Latent`.
@@ -84,7 +84,7 @@ def make_evaluation(encode, encoder, loaders):
 
 
 def with_probe(evaluation, probe, prefix="probe_"):
-  """Returns `evaluation` plus the splits, scores and guides of `probe`. The added names get a prefix."""
+  """Returns `evaluation` with the splits, scores and guides of `probe` added. Added names get the prefix."""
 
   def score(splits):
     own = {name: rows for name, rows in splits.items() if not name.startswith(prefix)}

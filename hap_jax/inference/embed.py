@@ -1,4 +1,4 @@
-"""Computes one vector per picture: the trained embedding of a checkpoint or, without one, pooled tokens."""
+"""Computes one vector per picture: the trained embedding of a checkpoint, or pooled tokens if it has none."""
 
 import dataclasses
 from collections.abc import Callable
@@ -28,7 +28,7 @@ class Extractor:
       norm.
     variables: the variables of the model.
     image_size: (H, W) in pixels of the pictures that `extract` needs.
-    kind: "embedding" (trained by the checkpoint's task) or one of `pooling.KINDS`, for pooled tokens.
+    kind: "embedding" (trained by the task of the checkpoint), or a kind of pooling, one of `pooling.KINDS`.
     description: the description of the checkpoint, plain JSON values.
   """
 
@@ -53,7 +53,7 @@ def add_arguments(parser):
     "--exif",
     choices=EXIF,
     default=APPLY,
-    help="apply: rotate pictures as their EXIF headers say | ignore: leave them as stored (default: apply)",
+    help="apply: turn pictures as their EXIF headers say | ignore: use the stored pixels (default: apply)",
   )
   parser.add_argument("--batch_size", type=int, default=64, help="pictures per batch (default: %(default)s)")
   parser.add_argument("--workers", type=int, default=0, help="processes that read pictures (default: none)")
@@ -73,20 +73,20 @@ def make_extractor(path, weights, kind=""):
     kind: "embedding", or one of `pooling.KINDS` for pooled tokens of the encoder. "": "embedding" if the
       task of the checkpoint trains an embedding, otherwise DEFAULT_POOLING.
   Raises:
-    ValueError: if `kind` is unknown, or if the checkpoint has no embedding for the kind "embedding" or no
-      class token for the kind "cls". Also if the grid or the number of heads of the encoder is unknown.
+    ValueError: if `kind` is unknown, or if the checkpoint has no embedding for "embedding" or no class token
+      for "cls". Also if the grid or the number of heads of the encoder is unknown.
   """
   has_embedding = hasattr(config_lib.load("tasks", weights.task), "make_embed")
   if kind == "embedding" and not has_embedding:
     raise ValueError(
-      f"{path} is a checkpoint for {weights.task} and has no embedding; pass --feature with a kind of "
+      f"{path} is a checkpoint for {weights.task} and has no embedding; set --feature to a kind of "
       f"pooling instead: {', '.join(pooling.KINDS)}"
     )
   if kind not in ("", "embedding", *pooling.KINDS):
     raise ValueError(f"feature {kind!r}: expected one of embedding, {', '.join(pooling.KINDS)}")
   if kind == "cls" and not weights.description.encoder.class_token:
     raise ValueError(
-      f"{path} is a checkpoint for {weights.task} and its encoder has no class token; pass --feature with "
+      f"{path} is a checkpoint for {weights.task} and its encoder has no class token; set --feature to "
       "another kind of pooling instead: mean, stripes"
     )
   kind = kind or ("embedding" if has_embedding else DEFAULT_POOLING)
@@ -106,19 +106,18 @@ def make_extractor(path, weights, kind=""):
 
 
 def extract(extractor, source, *, batch_size, workers=0, max_bad_share=None, progress=SILENT):
-  """Computes one vector for each picture of a source. Pictures are resized with the same method as in ReID.
+  """Computes one vector for each picture of a source. Pictures are resized in the same way as in ReID.
 
   Args:
     extractor: an Extractor.
     source: a data source whose records have the field "image".
     batch_size: pictures per batch.
     workers: number of processes that read pictures.
-    max_bad_share: the value of the option --max_bad_share, the largest allowed share of unreadable pictures.
-      Unreadable pictures get no vector. None: the command has no such option, and every picture must be
-      readable.
+    max_bad_share: largest allowed share of unreadable pictures (option --max_bad_share). They get no vector.
+      None: every picture must be readable, because the command has no such option.
     progress: a started `Progress` that counts the pictures.
   Returns:
-    (vectors [N, D] float32, record numbers [N] in ascending order) of the N pictures that can be read.
+    (vectors [N, D] float32, record indices [N] in ascending order) of the N readable pictures.
   Raises:
     ValueError: if more pictures are unreadable than allowed. The message names the first three.
   """

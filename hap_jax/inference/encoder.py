@@ -9,7 +9,7 @@ from hap_jax.models.image_encoder import ImageEncoder
 
 
 def load(path, *, family="", grid=None, num_heads=None):
-  """Loads the encoder of any checkpoint that `hap convert` reads, pre-trained or fine-tuned.
+  """Loads the encoder of any checkpoint that `hap convert` can read, pre-trained or fine-tuned.
 
       model, variables, description = hap_jax.load("hap_vit_base.pth")
       images = pixels.normalize(uint8_images)                    # [B, 256, 128, 3]
@@ -26,11 +26,11 @@ def load(path, *, family="", grid=None, num_heads=None):
     (model, variables, description).
     model: a float32 `ImageEncoder`.
     variables: {"params": {"encoder": ...}} on the default device of JAX.
-    description: plain JSON values with these keys and all further facts that the checkpoint records:
+    description: plain JSON values with the following keys and everything else that the checkpoint records:
       "family", "licence", "lineage", "task";
       "made_from": the data sets and weights of all stages, see `convert/licences.py`;
       "normalization": mean and std of the pixels;
-      "model": "image_size" [H, W], "grid", "patch", "patch_padding", "class_token" and further sizes.
+      "model": "image_size" [H, W], "grid", "patch", "patch_padding", "class_token" and other sizes.
   Raises:
     UnsafePickleError: if the file contains code. No code of the file is executed.
     ValueError: if the file cannot be read, a needed fact is unknown, or a tensor of the encoder is missing.
@@ -39,7 +39,7 @@ def load(path, *, family="", grid=None, num_heads=None):
 
 
 def build(path, weights, num_heads=None):
-  """Returns the same as `load`, from `convert.weights.Weights` that were read from `path`."""
+  """Returns the same as `load` for `convert.weights.Weights` that were read from `path`."""
   weights = _with_heads(path, weights, num_heads)
   if weights.grid is None:
     raise ValueError(
@@ -72,17 +72,17 @@ def _with_heads(path, weights, num_heads):
 
 def _check_whole(path, model, params, image_size):
   """Raises ValueError unless the parameters have exactly the names and shapes that the model needs."""
-  # eval_shape gives the expected names and shapes without computing any weights.
+  # eval_shape returns the expected names and shapes without computing weights.
   wanted = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *image_size, 3)))["params"]
   wanted, given = flatten(wanted), flatten(params)
   missing = [name for name in wanted if name not in given]
   if missing:
-    # MAE classifiers with global pooling apply their last layer norm to the mean patch token. So they have no
-    # layer norm for single tokens.
+    # MAE classifiers with global pooling have a layer norm only for the mean patch token, not for single
+    # tokens.
     hint = (
       "; a classifier on the mean patch token has no layer norm for tokens" if "norm" in missing[0] else ""
     )
     raise ValueError(f"{path}: {some(missing)} missing: cannot compute tokens{hint}")
   wrong = [name for name in given if name not in wanted or given[name].shape != wanted[name].shape]
   if wrong:
-    raise ValueError(f"{path}: {some(wrong)} do not fit an encoder of the recorded sizes")
+    raise ValueError(f"{path}: {some(wrong)} do not fit an encoder with the recorded sizes")

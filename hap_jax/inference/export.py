@@ -2,9 +2,8 @@
 
 The program computes the embedding that the task of the checkpoint trains, or the tokens of the encoder.
 
-The compiled program takes the weights as arguments. The weights have a separate file, for these reasons:
-- The compiler would treat weights in the program as constants and hold several copies of them (344 MB for a
-  ViT-B).
+The weights are arguments of the compiled program, and have a separate file, for these reasons:
+- The compiler would treat weights in the program as constants, and hold several copies (344 MB for a ViT-B).
 - The file of a program can have at most two gigabytes. The weights of a ViT-H are larger.
 - The file of a program without weights has only 0.1 MB.
 - Separate weights can be placed on devices, sharded, shared or replaced like any arrays.
@@ -45,8 +44,8 @@ def export(path, out, *, feature="", family="", grid=None, num_heads=None):
   Args:
     path: see `encoder.load`.
     out: the folder to make.
-    feature: "embedding" or "tokens" of the encoder. "": "embedding" if the task of the checkpoint trains an
-      embedding of pictures, otherwise "tokens".
+    feature: "embedding", or "tokens" (of the encoder). "": "embedding" if the task of the checkpoint trains
+      an embedding of pictures, otherwise "tokens".
     family: see `encoder.load`.
     grid: see `encoder.load`.
     num_heads: see `encoder.load`.
@@ -56,8 +55,8 @@ def export(path, out, *, feature="", family="", grid=None, num_heads=None):
   Raises:
     UnsafePickleError: if the file contains code.
     ValueError: if the checkpoint cannot be loaded, `out` exists, the parent folder of `out` does not exist,
-      or the exported program computes different outputs. Also if the checkpoint has no embedding and
-      `feature` asks for one, or if JAX is not allowed to use the CPU, because the check runs there.
+      or the exported program computes different outputs. Also if `feature` is "embedding" and the
+      checkpoint has none, or if JAX must not use the CPU, because the check runs on the CPU.
     OSError: if the disk is full or not writable.
     After an error, no part of `out` is left.
   """
@@ -66,7 +65,7 @@ def export(path, out, *, feature="", family="", grid=None, num_heads=None):
     raise ValueError(f"--out={out} exists; give another folder, or move it away")
   if not out.parent.is_dir():
     raise ValueError(f"--out={out}: there is no folder {out.parent}")
-  # Accelerators multiply float32 matrices with fewer bits, so the comparison would fail there.
+  # The comparison would fail on accelerators, because they multiply float32 matrices with fewer bits.
   with jax.default_device(_cpu()):
     read = reading.read(path, family=family, grid=grid)
     feature = _choose_feature(path, read.task, feature)
@@ -104,13 +103,13 @@ def _choose_feature(path, task, feature):
   return feature or ("embedding" if has_embedding else "tokens")
 
 
-# The two makers take the path of the checkpoint, its Weights, and the number of heads from the caller. They
-# return (function ({path: array}, [B, H, W, 3] uint8 pictures) -> float32 outputs, {path: array}, description
-# of the checkpoint).
+# Arguments of the next two functions: path of the checkpoint, its Weights, number of heads from the caller.
+# They return (forward, arrays, description). `forward` is a function ({path: array}, [B, H, W, 3] uint8
+# pictures) -> float32 outputs. `arrays` is {path: array}.
 
 
 def _make_tokens(path, weights, num_heads):
-  """Makes the tokens of the encoder, see `ImageEncoder`."""
+  """Makes the function for the tokens of the encoder, see `ImageEncoder`."""
   model, variables, description = encoders.build(path, weights, num_heads)
   mean, std = (description["normalization"][key] for key in ("mean", "std"))
 
@@ -121,7 +120,7 @@ def _make_tokens(path, weights, num_heads):
 
 
 def _make_embedding(path, weights, num_heads):
-  """Makes the embedding that the task of the checkpoint trains."""
+  """Makes the function for the embedding that the task of the checkpoint trains."""
   _, _, description = encoders.build(path, weights, num_heads)
   weights = weights.with_encoder(num_heads=description["model"]["num_heads"])
   embed = config_lib.load("tasks", weights.task).make_embed(weights.description, vit.Compute(scan=False))
@@ -130,8 +129,8 @@ def _make_embedding(path, weights, num_heads):
   def forward(flat, images):
     return embed(unflatten(flat), images)
 
-  # The embedding needs no classifier and no text branch. Zeros replace these arrays, and the program does not
-  # contain them.
+  # The embedding needs no classifier and no text branch. These arrays are replaced by zeros, so the program
+  # does not contain them.
   used = _used(forward, flat, description["model"]["image_size"])
   shapes = {path: leaf.shape for path, leaf in flat.items() if path not in used}
 
@@ -145,10 +144,10 @@ _MAKERS = {"embedding": _make_embedding, "tokens": _make_tokens}
 
 
 def _used(forward, flat, image_size):
-  """Returns the paths of the arrays that a function needs for its outputs, a set."""
+  """Returns the set of paths of the arrays that a function needs for its outputs."""
   images = jax.ShapeDtypeStruct((1, *image_size, 3), np.uint8)
   exported = jax.export.export(jax.jit(forward), platforms=("cpu",))(flat, images)
-  paths = sorted(flat)  # jax orders the entries of a dict by their names
+  paths = sorted(flat)  # jax sorts the entries of a dict by name
   return {paths[k] for k in exported.module_kept_var_idx if k < len(paths)}
 
 
@@ -161,16 +160,16 @@ def _write_program(path, forward, weights, image_size):
 
 
 def _run_program(folder, images):
-  # The comparison reads the written files, not the arrays in memory, so it also checks the files.
+  # The written files are compared, not the arrays in memory, so that the files are checked, too.
   exported = jax.export.deserialize(bytearray((folder / _PROGRAM).read_bytes()))
   with np.load(folder / _WEIGHTS) as file:
     return jax.jit(exported.call)(dict(file), images)
 
 
 def _compare(feature, want, got):
-  """Returns the largest error divided by the largest absolute value of an output.
+  """Returns the largest error, divided by the largest absolute value of the outputs.
 
-  Raises ValueError if it is above MAX_ERROR.
+  Raises ValueError if the result is above MAX_ERROR.
   """
   error = float(np.abs(np.asarray(got) - want).max() / np.abs(want).max())
   if not error <= MAX_ERROR:
@@ -182,7 +181,7 @@ def _compare(feature, want, got):
 
 
 def _facts(feature, shape, image_size, error, class_token):
-  """Returns the facts that a user of the export needs besides the description of the checkpoint."""
+  """Returns the description of inputs, outputs and weights of the program, for users of the export."""
   (H, W), D = image_size, shape[-1]
   if feature == "tokens":
     first = "class token first, then" if class_token else "no class token,"

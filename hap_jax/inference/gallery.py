@@ -21,7 +21,7 @@ _SHOWN = 12  # queries in the sheet and in the printed ranking
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Gallery:
-  """The pictures to search.
+  """The pictures that are searched.
 
   Attributes:
     source: a `folder.FolderSource`.
@@ -41,7 +41,7 @@ def add_arguments(
   parser,
   *,
   pictures="picture of the person to find",
-  gallery="folder of pictures to search, sub-folders included; or a file of vectors from hap embed",
+  gallery="folder of pictures to search, including sub-folders; or a file of vectors from hap embed",
   required=True,
 ):
   """Adds the arguments of `run`.
@@ -57,7 +57,7 @@ def add_arguments(
 
 
 def add_search_arguments(parser, *, gallery, required=True):
-  """Adds the arguments of `add_arguments` besides PICTURES."""
+  """Adds the arguments of `add_arguments`, except PICTURES."""
   parser.add_argument("--gallery", metavar="FOLDER", required=required, help=gallery)
   parser.add_argument(
     "--top", type=int, default=10, metavar="K", help="number of pictures to show (default: %(default)s)"
@@ -97,7 +97,7 @@ def rank(args, query_vectors, gallery, extractor, progress):
     extractor: the `embed.Extractor` of the pictures.
     progress: a started `Progress` that counts the pictures.
   Raises:
-    ValueError: if a picture cannot be read, or the stored vectors are not of this Extractor.
+    ValueError: if a picture cannot be read, or another model computed the stored vectors.
   """
   if gallery.vectors is None:
     vectors, _ = embed.extract(
@@ -117,11 +117,11 @@ def write(args, names, queries, gallery, found, kind, *, labels=None, are_many=F
   Args:
     args: the arguments of the command.
     names: the Q queries as the user gave them: paths or sentences.
-    queries: the Q queries for the sheet: pictures or texts.
+    queries: the Q queries as the sheet shows them: pictures or texts.
     gallery: Gallery.
     found: the `retrieval.RankList`.
     kind: the kind of the vectors.
-    labels: Q texts below the queries. None: no texts.
+    labels: Q texts that are drawn below the queries. None: no texts.
     are_many: True: ranking.json has a list of queries. False: there is one query.
   """
   rankings = [_entries(gallery.source.paths, *row) for row in zip(found.index, found.distance, strict=True)]
@@ -164,7 +164,7 @@ def _entries(paths, index, distance):
 
 def _draw(queries, source, index, distance, labels):
   """Draws the sheet of the shown queries."""
-  # Several queries often find the same pictures, and each picture is read once.
+  # Queries often find the same pictures. Each picture is read only once.
   pictures = {i: source[i]["image"] for i in np.unique(index).tolist()}
   return ranks.rank_sheet(
     queries,

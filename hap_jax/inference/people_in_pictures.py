@@ -1,4 +1,4 @@
-"""People in a folder of pictures, from a file of boxes or of joints, or one person per picture."""
+"""Opens people in pictures: from a file of boxes, from a file of joints, or one person per picture."""
 
 import collections
 import dataclasses
@@ -14,11 +14,11 @@ from hap_jax.data.sources import base, folder
 from hap_jax.io import picture_header, picture_orientation
 
 _FORMAT = "a list of people in COCO's format for results"
-_PERSON = 1  # COCO's number of the category "person"
-_MAX_SIDE = 2**31 - 1  # pixels; a sum of larger numbers may be infinite in float32
+_PERSON = 1  # COCO's id of the category "person"
+_MAX_SIDE = 2**31 - 1  # pixels; a sum of larger values may be infinite in float32
 _MAX_ID = 2**63 - 1  # ids are stored as int64
-_MIN_SCORE = 0.3  # joints with a lower score do not set the box of a person
-_JOINTS_PADDING = 1.2  # the tight box of the joints is enlarged, as the official code does for 3DPW
+_MIN_SCORE = 0.3  # joints with a lower score are not used for the box of a person
+_JOINTS_PADDING = 1.2  # factor for the tight box of the joints, as in the official code for 3DPW
 _NO_PICTURE = "of pictures that are not in the folder"
 _NO_PERSON = f"of another category (category_id is not {_PERSON})"
 _NO_AREA = "without area in the picture"
@@ -27,7 +27,7 @@ _NO_JOINTS = f"with fewer than two joints of a score of at least {_MIN_SCORE}"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class People:
-  """A source of N people on the pictures of a folder.
+  """A source of N people in the pictures of a folder.
 
   A record has image [H, W, 3] uint8, the whole picture, and box [4] float32, (left, top, right, bottom) in
   pixels of the picture as a viewer shows it.
@@ -36,10 +36,10 @@ class People:
     pictures: the `folder.FolderSource`.
     picture: [N] int32, index of each person's picture.
     box: [N, 4] float32. None: the box of a person is the whole picture.
-    image_id: [N] int64, the image_id of each person in the file. If the file has none, or there is no file,
-      it is the number of the picture, see `picture_numbers`.
-    score: [N] float32, confidence of each box. It is 1 if the file has none, or there is no file.
-    notes: lines about people that were left out.
+    image_id: [N] int64, the image_id of each person in the file. Without it, the number of the picture, see
+      `picture_numbers`.
+    score: [N] float32, confidence of each box in the file. Without it, 1.
+    notes: lines of text about people that were left out.
   """
 
   pictures: folder.FolderSource
@@ -75,9 +75,9 @@ class People:
 
 
 def add_arguments(parser):
-  """Adds the arguments that `open_people` and the loader of people need to a parser of the command line."""
+  """Adds the arguments for `open_people` and for the loader of people to a parser."""
   parser.add_argument(
-    "pictures", metavar="PICTURES", help="folder of pictures, sub-folders included; or one picture"
+    "pictures", metavar="PICTURES", help="folder of pictures, including sub-folders; or one picture"
   )
   parser.add_argument(
     "--boxes",
@@ -88,7 +88,7 @@ def add_arguments(parser):
     "--exif",
     choices=base.EXIF,
     default=base.APPLY,
-    help="apply: rotate pictures as their EXIF headers say | ignore: leave them as stored (default: apply)",
+    help="apply: turn pictures as their EXIF headers say | ignore: use the stored pixels (default: apply)",
   )
   parser.add_argument("--batch_size", type=int, default=64, help="people per batch (default: %(default)s)")
   parser.add_argument("--workers", type=int, default=0, help="processes that read pictures (default: none)")
@@ -105,7 +105,7 @@ def open_people(pictures, *, boxes=None, joints=None, exif=base.APPLY, find_prob
     find_problem: a function (box, (H, W) of its picture) -> words that say why the task cannot use the box of
       a file, such as "with a small box", or None. People with such a box are left out with a note.
   Raises:
-    ValueError: if both files are given, or for a wrong file.
+    ValueError: if both files are given, or if a file is wrong.
   """
   if boxes is not None and joints is not None:
     raise ValueError("--boxes and --poses both give the boxes of people: remove one of them")
@@ -119,7 +119,7 @@ def open_people(pictures, *, boxes=None, joints=None, exif=base.APPLY, find_prob
 
 
 def whole_pictures(pictures):
-  """Returns People with one person per picture of a `folder.FolderSource`: the box is the whole picture."""
+  """Returns People with one person per picture of a `folder.FolderSource`. The box is the whole picture."""
   rows = np.arange(len(pictures), dtype=np.int32)
   return People(pictures, rows, None, picture_numbers(pictures), np.ones(len(rows), np.float32))
 
@@ -127,8 +127,8 @@ def whole_pictures(pictures):
 def picture_numbers(pictures):
   """Returns [P] int64, a different number for each picture of a `folder.FolderSource`.
 
-  It is the last number in the name of the picture: 000000000785.jpg is 785. If a name has no number, or if
-  two names have the same number, all pictures are numbered in the order of their paths instead, from 1.
+  The number is the last number in the file name: 000000000785.jpg is 785. If a name has no number, or if two
+  names have the same number, all pictures are numbered from 1 in the order of their paths.
   """
   numbers = [_number_in(name) for name in pictures.paths]
   if None in numbers or len(set(numbers)) < len(numbers):
@@ -146,10 +146,10 @@ def _number_in(path):
 def in_boxes(pictures, path, find_problem=None):
   """Returns People for the boxes of a file in COCO's format for detections.
 
-  A box belongs to the picture of its file_name, a path below the folder. Without a file_name it belongs to
-  the picture of its image_id, which is the last number in the name of the picture: 000000000785.jpg is 785. A
-  box without area inside its picture, a box without a picture, and a box of another category than 1 (person)
-  are left out with a note.
+  The file_name of a box, a path below the folder, states its picture. Without file_name, the image_id is
+  compared with the last number in the file names: 000000000785.jpg is 785. These boxes are left out with a
+  note: boxes without area inside their picture, boxes without a picture, and boxes of a category other than 1
+  (person).
 
   Args:
     pictures: the `folder.FolderSource`.
@@ -157,7 +157,7 @@ def in_boxes(pictures, path, find_problem=None):
       have "score" and "category_id".
     find_problem: see `open_people`.
   Raises:
-    ValueError: if the file has another format, if a picture has no unique number, or if nobody is left.
+    ValueError: if the file has another format, if an image_id fits several pictures, or if no person remains.
   """
 
   def read(entry, where):
@@ -168,14 +168,14 @@ def in_boxes(pictures, path, find_problem=None):
 
 
 def around_joints(pictures, path, find_problem=None):
-  """Returns People for the joints of a file in COCO's format for results, such as 2D pose writes it.
+  """Returns People for the joints of a file in COCO's format for results, which 2D pose also writes.
 
   The box of a person is the tight box of the joints with a score of at least 0.3, enlarged by 1.2.
 
   Args:
-    pictures, path, find_problem: as in `in_boxes`. An entry has "keypoints": x, y and score of each joint.
+    pictures, path, find_problem: same as in `in_boxes`. An entry has "keypoints": x, y and score of each joint.
   Raises:
-    ValueError: as in `in_boxes`.
+    ValueError: in the same cases as `in_boxes`.
   """
 
   def read(entry, where):
@@ -249,7 +249,7 @@ def _make_find(pictures):
 
   def find(entry, where):
     if "image_id" not in entry and "file_name" not in entry:
-      raise ValueError(f"{where} has no file_name and no image_id, expected one of them to name its picture")
+      raise ValueError(f"{where} has no file_name and no image_id, expected one of them for its picture")
     image_id = json_entries.integer(entry, "image_id", where) if "image_id" in entry else None
     if "file_name" in entry:
       row = of_path.get(os.path.normpath(json_entries.text(entry, "file_name", where)))
@@ -257,8 +257,8 @@ def _make_find(pictures):
     rows = of_number.get(image_id, [])
     if len(rows) > 1:
       raise ValueError(
-        f"{where} has the image_id {image_id}, which is the number of {len(rows)} pictures, such as "
-        f"{base.printable(pictures.paths[rows[0]])} and {base.printable(pictures.paths[rows[1]])}: name the "
+        f"{where} has the image_id {image_id}, which fits {len(rows)} pictures, such as "
+        f"{base.printable(pictures.paths[rows[0]])} and {base.printable(pictures.paths[rows[1]])}: state the "
         "picture with file_name"
       )
     return (rows[0] if rows else None), image_id
@@ -279,7 +279,7 @@ def _size(pictures, row):
 
 
 def _to_float32(box, where):
-  """Returns the numbers of a box (left, top, right, bottom), rounded to float32, as a record holds them."""
+  """Returns a box (left, top, right, bottom) rounded to float32, the type in a record."""
   farthest = max(map(abs, box))
   if farthest > _MAX_SIDE:
     raise ValueError(f"{where} has a box that reaches to {farthest:g} pixels, expected at most {_MAX_SIDE}")

@@ -83,15 +83,15 @@ def probe_attributes(
   Args:
     path: a checkpoint that `convert.read.read` can read.
     source: a file of `data/sources` with attributes.
-    root: as in `probe`.
-    options: as in `probe`.
+    root: same as in `probe`.
+    options: same as in `probe`.
     seed: seed of the source, for sources that draw synthetic people.
     feature: see `embed.load_extractor`. The default is "mean" (the mean patch token), because the
-      classifier in fine-tuning also reads the mean patch token.
-    batch_size: as in `probe`.
-    workers: as in `probe`.
-    say: as in `probe`.
-    progress: as in `probe`.
+      classifier of a fine-tuned model uses it, too.
+    batch_size: same as in `probe`.
+    workers: same as in `probe`.
+    say: same as in `probe`.
+    progress: same as in `probe`.
   Returns:
     {"mA": ..., "F1": ..., ...}, the result of `metrics.attributes.Scores.metrics`.
   Raises:
@@ -139,7 +139,7 @@ def _say_attributes(names, found, shares, say):
 
 
 def _open_splits(name, **options):
-  """Returns {"train": source, "test": source}. For `options`, see `config.open_named_source`."""
+  """Returns {"train": source, "test": source}. `config.open_named_source` explains `options`."""
   sources = {}
   for split in ("train", "test"):
     sources[split] = config_lib.open_named_source(name, split=split, **options)
@@ -163,12 +163,12 @@ def _check_attributes(name, train):
     raise ValueError(
       f"data set {name} has no attributes; expected a data set with attributes, such as pa100k or synthetic"
     )
-  # An attribute without known labels has the share 0, so it is an error too.
+  # An attribute without known labels has the share 0, so it is an error, too.
   shares = metrics.positive_share(train.columns["attributes"], train.columns.get("attributes_known"))
   constant = [a for a, share in zip(train.spec.labels["attributes"], shares, strict=True) if share in (0, 1)]
   if constant:
     raise ValueError(
-      f"{name}: {', '.join(constant)}: no two different known labels in the {len(train):,} training "
+      f"{name}: {', '.join(constant)}: all known labels are equal in the {len(train):,} training "
       "pictures; expected each attribute to be present in some pictures and absent in others: use more "
       "pictures"
     )

@@ -1,4 +1,4 @@
-"""Scores a checkpoint in the same way as the training loop, or a file of results of any program."""
+"""Scores a checkpoint in the same way as the training loop, or scores a results file from any program."""
 
 import dataclasses
 import json
@@ -18,17 +18,17 @@ from hap_jax.io import picture_file
 from hap_jax.io.progress import SILENT
 from hap_jax.train.state import with_constants
 
-_RESULTS = (".json", ".mat")  # endings of files of results; no checkpoint has them
+_RESULTS = (".json", ".mat")  # endings of results files; no checkpoint has these endings
 
 
 def score(path, *, config=None, overrides=None, out=None, say=print, progress=SILENT):
   """Runs the evaluation of the checkpoint's task.
 
   Args:
-    path: a checkpoint that `convert.read.read` can read. This project must be able to evaluate its task. Or a
-      file of results in the format of the data set, for a task that has the constant RESULTS.
-    config: ConfigDict. It replaces the configuration that the checkpoint records. The network is always the
-      network of the checkpoint. A file of results needs it.
+    path: a checkpoint that `convert.read.read` can read, of a task with an evaluation. Or a results file in
+      the format of the data set, for a task with the constant RESULTS.
+    config: ConfigDict that replaces the recorded configuration of the checkpoint. The network is always the
+      network of the checkpoint. A results file needs it.
     overrides: {key: value} of the configuration, such as "data.root".
     out: folder to make for scores.json, pictures and results. None: no file is written.
     say: prints a line.
@@ -36,11 +36,11 @@ def score(path, *, config=None, overrides=None, out=None, say=print, progress=SI
   Returns:
     {metric: float}.
   Raises:
-    ValueError: if one of these holds:
-      the checkpoint records no configuration, or `path` is a file of results, and `config` is None;
+    ValueError: in these cases:
+      `config` is None, and the checkpoint records no configuration or `path` is a results file;
       the checkpoint and the configuration have different tasks;
-      the sizes of the encoder are not all known, or a part of the network is missing;
-      an override names a key that does not exist;
+      a size of the encoder is unknown, or a part of the network is missing;
+      the key of an override does not exist;
       the configuration has no held-out records;
       `out` exists.
   """
@@ -69,7 +69,7 @@ class _Found:
     config: the finalized configuration.
     evaluation: the `Evaluation`.
     scores: {metric: float}.
-    rows: the input of `evaluation.score`. None: a file of results was scored.
+    rows: the input of `evaluation.score`. None: a results file was scored.
     variables: the variables of the checkpoint, or None.
   """
 
@@ -81,9 +81,9 @@ class _Found:
 
 
 def _score_results(path, config, overrides, progress):
-  """Scores a file of results. Returns a `_Found`. The arguments are the same as in `_score`."""
+  """Scores a results file. Returns a `_Found`. The arguments are the same as in `_score`."""
   if config is None:
-    raise ValueError(f"{path}: a file of results needs --config=FILE, a file of configs/ for its data set")
+    raise ValueError(f"{path}: a results file needs --config=FILE, the configuration for its data set")
   config = config_lib.finalize(_with_overrides(config, overrides))
   task = config_lib.load("tasks", config.task)
   endings = getattr(task, "RESULTS", ())
@@ -140,8 +140,7 @@ def configure(path, weights, config, overrides):
   Args:
     path: the checkpoint, for error messages.
     weights: the `convert.weights.Weights` of the checkpoint.
-    config: as in `score`.
-    overrides: as in `score`.
+    config, overrides: same as in `score`.
   """
   recorded = weights.description.config
   if config is None and recorded is None:
@@ -157,20 +156,20 @@ def configure(path, weights, config, overrides):
 
 
 def _with_overrides(config, overrides):
-  """Returns a copy of a ConfigDict with new values for some keys, computed with this machine's dtype.
+  """Returns a copy of a ConfigDict with new values for some keys, and with the dtype for this machine.
 
   Raises:
-    ValueError: if an override names a key that does not exist.
+    ValueError: if the key of an override does not exist.
   """
   config = ml_collections.ConfigDict(config.to_dict())
-  with config.ignore_type():  # the recorded dtype may have another type, but it is overwritten
-    config.model.dtype = "auto"  # the recorded dtype was chosen for the training machine, not for this one
+  with config.ignore_type():  # the recorded dtype may be of another type, and is overwritten
+    config.model.dtype = "auto"  # the recorded dtype was for the training machine
   config.lock()  # after this, an unknown key in `overrides` is an error
   for key, value in overrides.items():
     try:
       config.update_from_flattened_dict({key: value})
     except (AttributeError, KeyError, TypeError) as error:
-      reason = str(error.args[0]).partition(" Other fields present")[0]  # cuts off the list of all keys
+      reason = str(error.args[0]).partition(" Other fields present")[0]  # removes the list of all keys
       if not values.has(config, key):
         reason += f"; {values.suggest(key, values.flatten(config), prefix='')}"
       raise ValueError(f"--set {key}={value!r}: {reason}") from error

@@ -1,4 +1,4 @@
-"""The file of vectors that `hap embed` writes. `hap predict` can search in it."""
+"""Reads and writes the file of vectors that `hap embed` makes. `hap predict` can search in it."""
 
 import dataclasses
 import pathlib
@@ -11,7 +11,7 @@ from hap_jax.data.sources.base import check_relative
 from hap_jax.inference import embed
 from hap_jax.io import npz_file, unfinished
 
-# {name of an array: (kind of its type, number of its dimensions)}.
+# {name of an array: (kind of its type, number of dimensions)}
 _ARRAYS = {
   "feature": ("f", 2),
   "path": ("U", 1),
@@ -20,8 +20,8 @@ _ARRAYS = {
   "checkpoint": ("U", 0),
   "exif": ("U", 0),
 }
-# Largest length of the difference of two vectors of length 1 for one picture. Devices that multiply with
-# fewer bits give different vectors. Vectors of other weights differ far more.
+# Largest distance between two vectors of the same picture. They differ a little if a device multiplies with
+# fewer bits. With other weights, they differ far more.
 _MAX_DIFFERENCE = 0.05
 
 
@@ -58,7 +58,7 @@ def read(path):
 
   Raises:
     OSError: if the file is missing or cannot be opened.
-    ValueError: if it is no such file, or an earlier version wrote it.
+    ValueError: if it is not such a file, or an earlier version wrote it.
   """
   try:
     found = npz_file.read_stored(path, _ARRAYS)
@@ -92,7 +92,7 @@ def open_pictures(path, vectors, *, exif):
     vectors: Vectors.
     exif: the value of --exif.
   Raises:
-    ValueError: if the folder or a picture is missing, or the pictures were turned in another way.
+    ValueError: if the folder or a picture is missing, or `exif` differs from the file.
   """
   if vectors.exif != exif:
     raise ValueError(f"{path}: was made with --exif={vectors.exif}; pass --exif={vectors.exif} here, too")
@@ -105,9 +105,9 @@ def open_pictures(path, vectors, *, exif):
 
 
 def check(path, vectors, extractor, source, checkpoint):
-  """Raises ValueError unless an Extractor computes the vectors of a file.
+  """Raises ValueError if an Extractor does not compute the same vectors as in a file.
 
-  It computes the vector of the first picture again, because the weights at the path of a checkpoint can
+  The vector of the first picture is computed again, because the weights at the path of a checkpoint can
   change.
 
   Args:
@@ -120,7 +120,7 @@ def check(path, vectors, extractor, source, checkpoint):
   remedy = f"hap embed {checkpoint} {vectors.folder} --out=FILE.npz"
   if vectors.kind != extractor.kind:
     raise ValueError(
-      f"{path}: holds vectors of the kind {vectors.kind}, but the query gets the kind {extractor.kind}: pass "
+      f"{path}: has vectors of the kind {vectors.kind}, but the query has the kind {extractor.kind}: set "
       f"--feature={vectors.kind}, or make the file again with {remedy} --feature={extractor.kind}"
     )
   first = folder.open_files(source.root, source.paths[:1], exif=source.spec.exif)
@@ -129,9 +129,9 @@ def check(path, vectors, extractor, source, checkpoint):
   width, expected = found.shape[1], again.shape[1]
   problem = ""
   if width != expected:
-    problem = f"its vectors have {width} numbers, but those of {checkpoint} have {expected}"
+    problem = f"its vectors have {width} numbers, but vectors of {checkpoint} have {expected}"
   elif not np.linalg.norm(found - again) <= _MAX_DIFFERENCE:  # "not <=", so that NaN is an error too
-    problem = f"its vector of {source.name(0)} differs from the one that {checkpoint} computes"
+    problem = f"its vector of {source.name(0)} differs from the vector that {checkpoint} computes"
   if problem:
     raise ValueError(
       f"{path}: {problem}; it was made with {vectors.checkpoint}: use that checkpoint, or make the file "

@@ -1,7 +1,7 @@
 """Tables of rings that describe the surface of an adult body of 1.70 m. All lengths are in metres.
 
 The rings of the trunk and the head are horizontal slices. The rings of a limb are slices across the limb.
-Widths run from left to right, depths from front to back.
+Width is measured from left to right, depth from front to back.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ PARTS = (
 PART_INDEX = {name: i for i, name in enumerate(PARTS)}
 
 # fmt: off
-# Trunk. Columns: height above the pelvis in the rest pose, joint that moves the ring, height above that
+# Trunk. Columns: height above the pelvis in the rest pose, joint that moves the ring, height above this
 # joint, half-width, half-depth, shift to the front, weights of the person's width factors (hip, waist,
 # shoulder).
 _TRUNK = (
@@ -77,8 +77,8 @@ EAR = np.array((
 ))
 EAR_SIDE = 0.073  # distance of the ear's rings from the middle of the head
 
-# Hair, with the same columns as HEAD. The front of the lower rings lies inside the head, so the face covers
-# it.
+# Hair, with the same columns as HEAD. At the front, the lower rings of the hair lie inside the head, so the
+# face is visible.
 _HAIR_CAP = np.array((
   (-0.030, 0.050, 0.040, -0.048), (0.000, 0.066, 0.056, -0.042), (0.035, 0.073, 0.072, -0.028),
   (0.070, 0.075, 0.088, -0.013), (0.098, 0.068, 0.091, -0.003), (0.122, 0.053, 0.074, -0.002),

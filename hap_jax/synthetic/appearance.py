@@ -1,4 +1,4 @@
-"""A person's looks as a list of choices: skin, hair, face, clothes, shoes, hat, glasses and bags."""
+"""The appearance of a person as a list of choices: skin, hair, clothes, shoes, hat, glasses and bags."""
 
 import bisect
 import dataclasses
@@ -33,8 +33,8 @@ HAIR_COLOURS = {
   "red": (136, 70, 40),
   "grey": (154, 152, 150),
 }
-# Relative rates of the choices below. `choose` divides them by their sum. They differ, because on a street
-# some colours are more common than others.
+# Relative rates of the choices below. `choose` divides them by their sum. The rates differ, because some
+# colours are more common on a street than others.
 _SKIN_RATES = {
   (236, 200, 176): 22,
   (222, 178, 148): 34,
@@ -74,7 +74,7 @@ _HAIR_RATES = {"black": 40, "dark brown": 26, "brown": 16, "blond": 12, "red": 3
 
 @dataclasses.dataclass(frozen=True)
 class Appearance:
-  """One person's looks and belongings. They are the same in all pictures of the person.
+  """Appearance and belongings of one person, the same in all pictures of the person.
 
   Every colour is a name: a key of COLOURS or HAIR_COLOURS.
 
@@ -90,10 +90,10 @@ class Appearance:
     is_tucked: whether the shirt is tucked into the trousers or the skirt.
     bottom: "trousers", "shorts", "skirt" or "dress".
     bottom_length: position along the leg at which shorts, skirt or dress end. 0 is the hip, 1 the knee.
-    fit: slack of trousers, from 0 (tight) to 1 (wide).
+    fit: width of trousers, from 0 (tight) to 1 (wide).
     shoes: "shoes", "trainers" or "boots".
     bag_side: +1 if bags hang at the person's left, -1 if they hang at the right.
-    tones: {role: [3] float RGB, 0 to 255}. Roles are "top", "bag", "skin" and others.
+    tones: {role: [3] float RGB, 0 to 255}. A role is the object with this colour: "top", "bag", "skin" ...
   """
 
   is_female: bool
@@ -153,7 +153,7 @@ def sample_appearance(rng):
   }
   rgb = [COLOURS[name] for name in names.values()]
   rgb += [HAIR_COLOURS[hair_colour], choose(rng, _SKIN_RATES)]
-  # Two garments with the same colour name rarely have exactly the same brightness and hue.
+  # Brightness and hue vary, because real garments with the same colour name rarely look exactly the same.
   rgb = np.array(rgb) * rng.normal(1.0, 0.08, (len(rgb), 1)) + rng.normal(0.0, 5.0, (len(rgb), 3))
   tones = dict(zip((*names, "hair", "skin"), rgb.clip(8, 245), strict=True))
   return Appearance(
@@ -176,7 +176,7 @@ def sample_appearance(rng):
 
 def choose(rng, rates):
   """Draws one key of a dict {key: relative rate}."""
-  # rng.choice is not used, because it needs several times longer for one draw from a short list.
+  # rng.choice would take several times longer for one draw from a short list.
   totals = list(itertools.accumulate(rates.values()))
   return list(rates)[bisect.bisect(totals, rng.random() * totals[-1], hi=len(totals) - 1)]
 
@@ -211,7 +211,7 @@ def _sample_clothes(rng, is_female):
   # A dress is drawn as a shirt with a skirt of the same cloth.
   if bottom == "dress":
     top_colour = choose(rng, _SKIRT_RATES)
-  # A pattern would be invisible in the colour of the cloth, so the second colour is another one.
+  # The second colour differs from the colour of the cloth. Otherwise the pattern would be invisible.
   second = choose(rng, {name: rate for name, rate in _TOP_RATES.items() if name != top_colour})
   bottom_colour = choose(rng, _SKIRT_RATES if bottom == "skirt" else _TROUSER_RATES)
   low, high = {"trousers": (1, 1), "shorts": (0.5, 1.05), "skirt": (0.6, 1.3), "dress": (0.7, 1.35)}[bottom]
@@ -221,7 +221,7 @@ def _sample_clothes(rng, is_female):
     "second_colour": second,
     "pattern": pattern,
     "sleeve": sleeve,
-    # Lengths are multiples of 1/20. So many people need the same table of rings, and it comes from the cache.
+    # Lengths are multiples of 1/20. So many people share a table of rings, which is then in the cache.
     "sleeve_length": int(rng.integers(8, 18)) / 20,
     "has_hood": bool(top == "jacket" and rng.random() < 0.45),
     "is_tucked": bool(

@@ -1,6 +1,6 @@
-"""Backgrounds: one wide picture for each fixed camera. Every photograph shows a random section of it.
+"""Paints backgrounds: one wide picture per fixed camera. Each photograph shows a random section of it.
 
-Nothing here depends on the person in front, so a network cannot recognise a person by the background.
+The background does not depend on the person, so a network cannot recognise a person by the background.
 """
 
 import functools
@@ -35,7 +35,7 @@ def wide_picture(seed, site, camera):
   picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
   kind = ("street", "shops", "park", "hall")[rng.integers(4)]
   {"street": _street, "shops": _shops, "park": _park, "hall": _hall}[kind](picture, rng)
-  # So far the painted picture has only flat colours. Photographs have uneven light and fine grain.
+  # Up to here, the picture has only flat colours. Photographs have uneven light and fine grain.
   light = cv2.resize(
     rng.normal(1.0, 0.10, (5, 12)).astype(np.float32), (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC
   )
@@ -64,7 +64,7 @@ def view(picture, size, metres_high, base_row, rng):
     picture: [HEIGHT, WIDTH, 3] uint8.
     size: (H, W) of the result.
     metres_high: height of the section in metres, measured at the wall.
-    base_row: row of the result at which the wall meets the ground, divided by H.
+    base_row: row of the result at which the wall meets the ground, as a share of H.
     rng: numpy Generator; it chooses the horizontal position.
   Returns:
     [H, W, 3] float32 grey levels.
@@ -75,7 +75,7 @@ def view(picture, size, metres_high, base_row, rng):
   top = WALL_BASE - base_row * high
   rows, columns = _whole_pixels(top, high, HEIGHT), _whole_pixels(left, wide, WIDTH)
   shrinks = rows[1] - rows[0] > size[0]
-  # All methods except INTER_AREA skip pixels when they shrink a picture.
+  # INTER_AREA is the only method that does not skip pixels when it shrinks a picture.
   method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
   return cv2.resize(picture[slice(*rows), slice(*columns)], size[::-1], interpolation=method).astype(
     np.float32
@@ -83,7 +83,7 @@ def view(picture, size, metres_high, base_row, rng):
 
 
 def _whole_pixels(start, extent, limit):
-  """Moves a span into [0, limit] and rounds it to whole pixels; returns (first, last + 1)."""
+  """Moves a span into [0, limit] and rounds it to whole pixels. Returns (first, last + 1)."""
   first = int(min(max(start, 0), limit - min(extent, limit)))
   return first, first + int(min(extent, limit - first))
 
@@ -98,7 +98,7 @@ def _ground(picture, rng, colour, joints):
   vanish = (rng.uniform(0.2, 0.8) * WIDTH, WALL_BASE - rng.uniform(60, 260))
   for x in np.arange(-3 * WIDTH, 4 * WIDTH, rng.uniform(60, 200)):
     cv2.line(picture, (int(x), HEIGHT + 60), (int(vanish[0]), int(vanish[1])), line, 1, cv2.LINE_AA)
-  # Joints that run from left to right lie closer together where the floor is further away.
+  # Horizontal joints lie closer together where the floor is further away.
   for step in range(1, 12):
     y = WALL_BASE + _GROUND * (step / 11) ** 1.7
     cv2.line(picture, (0, int(y)), (WIDTH, int(y)), line, 1 + step // 6)
@@ -107,7 +107,7 @@ def _ground(picture, rng, colour, joints):
 def _pavement(picture, rng):
   colour = tint(rng, STONE, 5)
   _ground(picture, rng, colour, joints=rng.random() < 0.7)
-  # Half of the pavements have a road in front: asphalt, the top and the front of the kerb, lane marks.
+  # Half of the pavements have a road in front. Painted: asphalt, top and front of the kerb, lane marks.
   if rng.random() < 0.5:
     y = WALL_BASE + rng.uniform(0.15, 0.8) * _GROUND
     fill_box(picture, 0, y, WIDTH, HEIGHT, shade((84, 84, 88), rng.uniform(0.8, 1.2)))
@@ -156,7 +156,7 @@ def _facade(picture, rng):
         fill_box(picture, left, y, right, y, shade(wall, 0.9))
     fill_box(picture, left, WALL_BASE - rng.uniform(14, 40), right, WALL_BASE, shade(wall, 0.7))
     _windows(picture, rng, max(left, 0), right)
-    # A door: its frame, the leaf, and a pane in the leaf.
+    # A door: the frame, the door leaf, and a glass pane in the leaf.
     if rng.random() < 0.7:
       x = rng.uniform(left + 20, right - 90)
       fill_box(picture, x - 5, WALL_BASE - 145, x + 67, WALL_BASE, shade(wall, 0.6))
@@ -166,7 +166,7 @@ def _facade(picture, rng):
 
 
 def _wear(picture, rng):
-  """Paints stains on the ground. Half of the pictures also get the spotted shade of a tree."""
+  """Paints stains on the ground. In half of the pictures, also paints the spotted shade of a tree."""
   area = picture[WALL_BASE:]
   for _ in range(rng.integers(6, 20)):
     center = (int(rng.uniform(0, WIDTH)), int(rng.uniform(10, _GROUND)))

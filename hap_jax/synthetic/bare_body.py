@@ -1,8 +1,9 @@
 """The bare skin of drawn people as one triangle mesh: closed tubes around the bones in the rest pose.
 
-The tubes overlap, as trunk and arm do. The mesh has the same vertices for every body, so bodies can be
-compared vertex by vertex. It is symmetric: the parts of the left side are built, and mirrored for the right
-side. The tables of `anatomy` give the shape. `smpl_body` makes a body model of it.
+Neighbouring tubes, such as trunk and arm, overlap. A vertex has the same index in the mesh of every body, so
+bodies can be compared vertex by vertex. The mesh is symmetric: the parts of the left side are built, and then
+mirrored for the right side. The tables of `anatomy` define the shape. `smpl_body` makes a body model from the
+mesh.
 """
 
 import dataclasses
@@ -21,13 +22,13 @@ class Part:
 
   Attributes:
     rings: [R] of dtype skin.RING.
-    places: [R] positions of the rings, in the units of the table of the part.
+    places: [R] positions of the rings, in the units of the part's table in `anatomy`.
     weights: [R, 24] share of each joint in the motion of a ring.
     corners: number C of corners of a ring, a multiple of 4.
     section: cross-section, see `mesh`.
-    is_left: True: the part has a mirror image on the right side. False: it is its own mirror image.
+    is_left: True: the part has a mirror image on the right side. False: the part itself is symmetric.
     bust: [R, C] share of the bust by which a vertex moves to the front, or None.
-    start: first vertex. The vertices of the part are R * C vertices of rings, and one at each end.
+    start: index of the first vertex. A part has R * C vertices on rings, and one vertex at each end.
   """
 
   rings: np.ndarray
@@ -45,22 +46,22 @@ class Part:
 
   @property
   def stop(self):
-    """The vertex after the last one, the mirror image included."""
+    """The index after the last vertex, including the mirror image."""
     return self.start + self.num_vertices * (2 if self.is_left else 1)
 
   @property
   def last(self):
-    """The vertex that closes the last ring, on the left side or in the middle."""
+    """The index of the vertex that closes the last ring, on the left side or in the middle of the body."""
     return self.start + self.num_vertices - 1
 
   def ring(self, place):
-    """Returns the numbers of the vertices of the ring at `place`, [C]."""
+    """Returns the indices of the vertices of the ring at `place`, [C]."""
     row = int(np.flatnonzero(np.isclose(self.places, place))[0])
     return self.start + row * self.corners + np.arange(self.corners)
 
 
-# Positions of the rings of each part, in the units of its table. Each joint has a ring at its own place, and
-# the limbs have more rings where they bend.
+# Positions of the rings of each part, in the units of its table. Each joint has a ring at its own
+# position. Limbs have more rings where they bend.
 # fmt: off
 _PLACES = {
   "trunk": (-0.165, -0.145, -0.100, -0.050, 0.0, 0.045, 0.090, 0.130, 0.170, 0.220, 0.250, 0.285, 0.320,
@@ -79,8 +80,9 @@ _PLACES = {
   "collar": (-0.3, -0.2, 0.0, 0.33, 0.67, 1.0, 1.1),
 }
 # The joints that move the rings. A ring at the position of a row moves with the joint of this row. A ring
-# between two rows moves with both joints. A ring at a joint moves with the joint, its parent or both. Neither
-# of them can move the joint out of its ring, so the ring shows the place of the joint in every pose.
+# between two rows moves with both joints. A ring at a joint moves with the joint, its parent or both. In all
+# three cases the joint stays in the middle of its ring, so the ring gives the position of the joint in every
+# pose.
 _MOVED_BY = {
   "trunk": ((0.03, "pelvis"), (0.15, "spine1"), (0.19, "spine1"), (0.25, "spine2"), (0.32, "spine3")),
   "neck": ((-0.04, "spine3"), (0.04, "neck"), (0.06, "neck"), (0.12, "head")),
@@ -138,8 +140,8 @@ def surface(person):
   joints, frames = body.place_joints(person, _REST)
   nothing = np.zeros(len(layout.rings))
   fitted = skin.fit(person, layout.rings, nothing, nothing)
-  # The trunk grows around its joints, not around the middles of its rings. So a fixed mean of the vertices of
-  # a ring is the joint for every girth.
+  # The trunk grows around its joints, not around the centres of its rings. So a mean of the ring's vertices
+  # with fixed weights is the joint, for every girth.
   fitted.offset[layout.is_trunk, 2] *= person.girth
   centers, across, depth = (axis.take(layout.ring, axis=0) for axis in skin.hang(fitted, joints, frames))
   points = centers + across * layout.x + depth * layout.y
@@ -151,16 +153,16 @@ _REST = np.tile(np.eye(3), (len(JOINTS), 1, 1))  # rotations of the rest pose
 
 
 class _Layout(NamedTuple):
-  """Tables of all N vertices of the left side and the middle, and of all V vertices.
+  """Tables of the N vertices of the left side and the middle, and of all V vertices.
 
   Attributes:
     rings: [R] of dtype skin.RING, the rings of all parts.
     is_trunk: [R] bool.
-    ring: [N] ring of each vertex.
-    x, y: [N, 1] position of each vertex in its ring, as shares of the radii.
+    ring: [N] index of the ring of each vertex.
+    x, y: [N, 1] position of each vertex in its ring, divided by the radii.
     bust: [N] share of the bust by which the vertex moves to the front.
-    source: [V] the vertex of which each vertex is a copy or a mirror image.
-    sign: [V, 3] factors of the coordinates, -1 for x of a mirror image.
+    source: [V] index among the N vertices. Each of the V vertices is its copy or its mirror image.
+    sign: [V, 3] signs of the coordinates: -1 for the x of a mirror image, else +1.
   """
 
   rings: np.ndarray
@@ -181,7 +183,7 @@ def _layout():
     count = len(part.rings)
     x, y = mesh.sections(part.corners)[:2, part.section, :-1]
     bust = np.zeros((count, part.corners)) if part.bust is None else part.bust
-    # The last two vertices are the middles of the first and the last ring.
+    # The last two vertices are the centres of the first and the last ring.
     columns.append(
       (
         np.append(np.repeat(np.arange(count), part.corners), (0, count - 1)) + num_rings,
@@ -202,7 +204,7 @@ def _layout():
 
 
 def mirrored():
-  """Returns the number of the mirror image of each vertex, [V] int32."""
+  """Returns the index of the mirror image of each vertex, [V] int32."""
   numbers = np.zeros(num_vertices(), np.int32)
   for part in parts().values():
     own, count = np.arange(part.num_vertices), part.num_vertices
@@ -234,11 +236,11 @@ def _other_side():
   return [JOINT_INDEX["_".join([swap.get(side, side), *rest])] for side, *rest in sides]
 
 
-_OTHER_SIDE = _other_side()  # [24], the joint on the other side
+_OTHER_SIDE = _other_side()  # [24], index of the joint on the other side
 
 
 def faces(vertices):
-  """Returns the triangles, [F, 3] int32, whose corners turn left if they are seen from outside.
+  """Returns the triangles, [F, 3] int32. Seen from outside, the corners run counterclockwise.
 
   Args:
     vertices: [V, 3], the result of `surface` for any body.
@@ -256,12 +258,12 @@ def faces(vertices):
 
 
 def _triangles(num_rings, corners, is_middle):
-  """Returns the triangles of a closed tube, [F, 3]. Those of a tube in the middle are symmetric."""
+  """Returns the triangles of a closed tube, [F, 3]. For a tube in the middle, they are symmetric."""
   ring, corner = (axis.ravel() for axis in np.mgrid[: num_rings - 1, :corners])
   after = (corner + 1) % corners
   low, low_after = ring * corners + corner, ring * corners + after
   high, high_after = low + corners, low_after + corners
-  # Each quadrilateral is cut along a diagonal. Mirror images are cut along mirrored diagonals.
+  # Each quadrilateral is cut along a diagonal. Its mirror image is cut along the mirrored diagonal.
   is_right = is_middle & (corner >= corners // 4) & (corner < 3 * corners // 4)
   one = np.where(is_right, (low, low_after, high), (low, low_after, high_after))
   two = np.where(is_right, (low_after, high_after, high), (low, high_after, high))
@@ -293,7 +295,7 @@ def _level(name, heights, joint="head", left=0.0):
 
 def _neck():
   rings = _level("NECK", _PLACES["neck"], "neck")
-  # The upper end is inside the head. It is narrow, so that the two surfaces cross at a large angle.
+  # The upper end lies inside the head. It is narrow, so that neck and head cross at a large angle.
   rings["radii"] *= np.interp(_PLACES["neck"], (0.042, 0.080), (1.0, 0.5))[:, None]
   return rings
 
@@ -302,7 +304,7 @@ def _trunk():
   places = np.array(_PLACES["trunk"])
   rings = skin.trunk_rings_at(places)
   rings["bust"] = 0  # the bust moves vertices, not rings
-  # Clothes hide the steps between the rows of the table. Bare skin is smooth.
+  # Clothes hide the steps between the rows of the table. On bare skin they are visible, so they are smoothed.
   for k, column in enumerate(anatomy.TRUNK_ZONE.T, start=1):
     rings["growth"][:, 0, k] = np.interp(places, anatomy.TRUNK_HEIGHT, column)
   rings["growth"][:, 0, 0] = 1 - rings["growth"][:, 0, 1:].sum(axis=1)
@@ -328,7 +330,7 @@ def _limb(limb):
 
 
 def _smooth(columns):
-  """Replaces each row, except the first and the last, by a mean of itself and its neighbours. In place."""
+  """Replaces each row, except the first and the last, by a mean of the row and its neighbours. In place."""
   columns[1:-1] = (columns[:-2] + 2 * columns[1:-1] + columns[2:]) / 4
 
 
@@ -347,7 +349,7 @@ def _collar():
 
 
 def _hand():
-  """Returns the rings of the left hand. They lie between wrist and hand joint, so they follow long arms."""
+  """Returns the rings of the left hand. They lie between wrist and hand joint, so they adapt to long arms."""
   rings, places = _resample(skin.hand_rings("left"), anatomy.HAND[:, 0], "hand")
   rings["joints"] = JOINT_INDEX["left_wrist"], JOINT_INDEX["left_hand"]
   rings["between"] = places / body.rest_offset("left_hand")[0]
@@ -360,7 +362,7 @@ def _foot():
 
 
 def _resample(rings, positions, kind):
-  """Returns (rings at the places of a part, these places). Shift and radii are interpolated."""
+  """Returns (rings of a part, their positions). Shift and radii are interpolated."""
   places = np.array(_PLACES[kind])
   more = np.repeat(rings[:1], len(places))
   for field in ("offset", "radii"):

@@ -1,4 +1,4 @@
-"""Builds the things that people carry, the seats on which they sit, and obstacles in front of them."""
+"""Builds the objects that people carry, the seats they sit on, and obstacles in front of them."""
 
 import numpy as np
 
@@ -7,12 +7,12 @@ from hap_jax.synthetic.body import JOINT_INDEX
 from hap_jax.synthetic.figure import TILE_INDEX, upright_box
 from hap_jax.synthetic.mesh import BOX, OVAL, one_tube
 
-# Straps are drawn as if they were this many metres nearer to the camera, so that cloth never covers them.
+# Metres by which straps are drawn nearer to the camera than they are, so that cloth never covers them.
 _OVER_CLOTHES = 0.11
 
 
 def build_belongings(figure, pose):
-  """Builds the bags and other things that a person carries.
+  """Builds the bags and other objects that a person carries.
 
   Args:
     figure: Figure.
@@ -63,7 +63,7 @@ def _backpack(figure):
 
 
 _BACKPACK_V = np.linspace(0, 1, 6)
-# Path of the left strap from the chest over the shoulder to the back. A row is an offset (left, up, front)
+# Path of the left strap from the chest over the shoulder to the back. Each row is an offset (left, up, front)
 # from the joint spine3.
 # fmt: off
 _BACKPACK_STRAP = np.array((
@@ -87,8 +87,8 @@ def _shoulder_bag(figure):
   half = np.array((0.045, 0.11, 0.15)) * body.scale
   tubes = [upright_box(center, pelvis, half, "carried", "bag", lift=0.08)]
   deep = body.girth
-  # The strap runs up the chest, over the other shoulder and down the back. A point of its path is an offset
-  # from a joint: (joint, left, up, front).
+  # The strap runs up the chest, over the other shoulder and down the back. Each point of its path is given
+  # by a joint and an offset: (joint, left, up, front).
   front = [("pelvis", side * 0.17 * body.hip, 0.02, 0.05), ("spine1", side * 0.11, 0.04, 0.122 * deep)]
   front += [("spine2", side * 0.02, 0.03, 0.135 * deep), ("spine3", -side * 0.05, 0.07, 0.124 * deep)]
   over = [("spine3", -side * 0.095, 0.170, 0.0)]
@@ -112,7 +112,7 @@ def _hand_bag(figure):
   wrist, hand = figure.joint(f"{side}_wrist"), figure.joint(f"{side}_hand")
   grip = wrist + (hand - wrist) * 1.1
   frame = figure.frame("pelvis")
-  # A shift to the side keeps the bag away from the leg.
+  # The bag is shifted to the side, so that it does not touch the leg.
   center = grip + (figure.look.bag_side * 0.06 * frame[:, 0] - np.array((0, 0.24, 0))) * scale
   half = np.array((0.05, 0.12, 0.15)) * scale
   tubes = [upright_box(center, frame, half, "carried", "bag", lift=0.05)]
@@ -124,7 +124,7 @@ def _hand_bag(figure):
 
 
 def _suitcase(figure):
-  """Builds a suitcase on wheels that one hand pulls behind the person."""
+  """Builds a suitcase on wheels that the person pulls with one hand."""
   scale = figure.body.scale
   side = "right" if figure.look.bag_side > 0 else "left"
   grip = figure.joint(f"{side}_hand")
@@ -152,7 +152,7 @@ def _phone(figure, side):
 
 
 def _parcel(figure):
-  """Builds a box between both hands."""
+  """Builds a box that the person holds with both hands."""
   left, right = figure.joint("left_hand"), figure.joint("right_hand")
   frame = figure.frame("spine3")
   wide = max(np.linalg.norm(left - right) / 2 - 0.02, 0.08)

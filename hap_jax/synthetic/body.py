@@ -57,7 +57,7 @@ class Body:
   """One person's bone lengths and thicknesses.
 
   Attributes:
-    offsets: [24, 3] metres, from the parent of each joint to the joint, in the rest pose.
+    offsets: [24, 3] metres, from each joint's parent to the joint, in the rest pose.
     stature: standing height in metres.
     scale: stature divided by the stature of the reference adult. It also scales all thicknesses.
     girth: thickness of trunk and limbs relative to the average.
@@ -147,7 +147,7 @@ def build_body(*, stature, legs, arms, trunk, shoulders, hips, waist, girth, bus
     legs, arms, trunk: lengths of the bones, relative to the average for this stature.
     shoulders, hips: widths of the bones, relative to the average for this stature.
     waist: half-width at the waist, relative to the average for this stature and girth.
-    girth, bust, head: as in Body.
+    girth, bust, head: same as in Body.
   Returns:
     Body.
   """
@@ -182,8 +182,8 @@ def place_joints(body, rotations):
     rotation of each joint.
   """
   joints, frames = np.zeros((len(JOINTS), 3)), rotations.copy()
-  # SMPL lists the joints by the number of bones between them and the pelvis. Each pass of this loop places
-  # all joints with the same number of bones.
+  # SMPL sorts the joints by the number of bones between joint and pelvis. Each pass of this loop places all
+  # joints with the same number.
   for level, parents in _LEVELS:
     frame = frames.take(parents, axis=0)
     frames[level] = frame @ rotations[level]

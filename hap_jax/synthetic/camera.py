@@ -1,4 +1,4 @@
-"""Cameras: position, direction, projection of points, and the blur, noise and colours of their sensor."""
+"""Simulates cameras: position, direction, projection of points, and blur, noise and colours of the sensor."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ class Sensor:
   """The properties of one camera that change the pixels of all its pictures.
 
   Attributes:
-    gain: [3] factor of each channel, which gives exposure and colour cast.
+    gain: [3] factor of each channel, for exposure and colour cast.
     offset: grey levels that are added to every pixel, like haze.
     gamma: exponent of the tone curve.
     blur: standard deviation of the blur, divided by the picture's width.
@@ -99,7 +99,7 @@ def aim(station, rng):
 
   Args:
     station: Station.
-    rng: numpy Generator. It chooses the distance and small errors of the direction.
+    rng: numpy Generator. It chooses the distance and a small error of the direction.
   Returns:
     (rotation [3, 3], translation [3]) from the world to the camera.
   """
@@ -127,22 +127,22 @@ def expose(image, sensor, rng):
     [H, W, 3] uint8.
   """
   gain = sensor.gain * rng.normal(1.0, 0.05)
-  # The blur is at least 0.4 pixels. No lens is perfectly sharp, and a drawn edge has only a few grey levels.
+  # The blur is at least 0.4 pixels, because no lens is perfectly sharp and drawn edges are almost steps.
   sigma = max(sensor.blur * image.shape[1] * rng.uniform(0.8, 1.3), 0.4)
   image = cv2.GaussianBlur(image, (0, 0), sigma)
   top, left = rng.integers(_NOISE_MARGIN), rng.integers(_NOISE_MARGIN)
   noise = _NOISE[top : top + image.shape[0], left : left + image.shape[1]]
   image = cv2.scaleAdd(noise, sensor.noise, cv2.multiply(image, (*gain, 0.0), image), image)
   image = cv2.LUT(cv2.add(image, (sensor.offset,) * 4, dtype=cv2.CV_8U), _tone_curve(sensor.gamma))
-  # OpenCV's JPEG functions expect BGR, but the picture is RGB. This only swaps the two colour channels of
-  # JPEG, which are compressed in the same way.
+  # OpenCV's JPEG functions expect BGR, but the picture is RGB. The only effect is that JPEG's two colour
+  # channels are swapped. Both are compressed in the same way.
   _, data = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, sensor.jpeg_quality))
   return cv2.imdecode(data, cv2.IMREAD_COLOR)
 
 
 @functools.lru_cache(maxsize=64)
 def _tone_curve(gamma):
-  """Returns the output of a sensor for each grey level, [256] uint8."""
+  """Returns the output of a sensor for each input grey level, [256] uint8."""
   return np.rint(255 * (np.arange(256) / 255) ** gamma).astype(np.uint8)
 
 

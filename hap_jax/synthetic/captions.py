@@ -2,7 +2,7 @@
 
 import numpy as np
 
-# Only properties that can be seen in pictures. Exported files and checkpoints depend on their order.
+# Only properties that are visible in pictures. Exported files and checkpoints depend on their order.
 ATTRIBUTES = (
   *("female", "child", "senior", "long_hair", "bald", "beard", "glasses", "hat", "scarf"),
   *("short_sleeves", "jacket", "coat", "stripes", "plaid", "logo", "hood", "dark_top", "light_top"),
@@ -50,13 +50,13 @@ def attributes_of(look):
 
 
 def captions_of(look):
-  """Returns two texts (str, str) that describe an Appearance. Both name only things that pictures show."""
+  """Returns two texts (str, str) about an Appearance. They name only properties visible in pictures."""
   return _describe_wearing(look), _describe_with(look)
 
 
 def _describe_wearing(look):
   """Describes the person in this order: person, hair, clothes from top to bottom, bags."""
-  # A dress covers top and bottom, so it is named once.
+  # A dress is both top and bottom, so it is named only once.
   clothes = [_article(_top(look)), *([_bottom(look)] if look.bottom != "dress" else []), _shoes(look)]
   extras = [_article(thing) for thing in _worn(look)]
   text = f"{_article(_who(look)).capitalize()} {_hair(look)}, wearing {_list(clothes)}."
@@ -67,7 +67,7 @@ def _describe_wearing(look):
 
 
 def _describe_with(look):
-  """Describes the person in another order: bags, "his" or "her" clothes, hair."""
+  """Describes the person in another order: bags, clothes (after "his" or "her"), hair."""
   things = [_article(thing) for thing in (*_carried(look), *_worn(look))]
   text = f"This {_who(look)} " + (f"is seen with {_list(things)}." if things else "has no bag and no hat.")
   possessive = "Her" if look.is_female else "His"
@@ -133,7 +133,7 @@ def _bottom(look):
   if look.bottom == "skirt":
     return f"a {look.bottom_colour} skirt"
   cut = ""
-  # From 0.2 to 0.6 the fit is hard to see, so no caption names it.
+  # A fit between 0.2 and 0.6 is hard to see, so captions do not name it.
   if look.bottom == "trousers":
     cut = "tight " if look.fit < 0.2 else "wide " if look.fit > 0.6 else ""
   return f"{cut}{look.bottom_colour} {look.bottom}"
@@ -167,7 +167,7 @@ def _carried(look):
 
 
 def _article(words):
-  # The first letter is enough, because no phrase starts with words such as "hour" or "uniform".
+  # The first letter decides, because no phrase starts with an exception such as "hour" or "uniform".
   return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 

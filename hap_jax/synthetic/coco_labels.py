@@ -1,16 +1,16 @@
-"""The joints, boxes and areas of drawn people in COCO's keypoint format."""
+"""Returns joints, boxes and areas of drawn people in COCO's keypoint format."""
 
 import numpy as np
 
 from hap_jax.data.skeletons import COCO17
 from hap_jax.synthetic import anatomy
 
-CATEGORY = 1  # number of the category "person"
+CATEGORY = 1  # id of the category "person"
 _BODY = (anatomy.PART_INDEX["head"], anatomy.PART_INDEX["right_foot"])  # first and last part of the person
 
 
 def visible_area(parts):
-  """Returns the number of pixels that show the person, from the part label of each pixel, [H, W] uint8."""
+  """Returns the number of pixels that show the person. `parts` has the part label of each pixel, [H, W]."""
   return int(((parts >= _BODY[0]) & (parts <= _BODY[1])).sum())
 
 
@@ -18,7 +18,7 @@ def of_person(drawn, area, size):
   """Returns the joints, box and area of a record in COCO's format.
 
   A joint is labelled if 0 <= x < W and 0 <= y < H. COCO's flag v is 0 for a joint that is not labelled, 1 for
-  a hidden joint and 2 for a joint that is seen. The box encloses body and clothes. It is clipped to the
+  a hidden joint and 2 for a visible joint. The box encloses body and clothes. It is clipped to the
   picture and measured between pixel edges.
 
   Args:
@@ -29,14 +29,14 @@ def of_person(drawn, area, size):
     dict with keypoints, num_keypoints, bbox and area.
   """
   H, W = size
-  # Coordinates are rounded before this test, so that they never contradict the flag in the file.
+  # Coordinates are rounded before this test, because the file has rounded coordinates and must fit its flags.
   xy = np.round(drawn["keypoints_xy"].astype(float), 2)
   labelled = drawn["keypoints_visible"] & (xy >= 0).all(axis=1) & (xy < (W, H)).all(axis=1)
   v = np.where(labelled, 2 - drawn["keypoints_occluded"].astype(int), 0)
   keypoints = [
     [*point, flag] if flag else [0, 0, 0] for point, flag in zip(xy.tolist(), v.tolist(), strict=True)
   ]
-  # COCO measures from the edge of the first pixel. The record measures from the centre of this pixel.
+  # COCO's origin is the edge of the first pixel. The origin of the record is the centre of this pixel.
   left, top, right, bottom = np.clip(drawn["box"].astype(float) + 0.5, 0, (W, H, W, H)).round(2).tolist()
   return {
     "keypoints": [value for joint in keypoints for value in joint],

@@ -1,4 +1,4 @@
-"""Draws a picture of a synthetic person with its ground truth. They depend only on seed, index and size."""
+"""Draws a picture of a synthetic person with its ground truth. Both depend only on seed, index and size."""
 
 import dataclasses
 import functools
@@ -23,18 +23,18 @@ from hap_jax.synthetic.body import JOINT_INDEX
 
 PICTURES_PER_PERSON = 8
 NUM_SITES = 4
-# Index of the first picture of each split. No split is large enough to reach the first picture of the next
-# one, so splits share no picture and no person.
+# Index of the first picture of each split. A split is always smaller than the distance to the next split, so
+# splits share no picture and no person.
 FIRST_INDEX = {"train": 0, "val": 1 << 24, "test": 2 << 24}
 
 
 @dataclasses.dataclass(frozen=True)
 class Person:
-  """One identity.
+  """One identity, a drawn person.
 
   Attributes:
-    pid: number of the person.
-    site: number of the site whose cameras take all pictures of the person.
+    pid: index of the person.
+    site: index of the site. Its cameras take all pictures of the person.
     body: bone lengths and thicknesses.
     look: clothes, hair and bags.
     attributes: [27] bool, in the order of captions.ATTRIBUTES.
@@ -55,7 +55,7 @@ class Person:
 
 @functools.lru_cache(maxsize=64)
 def sample_person(seed, pid):
-  """Returns the Person with number `pid`, which all pictures of this person use."""
+  """Returns the Person with index `pid`. All pictures of this person use it."""
   look, site, own_body, wear, camera_order = _sample_identity(seed, pid)
   return Person(
     pid=pid,
@@ -70,20 +70,20 @@ def sample_person(seed, pid):
 
 
 def camids_of(seed, pid):
-  """Returns the camera of each picture of a person, [PICTURES_PER_PERSON] int32. It draws no picture."""
+  """Returns the camera of each picture of a person, [PICTURES_PER_PERSON] int32. Draws nothing."""
   _, site, _, _, camera_order = _sample_identity(seed, pid)
   cam = camera_order[np.arange(PICTURES_PER_PERSON) % camera.CAMERAS_PER_SITE]
   return (site * camera.CAMERAS_PER_SITE + cam).astype(np.int32)
 
 
 def look_of(seed, pid):
-  """Returns the Appearance of a person. It draws no picture."""
+  """Returns the Appearance of a person. Draws nothing."""
   return _sample_identity(seed, pid)[0]
 
 
 def _sample_identity(seed, pid):
-  """Samples the random properties of a person. Returns (look, site, body, wear, order of the cameras)."""
-  # The last number keeps random streams apart. For example, identities use 11, pictures 12, backgrounds 14.
+  """Samples the random properties of a person. Returns (look, site, body, wear, camera_order)."""
+  # The last number separates the random streams. For example, identities use 11, pictures 12, backgrounds 14.
   rng = np.random.default_rng((seed, pid, 11))
   look = appearance.sample_appearance(rng)
   site = int(rng.integers(NUM_SITES))
@@ -103,16 +103,16 @@ def _station(seed, site, cam):
 
 
 def draw_person(seed, index, size, is_empty=False):
-  """Draws picture number `index`, which shows person `index // 8`.
+  """Draws the picture with this index. It shows person `index // 8`.
 
   The six cameras of the person's site take the first six pictures. The first two of these cameras also take
   the last two pictures.
 
   Args:
     seed: whole number >= 0.
-    index: whole number >= 0. FIRST_INDEX has the first index of each split.
+    index: whole number >= 0. `FIRST_INDEX` has the first index of each split.
     size: (H, W) pixels, at most camera.MAX_SIZE.
-    is_empty: True: the picture does not show the person and their shadow. The ground truth stays the same.
+    is_empty: True: leave out the person and their shadow. The ground truth stays the same.
   Returns:
     dict: image [H, W, 3] uint8 RGB, attributes [27] bool in the order of captions.ATTRIBUTES,
       captions (str, str), pid and camid int, parts [H, W] uint8 (index into anatomy.PARTS),
@@ -123,7 +123,7 @@ def draw_person(seed, index, size, is_empty=False):
   cam = int(person.camera_order[index % PICTURES_PER_PERSON % camera.CAMERAS_PER_SITE])
   station = _station(seed, person.site, cam)
   rng = np.random.default_rng((seed, index, 12))
-  is_large = size[0] >= 160  # a smaller picture does not show noses, ears and round limbs
+  is_large = size[0] >= 160  # noses, ears and round limbs are not visible in smaller pictures
   outfit = _outfit(seed, person.pid, is_large)
   shot = scene.compose(person, outfit, station, size, 10 if is_large else 8, rng)
   seen = scene.without_person(shot) if is_empty else shot
@@ -151,8 +151,8 @@ def draw_person(seed, index, size, is_empty=False):
 
 
 def _to_fine(points, fine):
-  """Converts pixel positions of the picture to those of a grid `fine` times finer."""
-  # Distances from the edge of pixel 0 grow by the factor `fine`. This edge is at -0.5 in both grids.
+  """Converts pixel positions in the picture to positions in a grid that is `fine` times finer."""
+  # Distances are measured from the outer edge of pixel 0, which is at -0.5 in both grids.
   return (points + 0.5) * fine - 0.5
 
 
@@ -162,10 +162,10 @@ def _ground_truth(shot, points, view, fine, size):
   Returns:
     dict: keypoints_xy [17, 2] float32 pixels,
       keypoints_visible [17] bool (inside the picture; the joint may be hidden),
-      keypoints_occluded [17] bool (hidden by the body itself or by another thing),
+      keypoints_occluded [17] bool (hidden by the body itself or by another object),
       keypoints_3d [17, 3] and joints_3d [24, 3] float32 metres in the camera frame,
-      rotations [24, 3, 3] float32 in SMPL's order (rotations[0] from the body frame to the camera frame, the
-      others relative to the parent joint), intrinsics [3, 3] float32 pixels,
+      rotations [24, 3, 3] float32 in SMPL's order (rotations[0] from the body frame to the camera frame, all
+      other rotations relative to the parent joint), intrinsics [3, 3] float32 pixels,
       box [4] float32 pixels (left, top, right, bottom) of body and clothes; it may reach outside the picture.
   """
   person, lens = shot.actors[0], shot.camera
@@ -173,7 +173,7 @@ def _ground_truth(shot, points, view, fine, size):
   joints = lens.to_camera(figure.joints)
   coco = lens.to_camera(body.coco_joints(figure.body, figure.joints, figure.frames))
   keypoints = camera.project(coco, lens.intrinsics)
-  # A pixel reaches half a pixel to each side of its centre.
+  # The picture ends half a pixel outside the centres of its border pixels.
   inside = ((keypoints >= -0.5) & (keypoints < np.array(size[::-1]) - 0.5)).all(axis=1)
   thickness = figure.body.scale * figure.body.girth
   hidden = truth.occluded_joints(
@@ -224,11 +224,11 @@ _SHADOW_BONES = (
 )
 
 
-_ON_THE_GROUND = np.array((1, 0, 1))  # product with this moves a point straight down to y = 0
+_ON_THE_GROUND = np.array((1, 0, 1))  # factors that move a point straight down to y = 0
 
 
 def _cast_shadows(picture, shot):
-  """Darkens the ground where people block the light of the sun and the sky. Changes `picture` in place."""
+  """Darkens the ground where people block the light of sun and sky. Changes `picture` in place."""
   H, W = picture.shape[:2]
   # Shadows are soft, so half the resolution is enough.
   cover = np.zeros((H // 2, W // 2), np.float32)
@@ -259,12 +259,12 @@ def _cast_shadows(picture, shot):
   picture *= cv2.merge([1 - cv2.resize(cover, (W, H))] * 3)
 
 
-# Small differences of brightness between vertices look like folds. Every picture uses the same numbers.
+# Small random differences of brightness between vertices look like folds. All pictures use the same values.
 _CLOTH_SHADE = 0.09 * np.random.default_rng(43).standard_normal(1 << 14)
 
 
 def _paint(picture, shot, view, fine):
-  """Paints the visible surfaces of a scene, with texture and light, onto the picture.
+  """Paints the visible surfaces of a scene onto the picture, with texture and light.
 
   Args:
     picture: [H, W, 3] float32, changed in place.
@@ -290,10 +290,10 @@ def _paint(picture, shot, view, fine):
   texel += raster.interpolate(planes, _U, samples).astype(np.int32) & (texture.SIZE - 1)
   texel = first_texel.take(samples.rows) + texel
   shade = _limit(raster.interpolate(planes, _SHADE, samples), 0.12, 1.5)
-  # Share of a pixel's samples that show the background.
+  # Share of the samples of a pixel that show the background.
   through = 1 - functools.reduce(np.add, (samples.rows > 0).astype(np.float32)) / np.float32(fine)
   crevice = _crevice_shade(planes, samples) / fine
-  # One colour at a time, because numpy is several times slower on a last axis of three colours.
+  # One colour channel at a time, because numpy is several times slower on a last axis of length 3.
   pixels, first_place = picture.reshape(-1), 3 * samples.in_picture
   for k, plane in enumerate(shot.atlas):
     place = first_place + k
@@ -306,7 +306,7 @@ def _paint(picture, shot, view, fine):
   return parts
 
 
-_U, _V, _SHADE, _DEPTH = range(4)  # rows of `values` in `_paint`, the quantities that vary over a surface
+_U, _V, _SHADE, _DEPTH = range(4)  # rows of `values` in `_paint`: the quantities that vary over a surface
 
 
 def _limit(values, low, high):
@@ -323,8 +323,8 @@ def _crevice_shade(planes, samples):
   box.reshape(-1)[samples.in_box] = relief
   reach = max(int(0.03 * samples.size[0]) | 1, 3)
   around = cv2.blur(box, (reach, reach)).take(samples.in_box)
-  # The mean depth of the neighbours must not include the background, so their share is computed too. Counting
-  # whole numbers is faster than averaging floats.
+  # The mean depth of the neighbours must not include the background. So the share of neighbours that are not
+  # background is computed too, with integers, because that is faster.
   count = cv2.boxFilter((box > 0).view(np.uint8), cv2.CV_16U, (reach, reach), normalize=False)
   weight = (count.take(samples.in_box) * (1 / reach**2)).astype(np.float32)
   return 1 - _limit((relief - around / (weight + 1e-3)) * 2.0, 0, 0.3)

@@ -2,7 +2,7 @@
 
   bounding_box_train/, query/, bounding_box_test/  pictures, named as in Market-1501: 0002_c5s1_000011_00.jpg
                                                    is person 2, camera 5 at place 1, picture 11 of its split
-  bounding_box_val/                                pictures of other people, to choose settings
+  bounding_box_val/                                pictures of other people, for validation
   annotations/person_keypoints_{train,val}.json    joints and boxes in COCO's layout
   attributes.csv                                   one row per picture: file, split, person, attributes
   reid_raw.json                                    two captions per picture, in the layout of CUHK-PEDES
@@ -34,8 +34,8 @@ _SET = {
   "val": "val",
   "query": "test",
   "gallery": "test",
-}  # names of splits in the lists
-_QUALITY = 95  # of JPEG. The files differ from the drawn pictures by a few grey levels
+}  # names of the splits in the annotation files
+_QUALITY = 95  # JPEG quality. The files differ from the drawn pictures by a few grey levels
 _CHUNK = 64  # pictures per call of a worker process
 
 
@@ -46,7 +46,7 @@ class _Row:
   Attributes:
     file: path relative to the exported folder.
     split: a key of FOLDERS.
-    person: number of the person in the exported folder.
+    person: id of the person in the exported folder, from 1.
     index: index of the picture for `draw.draw_person`.
   """
 
@@ -69,7 +69,7 @@ def write_folder(
 ):
   """Draws people and writes pictures and labels to a new folder.
 
-  The folder has a temporary name until it is complete. So a folder with the name `out` is never incomplete.
+  The folder has a temporary name until it is complete. So the folder `out` is never incomplete.
 
   Args:
     out: folder to create.
@@ -89,10 +89,10 @@ def write_folder(
   with unfinished.new_folder(out) as part:
     for folder in (*FOLDERS.values(), "annotations"):
       (part / folder).mkdir()
-    # The lists are written last, because they need the labels of all pictures.
+    # The annotation files are written last, because they need the labels of all pictures.
     progress.begin(len(rows), "pictures")
     truths = write_pictures(part, seed, tuple(image_size), rows, _label, workers, progress)
-    progress.stage("writing the lists")
+    progress.stage("writing annotations")
     _write_lists(part, image_size, rows, truths)
     counts = {split: sum(row.split == split for row in rows) for split in FOLDERS}
     (part / "README.txt").write_text(_readme(seed, image_size, counts), encoding="utf-8")
@@ -123,8 +123,8 @@ def write_pictures(root, seed, size, rows, label, workers, progress):
     size: (H, W) of the pictures in pixels.
     rows: list of objects with `file`, the path below `root`, and `index`, the picture's index for
       `draw.draw_person`.
-    label: function of (seed, size, result of `draw_person`) that returns what the lists need of a picture. It
-      is a function of a module, because it is sent to other processes.
+    label: function of (seed, size, result of `draw_person`). It returns the labels of a picture. It must be
+      defined at the top level of a module, because it is sent to other processes.
     workers, progress: as in `write_folder`.
   Returns:
     The results of `label`, in the order of `rows`.

@@ -2,12 +2,12 @@
 
   imageFiles/person_0003/image_00005.jpg  picture 5 of person 3: one sequence per person
   3DPW_latest_test.json                   camera, box, SMPL's parameters and OpenPose's joints
-  body/                                   the body that these parameters pose, as written by `hap body`
+  body/                                   the body model of these parameters, in the format of `hap body`
   README.txt                              description of the folder
 
-The json has the form of the file of this name that the authors of 3DCrowdNet publish: a picture has
-{id, width, height, sequence, file_name, cam_param {focal, princpt}}, and a person has {id, image_id, bbox,
-smpl_param {pose, shape, trans, gender}, openpose_result}. The people are those of the split "test".
+The JSON file has the layout of the file with this name by the authors of 3DCrowdNet. A picture has
+{id, width, height, sequence, file_name, cam_param {focal, princpt}}. A person has {id, image_id, bbox,
+smpl_param {pose, shape, trans, gender}, openpose_result}. The people are the split "test".
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from hap_jax.synthetic.body import JOINT_INDEX
 PICTURES = "imageFiles"
 LIST = "3DPW_latest_test.json"
 BODY = "body"
-# The 18 joints of OpenPose. Nose, eyes and ears are points of the skin.
+# The 18 joints of OpenPose. Nose, eyes and ears are points on the skin.
 OPENPOSE = JOINT_ORDERS["openpose18_pelvis"][:18]
 _FACE = ("nose", "left_eye", "right_eye", "left_ear", "right_ear")  # the first rows of keypoints_3d
 _ROW_OF = JOINT_INDEX | {name: len(JOINT_INDEX) + k for k, name in enumerate(_FACE)}
@@ -51,7 +51,7 @@ class _Row:
 def write_folder(out, *, seed=0, num_test=1024, image_size=(256, 128), workers=None, progress=SILENT):
   """Draws people and writes pictures, parameters and body to a new folder.
 
-  The folder has a temporary name until it is complete. So a folder with the name `out` is never incomplete.
+  The folder has a temporary name until it is complete. So the folder `out` is never incomplete.
 
   Args:
     out: folder to create.
@@ -73,7 +73,7 @@ def write_folder(out, *, seed=0, num_test=1024, image_size=(256, 128), workers=N
       (part / PICTURES / sequence).mkdir(parents=True)
     progress.begin(len(rows), "pictures")
     people = export.write_pictures(part, seed, size, rows, _label, workers, progress)
-    progress.stage("writing the list and the body")
+    progress.stage("writing annotations and body")
     export.write_json(part / LIST, _content(size, rows, people))
     body_model.write_body_set(part / BODY, own_body())
     (part / "README.txt").write_text(_readme(seed, size, len(rows)), encoding="utf-8")
@@ -91,7 +91,7 @@ def _list_rows(source):
 
 
 def _label(seed, size, drawn):
-  """Returns the camera and the person of a picture, in the form of the json."""
+  """Returns the camera and the person of a picture, in the layout of the JSON file."""
   parameters = smpl_fit.parameters_of(seed, drawn)
   focal, center = drawn["intrinsics"].diagonal()[:2], drawn["intrinsics"][:2, 2]
   return {
@@ -121,7 +121,7 @@ def _openpose(drawn, size):
   """Returns the joints as OpenPose does: x, y and confidence. All are 0 for a joint outside the picture."""
   points = np.concatenate([drawn["joints_3d"], drawn["keypoints_3d"][: len(_FACE)]])[_OPENPOSE_ROWS]
   xy = camera.project(points.astype(float), drawn["intrinsics"].astype(float))
-  # A pixel reaches half a pixel to each side of its centre.
+  # The picture ends half a pixel outside the centres of its border pixels.
   inside = ((xy >= -0.5) & (xy < np.array(size[::-1]) - 0.5)).all(axis=1)
   rows = np.where(inside[:, None], np.concatenate([xy.round(3), np.ones((len(xy), 1))], axis=1), 0)
   return rows.tolist()

@@ -27,8 +27,7 @@ TILES = (
 )
 TILE_INDEX = {name: i for i, name in enumerate(TILES)}
 
-# A layer is drawn as if it were this many metres nearer to the camera, so that skin never shows through
-# cloth.
+# Metres by which a layer is drawn nearer to the camera than it is, so that skin never shows through cloth.
 _OVER_LEGS, _OVER_SHIRT, _OVER_COAT = 0.07, 0.08, 0.10
 
 _EASE = {"shirt": 0.006, "jacket": 0.016, "coat": 0.022}  # metres between skin and cloth
@@ -39,7 +38,7 @@ _TAIL = 0.35  # share of a long garment's texture that is below the trunk
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-  """A body in a pose, with its Appearance. It is the input of all functions that build surfaces.
+  """A body in a pose, with its Appearance. All functions that build surfaces take it as input.
 
   Attributes:
     joints: [24, 3] metres.
@@ -92,7 +91,7 @@ class Piece:
 
 @dataclasses.dataclass(frozen=True)
 class Outfit:
-  """A dressed body without a pose. All pictures of a person share it.
+  """A dressed body before it is posed. All pictures of a person share it.
 
   Attributes:
     fitted: skin.Fitted, the rings of all pieces.
@@ -119,7 +118,7 @@ def dress(body, look, is_detailed):
   Returns:
     Outfit.
   """
-  # `_tails` finds the pieces of the trunk by their place in the list, so these pieces come first.
+  # The pieces of the trunk come first, because `_tails` finds them by their position in the list.
   pieces = [*_trunk(look), *_head(look, is_detailed)]
   for side in ("left", "right"):
     pieces += [*_leg(look, body.scale, side), *_arm(look, side)]
@@ -173,7 +172,7 @@ def _trunk(look):
   shirt = skin.trunk_rings(hem, _NECKLINE, _TAIL if is_long else 0.0)
   pieces = [Piece(shirt, "top", lift, ease, section=OVAL)]
   if look.is_tucked:
-    # The waistband lies over the shirt. It is the second piece, because a skirt hangs on the second piece.
+    # The waistband lies over the shirt. It must be the second piece, because a skirt hangs on that piece.
     pieces.append(Piece(skin.trunk_rings(-0.06, 0.065, 0.8), "bottom", _OVER_SHIRT, 0.009, section=OVAL))
   pieces.append(Piece(skin.trunk_rings(-0.165, -0.05, 0.5, 0.8), "bottom", 0.0, 0.004, section=OVAL))
   pieces.append(Piece(skin.level_rings("NECK", "neck"), "skin", 0.06))
@@ -256,7 +255,7 @@ def _tails(figure, tubes):
     List of Tubes.
   """
   look = figure.look
-  hips = tubes.length[0]  # first ring of the second piece: the waistband or the hips
+  hips = tubes.length[0]  # index of the first ring of the second piece, which is the waistband or the hips
   tails = []
   if look.bottom == "skirt":
     above = hips if look.is_tucked else hips + tubes.length[1] - 2
@@ -269,7 +268,7 @@ def _tails(figure, tubes):
 
 
 def _tail(figure, tubes, above, tile, flare, lift, length):
-  # Cloth hangs around both legs, so its rings depend on the pose and cannot be part of the outfit.
+  # This cloth hangs around both legs. So its rings depend on the pose and cannot be part of the outfit.
   low = _leg_hull(figure, np.linspace(length, 0.25, 4), _EASE[figure.look.top] + 0.01, flare)
   high = (rings[above : above + 2] for rings in (tubes.centers, tubes.across, tubes.depth))
   placed = [np.concatenate(pair) for pair in zip(low, high, strict=True)]
@@ -285,14 +284,14 @@ def _leg_hull(figure, positions, ease, flare):
 
   Args:
     figure: Figure.
-    positions: [R] along the legs. 0 is the hip, 1 the knee, 2 the ankle.
+    positions: [R] position of each ring along the legs. 0 is the hip, 1 the knee, 2 the ankle.
     ease: metres between skin and cloth.
     flare: metres by which the cloth widens from hip to knee.
   Returns:
     (centers, across, depth), each [R, 3].
   """
   along = positions[:, None]
-  # Points of both legs: on the thigh up to position 1, then on the shin.
+  # Points on both legs: on the thigh for positions up to 1, on the shin for larger positions.
   left, right = (
     np.where(along <= 1, hip + (knee - hip) * along, knee + (ankle - knee) * (along - 1))
     for hip, knee, ankle in ([figure.joint(f"{side}_{name}") for name in _LEG] for side in ("left", "right"))
@@ -307,7 +306,7 @@ def _leg_hull(figure, positions, ease, flare):
   gap = left - right
   radius = np.interp(positions, anatomy.LEG[:, 0], anatomy.LEG[:, 1]) * figure.body.scale * figure.body.girth
   slack = radius + ease + flare * positions
-  # Legs that are apart, as in a step, widen the cloth.
+  # If the legs are apart, as in a step, the cloth is wider.
   half_width = np.abs(gap @ across) / 2 + slack
   half_depth = np.abs((gap * front).sum(axis=1)) / 2 + slack * 1.05
   return (left + right) / 2, across * half_width[:, None], front * half_depth[:, None]
@@ -337,7 +336,7 @@ def upright_box(center, frame, half_size, part, tile, lift=0.0):
   return one_tube(*rings, _BOX_V, PART_INDEX[part], TILE_INDEX[tile], BOX, lift=lift)
 
 
-# The first and the last ring are almost points, so they close the box.
+# The first and the last ring are almost points, so the box is closed.
 _BOX_HEIGHTS = np.array((-1.0, -0.98, 0.0, 0.98, 1.0))[:, None]
 _BOX_WIDTHS = np.array((0.02, 1.0, 1.0, 1.0, 0.02))[:, None]
 _BOX_V = np.linspace(0, 1, 5)

@@ -1,4 +1,4 @@
-"""Surfaces: tubes of rings, joined into one list of quadrilaterals.
+"""Builds surfaces as tubes of rings, and joins them into one list of quadrilaterals.
 
 A limb, a trunk, a sleeve, a skirt, a head or a bag is a tube. A tube is a row of rings along a curve.
 Two axes span each ring. Angle 0 of a ring is the direction of `across`, 90 degrees the direction of `depth`.
@@ -10,7 +10,7 @@ import functools
 
 import numpy as np
 
-# Cross-sections. Each is a superellipse |x|^(2/n) + |y|^(2/n) = 1; `_EXPONENTS` holds their n.
+# Cross-sections. Each is a superellipse |x|^(2/n) + |y|^(2/n) = 1. `_EXPONENTS` has the n of each.
 ROUND, OVAL, BOX = 0, 1, 2
 _EXPONENTS = (1.0, 0.78, 0.35)
 
@@ -25,11 +25,10 @@ class Tubes:
     v: [R] in [0, 1], texture coordinate of each ring.
     part: [R] int, label of the body part between this ring and the next one.
     length: [N] int, number of rings of each tube.
-    tile: [N] int, number of the picture in the texture atlas.
+    tile: [N] int, index of the picture in the texture atlas.
     section: [N] ROUND, OVAL or BOX, the shape of the rings.
     is_open: [N] bool, whether the inside can be seen, as in a skirt or a sleeve.
-    lift: [N] metres. The outside is drawn as if it were nearer to the camera by `lift`, so that cloth covers
-      skin.
+    lift: [N] metres. The outside is drawn nearer to the camera by this length, so that cloth covers skin.
   """
 
   centers: np.ndarray
@@ -78,7 +77,7 @@ class Mesh:
     normals: [V, 3] unit vectors that point outwards.
     u, v: [V] texture coordinates in [0, 1].
     corners: [4, Q] vertex indices, in ring order.
-    turn: [Q] +1 or -1, direction in which the corners rotate in a picture that shows the outside.
+    turn: [Q] +1 or -1, direction in which the corners run in the picture if the outside is visible.
     tile, part: [Q] int, same as in Tubes.
     is_open: [Q] bool, same as in Tubes.
     lift: [Q] metres, same as in Tubes.
@@ -97,7 +96,7 @@ class Mesh:
 
 
 def build_mesh(tubes, sides):
-  """Builds the Mesh of tubes. A ring has `sides` corners. The normals are those of the smooth surface."""
+  """Builds the Mesh of tubes. A ring has `sides` corners. Normals are computed for the smooth surface."""
   grid = _grid(tuple(tubes.length.tolist()), sides)
   cosine, sine, cosine_slope, sine_slope = sections(sides).take(tubes.section[grid.owner], axis=1)
   # Arrays are [3, R, sides + 1], because numpy is slow on a short last axis.
@@ -109,8 +108,8 @@ def build_mesh(tubes, sides):
     across * cosine_slope + depth * sine_slope,
     vertices.take(grid.ahead, axis=1) - vertices.take(grid.behind, axis=1),
   )
-  # Some tables list rings up a limb, others down. The sign of the tube's volume shows which direction points
-  # outwards.
+  # Some tables list the rings upwards, others downwards. The sign of the tube's volume shows which direction
+  # of the normal points outwards.
   along = centers.take(grid.ahead, axis=1) - centers.take(grid.behind, axis=1)
   volume = _dot(_cross(across, depth), along)[:, 0]
   outward = np.sign(np.add.reduceat(volume, grid.starts))[grid.owner]
@@ -132,15 +131,15 @@ def build_mesh(tubes, sides):
 
 @dataclasses.dataclass(frozen=True)
 class _Grid:
-  """Index tables. They depend only on the lengths of N tubes, so they can be cached.
+  """Index tables. They depend only on the number of rings of each of N tubes, so they can be cached.
 
   There are R rings, V vertices and Q quadrilaterals.
 
   Attributes:
     starts: [N] first ring of each tube.
     owner: [R] tube of each ring.
-    ahead: [R] next ring of the same tube. For the last ring it is the ring itself.
-    behind: [R] previous ring of the same tube. For the first ring it is the ring itself.
+    ahead: [R] next ring of the same tube, or the ring itself if it is the last one.
+    behind: [R] previous ring of the same tube, or the ring itself if it is the first one.
     first: [Q] ring at which each quadrilateral starts.
     corners: [4, Q] vertex indices.
     u: [V] texture coordinate.
@@ -162,7 +161,7 @@ def _grid(length, sides):
   owner = np.repeat(np.arange(len(length)), length)
   ring, last = np.arange(len(owner)), ends[owner] - 1
   first = np.flatnonzero(ring != last)
-  # A ring has sides + 1 vertices. The first and the last are at the same place, but have u = 0 and u = 1.
+  # A ring has sides + 1 vertices. The first and the last have the same position, but u = 0 and u = 1.
   corner = (first[:, None] * (sides + 1) + np.arange(sides)).ravel()
   arrays = {
     "starts": starts,

@@ -8,20 +8,19 @@ from hap_jax.data import worker_process
 
 
 def map_in_processes(function, chunks, workers=None, on_done=None):
-  """Returns the list [function(chunk) for chunk in chunks]. It does not depend on the number of processes.
+  """Returns [function(chunk) for chunk in chunks]. The result does not depend on the number of processes.
 
   Args:
     function: a picklable function with picklable results.
     chunks: list of arguments, one per call.
     workers: number of processes. None: one process per core. 0: the function runs in this process.
-    on_done: function(chunk) or None. This process calls it when the result of a chunk is there, in the order
-      of the chunks.
+    on_done: function(chunk) or None. Called in this process when a chunk is done, in the order of the chunks.
   Raises:
-    OSError: if one of the processes was ended by a signal or because memory was full.
+    OSError: if a worker process was killed by a signal, for example because memory was full.
   """
   if workers == 0:
     return _collect(chunks, map(function, chunks), on_done)
-  # "spawn" and not "fork", because a fork is not safe when jax already runs threads in this process.
+  # "spawn" and not "fork", because a fork is not safe after jax has started threads in this process.
   context = multiprocessing.get_context("spawn")
   others = set(multiprocessing.active_children())
   try:
@@ -31,7 +30,7 @@ def map_in_processes(function, chunks, workers=None, on_done=None):
           futures = [pool.submit(function, chunk) for chunk in chunks]
         return _collect(chunks, (future.result() for future in futures), on_done)
       except BaseException:
-        # Without this, the end of the `with` block would wait until all chunks are done.
+        # Otherwise the end of the `with` block would wait until all chunks are done.
         for process in set(multiprocessing.active_children()) - others:
           process.kill()
         raise

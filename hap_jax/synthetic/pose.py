@@ -1,7 +1,7 @@
-"""Poses: joint angles, drawn at random from families of poses and within limits, and 24 joint rotations.
+"""Draws random poses. A family of poses gives joint angles within limits, which become 24 joint rotations.
 
-Angles are anatomical and in degrees. All angles are 0 when a person stands upright and the arms hang down. A
-pair of angles is (left, right). Each rotation is relative to the parent joint.
+Angles are anatomical and in degrees. All angles are 0 when a person stands upright with hanging arms. A pair
+of angles is (left, right). Each rotation is relative to the parent joint.
 """
 
 import dataclasses
@@ -54,7 +54,7 @@ class Pose:
   Attributes:
     family: a key of FAMILY_RATES.
     rotations: [24, 3, 3], relative to the parent joint.
-    phone_side: 0 if the left hand holds a telephone, 1 if the right hand does, None if neither does.
+    phone_side: hand that holds a telephone. 0: left, 1: right, None: no telephone.
   """
 
   family: str
@@ -62,7 +62,7 @@ class Pose:
   phone_side: int | None
 
 
-# Mean and standard deviation of the angles of a relaxed person. Every family starts from such angles.
+# Mean and standard deviation of the joint angles of a relaxed person. All families start from this pose.
 _RELAXED = {
   "hip_flexion": (2, 3),
   "hip_abduction": (4, 2),
@@ -103,7 +103,7 @@ def _pair(rng, mean, spread):
 
 
 def _standing(rng, angles):
-  """Changes the angles to a standing pose: often with one bent leg, sometimes with folded arms."""
+  """Changes the angles to a standing pose, often with one bent leg, sometimes with folded arms."""
   if rng.random() < 0.5:
     free = rng.integers(2)
     angles["knee_flexion"][free] += rng.uniform(8, 25)
@@ -117,7 +117,7 @@ def _standing(rng, angles):
 
 
 def _stride(rng, angles, swing, knee, arm, elbow):
-  """Moves legs and arms to a random phase of a gait cycle. An arm swings against the leg of its side."""
+  """Moves legs and arms to a random phase of a gait cycle. An arm swings opposite to the leg on its side."""
   phase = rng.uniform(0, 2 * math.pi) + np.array([0.0, math.pi])
   angles["hip_flexion"] = swing * (0.15 + np.sin(phase)) + _pair(rng, 4, 2)
   # The knee bends while its leg swings forward. It is nearly straight while the leg carries the body.
@@ -239,7 +239,7 @@ def sample_pose(rng, families=FAMILY_RATES, stoop=0.0):
   Args:
     rng: numpy Generator.
     families: {family: relative rate}.
-    stoop: degrees that are added to the bend of the spine. It is for old people.
+    stoop: degrees that are added to the bend of the spine, for old people.
   Returns:
     Pose. The body faces +z.
   """
@@ -304,7 +304,7 @@ def _rotations(axes, degrees):
   return _IDENTITY + np.sin(angle) * generators + (1 - np.cos(angle)) * squares
 
 
-# A joint's rotation is a product of three turns, stage 0 to stage 2. Stage 0 is the nearest to the parent.
+# A joint's rotation is the product of three turns: stage 0, stage 1, stage 2. Stage 0 is applied last.
 # Rows are (joint, stage, axis, angle, whether the right side turns the other way, factor).
 _LIMB_TURNS = (
   ("hip", 0, 0, "hip_flexion", False, -1),
@@ -318,8 +318,8 @@ _LIMB_TURNS = (
   ("elbow", 0, 1, "elbow_flexion", True, -1),
   ("wrist", 0, 2, "wrist_flexion", True, -1),
 )
-# Rows are (joint, stage, axis, angle, factor). Several joints share an angle, because a spine bends along its
-# whole length.
+# Rows are (joint, stage, axis, angle, factor). Several joints share an angle, because the spine bends along
+# its whole length.
 _TRUNK_TURNS = (
   *((joint, 0, 1, "spine_twist", 1 / 3) for joint in ("spine1", "spine2", "spine3")),
   *((joint, 1, 0, "spine_bend", 1 / 3) for joint in ("spine1", "spine2", "spine3")),
@@ -337,7 +337,7 @@ def _list_terms():
   """Converts the tables of turns to arrays, so that one step computes all joints.
 
   Returns:
-    (axes, joint, stage, angle, side, factor). axes: [3, 24], the axis of every turn. The others are [N].
+    (axes, joint, stage, angle, side, factor). axes: [3, 24], the axis of every turn. Other arrays are [N].
     Term n sets the turn of stage[n] and joint[n] to factor[n] * angles[angle[n], side[n]] degrees.
   """
   axes = np.zeros((3, len(JOINTS)), int)

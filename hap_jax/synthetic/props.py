@@ -37,7 +37,7 @@ def tint(rng, colours, spread=10):
 
 
 def shade(colour, factor=1.0):
-  """Returns a lighter or darker colour as a tuple, which OpenCV requires."""
+  """Returns a lighter or darker colour as a tuple, because OpenCV requires tuples."""
   return tuple(float(value) for value in np.clip(np.asarray(colour) * factor, 0, 255))
 
 
@@ -97,7 +97,7 @@ def paint_car(picture, rng, x):
   base = WALL_BASE + rng.uniform(10, 60)
   scale = rng.uniform(0.9, 1.25)
 
-  # Points of the car are relative to the lower left corner, in pixels of a car of scale 1.
+  # Points of the car are relative to its lower left corner, in pixels at scale 1.
   def at(points):
     return np.rint(np.array(points) * scale + (x, base)).astype(np.int32)
 

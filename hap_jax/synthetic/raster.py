@@ -1,8 +1,8 @@
 """A small rasteriser.
 
-It draws quadrilaterals from far to near into a map of their indices. Then it computes the values of each
-pixel. Texture coordinates, light and depth vary over a quadrilateral. Each is approximated by a linear
-function of x and y, a plane, that is fitted to the four corners.
+It draws the indices of quadrilaterals into a map, from far to near. Then it computes the values of pixels.
+Texture coordinates, light and depth vary over a quadrilateral. Each of them is approximated by a plane: a
+linear function of x and y that is fitted to the four corners.
 """
 
 import dataclasses
@@ -17,13 +17,13 @@ _NEAREST = 0.3  # metres from the camera plane. Nearer quadrilaterals are not dr
 
 @dataclasses.dataclass(frozen=True)
 class View:
-  """The visible quadrilaterals of a mesh, from far to near, and a map of the nearest one at each pixel.
+  """The visible quadrilaterals of a mesh, from far to near, and a map of the front-most one at each pixel.
 
   Row 0 of every table stands for the background.
 
   Attributes:
     top, left: position of the map's first pixel in the picture.
-    index_map: [h, w] int32, row of the tables for each pixel of the box around the mesh. 0: background.
+    index_map: [h, w] int32, row of the tables for each pixel in the box around the mesh. 0: background.
     quad: [K + 1] index of the quadrilateral in the mesh. K quadrilaterals are visible.
     corners: [4, K + 1] vertex indices.
     center_x, center_y: [K + 1] centre of the quadrilateral in pixels of the map.
@@ -41,14 +41,14 @@ class View:
 
 
 def rasterize(mesh, points, depth, grid, align=1, shown=None):
-  """Finds the nearest quadrilateral at each pixel.
+  """Finds the front-most quadrilateral at each pixel.
 
   Args:
     mesh: Mesh.
     points: [V, 2] (x, y) pixels. Pixel centres are at whole numbers.
     depth: [V] metres from the camera plane.
     grid: (H, W) of the picture.
-    align: the map's box starts and ends at multiples of this number of pixels.
+    align: number of pixels. The box of the map starts and ends at multiples of it.
     shown: [Q] bool, quadrilaterals to draw. None: all.
   Returns:
     View.
@@ -97,7 +97,7 @@ def rasterize(mesh, points, depth, grid, align=1, shown=None):
 
 
 def _fill(x, y, size):
-  """Draws quadrilaterals over one another.
+  """Draws the indices of quadrilaterals into a map. Later ones cover earlier ones.
 
   Args:
     x, y: [4, K + 1] pixels of the corners; column 0 is not drawn.
@@ -108,7 +108,7 @@ def _fill(x, y, size):
   index_map = np.zeros(size, np.int32)
   fixed = np.empty((x.shape[1], 4, 2), np.int32)
   fixed[..., 0], fixed[..., 1] = np.rint(x.T * (1 << _SUBPIXEL_BITS)), np.rint(y.T * (1 << _SUBPIXEL_BITS))
-  # Local names are faster, and this loop takes a sixth of all time.
+  # Local names are faster, and this loop takes a sixth of the time for a picture.
   fill, line = cv2.fillConvexPoly, cv2.LINE_8
   for row, polygon in enumerate(list(fixed)[1:], start=1):
     fill(index_map, polygon, row, line, _SUBPIXEL_BITS)
@@ -134,7 +134,7 @@ def _invert_diagonals(x, y):
   """Inverts the 2x2 matrix of each quadrilateral's diagonals, x, y: [4, Q] -> [4, Q]."""
   first, second = (x[2] - x[0], y[2] - y[0]), (x[3] - x[1], y[3] - y[1])
   area = first[0] * second[1] - first[1] * second[0]
-  # The true slopes of a very thin quadrilateral would be huge. So it gets slope 0 and has its mean value
+  # A very thin quadrilateral would have huge slopes. So its slopes are set to 0, and it has its mean value
   # everywhere.
   area = np.where(np.abs(area) < 0.5, np.inf, area)
   return np.stack([second[1], -first[1], -second[0], first[0]]) / area
@@ -142,16 +142,16 @@ def _invert_diagonals(x, y):
 
 @dataclasses.dataclass(frozen=True)
 class Samples:
-  """Places of a View's map at which the pixels of a coarser picture are sampled.
+  """Positions in a View's map at which the pixels of a coarser picture are sampled.
 
-  A pixel is sampled at S places. Only the N pixels with a quadrilateral at one or more places are listed.
+  A pixel is sampled at S positions. Only the N pixels that show a quadrilateral at some position are listed.
 
   Attributes:
     size: (h, w) of the View's box in pixels of the coarser picture.
-    in_box: [N] int, number of the pixel, counted row by row in the box.
-    in_picture: [N] int, number of the pixel, counted row by row in the whole picture.
-    rows: [S, N] int, row of the View's tables at each place. 0: background.
-    x, y: [S, N] float32, the places in pixels of the map.
+    in_box: [N] int, index of the pixel, counted row by row in the box.
+    in_picture: [N] int, index of the pixel, counted row by row in the whole picture.
+    rows: [S, N] int, row of the View's tables at each position. 0: background.
+    x, y: [S, N] float32, the positions in pixels of the map.
   """
 
   size: tuple[int, int]
@@ -162,13 +162,13 @@ class Samples:
   y: np.ndarray
 
 
-# {fine: places (row, column) in the fine x fine cells of a pixel}. Each row and each column occurs once. So
-# almost horizontal and almost vertical edges are smooth.
+# {fine: positions (row, column) in the fine x fine cells of a pixel}. Each row and each column occurs once,
+# so that almost horizontal and almost vertical edges are smooth.
 _SAMPLE_PATTERNS = {2: ((0, 0), (1, 1)), 3: ((0, 1), (1, 2), (2, 0)), 4: ((0, 1), (1, 3), (2, 0), (3, 2))}
 
 
 def sample(view, fine, width):
-  """Samples a View at `fine` places of each pixel of a picture that is `fine` times coarser.
+  """Samples a View at `fine` positions in each pixel of a picture that is `fine` times coarser.
 
   Args:
     view: View.
@@ -212,7 +212,7 @@ def fit_planes(view, values, scale):
   Args:
     view: View.
     values: [Q, V] float.
-    scale: [K + 1] float, for each row of the View a factor that multiplies the first two quantities.
+    scale: [K + 1] float, one factor per row of the View. It multiplies the first two quantities.
   Returns:
     Planes.
   """
@@ -231,14 +231,14 @@ def interpolate(planes, quantity, samples, places=slice(None)):
 
   Args:
     planes: Planes.
-    quantity: number of the quantity, 0 to Q - 1.
+    quantity: index of the quantity, 0 to Q - 1.
     samples: Samples.
-    places: index or slice of the S places.
+    places: index or slice of the S positions.
   Returns:
     [S, N] float32. The value has no meaning where a sample shows the background.
   """
   rows = samples.rows[places]
-  # The operations are in place, because new arrays of this size cost more time than the arithmetic.
+  # Operations are in place, because allocating arrays of this size takes longer than the arithmetic.
   result = planes.slope_x[quantity].take(rows)
   result *= samples.x[places]
   result += planes.offset[quantity].take(rows)
@@ -249,7 +249,7 @@ def interpolate(planes, quantity, samples, places=slice(None)):
 
 
 def look_up(view, points, values):
-  """Finds the nearest quadrilateral at single points, and the value of a quantity there.
+  """For each point, returns the front-most quadrilateral and the vertex quantity interpolated there.
 
   Args:
     view: View.

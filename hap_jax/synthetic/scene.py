@@ -8,7 +8,7 @@ import numpy as np
 
 from hap_jax.synthetic import anatomy, appearance, belongings, body, camera, figure, mesh, pose, texture
 
-# Shares of all pictures.
+# Shares of all pictures that have a property.
 _OBSTACLE_RATE = 0.07
 _PERSON_IN_FRONT_RATE = 0.05
 _PERSON_BEHIND_RATE = 0.12
@@ -36,10 +36,10 @@ class Actor:
 
   Attributes:
     figure: Figure; its joints are in world coordinates.
-    rotations: [24, 3, 3]. rotations[0] is relative to the world, the others to the parent joint.
+    rotations: [24, 3, 3]. rotations[0] is relative to the world. All others are relative to the parent joint.
     family: family of the pose.
     clothed: Tubes of body and clothes.
-    carried: list of Tubes, the things that the person carries.
+    carried: list of Tubes, the objects that the person carries.
   """
 
   figure: figure.Figure
@@ -51,11 +51,11 @@ class Actor:
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-  """All people and things in front of the background.
+  """All people and objects in front of the background.
 
   Attributes:
     actors: the person first, then the passers-by.
-    surface: Mesh of all people and things, in the world.
+    surface: Mesh of all people and objects, in world coordinates.
     atlas: [3, N] float32, the textures. The last texel is black.
     camera: Camera.
     light: Light.
@@ -85,7 +85,7 @@ def compose(person, outfit, station, size, sides, rng):
     station: Station.
     size: (H, W) of the picture.
     sides: number of corners of a ring.
-    rng: numpy Generator. It chooses pose, light, framing and all else that is not part of the identity.
+    rng: numpy Generator. It chooses all properties that are not part of the identity, such as pose and light.
   Returns:
     Scene.
   """
@@ -110,8 +110,7 @@ def compose(person, outfit, station, size, sides, rng):
   num_body = len(main.clothed.v) * (sides + 1)
   num_own = num_body + sum(len(part.v) for part in main.carried) * (sides + 1)
   intrinsics = _frame_person(vertices[:num_body], size, rng)
-  # Things in the hand and obstacles get a new colour in each picture, because they must not identify the
-  # person.
+  # Carried objects and obstacles get a new colour in each picture, because they must not identify the person.
   atlas = np.concatenate([*atlas, np.zeros((3, 1), np.float32)], axis=1)
   atlas[:, texture.THING_TEXEL] = texture.sample_thing_colour(rng)
   return Scene(
@@ -151,7 +150,7 @@ _SOLES = np.array(((0.0, -0.072, -0.05), (0.0, -0.073, 0.12)) * 2)
 
 
 def _relabel(tubes, rank):
-  """Returns the tubes of a passer-by. They use atlas number `rank` and the part label "other_person"."""
+  """Returns the tubes of a passer-by, with the atlas of index `rank` and the part label "other_person"."""
   part = np.full(len(tubes.part), anatomy.PART_INDEX["other_person"])
   return dataclasses.replace(tubes, tile=tubes.tile + rank * len(figure.TILES), part=part)
 
@@ -170,7 +169,7 @@ class _PasserBy:
 
 @functools.lru_cache(maxsize=_NUM_PASSERS_BY)
 def _passer_by(number):
-  """Returns a person of a fixed crowd, who has no identity. The cache saves the time to paint the person."""
+  """Returns a person from a fixed crowd without identities. Cached, because painting a person takes long."""
   rng = np.random.default_rng((number, 15))
   look = appearance.sample_appearance(rng)
   bones = body.sample_body(rng, look.is_female, look.age)
@@ -190,7 +189,7 @@ def _passer_by_positions(rng):
 
 
 def _frame_person(vertices, size, rng):
-  """Returns intrinsics [3, 3] with which the picture shows the person as in the box of a detector.
+  """Returns intrinsics [3, 3] that frame the person like the box of a detector.
 
   The body fills most of the picture, a little off centre. Some pictures cut off the legs or a side.
   """
@@ -200,8 +199,7 @@ def _frame_person(vertices, size, rng):
   extent = high - low
   scale = min(H * rng.uniform(0.87, 0.97) / extent[1], W * 0.97 / extent[0])
   center = (low + high) / 2 + _OFF_CENTER * rng.standard_normal(2) * extent[1]
-  # Four numbers are drawn in every case, so that the later random numbers of a picture do not depend on the
-  # case.
+  # Every case draws four random numbers, so that the later random numbers do not depend on the case.
   cut_below, cut_side, zoom, shift = rng.random(), rng.random(), rng.uniform(1.15, 1.75), _either_side(rng)
   if cut_below < _CUT_BELOW_RATE:
     scale *= zoom
@@ -224,6 +222,6 @@ def _sample_light(rng):
   direction = np.array(
     (math.cos(azimuth) * math.cos(height), math.sin(height), math.sin(azimuth) * math.cos(height))
   )
-  # A bright sky comes with a weak sun, as under clouds.
+  # If the sky is bright, the sun is weak, as under clouds.
   sky = rng.uniform(0.45, 0.85)
   return Light(direction, sun=float((1.15 - sky) * rng.uniform(0.9, 1.25)), sky=float(sky))

@@ -1,4 +1,4 @@
-"""Rings that follow a skeleton.
+"""Places rings around a skeleton.
 
 Each ring moves with two joints and their frames, and its size depends on the body. One vectorised step places
 all rings of a dressed person. Tables of rings are computed once and cached.
@@ -16,20 +16,20 @@ from hap_jax.synthetic.body import JOINT_INDEX
 # a weight for each factor.
 GROWTH = ("fixed", "hip", "waist", "shoulder", "girth", "limb")
 
-# All fields are float64, even whole numbers. So tables are concatenated as plain arrays, which is much
+# All fields are float64, even whole numbers. So tables can be concatenated as plain arrays, which is much
 # faster.
 RING = np.dtype(
   [
     ("joints", "f8", 2),  # the centre of the ring lies between these two joints
     ("between", "f8"),  # position between them: 0 at the first joint, 1 at the second
-    ("frames", "f8", 2),  # the axes of the ring are a mean of these two joints' frames
+    ("frames", "f8", 2),  # the axes of the ring come from a mean of the frames of these two joints
     ("bend", "f8"),  # weight of the mean: 0 is the first frame, 1 the second
     ("offset", "f8", 3),  # shift of the centre in the mean frame, metres of the reference adult
     ("axes", "f8", 2),  # columns of the mean frame that span the ring
     ("radii", "f8", 2),  # radii along these axes, metres of the reference adult
     ("growth", "f8", (2, len(GROWTH))),  # weights of GROWTH for each radius
     ("is_head", "f8"),  # 1: the ring scales with the size of the head. 0: with the size of the body
-    ("bust", "f8"),  # weight of the bust: half enlarges the second radius, half shifts the centre
+    ("bust", "f8"),  # weight of the bust: one half enlarges the second radius, one half shifts the centre
     ("v", "f8"),  # texture coordinate
     ("part", "f8"),  # index into PARTS
   ]
@@ -43,7 +43,7 @@ def join_rings(tables):
 
 @dataclasses.dataclass(frozen=True)
 class Fitted:
-  """R rings in the size of one body. They do not depend on the pose.
+  """R rings, scaled to one body. They do not depend on the pose.
 
   Attributes:
     joints, frames: [2, R] int, same as in RING.
@@ -78,7 +78,7 @@ def fit(body, rings, ease, minimum):
   radii = rings["radii"] * (rings["growth"] @ _growth(body)) * size[:, None]
   bust = body.bust * rings["bust"]
   radii[:, 1] += bust / 2
-  # The small rings at the end of a dome get less ease, so that the dome keeps its shape under cloth.
+  # The small rings at the end of a dome get less ease, so that cloth over the dome keeps its shape.
   radii = np.maximum(radii + (ease * np.clip(radii[:, 1] / 0.03, 0, 1))[:, None], minimum[:, None])
   offset = rings["offset"] * size[:, None]
   offset[:, 2] += bust / 2
@@ -105,7 +105,7 @@ def hang(fitted, joints, frames):
   """
   first, second = frames.take(fitted.frames, axis=0) * fitted.bend
   frame = first + second
-  # The columns of a weighted sum of two rotations are shorter than 1. They get length 1 again.
+  # The columns of a weighted sum of two rotations are shorter than 1, so they are normalised.
   square = frame * frame
   frame /= np.sqrt(square[:, :1] + square[:, 1:2] + square[:, 2:])
   first, second = joints.take(fitted.joints, axis=0) * fitted.between
@@ -128,7 +128,7 @@ def level_rings(name, joint="head", part="head", left=0.0):
   table = getattr(anatomy, name)
   rings = level_rings_at(table, joint, left)
   rings["v"] = np.linspace(0, 1, len(table))
-  # v of the head is proportional to the height and not to the number of the ring, so the face keeps its
+  # On the head, v is proportional to the height, not to the index of the ring. So the face keeps its
   # proportions.
   if name == "HEAD":
     rings["v"] = (table[:, 0] - table[0, 0]) / np.ptp(table[:, 0])
@@ -152,7 +152,7 @@ def level_rings_at(table, joint="head", left=0.0):
 def trunk_rings(low, high, v_low=0.0, v_high=1.0):
   """Returns the rings of the trunk between two heights above the pelvis, in metres of the reference adult."""
   height = anatomy.TRUNK_HEIGHT
-  # A row very near to an end is not used, because it would give a very flat quadrilateral.
+  # Rows very near to an end are left out, because they would give very flat quadrilaterals.
   inside = height[(height > low + 0.012) & (height < high - 0.008)]
   wanted = np.concatenate([[low], inside, [high]])
   rings = trunk_rings_at(wanted)
@@ -170,8 +170,8 @@ def trunk_rings_at(wanted):
   above, half_width, half_depth, front = (
     np.interp(wanted, height, column) for column in anatomy.TRUNK_RING.T
   )
-  # The height above the joint jumps where the joint changes, so it cannot be interpolated. It is computed
-  # from the nearest row.
+  # The height above the joint jumps where the joint changes. So it is not interpolated, but computed from the
+  # nearest row.
   above = anatomy.TRUNK_RING[nearest, 0] + wanted - height[nearest]
   rings["offset"] = np.stack([np.zeros(len(wanted)), above, front], axis=1)
   rings["axes"] = (0, 2)
@@ -191,8 +191,8 @@ def trunk_rings_at(wanted):
 def limb_rings(side, limb, start, stop):
   """Returns the rings of an arm or a leg between two positions.
 
-  Positions 0, 1 and 2 are the three joints of the limb. The ring at the middle joint halves the angle of the
-  bend.
+  Positions 0, 1 and 2 are the three joints of the limb. The ring at the middle joint halves the angle
+  between the two bones.
   """
   table = _LIMBS[limb][1]
   inside = table[(table[:, 0] > start + 0.05) & (table[:, 0] < stop - 0.05), 0]

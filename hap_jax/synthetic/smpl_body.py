@@ -1,7 +1,7 @@
 """A body of our own in the layout of SMPL: the mean bare body of drawn adults, for people of every gender.
 
-The rest pose, the joints and the shape directions are those of drawn people. So the skeleton of a drawn
-person, of any size, is one shape of this body. Licence: Apache-2.0.
+Rest pose, joints and shape directions are the same as for drawn people. So this body can take the skeleton of
+every drawn person. Licence: Apache-2.0.
 """
 
 import functools
@@ -14,8 +14,8 @@ from hap_jax.synthetic.body import JOINTS
 
 NAME = "synthetic"
 LICENCE = "Apache-2.0 (made by this project)"
-# The shape directions. They are the arguments of `body.build_body`, with mean and standard deviation among
-# the adults of `body.sample_body`, women and men together.
+# The shape directions: arguments of `body.build_body`, with their mean and standard deviation over the adults
+# of `body.sample_body`, women and men together.
 _SHAPES = {
   "stature": (1.69, 0.09),
   "legs": (1.0, 0.025),
@@ -31,7 +31,7 @@ _SHAPES = {
 SHAPES = tuple(_SHAPES)
 
 # The ring of the skin from which each joint is computed: (part, position of the ring). The joints of the
-# right side follow from those of the left side.
+# right side are mirror images.
 _RING_OF = {
   "pelvis": ("trunk", 0.0),
   "spine1": ("trunk", 0.090),
@@ -59,7 +59,7 @@ _H36M = skeletons.rows_of_smpl30("h36m17")  # `_REGRESSED` has the order of SMPL
 
 @functools.cache
 def make_body_set():
-  """Returns the BodySet of our own body. It is made once per process, and no caller may change its arrays."""
+  """Returns the BodySet of our own body. It is made once per process. Do not change its arrays."""
   template, joints, vertex_steps, joint_steps = shape_space()
   rows = _regressor(template, joints, vertex_steps, joint_steps)
   V = len(template)
@@ -84,12 +84,12 @@ def make_body_set():
 
 
 def make_person(betas):
-  """Returns the drawn person, a body.Body, that differs from the mean adult by these [10] deviations."""
+  """Returns the body.Body that differs from the mean adult by [10] numbers of standard deviations."""
   arguments = {
     name: mean + beta * deviation
     for (name, (mean, deviation)), beta in zip(_SHAPES.items(), betas, strict=True)
   }
-  # The head grows with the stature. Its own deviation comes on top.
+  # The head grows with the stature. Its own deviation is added.
   arguments["head"] += _SHAPES["head"][0] * (arguments["stature"] / _SHAPES["stature"][0] - 1)
   return body.build_body(**arguments)
 
@@ -98,8 +98,8 @@ def shape_space():
   """Returns the mean body and its change per unit of each shape parameter, all float64 metres.
 
   Returns:
-    (template [V, 3], joints [29, 3], vertex steps [10, V, 3], joint steps [10, 29, 3]). The joints are those
-    of `_REGRESSED` without the top of the head.
+    (template [V, 3], joints [29, 3], vertex steps [10, V, 3], joint steps [10, 29, 3]). The joints are in
+    the order of `_REGRESSED`, without the top of the head.
   """
   steps = []
   for direction in np.eye(len(SHAPES)):
@@ -132,11 +132,11 @@ def _regressor(template, joints, vertex_steps, joint_steps):
 
 
 def _mean_at(points, target):
-  """Returns the weights, as equal as possible, with which points have their mean at a target.
+  """Returns weights, as equal as possible, such that the weighted mean of points is at a target.
 
   Args:
-    points: [11, N, 3], positions of N points in the template, and their change with each shape parameter.
-    target: [11, 3], the same for the target.
+    points: [11, N, 3]. [0]: positions of N points in the template. [1:]: their change with each parameter.
+    target: [11, 3], position and changes of the target.
   Returns:
     [N] weights. Their sum is 1.
   """
@@ -144,8 +144,8 @@ def _mean_at(points, target):
   equal = np.full(number, 1 / number)
   conditions = np.concatenate([np.ones((1, number)), points.transpose(0, 2, 1).reshape(-1, number)])
   wanted = np.concatenate([[1.0], target.ravel()])
-  # The conditions depend on each other, because a ring moves in few ways. Relative to the largest one, each
-  # singular value is above 1e-4 or below 1e-9.
+  # The equations depend on each other, because a ring has few degrees of freedom. Each singular value,
+  # divided by the largest one, is above 1e-4 or below 1e-9.
   change = np.linalg.pinv(conditions, rcond=1e-6) @ (wanted - conditions @ equal)
   return equal + change
 

@@ -1,7 +1,7 @@
-"""SMPL's parameters of drawn people, for the body of `smpl_body`.
+"""Computes SMPL's parameters of drawn people, for the body model of `smpl_body`.
 
-The bones of that body change with its shape as the bones of drawn people do, so every joint is met exactly.
-The skin is met approximately, because a person's thicknesses are products of several properties.
+The joints are exact, because the bones of that body model vary in the same way as the bones of drawn people.
+The skin is approximate, because a person's thicknesses are products of several properties.
 """
 
 import functools
@@ -16,13 +16,13 @@ _SKIN = [k for k in range(len(smpl_body.SHAPES)) if k not in _BONES]
 
 
 def fit_betas(person):
-  """Returns the shape of our own body that is nearest to a person.
+  """Returns the shape parameters of our own body model that fit a person best.
 
   Args:
     person: body.Body.
   Returns:
-    [10] float64. With it, the bones have the person's lengths. Among all such shapes, the squared distances
-    between the vertices of the two bare skins have the smallest sum.
+    [10] float64. The bones have exactly the person's lengths. Under this condition, the sum of squared
+    distances between the vertices of the two bare skins is minimal.
   """
   offsets, skin, skin_steps, bones_inverse, skin_inverse = _linear_model()
   betas = np.zeros(len(smpl_body.SHAPES))
@@ -34,11 +34,11 @@ def fit_betas(person):
 
 @functools.cache
 def _linear_model():
-  """Returns the mean body, its change with the shape, and the inverses for least squares.
+  """Returns the mean body, its change with the shape, and the pseudo-inverses for least squares.
 
   Returns:
-    (offsets [24, 3], skin [V, 3], skin steps [10, 3 * V], inverse of the bones [6, 72], of the skin [4,
-    3 * V]).
+    (offsets [24, 3], skin [V, 3], skin steps [10, 3 * V], pseudo-inverse for the bones [6, 72],
+    pseudo-inverse for the skin [4, 3 * V]).
   """
   skin, joints, skin_steps, joint_steps = smpl_body.shape_space()
   offsets, offset_steps = _offsets(joints), _offsets(joint_steps)
@@ -60,11 +60,11 @@ def parameters_of(seed, drawn):
 
   Args:
     seed: seed of the people.
-    drawn: the result of `draw.draw_person`, of which pid, rotations and joints_3d are used.
+    drawn: the result of `draw.draw_person`. Only pid, rotations and joints_3d are used.
   Returns:
-    dict of float32: smpl_pose [72] radians, smpl_betas [10], smpl_translation [3] metres. Without
-    translation, the pelvis of our own body is at the origin for every shape. So the translation is the place
-    of the pelvis.
+    dict of float32: smpl_pose [72] radians, smpl_betas [10], smpl_translation [3] metres. The
+    translation is the position of the pelvis, because the pelvis of our own body model is at the origin for
+    every shape.
   """
   return {
     "smpl_pose": axis_angles(drawn["rotations"]).ravel().astype(np.float32),
@@ -89,9 +89,9 @@ def axis_angles(rotations):
   m = np.moveaxis(np.asarray(rotations, float), (-2, -1), (0, 1))
   x, y, z = m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1]
   xy, xz, yz = m[0, 1] + m[1, 0], m[0, 2] + m[2, 0], m[1, 2] + m[2, 1]
-  # Row i is the quaternion (w, x, y, z), times four times its entry i. The largest row is exact for every
-  # angle. A formula with the trace alone would be wrong near pi, and there are the roots of upright people
-  # whom a camera sees.
+  # Row i is the quaternion (w, x, y, z), multiplied by four times its entry i. The largest row is exact for
+  # every angle. A formula with only the trace would be wrong near pi. The root rotation of an upright person
+  # in front of a camera is near pi.
   rows = (
     (1 + m[0, 0] + m[1, 1] + m[2, 2], x, y, z),
     (x, 1 + m[0, 0] - m[1, 1] - m[2, 2], xy, xz),

@@ -1,4 +1,4 @@
-"""Textures: one small picture for each kind of surface of a person, joined into an atlas."""
+"""Paints textures: one small picture per kind of surface of a person, joined into an atlas."""
 
 import cv2
 import numpy as np
@@ -26,7 +26,7 @@ _WRINKLES = cv2.merge(
 )
 
 
-# Surfaces that have a picture. Every other surface has one colour, which is a single texel.
+# Surfaces that have a picture. Every other surface has a single colour, stored as a single texel.
 _PICTURES = ("head", "top", "sleeve", "bottom", "shoe", "bag", "hair")
 _WRINKLED = ("top", "sleeve", "bottom", "bag")
 _TEXELS = len(_PICTURES) * SIZE * SIZE + len(TILES) - len(_PICTURES)
@@ -45,7 +45,7 @@ _SIDE = np.array([SIZE if name in _PICTURES else 0 for name in TILES])
 
 
 def find_tile(tile):
-  """Finds the places of tiles in several concatenated atlases.
+  """Finds the positions of tiles in several concatenated atlases.
 
   Args:
     tile: [Q] int. `k * len(TILES) + t` is tile t of atlas k.
@@ -62,8 +62,8 @@ def sample_wear(rng):
   """Draws the random properties of textures that are not in an Appearance.
 
   Returns:
-    (colour, places). colour: [3] float, colour of the thing in the hand. places: [4, 2] int, for each surface
-    with wrinkles the first (row, column) of its section of the picture of wrinkles.
+    (colour, places). colour: [3] float, colour of the carried object. places: [4, 2] int, for each surface
+    with wrinkles the first (row, column) of its section in the picture of wrinkles.
   """
   return sample_thing_colour(rng), np.stack([rng.integers(0, 256 - SIZE, 2) for _ in _WRINKLED])
 
@@ -75,8 +75,8 @@ def paint_atlas(look, wear):
     look: Appearance.
     wear: result of `sample_wear`.
   Returns:
-    [3, N] float32, 0 to 255. `find_tile` returns the start of each tile. The row of a picture is v, and row 0
-    is the lower end. The column is u.
+    [3, N] float32, 0 to 255. `find_tile` returns the start of each tile. In a picture, the row is v and the
+    column is u. Row 0 is the lower end.
   """
   tones = {role: tone.astype(np.float32) for role, tone in look.tones.items()}
   texels = np.empty((_TEXELS, 3), np.float32)
@@ -107,7 +107,7 @@ def paint_atlas(look, wear):
 
 
 def sample_thing_colour(rng):
-  """Draws the colour [3] float of a thing that belongs to no identity, such as a telephone or a bench."""
+  """Draws a random colour, [3] float, for an object that is not part of an identity, such as a bench."""
   return rng.uniform(0.6, 1.3) * np.array(_THINGS[rng.integers(len(_THINGS))])
 
 
@@ -123,7 +123,7 @@ _THINGS = (
 
 
 def _cover(picture, tone):
-  """Fills a picture with one colour. It is faster than picture[:] = tone, which has a short last axis."""
+  """Fills a picture with one colour. Faster than picture[:] = tone, which has a short last axis."""
   picture.reshape(SIZE, -1)[:] = np.tile(tone, SIZE)
 
 
@@ -190,8 +190,8 @@ def _paint_shoe(picture, look, tones):
 
 
 _BEARD = (_ROWS < 22) & (_FROM_FRONT < 15) & ~((_ROWS > 17) & (_FROM_FRONT < 3))
-# Hairline from the front of the head to the back: angles as shares of half a turn, heights as shares of the
-# head.
+# Hairline from the front of the head to the back. Angles are shares of half a turn. Heights are shares of the
+# height of the head.
 _HAIRLINE = (0.0, 0.3, 0.42, 0.52, 0.6, 1.0), (0.84, 0.80, 0.62, 0.55, 0.26, 0.14)
 _HAIR = np.interp(_FROM_FRONT / 32, *_HAIRLINE) < _ROWS / SIZE
 
@@ -206,7 +206,7 @@ def _paint_head(picture, look, tones):
     picture[_BEARD] = 0.3 * skin + 0.7 * hair
   if look.hair != "bald":
     picture[_HAIR] = hair
-  # The mouth, then for each eye the white, the iris, the upper lid and the eyebrow.
+  # First the mouth. Then, for each eye: the white, the iris, the upper lid and the eyebrow.
   picture[11:13, _FRONT - 3 : _FRONT + 4] = skin * (0.74, 0.52, 0.52)
   for center in (_FRONT - 5, _FRONT + 5):
     picture[36:38, center - 2 : center + 3] = 0.55 * skin + 80

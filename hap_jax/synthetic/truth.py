@@ -1,4 +1,4 @@
-"""Computes which joints are hidden by the body itself or by another thing."""
+"""Computes which joints are occluded, by the body itself or by another object."""
 
 import numpy as np
 
@@ -6,8 +6,8 @@ from hap_jax.synthetic import raster
 from hap_jax.synthetic.anatomy import PART_INDEX
 
 # A joint lies inside the body, so the surface of its own part is always in front of it. A joint counts as
-# hidden if another part or another thing is in front of it. It also counts as hidden if the distance to the
-# surface of its own part is larger than this number (metres, for an adult, one per COCO joint).
+# hidden if another part or another object is in front of it. It also counts as hidden if the surface of its
+# own part is in front of it by more than these values (metres, for an adult, one per COCO joint).
 _LIMB_DEPTH = np.array(
   (*(0.05,) * 5, *(0.13,) * 2, *(0.09,) * 2, *(0.08,) * 2, *(0.18,) * 2, *(0.12,) * 2, *(0.11,) * 2)
 )
@@ -38,7 +38,7 @@ def occluded_joints(mesh, view, depth, joint_points, joint_depth, thickness):
   """Returns which joints are hidden from the camera.
 
   Args:
-    mesh: Mesh of all people and things in front of the background.
+    mesh: Mesh of all people and objects in front of the background.
     view: View of the mesh.
     depth: [V] metres, depth of the vertices.
     joint_points: [17, 2] pixels of the View's picture.

@@ -1,21 +1,21 @@
-"""Draws results on attributes: a chart with one bar per attribute, and sheets of pictures with text."""
+"""Draws results of attribute recognition: a chart of all attributes, and sheets of labelled pictures."""
 
 import numpy as np
 
 from hap_jax.viz import canvas, figure, sheet
 
-_WIDTH, _BAR_HEIGHT, _REST_HEIGHT = 6.0, 0.2, 1.0  # inches. The rest: title, axis and legend
+_WIDTH, _BAR_HEIGHT, _REST_HEIGHT = 6.0, 0.2, 1.0  # inches. `_REST_HEIGHT`: title, axis and legend
 _NAME_LENGTH, _TITLE_LENGTH = 40, 70  # characters. The middle of a longer text is cut out
 _LINE_TEXT = 12  # pixels
 
 
 def attribute_bars(names, accuracy, base_rate, *, title=""):
-  """Draws one bar per attribute for its mean accuracy (mA), the best first.
+  """Draws the mean accuracy (mA) of each attribute as a bar, the best first.
 
-  A line marks chance, and a mark on each bar the base rate.
+  A line marks the accuracy of chance. A mark on each bar shows the base rate of the attribute.
 
   Args:
-    names: A texts.
+    names: names of the A attributes.
     accuracy: [A] mean accuracy, 0 to 1. 0.5 is chance.
     base_rate: [A] share of the pictures that show the attribute.
     title: line at the top. "": no title.
@@ -63,20 +63,20 @@ def _cut(text, length):
 
 
 def confident_mistakes(probability, labels, k, known=None):
-  """Finds the wrong answers with the highest certainty.
+  """Finds the wrong answers of which the model is most certain.
 
   Args:
-    probability: [N, A] float.
-    labels: [N, A] bool.
+    probability: [N, A] float, predicted probability of each attribute.
+    labels: [N, A] bool, true attributes.
     k: largest number of answers to return.
-    known: [N, A] bool, True where the label is known. Other answers do not count. None: all labels are known.
+    known: [N, A] bool, True where the label is known. Other answers are ignored. None: all labels are known.
   Returns:
     list of (picture, attribute), the most certain first.
   """
   probability, labels = np.asarray(probability), np.asarray(labels, bool)
   distance = np.where(labels, 1 - probability, probability)  # distance from the true answer
   if known is not None:
-    distance = np.where(known, distance, 0)  # an unknown label counts as a right answer
+    distance = np.where(known, distance, 0)  # an unknown label is never a mistake
   order = np.argsort(-distance, axis=None, kind="stable")[:k]
   pairs = np.stack(np.unravel_index(order, distance.shape), axis=1)
   is_wrong = (probability > 0.5) != labels
@@ -86,12 +86,12 @@ def confident_mistakes(probability, labels, k, known=None):
 
 
 def labelled_sheet(pictures, texts, *, columns=6, title="", cell=(192, 160)):
-  """Draws pictures in rows, each with lines of text below it.
+  """Draws a sheet of pictures with lines of text below each picture.
 
   Args:
     pictures: N pictures [H, W, 3] uint8 RGB, of any sizes.
     texts: N lists of lines. The middle of a long line is cut out.
-    columns: pictures in a row.
+    columns: pictures per row.
     title: line at the top. "": no title.
     cell: (height, width) of a picture in pixels.
   Returns:

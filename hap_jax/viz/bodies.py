@@ -1,4 +1,4 @@
-"""Pictures of 3D pose: the person, the mesh and the joints over the picture, and the mesh from four sides."""
+"""Draws results of 3D pose: the person, the mesh and joints on the picture, and the mesh from four sides."""
 
 import cv2
 import numpy as np
@@ -7,7 +7,7 @@ from hap_jax.data.skeletons import SMPL30
 from hap_jax.viz import mesh, pose, sheet
 
 _TILE = 288  # pixels, side of a square tile
-# The joints that have a bone. The others would hide them.
+# Only joints at the end of a bone are drawn. The other joints would cover them.
 _DRAWN = sorted({joint for bone in SMPL30.bones for joint in bone})
 _VIEW = (288, 192)  # pixels (H, W) of one of the four views
 

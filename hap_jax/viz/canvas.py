@@ -21,7 +21,7 @@ def blank(height, width):
 
 
 def enlarge(image, scale):
-  """Enlarges [H, W, 3] uint8 by a whole number. It is bicubic, so that pixels do not look like squares."""
+  """Enlarges [H, W, 3] uint8 by a whole number. Bicubic, because visible square pixels would distract."""
   image = np.ascontiguousarray(image)
   if scale == 1:
     return image.copy()
@@ -32,7 +32,7 @@ def enlarge(image, scale):
 def drawable(text):
   """Returns a text as one line that can be drawn. U+FFFD replaces control characters and lone surrogates.
 
-  Lone surrogates come from file names: Python uses them for bytes that are not UTF-8.
+  Python puts lone surrogates into file names, in place of bytes that are not UTF-8.
   """
   return _UNDRAWABLE.sub("\ufffd", text)
 
@@ -44,16 +44,16 @@ def text_width(text, size, weight=400):
 
 
 def fit_size(text, width, size, weight=400, least=6):
-  """Returns the largest size from `size` down to `least` at which a text is at most `width` pixels wide."""
-  text = text[:width]  # more characters never fit, and measuring a very long text is slow
+  """Returns the largest font size, `size` or less, at which a text fits `width` pixels. At least `least`."""
+  text = text[:width]  # more characters do not fit, and measuring a very long text is slow
   while size > least and text_width(text, size, weight) > width:
     size -= 1
   return size
 
 
 def shorten(text, width, size, weight=400):
-  """Shortens text to `width` pixels. Its middle is cut out, because the ends of file names matter most."""
-  if len(text) > width:  # more characters never fit, as in `fit_size`
+  """Shortens a text to `width` pixels. Cuts out the middle, because both ends of a file name matter most."""
+  if len(text) > width:  # the same limit as in `fit_size`
     text = f"{text[: width // 2]}…{text[-(width - width // 2) :]}"
   keep = len(text)
   while keep > 2 and text_width(text, size, weight) > width:

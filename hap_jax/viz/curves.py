@@ -14,15 +14,15 @@ _TITLE = 0.35  # inches
 _COLUMNS = 3
 _MOST_TICKS = 5  # marks on the x axis, so that steps of seven digits do not overlap
 _LEFT_OUT = ("step", "images_per_s", "data_wait")  # metrics of the machine, not of the training
-_OF_TRAINING = ("lr", "grad_norm")  # metrics of the training besides the losses
+_OF_TRAINING = ("lr", "grad_norm")  # metrics of the training that are not losses
 
 
 class Mark(NamedTuple):
   """A value of a score, drawn as a dashed line.
 
   Attributes:
-    name: a few words next to the line, such as "position mean".
-    value: the value of the score.
+    name: short text next to the line, such as "position mean".
+    value: value of the score, which sets the height of the line.
   """
 
   name: str
@@ -51,9 +51,9 @@ def curves(rows, select=None, title="", guides=None):
   and its goal as dashed lines.
 
   Args:
-    rows: [{"step": ..., name: number}], ascending in step, the result of `report.read_metrics`. Some rows may
-      not have all names.
-    select: (metric, "max" or "min"), the rule that selects the best checkpoint, or None.
+    rows: [{"step": ..., name: number}], ascending in step, the result of `report.read_metrics`. A row may
+      lack some of the names.
+    select: (metric, "max" or "min"): the metric that selects the best checkpoint. None: no metric does.
     title: line at the top. "": no title.
     guides: {metric: Guide}, or None. Metrics that are not in `rows` are ignored.
   Returns:
@@ -131,7 +131,7 @@ def _draw_line(panel, steps, values):
 
 
 def _draw_score(panel, steps, values, mode):
-  """Draws a score. Returns a text about its best value, or "". `mode` is "max", "min" or None."""
+  """Draws a score. Returns a text about its best value. If `mode` is not "max" or "min", the text is ""."""
   panel.plot(steps, values, color=charts.RED, linewidth=1.2, marker="o", markersize=3, label="recorded value")
   if mode is None:
     return ""
@@ -143,7 +143,7 @@ def _draw_score(panel, steps, values, mode):
 
 def _draw_guide(panel, guide):
   """Draws the dashed lines of a Guide, each with its name."""
-  # A curve begins near the baseline, at the left, and ends near the goal, at the right. So the name of the
+  # The left end of a curve is near the baseline, and its right end is near the goal. So the name of the
   # baseline is at the right and the name of the goal at the left, away from the curve.
   for mark, kind, color, place, side in (
     (guide.baseline, "baseline", charts.GREY, 0.98, "right"),
@@ -173,7 +173,7 @@ def _finish(panel, title):
   from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
   panel.set_title(title, fontsize=9, loc="left", pad=14)
-  # The name of a dashed line is written on the line, so the legend does not need it.
+  # The legend leaves out the dashed lines, because their names are written next to them.
   lines = [line for line in panel.get_lines() if line.get_linestyle() != "--"]
   panel.legend(
     handles=lines,
@@ -188,10 +188,10 @@ def _finish(panel, title):
     columnspacing=1.2,
   )
   panel.set_xlabel("step", fontsize=7)
-  # A run of a few steps must not get marks between the steps.
+  # In a run of a few steps, the axis must not have marks between the steps.
   panel.xaxis.set_major_locator(MaxNLocator(_MOST_TICKS, integer=True, min_n_ticks=1))
   panel.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-  # matplotlib's default writes a common factor, such as 1e-5, over the legend.
+  # By default, matplotlib writes a common factor of the axis, such as 1e-5, over the legend.
   panel.yaxis.set_major_formatter(StrMethodFormatter("{x:.4g}"))
   panel.margins(y=0.1)  # room for the name of a dashed line
   panel.tick_params(labelsize=7)

@@ -1,6 +1,6 @@
-"""Makes charts with matplotlib, but without pyplot, because all callers would share the state of pyplot.
+"""Makes charts with matplotlib. It avoids pyplot, because all callers would share the state of pyplot.
 
-The import of matplotlib takes a second, so only the functions that draw a chart import it.
+Importing matplotlib takes a second, so it is imported inside the functions that draw a chart.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ GREY, GRID, TEXT = "#9ea3a8", "#d9dcdf", "#404448"
 
 
 def new(width, height, layout=None):
-  """Returns an empty matplotlib Figure. The size is in inches, and `layout` is an argument of Figure."""
+  """Returns an empty matplotlib Figure. The size is in inches. `layout` is passed to Figure."""
   from matplotlib.figure import Figure
 
   return Figure(figsize=(width, height), dpi=DPI, layout=layout)

@@ -1,4 +1,4 @@
-"""Draws masks over a picture: the patches that are hidden from the encoder, and the cause of each one."""
+"""Draws masks over a picture: patches that are hidden from the encoder, in the colour of the cause."""
 
 import numpy as np
 
@@ -17,21 +17,21 @@ LEGEND = (
   (COLORS["fill"], "hidden: to reach the count"),
 )
 
-_TINT = 0.68  # share of the colour in a hidden patch. The rest is the picture in grey
+_TINT = 0.68  # opacity of the colour over the grey picture
 _LUMA = np.array((0.299, 0.587, 0.114))
 
 
 def draw_mask(image, cause, grid, keypoints_xy=None, keypoints_visible=None, *, skeleton=COCO17, scale=1):
-  """Draws a picture with coloured hidden patches, with borders of patches, and with joints if there are any.
+  """Draws a picture with its hidden patches in colour, the borders of the patches, and the joints if given.
 
   Args:
     image: [H, W, 3] uint8.
     cause: [L] integers, indices into `CAUSES`, row-major over the grid.
-    grid: (Gh, Gw). It must divide H and W.
+    grid: (Gh, Gw), number of patches. Gh must divide H, and Gw must divide W.
     keypoints_xy: [K, 2] pixels (x, y) of `image`, or None.
     keypoints_visible: [K] bool.
     skeleton: Skeleton of the joints.
-    scale: whole number by which the picture is enlarged.
+    scale: whole number; the picture is enlarged by this factor.
   Returns:
     [H*scale, W*scale, 3] uint8.
   Raises:
@@ -47,7 +47,7 @@ def draw_mask(image, cause, grid, keypoints_xy=None, keypoints_visible=None, *, 
   tinted = (1 - _TINT) * grey + _TINT * colors[:, None, :, None]
   is_hidden = (cause != CAUSES.index("visible")).reshape(Gh, 1, Gw, 1, 1)
   cells = np.where(is_hidden, tinted, cells)
-  # Borders: the first row and the first column of each patch get darker, except at the edge of the picture.
+  # Borders: darken the first row and the first column of each patch, except at the edge of the picture.
   cells[1:, 0] *= 0.6
   cells[:, :, 1:, 0] *= 0.6
   picture = np.round(cells).astype(np.uint8).reshape(picture.shape)

@@ -1,15 +1,15 @@
-"""Draws triangle meshes, from far to near, without a graphics library."""
+"""Draws triangle meshes without a graphics library. Far triangles are drawn first, near ones over them."""
 
 import cv2
 import numpy as np
 
 SKIN = (196, 214, 232)  # RGB
-_LIGHT = np.array((-0.35, -0.55, -0.75))  # from the surface to the light, in the camera frame: up, left, near
+_LIGHT = np.array((-0.35, -0.55, -0.75))  # direction to the light in the camera frame
 _AMBIENT = 0.35
 _SHIFT = 3  # OpenCV takes coordinates in units of 1/2^3 pixel
 _NEAREST = 0.05  # metres; a triangle that is nearer to the camera is not drawn
 _VIEWS = (("front", 0.0), ("left", 90.0), ("back", 180.0), ("right", 270.0))
-_MOST = 1e5  # pixels; OpenCV's fixed-point numbers end at 2^31
+_MOST = 1e5  # pixels; OpenCV's fixed-point coordinates overflow at 2^31
 
 
 def draw_mesh(image, vertices, faces, intrinsics, *, color=SKIN, opacity=1.0):
@@ -18,7 +18,7 @@ def draw_mesh(image, vertices, faces, intrinsics, *, color=SKIN, opacity=1.0):
   Args:
     image: [H, W, 3] uint8.
     vertices: [V, 3] metres in the camera frame: x right, y down, z forward.
-    faces: [F, 3] int. The corners of a face that looks at the camera turn clockwise in the picture.
+    faces: [F, 3] int. In the picture, the corners of a face that is turned to the camera run clockwise.
     intrinsics: [3, 3] pixels. Pixel centres are at whole numbers.
     color: (r, g, b) of the surface.
     opacity: 0 to 1.
@@ -30,7 +30,7 @@ def draw_mesh(image, vertices, faces, intrinsics, *, color=SKIN, opacity=1.0):
   corners = vertices[faces]  # [F, 3, 3]
   normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
   middle = corners.mean(axis=1)
-  # A face is seen if its normal points to the camera, which is at the origin.
+  # A face is visible if its normal points to the camera, which is at the origin.
   is_drawn = ((normal * middle).sum(axis=1) < 0) & (corners[..., 2].min(axis=1) > _NEAREST)
   order = np.flatnonzero(is_drawn)
   order = order[np.argsort(-middle[order, 2], kind="stable")]
@@ -47,7 +47,7 @@ def draw_mesh(image, vertices, faces, intrinsics, *, color=SKIN, opacity=1.0):
 
 
 def _shade(normal, color):
-  """Returns one (r, g, b) per face, a list of tuples, for faces with these normals [F, 3]."""
+  """Returns a list with one (r, g, b) per face, from the normals of the faces, [F, 3]."""
   length = np.linalg.norm(normal, axis=1, keepdims=True)
   light = _LIGHT / np.linalg.norm(_LIGHT)
   cosine = (normal / np.maximum(length, 1e-12)) @ light
@@ -63,7 +63,7 @@ def four_views(vertices, faces, size):
     faces: as in `draw_mesh`.
     size: (H, W) pixels of one view.
   Returns:
-    {name of the view: [H, W, 3] uint8}. "front" is the view of the camera.
+    {name of the view: [H, W, 3] uint8}. "front" shows the mesh as the camera sees it.
   """
   H, W = size
   vertices = np.asarray(vertices, np.float64)
@@ -71,7 +71,7 @@ def four_views(vertices, faces, size):
   centred = vertices - (low + high) / 2
   radius = np.linalg.norm(centred[:, [0, 2]], axis=1).max()
   height = np.abs(centred[:, 1]).max()
-  # A camera that is far away shows almost no perspective.
+  # A camera far away gives a picture with almost no perspective.
   distance = 100 * max(radius, height)
   scale = 0.46 * min(W / max(radius, 1e-6), H / max(height, 1e-6))
   focal = scale * distance

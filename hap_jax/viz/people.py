@@ -8,7 +8,7 @@ from hap_jax.viz import canvas, sheet
 from hap_jax.viz.pose import SIDE_COLORS, draw_sides
 
 BOX_COLOR = (255, 255, 255)
-# One colour per kind of part. A left part has this colour, a right part has a darker tone of it.
+# One colour per kind of body part. A left part has this colour. A right part has a darker tone of it.
 _KINDS = {
   "head": (240, 228, 66),
   "torso": (0, 158, 115),
@@ -22,8 +22,8 @@ _KINDS = {
   "other_person": (70, 70, 120),
   "object": (60, 60, 60),
 }
-_RIGHT_TONE = 0.68  # factor of the colour on the right half of the body
-_TINT = 0.78  # share of the colour in a part. The rest is the picture in grey
+_RIGHT_TONE = 0.68  # brightness of the colour on the right half of the body
+_TINT = 0.78  # opacity of the colour over the grey picture
 _GAP, _GROUP_GAP = 4, 22
 
 
@@ -32,9 +32,9 @@ def contact_sheet(pictures, titles, texts, columns, *, text_width=380):
 
   Args:
     pictures: N lists of C pictures [H, W, 3] uint8, all of one size.
-    titles: N short texts, each above the sentences of its row.
+    titles: N short texts. Each is drawn above the sentences of its row.
     texts: N lists of sentences.
-    columns: C words, each above a column of pictures.
+    columns: names of the C columns of pictures, drawn above them.
     text_width: width of the text in pixels.
   Returns:
     [h, w, 3] uint8.
@@ -49,14 +49,14 @@ def contact_sheet(pictures, titles, texts, columns, *, text_width=380):
 
 
 def truth_sheet(records, part_names, *, columns=3):
-  """Draws the picture of each record three times: unchanged, with joints and box, with parts of the body.
+  """Draws the picture of each record three times: unchanged, with joints and box, and with body parts.
 
   `viz.pose.draw_sides` explains the colours of joints and the mark of a hidden joint.
 
   Args:
-    records: dicts of `synthetic.draw.draw_person`, pictures of one size.
+    records: results of `synthetic.draw.draw_person`. All pictures have the same size.
     part_names: names of the values in `parts` of a record.
-    columns: number of records in a row.
+    columns: number of records per row.
   Returns:
     [h, w, 3] uint8.
   """
@@ -88,7 +88,7 @@ def draw_truth(record):
 
 
 def draw_parts(image, parts, part_names):
-  """Draws each part of the body in its colour. The background is a pale grey picture.
+  """Draws each body part in its colour over a pale grey copy of the picture.
 
   Args:
     image: [H, W, 3] uint8.

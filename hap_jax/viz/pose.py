@@ -9,9 +9,9 @@ _DARK = (0, 0, 0)
 # distinguish them (blue and orange of Okabe and Ito's palette, and yellow).
 SIDE_COLORS = {"left": (0, 114, 178), "right": (230, 120, 0), "middle": (240, 228, 66)}
 _SHIFT = 4  # OpenCV takes coordinates in units of 1/2^4 pixel
-_FARTHEST = 2**15  # pixels from the picture. OpenCV cannot draw a line to a place that is very far away
-# The longer side in pixels of a drawn picture. Lines and dots have a fixed size, so they would hide a small
-# picture, and nobody would see them in a large one.
+_FARTHEST = 2**15  # pixels from the picture; OpenCV cannot draw lines to points that are farther away
+# Limits in pixels of the longer side of a drawn picture. Lines and dots have a fixed size, so they would
+# cover a smaller picture and be invisible in a larger one.
 _LONGER_SIDE = (960, 1920)
 
 
@@ -22,11 +22,11 @@ def draw_skeleton(image, keypoints_xy, keypoints_visible, skeleton, *, scale=1):
 
   Args:
     image: [H, W, 3] uint8.
-    keypoints_xy: [K, 2], pixels (x, y) of the picture before it was enlarged by `scale`. Pixel centres are at
-      whole numbers.
+    keypoints_xy: [K, 2], pixels (x, y) of the picture before its enlargement. Pixel centres are at whole
+      numbers.
     keypoints_visible: [K] bool.
     skeleton: a `Skeleton`.
-    scale: whole number by which the picture was enlarged.
+    scale: whole number, the factor by which the picture was enlarged.
   Returns:
     [H, W, 3] uint8, a new picture.
   """
@@ -50,7 +50,7 @@ def draw_sides(image, keypoints_xy, keypoints_visible, keypoints_occluded, skele
 
   Args:
     image, keypoints_xy, keypoints_visible, skeleton: same as in `draw_skeleton`.
-    scale: number by which the picture was enlarged or, if it is less than 1, reduced.
+    scale: factor by which the picture was enlarged. Below 1: the picture was reduced.
     keypoints_occluded: [K] bool, True for a joint that is inside the picture but hidden.
   Returns:
     [H, W, 3] uint8, a new picture.
@@ -73,7 +73,7 @@ def draw_sides(image, keypoints_xy, keypoints_visible, keypoints_occluded, skele
 
 
 def draw_people(image, boxes, keypoints_xy, is_drawn, skeleton):
-  """Draws the boxes and the joints of the people of a picture, the last person on top.
+  """Draws the boxes and joints of all people in a picture. The last person is on top.
 
   The picture is scaled so that its longer side has 960 to 1920 pixels.
 
@@ -103,7 +103,7 @@ def draw_people(image, boxes, keypoints_xy, is_drawn, skeleton):
 
 def _to_fixed(keypoints_xy, is_visible, scale):
   """Converts joints [K, 2] to OpenCV's fixed-point coordinates in a picture enlarged by `scale`."""
-  # Pixel edges are scaled, so the centre of a pixel becomes the centre of its enlarged square.
+  # The scaling keeps pixel edges, so the centre of a pixel becomes the centre of its enlarged square.
   points = (np.asarray(keypoints_xy, np.float64) + 0.5) * scale - 0.5
   points = np.where(is_visible[:, None], points, 0)  # the coordinates of a missing joint have no meaning
   points = np.clip(points, -_FARTHEST, _FARTHEST)

@@ -1,4 +1,4 @@
-"""Draws the results of 2D pose: a chart of the scores of the joints, and a sheet of people."""
+"""Draws the results of 2D pose: a chart of the score of each joint, and a sheet of people."""
 
 import dataclasses
 import math
@@ -10,27 +10,27 @@ from hap_jax.data.skeletons import Skeleton
 from hap_jax.viz import canvas, figure, sheet
 from hap_jax.viz.pose import SIDE_COLORS, draw_sides
 
-_WIDTH, _BAR_HEIGHT, _REST_HEIGHT = 9.0, 0.21, 1.0  # inches. The rest: title and axes
+_WIDTH, _BAR_HEIGHT, _REST_HEIGHT = 9.0, 0.21, 1.0  # inches. `_REST_HEIGHT`: title and axes
 _LEAST_HEIGHT = 3.4  # inches
 _CELL = (184, 138)  # (height, width) of a picture of a person in pixels
-_COLUMNS = 4  # people in a row of the sheet
+_COLUMNS = 4  # people per row of the sheet
 _PAIR_GAP = 3  # pixels between the two pictures of a person
 _OUTSIDE = (236, 238, 240)  # colour outside the picture
-_FARTHEST = 2.0**20  # pixels; joints that are farther away are not distinguished
+_FARTHEST = 2.0**20  # pixels; the distance of joints is clipped to this value
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ShownPerson:
-  """A person of the sheet.
+  """One person on the sheet.
 
   Attributes:
     image: [H, W, 3] uint8, the whole picture.
-    region: [4], (centre x, centre y, width, height) of the part that is shown, in pixels.
+    region: [4], (centre x, centre y, width, height) in pixels, the part of the picture that is shown.
     truth_xy: [K, 2], true joints in pixels of the picture.
-    is_labelled: [K] bool, True for the joints that have a truth.
+    is_labelled: [K] bool, True for the joints that are annotated.
     xy: [K, 2], predicted joints. NaN: there is no prediction.
     title: text below the pictures, such as "OKS 0.52".
-    name: text in small letters below it, such as the name of the record.
+    name: text in small print below the title, such as the name of the record.
   """
 
   image: np.ndarray
@@ -43,17 +43,17 @@ class ShownPerson:
 
 
 def accuracy_chart(joints, shares, thresholds, curve, *, score, marks, unit, full, title=""):
-  """Draws one bar per joint, and the score over the threshold.
+  """Draws one bar per joint, and a curve of the score over the threshold.
 
   Args:
     joints: K names.
-    shares: [K] score of each joint, 0 to `full`. NaN: nobody has this joint labelled, and it has no bar.
+    shares: [K] score of each joint, 0 to `full`. NaN: the joint is never labelled, and gets no bar.
     thresholds: [T] ascending, the thresholds of the curve.
-    curve: [T] score of all joints with each threshold.
+    curve: [T] score of all joints at each threshold.
     score: name of the score.
-    marks: [(threshold, name)], dashed lines in the curve.
-    unit: name of the size that the thresholds are relative to.
-    full: the value of the score if all joints are right.
+    marks: [(threshold, name)], dashed lines at thresholds of the curve.
+    unit: name of the length that the thresholds are divided by, such as the size of the head.
+    full: the score if all joints are right, such as 1 or 100.
     title: line at the top. "": no title.
   Returns:
     [h, w, 3] uint8.
@@ -98,7 +98,7 @@ def _draw_curve(panel, thresholds, curve, score, marks, unit, full):
     panel.axvline(threshold, color=figure.GREY, linewidth=1, linestyle="--")
     panel.plot([threshold], [value], color=figure.RED, marker="o", markersize=4)
     text = f"{name} {value:.3f}" if full == 1 else f"{name} {value:.1f}"
-    # A text in the upper half is below its point, because the curve goes on above it.
+    # In the upper half, the text is below its point, because the curve rises further above the point.
     panel.annotate(
       text,
       (threshold, value),
@@ -117,13 +117,13 @@ def _draw_curve(panel, thresholds, curve, score, marks, unit, full):
 
 
 def people_sheet(people, skeleton: Skeleton, *, title="", note=""):
-  """Draws people in rows: for each one, the truth at the left and the prediction at the right.
+  """Draws a sheet of people. Each has the truth at the left and the prediction at the right.
 
   Args:
     people: list of `ShownPerson`, at least one.
     skeleton: the `Skeleton` of the joints.
     title: line at the top.
-    note: sentences at the bottom, after the explanation of the marks.
+    note: sentences at the bottom, after the explanation of the colours.
   Returns:
     [h, w, 3] uint8.
   """
@@ -135,7 +135,7 @@ def people_sheet(people, skeleton: Skeleton, *, title="", note=""):
     title=title,
     legends=[[(color, f"{side} joints") for side, color in SIDE_COLORS.items()]],
     note="Left picture: truth. Right picture: prediction. Left and right joints are the person's own. A "
-    f"predicted joint with a white centre has no truth and does not count. {note}".strip(),
+    f"predicted joint with a white centre is not annotated and does not count. {note}".strip(),
   )
 
 
@@ -159,7 +159,7 @@ def _move(xy, matrix):
 
 
 def cut_out(image, region, size):
-  """Cuts a region out of a picture and centres it in a picture of another size, without a change of aspect.
+  """Cuts a region out of a picture, scales it without distortion, and centres it in a new picture.
 
   Args:
     image: [H, W, 3] uint8.
@@ -171,7 +171,7 @@ def cut_out(image, region, size):
   (H, W), (h, w) = image.shape[:2], size
   x, y, width, height = (float(value) for value in region)
   scale = min(h / height, w / width)
-  # The whole cell is filled, so the part of the picture is a little larger than the region.
+  # The whole cell is filled, so the cut-out is a little larger than the region.
   left, top = x - w / scale / 2, y - h / scale / 2
   matrix = np.array([[scale, 0, (0.5 - left) * scale - 0.5], [0, scale, (0.5 - top) * scale - 0.5]])
   x0, y0 = max(math.floor(left), 0), max(math.floor(top), 0)
@@ -180,10 +180,10 @@ def cut_out(image, region, size):
     return np.full((h, w, 3), _OUTSIDE, np.uint8), matrix
   part = np.ascontiguousarray(image[y0:y1, x0:x1])
   if scale < 1:
-    # A linear warp of a large picture would skip pixels. So the part is first reduced to its final scale.
+    # A linear warp of a large picture would skip pixels. So the cut-out is first reduced to its final scale.
     reduced = [max(1, round(side * scale)) for side in part.shape[1::-1]]
     part = cv2.resize(part, reduced, interpolation=cv2.INTER_AREA)
-  # Pixel edges are scaled, as in `matrix`.
+  # The scaling keeps pixel edges, as `matrix` does.
   step_x, step_y = (x1 - x0) * scale / part.shape[1], (y1 - y0) * scale / part.shape[0]
   edge_x, edge_y = (x0 - left) * scale, (y0 - top) * scale
   move = np.array([[step_x, 0, edge_x + 0.5 * step_x - 0.5], [0, step_y, edge_y + 0.5 * step_y - 0.5]])

@@ -1,4 +1,4 @@
-"""Draws rank lists: each query, a picture or a text, with the closest gallery entries and their verdicts."""
+"""Draws rank lists: each query (a picture or a text), its closest gallery entries, and whether they match."""
 
 import cv2
 import numpy as np
@@ -7,8 +7,8 @@ from hap_jax.metrics.identities import VERDICTS
 from hap_jax.viz import canvas
 from hap_jax.viz import sheet as layout
 
-# {verdict: colour of the frame}. Some people cannot distinguish green and red, so a tick or a cross helps
-# them.
+# {verdict: colour of the frame}. Entries also have a tick or a cross, because some people cannot distinguish
+# green and red.
 COLORS = {
   "match": (0, 146, 98),
   "wrong": (204, 51, 34),
@@ -45,17 +45,17 @@ def rank_sheet(
   A picture query is at the left of its row. A text query is above its row, in as many lines as necessary.
 
   A match has a green frame and a tick. Another identity has a red frame and a cross. Two kinds of entries do
-  not count: junk, and pictures of the query's identity by the query's camera. They are grey and have no rank
-  number.
+  not count: junk, and pictures of the same identity by the same camera as the query. They have a grey frame
+  and no rank number.
 
   Args:
     queries: N pictures [H, W, 3] uint8 RGB of any sizes, or N texts.
-    galleries: N lists of pictures, of any lengths.
+    galleries: N lists of pictures, one list per query. The lists may have different lengths.
     distance: N lists of numbers, shown below the pictures.
-    verdict: N lists of words of `metrics.identities.VERDICTS`. None: identities are not known.
-    query_labels: N texts. Each is a line below its picture, and the middle of a long line is cut out. The
-      label of a text query is below the text, in as many lines as necessary.
-    gallery_labels: N lists of texts, each is a line below its picture.
+    verdict: N lists of values from `metrics.identities.VERDICTS`. None: identities are not known.
+    query_labels: N texts. The label of a picture is one line below it, and the middle of a long line is cut
+      out. The label of a text query is below the text, in as many lines as necessary.
+    gallery_labels: N lists of texts. Each text is one line below its picture.
     title: line at the top. "": no title.
     cell: (height, width) of a picture in pixels.
   Returns:
@@ -128,12 +128,12 @@ def _draw_badge(tile, is_match, color):
 
 def _check(queries, galleries, distance, verdict, query_labels, gallery_labels):
   if not len(queries) or not any(map(len, galleries)):
-    raise ValueError("a rank sheet needs at least one query and one gallery entry")
+    raise ValueError("expected at least one query and one gallery entry")
   for name, rows in (("galleries", galleries), ("distance", distance), ("verdict", verdict)):
     if list(map(len, rows)) != list(map(len, galleries)) or len(rows) != len(queries):
       raise ValueError(
-        f"{name} has rows of {list(map(len, rows))}; expected {len(queries)} rows, one per query, "
-        f"of {list(map(len, galleries))}"
+        f"{name} has row lengths {list(map(len, rows))}; expected {len(queries)} rows (one per query) "
+        f"with lengths {list(map(len, galleries))}"
       )
   if len(query_labels) != len(queries) or list(map(len, gallery_labels)) != list(map(len, galleries)):
     raise ValueError("expected one label for each query and one for each gallery entry")

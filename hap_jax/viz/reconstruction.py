@@ -1,4 +1,4 @@
-"""Draws a panel of masked pre-training: pictures, their masks and the model's predictions."""
+"""Draws a panel that shows masked pre-training: pictures, masks and predictions of the model."""
 
 import dataclasses
 
@@ -10,10 +10,10 @@ from hap_jax.viz import canvas, sheet
 from hap_jax.viz.masks import CAUSES, LEGEND, draw_mask
 from hap_jax.viz.pose import draw_skeleton
 
-RANGE = 2.5  # units of the target space: -RANGE is drawn as black, RANGE as white
+RANGE = 2.5  # in units of the target space; -RANGE is drawn black, RANGE white
 VARIANCE_EPSILON = 1e-6  # added to the variance of each patch (same as in HAP and MAE)
 
-_WIDTH = 1400  # pixels. Pictures are enlarged by a whole number until the panel is about this wide
+_WIDTH = 1400  # pixels. Pictures are enlarged by a whole number, so that the panel is about this wide
 _MAX_CELL_HEIGHT = 320
 _GAP, _GROUP_GAP = 4, 18
 _TEXT = 17
@@ -21,12 +21,12 @@ _TEXT = 17
 
 @dataclasses.dataclass(frozen=True)
 class Reconstruction:
-  """Predicted patches as three kinds of pictures, each [N, views, H, W, 3] uint8.
+  """The prediction as three kinds of pictures, each [N, views, H, W, 3] uint8.
 
   Attributes:
     target_space: the prediction itself. 0 is mid-grey, -RANGE is black, RANGE is white.
-    denormalized: the prediction as colours. If patches were standardised, each patch gets its true mean and
-      standard deviation back.
+    denormalized: the prediction as colours. If patches were standardised, this is undone with the true mean
+      and standard deviation of each patch.
     pasted: `denormalized` in the hidden patches, the original picture in the visible patches.
   """
 
@@ -44,9 +44,10 @@ def reconstruct(images, cause, pred, *, grid, patch, target_space, mean=IMAGENET
     pred: [N, views, L, P*P*3]. The order inside a patch is rows, then columns, then channels.
     grid: (Gh, Gw).
     patch: side P in pixels.
-    target_space: "normalized" or "pixels". "normalized": after the normalisation of pixels, every patch was
-      standardised by its own mean and unbiased variance, (x - mean) / sqrt(var + 1e-6). "pixels": it was not.
-    mean, std: three numbers each, for the normalisation of pixels in [0, 1].
+    target_space: "normalized" or "pixels". "normalized": the targets are normalised pixels, and each patch is
+      standardised: (x - mean) / sqrt(var + 1e-6), with its own mean and unbiased variance. "pixels": the
+      targets are normalised pixels.
+    mean, std: three numbers each, mean and standard deviation of pixels in [0, 1] for the normalisation.
   Returns:
     A `Reconstruction`.
   Raises:
@@ -125,7 +126,7 @@ def panel(
     title=title,
     heads=[image_head, *_heads(target_space) * num_views],
     groups=[(f"view {v + 1}", 4 * v + 1, 4 * v + 4) for v in range(num_views)],
-    # A recipe without parts or without blocks never has their colours, so the legend does not name them.
+    # The legend leaves out causes that do not occur, such as parts in a recipe without parts.
     legends=[[entry for k, entry in enumerate(LEGEND, start=1) if (cause == k).any()]],
     note=_explain(target_space),
     size=_TEXT,

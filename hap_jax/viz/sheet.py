@@ -13,13 +13,13 @@ TEXT = 15  # height of the text in pixels
 FRAME = 5  # thickness of a tile's frame
 _MARGIN, _PART_GAP, _HEAD_GAP = 18, 10, 6
 _LEAST_TEXT = 12
-_LEAST_WIDTH = 420  # pixels of a sheet with text. A narrower sheet would need too many lines
+_LEAST_WIDTH = 420  # pixels, for a sheet with text. In a narrower sheet, the text would have too many lines
 _LINE = 19  # pixels between lines of text below a picture
-_BACKGROUND = (236, 238, 240)  # colour of the part of a cell that the picture does not fill
+_BACKGROUND = (236, 238, 240)  # colour of a cell where the picture does not fill it
 
 
 class Line(typing.NamedTuple):
-  """A line of text below a picture."""
+  """One line of text below a picture."""
 
   text: str
   size: int = TEXT
@@ -42,19 +42,19 @@ def draw(
 ):
   """Draws a sheet.
 
-  A column is as wide as its widest tile, and a row is as high as its highest tile. A smaller tile is at the
-  upper left, and the rest is white.
+  A column is as wide as its widest tile. A row is as high as its highest tile. A smaller tile is at the upper
+  left of its place, and the rest of the place is white.
 
   Args:
     rows: lists of tiles [h, w, 3] uint8. The lists may have different lengths.
-    gaps: pixels between neighbouring columns: one number, or one number per pair of columns.
+    gaps: pixels between neighbouring columns: one number for all, or one number per gap.
     row_gap: pixels between rows.
     title: line at the top. "": no title.
-    heads: one (name, note) per column, drawn above it. Both may be "". (): no heads.
+    heads: one (name, note) per column, drawn above the column. Both may be "". (): no heads.
     groups: one (name, first column, last column) per group of columns. The name is drawn above the heads,
       with a line from the first to the last column.
-    row_heads: one (text, note) per row, drawn above it over the full width, in as many lines as necessary.
-      The note may be "". (): no row heads.
+    row_heads: one (text, note) per row, drawn above the row over the full width. Long texts have several
+      lines. The note may be "". (): no row heads.
     legends: lists of (color, text). Each list is drawn below the tiles.
     note: sentences at the bottom. "": no note.
     size: height of the text in pixels.
@@ -82,12 +82,12 @@ def draw(
 def tile(picture, lines, *, cell, frame=None):
   """Draws a picture in a cell, with centred lines of text below it.
 
-  A line that is too wide gets smaller letters, down to 12 pixels. If it is still too wide, its middle is cut
+  If a line is too wide, its font is reduced to at least 12 pixels. If it is still too wide, its middle is cut
   out.
 
   Args:
     picture: [H, W, 3] uint8 RGB of any size. It keeps its proportions and fills the cell in height or width.
-    lines: list of `Line`. Their number sets the height of the tile.
+    lines: list of `Line`. The number of lines determines the height of the tile.
     cell: (height, width) in pixels.
     frame: colour of a frame around the cell. None: no frame.
   Returns:
@@ -100,8 +100,7 @@ def tile(picture, lines, *, cell, frame=None):
     result[:height] = frame
   result[border : border + cell[0], border : border + cell[1]] = _fit(picture, cell)
   for k, (text, size, weight, color) in enumerate(lines):
-    # First smaller letters, then a shorter text, because a whole name in small letters says more than a part
-    # of it.
+    # Shrink the font before truncating: a whole name in small print says more than a part of it.
     size = canvas.fit_size(text, width, size, weight, least=_LEAST_TEXT)
     text = canvas.shorten(text, width, size, weight)
     canvas.write_centered(result, text, width // 2, height + _LINE * (k + 1) - 2, size, weight, color)
@@ -139,7 +138,7 @@ def _draw_row(row, columns):
 
 
 def _put_head(head, row, width, size):
-  """Puts the text and the note of a row above it."""
+  """Puts the head of a row (text and note) above the row."""
   text, note = head
   parts = [canvas.paragraph(text, width, size, 600)]
   if note:
@@ -149,8 +148,8 @@ def _put_head(head, row, width, size):
 
 def _draw_heads(heads, groups, columns, size):
   """Draws the names of columns and of groups of columns."""
-  # All names have one size: the largest size at which every name fits its column. The same holds for all
-  # notes.
+  # All names have the same font size: the largest size at which every name fits its column. All notes share
+  # a font size in the same way.
   name_size = min(
     canvas.fit_size(name, right - left, size, 600)
     for (name, _), (left, right) in zip(heads, columns, strict=True)

@@ -236,14 +236,14 @@ def test_vectors_of_another_checkpoint_or_kind_are_an_error(checkpoint, stored, 
   source = vectors.open_pictures(stored, found, exif="apply")
   vectors.check(stored, found, extractor, source, checkpoint)
   for array, text in (
-    (np.roll(found.feature, 1, axis=0), "its vector of 0.png differs from the one that"),
-    (found.feature[:, :8], "its vectors have 8 numbers, but those of .* have 16"),
+    (np.roll(found.feature, 1, axis=0), "its vector of 0.png differs from the vector that"),
+    (found.feature[:, :8], "its vectors have 8 numbers, but vectors of .* have 16"),
   ):
     other = vectors.read(rewrite(stored, tmp_path / "other.npz", feature=array))
     with pytest.raises(ValueError, match=f"{text}.* it was made with {checkpoint}: use that checkpoint"):
       vectors.check(stored, other, extractor, source, checkpoint)
   tokens = vectors.read(rewrite(stored, tmp_path / "other.npz", kind=np.array("mean")))
-  with pytest.raises(ValueError, match="of the kind mean, but the query gets the kind embedding"):
+  with pytest.raises(ValueError, match="of the kind mean, but the query has the kind embedding"):
     vectors.check(stored, tokens, extractor, source, checkpoint)
 
 

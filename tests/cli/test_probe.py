@@ -55,7 +55,7 @@ def test_the_probe_predicts_attributes_of_unseen_people(checkpoint, capsys, eage
 
 def test_an_attribute_with_only_one_value_in_training_is_an_error(checkpoint, capsys):
   assert hap(["probe", checkpoint, *PEOPLE, "--set=num_train=8", "--set=num_test=8"]) == 1
-  assert "no two different known labels in the 8 training pictures" in capsys.readouterr().err
+  assert "all known labels are equal in the 8 training pictures" in capsys.readouterr().err
 
 
 def test_data_set_without_attributes_is_refused(checkpoint, tmp_path, capsys):

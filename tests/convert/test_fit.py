@@ -68,7 +68,7 @@ def test_position_tables_are_resized_whenever_the_grids_differ(write, old, new):
 def test_an_equal_number_of_patches_does_not_replace_an_unknown_grid(write):
   weights = read.read(write(encoder_state(grid=(4, 2))))
   assert weights.grid is None  # 8 patches may be 4x2 or 2x4
-  with pytest.raises(ValueError, match=r"weights\.pth: its grid is unknown: 8 cells.*--source_grid=HxW"):
+  with pytest.raises(ValueError, match=r"weights\.pth: its grid is unknown: 8 patches.*--source_grid=HxW"):
     fit.fit_to({"params": model_params()}, weights, grid=(4, 2))
 
 

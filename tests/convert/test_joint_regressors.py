@@ -79,8 +79,8 @@ def test_another_extra_regressor_is_refused(smpl, folder):
   right = np.load(folder / "J_regressor_extra.npy")
   for array, match in [
     (np.concatenate([one_hot([332, 6260, 2800, 4071, 583]), right]), "has 14 rows, .* row 3 is an ear"),
-    (right[[0, 1, 2, 4, 3, 5, 6, 7, 8]], "row 3 does not pick vertex 411"),
-    (np.where(right == 1, 0.5, 0) + one_hot([5] * 9) * 0.5, "row 3 does not pick vertex 411"),
+    (right[[0, 1, 2, 4, 3, 5, 6, 7, 8]], "row 3 does not select vertex 411"),
+    (np.where(right == 1, 0.5, 0) + one_hot([5] * 9) * 0.5, "row 3 does not select vertex 411"),
     (right[:8], r"shape \(8, 6890\); expected numbers of shape \(9, 6890\)"),
   ]:
     np.save(folder / "J_regressor_extra.npy", array)
@@ -105,7 +105,7 @@ def test_another_h36m_regressor_is_refused(smpl, folder):
   refuses(smpl, folder, "not a readable .npy file")
   path.rename(folder / "J_regressor_h36m.npy")
   refuses(
-    smpl, folder, re.escape(f"{path}: no such file") + ".*J_regressor_h36m.npy has its rows in another order"
+    smpl, folder, re.escape(f"{path}: no such file") + ".*J_regressor_h36m.npy has another order of rows"
   )
   refuses(smpl, folder / "other", "no such folder")
 

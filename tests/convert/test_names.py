@@ -114,7 +114,7 @@ def test_unequal_parts_are_joined_and_cut_again(parts):
 @pytest.mark.parametrize(
   ("lengths", "match"),
   [
-    ((576, 200), r"part1: its part of encoder/kernel has shape \(4, 192\), the tensor has \(4, 200\)"),
+    ((576, 200), r"part1: its part of encoder/kernel has shape \(4, 192\), but the tensor has \(4, 200\)"),
     ((577, 192), r"part0: 577 columns cannot be part 0 of 576 : 192"),
   ],
 )

@@ -70,7 +70,7 @@ def test_embed_pools_all_patches_and_has_no_class_token(checkpoint, tmp_path, ca
   with np.load(tmp_path / "mean.npz") as found:
     np.testing.assert_allclose(found["feature"], expected, atol=1e-5)
   assert hap([*words, f"--out={tmp_path / 'cls.npz'}", "--feature=cls"]) == 1
-  assert "its encoder has no class token; pass --feature with another kind" in capsys.readouterr().err
+  assert "its encoder has no class token; set --feature to another kind" in capsys.readouterr().err
 
 
 def test_the_exported_program_has_the_same_tokens_and_says_their_order(checkpoint, tmp_path, capsys):

@@ -237,7 +237,7 @@ def test_the_grid_is_read_from_a_sincos_table(write, grid):
   state = encoder_state(table=posemb.sincos_table(grid, 16))
   weights = read.read(write({"model": state}))
   assert weights.grid == grid
-  assert weights.grid_from == "read off the sin-cos position table"
+  assert weights.grid_from == "computed from the sin-cos position table"
 
 
 def test_the_decoders_table_gives_the_grid_if_the_encoders_table_was_resized(write):
@@ -252,7 +252,7 @@ def test_the_decoders_table_gives_the_grid_if_the_encoders_table_was_resized(wri
   [
     ((3, 3), {}, (3, 3), "assumed square"),
     ((16, 8), {"arch": "vit"}, (16, 8), "assumed: the published HAP grid"),
-    ((4, 2), {}, None, "unknown: 8 cells"),
+    ((4, 2), {}, None, "unknown: 8 patches"),
   ],
 )
 def test_the_grid_of_any_other_table_is_reported_as_an_assumption(write, num_cells, content, grid, how):
@@ -265,7 +265,7 @@ def test_the_caller_may_give_the_grid_if_the_file_does_not_contradict_it(write):
   path = write({"model": encoder_state(grid=(4, 2))})
   assert read.read(path, grid=(2, 4)).grid == (2, 4)
   with pytest.raises(
-    ValueError, match=r"weights\.pth: grid 3x3 was given, but its position table has 8 cells"
+    ValueError, match=r"weights\.pth: grid 3x3 was given, but its position table has 8 patches"
   ):
     read.read(path, grid=(3, 3))
   path = write({"model": encoder_state(table=posemb.sincos_table((4, 2), 16))})
@@ -342,7 +342,7 @@ def test_the_normalisation_that_a_folder_states_is_used(folder, family, files, m
 @pytest.mark.parametrize("std", [[0.5, 0.5], [0.5, 0.5, 0], 0.5, [0.5, 0.5, "0.5"]])
 def test_a_normalisation_without_three_positive_numbers_is_an_error(folder, std):
   files = {"config": {"pretrained_cfg": PIXELS | {"std": std}}}
-  with pytest.raises(ValueError, match=r"config\.json: std is .* expected a number for each"):
+  with pytest.raises(ValueError, match=r"config\.json: std is .* expected three numbers"):
     read.read(folder("timm", **files), family="timm")
 
 

@@ -126,13 +126,13 @@ def with_value(array, place, value):
     ({"v_template": with_value(BODY["v_template"], (3, 1), 1e300)}, "v_template has numbers .* not finite"),
     ({"v_template": np.zeros((0, 3))}, "no vertices"),
     ({"f": BODY["f"].astype(float)}, "expected whole numbers"),
-    ({"f": with_value(BODY["f"], (2, 1), V)}, "faces name vertices"),
-    ({"f": with_value(BODY["f"], (2, 1), 2**32 - 1)}, "f names vertices from 0 to 4294967295"),
+    ({"f": with_value(BODY["f"], (2, 1), V)}, "faces use vertices"),
+    ({"f": with_value(BODY["f"], (2, 1), 2**32 - 1)}, "f has vertex indices from 0 to 4294967295"),
     ({"kintree_table": TREE[:1]}, "kintree_table of shape"),
     ({"kintree_table": with_value(TREE, (1, 3), 4)}, "kintree_table of shape"),
     ({"kintree_table": with_value(TREE, (0, 0), 0)}, "row 0 of kintree_table"),
     ({"kintree_table": with_value(TREE, (0, 5), 2**32 - 1)}, "row 0 of kintree_table"),
-    ({"kintree_table": with_value(TREE, (0, 5), 6)}, "a lower joint for every other one"),
+    ({"kintree_table": with_value(TREE, (0, 5), 6)}, "a lower joint for every other joint"),
   ],
 )
 def test_arrays_that_are_no_body_are_an_error(write, changes, match):

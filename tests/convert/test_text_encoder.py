@@ -121,9 +121,9 @@ def test_a_file_in_half_precision_becomes_float32(tmp_path):
 @pytest.mark.parametrize(
   ("key", "value", "message"),
   [
-    ("hidden_act", "gelu_new", "hidden_act is 'gelu_new', but this project's text encoder computes 'gelu'"),
+    ("hidden_act", "gelu_new", "hidden_act is 'gelu_new', but this project's text encoder uses 'gelu'"),
     ("position_embedding_type", "relative_key", "position_embedding_type is 'relative_key'"),
-    ("layer_norm_eps", 1e-6, "layer_norm_eps is 1e-06, but this project's text encoder computes 1e-12"),
+    ("layer_norm_eps", 1e-6, "layer_norm_eps is 1e-06, but this project's text encoder uses 1e-12"),
     ("model_type", "roberta", "model_type is 'roberta'"),
     ("is_decoder", True, "is_decoder is True"),
     ("num_attention_heads", 3, "num_attention_heads is 3, which does not divide hidden_size 8"),

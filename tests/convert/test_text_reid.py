@@ -279,7 +279,7 @@ def test_a_classifier_of_captions_is_not_written_as_a_classifier_of_person_reid(
 def test_a_file_without_words_asks_for_the_bert_folder(official, tmp_path, capsys, target):
   path, out = official(), tmp_path / ("out" if target == "orbax" else "out.pth.tar")
   found = error_of(capsys, "convert", path, f"--out={out}", f"--to={target}", "--num_heads=2")
-  assert "neither its words nor its number of heads; give --text_encoder=DIR, the BERT folder" in found
+  assert "neither its vocabulary nor its number of heads; give --text_encoder=DIR, the BERT folder" in found
   assert not out.exists()
 
 
@@ -290,7 +290,8 @@ def test_describe_says_what_is_missing_and_names_only_commands_that_work(officia
   printed = capsys.readouterr().out
   assert "family      text-reid" in printed
   assert (
-    f"hap convert {path} --to=orbax|text-reid ...: holds a text encoder, but neither its words" in printed
+    f"hap convert {path} --to=orbax|text-reid ...: holds a text encoder, but neither its vocabulary"
+    in printed
   )
   assert f"hap embed {path} ..." in printed
   assert "hap predict" not in printed

@@ -278,7 +278,7 @@ def test_a_classic_head_with_other_channels_and_odd_mlps_are_refused_for_transfo
     elif name.endswith("mlp.fc2.weight"):
       state[name] = state[name][:, :40]
   path = write({"state_dict": state})
-  with pytest.raises(ValueError, match=r"MLPs of .* have 2\.5 times the width: use --to=vitpose"):
+  with pytest.raises(ValueError, match=r"for MLPs, but .* has 2\.5 times the width: use --to=vitpose"):
     run.convert(path, tmp_path / "out", to="hf-vitpose", **KNOWN)
   assert not (tmp_path / "out").exists()
 

@@ -149,12 +149,12 @@ def test_weights_without_all_arrays_of_a_target_are_an_error(weights_of, family,
     (
       lambda weights: weights.with_encoder(num_heads=None),
       "hap",
-      r"its size \(width 16, depth 2\) gives the number of heads: give --num_heads",
+      r"its size \(width 16, depth 2\) shows the number of heads: set --num_heads",
     ),
     (
       lambda weights: weights.with_network(decoder={"width": 16, "depth": 1, "num_heads": None}),
       "hap",
-      "give --decoder_heads",
+      "set --decoder_heads",
     ),
     (
       lambda weights: weights,
@@ -171,7 +171,7 @@ def test_a_target_that_needs_an_unknown_fact_is_an_error(weights_of, change, tar
 def test_an_encoder_without_its_final_norm_is_refused(weights_of):
   weights = weights_of("mae")
   del weights.params["encoder"]["norm"]  # as in a classifier that averages the patches
-  with pytest.raises(ValueError, match=r"the norm of the encoder's tokens is missing.* config\.init_from"):
+  with pytest.raises(ValueError, match=r"the final norm of the encoder is missing.* config\.init_from"):
     write.check_target(weights, write.OWN)
 
 

@@ -198,7 +198,7 @@ def test_note_on_the_standard_split_counts_test_pictures_of_training_persons(tmp
   (tmp_path / "pa").mkdir()
   write_pa100k(tmp_path / "pa")
   notes = open_split("pa100k", tmp_path / "pa", "test").spec.notes
-  assert any("no numbers of persons" in note for note in notes)
+  assert any("no ids of persons" in note for note in notes)
 
 
 def persons_of(source, persons):
@@ -218,7 +218,7 @@ def test_identity_disjoint_split_depends_on_its_seed_and_has_all_pictures_and_a_
     assert not people["trainval"] & people["test"]
     assert not people["train"] & people["val"]
     assert sorted(stems(sources["trainval"]) + stems(sources["test"])) == [f"{i:05d}" for i in range(1, 11)]
-    assert all("ours and not the official" in " ".join(source.spec.notes) for source in sources.values())
+    assert all("not the official splits" in " ".join(source.spec.notes) for source in sources.values())
     assert seed not in found or found[seed] == stems(sources["test"])
     found[seed] = stems(sources["test"])
   assert found[0] != found[1]
@@ -230,16 +230,16 @@ def test_identity_disjoint_split_leaves_out_persons_without_a_number(tmp_path):
   names = stems(sources[0]) + stems(sources[1])
   assert len(names) == 9
   assert "CAM01_frame2_line1" not in names
-  assert any("1 pictures of persons without a number are left out" in note for note in sources[0].spec.notes)
+  assert any("1 pictures of persons without an id are left out" in note for note in sources[0].spec.notes)
 
 
 def test_identity_disjoint_split_needs_numbers_of_persons(tmp_path):
   write_pa100k(tmp_path)
-  with pytest.raises(ValueError, match=r"pa100k\.identity_disjoint: .*annotation\.mat does not say who"):
+  with pytest.raises(ValueError, match=r"pa100k\.identity_disjoint: .*annotation\.mat does not state who"):
     open_split("pa100k", tmp_path, identity_disjoint=True)
   rap = tmp_path / "rap"
   write_rap(rap, identity=None)
-  with pytest.raises(ValueError, match="does not say who"):
+  with pytest.raises(ValueError, match="does not state who"):
     open_split("rapv1", rap, identity_disjoint=True)
 
 
@@ -303,7 +303,7 @@ def test_pickle_of_the_official_code_gives_the_same_records(name, protocol, tmp_
     assert stems(got) == stems(source)
     np.testing.assert_array_equal(got.columns["attributes"], source.columns["attributes"])
   assert "easydict" not in sys.modules
-  with pytest.raises(ValueError, match="does not say who"):
+  with pytest.raises(ValueError, match="does not state who"):
     open_split(name, tmp_path, identity_disjoint=True)
 
 
@@ -364,7 +364,7 @@ def test_missing_pictures_are_counted_and_the_first_is_named(tmp_path):
   write_peta(tmp_path)
   for number in (5, 7):
     (tmp_path / "images" / f"{number:05d}.png").unlink()
-  with pytest.raises(ValueError, match=r"2 of 5 pictures that .*PETA\.mat names are missing.*00005\.png"):
+  with pytest.raises(ValueError, match=r"2 of 5 pictures listed in .*PETA\.mat are missing.*00005\.png"):
     open_split("peta", tmp_path)
   assert len(open_split("peta", tmp_path, "test")) == 4
 
@@ -419,7 +419,7 @@ def test_answers_and_rows_out_of_range_are_errors(tmp_path):
 
 @pytest.mark.parametrize(
   ("index", "match"),
-  [(11, "name picture 11, counted from 1; expected 1 to 10"), (4, "twice in one split or in two splits")],
+  [(11, "list picture 11, counted from 1; expected 1 to 10"), (4, "twice in one split or in two splits")],
 )
 def test_splits_that_overlap_or_name_pictures_outside_the_file_are_errors(tmp_path, index, match):
   write_rap(

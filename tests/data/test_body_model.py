@@ -149,7 +149,7 @@ BAD_BODIES = {
   "root": ({"parents": with_number(BODY.parents, 0, 0)}, "expected -1 for joint 0, and a lower joint"),
   "faces": (
     {"faces": with_number(BODY.faces, 7, 40)},
-    "the faces name vertices 0 to 40, the",
+    "the faces use vertices 0 to 40, the",
   ),
   "type": ({"weights": BODY.weights.astype(np.float64)}, "weights has the type float64, expected float32"),
   "none": ({"v_template": BODY.v_template[:0]}, "v_template has no vertices"),
@@ -173,7 +173,7 @@ BAD_FILES = {
   "faces": (
     "smpl_male.npz",
     {"f": np.full((3, 3), 2**32 - 1, np.uint32)},
-    "the faces name vertices -1 to",
+    "the faces use vertices -1 to",
   ),
   "tree": ("smpl_male.npz", {"kintree_table": TREE[:, ::-1]}, "expected the parents of joints 0 to 23"),
   "joints": ("smpl_male.npz", {"kintree_table": TREE[:, :23]}, "expected the parents of joints 0 to 23"),

@@ -243,7 +243,7 @@ def test_images_and_categories_with_equal_ids_are_errors(root):
   coco = make_coco()
   coco["images"] *= 2
   write(root, coco)
-  with pytest.raises(ValueError, match="image 1 is twice in the list images"):
+  with pytest.raises(ValueError, match="image 1 occurs twice in the list images"):
     open_train(root)
   categories = [{"id": 1, "name": "person"}, {"id": 1, "name": "cat"}]
   write(root, make_coco(make_annotation(7, category_id=1), categories=categories))

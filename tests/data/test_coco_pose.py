@@ -135,7 +135,7 @@ def test_the_truth_is_the_unchanged_file_and_the_numbers_of_the_records(tmp_path
 def test_the_truth_needs_one_category_of_people(tmp_path):
   people = make_person(1, category_id=3), make_person(2, category_id=5)
   names = [{"id": 3, "name": "person"}, {"id": 5, "name": "Person"}]
-  with pytest.raises(ValueError, match=r"people have the category numbers 3, 5; expected one"):
+  with pytest.raises(ValueError, match=r"people have the category ids 3, 5; expected one"):
     open_val(tmp_path, make_coco(*people, categories=names)).truth()
   assert open_val(tmp_path, make_coco(people[0], categories=[])).truth().category_id == 3
 
@@ -148,7 +148,7 @@ def test_the_truth_needs_one_category_of_people(tmp_path):
       {},
       r"\(30, 40\) pixels .* states \(40, 30\): height and width are exchanged, because the ",
     ),
-    ((30, 40), {"exif": True}, r"exchanged, because the EXIF header of the picture turns it"),
+    ((30, 40), {"exif": True}, r"exchanged, because the EXIF header says to turn"),
     ((80, 60), {}, r"\(80, 60\) pixels .* states \(40, 30\): the file is another version"),
   ],
 )
@@ -181,7 +181,7 @@ def test_another_number_of_joints_is_an_error_that_names_both(tmp_path):
     ("keypoints", [None] * 51, "annotation 7 has null among the values under keypoints"),
     ("num_keypoints", "many", "annotation 7 has 'many' under num_keypoints"),
     ("area", None, "annotation 7 has null under area, expected a finite number"),
-    ("id", 9, "annotation 9 is twice in the list annotations"),
+    ("id", 9, "annotation 9 occurs twice in the list annotations"),
     ("image_id", 5, "annotation 7: its image_id is 5, which is not in the list images"),
   ],
 )

@@ -86,15 +86,15 @@ def test_a_result_without_a_key_is_an_error(tmp_path, key):
   ("text", "message"),
   [
     ("[" * 100_000, "nested too deeply"),
-    ("", "no readable JSON file: Expecting value"),
-    (json.dumps([GOOD])[:-9], "no readable JSON file"),
+    ("", "not a readable JSON file: Expecting value"),
+    (json.dumps([GOOD])[:-9], "not a readable JSON file"),
     ('{"annotations": []}', "found {'annotations': .*}; expected a list of COCO results"),
     # A file of annotations, given by mistake, does not fill the screen.
     (json.dumps({"annotations": [GOOD] * 9}), r"found {'annotations': \[.{0,50}\]}; expected a list"),
     ("null", "found null; expected a list of COCO results"),
     ("[7]", "result number 1 of 1 is 7; expected an object of COCO results"),
-    (f"[{'1' * 5000}]", "no readable JSON file"),
-    (b"[\xff]", "no readable JSON file"),
+    (f"[{'1' * 5000}]", "not a readable JSON file"),
+    (b"[\xff]", "not a readable JSON file"),
   ],
 )
 def test_a_file_that_is_no_list_of_results_is_an_error(tmp_path, text, message):

@@ -62,7 +62,7 @@ def test_the_box_comes_from_certain_joints_and_else_from_the_annotation(root):
   np.testing.assert_allclose(source.columns["box"][0], [9, 17, 21, 53])  # 10 x 30 pixels, times 1.2
   np.testing.assert_allclose(source.columns["box"][1], [1, 2, 11, 22])
   (note,) = source.spec.notes
-  assert note.endswith("1 people have no joints of OpenPose, so their boxes are the annotated ones")
+  assert note.endswith("1 people have no joints of OpenPose, so their annotated boxes are used")
 
 
 BAD = {

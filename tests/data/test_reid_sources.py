@@ -330,7 +330,7 @@ def test_names_of_which_only_some_give_a_camera_are_a_warning(tmp_path, caplog):
   caplog.clear()
   for split in ("query", "gallery"):
     (note,) = open_split(identity_folder, tmp_path, split).spec.notes
-    assert note.startswith("3 of 4 file names contain no camera (_c2), but the others do.")
+    assert note.startswith("3 of 4 file names contain no camera (_c2), but all others do.")
     assert note.endswith("(query/anna/1.jpg, gallery/anna/2.jpg, gallery/bert/3.jpg)")
   assert [record.getMessage() for record in caplog.records] == [f"identity_folder: {note}"] * 2
 

@@ -157,9 +157,7 @@ def test_dropped_persons_are_left_out_of_training_and_reported(tmp_path):
   text_files.write_cuhk(tmp_path, records)
   source = open_split(tmp_path)
   assert source.columns["pid"].tolist() == [2] * 4 + [3] * 4
-  dropped = (
-    "2 pictures and 4 captions of 1 of the persons are left out of training by config.data.cuhk_pedes.drop"
-  )
+  dropped = "2 pictures and 4 captions of 1 persons are left out of training by config.data.cuhk_pedes.drop"
   assert dropped in source.spec.notes[1]
   assert "(id 1369)" in source.spec.notes[1]
   assert 4116 in open_split(tmp_path, "trainval").columns["pid"]

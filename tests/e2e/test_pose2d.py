@@ -194,7 +194,7 @@ def test_a_file_of_results_needs_a_configuration_for_a_task_with_results(tmp_pat
   path = tmp_path / "keypoints.json"
   path.write_text("[]")
   assert hap(["evaluate", str(path)]) == 1
-  assert "a file of results needs --config=FILE" in capsys.readouterr().err
+  assert "a results file needs --config=FILE" in capsys.readouterr().err
   assert hap(["evaluate", str(path), "--config=configs/finetune_reid_demo.py"]) == 1
   assert "expected a checkpoint, for the task reid" in capsys.readouterr().err
 

@@ -134,7 +134,7 @@ def test_boxes_are_pixels_of_the_picture_as_a_viewer_shows_it(tmp_path, orientat
     ([], "the list is empty, expected a list of people"),
     ({"annotations": []}, "found {'annotations': .*}, expected a list of people in COCO's format"),
     ([7], "entry 1 is 7; expected an object of a list of people"),
-    ([{"bbox": BOX}], "entry 1 has no file_name and no image_id, expected one of them to name its picture"),
+    ([{"bbox": BOX}], "entry 1 has no file_name and no image_id, expected one of them for its picture"),
     ([{"image_id": "7", "bbox": BOX}], "entry 1 has '7' under image_id, expected a whole number"),
     ([{"file_name": 7, "bbox": BOX}], "entry 1 has 7 under file_name, expected a text"),
     ([{"image_id": 7}], 'entry 1 has no key "bbox"'),

@@ -270,7 +270,7 @@ def test_a_pose_run_starts_from_the_weights_of_other_tasks(tmp_path, map_norm):
   assert "encoder/cls_token" not in fitted
   assert "the class token of the file is not used: the network has none" in log
   assert (
-    "the patches are shifted by 1 pixels against the file: padding 0 in the file, 1 in the network" in log
+    "the patches are shifted by 1 pixels relative to the file: padding 0 in the file, 1 in the network" in log
   )
   reason = "the file was not trained for pose2d; config.model.map_norm=True loads it"
   assert (f"the final norm of the encoder starts at scale 1 and bias 0: {reason}" in log) != map_norm

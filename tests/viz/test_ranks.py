@@ -151,7 +151,10 @@ def test_a_text_query_may_have_an_empty_list():
   [
     ({"queries": [], "galleries": [], "distance": []}, "at least one query"),
     ({"galleries": [[]], "distance": [[]]}, "one gallery entry"),
-    ({"distance": [[0.1]]}, r"distance has rows of \[1\]; expected 1 rows, one per query, of \[2\]"),
+    (
+      {"distance": [[0.1]]},
+      r"distance has row lengths \[1\]; expected 1 rows \(one per query\) with lengths \[2\]",
+    ),
     ({"verdict": [["match", "good"]]}, "verdicts .'good'. are unknown"),
     ({"galleries": [[plain(), plain() / 255.0]]}, r"a picture is float64 \[60, 30, 3\]"),
     ({"query_labels": ["a", "b"]}, "one label for each query"),

@@ -7,7 +7,7 @@ from hap_jax.convert.outputs import Outputs
 from hap_jax.data.sources import pa100k, peta, rapv1
 
 _CLASSIFIER = "classifier.logits.0"
-# Official files do not name their attributes, but each data set has a different number of attributes.
+# Official files do not name their attributes. The number of attributes shows the data set.
 _OFFICIAL = {len(source.ATTRIBUTES): source.ATTRIBUTES for source in (pa100k, rapv1, peta)}
 
 
@@ -30,8 +30,8 @@ def _classes(network, config):
 def _content(weights, state):
   """Returns the content that the official loader expects.
 
-  The loader needs the names of a parallel model, which begin with "module.". It also prints "epoch" and
-  "metric".
+  The loader needs the names of a DataParallel model, which begin with "module.". It also prints "epoch" and
+  "metric", so both entries must exist.
   """
   del weights
   parallel = {f"module.{name}": array for name, array in state.items()}

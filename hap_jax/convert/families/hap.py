@@ -1,4 +1,4 @@
-"""Pre-training files of the official HAP code (arXiv 2310.20695): names as in MAE, images not square."""
+"""Pre-training files of the official HAP code (arXiv 2310.20695). Names as in MAE, images not square."""
 
 from hap_jax.convert import numpy_vit, official, reconstruction, rows
 from hap_jax.convert.family import NO, POSSIBLE, Family

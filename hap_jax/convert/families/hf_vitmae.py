@@ -1,4 +1,4 @@
-"""A folder that `transformers.ViTMAEForPreTraining` loads. This class supports only square images."""
+"""A folder that `transformers.ViTMAEForPreTraining` loads. The class supports only square images."""
 
 from hap_jax.convert import hugging_face, numpy_vit, official, reconstruction
 from hap_jax.convert.family import CERTAIN, NO, Family, TorchClass
@@ -34,8 +34,8 @@ def _run(path, setting, batch):
 
   model, pixels, name = hugging_face.in_transformers(path, batch)
   # ViTMAE keeps the patches with the smallest noise, so this noise selects the visible patches of the batch.
-  # ViTMAE computes the number of visible patches from mask_ratio. The 0.5 makes this number exact, however it
-  # is rounded.
+  # ViTMAE computes the number of visible patches from mask_ratio and rounds it. With the added 0.5, the
+  # result is exact for every rounding rule.
   model.config.mask_ratio = 1 - (batch.ids_keep.shape[1] + 0.5) / batch.ids_restore.shape[1]
   with torch.no_grad():
     found = model(pixels, noise=torch.from_numpy(batch.ids_restore.astype("float32")))

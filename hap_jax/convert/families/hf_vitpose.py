@@ -8,15 +8,15 @@ from hap_jax.convert.family import CERTAIN, NO, Family, TorchClass
 _CLASS = "VitPoseForPoseEstimation"
 _LAYERS = ("head.deconv1", "head.batchnorm1", "head.deconv2", "head.batchnorm2")
 _FINAL = "head.conv"
-_CHANNELS = 256  # of both transposed convolutions; transformers has no setting for them
+_CHANNELS = 256  # channels of both transposed convolutions; transformers has no setting for them
 # {name of a module of the head in the official code: name in transformers}
 _OFFICIAL = {
   **{f"keypoint_head.deconv_layers.{n}": name for n, name in zip((0, 1, 3, 4), _LAYERS, strict=True)},
   "keypoint_head.final_layer": _FINAL,
 }
-# The values of transformers for keys that config.json does not have. It leaves out keys with these values.
+# Default values of transformers. config.json leaves out keys that have their default value.
 _DEFAULTS = {"image_size": [256, 192], "patch_size": [16, 16], "num_attention_heads": 12}
-_OF_WHOLE = ("model_type", "id2label", "label2id")  # backbone_config has its own values of these keys
+_OF_WHOLE = ("model_type", "id2label", "label2id")  # backbone_config has its own values for them
 _ENCODER = tuple(
   row
   for row in hugging_face.encoder("", {"mlp.fc1": "mlp.fc1", "mlp.fc2": "mlp.fc2"})
@@ -45,16 +45,16 @@ def _check_source(source):
   factor = config.get("scale_factor", 4)
   if factor != 4:
     raise ValueError(
-      f"{path}: scale_factor is {factor!r}, but the head of this project enlarges the map of the tokens by 4"
+      f"{path}: scale_factor is {factor!r}, but the head of this project enlarges the token map by 4"
     )
-  # transformers can take the features of any block. This project always takes the features of the last one.
+  # transformers can use the features of any block. This project always uses the features of the last block.
   depth = config.get("num_hidden_layers", 12)
   for key, last in (("out_indices", (depth, -1)), ("out_features", (f"stage{depth}",))):
     found = config.get(key) or [last[0]]
     if not isinstance(found, list) or found[-1] not in last:
       raise ValueError(
         f"{path}: {key} of the backbone is {found!r}, expected its last block, [{last[0]!r}]: this project "
-        "takes the features of the last block"
+        "uses the features of the last block"
       )
 
 
@@ -68,7 +68,7 @@ def _check_weights(weights):
   ratio = weights.description.encoder.mlp_ratio
   if ratio != int(ratio):
     raise ValueError(
-      f"--to=hf-vitpose: {_CLASS} has MLPs of a multiple of the width, but the MLPs of {file} have {ratio:g} "
+      f"--to=hf-vitpose: {_CLASS} needs a whole multiple of the width for MLPs, but {file} has {ratio:g} "
       "times the width: use --to=vitpose"
     )
 
@@ -96,7 +96,7 @@ def _folder(weights):
     "id2label": {str(k): joint for k, joint in enumerate(joints)},
     "label2id": {joint: k for k, joint in enumerate(joints)},
   }
-  # This processor cuts out people by their boxes and never resizes a whole picture.
+  # This processor cuts people out along their boxes and never resizes a whole picture.
   pixels = hugging_face.processor(weights)
   del pixels["do_resize"], pixels["resample"]
   pixels |= {
@@ -108,7 +108,7 @@ def _folder(weights):
 
 
 def _notes(network):
-  """Returns paragraphs of the model card about rules that transformers' processor does not follow."""
+  """Returns paragraphs of the model card about settings that transformers' processor does not support."""
   notes = []
   if network["codec"] != "udp":
     notes.append(

@@ -13,7 +13,7 @@ from hap_jax.convert.outputs import Outputs
 def _bottleneck(unit, width_in):
   """Returns the rows of one residual unit of the LEM, without its shortcut.
 
-  The letter M is the narrow width of its convolutions.
+  The letter M is the number of channels inside the unit.
   """
   reference, ours = f"conv_head.{unit}", f"conv_head_{unit}"
   shapes = (("M", width_in, "1", "1"), ("M", "M", "3", "3"), ("4M", "M", "1", "1"))
@@ -30,8 +30,8 @@ _LEM = (
   *rows.batch_norm("conv_head.0.downsample.1", "conv_head_0/downsample_1", "4M"),
   *_bottleneck(1, "4M"),
   *_bottleneck(2, "4M"),
-  # The output width 4M of the LEM is 2D, twice the width of the encoder. The next rows write it as 2D, so M
-  # must fit D.
+  # The output width 4M of the LEM equals 2D, twice the width of the encoder. The next rows write it as 2D, so
+  # that M is checked against D.
   *rows.norm("conv_fc_norm", "conv_fc_norm", "2D"),
   *rows.linear("conv_fc", "conv_fc", "C", "2D"),
   *rows.batch_norm("bn", "bn", "D"),
@@ -46,7 +46,7 @@ def _recognise(source):
 
 def _in_numpy(forward):
   module = forward.network.module
-  # Each classifier reads a feature after a batch norm. The output "feature_conv" is the feature before the
+  # Each classifier reads a feature after a batch norm. The output "feature_conv" is the feature before this
   # batch norm.
   pooled = _map_of(forward).mean(axis=(1, 2))
   pooled = layer_norm(pooled, pair(module("conv_fc_norm", "conv_fc_norm")), forward.epsilon)
@@ -64,7 +64,7 @@ def _map_of(forward):
   """Runs the three residual units. Returns [B, Gh / 2, Gw / 2, 2 D]."""
   x = forward.raw_patches.reshape(len(forward.raw), *forward.grids[1], -1)
   for unit in range(3):
-    stride = 2 if unit == 0 else 1  # only the first unit halves the map and has a shortcut layer
+    stride = 2 if unit == 0 else 1  # only the first unit has stride 2 and a projection shortcut
 
     def of(name, unit=unit):
       path = f"conv_head_{unit}/{name.replace('.', '_')}"

@@ -1,4 +1,4 @@
-"""Person ReID checkpoints of the official HAP code. Their network has a classifier on the class token."""
+"""Person ReID files of the official HAP code. The network has a classifier on the class token."""
 
 from hap_jax.convert import numpy_vit, official, reid, rows
 from hap_jax.convert.family import LIKELY, NO, Family

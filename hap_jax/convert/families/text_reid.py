@@ -1,7 +1,7 @@
 """Files of the official HAP code for text-to-image person ReID, `best.pth.tar`: a ViT, BERT and an LSTM.
 
-The entry "network" holds the two branches, and the entry "W" the classifier. BERT is frozen, so its tensors
-are constants here. The files record neither the words of BERT nor its number of heads.
+The entry "network" holds the two branches. The entry "W" holds the classifier. BERT is frozen, so its tensors
+are constants here. The files record neither the vocabulary of BERT nor its number of heads.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from hap_jax.models import bert
 
 _IMAGE, _BERT, _LSTM = "ImageExtract.model.", "TextExtract.text_embed.", "TextExtract.lstm."
 _PROJECTION, _CLASSIFIER = "conv_1X1_2.block.0", "W.block"
-# Letters of the shapes: Z is the width of the shared space. `bert_names` has the letters of BERT.
+# Letters in the shapes: Z is the width of the shared space. `bert_names` explains the letters of BERT.
 _ENTRIES = (
   *(dataclasses.replace(row, reference=f"{_IMAGE}{row.reference}") for row in rows.ENCODER),
   *bert_names.entries(_BERT, "bert/", CONSTANTS),
@@ -41,8 +41,8 @@ def _positions(shape):
   return np.arange(shape[1], dtype=np.int64)[None]
 
 
-# Tensors that the official network has and never applies, and a table of constants. Its strict loading needs
-# them. The table belongs to transformers 4.2.1, the version of the official code. Version 4.31 removed it.
+# Tensors that the official network has but never uses, and a table of constants. Its strict loading needs
+# them. The table exists in transformers 4.2.1, which the official code uses. Version 4.31 removed it.
 _PLACEHOLDERS = (
   Placeholder(f"{_IMAGE}fc.weight", ("1000", "D"), _zeros),
   Placeholder(f"{_IMAGE}fc.bias", ("1000",), _zeros),
@@ -50,10 +50,10 @@ _PLACEHOLDERS = (
   Placeholder(f"{_BERT}pooler.dense.bias", ("W",), _zeros),
   Placeholder(f"{_BERT}embeddings.position_ids", ("1", "Q"), _positions),
 )
-_MAX_TOKENS = 100  # of a caption, in the official code
+_MAX_TOKENS = 100  # longest caption in the official code
 _GAP = (
-  "holds a text encoder, but neither its words nor its number of heads; give --text_encoder=DIR, the BERT "
-  "folder that the network was trained with"
+  "holds a text encoder, but neither its vocabulary nor its number of heads; give --text_encoder=DIR, the "
+  "BERT folder that the network was trained with"
 )
 
 
@@ -71,7 +71,7 @@ def _network(variables, config, recorded):
   if "head" in params:
     found["num_classes"] = len(params["head"]["bias"])
   if "bert" not in variables.get(CONSTANTS, {}):
-    return found  # a checkpoint of this project, which records all further values
+    return found  # a checkpoint of this project records all other values, too
   tree, text = variables[CONSTANTS]["bert"], recorded.get("text")
   (V, W), Q = tree["word_embeddings"].shape, len(tree["position_embeddings"])
   sizes = {
@@ -88,19 +88,19 @@ def _network(variables, config, recorded):
     "max_tokens": recorded.get("max_tokens", min(_MAX_TOKENS, Q)),
     "text": sizes,
     "text_is_trained": False,
-    "text_digest": "",  # until the words are known
+    "text_digest": "",  # until the vocabulary is known
   }
 
 
 def _add_text_encoder(weights, folder):
-  """Returns the Weights with the words and the digest of the text encoder, see `Family.add_text_encoder`."""
+  """Returns the Weights with vocabulary and digest of the text encoder, see `Family.add_text_encoder`."""
   description = weights.description
   sizes, words = description.network["text"], description.more.get("vocabulary")
   if folder:
     found, given = text_encoder.read_words(folder, sizes)
     if words is not None and tuple(words) != given:
       raise ValueError(
-        f"--text_encoder={folder}: {description.place} records other words; give no --text_encoder"
+        f"--text_encoder={folder}: {description.place} records a different vocabulary; remove --text_encoder"
       )
     sizes, words = found.to_json(), given
   if words is None or sizes["num_heads"] is None:
@@ -118,9 +118,9 @@ def _find_gap(weights):
 
 
 def _content(weights, state):
-  """Returns the content that the official code resumes from.
+  """Returns the content from which the official code resumes.
 
-  Its loader needs all these entries. It prints "epoch", and compares later scores with "test_best".
+  The official loader needs all these entries. It prints "epoch", and compares later scores with "test_best".
   """
   del weights
   classifier = {name: array for name, array in state.items() if name.startswith(f"{_CLASSIFIER}.")}
@@ -153,7 +153,7 @@ def _in_numpy(forward):
   found = {"image_embedding": image, "image_logits": linear(image, classifier)}
   heads = sizes["text"]["num_heads"]
   if heads is None:
-    return found  # only for targets without a text encoder
+    return found  # targets without a text encoder need nothing else
   branch, pooled = forward.network.text, []
   for ids, length in zip(*captions(sizes["text"]), strict=True):
     tokens = numpy_text.run_lstm(branch, numpy_text.token_features(branch, ids[:length], heads))

@@ -1,4 +1,4 @@
-"""Files with the ViT of timm with a class token, alone or as the backbone of a ReID model."""
+"""Files with timm's ViT with a class token, either only the ViT or the ViT as backbone of a ReID model."""
 
 import functools
 
@@ -33,7 +33,7 @@ def _run(path, setting, batch):
     num_heads=encoder.num_heads,
     mlp_ratio=encoder.mlp_ratio,
     norm_layer=functools.partial(torch.nn.LayerNorm, eps=layers.LAYER_NORM_EPSILON),
-    num_classes=0,  # without a classifier, because the file has none
+    num_classes=0,  # no classifier, because the file has none
   )
   timm.models.load_checkpoint(model, str(path), strict=True)
   pixels = torch.from_numpy(batch.image.transpose(0, 3, 1, 2).copy())

@@ -1,4 +1,4 @@
-"""Files of 2D pose networks of the official code of ViTPose and HAP, with the classic or the simple head."""
+"""2D pose networks of the official code of ViTPose and HAP, with the classic or the simple head."""
 
 import dataclasses
 
@@ -23,7 +23,7 @@ def _recognise(source):
 
 
 def _network_of(state):
-  # The encoder of the official code never applies the class token that some files hold.
+  # Some files hold a class token, but the encoder of the official code never uses it.
   used = {
     name.replace("last_norm.", "norm."): tensor for name, tensor in state.items() if name != "cls_token"
   }
@@ -44,7 +44,7 @@ _SIMPLE = Family(
   task="pose2d",
   licence=official.OF_VITPOSE,
   made_from=official.MADE_FROM_VITPOSE,
-  # Models of several data sets have a head for each further data set.
+  # A model for several data sets has a head for each further data set.
   unused=("cls_token", "associate_heads.", "associate_keypoint_heads."),
   backbones=("backbone.",),
   backbone="backbone.",

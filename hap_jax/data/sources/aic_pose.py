@@ -1,7 +1,7 @@
 """Source: people of AI Challenger's keypoint data set (AIC; arXiv 1711.06475) on whole pictures, for 2D pose.
 
-The annotations must be in COCO's format. Users of this data set share such a conversion. The original release
-has another format, and is refused with a message. The files are in one of these layouts:
+The annotations must be converted to COCO's format. Users of this data set share such files. The original
+release has another format, and is refused with a message. The files are in one of these layouts:
 
   annotations of "train"   <root>/annotations/aic_train.json
                            <root>/ai_challenger_keypoint_train_20170909/aic_train.json
@@ -13,7 +13,7 @@ has another format, and is refused with a message. The files are in one of these
   pictures of "val"        <root>/ai_challenger_keypoint_validation_20170911/
                              keypoint_validation_images_20170911/
 
-Which annotations become records is explained in `data/coco_people.py`. The records are in the order of the
+`data/coco_people.py` explains which annotations become records. The records are in the order of the
 annotation file.
 """
 
@@ -48,7 +48,7 @@ _ORIGINAL = (
 def open_source(
   *, root, split, seed, train_annotations="", val_annotations="", train_images="", val_images=""
 ):
-  """Opens the people of AIC, whose annotations are in COCO's format, on whole pictures.
+  """Opens the people of AIC on whole pictures. The annotations must be in COCO's format.
 
   Args:
     root: folder of the data set (config.data.root).
@@ -63,8 +63,8 @@ def open_source(
     PosePeople with 14 joints. Its `truth()` is a CocoTruth.
 
   Raises:
-    ValueError: if a folder, file or key is missing, if COCO's format does not allow a value, or if nobody is
-      left.
+    ValueError: if a folder, file or key is missing, if COCO's format does not allow a value, or if no person
+      remains.
   """
   del seed
   check_root(root, f"{_FILES['train'][0]} and {_FOLDERS['train'][0]}/")

@@ -1,17 +1,17 @@
-"""Source: pictures and a table of their attributes, such as a user's own collection.
+"""Source: pictures with a table of their attributes, such as a user's own collection.
 
   <root>/attributes.csv         a CSV file in UTF-8. Its first line names the columns:
 
     file,split,person,hat,bag
     pictures/0001.jpg,train,anna,1,0
-    pictures/0002.jpg,train,anna,1,       the last cell is empty: it is not known if there is a bag
+    pictures/0002.jpg,train,anna,1,       the last cell is empty: bag is not known
 
 The column `file` holds paths relative to the root. The columns `split` (train, val or test) and `person` (any
 text) may be missing. Every other column is an attribute: 1 means present, 0 means absent. `hap prepare
 synthetic` writes such a file.
 
-A record holds `image` and `attributes`. If an attribute has an empty cell in the table, all records also hold
-`attributes_known` (see `base.py`). Both names are also in `source.columns`.
+A record holds `image` and `attributes`. If an attribute has an empty cell anywhere in the table, all records
+also hold `attributes_known` (see `base.py`). Both fields are columns, too.
 """
 
 import collections
@@ -42,7 +42,7 @@ class _Table(NamedTuple):
   Attributes:
     path: path of the file.
     names: [A] names of the attributes.
-    lines: [N] number of each row's first line in the file, counted from 1.
+    lines: [N] first line of each row in the file, counted from 1.
     files: [N] paths of the pictures, relative to the root.
     answers: [N, A] int8: 1, 0 or _UNKNOWN.
     splits: [N] names of splits. None: there is no column `split`.
@@ -66,9 +66,9 @@ def open_source(*, root, split, seed, file="attributes.csv", val_share=0.1, test
     split: "train", "val", "test" or "trainval", which is "train" followed by "val".
     seed: not used, because the splits must not change with the seed of a run.
     file: path of the table, absolute or relative to root.
-    val_share: share of the pictures in "val". It is used only if the table has no column `split`. Then the
-      persons are divided at random, so that no two splits share a person. If there is no column `person`
-      either, the pictures are divided.
+    val_share: share of the pictures in "val". It is used only if the table has no column `split`. The persons
+      are then divided at random, so that no two splits share a person. Without the column `person`, the
+      pictures are divided.
     test_share: share of the pictures in "test". It is used only if the table has no column `split`.
     split_seed: seed of the random division. The division does not depend on the order of the rows.
 
@@ -77,7 +77,7 @@ def open_source(*, root, split, seed, file="attributes.csv", val_share=0.1, test
 
   Raises:
     ValueError: if the table or a picture is missing, if a cell has a wrong value, or if the split has no
-      pictures. If a line of the table is wrong, the message contains its number.
+      pictures. If a line of the table is wrong, the message has the line number.
   """
   del seed
   _check_options(split, val_share, test_share, split_seed)
@@ -99,7 +99,7 @@ def open_source(*, root, split, seed, file="attributes.csv", val_share=0.1, test
   _check_pictures(root, table, chosen)
   answers = table.answers[chosen]
   columns, notes = {"attributes": answers == 1}, [note]
-  # This test uses the whole table, because `prepare` needs the same columns in all splits.
+  # The whole table is tested, because `prepare` needs the same columns in all splits.
   if (table.answers == _UNKNOWN).any():
     columns["attributes_known"] = answers != _UNKNOWN
     notes.append(f"{int((answers == _UNKNOWN).sum()):,} of {answers.size:,} labels of {split} are not known")
@@ -149,7 +149,7 @@ def _read(path):
       a = answers[-1].index(_WRONG)
       raise ValueError(
         f"{path}: line {line}, column {names[a]}: found {row[places[a]][:40]!r}; expected 0, 1 or an empty "
-        "cell (not known): correct the cell, or remove the column if it is no attribute"
+        "cell (not known): correct the cell, or remove the column if it is not an attribute"
       )
   if not lines:
     raise ValueError(f"{path}: no rows below the first line; expected one row per picture: add rows")
@@ -167,7 +167,7 @@ def _read(path):
 
 
 def _rows(path):
-  """Yields (number of the first line, cells) of each row of a CSV file. Skips empty lines."""
+  """Yields (first line, cells) of each row of a CSV file. Skips empty lines."""
   try:
     data = regular_file.read_bytes(path, _MAX_BYTES)
   except OSError as error:
@@ -191,7 +191,7 @@ def _rows(path):
 
 
 def _check_header(path, line, header):
-  """Raises ValueError if the first line has a wrong name, or lacks the column `file` or any attribute."""
+  """Raises ValueError if the first line has a wrong name, no column `file`, or no attribute."""
   found = f"found the columns {', '.join(header)[:400]!r}"
   # This check comes first, because a table with another separator has a single column.
   if "file" not in header:
@@ -212,7 +212,7 @@ def _check_header(path, line, header):
 
 
 def _check_rows(table):
-  """Raises ValueError if a file name or a split is wrong, or if a picture is named twice."""
+  """Raises ValueError if a file name or a split is wrong, or if a picture is listed twice."""
   check_relative(table.files, lambda row: f"{table.path}: line {table.lines[row]}")
   first = {}
   for line, file in zip(table.lines, table.files, strict=True):
@@ -230,7 +230,7 @@ def _check_rows(table):
 
 
 def _divide(table, val_share, test_share, split_seed):
-  """Divides the persons into splits at random, or the pictures if there is no column `person`.
+  """Divides persons into splits at random. Without a column `person`, it divides the pictures.
 
   Returns:
     ({split: [n] int64 rows}, a note that describes the division).
@@ -257,7 +257,7 @@ def _divide(table, val_share, test_share, split_seed):
 
 
 def _note_shared(table, rows):
-  """Returns a note on the persons that are in more than one split."""
+  """Returns a note on persons that are in more than one split."""
   if table.persons is None:
     return f"{table.path} has no column person; train and test may share persons"
   people = {name: {table.persons[row] for row in found.tolist()} - {""} for name, found in rows.items()}
@@ -273,7 +273,7 @@ def _note_shared(table, rows):
 
 
 def _check_pictures(root, table, chosen):
-  """Raises ValueError if pictures are missing. It lists each folder once and opens no picture."""
+  """Raises ValueError if pictures are missing. Lists each folder once, and opens no picture."""
   folders = collections.defaultdict(list)
   for row in chosen.tolist():
     folders[posixpath.dirname(table.files[row])].append(row)

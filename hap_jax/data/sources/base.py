@@ -1,16 +1,16 @@
 """The interface of every source of records, and functions that list folders and read pictures.
 
 A source is a sequence of records. It has `len(source)`, `source[i] -> record`, `source.spec`, and
-`source.name(i) -> str`, the name of record i for error messages, which is known without reading the record. A
-source reads and decodes pictures. It does not augment pictures, make batches or compute scores.
+`source.name(i) -> str`. `source.name(i)` is the name of record i for error messages, and does not read the
+record. A source reads and decodes pictures. It does not augment pictures, make batches or compute scores.
 
 Each file in this folder has a function `open_source(*, root, split, seed, <options>)`. The default value of
-each option is a literal. A configuration takes the names and default values of the options from this
-function. The names become the keys of `config.data.<file name>`. If a source can hold out records as the
-split "val", its function also has the argument `num_val`, the number of these records. A file may also have
-these constants and functions:
-  SPLITS  the splits that every copy of its data set has
-  JOINTS  True if the records are single people, and masks of body parts can be made from their joints
+each option is a literal. Names and default values of the options become the keys and values of
+`config.data.<file name>` in a configuration. If a source can hold out records as the split "val", its
+function also has the argument `num_val`, the number of these records. A file may also have these constants
+and functions:
+  SPLITS  the splits that every copy of the data set has
+  JOINTS  True if the records are single people with joints for masks of body parts
   PLACES  options that name a file or a folder, such as ("images",). Their values may change when a run
           resumes.
   write_files(out, *, seed, workers, progress, ...)  only for drawn people: writes all splits as plain files,
@@ -18,19 +18,19 @@ these constants and functions:
           {split: number of pictures}
   write_3dpw(out, *, seed, workers, progress, ...)  only for drawn people: writes the split "test" in the
           layout of 3DPW, and returns the same as `write_files`
-  own_body()  only for drawn people: returns the `body_model.BodySet` that the fields smpl_pose,
-          smpl_betas and smpl_translation of the records pose. Its sources have it as the method `body()`.
+  own_body()  only for drawn people: returns the `body_model.BodySet` for the fields smpl_pose, smpl_betas and
+          smpl_translation of the records. An opened source has the method `body()`, which returns the same.
 
 If the images of a source are whole picture files, it also has `source.file(i) -> str`, the path of the file
-of record i. A packed data set then takes the bytes of the file unchanged. A source may have
-`source.fetch(i)`. It reads record i without decoding the picture, and returns a function that decodes the
+of record i. A packed data set then copies the bytes of the file. A source may also have
+`source.fetch(i)`. It reads record i without decoding the picture. It returns a function that decodes the
 picture and returns the record. Both `fetch` and this function may raise BadRecordError.
 
 `source.columns` is {field: [N, ...] array of numbers or texts}, for all fields that are known without reading
 a picture. Row i of a column equals the field of record i. It is {} if there is no such field.
 
-The loader sends a source to each of its worker processes by pickle. So a source has no open files, and stores
-its data on millions of records in a few arrays. Its pickle does not contain columns that it has computed.
+The loader sends a source to each worker process by pickle. So a source has no open files, and stores the data
+of millions of records in a few arrays. Its pickle does not contain computed columns.
 
 A person record holds
   image              [H, W, 3] uint8, RGB, any H and W
@@ -46,27 +46,27 @@ A record for 2D pose holds a whole picture and one person on it:
                      picture.
 If a box comes from a detector, all joints of its record are missing. Such a source has a method `truth()`. It
 returns the correct joints of all records in the form that the score needs, a `pose_truth.CocoTruth` or a
-`pose_truth.MpiiTruth`, or None if the split cannot be scored. The truth is read when the method is called. It
-is not part of the pickle.
+`pose_truth.MpiiTruth`, or None if the split cannot be scored. The truth is read when the method is called,
+and is not part of the pickle.
 
 A record for re-identification holds image and
-  pid    int32, the number of the person in the data set
-  camid  int32, the number of the camera, starting at 0
+  pid    int32, id of the person in the data set
+  camid  int32, id of the camera, starting at 0
 Such a source has the columns `pid` and `camid`, [N] int32. Its splits are "train", "query" and "gallery". A
-person has the same number in "query" and in "gallery".
+person has the same id in "query" and in "gallery".
 
 A record for text ReID is a pair of a picture and a caption. It holds image and
-  caption  str, a description of the person in a natural language, as the data set has it
-  pid      int32, the number of the person in the data set
-  picture  int32, the number of the picture in the data set. Pairs with equal numbers have the same picture.
-Such a source has the last three as columns. Its splits are "train", "val" (not in all data sets), "test" and
-"trainval" (train followed by val). Each split has two views, see `caption_views`:
+  caption  str, a description of the person in natural language, unchanged
+  pid      int32, id of the person in the data set
+  picture  int32, id of the picture in the data set. Pairs with the same id have the same picture.
+Such a source has caption, pid and picture as columns. Its splits are "train", "val" (not in all data sets),
+"test" and "trainval" (train followed by val). Each split has two views, see `caption_views`:
   "<split>_pictures"  each picture of the split once: image and pid. The column is pid.
-  "<split>_captions"  each caption of the split: caption, pid and picture. All are columns, and no picture is
-                      read. Here `picture` is the row of the caption's picture in the view of pictures. It is
-                      -1 if the caption describes a person, and no single picture.
-Scores use the captions of a split as queries and its pictures as gallery, and the other way round. A caption
-is a text of any length, so it cannot be a field of a batch: `Loader.fields` must leave it out.
+  "<split>_captions"  each caption of the split: caption, pid and picture. All fields are columns, and no
+                      picture is read. Here `picture` is the row of the caption's picture in the view of
+                      pictures. It is -1 if the caption describes a person, not a single picture.
+For scores, the captions of a split are queries and its pictures the gallery, and the other way round. A
+caption is a text of any length, so it cannot be a field of a batch: `Loader.fields` must leave it out.
 
 A record with attributes holds image and
   attributes        [A] bool, for A attributes, in the order of the names in `spec.labels["attributes"]`
@@ -89,16 +89,16 @@ from hap_jax.data.skeletons import Skeleton
 from hap_jax.io import picture_header, picture_orientation, regular_file
 
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-# Endings of pictures that are not read. They are counted, because a user may expect that they are read.
+# Endings of pictures that are not read. They are counted and logged, because a user may expect to use them.
 _OTHER_ENDINGS = (
   *(".tif", ".tiff", ".gif", ".jfif", ".jpe", ".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl"),
   *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".psd"),
   *(".dng", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),  # raw files of cameras
 )
 _DANGLING = "link to nothing"
-APPLY, IGNORE = EXIF = ("apply", "ignore")  # what to do with the orientation in the EXIF header of a picture
-MAX_FILE_BYTES = 2**30  # of a picture file: more than 32 bits per pixel of the largest allowed picture
-_MAX_DECODED_TWICE = 2**28  # pixels times scans of a JPEG file; to decode them takes about half a second
+APPLY, IGNORE = EXIF = ("apply", "ignore")  # whether to turn a picture as its EXIF header says
+MAX_FILE_BYTES = 2**30  # limit of a picture file: more than 32 bits per pixel of the largest allowed picture
+_MAX_DECODED_TWICE = 2**28  # pixels times scans of a JPEG file; decoding this takes about half a second
 _JPEG_START = b"\xff\xd8"
 
 
@@ -108,7 +108,7 @@ class BadRecordError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class SourceSpec:
-  """Facts about a source.
+  """The description of a source.
 
   Attributes:
     name: name of the source, which is the name of its file.
@@ -117,11 +117,11 @@ class SourceSpec:
     fields: names of the fields of a record.
     notes: sentences about the data that a user should know. They are also logged.
     labels: {field: names of the values of this field, in their order}, such as the names of the attributes.
-    people: name of the numbering that `pid` uses, or "" if there is no `pid`. Two sources with equal `people`
-      use the same number for the same person. Two sources with different `people` may use the same number for
-      different persons.
+    people: name of the numbering of `pid`, or "" if there is no `pid`. In two sources with equal `people`,
+      the same id means the same person. In sources with different `people`, the same id may mean different
+      persons.
     exif: "apply": the pictures are turned as the EXIF headers of their files say. "ignore": the pictures are
-      not turned. Annotations such as joints refer to pictures that are not turned.
+      not turned. Annotations such as joints fit only pictures that are not turned.
   """
 
   name: str
@@ -135,7 +135,7 @@ class SourceSpec:
 
 
 class Source(Protocol):
-  """Interface of a source, which the loader uses."""
+  """The interface between a source and the loader."""
 
   spec: SourceSpec
 
@@ -183,14 +183,14 @@ def read_bytes(path):
 def decode_image(data, name, exif=IGNORE):
   """Decodes the bytes of a picture file into [H, W, 3] uint8 RGB.
 
-  Two decoders are used. A test checks that they return exactly the same pixels. From an animation, one
+  There are two decoders. A test checks that they return exactly the same pixels. For an animation, one
   picture is returned.
 
   Args:
     data: bytes of a JPEG, PNG, BMP or WebP file.
     name: name of the picture, for error messages.
-    exif: "ignore": return the stored pixels without turning them. Annotations refer to these pixels. "apply":
-      turn the picture as its EXIF header says. If this header is damaged, the picture is not turned.
+    exif: "ignore": return the stored pixels, which annotations refer to. "apply": turn the picture as its
+      EXIF header says. If this header is damaged, the picture is not turned.
   Raises:
     BadRecordError: if `data` is truncated, is not a picture, or is a picture of another format. Also if
       `picture_header.read_header` rejects its size. The size is checked before memory is allocated.
@@ -207,13 +207,13 @@ def _decode_stored(data, name):
     encoded = picture_header.only_pixels(data)
   except ValueError as error:
     raise BadRecordError(f"{name}: {len(data)} bytes cannot be decoded as a picture: {error}") from error
-  # The faster decoder comes first. If it fails on a damaged JPEG file, the file is decoded a second time by
-  # OpenCV. For a large picture this takes too long, so a large picture goes directly to OpenCV.
+  # The faster decoder is tried first. If it fails on a damaged JPEG file, OpenCV decodes the file again. For
+  # a large picture, two attempts take too long, so only OpenCV is used.
   if data.startswith(_JPEG_START) and height * width * scans <= _MAX_DECODED_TWICE:
     try:
       return simplejpeg.decode_jpeg(data, "RGB")
     except ValueError:
-      pass  # OpenCV below can decode some damaged files; if it cannot, the record is bad
+      pass  # OpenCV below can decode some damaged files; if it fails, too, the record is bad
   try:
     image = cv2.imdecode(
       np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
@@ -226,13 +226,13 @@ def _decode_stored(data, name):
 
 
 def check_exif(value, key):
-  """Raises ValueError if `value`, the value of the option `key`, is neither "apply" nor "ignore"."""
+  """Raises ValueError if the value of the option `key` is neither "apply" nor "ignore"."""
   if value not in EXIF:
     raise ValueError(f'{key}={value!r}: expected "apply" or "ignore"')
 
 
 def check_root(root, holds):
-  """Raises ValueError if `root`, the folder named by config.data.root, is unset, missing or empty."""
+  """Raises ValueError if the folder `root` (config.data.root) is not set, missing or empty."""
   if not root:
     raise ValueError(
       f"config.data.root is empty: set it to the folder that holds {holds} (--config.data.root=DIR). "
@@ -242,7 +242,7 @@ def check_root(root, holds):
 
 
 def check_folder(path, what):
-  """Raises ValueError if the folder `path` is missing or empty. The message says that `what` was expected."""
+  """Raises ValueError if the folder `path` is missing or empty. `what` is the expected content."""
   if not os.path.isdir(path):
     raise ValueError(f"{path}: no such folder; expected {what}")
   with os.scandir(path) as entries:
@@ -250,8 +250,8 @@ def check_folder(path, what):
       raise ValueError(f"{path}: the folder is empty; expected {what}")
 
 
-# If names are joined by NUL characters and one of them is bad, the text contains one of these. An empty name
-# gives "\0\0", and an absolute path gives "\0/".
+# All names are joined by NUL characters. If a name is bad, the joined text contains one of these strings. An
+# empty name gives "\0\0", and an absolute path gives "\0/".
 _SIGNS = ("\0\0", "\0/", "..", "\n", "\r")
 
 
@@ -263,14 +263,14 @@ def check_relative(names, where):
 
   Args:
     names: sequence of str.
-    where: function of the number of an entry, starting at 0. It returns a text for the error message, which
-      names the file and the entry.
+    where: function of the index of an entry. It returns the names of the file and the entry, for error
+      messages.
   Raises:
     ValueError: for the first name that is empty, absolute, or has a part "..", a line break or a NUL
-      character. Line breaks are rejected because an error message with the name must stay one line.
+      character. Line breaks are rejected, because error messages must be one line.
   """
-  # All names are joined to one text, because a few searches in it are much faster than a loop over the names.
-  # LUPerson has four million names, and bad names are rare.
+  # All names are joined to one text, because searching it is much faster than a loop over the names. LUPerson
+  # has four million names, and bad names are rare.
   text = "\0".join(["", *names, ""])
   if text.count("\0") == len(names) + 1 and not any(sign in text for sign in _SIGNS):
     return
@@ -284,7 +284,7 @@ def check_relative(names, where):
 
 
 def check_utf8(name, where):
-  """Raises BadRecordError if `name` is not UTF-8. `where` is the place of the name, for the error message."""
+  """Raises BadRecordError if `name` is not UTF-8. `where` is the entry with the name, for the message."""
   try:
     name.encode()
   except UnicodeEncodeError as error:
@@ -301,8 +301,8 @@ def list_pictures(folder, left_out=None):
 
   Args:
     folder: the folder.
-    left_out: collections.Counter or None. The function adds the numbers of the other visible pictures and of
-      the links to files that do not exist, in the form that `note_left_out` expects.
+    left_out: collections.Counter or None. Visible pictures of other formats and links to missing files are
+      counted in it, in the form that `note_left_out` expects.
   """
   names, left_out = [], collections.Counter() if left_out is None else left_out
   with os.scandir(folder) as entries:
@@ -320,7 +320,7 @@ def list_pictures(folder, left_out=None):
 
 
 def note_left_out(left_out):
-  """Returns a list with a note on the files that a source does not read, or [] if there are none.
+  """Returns a list with a note on files that a source does not read, or [] if there are none.
 
   Args:
     left_out: {ending or "link to nothing": number of files}, from `list_pictures`.

@@ -6,12 +6,12 @@ An annotation becomes a record, except in these cases:
   no joints         it has no key `keypoints`
   empty box         its box has no area inside the picture
   too few joints    it has fewer than `min_keypoints` visible joints
-A note gives the number of annotations left out for each reason, and is logged. If a file has no `categories`,
-all annotations are people.
+A logged note states how many annotations are left out for each reason. If a file has no `categories`, all
+annotations are people.
 
 The box is enlarged by `margin` and cut out of the picture. The joints are shifted with it. A joint is visible
-if COCO labels it (v = 1: labelled but hidden, or v = 2: labelled and visible) and if it lies inside the cut
-picture. The records are in the order of the annotation file.
+if it is labelled (v = 1: hidden, or v = 2: visible) and lies inside the cut-out. The records are in the order
+of the annotation file.
 
 A value that COCO's format does not allow is an error. The error message names the file and the annotation.
 """
@@ -54,7 +54,8 @@ def open_source(*, root, split, seed, annotations="", images="", margin=0.1, min
       annotations/person_keypoints_{train,val}2017.json.
     images: folder of the pictures, relative to `root`. "": {train,val}2017/, or the folder of the annotation
       file if `annotations` is given.
-    margin: by how much each side of the box moves outwards, as a share of the width or height of the box.
+    margin: distance by which each side of the box moves outwards, as a share of the width or height of the
+      box.
     min_keypoints: smallest number of visible joints. A person with fewer joints is left out.
     num_val: number of people held out as "val" (config.data.num_val). If `annotations` is given, both splits
       come from that file, and its last num_val people are "val". Otherwise "val" is the last num_val people
@@ -104,7 +105,7 @@ class _People:
     picture: [N] int32, index of the person's picture in `names`.
     image_size: [N, 2] int32, (H, W) of the picture.
     crop: [N, 4] int32, (top, left, bottom, right) of the enlarged box, inside the picture.
-    keypoints: [N, 17, 3] float32: x, y in pixels of the picture, and COCO's v.
+    keypoints: [N, 17, 3] float32: x, y in pixels of the picture, and COCO's flag v.
   """
 
   folder: str
@@ -124,7 +125,7 @@ class _People:
     path = self._picture_path(index)
     check_utf8(self.names[self.picture[index]], f"{self.path}: annotation {self.id[index]}")
     image = read_image(path)
-    # If the size differs, the file is another version of the picture, and the joints do not fit it.
+    # A different size means that the file is another version of the picture. The joints do not fit it.
     size = tuple(self.image_size[index].tolist())
     if image.shape[:2] != size:
       raise BadRecordError(f"{path}: {image.shape[:2]} pixels (H, W), but its annotation says {size}")
@@ -153,7 +154,7 @@ def _move_joints(keypoints, crop):
   """Shifts joints from a picture to a window that is cut out of the picture.
 
   Args:
-    keypoints: [..., 17, 3] float32: x, y in pixels of the picture, and COCO's v.
+    keypoints: [..., 17, 3] float32: x, y in pixels of the picture, and COCO's flag v.
     crop: [..., 4] int32, (top, left, bottom, right) of the window.
   Returns:
     (xy, visible). `xy` is [..., 17, 2] float32, in pixels of the window. `visible` is [..., 17] bool, True
@@ -169,7 +170,7 @@ def _move_joints(keypoints, crop):
 def _read_people(path, margin, min_keypoints):
   """Reads an annotation file. Returns ({attribute of `_People`: array}, `Names` of its pictures, notes)."""
   file = coco_annotations.read(path, "config.data.coco_persons.annotations")
-  # Rows are collected in a plain list. The arrays are made from it at the end.
+  # Rows are collected in a plain list, which becomes arrays at the end.
   rows, left_out = [], collections.Counter()
   for annotation, annotation_id, picture, where in coco_annotations.entries(file):
     size = file.picture_size[picture].tolist()
@@ -179,7 +180,7 @@ def _read_people(path, margin, min_keypoints):
     else:
       rows.append((annotation_id, picture, size, *row))
   people = _to_arrays(rows)
-  # Joints inside the cut are counted here, for all people at once, which is faster than once per person.
+  # Joints inside the cut-outs are counted for all people at once, which is faster than one person at a time.
   is_enough = _move_joints(people["keypoints"], people["crop"])[1].sum(axis=1) >= min_keypoints
   if not is_enough.all():
     left_out[f"with fewer than {min_keypoints} joints inside the cut"] = int((~is_enough).sum())
@@ -204,7 +205,7 @@ def _to_arrays(rows):
 
 
 def _read_annotation(annotation, size, person_ids, margin, where):
-  """Returns (crop, [51] keypoints) of an annotation, or a text with the reason why it is left out."""
+  """Returns (crop, [51] keypoints) of an annotation, or the reason to leave it out, a text."""
   reason = coco_annotations.check_person(annotation, person_ids, where)
   if reason is not None:
     return reason
@@ -217,15 +218,16 @@ def _cut_box(box, size, margin):
   """Enlarges a COCO box (x, y, w, h) by the margin and clips it to the picture.
 
   Returns:
-    (top, left, bottom, right) in whole pixels. None if the box without margin has no area inside the picture.
+    (top, left, bottom, right) in whole pixels, or None if the box has no area inside the picture. The margin
+    does not count for this check.
   """
   x, y, w, h = map(float, box)
   H, W = size
   if w <= 0 or h <= 0 or x >= W or y >= H or x + w <= 0 or y + h <= 0:
     return None
   dx, dy = margin * w, margin * h
-  # The numbers are clipped before they are rounded. A sum of huge numbers may be infinite, and Python cannot
-  # round infinity.
+  # The values are clipped before they are rounded, because a sum of huge values may be infinite, and Python
+  # cannot round infinity.
   top, left = math.floor(max(0.0, y - dy)), math.floor(max(0.0, x - dx))
   bottom, right = math.ceil(min(H, y + h + dy)), math.ceil(min(W, x + w + dx))
   return (top, left, bottom, right) if top < bottom and left < right else None

@@ -3,12 +3,12 @@
   <root>/annotations/person_keypoints_{train,val}2017.json
   <root>/{train,val}2017/*.jpg
 
-Which annotations become records is explained in `data/coco_people.py`. The boxes are cut at the border of the
+`data/coco_people.py` explains which annotations become records. The boxes are cut at the border of the
 picture. The records are in the order of the annotation file.
 
-The official scores use boxes of a person detector, which are in a file of their own: the option `detections`.
-Each detection of a person is then a record of the split "val". Its box is used as it is, and its joints are
-not known. A record of "train" is always an annotation.
+The official scores use boxes of a person detector. The option `detections` is the path of the file with these
+boxes. Each detection of a person is then a record of the split "val". Its box is not changed, and its joints
+are not known. A record of "train" is always an annotation.
 """
 
 import os
@@ -25,7 +25,7 @@ _LICENCE = "COCO: annotations CC BY 4.0; each picture under the Flickr licence t
 _OFFICIAL = {"train": 149_813, "val": 6_352}  # numbers of people
 _DETECTIONS = "detections of people in COCO's format for results"
 _OPTION = "config.data.coco_pose"
-_MAX_SIDE = 2**31 - 1  # pixels; a sum of larger numbers may be infinite in float32
+_MAX_SIDE = 2**31 - 1  # pixels; a sum of larger values may be infinite in float32
 
 
 def open_source(
@@ -56,8 +56,8 @@ def open_source(
     PosePeople with 17 joints. Its `truth()` is a CocoTruth.
 
   Raises:
-    ValueError: if a folder, file or key is missing, if COCO's format does not allow a value, or if nobody is
-      left.
+    ValueError: if a folder, file or key is missing, if COCO's format does not allow a value, or if no person
+      remains.
   """
   del seed
   check_root(root, "annotations/, train2017/ and val2017/")
@@ -103,8 +103,8 @@ def _read_detections(path, file):
   """Reads the detections of people on the pictures of a CocoFile.
 
   Returns:
-    ({attribute of `PosePeople`: array}, [N] float32 scores of the boxes, notes). The `id` is the number of
-    the detection in its file, starting at 1.
+    ({attribute of `PosePeople`: array}, [N] float32 scores of the boxes, notes). The `id` is the
+    position of the detection in its file, starting at 1.
   """
   entries = json_entries.read(path, f"{_OPTION}.detections", _DETECTIONS)
   if not isinstance(entries, list):
@@ -145,7 +145,7 @@ def _read_detections(path, file):
 
 
 def _to_arrays(numbers, pictures, boxes):
-  """Returns {attribute of `PosePeople`: array} of detections. All their joints are missing."""
+  """Returns {attribute of `PosePeople`: array} of detections. All joints are missing."""
   shape = (len(numbers), len(COCO17.joints))
   return {
     "id": np.array(numbers, np.int64),

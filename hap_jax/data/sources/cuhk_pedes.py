@@ -5,7 +5,7 @@
 
 The folders of the pictures may also lie in the root. The file caption_all.json of the same archive has no
 splits and is not used. `hap prepare synthetic` writes a folder in this layout. To read it, set `drop_ids` to
-an empty tuple, because its person 1369 is an ordinary one.
+an empty tuple, because otherwise ordinary drawn people are left out.
 """
 
 from hap_jax.data import captioned_people
@@ -33,8 +33,8 @@ def open_source(*, root, split, seed, annotations="", drop_ids=(1369, 4116, 6116
       "test_pictures" and "test_captions".
     seed: not used, because the order is the order of the file.
     annotations: path of the annotation file, relative to `root`. "": reid_raw.json.
-    drop_ids: ids of the persons that are left out of training. The official preparation leaves out these
-      three, which have one picture each. (): nobody is left out.
+    drop_ids: ids of persons that are left out of training. The official preparation leaves out the three
+      default ids, which have one picture each. (): nobody is left out.
 
   Returns:
     a source of pairs of picture and caption, or a view of it (see `base.py`).

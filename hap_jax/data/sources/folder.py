@@ -1,4 +1,4 @@
-"""Source: all pictures in a folder and its sub-folders, in the order of their paths. No person is known."""
+"""Source: all pictures in a folder and its sub-folders, in the order of their paths, without identities."""
 
 import collections
 import dataclasses
@@ -72,13 +72,13 @@ def open_source(*, root, split="all", seed=0, exif="apply"):
 def _list_below(root, left_out, above=()):
   """Yields the paths of the pictures in `root` and its sub-folders, relative to `root`, without hidden names.
 
-  Links to folders are followed. A link to a folder that contains the link is not followed, because this would
-  never end.
+  Links to folders are followed, except links to a folder that contains the link, because they would never
+  end.
 
   Args:
     root: the folder.
-    left_out: collections.Counter. The function adds the files that are left out, as `base.list_pictures`.
-    above: the real paths of the folders that contain `root`.
+    left_out: collections.Counter. Files that are left out are counted in it, as in `base.list_pictures`.
+    above: real paths of the folders that contain `root`.
   """
   above = (*above, os.path.realpath(root))
   yield from base.list_pictures(root, left_out)

@@ -3,9 +3,9 @@
   <root>/ICFG-PEDES.json   one record per picture (see `data/text_records.py`). Some copies: ICFG_PEDES.json
   <root>/train/, test/     the pictures. They may also lie in imgs/train/ and imgs/test/.
 
-The folders train/ and test/ are those of MSMT17, and a record of the split "train" may have its picture in
-test/. So the split and the person come from the record. Only the last three parts of `file_path` are used.
-An id that is in both splits is not an error, because it may mean two people.
+The folders train/ and test/ come from MSMT17. A record of the split "train" may have its picture in test/. So
+the split and the person come from the record. Only the last three parts of `file_path` are used. An id that
+is in both splits is not an error, because it may mean two different people.
 """
 
 from hap_jax.data import captioned_people
@@ -33,8 +33,8 @@ def open_source(*, root, split, seed, annotations="", drop_ids=(1369, 4116, 6116
     split: "train", "test", or a view of one of them, such as "test_pictures" and "test_captions".
     seed: not used, because the order is the order of the file.
     annotations: path of the annotation file, relative to `root`. "": ICFG-PEDES.json or ICFG_PEDES.json.
-    drop_ids: ids of the persons that are left out of training. The official preparation uses its list for
-      CUHK-PEDES here, too. It removes one person with ten pictures. (): nobody is left out.
+    drop_ids: ids of persons that are left out of training. The official preparation uses the list of
+      CUHK-PEDES, which removes one person with ten pictures here. (): nobody is left out.
 
   Returns:
     a source of pairs of picture and caption, or a view of it (see `base.py`).

@@ -1,16 +1,15 @@
 """Source: pictures of known persons in one folder per person, such as a user's own collection.
 
-  <root>/<person>/*.jpg                                     this source draws the splits, with `split_seed`
-  <root>/train/<person>/*.jpg, query/<person>/, gallery/    the user gives the splits. Any of these three
+  <root>/<person>/*.jpg                                     the splits are drawn at random, with `split_seed`
+  <root>/train/<person>/*.jpg, query/<person>/, gallery/    the folders are the splits. Any of these three
                                                             folders may be missing.
 
-The persons of all folders are sorted by name and numbered in this order. The part _cN of a file's name is the
-camera: anna_c2_001.jpg and ANNA_C2.JPG are by camera 2. The number only shows which pictures have the same
-camera.
+The ids of the persons follow the order of their names. The part _cN of a file name is the camera:
+anna_c2_001.jpg and ANNA_C2.JPG are by camera 2. The number only shows which pictures have the same camera.
 
-A picture without this part gets a camera number that no other picture has. The reason is that two pictures by
-the same camera do not count as a match. If all these pictures had the same camera, there would be no match.
-With different cameras, all pictures of a person match.
+Each picture without this part gets a separate camera number, because two pictures by the same camera do not
+count as a match. If all these pictures had the same camera, there would be no matches. With separate cameras,
+all pictures of a person match.
 """
 
 import collections
@@ -43,10 +42,10 @@ def open_source(*, root, split, seed, test_share=0.5, split_seed=0, exif="apply"
     root: folder that contains the persons' folders, or train/, query/ and gallery/ (config.data.root).
     split: "train", "query" or "gallery".
     seed: not used, because the test persons must not change with the seed of a run.
-    test_share: share of the persons that are in the test set, if the user gives no splits. One random picture
-      of each test person is a query, and the others are in the gallery. A person with only one picture is
-      only in the gallery.
-    split_seed: seed that draws the test persons and the query pictures, if the user gives no splits.
+    test_share: share of the persons in the test set, if the folders are not splits. One random picture of
+      each test person is a query, and the other pictures are in the gallery. A person with only one picture
+      is only in the gallery.
+    split_seed: seed for drawing the test persons and the query pictures, if the folders are not splits.
     exif: "apply": turn the pictures as their EXIF headers say. "ignore": keep the stored pixels.
 
   Returns:
@@ -66,7 +65,7 @@ def open_source(*, root, split, seed, test_share=0.5, split_seed=0, exif="apply"
   divided = [name for name in SPLITS if name in folders]
   if divided:
     persons = {name: list_folders(os.path.join(root, name)) for name in divided}
-    # The name of a folder is the name of the person. So a name in two splits means the same person.
+    # The name of a folder is the name of the person. So the same name in two splits means the same person.
     test = {person for name in divided if name != "train" for person in persons[name]}
     person_images.check_apart(
       set(persons.get("train", ())), test, root, "give different persons different folder names"
@@ -104,15 +103,15 @@ def _select_split(splits, split, root, remedy):
 def _people(persons):
   """Returns the name of this numbering of persons (see `SourceSpec.people`), with a digest of all names.
 
-  The number of a person depends on the names of all persons. So two folders use the same numbers only if
-  their digests are equal.
+  The id of a person depends on the names of all persons. So two folders have the same ids only if their
+  digests are equal.
   """
   names = "\0".join(_sort_names(persons))
   return f"identity_folder, {hashlib.sha256(os.fsencode(names)).hexdigest()[:_DIGEST_LENGTH]}"
 
 
 def _sort_names(persons):
-  """Returns the names of all persons in the order of their numbers."""
+  """Returns the names of all persons in the order of their ids."""
   return sorted(set().union(*persons.values()))
 
 
@@ -136,7 +135,7 @@ def _read_pictures(root, persons):
     for name in _list_person(os.path.join(root, folder, person), left_out)
   ]
   cameras = [_CAMERA.search(name) for _, _, name in files]
-  # A picture without a camera gets a number that is higher than all cameras in the names.
+  # A picture without a camera gets a camera number that is higher than all cameras in the names.
   own_camera = itertools.count(1 + max((int(camera[1]) for camera in cameras if camera), default=-1))
   pictures = {folder: [] for folder in persons}
   for (folder, person, name), camera in zip(files, cameras, strict=True):
@@ -156,8 +155,8 @@ def _note_cameras(without, num_pictures):
   if len(without) in (0, num_pictures):
     return []
   return [
-    f"{len(without):,} of {num_pictures:,} file names contain no camera (_c2), but the others do. Each "
-    "picture without a camera counts as taken by a separate camera: add the camera to all names, or to none "
+    f"{len(without):,} of {num_pictures:,} file names contain no camera (_c2), but all others do. Each "
+    "picture without a camera gets a separate camera: add the camera to all names, or to none "
     f"({person_images.few(without)})"
   ]
 
@@ -172,13 +171,13 @@ def _list_person(folder, left_out):
 
 
 def _divide(pictures, test_share, split_seed):
-  """Divides pictures into {split: pictures}. In the list, the pictures of a person must follow each other."""
+  """Divides pictures into {split: pictures}. The pictures of a person must follow each other in the list."""
   rng = np.random.default_rng(split_seed)
   persons = [list(group) for _, group in itertools.groupby(pictures, key=lambda picture: picture.pid)]
   is_tested = rng.permutation(len(persons)) < round(test_share * len(persons))
   splits = {"train": [], "query": [], "gallery": []}
   for person, tested in zip(persons, is_tested, strict=True):
-    # A query is also drawn for training persons. So test_share does not change the queries of other persons.
+    # A query is drawn for training persons, too. So the queries do not depend on test_share.
     query = int(rng.random() * len(person)) if len(person) > 1 else None
     for i, picture in enumerate(person):
       splits[("query" if i == query else "gallery") if tested else "train"].append(picture)

@@ -6,11 +6,11 @@
 
 An entry of the list is a path relative to LUPerson-data/, with or without a sub-folder. If it has no
 extension, .jpg is added. A crop whose name is not UTF-8 is a bad record. `hap_jax.io.restricted_pickle` reads
-the pickles. If a pickle holds anything besides plain data, it may be an attack. So it is not counted as a bad
-record: it stops the run.
+the pickles. A pickle with anything except plain data may be an attack. So it is not a bad record, but stops
+the run.
 
-Parity: as in the official code, a joint is visible if it lies inside the picture. Its confidence has no
-effect, so it is not part of a record.
+Parity: as in the official code, a joint is visible if it lies inside the picture. The confidence of a joint
+has no effect, so it is not part of a record.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ SPLITS = ("train",)  # "val" exists only if num_val is above 0
 JOINTS = True
 _SPEC = SourceSpec("luperson", COCO17, licence="LUPerson: research use, on the terms of its authors")
 _EXTENSIONS = (".jpg", ".jpeg", ".png")
-_HALF_STREAM = 2  # last number of the seed of the random half, so that the loader never uses this seed
+_HALF_STREAM = 2  # last number of the seed of the random half; the loader never uses such a seed
 
 
 def open_source(*, root, split, seed, subset="first_half", num_val=0):
@@ -54,7 +54,8 @@ def open_source(*, root, split, seed, subset="first_half", num_val=0):
     split: "train" or "val".
     seed: seed of the random half, used only for subset="random_half".
     subset: "first_half" (the better-ranked half, which HAP uses), "random_half" or "all".
-    num_val: number of records held out as "val" (config.data.num_val). They are the last ones of the subset.
+    num_val: number of records held out as "val" (config.data.num_val). They are the last records of the
+      subset.
 
   Returns:
     a source of person records (see `base.py`).
@@ -62,7 +63,7 @@ def open_source(*, root, split, seed, subset="first_half", num_val=0):
   Raises:
     ValueError: if a folder or the list is missing or empty, if a name in the list is not a path below
       LUPerson-data/, or if an option is out of range.
-    UnsafePickleError: if the list holds anything besides plain data.
+    UnsafePickleError: if the list holds anything except plain data.
   """
   check_root(root, f"{IMAGE_FOLDER}/, {POSE_FOLDER}/ and {LIST_FILE}")
   check_folder(os.path.join(root, IMAGE_FOLDER), "LUPerson's person crops, <name>.jpg")
@@ -177,7 +178,7 @@ def _read_pose(path):
   try:
     pose = restricted_pickle.load_npy(data, path)
   except UnsafePickleError:
-    raise  # the file contains code. This is an attack and not a damaged file, so the run stops
+    raise  # the file contains code. This is an attack, not a damaged file, so the run stops
   except ValueError as error:
     raise BadRecordError(f"{path}: not a readable .npy file: {error}") from error
   try:
@@ -185,7 +186,7 @@ def _read_pose(path):
     is_numeric = keypoints.dtype.kind in "iuf" or all(map(_is_number, keypoints.flat))
     if not is_numeric:  # NumPy would convert texts to numbers and None to NaN
       raise TypeError(f"an array of {keypoints.dtype}")
-    # A number too large for float32 becomes infinite, so the joint lies outside the picture.
+    # A value too large for float32 becomes infinite, so the joint is outside the picture.
     with np.errstate(all="ignore"):
       result = keypoints.astype(np.float32)
   except (ArithmeticError, IndexError, KeyError, RecursionError, TypeError, ValueError) as error:

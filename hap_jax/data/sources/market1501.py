@@ -4,17 +4,17 @@
   <root>/query/                query pictures
   <root>/bounding_box_test/    gallery pictures
 
-The name of a picture begins with its person and its camera: 0002_c1s1_000451_03.jpg is person 2 by camera 1.
+The name of a picture begins with the person and the camera: 0002_c1s1_000451_03.jpg is person 2 by camera 1.
 The names of DukeMTMC (0005_c2_f0046985.jpg) and of copies of MSMT17 (0012_c15_0303morning.jpg) follow the
-same rule. The names of LTCC (001_1_c10_015833.png) have another field between person and camera, which is an
-error here.
+same rule. The names of LTCC (001_1_c10_015833.png) are an error, because they have another field between
+person and camera.
 
 Pictures of person -1 (badly cut boxes) are left out. Pictures of person 0 (other people and background) stay
 in the gallery and match no query. Files that are not pictures and other folders (gt_bbox/, gt_query/) are
 ignored.
 
-For a copy of MSMT17 in this layout, use the source `msmt17`. There the persons of the test set are numbered
-from 0 again, so the same number means different persons in the training and in the test set.
+For a copy of MSMT17 in this layout, use the source `msmt17`. In MSMT17, the same id means different persons
+in the training set and in the test set.
 """
 
 import os
@@ -32,7 +32,7 @@ FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding
 _COUNTS = {"train": (12_936, 751), "query": (3_368, 750), "gallery": (15_913, 751)}
 
 _NAME = re.compile(r"(-1|[0-9]{1,9})_c([0-9]{1,9})(?![0-9])")  # start of a name: person and camera
-_JUNK = -1  # the person whose pictures are left out
+_JUNK = -1  # id of the person whose pictures are left out
 
 
 def open_source(*, root, split, seed):
@@ -68,7 +68,7 @@ def open_source(*, root, split, seed):
 
 
 def _persons(root, split):
-  """Returns the set of a split's persons, without person 0. The set is empty if the folder is missing."""
+  """Returns the set of persons of a split, without person 0. If the folder is missing, the set is empty."""
   if not os.path.isdir(os.path.join(root, FOLDERS[split])):
     return set()
   return {picture.pid for picture in read_folder(root, split)} - {0}

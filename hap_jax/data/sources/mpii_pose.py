@@ -8,8 +8,8 @@ An entry of the lists has
   image               name of the picture file
   center, scale       position (x, y) of the person in pixels, and height of the person divided by 200 pixels
   joints, joints_vis  16 joints (x, y) in pixels, and 1 for each joint that is annotated
-The first pixel has the number 1 in these files, and the number 0 in the records. The box of a record is a
-square around the center, moved down by 15 * scale as in the reference, with sides of 200 * scale.
+In these files, pixels are counted from 1. In the records, they are counted from 0. The box of a record is a
+square with sides of 200 * scale. Its centre is `center`, moved down by 15 * scale as in the reference.
 
 Entries of "train" without an annotated joint are left out. "val" keeps them, because mpii_gt_val.mat has the
 same people in the same order. The entries are compared with this file when "val" is opened.
@@ -32,8 +32,8 @@ _OFFICIAL = {"train": 22_246, "val": 2_958}  # numbers of people
 _FORMAT = "MPII's annotations in the format of HRNet's release"
 _TRUTH = "annotations/mpii_gt_val.mat"
 _OPTION = "config.data.mpii_pose"
-_LARGEST = 10**6  # of center and scale
-_TOLERANCE = 0.01  # pixels, between the joints of the two files
+_LARGEST = 10**6  # largest value of center and scale
+_TOLERANCE = 0.01  # pixels; largest difference between the joints of the two files
 
 
 def open_source(
@@ -55,8 +55,8 @@ def open_source(
     PosePeople with 16 joints. Its `truth()` is an MpiiTruth, or None if it cannot be scored.
 
   Raises:
-    ValueError: if a folder, file or key is missing, if the format does not allow a value, if nobody is left,
-      or if the annotations and mpii_gt_val.mat differ.
+    ValueError: if a folder, file or key is missing, if the format does not allow a value, if no person
+      remains, or if the annotations and mpii_gt_val.mat differ.
   """
   del seed
   check_root(root, f"annotations/mpii_train.json, annotations/mpii_val.json, {_TRUTH} and images/")
@@ -103,7 +103,7 @@ def _read_people(path, option):
     "id": np.arange(1, len(rows) + 1),
     "picture": np.array([names[file] for file in files], np.int32),
     "box": squares(np.array(centers, float), np.array(scales, float)),
-    # The first pixel has the number 1 in the file.
+    # In the file, pixels are counted from 1.
     "keypoints_xy": (np.array(joints, float) - 1).astype(np.float32),
     "keypoints_visible": np.array(visible, bool),
   }
@@ -135,13 +135,13 @@ def _read_entry(entry, where):
 def squares(center, scale):
   """Returns the boxes of people, squares in pixels.
 
-  The reference takes 1.25 times this square as the region that the network sees.
+  The reference enlarges this square by 1.25 to get the region that the network sees.
 
   Args:
-    center: [N, 2] (x, y) in pixels. The first pixel has the number 1.
+    center: [N, 2] (x, y) in pixels, counted from 1.
     scale: [N] height of the person divided by 200 pixels.
   Returns:
-    [N, 4] float32, (left, top, right, bottom). The first pixel has the number 0.
+    [N, 4] float32, (left, top, right, bottom) in pixels, counted from 0.
   """
   # Parity: where x is -1, the reference neither moves the center nor enlarges the square by 1.25.
   is_given = center[:, 0] != -1
@@ -151,7 +151,7 @@ def squares(center, scale):
 
 
 def _with_joints(people, path):
-  """Returns the people with at least one annotated joint, and notes on the others."""
+  """Returns the people with at least one annotated joint, and notes on people that are left out."""
   has_joints = people["keypoints_visible"].any(axis=1)
   if has_joints.all():
     return people, []
@@ -164,7 +164,7 @@ def _with_joints(people, path):
 
 
 def _find_truth(root, truth, path, people, names):
-  """Finds mpii_gt_val.mat, and compares it with the entries of "val".
+  """Finds mpii_gt_val.mat and compares it with the entries of "val".
 
   Returns:
     (function that reads the MpiiTruth, []), or (None, notes) if there is no such file.
@@ -191,6 +191,6 @@ def _check_same(path, people, names, place, truth):
   if len(differ):
     listed = [f"{people['id'][k]} {names[people['picture'][k]]}" for k in differ.tolist()]
     raise ValueError(
-      f"{place}: the joints of {len(differ):,} people differ from those of {path} by more than {_TOLERANCE} "
+      f"{place}: the joints of {len(differ):,} people differ from {path} by more than {_TOLERANCE} "
       f"pixels (entry {pose_people.first_five(listed)}); {remedy}"
     )

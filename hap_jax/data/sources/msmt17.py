@@ -9,8 +9,8 @@ In the release, text files list the pictures and their persons, one picture per 
 A copy has bounding_box_train/, query/ and bounding_box_test/. The names of its files contain person and
 camera, such as 0012_c15_0303morning.jpg (see `market1501.py`).
 
-The persons of the test set are numbered from 0 again. So the same number means different people in the
-training and in the test set.
+The ids of training persons and the ids of test persons both start at 0. So the same id means different people
+in the two sets.
 """
 
 import os
@@ -36,7 +36,7 @@ _COUNTS = {
 _EXAMPLE = "0000/0000_000_01_0303morning_0008_0.jpg 0"
 # A line of a list. Groups: path of the picture, person in its name, camera in its name, person in column 2.
 _LINE = re.compile(r"((?:[^/]+/)*([0-9]{1,9})_[0-9]+_([0-9]{1,9})_[^/]+\.jpg) ([0-9]{1,9})")
-_NUM_SHOWN = 5  # largest number of missing pictures that an error message names
+_NUM_SHOWN = 5  # largest number of missing pictures in an error message
 
 
 def open_source(*, root, split, seed, train_set="train+val"):
@@ -77,7 +77,7 @@ def open_source(*, root, split, seed, train_set="train+val"):
     )
   notes += person_images.note_counts(f"{lists} in {root}", pictures, _COUNTS[lists])
   licence = "MSMT17: academic research, under the agreement signed with its authors"
-  people = "msmt17" if split == "train" else "msmt17, test"  # the persons of both sets are numbered from 0
+  people = "msmt17" if split == "train" else "msmt17, test"  # the ids of both sets start at 0
   return person_images.make(root, pictures, "msmt17", licence=licence, notes=notes, people=people)
 
 
@@ -98,7 +98,7 @@ def _read_list(root, name):
   with regular_file.open_regular(path, "r", encoding="utf-8", errors="surrogateescape") as file:
     for number, line in enumerate(file, start=1):
       match = _LINE.fullmatch(line.rstrip())
-      # The name and the second column both contain the person. If they differ, the list is damaged.
+      # The file name and the second column both contain the person. If they differ, the list is damaged.
       if not match or int(match[2]) != int(match[4]) or not int(match[3]):
         raise ValueError(
           f"{path}: line {number} is {line.rstrip()!r}; expected a path and the number of its person. The "
@@ -116,7 +116,7 @@ def _read_list(root, name):
 
 def _check_presence(path, folder, names):
   """Raises ValueError if pictures of the list `path` are missing in `folder`."""
-  # To list each folder once is much faster than to look up each picture, above all on a network disk.
+  # Listing each folder once is much faster than looking up each picture, especially on a network disk.
   found = {below: _list_names(os.path.join(folder, below)) for below in set(map(os.path.dirname, names))}
   absent = [name for name in names if os.path.basename(name) not in found[os.path.dirname(name)]]
   if absent:

@@ -3,7 +3,8 @@
   <root>/annotation.mat          or PA100K_annotation.mat, or dataset_all.pkl of HAP's official code
   <root>/data/000001.jpg ...     or the same files in release_data/release_data/ or in release_data/
 
-The annotation file does not say which person a picture shows. So splits that share no person are impossible.
+The annotation file does not state which person a picture shows. So splits without shared persons are
+impossible.
 """
 
 import numpy as np
@@ -34,9 +35,9 @@ SPLITS = ("train", "val", "test")
 def open_source(*, root, split, seed, identity_disjoint=False, split_seed=0, annotations="", images=""):
   """Opens a split of PA-100K: "train", "val", "test" or "trainval".
 
-  The options identity_disjoint, split_seed, annotations and images are explained in
-  `attribute_images.open_split`. For PA-100K identity_disjoint must be False, because the annotation file does
-  not say which person a picture shows.
+  `attribute_images.open_split` explains the options identity_disjoint, split_seed, annotations and images.
+  For PA-100K, identity_disjoint must be False, because the annotation file does not state which person a
+  picture shows.
 
   Returns:
     PictureFiles with the 26 ATTRIBUTES, in the order of the official classifier's outputs.
@@ -52,8 +53,8 @@ def _read_mat(path):
   keys = ["attributes", *(f"{name}_{what}" for name in SPLITS for what in ("images_name", "label"))]
   found = mat_file.pick(variables, keys, path)
   names = mat_file.strings(found["attributes"], f"{path}: attributes")
-  # The file has one list of pictures per split. `Annotations` has one list of all pictures, and the row
-  # numbers of each split.
+  # The file has one list of pictures per split. `Annotations` has one list of all pictures, and row indices
+  # for each split.
   images, labels, rows = [], [], {}
   for name in SPLITS:
     where = f"{path}: {name}"

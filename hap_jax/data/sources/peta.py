@@ -1,11 +1,10 @@
 """Source: PETA (Deng et al., ACM MM 2014), 35 scored attributes of 19,000 pictures and 8,699 persons.
 
   <root>/PETA.mat                 or dataset_all.pkl of HAP's official code
-  <root>/images/00001.png ...     PETA was collected from ten data sets. Their pictures are numbered together,
-                                  from 1 to 19,000.
+  <root>/images/00001.png ...     pictures of ten data sets with a common numbering from 1 to 19,000
 
 The annotation file has five random divisions into training, validation and test pictures. This source uses
-the first division, as published results do.
+the first division, like published results.
 """
 
 from hap_jax.data import attribute_images
@@ -54,8 +53,7 @@ _META = 4
 def open_source(*, root, split, seed, identity_disjoint=False, split_seed=0, annotations="", images=""):
   """Opens a split of PETA: "train", "val", "test" or "trainval".
 
-  The options identity_disjoint, split_seed, annotations and images are explained in
-  `attribute_images.open_split`.
+  `attribute_images.open_split` explains the options identity_disjoint, split_seed, annotations and images.
 
   Returns:
     PictureFiles with the 35 ATTRIBUTES, in the order of the official classifier's outputs.

@@ -3,10 +3,10 @@
   <root>/3DPW_latest_test.json
   <root>/imageFiles/<sequence>/*.jpg
 
-The annotation file is the one that 3DCrowdNet publishes, in COCO's layout. It has all people of the test
-sequences with the parameters of SMPL and with joints that OpenPose found. The box of a person is the tight
-box of these joints (confidence above 0.05), enlarged by 1.2. A person without such joints has the annotated
-box. The records are in the order of the annotation file.
+3DCrowdNet publishes the annotation file, in COCO's layout. It has all people of the test sequences, with the
+parameters of SMPL and with joints that OpenPose found. The box of a person is the tight box of these joints
+(confidence above 0.05), enlarged by 1.2. A person without such joints has the annotated box. The records are
+in the order of the annotation file.
 """
 
 import os
@@ -28,9 +28,9 @@ _LICENCE = "3DPW: non-commercial research (Max Planck); SMPL parameters: licence
 _FILE = "3DPW_latest_test.json"
 _FORMAT = "the annotations of 3DPW that 3DCrowdNet publishes"
 _OPTION = "config.data.pw3d"
-_CONFIDENCE = 0.05  # OpenPose's joints above this number set the box (official)
+_CONFIDENCE = 0.05  # only joints of OpenPose with a higher confidence determine the box (official)
 _NUM_OPENPOSE = 18
-_OTHER_SPLITS = "courtyard_"  # sequences of train and validation begin with it, and none of the test set does
+_OTHER_SPLITS = "courtyard_"  # prefix of sequences of train and validation, but not of test
 _SIZES = {"pose": 72, "shape": 10, "trans": 3}
 
 
@@ -69,7 +69,7 @@ def open_source(*, root, split, seed, annotations="", images=""):
   notes = []
   if num_fallback:
     notes.append(
-      f"{path}: {num_fallback:,} people have no joints of OpenPose, so their boxes are the annotated ones"
+      f"{path}: {num_fallback:,} people have no joints of OpenPose, so their annotated boxes are used"
     )
   for note in notes:
     logging.warning("pw3d: %s", note)
@@ -87,7 +87,7 @@ def open_source(*, root, split, seed, annotations="", images=""):
 
 
 def _check_kind(path, root):
-  """Raises ValueError if the annotation file is one of 3DPW's own pickles, or if there are only those."""
+  """Raises ValueError if the annotation file is one of 3DPW's own pickles, or if only such pickles exist."""
   remedy = f"expected {_FILE}, {_FORMAT} (github.com/hongsukchoi/3DCrowdNet_RELEASE)"
   if path.endswith(".pkl"):
     raise ValueError(f"{path}: a pickle of 3DPW's sequenceFiles, which is not read; {remedy}")
@@ -158,7 +158,7 @@ def _box(annotation, where):
     [json_entries.numbers({"joint": joint}, "joint", where, 3, "x, y, confidence") for joint in joints]
   )
   tight = square_crop.joint_box(joints[:, :2], joints[:, 2] > _CONFIDENCE)
-  is_fallback = tight is None or not (tight[2:] > tight[:2]).all()  # a single joint has a box without area
+  is_fallback = tight is None or not (tight[2:] > tight[:2]).all()  # the box of a single joint has no area
   return (x, y, x + width, y + height) if is_fallback else tight, is_fallback
 
 

@@ -4,8 +4,8 @@
   <root>/RAP_dataset/*.png
 
 The annotation file has five random divisions into training and test pictures, and no validation split. This
-source uses the first division, as published results do. The label 2 (uncertain) counts as absent. The file
-gives some persons a number, and other persons none.
+source uses the first division, like published results. The label 2 (uncertain) counts as absent. Only some
+persons have an id in the file.
 """
 
 from hap_jax.data import attribute_images
@@ -72,8 +72,7 @@ _FIELDS_OF_V2 = {"name", "attribute", "data", "selected_attribute", "partition_a
 def open_source(*, root, split, seed, identity_disjoint=False, split_seed=0, annotations="", images=""):
   """Opens a split of RAP, version 1: "train" or "test". The split "trainval" is the same as "train".
 
-  The options identity_disjoint, split_seed, annotations and images are explained in
-  `attribute_images.open_split`.
+  `attribute_images.open_split` explains the options identity_disjoint, split_seed, annotations and images.
 
   Returns:
     PictureFiles with the 51 ATTRIBUTES, in the order of the official classifier's outputs.
@@ -98,7 +97,7 @@ def _read_mat(path):
   pids = mat_file.integers(fields["identity"], f"{where}.identity", 1) if "identity" in fields else None
   if pids is not None and len(pids) != len(images):
     raise ValueError(
-      f"{where}.identity: {len(pids)} person numbers, expected one for each of {len(images)} pictures"
+      f"{where}.identity: {len(pids)} ids of persons, expected one for each of {len(images)} pictures"
     )
   # "partion" is the spelling in the file. The first of its five random divisions is used.
   draw = attribute_images.first_draw(found["partion"], ("train_index", "test_index"), f"{where}.partion")

@@ -3,7 +3,7 @@
   <root>/data_captions.json   one record per picture (see `data/text_records.py`), with the key `img_path`
   <root>/imgs/*.jpg           the pictures. They may also lie in the root.
 
-The published result of HAP is from a training on "trainval".
+HAP's published result was trained on "trainval".
 """
 
 from hap_jax.data import captioned_people

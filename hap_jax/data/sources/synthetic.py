@@ -1,12 +1,12 @@
-"""Source: synthetic people. A picture is drawn when it is read, or all pictures are drawn at the start.
+"""Source: synthetic people. Pictures are drawn when they are read, or all at the start.
 
 The splits "train", "val" and "test" show different people. The eight pictures of a person follow each other.
 "trainval" is "train" followed by "val".
 
 For re-identification, the pictures of the test people are divided as in Market-1501. The first two pictures
-of each person, by two cameras, are "query". The other six are "gallery". The last two of these are by the
-same cameras as the query pictures. Market-1501's rule says that a gallery picture by the query's own camera
-is not a match, so the gallery needs such pictures.
+of each person, by two cameras, are "query". The other six are "gallery". The last two of them are by the same
+cameras as the query pictures. In Market-1501's rule, a gallery picture by the query's own camera is not a
+match. The gallery has such pictures, so that this rule has an effect.
 """
 
 import dataclasses
@@ -40,9 +40,9 @@ class SyntheticSource:
 
   Attributes:
     split: name of the split.
-    seed: seed of the people and of the places where they are.
+    seed: seed of the people and of the places.
     image_size: (H, W) of the pictures in pixels.
-    indices: [N] int32, number of each record's picture among all pictures that can be drawn.
+    indices: [N] int32, index of each record's picture for `draw.draw_person`.
     held: {field: [N, ...] array} if all records are kept in memory. None: a record is drawn when it is read.
     spec: facts about the source.
   """
@@ -73,14 +73,14 @@ class SyntheticSource:
     return LazyColumns({"pid": self._pids, "camid": self._camids, "attributes": self._attributes})
 
   def body(self):
-    """Returns the body that the fields smpl_pose, smpl_betas and smpl_translation pose, see `own_body`."""
+    """Returns the body model for the fields smpl_pose, smpl_betas and smpl_translation, see `own_body`."""
     return own_body()
 
   def truth(self):
-    """Returns the correct joints of all records, a CocoTruth, as `prepare synthetic` writes them to a file.
+    """Returns the correct joints of all records, a CocoTruth, as in the files of `prepare synthetic`.
 
-    The names of the picture files are the names of the records. If the records are not held in memory, all
-    pictures are drawn at the first call.
+    The file names of the pictures are the names of the records. If the records are not held in memory, the
+    first call draws all pictures.
     """
     return self._truth
 
@@ -101,7 +101,7 @@ class SyntheticSource:
     return self.indices // draw.PICTURES_PER_PERSON
 
   def _camids(self):
-    # The numbers of the cameras depend on the place, and the place depends on the person.
+    # The ids of the cameras depend on the place, and the place depends on the person.
     pids, person = np.unique(self._pids(), return_inverse=True)
     camids = np.array([draw.camids_of(self.seed, pid) for pid in pids.tolist()])
     return camids[person, self.indices % draw.PICTURES_PER_PERSON]
@@ -152,8 +152,8 @@ def open_source(
       keypoints_3d [17, 3], joints_3d [24, 3], rotations [24, 3, 3], intrinsics [3, 3] float32
       smpl_pose [72] float32 (24 rotation vectors in radians, the root in the camera frame)
       smpl_betas [10] float32, smpl_translation [3] float32 (metres in the camera frame)
-    `draw.draw_person` describes most of them. SMPL's parameters are those of `body()`. `truth()` is a
-    CocoTruth.
+    `draw.draw_person` describes most of them. SMPL's parameters are for the body model `body()`. `truth()`
+    returns a CocoTruth.
   Raises:
     ValueError: if the split is unknown, or if the image size or the number of pictures is out of range.
   """
@@ -173,12 +173,12 @@ def open_people(name, *, split, seed, counts, image_size, hold_in_memory):
 
   Args:
     name: name of the source, for error messages.
-    split, seed, image_size, hold_in_memory: as in `open_source`.
+    split, seed, image_size, hold_in_memory: same as in `open_source`.
     counts: {"train": ..., "val": ..., "test": number of pictures}.
   Returns:
     SyntheticSource.
   Raises:
-    ValueError: as in `open_source`.
+    ValueError: in the same cases as `open_source`.
   """
   people = "test" if split in ("query", "gallery") else split
   if people == "trainval":
@@ -209,13 +209,13 @@ def open_people(name, *, split, seed, counts, image_size, hold_in_memory):
       licence="Apache-2.0 (made by this project)",
       fields=_FIELDS,
       labels={"attributes": captions.ATTRIBUTES},
-      people=f"synthetic, seed {int(seed)}",  # with another seed, a number means another person
+      people=f"synthetic, seed {int(seed)}",  # with another seed, the same id means another person
     ),
   )
 
 
 def own_body():
-  """Returns the project's own body in the layout of SMPL, a BodySet that serves people of every gender."""
+  """Returns the project's own body model in the layout of SMPL, a BodySet with one body for all genders."""
   return smpl_body.make_body_set()
 
 
@@ -234,15 +234,15 @@ def write_3dpw(out, **options):
 
 
 def _split_indices(name, split, people, count):
-  """Returns the numbers of a split's pictures, [n] int32.
+  """Returns the indices of a split's pictures, [n] int32.
 
   Args:
     name: name of the source, for error messages.
-    split: name of the split. It is equal to `people`, or it is "query" or "gallery".
-    people: "train", "val" or "test": the split that has the pictures.
+    split: name of the split: `people`, "query" or "gallery".
+    people: "train", "val" or "test", the split that contains the pictures.
     count: number of pictures of `people`.
   """
-  # The pictures of "val" begin at this number, so a larger "train" would contain the people of "val".
+  # The pictures of "val" begin at this index, so a larger "train" would contain people of "val".
   limit = draw.FIRST_INDEX["val"]
   least = {"query": 1, "gallery": _QUERIES + 1}.get(split, 1)
   if not least <= count <= limit:
@@ -271,7 +271,7 @@ def _draw_chunk(seed, size, fields, indices):
 
 
 def _draw_all(seed, size, indices, fields=_FIELDS):
-  """Draws records and returns {field: [N, ...] array}. Processes that help do not change the result."""
+  """Draws records and returns {field: [N, ...] array}. The number of processes does not change the result."""
   chunks = [indices[start : start + _CHUNK] for start in range(0, len(indices), _CHUNK)]
   draw_chunk = functools.partial(_draw_chunk, seed, size, fields)
   parts = parallel.map_in_processes(draw_chunk, chunks, 0 if len(indices) < _WORTH_A_POOL else None)

@@ -1,7 +1,8 @@
-"""Source: synthetic people with captions, for text ReID. The people are those of the source `synthetic`.
+"""Source: synthetic people with captions, for text ReID. The people are the same as in `synthetic`.
 
-Two captions describe each person, and all eight pictures of a person share them. So each picture has two
-pairs. The view of captions has the two captions of each person once, and a caption has no picture of its own.
+Two captions describe each person. All eight pictures of the person share them, so each picture has two pairs.
+The view of captions has the two captions of each person once. A caption there does not belong to a single
+picture.
 """
 
 import dataclasses
@@ -45,7 +46,7 @@ class SyntheticPairs:
 
   @functools.cached_property
   def columns(self):
-    """`caption`, [N] str, `pid` and `picture`, [N] int32. Nothing is drawn."""
+    """`caption`, [N] str; `pid` and `picture`, [N] int32. Nothing is drawn."""
     return LazyColumns(
       {
         "caption": self._texts,
@@ -61,7 +62,7 @@ class SyntheticPairs:
     return self.people.name(self._divide(index)[0])
 
   def first_pairs(self):
-    """Returns the numbers of the two pairs of each person's first picture, [2 * P] for P persons."""
+    """Returns the indices of the two pairs of each person's first picture, [2 * P] for P persons."""
     _, first = np.unique(self.people.columns["pid"], return_index=True)
     return (_CAPTIONS * first[:, None] + np.arange(_CAPTIONS)).ravel()
 
@@ -71,7 +72,7 @@ class SyntheticPairs:
     return np.array(texts, object)[person].ravel()
 
   def _divide(self, index):
-    """Returns (number of the picture, number of the caption) of a pair."""
+    """Returns (index of the picture, index of the caption) of a pair."""
     if not 0 <= index < len(self):
       raise IndexError(f"record {index} of {len(self)}")
     return divmod(index, _CAPTIONS)

@@ -1,12 +1,11 @@
 """Source: a packed data set in TFDS's format, as `python -m hap_jax.cli prepare SOURCE --out=DIR` writes it.
 
-The packed source is the source that was given to this command. The records are in the order of their `id`,
-which is their number in the packed source. They equal the records of that source, with one exception: a
-picture that was drawn or cut out of a larger picture is stored as JPEG (see `data/pack.py`). The time to open
-a data set grows with the number of its shards, not with the number of its records.
+The packed source is the SOURCE of this command. The records are in the order of their `id`, their index in
+the packed source. They equal the records of that source, with one exception: a picture that was drawn or cut
+out of a larger picture is stored as JPEG (see `data/pack.py`). The time to open a data set grows with the
+number of shards, not with the number of records.
 
-A data set may come from anyone. So its JSON files are not read by TFDS but by `packed_metadata`, which checks
-them.
+A data set may come from anyone. So not TFDS, but `packed_metadata` reads the JSON files and checks them.
 """
 
 import dataclasses
@@ -81,7 +80,8 @@ def _open_packed(folder, metadata, split, num_val):
     spec=_spec(metadata, packed_split),
     rows=tuple(sizes[part] for part in parts),
   )
-  # Tables are read at their first use. They are checked now, so a damaged file stops the run at its start.
+  # Tables are read at their first use. They are checked now, so that a damaged file stops the run at its
+  # start.
   for path, expected in source.tables():
     npz_file.check(path, expected)
   return source
@@ -95,7 +95,8 @@ class PackedPeople:
     folder: folder of the data set.
     split: name of the packed split, or "train+val".
     start, stop: range of the split's records that this source contains.
-    data: ArrayRecord's reader: data[i] is the bytes of record i of the split. Its pickle has no open files.
+    data: ArrayRecord's reader. data[i] returns the bytes of record i of the split. Its pickle has no open
+      files.
     layout: {field: (dtype, shape)} of the fields with numbers, except the joints.
     texts: {field: shape} of the fields with texts.
     held: names of the fields that are columns, which are stored in the files table_<split>.npz.
@@ -121,7 +122,7 @@ class PackedPeople:
     return self.fetch(index)()
 
   def fetch(self, index):
-    """Reads a record without its pixels. Returns a function that decodes them and returns the record."""
+    """Reads a record without pixels. Returns a function that decodes the pixels and returns the record."""
     features = self._features(index)
     place = self._place(index)
     record = {"image": None}  # `image` is the first field in all sources. decode() sets the pixels
@@ -205,7 +206,7 @@ class PackedPeople:
 
 @functools.cache
 def _parser():
-  """Returns (function that parses the bytes of a record, types of the errors of reading and parsing)."""
+  """Returns (function that parses the bytes of a record, error types of reading and parsing)."""
   # The import is here because it is slow and only packed data sets need it.
   from google.protobuf.message import DecodeError
   from tensorflow_datasets.proto import tf_example_pb2
@@ -277,7 +278,7 @@ def _rows(sizes, folder, split, num_val):
     folder: folder of the data set, for error messages.
     split, num_val: see `open_source`.
   """
-  # If "val" was not packed, "train" is divided, as other sources do. The source `folder` packs "all".
+  # If "val" was not packed, "train" is divided, as in other sources. The source `folder` packs only "all".
   whole = "train" if "train" in sizes else "all"
   is_divided = split == "val" or (split == "train" and (num_val or whole == "all"))
   if "val" not in sizes and whole in sizes and is_divided:

@@ -16,14 +16,14 @@ import math
 import cv2
 import numpy as np
 
-_TRIES = 10  # after this number of draws that do not fit, the centred crop is used
+_TRIES = 10  # number of draws; if none of them fits, the centred crop is used
 
 
 def crop_resize(record, crop, size, flip=False):
   """Cuts a window out of a picture, resizes it to `size` with a bicubic filter, and mirrors it if `flip`.
 
-  Only the window is resized. At its border the filter repeats the pixels of the border, so pixels outside the
-  window have no effect.
+  Only the window is resized. At its border, the filter repeats border pixels. So pixels outside the window
+  have no effect.
 
   Args:
     record: dictionary with "image" [H0, W0, 3] uint8. If it also has joints, they move with the picture.
@@ -60,7 +60,7 @@ def move_joints(keypoints_xy, keypoints_visible, image_size, crop, size, flip=Fa
   """
   top, left, height, width = crop
   (H0, W0), (H, W) = image_size[:2], size
-  # All numbers are in one array, because with only 17 joints the time depends on the number of NumPy calls.
+  # All values are in one array, because for only 17 joints the time depends on the number of NumPy calls.
   numbers = np.array((left, top, W / width, H / height, W0, H0, W, H), np.float32)
   inside = (keypoints_xy >= 0) & (keypoints_xy < numbers[4:6])
   xy = (keypoints_xy - numbers[:2]) * numbers[2:4]
@@ -78,13 +78,13 @@ def move_joints(keypoints_xy, keypoints_visible, image_size, crop, size, flip=Fa
 class RandomResizedCrop:
   """Cuts a random window, resizes it to `size`, and mirrors it with probability `flip_prob`.
 
-  The area of the window is drawn from a uniform distribution and its aspect from a log-uniform one. A window
-  that does not fit into the picture is drawn again. If none of ten windows fits, the largest centred window
-  with the nearest allowed aspect is used.
+  The area of the window is drawn from a uniform distribution, its aspect from a log-uniform distribution. A
+  window that does not fit into the picture is drawn again. If none of ten windows fits, the largest centred
+  window with the nearest allowed aspect is used.
 
   With flip_prob=0.5 this transform equals the official pre-training transform. With flip_prob=0 and a
-  HorizontalFlip after it, the result differs: a joint up to one pixel left of the window becomes missing,
-  but the official transform keeps it if the picture is mirrored.
+  HorizontalFlip after it, the result differs for a joint up to one pixel left of the window. This joint
+  becomes missing, but the official transform keeps it if the picture is mirrored.
 
   Attributes:
     size: (H, W) of the result.
@@ -158,8 +158,8 @@ class HorizontalFlip:
 
   Attributes:
     flip_pairs: pairs (left, right) of joints whose rows are exchanged, from `skeletons.py`. Empty: every
-      joint keeps its row. This is correct if the joints only mark
-      body parts, whether left or right.
+      joint keeps its row. This is correct if joints are only used to find body parts, because left and right
+      do not matter then.
     prob: probability of the mirror.
   """
 
@@ -187,9 +187,9 @@ class HorizontalFlip:
 class ShufflePixels:
   """Puts the pixels of a picture in random order. The joints do not move.
 
-  It serves as a control in an experiment: the picture keeps its colours and loses all structure. The record's
-  generator draws the order. An evaluation has only one epoch, so a record gets the same order in every
-  evaluation with the same seed.
+  It is for control experiments: the picture keeps its colours and loses all structure. The generator of the
+  record draws the order. An evaluation has only one epoch, so with the same seed, a record has the same order
+  in every evaluation.
   """
 
   def __call__(self, record, rng):

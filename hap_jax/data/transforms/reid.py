@@ -1,6 +1,6 @@
 """Transforms for person re-identification: Pillow's resize, crop with a border, box of random erasing.
 
-They are called like the transforms of `image.py`, with records that may have joints. The official training
+They are called like the transforms of `image.py`. Records may have joints. The official training
 transform (HAP's downstream_tasks/person_reid) is
 
   ResizeBicubic(size), HorizontalFlip(), PadCrop(), DrawErasing()
@@ -20,7 +20,7 @@ from PIL import Image
 
 from hap_jax.data.transforms.image import in_bounds
 
-_TRIES = 10  # after this number of boxes that do not fit, nothing is erased, as in the official code
+_TRIES = 10  # number of draws; if none of the boxes fits, nothing is erased, as in the official code
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,9 +70,9 @@ class DrawErasing:
   training step fills the box with noise on the device, after the pictures are normalised. Pictures can
   therefore be copied to the device as uint8.
 
-  The area of the box is drawn from a uniform distribution, and its height / width from a log-uniform one. A
-  box that is as wide or as high as the picture, or larger, is drawn again. If none of ten boxes fits, nothing
-  is erased. Source: Random Erasing (arXiv 1708.04896) in timm's variant.
+  The area of the box is drawn from a uniform distribution, its height / width from a log-uniform
+  distribution. A box that is at least as wide or as high as the picture is drawn again. If none of ten boxes
+  fits, nothing is erased. Source: Random Erasing (arXiv 1708.04896) in timm's variant.
 
   Attributes:
     prob: probability of a box.
@@ -94,7 +94,7 @@ class DrawErasing:
       raise ValueError(f"aspect={self.aspect}: expected (low, high), height / width, with 0 < low <= high")
 
   def __call__(self, record, rng):
-    # The first random number decides whether there is a box. A test pins the order of the random numbers.
+    # The first random number decides whether there is a box. A test checks the order of the random numbers.
     box = self.draw_box(*record["image"].shape[:2], rng) if rng.random() < self.prob else (0, 0, 0, 0)
     return {**record, "erase_box": np.array(box, np.int32)}
 

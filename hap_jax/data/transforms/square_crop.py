@@ -1,13 +1,13 @@
 """Transforms of one person in a whole picture for 3D pose: square region, mirror, scale, rotation, warp.
 
-They are the transforms of `topdown` with other rules for the region and the matrix. The rules are those of
-3DCrowdNet (arXiv 2104.07300) and of HAP's official code. A record has the same fields, but joints are
-optional. The region is (centre x, centre y, side, side) in pixels of the picture. `WarpSquare` adds the field
+They correspond to the transforms of `topdown`, but compute the region and the matrix as 3DCrowdNet (arXiv
+2104.07300) and HAP's official code do. A record has the same fields, but joints are optional. The region is
+(centre x, centre y, side, side) in pixels of the picture. `WarpSquare` adds the field
 
   crop_matrix [2, 3] float32: moves pixels of the picture, as the source read it, to pixels of the crop
 
-It includes the mirror. So a step can project a body with the camera of the picture, and then move the result
-to the crop. Parameters of a body model stay as they are, because only the step has the body model.
+The matrix includes the mirror. So a step can project a body with the camera of the picture, and then move the
+result to the crop. Parameters of a body model are not changed here, because only the step has the body model.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from hap_jax.data.sources.base import BadRecordError
 from hap_jax.data.transforms import topdown
 
 PADDING = 1.25  # side of the region divided by the longer side of the box
-JOINT_PADDING = 1.2  # sides of the box around joints divided by those of the tight box
+JOINT_PADDING = 1.2  # sides of the box around joints divided by the sides of the tight box
 
 
 def joint_box(keypoints_xy, keypoints_visible, *, padding=JOINT_PADDING):
@@ -28,7 +28,7 @@ def joint_box(keypoints_xy, keypoints_visible, *, padding=JOINT_PADDING):
   Args:
     keypoints_xy: [K, 2] in pixels.
     keypoints_visible: [K] bool.
-    padding: sides of the box divided by those of the tight box.
+    padding: sides of the box divided by the sides of the tight box.
   Returns:
     [4] float32, (left, top, right, bottom). None if no joint is visible.
   """
@@ -48,8 +48,8 @@ def square_region(box, picture_size, *, padding=PADDING):
     picture_size: (H, W).
     padding: side of the region divided by the longer side of the box.
   Returns:
-    [4] float32, (centre x, centre y, side, side) in pixels. A side of at most 0 means that nothing of the
-    person is in the picture.
+    [4] float32, (centre x, centre y, side, side) in pixels. A side of at most 0 means that the person is
+    outside the picture.
   """
   left, top, width, height = _clip(box, picture_size)
   side = padding * max(width, height)
@@ -62,9 +62,10 @@ def find_problem(box, picture_size):
 
 
 def can_train(box, picture_size):
-  """Returns True if a box is good enough for training: it has an area, and a part of it is in the picture.
+  """Returns True if a box has an area and is at least partly inside the picture.
 
-  The official code also accepts boxes of one pixel, whose region would be empty. They are refused here.
+  The official code also accepts boxes of one pixel. They are refused here, because their region would be
+  empty.
   """
   left, top, right, bottom = np.asarray(box, np.float64).tolist()
   _, _, width, height = _clip(box, picture_size)
@@ -75,7 +76,7 @@ def _clip(box, picture_size):
   """Returns (left, top, width, height) of a box inside the picture. A size is negative if it is outside."""
   left, top, right, bottom = np.asarray(box, np.float64).tolist()
   H, W = picture_size
-  # Parity: the official code counts pixels, so a box from a to b ends at b - 1.
+  # Parity: the official code counts pixels, so the last pixel of a box from a to b is b - 1.
   width, height = max(right - left - 1, 0), max(bottom - top - 1, 0)
   left, top = max(left, 0), max(top, 0)
   return left, top, min(W - 1, left + width) - left, min(H - 1, top + height) - top
@@ -103,7 +104,7 @@ def square_matrix(region, rotation_degrees, size):
 
 
 def invert_matrix(matrix):
-  """Returns the matrix [2, 3] float64 of the opposite direction: from the network's input to the picture."""
+  """Returns the inverse matrix, [2, 3] float64, which moves pixels of the network's input to the picture."""
   return cv2.invertAffineTransform(np.asarray(matrix, np.float64))
 
 
@@ -154,10 +155,10 @@ class MirrorBody:
 
 @dataclasses.dataclass(frozen=True)
 class WarpSquare:
-  """Cuts the region out of the picture, turned by the field `rotation` if it exists, with the size `size`.
+  """Cuts the region out of the picture and resizes it to `size`. The field `rotation`, if any, turns it.
 
-  Pixels are interpolated linearly and rounded. Pixels outside the picture are black. Joints become pixels of
-  the new image. The transform adds the field `crop_matrix`, see the text at the top of this file.
+  Pixels are interpolated linearly and rounded. Pixels outside the picture are black. Joints are
+  converted to pixels of the new image. The transform adds the field `crop_matrix`, see the top of this file.
 
   Attributes:
     size: (H, W) of the result.
@@ -178,7 +179,7 @@ class WarpSquare:
 
 @dataclasses.dataclass(frozen=True)
 class ColorGain:
-  """Multiplies each channel by a random factor from 1 - gain to 1 + gain. Random numbers: three factors."""
+  """Multiplies each channel by a random factor from 1 - gain to 1 + gain. Draws three random numbers."""
 
   gain: float = 0.2
 

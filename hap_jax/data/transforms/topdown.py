@@ -5,16 +5,16 @@ person, [4] float32 (left, top, right, bottom). The first transform adds the fie
 
   region [4] float32: (centre x, centre y, width, height) in pixels of the picture
 
-This is the part of the picture that the network sees, before its rotation. In the official code, these
-numbers are `center` and 200 * `scale`. The last transform cuts the region out. The region itself stays in
-pixels of the picture, so a decoder can move its joints back to the picture.
+This is the part of the picture that the network sees, before its rotation. In the official code, the
+centre is `center` and the size is 200 * `scale`. The last transform cuts the region out. The field `region`
+stays in pixels of the picture, so that predicted joints can be moved back to the picture.
 
-A joint outside the picture or outside the region stays visible, because heat maps can mark the part of a
-Gaussian that reaches into them.
+A joint outside the picture or outside the region stays visible, because a part of its Gaussian may lie inside
+the heat map.
 
 The training transforms of the official code (HAP's downstream_tasks/2d_pose_estimation) are, in this order,
-PersonRegion, MirrorPerson, HalfBody, ScaleRotate and WarpRegion. Each transform writes down the order of its
-random numbers. The evaluation transforms are PersonRegion and WarpRegion.
+PersonRegion, MirrorPerson, HalfBody, ScaleRotate and WarpRegion. The docstring of each transform states the
+order of its random numbers. The evaluation transforms are PersonRegion and WarpRegion.
 """
 
 import dataclasses
@@ -26,19 +26,19 @@ import numpy as np
 PADDING = 1.25  # width of the region divided by width of the box; the same for the height
 CODECS = ("udp", "msra")
 _HALF_BODY_PADDING = 1.5
-_HALF_BODY_JOINTS = 8  # people with more visible joints than this may be cut in half
+_HALF_BODY_JOINTS = 8  # only people with more visible joints than this may be cut in half
 _JITTER = 0.4  # largest shift of the region is half of this share of the box
 
 
 def region_of_box(box, aspect, *, padding=PADDING, fit_aspect=True):
-  """Returns the region around a box: the smallest one with this aspect, times `padding`.
+  """Returns the smallest region with this aspect around a box, enlarged by `padding`.
 
   Args:
     box: [4] float, (left, top, right, bottom) in pixels.
     aspect: width of the network's input divided by its height.
     padding: the region's width divided by the width that the aspect requires.
-    fit_aspect: False: the region has the aspect of the box. This is for MPII, whose boxes are square. The
-      official code then squeezes the square to the aspect of the input.
+    fit_aspect: False: the region has the aspect of the box. This is for MPII, which has square boxes. The
+      square is then squeezed to the aspect of the input, as in the official code.
   Returns:
     [4] float32, (centre x, centre y, width, height) in pixels.
   Raises:
@@ -58,7 +58,7 @@ def region_of_box(box, aspect, *, padding=PADDING, fit_aspect=True):
 
 
 def _grow(width, height, aspect):
-  """Returns the smallest (width, height) with this aspect that are not less than the given ones."""
+  """Returns the smallest (width, height) with this aspect that contains the given width and height."""
   return max(width, aspect * height), max(height, width / aspect)
 
 
@@ -79,7 +79,7 @@ def half_body_region(keypoints_xy, keypoints_visible, upper_body, aspect, normal
     aspect: width of the network's input divided by its height.
     normal: random number from N(0, 1), which chooses the half.
   Returns:
-    [4] float32, as in `region_of_box`. None if the chosen half has fewer than two different places.
+    [4] float32, same as in `region_of_box`. None if the chosen half has no two joints at different places.
   """
   is_upper = np.zeros(len(keypoints_xy), bool)
   is_upper[list(upper_body)] = True
@@ -119,7 +119,8 @@ def warp_matrix(region, rotation_degrees, size, codec):
   if codec == "udp":
     scale, middle = ((W - 1) / width, (H - 1) / height), ((W - 1) / 2, (H - 1) / 2)
     return affine_matrix((x, y), rotation_degrees, scale, middle)
-  # Parity: the older rule turns in the other direction, and only the width of the region sets its scale.
+  # Parity: the older rule turns in the other direction, and its scale depends only on the width of the
+  # region.
   return affine_matrix((x, y), -rotation_degrees, (W / width, W / width), (W / 2, H / 2))
 
 
@@ -144,16 +145,16 @@ def affine_matrix(center, rotation_degrees, scale, middle):
 class PersonRegion:
   """Adds the field `region`, which is the region around the person's box.
 
-  Random numbers, only if jitter_prob > 0: one decides whether the centre is shifted. If it is, two numbers
-  are its shift in x and y, each uniform in +- 0.2 times the side of the box.
+  Random numbers, only if jitter_prob > 0: one decides whether the centre is shifted. For a shift, two more
+  numbers are drawn, for x and y, each uniform in +- 0.2 times the side of the box.
 
-  The official code draws the shifts once, and keeps them for the whole run. Here each epoch has its own.
+  The official code draws the shifts once, and keeps them for the whole run. Here, shifts are drawn in each
+  epoch.
 
   Attributes:
     aspect, padding, fit_aspect: see `region_of_box`.
     jitter_prob: probability of the shift.
-    clip: True: the box is first cut at the border of the picture. A box is not cut if nothing would be left,
-      such as the box of a picture with a width of one pixel.
+    clip: True: the box is first cut at the border of the picture. A box is not cut if nothing would remain.
     square: True: the region is around the smallest square that contains the box, with the same centre.
   """
 
@@ -230,10 +231,10 @@ class MirrorPerson:
 class HalfBody:
   """Changes the region to the upper or the lower half of the person with probability `prob`.
 
-  People with at most eight visible joints stay as they are.
+  The region is not changed for people with at most eight visible joints.
 
-  Random numbers, only for people with more joints: a uniform one decides whether the region changes. If it
-  does, a normal one chooses the half, see `half_body_region`.
+  Random numbers, only for people with more joints: a uniform number decides whether the region changes. For a
+  change, a normal number chooses the half, see `half_body_region`.
 
   Attributes:
     upper_body: indices of the joints above the waist, from `skeletons.py`.
@@ -263,8 +264,8 @@ class ScaleRotate:
   The field is [] float32, in degrees. The factor is clip(1 + scale * N(0, 1), 1 - scale, 1 + scale). The
   angle is clip(rotation * N(0, 1), -2 * rotation, 2 * rotation) with probability `rotation_prob`, else 0.
 
-  Random numbers: a normal one for the factor, a normal one for the angle, and a uniform one that decides
-  whether the angle is used.
+  Random numbers: a normal number for the factor, a normal number for the angle, and a uniform number that
+  decides whether the angle is used.
 
   Attributes:
     scale: standard deviation and largest change of the factor.
@@ -293,10 +294,10 @@ class ScaleRotate:
 
 @dataclasses.dataclass(frozen=True)
 class WarpRegion:
-  """Cuts the region out of the picture, turned by the field `rotation` if it exists, with the size `size`.
+  """Cuts the region out of the picture and resizes it to `size`. The field `rotation`, if any, turns it.
 
-  Pixels are interpolated linearly and rounded. Pixels outside the picture are black. Joints become pixels of
-  the new image, see `warp_matrix`. The transform adds the field is_udp [] bool.
+  Pixels are interpolated linearly and rounded. Pixels outside the picture are black. Joints are
+  converted to pixels of the new image, see `warp_matrix`. The transform adds the field is_udp [] bool.
 
   Attributes:
     size: (H, W) of the result.
@@ -321,7 +322,7 @@ def warp_record(record, matrix, size):
   """Moves picture and joints of a record.
 
   Args:
-    record: has the field `image`, and may have `keypoints_xy`.
+    record: dict with the field `image`, and optionally `keypoints_xy`.
     matrix: [2, 3] float64, moves pixels of the picture to pixels of the result.
     size: (H, W) of the result. Pixels are interpolated linearly and rounded. Pixels outside the picture are
       black.

@@ -17,14 +17,14 @@ from hap_jax.io.progress import SILENT, Progress
 from hap_jax.tasks import attributes
 from hap_jax.viz import attributes as viz
 
-_SHOWN, _LINES = 24, 6  # pictures in the sheet, attributes below each picture
+_SHOWN, _LINES = 24, 6  # number of pictures in the sheet, number of attributes below each picture
 
 
 def add_arguments(parser):
   gallery.add_arguments(
     parser,
-    pictures="folder of pictures to label, sub-folders included; with --gallery: picture of a person to find",
-    gallery="folder of pictures to search with the encoder's tokens; no labels are written then",
+    pictures="folder of pictures to label, including sub-folders; with --gallery: picture of the person",
+    gallery="folder of pictures to search with the encoder's tokens; then no labels are written",
     required=False,
   )
 
@@ -99,7 +99,7 @@ def predict(path, weights, source, *, batch_size, workers=0, progress=SILENT):
     workers: number of processes that read pictures.
     progress: a started `Progress` that counts the pictures.
   Raises:
-    ValueError: if the grid or the heads of the weights are not known, or a picture cannot be read.
+    ValueError: if the grid or the number of heads of the weights is unknown, or a picture cannot be read.
   """
   if weights.grid is None or weights.num_heads is None:
     raise ValueError(
@@ -108,7 +108,7 @@ def predict(path, weights, source, *, batch_size, workers=0, progress=SILENT):
     )
   mesh = sharding.make_mesh()
   sharding.check_batch_size(batch_size, mesh, "--batch_size")
-  # No picture may be skipped, because each picture of the folder gets labels.
+  # No picture may be skipped, because every picture must get labels.
   reading_all = Reading(workers=workers, max_bad_share=0.0, bad_share_key="")
   resize = ResizeBilinear(size=weights.description.encoder.image_size)
   loader = reading_all.ordered(source, (resize,), batch_size)

@@ -21,15 +21,17 @@ from hap_jax.tasks import pose2d
 from hap_jax.viz import pose as viz
 
 _RESULTS, _OVERLAYS = "keypoints.json", "overlays"
-_MIN_SCORE = 0.2  # joints with a lower score are not drawn. They do not count in the score of a person either
-_CATEGORY = 1  # COCO's number of the category "person"
-_QUALITY = 90  # of the JPEG files
+_MIN_SCORE = 0.2  # joints with a lower score are not drawn, and do not count in the score of a person
+_CATEGORY = 1  # COCO's id of the category "person"
+_QUALITY = 90  # quality of the JPEG files
 
 
 def add_arguments(parser):
   people_in_pictures.add_arguments(parser)
   parser.add_argument(
-    "--no_flip", action="store_true", help="do not add a second pass over the mirrored image: half the time"
+    "--no_flip",
+    action="store_true",
+    help="leave out the second pass over the mirrored image: half the time",
   )
 
 
@@ -69,8 +71,8 @@ def skeleton_of(path, weights):
     path: path of the checkpoint, for error messages.
     weights: the `convert.weights.Weights`.
   Raises:
-    ValueError: if the checkpoint has no head for joints, if its joints are not known, or if the grid or the
-      number of heads of its encoder is not known.
+    ValueError: if the checkpoint has no head for joints, or if its joints, the grid or the number of heads of
+      its encoder is unknown.
   """
   description, head = weights.description, pose2d.HEADS[0]
   if head not in weights.params:
@@ -99,7 +101,7 @@ def predict(path, weights, people, *, flip_test=True, batch_size=64, workers=0, 
   Args:
     path: path of the checkpoint, for error messages.
     weights: `convert.weights.Weights` of this task.
-    people: the `People`, N of them.
+    people: `People` with N people.
     flip_test: True: the heat maps are averaged with the heat maps of the mirrored image.
     batch_size: people per batch.
     workers: number of processes that read pictures.
@@ -108,7 +110,7 @@ def predict(path, weights, people, *, flip_test=True, batch_size=64, workers=0, 
     {"keypoints_xy": [N, K, 2] float32 in pixels of the picture, "score": [N, K] float32, "region": [N, 4]
     float32 (see `transforms.topdown`), "box": [N, 4] float32, the boxes of the people}.
   Raises:
-    ValueError: as `skeleton_of`, or if a picture cannot be read.
+    ValueError: in the same cases as `skeleton_of`, or if a picture cannot be read.
   """
   skeleton, description = skeleton_of(path, weights), weights.description
   mesh = sharding.make_mesh()
@@ -124,9 +126,9 @@ def predict(path, weights, people, *, flip_test=True, batch_size=64, workers=0, 
     codec=description.network["codec"],
     fit_aspect=fit_aspect,
     clip=_clips_boxes(description),
-    square=not fit_aspect,  # such a network was trained on square boxes, as MPII's
+    square=not fit_aspect,  # such a network was trained on square boxes, as in MPII
   )
-  # No picture may be skipped, because each box gets joints.
+  # No picture may be skipped, because every box must get joints.
   reading_all = Reading(workers=workers, max_bad_share=0.0, bad_share_key="")
   loader = reading_all.ordered(people, view, batch_size, ("image", "region", "is_udp", "box"))
   variables = sharding.put_replicated(weights.variables, mesh)
@@ -134,7 +136,7 @@ def predict(path, weights, people, *, flip_test=True, batch_size=64, workers=0, 
 
 
 def _clips_boxes(description):
-  """Returns True if the run of a checkpoint cut its boxes at the border of the picture."""
+  """Returns True if boxes were cut at the border of the picture in the training of a checkpoint."""
   data = (description.config or {}).get("data")
   return isinstance(data, dict) and data.get("clip_boxes") is True
 
@@ -143,12 +145,11 @@ def make_results(people, rows):
   """Returns the joints in COCO's format for results, one dict per person in the order of the people.
 
   The score of a person is the score of the box times the mean score of the certain joints, as in an
-  evaluation. In addition, a dict has the path of the picture below the folder, "file_name", and the box,
-  "bbox".
+  evaluation. A dict also has "file_name", the path of the picture below the folder, and "bbox", the box.
 
   Args:
     people: the `People`.
-    rows: from `predict`.
+    rows: the result of `predict`.
   """
   score = metrics.rescore(rows["score"], people.score)
   results = metrics.make_results(
@@ -165,12 +166,12 @@ def make_results(people, rows):
 def write_overlays(folder_out, people, rows, skeleton, progress=SILENT):
   """Writes each picture that has people, with their boxes and joints, as a JPEG file in a new folder.
 
-  Poses that are in a picture twice are drawn once (OKS-NMS), and joints with a low score are not drawn.
+  A person who was found twice is drawn once (OKS-NMS). Joints with a low score are not drawn.
 
   Args:
     folder_out: pathlib.Path of the folder. Sub-folders of the pictures become sub-folders.
     people: the `People`.
-    rows: from `predict`.
+    rows: the result of `predict`.
     skeleton: the `Skeleton` of the joints.
     progress: a started `Progress` that counts the pictures.
   """
@@ -179,7 +180,7 @@ def write_overlays(folder_out, people, rows, skeleton, progress=SILENT):
     rows["keypoints_xy"], rows["score"], region[:, 2] * region[:, 3], people.score, people.picture, skeleton
   )
   shown_in = collections.defaultdict(list)
-  for i in kept[np.argsort(score, kind="stable")].tolist():  # the highest score is drawn last, on top
+  for i in kept[np.argsort(score, kind="stable")].tolist():  # draws the highest score last, on top
     shown_in[int(people.picture[i])].append(i)
   names = overlay_names(people.pictures.paths)
   for picture, shown in sorted(shown_in.items()):
@@ -197,7 +198,7 @@ def write_overlays(folder_out, people, rows, skeleton, progress=SILENT):
 
 
 def overlay_names(paths):
-  """Returns the path of the overlay of each picture. It is the path of the picture with the ending .jpg.
+  """Returns the path of the overlay of each picture: the path of the picture, with the ending .jpg.
 
   If another picture has this path, .jpg is appended to the whole path of the picture.
   """

@@ -16,14 +16,14 @@ from hap_jax.tasks import text_reid
 from hap_jax.train import initial_text
 from hap_jax.train.state import with_constants
 
-_MAX_BYTES = 2**26  # of a file of sentences
+_MAX_BYTES = 2**26  # largest file of sentences
 _EXAMPLE = '"a woman in a red coat with a backpack"'
 
 
 class _InPlaceOf(argparse.Action):
-  """Stores the value of an option. If the option is given, another argument is not required.
+  """Stores the value of an option. If the option is given, another argument (`other`) is not required.
 
-  With nargs="?", argparse of Python 3.11 would not find a QUERY that comes after an option.
+  nargs="?" is not used, because argparse of Python 3.11 would then not find a QUERY after an option.
   """
 
   def __init__(self, *words, other, **options):
@@ -37,13 +37,13 @@ class _InPlaceOf(argparse.Action):
 
 def add_arguments(parser):
   text = f"sentence that describes the person to find, such as {_EXAMPLE}; or a picture of the person"
-  # The function that ranks for a picture query expects the name `pictures`.
+  # The argument has the name `pictures`, because the function for picture queries expects it.
   query = parser.add_argument("pictures", metavar="QUERY", help=text)
   text = "text file (UTF-8) with one sentence per line, in place of QUERY"
   parser.add_argument("--queries", metavar="FILE", action=_InPlaceOf, other=query, help=text)
   gallery.add_search_arguments(
     parser,
-    gallery="folder of pictures to search, sub-folders included; or a file of vectors from hap embed",
+    gallery="folder of pictures to search, including sub-folders; or a file of vectors from hap embed",
   )
 
 
@@ -51,7 +51,7 @@ def run(args):
   """Ranks the gallery for each query, and writes ranking.json and ranking.png."""
   if None not in (args.pictures, args.queries):
     raise ValueError(f"expected QUERY or --queries=FILE, found both: {args.pictures[:200]!r}")
-  # A query that names a file is a picture, whatever its ending.
+  # A query that is the path of a file is a picture, with any ending.
   if args.queries is None and os.path.isfile(args.pictures):
     gallery.run(args)
     return
@@ -61,7 +61,7 @@ def run(args):
   else:
     sentences = read_sentences(args.queries)
   if args.feature not in ("", "embedding"):
-    raise ValueError(f"--feature={args.feature}: a sentence has only an embedding; leave --feature out")
+    raise ValueError(f"--feature={args.feature}: a sentence has only an embedding; remove --feature")
   _rank(args, sentences)
 
 
@@ -103,7 +103,7 @@ def embed_sentences(weights, sentences, *, batch_size):
   N, rows = len(sentences), []
   size = min(batch_size, N)
   for start in range(0, N, size):
-    # The last batch is filled up with the first sentences, so all batches have one size.
+    # The last batch is filled up with the first sentences, so that all batches have the same size.
     batch = np.arange(start, start + size) % N
     rows.append(jax.device_get(step(variables, {"ids": ids[batch], "length": lengths[batch]})))
   return np.concatenate(rows)[:N], num_cut
@@ -122,7 +122,7 @@ def read_sentences(path):
     raise ValueError(f"{path}: expected sentences in UTF-8, one per line ({error})") from error
   lines = [line.removesuffix("\r") for line in text.split("\n")]
   if not lines[-1]:
-    lines.pop()  # the last line ends with a line break
+    lines.pop()  # the file ends with a line break
   if not lines:
     raise ValueError(f"{path}: the file is empty; expected one sentence per line")
   for number, line in enumerate(lines, 1):
@@ -131,7 +131,7 @@ def read_sentences(path):
 
 
 def _check_sentence(sentence, where):
-  """Raises ValueError if a text is no sentence. `where` names the text in the message."""
+  """Raises ValueError if a text is not a sentence. `where` is the name of the text for the message."""
   if sentence.lower().endswith(PICTURE_ENDINGS):
     problem = "no such picture" if where == "the query" else "a picture cannot be a query of this file"
     raise ValueError(f"{where} is {sentence[:200]!r}: {problem}; expected a sentence such as {_EXAMPLE}")
