@@ -59,8 +59,8 @@ def _facts(description, part):
 def _past(description):
   """Returns the lineage that a description records, as a tuple.
 
-  The description of a converted file names the data set and the body model of the run that was converted. They are
-  moved to the origin of that run.
+  The description of a converted file names the data set and the body model of the run that was converted.
+  They are moved to the origin of that run.
   """
   past = [dict(origin) for origin in description.get("lineage", ())]
   # Only conversions record the source of the pixel statistics. So the key "from" shows a conversion.

@@ -173,7 +173,8 @@ def around_joints(pictures, path, find_problem=None):
   The box of a person is the tight box of the joints with a score of at least 0.3, enlarged by 1.2.
 
   Args:
-    pictures, path, find_problem: same as in `in_boxes`. An entry has "keypoints": x, y and score of each joint.
+    pictures, path, find_problem: same as in `in_boxes`. An entry has "keypoints": x, y and score of each
+      joint.
   Raises:
     ValueError: in the same cases as `in_boxes`.
   """

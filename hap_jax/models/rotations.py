@@ -126,6 +126,6 @@ def matrix_to_axis_angle(matrix):
 
 
 def _normalize(vector):
-  """Returns vectors of length 1. A vector without a direction is returned as it is."""
+  """Returns vectors of length 1. A zero vector is returned as it is."""
   square = (vector * vector).sum(-1, keepdims=True)
   return vector / jnp.sqrt(jnp.where(square > _NO_DIRECTION, square, 1.0))
