@@ -12,6 +12,7 @@ import numpy as np
 from hap_jax import config
 from hap_jax.data import pack
 from hap_jax.data.skeletons import COCO17
+from hap_jax.data.sources import synthetic as drawn_people
 from hap_jax.data.sources.base import BadRecordError, SourceSpec
 from tests.data import luperson_files, pose_files, text_files
 from tests.data import test_attribute_sources as attribute_files
@@ -145,6 +146,11 @@ def mpii_pose(folder):
   for split in ("train", "val"):
     pose_files.write_mpii(folder, entries, pose_files.make_truth(entries), split)
   return open_splits("mpii_pose", folder, ("train", "val"))
+
+
+def pw3d(folder):
+  drawn_people.write_3dpw(folder / "drawn", num_test=3, image_size=(32, 16), workers=0)
+  return open_splits("pw3d", folder / "drawn", ("test",))
 
 
 def folder(folder):

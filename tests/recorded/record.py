@@ -55,8 +55,11 @@ RUNS = {
     "finetune_text_reid_demo",
     {
       # The demo had these values when 2026-11-30c was recorded.
-      **{"total_epochs": 4.0, "lr_drops": (3.2, 3.7), "text.lr_scale": 1.0},
-      **{"optimizer.beta2": 0.999, "optimizer.clip_norm": None},
+      "total_epochs": 4.0,
+      "lr_drops": (3.2, 3.7),
+      "text.lr_scale": 1.0,
+      "optimizer.beta2": 0.999,
+      "optimizer.clip_norm": None,
       "model.embedding_dim": 8,
       "text.width": 16,
       "text.depth": 1,
