@@ -202,8 +202,8 @@ def test_a_file_of_results_needs_a_configuration_for_a_task_with_results(tmp_pat
 @pytest.mark.parametrize(
   ("name", "file", "message"),
   [
-    ("coco", "pred.mat", "expected a .json file for this data set, COCO's list of results: check --config"),
-    ("mpii", "keypoints.json", "expected a .mat file for this data set, the pred.mat of MPII"),
+    ("coco", "pred.mat", "expected a .json file for this data set (COCO's list of results): check --config"),
+    ("mpii", "keypoints.json", "expected a .mat file for this data set (the pred.mat of MPII)"),
   ],
 )
 def test_a_file_of_results_of_another_data_set_is_an_error(name, file, message, tmp_path, capsys):
