@@ -321,7 +321,8 @@ def _file_of(gender):
 
 def _to_smpl_arrays(body):
   """Returns the arrays of a body under the names of SMPL's files."""
-  parents = np.where(body.parents < 0, _NO_PARENT, body.parents)
+  parents = body.parents.astype(np.int64)  # SMPL writes the missing parent as a number beyond int32
+  parents[parents < 0] = _NO_PARENT
   return {
     "v_template": body.v_template,
     "shapedirs": body.shapedirs,
