@@ -166,7 +166,7 @@ def test_arrays_that_do_not_fit_together_are_refused(tmp_path, changes, message)
   assert not os.listdir(tmp_path)
 
 
-TREE = np.stack([np.where(BODY.parents < 0, 2**32 - 1, BODY.parents), np.arange(24)]).astype(np.uint32)
+TREE = np.stack([BODY.parents, np.arange(24)]).astype(np.uint32)  # -1 becomes 2^32 - 1, as in SMPL
 BAD_FILES = {
   "missing": ("smpl_male.npz", {"weights": None}, "has no array weights"),
   "kind": ("smpl_male.npz", {"f": BODY.faces}, r"f\.npy has type <i4"),
