@@ -9,6 +9,7 @@ def make_score(split):
   """Returns the score function: {split: rows of `tasks.pose3d.make_predict`} -> {metric: float}.
 
   MPJPE, PA-MPJPE and MPVPE are means over people. MPVPE exists only if both meshes have the same vertices.
+  "MPJPE_<joint>" and "PA-MPJPE_<joint>" are the means of each of the 14 joints.
   The two baselines use no pictures. They are computed from the true joints of the same people:
     MPJPE_mean_joints   the MPJPE of the mean joints of all people, in the camera frame
     PA-MPJPE_one_pose   the PA-MPJPE of a single pose for all people: the mean of their aligned joints
@@ -24,7 +25,10 @@ def make_score(split):
     mean, one = (np.broadcast_to(joints, true.shape) for joints in (true.mean(axis=0), one_pose(true)))
     scores["MPJPE_mean_joints"] = float(keypoints3d.mpjpe(mean, true).mean())
     scores["PA-MPJPE_one_pose"] = float(keypoints3d.pa_mpjpe(one, true).mean())
-    return scores
+    by_joint = keypoints3d.score_joints(rows["predicted"], rows["true"])
+    return scores | {
+      f"{name}_{joint}": value for name, joints in by_joint.items() for joint, value in joints.items()
+    }
 
   return score
 

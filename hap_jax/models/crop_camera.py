@@ -17,21 +17,18 @@ _BODY_SIZE = 2.5  # metres
 _MIN_DEPTH = 1e-4  # Parity: the official code adds this to every depth, in metres
 
 
-def camera_translation(camera, *, focal=FOCAL, side=SIDE, box_area=None):
+def camera_translation(camera, *, focal=FOCAL, side=SIDE):
   """Returns the place of the body in front of the camera of its crop.
 
   Args:
     camera: [..., 3] float32, the network's prediction.
     focal: focal length in pixels of the crop.
-    side: side of the crop in pixels.
-    box_area: [...] float32, area of the crop's region in square pixels of the whole picture. With it, the
-      result is for a camera of the whole picture that has the focal length `focal` in its pixels: k is
-      divided by the side of the region instead of the side of the crop.
+    side: side of the crop in pixels: a number, or [...]. The side of the region in pixels of the whole
+      picture gives the place in front of a camera of the whole picture with the focal length `focal`.
   Returns:
     [..., 3] float32 in metres.
   """
-  farthest = focal * _BODY_SIZE / (side if box_area is None else jnp.sqrt(box_area))
-  depth = farthest * jax.nn.sigmoid(camera[..., 2])
+  depth = focal * _BODY_SIZE / side * jax.nn.sigmoid(camera[..., 2])
   return jnp.stack([camera[..., 0], camera[..., 1], depth], axis=-1)
 
 

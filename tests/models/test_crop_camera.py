@@ -29,7 +29,7 @@ def test_both_cameras_draw_a_body_with_the_same_size():
   camera = np.array([0.1, -0.2, 0.3], np.float32)
   side = 400.0  # of the region, in pixels of the whole picture
   depth_in_crop = float(crop_camera.camera_translation(camera)[2])
-  depth_in_picture = float(crop_camera.camera_translation(camera, box_area=side**2)[2])
+  depth_in_picture = float(crop_camera.camera_translation(camera, side=side)[2])
   pixels_of_crop = crop_camera.FOCAL / depth_in_crop  # per metre
   pixels_of_picture = crop_camera.FOCAL / depth_in_picture
   assert pixels_of_picture == pytest.approx(pixels_of_crop * side / 256, rel=1e-6)

@@ -99,7 +99,7 @@ def test_gradients_of_the_layer_agree(layer, body):
 
 
 def place(body, camera, pose, betas, file):
-  """Returns what the official head computes: 2D joints in heat-map cells, joints and meshes."""
+  """Returns the outputs of the official head: 2D joints in heat-map cells, 3D joints and meshes."""
   translation = crop_camera.camera_translation(camera)
   mesh, _ = smpl.pose_body(body, pose, betas, translation)
   joints = smpl.regress_joints(body, mesh)
@@ -142,6 +142,6 @@ def test_gradients_through_camera_and_projection_agree(camera, body):
 
 
 def test_the_camera_of_the_whole_picture_agrees(camera):
-  area = camera["render/bbox"][:, 2] * camera["render/bbox"][:, 3]
-  found = crop_camera.camera_translation(jnp.asarray(camera["camera"]), box_area=area)
+  side = np.sqrt(camera["render/bbox"][:, 2] * camera["render/bbox"][:, 3])
+  found = crop_camera.camera_translation(jnp.asarray(camera["camera"]), side=side)
   np.testing.assert_allclose(found, camera["render/camera_translation"], rtol=2e-6, atol=5e-5)

@@ -12,7 +12,6 @@ result to the crop. Parameters of a body model are not changed here, because onl
 
 import dataclasses
 
-import cv2
 import numpy as np
 
 from hap_jax.data.sources.base import BadRecordError
@@ -101,11 +100,6 @@ def square_matrix(region, rotation_degrees, size):
   x, y, width, height = np.asarray(region, np.float64).tolist()
   H, W = size
   return topdown.affine_matrix((x, y), -rotation_degrees, (W / width, H / height), (W / 2, H / 2))
-
-
-def invert_matrix(matrix):
-  """Returns the inverse matrix, [2, 3] float64, which moves pixels of the network's input to the picture."""
-  return cv2.invertAffineTransform(np.asarray(matrix, np.float64))
 
 
 @dataclasses.dataclass(frozen=True)
