@@ -1,12 +1,82 @@
-"""Computes scores of 3D pose and shape by the rules of 3DPW, in millimetres, and two baselines."""
+"""Measures and scores 3D pose and shape by the rules of 3DPW, in millimetres, beside two baselines."""
 
+import jax.numpy as jnp
 import numpy as np
 
+from hap_jax.data import body_model
 from hap_jax.metrics import keypoints3d
+from hap_jax.models import smpl
+
+
+def constants_of(bodies, true_bodies):
+  """Returns the arrays that `measure` needs.
+
+  Args:
+    bodies: the `BodySet` of the network.
+    true_bodies: the `BodySet` of the ground truth.
+  Raises:
+    ValueError: if a regressor of the joints of Human3.6M is missing.
+  """
+  for body_set in (bodies, true_bodies):
+    body_model.require_h36m(body_set, f"the body {body_set.name}")
+  genders = [gender for gender in body_model.GENDERS if gender in true_bodies.bodies]
+  return {
+    "body": smpl.body_arrays(bodies, "neutral"),
+    "regressor": bodies.h36m_regressor,
+    "true_bodies": {gender: smpl.body_arrays(true_bodies, gender) for gender in genders},
+    "true_regressor": true_bodies.h36m_regressor,
+  }
+
+
+def measure(constants, rotations, betas, batch):
+  """Poses B predicted people and the true people, on the device. The meshes are not returned.
+
+  Args:
+    constants: from `constants_of`.
+    rotations: [B, 24, 3, 3] float32, predicted.
+    betas: [B, 10] float32, predicted.
+    batch: smpl_pose [B, 72], smpl_betas [B, 10] and, if the bodies of the truth have a gender, gender [B].
+  Returns:
+    {"predicted": [B, 17, 3] float32, joints of Human3.6M in metres,
+     "true": the same of the true people,
+     "vertex_error": [B] float32, the mean distance of the vertices in millimetres, where both meshes are
+       relative to the pelvis of the body model. It needs two meshes with the same vertices.}
+  """
+  body, true_bodies = constants["body"], constants["true_bodies"]
+  origin = jnp.zeros((len(betas), 3))
+  mesh, _ = smpl.pose_body(body, rotations, betas, origin)
+  true_mesh = _pose_true(true_bodies, batch, origin)
+  result = {
+    "predicted": _regress(constants["regressor"], mesh),
+    "true": _regress(constants["true_regressor"], true_mesh),
+  }
+  if mesh.shape == true_mesh.shape:
+    # Parity: the pelvis of both meshes comes from the neutral regressor, whatever the gender.
+    place = mesh - smpl.regress_joints(body, mesh)[:, :1]
+    true_place = true_mesh - smpl.regress_joints(true_bodies["neutral"], true_mesh)[:, :1]
+    result["vertex_error"] = 1000 * jnp.linalg.norm(place - true_place, axis=-1).mean(axis=-1)
+  return result
+
+
+def _regress(regressor, vertices):
+  """Returns the joints [B, 17, 3] of vertices [B, V, 3]."""
+  return jnp.einsum("jv,bvc->bjc", regressor, vertices, precision="highest")
+
+
+def _pose_true(bodies, batch, origin):
+  """Returns the vertices of the true people, [B, V, 3], each with the body of their gender."""
+  pose = batch["smpl_pose"], batch["smpl_betas"], origin
+  mesh = smpl.pose_body(bodies["neutral"], *pose)[0]
+  # All bodies of the set are posed and one is chosen, so that the program has one shape for every batch.
+  for number, gender in enumerate(body_model.GENDERS):
+    if gender in bodies and gender != "neutral":
+      is_chosen = batch["gender"] == number
+      mesh = jnp.where(is_chosen[:, None, None], smpl.pose_body(bodies[gender], *pose)[0], mesh)
+  return mesh
 
 
 def make_score(split):
-  """Returns the score function: {split: rows of `tasks.pose3d.make_predict`} -> {metric: float}.
+  """Returns the score function: {split: rows of `measure`} -> {metric: float}.
 
   MPJPE, PA-MPJPE and MPVPE are means over people. MPVPE exists only if both meshes have the same vertices.
   "MPJPE_<joint>" and "PA-MPJPE_<joint>" are the means of each of the 14 joints.

@@ -41,7 +41,7 @@ from hap_jax.evaluation import body_scores
 from hap_jax.evaluation.evaluate import EvalSplit, Evaluation
 from hap_jax.losses import body as losses
 from hap_jax.losses import body_targets
-from hap_jax.models import body_regressor, crop_camera, smpl, vit
+from hap_jax.models import body_regressor, crop_camera, vit
 from hap_jax.tasks import base
 from hap_jax.train import initial_body, optim, start_pose
 
@@ -224,14 +224,9 @@ def make_predict_parameters(description, compute=vit.FLOAT32):
 
 
 def make_predict(description, compute=vit.FLOAT32):
-  """Returns a function (variables, batch) -> {"predicted", "true", "vertex_error"} for the scores of 3DPW.
+  """Returns a function (variables, batch) -> the result of `body_scores.measure`.
 
-  "predicted" and "true" are [B, 17, 3] float32, the joints of Human3.6M in metres. "vertex_error" is [B]
-  float32, the mean distance of the vertices in millimetres, where both meshes are relative to the pelvis of
-  the body model. It needs two meshes with the same vertices.
-
-  The collection "constants" of the variables holds the body of the network and the bodies of the truth, see
-  `evaluation_constants`. A mesh stays on the device.
+  The collection "constants" of the variables comes from `body_scores.constants_of`.
 
   Args:
     description: the Description of the variables.
@@ -240,41 +235,10 @@ def make_predict(description, compute=vit.FLOAT32):
   model, normalize = network(description, compute), base.make_normalize(description)
 
   def predict(variables, batch):
-    constants = variables["constants"]
     found = model.apply({"params": variables["params"]}, normalize(batch["image"]))
-    body, true_bodies = constants["body"], constants["true_bodies"]
-    origin = jnp.zeros((len(found.betas), 3))
-    mesh, _ = smpl.pose_body(body, found.rotations, found.betas, origin)
-    true_mesh = _pose_true(true_bodies, batch, origin)
-    result = {
-      "predicted": _regress(constants["regressor"], mesh),
-      "true": _regress(constants["true_regressor"], true_mesh),
-    }
-    if mesh.shape == true_mesh.shape:
-      # Parity: the pelvis of both meshes comes from the neutral regressor, whatever the gender.
-      place = mesh - smpl.regress_joints(body, mesh)[:, :1]
-      true_place = true_mesh - smpl.regress_joints(true_bodies["neutral"], true_mesh)[:, :1]
-      result["vertex_error"] = 1000 * jnp.linalg.norm(place - true_place, axis=-1).mean(axis=-1)
-    return result
+    return body_scores.measure(variables["constants"], found.rotations, found.betas, batch)
 
   return predict
-
-
-def _regress(regressor, vertices):
-  """Returns the joints [B, 17, 3] of vertices [B, V, 3]."""
-  return jnp.einsum("jv,bvc->bjc", regressor, vertices, precision="highest")
-
-
-def _pose_true(bodies, batch, origin):
-  """Returns the vertices of the true people, [B, V, 3], each with the body of their gender."""
-  pose = batch["smpl_pose"], batch["smpl_betas"], origin
-  mesh = smpl.pose_body(bodies["neutral"], *pose)[0]
-  # All bodies of the set are posed and one is chosen, so that the program has one shape for every batch.
-  for number, gender in enumerate(body_model.GENDERS):
-    if gender in bodies and gender != "neutral":
-      is_chosen = batch["gender"] == number
-      mesh = jnp.where(is_chosen[:, None, None], smpl.pose_body(bodies[gender], *pose)[0], mesh)
-  return mesh
 
 
 def bodies_of(config):
@@ -283,19 +247,6 @@ def bodies_of(config):
   return initial_body.choose(
     data.source, config.body, eval_source=data.eval_source, eval_folder=data.eval_body
   )
-
-
-def evaluation_constants(bodies, true_bodies):
-  """Returns the constants of `make_predict` for the bodies of the network and of the truth."""
-  for body_set in (bodies, true_bodies):
-    body_model.require_h36m(body_set, f"the body {body_set.name}")
-  genders = [gender for gender in body_model.GENDERS if gender in true_bodies.bodies]
-  return {
-    "body": smpl.body_arrays(bodies, "neutral"),
-    "regressor": bodies.h36m_regressor,
-    "true_bodies": {gender: smpl.body_arrays(true_bodies, gender) for gender in genders},
-    "true_regressor": true_bodies.h36m_regressor,
-  }
 
 
 def make_evaluation(config, description):
@@ -334,7 +285,7 @@ def evaluation_of(config, description, bodies, true_bodies):
     evals={"test": EvalSplit(loader, predict)},
     score=body_scores.make_score("test"),
     select=("PA-MPJPE", "min"),
-    constants=evaluation_constants(bodies, true_bodies),
+    constants=body_scores.constants_of(bodies, true_bodies),
     notes=(*body_scores.notes(bodies, true_bodies), *initial_body.notes(description, bodies)),
   )
 

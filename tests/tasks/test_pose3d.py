@@ -14,6 +14,7 @@ from configs import finetune_pose3d_direct_b16, finetune_pose3d_direct_demo
 from hap_jax import config as config_lib
 from hap_jax.data import body_model
 from hap_jax.data.sources import folder
+from hap_jax.evaluation import body_scores
 from hap_jax.losses import body as losses
 from hap_jax.models import body_regressor, crop_camera, smpl, vit
 from hap_jax.tasks import base, pose3d
@@ -117,7 +118,7 @@ def test_every_parameter_has_a_rule_and_a_gradient_from_the_second_step_on(task)
 def test_each_person_of_the_truth_has_the_body_of_their_gender():
   genders = ("neutral", "male", "female")
   true_bodies = bodies.random_set(seed=3, genders=genders)
-  constants = pose3d.evaluation_constants(bodies.random_set(seed=9), true_bodies)
+  constants = body_scores.constants_of(bodies.random_set(seed=9), true_bodies)
   rng = np.random.default_rng(0)
   batch = {
     "smpl_pose": rng.normal(0, 0.5, (5, 72)).astype(np.float32),
@@ -125,7 +126,7 @@ def test_each_person_of_the_truth_has_the_body_of_their_gender():
     "gender": np.array([1, 0, 2, 2, 1], np.int32),
   }
   origin = np.zeros((5, 3), np.float32)
-  found = jax.jit(pose3d._pose_true)(constants["true_bodies"], batch, origin)
+  found = jax.jit(body_scores._pose_true)(constants["true_bodies"], batch, origin)
   pose = jax.jit(smpl.pose_body)
   for number, gender in enumerate(genders):
     person = smpl.body_arrays(true_bodies, gender)
