@@ -18,7 +18,8 @@ def draw_mesh(image, vertices, faces, intrinsics, *, color=SKIN, opacity=1.0):
   Args:
     image: [H, W, 3] uint8.
     vertices: [V, 3] metres in the camera frame: x right, y down, z forward.
-    faces: [F, 3] int. In the picture, the corners of a face that is turned to the camera run clockwise.
+    faces: [F, 3] int. In the picture, the corners of a face that is turned to the camera run
+      counter-clockwise, as in SMPL.
     intrinsics: [3, 3] pixels. Pixel centres are at whole numbers.
     color: (r, g, b) of the surface.
     opacity: 0 to 1.

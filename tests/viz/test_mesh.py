@@ -8,9 +8,8 @@ from hap_jax.viz import bodies, mesh
 
 SIDE = 64
 INTRINSICS = np.array(((64.0, 0, 31.5), (0, 64, 31.5), (0, 0, 1)))
-# The corners turn clockwise in the picture, so the face looks at the camera.
-FACE = np.array(((0, 1, 2),))
-RED, BLUE = (255, 0, 0), (0, 0, 255)
+# The corners run counter-clockwise in the picture, so the face is turned to the camera.
+FACE = np.array(((0, 2, 1),))
 
 
 def triangle(depth, half=0.3):
@@ -32,10 +31,10 @@ def test_a_face_that_looks_away_is_not_drawn():
 
 def test_the_near_face_covers_the_far_one_in_any_order():
   # The far face is tilted, so it is darker than the near one.
-  far = triangle(4) + ((0, 0, 0), (0, 0, 1.5), (0, 0, 0))
+  far = np.add(triangle(4), ((0, 0, 0), (0, 0, 1.5), (0, 0, 0)))
   near = draw(triangle(2, half=0.15), FACE)
   vertices = np.concatenate([far, triangle(2, half=0.15)])
-  for faces in (((0, 1, 2), (3, 4, 5)), ((3, 4, 5), (0, 1, 2))):
+  for faces in (((0, 2, 1), (3, 5, 4)), ((3, 5, 4), (0, 2, 1))):
     picture = draw(vertices, np.array(faces))
     inside = is_drawn(near)
     np.testing.assert_array_equal(picture[inside], near[inside])
@@ -83,7 +82,7 @@ def test_a_sheet_shows_the_person_in_seven_tiles(size):
   sheet = bodies.person_sheet(image, region, vertices, body.faces, intrinsics, pixels)
   assert sheet.dtype == np.uint8
   assert sheet.shape[1] > 3 * 288 + 4 * 192
-  # The mesh lies on the joints: the tiles with mesh and with joints differ from the picture at the same place.
+  # The mesh lies on the joints. So both tiles differ from the picture at the same places.
   picture, drawn, dots = (sheet[-288:, k * 296 : k * 296 + 288].astype(int) for k in range(3))
   on_mesh, on_dots = (np.abs(tile - picture).max(axis=2) > 20 for tile in (drawn, dots))
   assert on_dots.any()
