@@ -215,9 +215,11 @@ def test_an_error_while_the_results_are_written_leaves_no_folder(checkpoint, tmp
 
 def test_overlays_have_the_names_of_their_pictures_without_collisions():
   paths = ["a.bmp", "a.jpg", "b.png", "c/d.webp", "e.jpg.png", "e.jpg", "f.bmp", "f.bmp.jpg", "f.jpg"]
+  paths += ["g.jpg/h.jpg/i.png", "g.jpg/h.webp", "g.png"]  # two folders with the ending of a picture
   names = predicting.overlay_names(paths)
   assert names == [
     *("a.bmp.jpg", "a.jpg", "b.jpg", "c/d.jpg", "e.jpg.jpg", "e.jpg"),
     *("f.bmp.jpg.jpg", "f.bmp.jpg", "f.jpg"),
+    *("g.jpg/h.jpg/i.jpg", "g.jpg/h.webp.jpg", "g.png.jpg"),
   ]
   assert len(set(names)) == len(names)

@@ -199,9 +199,10 @@ def write_overlays(folder_out, people, rows, skeleton, progress=SILENT):
 def overlay_names(paths):
   """Returns the path of the overlay of each picture: the path of the picture, with the ending .jpg.
 
-  If another picture has this path, .jpg is appended to the whole path of the picture.
+  If another picture or a folder has this path, .jpg is appended to the whole path of the picture.
   """
-  taken, names = set(paths), []
+  folders = {str(above) for path in paths for above in pathlib.PurePath(path).parents}
+  taken, names = {*paths, *folders}, []
   for path in paths:
     name = os.path.splitext(path)[0] + ".jpg"
     if name != path and name in taken:
