@@ -11,7 +11,7 @@ from hap_jax.data.sources import folder
 from hap_jax.inference import embed
 from hap_jax.inference import vectors as vector_file
 from hap_jax.inference.vectors import Vectors
-from hap_jax.io import picture_file
+from hap_jax.io import picture_file, unfinished
 from hap_jax.io.progress import Progress
 from hap_jax.metrics import retrieval
 from hap_jax.viz import ranks
@@ -140,18 +140,17 @@ def write(args, names, queries, gallery, found, kind, *, labels=None, are_many=F
   else:
     content["ranking"] = rankings[0]
   sheet = _draw(queries[:_SHOWN], gallery.source, found.index[:_SHOWN], found.distance[:_SHOWN], labels)
-  out = pathlib.Path(args.out)
-  out.mkdir(parents=True)
-  (out / "ranking.json").write_text(json.dumps(content, indent=2) + "\n")
-  picture_file.write(out / "ranking.png", sheet)
+  with unfinished.new_folder(pathlib.Path(args.out)) as out:
+    (out / "ranking.json").write_text(json.dumps(content, indent=2) + "\n")
+    picture_file.write(out / "ranking.png", sheet)
   for name, ranking in list(zip(names, rankings, strict=True))[:_SHOWN]:
     if are_many:
       print(name)
     for entry in ranking:
       print(f"{entry['rank']:4d}  {entry['distance']:.4f}  {entry['file']}")
   if len(names) > _SHOWN:
-    print(f"{len(names) - _SHOWN:,} more queries are only in {out / 'ranking.json'}")
-  print(f"written: {out}")
+    print(f"{len(names) - _SHOWN:,} more queries are only in {pathlib.Path(args.out) / 'ranking.json'}")
+  print(f"written: {args.out}")
 
 
 def _entries(paths, index, distance):

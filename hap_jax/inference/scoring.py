@@ -14,7 +14,7 @@ from hap_jax import sharding
 from hap_jax.convert import read as reading
 from hap_jax.evaluation.evaluate import Evaluation, make_evaluate
 from hap_jax.inference import unfit
-from hap_jax.io import picture_file
+from hap_jax.io import picture_file, unfinished
 from hap_jax.io.progress import SILENT
 from hap_jax.train.state import with_constants
 
@@ -192,9 +192,10 @@ def _write(out, path, found, pictures):
   facts = {scored: str(path), "task": config.task, "data": data, "scores": dict(found.scores)}
   if found.evaluation.notes:
     facts["notes"] = list(found.evaluation.notes)
-  out.mkdir(parents=True)
-  (out / "scores.json").write_text(json.dumps(facts, indent=2) + "\n")
-  if found.rows is not None and found.evaluation.write_results is not None:
-    found.evaluation.write_results(found.rows, out)
-  for name, picture in pictures.items():
-    picture_file.write(out / f"{name}.png", picture)
+  out.parent.mkdir(parents=True, exist_ok=True)
+  with unfinished.new_folder(out) as part:
+    (part / "scores.json").write_text(json.dumps(facts, indent=2) + "\n")
+    if found.rows is not None and found.evaluation.write_results is not None:
+      found.evaluation.write_results(found.rows, part)
+    for name, picture in pictures.items():
+      picture_file.write(part / f"{name}.png", picture)

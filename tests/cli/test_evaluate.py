@@ -82,6 +82,17 @@ def test_an_unknown_configuration_key_is_a_short_error(checkpoint, capsys, key):
   assert len(error) < 200
 
 
+def test_an_error_while_the_scores_are_written_leaves_no_folder(tmp_path):
+  def write_results(rows, folder):
+    raise ValueError("the results cannot be written")
+
+  evaluation = Evaluation(evals={}, score=lambda rows: {}, write_results=write_results)
+  found = scoring._Found(config_lib.read_file(CONFIG), evaluation, {"loss": 0.5}, rows={})
+  with pytest.raises(ValueError, match="cannot be written"):
+    scoring._write(tmp_path / "more" / "out", tmp_path / "checkpoint", found, {})
+  assert os.listdir(tmp_path / "more") == []
+
+
 def test_scores_and_pictures_go_to_a_folder_whose_name_is_not_utf8(tmp_path):
   out = tmp_path / os.fsdecode(b"out\xe9")
   config = config_lib.read_file(CONFIG)

@@ -1,5 +1,6 @@
 """`hap predict` labels a folder with an attribute checkpoint and ranks a gallery with any encoder."""
 
+import errno
 import json
 import os
 import re
@@ -188,6 +189,21 @@ def test_a_folder_without_a_picture_that_can_be_read_is_one_line(checkpoint, tmp
     f"error: none of the 3 records of folder can be read, starting with record 0: {root / 'b.jpg'}: "
   )
   assert len([line for line in lines if "left out" not in line]) == 1
+
+
+def test_an_error_while_the_results_are_written_leaves_no_folder(
+  checkpoint, people, tmp_path, monkeypatch, capsys
+):
+  def fill_the_disk(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+  monkeypatch.setattr(picture_file, "write", fill_the_disk)
+  before = sorted(os.listdir(tmp_path))
+  words = [f"--out={tmp_path / 'out'}", "--batch_size=8"]
+  for pictures in ([str(people)], [str(people / "a.png"), f"--gallery={people}"]):
+    assert hap(["predict", str(checkpoint), *pictures, *words]) == 1
+    assert capsys.readouterr().err == "error: [Errno 28] No space left on device\n"
+    assert sorted(os.listdir(tmp_path)) == before
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """`hap predict` finds the joints of people in a folder with a checkpoint of 2D pose."""
 
+import errno
 import json
 import os
 
@@ -13,7 +14,7 @@ from hap_jax.data.skeletons import COCO17
 from hap_jax.data.sources import base
 from hap_jax.description import Description, Encoder
 from hap_jax.inference.predict import pose2d as predicting
-from hap_jax.io import checkpoint_file
+from hap_jax.io import checkpoint_file, picture_file
 from hap_jax.tasks import base as base_task
 from hap_jax.tasks import pose2d
 
@@ -199,11 +200,26 @@ def test_a_checkpoint_that_cannot_find_joints_is_one_line(checkpoint, tmp_path, 
     assert not (tmp_path / "out").exists()
 
 
+def test_an_error_while_the_results_are_written_leaves_no_folder(checkpoint, tmp_path, monkeypatch, capsys):
+  write(tmp_path / "pictures" / "1.png", pixels())
+
+  def fill_the_disk(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+  monkeypatch.setattr(picture_file, "encode_jpeg", fill_the_disk)
+  words = ["predict", str(checkpoint), str(tmp_path / "pictures"), f"--out={tmp_path / 'out'}", *FAST]
+  assert hap(words) == 1
+  assert capsys.readouterr().err == "error: [Errno 28] No space left on device\n"
+  assert os.listdir(tmp_path) == ["pictures"]
+
+
 def test_overlays_have_the_names_of_their_pictures_without_collisions():
   paths = ["a.bmp", "a.jpg", "b.png", "c/d.webp", "e.jpg.png", "e.jpg", "f.bmp", "f.bmp.jpg", "f.jpg"]
+  paths += ["g.jpg/h.jpg/i.png", "g.jpg/h.webp", "g.png"]  # two folders with the ending of a picture
   names = predicting.overlay_names(paths)
   assert names == [
     *("a.bmp.jpg", "a.jpg", "b.jpg", "c/d.jpg", "e.jpg.jpg", "e.jpg"),
     *("f.bmp.jpg.jpg", "f.bmp.jpg", "f.jpg"),
+    *("g.jpg/h.jpg/i.jpg", "g.jpg/h.webp.jpg", "g.png.jpg"),
   ]
   assert len(set(names)) == len(names)

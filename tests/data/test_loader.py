@@ -22,6 +22,19 @@ NUM_RECORDS = 22
 CROP = RandomResizedCrop((32, 16), flip_prob=0.5)
 
 
+def is_refused(record):
+  return record["image"].mean() < 127
+
+
+class RefuseDark:
+  """A transform that does not know the names of the records that it refuses."""
+
+  def __call__(self, record, rng):
+    if is_refused(record):
+      raise BadRecordError("too dark")
+    return record
+
+
 def write_people(root):
   rng = np.random.default_rng(0)
   sizes = rng.integers((40, 16), (60, 24), (NUM_RECORDS, 2))  # people are tall
@@ -205,6 +218,27 @@ def test_bad_record_is_replaced_by_the_next_good_one_and_logged_once(broken, cap
   assert len(messages) == 2
   assert any("0000005.jpg" in message for message in messages)
   assert any("0000006.npy" in message and "missing" in message for message in messages)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_record_that_a_transform_refuses_is_replaced_in_an_evaluation_pass(source, workers, caplog):
+  loader = Loader(
+    *(source, (CROP, RefuseDark()), Sequential(NUM_RECORDS, 4)), seed=1, workers=workers, max_bad_share=0.5
+  )
+  good = [i for i in range(NUM_RECORDS) if not is_refused(CROP(source[i], np.random.default_rng((1, 0, i))))]
+  assert 2 < len(good) < NUM_RECORDS
+  with caplog.at_level(logging.WARNING, logger="absl"), loader.iterate(0) as batches:
+    batches = list(batches)
+  seen = np.concatenate([batch["index"][batch["valid"]] for batch in batches])
+  assert sorted(set(seen.tolist())) == good
+  for batch in batches:
+    for index, image in zip(batch["index"], batch["image"], strict=True):
+      expected = CROP(source[int(index)], np.random.default_rng((1, 0, int(index))))
+      np.testing.assert_array_equal(image, expected["image"])
+  messages = [entry.getMessage() for entry in caplog.records if "is not used" in entry.getMessage()]
+  assert len(messages) == NUM_RECORDS - len(good)
+  for bad in set(range(NUM_RECORDS)) - set(good):
+    assert any(f"{source.name(bad)}: too dark" in message for message in messages)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

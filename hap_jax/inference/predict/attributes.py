@@ -12,7 +12,7 @@ from hap_jax.data.sources import folder
 from hap_jax.data.transforms.attributes import ResizeBilinear
 from hap_jax.evaluation.evaluate import EvalSplit, make_pass
 from hap_jax.inference import gallery
-from hap_jax.io import picture_file
+from hap_jax.io import picture_file, unfinished
 from hap_jax.io.progress import SILENT, Progress
 from hap_jax.tasks import attributes
 from hap_jax.viz import attributes as viz
@@ -56,8 +56,6 @@ def run(args):
     }
     for file, row in zip(source.paths, found, strict=True)
   ]
-  out = pathlib.Path(args.out)
-  out.mkdir(parents=True)
   content = {
     "checkpoint": args.checkpoint,
     "folder": args.pictures,
@@ -65,11 +63,12 @@ def run(args):
     "attributes": list(names),
     "pictures": entries,
   }
-  (out / "attributes.json").write_text(json.dumps(content, indent=2) + "\n")
-  picture_file.write(out / "attributes.png", draw_sheet(source, found, names))
+  with unfinished.new_folder(pathlib.Path(args.out)) as out:
+    (out / "attributes.json").write_text(json.dumps(content, indent=2) + "\n")
+    picture_file.write(out / "attributes.png", draw_sheet(source, found, names))
   for entry in entries:
     print(f"{entry['file']}  {', '.join(entry['present']) or 'none'}")
-  print(f"written: {out}")
+  print(f"written: {args.out}")
 
 
 def attribute_names(path, description):

@@ -14,7 +14,7 @@ from hap_jax.data.skeletons import SKELETONS
 from hap_jax.data.transforms import topdown
 from hap_jax.evaluation.evaluate import EvalSplit, make_pass
 from hap_jax.inference import people_in_pictures
-from hap_jax.io import picture_file
+from hap_jax.io import picture_file, unfinished
 from hap_jax.io.progress import SILENT, Progress
 from hap_jax.metrics import keypoints2d as metrics
 from hap_jax.tasks import pose2d
@@ -53,15 +53,14 @@ def run(args):
       workers=args.workers,
       progress=progress,
     )
-    out = pathlib.Path(args.out)
-    out.mkdir(parents=True)
-    pose_results.write_coco_results(out / _RESULTS, make_results(people, rows))
-    progress.begin(len(np.unique(people.picture)), "pictures drawn")
-    write_overlays(out / _OVERLAYS, people, rows, skeleton, progress)
+    with unfinished.new_folder(pathlib.Path(args.out)) as out:
+      pose_results.write_coco_results(out / _RESULTS, make_results(people, rows))
+      progress.begin(len(np.unique(people.picture)), "pictures drawn")
+      write_overlays(out / _OVERLAYS, people, rows, skeleton, progress)
   for note in people.notes:
     print(note)
   print(f"{len(people):,} people in {len(np.unique(people.picture)):,} pictures")
-  print(f"written: {out}")
+  print(f"written: {args.out}")
 
 
 def skeleton_of(path, weights):
@@ -200,9 +199,10 @@ def write_overlays(folder_out, people, rows, skeleton, progress=SILENT):
 def overlay_names(paths):
   """Returns the path of the overlay of each picture: the path of the picture, with the ending .jpg.
 
-  If another picture has this path, .jpg is appended to the whole path of the picture.
+  If another picture or a folder has this path, .jpg is appended to the whole path of the picture.
   """
-  taken, names = set(paths), []
+  folders = {str(above) for path in paths for above in pathlib.PurePath(path).parents}
+  taken, names = {*paths, *folders}, []
   for path in paths:
     name = os.path.splitext(path)[0] + ".jpg"
     if name != path and name in taken:

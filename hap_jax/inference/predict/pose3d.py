@@ -2,6 +2,7 @@
 
 import collections
 import json
+import os
 import pathlib
 
 import jax
@@ -24,6 +25,9 @@ from hap_jax.viz import bodies as viz
 
 _NEAREST = 0.01  # metres; nothing is nearer to the camera, so a damaged network gives finite pixels
 _FARTHEST = 1e6  # metres; no vertex of a useful prediction is farther away
+_ENDINGS = (".npz", ".obj", ".png")
+# A file system allows names of 255 bytes. The rest is for the number, the ending and `unfinished`.
+_LONGEST = 200
 
 
 def add_arguments(parser):
@@ -166,19 +170,31 @@ def _write(out, people, bodies, found):
 def _names(files):
   """Returns the name of each person's results: the picture without its ending, and the number of the person.
 
-  If two pictures differ only in their endings, the names keep them, so that no file replaces another one.
+  If two pictures differ only in their endings, the names keep them, so that no file replaces another one. A
+  long name is cut. A number is skipped if a folder of pictures has the name of the file.
 
   Args:
     files: the picture of each person, relative to the folder.
   """
   stem_of = {file: str(pathlib.PurePosixPath(file).with_suffix("")) for file in files}
   sharing = collections.Counter(stem_of.values())
+  folders = {str(above) for file in files for above in pathlib.PurePosixPath(file).parents}
   counts, names = collections.Counter(), []
   for file in files:
-    stem = stem_of[file] if sharing[stem_of[file]] == 1 else file
+    stem = _cut(stem_of[file] if sharing[stem_of[file]] == 1 else file)
     counts[stem] += 1
+    while any(f"{stem}_{counts[stem]:02d}{ending}" in folders for ending in _ENDINGS):
+      counts[stem] += 1
     names.append(f"{stem}_{counts[stem]:02d}")
   return names
+
+
+def _cut(path):
+  """Returns a path whose last part has at most _LONGEST bytes. Only whole characters are cut off."""
+  folder, name = os.path.split(path)
+  while len(os.fsencode(name)) > _LONGEST:
+    name = name[:-1]
+  return os.path.join(folder, name)
 
 
 def _pose(body, matrices, betas, translation):
