@@ -339,7 +339,13 @@ def test_the_normalisation_that_a_folder_states_is_used(folder, family, files, m
   assert {type(value) for value in found["mean"] + found["std"]} == {float}
 
 
-@pytest.mark.parametrize("std", [[0.5, 0.5], [0.5, 0.5, 0], 0.5, [0.5, 0.5, "0.5"]])
+@pytest.mark.parametrize(
+  "std",
+  [
+    *([0.5, 0.5], [0.5, 0.5, 0], 0.5, [0.5, 0.5, "0.5"]),
+    *([0.5, 0.5, 10**400], [0.5, 0.5, float("inf")], [0.5, float("nan"), 0.5]),
+  ],
+)
 def test_a_normalisation_without_three_positive_numbers_is_an_error(folder, std):
   files = {"config": {"pretrained_cfg": PIXELS | {"std": std}}}
   with pytest.raises(ValueError, match=r"config\.json: std is .* expected three numbers"):
