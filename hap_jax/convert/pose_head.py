@@ -22,6 +22,7 @@ NUM_HEADS = {(384, 12): 12}  # ViTPose's small model
 # Settings of the official training, by the joints of the data set: (codec, fit_aspect).
 _RULES = {COCO17.name: ("udp", True), MPII16.name: ("udp", False), AIC14.name: ("msra", True)}
 _RULES_OF_OTHERS = ("udp", True)
+_SIZES = ("num_joints", "head", "head_channels")  # the values of a network that the arrays show
 _SKELETONS = {len(skeleton.joints): skeleton for skeleton in (COCO17, MPII16, AIC14)}
 
 
@@ -75,10 +76,10 @@ def channels_of(variables):
 def network(variables, config, recorded):
   """Returns `Description.network` of 2D pose, see `tasks/pose2d.py`. For the arguments, see `family.Family`.
 
-  The files record neither the data set nor its settings. Both are assumed from the number of joints.
+  Published files record neither the data set nor its settings. Both are assumed from the number of joints.
   """
-  if recorded or OURS not in variables["params"]:
-    return {}  # the record has all values
+  if OURS not in variables["params"]:
+    return {}
   channels = channels_of(variables)
   K = len(variables["params"][OURS]["final_layer"]["bias"])
   skeleton, labels = _SKELETONS.get(K), _labels(config)
@@ -86,18 +87,21 @@ def network(variables, config, recorded):
     skeleton = None  # another data set with the same number of joints
   name = skeleton.name if skeleton else "unknown"
   codec, fit_aspect = _RULES.get(name, _RULES_OF_OTHERS)
-  assumed = [f"codec {codec}", f"fit_aspect {fit_aspect}"]
-  if skeleton and not labels:
-    assumed.insert(0, f"the joints of {name}")
-  return {
+  found = {
     "num_joints": K,
     "skeleton": name,
     "head": "classic" if channels else "simple",
     "head_channels": channels,
     "codec": codec,
     "fit_aspect": fit_aspect,
-    "assumed": f"{', '.join(assumed)}: the file has {K} joints and does not record its data set",
   }
+  if recorded:
+    return {key: value for key, value in found.items() if key in _SIZES or key not in recorded}
+  assumed = [f"codec {codec}", f"fit_aspect {fit_aspect}"]
+  if skeleton and not labels:
+    assumed.insert(0, f"the joints of {name}")
+  text = f"{', '.join(assumed)}: the file has {K} joints and does not record its data set"
+  return {**found, "assumed": text}
 
 
 def classes(network, config):

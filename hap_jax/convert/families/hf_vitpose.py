@@ -86,7 +86,9 @@ def _folder(weights):
     "out_indices": [weights.depth],
   }
   network = weights.description.network
-  joints = weights.description.classes.get("joints") or [f"LABEL_{k}" for k in range(network["num_joints"])]
+  joints, K = weights.description.classes.get("joints", ()), network["num_joints"]
+  if len(joints) != K:  # transformers makes one heat map per name
+    joints = [f"LABEL_{k}" for k in range(K)]
   content = {
     "architectures": [_CLASS],
     "model_type": "vitpose",
