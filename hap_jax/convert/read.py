@@ -151,8 +151,14 @@ def _completed(description, family, variables, config):
   """Returns the Description with the part `network` as the family reads it from the arrays.
 
   If the Description has no classes, it also gets the classes of the family.
+
+  Raises:
+    ValueError: if a recorded value does not fit the arrays. The message names the file.
   """
-  network = {**description.network, **family.network(variables, config, description.network)}
+  try:
+    network = {**description.network, **family.network(variables, config, description.network)}
+  except ValueError as error:
+    raise ValueError(f"{description.place}: {error}") from error
   classes = description.classes or family.classes(network, config)
   return dataclasses.replace(description, network=network, classes=classes)
 
