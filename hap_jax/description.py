@@ -222,6 +222,12 @@ def _is_pixels(value):
   return has_numbers and min(value["std"]) > 0
 
 
+def _is_decoder(value):
+  if not isinstance(value, dict) or not {"width", "depth", "num_heads"} <= value.keys():
+    return False
+  return all(map(_is_whole, (value["width"], value["depth"], value["num_heads"] or 1)))
+
+
 def _are_texts(value):
   return isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
 
@@ -251,6 +257,7 @@ _OPTIONAL_FORMS = {
   "model.mlp_ratio": (_is_number, "a number above 0"),
   "model.patch_padding": (lambda value: type(value) is int and value >= 0, "a whole number from 0"),
   "model.class_token": (lambda value: type(value) is bool, "true or false"),
+  "model.decoder": (_is_decoder, "an object with whole numbers from 1 for width, depth and num_heads"),
   "classes": (_are_classes, "an object of texts and lists"),
   "data": (lambda value: isinstance(value, dict), "an object"),
   "body": (_are_texts, "an object of texts"),

@@ -140,11 +140,7 @@ def _describe(source, family, variables, patch, grid):
     more = {key: value for key, value in recorded.more.items() if key != "family"}
     kept = {"network": recorded.network, "classes": recorded.classes, "data": recorded.data}
     described = dataclasses.replace(described, **kept, config=recorded.config, more=more)
-  described = _completed(described, family, variables, source.config)
-  decoder = described.network.get("decoder")
-  if decoder:
-    _check_heads(source.path, "decoder", decoder["num_heads"], decoder["width"])
-  return described
+  return _completed(described, family, variables, source.config)
 
 
 def _completed(description, family, variables, config):
@@ -159,6 +155,9 @@ def _completed(description, family, variables, config):
     network = {**description.network, **family.network(variables, config, description.network)}
   except ValueError as error:
     raise ValueError(f"{description.place}: {error}") from error
+  decoder = network.get("decoder")
+  if decoder:
+    _check_heads(description.place, "decoder", decoder["num_heads"], decoder["width"])
   classes = description.classes or family.classes(network, config)
   return dataclasses.replace(description, network=network, classes=classes)
 
