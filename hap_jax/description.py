@@ -24,6 +24,7 @@ _ENCODER_KEYS = (
   "grid",
   "mlp_ratio",
 )
+MAX_PIXEL = 1e6  # largest mean or standard deviation that is accepted; pixels are at most 255
 _KEYS = ("task", "config", "model", "normalization", "classes", "data", "lineage")
 # Older versions had no group "classes" and wrote these keys at the top level.
 _FORMER_CLASSES = ("attribute_names",)
@@ -212,10 +213,19 @@ def _is_grid(value):
 
 def _is_pixels(value):
   is_dict = isinstance(value, dict) and {"mean", "std"} <= value.keys()
-  return is_dict and all(
-    isinstance(value[key], list) and len(value[key]) == 3 and all(type(x) in (int, float) for x in value[key])
+  has_numbers = is_dict and all(
+    isinstance(value[key], list)
+    and len(value[key]) == 3
+    and all(type(x) in (int, float) and abs(x) <= MAX_PIXEL for x in value[key])  # False for NaN, too
     for key in ("mean", "std")
   )
+  return has_numbers and min(value["std"]) > 0
+
+
+def _is_decoder(value):
+  if not isinstance(value, dict) or not {"width", "depth", "num_heads"} <= value.keys():
+    return False
+  return all(map(_is_whole, (value["width"], value["depth"], value["num_heads"] or 1)))
 
 
 def _are_texts(value):
@@ -241,12 +251,13 @@ _FORMS = {
   "model.patch": _WHOLE,
   "model.num_heads": (lambda value: value is None or _is_whole(value), "a whole number from 1, or null"),
   "model.grid": (lambda value: value is None or _is_grid(value), "two whole numbers from 1, or null"),
-  "normalization": (_is_pixels, 'an object with three numbers in "mean" and in "std"'),
+  "normalization": (_is_pixels, 'an object with three numbers in "mean" and three numbers above 0 in "std"'),
 }
 _OPTIONAL_FORMS = {
   "model.mlp_ratio": (_is_number, "a number above 0"),
   "model.patch_padding": (lambda value: type(value) is int and value >= 0, "a whole number from 0"),
   "model.class_token": (lambda value: type(value) is bool, "true or false"),
+  "model.decoder": (_is_decoder, "an object with whole numbers from 1 for width, depth and num_heads"),
   "classes": (_are_classes, "an object of texts and lists"),
   "data": (lambda value: isinstance(value, dict), "an object"),
   "body": (_are_texts, "an object of texts"),

@@ -99,6 +99,26 @@ def test_a_value_of_another_form_is_an_error_that_names_the_key(key, good):
         Description.from_json(changed(key, value))
 
 
+@pytest.mark.parametrize("change", ["x", [1], {}, {"num_heads": "2"}, {"num_heads": -2}, {"depth": None}])
+def test_a_decoder_without_its_sizes_is_an_error(change):
+  sizes = {"width": 8, "depth": 1, "num_heads": None}
+  values = full().to_json()
+  assert Description.from_json({**values, "model": {**values["model"], "decoder": sizes}})
+  decoder = {**sizes, **change} if change and isinstance(change, dict) else change
+  with pytest.raises(ValueError, match=r"model\.decoder is .*, expected an object with whole numbers"):
+    Description.from_json({**values, "model": {**values["model"], "decoder": decoder}})
+
+
+@pytest.mark.parametrize(
+  ("mean", "std"),
+  [(float("nan"), 0.5), (0.5, float("inf")), (10**400, 0.5), (0.5, 0.0), (0.5, -0.5), (True, 0.5)],
+)
+def test_pixel_statistics_that_no_pixels_can_have_are_an_error(mean, std):
+  pixels = {"mean": [0.5, 0.5, mean], "std": [0.5, 0.5, std]}
+  with pytest.raises(ValueError, match=r"normalization is .* three numbers above 0"):
+    Description.from_json({**full().to_json(), "normalization": pixels})
+
+
 @pytest.mark.parametrize("padding", [-1, 1.5, True, "2", [2], 4, 8])
 def test_a_padding_that_does_not_fit_the_patch_is_an_error(padding):
   with pytest.raises(ValueError, match=r"unexpected form: model\.patch_padding is .*, expected "):

@@ -84,7 +84,8 @@ def text(facts):
     ("parameters", f"{sum(counts.values()):,} ({parts})"),
     (
       "pixels",
-      f"scaled to {pixels['range']}, minus {pixels['mean']}, divided by {pixels['std']} ({pixels['from']})",
+      f"scaled to {pixels.get('range', [0, 1])}, minus {pixels['mean']}, divided by {pixels['std']} "
+      f"({pixels['from']})",
     ),
     ("not used", some(facts["unused"]) or "nothing"),
     ("licence", facts["licence"]),

@@ -7,6 +7,7 @@ import numpy as np
 from hap_jax.convert import families
 from hap_jax.convert.family import NO
 from hap_jax.convert.weights import grid_text, some, square_side
+from hap_jax.description import MAX_PIXEL
 from hap_jax.pixels.normalize import IMAGENET_MEAN, IMAGENET_STD
 
 
@@ -159,8 +160,11 @@ def _pixels_in_folder(source):
 
 
 def _three(path, key, values):
+  # JSON has integers of any length, and Python's reader also accepts NaN and Infinity.
   is_good = (
-    isinstance(values, list) and len(values) == 3 and all(type(value) in (int, float) for value in values)
+    isinstance(values, list)
+    and len(values) == 3
+    and all(type(value) in (int, float) and abs(value) <= MAX_PIXEL for value in values)
   )
   if not is_good or (key.endswith("std") and min(values) <= 0):
     raise ValueError(f"{path}: {key} is {values!r}, expected three numbers: red, green, blue")

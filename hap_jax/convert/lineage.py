@@ -28,11 +28,15 @@ def of_own(path, description):
   Args:
     path: the path of the checkpoint.
     description: the description of the checkpoint.
+  Raises:
+    ValueError: if a recorded origin does not have the texts that an origin needs.
   """
   origin = {"file": str(path), "family": OWN_FAMILY, "task": description["task"]}
   if "step" in description:
     origin["step"] = description["step"]
   origin |= {key: _facts(description, key) for key in _PARTS if description.get(key)}
+  for recorded in (origin, *description.get("lineage", ())):
+    _check_texts(path, recorded)
   return completed((origin, *_past(description)))
 
 
@@ -50,6 +54,22 @@ def of_file(file, sha256, family, licence, record):
   if not past and record.get("data"):
     origin["data"] = _facts(record, "data")
   return completed((origin, *past))
+
+
+def _check_texts(path, origin):
+  """Raises ValueError unless the values that licences are computed from are texts.
+
+  Anyone may have written the checkpoint.
+  """
+  licence = origin.get("licence", "" if origin.get("family") == OWN_FAMILY else None)
+  values = [origin.get("file"), origin.get("family"), licence]
+  for part in (origin[key] for key in _PARTS if key in origin):
+    values += [part.get(key) for key in ("name", "licence")] if isinstance(part, dict) else [None]
+  if not all(isinstance(value, str) for value in values):
+    raise ValueError(
+      f"{path}: its lineage has the origin {origin!r:.100}, expected texts for file, family and licence, and "
+      "for name and licence of data and body"
+    )
 
 
 def _facts(description, part):

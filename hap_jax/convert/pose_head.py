@@ -1,8 +1,11 @@
-"""Name tables, settings and heat maps of 2D pose networks, for the families `vitpose` and `hf-vitpose`."""
+"""Name tables, settings, heat maps and shared facts of 2D pose networks, for `vitpose` and `hf-vitpose`."""
+
+import dataclasses
 
 import numpy as np
 
-from hap_jax.convert import rows
+from hap_jax.convert import official, rows
+from hap_jax.convert.family import Family
 from hap_jax.convert.layouts import CONV, DECONV, VECTOR
 from hap_jax.convert.names import Entry
 from hap_jax.convert.numpy_layers import batch_norm, conv, deconv, enlarge, f32
@@ -10,18 +13,19 @@ from hap_jax.convert.outputs import Outputs
 from hap_jax.data.skeletons import AIC14, COCO17, MPII16
 from hap_jax.models.pose_estimator import STRIDE
 
-PADDING = 2  # padding of the patches in pixels, the same in all official networks
-OURS = "keypoint_head"
+_PADDING = 2  # padding of the patches in pixels, the same in all official networks
+_OURS = "keypoint_head"
 # The layers of the classic head in the official code. Layers 2 and 5 are the ReLUs.
 _DECONVS = (0, 3)
 _LAYER = "keypoint_head.deconv_layers"
 _FINAL = "keypoint_head.final_layer"
 # {number of patches: (grid, text about the image size)}
-GRIDS = {192: ((16, 12), "2D pose at 256 x 192"), 432: ((24, 18), "2D pose at 384 x 288")}
-NUM_HEADS = {(384, 12): 12}  # ViTPose's small model
+_GRIDS = {192: ((16, 12), "2D pose at 256 x 192"), 432: ((24, 18), "2D pose at 384 x 288")}
+_NUM_HEADS = {(384, 12): 12}  # ViTPose's small model
 # Settings of the official training, by the joints of the data set: (codec, fit_aspect).
 _RULES = {COCO17.name: ("udp", True), MPII16.name: ("udp", False), AIC14.name: ("msra", True)}
 _RULES_OF_OTHERS = ("udp", True)
+_SIZES = ("num_joints", "head", "head_channels")  # the values of a network that the arrays show
 _SKELETONS = {len(skeleton.joints): skeleton for skeleton in (COCO17, MPII16, AIC14)}
 
 
@@ -37,8 +41,8 @@ def classic(layers, final, channels):
   found, inputs = [], "D"
   for k, (first, width) in enumerate(zip(_DECONVS, channels, strict=True)):
     shape = (inputs, width, "4", "4")
-    found.append(Entry(f"{layers[2 * k]}.weight", f"{OURS}/deconv_layers_{first}/kernel", DECONV, shape))
-    found.extend(rows.batch_norm(layers[2 * k + 1], f"{OURS}/deconv_layers_{first + 1}", width))
+    found.append(Entry(f"{layers[2 * k]}.weight", f"{_OURS}/deconv_layers_{first}/kernel", DECONV, shape))
+    found.extend(rows.batch_norm(layers[2 * k + 1], f"{_OURS}/deconv_layers_{first + 1}", width))
     inputs = width
   return (*found, *_final(final, inputs, "1"))
 
@@ -50,8 +54,8 @@ def simple(final):
 
 def _final(name, inputs, size):
   return (
-    Entry(f"{name}.weight", f"{OURS}/final_layer/kernel", CONV, ("C", inputs, size, size)),
-    Entry(f"{name}.bias", f"{OURS}/final_layer/bias", VECTOR, ("C",)),
+    Entry(f"{name}.weight", f"{_OURS}/final_layer/kernel", CONV, ("C", inputs, size, size)),
+    Entry(f"{name}.bias", f"{_OURS}/final_layer/bias", VECTOR, ("C",)),
   )
 
 
@@ -67,7 +71,7 @@ def check_experts(source):
 
 def channels_of(variables):
   """Returns the channels of the transposed convolutions of a head, [] for the simple head."""
-  head = variables["params"].get(OURS, {})
+  head = variables["params"].get(_OURS, {})
   names = [f"deconv_layers_{first}" for first in _DECONVS]
   return [int(head[name]["kernel"].shape[-1]) for name in names if name in head]
 
@@ -75,29 +79,32 @@ def channels_of(variables):
 def network(variables, config, recorded):
   """Returns `Description.network` of 2D pose, see `tasks/pose2d.py`. For the arguments, see `family.Family`.
 
-  The files record neither the data set nor its settings. Both are assumed from the number of joints.
+  Published files record neither the data set nor its settings. Both are assumed from the number of joints.
   """
-  if recorded or OURS not in variables["params"]:
-    return {}  # the record has all values
+  if _OURS not in variables["params"]:
+    return {}
   channels = channels_of(variables)
-  K = len(variables["params"][OURS]["final_layer"]["bias"])
+  K = len(variables["params"][_OURS]["final_layer"]["bias"])
   skeleton, labels = _SKELETONS.get(K), _labels(config)
   if skeleton and labels and tuple(labels) != skeleton.joints:
     skeleton = None  # another data set with the same number of joints
   name = skeleton.name if skeleton else "unknown"
   codec, fit_aspect = _RULES.get(name, _RULES_OF_OTHERS)
-  assumed = [f"codec {codec}", f"fit_aspect {fit_aspect}"]
-  if skeleton and not labels:
-    assumed.insert(0, f"the joints of {name}")
-  return {
+  found = {
     "num_joints": K,
     "skeleton": name,
     "head": "classic" if channels else "simple",
     "head_channels": channels,
     "codec": codec,
     "fit_aspect": fit_aspect,
-    "assumed": f"{', '.join(assumed)}: the file has {K} joints and does not record its data set",
   }
+  if recorded:
+    return {key: value for key, value in found.items() if key in _SIZES or key not in recorded}
+  assumed = [f"codec {codec}", f"fit_aspect {fit_aspect}"]
+  if skeleton and not labels:
+    assumed.insert(0, f"the joints of {name}")
+  text = f"{', '.join(assumed)}: the file has {K} joints and does not record its data set"
+  return {**found, "assumed": text}
 
 
 def classes(network, config):
@@ -167,4 +174,40 @@ def _in_jax(model, variables, batch, description):
   return {"heatmaps": model.apply(variables, batch.image, train=False)}
 
 
-OUTPUTS = Outputs(needs={"heatmaps": OURS}, in_numpy=_in_numpy, in_jax=_in_jax)
+def family(name, encoder, classic_head, simple_head, *, recognise, network_of, **others):
+  """Returns the Family of files with the classic or the simple head.
+
+  Args:
+    name: the name of the family.
+    encoder: the rows of the encoder.
+    classic_head: the rows of the classic head, from `classic`.
+    simple_head: the rows of the simple head, from `simple`.
+    recognise: see `Family`.
+    network_of: see `Family`.
+    others: further fields of `Family`.
+  """
+  simple_family = Family(
+    name,
+    encoder + simple_head,
+    recognise,
+    network_of,
+    task="pose2d",
+    licence=official.OF_VITPOSE,
+    made_from=official.MADE_FROM_VITPOSE,
+    backbones=("backbone.",),
+    backbone="backbone.",
+    patch_padding=_PADDING,
+    class_token=False,
+    grids=_GRIDS,
+    num_heads=_NUM_HEADS,
+    network=network,
+    classes=classes,
+    outputs=Outputs(needs={"heatmaps": _OURS}, in_numpy=_in_numpy, in_jax=_in_jax),
+    **others,
+  )
+  return dataclasses.replace(
+    simple_family,
+    entries=encoder + classic_head,
+    placeholders=rows.counters(classic_head),
+    variants=(simple_family,),
+  )

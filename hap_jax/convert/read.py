@@ -140,19 +140,24 @@ def _describe(source, family, variables, patch, grid):
     more = {key: value for key, value in recorded.more.items() if key != "family"}
     kept = {"network": recorded.network, "classes": recorded.classes, "data": recorded.data}
     described = dataclasses.replace(described, **kept, config=recorded.config, more=more)
-  described = _completed(described, family, variables, source.config)
-  decoder = described.network.get("decoder")
-  if decoder:
-    _check_heads(source.path, "decoder", decoder["num_heads"], decoder["width"])
-  return described
+  return _completed(described, family, variables, source.config)
 
 
 def _completed(description, family, variables, config):
   """Returns the Description with the part `network` as the family reads it from the arrays.
 
   If the Description has no classes, it also gets the classes of the family.
+
+  Raises:
+    ValueError: if a recorded value does not fit the arrays. The message names the file.
   """
-  network = {**description.network, **family.network(variables, config, description.network)}
+  try:
+    network = {**description.network, **family.network(variables, config, description.network)}
+  except ValueError as error:
+    raise ValueError(f"{description.place}: {error}") from error
+  decoder = network.get("decoder")
+  if decoder:
+    _check_heads(description.place, "decoder", decoder["num_heads"], decoder["width"])
   classes = description.classes or family.classes(network, config)
   return dataclasses.replace(description, network=network, classes=classes)
 

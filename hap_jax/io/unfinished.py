@@ -6,10 +6,13 @@ or the new content, but never a part of the new content.
 """
 
 import contextlib
+import errno
 import os
 import pathlib
 import secrets
 import shutil
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # full disk, full quota, and the largest size of a file
 
 
 @contextlib.contextmanager
@@ -33,7 +36,10 @@ def named_at_end(path, *, replace=False):
       _replace_folder(part, path)
     else:
       part.rename(path)
-  except BaseException:  # also a KeyboardInterrupt
+  except BaseException as error:  # also a KeyboardInterrupt
+    # Python names no file if a disk is full, so the message would not say which disk.
+    if isinstance(error, OSError) and error.errno in _FULL and error.filename is None:
+      error.filename = str(path)
     with contextlib.suppress(OSError):  # the caller must see the first error, not an error of the removal
       _remove(part)
     raise

@@ -75,17 +75,30 @@ def of_checkpoint(description, init_from=None):
   if network["text_is_trained"]:
     return TextEncoder(sizes, None, vocabulary)
   if init_from is None:
-    init_from = (description.config or {}).get("text", {}).get("init_from", "")
+    init_from = _recorded_folder(description.config)
   digest, place = network["text_digest"], pathlib.Path(description.place).absolute()
   tried = [parent / FOLDER / digest for parent in (place, *list(place.parents)[:2])]
   tried += [pathlib.Path(init_from)] if init_from else []
   for folder in tried:
     if folder.is_dir():
-      return text_encoder.read_folder(folder, digest)
+      found = text_encoder.read_folder(folder, digest)
+      if (found.sizes, found.vocabulary) != (sizes, vocabulary):
+        raise ValueError(
+          f"{folder}: the description of {description.place} states other sizes or words than this folder; "
+          "copy the checkpoint again"
+        )
+      return found
   raise ValueError(
     f"the text encoder of the checkpoint (digest {digest}) is in none of {', '.join(map(str, tried))}: copy "
     "the folder there, or set config.text.init_from to the BERT folder of the run"
   )
+
+
+def _recorded_folder(config):
+  """Returns config.text.init_from of a recorded configuration, or "". Anyone may have written it."""
+  text = (config or {}).get("text")
+  folder = text.get("init_from") if isinstance(text, dict) else ""
+  return folder if isinstance(folder, str) else ""
 
 
 def with_parameters(description, params):
@@ -117,6 +130,10 @@ def _read_description(description):
     raise ValueError(f"{where} has the sizes {text!r:.80}, expected {', '.join(sorted(names))}")
   if not all(type(value) is int and value > 0 for value in text.values()):
     raise ValueError(f"{where} has the sizes {text!r:.80}, expected whole numbers from 1")
+  if text["width"] % text["num_heads"]:
+    raise ValueError(
+      f"{where} has {text['num_heads']} heads, expected a number that divides its width {text['width']}"
+    )
   sizes, max_tokens = bert.Sizes(**text), network.get("max_tokens")
   if type(max_tokens) is not int or not 1 <= max_tokens <= sizes.max_positions:
     raise ValueError(
@@ -126,10 +143,12 @@ def _read_description(description):
   if not is_list or len(vocabulary) != sizes.vocab_size:
     found = f"{len(vocabulary)} words" if is_list else "no list of words"
     raise ValueError(f"{where} has {found}, expected {sizes.vocab_size} words, one per row of its word table")
-  digest = network.get("text_digest", "")
-  if type(network.get("text_is_trained")) is not bool or not re.fullmatch(r"[0-9a-f]*", str(digest)):
+  is_trained, digest = network.get("text_is_trained"), network.get("text_digest", "")
+  # The digest becomes a part of a path. A trained text encoder has none.
+  is_digest = isinstance(digest, str) and re.fullmatch(r"[0-9a-f]*", digest) and (digest or is_trained)
+  if type(is_trained) is not bool or not is_digest:
     raise ValueError(
-      f"{where} has text_is_trained={network.get('text_is_trained')!r:.20} and text_digest={digest!r:.40}, "
+      f"{where} has text_is_trained={is_trained!r:.20} and text_digest={digest!r:.40}, "
       "expected true or false, and hexadecimal digits"
     )
   return sizes, tuple(vocabulary)

@@ -6,6 +6,7 @@ import pytest
 from hap_jax.cli import __main__ as cli
 from hap_jax.data import body_model
 from tests import bodies
+from tests.io.full_disk import files_end_at
 from tests.smpl_files import H36M_ROWS, arrays_of, pickled, random_files
 
 GENDERS = body_model.GENDERS
@@ -77,6 +78,14 @@ def test_a_body_of_smpls_size_needs_no_regressors_and_its_notes_are_printed(tmp_
   assert body_set.joint_regressor[29, 411] == 1
   with pytest.raises(ValueError, match="has no male model"):
     body_set.of("male")
+
+
+def test_a_full_disk_is_one_error_that_names_the_folder_and_leaves_nothing(files, tmp_path, capsys):
+  _, words = files
+  before = sorted(path.name for path in tmp_path.iterdir())
+  with files_end_at(3000):
+    assert f"{tmp_path / 'new'}" in error_of(capsys, *words, f"--out={tmp_path / 'new'}")
+  assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
 def test_wrong_command_lines_are_one_clear_error(files, tmp_path, capsys):

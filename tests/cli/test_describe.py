@@ -185,3 +185,11 @@ def test_every_family_is_described(checkpoint, family):
 def test_a_long_list_of_the_network_is_counted():
   model = {"hidden": 16, "start": [0.25] * 157, "stages": [1, 2]}
   assert describe._network_text(model) == "hidden 16, start (157 values), stages [1, 2]"
+
+
+def test_a_description_without_the_range_of_pixels_is_described(tmp_path, capsys):
+  path = tmp_path / "weights.safetensors"
+  safetensors_file.save(path, family_state("hap"), {})
+  facts = describe.describe(path, family="hap", grid=GRID)
+  del facts["normalization"]["range"]
+  assert "scaled to [0, 1], minus [0.485" in "\n".join(describe.text(facts))

@@ -193,3 +193,26 @@ def test_a_recorded_data_set_without_name_and_licence_is_an_error(tmp_path, trai
     safetensors_file.save(path, state, {"hap_jax": json.dumps(record)})
     with pytest.raises(ValueError, match="'hap_jax' is not a description"):
       read.read(path)
+
+
+@pytest.mark.parametrize(
+  "change",
+  [
+    {"file": None},
+    {"family": 3},
+    {"licence": None},
+    {"data": {"name": "market1501"}},
+    {"body": ["SMPL"]},
+  ],
+)
+def test_an_own_checkpoint_with_a_damaged_origin_is_an_error_that_names_it(change):
+  past = {"file": "mae.pth", "sha256": "0" * 64, "family": "mae", "licence": MAE}
+  description = {"task": "reid", "step": 3, "lineage": [past]}
+  assert len(lineage.of_own("run", description)) == 2
+  with pytest.raises(ValueError, match=r"run: its lineage has the origin .*, expected texts"):
+    lineage.of_own("run", {**description, "lineage": [{**past, **change}]})
+
+
+def test_an_origin_of_this_project_needs_no_licence():
+  past = {"file": "run", "family": "hap_jax", "task": "pretrain", "step": 1}
+  assert len(lineage.of_own("run", {"task": "reid", "step": 3, "lineage": [past]})) == 2

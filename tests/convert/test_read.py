@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from hap_jax.convert import families, fit, names, read
+from hap_jax.convert import write as writing
 from hap_jax.description import Description, Encoder
 from hap_jax.io import checkpoint_file, safetensors_file
 from hap_jax.io.restricted_pickle import UnsafePickleError
@@ -339,7 +340,13 @@ def test_the_normalisation_that_a_folder_states_is_used(folder, family, files, m
   assert {type(value) for value in found["mean"] + found["std"]} == {float}
 
 
-@pytest.mark.parametrize("std", [[0.5, 0.5], [0.5, 0.5, 0], 0.5, [0.5, 0.5, "0.5"]])
+@pytest.mark.parametrize(
+  "std",
+  [
+    *([0.5, 0.5], [0.5, 0.5, 0], 0.5, [0.5, 0.5, "0.5"]),
+    *([0.5, 0.5, 10**400], [0.5, 0.5, float("inf")], [0.5, float("nan"), 0.5]),
+  ],
+)
 def test_a_normalisation_without_three_positive_numbers_is_an_error(folder, std):
   files = {"config": {"pretrained_cfg": PIXELS | {"std": std}}}
   with pytest.raises(ValueError, match=r"config\.json: std is .* expected three numbers"):
@@ -445,6 +452,15 @@ def test_a_description_that_states_other_sizes_than_the_arrays_is_an_error(tmp_p
   stated = Description("pretrain", dataclasses.replace(encoder, **sizes))
   checkpoint_file.write(tmp_path / "own", {"params": {"encoder": params}}, stated.to_json())
   with pytest.raises(ValueError, match=f"own: {array} of the encoder has the shape .* states "):
+    read.read(tmp_path / "own")
+
+
+def test_an_own_decoder_with_heads_that_do_not_divide_its_width_is_an_error(tmp_path, write):
+  weights = read.read(write({"model": full_state(), "arch": "vit"}), family="hap", grid=(4, 2))
+  weights = weights.with_encoder(num_heads=2)
+  decoder = {**weights.decoder, "num_heads": 3}
+  writing.write(tmp_path / "own", weights.with_network(decoder=decoder), writing.OWN)
+  with pytest.raises(ValueError, match=r"own: records 3 heads of its decoder, .* width 8"):
     read.read(tmp_path / "own")
 
 

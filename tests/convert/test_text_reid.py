@@ -10,7 +10,17 @@ import pytest
 
 from hap_jax import config as config_lib
 from hap_jax.cli.__main__ import main as hap
-from hap_jax.convert import families, numpy_layers, numpy_text, numpy_vit, read, run, text_encoder, verify
+from hap_jax.convert import (
+  constants,
+  families,
+  numpy_layers,
+  numpy_text,
+  numpy_vit,
+  read,
+  run,
+  text_encoder,
+  verify,
+)
 from hap_jax.convert import write as writing
 from hap_jax.convert.families import text_reid
 from hap_jax.convert.weights import flatten
@@ -351,6 +361,64 @@ def test_a_damaged_list_of_words_in_a_file_is_an_error_of_one_line(
   found = error_of(capsys, "convert", path, f"--out={tmp_path / 'own'}")
   assert f"{path}: " in found
   assert message in found
+
+
+@pytest.mark.parametrize("num_heads", [3, 0, -2, "2", 2.0, True])
+@pytest.mark.parametrize("target", ["orbax", "hap"])
+def test_a_recorded_number_of_heads_that_does_not_fit_is_an_error_of_one_line(
+  official, tmp_path, capsys, num_heads, target
+):
+  weights = read.read(official()).with_encoder(num_heads=2)
+  weights = weights.with_network(text={**weights.description.network["text"], "num_heads": num_heads})
+  path, out = tmp_path / "odd.pth.tar", tmp_path / ("own" if target == "orbax" else "hap.pth")
+  writing.write(path, weights, "text-reid")
+  found = error_of(capsys, "convert", path, f"--out={out}", f"--to={target}")
+  assert f"{path}: records {num_heads!r} heads of its text encoder, expected a number that" in found
+  assert not out.exists()
+
+
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    ({"text_digest": 7}, "text_digest=7"),
+    ({"text_digest": None}, "text_is_trained=False and text_digest='', expected"),
+    ({"text": {"num_heads": 3}}, "has 3 heads, expected a number that divides its width 8"),
+    ({"text": {"depth": 3}}, "states other sizes or words than this folder"),
+    ({"text": {"hidden": 16}}, "states other sizes or words than this folder"),
+  ],
+)
+def test_a_description_that_does_not_fit_its_text_encoder_is_an_error(
+  official, words, tmp_path, change, message
+):
+  own = write_own(official(), tmp_path / "own", words)
+  variables, description = checkpoint_file.read(own)
+  text = {**description["model"]["text"], **change.get("text", {})}
+  description["model"] |= {**change, "text": text}
+  if change.get("text_digest", "") is None:
+    del description["model"]["text_digest"]
+  checkpoint_file.write(tmp_path / "odd", variables, description)
+  (own / "text_encoder").rename(tmp_path / "odd" / "text_encoder")
+  with pytest.raises(ValueError, match=message):
+    constants.complete(read.read(tmp_path / "odd"))
+
+
+@pytest.mark.parametrize("config", [{"text": "none"}, {"text": {"init_from": 7}}, {"text": None}])
+def test_a_recorded_folder_that_is_no_text_is_ignored(official, words, tmp_path, config):
+  own = write_own(official(), tmp_path / "own", words)
+  variables, description = checkpoint_file.read(own)
+  checkpoint_file.write(tmp_path / "odd", variables, {**description, "config": config})
+  with pytest.raises(ValueError, match="is in none of"):
+    constants.complete(read.read(tmp_path / "odd"))
+
+
+def test_the_sizes_of_a_trained_text_encoder_are_read_from_the_arrays(official, words, tmp_path):
+  own = write_own(official(), tmp_path / "own", words)
+  variables, description = checkpoint_file.read(own)
+  variables["params"]["bert"] = initial_text.of_checkpoint(read.read(own).description).params
+  right = description["model"]["text"]
+  description["model"] |= {"text_is_trained": True, "text_digest": "", "text": {**right, "hidden": 99}}
+  checkpoint_file.write(tmp_path / "odd", variables, description)
+  assert read.read(tmp_path / "odd").description.network["text"] == right
 
 
 def test_pictures_are_embedded_with_the_official_file_itself(official):

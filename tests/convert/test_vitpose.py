@@ -1,5 +1,6 @@
 """Files of ViTPose and folders of transformers' VitPose are read, run and written."""
 
+import dataclasses
 import json
 
 import jax
@@ -11,6 +12,7 @@ from hap_jax import config as config_lib
 from hap_jax import sharding
 from hap_jax.cli.__main__ import main as hap
 from hap_jax.convert import families, names, numpy_vit, read, run, verify
+from hap_jax.convert import write as writing
 from hap_jax.convert.weights import flatten
 from hap_jax.data.skeletons import AIC14, COCO17, MPII16
 from hap_jax.evaluation.evaluate import make_evaluate
@@ -129,6 +131,36 @@ def test_an_official_file_comes_back_bit_for_bit_after_two_conversions(write, tm
   assert_same(written["state_dict"], state)
   described, own = (read.read(tmp_path / name).description for name in ("back.pth", "own"))
   assert (described.network, described.classes) == (own.network, own.classes)
+
+
+@pytest.mark.parametrize(
+  ("key", "wrong"), [("num_joints", 99), ("head", "simple"), ("head_channels", [8, 7])]
+)
+def test_sizes_are_read_from_the_arrays_if_the_record_states_others(write, tmp_path, key, wrong):
+  weights = read.read(write({"state_dict": state_of("vitpose")}), grid=GRID).with_encoder(num_heads=2)
+  path = tmp_path / "odd.pth"
+  writing.write(path, weights.with_network(**{key: wrong}), "vitpose")
+  assert torch_file.load(path)["hap_jax"]["model"][key] == wrong
+  found = read.read(path).description.network
+  assert found == weights.description.network
+  writing.write(tmp_path / "own", weights.with_network(**{key: wrong}), writing.OWN)
+  assert read.read(tmp_path / "own").description.network == found
+
+
+def test_settings_that_a_record_does_not_have_are_those_of_the_data_set(write, tmp_path):
+  weights = read.read(write({"state_dict": state_of("vitpose", "simple", num_classes=14)}), grid=GRID)
+  weights = weights.with_encoder(num_heads=2)
+  network = {"codec": "udp"}
+  described = dataclasses.replace(weights.description, network=network, classes={"joints": ["a", "b"]})
+  path = tmp_path / "old.pth"
+  writing.write(path, dataclasses.replace(weights, description=described), "vitpose")
+  again = read.read(path)
+  network = again.description.network
+  assert (network["codec"], network["fit_aspect"], network["skeleton"]) == ("udp", True, AIC14.name)
+  # transformers makes one heat map per name, so a list of another length must not be written.
+  writing.write(tmp_path / "folder", again, "hf-vitpose")
+  labels = json.loads((tmp_path / "folder/config.json").read_text())["id2label"]
+  assert list(labels.values()) == [f"LABEL_{k}" for k in range(14)]
 
 
 @pytest.mark.parametrize("head", HEADS)

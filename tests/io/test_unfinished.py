@@ -3,6 +3,7 @@
 import pytest
 
 from hap_jax.io import unfinished
+from tests.io import full_disk
 
 
 def names_in(folder):
@@ -39,6 +40,25 @@ def test_nothing_is_left_after_an_error(tmp_path, new, error):
   with pytest.raises(error):
     make()
   assert names_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("new", [unfinished.new_folder, unfinished.new_file])
+def test_the_error_of_a_full_disk_names_the_result(tmp_path, new):
+  def make():
+    with new(tmp_path / "out") as made:
+      if new is unfinished.new_folder:
+        (made / "a").write_bytes(bytes(2000))
+      else:
+        made.write(bytes(2000))
+
+  with full_disk.files_end_at(1000), pytest.raises(OSError, match=rf"too large: '{tmp_path}/out'$"):
+    make()
+  assert names_in(tmp_path) == []
+
+
+def test_another_error_is_not_changed(tmp_path):
+  with pytest.raises(OSError, match=r"^\[Errno 5\] broken$"), unfinished.new_folder(tmp_path / "out"):
+    raise OSError(5, "broken")
 
 
 def test_the_first_error_is_raised_though_nothing_is_there_to_remove(tmp_path):

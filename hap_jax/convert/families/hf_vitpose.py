@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from hap_jax.convert import hugging_face, numpy_vit, official, pose_head, rows
-from hap_jax.convert.family import CERTAIN, NO, Family, TorchClass
+from hap_jax.convert import hugging_face, numpy_vit, pose_head
+from hap_jax.convert.family import CERTAIN, NO, TorchClass
 
 _CLASS = "VitPoseForPoseEstimation"
 _LAYERS = ("head.deconv1", "head.batchnorm1", "head.deconv2", "head.batchnorm2")
@@ -22,7 +22,6 @@ _ENCODER = tuple(
   for row in hugging_face.encoder("", {"mlp.fc1": "mlp.fc1", "mlp.fc2": "mlp.fc2"})
   if row.reference != "embeddings.cls_token"
 )
-_CLASSIC = pose_head.classic(_LAYERS, _FINAL, (str(_CHANNELS),) * 2)
 
 
 def _recognise(source):
@@ -86,7 +85,9 @@ def _folder(weights):
     "out_indices": [weights.depth],
   }
   network = weights.description.network
-  joints = weights.description.classes.get("joints") or [f"LABEL_{k}" for k in range(network["num_joints"])]
+  joints, K = weights.description.classes.get("joints", ()), network["num_joints"]
+  if len(joints) != K:  # transformers makes one heat map per name
+    joints = [f"LABEL_{k}" for k in range(K)]
   content = {
     "architectures": [_CLASS],
     "model_type": "vitpose",
@@ -139,33 +140,17 @@ def _run(path, setting, batch):
     return {"heatmaps": model(pixels).heatmaps.permute(0, 2, 3, 1).numpy()}, name
 
 
-_SIMPLE = Family(
+FAMILY = pose_head.family(
   "hf-vitpose",
-  _ENCODER + pose_head.simple(_FINAL),
-  _recognise,
-  _network_of,
-  task="pose2d",
-  licence=official.OF_VITPOSE,
-  made_from=official.MADE_FROM_VITPOSE,
-  backbones=("backbone.",),
-  backbone="backbone.",
-  patch_padding=pose_head.PADDING,
-  class_token=False,
-  grids=pose_head.GRIDS,
-  num_heads=pose_head.NUM_HEADS,
+  _ENCODER,
+  pose_head.classic(_LAYERS, _FINAL, (str(_CHANNELS),) * 2),
+  pose_head.simple(_FINAL),
+  recognise=_recognise,
+  network_of=_network_of,
   pixels_from="published hf-vitpose code",
   read_config=_read_config,
   check_source=_check_source,
   check_weights=_check_weights,
-  network=pose_head.network,
-  classes=pose_head.classes,
   folder=_folder,
-  outputs=pose_head.OUTPUTS,
   torch_class=TorchClass("transformers", _run),
-)
-FAMILY = dataclasses.replace(
-  _SIMPLE,
-  entries=_ENCODER + _CLASSIC,
-  placeholders=rows.counters(_CLASSIC),
-  variants=(_SIMPLE,),
 )

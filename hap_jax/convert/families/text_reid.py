@@ -70,19 +70,22 @@ def _network(variables, config, recorded):
     found["embedding_dim"] = params["projection"]["kernel"].shape[1]
   if "head" in params:
     found["num_classes"] = len(params["head"]["bias"])
-  if "bert" not in variables.get(CONSTANTS, {}):
+  is_trained = "bert" in params
+  if not is_trained and "bert" not in variables.get(CONSTANTS, {}):
     return found  # a checkpoint of this project records all other values, too
-  tree, text = variables[CONSTANTS]["bert"], recorded.get("text")
+  tree = (params if is_trained else variables[CONSTANTS])["bert"]
   (V, W), Q = tree["word_embeddings"].shape, len(tree["position_embeddings"])
   sizes = {
     "width": W,
     "depth": len(tree["blocks"]["norm1"]["bias"]),
-    "num_heads": text.get("num_heads") if isinstance(text, dict) else None,
+    "num_heads": _recorded_heads(recorded, W),
     "hidden": tree["blocks"]["fc1"]["bias"].shape[1],
     "vocab_size": V,
     "max_positions": Q,
     "num_segments": len(tree["token_type_embeddings"]),
   }
+  if is_trained:
+    return found | {"text": sizes}
   return found | {
     "pooling": recorded.get("pooling", "floor"),
     "max_tokens": recorded.get("max_tokens", min(_MAX_TOKENS, Q)),
@@ -90,6 +93,18 @@ def _network(variables, config, recorded):
     "text_is_trained": False,
     "text_digest": "",  # until the vocabulary is known
   }
+
+
+def _recorded_heads(recorded, width):
+  """Returns the number of heads of the text encoder, or None if it is not recorded."""
+  text = recorded.get("text")
+  heads = text.get("num_heads") if isinstance(text, dict) else None
+  # No tensor shows the number of heads, so only its form can be checked.
+  if heads is not None and (type(heads) is not int or heads < 1 or width % heads):
+    raise ValueError(
+      f"records {heads!r:.40} heads of its text encoder, expected a number that divides its width {width}"
+    )
+  return heads
 
 
 def _add_text_encoder(weights, folder):

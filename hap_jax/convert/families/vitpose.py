@@ -3,7 +3,7 @@
 import dataclasses
 
 from hap_jax.convert import numpy_vit, official, pose_head, rows
-from hap_jax.convert.family import CERTAIN, NO, Family
+from hap_jax.convert.family import CERTAIN, NO
 
 _LAYERS = tuple(f"keypoint_head.deconv_layers.{n}" for n in (0, 1, 3, 4))
 _FINAL = "keypoint_head.final_layer"
@@ -14,7 +14,6 @@ _ENCODER = tuple(
   for row in rows.ENCODER
   if row.reference != "cls_token"
 )
-_CLASSIC = pose_head.classic(_LAYERS, _FINAL, ("M", "Z"))
 
 
 def _recognise(source):
@@ -36,32 +35,16 @@ def _content(weights, state):
   return {"meta": {}, "state_dict": state}
 
 
-_SIMPLE = Family(
+FAMILY = pose_head.family(
   "vitpose",
-  _ENCODER + pose_head.simple(_FINAL),
-  _recognise,
-  _network_of,
-  task="pose2d",
-  licence=official.OF_VITPOSE,
-  made_from=official.MADE_FROM_VITPOSE,
+  _ENCODER,
+  pose_head.classic(_LAYERS, _FINAL, ("M", "Z")),
+  pose_head.simple(_FINAL),
+  recognise=_recognise,
+  network_of=_network_of,
   # A model for several data sets has a head for each further data set.
   unused=("cls_token", "associate_heads.", "associate_keypoint_heads."),
-  backbones=("backbone.",),
-  backbone="backbone.",
-  patch_padding=pose_head.PADDING,
-  class_token=False,
-  grids=pose_head.GRIDS,
-  num_heads=pose_head.NUM_HEADS,
   pixels_from="published vitpose code",
   check_source=pose_head.check_experts,
-  network=pose_head.network,
-  classes=pose_head.classes,
   content=_content,
-  outputs=pose_head.OUTPUTS,
-)
-FAMILY = dataclasses.replace(
-  _SIMPLE,
-  entries=_ENCODER + _CLASSIC,
-  placeholders=rows.counters(_CLASSIC),
-  variants=(_SIMPLE,),
 )
