@@ -25,7 +25,7 @@ _NUM_HEADS = {(384, 12): 12}  # ViTPose's small model
 # Settings of the official training, by the joints of the data set: (codec, fit_aspect).
 _RULES = {COCO17.name: ("udp", True), MPII16.name: ("udp", False), AIC14.name: ("msra", True)}
 _RULES_OF_OTHERS = ("udp", True)
-_SIZES = ("num_joints", "head", "head_channels")  # the values of a network that the arrays show
+_SIZES = ("num_joints", "head", "head_channels")  # the arrays show these values
 _SKELETONS = {len(skeleton.joints): skeleton for skeleton in (COCO17, MPII16, AIC14)}
 
 
@@ -98,8 +98,8 @@ def network(variables, config, recorded):
     "codec": codec,
     "fit_aspect": fit_aspect,
   }
-  if recorded:
-    return {key: value for key, value in found.items() if key in _SIZES or key not in recorded}
+  if recorded:  # a record has all settings; a missing one must not become an assumed one
+    return {key: found[key] for key in _SIZES}
   assumed = [f"codec {codec}", f"fit_aspect {fit_aspect}"]
   if skeleton and not labels:
     assumed.insert(0, f"the joints of {name}")

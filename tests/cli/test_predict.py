@@ -202,7 +202,8 @@ def test_an_error_while_the_results_are_written_leaves_no_folder(
   words = [f"--out={tmp_path / 'out'}", "--batch_size=8"]
   for pictures in ([str(people)], [str(people / "a.png"), f"--gallery={people}"]):
     assert hap(["predict", str(checkpoint), *pictures, *words]) == 1
-    assert capsys.readouterr().err == "error: [Errno 28] No space left on device\n"
+    error = f"error: [Errno 28] No space left on device: '{tmp_path / 'out'}'\n"
+    assert capsys.readouterr().err == error
     assert sorted(os.listdir(tmp_path)) == before
 
 

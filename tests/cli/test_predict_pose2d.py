@@ -209,7 +209,8 @@ def test_an_error_while_the_results_are_written_leaves_no_folder(checkpoint, tmp
   monkeypatch.setattr(picture_file, "encode_jpeg", fill_the_disk)
   words = ["predict", str(checkpoint), str(tmp_path / "pictures"), f"--out={tmp_path / 'out'}", *FAST]
   assert hap(words) == 1
-  assert capsys.readouterr().err == "error: [Errno 28] No space left on device\n"
+  error = f"error: [Errno 28] No space left on device: '{tmp_path / 'out'}'\n"
+  assert capsys.readouterr().err == error
   assert os.listdir(tmp_path) == ["pictures"]
 
 

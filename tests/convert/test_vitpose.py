@@ -147,18 +147,25 @@ def test_sizes_are_read_from_the_arrays_if_the_record_states_others(write, tmp_p
   assert read.read(tmp_path / "own").description.network == found
 
 
-def test_settings_that_a_record_does_not_have_are_those_of_the_data_set(write, tmp_path):
+def test_settings_that_a_record_does_not_have_are_not_assumed(write, tmp_path):
   weights = read.read(write({"state_dict": state_of("vitpose", "simple", num_classes=14)}), grid=GRID)
   weights = weights.with_encoder(num_heads=2)
-  network = {"codec": "udp"}
-  described = dataclasses.replace(weights.description, network=network, classes={"joints": ["a", "b"]})
+  described = dataclasses.replace(weights.description, network={"codec": "udp"}, classes={"joints": ["a", "b"]})
   path = tmp_path / "old.pth"
   writing.write(path, dataclasses.replace(weights, description=described), "vitpose")
   again = read.read(path)
-  network = again.description.network
-  assert (network["codec"], network["fit_aspect"], network["skeleton"]) == ("udp", True, AIC14.name)
+  sizes = {"num_joints": 14, "head": "simple", "head_channels": []}
+  assert again.description.network == {"codec": "udp", **sizes}
+  with pytest.raises(ValueError, match="the record of old.pth has no fit_aspect: use --to=vitpose"):
+    writing.check_target(again, "hf-vitpose")
+
+
+def test_a_folder_has_one_label_per_joint_if_the_record_has_other_names(write, tmp_path):
+  weights = read.read(write({"state_dict": state_of("vitpose", "simple", num_classes=14)}), grid=GRID)
+  weights = weights.with_encoder(num_heads=2)
+  described = dataclasses.replace(weights.description, classes={"joints": ["a", "b"]})
   # transformers makes one heat map per name, so a list of another length must not be written.
-  writing.write(tmp_path / "folder", again, "hf-vitpose")
+  writing.write(tmp_path / "folder", dataclasses.replace(weights, description=described), "hf-vitpose")
   labels = json.loads((tmp_path / "folder/config.json").read_text())["id2label"]
   assert list(labels.values()) == [f"LABEL_{k}" for k in range(14)]
 

@@ -64,6 +64,11 @@ def _check_weights(weights):
       f"--to=hf-vitpose: the classic head of {_CLASS} has {_CHANNELS} channels, but the head of {file} has "
       f"{' and '.join(map(str, channels))}: use --to=vitpose"
     )
+  missing = [key for key in ("codec", "fit_aspect") if key not in weights.description.network]
+  if missing:
+    raise ValueError(
+      f"--to=hf-vitpose: the record of {file} has no {' and no '.join(missing)}: use --to=vitpose"
+    )
   ratio = weights.description.encoder.mlp_ratio
   if ratio != int(ratio):
     raise ValueError(
