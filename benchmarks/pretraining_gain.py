@@ -2,16 +2,19 @@
 
     python -m benchmarks.pretraining_gain --pretrained=runs/demo --out=runs/gain
     python -m benchmarks.pretraining_gain --task=attributes [--frozen] --pretrained=... --out=...
+    python -m benchmarks.pretraining_gain --task=pose3d_direct --also pose2d=runs/pose2d ...
 
-Each seed gives a pair of runs. The two runs are called arms: "pretrained" and "scratch". Both arms of a pair
-have the same people, the same batches and the same initial values of new layers. Both use
-configs/finetune_<task>_demo.py, but each arm has its own learning rate. --tune tries the same rates for both
-arms, with a separate seed. --figure draws the curves. With --frozen no encoder is trained. Linear classifiers
-are then trained on the features of the pre-trained encoder and of an untrained encoder.
+Each seed gives a pair of runs. The two runs are called arms: "pretrained" and "scratch". Each --also adds an
+arm that starts from another checkpoint. All arms of a seed have the same people, the same batches and the
+same initial values of new layers. All use configs/finetune_<task>_demo.py, but each arm has its own learning
+rate. --tune tries the same rates for all arms, with a separate seed. --figure draws the curves. With --frozen
+no encoder is trained. Linear classifiers are then trained on the features of the pre-trained encoder and of
+an untrained encoder.
 """
 
 import dataclasses
 import pathlib
+from collections.abc import Callable
 
 import numpy as np
 import scipy.stats
@@ -24,8 +27,8 @@ from hap_jax.io import picture_file
 from hap_jax.train import report
 from hap_jax.viz import figure as charts
 
-_ARMS = ("pretrained", "scratch")
-_COLORS = {"pretrained": charts.RED, "scratch": charts.BLUE}
+PRETRAINED, SCRATCH = "pretrained", "scratch"
+_COLORS = (charts.RED, charts.BLUE, charts.GREEN)
 _TUNE_SEED = 100
 
 
@@ -36,19 +39,28 @@ class _Task:
   Attributes:
     metric: metric that is compared, on people that training never sees.
     select: metric that selects a learning rate.
-    lr: {arm: learning rate}.
+    lr: {arm: learning rate}. An arm of --also has the rate of "pretrained".
     steps: number of steps of a run.
+    chance: the score without learning, where the axis of the picture starts. None: the axis fits the curves.
+    best: max or min, the better one of two scores.
   """
 
   metric: str
   select: str
   lr: dict[str, float]
   steps: int
+  chance: float | None = 0
+  best: Callable = max
 
 
 _TASKS = {
-  "reid": _Task("mAP", "mAP", {"pretrained": 5e-4, "scratch": 2e-3}, 600),
-  "attributes": _Task("mA", "val_mA", {"pretrained": 1e-3, "scratch": 1e-3}, 1_250),
+  "reid": _Task("mAP", "mAP", {PRETRAINED: 5e-4, SCRATCH: 2e-3}, 600),
+  "attributes": _Task("mA", "val_mA", {PRETRAINED: 1e-3, SCRATCH: 1e-3}, 1_250, chance=0.5),
+  "pose2d": _Task("PCK@0.1", "PCK@0.1", {PRETRAINED: 1e-3, SCRATCH: 1e-3}, 240),
+  "text_reid": _Task("mAP", "mAP", {PRETRAINED: 1e-3, SCRATCH: 1e-3}, 330),
+  "pose3d_direct": _Task(
+    "PA-MPJPE", "PA-MPJPE", {PRETRAINED: 2e-3, SCRATCH: 2e-3}, 480, chance=None, best=min
+  ),
 }
 
 
@@ -65,17 +77,26 @@ def parse_args(argv=None):
     help="checkpoint of a run of configs/pretrain_demo.py",
   )
   parser.add_argument(
+    "--also",
+    action="append",
+    default=[],
+    metavar="NAME=CHECKPOINT",
+    help="one more arm, which starts from another checkpoint",
+  )
+  parser.add_argument(
     "--out", required=True, metavar="DIR", help="folder of the runs; finished runs are used again"
   )
   parser.add_argument(
     "--seeds", type=int, nargs="+", default=list(range(1, 11)), help="seeds, one pair of runs per seed"
   )
-  parser.add_argument("--steps", type=int, help="steps of each run; default: reid 600, attributes 1250")
+  steps = ", ".join(f"{name} {task.steps}" for name, task in _TASKS.items())
+  parser.add_argument("--steps", type=int, help=f"steps of each run; default: {steps}")
   parser.add_argument(
-    "--lr_pretrained", type=float, help="learning rate of the arm pretrained; default: the rate of the task"
-  )
-  parser.add_argument(
-    "--lr_scratch", type=float, help="learning rate of the arm scratch; default: the rate of the task"
+    "--lr",
+    nargs="+",
+    default=[],
+    metavar="ARM=LR",
+    help="learning rates of arms; default: the rate of the task",
   )
   parser.add_argument(
     "--tune", type=float, nargs="+", metavar="LR", help="learning rates to try for each arm"
@@ -85,10 +106,16 @@ def parse_args(argv=None):
   )
   parser.add_argument("--figure", metavar="FILE.png", help="file for a picture of the curves")
   args = parser.parse_args(argv)
+  args.start = {PRETRAINED: args.pretrained, SCRATCH: "", **_pairs(parser, "--also", args.also)}
+  if len(args.start) < 2 + len(args.also):
+    parser.error(f"--also: expected names that differ from each other, {PRETRAINED} and {SCRATCH}")
+  args.lr = {arm: float(rate) for arm, rate in _pairs(parser, "--lr", args.lr).items()}
+  if args.lr.keys() - args.start.keys():
+    parser.error(f"--lr: the arms are {', '.join(args.start)}")
   if len(args.seeds) < 2:
     parser.error("--seeds: expected two or more seeds, because one pair of runs gives no confidence interval")
-  if args.frozen and (args.task != "attributes" or args.tune or args.figure):
-    parser.error("--frozen: needs --task=attributes, and cannot be used with --tune or --figure")
+  if args.frozen and (args.task != "attributes" or args.tune or args.figure or args.also):
+    parser.error("--frozen: needs --task=attributes, and cannot be used with --also, --tune or --figure")
   if args.tune and _TUNE_SEED in args.seeds:
     parser.error(f"--seeds: {_TUNE_SEED} is reserved for --tune: choose other seeds")
   if args.figure and not args.figure.endswith(".png"):
@@ -99,23 +126,28 @@ def parse_args(argv=None):
   return args
 
 
+def _pairs(parser, option, words):
+  """Returns {name: value} of words NAME=VALUE."""
+  if not all("=" in word for word in words):
+    parser.error(f"{option}: expected a name, = and a value")
+  return dict(word.split("=", 1) for word in words)
+
+
 def make_config(args, arm, seed, lr):
   """Returns the finalized configuration of one run."""
   config = config_lib.read_file(workload.CONFIGS / f"finetune_{args.task}_demo.py")
   config.seed = seed
   config.total_steps = args.steps
   config.base_lr = lr
-  config.init_from = args.pretrained if arm == "pretrained" else ""
+  config.init_from = args.start[arm]
   config.eval_every, config.eval_every_epochs, config.save_every = args.steps // 3, 0, 0
   return config_lib.finalize(config)
 
 
 def train(args, arm, seed, lr):
-  """Trains one arm of a pair if its run is not finished. Returns the rows of its evaluations."""
-  workdir, config = (
-    pathlib.Path(args.out) / f"{args.task}_{arm}_seed{seed}_lr{lr:g}",
-    make_config(args, arm, seed, lr),
-  )
+  """Trains one arm of a seed if its run is not finished. Returns the rows of its evaluations."""
+  workdir = pathlib.Path(args.out) / f"{args.task}_{arm}_seed{seed}_lr{lr:g}"
+  config = make_config(args, arm, seed, lr)
   config_lib.check_same(config, workdir)  # a finished run with other settings must not be used again
   if not _is_finished(workdir, args):
     run.run(config, workdir, say=lambda line: None)
@@ -124,11 +156,11 @@ def train(args, arm, seed, lr):
 
 def tune(args, arm):
   """Returns (best learning rate of an arm, {tried rate: score})."""
+  task = _TASKS[args.task]
   if not args.tune:
-    return getattr(args, f"lr_{arm}") or _TASKS[args.task].lr[arm], {}
-  select = _TASKS[args.task].select
-  tried = {f"{lr:g}": round(train(args, arm, _TUNE_SEED, lr)[-1][select], 4) for lr in args.tune}
-  return max(args.tune, key=lambda lr: tried[f"{lr:g}"]), tried
+    return args.lr.get(arm) or task.lr.get(arm, task.lr[PRETRAINED]), {}
+  tried = {f"{lr:g}": round(train(args, arm, _TUNE_SEED, lr)[-1][task.select], 4) for lr in args.tune}
+  return task.best(args.tune, key=lambda lr: tried[f"{lr:g}"]), tried
 
 
 def make_untrained(out, seed):
@@ -149,7 +181,7 @@ def make_untrained(out, seed):
 def probe(args, arm, seed):
   """Returns the mA of linear classifiers on the features of a frozen encoder."""
   people = config_lib.read_file(workload.CONFIGS / "finetune_attributes_demo.py").data.synthetic.to_dict()
-  path = args.pretrained if arm == "pretrained" else make_untrained(args.out, seed)
+  path = args.start[arm] or make_untrained(args.out, seed)
   return probing.probe_attributes(
     str(path), source="synthetic", options=people, seed=seed, say=lambda line: None
   )["mA"]
@@ -169,11 +201,11 @@ def summarize(differences):
   return float(mean), (float(low), float(high))
 
 
-def draw(metric, steps, curves):
+def draw(task, steps, curves):
   """Draws the curve of each run and the mean of each arm.
 
   Args:
-    metric: name of the metric.
+    task: a `_Task`.
     steps: [evaluations] steps of the evaluations.
     curves: {arm: [seeds, evaluations]}.
   Returns:
@@ -181,51 +213,55 @@ def draw(metric, steps, curves):
   """
   figure = charts.new(5.2, 3.2)
   axes = figure.add_axes((0.13, 0.15, 0.84, 0.8))
-  names = {"pretrained": "from the demo's pre-trained encoder", "scratch": "from scratch"}
-  for arm, values in curves.items():
-    axes.plot(steps, values.T, color=_COLORS[arm], linewidth=0.7, alpha=0.4)
-    axes.plot(steps, values.mean(0), color=_COLORS[arm], linewidth=2.2, marker="o", label=names[arm])
+  names = {PRETRAINED: "from the demo's pre-trained encoder", SCRATCH: "from scratch"}
+  for (arm, values), color in zip(curves.items(), _COLORS, strict=False):
+    axes.plot(steps, values.T, color=color, linewidth=0.7, alpha=0.4)
+    label = names.get(arm, f"from {arm}")
+    axes.plot(steps, values.mean(0), color=color, linewidth=2.2, marker="o", label=label)
   axes.set_xlabel("fine-tuning step")
-  axes.set_ylabel(f"{metric} on people never seen")
-  axes.set_ylim(bottom=0.5 if metric == "mA" else 0)  # the axis starts at chance
+  axes.set_ylabel(f"{task.metric} on people never seen")
+  if task.chance is not None:
+    axes.set_ylim(bottom=task.chance)
   axes.grid(color=charts.GRID, linewidth=0.6)
   axes.legend(frameon=False, fontsize=9)
   return charts.to_picture(figure)
 
 
 def describe(scores):
-  """Returns the results to print. `scores`: {arm: [seeds]}."""
-  # Both arms of a pair have the same people and batches. So most of the noise cancels in their difference.
-  mean, interval = summarize(scores["pretrained"] - scores["scratch"])
+  """Returns the results to print: scores, means, and each arm minus "scratch". `scores`: {arm: [seeds]}."""
+  # All arms of a seed have the same people and batches. So most of the noise cancels in their differences.
+  gains = {arm: summarize(scores[arm] - scores[SCRATCH]) for arm in scores if arm != SCRATCH}
   return {
-    "scores": {arm: [round(float(value), 4) for value in scores[arm]] for arm in _ARMS},
-    "mean": {arm: round(float(scores[arm].mean()), 4) for arm in _ARMS},
-    "difference": round(mean, 4),
-    "interval_95": [round(limit, 4) for limit in interval],
+    "scores": {arm: [round(float(value), 4) for value in values] for arm, values in scores.items()},
+    "mean": {arm: round(float(values.mean()), 4) for arm, values in scores.items()},
+    "minus_scratch": {
+      arm: {"difference": round(mean, 4), "interval_95": [round(limit, 4) for limit in interval]}
+      for arm, (mean, interval) in gains.items()
+    },
   }
 
 
 def run_frozen(args):
   """Probes both encoders of all pairs. Returns the results to print."""
-  scores = {arm: np.array([probe(args, arm, seed) for seed in args.seeds]) for arm in _ARMS}
+  scores = {arm: np.array([probe(args, arm, seed) for seed in args.seeds]) for arm in args.start}
   return {"steps": 0, "metric": "mA", **describe(scores)}
 
 
 def run_pairs(args):
-  """Tunes and trains both arms of all pairs and draws the curves. Returns the results to print."""
-  metric, curves, lr, tried = _TASKS[args.task].metric, {}, {}, {}
-  for arm in _ARMS:
+  """Tunes and trains the arms of all seeds and draws the curves. Returns the results to print."""
+  task, curves, lr, tried = _TASKS[args.task], {}, {}, {}
+  for arm in args.start:
     lr[arm], tried[arm] = tune(args, arm)
     runs = [train(args, arm, seed, lr[arm]) for seed in args.seeds]
-    curves[arm] = np.array([[row[metric] for row in rows] for rows in runs])
+    curves[arm] = np.array([[row[task.metric] for row in rows] for rows in runs])
   if args.figure:
-    picture = draw(metric, [row["step"] for row in runs[0]], curves)
+    picture = draw(task, [row["step"] for row in runs[0]], curves)
     picture_file.write(args.figure, picture)
   return {
     "steps": args.steps,
     "lr": lr,
-    "tried": {"seed": _TUNE_SEED, "by": _TASKS[args.task].select, "arms": tried} if args.tune else None,
-    "metric": metric,
+    "tried": {"seed": _TUNE_SEED, "by": task.select, "arms": tried} if args.tune else None,
+    "metric": task.metric,
     **describe({arm: values[:, -1] for arm, values in curves.items()}),
   }
 

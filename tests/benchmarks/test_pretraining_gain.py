@@ -21,7 +21,7 @@ def make_args(*words):
   return pretraining_gain.parse_args(["--pretrained=demo", "--out=out", *words])
 
 
-@pytest.mark.parametrize("task", ["reid", "attributes"])
+@pytest.mark.parametrize("task", ["reid", "attributes", "pose2d", "text_reid", "pose3d_direct"])
 def test_arms_differ_only_in_their_start_and_learning_rate(task):
   args = make_args(f"--task={task}")
   arms = {
@@ -34,9 +34,16 @@ def test_arms_differ_only_in_their_start_and_learning_rate(task):
   assert arms["scratch"]["seed"] == 3
 
 
+def test_further_arms_start_from_their_own_checkpoints():
+  args = make_args("--also", "pose2d=runs/a=b", "--lr", "pose2d=3e-3")
+  assert list(args.start) == ["pretrained", "scratch", "pose2d"]
+  assert pretraining_gain.make_config(args, "pose2d", 1, 1e-3).init_from == "runs/a=b"
+  assert [pretraining_gain.tune(args, arm)[0] for arm in args.start] == [5e-4, 2e-3, 3e-3]
+
+
 def test_interval_is_students_t_interval_of_the_differences():
   scores = {"pretrained": np.array([0.5, 0.7, 0.6]), "scratch": np.array([0.4, 0.5, 0.3])}
-  found = pretraining_gain.describe(scores)
+  found = pretraining_gain.describe(scores)["minus_scratch"]["pretrained"]
   assert found["difference"] == 0.2
   half = 4.3027 * 0.1 / np.sqrt(3)  # the 0.975 quantile of t with two degrees of freedom
   np.testing.assert_allclose(found["interval_95"], [0.2 - half, 0.2 + half], atol=1e-4)
@@ -50,6 +57,9 @@ def test_interval_is_students_t_interval_of_the_differences():
     (["--seeds", "1", "100", "--tune", "1e-3"], "--seeds"),
     (["--seeds", "1"], "two or more seeds"),
     (["--steps", "0"], "--steps"),
+    (["--also", "pose2d"], "--also"),
+    (["--also", "scratch=run"], "--also"),
+    (["--lr", "pose2d=1e-3"], "--lr"),
   ],
 )
 def test_options_that_make_no_comparison_are_an_error(words, named, capsys):
