@@ -140,6 +140,9 @@ def make_config(args, arm, seed, lr):
   config.total_steps = args.steps
   config.base_lr = lr
   config.init_from = args.start[arm]
+  # A run that ends within its first epoch uses no more people than this. The others need not be drawn.
+  people = config.data[config.data.source]
+  people.num_train = min(people.num_train, args.steps * config.batch_size)
   config.eval_every, config.eval_every_epochs, config.save_every = args.steps // 3, 0, 0
   return config_lib.finalize(config)
 

@@ -226,49 +226,41 @@ def pose2d(source):
   config.lr_drops = (170.0, 200.0)  # epochs at which the learning rate is divided by 10 (official)
   config.batch_size = 512  # global (official: 64 people on each of 8 GPUs)
   config.base_lr = 2e-4  # learning rate of the head; it does not depend on the batch size (official for COCO)
-  config.layer_decay = (
-    0.8  # learning rate of a block divided by the rate of the next block (official for COCO)
-  )
+  # Learning rate of a block divided by the rate of the next block (official for COCO).
+  config.layer_decay = 0.8
   # For all parameters except biases, norms and position table (official for COCO).
   config.weight_decay = 0.1
   config.optimizer = adamw(beta2=0.999)
-  config.optimizer.clip_norm = (
-    1.0  # largest norm of the gradient of all parameters together (official for COCO)
-  )
-  config.heatmap_sigma = (
-    2.0  # standard deviation of the Gaussian around a joint, in heat map cells (official)
-  )
+  # Largest norm of the gradient of all parameters together (official for COCO).
+  config.optimizer.clip_norm = 1.0
+  # Standard deviation of the Gaussian around a joint, in heat map cells (official).
+  config.heatmap_sigma = 2.0
   config.flip_test = True  # average the heat maps of an image and of its mirror image (official)
   config.eval_every = 0
   config.eval_every_epochs = 10  # (official)
 
   config.model = model("B")
   config.model.image_size = (256, 192)  # pixels (H, W); (384, 288) is the other official size
-  config.model.patch_padding = (
-    2  # black pixels on each side of the image, before it is cut into patches (official)
-  )
+  # Black pixels on each side of the image, before it is cut into patches (official).
+  config.model.patch_padding = 2
   config.model.head = "classic"  # classic (two transposed convolutions) (official) | simple (one convolution)
   config.model.head_channels = 256  # channels of the transposed convolutions (official)
-  config.model.drop_path = (
-    0.29  # rate at the last block; it grows linearly from 0 at the first (official for COCO)
-  )
+  # Rate at the last block; it grows linearly from 0 at the first (official for COCO).
+  config.model.drop_path = 0.29
   # False: the final norm of a pre-trained encoder is not used. The norm starts with scale 1 and shift 0
   # (official).
   config.model.map_norm = False
 
   config.data = data()
   config.data.source = source
-  config.data.codec = (
-    "udp"  # udp | msra: rule of warp, heat maps and decoding (official for COCO and MPII: udp)
-  )
-  config.data.fit_aspect = (
-    True  # True: boxes grow to the aspect ratio of the image (official for COCO and AIC)
-  )
+  # udp | msra: the rule of warp, heat maps and decoding (official for COCO and MPII: udp).
+  config.data.codec = "udp"
+  # True: boxes grow to the aspect ratio of the image (official for COCO and AIC).
+  config.data.fit_aspect = True
   config.data.clip_boxes = False  # True: boxes are first cut at the border of the picture
   config.data.box_jitter_prob = 0.3  # probability that the box of a training person is shifted (official)
-  config.data.half_body_prob = (
-    0.3  # probability that only the upper or lower half of a person is used (official)
-  )
+  # Probability that only the upper or lower half of a person is used (official).
+  config.data.half_body_prob = 0.3
   config.data.scale_jitter = 0.5  # standard deviation of the random scale factor of the box (official)
   config.data.rotation = 40.0  # degrees, standard deviation of the random rotation (official)
   config.data.rotation_prob = 0.6  # probability of a rotation (official)
