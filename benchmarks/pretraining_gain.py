@@ -56,7 +56,7 @@ class _Task:
 _TASKS = {
   "reid": _Task("mAP", "mAP", {PRETRAINED: 5e-4, SCRATCH: 2e-3}, 600),
   "attributes": _Task("mA", "val_mA", {PRETRAINED: 1e-3, SCRATCH: 1e-3}, 1_250, chance=0.5),
-  "pose2d": _Task("PCK@0.1", "PCK@0.1", {PRETRAINED: 1e-3, SCRATCH: 1e-3}, 240),
+  "pose2d": _Task("PCK@0.1", "PCK@0.1", {PRETRAINED: 1e-3, SCRATCH: 1e-3}, 150),
   "text_reid": _Task("mAP", "mAP", {PRETRAINED: 1e-3, SCRATCH: 1e-3}, 330),
   "pose3d_direct": _Task(
     "PA-MPJPE", "PA-MPJPE", {PRETRAINED: 2e-3, SCRATCH: 2e-3}, 480, chance=None, best=min

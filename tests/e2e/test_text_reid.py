@@ -1,7 +1,11 @@
 """Text ReID from tiny files in the official layouts to scores, rank lists and checkpoints."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -18,6 +22,7 @@ from hap_jax.io import checkpoint_file, torch_file, torch_writer
 from hap_jax.models import bert
 from hap_jax.train.report import read_metrics
 from tests.data import text_files
+from tests.e2e import test_resume
 
 pytestmark = pytest.mark.usefixtures("small_model")
 
@@ -97,6 +102,43 @@ def test_a_run_resumes_to_the_same_end_without_the_bert_folder(trained, tmp_path
   assert runner.run(config, pieced, say=lines.append) == scores
   assert "resuming at step 1" in lines
   jax.tree.map(np.testing.assert_array_equal, checkpoint_file.read(whole)[0], checkpoint_file.read(pieced)[0])
+
+
+@pytest.mark.soak
+def test_a_killed_run_resumes_bit_for_bit_without_the_bert_folder(tmp_path, bert_folder):
+  text_files.write_cuhk(tmp_path / "data")
+  folder, killed = tmp_path / "bert", tmp_path / "killed.py"
+  shutil.copytree(bert_folder, folder)
+  killed.write_text(test_resume.KILLED.format(step=3))
+
+  def start(workdir, program):
+    overrides = {**TINY, "total_steps": 4, "eval_every": 4, "text.init_from": folder}
+    overrides |= {"data.root": tmp_path / "data", "data.cuhk_pedes.drop_ids": "()"}
+    flags = [f"--config.{key}={value}" for key, value in overrides.items()]
+    command = [sys.executable, *program, "--config=configs/finetune_text_reid_cuhk_pedes_b16.py"]
+    env = {**os.environ, "PYTHONPATH": str(test_resume.ROOT), "XLA_FLAGS": ""}
+    return subprocess.run(
+      [*command, f"--workdir={workdir}", *flags],
+      cwd=test_resume.ROOT,
+      env=env,
+      capture_output=True,
+      text=True,
+      timeout=600,
+      check=False,
+    )
+
+  main, workdirs = ("-m", "hap_jax.main"), (tmp_path / "whole", tmp_path / "pieced")
+  whole = start(workdirs[0], main)
+  assert whole.returncode == 0, whole.stdout + whole.stderr
+  first = start(workdirs[1], (str(killed),))
+  assert first.returncode == -signal.SIGKILL, first.stdout + first.stderr
+  shutil.rmtree(folder)
+  second = start(workdirs[1], main)
+  assert second.returncode == 0, second.stdout + second.stderr
+  assert "resuming at step" in second.stdout
+  jax.tree.map(np.testing.assert_array_equal, *(checkpoint_file.read(workdir)[0] for workdir in workdirs))
+  scores = [read_metrics(workdir)[-1] for workdir in workdirs]
+  assert {**scores[0], "images_per_s": 0, "data_wait": 0} == {**scores[1], "images_per_s": 0, "data_wait": 0}
 
 
 # One path is enough in `make test`, because each evaluation compiles the network again.
