@@ -29,7 +29,7 @@ def ranking_loss(similarity, labels, key, margin=0.2):
   anchors of both directions.
 
   If no anchor of a direction has a candidate, the official code uses one replacement triplet. This function
-  does not, because the negative of that triplet can be one that the rule forbids.
+  does not, because the rule can forbid the negative of that triplet.
 
   Args:
     similarity: [B, B], from the function `similarity`.
