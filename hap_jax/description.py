@@ -113,8 +113,9 @@ class Description:
     lineage: the checkpoints that the weights come from, newest first, see `convert/lineage.py`.
     config: the configuration of the run. None: not recorded.
     more: further facts, such as "step" and "scores" of a checkpoint, or "skeleton" of the joints.
-    place: the path of the checkpoint that it was read from. The function `store` of a Task may have written
-      files there, or in one of the two folders above. None: the weights are new. It is not recorded.
+    place: the path of the checkpoint that this Description was read from. The function `store` of a Task may
+      have written files there, or in one of the two folders above. None: the weights are new. The path is not
+      recorded.
   """
 
   task: str
