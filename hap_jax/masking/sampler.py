@@ -101,7 +101,7 @@ def mask_from_priority(priority, num_keep):
   """Hides the patches with the highest priority.
 
   Args:
-    priority: [..., L]. Of patches with equal priority, the patches with the highest indices are hidden first.
+    priority: [..., L]. If patches have equal priority, the patches with the highest indices are hidden first.
       Add noise if such ties must be broken at random.
     num_keep: V, the number of visible patches, static.
   Returns:

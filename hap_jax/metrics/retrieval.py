@@ -223,8 +223,10 @@ def chance_mean_ap(query_pid, gallery_pid, query_camid=None, gallery_camid=None,
 
   Args:
     query_pid, gallery_pid, query_camid, gallery_camid, junk_pids: as in `evaluate`.
+  Returns:
+    float, 0 to 1.
   Raises:
-    ValueError: in the same cases as `evaluate`.
+    ValueError: if identities have a wrong shape or type, or if no query has a match.
   """
   num_queries, num_gallery = np.size(query_pid), np.size(gallery_pid)
   identities = Identities(
@@ -275,7 +277,8 @@ def rank_list(
   Returns:
     `RankList`. Q is 1 for one query.
   Raises:
-    ValueError: in the same cases as `evaluate`, and if k is below 1.
+    ValueError: if features or identities have a wrong shape or type, if features are not finite, or if k is
+      below 1.
   """
   if k < 1:
     raise ValueError(f"k={k}: expected at least 1 entry per query")
