@@ -36,8 +36,8 @@ def make_mesh(data=-1, fsdp=1, tensor=1, *, devices=None):
     tensor: number of devices that split only the parameters.
     devices: the devices to use. None: all devices.
   Raises:
-    ValueError: if a size is neither -1 nor at least 1, if several sizes are -1, if the product of the sizes is
-      not the number of devices, or if a group of devices along `tensor` belongs to several processes.
+    ValueError: if a size is neither -1 nor at least 1, if several sizes are -1, if the product of the sizes
+      is not the number of devices, or if a group of devices along `tensor` belongs to several processes.
   """
   devices = jax.devices() if devices is None else devices
   sizes, given = [data, fsdp, tensor], f"config.mesh: data={data}, fsdp={fsdp}, tensor={tensor}"
