@@ -217,7 +217,7 @@ def _is_pixels(value):
   has_numbers = is_dict and all(
     isinstance(value[key], list)
     and len(value[key]) == 3
-    and all(type(x) in (int, float) and abs(x) <= MAX_PIXEL for x in value[key])  # False for NaN, too
+    and all(type(x) in (int, float) and abs(x) <= MAX_PIXEL for x in value[key])  # also False for NaN
     for key in ("mean", "std")
   )
   return has_numbers and min(value["std"]) > 0

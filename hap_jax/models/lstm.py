@@ -74,7 +74,7 @@ def _run(kernels, gates, is_real):
     kernels: for each direction [H, 4H], the recurrent kernel.
     gates: for each direction [T, B, 4H], the part of the gates that comes from the inputs. For the backward
       direction, the last token is the first step.
-    is_real: for each direction [T, B, 1] bool, False in the padding. The order of the steps is the same.
+    is_real: for each direction [T, B, 1] bool, False in the padding. The steps have the order of the gates.
   Returns:
     for each direction [T, B, H] float32, zero in the padding.
   """

@@ -171,8 +171,8 @@ def resized_convolution(x, kernel, factor=1):
 
   The resize is linear and the same for every channel. So the result does not change if the channels are
   multiplied by the kernel before the resize. This function computes these products at the small size, one for
-  each cell of the kernel. It then resizes, shifts and adds the products. They take factor^2 times fewer
-  operations than after the resize.
+  each cell of the kernel. It then resizes, shifts and adds the products. After the resize, the products would
+  take factor^2 times as many operations.
 
   Args:
     x: [B, H, W, in].

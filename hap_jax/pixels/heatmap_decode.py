@@ -96,7 +96,7 @@ def shift_quarter(heatmaps, cell):
   B, h, w, K = heatmaps.shape
   flat = heatmaps.reshape(B, h * w, K)
   x, y = cell[..., 0], cell[..., 1]
-  # Parity: the official code leaves out columns and rows 0, 1 and the last one.
+  # Parity: the official code does not move a maximum in the first two or the last column or row.
   is_inside = (x > 1) & (x < w - 1) & (y > 1) & (y < h - 1)
   index = y * w + x
   steps = jnp.array([1, -1, w, -w])[:, None]
