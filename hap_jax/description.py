@@ -113,8 +113,9 @@ class Description:
     lineage: the checkpoints that the weights come from, newest first, see `convert/lineage.py`.
     config: the configuration of the run. None: not recorded.
     more: further facts, such as "step" and "scores" of a checkpoint, or "skeleton" of the joints.
-    place: the path of the checkpoint that it was read from. The function `store` of a Task may have written
-      files there, or in one of the two folders above. None: the weights are new. It is not recorded.
+    place: the path of the checkpoint that this Description was read from. The function `store` of a Task may
+      have written files there, or in one of the two folders above. None: the weights are new. The path is not
+      recorded.
   """
 
   task: str
@@ -216,7 +217,7 @@ def _is_pixels(value):
   has_numbers = is_dict and all(
     isinstance(value[key], list)
     and len(value[key]) == 3
-    and all(type(x) in (int, float) and abs(x) <= MAX_PIXEL for x in value[key])  # False for NaN, too
+    and all(type(x) in (int, float) and abs(x) <= MAX_PIXEL for x in value[key])  # also False for NaN
     for key in ("mean", "std")
   )
   return has_numbers and min(value["std"]) > 0

@@ -67,7 +67,7 @@ def launcher(environment):
 
 
 def is_one_of_several():
-  """Returns True if this process is connected with other processes. Before `join_processes`, it is not."""
+  """Returns True if this process is connected with other processes, so False before `join_processes`."""
   jax = sys.modules.get("jax")  # no import here: errors in flags are reported before jax is imported
   return jax is not None and jax.distributed.is_initialized() and jax.process_count() > 1
 
@@ -80,7 +80,7 @@ def is_first_process():
 def leave(text):
   """Prints a text and ends this process immediately.
 
-  A normal exit waits minutes for the other processes of jax, and these processes wait for this one.
+  At a normal exit, jax waits minutes for the other processes, and the other processes wait for this process.
   """
   print(text, file=sys.stderr, flush=True)
   os._exit(1)

@@ -28,22 +28,22 @@ _PLACES = (
 
 
 def make_mesh(data=-1, fsdp=1, tensor=1, *, devices=None):
-  """Builds the mesh. One of the three sizes may be -1: it is then computed from the number of devices.
+  """Builds the mesh. One of the three sizes may be -1. It is then computed from the number of devices.
 
   Args:
-    data: number of devices that split a batch; each of them has all parameters.
+    data: number of devices that split a batch. Each of these devices has all parameters.
     fsdp: number of devices that split a batch and also the parameters.
     tensor: number of devices that split only the parameters.
     devices: the devices to use. None: all devices.
   Raises:
-    ValueError: if the product of the sizes is not the number of devices, or if a group of devices along
-      `tensor` belongs to several processes.
+    ValueError: if a size is neither -1 nor at least 1, if several sizes are -1, if the product of the sizes
+      is not the number of devices, or if a group of devices along `tensor` belongs to several processes.
   """
   devices = jax.devices() if devices is None else devices
   sizes, given = [data, fsdp, tensor], f"config.mesh: data={data}, fsdp={fsdp}, tensor={tensor}"
   if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
     raise ValueError(
-      f"{given}: expected numbers of devices from 1 on; one of them may be -1, for all remaining devices"
+      f"{given}: expected numbers of devices of at least 1; one of them may be -1, for all remaining devices"
     )
   known = int(np.prod([size for size in sizes if size != -1]))
   if -1 in sizes and len(devices) % known == 0:
@@ -51,7 +51,7 @@ def make_mesh(data=-1, fsdp=1, tensor=1, *, devices=None):
   if np.prod(sizes) != len(devices):
     raise ValueError(
       f"{given} do not multiply to the {len(devices)} devices present; set one of them to -1 for all "
-      "remaining devices, and let the product of the others divide the number of devices"
+      "remaining devices; the product of the others must divide the number of devices"
     )
   # Auto must be given, because newer versions of jax use Explicit by default. Linen layers fail with
   # Explicit.
@@ -166,7 +166,7 @@ def put_scalar(value, dtype, mesh):
 
 
 def fetch(tree):
-  """Returns the full host arrays of a pytree of global arrays. All processes must call it together."""
+  """Returns the full host arrays of a pytree of global arrays. All processes must call `fetch` together."""
 
   def one(x):
     if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):
@@ -182,9 +182,9 @@ def on(mesh):
 
 
 def split_rows(x, axis=0):
-  """Tells the compiler to split a traced array over the devices along `axis`, the axis of the batch rows.
+  """Makes the compiler split a traced array over the devices along `axis`, the axis of the batch rows.
 
-  Outside of the context `on`, returns `x` unchanged.
+  Outside of the context `on`, `x` is returned unchanged.
   """
   if jax.sharding.get_abstract_mesh().empty:
     return x

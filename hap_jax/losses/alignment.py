@@ -59,9 +59,9 @@ def blockwise_info_nce(query, keys, positive, temperature, block):
     total = total * jnp.exp(largest - new_largest) + jnp.exp(logits - new_largest[:, None]).sum(axis=1)
     return (new_largest, total), None
 
-  # Both start values are computed from the queries, because under shard_map the carry of a scan must vary
-  # over the devices from the start, as the queries do. No logit is below -1 / T, so -2 / T is a safe first
-  # maximum.
+  # Under shard_map, the carry of the scan varies over the devices, because the queries do. shard_map requires
+  # that the start values also vary, so both are computed from the queries. No logit is below -1 / T, so
+  # -2 / T is a safe first maximum.
   start = query[:, 0] * 0 - 2 / temperature, query[:, 0] * 0
   (largest, total), _ = jax.lax.scan(add_block, start, (padded.reshape(num_blocks, block, -1), is_key))
   matched = jnp.einsum("qd,qd->q", query, keys[positive], precision="highest") / temperature

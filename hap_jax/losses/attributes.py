@@ -24,7 +24,7 @@ def attribute_loss(logits, labels, weights=1.0, known=None):
     logits: [B, A] float.
     labels: [B, A] bool or 0/1.
     weights: [B, A] float, or one number for all labels.
-    known: [B, A] bool. False: the label is unknown, so it adds nothing to the loss and to the gradient. None:
+    known: [B, A] bool. False: the label is unknown, so it adds nothing to the loss or to the gradient. None:
       all labels are known.
   Returns:
     [B] float32, one loss per example. An example without known labels has the loss 0.

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 def joint_error(pred, target, weight):
   """Returns the mean absolute error over joints and coordinates: mean_jc w_j |p_jc - t_jc|.
 
-  A joint with weight 0 adds 0 to the error, and counts in the mean, as in the official code.
+  A joint with weight 0 adds 0 to the error, but it counts in the mean, as in the official code.
 
   Args:
     pred, target: [B, J, C] float32.
@@ -30,11 +30,13 @@ def absolute_error(pred, target):
 
 
 def mean_over_people(error, has_truth):
-  """Returns the mean over the people who have this truth, 0 if nobody has it.
+  """Returns the mean error over the people with a true value, or 0 if nobody has one.
 
   Args:
     error: [B] float32.
-    has_truth: [B] bool.
+    has_truth: [B] bool. False: the true value of this person is unknown.
+  Returns:
+    scalar float32.
   """
   count = jnp.maximum(has_truth.sum(), 1).astype(jnp.float32)
   return jnp.where(has_truth, error, 0.0).sum() / count

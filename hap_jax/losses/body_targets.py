@@ -8,25 +8,25 @@ import numpy as np
 from hap_jax.data.skeletons import SMPL30
 from hap_jax.models import crop_camera, rotations, smpl
 
-_MIRROR = np.array((-1.0, 1.0, 1.0), np.float32)  # product with it mirrors points of the camera frame
+_MIRROR = np.array((-1.0, 1.0, 1.0), np.float32)  # points of the camera frame times this array are mirrored
 _einsum = functools.partial(jnp.einsum, precision="highest")
 
 
 def make_targets(body, *, pose, betas, translation, intrinsics, crop_matrix, rotation, is_mirrored, side):
   """Computes the targets of B people.
 
-  The parameters and the camera are those of the picture as it was read. If the image shows the mirrored
-  picture, left and right joints are exchanged. The official code poses a mirrored body instead, which is the
-  same for a body with equal halves.
+  The parameters and the camera belong to the picture as it was read. If the image shows the mirrored picture,
+  left and right joints are exchanged. The official code poses a mirrored body instead. The result is the same
+  if the left and the right half of the body are equal.
 
   Args:
-    body: `smpl.BodyArrays` of the parameters.
+    body: `smpl.BodyArrays` that the parameters belong to.
     pose: [B, 72] float32, axis-angles.
     betas: [B, 10] float32.
     translation: [B, 3] float32, metres in the camera frame.
     intrinsics: [B, 3, 3] float32, pixels of the picture.
     crop_matrix: [B, 2, 3] float32, see `square_crop`.
-    rotation: [B] float32, degrees by which the image was turned against the picture, see
+    rotation: [B] float32, degrees by which the image was turned relative to the picture, see
       `square_crop.square_matrix`.
     is_mirrored: [B] bool.
     side: side of the image in pixels.
@@ -66,7 +66,7 @@ def pose_joints(body, matrices, betas):
 
 
 def _exchange_sides(count):
-  """Returns the order of the first joints of SMPL30 after left and right are exchanged, `count` numbers."""
+  """Returns the indices of the first `count` joints of SMPL30, with left and right exchanged."""
   order = np.arange(count)
   for left, right in SMPL30.flip_pairs:
     if max(left, right) < count:
@@ -86,7 +86,7 @@ def to_halves(pixels, side):
 
 
 def _about_depth(degrees):
-  """Returns the rotations [B, 3, 3] that turn the picture by angles [B] in degrees, from x towards y."""
+  """Returns the rotations [B, 3, 3] about the depth axis by angles [B] in degrees, from x towards y."""
   cos, sin = jnp.cos(jnp.radians(degrees)), jnp.sin(jnp.radians(degrees))
   zero, one = jnp.zeros_like(cos), jnp.ones_like(cos)
   rows = ((cos, -sin, zero), (sin, cos, zero), (zero, zero, one))

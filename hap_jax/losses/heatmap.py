@@ -26,7 +26,8 @@ def heatmap_accuracy(pred, target, weight, threshold=0.05):
   """Returns the accuracy of the maxima of heat maps, as (sum, count).
 
   A maximum is correct if its distance to the target's maximum is less than `threshold`. The distance in x is
-  divided by the width of the map, and the distance in y by the height. The official code exchanges the two.
+  divided by the width of the map, and the distance in y by the height. The official code exchanges width and
+  height.
 
   Args:
     pred, target, weight: see `heatmap_loss`. A joint counts in the records in which its weight is not 0.
@@ -51,7 +52,7 @@ def joint_accuracy(pred_xy, target_xy, is_counted, size, threshold):
     size: [2] or [B, 1, 2] float, the unit of the distances in x and y.
     threshold: a position is correct if its distance is less than this.
   Returns:
-    (share [K] float32, 0 for a joint without a counted record; [K] bool, True if a record counts).
+    (share, has_records): [K] float32 and [K] bool. False: the joint counts in no record, and its share is 0.
   """
   distance = jnp.linalg.norm((pred_xy - target_xy) / size, axis=-1)
   correct = jnp.sum((distance < threshold) & is_counted, axis=0)

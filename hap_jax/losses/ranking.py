@@ -28,12 +28,12 @@ def ranking_loss(similarity, labels, key, margin=0.2):
   `candidates`. An anchor without a candidate has loss 0. The loss of the official code is the *sum* over all
   anchors of both directions.
 
-  The official code uses one replacement triplet if no anchor of a direction has a candidate. It is left out
-  here, because it can be a negative that the rule forbids.
+  If no anchor of a direction has a candidate, the official code uses one replacement triplet. This function
+  does not, because the rule can forbid the negative of that triplet.
 
   Args:
     similarity: [B, B], from the function `similarity`.
-    labels: [B] int, the person of each pair of picture and caption.
+    labels: [B] int, the person y_i of each pair of picture and caption.
     key: PRNG key of the draw.
     margin: m > 0.
   Returns:
@@ -56,7 +56,7 @@ def candidates(similarity, labels, margin):
 
   Args:
     similarity: [B, B], row = anchor. For captions as anchors, it is the transposed matrix.
-    labels: [B] int.
+    labels: [B] int, the persons y.
     margin: m > 0.
   Returns:
     [B, B] bool, row = anchor. The choice has no gradient.

@@ -55,8 +55,8 @@ def bit_span(start, stop, num_words):
 def draw(key, *sizes):
   """Draws random words for several uses, and the key of the next draw, in one call of the generator.
 
-  Several calls would take longer to compile: a CPU needs half a second for each call. `jax.random.split` is
-  such a call, too.
+  Several calls would take longer to compile: a CPU needs half a second for each call of the generator.
+  `jax.random.split` also calls the generator.
 
   Args:
     key: PRNG key.

@@ -57,10 +57,10 @@ def make_rectangles(uniform, area_limit, grid):
 def sample_blocks(key, grid, num_masked):
   """Covers patches with random rectangles.
 
-  It ends when at least `num_masked` patches are covered, or when ten rectangles in a row were refused. So the
-  number of covered patches may be larger or smaller than `num_masked`. If no rectangle fits, for example on a
-  grid that is one patch wide, no patch is covered. Source: the behaviour of the official repository (HAP,
-  arXiv 2310.20695).
+  The function ends when at least `num_masked` patches are covered, or when ten rectangles in a row were
+  refused. So the number of covered patches may be larger or smaller than `num_masked`. If no rectangle fits,
+  for example on a grid that is one patch wide, no patch is covered. Source: the behaviour of the official
+  repository (HAP, arXiv 2310.20695).
 
   Args:
     key: PRNG key.

@@ -31,7 +31,7 @@ def part_patches(keypoints_xy, keypoints_visible, grid, patch, parts):
   Gh, Gw = grid
   is_known = keypoints_visible.astype(bool) & jnp.all(jnp.isfinite(keypoints_xy), axis=-1)
   # A cast of a huge float to int32 is undefined, so coordinates are clipped first. Both limits lie outside
-  # the grid. There the exact coordinate has no effect.
+  # the grid, where the exact coordinate has no effect.
   pixel_xy = jnp.clip(jnp.where(is_known[:, None], keypoints_xy, -1), -1, patch * max(grid))
   pixel_xy = pixel_xy.astype(jnp.int32)
   is_known = is_known & jnp.all(pixel_xy >= 0, axis=-1)

@@ -45,7 +45,7 @@ class MaskRecipe:
     ratio: share of the L patches that is hidden.
     use_blocks, use_parts: the two stages of HAP. If both are False, the mask is uniformly random, as in MAE.
     max_parts: the largest number of parts that is drawn for an image.
-    part_fraction: of the patches of one drawn part, at most this share is marked to be hidden.
+    part_fraction: at most this share of the patches of one drawn part is marked to be hidden.
 
   Raises:
     ValueError: if no mask is possible with these numbers. The message names the configuration key.
@@ -101,7 +101,7 @@ def mask_from_priority(priority, num_keep):
   """Hides the patches with the highest priority.
 
   Args:
-    priority: [..., L]. Of patches with equal priority, the patches with the highest indices are hidden first.
+    priority: [..., L]. If patches have equal priority, the patches with the highest indices are hidden first.
       Add noise if such ties must be broken at random.
     num_keep: V, the number of visible patches, static.
   Returns:
@@ -153,7 +153,7 @@ def priority_levels(in_block, order, marked):
 def sample_mask(key, keypoints_xy, keypoints_visible, num_parts, recipe):
   """Draws the mask of one image. It hides the patches with the highest `priority_levels`.
 
-  Among patches of equal level, the choice is random.
+  The choice between patches of equal level is random.
 
   Source: HAP, arXiv 2310.20695, Sec. 3.2, with the rules and numbers of the official repository.
 
@@ -202,7 +202,8 @@ def sample_masks(keys, keypoints_xy, keypoints_visible, num_parts, recipe):
 
 def draw_num_parts_uniform(key, batch, max_parts):
   """Draws the number of parts of each image, as in the paper: [batch] int32, n ~ U{0, ..., max_parts}."""
-  # The remainder of 32 random bits is uniform up to an error of 2e-9. `randint` would draw twice the bits.
+  # The remainder of 32 random bits is uniform up to an error of 2e-9. `randint` would draw twice as many
+  # bits.
   return (jax.random.bits(key, (batch,)) % np.uint32(max_parts + 1)).astype(jnp.int32)
 
 

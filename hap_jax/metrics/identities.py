@@ -56,7 +56,7 @@ class Identities:
   def split(self, i):
     """Returns (matches, entries that are left out) of query i, both of its identity.
 
-    Left out are the entries under the query's camera, and the query's own entry. Both arrays are ascending
+    The entries under the query's camera and the query's own entry are left out. Both arrays are ascending
     gallery indices without junk entries.
     """
     # The sort of the gallery is stable, so the indices of one identity ascend.

@@ -230,7 +230,7 @@ class _Evaluation(COCOeval):
 
 
 def read_person(annotation, number, skeleton):
-  """Returns an annotation as a new dict with the id `number`. pycocotools changes these dicts.
+  """Returns an annotation as a new dict with the id `number`, because pycocotools changes the dict.
 
   The entry "keypoints" is [K, 3] float64, and "area" is the area that the OKS needs.
 
@@ -273,7 +273,7 @@ def _value(annotation, key):
 
 
 def _found(results, skeleton):
-  """Returns the results as new dicts, with id and area. pycocotools changes these dicts."""
+  """Returns the results as new dicts with id and area, because pycocotools changes the dicts."""
   K = len(skeleton.joints)
   wrong = [number for number, result in enumerate(results, start=1) if len(result["keypoints"]) != 3 * K]
   if wrong:
@@ -349,7 +349,8 @@ def pckh(xy_one_based, truth):
     raise ValueError(
       f"none of the {len(xy)} people has an annotated joint that PCKh counts: check the file of the truth"
     )
-  with np.errstate(divide="ignore", invalid="ignore"):  # a head without size gives inf or nan, which is wrong
+  # A head without size gives inf or nan, which counts as a wrong joint.
+  with np.errstate(divide="ignore", invalid="ignore"):
     error = np.linalg.norm(xy - truth.xy_one_based, axis=-1) / head_size(truth)[:, None]
   hits = {threshold: ((error <= threshold) & is_annotated).sum(axis=0) for threshold in (0.5, 0.1)}
   total = {key: 100 * hit[is_in_total].sum() / count[is_in_total].sum() for key, hit in hits.items()}

@@ -1,6 +1,6 @@
 """Errors of 3D joints and meshes in millimetres: MPJPE, PA-MPJPE and MPVPE, as on 3DPW.
 
-The protocol is that of 3DCrowdNet (arXiv 2104.07300) and of HAP's official code. All arithmetic is float64.
+This is the protocol of 3DCrowdNet (arXiv 2104.07300) and of HAP's official code. All arithmetic is float64.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ _PELVIS = skeletons.JOINT_ORDERS["h36m17"].index("pelvis")
 
 
 def procrustes(source, target):
-  """Returns the similarity that brings points closest to other points (least squares), without a reflection.
+  """Returns the similarity transforms that fit points to other points by least squares, without reflection.
 
   With centred points s and t, M = sum s t^T, its singular values P diag(d) Q^T and
   D = diag(1, 1, sign det(Q P^T)):
@@ -25,7 +25,7 @@ def procrustes(source, target):
 
   Args:
     source: [N, J, 3], the points to move.
-    target: [N, J, 3].
+    target: [N, J, 3], the points to fit.
   Returns:
     (scale [N], rotation [N, 3, 3], translation [N, 3]) float64: y = scale R x + translation for columns x. If
     all points of a source are equal, its scale is 0.
@@ -46,7 +46,7 @@ def procrustes(source, target):
 
 
 def align(source, target):
-  """Returns the points `source` [N, J, 3] after the similarity of `procrustes`, [N, J, 3] float64."""
+  """Returns the points `source` [N, J, 3] after the transform of `procrustes`, [N, J, 3] float64."""
   scale, rotation, translation = procrustes(source, target)
   turned = np.einsum("nij,nkj->nki", rotation, np.asarray(source, np.float64))
   return scale[:, None, None] * turned + translation[:, None]
@@ -70,7 +70,7 @@ def mpjpe(predicted, target):
 
 
 def pa_mpjpe(predicted, target):
-  """Returns the mean distance of the joints of each person after `align`, as `mpjpe`."""
+  """Returns the `mpjpe` of each person after `align`, [N] float64 in mm."""
   return mpjpe(align(predicted, target), target)
 
 
@@ -88,11 +88,11 @@ def mpvpe(predicted, target, predicted_pelvis, target_pelvis):
 
 
 def score(predicted_h36m, target_h36m, vertex_error_mm=None):
-  """Scores people by the means over them, see `PROTOCOL`.
+  """Returns the mean errors over people, see `PROTOCOL`.
 
   Args:
     predicted_h36m, target_h36m: [N, 17, 3], joints of the H36M regressor in metres.
-    vertex_error_mm: [N], the errors `mpvpe`. None: they are unknown.
+    vertex_error_mm: [N], the errors from `mpvpe`. None: they are unknown.
   Returns:
     {"MPJPE", "PA-MPJPE", "MPVPE"} in mm. MPVPE is absent if `vertex_error_mm` is None.
   Raises:

@@ -1,8 +1,8 @@
 """The object keypoint similarity (OKS) of COCO, for pairs of predicted poses and for annotated people.
 
-OKS is the mean over the joints of exp(-d^2 / (2 (2 sigma)^2 a)). Here d is the distance of a joint in both
-poses, sigma is the tolerance of this joint, and a is the area of the person. Source: COCO's evaluation of
-keypoints, https://cocodataset.org/#keypoints-eval.
+OKS is the mean over the joints of exp(-d^2 / (2 (2 sigma)^2 a)). Here d is the distance between the positions
+of a joint in the two poses, sigma is the tolerance of this joint, and a is the area of the person. Source:
+COCO's evaluation of keypoints, https://cocodataset.org/#keypoints-eval.
 """
 
 import numpy as np
@@ -31,7 +31,8 @@ def compare_with_person(xy, keypoints, box, area, sigmas):
   """Returns the OKS of predicted poses with an annotated person. Only the labelled joints count.
 
   If the person has no labelled joint, all joints count. Then d is the distance of a joint to the person's
-  box, enlarged by its width on the left and on the right, and by its height at the top and at the bottom.
+  enlarged box. The box grows by its width on the left and on the right, and by its height at the top and at
+  the bottom.
 
   Args:
     xy: [N, K, 2], predicted joints in pixels.

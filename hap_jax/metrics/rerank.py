@@ -36,10 +36,10 @@ class Reranked:
 
   The final distance is (1 - weight) d_J + weight d. d_ij is the squared distance of the unit vectors i and j,
   and each row of d is divided by its largest value. d_J is the Jaccard distance of the encodings V_i of
-  k-reciprocal neighbours. Queries can be neighbours, too, so the result depends on all queries.
+  k-reciprocal neighbours. Queries can also be neighbours, so the result depends on all queries.
 
-  Three rules follow the code of the authors, because the published numbers come from it. The paper has a
-  different rule in these places, or none:
+  Three rules follow the code of the authors, because the published numbers come from that code. The paper has
+  a different rule, or no rule, for these cases:
   - The k1 + 1 neighbours of a feature include the feature itself.
   - Distances are divided by the largest distance of the row.
   - The set of a neighbour is added if *more* than two thirds of it are already in the set of the feature.

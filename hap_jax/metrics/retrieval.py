@@ -78,16 +78,16 @@ def evaluate(
   """Scores a retrieval: every query ranks the gallery by cosine similarity.
 
   Three kinds of gallery entries are left out of the list of a query: entries of the query's identity under
-  the query's camera, entries of junk identities, and the query's own entry. A query without a match is
-  counted and left out of the means. Equal features keep the order of the gallery.
+  the query's camera, entries of junk identities, and the query's own entry. A query without a match counts in
+  `num_queries`, but not in the means. Equal features keep the order of the gallery.
 
   Let p_k be the rank of the k-th of R matches. AP = (1/R) sum_k k / p_k. The trapezoidal rule takes the mean
   of the precisions at the match and before it: (1/R) sum_k (k / p_k + (k - 1) / (p_k - 1)) / 2. The precision
   before rank 1 counts as 1.
 
   This is the protocol of Market-1501 and MSMT17 (Zheng et al., ICCV 2015). AP is computed as in current
-  papers. The first MATLAB script has the trapezoidal rule, and so has the official code of text ReID. mINP is
-  defined in arXiv 2001.04193.
+  papers. The first MATLAB script of Market-1501 and the official code of text ReID use the trapezoidal rule.
+  mINP is defined in arXiv 2001.04193.
 
   The result is exact for a gallery of any size. The similarities are computed in blocks of 64 MiB, and only
   the ranks of the matches are kept in memory.
@@ -101,8 +101,9 @@ def evaluate(
     gallery_camid: [G] whole numbers, cameras of the gallery; None if and only if query_camid is None.
     ranks: the ranks of the CMC.
     junk_pids: identities of the gallery that count neither as right nor as wrong.
-    own_index: [Q] whole numbers, the gallery entry that belongs to the query itself, as the picture that a
-      caption was written for. It is left out, and it has the identity of the query. None: there is none.
+    own_index: [Q] whole numbers, the gallery entry that belongs to the query itself, such as the picture that
+      a caption was written for. This entry must have the identity of the query, and it is left out. None: no
+      query has an own entry.
     reranking: a `rerank.Reranking` to rank by k-reciprocal neighbours; None: no re-ranking.
   Returns:
     `Scores`.
@@ -208,7 +209,7 @@ def _trapezoid_ap(found):
     found: [R] int64, the ranks of the matches from 1, ascending, with R at least 1.
   """
   k = np.arange(1, len(found) + 1)
-  # Only the first match can have rank 1, and its precision before is 1 by definition.
+  # Only the first match can have rank 1. The precision before rank 1 is 1 by definition.
   before = np.where(found > 1, (k - 1) / np.maximum(found - 1, 1), 1)
   return np.mean((k / found + before) / 2)
 
@@ -217,13 +218,15 @@ def chance_mean_ap(query_pid, gallery_pid, query_camid=None, gallery_camid=None,
   """Returns the exact expected mAP of a gallery in random order.
 
   Let the list of a query have N entries with R matches, and let H_N be the N-th harmonic number. Then
-  E[AP] = (H_N + (R-1)/(N-1) (N - H_N)) / N. Reason: rank k is a match with probability R/N. If it is, the
-  expected number of matches before it is (k-1)(R-1)/(N-1).
+  E[AP] = (H_N + (R-1)/(N-1) (N - H_N)) / N. Reason: the entry at rank k is a match with probability R/N. If
+  it is a match, the expected number of matches before it is (k-1)(R-1)/(N-1).
 
   Args:
     query_pid, gallery_pid, query_camid, gallery_camid, junk_pids: as in `evaluate`.
+  Returns:
+    float, 0 to 1.
   Raises:
-    ValueError: in the same cases as `evaluate`.
+    ValueError: if identities have a wrong shape or type, or if no query has a match.
   """
   num_queries, num_gallery = np.size(query_pid), np.size(gallery_pid)
   identities = Identities(
@@ -274,7 +277,8 @@ def rank_list(
   Returns:
     `RankList`. Q is 1 for one query.
   Raises:
-    ValueError: in the same cases as `evaluate`, and if k is below 1.
+    ValueError: if features or identities have a wrong shape or type, if features are not finite, or if k is
+      below 1.
   """
   if k < 1:
     raise ValueError(f"k={k}: expected at least 1 entry per query")

@@ -31,7 +31,7 @@ class AttributeClassifier(nn.Module):
     patches = image_encoder.encode(self.encoder, image).patches
     # Parity: the official code takes the mean after the final norm, not before it.
     feature = patches.astype(jnp.float32).mean(axis=1)
-    # Parity: PyTorch draws the bias of a linear layer from -1 / sqrt(fan_in) to 1 / sqrt(fan_in).
+    # Parity: PyTorch draws the bias of a linear layer uniformly from -1 / sqrt(fan_in) to 1 / sqrt(fan_in).
     bias_init = uniform_within(1 / self.encoder.width**0.5)
     classifier = nn.Dense(
       self.num_attributes, kernel_init=UNIFORM_IN_FAN, bias_init=bias_init, name="classifier"

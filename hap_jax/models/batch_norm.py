@@ -15,7 +15,7 @@ class BatchNorm(nn.Module):
   The unbiased variance is the biased variance * n / (n - 1) for n values per channel. The official
   checkpoints contain such averages.
 
-  The statistics are float32. If the batch is split over devices, they are the statistics of the whole batch.
+  The statistics are float32. They cover the whole batch, also if the batch is split over devices.
   The parameters `scale` and `bias` and the collection `batch_stats` (`mean`, `var`) are [C] float32.
 
   Attributes:
@@ -29,11 +29,11 @@ class BatchNorm(nn.Module):
     """Normalises `x`.
 
     Args:
-      x: [B, C] or [B, H, W, C].
+      x: [B, C] or [B, H, W, C] float.
       train: True: use the statistics of the batch, and update the running statistics once per call.
         `batch_stats` must then be mutable.
     Returns:
-      An array of the same shape.
+      An array of the same shape, in the type `dtype`.
     Raises:
       ValueError: if a channel has only one value in training.
     """

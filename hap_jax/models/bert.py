@@ -11,7 +11,7 @@ from hap_jax.models import layers
 
 # Parity: the epsilon of BERT's layer norms. It is smaller than the epsilon of the vision transformer.
 LAYER_NORM_EPSILON = 1e-12
-_INIT = nn.initializers.normal(0.02)  # as BERT draws its tables
+_INIT = nn.initializers.normal(0.02)  # BERT draws its tables from this distribution
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Sizes:
     hidden: width of the hidden MLP layer.
     vocab_size: number of token ids.
     max_positions: the longest possible caption, in tokens.
-    num_segments: rows of the segment table. A caption has only the first segment.
+    num_segments: number of rows of the segment table. Captions use only the first row.
   """
 
   width: int
@@ -42,9 +42,9 @@ class Sizes:
 
 
 class Bert(nn.Module):
-  """The encoder of BERT, without its pooler. Its blocks are stacked along the first axis, as those of `ViT`.
+  """The encoder of BERT, without its pooler and without dropout.
 
-  It has no dropout.
+  The parameters of its blocks are stacked along the first axis, as in `ViT`.
 
   Attributes:
     width, depth, num_heads, hidden, vocab_size, max_positions, num_segments: see `Sizes`.
@@ -68,9 +68,10 @@ class Bert(nn.Module):
 
     Args:
       ids: [B, T] int32 from `data.word_piece`, with T at most max_positions.
-      lengths: [B] int32, at least 1. Later tokens of a row get no attention.
+      lengths: [B] int32, the number of tokens of each caption, at least 1. The padding after them gets no
+        attention.
     Returns:
-      [B, T, D]. The values behind a caption have no meaning.
+      [B, T, D] token features. The values in the padding have no meaning.
     Raises:
       ValueError: if T is larger than max_positions.
     """
@@ -98,7 +99,7 @@ class Bert(nn.Module):
 
 
 class _Block(nn.Module):
-  """Post-norm transformer block; [B*T, D] -> [B*T, D]. `is_real` [B, T] bool marks the tokens of captions."""
+  """Post-norm transformer block; [B*T, D] -> [B*T, D]. `is_real` [B, T] bool is False in the padding."""
 
   num_heads: int
   hidden: int

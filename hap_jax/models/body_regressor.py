@@ -20,7 +20,7 @@ class BodyParameters:
   Attributes:
     rotations: [B, 24, 3, 3], relative to the parent joint. The first one turns the body frame to the camera
       frame.
-    betas: [B, 10], the shape.
+    betas: [B, 10], the shape coefficients.
     camera: [B, 3], see `crop_camera.camera_translation`.
   """
 
@@ -37,7 +37,8 @@ class BodyRegressor(nn.Module):
   Attributes:
     encoder: `vit.ViT`.
     hidden: width of the hidden layer of the head.
-    start: NUM_VALUES numbers, the output for every picture before the training; see `start_values`.
+    start: NUM_VALUES numbers, the output for every picture before the training. `train/start_pose.py`
+      computes them.
   """
 
   encoder: vit.ViT
@@ -62,7 +63,7 @@ class BodyRegressor(nn.Module):
 
 
 class BodyHead(nn.Module):
-  """A hidden layer and an output layer that starts at zero: [B, D] -> [B, NUM_VALUES] float32."""
+  """A hidden layer, and an output layer whose parameters start at zero: [B, D] -> [B, NUM_VALUES] float32."""
 
   hidden: int
 

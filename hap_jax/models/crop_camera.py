@@ -4,15 +4,16 @@ The network predicts three numbers (c0, c1, c2) per person. The body stands at
 
   t = (c0, c1, k sigmoid(c2)),  k = focal * 2.5 m / side
 
-in front of a pinhole camera with the focal length `focal` whose picture is the crop. So the person is at most
-k metres away, and a body of 2.5 m there fills the crop. The axes are x right, y down, z forward.
+in front of a pinhole camera. The picture of this camera is the crop, and its focal length is `focal`. The
+distance to the person is at most k metres. At the distance k, a body of 2.5 m fills the crop. The axes are
+x right, y down, z forward.
 """
 
 import jax
 import jax.numpy as jnp
 
 FOCAL = 5000.0  # pixels of the crop
-SIDE = 256  # of the crop, in pixels
+SIDE = 256  # side of the crop in pixels
 _BODY_SIZE = 2.5  # metres
 _MIN_DEPTH = 1e-4  # Parity: the official code adds this to every depth, in metres
 
@@ -23,8 +24,8 @@ def camera_translation(camera, *, focal=FOCAL, side=SIDE):
   Args:
     camera: [..., 3] float32, the network's prediction.
     focal: focal length in pixels of the crop.
-    side: side of the crop in pixels: a number, or [...]. The side of the region in pixels of the whole
-      picture gives the place in front of a camera of the whole picture with the focal length `focal`.
+    side: side of the crop in pixels: a number, or an array [...]. To place the body in front of a camera of
+      the whole picture, pass the side of the region and the focal length in pixels of the whole picture.
   Returns:
     [..., 3] float32 in metres.
   """

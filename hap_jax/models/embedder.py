@@ -85,7 +85,8 @@ class LocalityEmbedder(nn.Module):
     """
     latent = image_encoder.encode(self.encoder, image, drop_key)
     D = self.encoder.width
-    # Parity: the convolutions read the tokens before the final norm, the class-token head after the norm.
+    # Parity: the convolutions read the tokens before the final norm. The class-token head reads its token
+    # after the norm.
     x = latent.raw_patches.reshape(image.shape[0], *self.encoder.grid, D)
     for i in range(3):
       stride = 2 if i == 0 else 1

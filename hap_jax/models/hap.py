@@ -45,7 +45,7 @@ class HAP(nn.Module):
     B, N, L = ids_restore.shape
     patches = layers.patchify(image, self.encoder.patch, self.encoder.patch_padding)
     latent = self.encoder(patches, ids_keep)
-    cls = latent.cls  # this also checks that the decoder, which expects a class token, gets one
+    cls = latent.cls  # raises ValueError without a class token, which the decoder needs
     pred = self.decoder(latent.normed, ids_restore.reshape(B * N, L))
     # The losses are computed in float32, whatever the compute type of the network.
     return HapOutputs(

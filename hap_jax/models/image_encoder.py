@@ -1,4 +1,4 @@
-"""The encoder with pictures as input. All code that computes features with a trained model uses it."""
+"""The encoder with pictures as input. All code that computes features with a trained model uses `encode`."""
 
 import flax.linen as nn
 import jax.numpy as jnp

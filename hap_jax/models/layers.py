@@ -8,7 +8,7 @@ import numpy as np
 from hap_jax import sharding
 from hap_jax.models import cpu_matmul
 
-# Parity: the epsilon of the official ViT. It is the default of flax, too. But the default may change, so the
+# Parity: the epsilon of the official ViT. It is also the default of flax. This default may change, so the
 # number is set here.
 LAYER_NORM_EPSILON = 1e-6
 
@@ -68,7 +68,7 @@ def patchify(image, patch, padding=0):
   if padding:
     check_padding(padding, patch)
     # With 2 * padding < P, the convolution has no further row or column of patches. So its zeros at the
-    # bottom and at the right are in no patch, too.
+    # bottom and at the right are not in any patch.
     border = (padding, -padding, 0)
     image = jax.lax.pad(image, np.zeros((), image.dtype), ((0, 0, 0), border, border, (0, 0, 0)))
   x = image.reshape(B, Gh, patch, Gw, patch, C)
@@ -315,7 +315,9 @@ def run_blocks(
 
 
 def stacked_parameters(module, block, depth, *inputs):
-  """Returns the parameters of `depth` blocks, the subtree `blocks` of a module. Axis 0 is the block.
+  """Returns the parameters of `depth` blocks, the subtree `blocks` of a module.
+
+  The first axis of every leaf is the number of the block.
 
   Args:
     module: the module that owns the parameters. Call this function inside its compact method.
@@ -324,7 +326,7 @@ def stacked_parameters(module, block, depth, *inputs):
     *inputs: arguments of a call of the block.
   """
   if module.is_initializing():
-    # lax.map instead of vmap, because the random number generator compiles twice as long for many keys.
+    # lax.map instead of vmap, because with vmap the random number generator takes twice as long to compile.
     init = lambda key: block.init(key, *inputs)["params"]  # noqa: E731
     module.param("blocks", lambda key: jax.lax.map(init, jax.random.split(key, depth)))
   return module.variables["params"]["blocks"]

@@ -19,7 +19,7 @@ class BidirectionalLstm(nn.Module):
 
   Attributes:
     width: H, the width of the state.
-    dtype: type of the matrix products. State, gates and result are float32, as are the parameters.
+    dtype: type of the matrix products. Parameters, state, gates and result are float32.
   """
 
   width: int
@@ -31,11 +31,12 @@ class BidirectionalLstm(nn.Module):
 
     Args:
       x: [B, T, D] features of tokens.
-      lengths: [B] int32. The backward direction starts at the last real token of a caption.
+      lengths: [B] int32, the number of real tokens of each caption. The backward direction starts at the last
+        real token.
     Returns:
-      [B, T, H] float32, zero behind each caption.
+      [B, T, H] float32, zero in the padding.
     """
-    init = uniform_within(self.width**-0.5)  # as PyTorch draws the matrices of its LSTM
+    init = uniform_within(self.width**-0.5)  # PyTorch draws the matrices of its LSTM in this way
     gates, recurrent = [], []
     for direction in ("forward", "backward"):
       # The products with the inputs of all steps are one large product, which is faster than T small ones.
@@ -71,9 +72,9 @@ def _run(kernels, gates, is_real):
 
   Args:
     kernels: for each direction [H, 4H], the recurrent kernel.
-    gates: for each direction [T, B, 4H], the part of the gates that comes from the inputs. The steps are in
-      the order of the direction.
-    is_real: for each direction [T, B, 1] bool, False in the padding.
+    gates: for each direction [T, B, 4H], the part of the gates that comes from the inputs. For the backward
+      direction, the last token is the first step.
+    is_real: for each direction [T, B, 1] bool, False in the padding. The steps have the order of the gates.
   Returns:
     for each direction [T, B, H] float32, zero in the padding.
   """
@@ -95,5 +96,5 @@ def _cell(state, kernel, gates, is_real):
   cell = jax.nn.sigmoid(forget_gate) * cell + jax.nn.sigmoid(input_gate) * jnp.tanh(candidate)
   hidden = jax.nn.sigmoid(output_gate) * jnp.tanh(cell)
   # The state is zero in the padding. So the backward direction starts at the last real token with a zero
-  # state, and no caption has to be moved.
+  # state, and no caption has to be shifted.
   return jnp.where(is_real, hidden, 0), jnp.where(is_real, cell, 0)

@@ -9,7 +9,7 @@ from hap_jax.models import image_encoder, vit
 from hap_jax.models.batch_norm import BatchNorm
 
 HEADS = ("classic", "simple")
-STRIDE = 4  # side of a patch token's area in the heat map, for both heads
+STRIDE = 4  # each patch token becomes 4 x 4 cells of the heat maps, in both heads
 # Parity: all kernels of the heads start from this normal distribution, and all biases from zero.
 _KERNEL_INIT = nn.initializers.normal(0.001)
 
@@ -140,12 +140,12 @@ class FinalLayer(nn.Module):
 def transposed_convolution(x, kernel):
   """Computes the transposed convolution with kernel 4, stride 2 and padding 1, as in PyTorch.
 
-    y[o] = sum of x[i] kernel[k] over all o = 2 i - 1 + k, in rows and in columns
+    y[o] = sum of x[i] kernel[k] over all i and k with 2 i - 1 + k = o, in rows and in columns
 
-  So an output row o = 2 m gets row m - 1 with k = 3 and row m with k = 1. Row o = 2 m + 1 gets row m with
-  k = 2 and row m + 1 with k = 0. With the columns, there are four kinds of output pixels. Each kind is one
-  matrix product of 2 x 2 input pixels with 2 x 2 cells of the kernel. On a CPU, the gradients of XLA's own
-  transposed convolution take 40 times as long.
+  So output row 2 m is the sum of row m - 1 with k = 3 and row m with k = 1. Output row 2 m + 1 is the sum of
+  row m with k = 2 and row m + 1 with k = 0. The same holds for columns, so there are four kinds of output
+  pixels. Each kind is one matrix product of 2 x 2 input pixels with 2 x 2 cells of the kernel. On a CPU, the
+  gradients of XLA's own transposed convolution take 40 times as long.
 
   Args:
     x: [B, H, W, in].
@@ -169,9 +169,10 @@ def transposed_convolution(x, kernel):
 def resized_convolution(x, kernel, factor=1):
   """Resizes a map by bilinear interpolation and convolves it with an odd kernel, stride 1, zeros outside.
 
-  The resize works on each channel alone, and the convolution on each cell of its kernel alone. So the result
-  is the same if the products of all channels come first, at the small size. They are then resized, shifted
-  and added. With K outputs, this takes factor^2 times fewer operations.
+  The resize is linear and the same for every channel. So the result does not change if the channels are
+  multiplied by the kernel before the resize. This function computes these products at the small size, one for
+  each cell of the kernel. It then resizes, shifts and adds the products. After the resize, the products would
+  take factor^2 times as many operations.
 
   Args:
     x: [B, H, W, in].
@@ -182,7 +183,7 @@ def resized_convolution(x, kernel, factor=1):
   """
   (B, H, W, C), (size, _, _, K) = x.shape, kernel.shape
   cells = kernel.transpose(2, 0, 1, 3).reshape(C, -1)
-  # The heat maps are float32, so the sums over the channels are float32, too.
+  # The heat maps are float32, so the sums over the channels are also float32.
   products = jnp.matmul(x.reshape(-1, C), cells, preferred_element_type=jnp.float32)
   if size == factor == 1:
     return products.reshape(B, H, W, K)

@@ -31,11 +31,11 @@ def sincos_table(grid, width):
 
 
 def resize_table(table, old_grid, new_grid, interpolation="bicubic"):
-  """Resizes a position table to another grid. Copies the row of the class token.
+  """Resizes a position table to another grid. The row of the class token is copied.
 
   Cells have half-pixel centres, the border is clamped, and there is no anti-aliasing. The coefficient of the
-  cubic kernel is a = -0.75. These are the rules of the official repository. The cubic resize of JAX has
-  a = -0.5, and all its kinds of resize have anti-aliasing.
+  cubic kernel is a = -0.75. These are the rules of the official repository. `jax.image.resize` has a = -0.5,
+  and anti-aliasing by default.
 
   One rule differs from the official code. Here a table is resized whenever the grids differ, also if they
   have the same number of patches. The official code leaves an 8x16 table unchanged for a 16x8 grid, so
@@ -92,8 +92,8 @@ def _resize_matrix(old, new, taps, weight):
 
   Args:
     old, new: numbers of cells.
-    taps: the cells that a new cell reads. They are counted from the last old centre that is not to the right
-      of the new centre.
+    taps: the old cells that a new cell reads. Cell 0 is the last old cell whose centre is not to the right of
+      the new centre. Cell 1 is its right neighbour.
     weight: a function from the distance between the centres, in old cells, to the weight of the old cell.
   """
   # Half-pixel centres: the centre of cell i is at i + 0.5.

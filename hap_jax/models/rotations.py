@@ -3,8 +3,8 @@
 A matrix acts on columns. A rotation vector ("axis-angle") is the axis times the angle in radians. All
 products are sums of elementwise products, so every backend computes them in float32.
 
-Each function replaces the argument of a root or a division where it would be 0, before the operation. A
-`where` after the operation would leave a gradient of 0 times infinity.
+The gradient of a root or a division at 0 is infinite. So each function replaces an argument that is 0 before
+the operation. A `where` after the operation would give the gradient 0 times infinity, which is NaN.
 """
 
 import jax
@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 _SMALL_ANGLE = 1e-2  # radians; below it, the first terms of a series are exact in float32
-_NO_DIRECTION = 1e-24  # a vector whose squared length is not above this has no direction
+_NO_DIRECTION = 1e-24  # a vector has no direction if its squared length is at most this
 _IDENTITY = np.eye(3, dtype=np.float32)
-# [3, 3, 3]: the matrix of the cross product with v is the sum of these over the last axis, times v.
+# [3, 3, 3]: the matrix of the cross product with a vector v is (_CROSS_SIGNS * v).sum(-1).
 _CROSS_SIGNS = np.array(
   [
     [[0, 0, 0], [0, 0, -1], [0, 1, 0]],
@@ -26,7 +26,10 @@ _CROSS_SIGNS = np.array(
 
 
 def _quaternion_signs():
-  """Returns [4, 4, 3, 3]: the signs of a matrix's entries in the products 4 q_i q_j, without the ones."""
+  """Returns the signs of the matrix entries in the products 4 q_i q_j, [4, 4, 3, 3].
+
+  A product is the sum of the entries of the rotation matrix times these signs, plus 1 if i = j.
+  """
   signs = np.zeros((4, 4, 3, 3), np.float32)
   for i in range(3):
     signs[0, 0, i, i] = 1
@@ -41,23 +44,24 @@ def _quaternion_signs():
 
 
 _QUATERNION_SIGNS = _quaternion_signs()
-_QUATERNION_ONES = np.eye(4, dtype=np.float32)  # the ones in 4 q_i q_i
+_QUATERNION_ONES = np.eye(4, dtype=np.float32)  # the 1 that is added if i = j
 
 
 def sixd_to_matrix(sixd):
   """Returns the rotation matrices of 6 numbers each (Zhou et al., arXiv 1812.07035).
 
-  The numbers are a 3 x 2 matrix, row-major: entries 0, 2, 4 are its first column, and entries 1, 3, 5 its
-  second one. The columns are made orthonormal in this order. The third column is their cross product.
+  The numbers are a 3 x 2 matrix, row-major: entries 0, 2, 4 are its first column, and entries 1, 3, 5 are its
+  second column. The columns are made orthonormal in this order. The third column is their cross product.
 
   Args:
-    sixd: [..., 6] float32. Columns without a direction give a finite matrix that is no rotation.
+    sixd: [..., 6] float32. Columns without a direction give a finite matrix that is not a rotation.
   Returns:
     [..., 3, 3] float32.
   """
   columns = sixd.reshape(*sixd.shape[:-1], 3, 2)
   first, second = _normalize(columns[..., 0]), _normalize(columns[..., 1])
-  # The second step removes the rounding error of the first one. It counts if the columns are almost parallel.
+  # The second pass removes the rounding error of the first pass, which is large if the columns are almost
+  # parallel.
   for _ in range(2):
     second = _normalize(second - (first * second).sum(-1, keepdims=True) * first)
   return jnp.stack([first, second, jnp.cross(first, second)], axis=-1)

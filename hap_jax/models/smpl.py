@@ -27,15 +27,15 @@ _einsum = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
 @struct.dataclass
 class BodyArrays:
-  """The arrays of a body of one gender, as the layer needs them. V is the number of vertices.
+  """The arrays of the body of one gender. V is the number of vertices.
 
   Attributes:
     v_template: [V, 3] float32, in metres.
     shapedirs: [V, 3, S] float32, with S = 10.
     posedirs: [V, 3, 9 * (J - 1)] float32, with J = 24.
-    J_regressor: [J, V] float32, joints of the body without pose.
-    weights: [V, J] float32.
-    joint_regressor: [30, V] float32, the joints `skeletons.SMPL30` of the posed body.
+    J_regressor: [J, V] float32, computes the joints from the vertices of the body without pose.
+    weights: [V, J] float32, the share of each joint's motion in the motion of a vertex.
+    joint_regressor: [30, V] float32, computes the joints `skeletons.SMPL30` from the posed vertices.
     parents: J whole numbers, the parent of each joint; -1 for the root.
   """
 
@@ -73,11 +73,11 @@ def pose_body(body, pose, betas, translation):
   Args:
     body: BodyArrays, an argument of the compiled function that calls this one.
     pose: [B, 72] float32 rotation vectors, or [B, 24, 3, 3] float32 matrices. Joint 0 is the root.
-    betas: [B, 10] float32, shape.
+    betas: [B, 10] float32, shape coefficients.
     translation: [B, 3] float32 in metres.
   Returns:
-    (vertices [B, V, 3] float32, joints [B, 24, 3] float32), in metres. The joints are those of the chain of
-    rotations. Losses and metrics use `regress_joints` instead.
+    (vertices [B, V, 3] float32, joints [B, 24, 3] float32), in metres. The joints are the joints around which
+    the body bends. Losses and metrics use `regress_joints` instead.
   Raises:
     ValueError: if an argument has another shape.
   """
@@ -109,11 +109,12 @@ def regress_joints(body, vertices):
 
 
 def _follow_chain(matrix, joints, parents):
-  """Returns the rotation [B, J, 3, 3] and the place [B, J, 3] of each joint, after all its parents.
+  """Returns the rotation [B, J, 3, 3] and the place [B, J, 3] of each joint in one common frame.
 
-  Each round composes the motion of every joint with the motion of the ancestor where it starts. This doubles
-  the number of bones that a motion spans. SMPL's chains have nine joints, so four rounds are enough. There is
-  no gather, whose gradient is slow, and the program compiles faster than a loop over joints.
+  At first, the motion of each joint is relative to its parent. Each round composes the motion of every joint
+  with the motion of the ancestor that it is relative to. This doubles the number of bones that a motion
+  spans. The longest chain of SMPL has nine joints, so four rounds are enough. There is no gather, whose
+  gradient is slow, and the program compiles faster than a loop over joints.
   """
   ancestor = np.array(parents)
   turn, place = matrix, joints - _einsum("ij,bjc->bic", _pick(ancestor), joints)
@@ -128,7 +129,7 @@ def _follow_chain(matrix, joints, parents):
 
 
 def _pick(ids):
-  """Returns [J, J] float32. Its product with the joints picks joint `ids[j]` for row j, and zeros for -1."""
+  """Returns a [J, J] float32 matrix. Row j of its product with joints is joint ids[j], or zeros for -1."""
   return (ids[:, None] == np.arange(len(ids))).astype(np.float32)
 
 

@@ -34,9 +34,9 @@ class TextEmbedder(nn.Module):
   starts at the token features of `bert.Bert`. Source: the official text-to-image ReID of HAP.
 
   Attributes:
-    encoder: the image encoder. The LSTM has its width, because both branches share the projection.
+    encoder: the image encoder. The LSTM has the same width, because both branches share the projection.
     embedding_dim: F, the width of the shared space.
-    num_classes: number of training persons.
+    num_classes: C, the number of training persons.
     pooling: see `pool_captions`.
   """
 
@@ -47,13 +47,14 @@ class TextEmbedder(nn.Module):
 
   def setup(self):
     self.lstm = BidirectionalLstm(self.encoder.width, self.encoder.dtype)
-    # Parity: the official projection is drawn as a convolution before a ReLU, with the variance 2 / fan_out.
+    # Parity: the official code initialises the projection as a convolution before a ReLU, from a normal
+    # distribution with the variance 2 / fan_out.
     init = nn.initializers.normal((2 / self.embedding_dim) ** 0.5)
     self.projection = nn.Dense(self.embedding_dim, use_bias=False, kernel_init=init)
     self.head = nn.Dense(self.num_classes, kernel_init=nn.initializers.normal(0.001))
 
   def __call__(self, image, features, lengths, *, drop_key=None):
-    """Returns the TextEmbedderOutputs of B pairs. The arguments are those of the two branches."""
+    """Returns the TextEmbedderOutputs of B pairs. For the arguments, see the methods of the two branches."""
     image = self.embed_images(image, drop_key=drop_key)
     text = self.embed_captions(features, lengths)
     return TextEmbedderOutputs(image, text, self.classify(image), self.classify(text))
@@ -106,9 +107,9 @@ class TextEmbedder(nn.Module):
 def pool_captions(tokens, lengths, pooling):
   """Pools the tokens of captions. The result depends neither on the padding nor on other captions.
 
-  The official code takes the maximum over all positions up to the longest caption of the batch, with zeros
-  behind each caption. So there the value of a caption depends on the batch. "floor" gives the official value
-  of every caption that is shorter than the longest caption of its batch.
+  The official code fills up all captions of a batch with zeros to the length of the longest caption, and
+  takes the maximum over all positions. So its value of a caption depends on the batch. "floor" gives the
+  official value of every caption that is shorter than the longest caption of its batch.
 
   Args:
     tokens: [B, T, D] float.

@@ -25,7 +25,7 @@ VARIANTS = {
   "B": Variant(768, 12, 12),
   "L": Variant(1024, 24, 16),
   "H": Variant(1280, 32, 16),
-  "S12": Variant(384, 12, 12),  # the small model of ViTPose: S with other heads
+  "S12": Variant(384, 12, 12),  # the small model of ViTPose: S with 12 heads
 }
 
 
@@ -81,7 +81,7 @@ FLOAT32 = Compute()
 
 @struct.dataclass
 class Latent:
-  """Tokens of B*N views. If there is a class token, it is the first token, so there are 1 + V tokens, else V.
+  """Tokens of B*N views. Each view has V patch tokens. If there is a class token, it comes before them.
 
   Code that needs only some of the tokens uses `cls`, `patches` or `raw_patches`. Under jit, the compiler
   removes the computation of a field that the caller does not use.
@@ -130,8 +130,8 @@ class ViT(nn.Module):
     patch: side P in pixels.
     mlp_ratio: width of the hidden MLP layer divided by `width`.
     patch_padding: padding of the patches, see `layers.patchify`. The parameters do not depend on it.
-    class_token: False: there is no parameter `cls_token`, and row 0 of the position table, which is the
-      position of the class token, is added to all patches.
+    class_token: False: there is no parameter `cls_token`. Row 0 of the position table, which is the position
+      of the class token, is then added to all patches.
     drop_path: stochastic depth rate of the last block. The rate rises linearly from 0 at the first block.
     dtype: compute type; parameters are float32.
     scan, remat, attention: see `layers.run_blocks`.

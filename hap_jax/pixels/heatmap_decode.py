@@ -1,8 +1,8 @@
 """Finds the joints in heat maps of a 2D pose network.
 
-The steps are: merge the maps of a picture and of its mirror image, find the maxima, refine them to parts of a
-cell, and move them to pixels of the picture. All functions run on the device, inside the evaluation step. The
-axes of heat maps are [B, h, w, K].
+The steps are: merge the maps of a picture and of its mirror image, find the maxima, refine them to fractions
+of a cell, and convert them to pixels of the picture. All functions run on the device, inside the evaluation
+step. The axes of heat maps are [B, h, w, K].
 """
 
 import jax
@@ -13,7 +13,7 @@ _BLUR_TAPS = 11  # length of the Gaussian of the refinement, in cells
 _BLUR_SIGMA = 0.3 * ((_BLUR_TAPS - 1) / 2 - 1) + 0.8  # 2.0 cells: OpenCV's rule for this length
 _LOG_RANGE = (1e-3, 50.0)  # blurred values are clipped to this range before the logarithm
 _EPSILON = float(np.finfo(np.float32).eps)
-# By default accelerators multiply with less than float32 precision. The refinement divides differences of
+# By default, accelerators multiply with less than float32 precision. The refinement divides differences of
 # logarithms, so it needs all digits.
 _HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -62,7 +62,7 @@ def decode(heatmaps, region, is_udp):
   cell, score = find_maximum(heatmaps)
   to_udp = is_udp[:, None, None]
   place = jnp.where(to_udp, refine_udp(heatmaps, cell), shift_quarter(heatmaps, cell))
-  # The official code refines such joints, too, with values of other maps.
+  # The official code also refines these joints, but with values of other maps. Here they stay at (-1, -1).
   place = jnp.where(score[..., None] > 0, place, -1.0)
   cells = jnp.where(to_udp, jnp.array([w - 1, h - 1], jnp.float32), jnp.array([w, h], jnp.float32))
   center, size = region[:, None, :2], region[:, None, 2:]
@@ -96,7 +96,7 @@ def shift_quarter(heatmaps, cell):
   B, h, w, K = heatmaps.shape
   flat = heatmaps.reshape(B, h * w, K)
   x, y = cell[..., 0], cell[..., 1]
-  # Parity: the official code leaves out columns and rows 0, 1 and the last one.
+  # Parity: the official code does not move a maximum in the first two or the last column or row.
   is_inside = (x > 1) & (x < w - 1) & (y > 1) & (y < h - 1)
   index = y * w + x
   steps = jnp.array([1, -1, w, -w])[:, None]
@@ -110,16 +110,16 @@ def shift_quarter(heatmaps, cell):
 def refine_udp(heatmaps, cell):
   """Moves a maximum by one Newton step on the logarithm of the blurred map.
 
-  With L the logarithm, and its gradient g and Hessian H by finite differences: p = cell - (H + eps I)^-1 g.
-  Source: DARK (arXiv 1910.06278) in the variant of UDP (arXiv 1911.07524). As in the official code, the step
-  has no limit.
+  Let g and H be the gradient and the Hessian of this logarithm, by finite differences. Then the joint is at
+  p = cell - (H + eps I)^-1 g. Source: DARK (arXiv 1910.06278) in the variant of UDP (arXiv 1911.07524). As in
+  the official code, the step has no limit.
 
   Args:
     heatmaps: [B, h, w, K] float32.
     cell: [B, K, 2] int32, (x, y) of the maxima.
   Returns:
-    [B, K, 2] float32, (x, y) in cells. Within six cells of the border it is up to 1.3 cells off, because the
-    blur reflects the map there.
+    [B, K, 2] float32, (x, y) in cells. Within six cells of the border, the error is up to 1.3 cells, because
+    the blur reflects the map there.
   """
   value = jnp.log(jnp.clip(_blurred_neighbours(heatmaps, cell), *_LOG_RANGE))  # [B, K, 3, 3], rows are y
   (corner, above, _), (left, middle, right), (_, below, far_corner) = (
@@ -155,7 +155,8 @@ def _blurred_neighbours(heatmaps, cell):
 def _blur_matrix(size):
   """Returns the matrix that blurs a line of `size` cells, [size, size] float32.
 
-  The border is reflected without its last cell: the cells before cell 0 are 1, 2, 3, ...
+  Beyond the border, the line is reflected, and the border cell is not repeated: the cells before cell 0 are
+  1, 2, 3, ...
   """
   radius = _BLUR_TAPS // 2
   distance = np.arange(-radius, radius + 1)

@@ -31,11 +31,11 @@ def make_heatmaps(keypoints_xy, weight, is_udp, *, image_size, heatmap_size, sig
     # the official code, and both codes choose the same cell.
     unbiased = place * np.float32(cells - 1) / np.float32(pixels - 1)
     place = jnp.where(to_udp, unbiased, place * np.float32(cells) / np.float32(pixels))
-    # Parity: the official code truncates towards zero, so negative places differ from floor.
+    # Parity: the official code truncates towards zero. For negative places, this differs from floor.
     cell = jnp.trunc(place + 0.5)
     place = jnp.where(to_udp, place, cell)
-    # Parity: the window ends before cell + 3 sigma + 1, and the official code accepts 0 there. So a joint
-    # whose window ends just before the map keeps its weight, although its map is empty.
+    # Parity: the window ends before cell + 3 sigma + 1. The official code also accepts 0 for this number. So
+    # a joint whose window ends just before the map keeps its weight, although its map is empty.
     reaches &= (cell - 3 * sigma < cells) & (cell + 3 * sigma + 1 >= 0)
     maps.append(_line(place, cell, cells, sigma))
   x, y = maps

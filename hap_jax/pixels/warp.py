@@ -1,4 +1,4 @@
-"""Crops, resizes (bicubic) and mirrors pictures on the device. Two matrix products do what OpenCV does."""
+"""Crops, resizes (bicubic) and mirrors pictures on the device, with two matrix products instead of OpenCV."""
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ def crop_resize_flip(image, crop, flip, size):
   rows = _weights(y, top, height, H, H0)
   # A mirrored picture reads its columns from right to left, so the mirror needs no extra operation.
   columns = _weights(jnp.where(flip[:, None], W - 1 - x, x), left, width, W, W0)
-  # By default accelerators multiply with less than float32 precision, which would change grey levels.
+  # By default, accelerators multiply with less than float32 precision, which would change grey levels.
   highest = jax.lax.Precision.HIGHEST
   narrow = jnp.einsum("bxw,bhwc->bhxc", columns, image.astype(jnp.float32), precision=highest)
   resized = jnp.einsum("byh,bhxc->byxc", rows, narrow, precision=highest)

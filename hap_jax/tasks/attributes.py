@@ -164,7 +164,7 @@ def check_names(description, source):
   predicted = description.classes.get("attribute_names", ())
   count = network(description).num_attributes
   if count != len(names) or (predicted and list(predicted) != list(names)):
-    # A converted official checkpoint may record no names, so only the number is compared then.
+    # A converted official checkpoint may record no names. Then only the number is compared.
     what = f"{count} attributes" + (f" ({', '.join(predicted)})" if predicted else "")
     raise ValueError(
       f"the checkpoint predicts {what}, data set {source.spec.name} has {len(names)} ({', '.join(names)}): "
@@ -175,10 +175,10 @@ def check_names(description, source):
 def make_score(sources, train_split):
   """Returns the score function: {split: {"probability", "index"}} -> {metric: float}.
 
-  The splits are "test" and, if the run does not train on it, "val". A metric named `val_...` is computed on
-  the validation set, all others on the test set. If the run trains on the validation set, `mA_on_test` is
-  added. Its value is mA. The best checkpoint is selected by `mA_on_test`, and the name warns that the test
-  set was used for this selection.
+  The split "test" is always scored. The split "val" is scored if the run does not train on it. Metrics with
+  names `val_...` are computed on the validation set, and all other metrics on the test set. If the run trains
+  on the validation set, `mA_on_test` is added, with the value of mA. The best checkpoint is then selected by
+  `mA_on_test`. Its name warns that the test set was used for this selection.
   """
 
   def score(splits):

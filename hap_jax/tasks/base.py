@@ -17,7 +17,7 @@ A task whose data sets have a file format for results also has this constant:
   RESULTS                               endings of the names of these files, such as (".json",). For such a
                                         task, make_evaluation(config, None) returns an Evaluation that can
                                         only score a file of results
-A task whose field `store` of the Task record is not None also has these functions, for conversions:
+A task that sets the field `store` of its Task record also has these functions, for conversions:
   read_constants(description)           returns the constants of a checkpoint, or {}. It finds the stored
                                         files by `description.place`
   store(description, constants, folder) writes these files into `folder`, the new folder of a converted
@@ -89,8 +89,8 @@ class Task:
     evaluation: the splits and the score function that measure the weights during the run.
     description: the facts that a checkpoint records for later commands.
     load: (variables, `convert.weights.Weights`) -> (variables, `fit.FitReport`). All variables are NumPy
-      arrays. It copies the starting weights that the task can use, and also the running statistics of norms.
-      None: a default function that copies only the encoder.
+      arrays. The function copies the starting weights that the task can use, and also the running statistics
+      of norms. None: a default function that copies only the encoder.
     preset: a function (variables) -> variables, or None. All variables are NumPy arrays. It replaces initial
       values by weights that the task has read itself, such as a text encoder that is trained. It runs at the
       start of a run, before `load`. A resumed run does not call it.
@@ -149,7 +149,7 @@ def run_length(train, *, total_epochs, warmup_epochs=0.0, total_steps=0):
   """
   whole_epochs = int(total_epochs)
   further = round((total_epochs - whole_epochs) * train.nominal_steps)
-  # An epoch may have fewer steps than nominal_steps. `min` keeps the run from going on into the next epoch.
+  # An epoch may have fewer steps than nominal_steps. `min` ends the run before the next epoch begins.
   of_epochs = min(train.first_step(whole_epochs) + further, train.first_step(whole_epochs + 1))
   steps = total_steps or of_epochs
   config_lib.require(steps > 0, "total_epochs", total_epochs, "enough for a step")
@@ -170,8 +170,8 @@ def run_length_of(config, train):
 def step_schedule_of(config, total_steps, total_epochs):
   """Returns the schedule (step, progress) -> learning rate: a warm-up in steps, then drops by a factor of 10.
 
-  The warm-up takes at most a tenth of the run. The drops keep their share of the run if config.total_steps
-  sets its length.
+  The warm-up takes at most a tenth of the run. If config.total_steps sets the length of the run, each drop
+  comes at the same share of the run as before.
 
   Args:
     config: the finalized config, with base_lr, warmup_steps and lr_drops (epochs).
@@ -250,7 +250,7 @@ def description_of(
 
 
 def check_network(description, kinds):
-  """Checks the recorded sizes of a network. Anyone may have written the description of a checkpoint.
+  """Checks the recorded sizes of a network, because anyone may have written the description of a checkpoint.
 
   Args:
     description: the Description of the weights.
@@ -304,8 +304,9 @@ def image_size_of(network):
 def make_load(description, *, neck=(), heads=(), layout=(), own_norm_only=False, interpolation="bicubic"):
   """Returns the `load` function of a Task. It copies the encoder, and also neck and heads if they fit.
 
-  The encoder of the weights may have another padding, or a class token where the encoder of the task has
-  none, see `fit.fit_to`. The report lists these differences.
+  The encoder of the weights may differ from the encoder of the task in two ways. It may have another padding.
+  It may have a class token that the encoder of the task does not have. See `fit.fit_to`. The report lists
+  these differences.
 
   Args:
     description: the Description of the task.
@@ -316,7 +317,7 @@ def make_load(description, *, neck=(), heads=(), layout=(), own_norm_only=False,
     layout: keys of `Description.network`. The layout is the same if both Descriptions have equal values for
       these keys.
     own_norm_only: True: the final norm of the encoder is copied only from weights that were trained for the
-      same task. With other weights, it keeps its initial values.
+      same task. With other weights, this norm keeps its initial values.
     interpolation: how position tables are resized, see `posemb.resize_table`.
   """
 
@@ -325,7 +326,7 @@ def make_load(description, *, neck=(), heads=(), layout=(), own_norm_only=False,
     keep = ()
     if own_norm_only and weights.task != description.task:
       keep = (_FINAL_NORM,)
-      reason = f"the file was not trained for {description.task}; config.model.map_norm=True loads it"
+      reason = f"the file was not trained for {description.task}; config.model.map_norm=True loads its norm"
       notes = (*notes, f"the final norm of the encoder starts at scale 1 and bias 0: {reason}")
     return fit.fit_to(
       variables,
@@ -343,7 +344,7 @@ def make_load(description, *, neck=(), heads=(), layout=(), own_norm_only=False,
 
 
 def _choose_stacks(own, given, neck, heads, layout):
-  """Returns (names of the subtrees to copy, lines that say why the heads are new)."""
+  """Returns (names of the subtrees to copy, lines that give the reason why the heads are new)."""
   # The heads of another task have other outputs and other names.
   if given.task != own.task:
     return ("encoder",), ()

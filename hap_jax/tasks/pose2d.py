@@ -6,9 +6,9 @@ mean squared error between these heat maps and Gaussians at the joints.
 
 The data sets differ in two rules, which a checkpoint records:
   codec       "udp": unbiased data processing (arXiv 1911.07524), for COCO and MPII. "msra": the older rule,
-              for AIC. It sets the matrix of the warp, the heat maps, the flip test and the decoder.
+              for AIC. The codec sets the matrix of the warp, the heat maps, the flip test and the decoder.
   fit_aspect  True: the box of a person grows to the aspect ratio of the network's input. False: a square box
-              stays square, as MPII's.
+              stays square, as in MPII.
 
 Batch fields:
   image: [B, H, W, 3] uint8, the region of the person, normalised in the step.
@@ -138,7 +138,7 @@ def make_forward(model, normalize):
 def make_loss(image_size, sigma):
   """Returns a function (heat maps, batch, *, key) -> (mean squared error, {name: (sum, count)}).
 
-  A joint that is not annotated adds 0 to the error, and counts in the mean.
+  A joint that is not annotated adds 0 to the error, but it counts in the mean.
 
   Args:
     image_size: (H, W) in pixels of the images.
@@ -165,7 +165,7 @@ def make_predict(description, skeleton, flip_test, compute=vit.FLOAT32):
   """Returns a function (variables, batch) -> {"keypoints_xy", "score", "region"}.
 
   "keypoints_xy" is [B, K, 2] float32, joints in pixels of the whole picture. "score" is [B, K] float32, the
-  largest value of each heat map. "region" is the region of the batch.
+  largest value of each heat map. "region" is copied from the batch.
 
   Args:
     description: the Description of the variables.
@@ -208,8 +208,8 @@ def make_score(scorer, num_records):
 def make_row_figures(scorer, source):
   """Returns a function rows -> {name: picture}, which draws the predictions on the split "val".
 
-  The picture "joints" shows the score of each joint and the score over the threshold. The picture "worst"
-  shows the people with the worst predictions beside their truth.
+  The picture "joints" shows the score of each joint, and the curve of the score over the threshold. The
+  picture "worst" shows the people with the worst predictions, with predicted and true joints.
 
   Args:
     scorer: from `pose_scorers.of`.
@@ -402,7 +402,7 @@ def make(config, start=base.FROM_SCRATCH):
 
 def outline(config):
   """Returns (abstract params, lines that describe the shapes of a step); reads no data."""
-  # The real joints are known only from the data set, which is not read here. So COCO's are used instead.
+  # The real joints are known only from the data set, which is not read here. So the joints of COCO are used.
   description = describe(config, COCO17)
   model = network(description, base.compute_of(config), drop_path=config.model.drop_path)
   batch = base.abstract_batch(config.batch_size, description.encoder.image_size)

@@ -1,15 +1,16 @@
 """3D pose and shape as a Task: the parameters of a body model for one person, scored in millimetres.
 
-The recipe is direct: the ViT of 2D pose, the mean of its tokens and one hidden layer give 24 rotations, the
-shape and the camera (HMR, arXiv 1712.06584; the rotations in 6D, arXiv 1812.07035). The official network of
-HAP, which has a graph, is not a part of it. The scores are the official ones of 3DPW.
+The recipe is direct. The encoder is the ViT of 2D pose. From the mean of its tokens, one hidden layer and an
+output layer compute 24 rotations, the shape and the camera (HMR, arXiv 1712.06584; rotations in 6D, arXiv
+1812.07035). This recipe does not use the official network of HAP, which has a graph. The scores are the
+official scores of 3DPW.
 
-The body model is a constant of the task: an argument of every compiled function. No checkpoint holds one of
-its arrays, only its digest. The body model of a source of drawn people comes with the source. All other
-sources need config.body, a folder that `hap body` makes.
+The body model is a constant of the task: an argument of every compiled function. Checkpoints hold its digest,
+but none of its arrays. The body model of a source of drawn people comes with the source. All other sources
+need config.body, a folder that `hap body` makes.
 
-All that needs the body model is computed in the step (`prepare`, `forward`). The loader only cuts the person
-out of the picture.
+The step (`prepare`, `forward`) does all computations that need the body model. The loader only cuts the
+person out of the picture.
 
 Batch fields:
   image: [B, H, W, 3] uint8, the square around the person, normalised in the step.
@@ -23,10 +24,10 @@ In training only:
   intrinsics: [B, 3, 3] float32, pixels of the picture.
   crop_matrix: [B, 2, 3] float32, from pixels of the picture to pixels of `image`, mirror and turn included.
   rotation: [B] float32, degrees by which the square was turned.
-  is_mirrored: [B] bool. The parameters of the record are those of the picture before the mirror.
-  has_fit: [B] bool, if the source has it. False: the record has no parameters, and no loss.
+  is_mirrored: [B] bool. The parameters of the record belong to the picture before it was mirrored.
+  has_fit: [B] bool, if the source has this field. False: the record has no parameters, so it has no loss.
 In evaluation only:
-  gender: [B] int32, index in `body_model.GENDERS`, if the source has it.
+  gender: [B] int32, index in `body_model.GENDERS`, if the source has this field.
 """
 
 import jax.numpy as jnp
@@ -83,7 +84,7 @@ def check(config):
   """Raises ValueError for values that 3D pose cannot use; the message names the key."""
   values.check(config, _KINDS)
   H, W = config.model.image_size
-  config_lib.require(H == W, "model.image_size", (H, W), "a square, because the region of a person is one")
+  config_lib.require(H == W, "model.image_size", (H, W), "a square, because the region of a person is square")
   base.check_padding_of(config)
 
 
@@ -115,7 +116,8 @@ class Outputs:
   Attributes:
     parameters: `BodyParameters`.
     joints: [B, 30, 3] metres, relative to the pelvis.
-    pixels: [B, 30, 2], in halves of the image from its centre: -1 is the left or upper border, 1 the other.
+    pixels: [B, 30, 2], in halves of the image from its centre: -1 is the left or upper border, and 1 is the
+      right or lower border.
   """
 
   parameters: body_regressor.BodyParameters
@@ -144,7 +146,8 @@ def make_forward(model, normalize):
 def make_prepare(image_size):
   """Returns a function (variables, batch, *, key) -> batch with the targets of `make_loss`.
 
-  The targets are those of `body_targets.make_targets`, and has_fit [B] bool.
+  The targets come from `body_targets.make_targets`. If the batch has no field has_fit [B] bool, the function
+  adds it, with True for every record.
 
   Args:
     image_size: (H, W) in pixels of the images.
@@ -174,7 +177,8 @@ def make_loss(weights):
     joints_2d  mean absolute error of the projected joints inside the image, in halves of the image
     joints_3d  mean squared error of the joints relative to the pelvis, in square metres
     rotations  mean squared error of the rotation matrices
-    betas      mean absolute error of the shape. The shape of a drawn child is far from the mean
+    betas      mean absolute error of the shape. A squared error would be large for drawn children, because
+               their shape is far from the mean
 
   Args:
     weights: {name: weight} of these four.
@@ -203,7 +207,7 @@ def make_loss(weights):
 def make_predict_parameters(description, compute=vit.FLOAT32):
   """Returns a function (variables, batch) -> {"rotations", "betas", "camera", "region"}.
 
-  The first three are the fields of `BodyParameters`. "region" [B, 4] is the region of the batch.
+  The first three are the fields of `BodyParameters`. "region" [B, 4] is copied from the batch.
 
   Args:
     description: the Description of the variables.
@@ -328,14 +332,14 @@ def describe(config, body, start, source=None, lineage=()):
 
 
 def start_of_head(description, task, hidden, body):
-  """Returns the start of weights whose head a run keeps, or None if the run has a new head.
+  """Returns the recorded start of the weights if the run keeps their head, or None if the run has a new head.
 
-  The head is kept by a run that resumes, and by a run that starts from weights of the same task with the same
-  hidden layer and the same body model, see `base.make_load`.
+  A run that resumes keeps the head. A run that starts from other weights keeps their head if they are of the
+  same task and have the same hidden layer and the same body model, see `base.make_load`.
 
   Args:
     description: the Description of the weights. None: the run starts without weights.
-    task: the name of the task.
+    task: the name of the task of the run.
     hidden: width of the hidden layer of the run.
     body: the name of the body model of the run.
   Raises:

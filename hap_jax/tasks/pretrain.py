@@ -192,7 +192,7 @@ def make_load(description):
 def _trained_as(weights):
   """Returns the family of the run that trained the weights."""
   # A lineage starts with the newest origin. If the weights were converted after the run, the conversion comes
-  # first. It records no step, so it is skipped here.
+  # first. A conversion records no step, so it is skipped here.
   return next((o for o in weights.lineage if "step" in o), weights.lineage[-1])["family"]
 
 
@@ -208,7 +208,8 @@ def make_target(image, patch, norm_pix_loss):
 def make_prepare(recipe, draw_counts, views, image_size):
   """Returns a function (variables, batch, *, key) -> batch.
 
-  The function crops the pictures if the batch holds canvases. It adds `mask`, a `masking.Mask` of [B, N].
+  The function crops the pictures if the batch holds canvases. It adds the field `mask`, a `masking.Mask`
+  whose arrays have the leading axes [B, N].
 
   Args:
     recipe: a `masking.MaskRecipe`.
@@ -274,10 +275,12 @@ def make_loss(align_weight, align_temperature, align_block=0):
 
 
 def fields_of(config, source):
-  """Returns the names of the record fields that the run reads: the picture, and joints with body parts.
+  """Returns the names of the record fields that the run reads.
+
+  These are the picture, and the joints if their skeleton has body parts.
 
   Raises:
-    ValueError: if the mask needs joints, and the records have none or their skeleton has no body parts.
+    ValueError: if the mask needs joints, but the records have none or their skeleton has no body parts.
   """
   skeleton = source.spec.skeleton
   if skeleton is not None and skeleton.parts:

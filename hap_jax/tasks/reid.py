@@ -8,7 +8,7 @@ Batch fields:
   image: [B, H, W, 3] uint8, normalised in the step.
   index: [B] int32, the number of the record in its source.
   valid: [B] bool. False: the row only fills up the batch.
-  pid: [B], in training only: the person numbers of the data set.
+  pid: [B] int, in training only: the person numbers of the data set.
   erase_box: [B, 4] int32, in training only: (top, left, height, width). The step fills the box with noise.
 """
 
@@ -201,8 +201,8 @@ def make_evaluation(config, description):
 
   Args:
     config: the finalized config.
-    description: the Description of the weights. They may have been trained on other persons than the persons
-      of this data set.
+    description: the Description of the weights. They may have been trained on the persons of another data
+      set.
   """
   query, gallery = (config_lib.open_source(config, split) for split in ("query", "gallery"))
   guide = retrieval_probe.chance_guide(query, gallery)
@@ -228,7 +228,7 @@ def make_evaluation(config, description):
 def make_augmentation(*, image_size, flip_prob, pad, erase_prob):
   """Makes the transforms of training pictures, in the official order.
 
-  DrawErasing only draws the box. The step fills it with noise after normalisation.
+  DrawErasing only chooses the box at random. The step fills the box with noise after normalisation.
   """
   return (
     transforms.ResizeBicubic(size=image_size),

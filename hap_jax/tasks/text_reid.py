@@ -10,11 +10,11 @@ checkpoints (`<workdir>/text_encoder/<digest>/`). With config.text.lr_scale abov
 
 Batch fields:
   image: [B, H, W, 3] uint8, normalised in the step. A batch of captions has no image.
-  ids: [B, T] int32, the token ids of the caption, 0 behind the caption. A batch of pictures has no ids.
+  ids: [B, T] int32, the token ids of the caption, then 0. A batch of pictures has no ids.
   length: [B] int32, the number of tokens of the caption.
   index: [B] int32, the number of the record in its source.
   valid: [B] bool. False: the row only fills up the batch.
-  pid: [B], in training only: the person numbers of the data set.
+  pid: [B] int, in training only: the person numbers of the data set.
 """
 
 import functools
@@ -163,8 +163,8 @@ def _without_bert(params):
 def make_loss(pids, *, id_weight, ranking_weight, margin):
   """Returns a function (outputs, batch, *, key) -> (loss, {name: (sum, count)}).
 
-  The loss is the weighted sum of the identity loss of both branches, each a mean over the batch, and of the
-  ranking loss, which is a *sum* over all anchors, as in the official code.
+  The loss is the weighted sum of the identity losses of both branches and of the ranking loss. An identity
+  loss is a mean over the batch. The ranking loss is a *sum* over all anchors, as in the official code.
 
   Args:
     pids: [C] person numbers of the training set in ascending order. Class c is person pids[c].
@@ -275,7 +275,7 @@ def constants_of(description, text):
 
 
 def read_constants(description):
-  """Returns the constants of a checkpoint: its frozen text encoder, or {} if it has trained it.
+  """Returns the constants of a checkpoint: its frozen text encoder, or {} if its text encoder was trained.
 
   Raises:
     ValueError: if the text encoder is not found.
@@ -288,7 +288,7 @@ def store(description, constants, folder):
 
   Args:
     description: the Description of the converted checkpoint.
-    constants: from `read_constants`, or from a file that holds its text encoder itself.
+    constants: from `read_constants`, or from a file that contains the text encoder.
     folder: the folder of the converted checkpoint.
   Raises:
     ValueError: if the sizes or the words of the text encoder are not known.
@@ -300,7 +300,7 @@ def _holds_out_val(config):
   """Returns True if the data set has a validation set on which the run does not train."""
   name = config.data.source
   has_val = "val" in config_lib.load("data/sources", name).SPLITS
-  # Some sources have as many validation pictures as the configuration says.
+  # For some sources, config.data.num_val sets the number of validation pictures.
   has_val = has_val and (config.data.num_val > 0 or not config_lib.holds_out(name))
   return config.data.train_split == "train" and has_val
 

@@ -272,7 +272,7 @@ def test_a_pose_run_starts_from_the_weights_of_other_tasks(tmp_path, map_norm):
   assert (
     "the patches are shifted by 1 pixels relative to the file: padding 0 in the file, 1 in the network" in log
   )
-  reason = "the file was not trained for pose2d; config.model.map_norm=True loads it"
+  reason = "the file was not trained for pose2d; config.model.map_norm=True loads its norm"
   assert (f"the final norm of the encoder starts at scale 1 and bias 0: {reason}" in log) != map_norm
 
 
