@@ -76,13 +76,14 @@ def _newest_pictures(workdir):
 
 
 def check_recorded(recorded, description, workdir):
-  """Checks that a resumed run has the training records and the network of its start.
+  """Checks that a resumed run has as many training records as at its start, and the same recorded network.
 
   Another number of records changes the batches, the length of an epoch and the learning rate of each step.
   Facts about the network may come from files besides the configuration, such as the digest of a body model.
 
   Args:
-    recorded: `Description` of the run's newest checkpoint. Older versions did not record the number.
+    recorded: `Description` of the run's newest checkpoint. Older versions did not record the number of
+      training records.
     description: the `Description` of the task after the resume.
     workdir: folder of the run.
   Raises:

@@ -60,7 +60,7 @@ def find_grid(source, family, tables, grid):
     ValueError: if the caller's grid or the recorded grid does not fit the tables, or if the two grids differ.
   """
   L = tables[0].shape[1] - 1
-  # The decoder's table comes first, because the encoder's table may have been resized from another grid.
+  # reversed: the decoder's table is tried first, because the encoder's table may have been resized.
   found = next(filter(None, map(sincos_grid, reversed(tables))), None)
   recorded = _recorded_grid(source)
   if recorded is not None and math.prod(recorded) != L:

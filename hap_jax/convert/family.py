@@ -23,7 +23,9 @@ NOT_STATED = "not stated in the file; ask where the weights were published"
 
 @dataclasses.dataclass(frozen=True)
 class TorchClass:
-  """The class of another project that loads the files of a family. Used only if PyTorch is installed.
+  """A PyTorch class of another project, which loads the files of a family.
+
+  It is used only if PyTorch is installed.
 
   Attributes:
     package: the package that has the class.

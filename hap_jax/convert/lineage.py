@@ -29,7 +29,7 @@ def of_own(path, description):
     path: the path of the checkpoint.
     description: the description of the checkpoint.
   Raises:
-    ValueError: if a recorded origin does not have the texts that an origin needs.
+    ValueError: if a recorded origin lacks a text that it needs, such as its file, family or licence.
   """
   origin = {"file": str(path), "family": OWN_FAMILY, "task": description["task"]}
   if "step" in description:

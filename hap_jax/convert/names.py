@@ -53,7 +53,7 @@ class Entry:
     return self.ours.partition("/")[0]
 
   def numbered(self, i):
-    """Returns the row of block i."""
+    """Returns this row for block i: the name gets the number i in place of "{i}"."""
     return dataclasses.replace(self, reference=self.reference.format(i=i), block=i)
 
   def of(self, array):

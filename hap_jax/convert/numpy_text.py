@@ -127,7 +127,7 @@ def token_features(branch, ids, num_heads):
     ids: [T] int, the tokens of the caption, without padding.
     num_heads: the number of heads of BERT.
   Returns:
-    [T, W].
+    [T, W] float32, the output of the last block. W is the width of BERT.
   """
   epsilon = bert.LAYER_NORM_EPSILON
   x = f32(branch.words[ids]) + f32(branch.positions[: len(ids)]) + f32(branch.segments[0])

@@ -199,7 +199,8 @@ def _check_regressor(array, rows, V, where):
 def _check_array(array, shape, kind, where):
   if array.shape != shape:
     raise ValueError(
-      f"{where} has the shape {array.shape}, expected {shape} (v_template has one row per vertex)"
+      f"{where} has the shape {array.shape}, expected {shape} (the number of vertices is the number of rows "
+      "of v_template)"
     )
   if array.dtype != (np.float32 if kind == "f" else np.int32):
     raise ValueError(f"{where} has the type {array.dtype}, expected {'float32' if kind == 'f' else 'int32'}")

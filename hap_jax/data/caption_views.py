@@ -27,12 +27,18 @@ def parse(split):
   return split, PAIRS
 
 
-def check_split(name, split):
-  """Returns `parse(split)`. Raises ValueError if the source `name` cannot have this split."""
+def check_split(name, split, splits=SPLITS):
+  """Returns `parse(split)`. Raises ValueError if the source `name` does not have this split.
+
+  Args:
+    name: name of the source.
+    split: name of a split or of a view.
+    splits: the names of the splits of the source.
+  """
   base, view = parse(split)
-  if base not in SPLITS:
+  if base not in splits:
     raise ValueError(
-      f"split={split!r}: {name} has {', '.join(SPLITS)}, and for each split the views <split>_{PICTURES} "
+      f"split={split!r}: {name} has {', '.join(splits)}, and for each split the views <split>_{PICTURES} "
       f"and <split>_{CAPTIONS}"
     )
   return base, view

@@ -86,7 +86,8 @@ def open_split(data_set, *, root, split, annotations, drop_ids=()):
   Raises:
     ValueError: in the same cases as `text_records.read`, if the split is empty, or if a picture is missing.
   """
-  part, view = caption_views.check_split(data_set.name, split)
+  # A data set without a split "val" has a split "trainval", too. It is the split "train".
+  part, view = caption_views.check_split(data_set.name, split, (*data_set.splits, "trainval"))
   base.check_root(root, f"{data_set.files[0]} and the pictures of {data_set.name}")
   path = text_records.find(root, annotations, data_set)
   records, notes = text_records.read(path, data_set)

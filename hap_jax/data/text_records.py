@@ -30,6 +30,7 @@ class DataSet:
 
   Attributes:
     name: name of the source.
+    splits: the names of its splits.
     files: possible names of the annotation file. The first file that exists is read.
     picture_key: key of the path of a picture.
     licence: licence of the data.
@@ -41,6 +42,7 @@ class DataSet:
   """
 
   name: str
+  splits: tuple[str, ...]
   files: tuple[str, ...]
   picture_key: str
   licence: str

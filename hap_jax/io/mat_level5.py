@@ -91,7 +91,7 @@ def _read_variable(file, num_left, order, budget):
       f"an element of type {kind}; expected a variable ({MATRIX}, or {_COMPRESSED} if compressed)"
     )
   if size > num_left - 8:
-    raise ValueError(f"a variable of {size:,} bytes, but {num_left - 8:,} bytes are left")
+    raise ValueError(f"a variable needs {size:,} bytes, but only {num_left - 8:,} bytes of the file are left")
   if kind == _COMPRESSED:
     end = file.tell() + size
     content = _inflate(file, size, order, budget)

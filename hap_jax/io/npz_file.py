@@ -82,7 +82,10 @@ def read_stored(path, kinds):
 
   def read_one(archive, entry, size):
     if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > size:
-      raise ValueError(f"{entry.filename} is compressed, or larger than the file; expected NumPy's savez")
+      raise ValueError(
+        f"{entry.filename} is compressed, or larger than the file; expected an array without compression, as "
+        "np.savez writes it"
+      )
     kind, num_dimensions = kinds[_name_of(entry)]
     array = _read_sized(archive, entry, kind)
     if array.ndim != num_dimensions:

@@ -20,7 +20,8 @@ _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # these three are two 
 _SEGMENT = struct.Struct(">BBH")  # 0xFF, marker, length
 _NO_SEGMENT = frozenset((0x00, 0x01, 0xFF, *range(0xD0, 0xD8)))  # stuffed byte, TEM, fill byte, RST0 to RST7
 _MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")
-# Largest number of segments of a JPEG file, or of chunks of a PNG file. It limits the time of hostile files.
+# Largest number of segments of a JPEG file, or of chunks of a PNG file. It limits the time that a hostile
+# file can take.
 _MAX_PARTS = 2**17
 _CHUNK = struct.Struct(">I4s")  # length, type
 _ANCILLARY = 0x20  # bit in the first letter of a chunk's type. If it is 0, a decoder must know this type

@@ -193,9 +193,7 @@ def _legacy_storages(path, data, position, wanted):
   reader = Unpickler(data, path, ADMITTED, position=position)
   keys = reader.load()
   if type(keys) is not list or {*map(type, keys)} - {str} or sorted(keys) != sorted(wanted):
-    raise ValueError(
-      f"{path}: truncated or corrupt: the storages of its tensors are not the storages in the file"
-    )
+    raise ValueError(f"{path}: truncated or corrupt: its tensors use other storages than the file holds")
   storages = {}
   position = reader.position
   for key in keys:
@@ -253,9 +251,13 @@ def _rebuild_tensor(storage, offset, size, stride, *_):
     raise ValueError("a tensor has no storage")
   # The numbers come from the file, so all of them are checked before NumPy builds a view with them.
   if type(size) is not tuple or type(stride) is not tuple or len(size) != len(stride):
-    raise ValueError(f"a tensor of size {size!r} and stride {stride!r}")
+    raise ValueError(
+      f"a tensor of size {size!r} and stride {stride!r}; expected two tuples of the same length"
+    )
   if not all(type(n) is int and n >= 0 for n in (offset, *size, *stride)):
-    raise ValueError(f"a tensor of size {size!r}, stride {stride!r} and offset {offset!r}")
+    raise ValueError(
+      f"a tensor of size {size!r}, stride {stride!r} and offset {offset!r}; expected whole numbers from 0"
+    )
   if 0 in size:
     return np.empty(size, storage.dtype)
   last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))

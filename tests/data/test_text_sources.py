@@ -306,7 +306,7 @@ def test_an_error_names_the_file_that_is_expected(tmp_path, module):
   with pytest.raises(ValueError, match=r"mine\.json: no such file.*annotations to another file"):
     open_split(tmp_path, module=module, annotations="mine.json")
   with pytest.raises(
-    ValueError, match=r"split='query': .* has train, val, test, trainval, and for each .*_capt"
+    ValueError, match=r"split='query': .* has train, (val, )?test, trainval, and for each .*_capt"
   ):
     open_split(tmp_path, "query", module)
   with pytest.raises(ValueError, match=r"config\.data\.root is empty"):
@@ -316,10 +316,14 @@ def test_an_error_names_the_file_that_is_expected(tmp_path, module):
 def test_a_split_without_records_is_an_error(tmp_path):
   text_files.write_icfg(tmp_path)
   for split in ("val", "val_pictures"):
-    with pytest.raises(
-      ValueError, match=r"json: no records of val, but 4 of test, 8 of train; expected at least"
-    ):
+    with pytest.raises(ValueError, match=f"split='{split}': icfg_pedes has train, test, trainval, and"):
       open_split(tmp_path, split, icfg_pedes)
+  records = [record for record in text_files.make_rstp() if record["split"] != "val"]
+  text_files.write_rstp(tmp_path, records)
+  with pytest.raises(
+    ValueError, match=r"json: no records of val, but \d+ of test, \d+ of train; expected at"
+  ):
+    open_split(tmp_path, "val", rstpreid)
 
 
 def test_an_id_in_both_splits_of_icfg_pedes_is_a_note(tmp_path):

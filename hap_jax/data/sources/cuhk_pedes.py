@@ -15,6 +15,7 @@ SPLITS = ("train", "val", "test")
 PLACES = ("annotations",)
 _DATA = DataSet(
   "cuhk_pedes",
+  splits=SPLITS,
   files=("reid_raw.json",),
   picture_key="file_path",
   licence="CUHK-PEDES: academic research, on the terms of its authors",

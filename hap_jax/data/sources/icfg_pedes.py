@@ -15,6 +15,7 @@ SPLITS = ("train", "test")
 PLACES = ("annotations",)
 _DATA = DataSet(
   "icfg_pedes",
+  splits=SPLITS,
   files=("ICFG-PEDES.json", "ICFG_PEDES.json"),
   picture_key="file_path",
   licence="ICFG-PEDES: academic research, on the terms of its authors",

@@ -13,6 +13,7 @@ SPLITS = ("train", "val", "test")
 PLACES = ("annotations",)
 _DATA = DataSet(
   "rstpreid",
+  splits=SPLITS,
   files=("data_captions.json",),
   picture_key="img_path",
   licence="RSTPReid: academic research, on the terms of its authors",
