@@ -390,7 +390,7 @@ def check_same(config, workdir):
     raise ValueError(
       f"{workdir} was started with a different configuration: {listed}. Resume it with its own configuration "
       f"({path}), or give another --workdir. To continue it under the new configuration, give a new "
-      f"--workdir and --config.continue_from={workdir}; to start a new run from its weights use --config.init_from"
+      f"--workdir and --config.continue_from={workdir}; to start from its weights use --config.init_from"
     )
 
 

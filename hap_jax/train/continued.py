@@ -96,7 +96,7 @@ class EarlierRun:
 
   def _refuse(self, config, differ, found, expected):
     """Raises ValueError for a state with other arrays. The message names the keys that cause it."""
-    changed = config_lib.changes(self.description.config, config)
+    changed = config_lib.changes(self.description.config, config_lib.to_plain(config))
     keys = [key for key in changed if _changes_state(config, key, changed[key][0])]
     if keys:
       listed = "; ".join(f"config.{key} was {changed[key][0]!r}, now {changed[key][1]!r}" for key in keys)
