@@ -9,7 +9,8 @@ import jax
 from clu import parameter_overview
 
 from hap_jax import config as config_lib
-from hap_jax import sharding
+from hap_jax import distributed, sharding
+from hap_jax.io import folder_lock
 from hap_jax.tasks import base
 from hap_jax.train import continued, initial, loop
 from hap_jax.train.checkpoint import Checkpoints
@@ -29,7 +30,10 @@ def run(config, workdir, say=print):
   _check_backend(config)
   mesh = make_mesh(config)
   config_lib.check_same(config, workdir)
-  with Checkpoints(workdir, keep_last=config.keep_last, keep_every=config.keep_every) as checkpoints:
+  with (
+    distributed.entered_by_first_process(folder_lock.hold(workdir)),
+    Checkpoints(workdir, keep_last=config.keep_last, keep_every=config.keep_every) as checkpoints,
+  ):
     # The first of these sources that exists: the run's own checkpoint, another run, weights, nothing.
     weights, recorded, earlier, start = None, None, None, base.FROM_SCRATCH
     if checkpoints.latest_step() is not None:
