@@ -146,4 +146,4 @@ def dry_run(config, say=print):
   say(f"devices: {len(jax.devices())} x {jax.devices()[0].device_kind}, mesh {dict(mesh.shape)}")
   for line in lines:
     say(line)
-  say(f"steps: {steps}")
+  say(f"steps: {steps}" + (f", with those of {config.continue_from}" if config.continue_from else ""))

@@ -24,6 +24,7 @@ from hap_jax.tasks import base
 from hap_jax.train import state as train_state
 
 _MOST_SHOWN = 12  # number of changed keys that are printed
+_START_KEYS = ("continue_from", "init_from")  # they say where a run starts, and are no part of its plan
 
 
 def with_progress(task, step):
@@ -122,7 +123,9 @@ class EarlierRun:
       task: the `Task` of the new run. Its Description has the configuration.
     """
     changed = config_lib.changes(self.description.config, task.description.config)
-    shown = [f"config.{key} {old!r} -> {new!r}" for key, (old, new) in changed.items()]
+    shown = [
+      f"config.{key} {old!r} -> {new!r}" for key, (old, new) in changed.items() if key not in _START_KEYS
+    ]
     if len(shown) > _MOST_SHOWN:
       shown = [*shown[:_MOST_SHOWN], f"and {len(shown) - _MOST_SHOWN} more keys"]
     rate = _learning_rate(task, self.step, self.epochs)
