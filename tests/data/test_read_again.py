@@ -143,8 +143,11 @@ def test_other_errors_are_not_tried_again(pictures, tmp_path):
 
 
 def test_the_text_of_a_reader_in_another_language_is_understood():
-  # As in an error of array_record 0.8, but with another error of the system.
-  text = "read() failed: Input/output error; reading a.array_record; at byte 9; Failed to read a chunk"
+  # The message of array_record when pread ends in EIO. Its reader works again after the error.
+  text = (
+    "pread() failed: Input/output error; reading a.array_record; at byte 30021556; Could not read from the "
+    "underlying reader; at byte 0"
+  )
   error = base.BadRecordError("record 3: cannot be read")
   error.__cause__ = RuntimeError(text)
   assert is_momentary(error)
