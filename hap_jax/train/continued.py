@@ -82,6 +82,8 @@ class EarlierRun:
       ValueError: if an array of the state has another shape, or if the network or the classes differ. The
         message names the keys to change.
     """
+    if task.train.first_step(0) != self.step:
+      raise self._misfit(f"tasks/{config.task}.py must make its loader with base.train_loader_of")
     found, expected = _saved_shapes(self.folder), _shapes(train_state.abstract(task, mesh))
     differ = sorted(name for name in found.keys() | expected if found.get(name) != expected.get(name))
     if differ:
