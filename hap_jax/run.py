@@ -26,14 +26,20 @@ def run(config, workdir, say=print):
     say: prints a line.
   Returns:
     {metric: float} of the last evaluation, or {} if there are no held-out records.
+  Raises:
+    ValueError: if another run uses the workdir. Also for data, checkpoints or configurations that do not fit.
   """
   _check_backend(config)
   mesh = make_mesh(config)
-  config_lib.check_same(config, workdir)
-  with (
-    distributed.entered_by_first_process(folder_lock.hold(workdir)),
-    Checkpoints(workdir, keep_last=config.keep_last, keep_every=config.keep_every) as checkpoints,
-  ):
+  with distributed.entered_by_first_process(folder_lock.hold(workdir)):
+    # Only now, because an earlier run may have recorded its configuration until it released the lock.
+    config_lib.check_same(config, workdir)
+    return _run(config, workdir, mesh, say)
+
+
+def _run(config, workdir, mesh, say):
+  """Does the work of `run` in a workdir that no other run uses."""
+  with Checkpoints(workdir, keep_last=config.keep_last, keep_every=config.keep_every) as checkpoints:
     # The first of these sources that exists: the run's own checkpoint, another run, weights, nothing.
     weights, recorded, earlier, start = None, None, None, base.FROM_SCRATCH
     if checkpoints.latest_step() is not None:

@@ -91,6 +91,20 @@ def longer(earlier):
   return workdir, lines
 
 
+@pytest.mark.parametrize(
+  ("path", "task", "message"),
+  [
+    ("best", "line", "holds only weights, without the moments of the optimizer"),
+    ("5", "line", "no checkpoint of this step; .*/earlier has checkpoints of the steps 2, 4, 6"),
+    ("../nothing", "line", "no checkpoint found; expected the workdir of a run"),
+    ("", "reid", r"expected a run with config\.task='reid', found 'line'"),
+  ],
+)
+def test_a_path_without_a_training_state_of_the_task_is_refused(earlier, path, task, message):
+  with pytest.raises(ValueError, match=rf"config\.continue_from=.*: .*{message}"):
+    continued.find(f"{earlier}/{path}", task)
+
+
 def test_a_continued_run_takes_over_the_whole_state(earlier, longer):
   assert_same_state(earlier, longer[0], STEP)
   state = read_state(longer[0], STEP)
@@ -200,20 +214,6 @@ def test_a_plan_that_does_not_fit_is_refused_by_name(earlier, tmp_path, override
   with pytest.raises(ValueError, match=message):
     train(tmp_path / "run", **{**PLAN, **overrides}, continue_from=f"{earlier}/{STEP}")
   assert not (tmp_path / "run/config.json").exists()  # the workdir is free for another configuration
-
-
-@pytest.mark.parametrize(
-  ("path", "task", "message"),
-  [
-    ("best", "line", "holds only weights, without the moments of the optimizer"),
-    ("5", "line", "no checkpoint of this step; .*/earlier has checkpoints of the steps 2, 4, 6"),
-    ("../nothing", "line", "no checkpoint found; expected the workdir of a run"),
-    ("", "reid", r"expected a run with config\.task='reid', found 'line'"),
-  ],
-)
-def test_a_path_without_a_training_state_of_the_task_is_refused(earlier, path, task, message):
-  with pytest.raises(ValueError, match=rf"config\.continue_from=.*: .*{message}"):
-    continued.find(f"{earlier}/{path}", task)
 
 
 def test_a_refused_change_and_a_loss_that_is_not_finite_name_the_command(earlier, tmp_path):
