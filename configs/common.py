@@ -16,6 +16,10 @@ def run(task):
   config.seed = 0  # seed of all random numbers: parameters, data order, crops, masks
   # Above 0: length of the run in steps, in place of total_epochs. The warm-up keeps its share of the run.
   config.total_steps = 0
+  # Another run whose whole training state this run takes over, WORKDIR or WORKDIR/STEP; see
+  # docs/reliability.md. It replaces init_from. total_steps and total_epochs then count from the beginning of
+  # that run. Empty: a new run.
+  config.continue_from = ""
   config.init_from = ""  # starting checkpoint, in any format that `hap convert` reads; empty: from scratch
 
   # Each of these actions is also done at the last step. 0 turns an action off. Pictures of scores, such as

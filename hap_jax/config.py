@@ -19,6 +19,16 @@ from hap_jax.io import unfinished
 
 CONFIG_FILE = "config.json"
 
+
+class _Absent:
+  """The value of a key that a configuration does not have."""
+
+  def __repr__(self):
+    return "absent"
+
+
+_ABSENT = _Absent()
+
 # A resumed run may change these keys. It may also change the keys that a data source lists in its PLACES. All
 # other keys must stay the same, because they change the result of the run.
 _FREE_KEYS = {
@@ -63,6 +73,7 @@ _ADDED_KEYS = {
     "mesh.fsdp": 1,
     "mesh.tensor": 1,
     "accumulate": 1,
+    "continue_from": "",
   },
   # The default of model.remat is "dots" today, but versions without the key stored all activations.
   "model.variant": {"model.remat": "none", "model.attention": "xla"},
@@ -93,6 +104,7 @@ _KINDS = {
   **_SHAPE,
   "seed": values.whole(0),
   "total_steps": values.whole(0),
+  "continue_from": values.text(),
   "init_from": values.text(),
   **{f"{name}_every": values.whole(0) for name in ("log", "save", "panel", "eval", "keep")},
   "eval_every_epochs": values.whole(0),
@@ -343,6 +355,16 @@ def _with_key(config, path, value):
   return {**config, first: _with_key(config.get(first, {}), rest, value) if rest else value}
 
 
+def replaced(config, key, value):
+  """Returns a finalized config in which one key has another value, a JSON value.
+
+  Raises:
+    ValueError: if the value does not fit the other keys.
+  """
+  plain = _with_key(to_plain(config), key.split("."), value)
+  return finalize(from_recorded(plain, f"config.{key}={value!r}"))
+
+
 def to_plain(config):
   """Returns a configuration as nested dicts of JSON values."""
   return json.loads(config.to_json_best_effort())
@@ -364,31 +386,47 @@ def check_same(config, workdir):
   if not path.exists():
     return
   try:
-    begun = complete(config_file.read_json(path))
+    changed = changes(config_file.read_json(path), to_plain(config))
   except ValueError as error:
     raise ValueError(f"{error}: restore the file, or give another --workdir") from error
-  # Added defaults may be tuples, but a JSON file has only lists. Writing both as JSON makes them comparable.
-  begun, now = (values.flatten(json.loads(json.dumps(plain))) for plain in (begun, to_plain(config)))
-  changed = [key for key in sorted(begun.keys() | now.keys()) if begun.get(key, ...) != now.get(key, ...)]
-  unused = _unused_options(now)
-  free = _FREE_KEYS | source_options.place_keys()
-  changed = [key for key in changed if key not in free and not key.startswith(unused)]
   if changed:
-    listed = "; ".join(f"config.{key} was {_shown(begun, key)}, now {_shown(now, key)}" for key in changed)
+    listed = "; ".join(f"config.{key} was {old!r}, now {new!r}" for key, (old, new) in changed.items())
     raise ValueError(
       f"{workdir} was started with a different configuration: {listed}. Resume it with its own configuration "
-      f"({path}), or give another --workdir; to start a new run from its weights use --config.init_from"
+      f"({path}), or give another --workdir. To continue it under the new configuration, give a new "
+      f"--workdir and --config.continue_from={workdir}; to start from its weights use --config.init_from"
     )
+
+
+def changes(begun, now):
+  """Returns {key: (old value, new value)} of the keys that change the result of a run.
+
+  Keys that a resumed run may change, and the options of sources that the run does not use, are left out.
+
+  Args:
+    begun: nested dicts of JSON values, the recorded configuration of an earlier start or of another run. If
+      it does not have a key of a newer version, the value that the older version used is compared.
+    now: nested dicts of JSON values, the configuration of this start.
+  """
+  # Added defaults may be tuples, but a JSON file has only lists. Writing both as JSON makes them comparable.
+  begun, now = (values.flatten(as_json(plain)) for plain in (complete(begun), now))
+  free, unused = _FREE_KEYS | source_options.place_keys(), _unused_options(now)
+  return {
+    key: (begun.get(key, _ABSENT), now.get(key, _ABSENT))
+    for key in sorted(begun.keys() | now.keys())
+    if key not in free and not key.startswith(unused) and begun.get(key, _ABSENT) != now.get(key, _ABSENT)
+  }
+
+
+def as_json(value):
+  """Returns a value as it is after it was written as JSON and read again: a tuple becomes a list."""
+  return json.loads(json.dumps(value))
 
 
 def _unused_options(flat):
   """Returns the key prefixes of the sources that a flat configuration does not use."""
   used = {value for key, value in flat.items() if key.endswith("source")}
   return tuple(f"data.{name}." for name in source_options.defaults() if name not in used)
-
-
-def _shown(flat, key):
-  return repr(flat[key]) if key in flat else "absent"
 
 
 def record(config, workdir):

@@ -4,6 +4,7 @@ The top of this file imports only the standard library and NumPy, because the tr
 file before jax.
 """
 
+import contextlib
 import glob
 import importlib.util
 import json
@@ -84,6 +85,28 @@ def leave(text):
   """
   print(text, file=sys.stderr, flush=True)
   os._exit(1)
+
+
+@contextlib.contextmanager
+def entered_by_first_process(context):
+  """Context manager: process 0 enters and leaves another context manager. All processes learn the outcome.
+
+  Args:
+    context: the other context manager.
+  Raises:
+    ValueError: in every process, if process 0 cannot enter it because of a ValueError or an OSError.
+  """
+  with contextlib.ExitStack() as stack:
+    problem = None
+    if is_first_process():
+      try:
+        stack.enter_context(context)
+      except (ValueError, OSError) as error:
+        problem = str(error)
+    problem = from_first_process(problem)
+    if problem is not None:
+      raise ValueError(problem)
+    yield
 
 
 def from_first_process(value):

@@ -3,16 +3,16 @@
 No other file starts a run.
 """
 
-import json
 import pathlib
 
 import jax
 from clu import parameter_overview
 
 from hap_jax import config as config_lib
-from hap_jax import sharding
+from hap_jax import distributed, sharding
+from hap_jax.io import folder_lock
 from hap_jax.tasks import base
-from hap_jax.train import initial, loop
+from hap_jax.train import continued, initial, loop
 from hap_jax.train.checkpoint import Checkpoints
 from hap_jax.train.report import PICTURES
 
@@ -26,21 +26,36 @@ def run(config, workdir, say=print):
     say: prints a line.
   Returns:
     {metric: float} of the last evaluation, or {} if there are no held-out records.
+  Raises:
+    ValueError: if another run uses the workdir. Also for data, checkpoints or configurations that do not fit.
   """
   _check_backend(config)
   mesh = make_mesh(config)
-  config_lib.check_same(config, workdir)
+  with distributed.entered_by_first_process(folder_lock.hold(workdir)):
+    # Only now, because an earlier run may have recorded its configuration until it released the lock.
+    config_lib.check_same(config, workdir)
+    return _run(config, workdir, mesh, say)
+
+
+def _run(config, workdir, mesh, say):
+  """Does the work of `run` in a workdir that no other run uses."""
   with Checkpoints(workdir, keep_last=config.keep_last, keep_every=config.keep_every) as checkpoints:
-    weights, recorded, start = None, None, base.FROM_SCRATCH
+    # The first of these sources that exists: the run's own checkpoint, another run, weights, nothing.
+    weights, recorded, earlier, start = None, None, None, base.FROM_SCRATCH
     if checkpoints.latest_step() is not None:
       recorded = checkpoints.description()
       start = base.Start(recorded.lineage, recorded)
+    elif config.continue_from:
+      earlier = continued.find(config.continue_from, config.task)
+      start = earlier.start
     elif config.init_from:
       weights = initial.read(config.init_from)
       start = base.Start(weights.lineage, weights.description)
     task = config_lib.load("tasks", config.task).make(config, start)
     if recorded is not None:
       check_recorded(recorded, task.description, workdir)
+    if earlier is not None:
+      earlier.check(task, config, mesh)
     # The configuration is recorded only now, after all checks of it. So a start that fails a check leaves the
     # workdir free for another configuration.
     config_lib.record(config, workdir)
@@ -60,6 +75,7 @@ def run(config, workdir, say=print):
         evaluate_epochs=config.eval_every_epochs,
       ),
       weights=weights,
+      earlier=earlier,
       say=say,
     )
   for line in (*_newest_pictures(workdir), *task.summarize(scores)):
@@ -93,9 +109,10 @@ def check_recorded(recorded, description, workdir):
   if began not in (None, now):
     raise ValueError(
       f"{workdir}: the run started with {began:,} training records of {recorded.data['name']}, but the "
-      f"source now has {now:,}: restore the data (config.data.root), or start a new run (--workdir)"
+      f"source now has {now:,}: restore the data (config.data.root), or continue with the new data in a new "
+      f"--workdir (--config.continue_from={workdir})"
     )
-  network = json.loads(json.dumps(dict(description.network)))  # as recorded: a tuple becomes a list
+  network = config_lib.as_json(dict(description.network))
   for key in sorted(network.keys() & recorded.network.keys()):
     if recorded.network[key] != network[key]:
       raise ValueError(
@@ -136,4 +153,4 @@ def dry_run(config, say=print):
   say(f"devices: {len(jax.devices())} x {jax.devices()[0].device_kind}, mesh {dict(mesh.shape)}")
   for line in lines:
     say(line)
-  say(f"steps: {steps}")
+  say(f"steps: {steps}" + (f", with those of {config.continue_from}" if config.continue_from else ""))

@@ -48,6 +48,7 @@ ADDED = {
   "data.folder.exif": "ignore",
   "data.identity_folder.exif": "ignore",
   "learned_ratio": 0.85,
+  "continue_from": "",
 }
 
 

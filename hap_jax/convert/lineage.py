@@ -10,6 +10,8 @@ are earlier checkpoints, from which it was converted or trained. An origin is a 
   step      the step (checkpoints of this project)
   data      {"name", "licence"} of the data set that a run trained on; earlier versions did not record it
   body      {"name", "licence"} of the body model that a run trained with, for 3D pose
+  continued the epochs that the run had done at this checkpoint. Only the first origin of a run that continues
+            another run has it, see `train/continued.py`
 """
 
 import re
@@ -135,6 +137,8 @@ def sources(lineage):
 def text(origin):
   """Returns one origin as a line of text."""
   facts = [f"{key} {str(origin[key])[:12]}" for key in ("task", "step", "sha256") if key in origin]
+  if "continued" in origin:
+    facts.append(f"continued at epoch {origin['continued']:.6g}")
   return f"{origin['file']} ({', '.join([origin['family'], *facts])}): {origin['licence']}"
 
 

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from absl import flags, logging
 
-from hap_jax.data import worker_process
+from hap_jax.data import read_again, worker_process
 from hap_jax.data.samplers import Sampler
 from hap_jax.data.sources.base import BadRecordError, Source
 
@@ -42,9 +42,13 @@ class Loader:
   The row then has the `index` of the replacement. An evaluation drops repeated indices, so the replacement
   is scored only once. The bad record is not scored.
 
+  If a read ends in an error of the storage that may be gone a moment later, it is tried again after each of
+  the times `waits` (see `read_again`). Only then the record is bad.
+
   `iterate` logs each bad record once, with its file. It counts the different bad records since the iterator
   began, and raises ValueError if their number exceeds max_bad_share * len(source). In a small source this
   limit is below 1, so the first bad record raises. `batch` counts only the bad records of its own batch.
+  `iterate` also counts the records that needed another try, and logs the 1st, 10th, 100th, ... of them.
 
   Attributes:
     source: source of the records.
@@ -63,6 +67,7 @@ class Loader:
     bad_share_key: name of the key or option that sets max_bad_share, for error messages. "": there is no such
       key.
     fields: names of the fields in a batch. None: all fields.
+    waits: seconds before the second and each further try to read a record. (): one try.
   """
 
   source: Source
@@ -76,6 +81,7 @@ class Loader:
   max_bad_share: float = 0.001
   bad_share_key: str = "config.data.max_bad_share"
   fields: tuple[str, ...] | None = None
+  waits: tuple[float, ...] = read_again.WAITS
 
   def __post_init__(self):
     if len(self.source) != self.sampler.num_records:
@@ -145,7 +151,8 @@ class Loader:
     Raises:
       ValueError: if the batch has more than max_bad_share * len(source) bad records.
     """
-    batch, bad = self.read_batch(step)
+    batch, bad, repeated = self.read_batch(step)
+    self.count_repeated(repeated, 0)
     self.count_bad(bad, known={})
     return batch
 
@@ -158,14 +165,17 @@ class Loader:
     return Batches(self, start, stop)
 
   def read_batch(self, step):
-    """Returns (host batch, {index of a bad record: error message}). The workers call this method."""
+    """Returns (host batch, bad records, records that needed another try). The workers call this method.
+
+    The last two are {index: error message}.
+    """
     epoch = self.sampler.epoch(step)
     b = self.sampler.batch_size // self.process_count
     rows = slice(self.process_index * b, (self.process_index + 1) * b)
     whole = self.sampler.indices(step)
     wanted = [int(i) for i in whole[rows]]
     fields = self.fields or self.known_fields
-    bad, batch, read = {}, {}, []
+    bad, batch, read, reader = {}, {}, [], read_again.Reader(self.waits)
     # The generators are computed from the whole global batch, because the two rows of a repeated record may
     # belong to different processes. The result must not depend on the number of processes.
     rngs = make_generators(self.seed, epoch, whole, rows)
@@ -173,14 +183,14 @@ class Loader:
     # reads records from the processor's cache.
     reads = [self._fetch(i) for i in wanted]
     for row, (i, rng, read_record) in enumerate(zip(wanted, rngs, reads, strict=True)):
-      index, record = self._read_record(epoch, i, rng, read_record, bad)
+      index, record = self._read_record(epoch, i, rng, read_record, bad, reader)
       read.append(index)
       # The record is copied into the batch now, while its pixels are still in the processor's cache.
       for name in fields:
         self._put(batch, name, row, b, np.asarray(record[name]), index)
     batch["index"] = np.array(read, np.int32)
     batch["valid"] = self.sampler.valid(step)[rows]
-    return batch, bad
+    return batch, bad, reader.repeated
 
   def _fetch(self, index):
     """Returns a function without arguments that returns record `index`.
@@ -191,11 +201,11 @@ class Loader:
       return functools.partial(self.source.__getitem__, index)
     try:
       return self.source.fetch(index)
-    except BadRecordError:
-      # `_read_record` calls this function and gets the same error there, where it replaces the record.
-      return functools.partial(self.source.fetch, index)
+    except (BadRecordError, OSError):
+      # `_read_record` calls this function. If it gets the same error there, it reads again or replaces it.
+      return functools.partial(self.source.__getitem__, index)
 
-  def _read_record(self, epoch, wanted, rng, read_record, bad):
+  def _read_record(self, epoch, wanted, rng, read_record, bad, reader):
     """Returns (index, transformed record) of record `wanted`, or of the next good record.
 
     Args:
@@ -204,13 +214,15 @@ class Loader:
       rng: generator of record `wanted`.
       read_record: function without arguments that returns record `wanted`.
       bad: {index: error message}. The method adds each record that it cannot read.
+      reader: the `read_again.Reader` of the batch.
     """
     for tried in range(min(_REPLACEMENT_TRIES, len(self.source))):
       index = (wanted + tried) % len(self.source)
       try:
-        record = self.source[index] if tried else read_record()
+        again = functools.partial(self.source.__getitem__, index)
+        record = reader.read(index, again if tried else read_record, again)
       except BadRecordError as error:
-        bad[index] = str(error)
+        bad.setdefault(index, str(error))  # a later read of the same record gets fewer tries
         continue
       # The replacement gets the generator that it would have if the sampler had chosen it.
       if tried:
@@ -239,6 +251,22 @@ class Loader:
         f"batch of {self.source.name(index)}: the transforms must give all records one shape and type"
       )
     rows[row] = value
+
+  def count_repeated(self, repeated, before):
+    """Logs the 1st, 10th, 100th, ... record that needed another try. Returns the number of all of them.
+
+    Args:
+      repeated: {index: error message} of these records in a batch.
+      before: number of these records in earlier batches.
+    """
+    after = before + len(repeated)
+    if repeated and (not before or len(str(after)) > len(str(before))):
+      index, text = list(repeated.items())[-1]
+      logging.warning(
+        "records of %s that were read only after another try: %d so far. The newest is record %d: %s",
+        *(self.source.spec.name, after, index, text),
+      )
+    return after
 
   def count_bad(self, bad, known):
     """Adds those records of `bad` {index: error message} to `known` that are new, and logs them.
@@ -292,7 +320,7 @@ class Batches:
 
   def __init__(self, loader, start, stop):
     self._loader = loader
-    self._known_bad = {}
+    self._known_bad, self._num_repeated = {}, 0
     self._has_started = False
     stops = [s for s in (stop, loader.num_steps) if s is not None]
     self._batches = _open_grain(loader, start, max(start, min(stops)) if stops else _FOR_EVER)
@@ -303,11 +331,12 @@ class Batches:
   def __next__(self):
     """Returns the next host batch. Raises ValueError if too many records are bad (see `Loader`)."""
     if self._has_started:
-      batch, bad = next(self._batches)
+      batch, bad, repeated = next(self._batches)
     else:
       with worker_process.without_interrupts():  # the first call of next() starts Grain's workers
-        batch, bad = next(self._batches)
+        batch, bad, repeated = next(self._batches)
       self._has_started = True
+    self._num_repeated = self._loader.count_repeated(repeated, self._num_repeated)
     self._loader.count_bad(bad, self._known_bad)
     return {name: np.asarray(rows) for name, rows in batch.items()}  # plain arrays, not Grain's class
 
@@ -325,7 +354,7 @@ class Batches:
 
 
 def _open_grain(loader, start, stop):
-  """Returns Grain's iterator over (batch, bad records) of the steps start, ..., stop - 1."""
+  """Returns Grain's iterator over the results of `read_batch` of the steps start, ..., stop - 1."""
   # The import is here because Grain imports jax. `batch` and the sources work without jax.
   import grain
 

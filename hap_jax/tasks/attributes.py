@@ -310,7 +310,7 @@ def make(config, start=base.FROM_SCRATCH):
   )
   sampler = samplers.ShuffledEpochs(len(source), config.batch_size, config.seed)
   fields = ("image", *(name for name in ("attributes", "attributes_known") if name in source.columns))
-  train = base.reading_of(config).loader(source, augment, sampler, fields)
+  train = base.train_loader_of(config, start, source, augment, sampler, fields)
   model = network(description, base.compute_of(config))
   total_steps, total_epochs, warmup_epochs = base.run_length_of(config, train)
   return base.Task(

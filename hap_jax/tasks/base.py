@@ -28,6 +28,7 @@ they also use helper functions whose names end in `_of`. All other functions tak
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -37,6 +38,7 @@ import jax.numpy as jnp
 from hap_jax import config as config_lib
 from hap_jax.convert import fit
 from hap_jax.data import rows
+from hap_jax.data.continued_order import ContinuedOrder
 from hap_jax.data.loader import Loader
 from hap_jax.data.pipeline import Reading
 from hap_jax.description import Description, Encoder
@@ -54,13 +56,33 @@ class Start:
   """Facts about the weights that a run starts from, or about the run itself if it resumes.
 
   Attributes:
-    lineage: the origins of the starting weights. A resumed run keeps the lineage of its first start.
+    lineage: the origins of the starting weights. A resumed run keeps the lineage of its first start. If the
+      run continues another run, the first origin is the checkpoint of that run. It has the key "continued",
+      see `convert/lineage.py`.
     description: the `Description` of the starting weights, or of the newest checkpoint of a resumed run.
       None: the run starts without weights.
   """
 
   lineage: tuple[Mapping[str, Any], ...] = ()
   description: Description | None = None
+
+  @property
+  def continued(self):
+    """The (step, epochs) at which the run took over the state of another run. None: it did not.
+
+    Raises:
+      ValueError: if the lineage is damaged. Anyone may have written the checkpoint.
+    """
+    origin = self.lineage[0] if self.lineage else {}
+    if "continued" not in origin:
+      return None
+    step, epochs = origin.get("step"), origin["continued"]
+    if type(step) is not int or step < 0 or type(epochs) not in (int, float) or not 0 <= epochs < math.inf:
+      raise ValueError(
+        f"the lineage of the checkpoint states step={step!r:.40} and continued={epochs!r:.40}, expected a "
+        "whole number and a number of epochs"
+      )
+    return step, epochs
 
 
 FROM_SCRATCH = Start()
@@ -138,6 +160,8 @@ class Task:
 def run_length(train, *, total_epochs, warmup_epochs=0.0, total_steps=0):
   """Returns the length of a run as (steps, epochs, epochs of warm-up).
 
+  If the run continues another run, all these numbers include the steps and epochs of the other run.
+
   Args:
     train: the training loader.
     total_epochs: number of passes over the records.
@@ -145,16 +169,39 @@ def run_length(train, *, total_epochs, warmup_epochs=0.0, total_steps=0):
       keeps the same share of the run. 0: the task has no warm-up, or counts it in steps.
     total_steps: length of the run in steps, used in place of total_epochs. 0: total_epochs sets the length.
   Raises:
-    ValueError: if the run has no step.
+    ValueError: if the run has no step, or if it ends before the step at which it continues another run.
   """
+<<<<<<< HEAD
   whole_epochs = int(total_epochs)
   further = round((total_epochs - whole_epochs) * train.nominal_steps)
   # An epoch may have fewer steps than nominal_steps. `min` ends the run before the next epoch begins.
+=======
+  # A run that continues another run does not begin at step 0 and epoch 0.
+  begin = train.first_step(0)
+  begin_epochs = train.progress(begin)
+  epochs_left = max(total_epochs - begin_epochs, 0.0)
+  whole_epochs = int(epochs_left)
+  further = round((epochs_left - whole_epochs) * train.nominal_steps)
+  # An epoch may have fewer steps than nominal_steps. `min` keeps the run from going on into the next epoch.
+>>>>>>> wt-plan
   of_epochs = min(train.first_step(whole_epochs) + further, train.first_step(whole_epochs + 1))
   steps = total_steps or of_epochs
-  config_lib.require(steps > 0, "total_epochs", total_epochs, "enough for a step")
+  _check_length(steps, total_steps, total_epochs, begin, begin_epochs)
   epochs = train.progress(steps)
   return steps, epochs, epochs * warmup_epochs / total_epochs
+
+
+def _check_length(steps, total_steps, total_epochs, begin, begin_epochs):
+  if not begin:
+    config_lib.require(steps > 0, "total_epochs", total_epochs, "enough for a step")
+    return
+  why = "it counts from the beginning of the run that config.continue_from names"
+  config_lib.require(
+    not total_steps or total_steps > begin, "total_steps", total_steps, f"above {begin}, because {why}"
+  )
+  config_lib.require(
+    steps > begin, "total_epochs", total_epochs, f"at least a step above {begin_epochs:.6g}, because {why}"
+  )
 
 
 def run_length_of(config, train):
@@ -203,6 +250,20 @@ def compute_of(config):
 def reading_of(config):
   """Returns the `Reading` of a finalized config."""
   return Reading(seed=config.seed, workers=config.data.workers, max_bad_share=config.data.max_bad_share)
+
+
+def train_loader_of(config, start, source, transforms, sampler, fields):
+  """Returns the training loader of a run.
+
+  Args:
+    config: the finalized config.
+    start: a `Start`. If the run continues another run, the sampler begins after the steps of that run.
+    source, transforms, fields: see `Loader`.
+    sampler: the order of the records from its beginning.
+  """
+  if start.continued is not None:
+    sampler = ContinuedOrder(sampler, *start.continued)
+  return reading_of(config).loader(source, transforms, sampler, fields)
 
 
 def description_of(

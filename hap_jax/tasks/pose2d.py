@@ -377,7 +377,7 @@ def make(config, start=base.FROM_SCRATCH):
   )
   sampler = samplers.ShuffledEpochs(len(source), config.batch_size, config.seed)
   fields = ("image", "keypoints_xy", "keypoints_visible", "is_udp")
-  train = base.reading_of(config).loader(source, augment, sampler, fields)
+  train = base.train_loader_of(config, start, source, augment, sampler, fields)
   model = network(description, base.compute_of(config), drop_path=config.model.drop_path)
   total_steps, total_epochs, _ = base.run_length_of(config, train)
   return base.Task(

@@ -386,7 +386,7 @@ def make(config, start=base.FROM_SCRATCH):
   sampler = samplers.ShuffledEpochs(len(source), config.batch_size, config.seed)
   fields = ("image", "smpl_pose", "smpl_betas", "smpl_translation", *_CUT)
   fields += ("has_fit",) * ("has_fit" in source.spec.fields)
-  train = base.reading_of(config).loader(source, augment, sampler, fields)
+  train = base.train_loader_of(config, start, source, augment, sampler, fields)
   model = network(description, base.compute_of(config), drop_path=config.model.drop_path)
   total_steps, total_epochs, warmup_epochs = base.run_length_of(config, train)
   evaluation = evaluation_of(config, description, bodies, true_bodies)

@@ -360,7 +360,9 @@ def make(config, start=base.FROM_SCRATCH):
     flip_prob=data.flip_prob,
     canvas_size=tuple(data.canvas) if data.augment == "device" else None,
   )
-  train = base.reading_of(config).loader(
+  train = base.train_loader_of(
+    config,
+    start,
     source,
     (crop, *shuffle_of(config)),
     samplers.ShuffledEpochs(len(source), config.batch_size, config.seed),

@@ -275,7 +275,7 @@ def make(config, start=base.FROM_SCRATCH):
   sampler = samplers.IdentityBalanced(
     source.columns["pid"], config.batch_size, config.num_instances, config.seed
   )
-  train = base.reading_of(config).loader(source, augment, sampler, ("image", "pid", "erase_box"))
+  train = base.train_loader_of(config, start, source, augment, sampler, ("image", "pid", "erase_box"))
   model = network(description, base.compute_of(config), drop_path=config.model.drop_path)
   total_steps, total_epochs, warmup_epochs = base.run_length_of(config, train)
   return base.Task(

@@ -421,7 +421,7 @@ def make(config, start=base.FROM_SCRATCH):
     image_size=description.encoder.image_size, flip_prob=config.data.flip_prob, pad=config.data.pad
   )
   sampler = samplers.ShuffledEpochs(len(source), config.batch_size, config.seed)
-  train = base.reading_of(config).loader(source, augment, sampler, ("image", "pid", *tokenized.FIELDS))
+  train = base.train_loader_of(config, start, source, augment, sampler, ("image", "pid", *tokenized.FIELDS))
   compute = base.compute_of(config)
   model = network(description, compute, drop_path=config.model.drop_path)
   is_trained = description.network["text_is_trained"]

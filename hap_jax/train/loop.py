@@ -13,7 +13,7 @@ from absl import logging
 from hap_jax import distributed, sharding
 from hap_jax.data import pipeline
 from hap_jax.evaluation.evaluate import make_evaluate
-from hap_jax.train import initial, preemption, report, start_lines
+from hap_jax.train import continued, initial, preemption, report, start_lines
 from hap_jax.train import state as train_state
 from hap_jax.train.checkpoint import Checkpoints
 from hap_jax.train.report import Progress, open_writer
@@ -66,13 +66,14 @@ class Cadence:
     return Due(hits(step, self.log), hits(step, self.save), is_eval, hits(step, self.panel))
 
 
-def run(task, *, workdir, seed, mesh, checkpoints, cadence, weights=None, say=print):
+def run(task, *, workdir, seed, mesh, checkpoints, cadence, weights=None, earlier=None, say=print):
   """Trains a task to its last step. The run starts from the newest checkpoint in its workdir, or from step 0.
 
   The parameters come from the first of these sources that exists:
   1. the newest checkpoint in the workdir, from which the run resumes exactly;
-  2. `weights`, of which the task copies the parts that it can use;
-  3. the `init` of the task.
+  2. `earlier`, whose whole state the run takes over;
+  3. `weights`, of which the task copies the parts that it can use;
+  4. the `init` of the task.
 
   With several processes, each process calls this function with the same arguments. The first process writes
   the log files and pictures.
@@ -85,6 +86,7 @@ def run(task, *, workdir, seed, mesh, checkpoints, cadence, weights=None, say=pr
     checkpoints: an open `Checkpoints`.
     cadence: a `Cadence`.
     weights: `convert.weights.Weights` to start from, or None.
+    earlier: a `continued.EarlierRun` to continue, or None.
     say: prints one line for the user.
   Returns:
     (final TrainState, {metric: float} of the last evaluation).
@@ -93,13 +95,14 @@ def run(task, *, workdir, seed, mesh, checkpoints, cadence, weights=None, say=pr
     StoppedError: if a signal to one of the processes stopped the run. The state is saved.
   """
   total, scores = task.total_steps, {}
-  state, start = _start_state(task, seed, mesh, checkpoints, cadence, weights, say)
+  state, start = _start_state(task, seed, mesh, checkpoints, cadence, weights, earlier, say)
   constants = sharding.put_replicated(task.constants, mesh)
   train_step = make_train_step(task, mesh, seed)
   with contextlib.closing(open_writer(workdir, jax.process_index())) as writer, preemption.watch() as stop:
     evaluate = make_evaluate(task.evaluation, mesh)
     after = _AfterStep(task, constants, evaluate, checkpoints, writer, stop, say)
-    if start and cadence.due(start, task).evaluate and not _has_scores(workdir, start):
+    is_begun = start > task.train.first_step(0)  # the state at the beginning of a run is not scored
+    if is_begun and cadence.due(start, task).evaluate and not _has_scores(workdir, start):
       scores = after.score(start, state)  # the run stopped after this step but before its evaluation ended
     progress = Progress(total_steps=total, batch_size=task.train.sampler.batch_size, start_step=start)
     with (
@@ -118,7 +121,7 @@ def run(task, *, workdir, seed, mesh, checkpoints, cadence, weights=None, say=pr
         if not (any(due) or is_stopped):
           continue
         # This check comes first, so that no result of a broken step is logged, saved or scored.
-        _check_finite(task, state, constants, step, train_step, mesh)
+        _check_finite(task, state, constants, step, train_step, mesh, checkpoints)
         line, row = progress.report(step, _divide(metrics))
         with jax.transfer_guard("allow"), progress.paused():
           if due.log:
@@ -180,7 +183,7 @@ class _AfterStep:
     if is_stopped and (due.evaluate or not is_last):
       raise self._saved(step, state)
     if due.save or is_stopped:
-      self.checkpoints.save(step, state, self.task.description)
+      self.checkpoints.save(step, state, continued.with_progress(self.task, step))
     scores = self.score(step, state) if due.evaluate else {}
     if due.panel and evaluation.figures:
       self.writer.write_images(step, evaluation.figures(self.variables(state)))
@@ -214,7 +217,7 @@ class _AfterStep:
 
   def _saved(self, step, state):
     """Saves the state after `step` if it is not saved yet. Returns the StoppedError to raise."""
-    self.checkpoints.save(step, state, self.task.description)
+    self.checkpoints.save(step, state, continued.with_progress(self.task, step))
     return self.stop.error(step)
 
 
@@ -223,17 +226,25 @@ def _has_scores(workdir, step):
   return distributed.from_first_process(jax.process_index() == 0 and report.has_scores(workdir, step))
 
 
-def _start_state(task, seed, mesh, checkpoints, cadence, weights, say):
+def _start_state(task, seed, mesh, checkpoints, cadence, weights, earlier, say):
   """Returns the (state, step) from which the run starts. `run` lists the sources of the state."""
   shapes = train_state.abstract(task, mesh)
   step = checkpoints.latest_step()
   # These lines are printed before the slow work, so that the user sees a wrong value early.
-  facts = {"start": step or 0, "folder": checkpoints.folder, "save_every": cadence.save}
+  start = step if step is not None else task.train.first_step(0)
+  facts = {"start": start, "folder": checkpoints.folder, "save_every": cadence.save}
   for line in start_lines.lines(task, params=shapes.params, mesh=mesh, **facts):
     say(line)
   if step is not None:
     say(f"resuming at step {step}")
     return checkpoints.restore(step, shapes), step
+  if earlier is not None:
+    for line in earlier.lines(task):
+      say(line)
+    state = earlier.restore(shapes)
+    # From here on, the run needs only its own workdir.
+    checkpoints.save(start, state, continued.with_progress(task, start))
+    return state, start
   state = train_state.create(task, seed, mesh, shapes)
   if weights is None:
     say(task.from_scratch)
@@ -267,7 +278,7 @@ def _divide(metrics):
   return {name: float(metrics[name][0]) / max(float(metrics[name][1]), 1e-9) for name in names}
 
 
-def _check_finite(task, state, constants, step, train_step, mesh):
+def _check_finite(task, state, constants, step, train_step, mesh, checkpoints):
   """Raises NonFiniteLossError if the step counter of the state stopped before `step`.
 
   The counter stops at the last good step. This function computes the next step again, because the message
@@ -286,5 +297,16 @@ def _check_finite(task, state, constants, step, train_step, mesh):
   logging.error("records of the step with the non-finite loss: %s", ", ".join(names))
   raise NonFiniteLossError(
     f"step {good + 1} gave a loss or gradient that is not finite: {terms}. Records of its batch: {shown}. "
-    "The last checkpoint is kept. Lower config.base_lr, raise config.warmup_epochs, or check the records."
+    f"Check the records. {_remedy(checkpoints)}"
+  )
+
+
+def _remedy(checkpoints):
+  """Returns the sentence that says how to go on after a loss that is not finite."""
+  step = checkpoints.latest_step()
+  if step is None:
+    return "No checkpoint was saved: start again in a new --workdir with a lower --config.base_lr"
+  return (
+    f"The checkpoint of step {step} is kept. To go on from it with a lower learning rate, give a new "
+    f"--workdir, --config.continue_from={checkpoints.folder.parent} and a lower --config.base_lr"
   )

@@ -1,31 +1,35 @@
 """Reports of a run: metrics.jsonl, TensorBoard events, picture panels, and the progress line."""
 
 import contextlib
+import io
 import json
 import math
 import os
 import pathlib
+import secrets
+import socket
 import time
 
 import numpy as np
+from absl import logging
 from tensorboard.compat.proto import event_pb2, summary_pb2
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from hap_jax.io import picture_file
+from hap_jax.io.appended_file import AppendedFile
 from hap_jax.viz import curves
 
 METRICS_FILE = "metrics.jsonl"
 CURVES_FILE = "curves.png"
+EVENTS = "tensorboard"  # folder in a workdir
 PICTURES = "panels"  # folder in a workdir
-# A kill of the process may lose this many seconds of TensorBoard events. metrics.jsonl loses no line.
-_FLUSH_SECONDS = 20
 
 
 class MetricWriter:
   """Writes the metrics and pictures of a run into its workdir.
 
-  The methods have the names of clu's metric writers. Those writers need TensorFlow, so this class uses the
-  event writer of tensorboard. Values must be on the host (NumPy or Python numbers). These files are written:
+  The methods have the names of clu's metric writers. Those writers need TensorFlow, so this class writes the
+  events with tensorboard. Values must be on the host (NumPy or Python numbers). These files are written:
 
   * metrics.jsonl: each call of `write_scalars` appends one JSON object as a line. After the call, a kill of
     the process does not lose this line. A number that is not finite is written as null. A step may have one
@@ -35,18 +39,23 @@ class MetricWriter:
   * panels/<name>_<step, 8 digits>.png: the pictures. If a resumed run draws a picture again, the new file
     replaces the old file in one move. So a reader never sees an incomplete file.
   * curves.png: the curves of all numbers in metrics.jsonl. Each call of `write_curves` replaces the file.
+
+  A file that cannot be written or read never ends a run. The first error of each of these four is logged.
+  Rows and events that cannot be written are written later, when the disk has room again.
   """
 
   def __init__(self, workdir):
-    """Opens the files in `workdir` for appending. Creates the folder if it is missing."""
+    """Prepares to append to the files in `workdir`."""
     self._workdir = pathlib.Path(workdir)
-    self._workdir.mkdir(parents=True, exist_ok=True)
+    self._reported = set()
     path = self._workdir / METRICS_FILE
-    is_torn = _ends_within_a_line(path)
-    self._rows = path.open("a", encoding="utf-8")
-    if is_torn:  # a kill left an incomplete line, but the next row must start on a new line
-      self._rows.write("\n")
-    self._events = EventFileWriter(str(self._workdir / "tensorboard"), flush_secs=_FLUSH_SECONDS)
+    # After a kill that left an incomplete line, the next row must start on a new line.
+    self._rows = AppendedFile(path, b"\n" if _ends_within_a_line(path) else b"")
+    name = (
+      f"events.out.tfevents.{time.time():010.0f}.{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}"
+    )
+    self._events = AppendedFile(self._workdir / EVENTS / name)
+    self._add_event(wall_time=time.time(), file_version="brain.Event:2")
 
   def write_scalars(self, step, scalars):
     """Appends {name: number} of a step as one line.
@@ -62,8 +71,8 @@ class MetricWriter:
     row = {"step": int(step)} | {
       name: value if math.isfinite(value) else None for name, value in scalars.items()
     }
-    self._rows.write(json.dumps(row, allow_nan=False) + "\n")
-    self._rows.flush()
+    with self._never_fatal(METRICS_FILE):
+      self._rows.append(json.dumps(row, allow_nan=False).encode() + b"\n")
     self._add(step, [summary_pb2.Summary.Value(tag=name, simple_value=x) for name, x in scalars.items()])
 
   def write_images(self, step, images):
@@ -79,32 +88,54 @@ class MetricWriter:
     for name, array in images.items():
       for tag, picture in _name_pictures(name, array):
         path = self._workdir / PICTURES / f"{tag}_{step:08d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        png = picture_file.write(path, picture)
-        height, width = picture.shape[:2]
-        image = summary_pb2.Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png)
-        values.append(summary_pb2.Summary.Value(tag=tag, image=image))
+        with self._never_fatal(PICTURES):
+          path.parent.mkdir(parents=True, exist_ok=True)
+          png = picture_file.write(path, picture)
+          height, width = picture.shape[:2]
+          image = summary_pb2.Summary.Image(
+            height=height, width=width, colorspace=3, encoded_image_string=png
+          )
+          values.append(summary_pb2.Summary.Value(tag=tag, image=image))
     self._add(step, values)
 
   def write_curves(self, select=None, guides=None):
     """Draws all metrics of metrics.jsonl into <workdir>/curves.png, see `viz.curves`."""
-    rows, title = read_metrics(self._workdir), self._workdir.resolve().name
-    picture = curves.curves(rows, select, title=title, guides=guides)
-    picture_file.write(self._workdir / CURVES_FILE, picture)
-
-  def flush(self):
-    """Writes all buffered rows and events to disk."""
-    self._rows.flush()
-    self._events.flush()
+    with self._never_fatal(CURVES_FILE):
+      bad = []
+      rows, title = _merge(_read_lines(self._workdir, bad)), self._workdir.resolve().name
+      if any(row.keys() - {"step"} for row in rows):  # there are no rows if the disk is full
+        picture = curves.curves(rows, select, title=title, guides=guides)
+        picture_file.write(self._workdir / CURVES_FILE, picture)
+      if bad:
+        self._report("lines", f"{bad[0]}. The curves leave it out")
 
   def close(self):
-    """Flushes and closes the files."""
-    self._rows.close()
-    self._events.close()
+    """Closes the files."""
+    for kind, file in ((METRICS_FILE, self._rows), (EVENTS, self._events)):
+      with self._never_fatal(kind):
+        file.close()
 
   def _add(self, step, values):
-    summary = summary_pb2.Summary(value=values)
-    self._events.add_event(event_pb2.Event(wall_time=time.time(), step=int(step), summary=summary))
+    self._add_event(wall_time=time.time(), step=int(step), summary=summary_pb2.Summary(value=values))
+
+  def _add_event(self, **fields):
+    record = io.BytesIO()
+    RecordWriter(record).write(event_pb2.Event(**fields).SerializeToString())
+    with self._never_fatal(EVENTS):
+      self._events.append(record.getvalue())
+
+  @contextlib.contextmanager
+  def _never_fatal(self, kind):
+    """Context manager: logs the first OSError or ValueError of a kind of file, and goes on."""
+    try:
+      yield
+    except (OSError, ValueError) as error:
+      self._report(kind, f"{self._workdir / kind} cannot be written: {error}. The run goes on without it")
+
+  def _report(self, kind, text):
+    if kind not in self._reported:
+      self._reported.add(kind)
+      logging.warning("%s. Further errors of this kind are not reported", text)
 
 
 class SilentWriter:
@@ -140,8 +171,16 @@ def read_metrics(path):
   Raises:
     ValueError: if any other line is not a JSON object with a "step". The message names file and line.
   """
+  bad = []
+  rows = _merge(_read_lines(path, bad))
+  if bad:
+    raise ValueError(bad[0])
+  return rows
+
+
+def _merge(lines):
   rows = {}
-  for line in _read_lines(path):
+  for line in lines:
     rows.setdefault(line["step"], {}).update(line)
   return [rows[step] for step in sorted(rows)]
 
@@ -150,14 +189,23 @@ def has_scores(workdir, step):
   """Returns True if metrics.jsonl has a line with the scores of a step.
 
   Such a line has no loss. Older versions wrote loss and scores into one line. For such a line this function
-  returns False.
+  returns False. It also returns False if the file cannot be read. Damaged lines are left out.
   """
   path = pathlib.Path(workdir) / METRICS_FILE
-  return path.is_file() and any(line["step"] == step and "loss" not in line for line in _read_lines(path))
+  try:
+    lines = _read_lines(path, []) if path.is_file() else []
+  except OSError:
+    return False
+  return any(line["step"] == step and "loss" not in line for line in lines)
 
 
-def _read_lines(path):
-  """Returns the lines of a metrics.jsonl as dicts, see `read_metrics`."""
+def _read_lines(path, bad):
+  """Returns the lines of a metrics.jsonl as dicts, see `read_metrics`.
+
+  Args:
+    path: the file, or the workdir that holds it.
+    bad: list. An error message is added for each line that is not a row. Such a line is left out.
+  """
   path = pathlib.Path(path)
   path = path / METRICS_FILE if path.is_dir() else path
   lines = []
@@ -165,14 +213,24 @@ def _read_lines(path):
     # A kill leaves an incomplete line, and a resumed run appends lines after it. So it may be anywhere.
     if not line.endswith(b"}"):
       continue
-    try:
-      row = json.loads(line)
-      lines.append({"step": row["step"]} | {k: math.nan if v is None else v for k, v in row.items()})
-    except (ValueError, KeyError) as error:
-      raise ValueError(
-        f'{path}, line {number}: expected a JSON object with a "step"; remove the line'
-      ) from error
+    row = _parse_row(line)
+    if row is None:
+      bad.append(f'{path}, line {number}: expected a JSON object of numbers with a "step"; remove the line')
+    else:
+      lines.append(row)
   return lines
+
+
+def _parse_row(line):
+  """Returns a line of metrics.jsonl as {name: number}, or None if it is not a row."""
+  try:
+    row = json.loads(line)
+  except (ValueError, RecursionError):
+    return None
+  if not isinstance(row, dict) or type(row.get("step")) is not int:
+    return None
+  row = {name: math.nan if value is None else value for name, value in row.items()}
+  return row if all(isinstance(value, int | float) for value in row.values()) else None
 
 
 class Progress:
@@ -282,11 +340,14 @@ def _format_number(name, value):
 
 
 def _ends_within_a_line(path):
-  if not path.is_file() or path.stat().st_size == 0:
-    return False
-  with path.open("rb") as file:
-    file.seek(-1, os.SEEK_END)
-    return file.read(1) != b"\n"
+  try:
+    if not path.is_file() or path.stat().st_size == 0:
+      return False
+    with path.open("rb") as file:
+      file.seek(-1, os.SEEK_END)
+      return file.read(1) != b"\n"
+  except OSError:
+    return True  # an empty line does no harm
 
 
 def _name_pictures(name, array):

@@ -281,7 +281,7 @@ def test_a_source_with_fetch_gives_the_same_batches(broken):
 
   plain, fetching = (make_loader(source, max_bad_share=1) for source in (broken, Fetching()))
   for step in range(5):
-    batches, bad = zip(*(loader.read_batch(step) for loader in (plain, fetching)), strict=True)
+    batches, bad, _ = zip(*(loader.read_batch(step) for loader in (plain, fetching)), strict=True)
     assert_equal_batches(*batches)
     assert bad[0] == bad[1]
 

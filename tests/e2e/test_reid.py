@@ -175,6 +175,32 @@ def test_each_layout_trains_resumes_and_is_scored_again(layout, make_run, tmp_pa
   assert hap(["evaluate", str(whole / "best")]) == 0
 
 
+@pytest.mark.soak
+def test_a_run_that_continues_another_one_resumes_to_the_same_end(layout_folder, tmp_path):
+  """With batch statistics, an average and a best checkpoint. The old run is not needed after the start."""
+  source, root = layout_folder("identity_folder")
+  plan = {"ema_decay": 0.5, "model.locality": True, "eval_every_epochs": 0, "eval_every": 2, "keep_last": 9}
+  old, whole, pieced, lines = (*(tmp_path / name for name in ("old", "whole", "pieced")), [])
+  runner.run(reid_config(source, root, **plan, total_steps=5), old, say=lines.append)
+  plan |= {"continue_from": f"{old}/5", "total_steps": 9, "base_lr": 5e-3, "seed": 1}
+  new = reid_config(source, root, **plan)
+  scores = runner.run(new, whole, say=lines.append)
+  assert any("at step 5, epoch" in line for line in lines)
+  before, after = (
+    ocp.PyTreeCheckpointer().restore(run / "checkpoints" / "5" / "state") for run in (old, whole)
+  )
+  assert {"params", "batch_stats"} <= after["ema"].keys()
+  jax.tree.map(np.testing.assert_array_equal, before, after)
+  shutil.copytree(whole, pieced)
+  for name in ("checkpoints/9", "checkpoints/8", "checkpoints/7", "best"):
+    shutil.rmtree(pieced / name)
+  shutil.rmtree(old)
+  assert runner.run(new, pieced, say=lines.append) == scores
+  assert "resuming at step 6" in lines
+  jax.tree.map(np.testing.assert_array_equal, weights_of(whole), weights_of(pieced))
+  assert checkpoint_file.read_description(whole)["lineage"][0]["step"] == 5
+
+
 def test_every_evaluation_is_recorded_and_the_best_checkpoint_is_kept(trained):
   workdir, _, _ = trained
   scored = {row["step"]: row["mAP"] for row in read_metrics(workdir) if "mAP" in row}

@@ -199,6 +199,20 @@ def test_the_curves_of_a_run_show_the_guides_of_its_task(tmp_path):
   assert (drawn != curves(rows, **options)).any()
 
 
+def test_a_run_ends_with_its_scores_if_its_metrics_and_pictures_cannot_be_written(uninterrupted, tmp_path):
+  run = tmp_path / "run"
+  run.mkdir()
+  (run / "metrics.jsonl").mkdir()  # also the user root cannot write these
+  (run / "tensorboard").write_text("")
+  (run / "panels").write_text("")
+  lines, picture = [], {"panel": np.zeros((4, 4, 3), np.uint8)}
+  cadence = loop.Cadence(log=1, save=100, evaluate=3, panel=3)
+  scores = train(run, lines=lines, cadence=cadence, figures=lambda variables: picture)
+  assert scores == {"val_error": read_metrics(uninterrupted)[-1]["val_error"]}
+  assert any(line.startswith("step 6: val_error") for line in lines)
+  np.testing.assert_array_equal(weights(run), weights(uninterrupted))
+
+
 def test_a_batch_with_a_non_finite_loss_stops_the_run_and_the_state_before_it_stays(tmp_path):
   """Only the batch of step 5 has a NaN loss. The loop checks the loss at steps 4 and 6."""
   task = make_task()

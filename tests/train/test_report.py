@@ -1,7 +1,9 @@
 """The files of the metric writer and the numbers of the progress line."""
 
 import json
+import logging
 import math
+import resource
 import signal
 import subprocess
 import sys
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from hap_jax.train.report import MetricWriter, Progress, format_seconds, read_metrics
+from hap_jax.train.report import MetricWriter, Progress, format_seconds, has_scores, read_metrics
 
 
 def write_rows(workdir, rows):
@@ -68,6 +70,78 @@ def test_a_line_that_is_not_a_row_is_an_error_with_its_line_number(tmp_path):
     read_metrics(tmp_path)
 
 
+@pytest.mark.parametrize(
+  "line", ['{"loss": 1.0}', '[1, {"step": 1}', '{"step": "2"}', '{"step": 2, "loss": {}}']
+)
+def test_a_bad_line_does_not_end_a_run_and_is_reported_once(tmp_path, caplog, line):
+  write_rows(tmp_path, [(1, {"loss": 3.0}), (2, {"val": 2.0})])
+  good = (tmp_path / "metrics.jsonl").read_text()
+  (tmp_path / "metrics.jsonl").write_text(f"{line}\n{good}")
+  writer = MetricWriter(tmp_path)
+  with caplog.at_level(logging.WARNING, logger="absl"):
+    writer.write_curves()
+    writer.write_curves()
+  writer.close()
+  (message,) = caplog.messages
+  assert f"{tmp_path / 'metrics.jsonl'}, line 1: expected a JSON object" in message
+  assert (tmp_path / "curves.png").exists()
+  assert has_scores(tmp_path, 2)
+  with pytest.raises(ValueError, match=r"metrics\.jsonl, line 1"):
+    read_metrics(tmp_path)
+
+
+def block(workdir):
+  """Makes it impossible to write the four kinds of files, also for the user root."""
+  workdir.mkdir()
+  (workdir / "metrics.jsonl").mkdir()
+  (workdir / "curves.png").mkdir()
+  (workdir / "curves.png" / "file").write_text("")
+  (workdir / "tensorboard").write_text("")
+  (workdir / "panels").write_text("")
+
+
+def test_files_that_cannot_be_written_are_reported_once_each(tmp_path, caplog):
+  block(tmp_path / "run")
+  with caplog.at_level(logging.WARNING, logger="absl"):
+    writer = MetricWriter(tmp_path / "run")
+    for step in (1, 2):
+      writer.write_scalars(step, {"loss": 1.0})
+      writer.write_images(step, {"panel": np.zeros((4, 4, 3), np.uint8)})
+      writer.write_curves()
+    writer.close()
+  names = ("metrics.jsonl", "tensorboard", "panels", "curves.png")
+  for name in names:
+    (message,) = (
+      message for message in caplog.messages if message.startswith(f"{tmp_path}/run/{name} cannot")
+    )
+    assert "The run goes on" in message
+  assert len(caplog.messages) == len(names)
+  assert not has_scores(tmp_path / "run", 1)
+
+
+def test_rows_and_events_of_a_full_disk_are_written_when_it_has_room(tmp_path, caplog):
+  writer = MetricWriter(tmp_path)
+  writer.write_scalars(1, {"loss": 1.0})
+  before = resource.getrlimit(resource.RLIMIT_FSIZE)
+  try:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60, before[1]))
+    with caplog.at_level(logging.WARNING, logger="absl"):
+      for step in range(2, 6):
+        writer.write_scalars(step, {"loss": 1 / step})
+      writer.write_images(5, {"panel": np.zeros((40, 40, 3), np.uint8)})
+      writer.write_curves()
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+  assert len(caplog.messages) == 4
+  assert all("File too large" in message for message in caplog.messages)
+  assert list(tmp_path.glob("panels/.*")) == []  # no part of the picture stays
+  writer.write_scalars(6, {"loss": 0.5})
+  writer.close()
+  assert [row["step"] for row in read_metrics(tmp_path)] == list(range(1, 7))
+  events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+  assert [event.step for event in events.Scalars("loss")] == list(range(1, 7))
+
+
 def test_rows_survive_a_kill(tmp_path):
   script = (
     "import os, signal, sys\n"
@@ -94,7 +168,6 @@ def test_tensorboard_reads_scalars_and_images_back(tmp_path):
   writer = MetricWriter(tmp_path)
   writer.write_scalars(5, {"loss": 0.75, "nan": math.nan})
   writer.write_images(5, {"panel": np.zeros((4, 6, 3), np.uint8)})
-  writer.flush()
   events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
   assert events.Tags()["scalars"] == ["loss", "nan"]
   assert [(event.step, event.value) for event in events.Scalars("loss")] == [(5, 0.75)]

@@ -65,7 +65,7 @@ def make(config, start=base.FROM_SCRATCH):
   description = base.description_of(config, source, start.lineage, network={}, mean=mean)
   sampler = samplers.ShuffledEpochs(len(source), config.batch_size, config.seed)
   resize = (ResizeBicubic(size=description.encoder.image_size),)
-  train = base.reading_of(config).loader(source, resize, sampler, ("image", "box"))
+  train = base.train_loader_of(config, start, source, resize, sampler, ("image", "box"))
   evaluation = make_evaluation(config, description)
   return base.Task(
     init=base.make_init(network(description)),
