@@ -171,19 +171,13 @@ def run_length(train, *, total_epochs, warmup_epochs=0.0, total_steps=0):
   Raises:
     ValueError: if the run has no step, or if it ends before the step at which it continues another run.
   """
-<<<<<<< HEAD
-  whole_epochs = int(total_epochs)
-  further = round((total_epochs - whole_epochs) * train.nominal_steps)
-  # An epoch may have fewer steps than nominal_steps. `min` ends the run before the next epoch begins.
-=======
   # A run that continues another run does not begin at step 0 and epoch 0.
   begin = train.first_step(0)
   begin_epochs = train.progress(begin)
   epochs_left = max(total_epochs - begin_epochs, 0.0)
   whole_epochs = int(epochs_left)
   further = round((epochs_left - whole_epochs) * train.nominal_steps)
-  # An epoch may have fewer steps than nominal_steps. `min` keeps the run from going on into the next epoch.
->>>>>>> wt-plan
+  # An epoch may have fewer steps than nominal_steps. `min` ends the run before the next epoch begins.
   of_epochs = min(train.first_step(whole_epochs) + further, train.first_step(whole_epochs + 1))
   steps = total_steps or of_epochs
   _check_length(steps, total_steps, total_epochs, begin, begin_epochs)
