@@ -13,7 +13,7 @@ import time
 import jax
 
 _MIN_SECONDS = 0.05  # programs that compile faster are compiled again
-_MOST = 256  # programs in memory; the one that was not used for the longest time is dropped
+_MOST = 100  # programs in memory; the one that was not used for the longest time is dropped
 
 
 def install():
