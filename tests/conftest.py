@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from absl import flags
 
-from tests import cpu_time
+from tests import compile_once, cpu_time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SAMPLES = ROOT.parent / "shared" / "samples"
@@ -53,11 +53,14 @@ def pytest_collection_finish(session):
   # session with both kinds of tests compiles all programs as users do.
   is_known = jax.__version_info__ < (0, 11)  # a later XLA has no such flag, and ends the process
   if is_known and not any(compiles_as_users_do(item) for item in session.items):
-    os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
+    # By default, XLA compiles the parts of a program in parallel. The workers of `make test` use all cores
+    # already.
+    os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
     # Programs for several devices may hang if they come from the cache (seen with jax 0.10.2): their devices
     # wait for each other in different collective operations.
     del os.environ["JAX_COMPILATION_CACHE_DIR"]
     jax.config.update("jax_compilation_cache_dir", None)
+    compile_once.install()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -170,14 +170,19 @@ def run_jax(path, setting):
   variables |= _constants_of(path, description, setting)
   description, batch = Description.from_json(description), make_batch(setting)
   patches = layers.patchify(batch.image, setting.patch, description.encoder.patch_padding)
-  # The encoder runs separately, because not every network of a task returns its tokens.
-  encoder = {"params": variables["params"]["encoder"]}
-  found = {"tokens": description.encoder.build().apply(encoder, patches).normed}
   outputs = setting.outputs_of(setting.family)
-  if outputs:
-    network = config_lib.load("tasks", description.task).network(description)
-    found |= outputs.in_jax(network, variables, batch, description)
-  return {name: np.asarray(value) for name, value in found.items()}
+
+  @jax.jit  # one program compiles faster than its parts
+  def run(variables, patches):
+    # The encoder runs separately, because not every network of a task returns its tokens.
+    encoder = {"params": variables["params"]["encoder"]}
+    found = {"tokens": description.encoder.build().apply(encoder, patches).normed}
+    if outputs:
+      network = config_lib.load("tasks", description.task).network(description)
+      found |= outputs.in_jax(network, variables, batch, description)
+    return found
+
+  return {name: np.asarray(value) for name, value in run(variables, patches).items()}
 
 
 def compare(want, got, outputs):

@@ -172,7 +172,8 @@ def _finish(panel, title):
   """Adds title, legend, grid and axis labels to a panel."""
   from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-  panel.set_title(title, fontsize=9, loc="left", pad=14)
+  # Without `y`, matplotlib measures all labels of the panel to find the height of the title.
+  panel.set_title(title, fontsize=9, loc="left", pad=14, y=1)
   # The legend leaves out the dashed lines, because their names are written next to them.
   lines = [line for line in panel.get_lines() if line.get_linestyle() != "--"]
   panel.legend(

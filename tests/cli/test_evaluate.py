@@ -18,7 +18,8 @@ from tests.convert.reference_state import family_state
 from tests.io import torch_bytes
 
 CONFIG = "configs/pretrain_demo.py"
-FEW = {"data.num_val": 8, "data.synthetic.num_train": 64, "baseline_records": 8, "eval_batch_size": 8}
+FEW = {"data.num_val": 8, "data.synthetic.num_train": 16, "baseline_records": 8, "eval_batch_size": 8}
+FEW |= {"views": 1, "align_weight": 0.0, "mask.blocks": False, "mask.parts": False}  # compiles faster
 
 
 @pytest.fixture

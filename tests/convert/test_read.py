@@ -448,7 +448,9 @@ def test_weights_that_repeat_their_storage_are_an_error(write):
 )
 def test_a_description_that_states_other_sizes_than_the_arrays_is_an_error(tmp_path, sizes, array):
   encoder = Encoder(width=16, depth=2, num_heads=2, grid=(4, 2), patch=4)
-  params = encoder.build(vit.Compute()).init(jax.random.key(0), np.zeros((1, 8, 48), np.float32))["params"]
+  init = encoder.build(vit.Compute()).init
+  shapes = jax.eval_shape(init, jax.random.key(0), np.zeros((1, 8, 48), np.float32))["params"]
+  params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
   stated = Description("pretrain", dataclasses.replace(encoder, **sizes))
   checkpoint_file.write(tmp_path / "own", {"params": {"encoder": params}}, stated.to_json())
   with pytest.raises(ValueError, match=f"own: {array} of the encoder has the shape .* states "):

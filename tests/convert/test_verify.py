@@ -1,6 +1,7 @@
 """The proof of a conversion: right conversions pass it, and wrong conversions do not."""
 
 import dataclasses
+import functools
 import json
 import shutil
 
@@ -16,16 +17,29 @@ from tests.convert.reference_state import GRID, conversion_options, exchange, fa
 FAMILIES = families.names()
 
 
+def write_source(folder, family, **sizes):
+  path = folder / f"{family}.safetensors"
+  safetensors_file.save(path, family_state(family, **sizes), {})
+  return path
+
+
 @pytest.fixture
 def source(tmp_path):
   """Returns a function that writes a tiny file of a family and returns its path."""
+  return functools.partial(write_source, tmp_path)
 
-  def write_file(family, **sizes):
-    path = tmp_path / f"{family}.safetensors"
-    safetensors_file.save(path, family_state(family, **sizes), {})
-    return path
 
-  return write_file
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+  """Returns a function (family, grid -> (our checkpoint of a tiny file, report)). Each is made once."""
+
+  @functools.cache
+  def make(family, grid=GRID):
+    folder = tmp_path_factory.mktemp("own")
+    path = write_source(folder, family, grid=grid)
+    return folder / "own", convert(path, folder / "own", "orbax", source_grid=grid)
+
+  return make
 
 
 def convert(path, out, to, **options):
@@ -69,9 +83,8 @@ def test_the_second_forward_pass_gives_the_prediction_of_the_official_model(gold
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_is_converted_both_ways_with_a_proof(source, tmp_path, family):
-  path = source(family)
-  there = convert(path, tmp_path / "own", "orbax")
+def test_every_family_is_converted_both_ways_with_a_proof(own, tmp_path, family):
+  checkpoint, there = own(family)
   outputs = there["proof"]["outputs"]
   expected = {"tokens"} | ({"pred"} if "decoder" in families.load(family).stacks else set())
   heads = {
@@ -86,9 +99,9 @@ def test_every_family_is_converted_both_ways_with_a_proof(source, tmp_path, fami
   assert outputs.keys() == expected
   assert 0 < there["proof"]["max_abs_error"] < 1e-4  # JAX and NumPy do not round alike
   assert all(0.01 < output["max_abs_value"] < 100 for output in outputs.values())
-  assert json.loads((tmp_path / "own" / run.REPORT).read_text()) == there
+  assert json.loads((checkpoint / run.REPORT).read_text()) == there
   to = "hf-vit" if family == "hf-vitmae" else family  # ViTMAE needs a square grid, and this one is not square
-  back = run.convert(tmp_path / "own", destination(tmp_path, to), to=to, real=False)
+  back = run.convert(checkpoint, destination(tmp_path, to), to=to, real=False)
   assert back["proof"]["outputs"].keys() == expected - ({"pred"} if to != family else set())
   assert back["proof"]["max_abs_error"] == 0  # the same NumPy on both sides
 
@@ -189,15 +202,12 @@ def test_a_table_with_two_swapped_names_fails_and_leaves_nothing(source, tmp_pat
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_table_with_two_swapped_names_fails_for_our_checkpoint_too(source, tmp_path, monkeypatch, family):
-  grid = (3, 3)
-  path = source(family, grid=grid)
-  own = tmp_path / "own"
-  convert(path, own, "orbax", source_grid=grid)
+def test_a_table_with_two_swapped_names_fails_for_our_checkpoint_too(own, tmp_path, monkeypatch, family):
+  checkpoint, _ = own(family, (3, 3)) if family == "hf-vitmae" else own(family)  # ViTMAE needs a square grid
   exchange(monkeypatch, swapped(families.load(family), *SWAPS[family]))
   with pytest.raises(ValueError, match=r"the conversion is wrong: .* differs by"):
-    run.convert(own, destination(tmp_path, family), to=family, real=False)
-  assert nothing_is_left(tmp_path, path.name, "own")
+    run.convert(checkpoint, destination(tmp_path, family), to=family, real=False)
+  assert nothing_is_left(tmp_path)
 
 
 def test_a_transposed_matrix_fails_the_proof(source, tmp_path, monkeypatch):

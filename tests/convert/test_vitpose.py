@@ -357,7 +357,11 @@ def test_describe_names_task_joints_head_and_codec(write, capsys):
   assert (facts["task"], facts["model"]["codec"]) == ("pose2d", "udp")
 
 
-@pytest.mark.parametrize(("family", "head"), [("vitpose", "classic"), ("hf-vitpose", "simple")])
+# One family is enough in `make test`: test_verify.py compares the outputs of both with NumPy.
+@pytest.mark.parametrize(
+  ("family", "head"),
+  [("vitpose", "classic"), pytest.param("hf-vitpose", "simple", marks=pytest.mark.soak)],
+)
 def test_a_run_that_starts_from_a_file_evaluates_as_the_file_does(
   folder, tmp_path, monkeypatch, family, head
 ):

@@ -43,7 +43,7 @@ TINY = {
 LEARNS = {  # long enough to learn, with a moving average and a validation set that selects the checkpoint
   "total_steps": 24,
   "eval_every_epochs": 4,
-  "save_every": 12,
+  "save_every": 8,
   "ema_decay": 0.5,
   "base_lr": 1e-2,
   "warmup_lr": 1e-2,

@@ -53,7 +53,8 @@ def bert_folder(tmp_path_factory):
   words = word_piece.learn_words(captions, min_count=1)
   sizes = bert.Sizes(width=8, depth=1, num_heads=2, hidden=16, vocab_size=len(words), max_positions=16)
   ids = np.zeros((1, 4), np.int32)
-  params = bert.Bert(**sizes.to_json()).init(jax.random.key(0), ids, np.ones(1, np.int32))["params"]
+  init = jax.jit(bert.Bert(**sizes.to_json()).init)  # one program compiles faster than its parts
+  params = init(jax.random.key(0), ids, np.ones(1, np.int32))["params"]
   encoder = text_encoder.TextEncoder(sizes, jax.device_get(params), tuple(words))
   return text_encoder.write_folder(tmp_path_factory.mktemp("bert"), encoder)
 

@@ -125,11 +125,15 @@ def test_same_key_gives_the_same_mask_and_another_key_gives_another_mask():
   assert len(np.unique(first.ids_restore, axis=0)) == len(keys)
 
 
-def test_jit_and_vmap_change_nothing():
+# Without jit, each operation of the sampler is compiled separately, which takes many seconds.
+@pytest.mark.parametrize("is_jitted", [True, pytest.param(False, marks=pytest.mark.soak)])
+def test_jit_and_vmap_change_nothing(is_jitted):
   args = people(SMALL)
   batched = jitted(SMALL)(*args)
+  sample = functools.partial(sampler.sample_mask, recipe=SMALL)
+  sample = jax.jit(sample) if is_jitted else sample
   for i in range(3):
-    single = sampler.sample_mask(*(x[i] for x in args), SMALL)
+    single = sample(*(x[i] for x in args))
     jax.tree.map(np.testing.assert_array_equal, jax.tree.map(lambda x, i=i: x[i], batched), single)
 
 

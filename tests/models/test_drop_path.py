@@ -62,8 +62,8 @@ def test_scanned_and_unrolled_blocks_drop_the_same_branches(variables):
 
 def test_a_dropped_branch_adds_nothing_and_a_kept_branch_is_scaled_up(variables):
   """Compares with blocks whose output layers are scaled by hand; a dropped branch has weights of zero."""
-  key, drawn = jax.random.key(3), scales(3)
-  found = ENCODER.apply(variables, PATCHES, drop_key=key).raw
+  drawn, apply = scales(3), jax.jit(ENCODER.apply)
+  found = apply(variables, PATCHES, drop_key=jax.random.key(3)).raw
   for example in range(BATCH):
     by_hand = jax.tree.map(np.copy, variables)
     for i in range(DEPTH):
@@ -71,7 +71,7 @@ def test_a_dropped_branch_adds_nothing_and_a_kept_branch_is_scaled_up(variables)
       for which, output in enumerate((block["attn"]["proj"], block["mlp"]["fc2"])):
         output["kernel"][i] *= drawn[i, which, example]
         output["bias"][i] *= drawn[i, which, example]
-    expected = ENCODER.apply(by_hand, PATCHES[example : example + 1]).raw
+    expected = apply(by_hand, PATCHES[example : example + 1]).raw
     np.testing.assert_allclose(found[example : example + 1], expected, rtol=1e-5, atol=1e-5)
 
 

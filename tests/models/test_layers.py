@@ -1,5 +1,7 @@
 """Tests of patches, attention, linear layers and blocks, and of the pre-training model built from them."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -60,7 +62,7 @@ def test_error_of_a_patch_that_does_not_divide_the_image_names_the_key():
 def test_output_shapes_follow_the_grid(image_size):
   model = build(image_size)
   inputs = make_inputs(model)
-  outputs = apply(model, init(model, inputs), *inputs)
+  outputs = jax.eval_shape(model.apply, init(model, inputs), *inputs)
   L = image_size[0] // 8 * image_size[1] // 8
   assert outputs.pred.shape == (3, 2, L, 8 * 8 * 3)
   assert outputs.cls.shape == (3, 2, 32)
@@ -72,6 +74,7 @@ def test_attention_and_its_gradient_agree_with_jax(dtype, tolerance):
   qkv = jnp.asarray(rng.normal(size=(3, 9, 3, 2, 8)), dtype)
   gradient = jnp.asarray(rng.normal(size=(3, 9, 2, 8)), dtype)
 
+  @functools.partial(jax.jit, static_argnums=0)  # one program compiles faster than its parts
   def value_and_gradient(attend):
     value, pull = jax.vjp(attend, qkv)
     return value, pull(gradient)[0]

@@ -1,6 +1,7 @@
 """Encoders with a padding of their patches and without a class token, as 2D pose has them."""
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -68,7 +69,9 @@ def test_row_0_of_the_table_is_added_to_every_patch():
 @pytest.fixture(scope="module")
 def latents():
   return {
-    encoder.class_token: build(encoder).apply(values_of(encoder), IMAGE, method="latent")
+    encoder.class_token: jax.jit(functools.partial(build(encoder).apply, method="latent"))(
+      values_of(encoder), IMAGE
+    )
     for encoder in (WITH, WITHOUT)
   }
 
