@@ -26,11 +26,14 @@ def run(config, workdir, say=print):
     say: prints a line.
   Returns:
     {metric: float} of the last evaluation, or {} if there are no held-out records.
+  Raises:
+    UnsavedError: if the last checkpoint could not be saved.
   """
   _check_backend(config)
   mesh = make_mesh(config)
   config_lib.check_same(config, workdir)
-  with Checkpoints(workdir, keep_last=config.keep_last, keep_every=config.keep_every) as checkpoints:
+  kept = {"keep_last": config.keep_last, "keep_every": config.keep_every}
+  with Checkpoints(workdir, **kept, say=say) as checkpoints:
     weights, recorded, start = None, None, base.FROM_SCRATCH
     if checkpoints.latest_step() is not None:
       recorded = checkpoints.description()
