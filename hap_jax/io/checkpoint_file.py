@@ -7,6 +7,7 @@ training state, in <workdir>/best/<step>.
 """
 
 import contextlib
+import math
 import pathlib
 import shutil
 import sys
@@ -23,6 +24,7 @@ FOLDER = "checkpoints"  # in a run's workdir
 # The size of one file in a checkpoint. Without this limit, Orbax needs memory for two more copies of the
 # weights.
 _BYTES_AT_A_TIME = 32 << 20
+_SMALL = 256 << 20  # bytes of arrays that are read together
 # Seconds. `_remove_while_written` ends when nothing was written for _QUIET_S, or after _MOST_S in all.
 _QUIET_S, _MOST_S = 0.5, 10.0
 BEST_FOLDER = "best"  # in a run's workdir: the checkpoint of the best score so far. No run resumes from it
@@ -141,8 +143,8 @@ def read_state(folder):
   """
   try:
     digests = checkpoint_digests.read_arrays(folder)
-    for key, part in _parts(folder).items():
-      arrays = checkpoint_digests.name_arrays(_read_parts(folder, {key: part}))
+    for group in _groups(_parts(folder)):
+      arrays = checkpoint_digests.name_arrays(_read_parts(folder, group))
       if digests:
         _compare(arrays, digests)
       yield arrays
@@ -155,6 +157,19 @@ def _parts(folder):
   # The metadata is read with the handler. A checkpointer would warn that a file is missing, but the
   # checkpoint of a run never has this file.
   return ocp.PyTreeCheckpointHandler().metadata(folder / "state").tree
+
+
+def _groups(parts):
+  """Yields the entries of {name: tree of metadata} in groups. Each group has one entry or is small."""
+  group, size = {}, 0
+  for name, tree in parts.items():
+    added = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+    if group and size + added > _SMALL:
+      yield group
+      group, size = {}, 0
+    group[name], size = tree, size + added
+  if group:
+    yield group
 
 
 def _read_parts(folder, parts):
@@ -175,8 +190,8 @@ def _compare(arrays, digests):
 def _read_back(folder, digests):
   """Reads all arrays of a checkpoint. Raises ValueError if one is missing or differs from its digest."""
   names = set()
-  for key, part in _parts(folder).items():
-    arrays = checkpoint_digests.name_arrays(_read_parts(folder, {key: part}))
+  for group in _groups(_parts(folder)):
+    arrays = checkpoint_digests.name_arrays(_read_parts(folder, group))
     _compare(arrays, digests)
     names |= arrays.keys()
   if names != digests.keys():
@@ -231,7 +246,7 @@ def write(folder, state, description):
   """
   folder = pathlib.Path(folder).resolve()
   folder.mkdir(parents=True)
-  with _without_late_errors():
+  with _without_tracebacks():
     try:
       _write(folder, state, description)
     except BaseException:
@@ -257,21 +272,27 @@ def _write(folder, state, description):
 
 
 @contextlib.contextmanager
-def _without_late_errors():
-  """Context manager: if a write fails, does not print the errors of the other writes that end after it.
+def _without_tracebacks():
+  """Context manager: if a write fails, hides the tracebacks that Orbax and its threads print.
 
-  Orbax raises the first error and closes its event loop. Each later error then prints a traceback.
+  The caller gets the first error. The other writes that are still going on end with errors, too.
   """
   before = sys.unraisablehook
 
   def hook(ignored):
-    if not (isinstance(ignored.exc_value, RuntimeError) and "loop is closed" in str(ignored.exc_value)):
+    # Orbax closes its event loop after the first error, so the later errors cannot be delivered.
+    if "Event loop is closed" not in str(ignored.exc_value):
       before(ignored)
 
+  def is_shown(record):
+    return record.levelname != "ERROR" or "orbax" not in record.pathname
+
   sys.unraisablehook = hook
+  logging.get_absl_logger().addFilter(is_shown)
   try:
     yield
   finally:
+    logging.get_absl_logger().removeFilter(is_shown)
     sys.unraisablehook = before
 
 

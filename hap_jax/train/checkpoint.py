@@ -301,5 +301,5 @@ def _explain(folder, state, error):
   text = os.strerror(int(number[1])) if number else getattr(error, "strerror", None) or str(error)
   free = ""
   with contextlib.suppress(OSError):
-    free = f", and the disk has {shutil.disk_usage(folder).free / 1e6:,.1f} MB left"
-  return f"{' '.join(text.split())} (it needs {size / 1e6:,.1f} MB{free})"
+    free = f", and the disk has {shutil.disk_usage(folder).free / 1e6:,.2f} MB left"
+  return f"{' '.join(text.split())} (it needs {size / 1e6:,.2f} MB{free})"
