@@ -6,6 +6,11 @@ def files_of(checkpoint):
   return sorted(path for path in checkpoint.rglob("*") if path.is_file())
 
 
+def largest(checkpoint):
+  """Returns the largest file of a checkpoint. It has arrays in it."""
+  return max(files_of(checkpoint), key=lambda path: path.stat().st_size)
+
+
 def flip(path, rng):
   """Changes one random byte of a file that is not empty. Its size stays."""
   data = bytearray(path.read_bytes())
