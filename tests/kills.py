@@ -40,6 +40,7 @@ class Result:
     kills: number of kills.
     in_a_save: the number of these kills that left a part of a checkpoint behind.
     damaged: a text for each damage.
+    owed: number of damages that must come after a later kill, because there was no older whole checkpoint.
     runs: number of workdirs in which a run was started.
     starts: number of starts.
   """
@@ -47,6 +48,7 @@ class Result:
   kills: int = 0
   in_a_save: int = 0
   damaged: list[str] = dataclasses.field(default_factory=list)
+  owed: int = 0
   runs: int = 0
   starts: int = 0
 
@@ -102,24 +104,21 @@ def _start_and_kill(start, workdir, kill, rng, seconds, result):
     finish(processes)
     return False
   for process in rng.permutation(np.array(processes, object)):
-    os.killpg(process.pid, signal.SIGKILL)
+    try:
+      os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:  # it does not lead its group yet
+      os.kill(process.pid, signal.SIGKILL)
     time.sleep(rng.uniform(0, 0.2) if len(processes) > 1 else 0)
   for process in processes:
     process.communicate()
   result.kills += 1
   result.in_a_save += bool(_parts(workdir))
-  if kill.damages:
-    _damage(workdir, rng, result)
-  return True
-
-
-def _damage(workdir, rng, result):
-  """Damages the newest whole checkpoint, if an older one is whole, too."""
+  result.owed += kill.damages
   whole = [found.path for found in checkpoint_list.check(workdir / "checkpoints") if not found.damage]
-  if len(whole) < 2:
-    result.damaged.append("nothing: there was no older checkpoint")
-    return
-  result.damaged.append(damage.damage_any(whole[0], rng))
+  if result.owed and len(whole) > 1:  # no run survives the damage of its only checkpoint
+    result.damaged.append(damage.damage_any(whole[0], rng))
+    result.owed -= 1
+  return True
 
 
 def finish(processes):

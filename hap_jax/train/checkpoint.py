@@ -59,7 +59,7 @@ class Checkpoints:
     self._thread = concurrent.futures.ThreadPoolExecutor(1)
     self._saving = None
     self._failures = {}  # {folder: message} of the folders in which the last save failed; only in process 0
-    self._best, self._is_best_open = None, False
+    self._best, self._is_best_open = None, False  # the score of the best checkpoint; only in process 0
     found = distributed.from_first_process(self._open() if self._is_writer else None)
     if "error" in found:
       raise ValueError(found["error"])
@@ -146,7 +146,8 @@ class Checkpoints:
     # The caller records the scores after this call, and a resumed run does not score a recorded step again.
     # So the save must be complete before this function returns.
     values = {**description.to_json(), "scores": scores, "step": step}
-    return distributed.from_first_process(self._is_writer and self._write_best(step, variables, values))
+    is_saved = self._is_writer and self._write_best(step, variables, values, scores[select[0]])
+    return distributed.from_first_process(is_saved)
 
   def restore(self, step, abstract_state):
     """Reads the state of a step and puts it on the devices that `abstract_state` gives.
@@ -216,14 +217,14 @@ class Checkpoints:
     """Returns True if there is no best checkpoint yet, or the scores are better than its scores."""
     metric, mode = select
     if not self._is_best_open:
-      self._best, self._is_best_open = self._open_best(), True
+      self._best, self._is_best_open = self._open_best(metric), True
     if self._best is None:
       return True
-    gain = scores[metric] - self._best[metric]
+    gain = scores[metric] - self._best
     return bool(gain > 0 if mode == "max" else gain < 0)
 
-  def _open_best(self):
-    """Returns the scores of the best checkpoint so far, or None if there is no whole one."""
+  def _open_best(self, metric):
+    """Returns the score of the best checkpoint so far, or None if there is no whole one. Never fails."""
     folder = self._workdir / BEST_FOLDER
     if not folder.is_dir():  # most runs select no best checkpoint
       return None
@@ -231,16 +232,21 @@ class Checkpoints:
       checkpoint_list.remove_leftovers(folder)
       whole, damaged = checkpoint_list.find_whole(folder)
       self._rename(damaged)
-      return None if whole is None else checkpoint_file.read_json(whole.path)["scores"]
-    except (OSError, KeyError, ValueError) as error:
-      self._say(f"{folder}: the best checkpoint cannot be read: {error}. The next scores start a new one")
-      return None
+      if whole is None:
+        return None
+      try:
+        return float(checkpoint_file.read_json(whole.path)["scores"][metric])
+      except (KeyError, TypeError, ValueError):  # only without digests, as an older version wrote it
+        self._rename([checkpoint_list.Checked(whole.path, damage=f"its description records no {metric}")])
+    except OSError as error:
+      self._say(f"{folder}: the best checkpoint cannot be used: {error}. The next scores start a new one")
+    return None
 
-  def _write_best(self, step, variables, description):
+  def _write_best(self, step, variables, description, score):
     path = self._workdir / BEST_FOLDER / str(step)
     if not self._write(path, variables, description):
       return False
-    self._best = description["scores"]
+    self._best = score
     # After a resume from an earlier step, an older best checkpoint may have a higher step.
     self._remove([other for other in checkpoint_list.steps(path.parent).values() if other != path])
     return True

@@ -1,8 +1,10 @@
 """The checkpoints of a run: damaged ones, saves that fail, the ones that are removed, and the best one."""
 
+import contextlib
 import json
 import pathlib
 import resource
+import subprocess
 import types
 
 import jax
@@ -177,6 +179,39 @@ def test_a_save_that_fails_is_one_line_and_the_next_save_tries_again(tmp_path, l
   assert_restores(tmp_path, 6, lines)
 
 
+@pytest.fixture
+def small_disk(tmp_path):
+  """Returns the folder of a disk of 512 kB. Only root can mount one."""
+  folder = tmp_path / "disk"
+  folder.mkdir()
+  command = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)]
+  try:
+    subprocess.run(command, check=True, capture_output=True)
+  except (OSError, subprocess.CalledProcessError) as error:
+    pytest.skip(f"a small disk cannot be mounted: {error}")
+  yield folder
+  subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_is_one_line_and_after_room_is_made_the_next_save_succeeds(small_disk, lines):
+  save(small_disk, 2)
+  before = sorted(small_disk.rglob("*"))
+  ballast = small_disk / "ballast"
+  with opened(small_disk, lines) as checkpoints:
+    with contextlib.suppress(OSError):
+      ballast.write_bytes(bytes(512 << 10))
+    checkpoints.save(4, state_of(4), DESCRIPTION)
+    with pytest.raises(checkpoint.UnsavedError):
+      checkpoints.finish()
+    ballast.unlink()
+    assert sorted(small_disk.rglob("*")) == before
+    checkpoints.save(6, state_of(6), DESCRIPTION)
+  assert len(lines) == 1
+  assert "4 was not saved: No space left on device (it needs 0.03 MB, and the disk has 0.00" in lines[0]
+  assert steps_of(small_disk) == [2, 6]
+  assert_restores(small_disk, 6, lines)
+
+
 def test_a_run_whose_last_save_failed_ends_with_an_error(tmp_path, lines):
   def run():
     with opened(tmp_path, lines) as checkpoints:
@@ -255,7 +290,7 @@ def test_a_damaged_best_checkpoint_is_renamed_and_the_next_scores_start_a_new_on
     path.unlink()
   pathlib.Path(tmp_path / "best/30/description/metadata").write_text(json.dumps({"step": 30}))
   assert keep(tmp_path, 40, 0.3, lines.append)
-  assert "the best checkpoint cannot be read: 'scores'" in lines[-1]
+  assert "best/30 is damaged: its description records no mAP. It is kept as 30.damaged" in lines[-1]
   assert best(tmp_path) == (40, 0.3)
 
 
