@@ -28,6 +28,7 @@ def run(config, workdir, say=print):
     {metric: float} of the last evaluation, or {} if there are no held-out records.
   Raises:
     ValueError: if another run uses the workdir. Also for data, checkpoints or configurations that do not fit.
+    UnsavedError: if the last checkpoint could not be saved.
   """
   _check_backend(config)
   mesh = make_mesh(config)
@@ -39,7 +40,8 @@ def run(config, workdir, say=print):
 
 def _run(config, workdir, mesh, say):
   """Does the work of `run` in a workdir that no other run uses."""
-  with Checkpoints(workdir, keep_last=config.keep_last, keep_every=config.keep_every) as checkpoints:
+  kept = {"keep_last": config.keep_last, "keep_every": config.keep_every}
+  with Checkpoints(workdir, **kept, say=say) as checkpoints:
     # The first of these sources that exists: the run's own checkpoint, another run, weights, nothing.
     weights, recorded, earlier, start = None, None, None, base.FROM_SCRATCH
     if checkpoints.latest_step() is not None:

@@ -32,6 +32,7 @@ def pytest_addoption(parser, pluginmanager):
     default=str(ROOT / "tests" / "golden"),
     help="folder of golden vectors (.npz files made by the official implementation)",
   )
+  parser.addoption("--kills", type=int, default=140, help="kills in tests/soak/test_reliability.py")
 
 
 def pytest_configure(config):

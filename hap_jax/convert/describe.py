@@ -12,6 +12,7 @@ from hap_jax.convert import source as sources
 from hap_jax.convert.lineage import text as lineage_text
 from hap_jax.convert.weights import flatten, grid_text, some
 from hap_jax.description import Encoder
+from hap_jax.io import checkpoint_file
 
 _ZIP = b"PK\x03\x04"
 _LONG = 16  # values; the text names only the length of a longer list
@@ -19,7 +20,7 @@ _ENCODER = tuple(field.name for field in dataclasses.fields(Encoder))
 
 
 def describe(path, *, family="", grid=None):
-  """Describes a checkpoint. Executes no code of the file.
+  """Describes a checkpoint. Executes no code of the file. In a workdir, checks all its checkpoints.
 
   Args:
     path: as for `read.read`.
@@ -53,6 +54,7 @@ def describe(path, *, family="", grid=None):
     "licence": weights.licence,
     "made_from": weights.made_from,
     "lineage": list(weights.lineage),
+    "checkpoints": checkpoint_file.check_all(path) if weights.family == reading.OWN_FAMILY else [],
     "commands": _commands(path, weights),
   }
 
@@ -91,6 +93,7 @@ def text(facts):
     ("licence", facts["licence"]),
     *(("made from", licences.text(item)) for item in facts["made_from"]),
     *(("origin", lineage_text(origin)) for origin in facts["lineage"]),
+    *(("checkpoint", f"{item['name']}: {item['state']}") for item in facts["checkpoints"]),
     *(("can", command) for command in facts["commands"]),
   ]
   return [facts["file"]] + [f"  {key:10s}  {value}" for key, value in rows]

@@ -1,42 +1,95 @@
 """Reads and writes this project's checkpoints: the weights, and the description that later commands read.
 
-The folder of a checkpoint has the sub-folders state/ (Orbax) and description/ (JSON). A run stores its whole
-training state in <workdir>/checkpoints/<step>. It also stores the variables with the best score so far,
-without the rest of the training state, in <workdir>/best/<step>.
+The folder of a checkpoint has the sub-folders state/ (Orbax) and description/ (JSON), and the file
+digests.json, which shows that it is whole (`checkpoint_digests.py`). A run stores its whole training state in
+<workdir>/checkpoints/<step>. It also stores the variables with the best score so far, without the rest of the
+training state, in <workdir>/best/<step>.
 """
 
+import contextlib
+import math
 import pathlib
 import shutil
+import sys
 import time
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging
+
+from hap_jax.io import checkpoint_digests, checkpoint_list
 
 FOLDER = "checkpoints"  # in a run's workdir
 # The size of one file in a checkpoint. Without this limit, Orbax needs memory for two more copies of the
 # weights.
 _BYTES_AT_A_TIME = 32 << 20
+_SMALL = 256 << 20  # bytes of arrays that are read together
 # Seconds. `_remove_while_written` ends when nothing was written for _QUIET_S, or after _MOST_S in all.
 _QUIET_S, _MOST_S = 0.5, 10.0
 BEST_FOLDER = "best"  # in a run's workdir: the checkpoint of the best score so far. No run resumes from it
 
 
 def find(path):
-  """Finds a checkpoint.
+  """Finds the newest whole checkpoint. Changes nothing.
 
   Args:
     path: a run's workdir, its folder checkpoints/ or best/, or the folder of one checkpoint.
   Returns:
-    the folder of the checkpoint. If there are several checkpoints, the one with the highest step is
-    returned. If there is no checkpoint, None is returned.
+    the folder of the checkpoint, or None if there is no checkpoint.
+  Raises:
+    ValueError: if checkpoints were found, but none of them is whole. The message lists them.
   """
   path = pathlib.Path(path)
-  if (path / "description").is_dir() and (path / "state").is_dir():
+  if is_checkpoint(path):
+    _check_one(path)
     return path
-  folder = path / FOLDER if (path / FOLDER).is_dir() else path
-  steps = [p for p in folder.iterdir() if p.name.isdigit()] if folder.is_dir() else []
-  return max(steps, key=lambda p: int(p.name), default=None)
+  folder = folder_of(path)
+  whole, damaged = checkpoint_list.find_whole(folder)
+  if whole is None:
+    if damaged or checkpoint_list.set_aside(folder):
+      raise ValueError(checkpoint_list.explain_none_whole(folder, damaged))
+    return None
+  for found in damaged:
+    logging.warning("checkpoint %s is damaged: %s; using %s", found.path, found.damage, whole.path.name)
+  if whole.note:
+    logging.warning("checkpoint %s: %s", whole.path, whole.note)
+  return whole.path
+
+
+def is_checkpoint(path):
+  """Returns True if a path is the folder of one checkpoint."""
+  return (path / "description").is_dir() and (path / "state").is_dir()
+
+
+def folder_of(path):
+  """Returns the folder with the checkpoints of a workdir. Another path is this folder itself."""
+  return path / FOLDER if (path / FOLDER).is_dir() else path
+
+
+def check_all(path):
+  """Checks all checkpoints at a path, and compares all bytes of their files with their digests.
+
+  Args:
+    path: see `find`.
+  Returns:
+    a list of {"name": path of a checkpoint relative to `path`, "state": text}, the newest first.
+  """
+  path = pathlib.Path(path)
+  if is_checkpoint(path):
+    return [{"name": path.name, "state": _state_of_one(path)}]
+  folders = [path / name for name in (FOLDER, BEST_FOLDER) if (path / name).is_dir()] or [path]
+  found = []
+  for folder in folders:
+    found += [(checked.path, checked.state) for checked in checkpoint_list.check(folder)]
+    found += [(renamed, "damaged: a run renamed it") for renamed in checkpoint_list.set_aside(folder)]
+  return [{"name": str(place.relative_to(path)), "state": state} for place, state in found]
+
+
+def _state_of_one(folder):
+  if not checkpoint_digests.exists(folder):
+    return checkpoint_list.Checked(folder, note=checkpoint_list.NO_DIGESTS).state
+  return checkpoint_list.Checked(folder, damage=checkpoint_digests.find_damage(folder) or "").state
 
 
 def read(path):
@@ -49,25 +102,17 @@ def read(path):
     arrays, and it may have entries for other collections. If the run computed a moving average of the
     weights, the variables are this average.
   Raises:
-    ValueError: if there is no checkpoint at the path or it cannot be read.
+    ValueError: if there is no whole checkpoint at the path or it cannot be read.
   """
-  folder, description = _find(path), read_description(path)
+  folder = _find(path)
+  description = read_json(folder)
   try:
-    # The metadata is read with the handler. A checkpointer would warn that a file is missing, but the
-    # checkpoint of a run never has this file.
-    saved = ocp.PyTreeCheckpointHandler().metadata(folder / "state").tree
-    is_training_state = "opt_state" in saved
-    if is_training_state:
-      keys = ["ema"] if saved.get("ema") else ["params", "model_state"]
-      saved = {key: saved[key] for key in keys if saved.get(key)}
-    # The arrays are read as NumPy arrays. jax arrays would need as many devices as on the machine that saved
-    # them, and this machine may have fewer.
-    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved)
-    args = ocp.args.PyTreeRestore(item=saved, restore_args=as_numpy, partial_restore=True)
-    state = ocp.PyTreeCheckpointer().restore(folder / "state", args=args)
-    if is_training_state:
-      state = state.get("ema") or {"params": state["params"], **state.get("model_state", {})}
-    return state, description
+    parts = _parts(folder)
+    if "opt_state" not in parts:
+      return _read_parts(folder, parts), description
+    keys = ["ema"] if parts.get("ema") else ["params", "model_state"]
+    state = _read_parts(folder, {key: parts[key] for key in keys if parts.get(key)})
+    return state.get("ema") or {"params": state["params"], **state.get("model_state", {})}, description
   except (OSError, KeyError, ValueError) as error:
     raise _unreadable(folder, error) from error
 
@@ -78,11 +123,89 @@ def read_description(path):
   Args:
     path: see `find`.
   Raises:
-    ValueError: if there is no checkpoint at the path or it cannot be read.
+    ValueError: if there is no whole checkpoint at the path or it cannot be read.
   """
-  folder = _find(path)
+  return read_json(_find(path))
+
+
+def read_state(folder):
+  """Reads all arrays of a checkpoint, and compares each of them with the digest of the array that was saved.
+
+  The arrays are read in a few parts, so that the caller can move each part to its devices before the next one
+  is read.
+
+  Args:
+    folder: pathlib.Path of the checkpoint.
+  Yields:
+    {name: NumPy array} of each part. A name is the path of the array in the state, with slashes.
+  Raises:
+    ValueError: if the checkpoint cannot be read, or an array differs from its digest.
+  """
   try:
-    return ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(folder / "description")
+    digests = checkpoint_digests.read_arrays(folder)
+    for group in _groups(_parts(folder)):
+      arrays = checkpoint_digests.name_arrays(_read_parts(folder, group))
+      if digests:
+        _compare(arrays, digests)
+      yield arrays
+  except (OSError, KeyError, ValueError) as error:
+    raise _unreadable(folder, error) from error
+
+
+def _parts(folder):
+  """Returns the metadata of the arrays of a checkpoint, as {name of an entry at the top level: tree}."""
+  # The metadata is read with the handler. A checkpointer would warn that a file is missing, but the
+  # checkpoint of a run never has this file.
+  return ocp.PyTreeCheckpointHandler().metadata(folder / "state").tree
+
+
+def _groups(parts):
+  """Yields the entries of {name: tree of metadata} in groups. Each group has one entry or is small."""
+  group, size = {}, 0
+  for name, tree in parts.items():
+    added = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+    if group and size + added > _SMALL:
+      yield group
+      group, size = {}, 0
+    group[name], size = tree, size + added
+  if group:
+    yield group
+
+
+def _read_parts(folder, parts):
+  """Reads some entries of the top level of a state as NumPy arrays."""
+  # jax arrays would need as many devices as on the machine that saved them, and this machine may have fewer.
+  as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), parts)
+  args = ocp.args.PyTreeRestore(item=parts, restore_args=as_numpy, partial_restore=True)
+  return ocp.PyTreeCheckpointHandler().restore(folder / "state", args=args)
+
+
+def _compare(arrays, digests):
+  """Raises ValueError if an array of {name: array} differs from its digest in {name: digest}."""
+  for name, array in arrays.items():
+    if checkpoint_digests.digest_array(array) != digests.get(name):
+      raise ValueError(f"array {name} differs from the array that was saved")
+
+
+def _read_back(folder, digests):
+  """Reads all arrays of a checkpoint. Raises ValueError if one is missing or differs from its digest."""
+  names = set()
+  for group in _groups(_parts(folder)):
+    arrays = checkpoint_digests.name_arrays(_read_parts(folder, group))
+    _compare(arrays, digests)
+    names |= arrays.keys()
+  if names != digests.keys():
+    raise ValueError(f"array {min(digests.keys() - names)} is missing")
+
+
+def read_json(folder):
+  """Returns the description in the folder of one checkpoint, as plain JSON values. Checks no digest.
+
+  Raises:
+    ValueError: if it cannot be read.
+  """
+  try:
+    return ocp.JsonCheckpointHandler().restore(folder / "description")
   except (OSError, KeyError, ValueError) as error:
     raise _unreadable(folder, error) from error
 
@@ -94,33 +217,83 @@ def _find(path):
   return folder.resolve()
 
 
+def _check_one(folder):
+  """Raises ValueError if one checkpoint is damaged."""
+  if checkpoint_digests.exists(folder):
+    damage = checkpoint_digests.find_damage(folder)
+    if damage:
+      raise ValueError(f"checkpoint {folder} is damaged: {damage}; use another checkpoint, or copy it again")
+
+
 def _unreadable(folder, error):
   return ValueError(f"checkpoint {folder} cannot be read; is the copy complete? ({error})")
 
 
-def write(folder, variables, description):
-  """Writes a checkpoint of converted weights, without optimizer moments. After an error, nothing remains.
+def write(folder, state, description):
+  """Writes a checkpoint, reads it back, and adds its digest file. After an error, nothing remains.
+
+  Only the process that calls this function writes. The others, if there are any, need not call it.
 
   Args:
     folder: the folder to create. It must not exist.
-    variables: dict. Its entry "params" is nested dicts of arrays, and it may have entries for other
-      collections.
+    state: pytree of NumPy arrays, such as a TrainState, or variables without optimizer moments: a dict with
+      the entry "params", which is nested dicts of arrays, and entries for other collections.
     description: plain JSON values.
   Raises:
     FileExistsError: if the folder exists.
-    OSError, ValueError: if the disk is full, or the folder cannot be written.
+    OSError, ValueError: if the disk is full, the folder cannot be written, or an array that is read back
+      differs from the array that was written.
   """
   folder = pathlib.Path(folder).resolve()
   folder.mkdir(parents=True)
+  with _without_tracebacks():
+    try:
+      _write(folder, state, description)
+    except BaseException:
+      _remove_while_written(folder)
+      raise
+
+
+def _write(folder, state, description):
+  names = checkpoint_digests.name_arrays(state)
+  digests = {name: checkpoint_digests.digest_array(array) for name, array in names.items()}
+  # A Checkpointer would wait for the other processes of a run. The handlers do not.
+  for name in ("state", "description"):
+    (folder / name).mkdir()
+  arrays, texts = ocp.PyTreeCheckpointHandler(), ocp.JsonCheckpointHandler()
+  args = ocp.args.PyTreeSave(state, ocdbt_target_data_file_size=_BYTES_AT_A_TIME)
+  arrays.save(folder / "state", args=args)
+  arrays.finalize(folder / "state")
+  texts.save(folder / "description", args=ocp.args.JsonSave(description))
+  # The files are probably read from the page cache, so this does not test the disk. It tests that Orbax can
+  # restore the arrays from these files.
+  _read_back(folder, digests)
+  checkpoint_digests.write(folder, digests)
+
+
+@contextlib.contextmanager
+def _without_tracebacks():
+  """Context manager: if a write fails, hides the tracebacks that Orbax and its threads print.
+
+  The caller gets the first error. The other writes that are still going on end with errors, too.
+  """
+  before = sys.unraisablehook
+
+  def hook(ignored):
+    # Orbax closes its event loop after the first error, so the later errors cannot be delivered.
+    if "Event loop is closed" not in str(ignored.exc_value):
+      before(ignored)
+
+  def is_shown(record):
+    return record.levelname != "ERROR" or "orbax" not in record.pathname
+
+  sys.unraisablehook = hook
+  logging.get_absl_logger().addFilter(is_shown)
   try:
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as writer:
-      args = ocp.args.PyTreeSave(dict(variables), ocdbt_target_data_file_size=_BYTES_AT_A_TIME)
-      writer.save(folder / "state", args=args)
-    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as writer:
-      writer.save(folder / "description", args=ocp.args.JsonSave(description))
-  except BaseException:
-    _remove_while_written(folder)
-    raise
+    yield
+  finally:
+    logging.get_absl_logger().removeFilter(is_shown)
+    sys.unraisablehook = before
 
 
 def _remove_while_written(folder):

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import os
 import pathlib
+import re
 import secrets
 import shutil
 
@@ -29,7 +30,7 @@ def named_at_end(path, *, replace=False):
   Raises:
     OSError: if the rename fails. One possible reason is that a folder at `path` is not empty.
   """
-  part = path.with_name(f".{path.stem}.{secrets.token_hex(8)}.part{path.suffix}")
+  part = hidden_path(path)
   try:
     yield part
     if replace and path.is_dir():
@@ -43,6 +44,16 @@ def named_at_end(path, *, replace=False):
     with contextlib.suppress(OSError):  # the caller must see the first error, not an error of the removal
       _remove(part)
     raise
+
+
+def hidden_path(path):
+  """Returns a new temporary path in the folder of `path`, with the same suffix."""
+  return path.with_name(f".{path.stem}.{secrets.token_hex(8)}.part{path.suffix}")
+
+
+def is_hidden_path(path):
+  """Returns True if the name of a path is a temporary name of this module."""
+  return re.fullmatch(r"\..*\.[0-9a-f]{16}\.part.*", path.name) is not None
 
 
 def check_new(path):

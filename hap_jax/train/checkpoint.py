@@ -1,52 +1,81 @@
 """Checkpoints of a run. Each one holds the whole training state and a description for later commands.
 
-Layout: <workdir>/checkpoints/<step>/{state, description}. <workdir>/best/<step> has the same layout.
-`io/checkpoint_file.py` reads the checkpoints of both folders. Orbax writes a checkpoint under a temporary
-name and renames the folder at the end. So a kill during a save leaves only complete checkpoints.
+Layout: <workdir>/checkpoints/<step>/{state, description, digests.json}. <workdir>/best/<step> has the same
+layout. `io/checkpoint_file.py` writes and reads one checkpoint, and `io/checkpoint_list.py` finds the whole
+ones.
+
+A checkpoint is written under a temporary name, read back, and renamed at the end. Older checkpoints are
+removed only after that. So a kill at any time leaves only whole checkpoints. With several processes, process
+0 writes alone, and its result holds for all processes.
 """
 
+import concurrent.futures
+import contextlib
+import os
 import pathlib
+import re
+import shutil
 
 import jax
-import orbax.checkpoint as ocp
+import numpy as np
 
+from hap_jax import distributed, sharding
 from hap_jax.description import Description
+from hap_jax.io import checkpoint_digests, checkpoint_file, checkpoint_list, unfinished
 from hap_jax.io.checkpoint_file import BEST_FOLDER, FOLDER
+
+
+class UnsavedError(OSError):
+  """Raised if the last save of a run failed. The older checkpoints are kept."""
 
 
 class Checkpoints:
   """Saves and restores the states of one run.
 
-  Use it as a context manager. Its exit waits for the last save.
+  Use it as a context manager. Its exit waits for the last save. With several processes, all of them must call
+  the same methods in the same order.
   """
 
-  def __init__(self, workdir, *, keep_last, keep_every=0):
-    """Opens <workdir>/checkpoints and creates the folder if it is missing.
+  def __init__(self, workdir, *, keep_last, keep_every=0, say=print):
+    """Opens <workdir>/checkpoints, and finds the newest whole checkpoint.
+
+    Process 0 creates the folder if it is missing, removes what a killed save left, and renames damaged
+    checkpoints.
 
     Args:
       workdir: the folder of the run.
       keep_last: number of newest checkpoints that are kept.
       keep_every: checkpoints of steps that are a multiple of this number are never deleted. 0: off.
+      say: prints one line for the user.
     Raises:
-      ValueError: if keep_last is below 1.
+      ValueError: if keep_last is below 1, or if checkpoints exist but none of them is whole.
     """
     if keep_last < 1:
       raise ValueError(f"config.keep_last={keep_last}: expected at least 1: the newest is always kept")
     self._workdir = pathlib.Path(workdir).resolve()
-    self._manager = _open_manager(
-      self._workdir / FOLDER, max_to_keep=keep_last, keep_period=keep_every or None
-    )
-    # The folder of the best checkpoint is opened at the first score, because most runs select no best one.
-    self._best_manager, self._best = None, None
+    self._keep_last, self._keep_every, self._say = keep_last, keep_every, say
+    self._is_writer = jax.process_index() == 0
+    # The thread writes and checks a checkpoint while the training goes on.
+    self._thread = concurrent.futures.ThreadPoolExecutor(1)
+    self._saving = None
+    self._failures = {}  # {folder: message} of the folders in which the last save failed; only in process 0
+    self._best, self._is_best_open = None, False  # the score of the best checkpoint; only in process 0
+    found = distributed.from_first_process(self._open() if self._is_writer else None)
+    if "error" in found:
+      raise ValueError(found["error"])
+    self._newest = found["step"]
 
   def __enter__(self):
     return self
 
-  def __exit__(self, *_):
-    for manager in (self._manager, self._best_manager):
-      if manager is not None:
-        manager.wait_until_finished()
-        manager.close()
+  def __exit__(self, kind, *_):
+    try:
+      if kind is None:
+        self.finish()
+      else:
+        self._wait()  # no `finish`, because after an error the other processes may be in other code
+    finally:
+      self._thread.shutdown()
 
   @property
   def folder(self):
@@ -54,24 +83,51 @@ class Checkpoints:
     return self._workdir / FOLDER
 
   def latest_step(self):
-    """Returns the step of the newest complete checkpoint, or None if there is no checkpoint."""
-    return self._manager.latest_step()
+    """Returns the step of the newest whole checkpoint, or None if there is no checkpoint."""
+    return self._newest
 
   def description(self):
-    """Returns the `Description` of the newest checkpoint."""
-    return Description.from_json(_read_description(self._manager), self._workdir)
+    """Returns the `Description` of the newest whole checkpoint."""
+    values = checkpoint_file.read_json(self.folder / str(self._newest))
+    return Description.from_json(values, self._workdir)
 
   def save(self, step, state, description):
-    """Starts to save a checkpoint. Returns when the state is copied; the files are written later."""
+    """Starts to save a checkpoint. Returns when the state is copied to the host; a thread writes the files.
+
+    If the earlier save is not complete yet, this method waits for it. If a save fails, a line says why, and
+    the run goes on.
+
+    Args:
+      step: the step of the state.
+      state: the TrainState.
+      description: the Description of the task.
+    """
+    self._wait()
     # If a stop comes right after a regular save, this step is already saved.
-    if step not in self._manager.all_steps():
-      _save(self._manager, step, state, description.to_json())
+    if distributed.from_first_process(step == self._newest):
+      return
+    state = _to_host(state)
+    if self._is_writer:
+      values = {**description.to_json(), "step": step}
+      self._saving = self._thread.submit(self._write_newest, step, state, values)
+
+  def finish(self):
+    """Waits for the last save.
+
+    Raises:
+      UnsavedError: if the last save failed, in all processes.
+    """
+    self._wait()
+    failures = distributed.from_first_process(list(self._failures.values()))
+    if failures:
+      raise UnsavedError("; ".join(failures))
 
   def keep_best(self, step, state, description, scores, select):
     """Saves the weights in <workdir>/best if their score is better than all earlier scores.
 
     The weights are the `eval_variables` of the state. The optimizer's moments are not saved, because no run
-    resumes from this folder. The scores are recorded in the description.
+    resumes from this folder. The scores are recorded in the description. If the save fails, or an earlier
+    best checkpoint is damaged, a line says so, and the run goes on.
 
     Args:
       step: the step of the state.
@@ -84,87 +140,172 @@ class Checkpoints:
     """
     if select is None:
       return False
-    metric, mode = select
-    if self._best_manager is None:
-      self._best_manager = _open_manager(self._workdir / BEST_FOLDER, max_to_keep=1)
-      if self._best_manager.latest_step() is not None:
-        self._best = _read_description(self._best_manager)
-    if self._best is not None:
-      gain = scores[metric] - self._best["scores"][metric]
-      if not (gain > 0 if mode == "max" else gain < 0):
-        return False
-      if self._best["step"] >= step:
-        # The run resumed from a checkpoint before the best step. Orbax keeps only the checkpoint with the
-        # highest step in this folder. So the old best checkpoint must be deleted before this one is saved.
-        self._best_manager.wait_until_finished()
-        self._best_manager.delete(self._best["step"])
-    self._best = {"step": step, "scores": scores}
-    _save(self._best_manager, step, dict(state.eval_variables), {**description.to_json(), "scores": scores})
+    if not distributed.from_first_process(self._is_writer and self._is_better(scores, select)):
+      return False
+    variables = _to_host(dict(state.eval_variables))
     # The caller records the scores after this call, and a resumed run does not score a recorded step again.
     # So the save must be complete before this function returns.
-    self._best_manager.wait_until_finished()
-    return True
+    values = {**description.to_json(), "scores": scores, "step": step}
+    is_saved = self._is_writer and self._write_best(step, variables, values, scores[select[0]])
+    return distributed.from_first_process(is_saved)
 
   def restore(self, step, abstract_state):
     """Reads the state of a step and puts it on the devices that `abstract_state` gives.
 
     Raises:
-      ValueError: if the model or the optimizer of the checkpoint differs from `abstract_state`.
+      ValueError: see `read_state`.
     """
-    args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state))
+    return read_state(self.folder / str(step), abstract_state)
+
+  def _open(self):
+    """Prepares the folder in process 0. Returns {"step": newest step or None}, or {"error": message}."""
     try:
-      return self._manager.restore(step, args=args)["state"]
-    except (ValueError, KeyError, TypeError) as error:
-      raise ValueError(
-        f"checkpoint {self._manager.directory / str(step)} does not fit this configuration's model and "
-        f"optimizer; use the configuration of that run, or another --workdir. Orbax reports: {error}"
-      ) from error
+      self.folder.mkdir(parents=True, exist_ok=True)
+      checkpoint_list.remove_leftovers(self.folder)
+      whole, damaged = checkpoint_list.find_whole(self.folder)
+      if whole is None and (damaged or checkpoint_list.set_aside(self.folder)):
+        return {"error": checkpoint_list.explain_none_whole(self.folder, damaged)}
+      self._rename(damaged)
+      if whole is None:
+        return {"step": None}
+      if whole.note:
+        self._say(f"checkpoint {whole.path}: {whole.note}")
+      return {"step": int(whole.path.name)}
+    except OSError as error:
+      return {"error": f"{self.folder}: the checkpoints cannot be used: {error}"}
+
+  def _rename(self, damaged):
+    for found in damaged:
+      new = checkpoint_list.rename_damaged(found.path)
+      self._say(f"checkpoint {found.path} is damaged: {found.damage}. It is kept as {new.name}")
+
+  def _wait(self):
+    """Waits until the thread has ended the earlier save. An error in its program code is raised here."""
+    saving, self._saving = self._saving, None
+    if saving is not None:
+      saving.result()
+
+  def _write_newest(self, step, state, description):
+    """Writes a checkpoint in the thread, and then removes older ones."""
+    if self._write(self.folder / str(step), state, description):
+      self._newest = step
+      older = list(checkpoint_list.steps(self.folder).items())[self._keep_last :]
+      self._remove([p for n, p in older if not (self._keep_every and n % self._keep_every == 0)])
+
+  def _write(self, path, state, description):
+    """Writes a checkpoint. Returns True, or False if it failed. Then a line says why."""
+    try:
+      path.parent.mkdir(exist_ok=True)
+      with unfinished.named_at_end(path, replace=True) as part:
+        checkpoint_file.write(part, state, description)
+      checkpoint_digests.flush(path.parent)
+    except (OSError, ValueError) as error:
+      self._failures[path.parent.name] = f"{path} was not saved: {_explain(path.parent, state, error)}"
+      self._say(f"{self._failures[path.parent.name]}. Older checkpoints are kept. The next save tries again")
+      return False
+    self._failures.pop(path.parent.name, None)
+    return True
+
+  def _remove(self, paths):
+    for path in paths:
+      try:
+        checkpoint_list.remove(path)
+      except OSError as error:
+        self._say(f"{path}: this older checkpoint could not be removed: {error}")
+
+  def _is_better(self, scores, select):
+    """Returns True if there is no best checkpoint yet, or the scores are better than its scores."""
+    metric, mode = select
+    if not self._is_best_open:
+      self._best, self._is_best_open = self._open_best(metric), True
+    if self._best is None:
+      return True
+    gain = scores[metric] - self._best
+    return bool(gain > 0 if mode == "max" else gain < 0)
+
+  def _open_best(self, metric):
+    """Returns the score of the best checkpoint so far, or None if there is no whole one. Never fails."""
+    folder = self._workdir / BEST_FOLDER
+    if not folder.is_dir():  # most runs select no best checkpoint
+      return None
+    try:
+      checkpoint_list.remove_leftovers(folder)
+      whole, damaged = checkpoint_list.find_whole(folder)
+      self._rename(damaged)
+      if whole is None:
+        return None
+      try:
+        return float(checkpoint_file.read_json(whole.path)["scores"][metric])
+      except (KeyError, TypeError, ValueError):  # only without digests, as an older version wrote it
+        self._rename([checkpoint_list.Checked(whole.path, damage=f"its description records no {metric}")])
+    except OSError as error:
+      self._say(f"{folder}: the best checkpoint cannot be used: {error}. The next scores start a new one")
+    return None
+
+  def _write_best(self, step, variables, description, score):
+    path = self._workdir / BEST_FOLDER / str(step)
+    if not self._write(path, variables, description):
+      return False
+    self._best = score
+    # After a resume from an earlier step, an older best checkpoint may have a higher step.
+    self._remove([other for other in checkpoint_list.steps(path.parent).values() if other != path])
+    return True
 
 
-class _Manager(ocp.CheckpointManager):
-  """A CheckpointManager that never asks the coordination service whether a signal stops the run.
+def read_state(folder, abstract_state):
+  """Reads the whole state of a checkpoint and puts it on devices. All processes must call it together.
 
-  The service compares the number in each question with the number at which all processes stop. Orbax asks
-  with the step, and the loop asks with a larger number (see `preemption.StopSignals.reached`). If both ask,
-  the service can choose a number that the loop has already passed, and then the run does not stop.
+  Each array is compared with the digest of the array that was saved.
+
+  Args:
+    folder: pathlib.Path of the checkpoint.
+    abstract_state: the shape, type and sharding of each array, see `state.abstract`.
+  Returns:
+    the TrainState.
+  Raises:
+    ValueError: if the checkpoint is damaged, or if the model or the optimizer of the checkpoint differs from
+      `abstract_state`.
   """
-
-  def reached_preemption(self, step):
-    del step
-    return False
-
-
-def _open_manager(folder, **options):
-  # If there are several processes, they wait for each other at barriers. The name of a barrier contains the
-  # step. Both folders may save the same step at the same time, so their barriers need different names.
-  names = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=folder.name)
-  options = ocp.CheckpointManagerOptions(multiprocessing_options=names, **options)
-  return _Manager(folder, options=options, item_names=("state", "description"))
+  expected, loaded = checkpoint_digests.name_arrays(abstract_state), {}
+  for arrays in checkpoint_file.read_state(folder):
+    _check_fit(folder, arrays, expected)
+    # The arrays of this part leave the host before the next part is read.
+    loaded |= sharding.put(arrays, {name: expected[name].sharding for name in arrays})
+  if loaded.keys() != expected.keys():
+    raise _unfit(folder, f"the checkpoint has no array {min(expected.keys() - loaded.keys())}")
+  return jax.tree.unflatten(jax.tree.structure(abstract_state), [loaded[name] for name in expected])
 
 
-def _read_description(manager):
-  args = ocp.args.Composite(description=ocp.args.JsonRestore())
-  return manager.restore(manager.latest_step(), args=args)["description"]
+def _check_fit(folder, arrays, expected):
+  for name, array in arrays.items():
+    if name not in expected:
+      raise _unfit(folder, f"the configuration has no array {name}")
+    shape, dtype = expected[name].shape, expected[name].dtype
+    if (array.shape, array.dtype) != (shape, dtype):
+      raise _unfit(folder, f"{name} is {array.dtype} {list(array.shape)}, expected {dtype} {list(shape)}")
 
 
-def _one_copy(state):
-  """Returns the state with one copy of each replicated array.
-
-  If Orbax gets n copies of an array, it cuts the array into n pieces and writes each piece separately. This
-  function avoids that.
-  """
-  if jax.process_count() > 1:
-    return state  # with several processes, each of them has to take part in the save
-
-  def one(x):
-    return x.addressable_data(0) if isinstance(x, jax.Array) and x.is_fully_replicated else x
-
-  return jax.tree.map(one, state)
-
-
-def _save(manager, step, state, description):
-  state = _one_copy(state)
-  items = ocp.args.Composite(
-    state=ocp.args.StandardSave(state), description=ocp.args.JsonSave({**description, "step": step})
+def _unfit(folder, reason):
+  return ValueError(
+    f"checkpoint {folder} does not fit this configuration's model and optimizer; use the configuration of "
+    f"that run, or another --workdir: {reason}"
   )
-  manager.save(step, args=items, force=True)
+
+
+def _to_host(tree):
+  """Copies a pytree of arrays to the host. All processes must call it together."""
+  tree = sharding.fetch(tree)
+  # On a CPU, the result may share its memory with the array on the device, and the next step overwrites it.
+  return jax.tree.map(np.array, tree) if jax.default_backend() == "cpu" else tree
+
+
+def _explain(folder, state, error):
+  """Returns the reason why a state could not be saved, with the size that it needs."""
+  size = sum(array.nbytes for array in jax.tree.leaves(state))
+  # Orbax puts the number of the error of the operating system into a long text.
+  number = re.search(r"os_error_code='(\d+)'", str(error))
+  text = os.strerror(int(number[1])) if number else getattr(error, "strerror", None) or str(error)
+  free = ""
+  with contextlib.suppress(OSError):
+    free = f", and the disk has {shutil.disk_usage(folder).free / 1e6:,.2f} MB left"
+  return f"{' '.join(text.split())} (it needs {size / 1e6:,.2f} MB{free})"

@@ -21,6 +21,7 @@ from hap_jax.convert import lineage
 from hap_jax.description import Description
 from hap_jax.io import checkpoint_file
 from hap_jax.tasks import base
+from hap_jax.train import checkpoint
 from hap_jax.train import state as train_state
 
 _MOST_SHOWN = 12  # number of changed keys that are printed
@@ -115,8 +116,7 @@ class EarlierRun:
 
   def restore(self, shapes):
     """Reads the state and puts it on the devices that `shapes` gives (see `train.state.abstract`)."""
-    handler = ocp.Checkpointer(ocp.StandardCheckpointHandler())
-    return handler.restore(self.folder / "state", args=ocp.args.StandardRestore(shapes))
+    return checkpoint.read_state(self.folder, shapes)
 
   def lines(self, task):
     """Returns the lines that the new run prints at its start.

@@ -93,6 +93,7 @@ def run(task, *, workdir, seed, mesh, checkpoints, cadence, weights=None, earlie
   Raises:
     NonFiniteLossError: if the loss or its gradient is not finite. The run stops. Its checkpoints are kept.
     StoppedError: if a signal to one of the processes stopped the run. The state is saved.
+    UnsavedError: if a signal stopped the run, but the state could not be saved.
   """
   total, scores = task.total_steps, {}
   state, start = _start_state(task, seed, mesh, checkpoints, cadence, weights, earlier, say)
@@ -216,8 +217,13 @@ class _AfterStep:
     return scores
 
   def _saved(self, step, state):
-    """Saves the state after `step` if it is not saved yet. Returns the StoppedError to raise."""
+    """Saves the state after `step` if it is not saved yet. Returns the StoppedError to raise.
+
+    Raises:
+      UnsavedError: if the save failed.
+    """
     self.checkpoints.save(step, state, continued.with_progress(self.task, step))
+    self.checkpoints.finish()
     return self.stop.error(step)
 
 

@@ -14,6 +14,7 @@ from hap_jax.cli.__main__ import main as hap
 from hap_jax.data import rows
 from hap_jax.io import checkpoint_file
 from hap_jax.tasks import base, pretrain
+from tests import damage
 from tests.data import test_attribute_sources as attribute_files
 
 pytestmark = pytest.mark.usefixtures("small_model")
@@ -67,9 +68,10 @@ def test_a_folder_of_odd_pictures_trains_resumes_and_is_embedded(folder, tiny_co
   assert "skeleton" not in description
 
   shutil.copytree(whole, pieced)
-  shutil.rmtree(pieced / "checkpoints" / "2")
+  damage.halve(damage.largest(pieced / "checkpoints" / "2"))
   assert runner.run(config, pieced, say=lines.append) == scores
   assert "resuming at step 1" in lines
+  assert any("2 is damaged: state/" in line and "bytes, expected" in line for line in lines)
   weights = [checkpoint_file.read(workdir)[0] for workdir in (whole, pieced)]
   jax.tree.map(np.testing.assert_array_equal, *weights)
 

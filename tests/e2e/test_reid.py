@@ -16,10 +16,11 @@ from hap_jax import config as config_lib
 from hap_jax import run as runner
 from hap_jax.cli.__main__ import main as hap
 from hap_jax.data.sources import synthetic
-from hap_jax.io import checkpoint_file
+from hap_jax.io import checkpoint_file, checkpoint_list
 from hap_jax.tasks import pretrain as pretrain_task
 from hap_jax.tasks import reid as reid_task
 from hap_jax.train.report import read_metrics
+from tests import damage
 from tests.convert.reference_state import family_state
 from tests.data import luperson_files
 from tests.io import torch_bytes
@@ -160,11 +161,15 @@ def test_each_layout_trains_resumes_and_is_scored_again(layout, make_run, tmp_pa
   assert (whole / "curves.png").is_file()
 
   shutil.copytree(whole, pieced)
-  shutil.rmtree(pieced / "checkpoints" / str(last))
+  rng = np.random.default_rng(0)
+  damage.flip(damage.largest(pieced / "checkpoints" / str(last)), rng)
   # The resumed run must find the best checkpoint again by itself.
-  shutil.rmtree(pieced / "best")
+  for best in checkpoint_list.steps(pieced / "best").values():
+    damage.halve(damage.largest(best))
   resumed = runner.run(config, pieced, say=lines.append)
   assert f"resuming at step {last - 1}" in lines
+  assert lines[0].endswith(f"has changed since it was written. It is kept as {last}.damaged")
+  assert any(f"checkpoint {pieced}/best/" in line and "is damaged: state/" in line for line in lines)
   assert resumed == scores
   jax.tree.map(np.testing.assert_array_equal, weights_of(whole), weights_of(pieced))
 
@@ -224,6 +229,8 @@ def test_describe_lists_the_commands_for_a_run(trained, capsys):
   assert hap(["describe", str(workdir)]) == 0
   printed = capsys.readouterr().out
   assert "fine-tuned for reid, step 6" in printed
+  assert "checkpoints/6: whole" in printed
+  assert "best/" in printed
   assert "recorded in the checkpoint" in printed
   assert f"evaluate {workdir}" in printed
 

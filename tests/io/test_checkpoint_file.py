@@ -68,6 +68,9 @@ def test_a_damaged_checkpoint_and_an_empty_folder_are_errors(tmp_path):
   for path in (tmp_path / "a" / "state").rglob("*"):
     if path.is_file() and path.name != "_METADATA":
       path.unlink()
+  with pytest.raises(ValueError, match=r"checkpoint .*/a is damaged: state/.* is missing; use another"):
+    checkpoint_file.read(tmp_path / "a")
+  (tmp_path / "a/digests.json").unlink()  # as in a checkpoint of an older version
   with pytest.raises(ValueError, match=r"checkpoint .*/a cannot be read; is the copy complete"):
     checkpoint_file.read(tmp_path / "a")
 

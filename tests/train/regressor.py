@@ -108,7 +108,7 @@ def train(workdir, *, cadence, say, devices=None, **task):
     devices: the devices of the mesh. None: all devices.
     task: arguments of `make_task`.
   """
-  with Checkpoints(workdir, keep_last=9) as checkpoints:
+  with Checkpoints(workdir, keep_last=9, say=say) as checkpoints:
     _, scores = loop.run(
       make_task(**task),
       workdir=workdir,

@@ -40,6 +40,8 @@ def main():
   except preemption.StoppedError as error:
     print(error, flush=True)
     sys.exit(error.exit_code)
+  except OSError as error:  # as in the training command
+    distributed.leave(f"error: {error}")
 
 
 if __name__ == "__main__":

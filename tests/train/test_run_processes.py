@@ -14,9 +14,10 @@ import jax
 import numpy as np
 import pytest
 
-from hap_jax.io import checkpoint_file
+from hap_jax.io import checkpoint_file, checkpoint_list
 from hap_jax.train import preemption
 from hap_jax.train.report import read_metrics
+from tests import damage
 from tests.train import regressor
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -117,3 +118,47 @@ def test_one_signal_stops_both_processes(tmp_path):
   assert codes == [preemption.EXIT_PREEMPTED, preemption.EXIT_INTERRUPTED], outputs
   step = checkpoint_file.read(tmp_path / "two")[1]["step"]
   assert f"stopped by SIGTERM: step {step} is saved" in outputs[0]
+
+
+def start_pair(workdir):
+  return [start(workdir, "--total_steps=1000000", *options, devices=1) for options in join_two()]
+
+
+def read_until(text, process):
+  lines = []
+  while text not in "".join(lines[-1:]):
+    lines.append(process.stdout.readline())
+    assert process.poll() is None, "".join(lines)
+  return lines
+
+
+@pytest.mark.soak
+def test_process_0_decides_about_damage_and_failed_saves_for_both(tmp_path):
+  workdir, away = tmp_path / "two", tmp_path / "away"
+  pair = start_pair(workdir)
+  read_until(" 9/1000000 ", pair[0])
+  (workdir / "checkpoints").rename(away)
+  (workdir / "checkpoints").write_text("")  # each save fails now
+  read_until("was not saved", pair[0])
+  read_until("step ", pair[0])  # the run goes on
+  pair[1].send_signal(signal.SIGTERM)
+  codes, outputs = finish(*pair)
+  assert codes == [1, 1], outputs
+  for output in outputs:
+    assert output.splitlines()[-1].startswith(f"error: {workdir}/checkpoints/")
+
+  (workdir / "checkpoints").unlink()
+  away.rename(workdir / "checkpoints")
+  checkpoint_list.remove_leftovers(workdir / "checkpoints")
+  newest, older = list(checkpoint_list.steps(workdir / "checkpoints"))[:2]
+  damage.flip(damage.largest(workdir / f"checkpoints/{newest}"), np.random.default_rng(0))
+  pair = start_pair(workdir)
+  lines = read_until(f"resuming at step {older}", pair[0])
+  assert any(f"It is kept as {newest}.damaged" in line for line in lines)
+  read_until(f" {older + 1}/1000000 ", pair[0])
+  pair[0].send_signal(signal.SIGTERM)
+  codes, outputs = finish(*pair)
+  assert codes == [preemption.EXIT_PREEMPTED] * 2, outputs
+  step = checkpoint_file.read(workdir)[1]["step"]
+  assert f"step {step} is saved" in outputs[0]
+  assert checkpoint_list.find_whole(workdir / "checkpoints")[0].path.name == str(step)
