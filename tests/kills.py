@@ -60,7 +60,7 @@ def plan(random, aimed, damages, rng):
   return [Kill(bool(a), bool(d)) for a, d in zip(is_aimed, has_damage, strict=True)]
 
 
-def survive(start, folder, kills, rng, seconds, per_run=8):
+def survive(start, folder, kills, rng, seconds, per_run=10):
   """Starts runs, kills each of them several times, and then lets it end.
 
   Args:

@@ -71,9 +71,9 @@ REID = (
 )
 # (configuration, loader workers, processes, kills at random moments, kills in a save, damages)
 CASES = {
-  "pretrain": (PRETRAIN, 0, 1, 30, 12, 6),
+  "pretrain": (PRETRAIN, 0, 1, 38, 14, 7),
   "pretrain, 2 workers": (PRETRAIN, 2, 1, 20, 8, 4),
-  "pretrain, 2 processes": (PRETRAIN, 0, 2, 15, 6, 3),
+  "pretrain, 2 processes": (PRETRAIN, 0, 2, 7, 4, 2),
   "reid": (REID, 0, 1, 20, 8, 4),
   "reid, 2 workers": (REID, 2, 1, 15, 6, 3),
 }
