@@ -236,7 +236,7 @@ def write(folder, state, description):
 
   Args:
     folder: the folder to create. It must not exist.
-    state: pytree of NumPy arrays, such as a TrainState, or variables without optimizer moments: a dict with
+    state: pytree of arrays that this process has whole, such as a TrainState, or variables without optimizer moments: a dict with
       the entry "params", which is nested dicts of arrays, and entries for other collections.
     description: plain JSON values.
   Raises:
@@ -255,6 +255,7 @@ def write(folder, state, description):
 
 
 def _write(folder, state, description):
+  state = jax.device_get(state)  # Orbax would need a Checkpointer for arrays on devices
   names = checkpoint_digests.name_arrays(state)
   digests = {name: checkpoint_digests.digest_array(array) for name, array in names.items()}
   # A Checkpointer would wait for the other processes of a run. The handlers do not.
