@@ -236,7 +236,7 @@ def write(folder, state, description):
 
   Args:
     folder: the folder to create. It must not exist.
-    state: pytree of arrays that this process has whole, such as a TrainState, or variables without optimizer moments: a dict with
+    state: pytree of whole arrays, such as a TrainState. Or variables without optimizer moments: a dict with
       the entry "params", which is nested dicts of arrays, and entries for other collections.
     description: plain JSON values.
   Raises:
