@@ -75,7 +75,7 @@ def read_task(path):
   """
   path = pathlib.Path(path)
   if path.is_dir() and sources.weights_file(path) is None:
-    return Description.from_json(checkpoint_file.read_description(path)).task
+    return Description.from_json(checkpoint_file.read_description(path, is_checked=False)).task
   return detect.find_family(sources.open_source(path)).task
 
 

@@ -117,15 +117,17 @@ def read(path):
     raise _unreadable(folder, error) from error
 
 
-def read_description(path):
+def read_description(path, *, is_checked=True):
   """Returns the description of one of this project's checkpoints, as plain JSON values.
 
   Args:
     path: see `find`.
+    is_checked: False: the newest checkpoint is taken, whole or not. Then the files of its arrays are not
+      read.
   Raises:
     ValueError: if there is no whole checkpoint at the path or it cannot be read.
   """
-  return read_json(_find(path))
+  return read_json(_find(path) if is_checked else _newest(path))
 
 
 def read_state(folder):
@@ -211,7 +213,16 @@ def read_json(folder):
 
 
 def _find(path):
-  folder = find(path)
+  return _resolved(path, find(path))
+
+
+def _newest(path):
+  path = pathlib.Path(path)
+  found = path if is_checkpoint(path) else next(iter(checkpoint_list.steps(folder_of(path)).values()), None)
+  return _resolved(path, found)
+
+
+def _resolved(path, folder):
   if folder is None:
     raise ValueError(f"{path} holds no checkpoint: expected a run's workdir or the folder of a checkpoint")
   return folder.resolve()
