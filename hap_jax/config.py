@@ -253,11 +253,8 @@ def open_named_source(name, *, root, split, seed=0, options=None):
   """
   opener, options = load("data/sources", name).open_source, options or {}
   parameters = inspect.signature(opener).parameters
-  known = set(parameters) - {
-    "root",
-    "split",
-    "seed",
-  }  # num_val is allowed, because `hap prepare --set num_val=N` sets it
+  # num_val is allowed, because `hap prepare --set num_val=N` sets it.
+  known = set(parameters) - {"root", "split", "seed"}
   if unknown := sorted(set(options) - known):
     raise ValueError(
       f"data/sources/{name}.py has no option {', '.join(unknown)}; it has {', '.join(sorted(known))}"

@@ -34,7 +34,7 @@ class Kill:
 
 @dataclasses.dataclass
 class Result:
-  """What happened to the runs of a test.
+  """The result of the runs of a test.
 
   Attributes:
     kills: number of kills.

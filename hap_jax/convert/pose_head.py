@@ -191,7 +191,6 @@ def family(name, encoder, classic_head, simple_head, *, recognise, network_of, *
     encoder + simple_head,
     recognise,
     network_of,
-    task="pose2d",
     licence=official.OF_VITPOSE,
     made_from=official.MADE_FROM_VITPOSE,
     backbones=("backbone.",),

@@ -9,6 +9,7 @@ import errno
 import hashlib
 import json
 import os
+import pathlib
 
 import jax
 import numpy as np
@@ -47,8 +48,8 @@ def write(folder, arrays):
   for path in sorted(folder.rglob("*")):
     if path.is_file():
       with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        files[path.relative_to(folder).as_posix()] = [file.tell(), digest]
+        digest, size = hashlib.file_digest(file, "sha256").hexdigest(), os.fstat(file.fileno()).st_size
+        files[path.relative_to(folder).as_posix()] = [size, digest]
         # A machine that loses power, or is taken away, loses what is not on the disk yet.
         _flush(file.fileno())
   body = {"arrays": dict(arrays), "files": files}
@@ -137,12 +138,20 @@ def _read(folder):
     # Each byte counts, also white space. So the whole text is compared, not only its values.
     is_same = _text(body).encode() == data
     is_same = body.pop(_SELF) == _digest_of(body) and is_same
-    is_complete = isinstance(body["files"], dict) and isinstance(body["arrays"], dict)
+    is_complete = all(_is_file(name, facts) for name, facts in body["files"].items())
+    is_complete = is_complete and all(isinstance(digest, str) for digest in body["arrays"].values())
   except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
     is_same = is_complete = False
   if not (is_same and is_complete):
     raise ValueError("its own digest differs")
   return body
+
+
+def _is_file(name, facts):
+  """Returns True for the name of a file inside the checkpoint, and its size and digest."""
+  path = pathlib.PurePosixPath(name)
+  is_inside = not path.is_absolute() and ".." not in path.parts
+  return is_inside and isinstance(facts, list) and [*map(type, facts)] == [int, str]
 
 
 def _text(body):

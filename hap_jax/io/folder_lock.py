@@ -76,7 +76,7 @@ def _lock(descriptor, flock, folder):
   except OSError as error:
     if error.errno in _NO_FLOCK:
       return False
-    raise
+    raise ValueError(f"{folder / LOCK_FILE} cannot be locked: {error.strerror}") from error
   return True
 
 
@@ -124,7 +124,7 @@ def _read(path):
   """Returns the recorded name of an owner, or None if there is none. Anyone may have written the file."""
   try:
     owner = json.loads(path.read_text())
-  except (OSError, ValueError):
+  except (OSError, ValueError, RecursionError):
     return None
   is_name = (
     isinstance(owner, dict) and {"host", "process", "since", "machine", "began", "token"} <= owner.keys()

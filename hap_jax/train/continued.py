@@ -152,7 +152,7 @@ def find(text, task):
   folder, where = _find_folder(pathlib.Path(text)), f"config.continue_from={text}"
   if folder is None:
     raise ValueError(f"{where}: {_list_steps(pathlib.Path(text))}")
-  recorded = checkpoint_file.read_description(folder)
+  recorded = checkpoint_file.read_json(folder)
   if "opt_state" not in _read_metadata(folder):
     raise ValueError(
       f"{where}: expected the whole training state of a run, but {folder} holds only weights, without the "

@@ -1,11 +1,8 @@
 """A signal makes a run save and stop, and the run resumes with other devices and processes."""
 
 import os
-import pathlib
 import shutil
 import signal
-import socket
-import subprocess
 import sys
 import time
 
@@ -17,8 +14,8 @@ from hap_jax import run as runner
 from hap_jax.io import checkpoint_file
 from hap_jax.train import optim, preemption
 from hap_jax.train.report import read_metrics
+from tests import programs
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 EPS = 1.2e-7  # machine epsilon of float32
 SAVED, LAST = 3, 8  # step of the checkpoint to resume from, and last step to compare
 
@@ -65,8 +62,6 @@ def copy_at(workdir, step, to):
 
 def start(workdir, overrides, devices, extra=()):
   """Starts the training command in a new session, so that its process group can get signals."""
-  env = {**os.environ, "PYTHONPATH": str(ROOT)}
-  env["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
   command = [
     sys.executable,
     "-m",
@@ -75,24 +70,12 @@ def start(workdir, overrides, devices, extra=()):
     f"--workdir={workdir}",
   ]
   command += [f"--config.{key}={value}" for key, value in overrides.items()]
-  return subprocess.Popen(
-    [*command, *extra],
-    cwd=ROOT,
-    env=env,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.STDOUT,
-    text=True,
-    start_new_session=True,
-  )
+  return programs.start([*command, *extra], devices=devices)
 
 
 def start_two(workdir, overrides):
   """Starts two processes of one run with four devices each."""
-  with socket.socket() as probe:
-    probe.bind(("127.0.0.1", 0))
-    address = f"127.0.0.1:{probe.getsockname()[1]}"
-  joined = [f"--coordinator_address={address}", "--num_processes=2"]
-  return [start(workdir, overrides, 4, [*joined, f"--process_id={i}"]) for i in range(2)]
+  return [start(workdir, overrides, 4, flags) for flags in programs.joined(2)]
 
 
 def finish(*processes):

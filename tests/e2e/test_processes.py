@@ -1,9 +1,5 @@
 """Two processes of one run give the same training and the same scores as one process."""
 
-import os
-import pathlib
-import socket
-import subprocess
 import sys
 
 import numpy as np
@@ -13,8 +9,8 @@ from PIL import Image
 from hap_jax.data.sources import synthetic
 from hap_jax.io import checkpoint_file
 from hap_jax.train.report import read_metrics
+from tests import programs
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 # There are thirteen records to score. Neither the batch size of four nor two processes divide this number.
 SIDES = {
   "train": [(p, c, n) for p in (2, 7) for c in (1, 2) for n in (0, 1)],
@@ -47,11 +43,6 @@ def people(tmp_path_factory):
 
 
 def start(workdir, root, devices, extra=()):
-  env = {
-    **os.environ,
-    "PYTHONPATH": str(ROOT),
-    "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-  }
   command = [
     sys.executable,
     "-m",
@@ -60,9 +51,7 @@ def start(workdir, root, devices, extra=()):
     f"--config.data.root={root}",
     f"--workdir={workdir}",
   ]
-  return subprocess.Popen(
-    [*command, *extra], cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-  )
+  return programs.start([*command, *extra], devices=devices)
 
 
 def finish(*processes):
@@ -74,11 +63,7 @@ def finish(*processes):
 @pytest.mark.soak
 def test_two_processes_give_the_same_scores_and_weights_as_one(people, tmp_path):
   alone, together = tmp_path / "alone", tmp_path / "together"
-  with socket.socket() as probe:
-    probe.bind(("127.0.0.1", 0))
-    address = f"127.0.0.1:{probe.getsockname()[1]}"
-  joined = [f"--coordinator_address={address}", "--num_processes=2"]
-  pair = [start(together, people, 1, [*joined, f"--process_id={i}"]) for i in range(2)]
+  pair = [start(together, people, 1, flags) for flags in programs.joined(2)]
   first, second = finish(*pair)
   finish(start(alone, people, 2))
 
@@ -104,12 +89,9 @@ def test_incomplete_process_flags_are_an_error(people, tmp_path):
 
 def test_a_process_that_fails_ends_without_waiting_for_its_partner(people, tmp_path):
   """The partner still waits for it, at a barrier of jax or in a step."""
-  with socket.socket() as probe:
-    probe.bind(("127.0.0.1", 0))
-    address = f"127.0.0.1:{probe.getsockname()[1]}"
-  joined = [f"--coordinator_address={address}", "--num_processes=2"]
-  partner = start(tmp_path / "run", people, 1, [*joined, "--process_id=0"])
-  failing = start(tmp_path / "run", people, 1, [*joined, "--process_id=1", "--config.mesh.data=7"])
+  first, second = programs.joined(2)
+  partner = start(tmp_path / "run", people, 1, first)
+  failing = start(tmp_path / "run", people, 1, [*second, "--config.mesh.data=7"])
   try:
     output, _ = failing.communicate(timeout=100)  # the barrier of jax would end only after 300 s
   finally:

@@ -3,9 +3,10 @@
 import json
 import os
 import pathlib
-import socket
 import subprocess
 import sys
+
+from tests import programs
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SCORES = {"mAP": 0.1 + 0.2, "count": 3}  # the float needs 64 bits, so a float32 transfer would change it
@@ -41,12 +42,8 @@ def score_in_one_of_two(address, process_id, folder):
 
 
 def test_only_process_0_scores_and_both_processes_get_the_scores_or_the_error(tmp_path):
-  with socket.socket() as probe:
-    probe.bind(("127.0.0.1", 0))
-    # The system chooses a free port, which the processes use after the socket is closed.
-    address = f"127.0.0.1:{probe.getsockname()[1]}"
   env = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
-  command = [sys.executable, __file__, address]
+  command = [sys.executable, __file__, programs.free_address()]
   pair = [
     subprocess.Popen([*command, str(i), str(tmp_path)], cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
     for i in range(2)

@@ -1,5 +1,7 @@
 """The digest file of a checkpoint shows every change of its other files and of itself."""
 
+import hashlib
+import json
 import os
 import shutil
 
@@ -50,6 +52,28 @@ def test_each_of_300_flipped_bytes_is_noticed_and_its_file_is_named(copy):
     flipped.add(path)
   assert flipped == set(files)
   assert checkpoint_digests.find_damage(copy) is None
+
+
+@pytest.mark.parametrize(
+  "change",
+  [
+    {"files": {"../7/state/_METADATA": [1, "a"]}},
+    {"files": {"/etc/hostname": [1, "a"]}},
+    {"files": {"state/_METADATA": 5}},
+    {"files": {"state/_METADATA": ["1", "a"]}},
+    {"files": []},
+    {"arrays": {"step": 7}},
+    {"arrays": None},
+  ],
+)
+def test_a_digest_file_of_another_form_is_damage(copy, change):
+  """Anyone may have written the file, and its own digest may fit."""
+  path = copy / checkpoint_digests.FILE
+  body = json.loads(path.read_text()) | change
+  del body["digest"]
+  body["digest"] = hashlib.sha256((json.dumps(body, indent=1, sort_keys=True) + "\n").encode()).hexdigest()
+  path.write_text(json.dumps(body, indent=1, sort_keys=True) + "\n")
+  assert checkpoint_digests.find_damage(copy).startswith(checkpoint_digests.FILE)
 
 
 def test_each_byte_of_the_digest_file_counts(copy):

@@ -4,19 +4,14 @@
 """
 
 import json
-import os
-import pathlib
-import socket
-import subprocess
 import sys
 import time
 
 import numpy as np
 import pytest
 
-from tests import kills
+from tests import kills, programs
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 ALL = 140  # kills: 100 at random moments, and 40 that are aimed into a save or its check
 PRETRAIN = (
   "pretrain_demo",
@@ -82,9 +77,8 @@ CASES = {
 def start(workdir, case, cache):
   """Starts the processes of a run. Each has one device and leads its own process group."""
   (name, overrides), workers, count = case[:3]
-  env = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
   # A cached program of several processes may hang (seen with jax 0.10.2), see tests/conftest.py.
-  env |= {"JAX_COMPILATION_CACHE_DIR": str(cache) if count == 1 else ""}
+  env = {"JAX_COMPILATION_CACHE_DIR": str(cache) if count == 1 else ""}
   env |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
   flags = [f"--config.{key}={value}" for key, value in overrides.items()]
   command = [
@@ -95,27 +89,7 @@ def start(workdir, case, cache):
     f"--workdir={workdir}",
   ]
   command += [*flags, f"--config.data.workers={workers}"]
-  joined = [[]]
-  if count > 1:
-    with socket.socket() as probe:
-      probe.bind(("127.0.0.1", 0))
-      address = f"127.0.0.1:{probe.getsockname()[1]}"
-    joined = [
-      [f"--coordinator_address={address}", f"--num_processes={count}", f"--process_id={i}"]
-      for i in range(count)
-    ]
-  return [
-    subprocess.Popen(
-      [*command, *words],
-      cwd=ROOT,
-      env=env,
-      stdout=subprocess.PIPE,
-      stderr=subprocess.STDOUT,
-      text=True,
-      start_new_session=True,
-    )
-    for words in joined
-  ]
+  return [programs.start([*command, *words], devices=1, env=env) for words in programs.joined(count)]
 
 
 @pytest.mark.soak

@@ -1,11 +1,9 @@
 """A second start in the workdir of a running run ends with one line that names the running run."""
 
 import os
-import pathlib
 import re
 import shutil
 import socket
-import subprocess
 import sys
 
 import pytest
@@ -15,9 +13,9 @@ from hap_jax import run as runner
 from hap_jax.cli.__main__ import main as hap
 from hap_jax.io import folder_lock
 from hap_jax.models import vit
+from tests import programs
 from tests.recorded import record
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 SECOND_START = """
 import sys
 from hap_jax import distributed
@@ -49,14 +47,10 @@ def test_a_second_start_changes_nothing_and_reading_needs_no_lock(tmp_path, monk
 
 
 def test_all_processes_of_a_second_start_learn_who_holds_the_workdir(tmp_path):
-  with socket.socket() as probe:
-    probe.bind(("127.0.0.1", 0))
-    address = f"127.0.0.1:{probe.getsockname()[1]}"
-  env = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
-  pipes = {"stdout": subprocess.PIPE, "text": True}
+  address = programs.free_address()
   with folder_lock.hold(tmp_path):
     commands = [[sys.executable, "-c", SECOND_START, address, str(i), str(tmp_path)] for i in range(2)]
-    pair = [subprocess.Popen(command, cwd=ROOT, env=env, **pipes) for command in commands]
+    pair = [programs.start(command, devices=1) for command in commands]
     outputs = [process.communicate(timeout=300)[0] for process in pair]
   for output in outputs:
     assert re.search(rf"^{tmp_path}: {HELD}", output, re.MULTILINE), outputs

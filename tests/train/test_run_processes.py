@@ -3,11 +3,7 @@
 The regressor stands for the large tasks, whose tests of this kind are soak tests.
 """
 
-import os
-import pathlib
 import signal
-import socket
-import subprocess
 import sys
 
 import jax
@@ -17,20 +13,15 @@ import pytest
 from hap_jax.io import checkpoint_file, checkpoint_list
 from hap_jax.train import preemption
 from hap_jax.train.report import read_metrics
-from tests import damage
+from tests import damage, programs
 from tests.train import regressor
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 TOTAL, KILL_AT = 6, 5
 
 
 def start(workdir, *options, devices=2):
-  env = {**os.environ, "PYTHONPATH": str(ROOT)}
-  env["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
   command = [sys.executable, "-m", "tests.train.regressor_run", str(workdir), *options]
-  return subprocess.Popen(
-    command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-  )
+  return programs.start(command, devices=devices)
 
 
 def finish(*processes):
@@ -87,17 +78,8 @@ def test_a_signal_during_training_saves_and_the_run_resumes(whole, tmp_path):
   assert numbers(whole)[:2] == numbers(tmp_path / "run")[:2]
 
 
-def join_two():
-  """Returns the options of two processes of one run."""
-  with socket.socket() as probe:
-    probe.bind(("127.0.0.1", 0))
-    address = f"127.0.0.1:{probe.getsockname()[1]}"
-  common = (f"--coordinator_address={address}", "--num_processes=2")
-  return [(*common, f"--process_id={i}") for i in range(2)]
-
-
 def test_two_processes_train_as_one(whole, tmp_path):
-  pair = [start(tmp_path / "two", *options, devices=1) for options in join_two()]
+  pair = [start(tmp_path / "two", *options, devices=1) for options in programs.joined(2)]
   codes, (first, second) = finish(*pair)
   assert codes == [0, 0], first + second
   assert "val_error" in first
@@ -110,7 +92,9 @@ def test_two_processes_train_as_one(whole, tmp_path):
 
 def test_one_signal_stops_both_processes(tmp_path):
   """A SIGINT to one process becomes a SIGTERM for both."""
-  pair = [start(tmp_path / "two", "--total_steps=1000000", *options, devices=1) for options in join_two()]
+  pair = [
+    start(tmp_path / "two", "--total_steps=1000000", *options, devices=1) for options in programs.joined(2)
+  ]
   while " 3/1000000 " not in pair[0].stdout.readline():
     assert pair[0].poll() is None
   pair[1].send_signal(signal.SIGINT)
@@ -121,7 +105,7 @@ def test_one_signal_stops_both_processes(tmp_path):
 
 
 def start_pair(workdir):
-  return [start(workdir, "--total_steps=1000000", *options, devices=1) for options in join_two()]
+  return [start(workdir, "--total_steps=1000000", *options, devices=1) for options in programs.joined(2)]
 
 
 def read_until(text, process):

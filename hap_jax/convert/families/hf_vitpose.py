@@ -150,6 +150,7 @@ FAMILY = pose_head.family(
   _ENCODER,
   pose_head.classic(_LAYERS, _FINAL, (str(_CHANNELS),) * 2),
   pose_head.simple(_FINAL),
+  task="pose2d",
   recognise=_recognise,
   network_of=_network_of,
   pixels_from="published hf-vitpose code",

@@ -40,6 +40,7 @@ FAMILY = pose_head.family(
   _ENCODER,
   pose_head.classic(_LAYERS, _FINAL, ("M", "Z")),
   pose_head.simple(_FINAL),
+  task="pose2d",
   recognise=_recognise,
   network_of=_network_of,
   # A model for several data sets has a head for each further data set.
