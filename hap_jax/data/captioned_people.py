@@ -181,7 +181,7 @@ def _note_counts(what, records, rows, official):
 
 
 def _find_pictures(root, path, records, rows, part):
-  """Returns the folder of the pictures, <root>/imgs or root. Raises ValueError if pictures are missing."""
+  """Returns the folder of the pictures, <root>/imgs or <root>. Raises ValueError if pictures are missing."""
   folders = [folder for folder in (os.path.join(root, "imgs"), root) if os.path.isdir(folder)]
   missing = {folder: _find_missing(folder, records, rows) for folder in folders}
   folder = min(folders, key=lambda folder: len(missing[folder]))
