@@ -59,7 +59,7 @@ def read_orientation(data):
     else:
       return 1
     return _find_tag(block.removeprefix(_PREFIX))
-  except struct.error:  # a number lies beyond the end of the file or of the header
+  except struct.error:  # a number is beyond the end of the file or of the header
     return 1
 
 
