@@ -67,8 +67,8 @@ class Calibration:
     log_loss: {method: mean log loss in nats}. Half of the persons is fitted and the other half is scored, and
       the reverse. The method with the lower value is used.
     baseline: the log loss without any picture: the entropy of the prior.
-    reliability: a `Bin` per range of probabilities that has pairs, from the same scores of persons that were
-      not fitted.
+    reliability: a `Bin` per range of probabilities, from the same scores of persons that were not fitted. The
+      pairs of each bin have about a tenth of all weight.
   """
 
   curve: Curve
@@ -206,10 +206,13 @@ def _reliability(probability, genuine, impostor, prior):
     genuine, impostor: [2, n] numbers of pairs of each score.
     prior: the prior.
   """
-  probability = np.stack(probability).ravel()
-  genuine, impostor = genuine.ravel(), impostor.ravel()
+  order = np.argsort(np.stack(probability).ravel(), kind="stable")
+  probability, genuine, impostor = (np.ravel(x)[order] for x in (probability, genuine, impostor))
   weights = prior * genuine / genuine.sum(), (1 - prior) * impostor / impostor.sum()
-  place = np.minimum((probability * _NUM_BINS).astype(int), _NUM_BINS - 1)
+  # All bins have the same weight, so that none has only a few pairs. Equal probabilities are in one bin.
+  ends = np.cumsum(sum(weights))
+  first = np.unique(probability, return_index=True, return_inverse=True)[1:]
+  place = np.minimum((ends[first[0]][first[1]] * _NUM_BINS).astype(int), _NUM_BINS - 1)
   sums = [
     np.bincount(place, values, minlength=_NUM_BINS)
     for values in (*weights, sum(weights) * probability, genuine, impostor)
@@ -217,5 +220,5 @@ def _reliability(probability, genuine, impostor, prior):
   return tuple(
     Bin(float(p / (g + i)), float(g / (g + i)), int(num_genuine), int(num_impostor))
     for g, i, p, num_genuine, num_impostor in zip(*sums, strict=True)
-    if num_genuine + num_impostor
+    if g + i > 0
   )

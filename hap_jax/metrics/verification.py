@@ -51,6 +51,10 @@ class AtThreshold:
   absent_rejected: Rate | None
   present_rejected: Rate | None
 
+  def to_json(self):
+    """Returns the results as plain JSON values."""
+    return _plain(self)
+
 
 @dataclasses.dataclass(frozen=True)
 class OpenSetPoint:

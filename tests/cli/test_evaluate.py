@@ -88,9 +88,9 @@ def test_an_error_while_the_scores_are_written_leaves_no_folder(tmp_path):
     raise ValueError("the results cannot be written")
 
   evaluation = Evaluation(evals={}, score=lambda rows: {}, write_results=write_results)
-  found = scoring._Found(config_lib.read_file(CONFIG), evaluation, {"loss": 0.5}, rows={})
+  found = scoring.Found(config_lib.read_file(CONFIG), evaluation, {"loss": 0.5}, rows={})
   with pytest.raises(ValueError, match="cannot be written"):
-    scoring._write(tmp_path / "more" / "out", tmp_path / "checkpoint", found, {})
+    scoring._write(tmp_path / "more" / "out", tmp_path / "checkpoint", found, {}, {})
   assert os.listdir(tmp_path / "more") == []
 
 
@@ -100,8 +100,8 @@ def test_scores_and_pictures_go_to_a_folder_whose_name_is_not_utf8(tmp_path):
   config.data.root = os.fsdecode(b"/data/m\xfcnster")
   picture = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
   evaluation = Evaluation(evals={}, score=lambda rows: {"loss": 0.5})
-  found = scoring._Found(config, evaluation, {"loss": 0.5}, rows={})
-  scoring._write(out, tmp_path / "checkpoint", found, {"panel": picture})
+  found = scoring.Found(config, evaluation, {"loss": 0.5}, rows={})
+  scoring._write(out, tmp_path / "checkpoint", found, {"panel": picture}, {})
   found = json.loads((out / "scores.json").read_bytes().decode("utf-8"))
   assert os.fsencode(found["data"]["root"]) == b"/data/m\xfcnster"
   np.testing.assert_array_equal(base.read_image(out / "panel.png"), picture)
