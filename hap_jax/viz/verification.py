@@ -9,6 +9,8 @@ _BINS = 120  # of the scores
 _EXTREMES = 1e-5  # share of the pairs that may be outside the axis on each side
 _MOST_POINTS = 2000  # of the ROC
 _LEAST_FAR = 1e-6  # left end of the ROC
+_MOST_TICKS = 5  # marks on the axis of the scores, so that scores of many digits do not overlap
+_PAPER = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.3}  # readable on a curve
 
 
 def draw(verification, calibration=None, *, title=""):
@@ -40,6 +42,8 @@ def draw(verification, calibration=None, *, title=""):
 
 def _draw_scores(panel, pairs, points):
   """Draws the share of both kinds of pairs in each range of scores, with dashed lines at the thresholds."""
+  from matplotlib.ticker import MaxNLocator
+
   sides = [("two persons", pairs.impostor, figure.RED), ("one person", pairs.genuine, figure.BLUE)]
   ends = np.array([_ends(pairs.score, counts.sum(axis=0)) for _, counts, _ in sides])
   low, high = ends[:, 0].min(), ends[:, 1].max()
@@ -52,12 +56,20 @@ def _draw_scores(panel, pairs, points):
   for k, at in enumerate(points):
     panel.axvline(at.threshold, color=figure.GREY, linewidth=1, linestyle="--")
     # Neighbouring thresholds are near each other, so their names have different heights.
-    place = {"xycoords": panel.get_xaxis_transform(), "xytext": (-2, -2), "textcoords": "offset points"}
     panel.annotate(
-      f"FAR {at.goal:g}", (at.threshold, 1 - 0.08 * k), va="top", ha="right", fontsize=6.5, **place
+      f"FAR {at.goal:g}: {at.threshold:.5g}",
+      (at.threshold, 0.98 - 0.07 * k),
+      xycoords=panel.get_xaxis_transform(),  # x in units of the score, y from 0 to 1 over the panel
+      xytext=(-3, 0),
+      textcoords="offset points",
+      ha="right",
+      va="top",
+      fontsize=6.5,
+      bbox=_PAPER,
     )
   panel.set(xlim=(low, high), ylim=(0, None))
   panel.set_xlabel("score (cosine similarity)", fontsize=8)
+  panel.xaxis.set_major_locator(MaxNLocator(_MOST_TICKS))
   _finish(panel, "share of the pairs")
 
 
@@ -85,13 +97,13 @@ def _draw_roc(panel, verification, points):
     style = {"color": figure.RED, "fmt": "o", "markersize": 4, "capsize": 3, "linewidth": 1}
     panel.errorbar([at.goal], [at.tar.value], yerr=np.nan_to_num(errors), **style)
     panel.annotate(
-      f"{at.tar.value:.3f}\nscore {at.threshold:.5g}",
+      f"{at.tar.value:.3f}",
       (at.goal, at.tar.value),
       xytext=(-6, 6),
       textcoords="offset points",
       ha="right",
       fontsize=6.5,
-      bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.3},
+      bbox=_PAPER,
     )
   panel.set(xlim=(left, 1), ylim=(0, 1.02))
   panel.set_xlabel("FAR: share of pairs of two persons that pass", fontsize=8)
