@@ -67,6 +67,14 @@ def test_a_checkpoint_without_a_decoder_cannot_be_scored_for_pretraining(checkpo
   assert "timm.pth: no decoder" in capsys.readouterr().err
 
 
+def test_a_task_that_does_not_search_for_persons_has_no_thresholds(checkpoint, capsys):
+  settings = [f"--set={key}={value}" for key, value in {**FEW, "model.decoder_heads": 2}.items()]
+  assert main(["evaluate", str(checkpoint()), f"--config={CONFIG}", "--verify", *settings]) == 1
+  assert "mae.pth is a checkpoint for pretrain, which does not search for persons" in capsys.readouterr().err
+  assert main(["evaluate", "keypoints.json", f"--config={CONFIG}", "--verify"]) == 1
+  assert "keypoints.json: a results file has no features to compare" in capsys.readouterr().err
+
+
 def test_an_encoder_is_scored_with_its_own_number_of_heads(checkpoint, tmp_path):
   weights = read.read(checkpoint(), family="mae")
   for heads in (2, 4):

@@ -188,6 +188,19 @@ def test_the_open_set_rate_equals_a_plain_loop():
   assert point.present_rejected.value == np.mean([score < point.threshold for score, _ in hits])
 
 
+def test_a_threshold_holds_for_persons_that_it_was_not_made_on():
+  achieved = []
+  for seed in range(5):
+    rng = np.random.default_rng((5, seed))
+    pairs = pair_scores.collect(*draw(rng, 300, 700, num_persons=120, width=24, spread=1.0), seed=seed)
+    halves = [roc.of_counts(pairs.score, pairs.genuine[h], pairs.impostor[h]) for h in (0, 1)]
+    for source, target in (halves, halves[::-1]):
+      assert min(source.num_impostor, target.num_impostor) > roc.num_needed(1e-2)
+      achieved.append(roc.at_threshold(target, roc.at_far(source, 1e-2).threshold).far)
+  assert 0.5e-2 <= min(achieved) <= max(achieved) <= 2e-2
+  assert len(set(achieved)) > 5  # the halves differ
+
+
 def test_a_far_that_needs_more_impostor_pairs_has_no_value():
   rng = np.random.default_rng(3)
   found = verification.evaluate(*draw(rng, 20, 100))
