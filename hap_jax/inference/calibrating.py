@@ -36,6 +36,7 @@ def calibrate(
   """
   if not 0 < far < 1:
     raise ValueError(f"--far={far:g}: expected a number above 0 and below 1")
+  verifying.check_prior(prior)
   with progress:
     progress.stage("reading the checkpoint")
     weights = reading.read(path)

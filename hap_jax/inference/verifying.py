@@ -8,6 +8,12 @@ from hap_jax.metrics import calibration, roc, verification
 from hap_jax.viz import verification as viz
 
 
+def check_prior(prior):
+  """Raises ValueError if a prior is not between 0 and 1."""
+  if not 0 < prior < 1:
+    raise ValueError(f"--prior={prior:g}: expected a probability above 0 and below 1")
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
   """The settings of a verification.
@@ -19,6 +25,9 @@ class Settings:
 
   prior: float
   calibration: str = ""
+
+  def __post_init__(self):
+    check_prior(self.prior)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -92,8 +101,7 @@ def measure(searches, *, prior, fars=verification.FARS, stored=None):
   Raises:
     ValueError: if the prior is not between 0 and 1, or if a kind has no genuine or no impostor pair.
   """
-  if not 0 < prior < 1:
-    raise ValueError(f"--prior={prior}: expected a probability above 0 and below 1")
+  check_prior(prior)
   return {kind: _measure(kind, search, prior, fars, stored) for kind, search in searches.items()}
 
 

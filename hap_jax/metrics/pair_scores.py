@@ -101,12 +101,8 @@ def collect(
       is no genuine pair or no impostor pair.
   """
   is_exact = len(query) * len(gallery) <= max_exact
-  sides = [query, query_pid, query_camid, own_index]
   if not is_exact:
-    # The cuts are chosen from the first block, so the first block must be a random sample of the queries.
-    order = np.random.default_rng((seed, _STREAM)).permutation(len(query))
-    sides = [None if side is None else np.asarray(side)[order] for side in sides]
-  query, query_pid, query_camid, own_index = sides
+    query, query_pid, query_camid, own_index = _shuffle(seed, query, query_pid, query_camid, own_index)
   closeness = CosineSimilarity(query, gallery)
   count = closeness.num_queries, closeness.num_gallery
   ids = (query_pid, gallery_pid, query_camid, gallery_camid)
@@ -133,6 +129,15 @@ def collect(
     num_gallery=int((~identities.is_junk).sum()),
     num_staying=int((~(identities.is_junk | halves.is_leaving)).sum()),
   )
+
+
+def _shuffle(seed, *columns):
+  """Returns columns of the queries in one random order. None stays None.
+
+  The cuts are chosen from the first block, so the first block must be a random sample of the queries.
+  """
+  order = np.random.default_rng((seed, _STREAM)).permutation(len(columns[0]))
+  return [None if column is None else np.asarray(column)[order] for column in columns]
 
 
 def _check(splits, identities, ids):

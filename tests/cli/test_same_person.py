@@ -228,6 +228,8 @@ def test_data_with_too_few_pairs_or_persons_and_wrong_options_are_errors(checkpo
   assert "--far=0.001 needs 10,000 pairs of two persons, but synthetic has 4,560 for picture queries" in line
   assert "a FAR of at least 0.0022" in line
   assert "--far=0: expected a number above 0" in error_of(capsys, *words, "--far=0")
+  for verb in (words, ["evaluate", checkpoint, "--verify"]):
+    assert "--prior=1: expected a probability above 0 and below 1" in error_of(capsys, *verb, "--prior=1")
   assert "--prior=0.5 needs --verify" in error_of(capsys, "evaluate", checkpoint, "--prior=0.5")
   assert not (tmp_path / "made.json").exists()
 
