@@ -148,11 +148,11 @@ def dry_run(config, say=print):
   """Prints the resolved configuration, the shapes of a step and the parameters. Reads no data."""
   mesh = make_mesh(config)
   config_lib.load("data/sources", config.data.source)
-  params, lines = config_lib.load("tasks", config.task).outline(config)
+  outline = config_lib.load("tasks", config.task).outline(config)
   say(str(config))
-  say(parameter_overview.get_parameter_overview(params, include_stats=False))
+  say(parameter_overview.get_parameter_overview(outline.params, include_stats=False))
   steps = config.total_steps or f"{config.total_epochs} epochs of (records // {config.batch_size})"
   say(f"devices: {len(jax.devices())} x {jax.devices()[0].device_kind}, mesh {dict(mesh.shape)}")
-  for line in lines:
+  for line in outline.lines:
     say(line)
   say(f"steps: {steps}" + (f", with those of {config.continue_from}" if config.continue_from else ""))
