@@ -136,9 +136,12 @@ def _check_backend(config):
     )
 
 
-def make_mesh(config):
-  """Builds the mesh of a configuration and checks that it can split the batches into equal parts."""
-  mesh = sharding.make_mesh(**config.mesh)
+def make_mesh(config, devices=None):
+  """Builds the mesh of a configuration and checks that it can split the batches into equal parts.
+
+  `devices` are the devices to use. None: all devices.
+  """
+  mesh = sharding.make_mesh(**config.mesh, devices=devices)
   sharding.check_batch_size(config.batch_size, mesh, parts=config.accumulate)
   sharding.check_batch_size(config.eval_batch_size, mesh, "config.eval_batch_size")
   return mesh

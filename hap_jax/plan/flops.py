@@ -5,7 +5,7 @@ Only matrix products and convolutions count. One multiplication with one additio
 
 import math
 
-import jax
+from jax.extend import core
 
 
 def count(jaxpr):
@@ -45,9 +45,9 @@ def _inner_jaxprs(params):
   found = []
   for value in params.values():
     for item in value if isinstance(value, tuple | list) else (value,):
-      if isinstance(item, jax.extend.core.ClosedJaxpr):
+      if isinstance(item, core.ClosedJaxpr):
         found.append(item.jaxpr)
-      elif isinstance(item, jax.extend.core.Jaxpr):
+      elif isinstance(item, core.Jaxpr):
         found.append(item)
   return found
 

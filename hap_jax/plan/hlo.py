@@ -150,7 +150,7 @@ def _inside_package(path):
 
 
 def _innermost(key, frames):
-  """Returns the file of the innermost frame inside the package. A frame is an ancestor of itself at the top."""
+  """Returns the file of the innermost frame inside the package. The outermost frame is its own parent."""
   seen = set()
   while key in frames and key not in seen:
     seen.add(key)
