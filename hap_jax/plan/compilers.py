@@ -50,21 +50,21 @@ def find(platform, folder=FOLDER):
   Raises:
     ValueError: if its version does not fit the installed jax.
   """
-  versions = _versions(folder)
-  if any(name not in versions for name in _PACKAGES[platform]):
+  present = versions(folder)
+  if any(name not in present for name in _PACKAGES[platform]):
     return None
   wanted = requirements()
   for name in _PACKAGES[platform]:
-    if not _fits(versions[name], wanted[name]):
+    if not _fits(present[name], wanted[name]):
       jax_version = importlib.metadata.version("jax")
       raise ValueError(
-        f"{name} {versions[name]} in {folder} does not fit jax {jax_version}, which needs "
+        f"{name} {present[name]} in {folder} does not fit jax {jax_version}, which needs "
         f"{name}{wanted[name]}: run {install_command(folder)}"
       )
   return pathlib.Path(folder)
 
 
-def _versions(folder):
+def versions(folder=FOLDER):
   """Returns {name: version} of the distributions in a folder."""
   found = importlib.metadata.distributions(path=[str(folder)])
   return {found.name.lower().replace("_", "-"): found.version for found in found}
