@@ -22,9 +22,7 @@ EFFORTS = ("full", "planning")
 def parse_args(argv=None):
   """Reads the command line."""
   parser = measure.make_parser(__doc__)
-  parser.add_argument(
-    "--config", default="pretrain_b16", help="a file or the name of a shipped configuration"
-  )
+  parser.add_argument("--config", default="pretrain_b16", help="a file, or the name of a shipped one")
   parser.add_argument("--topology", nargs="+", default=["v5e:1x1"], metavar="KIND:SIZE", help="or h100")
   parser.add_argument("--efforts", nargs="+", choices=EFFORTS, default=["full"])
   workload.add_settings(parser, batch=64)
@@ -48,7 +46,7 @@ def measure_one(config, machine, effort):
   found = reply["compiled"]
   estimate = planner.per_second(Trial(config, reply, config.batch_size // machine.count, effort), machine)
   line = {
-    "machine": machine.name,
+    "target": machine.name,
     "effort": effort,
     **workload.settings(config),
     "mesh": reply["mesh"],

@@ -61,11 +61,7 @@ def add_arguments(parser):
 
 def run(args):
   machine = _machine(args)
-  config = config_lib.read_file(args.config)
-  if config.model.dtype == "auto":
-    config.model.dtype = "bfloat16"  # the devices of a plan are accelerators
-  config_values.override(config, _options.settings(args.settings))
-  config = config_lib.finalize(config)
+  config = read_config(args.config, args.settings)
   can_compile = bool(machine.platform) and not args.no_compile
   if can_compile and compilers.find(machine.platform) is None:
     can_compile = False
@@ -82,6 +78,15 @@ def run(args):
     images_per_s=args.images_per_s,
   )
   print(json.dumps(plan, indent=2) if args.json else "\n".join(report.lines(plan)))
+
+
+def read_config(name, settings):
+  """Returns the finalized configuration of a file with the words of --set, for an accelerator."""
+  config = config_lib.read_file(name)
+  if config.model.dtype == "auto":
+    config.model.dtype = "bfloat16"
+  config_values.override(config, _options.settings(settings))
+  return config_lib.finalize(config)
 
 
 def _measure(sizes, machine, config, effort):

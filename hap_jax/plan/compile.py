@@ -10,6 +10,7 @@ import tempfile
 from hap_jax import config as config_lib
 from hap_jax.plan import compilers
 
+_MODULE = "hap_jax.plan.child"
 _ROOT = pathlib.Path(__file__).parents[2]
 _NOISE = ("W0", "I0", "E0", "WARNING:", "*** ")  # how lines of the compilers' logs begin
 
@@ -56,7 +57,7 @@ def _ask(request):
   with tempfile.TemporaryDirectory() as folder:
     asked, answered = (pathlib.Path(folder, name) for name in ("request.json", "reply.json"))
     asked.write_text(json.dumps(request))
-    words = [sys.executable, "-m", "hap_jax.plan.child", str(asked), str(answered)]
+    words = [sys.executable, "-m", _MODULE, str(asked), str(answered)]
     done = subprocess.run(words, cwd=_ROOT, capture_output=True, text=True, errors="replace", check=False)
     if answered.is_file():
       return json.loads(answered.read_text())

@@ -36,7 +36,7 @@ def _count_equation(equation):
     return params["length"] * sum(inner)
   if name == "shard_map":
     # The body is the work of one device.
-    return sum(inner) * math.prod(params["mesh"].shape[axis] for axis in params["manual_axes"])
+    return sum(inner) * math.prod(params["mesh"].shape.values())
   return sum(inner)
 
 

@@ -140,7 +140,8 @@ def _package_files(text):
   frames = {}
   for key, value in tables["StackFrames"].items():
     ids = dict(re.findall(r"(file_location_id|parent_frame_id)=(\d+)", value))
-    frames[key] = (places.get(ids.get("file_location_id"), ""), ids.get("parent_frame_id"))
+    # The number of a parent is its id plus 1. The outermost frame has the number 1, which is no frame.
+    frames[key] = places.get(ids["file_location_id"], ""), str(int(ids["parent_frame_id"]) - 1)
   return {key: _innermost(key, frames) for key in frames}
 
 
@@ -150,10 +151,8 @@ def _inside_package(path):
 
 
 def _innermost(key, frames):
-  """Returns the file of the innermost frame inside the package. The outermost frame is its own parent."""
-  seen = set()
-  while key in frames and key not in seen:
-    seen.add(key)
+  """Returns the file of the innermost frame inside the package."""
+  while key in frames:
     file, key = frames[key]
     if file:
       return file

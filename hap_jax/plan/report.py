@@ -10,9 +10,8 @@ def lines(plan):
   """Returns the lines of a plan, see `planner.make_plan`."""
   needs, machine = plan["needs"], plan["machine"]
   text = [
-    _line(
-      "machine", f"{machine['name']}; {_gib(machine['memory'])} of {_gib(machine['total_memory'])} usable"
-    ),
+    _line("machine", machine["name"]),
+    _line("", f"{_gib(machine['memory'])} of {_gib(machine['total_memory'])} on each device can be used"),
     _line("mesh", " ".join(f"{axis}={size}" for axis, size in needs["mesh"].items())),
     *(_line("step" if not i else "", line) for i, line in enumerate(needs["lines"])),
     _line("parameters", f"{needs['parameters']:,}, {needs['trained']:,} of them trained"),
@@ -31,9 +30,8 @@ def lines(plan):
     text += _cycles(plan)
   if "pictures_per_second" in plan:
     rate, share = plan["pictures_per_second"], plan["peak_share"]
-    text.append(
-      _line("speed", f"{rate:,.0f} pictures/s, {share:.0%} of the peak, by the compiler's estimate")
-    )
+    estimate = f"{rate:,.0f} pictures/s, {share:.0%} of the peak: the compiler's estimate, not a measurement"
+    text += ["", _line("speed", estimate)]
   if "hours" in plan:
     text.append(_line("duration", _duration(plan)))
   return text
