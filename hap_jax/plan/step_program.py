@@ -18,7 +18,7 @@ from hap_jax.train.step import make_train_step
 
 # A fifth of the compile time. The program is slow, so its cycles mean nothing, but its memory is useful.
 _PLANNING_EFFORT = -1.0
-# The program of a full compilation is larger (measured: 2.8 times, B/16 on a v5e). A plan must not be too low.
+# The program of a full compilation is larger (2.8 times, B/16 on a v5e), but a plan must not be too low.
 _PROGRAM_GROWTH = 4
 
 

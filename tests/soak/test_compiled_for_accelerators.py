@@ -1,4 +1,4 @@
-"""B/16 compiles for four TPU chips and for an H100 that are not there, fits them, and costs the recorded cycles.
+"""B/16 compiles for four TPU chips and an H100 that are not there, fits them, and costs the recorded cycles.
 
 Without the compilers of requirements-plan.txt in the folder `compilers` of the environment, the tests skip.
 """
