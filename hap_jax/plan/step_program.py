@@ -59,7 +59,8 @@ def _devices(machine, compiles):
     # By default, a host has 2 x 2 chips, so a single chip needs its own rule.
     options = {"chips_per_host_bounds": (1, 1, 1)} if machine.count == 1 else {}
     return topologies.get_topology_desc(machine.topology, "tpu", **options).devices
-  return topologies.get_topology_desc(machine.topology, "cuda", target_config=h100.target_config()).devices
+  options = {"topology": machine.topology, "target_config": h100.target_config()}
+  return topologies.get_topology_desc(platform="cuda", **options).devices
 
 
 def _outline(config, sizes):
