@@ -147,7 +147,7 @@ def recommend(search, config):
   """Returns the `Trial` of the first configuration that fits, and keeps the batch size.
 
   The configuration itself comes first. The others have more parts (accumulate), then remat=full, then the
-  parameters divided over all devices (fsdp). A task that allows no parts has none.
+  parameters divided over some devices (fsdp, see `fsdp_for`). A task that allows no parts has none.
 
   Args:
     search: a `Search`.

@@ -22,7 +22,7 @@ def of_step(outline, mesh, traced):
      "trained": number of trained parameters,
      "device_bytes": {name: bytes on each device}, of parameters, moments, average, statistics, constants,
        batch (all live between the steps) and gradients (float32, only during a step),
-     "checkpoint_bytes": bytes of a checkpoint on disk,
+     "checkpoint_bytes": bytes of a checkpoint before compression,
      "flops": FLOPs of a step for each picture, without recomputation}
   """
   state = train_state.abstract(outline, mesh)

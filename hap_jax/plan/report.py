@@ -16,7 +16,7 @@ def lines(plan):
     *(_line("step" if not i else "", line) for i, line in enumerate(needs["lines"])),
     _line("parameters", f"{needs['parameters']:,}, {needs['trained']:,} of them trained"),
     _line("FLOPs", f"{needs['flops'] / 1e9:,.1f} G for each picture, without recomputation"),
-    _line("checkpoint", f"{_gib(needs['checkpoint_bytes'])} on disk"),
+    _line("checkpoint", f"{_gib(needs['checkpoint_bytes'])} before compression"),
     "",
     "memory of each device",
     *(_line(f"  {name}", _gib(size)) for name, size in needs["device_bytes"].items() if size),
