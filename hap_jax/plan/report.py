@@ -42,20 +42,16 @@ def _compiled(plan):
   step, recommended, largest = plan["step"], plan["recommended"], plan["largest"]
   verdict = "fits" if step["fits"] else "does not fit"
   text = [
-    _line("  whole step", f"{_gib(step['needed'])} with {step['rows']:,} pictures at a time: {verdict}"),
-    _line("", _effort(step)),
+    _line("  whole step", f"{_memory(step)} with {step['rows']:,} pictures at a time: {verdict}"),
     "",
     _line("recommended", " ".join(recommended["words"])),
-    _line(
-      "", f"{_gib(recommended['needed'])} on each device, {recommended['rows']:,} pictures at a time; "
-      f"{_effort(recommended)}"
-    ),
-  ]  # fmt: skip
+    _line("", f"{_memory(recommended)} on each device, {recommended['rows']:,} pictures at a time"),
+  ]
   if largest:
     size = largest["settings"]["batch_size"]
     text += [
-      _line("largest batch", f"{size:,} pictures, {largest['rows']:,} on each device at a time"),
-      _line("", f"{_gib(largest['needed'])} on each device; {_effort(largest)}"),
+      _line("largest batch", f"{size:,} pictures, {largest['rows']:,} on each device"),
+      _line("", f"{_memory(largest)} on each device"),
     ]
   if plan["collectives"]:
     text += ["", "collective operations of a step, on each device"]
@@ -68,10 +64,9 @@ def _compiled(plan):
   return text
 
 
-def _effort(facts):
-  if facts["effort"] == "full":
-    return "compiled as for training"
-  return "compiled for planning; a full compilation may need less memory (--exact)"
+def _memory(facts):
+  """Returns the memory of a compiled step, and how it was compiled."""
+  return f"{_gib(facts['needed'])}{'' if facts['effort'] == 'full' else ' (planning figure)'}"
 
 
 def _cycles(plan):
