@@ -242,6 +242,16 @@ def holds_out(name):
   return "num_val" in inspect.signature(load("data/sources", name).open_source).parameters
 
 
+def published_sizes(config, split):
+  """Returns {name: size} of a split of config.data.source, as far as they are known without its data.
+
+  See `published` in data/sources/base.py.
+  """
+  source = config.data.source
+  module = load("data/sources", source)
+  return module.published(split, dict(config.data.get(source, {}))) if hasattr(module, "published") else {}
+
+
 def open_named_source(name, *, root, split, seed=0, options=None):
   """Opens a split of the data source `name`, a file of hap_jax/data/sources.
 

@@ -249,3 +249,23 @@ def suggest(name, known, prefix="config."):
 
 def _ratio(one, other):
   return difflib.SequenceMatcher(None, one.lower(), other.lower()).ratio()
+
+
+def override(config, overrides):
+  """Sets keys of a ConfigDict.
+
+  Args:
+    config: ml_collections.ConfigDict.
+    overrides: {key: value} from the option --set of a command.
+  Raises:
+    ValueError: if a key does not exist, or if its value has another type.
+  """
+  config.lock()  # after this, an unknown key is an error
+  for key, value in overrides.items():
+    try:
+      config.update_from_flattened_dict({key: value})
+    except (AttributeError, KeyError, TypeError) as error:
+      reason = str(error.args[0]).partition(" Other fields present")[0]  # removes the list of all keys
+      if not has(config, key):
+        reason += f"; {suggest(key, flatten(config), prefix='')}"
+      raise ValueError(f"--set {key}={value!r}: {reason}") from error

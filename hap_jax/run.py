@@ -139,9 +139,12 @@ def _check_backend(config):
     )
 
 
-def make_mesh(config):
-  """Builds the mesh of a configuration and checks that it can split the batches into equal parts."""
-  mesh = sharding.make_mesh(**config.mesh)
+def make_mesh(config, devices=None):
+  """Builds the mesh of a configuration and checks that it can split the batches into equal parts.
+
+  `devices` are the devices to use. None: all devices.
+  """
+  mesh = sharding.make_mesh(**config.mesh, devices=devices)
   sharding.check_batch_size(config.batch_size, mesh, parts=config.accumulate)
   sharding.check_batch_size(config.eval_batch_size, mesh, "config.eval_batch_size")
   return mesh
@@ -151,11 +154,11 @@ def dry_run(config, say=print):
   """Prints the resolved configuration, the shapes of a step and the parameters. Reads no data."""
   mesh = make_mesh(config)
   config_lib.load("data/sources", config.data.source)
-  params, lines = config_lib.load("tasks", config.task).outline(config)
+  outline = config_lib.load("tasks", config.task).outline(config)
   say(str(config))
-  say(parameter_overview.get_parameter_overview(params, include_stats=False))
+  say(parameter_overview.get_parameter_overview(outline.params, include_stats=False))
   steps = config.total_steps or f"{config.total_epochs} epochs of (records // {config.batch_size})"
   say(f"devices: {len(jax.devices())} x {jax.devices()[0].device_kind}, mesh {dict(mesh.shape)}")
-  for line in lines:
+  for line in outline.lines:
     say(line)
   say(f"steps: {steps}" + (f", with those of {config.continue_from}" if config.continue_from else ""))

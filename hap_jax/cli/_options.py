@@ -63,6 +63,11 @@ def add_overrides(parser, *, set_help):
   """Adds --data.source, --data.root and --set KEY=VALUE. `set_help` is the help text of --set."""
   parser.add_argument("--data.source", dest="data_source", metavar="NAME", help=source_help())
   parser.add_argument("--data.root", dest="data_root", metavar="DIR", help="folder of the data set")
+  add_settings(parser, set_help=set_help)
+
+
+def add_settings(parser, *, set_help):
+  """Adds --set KEY=VALUE. `set_help` is its help text."""
   parser.add_argument(
     "--set", dest="settings", metavar="KEY=VALUE", action="append", default=[], help=set_help
   )

@@ -120,6 +120,13 @@ def open_split(data_set, root, split, identity_disjoint, split_seed, annotations
   )
 
 
+def published(data_set, split):
+  """Returns the official sizes of a split: {"records", "attributes"}. "trainval" is train and val."""
+  parts = [name for name in ("train", "val") if name in data_set.counts] if split == "trainval" else [split]
+  records = sum(data_set.counts[name] for name in parts)
+  return {"records": records, "attributes": len(data_set.attributes)}
+
+
 def first_draw(cell, names, where):
   """Returns the first of several random divisions into splits as {name: [n] int64 rows}, starting at 0.
 

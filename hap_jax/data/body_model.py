@@ -50,6 +50,11 @@ _WHERE_TO_GET = (
 )
 
 
+# Facts about the published SMPL: the number of vertices, and the parent of each joint.
+SMPL_VERTICES = 6_890
+SMPL_PARENTS = (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Body:
   """The arrays of the body model of one gender, in C order. V is the number of vertices.
@@ -125,6 +130,35 @@ class BodySet:
       _add_array(digest, f"{gender}/{field.name}", getattr(body, field.name))
     _add_array(digest, "joint_regressor", self.joint_regressor)
     return digest.hexdigest()[:16]
+
+
+def placeholder(genders):
+  """Returns a BodySet with the shapes of the published SMPL. All numbers are 0, and it needs no memory.
+
+  Args:
+    genders: the genders of its bodies, such as ("neutral",).
+  """
+
+  def zeros(*shape):
+    return np.broadcast_to(np.float32(0), shape)
+
+  V, J = SMPL_VERTICES, NUM_JOINTS
+  body = Body(
+    v_template=zeros(V, 3),
+    shapedirs=zeros(V, 3, NUM_SHAPES),
+    posedirs=zeros(V, 3, NUM_POSE_FEATURES),
+    J_regressor=zeros(J, V),
+    weights=zeros(V, J),
+    parents=np.array(SMPL_PARENTS, np.int32),
+    faces=np.zeros((0, 3), np.int32),
+  )
+  return BodySet(
+    name="not read",
+    licence="not read",
+    bodies=dict.fromkeys(genders, body),
+    joint_regressor=zeros(NUM_REGRESSED, V),
+    h36m_regressor=zeros(NUM_H36M, V),
+  )
 
 
 def _add_array(digest, name, array):

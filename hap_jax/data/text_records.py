@@ -63,6 +63,17 @@ class DataSet:
     return f"{self.files[0]}'s format (split, id, captions, {self.picture_key})"
 
 
+def published(data_set, split):
+  """Returns the official sizes of a split: {"records", "persons"}, or {} if they are not known.
+
+  A record is a pair of a picture and a caption.
+  """
+  if split not in data_set.counts:
+    return {}
+  _, persons, captions = data_set.counts[split]
+  return {"records": captions, "persons": persons}
+
+
 class Record(NamedTuple):
   """One object of the file.
 

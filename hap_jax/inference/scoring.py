@@ -193,15 +193,7 @@ def _with_overrides(config, overrides):
   config = ml_collections.ConfigDict(config.to_dict())
   with config.ignore_type():  # the recorded dtype may be of another type, and is overwritten
     config.model.dtype = "auto"  # the recorded dtype was for the training machine
-  config.lock()  # after this, an unknown key in `overrides` is an error
-  for key, value in overrides.items():
-    try:
-      config.update_from_flattened_dict({key: value})
-    except (AttributeError, KeyError, TypeError) as error:
-      reason = str(error.args[0]).partition(" Other fields present")[0]  # removes the list of all keys
-      if not values.has(config, key):
-        reason += f"; {values.suggest(key, values.flatten(config), prefix='')}"
-      raise ValueError(f"--set {key}={value!r}: {reason}") from error
+  values.override(config, overrides)
   return config
 
 

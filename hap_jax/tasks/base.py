@@ -8,8 +8,8 @@ A task is a module in this folder with these functions:
   make(config, start)                   returns the Task of a run; `start` is a Start
   network(description, compute)         returns the Linen module of a Description; no other code builds it
   make_evaluation(config, description)  returns the Evaluation of weights with this Description
-  outline(config)                       returns (abstract params, lines that describe the shapes of a step);
-                                        reads no data
+  outline(config, sizes)                returns the `train.outline.Outline` of a training step; reads no data.
+                                        `sizes` is a `train.outline.DataSizes`
 A task that trains an embedding of a picture also has this function:
   make_embed(description, compute)      returns a function (variables, [B, H, W, 3] uint8 images) -> [B, D]
                                         float32 embeddings with unit norm
@@ -27,12 +27,10 @@ they also use helper functions whose names end in `_of`. All other functions tak
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from hap_jax import config as config_lib
@@ -47,6 +45,7 @@ from hap_jax.models import vit
 from hap_jax.pixels.normalize import IMAGENET_MEAN, IMAGENET_STD, normalize
 from hap_jax.train import optim, run_length
 from hap_jax.train.optim import OptimizerSpec, Rule
+from hap_jax.train.outline import DataSizes
 
 _FINAL_NORM = "encoder/norm"  # the path of the encoder's norm after the last block
 
@@ -219,6 +218,17 @@ def train_loader_of(config, start, source, transforms, sampler, fields):
   return reading_of(config).loader(source, transforms, sampler, fields)
 
 
+def sizes_of(config, split, given):
+  """Returns the `DataSizes` of the training records: `given`, completed by the sizes that are published.
+
+  Args:
+    config: the finalized config.
+    split: the split on which the run trains.
+    given: `DataSizes` that the user knows.
+  """
+  return given.or_else(DataSizes(**config_lib.published_sizes(config, split)))
+
+
 def description_of(
   config, source=None, lineage=(), *, network, classes=None, patch_padding=0, class_token=True, **more
 ):
@@ -376,35 +386,3 @@ def _choose_stacks(own, given, neck, heads, layout):
 def _plain(value):
   """Returns the value as JSON would return it: a tuple becomes a list."""
   return list(value) if isinstance(value, tuple) else value
-
-
-def abstract_batch(batch_size, image_size, **fields):
-  """Returns {name: ShapeDtypeStruct} of a training batch.
-
-  Args:
-    batch_size: B.
-    image_size: (H, W) in pixels.
-    fields: name -> (shape of a row, dtype) of each field besides the image.
-  """
-  fields = {"image": ((*image_size, 3), "uint8"), **fields}
-  return {name: jax.ShapeDtypeStruct((batch_size, *shape), dtype) for name, (shape, dtype) in fields.items()}
-
-
-def trace(init, forward, batch):
-  """Returns the shapes and types of the parameters and of the outputs of a training step; computes nothing.
-
-  Args:
-    init: the `init` field of a Task.
-    forward: the `forward` field of a Task.
-    batch: an abstract batch, as `prepare` returns it.
-  """
-  key = jax.random.key(0)
-  # eval_shape runs no computation, so a dry run of a large model needs no memory for its weights.
-  variables = jax.eval_shape(init, key)
-  outputs, _ = jax.eval_shape(functools.partial(forward, train=True), variables, batch, key=key)
-  return variables["params"], outputs
-
-
-def image_line(batch, encoder):
-  """Returns the first line of an outline: the images of a step and their grid."""
-  return f"image {batch['image'].shape} uint8, grid {encoder.grid}"

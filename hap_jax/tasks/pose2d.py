@@ -20,6 +20,7 @@ Batch fields:
   region: [B, 4] float32, in evaluation only: (centre x, centre y, width, height) in pixels of the picture.
 """
 
+import dataclasses
 import os
 
 import jax.numpy as jnp
@@ -38,6 +39,8 @@ from hap_jax.pixels.heatmap_decode import decode, merge_mirrored
 from hap_jax.pixels.heatmap_targets import make_heatmaps
 from hap_jax.tasks import base
 from hap_jax.train import optim
+from hap_jax.train import outline as outlines
+from hap_jax.train.outline import NOTHING_KNOWN
 from hap_jax.viz import pose_report
 
 RESULTS = (".json", ".mat")  # COCO's list of results, and MPII's pred.mat
@@ -349,6 +352,21 @@ def describe(config, skeleton, source=None, lineage=()):
   )
 
 
+def step_of(config, description):
+  """Returns {name: value}: the fields that the Task and the Outline of a finalized config have in common."""
+  model = network(description, base.compute_of(config), drop_path=config.model.drop_path)
+  return {
+    "init": base.make_init(model, train=False),
+    "param_rules": optim.layer_decay_rules(
+      description.encoder.depth, layer_decay=config.layer_decay, weight_decay=config.weight_decay
+    ),
+    "optimizer": optim.OptimizerSpec(**config.optimizer),
+    "forward": make_forward(model, base.make_normalize(description)),
+    "loss": make_loss(description.encoder.image_size, config.heatmap_sigma),
+    "accumulate": config.accumulate,
+  }
+
+
 def make(config, start=base.FROM_SCRATCH):
   """Makes the 2D pose task of a finalized config.
 
@@ -378,38 +396,43 @@ def make(config, start=base.FROM_SCRATCH):
   sampler = samplers.ShuffledEpochs(len(source), config.batch_size, config.seed)
   fields = ("image", "keypoints_xy", "keypoints_visible", "is_udp")
   train = base.train_loader_of(config, start, source, augment, sampler, fields)
-  model = network(description, base.compute_of(config), drop_path=config.model.drop_path)
   total_steps, total_epochs, _ = base.run_length_of(config, train)
   return base.Task(
-    init=base.make_init(model, train=False),
+    **step_of(config, description),
     load=base.make_load(
       description, heads=HEADS, layout=("head", "head_channels"), own_norm_only=not config.model.map_norm
     ),
-    param_rules=optim.layer_decay_rules(
-      description.encoder.depth, layer_decay=config.layer_decay, weight_decay=config.weight_decay
-    ),
-    optimizer=optim.OptimizerSpec(**config.optimizer),
     schedule=base.step_schedule_of(config, total_steps, total_epochs),
-    forward=make_forward(model, base.make_normalize(description)),
-    loss=make_loss(description.encoder.image_size, config.heatmap_sigma),
     train=train,
     total_steps=total_steps,
     evaluation=make_evaluation(config, description),
     description=description,
-    accumulate=config.accumulate,
   )
 
 
-def outline(config):
-  """Returns (abstract params, lines that describe the shapes of a step); reads no data."""
-  # The real joints are known only from the data set, which is not read here. So the joints of COCO are used.
-  description = describe(config, COCO17)
-  model = network(description, base.compute_of(config), drop_path=config.model.drop_path)
-  batch = base.abstract_batch(config.batch_size, description.encoder.image_size)
-  forward = make_forward(model, base.make_normalize(description))
-  params, heatmaps = base.trace(base.make_init(model, train=False), forward, batch)
-  return params, [
-    base.image_line(batch, description.encoder),
-    f"heat maps {heatmaps.shape} {heatmaps.dtype}, compute {config.model.dtype}; the joints of the data set "
-    "are not known here, so COCO's 17 are used",
-  ]
+def outline(config, sizes=NOTHING_KNOWN):
+  """Returns the `Outline` of a training step; reads no data. `sizes`: see `base.sizes_of`."""
+  sizes = base.sizes_of(config, "train", sizes)
+  K = sizes.joints or len(COCO17.joints)
+  # Only the number of the joints changes the shapes. Their names do not.
+  skeleton = dataclasses.replace(COCO17, joints=tuple(map(str, range(K))))
+  description = describe(config, skeleton)
+  step = step_of(config, description)
+  batch = outlines.abstract_batch(
+    config.batch_size,
+    description.encoder.image_size,
+    keypoints_xy=((K, 2), "float32"),
+    keypoints_visible=((K,), "bool"),
+    is_udp=((), "bool"),
+  )
+  heatmaps = outlines.trace(step, batch)
+  return outlines.Outline(
+    **step,
+    batch=batch,
+    sizes=sizes,
+    lines=(
+      outlines.image_line(batch, description.encoder),
+      f"heat maps {heatmaps.shape} {heatmaps.dtype}, compute {config.model.dtype}",
+      outlines.size_words("joints", sizes.joints, K),
+    ),
+  )

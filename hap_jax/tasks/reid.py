@@ -32,8 +32,11 @@ from hap_jax.models import embedder, vit
 from hap_jax.pixels import erase
 from hap_jax.tasks import base
 from hap_jax.train import optim
+from hap_jax.train import outline as outlines
+from hap_jax.train.outline import NOTHING_KNOWN
 from hap_jax.viz import ranks
 
+_PERSONS = 2  # number of training persons of an outline if the data set's number is not known
 RANK_LIST_LENGTH = 10  # pictures per query in a rank list
 # Subtrees of the parameters besides the encoder. The neck reads the encoder's tokens. The heads classify.
 NECK = ("conv_head_0", "conv_head_1", "conv_head_2", "conv_fc_norm", "bn", "conv_bn")
@@ -262,6 +265,32 @@ def check_source(source, name):
     )
 
 
+def network_of(config, num_classes):
+  """Returns `Description.network` of a finalized config for this number of training persons."""
+  return {"locality": config.model.locality, "num_classes": num_classes}
+
+
+def step_of(config, description, pids):
+  """Returns {name: value}: the fields that the Task and the Outline of a finalized config have in common.
+
+  Args:
+    config: the finalized config.
+    description: the Description of the weights.
+    pids: see `make_loss`.
+  """
+  model = network(description, base.compute_of(config), drop_path=config.model.drop_path)
+  return {
+    "init": base.make_init(model, train=False),
+    "param_rules": optim.layer_decay_rules(
+      description.encoder.depth, layer_decay=config.layer_decay, weight_decay=config.weight_decay
+    ),
+    "optimizer": optim.OptimizerSpec(**config.optimizer),
+    "forward": make_forward(model, base.make_normalize(description)),
+    "loss": make_loss(pids, config.id_weight, config.triplet_weight),
+    "ema_decay": config.ema_decay or None,
+  }
+
+
 def make(config, start=base.FROM_SCRATCH):
   """Makes the ReID task of a finalized config.
 
@@ -278,7 +307,7 @@ def make(config, start=base.FROM_SCRATCH):
     config,
     source,
     start.lineage,
-    network={"locality": config.model.locality, "num_classes": len(pids)},
+    network=network_of(config, len(pids)),
     classes={"people": source.spec.people, "pids": pids.tolist()},
   )
   augment = make_augmentation(
@@ -291,41 +320,39 @@ def make(config, start=base.FROM_SCRATCH):
     source.columns["pid"], config.batch_size, config.num_instances, config.seed
   )
   train = base.train_loader_of(config, start, source, augment, sampler, ("image", "pid", "erase_box"))
-  model = network(description, base.compute_of(config), drop_path=config.model.drop_path)
   total_steps, total_epochs, warmup_epochs = base.run_length_of(config, train)
   return base.Task(
-    init=base.make_init(model, train=False),
+    **step_of(config, description, pids),
     load=base.make_load(description, neck=NECK, heads=HEADS, layout=("locality",)),
-    param_rules=optim.layer_decay_rules(
-      description.encoder.depth, layer_decay=config.layer_decay, weight_decay=config.weight_decay
-    ),
-    optimizer=optim.OptimizerSpec(**config.optimizer),
     schedule=lambda step, progress: optim.warmup_cosine(
       progress, peak=config.base_lr, warmup=warmup_epochs, total=total_epochs
     ),
-    forward=make_forward(model, base.make_normalize(description)),
-    loss=make_loss(pids, config.id_weight, config.triplet_weight),
     train=train,
     total_steps=total_steps,
     evaluation=make_evaluation(config, description),
     description=description,
-    ema_decay=config.ema_decay or None,
   )
 
 
-def outline(config):
-  """Returns (abstract params, lines that describe the shapes of a step); reads no data."""
-  # The real number of persons is known only from the data set, which is not read here. So 2 is used instead.
-  sizes = {"locality": config.model.locality, "num_classes": 2}
-  description = base.description_of(config, network=sizes)
-  model = network(description, base.compute_of(config), drop_path=config.model.drop_path)
-  batch = base.abstract_batch(config.batch_size, description.encoder.image_size, erase_box=((4,), "int32"))
-  forward = make_forward(model, base.make_normalize(description))
-  params, outputs = base.trace(base.make_init(model, train=False), forward, batch)
+def outline(config, sizes=NOTHING_KNOWN):
+  """Returns the `Outline` of a training step; reads no data. `sizes`: see `base.sizes_of`."""
+  sizes = base.sizes_of(config, "train", sizes)
+  pids = np.arange(sizes.persons or _PERSONS, dtype=np.int32)
+  description = base.description_of(config, network=network_of(config, len(pids)))
+  step = step_of(config, description, pids)
+  batch = outlines.abstract_batch(
+    config.batch_size, description.encoder.image_size, pid=((), "int32"), erase_box=((4,), "int32")
+  )
+  outputs = outlines.trace(step, batch)
   widths = " + ".join(str(feature.shape[-1]) for feature in outputs.features)
-  return params, [
-    base.image_line(batch, description.encoder),
-    f"batch: {config.batch_size // config.num_instances} persons with {config.num_instances} pictures each",
-    f"feature {widths}, compute {config.model.dtype}; the number of training persons is not "
-    "known here, so 2 is used",
-  ]
+  return outlines.Outline(
+    **step,
+    batch=batch,
+    sizes=sizes,
+    lines=(
+      outlines.image_line(batch, description.encoder),
+      f"batch: {config.batch_size // config.num_instances} persons with {config.num_instances} pictures each",
+      f"feature {widths}, compute {config.model.dtype}",
+      outlines.size_words("training persons", sizes.persons, _PERSONS),
+    ),
+  )

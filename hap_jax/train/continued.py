@@ -264,7 +264,7 @@ def _changes_state(config, key, old):
 
 def _facts_of_state(config):
   """Returns the facts of a finalized config that determine the arrays of a state. Reads no data."""
-  params, _ = config_lib.load("tasks", config.task).outline(config)
+  params = config_lib.load("tasks", config.task).outline(config).params
   return {
     "params": _shapes(params),
     # These keys add or remove moments or the moving average.

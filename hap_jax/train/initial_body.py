@@ -48,6 +48,20 @@ def choose(source, folder, *, eval_source="", eval_folder=""):
   return bodies, true_bodies or bodies
 
 
+def placeholders(source, eval_source):
+  """Returns (BodySet of the network, BodySet of the truth), for the shapes of a step. Reads no folder.
+
+  A source with its own body has this body. For other sources, the shapes are the shapes of SMPL. Its truth
+  has all genders, because this needs the most memory.
+
+  Args:
+    source: config.data.source.
+    eval_source: the source of the evaluation.
+  """
+  bodies = own_body(source) or body_model.placeholder(("neutral",))
+  return bodies, own_body(eval_source) or body_model.placeholder(body_model.GENDERS)
+
+
 def _check_same(key, folder, bodies, source, own, remark=""):
   """Raises ValueError if a source has its own body, and the folder of a config key has another body."""
   if own is not None and own.digest != bodies.digest:

@@ -170,9 +170,15 @@ def make_preset(encoder):
   return lambda variables: {**variables, "params": {**variables["params"], "bert": encoder.params}}
 
 
-def placeholder(sizes):
-  """Returns a `TextEncoder` without parameters and words. It is used to compute shapes without data."""
-  return TextEncoder(_new_sizes(sizes, 1000), None, ())
+def placeholder(sizes, is_new):
+  """Returns a `TextEncoder` without parameters and words, for the shapes of a step.
+
+  Args:
+    sizes: see `choose`.
+    is_new: True: a new text encoder, with the largest vocabulary. False: a BERT folder, which is not read. It
+      is assumed to be like bert-base-uncased.
+  """
+  return TextEncoder(_new_sizes(sizes, sizes["max_words"]) if is_new else bert.BASE_UNCASED, None, ())
 
 
 def _new_sizes(sizes, num_words):

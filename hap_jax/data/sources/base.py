@@ -13,6 +13,9 @@ and functions:
   JOINTS  True if the records are single people with joints for masks of body parts
   PLACES  options that name a file or a folder, such as ("images",). Their values may change when a run
           resumes.
+  published(split, options)  returns the sizes of a split of the published data set that are known without its
+          files, a dict with some of the keys "records", "persons", "attributes" and "joints". `options` are
+          the options of the source
   write_files(out, *, seed, workers, progress, ...)  only for drawn people: writes all splits as plain files,
           counts the pictures with `progress` (an `io.progress.Progress`), and returns
           {split: number of pictures}

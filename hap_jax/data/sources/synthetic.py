@@ -14,6 +14,7 @@ import functools
 
 import numpy as np
 
+from hap_jax.data import source_options
 from hap_jax.data.columns import LazyColumns
 from hap_jax.data.pose_truth import CocoTruth
 from hap_jax.data.skeletons import COCO17
@@ -166,6 +167,19 @@ def open_source(
     image_size=image_size,
     hold_in_memory=hold_in_memory,
   )
+
+
+def published(split, options):
+  """Returns the sizes of the drawn people of a split, see `base.py`."""
+  defaults = source_options.defaults()["synthetic"]
+  parts = ("train", "val") if split == "trainval" else (split,)
+  records = sum(options.get(name, defaults[name]) for name in (f"num_{part}" for part in parts))
+  return {
+    "records": records,
+    "persons": -(-records // draw.PICTURES_PER_PERSON),
+    "attributes": len(captions.ATTRIBUTES),
+    "joints": len(COCO17.joints),
+  }
 
 
 def open_people(name, *, split, seed, counts, image_size, hold_in_memory):
