@@ -369,6 +369,19 @@ def pose3d(source):
   return config
 
 
+def mix(config, **parts):
+  """Sets the data sets of a configuration whose source is "mixed".
+
+  Args:
+    config: the result of one of the functions above.
+    parts: {label: {key: value}}, in the order of the data sets. hap_jax/config_parts.py explains the keys.
+  """
+  mixed = config.data.mixed
+  mixed.parts = tuple(parts)  # labels of the data sets
+  for label, keys in parts.items():
+    mixed[label] = ml_collections.ConfigDict({"root": "", **keys})
+
+
 def make_demo(config, source, *, image_size, drawn_size):
   """Changes a configuration to a small model on drawn people. It then trains in minutes on two CPU cores.
 

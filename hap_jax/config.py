@@ -12,7 +12,7 @@ import pkgutil
 
 import ml_collections
 
-from hap_jax import config_file
+from hap_jax import config_file, config_parts
 from hap_jax import config_values as values
 from hap_jax.data import source_options
 from hap_jax.io import unfinished
@@ -161,6 +161,7 @@ def finalize(config):
     f"from 0 to total_epochs={config.total_epochs}",
   )
   _finalize_model(config.model)
+  config_parts.check(config, getattr(task, "PER_DATA_SET", None))
   task.check(config)
   return ml_collections.FrozenConfigDict(config)
 
@@ -213,25 +214,58 @@ def names(kind):
 
 
 def open_source(config, split, place=None):
-  """Opens the data source `place.source` at `place.root`, with the options of config.data.<source>.
+  """Opens the data source of a configuration.
 
   Args:
     config: the finalized config.
     split: the name of the split.
-    place: the group of the config that has the keys `source` and `root`. None: config.data.
+    place: the group of the config that has the keys `source` and `root`; the options of the source are in
+      config.data.<source>. None: config.data, which may have several data sets.
   """
-  # Only the source of the training data (config.data) can hold out training records.
-  num_val = config.data.num_val if place is None else 0
-  place = config.data if place is None else place
-  values.check(config, {f"data.{place.source}": values.group().or_absent()})
-  options = dict(config.data.get(place.source, {}))
-  if holds_out(place.source):
-    options = {"num_val": num_val, **options}
-  elif num_val:
-    raise ValueError(
-      f"config.data.num_val={num_val}: {place.source} has its own splits for the scores; set it to 0"
-    )
-  return open_named_source(place.source, root=place.root, split=split, seed=config.seed, options=options)
+  if place is None:
+    return join_parts(config, open_parts(config, split))
+  # Only the training data can hold out training records.
+  part = config_parts.Part("", "data", config.data, config.seed)
+  return open_part(part.with_data(source=place.source, root=place.root, num_val=0), split)
+
+
+def open_parts(config, split):
+  """Opens the data sets of a configuration. Returns a list of (Part, its source)."""
+  return [(part, open_part(part, split)) for part in config_parts.parts_of(config)]
+
+
+def open_part(part, split):
+  """Opens a data set of a configuration, a `config_parts.Part`."""
+  data = part.data
+  values.check({"data": data}, {f"data.{data.source}": values.group().or_absent()})
+  options = dict(data.get(data.source, {}))
+  try:
+    if holds_out(data.source):
+      options = {"num_val": data.num_val, **options}
+    elif data.num_val:
+      raise ValueError(
+        f"config.data.num_val={data.num_val}: {data.source} has its own splits for the scores; set it to 0"
+      )
+    return open_named_source(data.source, root=data.root, split=split, seed=part.seed, options=options)
+  except ValueError as error:
+    if not part.label:
+      raise
+    raise ValueError(config_parts.with_keys_of(part, str(error))) from error
+
+
+def join_parts(config, opened):
+  """Joins the opened data sets of a configuration to one source.
+
+  Args:
+    config: the finalized config.
+    opened: list of (Part, its source), in the order of `config_parts.parts_of`.
+  """
+  name = config.data.source
+  if not config_parts.joins(name):
+    return opened[0][1]
+  options = {option: config.data[name][option] for option in source_options.defaults()[name]}
+  options["parts"] = tuple((part.label, source) for part, source in opened)
+  return open_named_source(name, root="", split="", seed=config.seed, options=options)
 
 
 def holds_out(name):
@@ -407,7 +441,7 @@ def changes(begun, now):
   """
   # Added defaults may be tuples, but a JSON file has only lists. Writing both as JSON makes them comparable.
   begun, now = (values.flatten(as_json(plain)) for plain in (complete(begun), now))
-  free, unused = _FREE_KEYS | source_options.place_keys(), _unused_options(now)
+  free, unused = _FREE_KEYS | config_parts.place_keys(now), _unused_options(now)
   return {
     key: (begun.get(key, _ABSENT), now.get(key, _ABSENT))
     for key in sorted(begun.keys() | now.keys())

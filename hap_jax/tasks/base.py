@@ -13,6 +13,12 @@ A task is a module in this folder with these functions:
 A task that trains an embedding of a picture also has this function:
   make_embed(description, compute)      returns a function (variables, [B, H, W, 3] uint8 images) -> [B, D]
                                         float32 embeddings with unit norm
+A task that can train on several data sets at once also has this constant:
+  PER_DATA_SET                          names of the settings in config.data that may differ between the data
+                                        sets, such as ("codec",). It may be ()
+A task whose networks have parts for single data sets also has this function:
+  of_data_set(weights, label)           returns the Weights of a network for one data set, see
+                                        `convert/experts.py`
 A task whose data sets have a file format for results also has this constant:
   RESULTS                               endings of the names of these files, such as (".json",). For such a
                                         task, make_evaluation(config, None) returns an Evaluation that can
@@ -36,11 +42,13 @@ import jax
 import jax.numpy as jnp
 
 from hap_jax import config as config_lib
+from hap_jax import config_parts
 from hap_jax.convert import fit
-from hap_jax.data import rows
+from hap_jax.data import rows, samplers
 from hap_jax.data.continued_order import ContinuedOrder
 from hap_jax.data.loader import Loader
 from hap_jax.data.pipeline import Reading
+from hap_jax.data.sources.base import sections_of
 from hap_jax.description import Description, Encoder
 from hap_jax.evaluation.evaluate import Evaluation
 from hap_jax.models import vit
@@ -205,6 +213,22 @@ def reading_of(config):
   return Reading(seed=config.seed, workers=config.data.workers, max_bad_share=config.data.max_bad_share)
 
 
+def shuffled_of(config, source):
+  """Returns the sampler of a run that draws single records, in the order that the configuration sets.
+
+  All records are shuffled together, or the data set of each row is drawn by shares, see `samplers`.
+
+  Args:
+    config: the finalized config.
+    source: the training records.
+  """
+  name = config.data.source
+  if config_parts.joins(name) and (shares := config.data[name].shares):
+    sizes = tuple(section.size for section in sections_of(source))
+    return samplers.ShuffledShares(sizes, tuple(shares), config.batch_size, config.seed)
+  return samplers.ShuffledEpochs(len(source), config.batch_size, config.seed)
+
+
 def train_loader_of(config, start, source, transforms, sampler, fields):
   """Returns the training loader of a run.
 
@@ -240,6 +264,8 @@ def description_of(
     spec = source.spec
     data = {"name": spec.name, "licence": spec.licence, "records": len(source), "notes": list(spec.notes)}
     data["exif"] = spec.exif
+    if spec.parts:
+      data["parts"] = [{"name": part.name, "licence": part.licence} for part in spec.parts]
   return Description(
     task=config.task,
     encoder=Encoder.of_variant(
@@ -285,13 +311,20 @@ def open_pictures(config, split):
     config: the finalized config.
     split: "train", or "val" for the held-out records. Some sources have their own rule for the held-out
       records. In all other sources, the last config.data.num_val records of the split "train" are held out.
-      If a source has no split "train", its first split is used in place of "train".
+      If a source has no split "train", its first split is used in place of "train". With several data sets,
+      these rules hold for each of them.
   """
-  data = config.data
+  parts = config_parts.parts_of(config)
+  return config_lib.join_parts(config, [(part, _open_pictures_of(part, split)) for part in parts])
+
+
+def _open_pictures_of(part, split):
+  """Returns the pictures of a data set of the configuration, see `open_pictures`."""
+  data = part.data
   if config_lib.holds_out(data.source):
-    return config_lib.open_source(config, split)
+    return config_lib.open_part(part, split)
   splits = config_lib.load("data/sources", data.source).SPLITS
-  source = config_lib.open_source(config, "train" if "train" in splits else splits[0], data)
+  source = config_lib.open_part(part.with_data(num_val=0), "train" if "train" in splits else splits[0])
   return rows.hold_out(source, data.num_val, split)
 
 
