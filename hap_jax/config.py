@@ -81,6 +81,7 @@ _ADDED_KEYS = {
   "align_weight": {"learned_ratio": 0.85, "align_block": 0, "probe.source": "", "probe.root": ""},
   "data.crop_area": {"data.augment": "host", "data.canvas": (400, 200)},
   "data.pad": {"ema_decay": 0.0},
+  "model.map_norm": {"model.num_experts": 1, "model.part_features": 0},
   "text.width": {"optimizer.clip_norm": None},
   "data.synthetic.num_train": {"data.synthetic.num_test": 2_000},
   # Versions without these keys did not rotate pictures as their EXIF headers say. The default today is

@@ -243,9 +243,7 @@ def train_loader_of(config, start, source, transforms, sampler, fields):
   return reading_of(config).loader(source, transforms, sampler, fields)
 
 
-def description_of(
-  config, source=None, lineage=(), *, network, classes=None, patch_padding=0, class_token=True, **more
-):
+def description_of(config, source=None, lineage=(), *, network, classes=None, encoder=None, **more):
   """Returns the Description of the weights of a run.
 
   Args:
@@ -255,8 +253,7 @@ def description_of(
     network: the sizes of the network besides the encoder, such as the number of classes. The task's function
       `network` reads them.
     classes: the meaning of each output of the head.
-    patch_padding: padding of the encoder's patches in pixels, see `layers.patchify`.
-    class_token: False: the encoder has no class token.
+    encoder: {field: value} of the `Encoder` that do not have their default, such as its padding.
     more: further facts to record. A fact that is None is left out.
   """
   data = {}
@@ -272,8 +269,7 @@ def description_of(
       config.model.variant,
       image_size=tuple(config.model.image_size),
       patch=config.model.patch,
-      patch_padding=patch_padding,
-      class_token=class_token,
+      **(encoder or {}),
     ),
     network=network,
     normalization={

@@ -170,7 +170,7 @@ def test_the_picture_of_the_worst_people_shows_the_worst_people(truth, monkeypat
     return draw(people, skeleton, **options)
 
   monkeypatch.setattr(pose_report, "people_sheet", people_sheet)
-  pictures = pose2d.make_row_figures(scorer, Pictures())({"val": rows})
+  pictures = pose_evaluation.make_row_figures(scorer, Pictures())({"val": rows})
   assert pictures.keys() == {"joints", "worst"}
   assert len(shown["people"]) == 24
   assert {person.name for person in shown["people"][:4]} == {f"{i}.jpg" for i in bad}
@@ -185,5 +185,5 @@ def test_the_picture_of_the_worst_people_shows_the_worst_people(truth, monkeypat
 
 def test_no_picture_of_the_worst_people_if_no_picture_can_be_read(truth):
   rows = without(rows_of(truth, np.ones(N)), *range(N))
-  draw = pose2d.make_row_figures(pose_scorers.of(truth, COCO17), Pictures())
+  draw = pose_evaluation.make_row_figures(pose_scorers.of(truth, COCO17), Pictures())
   assert draw({"val": rows}).keys() == {"joints"}
