@@ -254,8 +254,8 @@ def pose2d(source):
   # False: the final norm of a pre-trained encoder is not used. The norm starts with scale 1 and shift 0
   # (official).
   config.model.map_norm = False
-  # With several data sets: number of experts in each MLP of the encoder, one for each data set. 1: no
-  # experts.
+  # Number of experts in each MLP of the encoder: one for each data set, or 1 for no experts. It has no effect
+  # with a single data set.
   config.model.num_experts = 1
   config.model.part_features = 0  # outputs of an expert; 0: a quarter of the width
 

@@ -308,8 +308,10 @@ def _extend(family, num_joints, num_experts, part_features, width):
 def _for_file(has_more_heads, family, source, state):
   """Returns the Family with the rows of a file, see `Family.for_file`."""
   fc2 = next(row for row in family.entries if row.ours.endswith("mlp/fc2/bias")).numbered(0).reference
-  num_experts, width = experts.count(state), state[family.patches].shape[0]
-  shared, part_features = (len(state.get(name, ())) for name in (fc2, fc2.replace(".fc2.", ".experts.0.")))
+  num_experts = experts.count(state)
+  shared, part_features, width = (
+    _length(state, name) for name in (fc2, fc2.replace(".fc2.", ".experts.0."), family.patches)
+  )
   if num_experts and (num_experts == 1 or shared + part_features != width):
     raise ValueError(
       f"has {num_experts} experts with {part_features} outputs, and {shared} shared outputs; expected "
@@ -319,14 +321,19 @@ def _for_file(has_more_heads, family, source, state):
   return _extend(family, num_joints, max(num_experts, 1), part_features, width)
 
 
+def _length(state, name):
+  """Returns the first size of a tensor, or 0 if there is no such tensor or it has no sizes."""
+  return next(iter(np.shape(state[name])), 0) if name in state else 0
+
+
 def _more_heads(source, state):
   """Returns the numbers of joints of the heads after the first one that are used, a list.
 
   Of the heads of an official file, those for AIC and MPII are used. Heads for animals and whole bodies are
   not.
   """
-  biases = (state.get(f"{_MORE}{k}.final_layer.bias") for k in range(len(state)))
-  counts = [len(bias) for bias in itertools.takewhile(lambda bias: bias is not None, biases)]
+  lengths = (_length(state, f"{_MORE}{k}.final_layer.bias") for k in range(len(state)))
+  counts = list(itertools.takewhile(bool, lengths))
   if "datasets" in source.record.get("model", {}):
     return counts
   longest = len(COCO17.joints)

@@ -300,6 +300,21 @@ def check_network(description, kinds):
       raise ValueError(f"{key} of the network in the description is {found}, expected {kind.words}")
 
 
+def recorded_of_data_set(recorded, label):
+  """Returns a recorded configuration with only the data set of a label.
+
+  Args:
+    recorded: nested dicts of JSON values, or None. It is returned unchanged if it is damaged or has no data
+      set with this label.
+    label: the label.
+  """
+  try:
+    config = config_lib.finalize(config_lib.from_recorded(recorded, "the configuration"))
+    return config_lib.to_plain(config_parts.only(config, label))
+  except ValueError:
+    return recorded
+
+
 def open_pictures(config, split):
   """Opens pictures of any source, for a task that needs no labels.
 

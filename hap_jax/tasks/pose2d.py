@@ -115,7 +115,7 @@ def check(config):
     )
   model = config.model
   config_lib.require(
-    model.num_experts in (1, len(parts)),
+    not parts[0].label or model.num_experts in (1, len(parts)),
     "model.num_experts",
     model.num_experts,
     f"1, or the number of data sets, {len(parts)}",
@@ -311,8 +311,15 @@ def check_data_set(description, part):
 
 
 def of_data_set(weights, label):
-  """Returns the Weights of the network for one data set, see `pose_data_sets.take`."""
-  return pose_data_sets.take(weights, label)
+  """Returns the Weights of the network for one data set, see `pose_data_sets.take`.
+
+  If the recorded configuration has several data sets, too, only this one remains.
+  """
+  labels, taken = pose_data_sets.labels_of(weights.description), pose_data_sets.take(weights, label)
+  if not labels:
+    return taken
+  config = base.recorded_of_data_set(weights.description.config, label or labels[0])
+  return dataclasses.replace(taken, description=dataclasses.replace(taken.description, config=config))
 
 
 def _notes(scorer, description):
@@ -361,7 +368,7 @@ def describe(config, skeletons, source=None, lineage=()):
     "fit_aspect": [part.data.fit_aspect for part in parts],
   }
   joints, encoder = [list(skeleton.joints) for skeleton in skeletons], {}
-  if model.num_experts > 1:
+  if parts[0].label and model.num_experts > 1:
     part_features = model.part_features or vit.variant(model.variant).width // 4
     encoder = {"num_experts": model.num_experts, "part_features": part_features}
   if parts[0].label:

@@ -8,9 +8,8 @@ import pytest
 from hap_jax.data.pose_truth import CocoTruth, MpiiTruth
 from hap_jax.data.skeletons import COCO17, MPII16
 from hap_jax.data.sources import base
-from hap_jax.evaluation import pose_errors, pose_scorers
+from hap_jax.evaluation import pose_errors, pose_evaluation, pose_scorers
 from hap_jax.metrics import keypoints2d
-from hap_jax.tasks import pose2d
 from hap_jax.viz import pose_report
 
 N, K = 30, 17
