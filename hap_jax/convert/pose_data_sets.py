@@ -168,11 +168,13 @@ def _fit_experts(weights, description, labels):
     if given.num_experts == 1:
       return weights, ()
     first = known.index(labels[0]) if labels[0] in known else 0
-    return experts.choose(weights, (first,)), (f"of the experts in the file, number {first} is used",)
+    note = f"of the experts in the file, number {first} is used"
+    return experts.choose(weights, (first,)).with_network(experts=[]), (note,)
   count, part_features = encoder.num_experts, encoder.part_features
   if given.num_experts == 1:
     note = f"the last {part_features} outputs of each MLP of the file start all {count} experts"
-    return experts.choose(weights, (0,) * count, part_features), (note,)
+    chosen = experts.choose(weights, (0,) * count, part_features)
+    return chosen.with_network(experts=list(labels)), (note,)
   if missing := [label for label in labels if label not in known]:
     raise ValueError(
       f"{file}: it has experts for {', '.join(known) or 'unknown data sets'}, but none for "
@@ -183,8 +185,9 @@ def _fit_experts(weights, description, labels):
       f"{file}: its experts have {given.part_features} outputs, but config.model.part_features makes "
       f"{part_features}: change this key, or config.init_from"
     )
-  chosen = tuple(known.index(label) for label in labels)
-  return experts.choose(weights, chosen), (f"the experts of the file for {', '.join(labels)} are used",)
+  chosen = experts.choose(weights, tuple(known.index(label) for label in labels))
+  note = f"the experts of the file for {', '.join(labels)} are used"
+  return chosen.with_network(experts=list(labels)), (note,)
 
 
 def _head_for(weights, description, label, k):
