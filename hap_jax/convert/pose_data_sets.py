@@ -37,8 +37,11 @@ def labels_of(description):
       raise ValueError(
         f"the checkpoint records {key}={found!r:.80}, expected a value for each of {', '.join(labels)}"
       )
-  if num_experts > 1 and len(known) != num_experts:
-    raise ValueError(f"the checkpoint has {num_experts} experts, but records the labels {', '.join(known)}")
+  if num_experts > 1 and (len(known) != num_experts or not set(labels) <= set(known)):
+    raise ValueError(
+      f"the checkpoint has {num_experts} experts for {', '.join(known) or 'unknown data sets'}; expected one "
+      f"label for each expert, among them {', '.join(labels)}"
+    )
   return tuple(labels)
 
 
@@ -59,8 +62,8 @@ def index_of(description, label=""):
   label = label or labels[0]
   if label not in labels:
     raise ValueError(f"--dataset={label}: the checkpoint has the data sets {', '.join(labels)}")
-  known = description.network.get("experts", ())
-  return known.index(label) if label in known else 0, labels.index(label)
+  known = description.network.get("experts", [])
+  return known.index(label) if description.encoder.num_experts > 1 else 0, labels.index(label)
 
 
 def of_label(description, label=""):
@@ -107,13 +110,19 @@ def take(weights, label=""):
     return weights
   expert, k = index_of(weights.description, label)
   described = of_label(weights.description, label)
+  names = head_names(len(labels_of(weights.description)))
+  count, found = described.network["num_joints"], flatten(weights.params).get(f"{names[k]}/{_FINAL[1]}")
+  if found is None or not 0 < count <= len(found):
+    raise ValueError(
+      f"{weights.lineage[0]['file']}: its head {names[k]} has {0 if found is None else len(found)} heat maps, "
+      f"but it records {count} joints"
+    )
   if weights.description.encoder.num_experts > 1:
     weights = experts.choose(weights, (expert,))
-  names = head_names(len(labels_of(weights.description)))
-  weights = _with_heads(weights, {names[k]: names[0]})
+  weights = _with_heads(weights, names, {names[k]: names[0]})
   params = flatten(weights.params)
   for path in (f"{names[0]}/{leaf}" for leaf in _FINAL):
-    params[path] = np.ascontiguousarray(params[path][..., : described.network["num_joints"]])
+    params[path] = np.ascontiguousarray(params[path][..., :count])
   variables = {**weights.variables, "params": unflatten(params)}
   return dataclasses.replace(weights, variables=variables, description=described, taken=(expert, k))
 
@@ -138,7 +147,8 @@ def fit(weights, description):
   if weights.width != description.encoder.width or not (labels or given):
     return weights, ()  # `fit.fit_to` reports a different width
   if not labels:
-    same = [label for label in given if _joints(weights.description, label) == _joints(description)]
+    classes = weights.description.classes
+    same = [label for label in given if classes.get(label) == description.classes["joints"]]
     label = (same or given)[0]
     return take(weights, label), (f"the file has several data sets: those parts for {label} are used",)
   weights, notes = _fit_experts(weights, description, labels)
@@ -146,13 +156,13 @@ def fit(weights, description):
     return weights, notes
   names, renamed = head_names(len(labels)), {}
   for k, label in enumerate(labels):
-    name = _head_for(weights, description, label, k)
+    name = _head_for(weights, given, description, label, k)
     if name is not None and name not in renamed:
       renamed[name] = names[k]
   new = [label for label, name in zip(labels, names, strict=True) if name not in renamed.values()]
   if new:
     notes += (f"heads without a head of the same data set and joints in the file: {', '.join(new)}",)
-  weights = _with_heads(weights, renamed)
+  weights = _with_heads(weights, head_names(max(len(given), 1)), renamed)
   # The heads that remain have the joints of the network, so they may be loaded.
   classes = description.classes if renamed else weights.description.classes
   return dataclasses.replace(
@@ -169,12 +179,11 @@ def _fit_experts(weights, description, labels):
       return weights, ()
     first = known.index(labels[0]) if labels[0] in known else 0
     note = f"of the experts in the file, number {first} is used"
-    return experts.choose(weights, (first,)).with_network(experts=[]), (note,)
+    return experts.choose(weights, (first,)), (note,)
   count, part_features = encoder.num_experts, encoder.part_features
   if given.num_experts == 1:
     note = f"the last {part_features} outputs of each MLP of the file start all {count} experts"
-    chosen = experts.choose(weights, (0,) * count, part_features)
-    return chosen.with_network(experts=list(labels)), (note,)
+    return experts.choose(weights, (0,) * count, part_features), (note,)
   if missing := [label for label in labels if label not in known]:
     raise ValueError(
       f"{file}: it has experts for {', '.join(known) or 'unknown data sets'}, but none for "
@@ -185,38 +194,34 @@ def _fit_experts(weights, description, labels):
       f"{file}: its experts have {given.part_features} outputs, but config.model.part_features makes "
       f"{part_features}: change this key, or config.init_from"
     )
-  chosen = experts.choose(weights, tuple(known.index(label) for label in labels))
   note = f"the experts of the file for {', '.join(labels)} are used"
-  return chosen.with_network(experts=list(labels)), (note,)
+  return experts.choose(weights, tuple(known.index(label) for label in labels)), (note,)
 
 
-def _head_for(weights, description, label, k):
-  """Returns the name of the head of the Weights for data set k of a network, or None."""
-  given = labels_of(weights.description)
+def _head_for(weights, given, description, label, k):
+  """Returns the name of the head of the Weights for data set k of a network, or None.
+
+  `given` has the labels of the data sets of the Weights.
+  """
   if given and label not in given:
     return None
   number = given.index(label) if given else 0
   name = head_names(max(len(given), 1))[number]
-  if name not in weights.params or _joints(weights.description, label) != _joints(description, label):
+  joints = weights.description.classes.get(label if given else "joints")
+  if name not in weights.params or joints != description.classes[label]:
     return None
   count = weights.params[name]["final_layer"]["bias"].shape[0]
   return name if count == description.network["num_joints"][k] else None
 
 
-def _joints(description, label=""):
-  """Returns the names of the joints of a data set, or of the only data set, as a list."""
-  several = bool(labels_of(description))
-  return list(description.classes.get(label if several else "joints", ()))
-
-
-def _with_heads(weights, renamed):
+def _with_heads(weights, heads, renamed):
   """Returns the Weights with some of their heads under new names. The other heads become unused tensors.
 
   Args:
     weights: Weights.
+    heads: names of all heads of the Weights.
     renamed: {name of a head: new name}.
   """
-  heads = head_names(max(len(labels_of(weights.description)), 1))
   variables, source_names, unused = {}, {}, list(weights.unused)
   for collection, tree in weights.variables.items():
     flat = {}

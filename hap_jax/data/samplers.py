@@ -15,8 +15,6 @@ import numpy as np
 # (seed, epoch, index), which NumPy pads with zeros to (seed, epoch, index, 0). Without _ORDER_STREAM, the
 # order and the augmentation of record 0 would have the same seed.
 _ORDER_STREAM = 1
-# The last number of the seeds of `ShuffledShares`, so that it shares no generator with another sampler.
-_SHARES_STREAM = 2
 
 
 class Sampler(Protocol):
@@ -81,7 +79,7 @@ class ShuffledEpochs:
   seed: int
 
   def __post_init__(self):
-    _check_epoch(self.num_records, self.batch_size)
+    check_epoch(self.num_records, self.batch_size)
 
   @property
   def nominal_steps(self):
@@ -106,101 +104,6 @@ class ShuffledEpochs:
 
   def valid(self, step):
     return np.ones(self.batch_size, bool)
-
-
-@dataclasses.dataclass(frozen=True)
-class ShuffledShares:
-  """Endless training order of several data sets: the data set of each row is drawn by given shares.
-
-  Each data set runs through shuffled passes of its own: when all its records were drawn, it begins again in a
-  new order. A small data set with a large share is passed through several times while a large data set is
-  passed through once. The records of the data sets follow each other in the source.
-
-  An epoch has as many steps as in `ShuffledEpochs`. A NumPy generator that depends only on the seed and the
-  epoch draws the number of rows of each data set in this epoch, then their order. This is the same as an
-  independent draw for each row. The first access to an epoch draws the numbers of all earlier epochs, which
-  takes some microseconds for each of them. The rows of two epochs are kept in memory, with 8 bytes per row.
-
-  Attributes:
-    sizes: number of records of each data set.
-    shares: expected share of each data set in the rows. Their sum is 1.
-    batch_size: rows of a batch.
-    seed: seed of the order; not negative.
-  Raises:
-    ValueError: if the shares do not fit the data sets, or if there are fewer records than rows in a batch.
-  """
-
-  sizes: tuple[int, ...]
-  shares: tuple[float, ...]
-  batch_size: int
-  seed: int
-
-  def __post_init__(self):
-    if len(self.shares) != len(self.sizes) or min(self.shares) <= 0 or abs(sum(self.shares) - 1) > 1e-6:
-      raise ValueError(
-        f"shares={self.shares}: expected {len(self.sizes)} numbers above 0 with the sum 1, one per data set"
-      )
-    _check_epoch(self.num_records, self.batch_size)
-
-  @property
-  def num_records(self):
-    return sum(self.sizes)
-
-  @property
-  def nominal_steps(self):
-    return self.num_records // self.batch_size
-
-  @property
-  def num_steps(self):
-    return None
-
-  def epoch(self, step):
-    return step // self.nominal_steps
-
-  def first_step(self, epoch):
-    return epoch * self.nominal_steps
-
-  def progress(self, step):
-    return step / self.nominal_steps
-
-  def indices(self, step):
-    return self._rows(step)[0]
-
-  def passes(self, step):
-    return self._rows(step)[1]
-
-  def valid(self, step):
-    return np.ones(self.batch_size, bool)
-
-  def draw_epoch(self, epoch):
-    """Returns (record indices, passes) of an epoch, each [steps * B] int32; see `passes`."""
-    before = sum((self._counts(earlier)[1] for earlier in range(epoch)), np.zeros(len(self.sizes), np.int64))
-    rng, counts = self._counts(epoch)
-    dataset = rng.permutation(np.repeat(np.arange(len(self.sizes)), counts))
-    index, number = (np.empty(len(dataset), np.int32) for _ in range(2))
-    for d, (size, count) in enumerate(zip(self.sizes, counts.tolist(), strict=True)):
-      rows = np.flatnonzero(dataset == d)
-      number[rows], place = np.divmod(before[d] + np.arange(count), size)
-      for k in np.unique(number[rows]):
-        is_of_pass = number[rows] == k
-        order = self._generator(k, 1 + d).permutation(np.arange(size, dtype=np.int32))
-        index[rows[is_of_pass]] = order[place[is_of_pass]]
-      index[rows] += sum(self.sizes[:d])
-    return index, number
-
-  def _counts(self, epoch):
-    """Returns (the generator of an epoch, number of rows of each data set in this epoch [data sets])."""
-    rng = self._generator(epoch, 0)
-    shares = np.array(self.shares) / sum(self.shares)  # the sum of the shares may be 1 + 1e-6
-    return rng, rng.multinomial(self.nominal_steps * self.batch_size, shares)
-
-  def _generator(self, number, stream):
-    return np.random.default_rng((self.seed, int(number), stream, _SHARES_STREAM))
-
-  def _rows(self, step):
-    epoch, i = divmod(step, self.nominal_steps)
-    rows = slice(i * self.batch_size, (i + 1) * self.batch_size)
-    return tuple(column[rows] for column in _drawn_epoch(self, epoch))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -290,7 +193,7 @@ class IdentityBalanced:
 
   def indices(self, step):
     epoch = self.epoch(step)
-    return _drawn_epoch(self, epoch)[step - self.first_step(epoch)]
+    return _identity_batches(self, epoch)[step - self.first_step(epoch)]
 
   def valid(self, step):
     return np.ones(self.batch_size, bool)
@@ -424,12 +327,10 @@ def _permutation(num_records, seed, epoch):
 
 
 @functools.lru_cache(maxsize=2)
-def _drawn_epoch(sampler, epoch):
-  """Returns `sampler.draw_epoch(epoch)`, whose arrays cannot be changed."""
-  drawn = sampler.draw_epoch(epoch)
-  for array in drawn if isinstance(drawn, tuple) else (drawn,):
-    array.setflags(write=False)
-  return drawn
+def _identity_batches(sampler, epoch):
+  batches = sampler.draw_epoch(epoch)
+  batches.setflags(write=False)
+  return batches
 
 
 def _draw_persons(num_groups, num_persons, rng):
@@ -481,7 +382,7 @@ def _draw_groups(pids, size, rng):
   return order[np.repeat(first, num_slots) + slot].astype(np.int32).reshape(-1, size)
 
 
-def _check_epoch(num_records, batch_size):
+def check_epoch(num_records, batch_size):
   """Raises ValueError if an epoch of this many records has no whole batch."""
   _check_sizes(num_records, batch_size)
   if num_records < batch_size:

@@ -4,10 +4,31 @@ import os
 
 import numpy as np
 
+from hap_jax.evaluation.evaluate import Evaluation
 from hap_jax.viz import pose_report
 
 _WORST = 24  # people in the picture of the worst predictions
 _CURVE_POINTS = 121
+
+
+def make(evals, scorer, source, notes):
+  """Makes the Evaluation of a data set.
+
+  Args:
+    evals: {"val": EvalSplit}, or {} if only files of results can be scored.
+    scorer: from `pose_scorers.of`.
+    source: the records of the split.
+    notes: see `Evaluation`.
+  """
+  return Evaluation(
+    evals=evals,
+    score=make_score(scorer, len(source)),
+    row_figures=make_row_figures(scorer, source),
+    select=(scorer.select, "max"),
+    notes=notes,
+    write_results=lambda splits, folder: scorer.write(splits["val"], folder),
+    read_results=scorer.read,
+  )
 
 
 def make_score(scorer, num_records):

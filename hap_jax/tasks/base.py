@@ -48,6 +48,7 @@ from hap_jax.data import rows, samplers
 from hap_jax.data.continued_order import ContinuedOrder
 from hap_jax.data.loader import Loader
 from hap_jax.data.pipeline import Reading
+from hap_jax.data.shares import ShuffledShares
 from hap_jax.data.sources.base import sections_of
 from hap_jax.description import Description, Encoder
 from hap_jax.evaluation.evaluate import Evaluation
@@ -216,7 +217,7 @@ def reading_of(config):
 def shuffled_of(config, source):
   """Returns the sampler of a run that draws single records, in the order that the configuration sets.
 
-  All records are shuffled together, or the data set of each row is drawn by shares, see `samplers`.
+  All records are shuffled together, or the data set of each row is drawn by its share.
 
   Args:
     config: the finalized config.
@@ -225,7 +226,7 @@ def shuffled_of(config, source):
   name = config.data.source
   if config_parts.joins(name) and (shares := config.data[name].shares):
     sizes = tuple(section.size for section in sections_of(source))
-    return samplers.ShuffledShares(sizes, tuple(shares), config.batch_size, config.seed)
+    return ShuffledShares(sizes, tuple(shares), config.batch_size, config.seed)
   return samplers.ShuffledEpochs(len(source), config.batch_size, config.seed)
 
 

@@ -39,7 +39,7 @@ from hap_jax.data.transforms import topdown
 from hap_jax.data.transforms.per_data_set import PerDataSet
 from hap_jax.evaluation import joined, pose_evaluation, pose_scorers
 from hap_jax.evaluation.evaluate import EvalSplit, Evaluation
-from hap_jax.losses.heatmap import heatmap_accuracy, heatmap_loss
+from hap_jax.losses.heatmap import joint_heatmap_loss
 from hap_jax.models import pose_estimator, vit
 from hap_jax.pixels.heatmap_decode import decode, merge_mirrored
 from hap_jax.pixels.heatmap_targets import make_heatmaps
@@ -178,9 +178,7 @@ def make_forward(model, normalize):
 def make_loss(image_size, sigma, labels=()):
   """Returns a function (outputs, batch, *, key) -> (loss, {name: (sum, count)}).
 
-  The loss is the sum of the mean squared errors of all heads. A joint that is not annotated adds 0 to the
-  error, but it counts in the mean. The same holds for all joints of records of other data sets than that of
-  the head.
+  The loss is the sum of the losses of all heads, see `joint_heatmap_loss`.
 
   Args:
     image_size: (H, W) in pixels of the images.
@@ -199,16 +197,9 @@ def make_loss(image_size, sigma, labels=()):
       heatmap_size=outputs[0].shape[1:3],
       sigma=sigma,
     )
-    losses, accuracy = [], (0.0, 0.0)
-    for d, heatmaps in enumerate(outputs):
-      # Parity: each error is divided by the whole batch, so a data set has the influence of its share in it.
-      own = weight * (batch["dataset"] == d)[:, None] if labels else weight
-      losses.append(heatmap_loss(heatmaps, target, own))
-      accuracy = [a + b for a, b in zip(accuracy, heatmap_accuracy(heatmaps, target, own), strict=True)]
-    named = {
-      f"loss_{label}": (own, jnp.float32(1)) for label, own in zip(labels, losses, strict=bool(labels))
-    }
-    return sum(losses), {"acc_pose": tuple(accuracy), **named}
+    losses, accuracy = joint_heatmap_loss(outputs, target, weight, batch.get("dataset"))
+    named = {f"loss_{label}": (losses[d], jnp.float32(1)) for d, label in enumerate(labels)}
+    return sum(losses), {"acc_pose": accuracy, **named}
 
   return loss
 
@@ -288,15 +279,8 @@ def _evaluate_part(config, part, description):
     )
     predict = make_predict(description, skeleton, config.flip_test, base.compute_of(config), part.label)
     evals["val"] = EvalSplit(loader, predict)
-  return Evaluation(
-    evals=evals,
-    score=pose_evaluation.make_score(scorer, len(source)),
-    row_figures=pose_evaluation.make_row_figures(scorer, source),
-    select=(scorer.select, "max"),
-    notes=_notes(scorer, own) if evals else (),
-    write_results=lambda splits, folder: scorer.write(splits["val"], folder),
-    read_results=scorer.read,
-  )
+  notes = _notes(scorer, own) if evals else ()
+  return pose_evaluation.make(evals, scorer, source, notes)
 
 
 def check_data_set(description, part):

@@ -256,13 +256,22 @@ def _rename(state, old, new):
     ("datasets", ["coco", "coco", "mpii"], "records the data sets"),
     ("codec", ["udp"], r"records codec=\['udp'\], expected a value for each of coco, aic, mpii"),
     ("skeleton", 5, "records skeleton=5"),
-    ("experts", ["coco"], "has 3 experts, but records the labels coco"),
+    ("experts", ["coco"], "has 3 experts for coco; expected one label for each expert"),
+    ("experts", ["coco", "aic", "cats"], "has 3 experts for coco, aic, cats; expected .* coco, aic, mpii"),
   ],
 )
 def test_a_damaged_record_of_data_sets_is_an_error(joint, key, value, match):
   weights = read.read(joint(), grid=GRID).with_encoder(num_heads=2).with_network(**{key: value})
   with pytest.raises(ValueError, match=match):
     pose2d.network(weights.description)
+
+
+def test_more_recorded_joints_than_heat_maps_are_an_error(joint):
+  weights = read.read(joint(kind=(3, (17, 14, 16))), grid=GRID)
+  classes = {**weights.description.classes, "aic": [str(k) for k in range(15)]}
+  described = dataclasses.replace(weights.description, classes=classes)
+  with pytest.raises(ValueError, match="heads_0 has 14 heat maps, but it records 15 joints"):
+    pose_data_sets.take(dataclasses.replace(weights, description=described), "aic")
 
 
 # Starting weights

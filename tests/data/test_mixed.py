@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from hap_jax.data.loader import Loader
-from hap_jax.data.samplers import Sequential, ShuffledEpochs, ShuffledShares
+from hap_jax.data.samplers import Sequential, ShuffledEpochs
+from hap_jax.data.shares import ShuffledShares
 from hap_jax.data.skeletons import AIC14, COCO17, MPII16, Skeleton
 from hap_jax.data.sources import base, mixed
 from hap_jax.data.transforms.per_data_set import PerDataSet

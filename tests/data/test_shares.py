@@ -5,9 +5,10 @@ import itertools
 import numpy as np
 import pytest
 
-from hap_jax.data import samplers
+from hap_jax.data import samplers, shares
 from hap_jax.data.continued_order import ContinuedOrder
-from hap_jax.data.samplers import ShuffledEpochs, ShuffledShares
+from hap_jax.data.samplers import ShuffledEpochs
+from hap_jax.data.shares import ShuffledShares
 
 SIZES, SHARES = (30, 9, 61), (0.2, 0.5, 0.3)
 BOUNDS = np.cumsum((0, *SIZES))
@@ -66,7 +67,7 @@ def test_a_batch_depends_only_on_seed_and_step():
   steps = (0, 5, 12, 31, 100)
   forward, backward = make(), make()
   found = [rows_of(forward, [step]) for step in steps]
-  samplers._drawn_epoch.cache_clear()
+  shares._drawn_epoch.cache_clear()
   again = [rows_of(backward, [step]) for step in reversed(steps)]
   for one, other in zip(found, reversed(again), strict=True):
     np.testing.assert_array_equal(one, other)
@@ -92,10 +93,10 @@ def test_the_generators_of_the_order_are_used_by_no_record():
   assert len(set(states)) == len(states)
 
 
-@pytest.mark.parametrize("shares", [(0.5, 0.5), (0.5, 0.5, 0.5), (1.0, 0.0, 0.0), (1.2, -0.1, -0.1)])
-def test_shares_that_do_not_fit_are_errors(shares):
+@pytest.mark.parametrize("wrong", [(0.5, 0.5), (0.5, 0.5, 0.5), (1.0, 0.0, 0.0), (1.2, -0.1, -0.1)])
+def test_shares_that_do_not_fit_are_errors(wrong):
   with pytest.raises(ValueError, match="expected 3 numbers above 0 with the sum 1"):
-    make(shares=shares)
+    make(shares=wrong)
 
 
 def test_a_batch_that_is_larger_than_all_data_sets_is_an_error():

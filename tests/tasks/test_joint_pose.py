@@ -73,7 +73,8 @@ def test_the_loss_is_the_sum_of_three_losses_with_the_weights_of_other_data_sets
     counts.append(int((own > 0).any(axis=0).sum()))
   assert float(total) == pytest.approx(sum(expected), rel=1e-6)
   assert float(metrics["acc_pose"][1]) == sum(counts)
-  single, _ = pose2d.make_loss(SIZE, 2.0)(outputs[:1], batch, key=None)
+  alone = {name: values for name, values in batch.items() if name != "dataset"}
+  single, _ = pose2d.make_loss(SIZE, 2.0)(outputs[:1], alone, key=None)
   assert float(single) == pytest.approx(float(heatmap_loss(outputs[0], target, weight)), rel=1e-6)
 
 
