@@ -21,6 +21,5 @@ def get_config():
     for seed, (label, count) in enumerate(NUM_TRAIN.items(), 1)
   }
   parts["aic"]["codec"] = "msra"
-  parts["mpii"]["fit_aspect"] = False
   common.mix(config, **parts)
   return config

@@ -112,10 +112,11 @@ def take(weights, label=""):
   described = of_label(weights.description, label)
   names = head_names(len(labels_of(weights.description)))
   count, found = described.network["num_joints"], flatten(weights.params).get(f"{names[k]}/{_FINAL[1]}")
-  if found is None or not 0 < count <= len(found):
+  available = 0 if found is None else len(found)
+  if not 0 < count <= available:
     raise ValueError(
-      f"{weights.lineage[0]['file']}: its head {names[k]} has {0 if found is None else len(found)} heat maps, "
-      f"but it records {count} joints"
+      f"{weights.lineage[0]['file']}: its head {names[k]} has {available} heat maps, but it records {count} "
+      "joints"
     )
   if weights.description.encoder.num_experts > 1:
     weights = experts.choose(weights, (expert,))

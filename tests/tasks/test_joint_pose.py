@@ -91,7 +91,7 @@ def test_every_data_set_has_its_joints_transforms_and_rules():
   assert len(joints) == 5  # of the face, which AIC does not have
   network = task.description.network
   assert (network["datasets"], network["num_joints"]) == (list(LABELS), [17, 17, 17])
-  assert (network["codec"], network["fit_aspect"]) == (["udp", "msra", "udp"], [True, True, False])
+  assert (network["codec"], network["fit_aspect"]) == (["udp", "msra", "udp"], [True, True, True])
   assert (task.description.encoder.num_experts, task.description.encoder.part_features) == (3, 32)
   for step in range(3):
     found = task.train.batch(step)
