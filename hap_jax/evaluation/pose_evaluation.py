@@ -53,7 +53,8 @@ def make_row_figures(scorer, source):
   """Returns a function rows -> {name: picture}, which draws the predictions on the split "val".
 
   The picture "joints" shows the score of each joint, and the curve of the score over the threshold. The
-  picture "worst" shows the people with the worst predictions, with predicted and true joints.
+  picture "worst" shows the people with the worst predictions, with predicted and true joints. Joints that are
+  never labelled in the split are not drawn.
 
   Args:
     scorer: from `pose_scorers.of`.
@@ -78,13 +79,15 @@ def make_row_figures(scorer, source):
         title=f"{people}; {scorer.note}" if scorer.note else people,
       )
     }
+    # A joint that is never labelled was not trained, either, so its prediction has no meaning.
+    is_known = errors.is_labelled.any(axis=0)[:, None]
     shown = [
       pose_report.ShownPerson(
         image=source[int(errors.record[i])]["image"],
         region=errors.region[i],
         truth_xy=errors.truth_xy[i],
         is_labelled=errors.is_labelled[i],
-        xy=errors.xy[i],
+        xy=np.where(is_known, errors.xy[i], np.nan),
         title=errors.remarks[i],
         name=os.path.basename(source.name(int(errors.record[i]))),
       )

@@ -184,6 +184,13 @@ def test_transformers_gives_the_same_heat_maps_with_the_index_of_the_data_set(jo
   assert error["max_abs_error"] <= 1e-5 * error["max_abs_value"]
 
 
+def test_describe_states_the_experts_and_the_data_sets(joint, capsys):
+  assert hap(["describe", str(joint())]) == 0
+  text = capsys.readouterr().out
+  assert ", 3 experts with 4 outputs in each MLP" in text
+  assert "datasets ['coco', 'aic', 'mpii']" in text
+
+
 def test_a_family_without_experts_is_refused(joint, tmp_path):
   run.convert(joint(), tmp_path / "own", **KNOWN)
   weights = read.read(tmp_path / "own")
