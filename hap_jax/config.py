@@ -53,7 +53,7 @@ _FREE_KEYS = {
   "mesh.data",
   "mesh.fsdp",
   "mesh.tensor",
-  # These keys only select between different ways to compute the same numbers.
+  # These keys only select the way in which the same numbers are computed.
   "align_block",
   "model.attention",
   "model.remat",
@@ -168,7 +168,7 @@ def finalize(config):
 
 
 def _finalize_model(model):
-  """Checks the group `model` of a configuration and replaces the value "auto" of its dtype."""
+  """Checks the group `model` of a configuration and replaces the value "auto" of model.dtype."""
   # These imports are not at the top, because the training command reads its flags before it imports jax.
   import jax
 
@@ -222,6 +222,9 @@ def open_source(config, split, place=None):
     split: the name of the split.
     place: the group of the config that has the keys `source` and `root`; the options of the source are in
       config.data.<source>. None: config.data, which may have several data sets.
+  Raises:
+    ValueError: if the source cannot be opened, or if config.data.num_val is above 0, but the source has no
+      split of held-out training records.
   """
   if place is None:
     return join_parts(config, open_parts(config, split))
@@ -325,8 +328,8 @@ def read_file(name):
 def from_recorded(recorded, path):
   """Returns the ConfigDict of a configuration that a run or a checkpoint recorded.
 
-  A configuration of an older version lacks the keys that were added later. Each of them gets the value that
-  the older version used.
+  A configuration of an older version does not have the keys that were added later. Each of these keys gets
+  the value that the older version used.
 
   Args:
     recorded: nested dicts of JSON values.
@@ -379,7 +382,7 @@ def complete(config):
 def _with_key(config, path, value):
   """Returns a copy of nested dicts with a value added at a path.
 
-  If the path leads through something that is not a dict, nothing is added.
+  If a parent of the last key is not a dict, nothing is added.
   """
   if not isinstance(config, dict):
     return config
@@ -391,7 +394,7 @@ def replaced(config, key, value):
   """Returns a finalized config in which one key has another value, a JSON value.
 
   Raises:
-    ValueError: if the value does not fit the other keys.
+    ValueError: if the new configuration is not valid, for example because the value does not fit other keys.
   """
   plain = _with_key(to_plain(config), key.split("."), value)
   return finalize(from_recorded(plain, f"config.{key}={value!r}"))
@@ -412,7 +415,8 @@ def check_same(config, workdir):
     config: the finalized config.
     workdir: folder of the run.
   Raises:
-    ValueError: if a key that must not change during a run has a different value.
+    ValueError: if a key that must not change during a run has a different value, or if the recorded
+      configuration is damaged.
   """
   path = pathlib.Path(workdir) / CONFIG_FILE
   if not path.exists():
@@ -467,6 +471,6 @@ def record(config, workdir):
   if path.exists():
     return
   path.parent.mkdir(parents=True, exist_ok=True)
-  # The file is written completely or not at all. So it is safe if the run is killed here, or if several
-  # processes write the file.
+  # The file is written completely or not at all. So a kill at this point, or several processes that write the
+  # file, cannot damage it.
   unfinished.write(path, json.dumps(to_plain(config), indent=2) + "\n")

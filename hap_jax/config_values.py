@@ -231,8 +231,8 @@ def nearest(name, known):
 
   def likeness(other):
     end = other.rpartition(".")[2]
-    # The similarity of the whole names counts most, then the similarity of the last parts, then a shared
-    # word.
+    # The similarity of the whole names has the largest weight, then the similarity of the last parts, then a
+    # shared word.
     scores = (_ratio(name, other), 0.95 * _ratio(last, end), 0.9 * (last in end.split("_")))
     return max(scores)
 

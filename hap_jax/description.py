@@ -98,7 +98,7 @@ class Encoder:
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-  """The recorded facts about weights. All Mappings hold plain JSON values.
+  """The recorded facts about weights. The values of all Mappings are plain JSON values.
 
   Attributes:
     task: the task of the weights, a file of `hap_jax/tasks`.
@@ -162,7 +162,7 @@ class Description:
 
   @classmethod
   def from_json(cls, values, place=None):
-    """Returns the Description from plain JSON values of this version or an older one.
+    """Returns the Description from plain JSON values that this version or an older version wrote.
 
     Args:
       values: plain JSON values.
@@ -253,7 +253,7 @@ def _are_classes(value):
 
 
 # {key: (test, expected form)}. These values are checked because later commands compute with them, and because
-# anyone may have written the checkpoint.
+# a checkpoint may come from an unknown author.
 _WHOLE = (_is_whole, "a whole number from 1")
 _FORMS = {
   "task": (lambda value: isinstance(value, str), "a text"),

@@ -115,11 +115,11 @@ class BodySet:
 
   @functools.cached_property
   def digest(self):
-    """The digest of the neutral body, which is used for training, see `digest_of`."""
+    """The digest of the neutral body, see `digest_of`. Training uses this body."""
     return self.digest_of("neutral")
 
   def digest_of(self, gender):
-    """Returns 16 hex digits that identify a body and `joint_regressor`, rounded to 1e-6."""
+    """Returns 16 hex digits that identify the arrays of a body and `joint_regressor`, all rounded to 1e-6."""
     digest, body = hashlib.sha256(), self.bodies[gender]
     for field in dataclasses.fields(Body):
       _add_array(digest, f"{gender}/{field.name}", getattr(body, field.name))
@@ -173,7 +173,15 @@ def check_body(body, name):
 
 
 def check_body_set(body_set, name):
-  """Checks all arrays of a body set, see `check_body`. `name` is the file or folder, for error messages."""
+  """Checks all arrays of a body set.
+
+  Args:
+    body_set: BodySet.
+    name: file or folder, for the message.
+  Raises:
+    ValueError: if a body is wrong (see `check_body`), if the bodies have different numbers of vertices, or if
+      a regressor or `mirrored` does not fit the bodies.
+  """
   if "neutral" not in body_set.bodies or not set(body_set.bodies) <= set(GENDERS):
     raise ValueError(f'{name}: has the genders {list(body_set.bodies)}; expected "neutral", "male", "female"')
   V = body_set.bodies["neutral"].num_vertices
@@ -222,7 +230,8 @@ def write_body_set(folder, body_set):
     folder: the folder. It must not exist, and its parent folder must exist.
     body_set: BodySet.
   Raises:
-    ValueError: if the folder exists, or if the arrays do not fit together.
+    ValueError: if the folder exists, if its parent folder is missing, or if the arrays do not fit together.
+    OSError: if a file cannot be written.
   """
   folder = pathlib.Path(folder)
   unfinished.check_new(folder)

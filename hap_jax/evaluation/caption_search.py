@@ -37,9 +37,14 @@ def make_score(sources):
 
 
 def make_rank_lists(pictures, captions, num_queries):
-  """Returns a function rows -> {"ranks": picture}.
+  """Returns a function {split: {"feature", "index"}} -> {"ranks": [h, w, 3] uint8 picture}.
 
   The picture shows evenly spaced captions of the test set, each with the closest pictures.
+
+  Args:
+    pictures: source of the pictures of the test set.
+    captions: source of the captions of the test set.
+    num_queries: largest number of captions in the picture.
   """
 
   def rank_lists(splits):

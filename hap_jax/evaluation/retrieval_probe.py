@@ -7,7 +7,13 @@ from hap_jax.viz.curves import Guide, Mark
 
 
 def identities(splits, query, gallery):
-  """Returns the person and camera arguments of `retrieval.evaluate` for the predicted rows."""
+  """Returns the person and camera arguments of `retrieval.evaluate` for the predicted rows.
+
+  Args:
+    splits: {"query": rows, "gallery": rows}. The rows have the record indices as "index".
+    query: source of the query pictures, with the columns pid and camid.
+    gallery: source of the gallery pictures, with the same columns.
+  """
   q, g = splits["query"]["index"], splits["gallery"]["index"]
   return {
     "query_pid": query.columns["pid"][q],
@@ -20,7 +26,7 @@ def identities(splits, query, gallery):
 def chance_guide(query, gallery):
   """Returns the `Guide` of an mAP. Its baseline is the mAP of a gallery in random order.
 
-  A run calls this function at its start, so the error below does not wait for the first evaluation.
+  A run calls this function at its start. So the error below is raised at once, not at the first evaluation.
 
   Raises:
     ValueError: if no query has a match in the gallery.

@@ -18,7 +18,7 @@ def lines(task, *, params, mesh, start, folder, save_every):
     task: the `Task` of the run.
     params: the parameters of the task, as arrays or abstract arrays.
     mesh: the mesh of the run.
-    start: number of steps that earlier starts of the run made.
+    start: number of steps made before this start, by this run or by a run that it continues.
     folder: the folder of the checkpoints.
     save_every: steps between two checkpoints. 0: no regular checkpoints.
   """
@@ -48,7 +48,7 @@ def _sources(source):
 
 
 def _devices(mesh):
-  """Returns a text with number and kind of the devices.
+  """Returns a text with the number and the kind of the devices.
 
   If there are several devices, the text has the axes of the mesh. If there are several processes, it has
   their number.

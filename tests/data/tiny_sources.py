@@ -31,7 +31,7 @@ class Described:
   Attributes:
     size: number of records.
     bad: numbers of the records that cannot be read.
-    changed: {field: values} of columns that replace the default ones.
+    changed: {field: values} of columns that replace the default columns.
     fields: names of the fields besides picture and joints.
   """
 

@@ -1,4 +1,4 @@
-"""Predicted poses beside the truth: errors, worst people, and the pictures that show them."""
+"""Predicted poses compared with the truth: errors, worst people, and the pictures that show these people."""
 
 import dataclasses
 

@@ -130,7 +130,7 @@ def test_query_and_gallery_divide_the_test_pictures():
 def test_each_query_has_matches_by_other_cameras_and_junk_by_its_own():
   query, gallery = (open_small(split=name, num_test=160) for name in ("query", "gallery"))
   # A person has 8 pictures by 6 cameras: 2 queries, then 6 in the gallery. The last 2 are by the cameras of
-  # the queries, so they do not count as matches.
+  # the queries, so they are no matches.
   for pid in np.unique(query.columns["pid"]):
     own, others = (side.columns["camid"][side.columns["pid"] == pid] for side in (query, gallery))
     assert len(set(own)) == 2
@@ -163,7 +163,7 @@ def test_source_survives_pickling():
   np.testing.assert_array_equal(again[4]["image"], source[4]["image"])
 
 
-def test_a_name_holds_split_number_and_seed():
+def test_a_name_contains_split_number_and_seed():
   assert open_small().name(7) == "synthetic/train/000007 (seed 3)"
 
 
