@@ -9,8 +9,10 @@ import pytest
 
 from configs import finetune_reid_multi_demo
 from hap_jax import config as config_lib
+from hap_jax import config_parts, sharding
 from hap_jax import run as runner
 from hap_jax.cli.__main__ import main as hap
+from hap_jax.evaluation.evaluate import make_evaluate
 from hap_jax.io import checkpoint_file
 from hap_jax.tasks import reid
 from hap_jax.train.report import read_metrics
@@ -69,7 +71,23 @@ def test_a_batch_has_persons_of_both_data_sets_and_never_confuses_them():
   assert task.description.data["parts"] == 2 * [{"name": "synthetic", "licence": north.spec.licence}]
 
 
-def test_each_data_set_has_its_scores_and_the_highest_mean_is_the_best(trained):
+def test_each_data_set_is_scored_on_its_own_queries_and_gallery():
+  config = tiny()
+  task, mesh = reid.make(config), sharding.make_mesh()
+  variables = sharding.put_replicated(jax.tree.map(np.asarray, jax.jit(task.init)(jax.random.key(0))), mesh)
+  scores, rows = make_evaluate(task.evaluation, mesh)(variables)
+  assert rows.keys() == {f"{label}_{split}" for label in LABELS for split in ("query", "gallery")}
+  assert task.evaluation.select == ("mean_mAP", "max")
+  assert scores["mean_mAP"] == pytest.approx(np.mean([scores[f"{label}_mAP"] for label in LABELS]))
+  for label in LABELS:
+    alone = reid.make_evaluation(config_lib.finalize(config_parts.only(config, label)), task.description)
+    own = {name.removeprefix(f"{label}_"): found for name, found in rows.items() if name.startswith(label)}
+    expected = {f"{label}_{name}": value for name, value in alone.score(own).items()}
+    assert {name: value for name, value in scores.items() if name.startswith(label)} == expected
+
+
+@pytest.mark.soak
+def test_the_highest_mean_is_the_best(trained):
   workdir, scores = trained
   assert {f"{label}_{name}" for label in LABELS for name in ("mAP", "rank1", "mINP")} <= scores.keys()
   row = read_metrics(workdir)[-1]
@@ -79,6 +97,7 @@ def test_each_data_set_has_its_scores_and_the_highest_mean_is_the_best(trained):
     assert (workdir / "panels" / f"{label}_ranks_{2:08d}.png").is_file()
 
 
+@pytest.mark.soak
 def test_a_resumed_run_ends_with_the_same_weights(trained, tmp_path):
   workdir, scores = trained
   pieced, lines = tmp_path / "pieced", []
@@ -91,6 +110,7 @@ def test_a_resumed_run_ends_with_the_same_weights(trained, tmp_path):
   )
 
 
+@pytest.mark.soak
 def test_evaluate_scores_all_data_sets_or_a_single_one(trained, tmp_path, capsys):
   workdir, scores = trained
   assert hap(["evaluate", str(workdir), f"--out={tmp_path / 'all'}"]) == 0

@@ -15,7 +15,8 @@ from hap_jax.tasks import pose2d
 
 LABELS, SIZE = ("coco", "aic", "mpii"), (32, 24)
 FEW = {
-  "data.num_val": 8,
+  "data.num_val": 2,
+  "data.synthetic.image_size": (32, 16),
   "data.synthetic.hold_in_memory": False,
   **{f"data.mixed.{label}.num_train": 16 for label in LABELS},
 }
