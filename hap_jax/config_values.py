@@ -123,7 +123,7 @@ def like(value):
   """Returns a Kind: all values with the type of `value`. The type is bool, number, string or tuple.
 
   A tuple may have any length, because it may be a list of ids. If the length matters, as for a size, the user
-  of the value checks it.
+  of the value checks it. If `value` is the empty tuple, the tuples may have items of any type.
   """
   if isinstance(value, bool):  # bool first, because a bool is also an int in Python
     return flag()
@@ -131,6 +131,8 @@ def like(value):
     return whole()
   if isinstance(value, float):
     return number()
+  if isinstance(value, tuple) and not value:
+    return Kind("a tuple of values", lambda x: isinstance(x, (tuple, list)))
   if isinstance(value, tuple):
     item = like(value[0])
     return Kind(

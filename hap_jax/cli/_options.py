@@ -59,6 +59,16 @@ def grid(text):
   return int(match[1]), int(match[2])
 
 
+def add_data_set(parser):
+  """Adds --dataset, which chooses a data set of a checkpoint that was trained on several data sets."""
+  parser.add_argument(
+    "--dataset",
+    metavar="LABEL",
+    default="",
+    help="data set of a checkpoint that was trained on several data sets",
+  )
+
+
 def add_overrides(parser, *, set_help):
   """Adds --data.source, --data.root and --set KEY=VALUE. `set_help` is the help text of --set."""
   parser.add_argument("--data.source", dest="data_source", metavar="NAME", help=source_help())

@@ -32,6 +32,7 @@ def add_arguments(parser):
     metavar="DIR",
     help="BERT folder with the vocabulary of the text encoder in SRC, if SRC does not record it",
   )
+  _options.add_data_set(parser)
   text = "do not compare with the PyTorch class of the target, even if it is installed"
   parser.add_argument("--no_real_class", dest="real", action="store_false", help=text)
 
@@ -48,6 +49,7 @@ def run(args):
       source_grid=args.source_grid,
       heads=(args.num_heads, args.decoder_heads),
       text_encoder=args.text_encoder,
+      dataset=args.dataset,
       real=args.real,
       progress=progress,
     )

@@ -1,7 +1,8 @@
 """Score a checkpoint with the evaluation of its task, or score a results file from any program.
 
-The default data set is the data set of the checkpoint's run. A results file is COCO's list of results (.json)
-or MPII's pred.mat. A results file needs --config.
+The default data set is the data set of the checkpoint's run. If the run trained on several data sets, all of
+them are scored, or the one that --dataset names. A results file is COCO's list of results (.json) or MPII's
+pred.mat. It needs --config.
 """
 
 from hap_jax import config as config_lib
@@ -26,6 +27,7 @@ def add_arguments(parser):
   )
   _options.add_prior(parser, "with --verify")
   calibration_file.add_argument(parser)
+  _options.add_data_set(parser)
   _options.add_overrides(parser, set_help="change a key of the configuration, such as eval_batch_size=64")
 
 
@@ -39,6 +41,7 @@ def run(args):
     args.checkpoint,
     config=config,
     overrides=_options.overrides(args),
+    dataset=args.dataset,
     out=args.out,
     verify=verify,
     progress=Progress("evaluate"),

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from hap_jax.data import samplers
 from hap_jax.data.samplers import Sampler
 
 
@@ -49,6 +50,9 @@ class ContinuedOrder:
 
   def indices(self, step):
     return self.new.indices(step - self.first)
+
+  def passes(self, step):
+    return samplers.passes(self.new, step - self.first)
 
   def valid(self, step):
     return self.new.valid(step - self.first)

@@ -93,7 +93,8 @@ class Evaluation:
 def make_evaluate(evaluation, mesh):
   """Returns a function (variables, before_batch, progress) -> ({metric: float}, rows).
 
-  The returned function evaluates all splits. Each `predict` is compiled once.
+  The returned function evaluates all splits. Each `predict` is compiled once, also if several splits have the
+  same one.
 
   Each process predicts its own rows. Process 0 scores all rows and sends the scores to the other processes.
 
@@ -111,7 +112,10 @@ def make_evaluate(evaluation, mesh):
       progress: a started `Progress` that counts the records of all splits.
       rows: the scored rows, {split: {name: [N, ...]}}.
   """
-  passes = {name: make_pass(split, mesh) for name, split in evaluation.evals.items()}
+  steps = {split.predict: make_predict_step(split.predict, mesh) for split in evaluation.evals.values()}
+  passes = {
+    name: _make_pass(split.loader, steps[split.predict], mesh) for name, split in evaluation.evals.items()
+  }
 
   def evaluate(variables, before_batch=_do_nothing, progress=SILENT):
     progress.begin(sum(len(split.loader.source) for split in evaluation.evals.values()), "pictures")
@@ -147,7 +151,11 @@ def make_pass(split, mesh):
   in ascending order of the record indices. The result includes these indices as `index` [N]. For
   `before_batch` and `progress`, see `make_evaluate`.
   """
-  predict_step, loader = make_predict_step(split.predict, mesh), split.loader
+  return _make_pass(split.loader, make_predict_step(split.predict, mesh), mesh)
+
+
+def _make_pass(loader, predict_step, mesh):
+  """Returns the function of `make_pass` for a result of `make_predict_step`."""
 
   def run_pass(variables, before_batch=_do_nothing, progress=SILENT):
     outputs = []

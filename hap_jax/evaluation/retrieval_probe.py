@@ -1,7 +1,5 @@
 """Measures person retrieval with the features of a frozen encoder, without further training."""
 
-import dataclasses
-
 from hap_jax.evaluation.evaluate import EvalSplit, Evaluation
 from hap_jax.metrics import retrieval
 from hap_jax.models import layers, pooling
@@ -87,17 +85,3 @@ def make_evaluation(encode, encoder, loaders):
     score=score,
     guides={f"mAP_{kind}": guide for kind in kinds},
   )
-
-
-def with_probe(evaluation, probe, prefix="probe_"):
-  """Returns `evaluation` with the splits, scores and guides of `probe` added. Added names get the prefix."""
-
-  def score(splits):
-    own = {name: rows for name, rows in splits.items() if not name.startswith(prefix)}
-    probed = {name.removeprefix(prefix): rows for name, rows in splits.items() if name.startswith(prefix)}
-    scores = evaluation.score(own) if own else {}
-    return scores | {f"{prefix}{name}": value for name, value in probe.score(probed).items()}
-
-  evals = {**evaluation.evals, **{f"{prefix}{name}": split for name, split in probe.evals.items()}}
-  guides = {**evaluation.guides, **{f"{prefix}{name}": guide for name, guide in probe.guides.items()}}
-  return dataclasses.replace(evaluation, evals=evals, score=score, guides=guides)

@@ -43,7 +43,7 @@ def calibrate(
     file = calibration_file.place(path, weights) if out is None else pathlib.Path(out)
     if file.exists() and not force:
       raise ValueError(f"{file} exists: pass --force to replace it, or --out=FILE to write another file")
-    found = scoring.score_weights(path, weights, config, overrides or {}, progress, has_searches=True)
+    found = scoring.score_weights(path, weights, (config, overrides or {}, ""), progress, has_searches=True)
     progress.stage("comparing all pairs")
     measured = verifying.measure(found.evaluation.searches(found.rows), prior=prior, fars=(far,))
     source = found.config.data.source

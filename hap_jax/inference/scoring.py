@@ -9,8 +9,8 @@ from typing import Any
 import ml_collections
 
 from hap_jax import config as config_lib
+from hap_jax import config_parts, sharding
 from hap_jax import config_values as values
-from hap_jax import sharding
 from hap_jax.convert import read as reading
 from hap_jax.evaluation.evaluate import Evaluation, make_evaluate
 from hap_jax.inference import unfit, verifying
@@ -21,7 +21,9 @@ from hap_jax.train.state import with_constants
 _RESULTS = (".json", ".mat")  # endings of results files; no checkpoint has these endings
 
 
-def score(path, *, config=None, overrides=None, out=None, verify=None, say=print, progress=SILENT):
+def score(
+  path, *, config=None, overrides=None, dataset="", out=None, verify=None, say=print, progress=SILENT
+):
   """Runs the evaluation of the checkpoint's task.
 
   Args:
@@ -29,7 +31,10 @@ def score(path, *, config=None, overrides=None, out=None, verify=None, say=print
       the format of the data set, for a task with the constant RESULTS.
     config: ConfigDict that replaces the recorded configuration of the checkpoint. The network is always the
       network of the checkpoint. A results file needs it.
-    overrides: {key: value} of the configuration, such as "data.root".
+    overrides: {key: value} of the configuration, such as "data.root". With `dataset`, these are keys of a
+      configuration with one data set.
+    dataset: label of the data set, if the configuration or the network has several. "": all data sets of the
+      configuration. If it has one, the network is that for the first data set of the checkpoint.
     out: folder to make for scores.json, pictures and results. None: no file is written.
     verify: a `verifying.Settings`, to measure the searches of the evaluation as a verification. None: they
       are not measured.
@@ -43,6 +48,7 @@ def score(path, *, config=None, overrides=None, out=None, verify=None, say=print
       the checkpoint and the configuration have different tasks;
       a size of the encoder is unknown, or a part of the network is missing;
       the key of an override does not exist;
+      there is no data set with the label `dataset`;
       the configuration has no held-out records;
       `verify` is given, but the task does not search for persons;
       `out` exists.
@@ -51,13 +57,14 @@ def score(path, *, config=None, overrides=None, out=None, verify=None, say=print
     raise ValueError(f"--out={out} exists; give another folder, or move it away")
   is_results = pathlib.Path(path).suffix in _RESULTS
   with progress:
+    settings, has_searches = (config, overrides or {}, dataset), verify is not None
     if is_results:
-      found = _score_results(path, config, overrides or {}, progress, has_searches=verify is not None)
+      found = _score_results(path, settings, progress, has_searches=has_searches)
     else:
       progress.stage("reading the checkpoint")
       weights = reading.read(path)
       stored = verify and verifying.find_stored(verify, path, weights)
-      found = score_weights(path, weights, config, overrides or {}, progress, has_searches=verify is not None)
+      found = score_weights(path, weights, settings, progress, has_searches=has_searches)
     measured = {}
     if verify is not None:
       progress.stage("comparing all pairs")
@@ -95,19 +102,23 @@ class Found:
   variables: Any = None
 
 
-def _score_results(path, config, overrides, progress, *, has_searches):
+def _score_results(path, settings, progress, *, has_searches):
   """Scores a results file. Returns a `Found`. The arguments are the same as in `score_weights`."""
+  config, overrides, dataset = settings
   if has_searches:
     raise ValueError(f"{path}: a results file has no features to compare: remove --verify")
   if config is None:
     raise ValueError(f"{path}: a results file needs --config=FILE, the configuration for its data set")
-  config = config_lib.finalize(_with_overrides(config, overrides))
+  config = config_lib.finalize(_with_overrides(config, overrides, dataset))
   task = config_lib.load("tasks", config.task)
   endings = getattr(task, "RESULTS", ())
   if pathlib.Path(path).suffix not in endings:
     expected = f"a file that ends with {' or '.join(endings)}" if endings else "a checkpoint"
     raise ValueError(f"{path}: expected {expected}, for the task {config.task} of --config")
   progress.stage("opening the data")
+  if config_parts.joins(config.data.source):
+    labels = ", ".join(config.data[config.data.source].parts)
+    raise ValueError(f"{path}: a results file is of one data set: give --dataset=LABEL, one of {labels}")
   evaluation = task.make_evaluation(config, None)
   if evaluation.read_results is None:
     raise ValueError(
@@ -117,13 +128,13 @@ def _score_results(path, config, overrides, progress, *, has_searches):
   return Found(config, evaluation, evaluation.read_results(path))
 
 
-def score_weights(path, weights, config, overrides, progress, *, has_searches=False):
+def score_weights(path, weights, settings, progress, *, has_searches=False):
   """Scores the weights of a checkpoint.
 
   Args:
     path: the checkpoint, for error messages.
     weights: the `convert.weights.Weights` of the checkpoint.
-    config, overrides: same as in `score`.
+    settings: (config, overrides, dataset), each as in `score`.
     progress: a started `Progress`.
     has_searches: True if the task must search for persons.
   Returns:
@@ -131,12 +142,16 @@ def score_weights(path, weights, config, overrides, progress, *, has_searches=Fa
   Raises:
     ValueError: see `score`.
   """
-  config = configure(path, weights, config, overrides)
+  dataset = settings[-1]
+  config = configure(path, weights, *settings)
+  task = config_lib.load("tasks", config.task)
+  if _has_parts(config.task) and not config_parts.joins(config.data.source):
+    weights = task.of_data_set(weights, dataset)
   mesh = sharding.make_mesh()
   sharding.check_batch_size(config.eval_batch_size, mesh, "config.eval_batch_size")
   _check_known(path, weights.description.encoder)
   progress.stage("opening the data")
-  evaluation = config_lib.load("tasks", config.task).make_evaluation(config, weights.description)
+  evaluation = task.make_evaluation(config, weights.description)
   if not evaluation.evals:
     reason = "; ".join(evaluation.notes) or "pass --set data.num_val=N"
     raise ValueError(f"{path}: its configuration has no records that can be scored: {reason}")
@@ -163,13 +178,13 @@ def _draw(found, measured, progress):
   return pictures | verifying.draw(measured)
 
 
-def configure(path, weights, config, overrides):
+def configure(path, weights, config, overrides, dataset=""):
   """Returns the finalized configuration for the evaluation of a checkpoint.
 
   Args:
     path: the checkpoint, for error messages.
     weights: the `convert.weights.Weights` of the checkpoint.
-    config, overrides: same as in `score`.
+    config, overrides, dataset: same as in `score`.
   """
   recorded = weights.description.config
   if config is None and recorded is None:
@@ -181,15 +196,26 @@ def configure(path, weights, config, overrides):
     config = config_lib.from_recorded(recorded, path)
   if config.task != weights.task:
     raise ValueError(f"{path} is a checkpoint for {weights.task}, but the configuration is for {config.task}")
-  return config_lib.finalize(_with_overrides(config, overrides))
+  # With a configuration of one data set, the label chooses a part of the network.
+  is_of_network = _has_parts(config.task) and not config_parts.joins(config.data.source)
+  return config_lib.finalize(_with_overrides(config, overrides, "" if is_of_network else dataset))
 
 
-def _with_overrides(config, overrides):
+def _has_parts(task):
+  """Returns True if networks of the task may have parts for single data sets."""
+  return hasattr(config_lib.load("tasks", task), "of_data_set")
+
+
+def _with_overrides(config, overrides, dataset):
   """Returns a copy of a ConfigDict with new values for some keys, and with the dtype for this machine.
 
+  If `dataset` is not "", the copy has only the data set with this label.
+
   Raises:
-    ValueError: if the key of an override does not exist.
+    ValueError: if there is no such data set, or if the key of an override does not exist.
   """
+  if dataset:
+    config = config_parts.only(config_lib.finalize(config), dataset)
   config = ml_collections.ConfigDict(config.to_dict())
   with config.ignore_type():  # the recorded dtype may be of another type, and is overwritten
     config.model.dtype = "auto"  # the recorded dtype was for the training machine
@@ -208,7 +234,8 @@ def _check_known(path, encoder):
 
 def _write(out, path, found, pictures, measured):
   config = found.config
-  data = {"name": config.data.source, "root": config.data.root}
+  sets = [{"name": part.data.source, "root": part.data.root} for part in config_parts.parts_of(config)]
+  data = sets[0] if len(sets) == 1 else sets
   scored = "checkpoint" if found.rows is not None else "results"
   facts = {scored: str(path), "task": config.task, "data": data, "scores": dict(found.scores)}
   if found.evaluation.notes:

@@ -1,5 +1,7 @@
 """Conversion of images to patches, and the transformer block that the encoder and the decoder share."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -192,38 +194,86 @@ def gelu(x):
   return (half + half * jax.lax.erf(half * np.float32(np.sqrt(2)))).astype(x.dtype)
 
 
+@dataclasses.dataclass(frozen=True)
+class Experts:
+  """Sizes of the experts in the MLPs of an encoder (ViTPose+, arXiv 2212.04246).
+
+  The last `part_features` outputs of an MLP come from the expert of the picture, the others are shared. The
+  second layer of the MLP, fc2, has the shared outputs, then the outputs of each expert. So one matrix product
+  computes all experts. Compared with a kernel of its own for each picture, it needs more operations and less
+  memory, because no kernel is copied.
+
+  Attributes:
+    number: number of experts E. 1: there are no experts.
+    part_features: outputs P of each expert.
+  """
+
+  number: int = 1
+  part_features: int = 0
+
+  def num_outputs(self, width):
+    """Returns the number of outputs of fc2 in an encoder of this width."""
+    return width + (self.number - 1) * self.part_features
+
+  def pick(self, outputs, expert):
+    """Returns the outputs of an MLP, given all outputs of fc2: [..., D - P + E * P] -> [..., D].
+
+    The outputs of the other experts get a gradient of exactly zero.
+
+    Args:
+      outputs: the outputs of fc2.
+      expert: int, the expert of each token, in a shape that broadcasts to [...].
+    """
+    if self.number == 1:
+      return outputs
+    num_own = self.number * self.part_features
+    shared, own = jnp.split(outputs, [outputs.shape[-1] - num_own], axis=-1)
+    own = own.reshape(*own.shape[:-1], self.number, self.part_features)
+    is_chosen = expert[..., None, None] == jnp.arange(self.number)[:, None]
+    # A sum instead of a gather: the gradient of a gather is a scatter-add, see `gather_tokens`.
+    return jnp.concatenate([shared, jnp.where(is_chosen, own, 0).sum(axis=-2)], axis=-1)
+
+
+NO_EXPERTS = Experts()
+
+
 class Mlp(nn.Module):
-  """Two linear layers with an exact (erf) GELU between them."""
+  """Two linear layers with an exact (erf) GELU between them, and optionally `Experts`."""
 
   ratio: float
   dtype: jnp.dtype
+  experts: Experts = NO_EXPERTS
 
   @nn.compact
-  def __call__(self, tokens):
+  def __call__(self, tokens, expert=None):
     D = tokens.shape[-1]
     hidden = dense(int(D * self.ratio), self.dtype, "fc1")(tokens)
-    return dense(D, self.dtype, "fc2")(gelu(hidden))
+    outputs = dense(self.experts.num_outputs(D), self.dtype, "fc2")(gelu(hidden))
+    return self.experts.pick(outputs, expert)
 
 
 class Block(nn.Module):
   """Pre-norm transformer block; [B*T, D] -> [B*T, D].
 
   `branch_scale` is [2, B] float32 from `drop_path_scales`. For each example, it scales the outputs of
-  attention and MLP before they are added to the tokens. None: no scaling.
+  attention and MLP before they are added to the tokens. None: no scaling. `expert` is [B] int, see `Experts`.
   """
 
   num_heads: int
   mlp_ratio: float
   dtype: jnp.dtype
   attention: str = "xla"
+  experts: Experts = NO_EXPERTS
 
   @nn.compact
-  def __call__(self, tokens, length, branch_scale=None):
+  def __call__(self, tokens, length, branch_scale=None, expert=None):
     attended = Attention(self.num_heads, self.dtype, self.attention, name="attn")(
       layer_norm(self.dtype, "norm1")(tokens), length
     )
     tokens = tokens + _scale_branch(attended, length, branch_scale, 0)
-    mixed = Mlp(self.mlp_ratio, self.dtype, name="mlp")(layer_norm(self.dtype, "norm2")(tokens))
+    expert = None if expert is None else jnp.repeat(expert, length)
+    mlp = Mlp(self.mlp_ratio, self.dtype, self.experts, name="mlp")
+    mixed = mlp(layer_norm(self.dtype, "norm2")(tokens), expert)
     return tokens + _scale_branch(mixed, length, branch_scale, 1)
 
 
@@ -270,6 +320,8 @@ def run_blocks(
   remat="none",
   attention="xla",
   branch_scales=None,
+  experts=NO_EXPERTS,
+  expert=None,
 ):
   """Runs `depth` blocks on [B, T, D] tokens. Call it inside the compact method of `module`.
 
@@ -285,6 +337,8 @@ def run_blocks(
     remat: a key of `REMAT_POLICIES`.
     attention: see `attend`.
     branch_scales: [depth, 2, B] from `drop_path_scales`; None: no branch is scaled.
+    experts: see `Experts`.
+    expert: [B] int, the expert of each example. None: there are no experts.
   Returns:
     [B, T, D].
   """
@@ -292,13 +346,13 @@ def run_blocks(
   # The blocks work on flat tokens, see `Attention`.
   flat = tokens.reshape(-1, width)
   # With parent=None, flax does not register the parameters of this block. They are stored below, stacked.
-  block = Block(num_heads, mlp_ratio, dtype, attention, parent=None)
-  stacked = stacked_parameters(module, block, depth, flat, length)
+  block = Block(num_heads, mlp_ratio, dtype, attention, experts, parent=None)
+  stacked = stacked_parameters(module, block, depth, flat, length, None, expert)
 
   def run_block(x, params_and_scale):
     params, branch_scale = params_and_scale
     # Each device keeps its own rows in every block.
-    return block.apply({"params": params}, sharding.split_rows(x), length, branch_scale), None
+    return block.apply({"params": params}, sharding.split_rows(x), length, branch_scale, expert), None
 
   if remat != "none":
     # The values are computed once for the output and once more for the gradient. Without a scan, the compiler

@@ -327,8 +327,7 @@ def describe(config, body, start, source=None, lineage=()):
     lineage,
     network={"hidden": config.model.hidden, "start": list(start), "body": body["digest"]},
     classes={"body": [body["name"]]},
-    patch_padding=config.model.patch_padding,
-    class_token=False,
+    encoder={"patch_padding": config.model.patch_padding, "class_token": False},
     body={key: body[key] for key in ("name", "licence")},
   )
 

@@ -21,14 +21,15 @@ import jax.numpy as jnp
 from flax import struct
 
 from hap_jax import config as config_lib
+from hap_jax import config_parts
 from hap_jax import config_values as values
 from hap_jax.convert import fit
-from hap_jax.data import samplers, source_options
+from hap_jax.data import source_options
 from hap_jax.data.skeletons import COCO17
 from hap_jax.data.transforms import canvas
 from hap_jax.data.transforms import image as transforms
 from hap_jax.data.transforms.reid import ResizeBicubic
-from hap_jax.evaluation import held_out, retrieval_probe
+from hap_jax.evaluation import held_out, joined, retrieval_probe
 from hap_jax.losses.alignment import alignment_loss
 from hap_jax.losses.reconstruction import masked_patch_loss, normalize_patches
 from hap_jax.masking import sampler as masking
@@ -42,6 +43,7 @@ from hap_jax.train.outline import NOTHING_KNOWN
 
 # The mask of a held-out record depends only on its index and on this seed. So it is the same in all runs.
 EVAL_SEED = 2310_20695
+PER_DATA_SET = ()
 _ENCODER_ONLY = ("mae", "hf-vitmae")  # families whose decoder the official run does not load
 
 
@@ -366,7 +368,7 @@ def make(config, start=base.FROM_SCRATCH):
     start,
     source,
     (crop, *shuffle_of(config)),
-    samplers.ShuffledEpochs(len(source), config.batch_size, config.seed),
+    base.shuffled_of(config, source),
     (*fields, *getattr(crop, "adds", ())),
   )
   total_steps, total_epochs, warmup_epochs = base.run_length_of(config, train)
@@ -413,11 +415,12 @@ def make_evaluation(config, description, source=None):
   resize = (transforms.ResizeWhole(size=encoder.image_size), *shuffle_of(config))
   source = source or base.open_pictures(config, "train")
   whole = {"transforms": resize, "fields": fields_of(config, source)}
+  num_val = sum(part.data.num_val for part in config_parts.parts_of(config))
   evaluation = held_out.make_evaluation(
     forward_by_index,
     lambda image: make_target(normalize(image), encoder.patch, config.norm_pix_loss),
     train=make_pass(source, **whole),
-    val=make_pass(base.open_pictures(config, "val"), **whole) if config.data.num_val else None,
+    val=make_pass(base.open_pictures(config, "val"), **whole) if num_val else None,
     num_mean_records=config.baseline_records,
     num_rows=config.panel_rows,
     encoder=encoder,
@@ -433,7 +436,7 @@ def make_evaluation(config, description, source=None):
   }
   encode = retrieval_probe.make_encode(model.encoder, normalize)
   probe = retrieval_probe.make_evaluation(encode, model.encoder, sides)
-  return retrieval_probe.with_probe(evaluation, probe)
+  return joined.join({"": evaluation, "probe": probe})
 
 
 def _with_decoder_heads(description, num_heads):

@@ -2,7 +2,8 @@
 
 The recipe is the official one (junkunyuan/HAP, downstream_tasks/person_reid, which is based on MALE). A batch
 has P persons with K pictures each. The losses are a cross-entropy over the training persons and a batch-hard
-triplet loss.
+triplet loss. With several data sets, a batch has persons of all of them, and the scores of each data set are
+computed separately.
 
 Batch fields:
   image: [B, H, W, 3] uint8, normalised in the step.
@@ -19,11 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from hap_jax import config as config_lib
+from hap_jax import config_parts
 from hap_jax import config_values as values
 from hap_jax.data import samplers
 from hap_jax.data.transforms import reid as transforms
 from hap_jax.data.transforms.image import HorizontalFlip
-from hap_jax.evaluation import retrieval_probe
+from hap_jax.evaluation import joined, retrieval_probe
 from hap_jax.evaluation.evaluate import EvalSplit, Evaluation, Search
 from hap_jax.losses.identity import identity_loss
 from hap_jax.losses.triplet import triplet_loss
@@ -41,6 +43,7 @@ RANK_LIST_LENGTH = 10  # pictures per query in a rank list
 # Subtrees of the parameters besides the encoder. The neck reads the encoder's tokens. The heads classify.
 NECK = ("conv_head_0", "conv_head_1", "conv_head_2", "conv_fc_norm", "bn", "conv_bn")
 HEADS = ("head", "conv_fc")
+PER_DATA_SET = ()
 
 
 # The configuration keys of this task, in addition to the keys that every task has.
@@ -69,6 +72,12 @@ def check(config):
     config.accumulate,
     "1: the triplet loss compares all pictures of a batch with each other",
   )
+  if config_parts.joins(config.data.source):
+    key = f"data.{config.data.source}.shares"
+    shares = config.data[config.data.source].shares
+    config_lib.require(
+      not shares, key, shares, "(): a batch has the persons of all data sets, drawn uniformly"
+    )
 
 
 def network(description, compute=vit.FLOAT32, *, drop_path=0.0):
@@ -216,23 +225,32 @@ def make_rank_lists(query, gallery, num_queries):
 def make_evaluation(config, description):
   """Makes the evaluation of weights with this Description. It compares every query with the whole gallery.
 
+  Each data set has its own queries, gallery and scores. With several data sets, the highest mean of their mAP
+  selects the best checkpoint.
+
   Args:
     config: the finalized config.
     description: the Description of the weights. They may have been trained on the persons of another data
       set.
   """
-  query, gallery = (config_lib.open_source(config, split) for split in ("query", "gallery"))
+  embed, parts = make_embed(description, base.compute_of(config)), config_parts.parts_of(config)
+
+  def predict(variables, batch):
+    return {"feature": embed(variables, batch["image"])}
+
+  evaluations = {part.label: _evaluate_part(config, part, description, predict) for part in parts}
+  return joined.join(evaluations, mean_of="mAP") if parts[0].label else evaluations[""]
+
+
+def _evaluate_part(config, part, description, predict):
+  """Makes the evaluation on one data set of the configuration; `predict` is that of the EvalSplits."""
+  query, gallery = (config_lib.open_part(part, split) for split in ("query", "gallery"))
   guide = retrieval_probe.chance_guide(query, gallery)
-  embed = make_embed(description, base.compute_of(config))
   # The picture size is the size of the checkpoint, because its position table has this grid.
   resize = transforms.ResizeBicubic(size=description.encoder.image_size)
   make_pass = functools.partial(
     base.reading_of(config).ordered, transforms=(resize,), batch_size=config.eval_batch_size
   )
-
-  def predict(variables, batch):
-    return {"feature": embed(variables, batch["image"])}
-
   return Evaluation(
     evals={"query": EvalSplit(make_pass(query), predict), "gallery": EvalSplit(make_pass(gallery), predict)},
     score=make_score(query, gallery, config.rerank),
@@ -256,12 +274,12 @@ def make_augmentation(*, image_size, flip_prob, pad, erase_prob):
   )
 
 
-def check_source(source, name):
-  """Raises ValueError if the records of the source `name` have no person numbers."""
+def check_source(source, part):
+  """Raises ValueError if the records of a source have no person numbers. `part` is its data set."""
   if "pid" not in source.spec.fields:
     raise ValueError(
-      f"config.data.source={name!r} has no person numbers: person ReID needs a source with the field pid, "
-      "such as market1501"
+      f"config.{part.key}.source={part.data.source!r} has no person numbers: person ReID needs a source with "
+      "the field pid, such as market1501"
     )
 
 
@@ -300,8 +318,10 @@ def make(config, start=base.FROM_SCRATCH):
   Raises:
     ValueError: for data or numbers that cannot be used; the message names the key.
   """
-  source = config_lib.open_source(config, "train")
-  check_source(source, config.data.source)
+  opened = config_lib.open_parts(config, "train")
+  for part, source in opened:
+    check_source(source, part)
+  source = config_lib.join_parts(config, opened)
   pids = np.unique(source.columns["pid"])
   description = base.description_of(
     config,

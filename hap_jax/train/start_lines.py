@@ -5,6 +5,7 @@ import math
 
 import jax
 
+from hap_jax.data.sources.base import sections_of
 from hap_jax.train import optim
 
 _WIDTH = len("checkpoints")
@@ -31,11 +32,19 @@ def lines(task, *, params, mesh, start, folder, save_every):
   facts = {
     "devices": _devices(mesh),
     "parameters": _parameters(params, task.param_rules),
-    "records": f"{len(train.source):,} for training, source {train.source.spec.name}",
+    "records": f"{len(train.source):,} for training, {_sources(train.source)}",
     "length": length,
     "checkpoints": f"{folder}, {every}",
   }
   return [f"{name:{_WIDTH}s}  {fact}" for name, fact in facts.items()]
+
+
+def _sources(source):
+  """Returns a text with the name of a source, or with the records of each of its data sets."""
+  sections = sections_of(source)
+  if len(sections) == 1:
+    return f"source {source.spec.name}"
+  return ", ".join(f"{section.size:,} of {section.name}" for section in sections)
 
 
 def _devices(mesh):

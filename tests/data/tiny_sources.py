@@ -148,6 +148,16 @@ def mpii_pose(folder):
   return open_splits("mpii_pose", folder, ("train", "val"))
 
 
+def mixed(folder):
+  parts = []
+  for name in (aic_pose, mpii_pose):
+    (folder / name.__name__).mkdir()
+    parts.append((name.__name__, name(folder / name.__name__)[0]))
+  people = open_splits("synthetic", folder, ("train",), num_train=9, image_size=(32, 16))[0]
+  persons = ("one", people), ("other", dataclasses.replace(people, seed=4))
+  return [config.load("data/sources", "mixed").open_source(parts=tuple(found)) for found in (parts, persons)]
+
+
 def pw3d(folder):
   drawn_people.write_3dpw(folder / "drawn", num_test=3, image_size=(32, 16), workers=0)
   return open_splits("pw3d", folder / "drawn", ("test",))

@@ -191,7 +191,7 @@ POSE_MULTIPLIERS = {
 @pytest.mark.parametrize("head", pose_estimator.HEADS)
 def test_rates_and_decays_of_the_pose_network_equal_the_official_values(head, layer_decay):
   encoder = Encoder.of_variant("B", image_size=(256, 192), patch=16, patch_padding=2, class_token=False)
-  model = pose_estimator.PoseEstimator(encoder.build(), num_joints=17, head=head)
+  model = pose_estimator.PoseEstimator(encoder.build(), num_joints=(17,), head=head)
   init = lambda key: model.init(key, jnp.zeros((1, 256, 192, 3)), train=False)  # noqa: E731
   params = jax.eval_shape(init, jax.random.key(0))["params"]
   matched = optim.match_rules(params, optim.layer_decay_rules(12, layer_decay=layer_decay, weight_decay=0.1))
