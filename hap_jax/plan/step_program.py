@@ -19,7 +19,7 @@ from hap_jax.train.step import make_train_step
 # A fifth of the compile time. The program is slow, so its cycles mean nothing, but its memory is useful.
 _PLANNING_EFFORT = -1.0
 # A plan must not be too low, but a full compilation may need more memory. Measured for B/16 on a v5e: its
-# program is up to 3.1 times as large, and with remat=full its temporary arrays need 0.34 GiB more. This is 80 %
+# program is up to 3.1 times as large, and with remat=full its temporary arrays need 0.34 GiB more, 80 %
 # of the gradients.
 _PROGRAM_GROWTH = 4
 
