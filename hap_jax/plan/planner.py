@@ -54,7 +54,7 @@ def make_plan(config, machine, measure, *, compiles, is_exact=False, is_full=Fal
 def _facts(search, trial):
   """Returns {"settings", "words", "rows", "fits", "needed", "arguments", ...} of a trial."""
   compiled = trial.reply["compiled"]
-  kept = ("needed", "arguments", "temporaries", "program", "cpu_seconds")
+  kept = ("needed", "arguments", "temporaries", "program", "allowance", "cpu_seconds")
   return {
     "settings": choose.settings_of(trial.config),
     "words": choose.words_of(trial.config),
