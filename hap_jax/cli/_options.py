@@ -73,6 +73,23 @@ def overrides(args):
   return {key: value for key, value in values.items() if value is not None} | settings(args.settings)
 
 
+def add_parts(parser):
+  """Adds --shard and --max_bad_share, for commands that work part by part."""
+  parser.add_argument(
+    "--shard",
+    default="1/1",
+    metavar="K/N",
+    help="do only the parts of process K of N. Start N processes with the same --out (default: all parts)",
+  )
+  parser.add_argument(
+    "--max_bad_share",
+    type=share,
+    default=0.01,
+    metavar="SHARE",
+    help="allowed share of unreadable pictures; a larger share is an error (default: %(default)s)",
+  )
+
+
 def settings(words):
   """Parses words KEY=VALUE to {key: value}. A value that is not a Python literal becomes a string.
 
