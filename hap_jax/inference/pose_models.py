@@ -1,6 +1,6 @@
 """Models that find COCO's 17 joints of the person in a box, for `hap extract_poses`.
 
-A model is a checkpoint for 2D pose in any format that `convert.read` reads.
+A model is a checkpoint for 2D pose in any format that `convert.read` reads, or MoveNet for one person.
 """
 
 import dataclasses
@@ -16,6 +16,8 @@ from hap_jax.convert.weights import flatten
 from hap_jax.data.skeletons import COCO17
 from hap_jax.data.transforms import topdown
 from hap_jax.inference.predict import pose2d as predicting
+from hap_jax.io import tfjs_file
+from hap_jax.models import movenet
 from hap_jax.tasks import pose2d
 
 
@@ -44,12 +46,15 @@ def load(path, *, padding=topdown.PADDING, flip_test=True):
   """Loads a model.
 
   Args:
-    path: a checkpoint for 2D pose.
+    path: a checkpoint for 2D pose, or the file or folder of a MoveNet model for one person.
     padding: width of the region that the model sees divided by the width of the box. The same for the height.
-    flip_test: True: the heat maps are averaged with the heat maps of the mirrored image.
+    flip_test: True: the result is averaged with the result of the mirrored image. For checkpoints of 2D pose,
+      it is the mean of the heat maps. For MoveNet, it is the mean of the joints and of their scores.
   Raises:
     ValueError: if the file is no such model, or if it does not find all 17 joints of COCO.
   """
+  if tfjs_file.find(path) is not None:
+    return _load_movenet(path, padding, flip_test)
   weights = reading.read(path)
   skeleton = predicting.skeleton_of(path, weights)
   _check_joints(path, skeleton)
@@ -68,6 +73,51 @@ def load(path, *, padding=topdown.PADDING, flip_test=True):
     fields=("image", "region", "is_udp"),
     facts=facts,
   )
+
+
+def _load_movenet(path, padding, flip_test):
+  model = movenet.read(path)
+  side = movenet.side_of(model)
+  if side is None:
+    raise ValueError(
+      f"{path}: it finds several people in a picture, but extract_poses needs a model for one person, such "
+      "as movenet-thunder: use this model with hap crop"
+    )
+
+  def predict(variables, batch):
+    share, score = movenet.find_joints(model, variables, batch["image"])
+    if flip_test:
+      mirrored, its_score = movenet.find_joints(model, variables, batch["image"][:, :, ::-1])
+      mirrored = mirrored.at[..., 0].set((side - 1) / side - mirrored[..., 0])  # pixel x becomes side - 1 - x
+      share = (share + mirrored[:, _MIRRORED]) / 2
+      score = (score + its_score[:, _MIRRORED]) / 2
+    # The region is a square. It was cut out by the rule "msra", whose inverse this is.
+    region = batch["region"][:, None]
+    return {"keypoints_xy": region[..., :2] + (share - 0.5) * region[..., 2:], "score": score}
+
+  view = topdown.make_view(
+    image_size=(side, side), codec="msra", fit_aspect=True, clip=False, padding=padding
+  )
+  origin = model.origin or str(path)
+  facts = {
+    "file": str(path),
+    "family": "movenet",
+    "licence": movenet.LICENCE,
+    "lineage": [f"{origin}: {movenet.LICENCE}"],
+    "digest": model.digest,
+  }
+  return PoseModel(predict, movenet.variables_of(model), view, ("image", "region"), facts)
+
+
+def _mirrored_order():
+  """Returns [17] integers: the row of each joint in a mirrored person."""
+  order = np.arange(len(COCO17.joints))
+  for left, right in COCO17.flip_pairs:
+    order[[left, right]] = right, left
+  return order
+
+
+_MIRRORED = _mirrored_order()
 
 
 def _check_joints(path, skeleton):
