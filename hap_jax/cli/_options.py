@@ -118,3 +118,9 @@ def check_new(path):
     raise ValueError(f"--out={path} exists; give another path, or move it away")
   if not path.parent.is_dir():
     raise ValueError(f"--out={path}: there is no folder {path.parent}")
+
+
+def check_outside(out, root):
+  """Raises ValueError if `out` is inside the folder `root` of the pictures, because it will hold pictures."""
+  if root and pathlib.Path(root).resolve() in (out.resolve(), *out.resolve().parents):
+    raise ValueError(f"--out={out} is inside the folder of the pictures, {root}: give a folder outside")

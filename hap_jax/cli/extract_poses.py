@@ -66,7 +66,7 @@ def run(args):
     model = pose_models.load(args.model, padding=args.padding, flip_test=not args.no_flip)
     progress.stage("listing the pictures")
     pictures, root = _open_pictures(args)
-    check_outside(out, root)
+    _options.check_outside(out, root)
     waiting = extract_poses.extract(
       model,
       posed_pictures.of_source(pictures, root, args.boxes),
@@ -99,9 +99,3 @@ def _open_pictures(args):
   split = args.split or ("train" if "train" in splits or not splits else splits[0])
   root, options = args.data_root or "", _options.settings(args.settings)
   return config_lib.open_named_source(args.data_source, root=root, split=split, options=options), root
-
-
-def check_outside(out, root):
-  """Raises ValueError if `out` is inside the folder `root` of the pictures, because it will hold pictures."""
-  if root and pathlib.Path(root).resolve() in (out.resolve(), *out.resolve().parents):
-    raise ValueError(f"--out={out} is inside the folder of the pictures, {root}: give a folder outside")

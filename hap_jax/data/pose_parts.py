@@ -88,10 +88,10 @@ def write_part(path, *, name, keypoints, image_size, unreadable=(), **others):
     ValueError: if a joint is not finite.
   """
   arrays = {
-    "name": _texts(name),
+    "name": texts(name),
     "keypoints": np.asarray(keypoints, np.float32).reshape(-1, _NUM_JOINTS, 3),
     "image_size": np.asarray(image_size, np.int32).reshape(-1, 2),
-    "unreadable": _texts(unreadable),
+    "unreadable": texts(unreadable),
     **others,
   }
   if not np.isfinite(arrays["keypoints"]).all():
@@ -302,6 +302,6 @@ def _check_shapes(shape, counts):
     )
 
 
-def _texts(values):
+def texts(values):
   """Returns texts as an array. NumPy would make an array of floats of an empty list."""
   return np.array(list(values), np.str_) if len(values) else np.zeros(0, "<U1")

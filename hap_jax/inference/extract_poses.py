@@ -93,6 +93,8 @@ def extract(
   }
   layout.check(list(pictures.names))
   pose_parts.start(out, facts)
+  if pose_folder.is_complete(out, say):
+    return None
   count = -(-len(pictures) // PART_SIZE)
   parts = [pose_parts.part_of_pictures(number, count) for number in range(count)]
   todo = pose_folder.find_todo(out, parts, shard, say)
@@ -113,6 +115,7 @@ def extract(
     parts,
     {**model.facts, "exif": pictures.spec.exif, "settings": facts},
     total=len(pictures),
+    unit="pictures",
     max_bad_share=max_bad_share,
     layout=layout,
     read=_reader_of(pictures),

@@ -61,6 +61,14 @@ def parse_shard(text):
   return int(number) - 1, int(count)
 
 
+def is_complete(out, say):
+  """Returns True, and prints so, if a folder of poses is complete."""
+  if (out / pose_parts.SUMMARY_FILE).exists():
+    say(f"{out}: complete since an earlier start")
+    return True
+  return False
+
+
 def find_todo(out, parts, shard, say):
   """Returns the numbers of the parts that a process has to do.
 
@@ -82,7 +90,7 @@ class Allowance:
   """Counts the unreadable pictures of one process."""
 
   def __init__(self, max_bad_share, total):
-    """Allows the share `max_bad_share` of `total` pictures to be unreadable. None: the total is not known."""
+    """Allows a share of `total` pictures to be unreadable. None: the total is not known yet."""
     self._share, self._total = max_bad_share, total
     self._names = []
 
@@ -92,7 +100,8 @@ class Allowance:
 
   def check(self):
     """Raises ValueError if more pictures are unreadable than allowed."""
-    check_share(self._names, self._total, self._share)
+    if self._total is not None:
+      check_share(self._names, self._total, self._share)
 
 
 def check_share(unreadable, total, max_bad_share):
@@ -105,7 +114,7 @@ def check_share(unreadable, total, max_bad_share):
     )
 
 
-def finish(out, parts, facts, *, total, max_bad_share, layout, read, say):
+def finish(out, parts, facts, *, total, unit, max_bad_share, layout, read, say):
   """If all parts are complete, writes the sheet and the summary.
 
   Args:
@@ -113,6 +122,7 @@ def finish(out, parts, facts, *, total, max_bad_share, layout, read, say):
     parts: file names of all parts.
     facts: {name: plain JSON value} for the summary, such as the licence of the model.
     total: number of pictures or frames.
+    unit: "pictures" or "frames".
     max_bad_share: largest share of them that may be unreadable.
     layout: the `Layout`.
     read: function (number of a part, name of a picture) -> [H, W, 3] uint8.
@@ -128,7 +138,7 @@ def finish(out, parts, facts, *, total, max_bad_share, layout, read, say):
   check_share(summary["unreadable"], total, max_bad_share)
   people = summary["counts"]["people"]
   if not people:
-    raise ValueError(f"{out}: no person was found in {total:,} pictures")
+    raise ValueError(f"{out}: no person was found in {total:,} {unit}")
   layout.finish(out, (name for part in parts for name in pose_parts.read_part(out / part)["name"].tolist()))
   images, keypoints = _choose(out, summary["parts"], read)
   picture_file.write(out / SHEET_FILE, posed_sheet.draw(images, keypoints), quality=_QUALITY)
@@ -136,7 +146,7 @@ def finish(out, parts, facts, *, total, max_bad_share, layout, read, say):
   pose_parts.remove_rests(out)
   statistics = summary["statistics"]
   say(
-    f"{out}: {people:,} people, {summary['counts']['unreadable']:,} unreadable of {total:,} pictures; "
+    f"{out}: {people:,} people, {summary['counts']['unreadable']:,} unreadable of {total:,} {unit}; "
     f"{100 * statistics['joints_inside']:.1f} % of the joints are inside their pictures, "
     f"{statistics['joints_per_picture']:.1f} per picture, mean score {statistics['mean_score']:.2f}"
   )

@@ -98,15 +98,9 @@ def _load_movenet(path, padding, flip_test):
   view = topdown.make_view(
     image_size=(side, side), codec="msra", fit_aspect=True, clip=False, padding=padding
   )
-  origin = model.origin or str(path)
-  facts = {
-    "file": str(path),
-    "family": "movenet",
-    "licence": movenet.LICENCE,
-    "lineage": [f"{origin}: {movenet.LICENCE}"],
-    "digest": model.digest,
-  }
-  return PoseModel(predict, movenet.variables_of(model), view, ("image", "region"), facts)
+  return PoseModel(
+    predict, movenet.variables_of(model), view, ("image", "region"), movenet.facts(path, model)
+  )
 
 
 def _mirrored_order():

@@ -77,6 +77,20 @@ def side_of(model):
   return None if model.input_shape[1] == -1 else model.input_shape[1]
 
 
+def facts(path, model):
+  """Returns facts about a model that was read from `path`, plain JSON values.
+
+  They are "file", "family", "licence", "lineage" (lines of text) and "digest" (SHA-256).
+  """
+  return {
+    "file": str(path),
+    "family": "movenet",
+    "licence": LICENCE,
+    "lineage": [f"{model.origin or path}: {LICENCE}"],
+    "digest": model.digest,
+  }
+
+
 def variables_of(model):
   """Returns the variables for the functions below, {name: float32 array}."""
   return tfjs_graph.variables_of(model)
