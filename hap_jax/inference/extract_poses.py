@@ -80,7 +80,8 @@ def extract(
     say: prints a line.
     progress: a started `Progress` that counts the pictures.
   Returns:
-    the share of its time that the process waited for pictures. None: it had nothing to do.
+    the share of its time after the first batch that the process waited for pictures. None: it had nothing to
+    do.
   Raises:
     ValueError: if the folder has other settings, or if too many pictures cannot be read. Parts that are
       complete remain.
@@ -138,7 +139,7 @@ class _Run:
   """Predicts the parts of one process.
 
   Attributes:
-    waiting_share: share of the time in which the process waited for pictures.
+    waiting_share: share of the time after the first batch in which the process waited for pictures.
   """
 
   def __init__(self, model, pictures, sampler, min_score, workers, progress):
@@ -164,6 +165,8 @@ class _Run:
         batch = next(batches)
         waited += time.monotonic() - before
         result = self._predict({name: batch[name] for name in (*self._fields, "index", "valid")})
+        if not step:
+          start, waited = time.monotonic(), 0.0  # the network has been compiled until now
         # The rows of the last step are fetched only now, so the device computes while a batch is read.
         if pending is not None:
           yield from self._collect(*pending, collected)

@@ -17,6 +17,7 @@ OPTIONS = f"protocol_whitelist;file|format_whitelist;{_CONTAINERS}"
 # One record on stdout: kind, number of the frame, height, width. A frame is followed by its pixels.
 RECORD = struct.Struct("<4q")
 OPENED, FRAME, UNREADABLE, END = range(4)
+_MOST_FAILURES = 64  # after as many frames in a row that cannot be decoded, the video has ended
 
 
 def main(job):
@@ -44,11 +45,10 @@ def main(job):
     raise ValueError(f"its frames have {width:.0f} x {height:.0f} pixels, expected at most {MAX_PIXELS:,}")
   count = video.get(cv2.CAP_PROP_FRAME_COUNT)
   _write(out, OPENED, int(count) if 0 < count < 2**40 else 0)
-  skip, (rest, shards), number = set(job["skip"]), job["shard"], 0
-  while video.grab():
-    part = number // job["part_frames"]
-    if number % job["every"] == 0 and part % shards == rest and part not in skip:
-      is_read, frame = video.retrieve()
+  number = 0
+  for is_decoded in _grab(video):
+    if _is_needed(number, job):
+      is_read, frame = video.retrieve() if is_decoded else (False, None)
       if is_read and frame.size and frame.shape[0] * frame.shape[1] <= MAX_PIXELS:
         _write(out, FRAME, number, *frame.shape[:2])
         out.write(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB).data)
@@ -57,6 +57,27 @@ def main(job):
     number += 1
   _write(out, END, number)
   out.flush()
+
+
+def _grab(video):
+  """Decodes frame after frame. Yields for each frame whether it could be decoded.
+
+  `video.grab` fails at the end, and also at a damaged frame. Only after a damaged frame, it succeeds again.
+  """
+  failures = 0
+  while failures < _MOST_FAILURES:
+    if video.grab():
+      yield from [False] * failures
+      failures = 0
+      yield True
+    else:
+      failures += 1
+
+
+def _is_needed(number, job):
+  """Returns True if the frame of this number is one of the frames of the job."""
+  part, (rest, shards) = number // job["part_frames"], job["shard"]
+  return number % job["every"] == 0 and part % shards == rest and part not in job["skip"]
 
 
 def _write(out, kind, number, height=0, width=0):

@@ -143,6 +143,18 @@ def test_a_restart_and_shards_give_the_same_files(whole, model, clip, tmp_path, 
   assert "complete since an earlier start" in capsys.readouterr().out
 
 
+def test_damaged_frames_are_listed(model, clip, tmp_path):
+  damaged = tmp_path / "clip.avi"
+  damaged.write_bytes(clip.read_bytes())
+  video_files.damage_frame(damaged, 8)
+  out = tmp_path / "people"
+  words = words_of(model, damaged, out, f"--every={EVERY}", "--max_bad_share=0.2")
+  assert hap(words) == 0
+  rows = rows_of(out, frame=("i", 1))
+  assert rows["unreadable"].tolist() == ["f00000008"]
+  assert sorted(set(rows["frame"].tolist())) == [0, 2, 6, 10, 12]
+
+
 def test_pictures_of_any_shape_are_cropped(model, tmp_path, capsys):
   """One of the pictures is damaged. A part has two pictures."""
   root, out = tmp_path / "whole", tmp_path / "people"

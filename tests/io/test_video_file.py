@@ -57,6 +57,20 @@ def test_the_number_of_frames_in_the_file_is_not_trusted(tmp_path, stated):
   assert video.stated_frames == stated
 
 
+def test_damaged_frames_are_listed_and_the_others_are_read(tmp_path):
+  path = video_files.write(tmp_path / "clip.avi", NUM)
+  for number in (4, 5, 9):
+    video_files.damage_frame(path, number)
+  frames, video = read(path)
+  assert [frame.number for frame in frames] == list(range(NUM))
+  assert [frame.number for frame in frames if frame.image is None] == [4, 5, 9]
+  assert video.num_frames == NUM
+  for frame in frames:
+    if frame.image is not None:
+      assert np.abs(frame.image.astype(int) - video_files.picture(frame.number)).mean() < 6
+  assert [frame.number for frame in read(path, every=5)[0] if frame.image is None] == [5]
+
+
 def test_a_file_that_is_no_video_is_one_line(tmp_path):
   path = tmp_path / "x.mp4"
   clip = video_files.write(tmp_path / "clip.mp4", 2)

@@ -1,5 +1,6 @@
 """Writes small videos."""
 
+import re
 import struct
 
 import cv2
@@ -41,4 +42,14 @@ def state_frames(path, count):
   data = bytearray(path.read_bytes())
   for place in (data.index(b"avih") + 24, data.index(b"strh") + 40):
     data[place : place + 4] = struct.pack("<I", count)
+  path.write_bytes(data)
+
+
+def damage_frame(path, number):
+  """Overwrites the data of a frame of an .avi file with zeros."""
+  data = bytearray(path.read_bytes())
+  chunks = re.compile(b"00dc").finditer(bytes(data), data.index(b"movi"))
+  starts = [match.end() + 4 for match in chunks]
+  end = starts[number + 1] - 8
+  data[starts[number] : end] = bytes(end - starts[number])
   path.write_bytes(data)
