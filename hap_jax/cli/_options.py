@@ -105,6 +105,23 @@ def overrides(args):
   return {key: value for key, value in values.items() if value is not None} | settings(args.settings)
 
 
+def add_parts(parser):
+  """Adds --shard and --max_bad_share, for commands that work part by part."""
+  parser.add_argument(
+    "--shard",
+    default="1/1",
+    metavar="K/N",
+    help="do only the parts of process K of N. Start N processes with the same --out (default: all parts)",
+  )
+  parser.add_argument(
+    "--max_bad_share",
+    type=share,
+    default=0.01,
+    metavar="SHARE",
+    help="allowed share of unreadable pictures; a larger share is an error (default: %(default)s)",
+  )
+
+
 def settings(words):
   """Parses words KEY=VALUE to {key: value}. A value that is not a Python literal becomes a string.
 
@@ -133,3 +150,9 @@ def check_new(path):
     raise ValueError(f"--out={path} exists; give another path, or move it away")
   if not path.parent.is_dir():
     raise ValueError(f"--out={path}: there is no folder {path.parent}")
+
+
+def check_outside(out, root):
+  """Raises ValueError if `out` is inside the folder `root` of the pictures, because it will hold pictures."""
+  if root and pathlib.Path(root).resolve() in (out.resolve(), *out.resolve().parents):
+    raise ValueError(f"--out={out} is inside the folder of the pictures, {root}: give a folder outside")

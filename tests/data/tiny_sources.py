@@ -18,6 +18,7 @@ from tests.data import luperson_files, pose_files, text_files
 from tests.data import test_attribute_sources as attribute_files
 from tests.data import test_attribute_table as table_files
 from tests.data import test_coco_persons as coco_files
+from tests.data import test_posed_folder as posed_files
 from tests.data import test_reid_sources as reid_files
 
 VIEWS = ("test", "test_pictures", "test_captions")  # the test split of text ReID
@@ -166,6 +167,12 @@ def pw3d(folder):
 def folder(folder):
   reid_files.write_pictures(folder, ["a.jpg", "below/b.jpg"])
   return open_splits("folder", folder, ("all",))
+
+
+def posed_folder(folder):
+  reid_files.write_pictures(folder / "pictures", posed_files.NAMES)
+  posed_files.write_poses(folder / "poses")
+  return open_splits("posed_folder", folder / "pictures", ("train",), poses=str(folder / "poses"))
 
 
 def market1501(folder):

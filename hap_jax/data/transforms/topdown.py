@@ -380,7 +380,7 @@ def make_augmentation(
   )
 
 
-def make_view(*, image_size, codec, fit_aspect, clip, square=False):
+def make_view(*, image_size, codec, fit_aspect, clip, square=False, padding=PADDING):
   """Makes the transforms of evaluation records: the whole region, without rotation.
 
   Args:
@@ -389,10 +389,12 @@ def make_view(*, image_size, codec, fit_aspect, clip, square=False):
     fit_aspect: see `make_augmentation`.
     clip: see `make_augmentation`.
     square: see `PersonRegion`.
+    padding: see `PersonRegion`.
   Returns:
     tuple of transforms.
   """
-  region = PersonRegion(image_size[1] / image_size[0], fit_aspect=fit_aspect, clip=clip, square=square)
+  aspect = image_size[1] / image_size[0]
+  region = PersonRegion(aspect, padding=padding, fit_aspect=fit_aspect, clip=clip, square=square)
   return region, WarpRegion(tuple(image_size), codec)
 
 

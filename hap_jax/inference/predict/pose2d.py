@@ -126,19 +126,29 @@ def predict(path, weights, people, *, flip_test=True, batch_size=64, workers=0, 
   def predict_batch(variables, batch):
     return find_joints(variables, batch) | {"box": batch["box"]}
 
+  # No picture may be skipped, because every box must get joints.
+  reading_all = Reading(workers=workers, max_bad_share=0.0, bad_share_key="")
+  loader = reading_all.ordered(people, view_of(description), batch_size, ("image", "region", "is_udp", "box"))
+  variables = sharding.put_replicated(weights.variables, mesh)
+  return make_pass(EvalSplit(loader, predict_batch), mesh)(variables, progress=progress)
+
+
+def view_of(description, *, padding=topdown.PADDING):
+  """Returns the transforms that cut the person in a box out of a picture for a checkpoint.
+
+  Args:
+    description: the Description of the checkpoint.
+    padding: width of the region that the network sees divided by the width of the box.
+  """
   fit_aspect = description.network["fit_aspect"]
-  view = topdown.make_view(
+  return topdown.make_view(
     image_size=description.encoder.image_size,
     codec=description.network["codec"],
     fit_aspect=fit_aspect,
     clip=_clips_boxes(description),
     square=not fit_aspect,  # such a network was trained on square boxes, as in MPII
+    padding=padding,
   )
-  # No picture may be skipped, because every box must get joints.
-  reading_all = Reading(workers=workers, max_bad_share=0.0, bad_share_key="")
-  loader = reading_all.ordered(people, view, batch_size, ("image", "region", "is_udp", "box"))
-  variables = sharding.put_replicated(weights.variables, mesh)
-  return make_pass(EvalSplit(loader, predict_batch), mesh)(variables, progress=progress)
 
 
 def _clips_boxes(description):
