@@ -9,6 +9,7 @@ import re
 from hap_jax import config as config_lib
 from hap_jax.convert import families
 
+DEFAULT_PRIOR = 0.5
 CHECKPOINT = (
   ".pth, .pth.tar or .safetensors file, Hugging Face folder, or workdir or checkpoint of this project"
 )
@@ -75,6 +76,22 @@ def add_overrides(parser, *, set_help):
   parser.add_argument(
     "--set", dest="settings", metavar="KEY=VALUE", action="append", default=[], help=set_help
   )
+
+
+def add_prior(parser, when):
+  """Adds --prior. `when` says when the option has an effect."""
+  parser.add_argument(
+    "--prior",
+    type=share,
+    metavar="P",
+    help=f"{when}: probability that two pictures show one person, before they are compared (default: "
+    f"{DEFAULT_PRIOR})",
+  )
+
+
+def prior(args):
+  """Returns the value of --prior or its default."""
+  return DEFAULT_PRIOR if args.prior is None else args.prior
 
 
 def overrides(args):

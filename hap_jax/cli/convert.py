@@ -5,6 +5,7 @@ from hap_jax.convert import licences, write
 from hap_jax.convert import run as conversion
 from hap_jax.convert.lineage import text as lineage_text
 from hap_jax.convert.weights import some
+from hap_jax.inference import calibration_file
 from hap_jax.io.progress import Progress
 
 
@@ -52,6 +53,7 @@ def run(args):
       real=args.real,
       progress=progress,
     )
+    calibration = calibration_file.carry(args.source, args.out, family=args.family, grid=args.source_grid)
   proof, model = report["proof"], report["model"]
   print(f"{args.source} ({report['family']}) -> {args.out} ({args.to})")
   print(f"  grid {model['grid'][0]}x{model['grid'][1]} ({report['grid_from']}), {model['num_heads']} heads")
@@ -65,6 +67,8 @@ def run(args):
   real = proof["real_class"]
   is_run = isinstance(real, dict)
   print(f"  in {real['name']}: {_errors(real['outputs'])}" if is_run else f"  PyTorch class: {real}")
+  if calibration:
+    print(f"  {calibration}")
   print(f"  licence: {report['licence']}")
   for item in report["made_from"]:
     print(f"  made from: {licences.text(item)}")

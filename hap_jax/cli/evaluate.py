@@ -7,7 +7,7 @@ pred.mat. It needs --config.
 
 from hap_jax import config as config_lib
 from hap_jax.cli import _options
-from hap_jax.inference import scoring
+from hap_jax.inference import calibration_file, scoring, verifying
 from hap_jax.io.progress import Progress
 
 
@@ -20,16 +20,29 @@ def add_arguments(parser):
   )
   parser.add_argument("--out", metavar="DIR", help="folder to make for scores.json, pictures and results")
   _options.add_data_set(parser)
+  parser.add_argument(
+    "--verify",
+    action="store_true",
+    help="also compare all pairs of pictures with thresholds: one person or two? "
+    "(checkpoints that search for persons)",
+  )
+  _options.add_prior(parser, "with --verify")
+  calibration_file.add_argument(parser)
   _options.add_overrides(parser, set_help="change a key of the configuration, such as eval_batch_size=64")
 
 
 def run(args):
   config = args.config and config_lib.read_file(args.config)
+  verify = verifying.Settings(_options.prior(args), args.calibration) if args.verify else None
+  for name in ("prior", "calibration"):
+    if getattr(args, name) not in (None, "") and not args.verify:
+      raise ValueError(f"--{name}={getattr(args, name)} needs --verify")
   scoring.score(
     args.checkpoint,
     config=config,
     overrides=_options.overrides(args),
     dataset=args.dataset,
     out=args.out,
+    verify=verify,
     progress=Progress("evaluate"),
   )

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from hap_jax.evaluation.evaluate import Search
 from hap_jax.metrics import retrieval, text_retrieval
 from hap_jax.viz import ranks
 
@@ -34,6 +35,24 @@ def make_score(sources):
     return scores if "val" in sources else {**scores, "rank1_on_test": scores["rank1"]}
 
   return score
+
+
+def make_searches(pictures, captions):
+  """Returns a function rows -> {"text": Search, "picture": Search} of the test set.
+
+  Captions search the pictures, and pictures search the other pictures. The data sets have no cameras.
+  """
+
+  def searches(splits):
+    images, texts = splits["test_pictures"], splits["test_captions"]
+    image_pid, text_pid = pictures.columns["pid"][images["index"]], captions.columns["pid"][texts["index"]]
+    own = np.arange(len(image_pid))
+    return {
+      "text": Search(texts["feature"], images["feature"], text_pid, image_pid),
+      "picture": Search(images["feature"], images["feature"], image_pid, image_pid, own_index=own),
+    }
+
+  return searches
 
 
 def make_rank_lists(pictures, captions, num_queries):

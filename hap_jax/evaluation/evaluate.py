@@ -29,6 +29,30 @@ class EvalSplit:
   predict: Callable[[Mapping, Mapping], Mapping]
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Search:
+  """Queries and the gallery that they search: the arguments of `metrics.verification.evaluate`.
+
+  Attributes:
+    query, gallery: [Q, D] and [G, D] features.
+    query_pid, gallery_pid: [Q] and [G] persons.
+    query_camid, gallery_camid: [Q] and [G] cameras. None: the data set has no cameras.
+    own_index: [Q] the gallery entry that is the query itself. None: no query is in the gallery.
+  """
+
+  query: np.ndarray
+  gallery: np.ndarray
+  query_pid: np.ndarray
+  gallery_pid: np.ndarray
+  query_camid: np.ndarray | None = None
+  gallery_camid: np.ndarray | None = None
+  own_index: np.ndarray | None = None
+
+  def arguments(self):
+    """Returns the attributes as {name: value}."""
+    return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
   """The evaluation of a task: its splits, its score function and its pictures.
@@ -49,6 +73,8 @@ class Evaluation:
       file format of the data set. None: the data set has no such format.
     read_results: function path -> {metric: float} that scores a file in this format from any program. None:
       the data set has no such format.
+    searches: function of the input of `score` -> {kind of query: Search} of the test persons. The kinds are
+      "picture" and "text". None: the task does not search for persons.
   """
 
   evals: Mapping[str, EvalSplit]
@@ -61,6 +87,7 @@ class Evaluation:
   notes: tuple[str, ...] = ()
   write_results: Callable | None = None
   read_results: Callable | None = None
+  searches: Callable[[Mapping], Mapping[str, Search]] | None = None
 
 
 def make_evaluate(evaluation, mesh):

@@ -13,7 +13,7 @@ from hap_jax import config_parts, sharding
 from hap_jax import config_values as values
 from hap_jax.convert import read as reading
 from hap_jax.evaluation.evaluate import Evaluation, make_evaluate
-from hap_jax.inference import unfit
+from hap_jax.inference import unfit, verifying
 from hap_jax.io import picture_file, unfinished
 from hap_jax.io.progress import SILENT
 from hap_jax.train.state import with_constants
@@ -21,7 +21,9 @@ from hap_jax.train.state import with_constants
 _RESULTS = (".json", ".mat")  # endings of results files; no checkpoint has these endings
 
 
-def score(path, *, config=None, overrides=None, dataset="", out=None, say=print, progress=SILENT):
+def score(
+  path, *, config=None, overrides=None, dataset="", out=None, verify=None, say=print, progress=SILENT
+):
   """Runs the evaluation of the checkpoint's task.
 
   Args:
@@ -34,6 +36,8 @@ def score(path, *, config=None, overrides=None, dataset="", out=None, say=print,
     dataset: label of the data set, if the configuration or the network has several. "": all data sets of the
       configuration. If it has one, the network is that for the first data set of the checkpoint.
     out: folder to make for scores.json, pictures and results. None: no file is written.
+    verify: a `verifying.Settings`, to measure the searches of the evaluation as a verification. None: they
+      are not measured.
     say: prints a line.
     progress: a `Progress`. This function starts and ends it.
   Returns:
@@ -46,27 +50,43 @@ def score(path, *, config=None, overrides=None, dataset="", out=None, say=print,
       the key of an override does not exist;
       there is no data set with the label `dataset`;
       the configuration has no held-out records;
+      `verify` is given, but the task does not search for persons;
       `out` exists.
   """
   if out is not None and pathlib.Path(out).exists():
     raise ValueError(f"--out={out} exists; give another folder, or move it away")
   is_results = pathlib.Path(path).suffix in _RESULTS
   with progress:
-    found = (_score_results if is_results else _score)(path, config, overrides or {}, dataset, progress)
-    pictures = _draw(found, progress) if out is not None else {}
+    if is_results:
+      is_verified = verify is not None
+      found = _score_results(path, config, overrides or {}, dataset, progress, has_searches=is_verified)
+    else:
+      progress.stage("reading the checkpoint")
+      weights = reading.read(path)
+      stored = verify and verifying.find_stored(verify, path, weights)
+      found = score_weights(
+        path, weights, config, overrides or {}, progress, dataset=dataset, has_searches=verify is not None
+      )
+    measured = {}
+    if verify is not None:
+      progress.stage("comparing all pairs")
+      measured = verifying.measure(found.evaluation.searches(found.rows), prior=verify.prior, stored=stored)
+    pictures = _draw(found, measured, progress) if out is not None else {}
   width = max(map(len, found.scores))
   for name, value in found.scores.items():
     say(f"{name:{width}s}  {value:.4f}")
   for note in found.evaluation.notes:
     say(note)
+  for line in verifying.describe(measured):
+    say(line)
   if out is not None:
-    _write(pathlib.Path(out), path, found, pictures)
+    _write(pathlib.Path(out), path, found, pictures, measured)
     say(f"written: {out}")
   return found.scores
 
 
 @dataclasses.dataclass(frozen=True)
-class _Found:
+class Found:
   """The result of an evaluation.
 
   Attributes:
@@ -84,8 +104,10 @@ class _Found:
   variables: Any = None
 
 
-def _score_results(path, config, overrides, dataset, progress):
-  """Scores a results file. Returns a `_Found`. The arguments are the same as in `_score`."""
+def _score_results(path, config, overrides, dataset, progress, *, has_searches):
+  """Scores a results file. Returns a `Found`. The arguments are the same as in `score_weights`."""
+  if has_searches:
+    raise ValueError(f"{path}: a results file has no features to compare: remove --verify")
   if config is None:
     raise ValueError(f"{path}: a results file needs --config=FILE, the configuration for its data set")
   config = config_lib.finalize(_with_overrides(config, overrides, dataset))
@@ -104,16 +126,23 @@ def _score_results(path, config, overrides, dataset, progress):
       "; ".join((f"{path}: the records of {config.data.source} cannot be scored", *evaluation.notes))
     )
   progress.stage("scoring")
-  return _Found(config, evaluation, evaluation.read_results(path))
+  return Found(config, evaluation, evaluation.read_results(path))
 
 
-def _score(path, config, overrides, dataset, progress):
-  """Scores a checkpoint. Returns a `_Found`.
+def score_weights(path, weights, config, overrides, progress, *, dataset="", has_searches=False):
+  """Scores the weights of a checkpoint.
 
-  The arguments are the same as in `score`, but `progress` must be started.
+  Args:
+    path: the checkpoint, for error messages.
+    weights: the `convert.weights.Weights` of the checkpoint.
+    config, overrides, dataset: same as in `score`.
+    progress: a started `Progress`.
+    has_searches: True if the task must search for persons.
+  Returns:
+    `Found`.
+  Raises:
+    ValueError: see `score`.
   """
-  progress.stage("reading the checkpoint")
-  weights = reading.read(path)
   config = configure(path, weights, config, overrides, dataset)
   task = config_lib.load("tasks", config.task)
   if _has_parts(config.task) and not config_parts.joins(config.data.source):
@@ -126,22 +155,27 @@ def _score(path, config, overrides, dataset, progress):
   if not evaluation.evals:
     reason = "; ".join(evaluation.notes) or "pass --set data.num_val=N"
     raise ValueError(f"{path}: its configuration has no records that can be scored: {reason}")
+  if has_searches and evaluation.searches is None:
+    raise ValueError(
+      f"{path} is a checkpoint for {weights.task}, which does not search for persons: expected a checkpoint "
+      "with a trained embedding of persons"
+    )
   variables = with_constants(weights.variables, evaluation.constants)
   variables = sharding.put_replicated(variables, mesh)
   with unfit.named(path):
     scores, rows = make_evaluate(evaluation, mesh)(variables, progress=progress)
-  return _Found(config, evaluation, scores, rows, variables)
+  return Found(config, evaluation, scores, rows, variables)
 
 
-def _draw(found, progress):
-  """Returns the pictures of a `_Found`, {name: picture}."""
+def _draw(found, measured, progress):
+  """Returns the pictures of a `Found` and of its verification, {name: picture}."""
   if found.rows is None:
     return {}
   progress.stage("drawing the pictures")
   evaluation, pictures = found.evaluation, {}
   pictures |= evaluation.row_figures(found.rows) if evaluation.row_figures else {}
   pictures |= evaluation.figures(found.variables) if evaluation.figures else {}
-  return pictures
+  return pictures | verifying.draw(measured)
 
 
 def configure(path, weights, config, overrides, dataset=""):
@@ -206,7 +240,7 @@ def _check_known(path, encoder):
     )
 
 
-def _write(out, path, found, pictures):
+def _write(out, path, found, pictures, measured):
   config = found.config
   sets = [{"name": part.data.source, "root": part.data.root} for part in config_parts.parts_of(config)]
   data = sets[0] if len(sets) == 1 else sets
@@ -214,6 +248,8 @@ def _write(out, path, found, pictures):
   facts = {scored: str(path), "task": config.task, "data": data, "scores": dict(found.scores)}
   if found.evaluation.notes:
     facts["notes"] = list(found.evaluation.notes)
+  if measured:
+    facts["verification"] = {kind: one.to_json() for kind, one in measured.items()}
   out.parent.mkdir(parents=True, exist_ok=True)
   with unfinished.new_folder(out) as part:
     (part / "scores.json").write_text(json.dumps(facts, indent=2) + "\n")

@@ -26,7 +26,7 @@ from hap_jax.data import samplers
 from hap_jax.data.transforms import reid as transforms
 from hap_jax.data.transforms.image import HorizontalFlip
 from hap_jax.evaluation import joined, retrieval_probe
-from hap_jax.evaluation.evaluate import EvalSplit, Evaluation
+from hap_jax.evaluation.evaluate import EvalSplit, Evaluation, Search
 from hap_jax.losses.identity import identity_loss
 from hap_jax.losses.triplet import triplet_loss
 from hap_jax.metrics import rerank, retrieval
@@ -178,6 +178,20 @@ def make_score(query, gallery, with_rerank):
   return score
 
 
+def make_searches(query, gallery):
+  """Returns a function rows -> {"picture": Search}: the queries search the gallery.
+
+  Args:
+    query, gallery: the sources, as in `make_score`.
+  """
+
+  def searches(splits):
+    features = splits["query"]["feature"], splits["gallery"]["feature"]
+    return {"picture": Search(*features, **retrieval_probe.identities(splits, query, gallery))}
+
+  return searches
+
+
 def make_rank_lists(query, gallery, num_queries):
   """Returns a function rows -> {"ranks": picture}.
 
@@ -240,6 +254,7 @@ def _evaluate_part(config, part, description, predict):
     row_figures=make_rank_lists(query, gallery, config.panel_rows),
     select=("mAP", "max"),
     guides={"mAP": guide, "mAP_reranked": guide},
+    searches=make_searches(query, gallery),
   )
 
 

@@ -263,6 +263,7 @@ def evaluation_of(config, description, text):
     evals=evals,
     score=caption_search.make_score(sources),
     row_figures=caption_search.make_rank_lists(pictures, captions, config.panel_rows),
+    searches=caption_search.make_searches(pictures, captions),
     select=("val_rank1" if "val" in splits else "rank1_on_test", "max"),
     guides={"mAP": Guide(baseline=Mark("chance", retrieval.chance_mean_ap(*pids)))},
     constants=constants_of(description, text),
