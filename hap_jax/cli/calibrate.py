@@ -30,6 +30,7 @@ def add_arguments(parser):
     "--out", metavar="FILE", help="file to write (default: calibration.json beside the weights)"
   )
   parser.add_argument("--force", action="store_true", help="replace an older calibration")
+  _options.add_data_set(parser)
   _options.add_overrides(parser, set_help="change a key of the configuration, such as eval_batch_size=64")
 
 
@@ -40,6 +41,7 @@ def run(args):
     prior=_options.prior(args),
     config=args.config and config_lib.read_file(args.config),
     overrides=_options.overrides(args),
+    dataset=args.dataset,
     out=args.out,
     force=args.force,
     progress=Progress("calibrate"),

@@ -19,6 +19,7 @@ def add_arguments(parser):
     help="configuration file or shipped name, if the checkpoint does not record it",
   )
   parser.add_argument("--out", metavar="DIR", help="folder to make for scores.json, pictures and results")
+  _options.add_data_set(parser)
   parser.add_argument(
     "--verify",
     action="store_true",
@@ -27,7 +28,6 @@ def add_arguments(parser):
   )
   _options.add_prior(parser, "with --verify")
   calibration_file.add_argument(parser)
-  _options.add_data_set(parser)
   _options.add_overrides(parser, set_help="change a key of the configuration, such as eval_batch_size=64")
 
 

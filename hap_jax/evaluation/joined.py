@@ -29,7 +29,7 @@ class _Part:
 
 
 def join(evaluations, mean_of=""):
-  """Joins evaluations. The names of their splits, scores and pictures get a label and an underscore in front.
+  """Joins evaluations. A label and an underscore is put before the names of splits, scores and pictures.
 
   Args:
     evaluations: {label: Evaluation}. An evaluation with the label "" keeps its names.
@@ -49,17 +49,17 @@ def join(evaluations, mean_of=""):
       compared += [found[mean_of]] if mean_of else []
     return scores | ({f"mean_{mean_of}": sum(compared) / len(compared)} if mean_of else {})
 
-  def draw(field, input_of):
-    """Returns a function that draws the pictures of all parts that have this field."""
-    drawn = [part for part in parts if getattr(part.evaluation, field)]
+  def of_all(field, input_of=lambda part, splits: part.rows(splits)):
+    """Returns a function that joins the results of this field in all parts that have it, or None."""
+    found = [part for part in parts if getattr(part.evaluation, field)]
 
-    def figures(given):
-      pictures = {}
-      for part in drawn:
-        pictures |= part.named(getattr(part.evaluation, field)(input_of(part, given)))
-      return pictures
+    def join_results(given):
+      results = {}
+      for part in found:
+        results |= part.named(getattr(part.evaluation, field)(input_of(part, given)))
+      return results
 
-    return figures if drawn else None
+    return join_results if found else None
 
   def write_results(splits, folder):
     for part in parts:
@@ -68,24 +68,19 @@ def join(evaluations, mean_of=""):
         place.mkdir(exist_ok=True)
         part.evaluation.write_results(part.rows(splits), place)
 
-  searching = [part for part in parts if part.evaluation.searches]
-
-  def searches(splits):
-    return _merged(part.named(part.evaluation.searches(part.rows(splits))) for part in searching)
-
   first = parts[0].evaluation.select
   return Evaluation(
     evals=_merged(part.named(part.evaluation.evals) for part in parts),
     score=score,
-    figures=draw("figures", lambda part, variables: variables),
-    row_figures=draw("row_figures", lambda part, splits: part.rows(splits)),
+    figures=of_all("figures", lambda part, variables: variables),
+    row_figures=of_all("row_figures"),
     select=(f"mean_{mean_of}", "max") if mean_of else first and (*parts[0].named({first[0]: 0}), first[1]),
     guides=_merged(part.named(part.evaluation.guides) for part in parts),
     constants=_merged(part.evaluation.constants for part in parts),
     notes=tuple(
       f"{part.label}: {note}" if part.label else note for part in parts for note in part.evaluation.notes
     ),
-    searches=searches if searching else None,
+    searches=of_all("searches"),
     write_results=write_results if any(part.evaluation.write_results for part in parts) else None,
   )
 

@@ -4,6 +4,7 @@ import datetime
 import pathlib
 
 import hap_jax
+from hap_jax import config_parts
 from hap_jax.convert import read as reading
 from hap_jax.inference import calibration_file, scoring, verifying
 from hap_jax.inference.calibration_file import CalibrationFile, QueryCalibration
@@ -14,7 +15,17 @@ FEATURE = "embedding"  # the feature of the rows of an Evaluation
 
 
 def calibrate(
-  path, *, far, prior, config=None, overrides=None, out=None, force=False, say=print, progress=SILENT
+  path,
+  *,
+  far,
+  prior,
+  config=None,
+  overrides=None,
+  dataset="",
+  out=None,
+  force=False,
+  say=print,
+  progress=SILENT,
 ):
   """Scores a checkpoint, and writes its calibration file.
 
@@ -23,6 +34,7 @@ def calibrate(
     far: the share of pairs of two persons that may pass the threshold.
     prior: the probability of one person before two pictures are compared.
     config, overrides: as in `scoring.score`.
+    dataset: label of the data set, if the configuration has several.
     out: the file to write. None: `calibration_file.place`.
     force: True: replace an older file.
     say: prints a line.
@@ -31,7 +43,7 @@ def calibrate(
     the path of the file.
   Raises:
     ValueError: as in `scoring.score` and `verifying.measure`. Also if the file exists, if the data has fewer
-      pairs than the FAR needs, or if it has too few persons.
+      pairs than the FAR needs, if it has too few persons, or if there are several data sets.
     OSError: if the file cannot be written.
   """
   if not 0 < far < 1:
@@ -43,7 +55,12 @@ def calibrate(
     file = calibration_file.place(path, weights) if out is None else pathlib.Path(out)
     if file.exists() and not force:
       raise ValueError(f"{file} exists: pass --force to replace it, or --out=FILE to write another file")
-    found = scoring.score_weights(path, weights, (config, overrides or {}, ""), progress, has_searches=True)
+    name = scoring.configure(path, weights, config, overrides or {}, dataset).data.source
+    if config_parts.joins(name):
+      raise ValueError(f"{path}: its configuration has several data sets: choose one with --dataset=LABEL")
+    found = scoring.score_weights(
+      path, weights, config, overrides or {}, progress, dataset=dataset, has_searches=True
+    )
     progress.stage("comparing all pairs")
     measured = verifying.measure(found.evaluation.searches(found.rows), prior=prior, fars=(far,))
     source = found.config.data.source

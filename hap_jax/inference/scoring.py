@@ -57,14 +57,16 @@ def score(
     raise ValueError(f"--out={out} exists; give another folder, or move it away")
   is_results = pathlib.Path(path).suffix in _RESULTS
   with progress:
-    settings, has_searches = (config, overrides or {}, dataset), verify is not None
     if is_results:
-      found = _score_results(path, settings, progress, has_searches=has_searches)
+      is_verified = verify is not None
+      found = _score_results(path, config, overrides or {}, dataset, progress, has_searches=is_verified)
     else:
       progress.stage("reading the checkpoint")
       weights = reading.read(path)
       stored = verify and verifying.find_stored(verify, path, weights)
-      found = score_weights(path, weights, settings, progress, has_searches=has_searches)
+      found = score_weights(
+        path, weights, config, overrides or {}, progress, dataset=dataset, has_searches=verify is not None
+      )
     measured = {}
     if verify is not None:
       progress.stage("comparing all pairs")
@@ -102,9 +104,8 @@ class Found:
   variables: Any = None
 
 
-def _score_results(path, settings, progress, *, has_searches):
+def _score_results(path, config, overrides, dataset, progress, *, has_searches):
   """Scores a results file. Returns a `Found`. The arguments are the same as in `score_weights`."""
-  config, overrides, dataset = settings
   if has_searches:
     raise ValueError(f"{path}: a results file has no features to compare: remove --verify")
   if config is None:
@@ -128,13 +129,13 @@ def _score_results(path, settings, progress, *, has_searches):
   return Found(config, evaluation, evaluation.read_results(path))
 
 
-def score_weights(path, weights, settings, progress, *, has_searches=False):
+def score_weights(path, weights, config, overrides, progress, *, dataset="", has_searches=False):
   """Scores the weights of a checkpoint.
 
   Args:
     path: the checkpoint, for error messages.
     weights: the `convert.weights.Weights` of the checkpoint.
-    settings: (config, overrides, dataset), each as in `score`.
+    config, overrides, dataset: same as in `score`.
     progress: a started `Progress`.
     has_searches: True if the task must search for persons.
   Returns:
@@ -142,8 +143,7 @@ def score_weights(path, weights, settings, progress, *, has_searches=False):
   Raises:
     ValueError: see `score`.
   """
-  dataset = settings[-1]
-  config = configure(path, weights, *settings)
+  config = configure(path, weights, config, overrides, dataset)
   task = config_lib.load("tasks", config.task)
   if _has_parts(config.task) and not config_parts.joins(config.data.source):
     weights = task.of_data_set(weights, dataset)

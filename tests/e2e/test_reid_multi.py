@@ -123,3 +123,13 @@ def test_evaluate_scores_all_data_sets_or_a_single_one(trained, tmp_path, capsys
   capsys.readouterr()
   assert hap(["evaluate", str(workdir), "--dataset=east"]) == 1
   assert "--dataset=east: expected a data set of the configuration: north, south" in capsys.readouterr().err
+
+
+@pytest.mark.soak
+def test_a_calibration_needs_a_single_data_set(trained, tmp_path, capsys):
+  workdir, _ = trained
+  words = ["calibrate", str(workdir), "--far=0.1", f"--out={tmp_path / 'calibration.json'}"]
+  assert hap(words) == 1
+  assert "its configuration has several data sets: choose one with --dataset=LABEL" in capsys.readouterr().err
+  hap([*words, "--dataset=south"])  # there may be too few persons, but the data set is opened
+  assert "several data sets" not in capsys.readouterr().err

@@ -18,6 +18,7 @@ def make(name, value, **fields):
       "select": ("AP", "max"),
       "guides": {"AP": Guide(baseline=Mark("chance", value))},
       "notes": (f"boxes of {name}",),
+      "searches": lambda splits: {"picture": f"search {name}"},
       "write_results": lambda splits, folder: (folder / "file.txt").write_text(str(splits["val"]["x"].sum())),
       **fields,
     }
@@ -34,6 +35,7 @@ def test_each_name_gets_its_label():
   assert both.row_figures(SPLITS) == {"a_worst": "A [1, 2]", "b_worst": "B [3]"}
   assert {name: guide.baseline.value for name, guide in both.guides.items()} == {"a_AP": 1, "b_AP": 10}
   assert both.notes == ("a: boxes of A", "b: boxes of B")
+  assert both.searches(SPLITS) == {"a_picture": "search A", "b_picture": "search B"}
   assert both.figures is None
 
 
