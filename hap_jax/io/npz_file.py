@@ -2,7 +2,8 @@
 
 For `check` and `read`, the caller knows the shapes, but only the file contains the length of the texts. So
 texts must be stored without compression, as NumPy's `savez` stores them. Then they need no more memory than
-the size of the file. `read_stored` knows no shapes, so all its arrays must be stored in this way.
+the size of the file. `read_stored` knows no shapes, so all its arrays must be stored in this way. The same
+holds for `find_stored`, which reads no numbers.
 `read_numbers` also reads compressed arrays. Its caller gives the largest number of elements.
 """
 
@@ -24,11 +25,12 @@ _MAX_HEADER_BYTES = 10_000
 _MAX_NUMBER_BYTES = 8
 MAX_TEXT_LENGTH = 4_096  # characters
 _CHARACTER_BYTES = 4  # bytes per character in an array of texts
+_LOCAL_LENGTHS = 26  # place of the lengths of name and extra field in the local header of a zip file
 _HEADER = re.compile(
   rb"\{'descr': '([<>=|](?:[biuf][1248]|[A-Z][0-9a-zA-Z\[\]]{0,8}|[cf][0-9]{1,2}))', "
-  rb"'fortran_order': (?:False|True), 'shape': \(([0-9]{0,18}(?:, ?[0-9]{1,18}){0,15},?)\), ?\} *\n"
+  rb"'fortran_order': (False|True), 'shape': \(([0-9]{0,18}(?:, ?[0-9]{1,18}){0,15},?)\), ?\} *\n"
 )
-# {kind of a NumPy type: kind that is compared}. Signed and unsigned integers count as the same kind.
+# {kind of a NumPy type: kind that is compared}. Signed and unsigned integers are treated as the same kind.
 _KINDS = {"b": "b", "i": "i", "u": "i", "f": "f", "U": "U"}
 # NumPy and zipfile can raise all of these for a damaged file.
 _ERRORS = (
@@ -40,7 +42,7 @@ _ERRORS = (
 class Column(NamedTuple):
   """The shape and the type of an array that the file must contain.
 
-  From the type only the kind is compared: bool, integer, float or text.
+  Only the kind of the type is compared: bool, integer, float or text.
   """
 
   shape: tuple[int, ...]
@@ -60,7 +62,7 @@ def check(path, columns):
 
 
 def read(path, columns, name):
-  """Checks an .npz file as in `check`, and returns the array `name`. It raises the same errors."""
+  """Checks an .npz file as `check` does, and returns the array `name`. Raises the same errors."""
   return _for_each(path, columns, _read_array, only=name)[name]
 
 
@@ -72,12 +74,12 @@ def read_stored(path, kinds):
     kinds: {name: (kind of its type such as "f" for float or "U" for text, number of its dimensions)} of the
       arrays to read. The file may have further arrays.
   Returns:
-    {name: array}. Arrays that the file does not have are left out. Texts may hold single surrogates, which
-    file names have if they are not UTF-8.
+    {name: array}. Arrays that the file does not have are left out. Texts may contain single surrogates:
+    Python uses them in file names that are not UTF-8.
   Raises:
     OSError: if the file is missing or cannot be opened.
-    ValueError: if the file is damaged or no .npz file, or if an array is compressed, or has another kind or
-      another number of dimensions. The message does not name the file.
+    ValueError: if the file is damaged or is no .npz file, or if an array is compressed, or has another kind
+      or another number of dimensions. The message does not name the file.
   """
 
   def read_one(archive, entry, size):
@@ -95,6 +97,39 @@ def read_stored(path, kinds):
   return _read_known(path, kinds, read_one)
 
 
+def find_stored(path, name):
+  """Finds the numbers of an array that is stored without compression, so that rows can be read one by one.
+
+  Args:
+    path: the .npz file.
+    name: name of the array.
+  Returns:
+    (position of the first number in the file in bytes, dtype, shape). The numbers are row by row.
+  Raises:
+    OSError: if the file is missing or cannot be opened.
+    ValueError: if the file is damaged or no .npz file, if it has no such array of numbers, or if the array is
+      compressed or stored column by column. The message does not name the file.
+  """
+  with open_regular(path) as file:
+    try:
+      with zipfile.ZipFile(file) as archive:
+        entry = archive.getinfo(f"{name}.npy")
+        array = _read_sized_header(archive, entry, "biuf")
+        size = os.fstat(file.fileno()).st_size
+      if entry.compress_type != zipfile.ZIP_STORED or array.is_column_first:
+        raise ValueError(f"{entry.filename} is compressed or stored column by column")
+      # The name and the extra field may have other lengths here than in the list of entries.
+      file.seek(entry.header_offset + _LOCAL_LENGTHS)
+      lengths = struct.unpack("<HH", file.read(4))
+      position = entry.header_offset + _LOCAL_LENGTHS + 4 + sum(lengths) + array.header_bytes
+      if position + math.prod(array.shape) * array.dtype.itemsize > size:
+        raise ValueError(f"{entry.filename} ends beyond the file")
+      return position, array.dtype, array.shape
+    except _ERRORS as error:
+      text = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+      raise ValueError(text) from error
+
+
 def read_numbers(path, names, max_elements):
   """Reads arrays of numbers, of any shape, from an .npz file. The arrays may be compressed.
 
@@ -106,8 +141,8 @@ def read_numbers(path, names, max_elements):
     {name: array of floats or integers}. Arrays that the file does not have are left out.
   Raises:
     OSError: if the file is missing or cannot be opened.
-    ValueError: if the file is damaged or no .npz file, or if an array is too large or does not hold numbers.
-      The message does not name the file.
+    ValueError: if the file is damaged or is no .npz file, or if an array is too large or does not contain
+      numbers. The message does not name the file.
   """
 
   def read_one(archive, entry, _):
@@ -122,7 +157,7 @@ def read_numbers(path, names, max_elements):
 
 
 def _read_known(path, names, read_one):
-  """Calls read_one(zip file, entry, size of the file) for each of these arrays that the file has.
+  """Calls read_one(zip file, entry, size of the file) for each array in `names` that the file has.
 
   Returns:
     {name of the array: result of `read_one`}.
@@ -142,19 +177,34 @@ def _name_of(entry):
   return entry.filename.removesuffix(".npy")
 
 
-def _read_sized(archive, entry, kinds):
-  """Returns the array of an entry of the zip file, if its type is of these kinds and fits its size."""
+class _Header(NamedTuple):
+  """The header of an array: its type, shape and order, and the size of the header itself in bytes."""
+
+  dtype: np.dtype
+  shape: tuple[int, ...]
+  is_column_first: bool
+  header_bytes: int
+
+
+def _read_sized_header(archive, entry, kinds):
+  """Returns the _Header of an entry of the zip file, if its type is of these kinds and fits its size."""
   with archive.open(entry) as file:
-    dtype, shape = _read_header(file, entry.filename)
+    dtype, shape, is_column_first = _read_header(file, entry.filename)
     header_bytes = file.tell()
   item = np.dtype(dtype) if dtype[1:2] in _KINDS else None
   if item is None or item.kind not in kinds:
     raise ValueError(f"{entry.filename} has type {dtype} and shape {shape}")
   if entry.file_size != header_bytes + math.prod(shape) * item.itemsize:
     raise ValueError(f"{entry.filename} has {entry.file_size} bytes, which does not fit its shape {shape}")
+  return _Header(item, shape, is_column_first, header_bytes)
+
+
+def _read_sized(archive, entry, kinds):
+  """Returns the array of an entry of the zip file, if its type is of these kinds and fits its size."""
+  header = _read_sized_header(archive, entry, kinds)
   with archive.open(entry) as file:
     array = np.lib.format.read_array(file, allow_pickle=False)
-  if item.kind == "U":
+  if header.dtype.kind == "U":
     _check_characters(entry.filename, array, surrogates=True)
   return array
 
@@ -226,7 +276,7 @@ def _check_array(archive, entry, column):
       f"{entry.filename} has {entry.file_size} bytes unpacked, more than shape {column.shape} needs"
     )
   with archive.open(entry) as file:
-    dtype, shape = _read_header(file, entry.filename)
+    dtype, shape, _ = _read_header(file, entry.filename)
     header_bytes = file.tell()
   is_text = column.dtype.kind == "U"
   wanted = f"texts of 1 to {MAX_TEXT_LENGTH} characters" if is_text else column.dtype
@@ -247,7 +297,7 @@ def _check_array(archive, entry, column):
 
 
 def _read_header(file, name):
-  """Reads the header of an .npy file. Returns (type such as "<i4", shape).
+  """Reads the header of an .npy file. Returns (type such as "<i4", shape, whether columns come first).
 
   NumPy evaluates the header as a Python expression, and some expressions take a long time. So this function
   compares the header with a regular expression instead.
@@ -261,7 +311,8 @@ def _read_header(file, name):
   match = _HEADER.fullmatch(text)
   if match is None:
     raise ValueError(f"{name} has the header {text[:80]}, expected the header of an array of numbers")
-  return match[1].decode("ascii"), tuple(int(size) for size in match[2].split(b",") if size.strip())
+  shape = tuple(int(size) for size in match[3].split(b",") if size.strip())
+  return match[1].decode("ascii"), shape, match[2] == b"True"
 
 
 def _read_array(archive, entry, column):
@@ -274,7 +325,7 @@ def _read_array(archive, entry, column):
 
 
 def _check_characters(name, texts, surrogates=False):
-  """Raises ValueError if an array of texts holds numbers that are not characters.
+  """Raises ValueError if an array of texts contains numbers that are not characters.
 
   `surrogates` is True if single surrogates are allowed.
   """

@@ -41,6 +41,11 @@ class Sizes:
     return dataclasses.asdict(self)
 
 
+BASE_UNCASED = Sizes(  # bert-base-uncased, the text encoder of the official recipe
+  width=768, depth=12, num_heads=12, hidden=3072, vocab_size=30_522, max_positions=512
+)
+
+
 class Bert(nn.Module):
   """The encoder of BERT, without its pooler and without dropout.
 

@@ -1,5 +1,7 @@
 """Conversion of images to patches, and the transformer block that the encoder and the decoder share."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -194,48 +196,101 @@ def gelu(x):
   return (half + half * jax.lax.erf(half * np.float32(np.sqrt(2)))).astype(x.dtype)
 
 
+@dataclasses.dataclass(frozen=True)
+class Experts:
+  """Sizes of the experts in the MLPs of an encoder (ViTPose+, arXiv 2212.04246).
+
+  The last `part_features` outputs of an MLP come from the expert of the picture, the others are shared. The
+  second layer of the MLP, fc2, has the shared outputs, then the outputs of each expert. So one matrix product
+  computes all experts. Compared with a kernel of its own for each picture, it needs more operations and less
+  memory, because no kernel is copied.
+
+  Attributes:
+    number: number of experts E. 1: there are no experts.
+    part_features: outputs P of each expert.
+  """
+
+  number: int = 1
+  part_features: int = 0
+
+  def num_outputs(self, width):
+    """Returns the number of outputs of fc2 in an encoder of this width."""
+    return width + (self.number - 1) * self.part_features
+
+  def pick(self, outputs, expert):
+    """Returns the outputs of an MLP, given all outputs of fc2: [..., D - P + E * P] -> [..., D].
+
+    The outputs of the other experts get a gradient of exactly zero.
+
+    Args:
+      outputs: the outputs of fc2.
+      expert: int, the expert of each token, in a shape that broadcasts to [...].
+    """
+    if self.number == 1:
+      return outputs
+    num_own = self.number * self.part_features
+    shared, own = jnp.split(outputs, [outputs.shape[-1] - num_own], axis=-1)
+    own = own.reshape(*own.shape[:-1], self.number, self.part_features)
+    is_chosen = expert[..., None, None] == jnp.arange(self.number)[:, None]
+    # A sum instead of a gather: the gradient of a gather is a scatter-add, see `gather_tokens`.
+    return jnp.concatenate([shared, jnp.where(is_chosen, own, 0).sum(axis=-2)], axis=-1)
+
+
+NO_EXPERTS = Experts()
+
+
 class Mlp(nn.Module):
-  """Two linear layers with an exact (erf) GELU between them, for each token of a tuple of [B, T_i, D]."""
+  """Two linear layers with an exact (erf) GELU between them, and optionally `Experts`.
+
+  It takes and returns a tuple of [B, T_i, D]. `expert` is [B] int, see `Experts`.
+  """
 
   ratio: float
   dtype: jnp.dtype
+  experts: Experts = NO_EXPERTS
 
   @nn.compact
-  def __call__(self, groups):
+  def __call__(self, groups, expert=None):
     D = groups[0].shape[-1]
-    fc1, fc2 = dense(int(D * self.ratio), self.dtype, "fc1"), dense(D, self.dtype, "fc2")
-    return tuple(fc2(gelu(fc1(tokens))) for tokens in groups)
+    fc1 = dense(int(D * self.ratio), self.dtype, "fc1")
+    fc2 = dense(self.experts.num_outputs(D), self.dtype, "fc2")
+    of_token = None if expert is None else expert[:, None]
+    return tuple(self.experts.pick(fc2(gelu(fc1(tokens))), of_token) for tokens in groups)
 
 
 class Block(nn.Module):
   """Pre-norm transformer block of groups of tokens: a tuple of [B, T_i, D] -> a tuple of [B, T_i, D].
 
   `branch_scale` is [2, B] float32 from `drop_path_scales`. For each example, it scales the outputs of
-  attention and MLP before they are added to the tokens. None: no scaling.
+  attention and MLP before they are added to the tokens. None: no scaling. `expert` is [B] int, see `Experts`.
   """
 
   num_heads: int
   mlp_ratio: float
   dtype: jnp.dtype
   attention: str = "xla"
+  experts: Experts = NO_EXPERTS
 
   @nn.compact
-  def __call__(self, groups, branch_scale=None):
+  def __call__(self, groups, branch_scale=None, expert=None):
     attention = Attention(self.num_heads, self.dtype, self.attention, name="attn")
-    mlp = Mlp(self.mlp_ratio, self.dtype, name="mlp")
-    for which, (branch, norm) in enumerate(((attention, "norm1"), (mlp, "norm2"))):
-      norm = layer_norm(self.dtype, norm)
-      branches = branch(tuple(norm(tokens) for tokens in groups))
-      groups = tuple(
-        tokens + _scale_branch(x, branch_scale, which) for tokens, x in zip(groups, branches, strict=True)
-      )
-    return groups
+    mlp = Mlp(self.mlp_ratio, self.dtype, self.experts, name="mlp")
+    attended = attention(_norm_groups(layer_norm(self.dtype, "norm1"), groups))
+    groups = _add_branch(groups, attended, branch_scale, 0)
+    mixed = mlp(_norm_groups(layer_norm(self.dtype, "norm2"), groups), expert)
+    return _add_branch(groups, mixed, branch_scale, 1)
 
 
-def _scale_branch(branch, branch_scale, which):
-  if branch_scale is None:
-    return branch
-  return (branch * branch_scale[which][:, None, None]).astype(branch.dtype)
+def _norm_groups(norm, groups):
+  return tuple(norm(tokens) for tokens in groups)
+
+
+def _add_branch(groups, branches, branch_scale, which):
+  """Returns the sums of the tokens and the outputs of a branch, for each group."""
+  if branch_scale is not None:
+    scale = branch_scale[which][:, None, None]
+    branches = tuple((branch * scale).astype(branch.dtype) for branch in branches)
+  return tuple(tokens + branch for tokens, branch in zip(groups, branches, strict=True))
 
 
 def drop_path_scales(key, batch, *, depth, drop_path):
@@ -275,6 +330,8 @@ def run_blocks(
   remat="none",
   attention="xla",
   branch_scales=None,
+  experts=NO_EXPERTS,
+  expert=None,
 ):
   """Runs `depth` blocks on groups of tokens. Call it inside the compact method of `module`.
 
@@ -291,18 +348,20 @@ def run_blocks(
     remat: a key of `REMAT_POLICIES`.
     attention: see `attention.attend`.
     branch_scales: [depth, 2, B] from `drop_path_scales`; None: no branch is scaled.
+    experts: see `Experts`.
+    expert: [B] int, the expert of each example. None: there are no experts.
   Returns:
     tuple of [B, T_i, D].
   """
   # With parent=None, flax does not register the parameters of this block. They are stored below, stacked.
-  block = Block(num_heads, mlp_ratio, dtype, attention, parent=None)
-  stacked = stacked_parameters(module, block, depth, groups)
+  block = Block(num_heads, mlp_ratio, dtype, attention, experts, parent=None)
+  stacked = stacked_parameters(module, block, depth, groups, None, expert)
 
   def run_block(groups, params_and_scale):
     params, branch_scale = params_and_scale
     # Each device keeps its own rows in every block.
     groups = tuple(sharding.split_rows(tokens) for tokens in groups)
-    return block.apply({"params": params}, groups, branch_scale), None
+    return block.apply({"params": params}, groups, branch_scale, expert), None
 
   if remat != "none":
     # The values are computed once for the output and once more for the gradient. Without a scan, the compiler

@@ -135,6 +135,7 @@ class ViT(nn.Module):
     drop_path: stochastic depth rate of the last block. The rate rises linearly from 0 at the first block.
     dtype: compute type; parameters are float32.
     scan, remat, attention: see `layers.run_blocks`.
+    num_experts, part_features: sizes of the experts, see `layers.Experts`.
   """
 
   width: int
@@ -150,9 +151,11 @@ class ViT(nn.Module):
   scan: bool = True
   remat: str = "none"
   attention: str = "xla"
+  num_experts: int = 1
+  part_features: int = 0
 
   @nn.compact
-  def __call__(self, patches, ids_keep=None, *, drop_key=None):
+  def __call__(self, patches, ids_keep=None, *, drop_key=None, expert=None):
     """Encodes all patches, or the visible patches of N masked views of each image.
 
     The views of one image are next to each other on the batch axis of the result. So if the batch is split
@@ -163,6 +166,7 @@ class ViT(nn.Module):
       ids_keep: [B, N, V] int32, the visible patches of each view, in the order of the returned tokens. None:
         one view with all L patches in image order.
       drop_key: PRNG key of stochastic depth; None: no branch is dropped.
+      expert: [B] int, the expert of each image, if there are experts. None: the first expert.
     Returns:
       Latent.
     """
@@ -188,6 +192,9 @@ class ViT(nn.Module):
       branch_scales = layers.drop_path_scales(
         drop_key, len(tokens), depth=self.depth, drop_path=self.drop_path
       )
+    if self.num_experts > 1:
+      expert = jnp.zeros(len(patches), jnp.int32) if expert is None else expert
+      expert = jnp.repeat(expert, len(tokens) // len(patches))  # the views of an image have the same expert
     (tokens,) = layers.run_blocks(
       self,
       (tokens,),
@@ -199,6 +206,8 @@ class ViT(nn.Module):
       remat=self.remat,
       attention=self.attention,
       branch_scales=branch_scales,
+      experts=layers.Experts(self.num_experts, self.part_features),
+      expert=expert if self.num_experts > 1 else None,
     )
     return Latent(
       normed=layers.layer_norm(self.dtype, "norm")(tokens), raw=tokens, class_token=self.class_token

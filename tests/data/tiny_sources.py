@@ -18,6 +18,7 @@ from tests.data import luperson_files, pose_files, text_files
 from tests.data import test_attribute_sources as attribute_files
 from tests.data import test_attribute_table as table_files
 from tests.data import test_coco_persons as coco_files
+from tests.data import test_posed_folder as posed_files
 from tests.data import test_reid_sources as reid_files
 
 VIEWS = ("test", "test_pictures", "test_captions")  # the test split of text ReID
@@ -31,7 +32,7 @@ class Described:
   Attributes:
     size: number of records.
     bad: numbers of the records that cannot be read.
-    changed: {field: values} of columns that replace the default ones.
+    changed: {field: values} of columns that replace the default columns.
     fields: names of the fields besides picture and joints.
   """
 
@@ -148,6 +149,16 @@ def mpii_pose(folder):
   return open_splits("mpii_pose", folder, ("train", "val"))
 
 
+def mixed(folder):
+  parts = []
+  for name in (aic_pose, mpii_pose):
+    (folder / name.__name__).mkdir()
+    parts.append((name.__name__, name(folder / name.__name__)[0]))
+  people = open_splits("synthetic", folder, ("train",), num_train=9, image_size=(32, 16))[0]
+  persons = ("one", people), ("other", dataclasses.replace(people, seed=4))
+  return [config.load("data/sources", "mixed").open_source(parts=tuple(found)) for found in (parts, persons)]
+
+
 def pw3d(folder):
   drawn_people.write_3dpw(folder / "drawn", num_test=3, image_size=(32, 16), workers=0)
   return open_splits("pw3d", folder / "drawn", ("test",))
@@ -156,6 +167,12 @@ def pw3d(folder):
 def folder(folder):
   reid_files.write_pictures(folder, ["a.jpg", "below/b.jpg"])
   return open_splits("folder", folder, ("all",))
+
+
+def posed_folder(folder):
+  reid_files.write_pictures(folder / "pictures", posed_files.NAMES)
+  posed_files.write_poses(folder / "poses")
+  return open_splits("posed_folder", folder / "pictures", ("train",), poses=str(folder / "poses"))
 
 
 def market1501(folder):

@@ -42,7 +42,7 @@ NUM_LUPERSON = 4_180_243  # names in the published list
 SPLITS = ("train",)  # "val" exists only if num_val is above 0
 JOINTS = True
 _SPEC = SourceSpec("luperson", COCO17, licence="LUPerson: research use, on the terms of its authors")
-_EXTENSIONS = (".jpg", ".jpeg", ".png")
+EXTENSIONS = (".jpg", ".jpeg", ".png")
 _HALF_STREAM = 2  # last number of the seed of the random half; the loader never uses such a seed
 
 
@@ -108,7 +108,7 @@ class _LUPerson:
     entry = self.names[index]
     check_utf8(entry, f"{self.root}/{LIST_FILE}")
     image = read_image(self._image_path(entry))
-    keypoints = _read_pose(f"{self.root}/{POSE_FOLDER}/{_stem(entry)}.npy")
+    keypoints = _read_pose(f"{self.root}/{POSE_FOLDER}/{stem(entry)}.npy")
     xy = np.ascontiguousarray(keypoints[:, :2])
     H, W = image.shape[:2]
     inside = (xy[:, 0] >= 0) & (xy[:, 0] < W) & (xy[:, 1] >= 0) & (xy[:, 1] < H)
@@ -125,7 +125,7 @@ class _LUPerson:
     return self.name(index)
 
   def _image_path(self, entry):
-    return f"{self.root}/{IMAGE_FOLDER}/{entry if entry.lower().endswith(_EXTENSIONS) else entry + '.jpg'}"
+    return f"{self.root}/{IMAGE_FOLDER}/{entry if entry.lower().endswith(EXTENSIONS) else entry + '.jpg'}"
 
 
 @functools.lru_cache(maxsize=1)
@@ -154,8 +154,8 @@ def _read_list(path):
   return Names.of(names)
 
 
-def _stem(entry):
-  return entry.rsplit(".", 1)[0] if entry.lower().endswith(_EXTENSIONS) else entry
+def stem(entry):
+  return entry.rsplit(".", 1)[0] if entry.lower().endswith(EXTENSIONS) else entry
 
 
 def _is_number(value):

@@ -17,6 +17,7 @@ from hap_jax.inference import people_in_pictures
 from hap_jax.io import picture_file, unfinished
 from hap_jax.io.progress import SILENT, Progress
 from hap_jax.metrics import keypoints2d as metrics
+from hap_jax.models.pose_estimator import head_names
 from hap_jax.tasks import pose2d
 from hap_jax.viz import pose as viz
 
@@ -29,6 +30,12 @@ _QUALITY = 90  # quality of the JPEG files
 def add_arguments(parser):
   people_in_pictures.add_arguments(parser)
   parser.add_argument(
+    "--dataset",
+    metavar="LABEL",
+    default="",
+    help="data set whose expert and head are used, if the checkpoint has several (default: the first)",
+  )
+  parser.add_argument(
     "--no_flip",
     action="store_true",
     help="leave out the second pass over the mirrored image: half the time",
@@ -39,7 +46,7 @@ def run(args):
   """Finds the joints of every person of `args.pictures`, and writes the folder `args.out`."""
   with Progress("predict") as progress:
     progress.stage("reading the checkpoint")
-    weights = reading.read(args.checkpoint)
+    weights = pose2d.of_data_set(reading.read(args.checkpoint), args.dataset)
     skeleton = skeleton_of(args.checkpoint, weights)
     progress.stage("reading the boxes")
     people = people_in_pictures.open_people(args.pictures, boxes=args.boxes, exif=args.exif)
@@ -73,7 +80,7 @@ def skeleton_of(path, weights):
     ValueError: if the checkpoint has no head for joints, or if its joints, the grid or the number of heads of
       its encoder is unknown.
   """
-  description, head = weights.description, pose2d.HEADS[0]
+  description, head = weights.description, head_names(1)[0]
   if head not in weights.params:
     raise ValueError(
       f"{path}: it has no head for joints ({head}), found only {', '.join(sorted(weights.params))}; expected "
@@ -119,19 +126,29 @@ def predict(path, weights, people, *, flip_test=True, batch_size=64, workers=0, 
   def predict_batch(variables, batch):
     return find_joints(variables, batch) | {"box": batch["box"]}
 
+  # No picture may be skipped, because every box must get joints.
+  reading_all = Reading(workers=workers, max_bad_share=0.0, bad_share_key="")
+  loader = reading_all.ordered(people, view_of(description), batch_size, ("image", "region", "is_udp", "box"))
+  variables = sharding.put_replicated(weights.variables, mesh)
+  return make_pass(EvalSplit(loader, predict_batch), mesh)(variables, progress=progress)
+
+
+def view_of(description, *, padding=topdown.PADDING):
+  """Returns the transforms that cut the person in a box out of a picture for a checkpoint.
+
+  Args:
+    description: the Description of the checkpoint.
+    padding: width of the region that the network sees divided by the width of the box.
+  """
   fit_aspect = description.network["fit_aspect"]
-  view = topdown.make_view(
+  return topdown.make_view(
     image_size=description.encoder.image_size,
     codec=description.network["codec"],
     fit_aspect=fit_aspect,
     clip=_clips_boxes(description),
     square=not fit_aspect,  # such a network was trained on square boxes, as in MPII
+    padding=padding,
   )
-  # No picture may be skipped, because every box must get joints.
-  reading_all = Reading(workers=workers, max_bad_share=0.0, bad_share_key="")
-  loader = reading_all.ordered(people, view, batch_size, ("image", "region", "is_udp", "box"))
-  variables = sharding.put_replicated(weights.variables, mesh)
-  return make_pass(EvalSplit(loader, predict_batch), mesh)(variables, progress=progress)
 
 
 def _clips_boxes(description):
