@@ -10,8 +10,8 @@ def f32(array):
   """Returns an aligned float32 array in C order.
 
   The order of additions in NumPy depends on the layout and the alignment of an array in memory. Tensors of a
-  file may be unaligned, and this project stores the axes of a weight in another order. With a fixed layout, both
-  sides of a comparison add in the same order.
+  file may be unaligned, and this project stores the axes of a weight in another order. With a fixed layout,
+  both sides of a comparison add in the same order.
   """
   return np.require(array, np.float32, ("C", "ALIGNED"))
 
