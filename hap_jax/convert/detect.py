@@ -2,12 +2,11 @@
 
 import math
 
-import numpy as np
-
 from hap_jax.convert import families
 from hap_jax.convert.family import NO
 from hap_jax.convert.weights import grid_text, some, square_side
 from hap_jax.description import MAX_PIXEL
+from hap_jax.models import posemb
 from hap_jax.pixels.normalize import IMAGENET_MEAN, IMAGENET_STD
 
 
@@ -61,7 +60,7 @@ def find_grid(source, family, tables, grid):
   """
   L = tables[0].shape[1] - 1
   # reversed: the decoder's table is tried first, because the encoder's table may have been resized.
-  found = next(filter(None, map(sincos_grid, reversed(tables))), None)
+  found = next(filter(None, map(posemb.sincos_grid, reversed(tables))), None)
   recorded = _recorded_grid(source)
   if recorded is not None and math.prod(recorded) != L:
     raise ValueError(
@@ -113,23 +112,6 @@ def _recorded_grid(source):
         "number of pixels, or a pair of numbers, for each key"
       ) from error
   return recorded and tuple(recorded)
-
-
-def sincos_grid(table):
-  """Returns the grid of a fixed sin-cos position table [1, 1 + L, C], or None for any other table.
-
-  The channels of a patch are four equal parts: [sin column, cos column, sin row, cos row]. The sine of the
-  row is exactly zero only in the first row. The sine of the column is exactly zero only in the first column.
-  """
-  L, C = table.shape[1] - 1, table.shape[2]
-  if C % 4:
-    return None
-  cells = table[0, 1:].reshape(L, 4, C // 4)
-  is_first_column, is_first_row = ~cells[:, 0].any(axis=1), ~cells[:, 2].any(axis=1)
-  Gw, index = int(is_first_row.sum()), np.arange(L)  # the first row has Gw patches
-  if not Gw or L % Gw or not np.array_equal(is_first_row, index < Gw):
-    return None
-  return (L // Gw, Gw) if np.array_equal(is_first_column, index % Gw == 0) else None
 
 
 def normalization(source, family):

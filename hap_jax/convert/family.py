@@ -18,7 +18,7 @@ from hap_jax.convert.outputs import Outputs
 #   CERTAIN   the file has names that only this family has
 NO, POSSIBLE, LIKELY, CERTAIN = range(4)
 CONSTANTS = "constants"  # the collection of arrays that are stored outside the checkpoints of this project
-NOT_STATED = "not stated in the file; ask where the weights were published"
+NOT_STATED = "unknown: the file does not state it; ask where the weights were published"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -89,8 +89,11 @@ def has_names(source):
 
 
 def is_masked(source):
-  """Returns True if a file of transformers is a ViTMAE: it has a decoder, or its config.json says so."""
-  has_decoder = any(name.startswith("decoder.") for name in source.state)
+  """Returns True if a file of transformers is a ViTMAE: it has its decoder, or its config.json says so.
+
+  ViTForMaskedImageModeling has another decoder, a convolution. Its config.json says that it is a ViT.
+  """
+  has_decoder = any(name.startswith(("decoder.decoder_", "decoder.mask_token")) for name in source.state)
   return has_decoder or source.config.get("model_type") == "vit_mae"
 
 

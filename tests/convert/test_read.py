@@ -172,6 +172,44 @@ def test_every_spelling_of_transformers_gives_the_same_weights(tmp_path, family,
     np.testing.assert_array_equal(got[name], array)
 
 
+@pytest.mark.parametrize("nest", ["model", "state_dict"])
+@pytest.mark.parametrize(
+  "arch", ["vit_base_patch16_224", "vit_base_patch16", "deit3_base_patch16_224", "vit"]
+)
+@pytest.mark.parametrize("num_cells", [(3, 3), (4, 2), (12, 8)])
+def test_the_name_of_a_model_alone_makes_no_file_a_file_of_hap(write, nest, arch, num_cells):
+  state = encoder_state(grid=num_cells)
+  heads = {"head.weight": np.ones((5, 16), np.float32), "head.bias": np.ones(5, np.float32)}
+  for content in (state, state | heads):
+    weights = read.read(write({nest: content, "arch": arch, "epoch": 3, "version": 2, "metric": 81.5}))
+    assert (weights.family, weights.task, list(weights.params)) == ("timm", "pretrain", ["encoder"])
+    assert weights.made_from[0]["kind"] == "unknown"
+    assert "HAP" not in weights.licence
+
+
+def test_a_classifier_of_hap_needs_the_name_and_the_grid_of_its_code(write):
+  state = family_state("reid-vit", grid=(16, 8))
+  assert read.read(write({"model": state, "arch": "vit_base_patch16"})).family == "reid-vit"
+  assert read.read(write({"model": state, "arch": "vit_base_patch16_224"})).family == "timm"
+  assert read.read(write({"model": state})).family == "timm"
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 16), (1, 16)])
+def test_a_mask_token_of_an_encoder_is_no_decoder(write, shape):
+  weights = read.read(
+    write({"model": encoder_state(grid=(3, 3)) | {"mask_token": np.ones(shape, np.float32)}})
+  )
+  assert (weights.family, weights.decoder, weights.unused) == ("timm", None, ("mask_token",))
+
+
+def test_a_head_of_another_project_is_no_pose_network(write):
+  head = {"keypoint_head.final_layer.weight": np.ones((17, 16, 1, 1), np.float32)}
+  with pytest.raises(
+    ValueError, match=r"expected names of the timm family, found keypoint_head\.final_layer"
+  ):
+    read.read(write({"state_dict": encoder_state() | head}))
+
+
 @pytest.mark.parametrize("prefix", ["module.backbone.", "backbone.", "base.", "module.base."])
 @pytest.mark.parametrize("nest", ["teacher", "state_dict", None])
 def test_the_backbone_of_a_reid_checkpoint_is_read_and_its_heads_are_unused(write, prefix, nest):
@@ -186,16 +224,19 @@ def test_the_backbone_of_a_reid_checkpoint_is_read_and_its_heads_are_unused(writ
 
 def test_the_family_is_found_from_the_file(write):
   square = encoder_state(grid=(3, 3))
-  assert read.read(write({"model": square})).family == "mae"
-  assert read.read(write({"model": square, "arch": "vit"})).family == "hap"
-  assert read.read(write({"model": encoder_state(grid=(4, 2))})).family == "hap"
   assert read.read(write({"model": square}), family="hap").family == "hap"
+  for grid, family in (((3, 3), "mae"), ((4, 2), "hap")):
+    assert read.read(write({"model": encoder_state(table=posemb.sincos_table(grid, 16))})).family == family
+    assert read.read(write({"model": full_state(grid=grid)})).family == family
+    assert (
+      read.read(write({"model": full_state(grid=grid), "arch": "pose_mae_vit_base_patch16"})).family == "hap"
+    )
   with pytest.raises(ValueError, match="'dino' is not one of attributes-vit, hap, "):
     read.read(write({"model": square}), family="dino")
 
 
 def test_the_lineage_names_file_digest_family_and_licence(write):
-  path = write({"model": encoder_state(grid=(3, 3))})
+  path = write({"model": full_state(grid=(3, 3))})
   lineage = read.read(path).lineage[0]
   # The digest is computed here again, from the bytes of the whole file.
   digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -252,7 +293,6 @@ def test_the_decoders_table_gives_the_grid_if_the_encoders_table_was_resized(wri
   ("num_cells", "content", "grid", "how"),
   [
     ((3, 3), {}, (3, 3), "assumed square"),
-    ((16, 8), {"arch": "vit"}, (16, 8), "assumed: the published HAP grid"),
     ((4, 2), {}, None, "unknown: 8 patches"),
   ],
 )
@@ -387,9 +427,8 @@ def changed(**changes):
   [
     (
       changed(blocks__0__attn__gamma=np.ones(3, np.float32)),
-      r"expected names of the hap family, found blocks\.0\.attn\.gamma",
+      r"expected names of the timm family, found blocks\.0\.attn\.gamma",
     ),
-    (changed(head__weight=np.ones((1, 16), np.float32)), "missing tensors of the reid-vit family: head.bias"),
     (changed(blocks__1__mlp__fc1__bias=None), r"missing .*: blocks\.1\.mlp\.fc1\.bias"),
     (changed(norm__weight=None), r"missing .*: norm\.weight"),
     (

@@ -1,4 +1,4 @@
-"""A folder that `transformers.ViTModel` loads."""
+"""Folders of transformers' ViT: `ViTModel`, a classifier, or masked image modelling with a convolution."""
 
 from hap_jax.convert import hugging_face, numpy_vit
 from hap_jax.convert.family import CERTAIN, NO, Family, TorchClass
@@ -31,7 +31,8 @@ FAMILY = Family(
   numpy_vit.hugging_face,
   task="pretrain",
   stage="encoder; the file does not state its training task",
-  unused=("pooler.", "classifier.", "embeddings.mask_token"),
+  # The convolution of ViTForMaskedImageModeling is `decoder.0`.
+  unused=("pooler.", "classifier.", "embeddings.mask_token", "decoder.0."),
   renames=((r"^vit\.", ""), *hugging_face.RENAMES),
   check_source=hugging_face.check_config,
   folder=_folder,

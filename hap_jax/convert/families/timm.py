@@ -1,18 +1,19 @@
-"""Files with timm's ViT with a class token, either only the ViT or the ViT as backbone of a ReID model."""
+"""Files with the names of timm's ViT with a class token: the ViT alone, a classifier, or a backbone.
+
+Many projects use these names, such as DeiT, DINO, iBOT and MoCo v3. The files do not state their project.
+"""
 
 import functools
 
 from hap_jax.convert import numpy_vit, official, rows
-from hap_jax.convert.family import LIKELY, NO, Family, TorchClass
+from hap_jax.convert.family import NO, POSSIBLE, Family, TorchClass
 from hap_jax.models import layers
 
 
 def _recognise(source):
-  """Returns LIKELY for a backbone, and for a classifier whose weights are not nested in the file."""
-  if not official.has_names(source) or official.has_decoder(source):
-    return NO
-  is_bare_classifier = official.has_head(source) and not source.is_nested
-  return LIKELY if source.is_backbone or is_bare_classifier else NO
+  """Returns POSSIBLE for every encoder with these names that has no trait of MAE or HAP."""
+  is_pretrained = official.has_names(source) and official.pretrained(source)
+  return POSSIBLE if official.has_names(source) and not is_pretrained else NO
 
 
 def _content(weights, state):
@@ -48,8 +49,9 @@ FAMILY = Family(
   numpy_vit.official,
   task="pretrain",
   stage="encoder; the file does not state its training task",
-  # These tensors belong to heads of timm's classifiers, or to modules of ReID code outside the backbone.
-  unused=("head.", "fc_norm.", "pre_logits.", "classifier.", "bottleneck."),
+  # These tensors belong to heads of timm's classifiers, to modules of ReID code outside the backbone, or to
+  # the masked image modelling of iBOT.
+  unused=("head.", "fc_norm.", "pre_logits.", "classifier.", "bottleneck.", "mask_token", "masked_embed"),
   stand_ins=rows.NORMS_OF_CLASSIFIERS,
   nests=("teacher",),
   backbones=("backbone.", "base."),
