@@ -17,6 +17,7 @@ import zipfile
 import ml_dtypes
 import numpy as np
 
+from hap_jax.io import file_kind
 from hap_jax.io.pickle_machine import Constructor, Unpickler
 from hap_jax.io.plain_data import AttributeDict, UnsafePickleError
 from hap_jax.io.restricted_pickle import ADMITTED
@@ -64,9 +65,8 @@ def load(path):
       its storage.
   """
   path = pathlib.Path(path)
+  file_kind.check(path)
   with path.open("rb") as file:
-    if not file.read(1):
-      raise ValueError(f"{path}: the file is empty")
     data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
   return _load_zip(path, data) if data[:4] == b"PK\x03\x04" else _load_legacy(path, data)
 
@@ -96,9 +96,12 @@ def _load_zip(path, data):
   except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError, struct.error) as error:
     raise ValueError(f"{path}: truncated or corrupt zip archive ({error})") from error
   pickles = [name for name in members if name.endswith("/data.pkl")]
+  if any(name.endswith("/constants.pkl") for name in members):
+    raise ValueError(f"{path}: this is a TorchScript program: save its state_dict() with torch.save")
   if len(pickles) != 1:
     raise ValueError(
-      f"{path}: expected a PyTorch checkpoint, found a zip archive with {len(pickles)} data.pkl instead of 1"
+      f"{path}: expected a PyTorch checkpoint, found a zip archive with {len(pickles)} data.pkl instead of "
+      "1; if other files are packed in it, unpack it"
     )
   folder = pickles[0].removesuffix("data.pkl")
   order = members.get(f"{folder}byteorder")

@@ -79,7 +79,9 @@ BAD_FILES = {
   "truncated.pth": (lambda data: torch_bytes.zip_file({"model": full_state()})[:-999], "truncated"),
   "truncated_legacy.pth": (lambda data: torch_bytes.legacy_file({"model": full_state()})[:-999], "truncated"),
   "truncated.safetensors": (lambda data: data[:-999], "truncated, corrupt or no safetensors file"),
-  "picture.pth": (lambda data: b"\xff\xd8\xff\xe0" + bytes(99), "neither a zip nor a legacy PyTorch file"),
+  "picture.pth": (lambda data: b"\xff\xd8\xff\xe0" + bytes(99), "this is a JPEG picture"),
+  "page.safetensors": (lambda data: b"<!DOCTYPE html><html>", "this is an HTML page"),
+  "zeros.pth": (lambda data: bytes(99), "neither a zip nor a legacy PyTorch file"),
   "empty.pth": (lambda data: b"", "the file is empty"),
   "resnet.pth": (lambda data: torch_bytes.zip_file({"conv1.weight": np.ones(3)}), "of no known family"),
   "nan.pth": (

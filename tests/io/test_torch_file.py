@@ -237,9 +237,7 @@ def test_a_damaged_pytorch_file_gives_data_or_a_value_error(write):
 def test_files_of_other_kinds_are_an_error(tmp_path):
   path = tmp_path / "model.pth"
   for content, match in (
-    (b"", "is empty"),
-    (b"<!DOCTYPE html>", "neither a zip nor a legacy"),
-    (b"version https://git-lfs.github.com/spec/v1\n", "neither a zip nor a legacy"),
+    (bytes(99), "neither a zip nor a legacy"),
     (pickle.dumps({"weight": 1}), "without the magic number"),
   ):
     path.write_bytes(content)
