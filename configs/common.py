@@ -21,6 +21,9 @@ def run(task):
   # that run. Empty: a new run.
   config.continue_from = ""
   config.init_from = ""  # starting checkpoint, in any format that `hap convert` reads; empty: from scratch
+  config.init_key = ""  # entry of that file with the weights, such as teacher; empty: found from the file
+  config.init_prefix = ""  # read only tensors whose names begin with this text; empty: found from the file
+  config.init_encoder_only = False  # True: read only the encoder of that file, whatever else it holds
 
   # Each of these actions is also done at the last step. 0 turns an action off. Pictures of scores, such as
   # rank lists, are drawn at every evaluation.

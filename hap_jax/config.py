@@ -74,6 +74,9 @@ _ADDED_KEYS = {
     "mesh.tensor": 1,
     "accumulate": 1,
     "continue_from": "",
+    "init_key": "",
+    "init_prefix": "",
+    "init_encoder_only": False,
   },
   # The default of model.remat is "dots" today, but versions without the key stored all activations.
   "model.variant": {"model.remat": "none", "model.attention": "xla"},
@@ -106,6 +109,9 @@ _KINDS = {
   "total_steps": values.whole(0),
   "continue_from": values.text(),
   "init_from": values.text(),
+  "init_key": values.text(),
+  "init_prefix": values.text(),
+  "init_encoder_only": values.flag(),
   **{f"{name}_every": values.whole(0) for name in ("log", "save", "panel", "eval", "keep")},
   "eval_every_epochs": values.whole(0),
   "keep_last": values.whole(1),
@@ -160,6 +166,9 @@ def finalize(config):
     warmup_epochs,
     f"from 0 to total_epochs={config.total_epochs}",
   )
+  for key in ("init_key", "init_prefix", "init_encoder_only"):
+    wanted = "no value, because config.init_from names no checkpoint"
+    require(config.init_from or not config[key], key, config[key], wanted)
   _finalize_model(config.model)
   task.check(config)
   return ml_collections.FrozenConfigDict(config)

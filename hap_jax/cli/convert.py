@@ -18,6 +18,7 @@ def add_arguments(parser):
     "--grid", type=_options.grid, metavar="HxW", help="resize position tables to this grid, in patches"
   )
   parser.add_argument("--force", action="store_true", help="replace DST")
+  _options.add_selection(parser)
   _options.add_reading(parser)
   parser.add_argument(
     "--decoder_heads",
@@ -48,10 +49,13 @@ def run(args):
       heads=(args.num_heads, args.decoder_heads),
       text_encoder=args.text_encoder,
       real=args.real,
+      selection=_options.selection(args),
       progress=progress,
     )
   proof, model = report["proof"], report["model"]
   print(f"{args.source} ({report['family']}) -> {args.out} ({args.to})")
+  if report["taken"]:
+    print(f"  read: {report['taken']}")
   print(f"  grid {model['grid'][0]}x{model['grid'][1]} ({report['grid_from']}), {model['num_heads']} heads")
   if "assumed" in model:
     print(f"  assumed: {model['assumed']}")

@@ -17,6 +17,7 @@ def add_arguments(parser):
     metavar="FILE",
     help="configuration file or shipped name, if the checkpoint does not record it",
   )
+  _options.add_selection(parser)
   parser.add_argument("--out", metavar="DIR", help="folder to make for scores.json, pictures and results")
   _options.add_overrides(parser, set_help="change a key of the configuration, such as eval_batch_size=64")
 
@@ -28,5 +29,6 @@ def run(args):
     config=config,
     overrides=_options.overrides(args),
     out=args.out,
+    selection=_options.selection(args),
     progress=Progress("evaluate"),
   )

@@ -16,6 +16,7 @@ def add_arguments(parser):
     help="embedding of pictures (if the task of the checkpoint trains one) | tokens of the encoder "
     "(default: embedding if the checkpoint has one, else tokens)",
   )
+  _options.add_selection(parser)
   _options.add_reading(parser)
 
 
@@ -27,6 +28,7 @@ def run(args):
     family=args.family,
     grid=args.source_grid,
     num_heads=args.num_heads,
+    selection=_options.selection(args),
   )
   facts = description["export"]
   print(f"{args.out}: for {', '.join(facts['platforms'])}, any batch size")

@@ -11,6 +11,7 @@ from hap_jax.inference import gallery, unfit
 
 def add_arguments(parser):
   parser.add_argument("checkpoint", metavar="CHECKPOINT", help=_options.CHECKPOINT)
+  _options.add_selection(parser)
 
 
 def extend(parser, words):
@@ -22,23 +23,29 @@ def extend(parser, words):
   Raises:
     ValueError: if an option belongs to checkpoints of other tasks.
   """
+  # The values of these options are no checkpoint, so they are parsed first.
+  first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+  _options.add_selection(first)
+  chosen, words = first.parse_known_args(words)
   checkpoint = next((word for word in words if not word.startswith("-")), None)
   if checkpoint is None:
     return
-  module = _module(checkpoint)
+  selection = _options.selection(chosen)
+  module = _module(checkpoint, selection)
   parser.description = module.__doc__.splitlines()[0]
   parser.add_argument("--out", required=True, metavar="DIR", help="folder to make")
   module.add_arguments(parser)
-  _check_options(checkpoint, words, _words_of(parser))
+  _check_options(checkpoint, selection, words, _words_of(parser))
 
 
 def run(args):
   _options.check_new(args.out)
+  args.selection = _options.selection(args)
   with unfit.named(args.checkpoint):
-    _module(args.checkpoint).run(args)
+    _module(args.checkpoint, args.selection).run(args)
 
 
-def _check_options(checkpoint, words, known):
+def _check_options(checkpoint, selection, words, known):
   """Raises ValueError if an option is not in the set `known`, but checkpoints of other tasks have it."""
   for option in (word.partition("=")[0] for word in words if word.startswith("--")):
     if option in known:
@@ -46,8 +53,8 @@ def _check_options(checkpoint, words, known):
     tasks = [name for name in config_lib.names("inference/predict") if option in _options_of(name)]
     if tasks:
       raise ValueError(
-        f"{checkpoint} is a checkpoint for {read.read_task(checkpoint)}, but {option} needs a checkpoint for "
-        f"{' or '.join(tasks)}"
+        f"{checkpoint} is a checkpoint for {read.read_task(checkpoint, selection)}, but {option} needs a "
+        f"checkpoint for {' or '.join(tasks)}"
       )
 
 
@@ -62,9 +69,9 @@ def _words_of(parser):
   return set(re.findall(r"--\w+", parser.format_usage()))
 
 
-def _module(checkpoint):
+def _module(checkpoint, selection):
   """Returns the module of inference/predict for a checkpoint. Reads only the description of the file."""
-  task = read.read_task(checkpoint)
+  task = read.read_task(checkpoint, selection)
   if task in config_lib.names("inference/predict"):
     return config_lib.load("inference/predict", task)
   return gallery  # the default, because every encoder can rank a gallery

@@ -8,31 +8,32 @@ import pathlib
 from hap_jax import config as config_lib
 from hap_jax.convert import constants, families, licences, write
 from hap_jax.convert import read as reading
-from hap_jax.convert import source as sources
+from hap_jax.convert.container import kind_of
 from hap_jax.convert.lineage import text as lineage_text
+from hap_jax.convert.selection import WHOLE
 from hap_jax.convert.weights import flatten, grid_text, some
 from hap_jax.description import Encoder
 from hap_jax.io import checkpoint_file
 
-_ZIP = b"PK\x03\x04"
 _LONG = 16  # values; the text names only the length of a longer list
 _ENCODER = tuple(field.name for field in dataclasses.fields(Encoder))
 
 
-def describe(path, *, family="", grid=None):
+def describe(path, *, family="", grid=None, selection=WHOLE):
   """Describes a checkpoint. Executes no code of the file. In a workdir, checks all its checkpoints.
 
   Args:
     path: as for `read.read`.
     family: as for `read.read`.
     grid: as for `read.read`.
+    selection: as for `read.read`.
   Returns:
     plain JSON values. `text` formats them for readers.
   Raises:
     UnsafePickleError, ValueError: same as `read.read`.
   """
   path = pathlib.Path(path)
-  weights = reading.read(path, family=family, grid=grid)
+  weights = reading.read(path, family=family, grid=grid, selection=selection)
   with contextlib.suppress(ValueError):  # a checkpoint can be described without its constants
     weights = constants.complete(weights)
   counts = {stack: _count(tree) for stack, tree in {**weights.params, **weights.constants}.items()}
@@ -40,7 +41,9 @@ def describe(path, *, family="", grid=None):
   step = {"step": described["step"]} if "step" in described else {}
   return {
     "file": str(path),
-    "container": _container(path),
+    "container": kind_of(path),
+    "taken": weights.taken,
+    "objects": list(weights.objects),
     "family": weights.family,
     "task": weights.task,
     "stage": _stage(weights),
@@ -71,6 +74,7 @@ def text(facts):
   parts = ", ".join(f"{name} {number:,}" for name, number in _merged(counts, facts["heads"]).items())
   rows = [
     ("format", facts["container"]),
+    *([("weights", facts["taken"])] if facts["taken"] else []),
     ("family", facts["family"]),
     ("stage", facts["stage"] + (f", step {facts['step']}" if "step" in facts else "")),
     ("encoder", f"{variant}, width {model['width']}, {model['depth']} blocks, {heads}"),
@@ -90,6 +94,7 @@ def text(facts):
       f"({pixels['from']})",
     ),
     ("not used", some(facts["unused"]) or "nothing"),
+    *([("not read", f"objects of {some(facts['objects'])}")] if facts["objects"] else []),
     ("licence", facts["licence"]),
     *(("made from", licences.text(item)) for item in facts["made_from"]),
     *(("origin", lineage_text(origin)) for origin in facts["lineage"]),
@@ -103,24 +108,13 @@ def _count(tree):
   return sum(math.prod(leaf.shape) for leaf in flatten(tree).values())
 
 
-def _container(path):
-  if not path.is_dir():
-    with path.open("rb") as file:
-      head = file.read(9)
-    if sources.is_safetensors(path, head):
-      return "safetensors"
-    return "PyTorch, zip" if head.startswith(_ZIP) else "PyTorch, legacy"
-  file = sources.weights_file(path)
-  return f"Hugging Face folder, {file.name}" if file else "Orbax"
-
-
 def _stage(weights):
   """Returns the training stage and the task of the weights as text."""
   if weights.heads:
     return f"fine-tuned for {weights.task}"
-  # A fine-tuned model may have been converted to a family without a head. It then has only the encoder, but
+  # A fine-tuned model may have been converted to a family without a head, or only its encoder was read. Then
   # its lineage still records the task of the fine-tuning.
-  earlier = [_task_of(origin, weights.task) for origin in weights.lineage[1:]]
+  earlier = [_task_of(origin, weights.task) for origin in weights.lineage]
   fine_tuned = next((task for task in earlier if task != weights.task), None)
   if fine_tuned:
     return f"encoder of a model fine-tuned for {fine_tuned}"

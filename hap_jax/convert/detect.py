@@ -2,12 +2,19 @@
 
 import math
 
-from hap_jax.convert import families
+from hap_jax.convert import beyond, families
 from hap_jax.convert.family import NO
 from hap_jax.convert.weights import grid_text, some, square_side
 from hap_jax.description import MAX_PIXEL
 from hap_jax.models import posemb
 from hap_jax.pixels.normalize import IMAGENET_MEAN, IMAGENET_STD
+
+# (part of the name of a function of PyTorch, kind of the tensor that it makes)
+_KINDS_OF_UNREAD = (
+  ("sparse", "a sparse tensor"),
+  ("meta_tensor", "a meta tensor without values"),
+  ("qtensor", "a quantized tensor"),
+)
 
 
 def find_family(source, family=""):
@@ -20,8 +27,11 @@ def find_family(source, family=""):
     family: the name of the family. "": it is detected from the file.
   Raises:
     ValueError: if there is no such family, the file belongs to no family, or several families are equally
-      likely.
+      likely. Also if the encoder has parts that this project's encoder does not have.
   """
+  missing = beyond.find(source)
+  if missing:
+    raise ValueError(f"{source.path}: {missing}")
   # A file that this project wrote records its family.
   family = family or source.record.get("family", "")
   try:
@@ -31,18 +41,32 @@ def find_family(source, family=""):
 
 
 def _guess(source):
-  known = families.load_all()
-  sureness = {family.name: family.recognise(source) for family in known}
-  most = max(sureness.values())
-  surest = [name for name, value in sureness.items() if value == most]
-  if most == NO:
+  surest = [family.name for family in likely(source)]
+  if not surest:
+    for name, tensor in source.unread.items():
+      raise ValueError(unread_text(source.names[name], tensor))
     raise ValueError(
-      f"of no known family ({', '.join(sureness)}): no family has its tensor names, such as "
+      f"of no known family ({', '.join(families.names())}): no family has its tensor names, such as "
       f"{some(list(source.state))}"
     )
   if len(surest) > 1:
     raise ValueError(f"may be of the families {' and '.join(surest)}: choose one of them with --from")
   return surest[0]
+
+
+def likely(source):
+  """Returns the Families that a Source most likely belongs to, as a tuple. () if it belongs to no family."""
+  known = families.load_all()
+  sureness = [family.recognise(source) for family in known]
+  most = max(sureness)
+  return tuple(f for f, value in zip(known, sureness, strict=True) if value == most) if most != NO else ()
+
+
+def unread_text(name, tensor):
+  """Returns the message about a needed tensor that is an `Unread`."""
+  kinds = (kind for part, kind in _KINDS_OF_UNREAD if part in tensor.name)
+  kind = next(kinds, "an object of a class that is not read")
+  return f"tensor {name} is {kind} ({tensor.name}): save it as a dense tensor with values"
 
 
 def find_grid(source, family, tables, grid):

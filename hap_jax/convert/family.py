@@ -59,6 +59,21 @@ def _official_content(weights, state):
 
 
 @dataclasses.dataclass(frozen=True)
+class Preference:
+  """A choice between two encoders of a file that a published code makes.
+
+  Attributes:
+    taken: the name of the entry or of the module that the code reads.
+    beside: the name of the entry or of the module that it does not read.
+    code: the name of the code.
+  """
+
+  taken: str
+  beside: str
+  code: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Family:
   """A checkpoint family: the files that use the same names for their tensors.
 
@@ -79,11 +94,9 @@ class Family:
       name in the table.
     placeholders: tensors that this project does not use, but that a loader of the official code needs. They
       are written with fixed values.
-    nests: keys under which a file may store the weights, in addition to the keys in `source.py`.
-    siblings: {key in `nests`: key next to it, under which the file stores more weights of the network}.
-    wrappers: prefixes that all names may have, in addition to the prefixes in `source.py`.
-    backbones: prefixes that the names of the encoder may have, but not the names of heads.
-    backbone: the prefix that is written, one of `backbones`.
+    siblings: {entry that holds the weights: entry next to it with more weights of the network}.
+    prefers: choices of the published code between two encoders of one file.
+    backbone: the prefix that is written before the names of the encoder, but not before the names of heads.
     needs_decoder: True if the files cannot be written without a decoder.
     variants: one Family per alternative head. A file uses the variant that is the closest match.
 
@@ -128,10 +141,8 @@ class Family:
   stand_ins: Mapping[str, str] = dataclasses.field(default_factory=dict)
   renames: tuple[tuple[str, str], ...] = ()
   placeholders: tuple[Placeholder, ...] = ()
-  nests: tuple[str, ...] = ()
   siblings: Mapping[str, str] = dataclasses.field(default_factory=dict)
-  wrappers: tuple[str, ...] = ()
-  backbones: tuple[str, ...] = ()
+  prefers: tuple[Preference, ...] = ()
   backbone: str = ""
   needs_decoder: bool = False
   variants: tuple["Family", ...] = ()
@@ -199,6 +210,14 @@ class Family:
     encoder = (entry for entry in self.entries if entry.stack == "encoder")
     is_encoder = any(name.startswith(entry.reference.partition("{i}")[0]) for entry in encoder)
     return f"{self.backbone}{name}" if is_encoder else name
+
+  def is_of_encoder(self, name):
+    """Returns True if a name, in the spelling of the table, lies in a module of the encoder."""
+    references = (entry.reference for entry in self.entries if entry.stack == "encoder")
+    # "blocks.0.x" lies in "blocks.", and "norm.x" in "norm.", but no name lies in "cls_token".
+    return name.startswith(
+      tuple(f"{first}." for first, dot, _ in (r.partition(".") for r in references) if dot)
+    )
 
   def rename(self, name):
     """Turns a name in a file into the name of the table."""

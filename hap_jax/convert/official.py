@@ -4,7 +4,7 @@ timm, DeiT, DINO and many others use the same names. So the traits below look at
 the decoder. The entry `arch` of a file only decides if the tensors fit, because other projects write it, too.
 """
 
-from hap_jax.convert.family import LIKELY, NO, POSSIBLE
+from hap_jax.convert.family import LIKELY, NO, POSSIBLE, Preference
 from hap_jax.convert.weights import square_side
 from hap_jax.models import posemb, vit
 
@@ -14,6 +14,7 @@ OF_VITPOSE = (
   "not stated; if these are official ViTPose weights, they started from MAE's, which are CC-BY-NC 4.0"
 )
 IF_HAP = "this is an official HAP file"
+SELF_DISTILLED = Preference("teacher", "student", "DINO and iBOT")
 _RESEARCH = "academic research, on the terms of the authors"
 # HAP, arXiv 2310.20695: pre-trained on LUPerson from MAE's encoder.
 MADE_FROM_HAP = (

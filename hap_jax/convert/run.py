@@ -11,7 +11,8 @@ import pathlib
 from hap_jax import malloc
 from hap_jax.convert import constants, families, real_class, verify, write
 from hap_jax.convert import read as reading
-from hap_jax.convert import source as sources
+from hap_jax.convert.container import weights_file
+from hap_jax.convert.selection import WHOLE
 from hap_jax.io import unfinished
 from hap_jax.io.progress import SILENT
 
@@ -30,6 +31,7 @@ def convert(
   heads=(None, None),
   text_encoder="",
   real=True,
+  selection=WHOLE,
   progress=SILENT,
 ):
   """Converts a checkpoint and proves the result. Leaves nothing behind after an error.
@@ -46,6 +48,7 @@ def convert(
     text_encoder: a BERT folder with the vocabulary of the text encoder in the file. "": the file records the
       vocabulary, or has no text encoder.
     real: True to also run the PyTorch class of the target, if it is installed.
+    selection: a `Selection`, the part of the source to convert.
     progress: a started `Progress` that counts the steps of the conversion.
   Returns:
     the report, plain JSON values. It is also written to conversion.json, in the result folder or next to the
@@ -60,14 +63,15 @@ def convert(
   _check_destination(source, out, to, force)
   progress.begin(5 if real else 4, "steps")
   progress.stage("reading the source")
-  weights = _with_heads(reading.read(source, family=family, grid=source_grid), heads)
+  weights = reading.read(source, family=family, grid=source_grid, selection=selection)
+  weights = _with_heads(weights, heads)
   weights = _with_text_encoder(weights, text_encoder)
   if write.holds_constants(to):
     weights = constants.complete(weights)
   source_grid = weights.grid  # the proof needs the grid before the resize
   weights, resized = write.regrid(weights, grid)
   write.check_target(weights, to)
-  setting = verify.Setting.of(weights, source_grid)
+  setting = verify.Setting.of(weights, source_grid, selection)
   progress.stage("writing the result", add=1)
   with contextlib.ExitStack() as ends:  # at the end, first the result gets its name, then the report
     report = None
@@ -106,7 +110,8 @@ def _check_destination(source, out, to, force):
 def _check_apart(source, out):
   """Raises ValueError if `out` is the source, its file of weights, or a folder that contains the source."""
   source, place = pathlib.Path(source), out.resolve()
-  if place in (source.resolve(), (sources.weights_file(source) or source).resolve()):
+  is_shard = place.parent == source.resolve() and place.suffix in (".safetensors", ".bin")
+  if is_shard or place in (source.resolve(), (weights_file(source) or source).resolve()):
     raise ValueError(f"--out={out} is the source itself")
   if source.resolve().is_relative_to(place):
     raise ValueError(f"--out={out} holds the source {source}: give another path")
@@ -170,6 +175,7 @@ def _facts(source, weights, to, written, resized):
   return {
     "source": str(source),
     "family": weights.family,
+    "taken": weights.taken,
     "to": to,
     "task": weights.task,
     "model": weights.facts()["model"],

@@ -9,6 +9,7 @@ from hap_jax import config as config_lib
 from hap_jax.convert import constants, families, numpy_vit
 from hap_jax.convert.family import Family
 from hap_jax.convert.numpy_vit import Forward
+from hap_jax.convert.selection import WHOLE, Selection
 from hap_jax.convert.source import open_source
 from hap_jax.description import Description
 from hap_jax.io import checkpoint_file
@@ -29,20 +30,22 @@ class Setting:
     family: the family of the source. For a checkpoint of this project, it is a family that can hold the
       checkpoint. None: there is no such family, and only the tokens are compared.
     subtrees: the names of the subtrees of the parameters and of the constants.
+    selection: the `Selection` of the source.
   """
 
   description: Description
   source_grid: tuple[int, int]
   family: Family | None
   subtrees: frozenset[str]
+  selection: Selection = WHOLE
 
   @classmethod
-  def of(cls, weights, source_grid):
+  def of(cls, weights, source_grid, selection=WHOLE):
     """Returns the Setting for Weights whose position tables have the grid `source_grid` in the source."""
     # `families.find` returns None for a checkpoint of this project.
     family = families.find(weights.family) or families.holding(weights.task, weights.params)
     subtrees = frozenset((*weights.params, *weights.constants))
-    return cls(weights.description, source_grid, family, subtrees)
+    return cls(weights.description, source_grid, family, subtrees, selection)
 
   @property
   def grid(self):
@@ -115,7 +118,9 @@ def run_foreign(path, setting, family=None, *, grid=None):
     {name: array}. "tokens" are after the final norm, [2, 1 + L, D], or [2, L, D] without a class token. All
     other names are outputs of the family.
   """
-  family, source = family or setting.family, open_source(path)
+  # A written file is read as a whole.
+  source = open_source(path, WHOLE if family else setting.selection)
+  family = family or setting.family
   # The source must run with its own epsilon. In a folder, config.json may state an epsilon that this project
   # does not use.
   epsilon = family.read_config(source.config).get("layer_norm_eps", layers.LAYER_NORM_EPSILON)

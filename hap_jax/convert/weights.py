@@ -26,6 +26,8 @@ class Weights:
       {"width", "depth", "num_heads", "mlp_ratio"}, or None if there is no decoder.
       "num_heads" is None if it is unknown.
     is_recorded: True if the checkpoint has a description that this project wrote.
+    taken: text about the entry of the file and the prefix of the names that were chosen, or "".
+    objects: the names of classes that the file asks for and that were not read.
   """
 
   variables: dict
@@ -35,6 +37,8 @@ class Weights:
   unused: tuple[str, ...]
   description: Description
   is_recorded: bool = False
+  taken: str = ""
+  objects: tuple[str, ...] = ()
 
   @property
   def params(self):

@@ -8,8 +8,8 @@ import jax
 
 from hap_jax import config as config_lib
 from hap_jax.convert import constants, families, names
+from hap_jax.convert.container import RECORD
 from hap_jax.convert.family import CONSTANTS
-from hap_jax.convert.source import RECORD
 from hap_jax.convert.weights import flatten, grid_text, some, unflatten
 from hap_jax.io import checkpoint_file, safetensors_file, torch_writer
 from hap_jax.models import posemb

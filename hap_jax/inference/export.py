@@ -23,6 +23,7 @@ from hap_jax import config as config_lib
 from hap_jax.convert import lineage
 from hap_jax.convert import read as reading
 from hap_jax.convert.family import CONSTANTS
+from hap_jax.convert.selection import WHOLE
 from hap_jax.convert.weights import flatten, unflatten
 from hap_jax.inference import encoder as encoders
 from hap_jax.io import unfinished
@@ -38,7 +39,7 @@ _CONSUMER = pathlib.Path(__file__).with_name("export_consumer.py")
 _BATCH_SIZE = 2
 
 
-def export(path, out, *, feature="", family="", grid=None, num_heads=None):
+def export(path, out, *, feature="", family="", grid=None, num_heads=None, selection=WHOLE):
   """Exports a checkpoint and checks that the exported program computes the same outputs.
 
   Args:
@@ -49,6 +50,7 @@ def export(path, out, *, feature="", family="", grid=None, num_heads=None):
     family: see `encoder.load`.
     grid: see `encoder.load`.
     num_heads: see `encoder.load`.
+    selection: a `Selection`, the part of the checkpoint to read.
   Returns:
     the content of description.json, plain JSON values. "export" describes the inputs, the outputs and the
     measured error.
@@ -67,7 +69,7 @@ def export(path, out, *, feature="", family="", grid=None, num_heads=None):
     raise ValueError(f"--out={out}: there is no folder {out.parent}")
   # The comparison would fail on accelerators, because they multiply float32 matrices with fewer bits.
   with jax.default_device(_cpu()):
-    read = reading.read(path, family=family, grid=grid)
+    read = reading.read(path, family=family, grid=grid, selection=selection)
     feature = _choose_feature(path, read.task, feature)
     forward, weights, description = _MAKERS[feature](path, read, num_heads)
     image_size = description["model"]["image_size"]

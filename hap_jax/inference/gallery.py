@@ -71,7 +71,7 @@ def run(args):
   gallery = open_gallery(args)
   with Progress("predict") as progress:
     progress.stage("reading the checkpoint")
-    extractor = embed.load_extractor(args.checkpoint, args.feature)
+    extractor = embed.load_extractor(args.checkpoint, args.feature, args.selection)
     progress.begin(len(query) + gallery.num_pictures, "pictures")
     query_vectors, _ = embed.extract(extractor, query, batch_size=args.batch_size, progress=progress)
     found = rank(args, query_vectors, gallery, extractor, progress)

@@ -12,6 +12,7 @@ from hap_jax import config as config_lib
 from hap_jax import config_values as values
 from hap_jax import sharding
 from hap_jax.convert import read as reading
+from hap_jax.convert.selection import WHOLE
 from hap_jax.evaluation.evaluate import Evaluation, make_evaluate
 from hap_jax.inference import unfit
 from hap_jax.io import picture_file, unfinished
@@ -21,7 +22,7 @@ from hap_jax.train.state import with_constants
 _RESULTS = (".json", ".mat")  # endings of results files; no checkpoint has these endings
 
 
-def score(path, *, config=None, overrides=None, out=None, say=print, progress=SILENT):
+def score(path, *, config=None, overrides=None, out=None, selection=WHOLE, say=print, progress=SILENT):
   """Runs the evaluation of the checkpoint's task.
 
   Args:
@@ -31,6 +32,7 @@ def score(path, *, config=None, overrides=None, out=None, say=print, progress=SI
       network of the checkpoint. A results file needs it.
     overrides: {key: value} of the configuration, such as "data.root".
     out: folder to make for scores.json, pictures and results. None: no file is written.
+    selection: a `Selection`, the part of the checkpoint to read. A results file has no parts.
     say: prints a line.
     progress: a `Progress`. This function starts and ends it.
   Returns:
@@ -48,7 +50,10 @@ def score(path, *, config=None, overrides=None, out=None, say=print, progress=SI
     raise ValueError(f"--out={out} exists; give another folder, or move it away")
   is_results = pathlib.Path(path).suffix in _RESULTS
   with progress:
-    found = (_score_results if is_results else _score)(path, config, overrides or {}, progress)
+    if is_results:
+      found = _score_results(path, config, overrides or {}, progress)
+    else:
+      found = _score(path, config, overrides or {}, selection, progress)
     pictures = _draw(found, progress) if out is not None else {}
   width = max(map(len, found.scores))
   for name, value in found.scores.items():
@@ -100,13 +105,13 @@ def _score_results(path, config, overrides, progress):
   return _Found(config, evaluation, evaluation.read_results(path))
 
 
-def _score(path, config, overrides, progress):
+def _score(path, config, overrides, selection, progress):
   """Scores a checkpoint. Returns a `_Found`.
 
   The arguments are the same as in `score`, but `progress` must be started.
   """
   progress.stage("reading the checkpoint")
-  weights = reading.read(path)
+  weights = reading.read(path, selection=selection)
   config = configure(path, weights, config, overrides)
   mesh = sharding.make_mesh()
   sharding.check_batch_size(config.eval_batch_size, mesh, "config.eval_batch_size")

@@ -25,7 +25,13 @@ from hap_jax.train import checkpoint
 from hap_jax.train import state as train_state
 
 _MOST_SHOWN = 12  # number of changed keys that are printed
-_START_KEYS = ("continue_from", "init_from")  # they say where a run starts, and are no part of its plan
+_START_KEYS = (
+  "continue_from",
+  "init_from",
+  "init_key",
+  "init_prefix",
+  "init_encoder_only",
+)  # they say where a run starts, and are no part of its plan
 
 
 def with_progress(task, step):

@@ -42,8 +42,6 @@ def test_a_family_has_the_name_of_its_file_and_a_task_of_this_project(name):
 # Recognition
 
 TRAITS = (
-  "nested",
-  "backbone",
   "arch",
   "official arch",
   "square",
@@ -83,18 +81,12 @@ def source_with(traits):
   state |= {name: np.ones(1) for trait, name in names.items() if trait in traits}
   return sources.Source(
     path=pathlib.Path("weights.pth"),
-    file=pathlib.Path("weights.pth"),
+    files=(pathlib.Path("weights.pth"),),
     state=state,
     names={name: name for name in state},
     beside={"arch": "vit_base_patch16" + ("" if "official arch" in traits else "_224")}
     if "arch" in traits
     else {},
-    is_nested="nested" in traits,
-    is_backbone="backbone" in traits,
-    config={},
-    processor={},
-    card={},
-    record={},
   )
 
 
@@ -225,7 +217,6 @@ FAMILY = Family(
   _network_of,
   task="pretrain",
   licence="MIT",
-  nests=("net",),
   grids={8: ((4, 2), "pictures of this test")},
   content=lambda weights, state: {"net": state},
 )

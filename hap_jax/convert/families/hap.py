@@ -19,7 +19,6 @@ FAMILY = Family(
   # Classifiers that keep the fixed position table of the pre-training have tensors with these names.
   unused=("head.", "fc_norm."),
   stand_ins=rows.NORMS_OF_CLASSIFIERS,
-  wrappers=("mae.",),
   grids={128: ((16, 8), "the published HAP grid, images of 256 x 128")},
   pixels_from="published hap code",
   content=official.content("pose_mae_vit"),

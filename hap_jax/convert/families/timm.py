@@ -6,7 +6,7 @@ Many projects use these names, such as DeiT, DINO, iBOT and MoCo v3. The files d
 import functools
 
 from hap_jax.convert import numpy_vit, official, rows
-from hap_jax.convert.family import NO, POSSIBLE, Family, TorchClass
+from hap_jax.convert.family import NO, POSSIBLE, Family, Preference, TorchClass
 from hap_jax.models import layers
 
 
@@ -49,12 +49,22 @@ FAMILY = Family(
   numpy_vit.official,
   task="pretrain",
   stage="encoder; the file does not state its training task",
-  # These tensors belong to heads of timm's classifiers, to modules of ReID code outside the backbone, or to
-  # the masked image modelling of iBOT.
-  unused=("head.", "fc_norm.", "pre_logits.", "classifier.", "bottleneck.", "mask_token", "masked_embed"),
+  # These tensors belong to heads of timm's classifiers, to modules of ReID code outside the backbone, to the
+  # heads of MoCo v3 and DINOv2, or to the masked image modelling of iBOT.
+  unused=(
+    "head.",
+    "fc_norm.",
+    "pre_logits.",
+    "classifier.",
+    "bottleneck.",
+    "predictor.",
+    "dino_head.",
+    "ibot_head.",
+    "mask_token",
+    "masked_embed",
+  ),
   stand_ins=rows.NORMS_OF_CLASSIFIERS,
-  nests=("teacher",),
-  backbones=("backbone.", "base."),
+  prefers=(official.SELF_DISTILLED, Preference("base_encoder", "momentum_encoder", "MoCo v3")),
   content=_content,
   torch_class=TorchClass("timm", _run),
 )

@@ -70,7 +70,7 @@ def _rank(args, sentences):
   pictures = gallery.open_gallery(args)
   with Progress("predict") as progress:
     progress.stage("reading the checkpoint")
-    weights = reading.read(args.checkpoint)
+    weights = reading.read(args.checkpoint, selection=args.selection)
     extractor = embed.make_extractor(args.checkpoint, weights, "embedding")
     progress.begin(pictures.num_pictures, "pictures")
     queries, num_cut = embed_sentences(weights, sentences, batch_size=args.batch_size)
