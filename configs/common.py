@@ -139,6 +139,7 @@ def model(variant):
   config.variant = variant  # Mu | Ti | S | B | L | H, see hap_jax/models/vit.py
   config.image_size = (256, 128)  # pixels (H, W) (official)
   config.patch = 16  # side of a patch in pixels; H and W must be multiples of it (official)
+  config.norm_eps = 0.0  # epsilon of the layer norms; 0: as in the starting weights, and 1e-6 without them
   config.dtype = "auto"  # compute type: float32 | bfloat16 | auto (float32 on CPU, else bfloat16)
   config.scan = True  # compile one block and run it in a loop: compiles faster, same numbers
   # Parts of a block that are computed again for the gradient, to save memory; the numbers stay the same:

@@ -79,7 +79,7 @@ _ADDED_KEYS = {
     "init_encoder_only": False,
   },
   # The default of model.remat is "dots" today, but versions without the key stored all activations.
-  "model.variant": {"model.remat": "none", "model.attention": "xla"},
+  "model.variant": {"model.remat": "none", "model.attention": "xla", "model.norm_eps": 0.0},
   # Versions without learned_ratio printed a verdict after every pre-training. The goal was 0.85.
   "align_weight": {"learned_ratio": 0.85, "align_block": 0, "probe.source": "", "probe.root": ""},
   "data.crop_area": {"data.augment": "host", "data.canvas": (400, 200)},
@@ -129,6 +129,7 @@ _KINDS = {
   "model.variant": values.text(),
   "model.image_size": values.pair(values.whole(1), "(H, W)"),
   "model.patch": values.whole(1),
+  "model.norm_eps": values.number(low=0, below=1),
   "model.dtype": values.one_of("auto", "float32", "bfloat16"),
   "model.scan": values.flag(),
   "model.remat": values.text(),

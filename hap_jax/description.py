@@ -21,6 +21,7 @@ _ENCODER_KEYS = (
   "patch",
   "patch_padding",
   "class_token",
+  "norm_eps",
   "grid",
   "mlp_ratio",
 )
@@ -43,6 +44,7 @@ class Encoder:
     mlp_ratio: hidden width of each MLP divided by the token width.
     patch_padding: padding of the patches in pixels, see `layers.patchify`.
     class_token: False: the encoder has no class token, see `vit.ViT`.
+    norm_eps: epsilon of the layer norms.
   """
 
   width: int
@@ -53,9 +55,19 @@ class Encoder:
   mlp_ratio: float = 4.0
   patch_padding: int = 0
   class_token: bool = True
+  norm_eps: float = layers.LAYER_NORM_EPSILON
 
   @classmethod
-  def of_variant(cls, name, *, image_size, patch, patch_padding=0, class_token=True):
+  def of_variant(
+    cls,
+    name,
+    *,
+    image_size,
+    patch,
+    patch_padding=0,
+    class_token=True,
+    norm_eps=layers.LAYER_NORM_EPSILON,
+  ):
     """Returns the sizes of a variant of `vit.VARIANTS` for images of (H, W) pixels.
 
     Raises:
@@ -72,6 +84,7 @@ class Encoder:
       patch,
       patch_padding=patch_padding,
       class_token=class_token,
+      norm_eps=norm_eps,
     )
 
   @property
@@ -143,6 +156,7 @@ class Description:
       "patch": encoder.patch,
       "patch_padding": encoder.patch_padding,
       "class_token": encoder.class_token,
+      "norm_eps": encoder.norm_eps,
       "grid": encoder.grid and list(encoder.grid),
       "mlp_ratio": encoder.mlp_ratio,
       **self.network,
@@ -183,7 +197,9 @@ class Description:
           patch=model["patch"],
           mlp_ratio=model.get("mlp_ratio", 4.0),
           patch_padding=model.get("patch_padding") or 0,
-          class_token=model.get("class_token") is not False,  # older versions did not record it
+          # Older versions did not record these two.
+          class_token=model.get("class_token") is not False,
+          norm_eps=model.get("norm_eps") or layers.LAYER_NORM_EPSILON,
         ),
         network={key: value for key, value in model.items() if key not in _ENCODER_KEYS},
         normalization=dict(values["normalization"]),
@@ -257,6 +273,7 @@ _FORMS = {
 _OPTIONAL_FORMS = {
   "model.mlp_ratio": (_is_number, "a number above 0"),
   "model.patch_padding": (lambda value: type(value) is int and value >= 0, "a whole number from 0"),
+  "model.norm_eps": (lambda value: _is_number(value) and value < 1, "a number between 0 and 1"),
   "model.class_token": (lambda value: type(value) is bool, "true or false"),
   "model.decoder": (_is_decoder, "an object with whole numbers from 1 for width, depth and num_heads"),
   "classes": (_are_classes, "an object of texts and lists"),

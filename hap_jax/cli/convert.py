@@ -32,6 +32,9 @@ def add_arguments(parser):
     metavar="DIR",
     help="BERT folder with the vocabulary of the text encoder in SRC, if SRC does not record it",
   )
+  parser.add_argument(
+    "--norm_eps", type=float, metavar="X", help="change the epsilon of the layer norms; the features change"
+  )
   text = "do not compare with the PyTorch class of the target, even if it is installed"
   parser.add_argument("--no_real_class", dest="real", action="store_false", help=text)
 
@@ -50,6 +53,7 @@ def run(args):
       text_encoder=args.text_encoder,
       real=args.real,
       selection=_options.selection(args),
+      norm_eps=args.norm_eps,
       progress=progress,
     )
   proof, model = report["proof"], report["model"]
@@ -63,6 +67,8 @@ def run(args):
   for kind in ("resized", "missing", "unused", "placeholders"):
     if report[kind]:
       print(f"  {kind}: {some(report[kind])}")
+  for note in report["notes"]:
+    print(f"  note: {note}")
   print(f"  outputs before and after: {_errors(proof['outputs'])}")
   real = proof["real_class"]
   is_run = isinstance(real, dict)

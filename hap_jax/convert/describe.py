@@ -14,6 +14,7 @@ from hap_jax.convert.selection import WHOLE
 from hap_jax.convert.weights import flatten, grid_text, some
 from hap_jax.description import Encoder
 from hap_jax.io import checkpoint_file
+from hap_jax.models.layers import LAYER_NORM_EPSILON
 
 _LONG = 16  # values; the text names only the length of a longer list
 _ENCODER = tuple(field.name for field in dataclasses.fields(Encoder))
@@ -77,7 +78,7 @@ def text(facts):
     *([("weights", facts["taken"])] if facts["taken"] else []),
     ("family", facts["family"]),
     ("stage", facts["stage"] + (f", step {facts['step']}" if "step" in facts else "")),
-    ("encoder", f"{variant}, width {model['width']}, {model['depth']} blocks, {heads}"),
+    ("encoder", f"{variant}, width {model['width']}, {model['depth']} blocks, {heads}{_epsilon_text(model)}"),
     ("grid", grid),
     ("patches", _patches_text(model)),
     ("decoder", _decoder_text(model["decoder"])),
@@ -151,6 +152,11 @@ def _merged(counts, heads):
 def _patches_text(model):
   class_token = "" if model["class_token"] else ", no class token"
   return f"{model['patch']} x {model['patch']} pixels, padding {model['patch_padding']}{class_token}"
+
+
+def _epsilon_text(model):
+  epsilon = model["norm_eps"]
+  return "" if epsilon == LAYER_NORM_EPSILON else f", layer norms with the epsilon {epsilon:g}"
 
 
 def _network_text(model):

@@ -7,6 +7,7 @@ from hap_jax.convert.family import NO
 from hap_jax.convert.weights import grid_text, some, square_side
 from hap_jax.description import MAX_PIXEL
 from hap_jax.models import posemb
+from hap_jax.models.layers import LAYER_NORM_EPSILON
 from hap_jax.pixels.normalize import IMAGENET_MEAN, IMAGENET_STD
 
 # (part of the name of a function of PyTorch, kind of the tensor that it makes)
@@ -136,6 +137,25 @@ def _recorded_grid(source):
         "number of pixels, or a pair of numbers, for each key"
       ) from error
   return recorded and tuple(recorded)
+
+
+def norm_eps(source, family):
+  """Returns the epsilon of the layer norms of a file.
+
+  Args:
+    source: a Source. Its `config` is the result of `family.read_config`.
+    family: the Family of the source.
+  Raises:
+    ValueError: if the epsilon in config.json is not a number between 0 and 1.
+  """
+  if source.record:  # earlier versions did not record the epsilon, because it was always the same
+    return source.record["model"].get("norm_eps", LAYER_NORM_EPSILON)
+  found = source.config.get("layer_norm_eps", family.norm_eps) if family.states_norm_eps else family.norm_eps
+  if type(found) not in (int, float) or not 0 < found < 1:
+    raise ValueError(
+      f"{source.path / 'config.json'}: layer_norm_eps is {found!r}, expected a number between 0 and 1"
+    )
+  return float(found)
 
 
 def normalization(source, family):

@@ -9,6 +9,7 @@ from hap_jax.convert import reconstruction
 from hap_jax.convert.layouts import PATCH_CONV
 from hap_jax.convert.names import Entry, Placeholder
 from hap_jax.convert.outputs import Outputs
+from hap_jax.models.layers import LAYER_NORM_EPSILON
 
 # How likely a file belongs to a family. The family with the highest value is chosen. Two families with the
 # same highest value are an error.
@@ -103,6 +104,8 @@ class Family:
     patch_padding: padding of the patches, see `layers.patchify`. The tensors do not show it, so it is stated
       here for all files of the family.
     class_token: False: the network of the files has no class token.
+    norm_eps: epsilon of the layer norms in the code of the family.
+    states_norm_eps: True if config.json may state another epsilon, so the files can hold any.
     grids: {number of patches: (grid, text about the images)} of published models with learned tables.
     num_heads: {(width, depth): number of heads} of published encoders whose number of heads differs from
       `vit.VARIANTS`.
@@ -148,6 +151,8 @@ class Family:
   variants: tuple["Family", ...] = ()
   patch_padding: int = 0
   class_token: bool = True
+  norm_eps: float = LAYER_NORM_EPSILON
+  states_norm_eps: bool = False
   grids: Mapping[int, tuple[tuple[int, int], str]] = dataclasses.field(default_factory=dict)
   num_heads: Mapping[tuple[int, int], int] = dataclasses.field(default_factory=dict)
   pixels_from: str = "assumed: the file does not state it"

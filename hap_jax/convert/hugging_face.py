@@ -7,11 +7,9 @@ from hap_jax.convert import licences, lineage, rows
 from hap_jax.convert.layouts import LINEAR, VECTOR
 from hap_jax.convert.names import Entry
 from hap_jax.convert.weights import grid_text
-from hap_jax.models import layers
 
-# PyTorch's default epsilon of a layer norm. Up to this value, the epsilon has no noticeable effect on the
-# features. The default of transformers is 1e-12.
-_MAX_EPSILON = 1e-5
+# The default epsilon of the layer norms in the classes of ViT, ViTMAE and VitPose.
+NORM_EPS = 1e-12
 _PATCHES = "embeddings.patch_embeddings.projection"
 # Modules of a block whose names differ from MAE's: {name in MAE: name in transformers}.
 _SPELLED = {
@@ -106,17 +104,10 @@ def is_pose(source):
 def check_config(source):
   """Raises ValueError if config.json states a model that this project's encoder cannot compute."""
   activation = source.config.get("hidden_act", "gelu")
-  epsilon = source.config.get("layer_norm_eps", layers.LAYER_NORM_EPSILON)
   if activation != "gelu":
     raise ValueError(
       f"{source.path / 'config.json'}: hidden_act is {activation!r}, but this project's encoder computes the "
       "exact 'gelu' and would give different features; use a checkpoint with hidden_act 'gelu'"
-    )
-  if type(epsilon) not in (int, float) or not 0 <= epsilon <= _MAX_EPSILON:
-    raise ValueError(
-      f"{source.path / 'config.json'}: layer_norm_eps is {epsilon!r}, but this project's encoder computes "
-      f"with {layers.LAYER_NORM_EPSILON:g} and would give different features; use a checkpoint whose "
-      f"layer_norm_eps is at most {_MAX_EPSILON:g}"
     )
 
 
@@ -189,7 +180,7 @@ def config(weights, name, model_type):
     "patch_size": weights.patch,
     "num_channels": 3,
     "hidden_act": "gelu",
-    "layer_norm_eps": layers.LAYER_NORM_EPSILON,
+    "layer_norm_eps": weights.description.encoder.norm_eps,
     "qkv_bias": True,
   }
 

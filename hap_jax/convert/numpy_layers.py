@@ -17,10 +17,16 @@ def pair(module):
 
 def linear(x, pair):
   weight, bias = pair
-  # The order of additions in NumPy depends on the layout and the alignment of an array in memory. Tensors
-  # of a file may be unaligned. With a fixed layout, both sides of a comparison add in the same order.
-  weight = np.require(weight, np.float32, ("C", "ALIGNED"))
-  return (x.reshape(-1, x.shape[-1]) @ weight.T).reshape(*x.shape[:-1], -1) + f32(bias)
+  return (x.reshape(-1, x.shape[-1]) @ _in_order(weight).T).reshape(*x.shape[:-1], -1) + f32(bias)
+
+
+def _in_order(weight):
+  """Returns a weight as an aligned float32 array, row by row in memory.
+
+  The order of additions in NumPy depends on the layout and the alignment of an array. Tensors of a file may
+  be unaligned. With a fixed layout, both sides of a comparison add in the same order.
+  """
+  return np.require(weight, np.float32, ("C", "ALIGNED"))
 
 
 def layer_norm(x, pair, epsilon):
@@ -70,9 +76,8 @@ def conv(x, module, stride=1):
   for i in range(k):
     for j in range(k):
       window = x[:, i : i + H : stride, j : j + W : stride]
-      total = total + (window.reshape(-1, window.shape[-1]) @ weight[:, :, i, j].T).reshape(
-        *window.shape[:-1], -1
-      )
+      product = window.reshape(-1, window.shape[-1]) @ _in_order(weight[:, :, i, j]).T
+      total = total + product.reshape(*window.shape[:-1], -1)
   return total
 
 
@@ -90,7 +95,7 @@ def deconv(x, module):
   # each output pixel from its input pixels. So the two share no code.
   for i in range(4):
     for j in range(4):
-      product = x.reshape(-1, x.shape[-1]) @ weight[:, :, i, j].T
+      product = x.reshape(-1, x.shape[-1]) @ _in_order(weight[:, :, i, j]).T
       total[:, i : i + 2 * H : 2, j : j + 2 * W : 2] += product.reshape(B, H, W, -1)
   return total[:, 1:-1, 1:-1]
 

@@ -134,6 +134,7 @@ def _describe(source, family, variables, patch, grid, selection):
     mlp_ratio=_mlp_ratio(params),
     patch_padding=family.patch_padding,
     class_token=family.class_token,
+    norm_eps=detect.norm_eps(source, family),
   )
   described = Description(
     task=family.task,

@@ -32,6 +32,7 @@ def convert(
   text_encoder="",
   real=True,
   selection=WHOLE,
+  norm_eps=None,
   progress=SILENT,
 ):
   """Converts a checkpoint and proves the result. Leaves nothing behind after an error.
@@ -49,6 +50,7 @@ def convert(
       vocabulary, or has no text encoder.
     real: True to also run the PyTorch class of the target, if it is installed.
     selection: a `Selection`, the part of the source to convert.
+    norm_eps: an epsilon of the layer norms in place of the source's own. None: it does not change.
     progress: a started `Progress` that counts the steps of the conversion.
   Returns:
     the report, plain JSON values. It is also written to conversion.json, in the result folder or next to the
@@ -64,14 +66,14 @@ def convert(
   progress.begin(5 if real else 4, "steps")
   progress.stage("reading the source")
   weights = reading.read(source, family=family, grid=source_grid, selection=selection)
-  weights = _with_heads(weights, heads)
+  weights, notes = _with_norm_eps(_with_heads(weights, heads), norm_eps)
   weights = _with_text_encoder(weights, text_encoder)
   if write.holds_constants(to):
     weights = constants.complete(weights)
   source_grid = weights.grid  # the proof needs the grid before the resize
   weights, resized = write.regrid(weights, grid)
   write.check_target(weights, to)
-  setting = verify.Setting.of(weights, source_grid, selection)
+  setting = verify.Setting.of(weights, source_grid, selection, norm_eps)
   progress.stage("writing the result", add=1)
   with contextlib.ExitStack() as ends:  # at the end, first the result gets its name, then the report
     report = None
@@ -79,7 +81,7 @@ def convert(
       report = ends.enter_context(unfinished.named_at_end(out.with_name(REPORT)))
     part = ends.enter_context(unfinished.named_at_end(out, replace=force))
     written = write.write(part, weights, to)
-    facts, is_own = _facts(source, weights, to, written, resized), weights.family == reading.OWN_FAMILY
+    facts, is_own = _facts(source, weights, to, written, resized, notes), weights.family == reading.OWN_FAMILY
     outputs = verify.outputs_of(setting, None if to == write.OWN else families.load(to).stacks)
     del weights  # frees memory for the proof, which reads both files again
     facts["proof"] = _prove(source, part, is_own, to, setting, outputs, real, progress)
@@ -152,6 +154,17 @@ def _with_heads(weights, heads):
   return weights
 
 
+def _with_norm_eps(weights, norm_eps):
+  """Returns (Weights with the epsilon that the caller gave, lines of text about the change)."""
+  own = weights.description.encoder.norm_eps
+  if norm_eps in (None, own):
+    return weights, ()
+  if not 0 < norm_eps < 1:
+    raise ValueError(f"--norm_eps={norm_eps:g}: expected a number between 0 and 1")
+  note = f"the epsilon of the layer norms is {norm_eps:g} in place of {own:g}: the features change"
+  return weights.with_encoder(norm_eps=norm_eps), (note,)
+
+
 def _check_heads(option, given, known, width):
   if given < 1 or width % given or known not in (None, given):
     expected = "a number from 1 that divides the width" if known is None else f"its {known} heads"
@@ -171,7 +184,7 @@ def _with_text_encoder(weights, folder):
   return weights
 
 
-def _facts(source, weights, to, written, resized):
+def _facts(source, weights, to, written, resized, notes):
   return {
     "source": str(source),
     "family": weights.family,
@@ -183,6 +196,7 @@ def _facts(source, weights, to, written, resized):
     "parameters": written.num_parameters,
     "tensors": written.num_tensors,
     "resized": list(resized),
+    "notes": list(notes),
     "missing": list(written.missing),
     "unused": [*weights.unused, *written.dropped],
     "placeholders": list(written.placeholders),

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from hap_jax import config as config_lib
-from hap_jax.convert import constants, families, numpy_vit
+from hap_jax.convert import constants, detect, families, numpy_vit
 from hap_jax.convert.family import Family
 from hap_jax.convert.numpy_vit import Forward
 from hap_jax.convert.selection import WHOLE, Selection
@@ -31,6 +31,7 @@ class Setting:
       checkpoint. None: there is no such family, and only the tokens are compared.
     subtrees: the names of the subtrees of the parameters and of the constants.
     selection: the `Selection` of the source.
+    norm_eps: an epsilon of the layer norms that the caller chose for source and result. None: their own.
   """
 
   description: Description
@@ -38,14 +39,15 @@ class Setting:
   family: Family | None
   subtrees: frozenset[str]
   selection: Selection = WHOLE
+  norm_eps: float | None = None
 
   @classmethod
-  def of(cls, weights, source_grid, selection=WHOLE):
+  def of(cls, weights, source_grid, selection=WHOLE, norm_eps=None):
     """Returns the Setting for Weights whose position tables have the grid `source_grid` in the source."""
     # `families.find` returns None for a checkpoint of this project.
     family = families.find(weights.family) or families.holding(weights.task, weights.params)
     subtrees = frozenset((*weights.params, *weights.constants))
-    return cls(weights.description, source_grid, family, subtrees, selection)
+    return cls(weights.description, source_grid, family, subtrees, selection, norm_eps)
 
   @property
   def grid(self):
@@ -121,17 +123,17 @@ def run_foreign(path, setting, family=None, *, grid=None):
   # A written file is read as a whole.
   source = open_source(path, WHOLE if family else setting.selection)
   family = family or setting.family
-  # The source must run with its own epsilon. In a folder, config.json may state an epsilon that this project
-  # does not use.
-  epsilon = family.read_config(source.config).get("layer_norm_eps", layers.LAYER_NORM_EPSILON)
-  return _run_numpy(family.network_of(source.state), setting, family, grid or setting.source_grid, epsilon)
+  source = dataclasses.replace(source, config=family.read_config(source.config))
+  network, epsilon = family.network_of(source.state), setting.norm_eps or detect.norm_eps(source, family)
+  return _run_numpy(network, setting, family, grid or setting.source_grid, epsilon)
 
 
 def run_own(path, setting):
   """Runs a checkpoint of this project in NumPy, by its own names. Returns a dict like `run_foreign`."""
   variables, description = checkpoint_file.read(path)
   network = numpy_vit.own(variables | _constants_of(path, description, setting))
-  return _run_numpy(network, setting, setting.family, setting.source_grid, layers.LAYER_NORM_EPSILON)
+  epsilon = setting.norm_eps or Description.from_json(description).encoder.norm_eps
+  return _run_numpy(network, setting, setting.family, setting.source_grid, epsilon)
 
 
 def _constants_of(path, description, setting):

@@ -97,13 +97,20 @@ def check_target(weights, to):
 
 
 def _check_network(weights, family):
-  """Raises ValueError if the files of a family are for encoders with another padding or class token."""
+  """Raises ValueError if a family's files are for encoders with another padding, class token or epsilon."""
   encoder = weights.description.encoder
   own, theirs = ((x.patch_padding, x.class_token) for x in (encoder, family))
   if own != theirs:
     raise ValueError(
       f"--to={family.name}: its files are for encoders with {_network_text(*theirs)}, but the encoder of "
       f"{weights.lineage[0]['file']} has {_network_text(*own)}: choose another --to"
+    )
+
+  if not family.states_norm_eps and encoder.norm_eps != family.norm_eps:
+    raise ValueError(
+      f"--to={family.name}: its files are for layer norms with the epsilon {family.norm_eps:g}, but "
+      f"{weights.lineage[0]['file']} has {encoder.norm_eps:g}: choose another --to, or change the epsilon "
+      f"with --norm_eps={family.norm_eps:g}"
     )
 
 

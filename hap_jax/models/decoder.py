@@ -22,6 +22,7 @@ class Decoder(nn.Module):
   grid: tuple[int, int]
   num_outputs: int
   mlp_ratio: float = 4.0
+  norm_eps: float = layers.LAYER_NORM_EPSILON
   dtype: jnp.dtype = jnp.float32
   scan: bool = True
   remat: str = "none"
@@ -61,6 +62,7 @@ class Decoder(nn.Module):
       scan=self.scan,
       remat=self.remat,
       attention=self.attention,
+      norm_eps=self.norm_eps,
     )
-    tokens = layers.layer_norm(self.dtype, "norm")(tokens[:, 1:])
+    tokens = layers.layer_norm(self.dtype, "norm", self.norm_eps)(tokens[:, 1:])
     return layers.dense(self.num_outputs, self.dtype, "pred")(tokens)

@@ -216,14 +216,17 @@ class Block(nn.Module):
   mlp_ratio: float
   dtype: jnp.dtype
   attention: str = "xla"
+  norm_eps: float = LAYER_NORM_EPSILON
 
   @nn.compact
   def __call__(self, tokens, length, branch_scale=None):
     attended = Attention(self.num_heads, self.dtype, self.attention, name="attn")(
-      layer_norm(self.dtype, "norm1")(tokens), length
+      layer_norm(self.dtype, "norm1", self.norm_eps)(tokens), length
     )
     tokens = tokens + _scale_branch(attended, length, branch_scale, 0)
-    mixed = Mlp(self.mlp_ratio, self.dtype, name="mlp")(layer_norm(self.dtype, "norm2")(tokens))
+    mixed = Mlp(self.mlp_ratio, self.dtype, name="mlp")(
+      layer_norm(self.dtype, "norm2", self.norm_eps)(tokens)
+    )
     return tokens + _scale_branch(mixed, length, branch_scale, 1)
 
 
@@ -270,6 +273,7 @@ def run_blocks(
   remat="none",
   attention="xla",
   branch_scales=None,
+  norm_eps=LAYER_NORM_EPSILON,
 ):
   """Runs `depth` blocks on [B, T, D] tokens. Call it inside the compact method of `module`.
 
@@ -285,6 +289,7 @@ def run_blocks(
     remat: a key of `REMAT_POLICIES`.
     attention: see `attend`.
     branch_scales: [depth, 2, B] from `drop_path_scales`; None: no branch is scaled.
+    norm_eps: the epsilon of the norms.
   Returns:
     [B, T, D].
   """
@@ -292,7 +297,7 @@ def run_blocks(
   # The blocks work on flat tokens, see `Attention`.
   flat = tokens.reshape(-1, width)
   # With parent=None, flax does not register the parameters of this block. They are stored below, stacked.
-  block = Block(num_heads, mlp_ratio, dtype, attention, parent=None)
+  block = Block(num_heads, mlp_ratio, dtype, attention, norm_eps, parent=None)
   stacked = stacked_parameters(module, block, depth, flat, length)
 
   def run_block(x, params_and_scale):

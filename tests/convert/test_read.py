@@ -329,18 +329,26 @@ def test_another_grid_than_a_folder_records_is_an_error(folder):
   [
     ({"hidden_act": "quick_gelu"}, r"config\.json: hidden_act is 'quick_gelu', but .* exact 'gelu'"),
     ({"hidden_act": "relu"}, "hidden_act is 'relu'"),
-    ({"layer_norm_eps": 1e-3}, r"config\.json: layer_norm_eps is 0\.001, but .* at most 1e-05"),
-    ({"layer_norm_eps": "1e-6"}, "layer_norm_eps is '1e-6'"),
+    *(
+      (
+        {"layer_norm_eps": value},
+        rf"config\.json: layer_norm_eps is {value!r}, expected a number between 0 and 1",
+      )
+      for value in ("1e-6", 0, -1e-6, 2, float("nan"), True)
+    ),
   ],
 )
-def test_an_encoder_with_another_activation_or_epsilon_is_refused(folder, family, config, match):
+def test_an_encoder_with_another_activation_or_a_wrong_epsilon_is_refused(folder, family, config, match):
   with pytest.raises(ValueError, match=match):
     read.read(folder(family, config=config))
 
 
-@pytest.mark.parametrize("config", [{}, {"hidden_act": "gelu", "layer_norm_eps": 1e-12}])
-def test_an_encoder_with_the_same_features_is_read(folder, config):
-  assert read.read(folder("hf-vit", config=config)).family == "hf-vit"
+@pytest.mark.parametrize(
+  ("config", "norm_eps"),
+  [({}, 1e-12), ({"hidden_act": "gelu", "layer_norm_eps": 1e-12}, 1e-12), ({"layer_norm_eps": 1e-3}, 1e-3)],
+)
+def test_the_epsilon_of_a_folder_is_read(folder, config, norm_eps):
+  assert read.read(folder("hf-vit", config=config)).description.encoder.norm_eps == norm_eps
 
 
 PIXELS = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.5, 1]}

@@ -34,6 +34,8 @@ FAMILY = Family(
   # The convolution of ViTForMaskedImageModeling is `decoder.0`.
   unused=("pooler.", "classifier.", "embeddings.mask_token", "decoder.0."),
   renames=((r"^vit\.", ""), *hugging_face.RENAMES),
+  norm_eps=hugging_face.NORM_EPS,
+  states_norm_eps=True,
   check_source=hugging_face.check_config,
   folder=_folder,
   torch_class=TorchClass("transformers", _run),

@@ -7,7 +7,6 @@ import functools
 
 from hap_jax.convert import numpy_vit, official, rows
 from hap_jax.convert.family import NO, POSSIBLE, Family, Preference, TorchClass
-from hap_jax.models import layers
 
 
 def _recognise(source):
@@ -33,7 +32,7 @@ def _run(path, setting, batch):
     depth=encoder.depth,
     num_heads=encoder.num_heads,
     mlp_ratio=encoder.mlp_ratio,
-    norm_layer=functools.partial(torch.nn.LayerNorm, eps=layers.LAYER_NORM_EPSILON),
+    norm_layer=functools.partial(torch.nn.LayerNorm, eps=encoder.norm_eps),
     num_classes=0,  # no classifier, because the file has none
   )
   timm.models.load_checkpoint(model, str(path), strict=True)
