@@ -148,7 +148,7 @@ def test_the_vitpose_of_transformers_loads_a_written_folder_and_its_own_folder_i
     "hf-vitpose", variant=variant, grid=(4, 3), width=WIDTH, depth=DEPTH, patch=PATCH, num_classes=17
   )
   safetensors_file.save(tmp_path / "source.safetensors", state, {})
-  known = {"source_grid": (4, 3), "heads": (HEADS, None), "real": False}
+  known = {"source_grid": (4, 3), "heads": (HEADS, None), "norm_eps": 1e-6, "real": False}
   run.convert(tmp_path / "source.safetensors", tmp_path / "official.pth", to="vitpose", **known)
   proof = run.convert(tmp_path / "official.pth", tmp_path / "folder", to="hf-vitpose")["proof"]["real_class"]
   assert proof["name"] == "transformers.VitPoseForPoseEstimation"
