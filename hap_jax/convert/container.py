@@ -6,12 +6,13 @@ import pathlib
 from typing import Any
 
 from hap_jax.description import Description
-from hap_jax.io import safetensors_file, torch_file
+from hap_jax.io import file_kind, npz_file, safetensors_file, torch_file
 
 _SAFETENSORS, _BIN = "model.safetensors", "pytorch_model.bin"
 _INDEX = ".index.json"  # a folder with several files of tensors has an index in place of the one file
 _IN_FOLDER = (_SAFETENSORS, _BIN, f"{_SAFETENSORS}{_INDEX}", f"{_BIN}{_INDEX}")
 _MAX_STAGES = 1000  # entries of a recorded lineage; real ones have far fewer
+_NPZ = ".npz"
 _ZIP = b"PK\x03\x04"
 RECORD = "hap_jax"  # the key of the description in files that a conversion wrote
 
@@ -47,7 +48,7 @@ def weights_file(path):
 
 
 def open_container(path):
-  """Opens a file of PyTorch, a .safetensors file or a Hugging Face folder. Executes no code of it.
+  """Opens a file of PyTorch, a .safetensors or .npz file or a Hugging Face folder. Executes no code of it.
 
   Returns:
     Container.
@@ -82,6 +83,8 @@ def open_container(path):
 
 def kind_of(path):
   """Returns the format of a file or a folder as text."""
+  if path.suffix == _NPZ:
+    return "NumPy, npz"
   if path.is_dir():
     file = weights_file(path)
     return f"Hugging Face folder, {file.name}" if file else "Orbax"
@@ -101,15 +104,15 @@ def _is_safetensors(path, head):
 
 def _load(file):
   """Returns (content of a file, names that were not read, description that a conversion wrote, or {})."""
+  if file.suffix == _NPZ:
+    file_kind.check(file)
+    arrays = npz_file.open_stored(file)
+    return arrays, (), _json_record(file, str(arrays.pop(RECORD, "{}")))
   with file.open("rb") as opened:
     head = opened.read(9)
   if _is_safetensors(file, head):
     tensors, metadata = safetensors_file.load(file)
-    try:
-      record = json.loads(metadata.get(RECORD, "{}"))
-    except ValueError as error:
-      raise ValueError(f"{file}: expected JSON in its metadata {RECORD!r} ({error})") from error
-    return tensors, (), _checked_record(file, record)
+    return tensors, (), _json_record(file, metadata.get(RECORD, "{}"))
   opened = torch_file.open_file(file)
   record = opened.content.get(RECORD, {}) if isinstance(opened.content, dict) else {}
   return opened.content, opened.unread, _checked_record(file, record)
@@ -146,6 +149,15 @@ def _load_shards(index):
     unread += more
     records.append(record)
   return content, tuple(dict.fromkeys(unread)), next(filter(None, records), {}), files
+
+
+def _json_record(file, text):
+  """Returns the record in a text of JSON, after a check of its form."""
+  try:
+    record = json.loads(text)
+  except (ValueError, RecursionError) as error:
+    raise ValueError(f"{file}: expected JSON in its metadata {RECORD!r} ({error})") from error
+  return _checked_record(file, record)
 
 
 def _checked_record(file, record):

@@ -59,7 +59,7 @@ def describe(path, *, family="", grid=None, selection=WHOLE):
     "made_from": weights.made_from,
     "lineage": list(weights.lineage),
     "checkpoints": checkpoint_file.check_all(path) if weights.family == reading.OWN_FAMILY else [],
-    "commands": _commands(path, weights),
+    "commands": _commands(path, weights, selection),
   }
 
 
@@ -175,14 +175,17 @@ def _decoder_text(decoder):
   return f"width {decoder['width']}, {decoder['depth']} blocks, {decoder['num_heads'] or 'unknown'} heads"
 
 
-def _commands(path, weights):
+def _commands(path, weights, selection):
   """Returns the command lines that can use the checkpoint.
 
   If the grid or the number of heads is unknown, one line names the option that sets it.
   """
+  start = selection.words(of_run=True)
+  start = f"python -m hap_jax.main --config=FILE --config.init_from={path}{start} ..."
+  path = f"{path}{selection.words()}"
   if weights.grid is None:
     return [f"hap convert {path} --source_grid=HxW ...: all other commands need the grid first"]
-  commands = [f"python -m hap_jax.main --config=FILE --config.init_from={path} ..."]
+  commands = [start]
   if weights.num_heads is None:
     return [*commands, f"hap convert {path} --num_heads=N ...: all other commands need this number first"]
   # These commands use the tokens after the final norm.

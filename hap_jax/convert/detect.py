@@ -8,7 +8,6 @@ from hap_jax.convert.weights import grid_text, some, square_side
 from hap_jax.description import MAX_PIXEL
 from hap_jax.models import posemb
 from hap_jax.models.layers import LAYER_NORM_EPSILON
-from hap_jax.pixels.normalize import IMAGENET_MEAN, IMAGENET_STD
 
 # (part of the name of a function of PyTorch, kind of the tensor that it makes)
 _KINDS_OF_UNREAD = (
@@ -46,6 +45,9 @@ def _guess(source):
   if not surest:
     for name, tensor in source.unread.items():
       raise ValueError(unread_text(source.names[name], tensor))
+    missing = beyond.find_missing(source)
+    if missing:
+      raise ValueError(missing)
     raise ValueError(
       f"of no known family ({', '.join(families.names())}): no family has its tensor names, such as "
       f"{some(list(source.state))}"
@@ -116,7 +118,11 @@ def find_grid(source, family, tables, grid):
   side = square_side(L)
   if side is not None:
     return (side, side), f"assumed square: {L} patches"
-  return None, f"unknown: {L} patches are not a square, and the position table is not a fixed sin-cos table"
+  text = f"unknown: {L} patches are not a square, and the position table is not a fixed sin-cos table"
+  side = family.class_token and square_side(L + 1)
+  if side:
+    text += f"; if no row of the table belongs to the class token, the grid is {side}x{side}"
+  return None, text
 
 
 def _recorded_grid(source):
@@ -165,7 +171,7 @@ def normalization(source, family):
     return {"from": "recorded in the file", **recorded}
   mean, std, how = _pixels_in_folder(source)
   if how is None:
-    mean, std, how = IMAGENET_MEAN, IMAGENET_STD, family.pixels_from
+    (mean, std), how = family.pixels, family.pixels_from
   return {"mean": list(mean), "std": list(std), "range": [0, 1], "from": how}
 
 

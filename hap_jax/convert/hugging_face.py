@@ -20,13 +20,16 @@ _SPELLED = {
   "mlp.fc2": "output.dense",
 }
 # transformers 5 uses other names in memory, and sometimes in files. These patterns give the older names.
-RENAMES = (
+IN_MEMORY = (
   (r"^(vit\.)?layers\.", r"\1encoder.layer."),
   (r"^decoder\.decoder_encoder\.layer\.", "decoder.decoder_layers."),
   (r"\.attention\.q_proj\.", ".attention.attention.query."),
   (r"\.attention\.k_proj\.", ".attention.attention.key."),
   (r"\.attention\.v_proj\.", ".attention.attention.value."),
   (r"\.attention\.o_proj\.", ".attention.output.dense."),
+)
+RENAMES = (
+  *IN_MEMORY,
   (r"\.mlp\.fc1\.", ".intermediate.dense."),
   (r"\.mlp\.fc2\.", ".output.dense."),
 )
@@ -96,9 +99,23 @@ def is_masked(source):
 
 
 def is_pose(source):
-  """Returns True if a file of transformers is a VitPose: its encoder has no class token."""
+  """Returns True if a file of transformers is a VitPose: its config.json says so, or it has its head.
+
+  Its encoder has no class token. Other encoders do not have one either, such as I-JEPA's.
+  """
   has_token = any(name.endswith("embeddings.cls_token") for name in source.state)
-  return not has_token or source.config.get("model_type") == "vitpose"
+  has_head = any(name.startswith(("head.conv.", "head.deconv1.")) for name in source.state)
+  model_type = str(source.config.get("model_type"))
+  return model_type.startswith("vitpose") or (has_head and not has_token)
+
+
+def has_scales(source):
+  """Returns True if a file of transformers is a DINOv2: its blocks have layer scales."""
+  return any(name.endswith(".layer_scale1.lambda1") for name in source.state)
+
+
+def lacks_token(source):
+  return not any(name.endswith("embeddings.cls_token") for name in source.state)
 
 
 def check_config(source):
@@ -108,6 +125,15 @@ def check_config(source):
     raise ValueError(
       f"{source.path / 'config.json'}: hidden_act is {activation!r}, but this project's encoder computes the "
       "exact 'gelu' and would give different features; use a checkpoint with hidden_act 'gelu'"
+    )
+
+
+def check_square(family, name, weights):
+  """Raises ValueError unless the grid of Weights is square, for a class that supports only square images."""
+  if weights.grid[0] != weights.grid[1]:
+    raise ValueError(
+      f"--to={family}: {name} of transformers supports only square grids, but the grid is "
+      f"{grid_text(weights.grid)}: use --to=hf-vit, or a square --grid"
     )
 
 

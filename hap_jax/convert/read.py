@@ -12,11 +12,11 @@ import ml_dtypes
 import numpy as np
 
 from hap_jax.convert import detect, families, lineage, names
+from hap_jax.convert import match as matching
 from hap_jax.convert.container import weights_file
-from hap_jax.convert.layouts import PATCH_CONV
 from hap_jax.convert.selection import WHOLE
 from hap_jax.convert.source import open_source
-from hap_jax.convert.weights import Weights, count_blocks, flatten, some, unflatten
+from hap_jax.convert.weights import Weights, count_blocks, flatten, unflatten
 from hap_jax.description import Description, Encoder
 from hap_jax.io import checkpoint_file
 from hap_jax.models import layers, vit
@@ -53,13 +53,20 @@ def read(path, *, family="", grid=None, selection=WHOLE):
   found = detect.find_family(source, family)
   source = dataclasses.replace(source, config=found.read_config(source.config))
   found.check_source(source)
-  state, file_names = _rename(source, found)
+  state, file_names = matching.rename(source, found)
+  state, made = found.prepare(source, state, grid)
+  # From here on, a tensor that was made from several ones stands for all of them.
+  joined = {part for parts in made.values() for part in parts} - state.keys()
+  parts = {name: tuple(file_names[part] for part in items) for name, items in made.items()}
+  file_names = {name: file_names.get(name, name) for name in (*file_names, *made) if name not in joined}
   found = found.variant_of_file(state)
-  rows, unused = _match(source, found, state, file_names, selection)
-  variables, source_names, sizes = to_ours(source, rows, state, file_names)
+  rows, unused = matching.match(source, found, state, file_names, selection)
+  variables, source_names, sizes = to_ours(source, rows, state, file_names, parts)
   params = variables["params"]
   tables = [params[stack]["pos_embed"] for stack in ("encoder", "decoder") if stack in params]
   grid, grid_from = detect.find_grid(source, found, tables, grid)
+  if any(row.ours == "encoder/pos_embed" and row.reference in made for row in rows):
+    grid_from += "; the position table has no row for the class token"
   return Weights(
     variables=variables,
     source_names=source_names,
@@ -87,7 +94,7 @@ def read_task(path, selection=WHOLE):
   return detect.find_family(open_source(path, selection)).task
 
 
-def to_ours(source, rows, state, file_names):
+def to_ours(source, rows, state, file_names, parts=None):
   """Turns the tensors of a foreign file into arrays of this project. Checks their shapes and values.
 
   Args:
@@ -95,6 +102,8 @@ def to_ours(source, rows, state, file_names):
     rows: the rows of a name table, one for each tensor.
     state: {name in the table's spelling: array}.
     file_names: {name in the table's spelling: name in the file}.
+    parts: {name in the table's spelling: names in the file of further tensors that it was made from}. None:
+      all tensors are views of the file.
   Returns:
     (variables, {path in a collection: names in the file}, {letter of the table's shapes: number}).
   Raises:
@@ -102,16 +111,23 @@ def to_ours(source, rows, state, file_names):
       tensors share one storage.
   """
   path = source.path
-  sizes = _check_shapes(path, rows, state, file_names)
+  sizes = matching.check_shapes(path, rows, state, file_names)
   # If several tensors share one storage, a small file can claim arrays that do not fit into memory.
-  claimed = sum(state[row.reference].nbytes for row in rows)
+  parts, sizes_in_file = (
+    parts or {},
+    {source.names[name]: array.nbytes for name, array in source.state.items()},
+  )
+  claimed = sum(sizes_in_file.get(file_names[row.reference], 0) for row in rows)
   if claimed > sum(file.stat().st_size for file in source.files):
     raise ValueError(
       f"{path}: its tensors claim {claimed} bytes, more than the file has: several tensors share one storage"
     )
   source_names = {}
   for row in rows:
-    source_names[row.ours] = (*source_names.get(row.ours, ()), file_names[row.reference])
+    more = parts.get(row.reference, ())
+    # A tensor without a name in the file is made from the others, or has only zeros.
+    own = (file_names[row.reference],) if file_names[row.reference] in sizes_in_file else ()
+    source_names[row.ours] = (*source_names.get(row.ours, ()), *own, *more)
   flat = names.assemble(rows, lambda row: _to_float32(path, file_names[row.reference], state[row.reference]))
   return {collection: unflatten(leaves) for collection, leaves in flat.items()}, source_names, sizes
 
@@ -205,107 +221,6 @@ def _check_sizes(path, encoder, params):
     )
 
 
-def _rename(source, family):
-  """Returns ({name in the family's spelling: array}, {that name: name in the file}).
-
-  The second dict also has the names of tensors that cannot be read.
-
-  Raises:
-    ValueError: if two names in the file become the same name.
-  """
-  state, file_names = {}, {}
-  for name, file_name in source.names.items():
-    renamed = family.rename(name)
-    if renamed in file_names:
-      raise ValueError(f"{source.path}: {file_names[renamed]} and {file_name} are the same tensor")
-    file_names[renamed] = file_name
-    if name in source.state:
-      state[renamed] = source.state[name]
-  return state, file_names
-
-
-def _match(source, family, state, file_names, selection):
-  """Returns (rows of the family's table for this file, names in the file that are not used).
-
-  Raises:
-    ValueError: if the family does not know a name in the file, or the file has no tensor for a row.
-  """
-  placeholders = {placeholder.reference for placeholder in family.placeholders}
-  unused = {name for name in file_names if name.startswith(family.unused) or name in placeholders}
-  # A name in the table is always used, even if it has the prefix of unused names.
-  unused -= {row.reference for row in family.entries}
-  has_decoder = any(row.stack == "decoder" and row.reference in state for row in family.entries)
-  try:
-    depth = names.count_blocks(family, "encoder", file_names)
-    # A file with a part of a decoder must have at least one decoder block. So missing blocks are an error.
-    decoder_depth = max(int(has_decoder), names.count_blocks(family, "decoder", file_names))
-    depths = {stack: names.count_blocks(family, stack, file_names) for stack in names.block_stacks(family)}
-  except ValueError as error:
-    raise ValueError(f"{source.path}: {error}") from error
-  depths = {stack: max(1, number) for stack, number in depths.items()}
-  rows = names.table(family, depth=max(1, depth), decoder_depth=decoder_depth, depths=depths)
-  if selection.encoder_only:
-    rows = tuple(row for row in rows if row.stack == "encoder")
-  unknown = file_names.keys() - {row.reference for row in rows} - unused
-  if selection.encoder_only:
-    outside = {name for name in unknown if not family.is_of_encoder(name)}
-    unused, unknown = unused | outside, unknown - outside
-  if unknown:
-    raise ValueError(f"{source.path}: {_unknown_text(family, unknown, file_names, selection)}")
-  _check_present(source, family, rows, state, file_names)
-  rows = tuple(row for row in rows if row.reference in state)
-  return rows, tuple(file_names[name] for name in file_names if name in unused)
-
-
-def _unknown_text(family, unknown, file_names, selection):
-  """Returns the message about names that a family does not know."""
-  listed = some(sorted(file_names[name] for name in unknown))
-  text = f"expected names of the {family.name} family, found {listed}"
-  if any(family.is_of_encoder(name) for name in unknown):
-    return text  # without these tensors, the encoder would have other features
-  return f"{text}; to read only the encoder, set {selection.option('encoder_only', True)}"
-
-
-def _check_present(source, family, rows, state, file_names):
-  """Raises ValueError if a file has no tensor for a row, or only a tensor that cannot be read."""
-  missing = [row.reference for row in rows if row.reference not in state]
-  missing = [name for name in missing if family.stand_ins.get(name) not in state]
-  unread = {source.names[name]: tensor for name, tensor in source.unread.items()}
-  for name in missing:
-    if name in file_names:
-      raise ValueError(f"{source.path}: {detect.unread_text(file_names[name], unread[file_names[name]])}")
-  if missing:
-    raise ValueError(f"{source.path}: missing tensors of the {family.name} family: {some(missing)}")
-
-
-def _check_shapes(path, rows, state, file_names):
-  """Checks the shapes of all tensors. Returns {letter of the table's shapes: number}.
-
-  A letter such as "D" gets its number from the first tensor with this letter in its shape.
-
-  Raises:
-    ValueError: if the shape of a tensor does not fit these numbers.
-  """
-  sizes, origin = {}, {}
-  # The patch projection is checked first, and all other tensors must have its width. So an error message
-  # names a tensor that does not fit the patch projection.
-  for row in sorted(rows, key=lambda row: row.layout is not PATCH_CONV):
-    shape = state[row.reference].shape
-    if len(shape) == len(row.shape):
-      for letter, number in zip(row.shape, shape, strict=True):
-        if letter.isalpha() and letter not in sizes:
-          sizes[letter], origin[letter] = number, file_names[row.reference]
-    expected = tuple(names.size_of(token, sizes) for token in row.shape)
-    # An empty tensor would fit any letter, but models have no empty tensors.
-    if shape != expected or 0 in shape:
-      named_by = sorted({origin[letter] for token in row.shape for letter in token if letter in origin})
-      raise ValueError(
-        f"{path}: tensor {file_names[row.reference]} has shape {shape}, expected "
-        f"({', '.join(map(str, expected))})" + (f" by {', '.join(named_by)}" if named_by else "")
-      )
-  return sizes
-
-
 def _to_float32(path, name, array):
   if array.dtype not in _FLOATS:
     raise ValueError(f"{path}: tensor {name} has dtype {array.dtype}, expected floating point")
@@ -325,6 +240,7 @@ def _num_heads(source, family, width, depth):
   variant = vit.VARIANTS.get(vit.variant_of(width, depth))
   # A number in the record or in config.json has priority over the published number for this size.
   known = [source.record.get("model", {}).get("num_heads"), source.config.get("num_attention_heads")]
+  known.append(family.find_heads(source))
   known.append(family.num_heads.get((width, depth)))
   heads = next(filter(None, known), variant.num_heads if variant else None)
   _check_heads(source.path, "encoder", heads, width)

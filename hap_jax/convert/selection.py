@@ -1,6 +1,7 @@
 """Defines `Selection`, the part of a checkpoint that the user asks for."""
 
 import dataclasses
+import shlex
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +21,17 @@ class Selection:
   prefix: str = ""
   encoder_only: bool = False
   of_run: bool = False
+
+  def words(self, of_run=False):
+    """Returns the options of this selection as words of a command line, each after a space.
+
+    Args:
+      of_run: True: the words are keys of the configuration of a run.
+    """
+    values = {"key": self.key, "prefix": self.prefix, "encoder_only": self.encoder_only}
+    written = dataclasses.replace(self, of_run=of_run)
+    words = (written.option(name, value) for name, value in values.items() if value)
+    return "".join(f" {shlex.quote(word)}" for word in words)
 
   def option(self, name, value):
     """Returns the option of a command, or the key of a configuration, that sets a field to a value."""

@@ -13,13 +13,12 @@ import math
 import mmap
 import pathlib
 import struct
-import zipfile
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
-from hap_jax.io import file_kind
+from hap_jax.io import file_kind, zip_view
 from hap_jax.io.pickle_machine import Constructor, Unpickler
 from hap_jax.io.plain_data import AttributeDict, Unread, UnsafePickleError
 from hap_jax.io.restricted_pickle import ADMITTED
@@ -127,11 +126,7 @@ def _load_zip(path, data):
   Raises:
     UnsafePickleError, ValueError: as in `load`.
   """
-  try:
-    with zipfile.ZipFile(path) as archive:
-      members = {info.filename: info for info in archive.infolist()}
-  except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError, struct.error) as error:
-    raise ValueError(f"{path}: truncated or corrupt zip archive ({error})") from error
+  members = zip_view.members(path)
   pickles = [name for name in members if name.endswith("/data.pkl")]
   if any(name.endswith("/constants.pkl") for name in members):
     raise ValueError(f"{path}: this is a TorchScript program: save its state_dict() with torch.save")
@@ -142,43 +137,20 @@ def _load_zip(path, data):
     )
   folder = pickles[0].removesuffix("data.pkl")
   order = members.get(f"{folder}byteorder")
-  if order is not None and _member(path, data, order).tobytes() != b"little":
+  if order is not None and zip_view.view(path, data, order).tobytes() != b"little":
     raise ValueError(f"{path}: written on a big-endian machine: save it again on another one")
 
   def storage_of(key, dtype, numel):
     info = members.get(f"{folder}data/{key}")
     if info is None:
       raise ValueError(f"storage {key!r} is not in the archive")
-    raw = _member(path, data, info)
+    raw = zip_view.view(path, data, info)
     if len(raw) != numel * dtype.itemsize:
       raise ValueError(f"storage {key!r} has {len(raw)} bytes, not {numel} elements of {dtype}")
     return _Storage(raw, dtype, numel)
 
-  reader = _reader(path, _member(path, data, members[pickles[0]]).tobytes(), 0, storage_of)
+  reader = _reader(path, zip_view.view(path, data, members[pickles[0]]).tobytes(), 0, storage_of)
   return Opened(reader.load(), reader.unread)
-
-
-def _member(path, data, info):
-  """Returns the n bytes of a member of the archive, [n] uint8. The array is a view of the file.
-
-  The checksum is not checked. PyTorch can write files without checksums, and a check would read every tensor.
-
-  Raises:
-    ValueError: if the member is compressed, encrypted or incomplete.
-  """
-  if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
-    raise ValueError(
-      f"{path}: {info.filename} is compressed or encrypted, which PyTorch never does: save the file again"
-    )
-  # The zipfile module would copy the member. The content begins after the local header, whose length is not
-  # in `info`.
-  start = info.header_offset
-  if start < 0 or data[start : start + 4] != b"PK\x03\x04" or start + 30 > len(data):
-    raise ValueError(f"{path}: truncated or corrupt zip archive (no header of {info.filename})")
-  start += 30 + sum(struct.unpack_from("<HH", data, start + 26))  # name and extra field of the local header
-  if start + info.file_size > len(data):
-    raise ValueError(f"{path}: truncated or corrupt zip archive ({info.filename} ends beyond the file)")
-  return np.frombuffer(data, np.uint8, info.file_size, start)
 
 
 def _load_legacy(path, data):

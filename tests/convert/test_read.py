@@ -230,7 +230,7 @@ def test_the_family_is_found_from_the_file(write):
     assert (
       read.read(write({"model": full_state(grid=grid), "arch": "pose_mae_vit_base_patch16"})).family == "hap"
     )
-  with pytest.raises(ValueError, match="'dino' is not one of attributes-vit, hap, "):
+  with pytest.raises(ValueError, match="'dino' is not one of attributes-vit, dinov2, "):
     read.read(write({"model": square}), family="dino")
 
 
@@ -305,9 +305,13 @@ def test_the_caller_may_give_the_grid_if_the_file_does_not_contradict_it(write):
   path = write({"model": encoder_state(grid=(4, 2))})
   assert read.read(path, grid=(2, 4)).grid == (2, 4)
   with pytest.raises(
-    ValueError, match=r"weights\.pth: grid 3x3 was given, but its position table has 8 patches"
+    ValueError, match=r"weights\.pth: grid 5x2 was given, but its position table has 8 patches"
   ):
-    read.read(path, grid=(3, 3))
+    read.read(path, grid=(5, 2))
+  # A table of 9 rows is one of 3x3 patches if no row belongs to the class token.
+  found = read.read(path, grid=(3, 3))
+  assert (found.grid, found.params["encoder"]["pos_embed"].shape) == ((3, 3), (1, 10, 16))
+  assert found.grid_from == "given by the caller; the position table has no row for the class token"
   path = write({"model": encoder_state(table=posemb.sincos_table((4, 2), 16))})
   with pytest.raises(ValueError, match="grid 2x4 was given, but its sin-cos table is for 4x2"):
     read.read(path, grid=(2, 4))
@@ -446,7 +450,7 @@ def changed(**changes):
       changed(mask_token=np.ones((1, 1, 8), np.float32)),
       "missing .*: decoder_pos_embed, decoder_embed",
     ),
-    (changed(patch_embed__proj__weight=None), r"of no known family \(attributes-vit, hap, .*cls_token"),
+    (changed(patch_embed__proj__weight=None), r"of no known family \(attributes-vit, dinov2, .*cls_token"),
     (
       changed(norm__bias=np.zeros(7, np.float32)),
       r"norm\.bias has shape \(7,\), expected \(16\) by patch_embed",

@@ -5,8 +5,10 @@ from hap_jax.convert.family import CERTAIN, NO, Family, TorchClass
 
 
 def _recognise(source):
-  is_other = hugging_face.is_masked(source) or hugging_face.is_pose(source)
-  return CERTAIN if hugging_face.has_names(source) and not is_other else NO
+  if not hugging_face.has_names(source) or hugging_face.lacks_token(source):
+    return NO
+  others = (hugging_face.is_masked, hugging_face.is_pose, hugging_face.has_scales)
+  return NO if any(is_other(source) for is_other in others) else CERTAIN
 
 
 def _folder(weights):
