@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import math
 import pathlib
+import re
 
 from hap_jax import config as config_lib
 from hap_jax.convert import constants, families, licences, write
@@ -120,7 +121,7 @@ def _stage(weights):
   if fine_tuned:
     return f"encoder of a model fine-tuned for {fine_tuned}"
   # The head of a foreign classifier is not used, but the name of the head shows that it is a classifier.
-  if any(name.rpartition(".")[0].endswith(("head", "classifier")) for name in weights.unused):
+  if any(re.sub(r"[./][^./]*$", "", name).endswith(("head", "classifier")) for name in weights.unused):
     return "encoder of a classifier"
   if weights.decoder:
     return "pre-trained, with its decoder"
