@@ -35,6 +35,12 @@ def add_arguments(parser):
   parser.add_argument(
     "--norm_eps", type=float, metavar="X", help="change the epsilon of the layer norms; the features change"
   )
+  parser.add_argument(
+    "--resize_patch",
+    type=int,
+    metavar="P",
+    help="resize the patch kernels to this side in pixels, such as 14 to 16; the features change",
+  )
   text = "do not compare with the PyTorch class of the target, even if it is installed"
   parser.add_argument("--no_real_class", dest="real", action="store_false", help=text)
 
@@ -54,6 +60,7 @@ def run(args):
       real=args.real,
       selection=_options.selection(args),
       norm_eps=args.norm_eps,
+      patch=args.resize_patch,
       progress=progress,
     )
   proof, model = report["proof"], report["model"]

@@ -310,11 +310,14 @@ def encode(stack, image, *, num_heads, grids, epsilon, ids_keep=None, padding=0)
   image = np.pad(image, ((0, 0), (padding, padding), (padding, padding), (0, 0)))[:, :H, :W]
   # [B, Gh, Gw, 3, P, Q]: the channel is outermost in a patch, as in the weight of PyTorch's convolution.
   patches = image.reshape(B, Gh, P, Gw, Q, 3).transpose(0, 1, 3, 5, 2, 4).reshape(B, Gh * Gw, -1)
+  weight, bias = stack.embed
+  if weight.shape[1] != 3 * P * Q:
+    weight = _resize_kernel(f32(weight), P)
   table = f32(stack.table)
   if table.shape[1] == old[0] * old[1]:
     table = np.concatenate([np.zeros_like(table[:, :1]), table], axis=1)
   table = posemb.resize_table(table, old, (Gh, Gw))
-  tokens = linear(patches, stack.embed) + table[:, 1:]  # row 0 of the table belongs to the class token
+  tokens = linear(patches, (weight, bias)) + table[:, 1:]  # row 0 of the table belongs to the class token
   if stack.token is None:
     tokens = tokens + table[:, :1]  # without a class token, row 0 belongs to all patches
   if ids_keep is not None:
@@ -323,6 +326,21 @@ def encode(stack, image, *, num_heads, grids, epsilon, ids_keep=None, padding=0)
     return _blocks(stack, tokens, num_heads, epsilon)
   first = np.broadcast_to(f32(stack.token) + table[:, :1], (B, 1, tokens.shape[-1]))
   return _blocks(stack, np.concatenate([first, tokens], axis=1), num_heads, epsilon)
+
+
+def _resize_kernel(weight, side):
+  """Resizes patch kernels [D, 3*P*P], with the channel outermost, to another side by least squares.
+
+  If B resizes all P*P pixels of a patch by bilinear interpolation, the result w' is the smallest w' with the
+  smallest |B^T w' - w|, as in FlexiViT (arXiv 2212.08013).
+  """
+  P = int(np.sqrt(weight.shape[1] // 3))
+  centres = (np.arange(side) + 0.5) * P / side - 0.5
+  one = np.stack([np.interp(centres, np.arange(P), pixel) for pixel in np.eye(P)], axis=1)  # [side, P]
+  resize = np.kron(one, one)  # [side*side, P*P]
+  columns = weight.reshape(-1, P * P).T.astype(np.float64)
+  found = np.linalg.lstsq(resize.T, columns, rcond=None)[0].T
+  return f32(found.reshape(len(weight), -1))
 
 
 def decode(stack, latent, ids_restore, *, num_heads, grids, epsilon):

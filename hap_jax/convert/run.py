@@ -9,7 +9,7 @@ import json
 import pathlib
 
 from hap_jax import malloc
-from hap_jax.convert import constants, families, real_class, verify, write
+from hap_jax.convert import constants, families, patch_size, real_class, verify, write
 from hap_jax.convert import read as reading
 from hap_jax.convert.container import weights_file
 from hap_jax.convert.selection import WHOLE
@@ -33,6 +33,7 @@ def convert(
   real=True,
   selection=WHOLE,
   norm_eps=None,
+  patch=None,
   progress=SILENT,
 ):
   """Converts a checkpoint and proves the result. Leaves nothing behind after an error.
@@ -51,6 +52,7 @@ def convert(
     real: True to also run the PyTorch class of the target, if it is installed.
     selection: a `Selection`, the part of the source to convert.
     norm_eps: an epsilon of the layer norms in place of the source's own. None: it does not change.
+    patch: side of the patches in pixels to which the patch kernels are resized. None: they keep their side.
     progress: a started `Progress` that counts the steps of the conversion.
   Returns:
     the report, plain JSON values. It is also written to conversion.json, in the result folder or next to the
@@ -67,6 +69,8 @@ def convert(
   progress.stage("reading the source")
   weights = reading.read(source, family=family, grid=source_grid, selection=selection)
   weights, notes = _with_norm_eps(_with_heads(weights, heads), norm_eps)
+  weights, more_notes = patch_size.resize(weights, patch)
+  notes += more_notes
   weights = _with_text_encoder(weights, text_encoder)
   if write.holds_constants(to):
     weights = constants.complete(weights)

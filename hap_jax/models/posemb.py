@@ -87,6 +87,11 @@ def resize_table(table, old_grid, new_grid, interpolation="bicubic"):
   return np.concatenate([table[:, :1], cells], axis=1).astype(np.float32)
 
 
+def resize_matrix(old, new, interpolation):
+  """Returns the [new, old] matrix of a one-dimensional resize, see `resize_table`."""
+  return _MATRICES[interpolation](old, new)
+
+
 def _cubic_matrix(old, new):
   """Returns the [new, old] matrix of a one-dimensional cubic resize from `old` to `new` cells."""
   a = -0.75
