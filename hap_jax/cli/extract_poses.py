@@ -57,13 +57,19 @@ def add_arguments(parser):
   )
   parser.add_argument("--batch_size", type=int, default=64, help="pictures per batch (default: %(default)s)")
   parser.add_argument("--workers", type=int, default=0, help="processes that read pictures (default: none)")
+  _options.add_selection(parser)
 
 
 def run(args):
   shard, out = pose_folder.parse_shard(args.shard), pathlib.Path(args.out)
   with Progress("extract_poses") as progress:
     progress.stage("reading the model")
-    model = pose_models.load(args.model, padding=args.padding, flip_test=not args.no_flip)
+    model = pose_models.load(
+      args.model,
+      padding=args.padding,
+      flip_test=not args.no_flip,
+      selection=_options.selection(args),
+    )
     progress.stage("listing the pictures")
     pictures, root = _open_pictures(args)
     _options.check_outside(out, root)

@@ -12,6 +12,7 @@ import numpy as np
 
 from hap_jax.convert import lineage as lineages
 from hap_jax.convert import read as reading
+from hap_jax.convert.selection import WHOLE
 from hap_jax.convert.weights import flatten
 from hap_jax.data.skeletons import COCO17
 from hap_jax.data.transforms import topdown
@@ -42,7 +43,7 @@ class PoseModel:
   facts: Mapping[str, Any]
 
 
-def load(path, *, padding=topdown.PADDING, flip_test=True):
+def load(path, *, padding=topdown.PADDING, flip_test=True, selection=WHOLE):
   """Loads a model.
 
   Args:
@@ -50,12 +51,14 @@ def load(path, *, padding=topdown.PADDING, flip_test=True):
     padding: width of the region that the model sees divided by the width of the box. The same for the height.
     flip_test: True: the result is averaged with the result of the mirrored image. For checkpoints of 2D pose,
       it is the mean of the heat maps. For MoveNet, it is the mean of the joints and of their scores.
+    selection: a `Selection`, the part of a checkpoint to read. A network for several data sets is used with its
+      first data set.
   Raises:
     ValueError: if the file is no such model, or if it does not find all 17 joints of COCO.
   """
   if tfjs_file.find(path) is not None:
     return _load_movenet(path, padding, flip_test)
-  weights = reading.read(path)
+  weights = pose2d.of_data_set(reading.read(path, selection=selection), "")
   skeleton = predicting.skeleton_of(path, weights)
   _check_joints(path, skeleton)
   description = weights.description

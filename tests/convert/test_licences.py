@@ -17,7 +17,7 @@ SOURCES_WITHOUT_TEXT = {"tfds", "synthetic_captions"}
 # The published files of these families state no licence.
 UNKNOWN_FAMILIES = {
   *("hap", "timm", "hf-vit", "reid-vit", "reid-lem", "attributes-vit", "text-reid"),
-  *("vitpose", "hf-vitpose"),
+  *("vitpose", "hf-vitpose", "dinov2", "hf-dinov2", "mmpretrain", "google-vit"),
 }
 
 MARKET = "Market-1501: academic research, on the terms of its authors"
