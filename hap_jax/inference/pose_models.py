@@ -51,8 +51,8 @@ def load(path, *, padding=topdown.PADDING, flip_test=True, selection=WHOLE):
     padding: width of the region that the model sees divided by the width of the box. The same for the height.
     flip_test: True: the result is averaged with the result of the mirrored image. For checkpoints of 2D pose,
       it is the mean of the heat maps. For MoveNet, it is the mean of the joints and of their scores.
-    selection: a `Selection`, the part of a checkpoint to read. A network for several data sets is used with its
-      first data set.
+    selection: a `Selection`, the part of a checkpoint to read. If a network has several data sets, it is used
+      for the first data set.
   Raises:
     ValueError: if the file is no such model, or if it does not find all 17 joints of COCO.
   """

@@ -54,7 +54,7 @@ TRAITS = (
 
 
 def expected_family(traits):
-  """Returns the family for these traits, by the priorities in docs/checkpoints.md."""
+  """Returns the family for these traits, by the priorities in docs/conversion.md."""
   if "lem" in traits:
     return "reid-lem"
   if "classifier" in traits:
