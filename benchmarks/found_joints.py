@@ -120,7 +120,7 @@ def main(argv=None):
       for kind, file in (("whole picture", None), ("true box", str(boxes))):
         xy = find(model, root, file, pathlib.Path(scratch) / f"{number} {kind}", args)
         found = {name: measure.digits(float(value), 4) for name, value in compare(xy, truth).items()}
-        about = {"model": model, "boxes": kind, "people": len(xy), "padding": args.padding}
+        about = {"model": pathlib.Path(model).name, "boxes": kind, "people": len(xy), "padding": args.padding}
         measure.show(measure.line("found_joints", about | found, "jax"))
 
 

@@ -15,7 +15,7 @@ def check_names(names):
   """Checks that every picture gets a file of its own in the layout.
 
   Args:
-    names: the names of the pictures, a list.
+    names: sequence of the names of the pictures.
   Raises:
     ValueError: if a name is not a path of a JPEG or PNG file below the folder, or if two names differ only in
       their endings, such as a.jpg and a.png.

@@ -63,7 +63,8 @@ def start(folder, settings):
   if not folder.parent.is_dir():
     raise ValueError(f"{folder}: the folder {folder.parent} does not exist: create it first")
   if not path.exists():
-    if folder.exists() and any(folder.iterdir()):
+    # Another process may be about to write the settings.
+    if folder.exists() and not all(map(unfinished.is_hidden_path, folder.iterdir())):
       raise ValueError(f"{folder}: exists, but has no {SETTINGS_FILE}; give another --out")
     folder.mkdir(exist_ok=True)
     unfinished.write(path, json.dumps(settings, indent=2))

@@ -92,7 +92,7 @@ def extract(
     "layout": layout.name,
     **settings.to_json(),
   }
-  layout.check(list(pictures.names))
+  layout.check(pictures.names)
   pose_parts.start(out, facts)
   if pose_folder.is_complete(out, say):
     return None

@@ -21,7 +21,7 @@ class Layout:
 
   Attributes:
     name: the name of the layout.
-    check: function (names of all pictures), which raises ValueError if the layout cannot hold them.
+    check: function (`Names` of all pictures), which raises ValueError if the layout cannot hold them.
     write: function (folder, path of the part, rows of the part). It writes the part last, because a part that
       exists is complete.
     finish: function (folder, names of all people), called when all parts are complete.

@@ -12,7 +12,7 @@ from absl import logging
 from hap_jax.data import json_entries, read_again
 from hap_jax.data.names import Names
 from hap_jax.data.pose_people import first_five
-from hap_jax.data.sources import base
+from hap_jax.data.sources import base, folder
 
 _BOXES = "boxes {picture: [x, y, width, height]}"
 
@@ -84,23 +84,28 @@ def of_source(pictures, root, boxes=None):
   """
   if "image" not in pictures.spec.fields:
     raise ValueError(f"the records of {pictures.spec.name} have no pictures: expected pictures of people")
-  names = Names.of([_name_of(pictures, i, root) for i in range(len(pictures))])
-  several = [name for name, count in collections.Counter(names).items() if count > 1]
-  if several:
-    raise ValueError(
-      f"{pictures.spec.name} has several people in the picture {base.printable(several[0])}, and in "
-      f"{len(several) - 1:,} others; expected one person per picture: make such pictures with hap crop"
-    )
-  if isinstance(getattr(pictures, "paths", None), tuple):  # a plain folder: its names need not be there twice
-    pictures = dataclasses.replace(pictures, paths=names)
+  if isinstance(pictures, folder.FolderSource):
+    names = Names.of(pictures.paths)
+    pictures = dataclasses.replace(pictures, paths=names)  # the names need not be there twice
+  else:
+    names = Names.of([_name_of(pictures, i, root) for i in range(len(pictures))])
+    _check_one_person(pictures.spec.name, names)
   return PosedPictures(pictures, names, None if boxes is None else read_boxes(boxes, names))
 
 
 def _name_of(pictures, i, root):
   if not hasattr(pictures, "file"):
     return pictures.name(i)
-  path = pictures.file(i)
-  return os.path.relpath(path, root) if root and path.startswith(os.path.join(root, "")) else path
+  return pictures.file(i).removeprefix(os.path.join(root, "")) if root else pictures.file(i)
+
+
+def _check_one_person(source_name, names):
+  several = [name for name, count in collections.Counter(names).items() if count > 1]
+  if several:
+    raise ValueError(
+      f"{source_name} has several people in the picture {base.printable(several[0])}, and in "
+      f"{len(several) - 1:,} others; expected one person per picture: make such pictures with hap crop"
+    )
 
 
 def read_boxes(path, names):

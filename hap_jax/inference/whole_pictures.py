@@ -7,6 +7,7 @@ at all.
 import collections
 import concurrent.futures
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import os
@@ -120,7 +121,8 @@ class FolderPictures:
   unit, is_square = "pictures", True
 
   def __init__(self, source):
-    self._source, self._names = source, Names.of(source.paths)
+    self._names = Names.of(source.paths)
+    self._source = dataclasses.replace(source, paths=self._names)
 
   def facts(self):
     digest = hashlib.sha256(self._names.text).hexdigest()

@@ -200,3 +200,12 @@ def test_rows_are_found_in_any_file_that_numpy_writes(tmp_path):
     np.testing.assert_array_equal(found, array.ravel())
   with pytest.raises(ValueError, match=r"no item named 'b.npy'"):
     npz_file.find_stored(path, "b")
+
+
+def test_a_folder_in_which_another_process_writes_its_settings_is_started(tmp_path):
+  (tmp_path / "poses").mkdir()
+  (tmp_path / "poses" / ".settings.0123456789abcdef.part.json").write_text("{")
+  pose_parts.start(tmp_path / "poses", {"padding": 1.25})
+  pose_parts.start(tmp_path / "poses", {"padding": 1.25})
+  with pytest.raises(ValueError, match=r"started with padding=1.25, but this command has padding=1.5"):
+    pose_parts.start(tmp_path / "poses", {"padding": 1.5})

@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import os
 import pathlib
+from collections.abc import Sequence
 
 from absl import logging
 
@@ -14,10 +15,13 @@ SPLITS = ("all",)
 
 @dataclasses.dataclass(frozen=True)
 class FolderSource:
-  """A source with a record {"image": [H, W, 3] uint8} per file. `paths` are relative to `root`."""
+  """A source with a record {"image": [H, W, 3] uint8} per file. `paths` are relative to `root`.
+
+  `paths` may also be `Names`, which take less memory.
+  """
 
   root: str
-  paths: tuple[str, ...]
+  paths: Sequence[str]
   spec: base.SourceSpec
 
   def __len__(self):
