@@ -188,7 +188,7 @@ def open_stored(path):
 def _view_array(raw, name):
   """Returns the array of an .npy file, given its bytes, as a view of them."""
   file = io.BytesIO(raw[: _MAX_HEADER_BYTES + 12].tobytes())
-  kind, shape = _read_header(file, name)
+  kind, shape, is_column_first = _read_header(file, name)
   if kind[1] == "O":
     return Unread("numpy.ndarray of Python objects")
   dtype = np.dtype(ml_dtypes.bfloat16) if kind == "|V2" else np.dtype(kind)
@@ -199,8 +199,7 @@ def _view_array(raw, name):
     raise ValueError(f"{name} has {len(raw)} bytes, which does not fit its shape {shape}")
   if not size:
     return np.empty(shape, dtype)
-  order = "F" if b"'fortran_order': True" in file.getvalue()[:begin] else "C"
-  array = np.ndarray(shape, dtype, raw, begin, order=order)
+  array = np.ndarray(shape, dtype, raw, begin, order="F" if is_column_first else "C")
   array.flags.writeable = False
   if dtype.kind == "U":
     _check_characters(name, array)

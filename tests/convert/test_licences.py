@@ -11,9 +11,10 @@ from hap_jax.convert import families, licences, official
 SOURCES = pathlib.Path(hap_jax.__file__).parent / "data" / "sources"
 NAMES = sorted(path.stem for path in SOURCES.glob("*.py") if path.stem not in ("__init__", "base"))
 # `folder` and `identity_folder` read the user's own pictures. `tfds` reads its licence from the packed data
-# set. `synthetic_captions` has the licence of `synthetic`.
+# set. `synthetic_captions` has the licence of `synthetic`, and `mixed` has the licences of its data sets.
+# `posed_folder` reads the licence of the joints from their folder.
 UNKNOWN_SOURCES = {"folder", "identity_folder", "attribute_table"}
-SOURCES_WITHOUT_TEXT = {"tfds", "synthetic_captions"}
+SOURCES_WITHOUT_TEXT = {"tfds", "synthetic_captions", "mixed", "posed_folder"}
 # The published files of these families state no licence.
 UNKNOWN_FAMILIES = {
   *("hap", "timm", "hf-vit", "reid-vit", "reid-lem", "attributes-vit", "text-reid"),
