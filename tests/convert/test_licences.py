@@ -121,7 +121,9 @@ def texts_of(name):
     values = [k.value for k in getattr(node, "keywords", ()) if k.arg == "licence"]
     if isinstance(node, ast.Dict):
       values += [
-        value for key, value in zip(node.keys, node.values, strict=True) if ast.unparse(key) == "'licence'"
+        value
+        for key, value in zip(node.keys, node.values, strict=True)
+        if key is not None and ast.unparse(key) == "'licence'"  # a key is None for `**others`
       ]
     if isinstance(node, ast.Assign) and {"licence", "_LICENCE"} & {
       getattr(t, "id", "") for t in node.targets
