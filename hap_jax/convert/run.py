@@ -62,7 +62,7 @@ def convert(
     the report, plain JSON values. It is also written to conversion.json, in the result folder or next to the
     result file.
   Raises:
-    UnsafePickleError: if the source asks to run code.
+    UnsafePickleError: if the pickle of the source is built in a way that no writer uses.
     ValueError: if the source cannot be read, the target cannot hold the source, the destination exists or
       contains the source, or the outputs differ.
     OSError: if the destination cannot be written.

@@ -98,7 +98,7 @@ def read_folder(path, digest=""):
   Returns:
     TextEncoder.
   Raises:
-    UnsafePickleError: if the file of tensors asks to run code.
+    UnsafePickleError: if the pickle of a file is built in a way that no writer uses.
     OSError: if a file cannot be read.
     ValueError: in these cases:
       a file is missing or damaged;

@@ -36,7 +36,8 @@ def load(path, *, family="", grid=None, num_heads=None, key="", prefix="", encod
       "normalization": mean and std of the pixels;
       "model": "image_size" [H, W], "grid", "patch", "patch_padding", "class_token" and other sizes.
   Raises:
-    UnsafePickleError: if the file contains code. No code of the file is executed.
+    UnsafePickleError: if the pickle of the file is built in a way that no writer uses. No code of a file is
+      executed.
     ValueError: if the file cannot be read, a needed fact is unknown, or a tensor of the encoder is missing.
   """
   selection = Selection(key, prefix, encoder_only)

@@ -63,7 +63,7 @@ def export(path, out, *, feature="", family="", grid=None, num_heads=None, calib
     the content of description.json, plain JSON values. "export" describes the inputs, the outputs and the
     measured error.
   Raises:
-    UnsafePickleError: if the file contains code.
+    UnsafePickleError: if the pickle of the file is built in a way that no writer uses.
     ValueError: if the checkpoint cannot be loaded, `out` exists, the parent folder of `out` does not exist,
       or the exported program computes different outputs. Also if `feature` is "embedding" and the
       checkpoint has none, or if JAX must not use the CPU, because the check runs on the CPU.
