@@ -15,7 +15,7 @@ import reprlib
 from typing import Any
 
 from hap_jax.convert import read as reading
-from hap_jax.convert import source as sources
+from hap_jax.convert.container import weights_file
 from hap_jax.convert.selection import WHOLE
 from hap_jax.convert.weights import flatten
 from hap_jax.io import checkpoint_digests, checkpoint_file, regular_file, unfinished
@@ -114,7 +114,7 @@ def place(path, weights=None):
   path = pathlib.Path(path)
   if path.is_file():
     return path.with_name(f"{path.name}.{FILE}")
-  if checkpoint_file.is_checkpoint(path) or sources.weights_file(path) is not None:
+  if checkpoint_file.is_checkpoint(path) or weights_file(path) is not None:
     return path / FILE
   # A workdir has several checkpoints. The description says which of them was read.
   step = None if weights is None else weights.description.more.get("step")
