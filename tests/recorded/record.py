@@ -50,7 +50,16 @@ RUNS = {
     "finetune_attributes_demo",
     {"ema_decay": 0.9, "data.synthetic.num_train": 600, **_NO_WARMUP},
   ),
-  "pose2d": ("finetune_pose2d_demo", {"model.patch_padding": 1, "warmup_steps": 0}),
+  "pose2d": (
+    "finetune_pose2d_demo",
+    {
+      # The demo had these values when 2026-11-30c was recorded.
+      "total_epochs": 7.0,
+      "lr_drops": (5.5, 6.6),
+      "model.patch_padding": 1,
+      "warmup_steps": 0,
+    },
+  ),
   "text_reid": (
     "finetune_text_reid_demo",
     {
