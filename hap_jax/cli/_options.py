@@ -12,7 +12,7 @@ from hap_jax.convert.selection import Selection
 
 DEFAULT_PRIOR = 0.5
 CHECKPOINT = (
-  ".pth, .pth.tar or .safetensors file, Hugging Face folder, or workdir or checkpoint of this project"
+  ".pth, .pth.tar, .safetensors or .npz file, Hugging Face folder, or workdir or checkpoint of this project"
 )
 
 

@@ -72,6 +72,7 @@ def run(args):
       family=args.family,
       grid=args.source_grid,
       selection=_options.selection(args),
+      is_changed=bool(report["notes"]),
     )
   proof, model = report["proof"], report["model"]
   print(f"{args.source} ({report['family']}) -> {args.out} ({args.to})")

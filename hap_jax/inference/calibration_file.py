@@ -174,7 +174,7 @@ def explain_missing(path, feature, kind):
   return f"{text}: make it with hap calibrate {path}" if feature == "embedding" else text
 
 
-def carry(source, out, *, family="", grid=None, selection=WHOLE):
+def carry(source, out, *, family="", grid=None, selection=WHOLE, is_changed=False):
   """Copies the calibration of a checkpoint to the result of its conversion, for the weights of the result.
 
   Args:
@@ -183,6 +183,7 @@ def carry(source, out, *, family="", grid=None, selection=WHOLE):
     family: as in `convert.read.read`, for the source.
     grid: the same.
     selection: the same.
+    is_changed: True if the conversion has changed the features, as its options asked for.
   Returns:
     a line about the result, or "" if the checkpoint has no calibration.
   Raises:
@@ -192,6 +193,8 @@ def carry(source, out, *, family="", grid=None, selection=WHOLE):
   file = place(source)
   if not file.exists():
     return ""
+  if is_changed:
+    return "calibration: not copied, because the features have changed: make it again with hap calibrate"
   content = read(file)
   before = reading.read(source, family=family, grid=grid, selection=selection)
   after = reading.read(out)

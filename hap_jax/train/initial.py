@@ -22,8 +22,8 @@ def read(path, *, key="", prefix="", encoder_only=False):
   path = pathlib.Path(path)
   if not path.exists():
     raise ValueError(
-      f"config.init_from={path}: no such file or folder; expected a .pth or .safetensors file of MAE, HAP, "
-      "ViTPose or timm, a Hugging Face folder, or a workdir of this project"
+      f"config.init_from={path}: no such file or folder; expected a .pth, .safetensors or .npz file, a "
+      "Hugging Face folder, or a workdir of this project"
     )
   return convert.read(path, selection=Selection(key, prefix, encoder_only, of_run=True))
 

@@ -263,6 +263,10 @@ def test_a_calibration_is_copied_only_to_weights_with_the_same_outputs(calibrate
   write.write(tmp_path / "encoder.pth", weights, "hap")
   line = calibration_file.carry(workdir, tmp_path / "encoder.pth")
   assert f"not copied, because {tmp_path / 'encoder.pth'} is for the task pretrain" in line
+  line = calibration_file.carry(workdir, tmp_path / "own", is_changed=True)
+  assert (
+    line == "calibration: not copied, because the features have changed: make it again with hap calibrate"
+  )
   assert calibration_file.carry(tmp_path / "wide", tmp_path / "own") == ""
 
 
