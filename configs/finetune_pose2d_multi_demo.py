@@ -12,8 +12,8 @@ NUM_TRAIN = {"coco": 6_000, "aic": 4_000, "mpii": 2_000}  # pictures
 
 def get_config():
   config = finetune_pose2d_demo.get_config()
-  config.total_epochs = 7.0
-  config.lr_drops = (5.5, 6.6)
+  config.total_epochs = 6.0
+  config.lr_drops = (4.7, 5.6)
   config.data.source = "mixed"
   config.data.num_val = 512  # people held out from each data set
   config.model.num_experts = 3
