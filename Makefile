@@ -8,7 +8,7 @@ TEST_JOBS ?= 2
 help:
 	@echo "make demo      pre-train on the embedded people: picture panels and a verdict in a new folder under runs/"
 	@echo "make test      lint and tests; TORCH=1 adds the tests that compare with torch; TEST_JOBS=0 runs them in one process"
-	@echo "make soak      the tests that take many minutes: the demo's verdicts, joints and search of drawn people, more meshes, a real SLURM, an installation"
+	@echo "make soak      the tests that take many minutes: the demo's verdicts, joints and search of drawn people, more meshes, a step compiled for TPUs and an H100, a real SLURM, an installation"
 	@echo "make lint      check style and formatting"
 	@echo "make format    rewrite the files in the project's format"
 	@echo "make setup     build .venv, or bring it up to date; the others call it. PYTHON=python3.12 chooses the interpreter"

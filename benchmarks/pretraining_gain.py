@@ -64,7 +64,7 @@ _TASKS = {
     {PRETRAINED: 2e-3, SCRATCH: 1e-3},
     360,
     chance=None,
-    changes={"data.num_val": 512, "data.synthetic.num_train": 3_000},
+    changes={"batch_size": 32, "data.num_val": 512, "data.synthetic.num_train": 3_000},
   ),
   "text_reid": _Task("mAP", "mAP", {PRETRAINED: 1e-3, SCRATCH: 1e-3}, 390, changes={"data.num_val": 0}),
   "pose3d_direct": _Task(

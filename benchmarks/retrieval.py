@@ -1,4 +1,8 @@
-"""Times the retrieval metrics at MSMT17's size and prints a line of JSON: python -m benchmarks.retrieval."""
+"""Times the metrics of retrieval or verification at MSMT17's size and prints a line of JSON.
+
+python -m benchmarks.retrieval
+python -m benchmarks.retrieval --verify
+"""
 
 import resource
 import sys
@@ -6,7 +10,7 @@ import sys
 import numpy as np
 
 from benchmarks import measure
-from hap_jax.metrics import rerank, retrieval
+from hap_jax.metrics import calibration, rerank, retrieval, verification
 
 
 def parse_args(argv=None):
@@ -24,6 +28,7 @@ def parse_args(argv=None):
     help="standard deviation of features around their centre; that of the centres is 1",
   )
   parser.add_argument("--rerank", action="store_true", help="re-rank with k-reciprocal neighbours")
+  parser.add_argument("--verify", action="store_true", help="time the verification instead")
   return parser.parse_args(argv)
 
 
@@ -43,6 +48,8 @@ def time_scoring(args):
   query, query_pid, query_camid = make_side(rng, centers, args.queries, args.cameras, args.spread)
   gallery, gallery_pid, gallery_camid = make_side(rng, centers, args.gallery, args.cameras, args.spread)
   ids = (query_pid, gallery_pid, query_camid, gallery_camid)
+  if args.verify:
+    return time_verification(args, query, gallery, ids)
   reranking = rerank.Reranking() if args.rerank else None
   scores, cpu, wall = measure.timed(lambda: retrieval.evaluate(query, gallery, *ids, reranking=reranking))
   found = {
@@ -58,6 +65,28 @@ def time_scoring(args):
     "chance_mAP": round(retrieval.chance_mean_ap(*ids), 4),
   }
   return measure.line("retrieval", found, "numpy")
+
+
+def time_verification(args, query, gallery, ids):
+  """Verifies features and times it. Returns the line to print. `ids`: persons and cameras of both sides."""
+  found, cpu, wall = measure.timed(lambda: verification.evaluate(query, gallery, *ids))
+  made, more_cpu, more_wall = measure.timed(lambda: calibration.calibrate(found.pairs))
+  line = {
+    "cpu_seconds": round(cpu + more_cpu, 1),
+    "cpu_seconds_of_the_calibration": round(more_cpu, 1),
+    "wall_seconds": round(wall + more_wall, 1),
+    "peak_gib": round(peak_bytes() / 2**30, 2),
+    "queries": args.queries,
+    "gallery": args.gallery,
+    "width": args.width,
+    "spread": args.spread,
+    "pairs": found.pairs.num_genuine + found.pairs.num_impostor,
+    "score_error": float(f"{found.pairs.score_error:.2g}"),
+    "eer": round(found.eer.value, 4),
+    "tar": {goal: at and round(at.tar.value, 4) for goal, at in found.points.items()},
+    "log_loss": {method: round(value, 4) for method, value in made.log_loss.items()},
+  }
+  return measure.line("verification", line, "numpy", "scipy")
 
 
 def peak_bytes():

@@ -254,6 +254,10 @@ def pose2d(source):
   # False: the final norm of a pre-trained encoder is not used. The norm starts with scale 1 and shift 0
   # (official).
   config.model.map_norm = False
+  # Number of experts in each MLP of the encoder: one for each data set, or 1 for no experts. It has no effect
+  # with a single data set.
+  config.model.num_experts = 1
+  config.model.part_features = 0  # outputs of an expert; 0: a quarter of the width
 
   config.data = data()
   config.data.source = source
@@ -269,6 +273,27 @@ def pose2d(source):
   config.data.rotation = 40.0  # degrees, standard deviation of the random rotation (official)
   config.data.rotation_prob = 0.6  # probability of a rotation (official)
   config.eval_batch_size = 256
+  return config
+
+
+def pose2d_multi():
+  """Returns the official configuration for 2D pose on COCO, AIC and MPII together, with 256 x 192 pixels.
+
+  Source: the two `coco+aic+mpii` configurations of the official repository.
+  """
+  config = pose2d("mixed")
+  mix(
+    config,
+    coco={"source": "coco_pose"},
+    aic={"source": "aic_pose", "codec": "msra"},
+    # The boxes of MPII are square, and are squeezed into the image (official).
+    mpii={"source": "mpii_pose", "fit_aspect": False, "box_jitter_prob": 0.0, "half_body_prob": 0.0},
+  )
+  config.batch_size = 1024  # global (official: 128 people on each of 8 GPUs)
+  config.base_lr = 1.1e-3  # (official)
+  config.layer_decay = 0.77  # (official)
+  config.model.drop_path = 0.3  # (official)
+  config.model.num_experts = 3  # (official)
   return config
 
 
@@ -367,6 +392,19 @@ def pose3d(source):
   config.data.color_gain = 0.2  # largest change of the factor of each colour channel (official)
   config.eval_batch_size = 256
   return config
+
+
+def mix(config, **parts):
+  """Sets the data sets of a configuration whose source is "mixed".
+
+  Args:
+    config: the result of one of the functions above.
+    parts: {label: {key: value}}, in the order of the data sets. hap_jax/config_parts.py explains the keys.
+  """
+  mixed = config.data.mixed
+  mixed.parts = tuple(parts)  # labels of the data sets
+  for label, keys in parts.items():
+    mixed[label] = ml_collections.ConfigDict({"root": "", **keys})
 
 
 def make_demo(config, source, *, image_size, drawn_size):

@@ -9,10 +9,10 @@ from configs import common
 def get_config():
   config = common.pose2d("synthetic")
   common.make_demo(config, "synthetic", image_size=(64, 48), drawn_size=(96, 48))
-  config.total_epochs = 7.0
+  config.total_epochs = 12.0
   config.warmup_steps = 100
-  config.lr_drops = (5.5, 6.6)
-  config.batch_size = 32
+  config.lr_drops = (9.5, 11.3)
+  config.batch_size = 16
   config.base_lr = 1e-3
   config.layer_decay = 1.0
   config.weight_decay = 0.05

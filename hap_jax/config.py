@@ -12,7 +12,7 @@ import pkgutil
 
 import ml_collections
 
-from hap_jax import config_file
+from hap_jax import config_file, config_parts
 from hap_jax import config_values as values
 from hap_jax.data import source_options
 from hap_jax.io import unfinished
@@ -53,7 +53,7 @@ _FREE_KEYS = {
   "mesh.data",
   "mesh.fsdp",
   "mesh.tensor",
-  # These keys only select between different ways to compute the same numbers.
+  # These keys only select the way in which the same numbers are computed.
   "align_block",
   "model.attention",
   "model.remat",
@@ -81,6 +81,7 @@ _ADDED_KEYS = {
   "align_weight": {"learned_ratio": 0.85, "align_block": 0, "probe.source": "", "probe.root": ""},
   "data.crop_area": {"data.augment": "host", "data.canvas": (400, 200)},
   "data.pad": {"ema_decay": 0.0},
+  "model.map_norm": {"model.num_experts": 1, "model.part_features": 0},
   "text.width": {"optimizer.clip_norm": None},
   "data.synthetic.num_train": {"data.synthetic.num_test": 2_000},
   # Versions without these keys did not rotate pictures as their EXIF headers say. The default today is
@@ -161,12 +162,13 @@ def finalize(config):
     f"from 0 to total_epochs={config.total_epochs}",
   )
   _finalize_model(config.model)
+  config_parts.check(config, getattr(task, "PER_DATA_SET", None))
   task.check(config)
   return ml_collections.FrozenConfigDict(config)
 
 
 def _finalize_model(model):
-  """Checks the group `model` of a configuration and replaces the value "auto" of its dtype."""
+  """Checks the group `model` of a configuration and replaces the value "auto" of model.dtype."""
   # These imports are not at the top, because the training command reads its flags before it imports jax.
   import jax
 
@@ -213,30 +215,85 @@ def names(kind):
 
 
 def open_source(config, split, place=None):
-  """Opens the data source `place.source` at `place.root`, with the options of config.data.<source>.
+  """Opens the data source of a configuration.
 
   Args:
     config: the finalized config.
     split: the name of the split.
-    place: the group of the config that has the keys `source` and `root`. None: config.data.
+    place: the group of the config that has the keys `source` and `root`; the options of the source are in
+      config.data.<source>. None: config.data, which may have several data sets.
+  Raises:
+    ValueError: if the source cannot be opened, or if config.data.num_val is above 0, but the source has no
+      split of held-out training records.
   """
-  # Only the source of the training data (config.data) can hold out training records.
-  num_val = config.data.num_val if place is None else 0
-  place = config.data if place is None else place
-  values.check(config, {f"data.{place.source}": values.group().or_absent()})
-  options = dict(config.data.get(place.source, {}))
-  if holds_out(place.source):
-    options = {"num_val": num_val, **options}
-  elif num_val:
-    raise ValueError(
-      f"config.data.num_val={num_val}: {place.source} has its own splits for the scores; set it to 0"
-    )
-  return open_named_source(place.source, root=place.root, split=split, seed=config.seed, options=options)
+  if place is None:
+    return join_parts(config, open_parts(config, split))
+  # Only the training data can hold out training records.
+  part = config_parts.Part("", "data", config.data, config.seed)
+  return open_part(part.with_data(source=place.source, root=place.root, num_val=0), split)
+
+
+def open_parts(config, split):
+  """Opens the data sets of a configuration. Returns a list of (Part, its source)."""
+  return [(part, open_part(part, split)) for part in config_parts.parts_of(config)]
+
+
+def open_part(part, split):
+  """Opens a data set of a configuration, a `config_parts.Part`."""
+  data = part.data
+  values.check({"data": data}, {f"data.{data.source}": values.group().or_absent()})
+  options = dict(data.get(data.source, {}))
+  try:
+    if holds_out(data.source):
+      options = {"num_val": data.num_val, **options}
+    elif data.num_val:
+      raise ValueError(
+        f"config.data.num_val={data.num_val}: {data.source} has its own splits for the scores; set it to 0"
+      )
+    return open_named_source(data.source, root=data.root, split=split, seed=part.seed, options=options)
+  except ValueError as error:
+    if not part.label:
+      raise
+    raise ValueError(config_parts.with_keys_of(part, str(error))) from error
+
+
+def join_parts(config, opened):
+  """Joins the opened data sets of a configuration to one source.
+
+  Args:
+    config: the finalized config.
+    opened: list of (Part, its source), in the order of `config_parts.parts_of`.
+  """
+  name = config.data.source
+  if not config_parts.joins(name):
+    return opened[0][1]
+  options = {option: config.data[name][option] for option in source_options.defaults()[name]}
+  options["parts"] = tuple((part.label, source) for part, source in opened)
+  return open_named_source(name, root="", split="", seed=config.seed, options=options)
 
 
 def holds_out(name):
   """Returns True if the data source `name` can hold out training records as its split "val"."""
   return "num_val" in inspect.signature(load("data/sources", name).open_source).parameters
+
+
+def published_sizes(config, split):
+  """Returns {name: size} of a split of the data sets, as far as they are known without their data.
+
+  With several data sets, their records and persons are added, and the other sizes are those of the largest. A
+  size is known if all data sets know it. See `published` in data/sources/base.py.
+  """
+  found = [_published(part.data, split) for part in config_parts.parts_of(config)]
+  known = set.intersection(*map(set, found))
+  return {
+    name: (sum if name in ("records", "persons") else max)(sizes[name] for sizes in found) for name in known
+  }
+
+
+def _published(data, split):
+  module = load("data/sources", data.source)
+  options = dict(data.get(data.source, {}))
+  return module.published(split, options) if hasattr(module, "published") else {}
 
 
 def open_named_source(name, *, root, split, seed=0, options=None):
@@ -290,8 +347,8 @@ def read_file(name):
 def from_recorded(recorded, path):
   """Returns the ConfigDict of a configuration that a run or a checkpoint recorded.
 
-  A configuration of an older version lacks the keys that were added later. Each of them gets the value that
-  the older version used.
+  A configuration of an older version does not have the keys that were added later. Each of these keys gets
+  the value that the older version used.
 
   Args:
     recorded: nested dicts of JSON values.
@@ -344,7 +401,7 @@ def complete(config):
 def _with_key(config, path, value):
   """Returns a copy of nested dicts with a value added at a path.
 
-  If the path leads through something that is not a dict, nothing is added.
+  If a parent of the last key is not a dict, nothing is added.
   """
   if not isinstance(config, dict):
     return config
@@ -356,7 +413,7 @@ def replaced(config, key, value):
   """Returns a finalized config in which one key has another value, a JSON value.
 
   Raises:
-    ValueError: if the value does not fit the other keys.
+    ValueError: if the new configuration is not valid, for example because the value does not fit other keys.
   """
   plain = _with_key(to_plain(config), key.split("."), value)
   return finalize(from_recorded(plain, f"config.{key}={value!r}"))
@@ -377,7 +434,8 @@ def check_same(config, workdir):
     config: the finalized config.
     workdir: folder of the run.
   Raises:
-    ValueError: if a key that must not change during a run has a different value.
+    ValueError: if a key that must not change during a run has a different value, or if the recorded
+      configuration is damaged.
   """
   path = pathlib.Path(workdir) / CONFIG_FILE
   if not path.exists():
@@ -407,7 +465,7 @@ def changes(begun, now):
   """
   # Added defaults may be tuples, but a JSON file has only lists. Writing both as JSON makes them comparable.
   begun, now = (values.flatten(as_json(plain)) for plain in (complete(begun), now))
-  free, unused = _FREE_KEYS | source_options.place_keys(), _unused_options(now)
+  free, unused = _FREE_KEYS | config_parts.place_keys(now), _unused_options(now)
   return {
     key: (begun.get(key, _ABSENT), now.get(key, _ABSENT))
     for key in sorted(begun.keys() | now.keys())
@@ -432,6 +490,6 @@ def record(config, workdir):
   if path.exists():
     return
   path.parent.mkdir(parents=True, exist_ok=True)
-  # The file is written completely or not at all. So it is safe if the run is killed here, or if several
-  # processes write the file.
+  # The file is written completely or not at all. So a kill at this point, or several processes that write the
+  # file, cannot damage it.
   unfinished.write(path, json.dumps(to_plain(config), indent=2) + "\n")

@@ -1,8 +1,7 @@
 """Configuration files: Python files with `get_config()`, and the JSON file that a run records.
 
-The shipped configurations are Python files too. Their names are enough to find them, as in
-`--config=pretrain_demo`.
-This module does not import jax.
+The shipped configurations are Python files, too. They are found by their names alone, as in
+`--config=pretrain_demo`. This module does not import jax.
 """
 
 import contextlib
@@ -44,8 +43,8 @@ def find(name):
 
   Args:
     name: path of a .py or .json file. "FILE.py:TEXT" calls get_config(TEXT). A word without "/" and without
-      the ending .py or .json is the name of a shipped configuration. Files in the current folder do not
-      change that.
+      the ending .py or .json is the name of a shipped configuration, even if the current folder has such a
+      file.
   Returns:
     (path, list of the arguments of get_config).
   Raises:
@@ -112,7 +111,7 @@ def _importable_configs(path):
   """Makes `from configs import NAME` work in a configuration file.
 
   The modules of the package `configs` are searched in the folders that `_configs_folders` returns, in that
-  order. Afterwards these modules are removed from sys.modules, because the next file may need other folders.
+  order. At the end, these modules are removed from sys.modules, because the next file may need other folders.
   """
   folders = [str(folder) for folder in _configs_folders(path)]
   init = pathlib.Path(folders[0], "__init__.py")

@@ -123,7 +123,7 @@ def like(value):
   """Returns a Kind: all values with the type of `value`. The type is bool, number, string or tuple.
 
   A tuple may have any length, because it may be a list of ids. If the length matters, as for a size, the user
-  of the value checks it.
+  of the value checks it. If `value` is the empty tuple, the tuples may have items of any type.
   """
   if isinstance(value, bool):  # bool first, because a bool is also an int in Python
     return flag()
@@ -131,6 +131,8 @@ def like(value):
     return whole()
   if isinstance(value, float):
     return number()
+  if isinstance(value, tuple) and not value:
+    return Kind("a tuple of values", lambda x: isinstance(x, (tuple, list)))
   if isinstance(value, tuple):
     item = like(value[0])
     return Kind(
@@ -229,8 +231,8 @@ def nearest(name, known):
 
   def likeness(other):
     end = other.rpartition(".")[2]
-    # The similarity of the whole names counts most, then the similarity of the last parts, then a shared
-    # word.
+    # The similarity of the whole names has the largest weight, then the similarity of the last parts, then a
+    # shared word.
     scores = (_ratio(name, other), 0.95 * _ratio(last, end), 0.9 * (last in end.split("_")))
     return max(scores)
 
@@ -249,3 +251,23 @@ def suggest(name, known, prefix="config."):
 
 def _ratio(one, other):
   return difflib.SequenceMatcher(None, one.lower(), other.lower()).ratio()
+
+
+def override(config, overrides):
+  """Sets keys of a ConfigDict.
+
+  Args:
+    config: ml_collections.ConfigDict.
+    overrides: {key: value} from the option --set of a command.
+  Raises:
+    ValueError: if a key does not exist, or if its value has another type.
+  """
+  config.lock()  # after this, an unknown key is an error
+  for key, value in overrides.items():
+    try:
+      config.update_from_flattened_dict({key: value})
+    except (AttributeError, KeyError, TypeError) as error:
+      reason = str(error.args[0]).partition(" Other fields present")[0]  # removes the list of all keys
+      if not has(config, key):
+        reason += f"; {suggest(key, flatten(config), prefix='')}"
+      raise ValueError(f"--set {key}={value!r}: {reason}") from error

@@ -23,6 +23,8 @@ _ENCODER_KEYS = (
   "class_token",
   "grid",
   "mlp_ratio",
+  "num_experts",
+  "part_features",
 )
 MAX_PIXEL = 1e6  # largest mean or standard deviation that is accepted; pixels are at most 255
 _KEYS = ("task", "config", "model", "normalization", "classes", "data", "lineage")
@@ -43,6 +45,8 @@ class Encoder:
     mlp_ratio: hidden width of each MLP divided by the token width.
     patch_padding: padding of the patches in pixels, see `layers.patchify`.
     class_token: False: the encoder has no class token, see `vit.ViT`.
+    num_experts: number of experts in each MLP, see `vit.ViT`. 1: there are no experts.
+    part_features: number of outputs of an expert. 0: there are no experts.
   """
 
   width: int
@@ -53,26 +57,23 @@ class Encoder:
   mlp_ratio: float = 4.0
   patch_padding: int = 0
   class_token: bool = True
+  num_experts: int = 1
+  part_features: int = 0
 
   @classmethod
-  def of_variant(cls, name, *, image_size, patch, patch_padding=0, class_token=True):
+  def of_variant(cls, name, *, image_size, patch, **others):
     """Returns the sizes of a variant of `vit.VARIANTS` for images of (H, W) pixels.
+
+    `others` are further fields.
 
     Raises:
       ValueError: if the variant does not exist, the image is not a multiple of the patch, or the padding does
         not fit the patch.
     """
     size, grid = vit.variant(name), layers.grid_of(image_size, patch)
-    layers.check_padding(patch_padding, patch)
-    return cls(
-      size.width,
-      size.depth,
-      size.num_heads,
-      grid,
-      patch,
-      patch_padding=patch_padding,
-      class_token=class_token,
-    )
+    encoder = cls(size.width, size.depth, size.num_heads, grid, patch, **others)
+    layers.check_padding(encoder.patch_padding, patch)
+    return encoder
 
   @property
   def image_size(self):
@@ -97,7 +98,7 @@ class Encoder:
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-  """The recorded facts about weights. All Mappings hold plain JSON values.
+  """The recorded facts about weights. The values of all Mappings are plain JSON values.
 
   Attributes:
     task: the task of the weights, a file of `hap_jax/tasks`.
@@ -145,6 +146,7 @@ class Description:
       "class_token": encoder.class_token,
       "grid": encoder.grid and list(encoder.grid),
       "mlp_ratio": encoder.mlp_ratio,
+      **_experts_of(encoder),
       **self.network,
     }
     return {
@@ -160,7 +162,7 @@ class Description:
 
   @classmethod
   def from_json(cls, values, place=None):
-    """Returns the Description from plain JSON values of this version or an older one.
+    """Returns the Description from plain JSON values that this version or an older version wrote.
 
     Args:
       values: plain JSON values.
@@ -184,6 +186,8 @@ class Description:
           mlp_ratio=model.get("mlp_ratio", 4.0),
           patch_padding=model.get("patch_padding") or 0,
           class_token=model.get("class_token") is not False,  # older versions did not record it
+          num_experts=model.get("num_experts") or 1,
+          part_features=model.get("part_features") or 0,
         ),
         network={key: value for key, value in model.items() if key not in _ENCODER_KEYS},
         normalization=dict(values["normalization"]),
@@ -198,6 +202,13 @@ class Description:
       raise ValueError(f"the description of the checkpoint has no key {error}") from error
     except (AttributeError, TypeError, ValueError) as error:
       raise ValueError(f"the description of the checkpoint has an unexpected form: {error}") from error
+
+
+def _experts_of(encoder):
+  """Returns the recorded sizes of the experts of an encoder, {} without experts, as in older versions."""
+  if encoder.num_experts == 1:
+    return {}
+  return {"num_experts": encoder.num_experts, "part_features": encoder.part_features}
 
 
 def _is_whole(value):
@@ -242,7 +253,7 @@ def _are_classes(value):
 
 
 # {key: (test, expected form)}. These values are checked because later commands compute with them, and because
-# anyone may have written the checkpoint.
+# a checkpoint may come from an unknown author.
 _WHOLE = (_is_whole, "a whole number from 1")
 _FORMS = {
   "task": (lambda value: isinstance(value, str), "a text"),
@@ -258,6 +269,8 @@ _OPTIONAL_FORMS = {
   "model.mlp_ratio": (_is_number, "a number above 0"),
   "model.patch_padding": (lambda value: type(value) is int and value >= 0, "a whole number from 0"),
   "model.class_token": (lambda value: type(value) is bool, "true or false"),
+  "model.num_experts": _WHOLE,
+  "model.part_features": _WHOLE,
   "model.decoder": (_is_decoder, "an object with whole numbers from 1 for width, depth and num_heads"),
   "classes": (_are_classes, "an object of texts and lists"),
   "data": (lambda value: isinstance(value, dict), "an object"),
@@ -286,3 +299,8 @@ def _check_forms(values):
   patch, padding = (values["model"].get(key) for key in ("patch", "patch_padding"))
   if padding and 2 * padding >= patch:
     raise ValueError(f"model.patch_padding is {padding}, expected less than half of model.patch ({patch})")
+  num_experts, features = (values["model"].get(key) for key in ("num_experts", "part_features"))
+  if (num_experts or 1) > 1 and not 0 < (features or 0) < width:
+    raise ValueError(
+      f"model.part_features is {features}, expected 1 to {width - 1} for {num_experts} experts"
+    )

@@ -68,7 +68,7 @@ def launcher(environment):
 
 
 def is_one_of_several():
-  """Returns True if this process is connected with other processes, so False before `join_processes`."""
+  """Returns True if this process is connected with other processes, and False before `join_processes`."""
   jax = sys.modules.get("jax")  # no import here: errors in flags are reported before jax is imported
   return jax is not None and jax.distributed.is_initialized() and jax.process_count() > 1
 
@@ -89,12 +89,12 @@ def leave(text):
 
 @contextlib.contextmanager
 def entered_by_first_process(context):
-  """Context manager: process 0 enters and leaves another context manager. All processes learn the outcome.
+  """Context manager: process 0 enters and leaves another context manager. The other processes wait for it.
 
   Args:
     context: the other context manager.
   Raises:
-    ValueError: in every process, if process 0 cannot enter it because of a ValueError or an OSError.
+    ValueError: in every process, if process 0 cannot enter `context` because of a ValueError or an OSError.
   """
   with contextlib.ExitStack() as stack:
     problem = None
@@ -110,7 +110,11 @@ def entered_by_first_process(context):
 
 
 def from_first_process(value):
-  """Returns in every process the JSON value that process 0 passed. JSON keeps every bit of a float."""
+  """Returns the JSON value that process 0 passed, in every process. All processes must call it together.
+
+  Args:
+    value: a JSON value. JSON keeps every bit of a float. The values of the other processes are ignored.
+  """
   import jax
   from jax.experimental import multihost_utils
 

@@ -1,7 +1,7 @@
 """Settings for freed memory in the C library glibc. With another C library, these functions do nothing.
 
-When a large block is freed, glibc returns it to the system. The next large block is then requested from the
-system again, page by page. So every picture costs 50 page faults in a worker process of the loader.
+When a large block is freed, glibc returns it to the system, and requests the next large block from the system
+page by page. So every picture costs 50 page faults in a worker process of the loader.
 """
 
 import ctypes
@@ -25,7 +25,7 @@ def keep_freed():
 def return_freed():
   """Returns freed memory to the system.
 
-  Without this call, glibc keeps the memory that the threads of Orbax freed. Its size is the size of the
+  Without this call, glibc keeps the memory that the threads of Orbax freed. This memory is as large as the
   weights.
   """
   library = ctypes.CDLL(None)

@@ -18,22 +18,24 @@ from hap_jax.train.report import PICTURES
 
 
 def run(config, workdir, say=print):
-  """Trains the task of a configuration. If the workdir has a checkpoint, resumes from the newest one.
+  """Trains the task of a configuration. If the workdir has checkpoints, resumes from the newest checkpoint.
 
   Args:
-    config: the finalized config. Its `task` names a file of hap_jax/tasks.
+    config: the finalized config. config.task is the name of a file of hap_jax/tasks.
     workdir: folder of the run.
-    say: prints a line.
+    say: prints one line for the user.
   Returns:
     {metric: float} of the last evaluation, or {} if there are no held-out records.
   Raises:
     ValueError: if another run uses the workdir. Also for data, checkpoints or configurations that do not fit.
     UnsavedError: if the last checkpoint could not be saved.
+    NonFiniteLossError: see `loop.run`.
+    StoppedError: see `loop.run`.
   """
   _check_backend(config)
   mesh = make_mesh(config)
   with distributed.entered_by_first_process(folder_lock.hold(workdir)):
-    # Only now, because an earlier run may have recorded its configuration until it released the lock.
+    # This check needs the lock, because an earlier run may record its configuration while it has the lock.
     config_lib.check_same(config, workdir)
     return _run(config, workdir, mesh, say)
 
@@ -58,8 +60,8 @@ def _run(config, workdir, mesh, say):
       check_recorded(recorded, task.description, workdir)
     if earlier is not None:
       earlier.check(task, config, mesh)
-    # The configuration is recorded only now, after all checks of it. So a start that fails a check leaves the
-    # workdir free for another configuration.
+    # The configuration is recorded after all checks. If a check fails, no configuration is recorded, and the
+    # workdir can be used with another configuration.
     config_lib.record(config, workdir)
     if task.store is not None and jax.process_index() == 0:
       task.store(workdir)
@@ -87,17 +89,18 @@ def _run(config, workdir, mesh, say):
 
 def _newest_pictures(workdir):
   """Returns a list of one line with the newest picture of each name, or [] if there are no pictures."""
-  newest = {}  # file names end with the step in 8 digits, so the last one in sorted order is the newest
+  newest = {}  # file names end with the step in 8 digits, so the last name in sorted order is the newest
   for path in sorted((pathlib.Path(workdir) / PICTURES).glob("*_*.png")):
     newest[path.stem.rpartition("_")[0]] = str(path)
   return [f"pictures: {', '.join(newest.values())}"] if newest else []
 
 
 def check_recorded(recorded, description, workdir):
-  """Checks that a resumed run has as many training records as at its start, and the same recorded network.
+  """Checks that a resumed run has the same number of training records and the same network as at its start.
 
   Another number of records changes the batches, the length of an epoch and the learning rate of each step.
-  Facts about the network may come from files besides the configuration, such as the digest of a body model.
+  Some facts about the network come from other files than the configuration, such as the digest of a body
+  model.
 
   Args:
     recorded: `Description` of the run's newest checkpoint. Older versions did not record the number of
@@ -136,9 +139,12 @@ def _check_backend(config):
     )
 
 
-def make_mesh(config):
-  """Builds the mesh of a configuration and checks that it can split the batches into equal parts."""
-  mesh = sharding.make_mesh(**config.mesh)
+def make_mesh(config, devices=None):
+  """Builds the mesh of a configuration and checks that it can split the batches into equal parts.
+
+  `devices` are the devices to use. None: all devices.
+  """
+  mesh = sharding.make_mesh(**config.mesh, devices=devices)
   sharding.check_batch_size(config.batch_size, mesh, parts=config.accumulate)
   sharding.check_batch_size(config.eval_batch_size, mesh, "config.eval_batch_size")
   return mesh
@@ -148,11 +154,11 @@ def dry_run(config, say=print):
   """Prints the resolved configuration, the shapes of a step and the parameters. Reads no data."""
   mesh = make_mesh(config)
   config_lib.load("data/sources", config.data.source)
-  params, lines = config_lib.load("tasks", config.task).outline(config)
+  outline = config_lib.load("tasks", config.task).outline(config)
   say(str(config))
-  say(parameter_overview.get_parameter_overview(params, include_stats=False))
+  say(parameter_overview.get_parameter_overview(outline.params, include_stats=False))
   steps = config.total_steps or f"{config.total_epochs} epochs of (records // {config.batch_size})"
   say(f"devices: {len(jax.devices())} x {jax.devices()[0].device_kind}, mesh {dict(mesh.shape)}")
-  for line in lines:
+  for line in outline.lines:
     say(line)
   say(f"steps: {steps}" + (f", with those of {config.continue_from}" if config.continue_from else ""))

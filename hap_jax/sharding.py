@@ -28,7 +28,7 @@ _PLACES = (
 
 
 def make_mesh(data=-1, fsdp=1, tensor=1, *, devices=None):
-  """Builds the mesh. One of the three sizes may be -1. It is then computed from the number of devices.
+  """Builds the mesh. One of the three sizes may be -1: it is computed from the number of devices.
 
   Args:
     data: number of devices that split a batch. Each of these devices has all parameters.

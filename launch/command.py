@@ -36,8 +36,8 @@ def build(words, *, root=ROOT):
   Returns:
     list of words: python -m hap_jax.main, then --config, --workdir, and all other flags in the given order.
   Raises:
-    ValueError: for an unknown flag, a missing workdir, a workdir that is not a folder, or a missing
-      configuration file.
+    ValueError: for an unknown flag, a flag without "=", a missing workdir, a workdir that is a URL, or a
+      missing configuration file.
   """
   own, rest = {"--config": "", "--workdir": ""}, []
   for word in words:

@@ -8,8 +8,8 @@ usage="usage: launch/local.sh --config=FILE --workdir=DIR [--config.KEY=VALUE ..
   --dry_run          print the commands and start nothing
 The environment variable PYTHON names the interpreter (default: .venv/bin/python if it exists, or python3)."
 
-# After one process has failed, the other processes have this many seconds to end. They get no SIGTERM: it asks
-# for a save, and a save needs all processes.
+# After one process has failed, the other processes have this number of seconds to end. They get no SIGTERM,
+# because SIGTERM requests a save, and a save needs all processes.
 grace=5
 
 fail() {
@@ -57,8 +57,8 @@ fi
 
 running=()
 # Background jobs of a script ignore Ctrl-C. So this script sends SIGTERM to the processes after Ctrl-C. After
-# SIGTERM they save and stop. A second signal kills them. A second signal within 2 seconds does not count,
-# because `timeout` sends its signal twice: to this script and to its process group.
+# SIGTERM they save and stop. A second signal kills them. A second signal within 2 seconds is ignored, because
+# `timeout` sends its signal twice: to this script and to its process group.
 # After Ctrl-C the exit code is 130 and not 42, because 42 means that the run must start again.
 first_signal="" interrupted="" killed=""
 # shellcheck disable=SC2329  # called by the traps

@@ -1,6 +1,7 @@
 """Writes an sbatch script for a run with one process per GPU. With --submit it also submits the script.
 
-The script requeues its job if the run ends with exit code 42, which means that the run was stopped and saved.
+The script requeues its job if the run ends with exit code 42. This code means that the run was stopped and
+its state was saved.
 """
 
 import pathlib
@@ -78,7 +79,7 @@ def script(line, args, log):
 
   Args:
     line: words of the command, from `command.build`.
-    args: the parsed flags of the launcher.
+    args: the parsed flags of the launcher, with a `job_name`.
     log: path of the log. It may contain %j, the job number of SLURM.
   Raises:
     ValueError: if a value contains characters that a directive cannot contain.

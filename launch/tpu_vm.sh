@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Starts a run on all hosts of a Cloud TPU VM. The VM exists already or is created first. See docs/launch.md.
+# Starts a run on all hosts of a Cloud TPU VM. If --accelerator_type is given, the VM is created first. See
+# docs/launch.md.
 set -u
 
 usage="usage: launch/tpu_vm.sh --name=VM --zone=ZONE --config=FILE --workdir=DIR [--config.KEY=VALUE ...]

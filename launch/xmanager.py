@@ -68,7 +68,7 @@ def main(argv):
 
 
 def _local(title, line, num_processes):
-  """Runs local.sh as a job of an XManager experiment and waits for its end."""
+  """Runs local.sh as a job of an XManager experiment. Waits until the job ends."""
   xm, xm_local = _import("xmanager.xm", "xmanager.xm_local")
   _mark_flags_as_parsed()
   words = [*line[3:], f"--num_processes={num_processes}"]
@@ -142,7 +142,7 @@ def _jax_with_cuda():
 
 
 def _import(*names):
-  """Imports modules of requirements-launch.txt. It runs late, because training needs none of them."""
+  """Imports modules of requirements-launch.txt. Called late, because a dry run needs none of them."""
   try:
     return [importlib.import_module(name) for name in names]
   except ModuleNotFoundError as error:
@@ -153,7 +153,7 @@ def _import(*names):
 
 
 def _mark_flags_as_parsed():
-  """Marks the absl flags as parsed, because XManager reads its absl flags. They keep their defaults."""
+  """Marks all absl flags as parsed, with their defaults, because XManager reads its own absl flags."""
   from absl import flags
 
   flags.FLAGS.mark_as_parsed()

@@ -9,6 +9,7 @@ import re
 from hap_jax import config as config_lib
 from hap_jax.convert import families
 
+DEFAULT_PRIOR = 0.5
 CHECKPOINT = (
   ".pth, .pth.tar or .safetensors file, Hugging Face folder, or workdir or checkpoint of this project"
 )
@@ -58,13 +59,44 @@ def grid(text):
   return int(match[1]), int(match[2])
 
 
+def add_data_set(parser):
+  """Adds --dataset, which chooses a data set of a checkpoint that was trained on several data sets."""
+  parser.add_argument(
+    "--dataset",
+    metavar="LABEL",
+    default="",
+    help="data set of a checkpoint that was trained on several data sets",
+  )
+
+
 def add_overrides(parser, *, set_help):
   """Adds --data.source, --data.root and --set KEY=VALUE. `set_help` is the help text of --set."""
   parser.add_argument("--data.source", dest="data_source", metavar="NAME", help=source_help())
   parser.add_argument("--data.root", dest="data_root", metavar="DIR", help="folder of the data set")
+  add_settings(parser, set_help=set_help)
+
+
+def add_settings(parser, *, set_help):
+  """Adds --set KEY=VALUE. `set_help` is its help text."""
   parser.add_argument(
     "--set", dest="settings", metavar="KEY=VALUE", action="append", default=[], help=set_help
   )
+
+
+def add_prior(parser, when):
+  """Adds --prior. `when` says when the option has an effect."""
+  parser.add_argument(
+    "--prior",
+    type=share,
+    metavar="P",
+    help=f"{when}: probability that two pictures show one person, before they are compared (default: "
+    f"{DEFAULT_PRIOR})",
+  )
+
+
+def prior(args):
+  """Returns the value of --prior or its default."""
+  return DEFAULT_PRIOR if args.prior is None else args.prior
 
 
 def overrides(args):

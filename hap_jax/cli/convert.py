@@ -5,6 +5,7 @@ from hap_jax.convert import licences, write
 from hap_jax.convert import run as conversion
 from hap_jax.convert.lineage import text as lineage_text
 from hap_jax.convert.weights import some
+from hap_jax.inference import calibration_file
 from hap_jax.io.progress import Progress
 
 
@@ -31,6 +32,7 @@ def add_arguments(parser):
     metavar="DIR",
     help="BERT folder with the vocabulary of the text encoder in SRC, if SRC does not record it",
   )
+  _options.add_data_set(parser)
   text = "do not compare with the PyTorch class of the target, even if it is installed"
   parser.add_argument("--no_real_class", dest="real", action="store_false", help=text)
 
@@ -47,9 +49,11 @@ def run(args):
       source_grid=args.source_grid,
       heads=(args.num_heads, args.decoder_heads),
       text_encoder=args.text_encoder,
+      dataset=args.dataset,
       real=args.real,
       progress=progress,
     )
+    calibration = calibration_file.carry(args.source, args.out, family=args.family, grid=args.source_grid)
   proof, model = report["proof"], report["model"]
   print(f"{args.source} ({report['family']}) -> {args.out} ({args.to})")
   print(f"  grid {model['grid'][0]}x{model['grid'][1]} ({report['grid_from']}), {model['num_heads']} heads")
@@ -63,6 +67,8 @@ def run(args):
   real = proof["real_class"]
   is_run = isinstance(real, dict)
   print(f"  in {real['name']}: {_errors(real['outputs'])}" if is_run else f"  PyTorch class: {real}")
+  if calibration:
+    print(f"  {calibration}")
   print(f"  licence: {report['licence']}")
   for item in report["made_from"]:
     print(f"  made from: {licences.text(item)}")

@@ -3,7 +3,7 @@
 from hap_jax.cli import _options
 from hap_jax.convert import licences
 from hap_jax.convert.lineage import text as lineage_text
-from hap_jax.inference import export
+from hap_jax.inference import calibration_file, export
 
 
 def add_arguments(parser):
@@ -16,6 +16,7 @@ def add_arguments(parser):
     help="embedding of pictures (if the task of the checkpoint trains one) | tokens of the encoder "
     "(default: embedding if the checkpoint has one, else tokens)",
   )
+  calibration_file.add_argument(parser)
   _options.add_reading(parser)
 
 
@@ -27,6 +28,7 @@ def run(args):
     family=args.family,
     grid=args.source_grid,
     num_heads=args.num_heads,
+    calibration=args.calibration,
   )
   facts = description["export"]
   print(f"{args.out}: for {', '.join(facts['platforms'])}, any batch size")
@@ -35,6 +37,8 @@ def run(args):
     if name in facts:
       print(f"  {name} {facts[name]}")
   print(f"  largest error {facts['relative_error']:.1e} of the largest value; try {args.out}/run.py")
+  if "calibration" in facts:
+    print(f"  {facts['calibration']}")
   print(f"  licence: {description['licence']}")
   for item in description["made_from"]:
     print(f"  made from: {licences.text(item)}")

@@ -44,6 +44,12 @@ def add_arguments(parser):
     help="leave out the pass over the mirrored picture: half the time",
   )
   parser.add_argument(
+    "--dataset",
+    metavar="LABEL",
+    default="",
+    help="data set whose expert and head are used, if the checkpoint has several (default: the first)",
+  )
+  parser.add_argument(
     "--min_score",
     type=float,
     metavar="SCORE",
@@ -63,7 +69,9 @@ def run(args):
   shard, out = pose_folder.parse_shard(args.shard), pathlib.Path(args.out)
   with Progress("extract_poses") as progress:
     progress.stage("reading the model")
-    model = pose_models.load(args.model, padding=args.padding, flip_test=not args.no_flip)
+    model = pose_models.load(
+      args.model, padding=args.padding, flip_test=not args.no_flip, data_set=args.dataset
+    )
     progress.stage("listing the pictures")
     pictures, root = _open_pictures(args)
     _options.check_outside(out, root)

@@ -25,7 +25,7 @@ def extend(parser, words):
   checkpoint = next((word for word in words if not word.startswith("-")), None)
   if checkpoint is None:
     return
-  module = _module(checkpoint)
+  module = module_of(checkpoint)
   parser.description = module.__doc__.splitlines()[0]
   parser.add_argument("--out", required=True, metavar="DIR", help="folder to make")
   module.add_arguments(parser)
@@ -35,7 +35,7 @@ def extend(parser, words):
 def run(args):
   _options.check_new(args.out)
   with unfit.named(args.checkpoint):
-    _module(args.checkpoint).run(args)
+    module_of(args.checkpoint).run(args)
 
 
 def _check_options(checkpoint, words, known):
@@ -62,7 +62,7 @@ def _words_of(parser):
   return set(re.findall(r"--\w+", parser.format_usage()))
 
 
-def _module(checkpoint):
+def module_of(checkpoint):
   """Returns the module of inference/predict for a checkpoint. Reads only the description of the file."""
   task = read.read_task(checkpoint)
   if task in config_lib.names("inference/predict"):

@@ -73,7 +73,7 @@ def text(facts):
     ("format", facts["container"]),
     ("family", facts["family"]),
     ("stage", facts["stage"] + (f", step {facts['step']}" if "step" in facts else "")),
-    ("encoder", f"{variant}, width {model['width']}, {model['depth']} blocks, {heads}"),
+    ("encoder", f"{variant}, width {model['width']}, {model['depth']} blocks, {heads}{_experts_text(model)}"),
     ("grid", grid),
     ("patches", _patches_text(model)),
     ("decoder", _decoder_text(model["decoder"])),
@@ -152,6 +152,11 @@ def _merged(counts, heads):
   """Returns the number of parameters of each part, with all heads as one part."""
   rest = sum(counts[name] for name in heads)
   return {k: n for k, n in counts.items() if k not in heads} | ({"heads": rest} if rest else {})
+
+
+def _experts_text(model):
+  count = model.get("num_experts", 1)
+  return f", {count} experts with {model['part_features']} outputs in each MLP" if count > 1 else ""
 
 
 def _patches_text(model):

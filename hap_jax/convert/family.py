@@ -53,6 +53,22 @@ def _unchanged(config):
   return config
 
 
+def _same_for_file(family, source, state):
+  """Returns the family: all its files have the same rows."""
+  del source, state
+  return family
+
+
+def _without_experts(family, weights):
+  """Returns the family. Raises ValueError if the MLPs of the weights have experts."""
+  if weights.description.encoder.num_experts > 1:
+    raise ValueError(
+      f"--to={family.name}: its files have no experts, but {weights.lineage[0]['file']} has one for each "
+      "data set: choose a data set with --dataset"
+    )
+  return family
+
+
 def _official_content(weights, state):
   del weights
   return {"model": state}
@@ -86,6 +102,11 @@ class Family:
     backbone: the prefix that is written, one of `backbones`.
     needs_decoder: True if the files cannot be written without a decoder.
     variants: one Family per alternative head. A file uses the variant that is the closest match.
+    for_file: (Family, `source.Source`, {name in the table: array}) -> the Family with the rows of the experts
+      and the further heads of a file.
+    for_weights: (Family, Weights) -> the same for Weights. Raises ValueError if its files cannot hold them.
+    more_stacks: prefixes of the names of such heads in this project.
+    num_experts, part_features: sizes of the experts, see `description.Encoder`. `for_file` sets them.
 
     patch_padding: padding of the patches, see `layers.patchify`. The tensors do not show it, so it is stated
       here for all files of the family.
@@ -135,6 +156,11 @@ class Family:
   backbone: str = ""
   needs_decoder: bool = False
   variants: tuple["Family", ...] = ()
+  for_file: Callable[..., "Family"] = _same_for_file
+  for_weights: Callable[..., "Family"] = _without_experts
+  more_stacks: tuple[str, ...] = ()
+  num_experts: int = 1
+  part_features: int = 0
   patch_padding: int = 0
   class_token: bool = True
   grids: Mapping[int, tuple[tuple[int, int], str]] = dataclasses.field(default_factory=dict)
@@ -156,6 +182,10 @@ class Family:
   def stacks(self):
     """Returns a frozenset of the subtrees of this project's variables that files of the family can hold."""
     return frozenset(entry.stack for entry in self.entries)
+
+  def can_hold(self, subtrees):
+    """Returns True if files of the family can hold these subtrees of this project's variables."""
+    return all(name in self.stacks or name.startswith(self.more_stacks) for name in subtrees)
 
   @property
   def has_constants(self):

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 
+from hap_jax.convert import experts
 from hap_jax.convert.weights import count_blocks, flatten, grid_text, some, unflatten
 from hap_jax.models import posemb, vit
 
@@ -54,7 +55,8 @@ def fit_to(
 ):
   """Loads a checkpoint's weights into a network's variables. Position tables are resized if the grids differ.
 
-  If only the file has a class token, the class token is not used. If only the network has a class token, the
+  If only the file has experts, its first expert is used. If only the file has a class token, the class token
+  is not used. If only the network has a class token, the
   class token keeps its initial value. In such a file, row 0 of the position table belongs to all patches. So
   row 0 is added to the rows of the patches and then set to 0.
 
@@ -75,6 +77,7 @@ def fit_to(
     ValueError: if the encoder has another size or another number of heads, a tensor has another shape, or the
       file's grid is unknown.
   """
+  weights, expert_notes = _without_experts(weights, variables["params"])
   source = weights.lineage[0]["file"]
   _check_sizes(source, weights, variables["params"], num_heads, stacks)
   given = {collection: flatten(tree) for collection, tree in weights.variables.items()}
@@ -106,9 +109,24 @@ def fit_to(
       *(name for flat in given.values() for path in flat for name in weights.source_names[path]),
     ),
     resized=tuple(resized),
-    notes=(*notes, *_class_token_notes(*class_tokens), *_padding_notes(patch_padding, weights)),
+    notes=(
+      *notes,
+      *expert_notes,
+      *_class_token_notes(*class_tokens),
+      *_padding_notes(patch_padding, weights),
+    ),
   )
   return {collection: unflatten(flat) for collection, flat in fitted.items()}, report
+
+
+def _without_experts(weights, params):
+  """Returns (Weights, lines for the report). If only the file has experts, its first expert is used."""
+  network = params.get("encoder", {}).get("blocks", {}).get("mlp")
+  if weights.description.encoder.num_experts == 1 or network is None:
+    return weights, ()
+  if network["fc2"]["bias"].shape[-1] != weights.width:
+    return weights, ()
+  return experts.choose(weights, (0,)), ("of the experts in the file, the first one is used",)
 
 
 def _resize(source, table, weights, grid, interpolation):

@@ -8,7 +8,8 @@ are earlier checkpoints, from which it was converted or trained. An origin is a 
   sha256    the digest (foreign files)
   task      the task (checkpoints of this project)
   step      the step (checkpoints of this project)
-  data      {"name", "licence"} of the data set that a run trained on; earlier versions did not record it
+  data      {"name", "licence"} of the data set that a run trained on; earlier versions did not record it. For
+            several data sets, there is also the key "parts", a list with "name" and "licence" of each
   body      {"name", "licence"} of the body model that a run trained with, for 3D pose
   continued the epochs that the run had done at this checkpoint. Only the first origin of a run that continues
             another run has it, see `train/continued.py`
@@ -65,7 +66,7 @@ def _check_texts(path, origin):
   """
   licence = origin.get("licence", "" if origin.get("family") == OWN_FAMILY else None)
   values = [origin.get("file"), origin.get("family"), licence]
-  for part in (origin[key] for key in _PARTS if key in origin):
+  for part in (item for key in _PARTS if key in origin for item in _items(origin[key])):
     values += [part.get(key) for key in ("name", "licence")] if isinstance(part, dict) else [None]
   if not all(isinstance(value, str) for value in values):
     raise ValueError(
@@ -75,7 +76,15 @@ def _check_texts(path, origin):
 
 
 def _facts(description, part):
-  return {key: description[part].get(key, "not recorded") for key in ("name", "licence")}
+  recorded = description[part]
+  parts = {"parts": recorded["parts"]} if "parts" in recorded else {}
+  return {key: recorded.get(key, "not recorded") for key in ("name", "licence")} | parts
+
+
+def _items(recorded):
+  """Returns the record of a data set or body model and of its parts, as a list. The parts may be damaged."""
+  parts = recorded.get("parts", []) if isinstance(recorded, dict) else []
+  return [recorded, *(parts if isinstance(parts, list) else [parts])]
 
 
 def _past(description):
@@ -174,7 +183,8 @@ def _own_sources(origin, is_oldest):
   """
   is_own, found = origin["family"] == OWN_FAMILY, []
   if "data" in origin:
-    found.append(licences.source("data set", origin["data"]["name"], origin["data"]["licence"]))
+    whole, *parts = _items(origin["data"])
+    found.extend(licences.source("data set", data["name"], data["licence"]) for data in parts or [whole])
   elif is_own and (is_oldest or "step" in origin):
     # Every run uses a data set. If the data set was not recorded, its licence is "unknown", the most
     # restrictive kind.

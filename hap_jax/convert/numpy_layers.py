@@ -7,7 +7,13 @@ _BATCH_NORM_EPSILON = 1e-5  # the value in PyTorch and in the ReID reference
 
 
 def f32(array):
-  return np.asarray(array, np.float32)
+  """Returns an aligned float32 array in C order.
+
+  The order of additions in NumPy depends on the layout and the alignment of an array in memory. Tensors of a
+  file may be unaligned, and this project stores the axes of a weight in another order. With a fixed layout,
+  both sides of a comparison add in the same order.
+  """
+  return np.require(array, np.float32, ("C", "ALIGNED"))
 
 
 def pair(module):
@@ -17,10 +23,7 @@ def pair(module):
 
 def linear(x, pair):
   weight, bias = pair
-  # The order of additions in NumPy depends on the layout and the alignment of an array in memory. Tensors
-  # of a file may be unaligned. With a fixed layout, both sides of a comparison add in the same order.
-  weight = np.require(weight, np.float32, ("C", "ALIGNED"))
-  return (x.reshape(-1, x.shape[-1]) @ weight.T).reshape(*x.shape[:-1], -1) + f32(bias)
+  return (x.reshape(-1, x.shape[-1]) @ f32(weight).T).reshape(*x.shape[:-1], -1) + f32(bias)
 
 
 def layer_norm(x, pair, epsilon):

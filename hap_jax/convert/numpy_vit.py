@@ -6,6 +6,7 @@ the layouts of `layouts.py`, so a mistake in them causes a difference. Weights a
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -28,7 +29,8 @@ class Stack:
       class token.
     table: [1, 1 + L, D], the position table.
     depth: the number of blocks.
-    block: i -> {"norm1", "q", "k", "v", "proj", "norm2", "fc1", "fc2": pair}.
+    block: i -> {"norm1", "q", "k", "v", "proj", "norm2", "fc1", "fc2": pair}. With experts, fc2 has only the
+      shared outputs, and there is also "experts", a list with the pair of each expert.
     norm: the pair of the final norm.
     pred: the pair of the decoder's output layer, None in an encoder.
   """
@@ -72,6 +74,7 @@ class Forward:
     grids: (grid of the position tables, grid of the pictures), each (Gh, Gw).
     epsilon: the epsilon of the layer norms.
     padding: the padding of the encoder's patches in pixels.
+    head: the number of the first head whose outputs are computed.
   """
 
   network: Network
@@ -81,6 +84,7 @@ class Forward:
   grids: tuple
   epsilon: float
   padding: int = 0
+  head: int = 0
 
   def encode(self, ids_keep=None):
     """Returns the tokens before the final norm, [B, 1 + V, D], see `numpy_vit.encode`.
@@ -96,6 +100,7 @@ class Forward:
       epsilon=self.epsilon,
       ids_keep=ids_keep,
       padding=self.padding,
+      expert=self.batch.expert,
     )
 
   def normed(self, tokens):
@@ -155,7 +160,7 @@ def official(state):
         rows = slice(n * third, (n + 1) * third)
         parts[key] = weight[rows], bias[rows]
       names = {"norm1": "norm1", "proj": "attn.proj", "norm2": "norm2", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
-      return parts | {key: pair(p + name) for key, name in names.items()}
+      return parts | {key: pair(p + name) for key, name in names.items()} | _experts(state, p, pair)
 
     return block
 
@@ -180,6 +185,12 @@ def official(state):
       pred=pair("decoder_pred"),
     )
   return Network(encoder, decoder, functools.partial(official_module, state))
+
+
+def _experts(state, block, pair):
+  """Returns {"experts": pairs} of a block whose names begin with `block`, or {} without experts."""
+  count = _count(state, f"{block}mlp.experts.")
+  return {"experts": [pair(f"{block}mlp.experts.{number}") for number in range(count)]} if count else {}
 
 
 # Names of the modules of a block in the versions of transformers, the oldest name first.
@@ -211,7 +222,7 @@ def hugging_face(state):
       for key, names in _HF_BLOCK.items():
         modules = (f"{stack}{i}.{name}" for name in names)
         found[key] = pair(next(module for module in modules if f"{module}.weight" in state))
-      return found
+      return found | _experts(state, f"{stack}{i}.", pair)
 
     return _count(state, stack), block
 
@@ -240,8 +251,13 @@ def hugging_face(state):
   return Network(encoder, decoder, functools.partial(official_module, state))
 
 
-def own(variables):
-  """Returns the Network of this project's variables, {"params": nested dicts, other collections}."""
+def own(variables, part_features=0):
+  """Returns the Network of this project's variables, {"params": nested dicts, other collections}.
+
+  Args:
+    variables: the variables.
+    part_features: number of outputs of each expert, if there are experts.
+  """
   params = variables["params"]
 
   def pair(module):
@@ -257,6 +273,8 @@ def own(variables):
       parts = {key: pair(b["mlp"][key]) for key in ("fc1", "fc2")} | {"proj": pair(b["attn"]["proj"])}
       parts |= {key: norm(b[key]) for key in ("norm1", "norm2")}
       D = len(b["norm1"]["bias"])
+      if experts := _own_experts(parts["fc2"], D, part_features):
+        parts |= experts
       weight, bias = pair(b["attn"]["qkv"])
       for n, key in enumerate("qkv"):
         parts[key] = weight[n * D : (n + 1) * D], bias[n * D : (n + 1) * D]
@@ -279,7 +297,17 @@ def own(variables):
   return Network(encoder, decoder, module, numpy_text.own(variables))
 
 
-def encode(stack, image, *, num_heads, grids, epsilon, ids_keep=None, padding=0):
+def _own_experts(fc2, width, part_features):
+  """Returns {"fc2": pair of the shared outputs, "experts": pairs}, or {} if fc2 has no experts."""
+  weight, bias = fc2
+  if len(bias) == width:
+    return {}
+  starts = [0, *range(width - part_features, len(bias) + 1, part_features)]
+  first, *others = ((weight[start:stop], bias[start:stop]) for start, stop in itertools.pairwise(starts))
+  return {"fc2": first, "experts": others}
+
+
+def encode(stack, image, *, num_heads, grids, epsilon, ids_keep=None, padding=0, expert=None):
   """Runs an encoder.
 
   Args:
@@ -291,6 +319,7 @@ def encode(stack, image, *, num_heads, grids, epsilon, ids_keep=None, padding=0)
     ids_keep: [B, V] int, the visible patches. None: all patches.
     padding: zero pixels on all four sides of the image. The first patch begins at the outer border of the
       padding. Pixels that do not fill a whole patch are not used.
+    expert: [B] int, the expert of each picture, if the blocks have experts.
   Returns:
     [B, 1 + V, D] before the final norm, class token first. [B, V, D] if there is no class token.
   """
@@ -307,9 +336,9 @@ def encode(stack, image, *, num_heads, grids, epsilon, ids_keep=None, padding=0)
   if ids_keep is not None:
     tokens = np.take_along_axis(tokens, ids_keep[..., None], axis=1)
   if stack.token is None:
-    return _blocks(stack, tokens, num_heads, epsilon)
+    return _blocks(stack, tokens, num_heads, epsilon, expert)
   first = np.broadcast_to(f32(stack.token) + table[:, :1], (B, 1, tokens.shape[-1]))
-  return _blocks(stack, np.concatenate([first, tokens], axis=1), num_heads, epsilon)
+  return _blocks(stack, np.concatenate([first, tokens], axis=1), num_heads, epsilon, expert)
 
 
 def decode(stack, latent, ids_restore, *, num_heads, grids, epsilon):
@@ -337,12 +366,16 @@ def decode(stack, latent, ids_restore, *, num_heads, grids, epsilon):
   return linear(layer_norm(tokens[:, 1:], stack.norm, epsilon), stack.pred)
 
 
-def _blocks(stack, x, num_heads, epsilon):
+def _blocks(stack, x, num_heads, epsilon, expert=None):
   for i in range(stack.depth):
     p = stack.block(i)
     x = x + attention(layer_norm(x, p["norm1"], epsilon), p, num_heads)
     hidden = gelu(linear(layer_norm(x, p["norm2"], epsilon), p["fc1"]))
-    x = x + linear(hidden, p["fc2"])
+    mixed = linear(hidden, p["fc2"])
+    if "experts" in p:
+      own = [linear(hidden[k : k + 1], p["experts"][number]) for k, number in enumerate(expert.tolist())]
+      mixed = np.concatenate([mixed, np.concatenate(own)], axis=-1)
+    x = x + mixed
   return x
 
 

@@ -50,7 +50,10 @@ def read(path, *, family="", grid=None):
   source = dataclasses.replace(source, config=found.read_config(source.config))
   found.check_source(source)
   state, file_names = _rename(source, found)
-  found = found.variant_of_file(state)
+  try:
+    found = found.for_file(found.variant_of_file(state), source, state)
+  except ValueError as error:
+    raise ValueError(f"{path}: {error}") from error
   rows, unused = _match(path, found, state, file_names)
   variables, source_names, sizes = to_ours(source, rows, state, file_names)
   params = variables["params"]
@@ -126,6 +129,8 @@ def _describe(source, family, variables, patch, grid):
     mlp_ratio=_mlp_ratio(params),
     patch_padding=family.patch_padding,
     class_token=family.class_token,
+    num_experts=family.num_experts,
+    part_features=family.part_features,
   )
   described = Description(
     task=family.task,
@@ -176,6 +181,9 @@ def _check_sizes(path, encoder, params):
   }
   if encoder.grid is not None:
     stated["pos_embed"] = (1, 1 + math.prod(encoder.grid), encoder.width)
+  if encoder.num_experts > 1:
+    outputs = encoder.width + (encoder.num_experts - 1) * encoder.part_features
+    stated["blocks/mlp/fc2/bias"] = (encoder.depth, outputs)
   for name, shape in stated.items():
     if found.get(name) != shape:
       raise ValueError(

@@ -8,6 +8,7 @@ import contextlib
 import json
 import pathlib
 
+from hap_jax import config as config_lib
 from hap_jax import malloc
 from hap_jax.convert import constants, families, real_class, verify, write
 from hap_jax.convert import read as reading
@@ -29,6 +30,7 @@ def convert(
   source_grid=None,
   heads=(None, None),
   text_encoder="",
+  dataset="",
   real=True,
   progress=SILENT,
 ):
@@ -45,6 +47,8 @@ def convert(
     heads: (number of heads of the encoder, number of heads of the decoder). None: it is found from the file.
     text_encoder: a BERT folder with the vocabulary of the text encoder in the file. "": the file records the
       vocabulary, or has no text encoder.
+    dataset: label of a data set of the source. Only the network for this data set is written, without
+      experts. "": the whole network is written.
     real: True to also run the PyTorch class of the target, if it is installed.
     progress: a started `Progress` that counts the steps of the conversion.
   Returns:
@@ -62,6 +66,8 @@ def convert(
   progress.stage("reading the source")
   weights = _with_heads(reading.read(source, family=family, grid=source_grid), heads)
   weights = _with_text_encoder(weights, text_encoder)
+  if dataset:
+    weights = _of_data_set(source, weights, dataset)
   if write.holds_constants(to):
     weights = constants.complete(weights)
   source_grid = weights.grid  # the proof needs the grid before the resize
@@ -164,6 +170,16 @@ def _with_text_encoder(weights, folder):
       f"{weights.lineage[0]['file']} is of the family {weights.family}; remove --text_encoder"
     )
   return weights
+
+
+def _of_data_set(source, weights, label):
+  """Returns the Weights of the network for one data set of the source."""
+  task = config_lib.load("tasks", weights.task)
+  if not hasattr(task, "of_data_set"):
+    raise ValueError(
+      f"--dataset={label}: networks of the task {weights.task} have no part for single data sets"
+    )
+  return task.of_data_set(weights, label)
 
 
 def _facts(source, weights, to, written, resized):

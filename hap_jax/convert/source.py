@@ -146,6 +146,7 @@ def _checked_record(file, record):
     mean, std = (record["normalization"][key] for key in ("mean", "std"))
     lineage, data = record["lineage"], [record["data"]] if "data" in record else []
     data += [origin["data"] for origin in lineage if "data" in origin]
+    data += [part for entry in data for part in entry.get("parts", [])]
     origins = [origin[key] for origin in lineage for key in ("file", "family", "licence")]
     origins += [entry[key] for entry in data for key in ("name", "licence")]
     is_good = (

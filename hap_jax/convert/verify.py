@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from hap_jax import config as config_lib
@@ -29,20 +30,25 @@ class Setting:
     family: the family of the source. For a checkpoint of this project, it is a family that can hold the
       checkpoint. None: there is no such family, and only the tokens are compared.
     subtrees: the names of the subtrees of the parameters and of the constants.
+    expert, head: the expert and the head of the source that are used, see `Weights.taken`. If the written
+      weights have experts, all of them are used.
   """
 
   description: Description
   source_grid: tuple[int, int]
   family: Family | None
   subtrees: frozenset[str]
+  expert: int = 0
+  head: int = 0
 
   @classmethod
   def of(cls, weights, source_grid):
     """Returns the Setting for Weights whose position tables have the grid `source_grid` in the source."""
     # `families.find` returns None for a checkpoint of this project.
     family = families.find(weights.family) or families.holding(weights.task, weights.params)
+    family = family and family.for_weights(family, weights)
     subtrees = frozenset((*weights.params, *weights.constants))
-    return cls(weights.description, source_grid, family, subtrees)
+    return cls(weights.description, source_grid, family, subtrees, *weights.taken)
 
   @property
   def grid(self):
@@ -70,11 +76,13 @@ class Batch:
     image: [2, H, W, 3] float32, normalised pixels.
     ids_keep: [2, V] int32, the visible patches.
     ids_restore: [2, L] int32, the position of each patch if visible patches come first, then hidden patches.
+    expert: [2] int64, the expert of each picture. It has no effect on networks without experts.
   """
 
   image: np.ndarray
   ids_keep: np.ndarray
   ids_restore: np.ndarray
+  expert: np.ndarray | None = None
 
 
 def outputs_of(setting, stacks):
@@ -96,10 +104,14 @@ def make_batch(setting):
   image = rng.standard_normal((2, Gh * setting.patch, Gw * setting.patch, 3), dtype=np.float32)
   # The order of the patches is random, as in MAE. The first half is visible, and always at least one patch.
   order = np.argsort(rng.random((2, Gh * Gw)), axis=1).astype(np.int32)
+  # The first and the last expert show a wrong order of the experts.
+  count = setting.description.encoder.num_experts
+  chosen = (0, count - 1) if count > 1 else (setting.expert, setting.expert)
   return Batch(
     image=image,
     ids_keep=order[:, : max(1, Gh * Gw // 2)],
     ids_restore=np.argsort(order, axis=1).astype(np.int32),
+    expert=np.array(chosen),
   )
 
 
@@ -125,7 +137,8 @@ def run_foreign(path, setting, family=None, *, grid=None):
 def run_own(path, setting):
   """Runs a checkpoint of this project in NumPy, by its own names. Returns a dict like `run_foreign`."""
   variables, description = checkpoint_file.read(path)
-  network = numpy_vit.own(variables | _constants_of(path, description, setting))
+  part_features = Description.from_json(description).encoder.part_features
+  network = numpy_vit.own(variables | _constants_of(path, description, setting), part_features)
   return _run_numpy(network, setting, setting.family, setting.source_grid, layers.LAYER_NORM_EPSILON)
 
 
@@ -145,6 +158,7 @@ def run_written(path, setting, family):
     setting: a Setting.
     family: the Family of the written file. None: it is a checkpoint of this project.
   """
+  setting = dataclasses.replace(setting, head=0)  # the written weights have only the heads that were taken
   return run_jax(path, setting) if family is None else run_foreign(path, setting, family, grid=setting.grid)
 
 
@@ -157,6 +171,7 @@ def _run_numpy(network, setting, family, grid, epsilon):
     grids=(grid, setting.grid),
     epsilon=epsilon,
     padding=setting.description.encoder.patch_padding,
+    head=setting.head,
   )
   outputs = setting.outputs_of(family)
   return {"tokens": forward.tokens} | (outputs.in_numpy(forward) if outputs else {})
@@ -176,7 +191,8 @@ def run_jax(path, setting):
   def run(variables, patches):
     # The encoder runs separately, because not every network of a task returns its tokens.
     encoder = {"params": variables["params"]["encoder"]}
-    found = {"tokens": description.encoder.build().apply(encoder, patches).normed}
+    experts = {"expert": jnp.asarray(batch.expert)} if description.encoder.num_experts > 1 else {}
+    found = {"tokens": description.encoder.build().apply(encoder, patches, **experts).normed}
     if outputs:
       network = config_lib.load("tasks", description.task).network(description)
       found |= outputs.in_jax(network, variables, batch, description)

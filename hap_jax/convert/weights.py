@@ -26,6 +26,8 @@ class Weights:
       {"width", "depth", "num_heads", "mlp_ratio"}, or None if there is no decoder.
       "num_heads" is None if it is unknown.
     is_recorded: True if the checkpoint has a description that this project wrote.
+    taken: (number of the expert, number of the head) of the file that these weights are, if they were taken
+      from a network of several data sets.
   """
 
   variables: dict
@@ -35,6 +37,7 @@ class Weights:
   unused: tuple[str, ...]
   description: Description
   is_recorded: bool = False
+  taken: tuple[int, int] = (0, 0)
 
   @property
   def params(self):

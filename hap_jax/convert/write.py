@@ -93,6 +93,7 @@ def check_target(weights, to):
     family = families.load(to)
     _check_network(weights, family)
     _check_task(weights, family)
+    family.for_weights(family, weights)
     family.check_weights(weights)
 
 
@@ -154,7 +155,7 @@ def to_state(weights, family):
   """
   # Collections are merged, because a text encoder may be a constant or a part of the parameters.
   arrays = {path: leaf for tree in weights.variables.values() for path, leaf in flatten(tree).items()}
-  family = family.variant_of_arrays(arrays)
+  family = family.for_weights(family.variant_of_arrays(arrays), weights)
   is_whole = "decoder" in family.stacks and (weights.decoder is not None or family.needs_decoder)
   # If a family needs a decoder, its table has at least one decoder block. So a missing decoder is an error.
   decoder_depth = max(1, weights.decoder["depth"] if weights.decoder else 0) if is_whole else 0

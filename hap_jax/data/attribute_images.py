@@ -1,12 +1,12 @@
 """Opens and checks a split of a published data set of pedestrian attributes: PETA, RAP or PA-100K.
 
-A record holds `image` [H, W, 3] uint8 RGB and `attributes` [A] bool, for A attributes. A source of N records
-has the column `attributes`, [N, A] bool. The names of the attributes are in the source's spec, in the same
-order.
+A record contains `image` [H, W, 3] uint8 RGB and `attributes` [A] bool, for A attributes. A source of N
+records has the column `attributes`, [N, A] bool. The names of the attributes are in the source's spec, in the
+same order.
 
 The annotations come from the .mat file of a data set, or from a file `dataset_all.pkl`, which users of HAP's
-official code share. The .pkl file has the same content, but no ids of persons. It is read as plain data: the
-classes that it names are not imported.
+official code share. The .pkl file has the same content, but no ids of persons. It is read as plain data: no
+class that the file refers to is imported.
 """
 
 import dataclasses
@@ -93,7 +93,7 @@ def open_split(data_set, root, split, identity_disjoint, split_seed, annotations
   _check_split(data_set, split)
   check_root(root, f"{data_set.files[0]} or {PICKLE}, and the pictures in {data_set.folders[0]}/")
   found = _read(data_set, _find_file(data_set, root, annotations))
-  # The files may hold more attributes than the scored ones, and in another order.
+  # The files may contain more attributes than the scored attributes, and in another order.
   labels, notes = _select(found, data_set.attributes)
   _check_rows(found)
   rows = found.rows
@@ -120,6 +120,13 @@ def open_split(data_set, root, split, identity_disjoint, split_seed, annotations
   )
 
 
+def published(data_set, split):
+  """Returns the official sizes of a split: {"records", "attributes"}. "trainval" is train and val."""
+  parts = [name for name in ("train", "val") if name in data_set.counts] if split == "trainval" else [split]
+  records = sum(data_set.counts[name] for name in parts)
+  return {"records": records, "attributes": len(data_set.attributes)}
+
+
 def first_draw(cell, names, where):
   """Returns the first of several random divisions into splits as {name: [n] int64 rows}, starting at 0.
 
@@ -128,7 +135,7 @@ def first_draw(cell, names, where):
     names: names of the members of a struct, one per split.
     where: name of the cell, for error messages.
   Raises:
-    ValueError: if `cell` has another form.
+    ValueError: if `cell` is not a cell of such structs.
   """
   if not isinstance(cell, np.ndarray) or not cell.size:
     raise ValueError(f"{where}: expected a cell of splits, found {mat_file.describe(cell)}")
@@ -182,8 +189,16 @@ def _read(data_set, path):
 def _read_pickle(path, has_val):
   """Reads `dataset_all.pkl`.
 
-  Rows are counted from 0. The value of a split is an array of rows, or a list of such arrays, one per random
-  division.
+  In this file, rows are counted from 0. The value of a split is an array of rows, or a list of such arrays,
+  one per random division.
+
+  Args:
+    path: the file.
+    has_val: True if the data set has a validation split.
+  Returns:
+    Annotations without ids of persons.
+  Raises:
+    ValueError: if the file cannot be read or has another content.
   """
   data = restricted_pickle.load(path)
   if not isinstance(data, dict):
@@ -197,7 +212,7 @@ def _read_pickle(path, has_val):
   names = ("train", "val", "test") if has_val else ("trainval", "test")
   rows = {}
   for name, value in mat_file.pick(partition, names, f"{path}: partition").items():
-    # PETA and RAP have several random divisions. As in the official code, the first one is used.
+    # PETA and RAP have several random divisions. As in the official code, the first division is used.
     is_list = isinstance(value, (list, tuple)) and len(value)
     first = value[0] if is_list and isinstance(value[0], (list, tuple, range, np.ndarray)) else value
     first = _array(first, f"{path}: partition.{name}")
@@ -236,7 +251,7 @@ def _select(found, attributes):
       f"{', '.join(found.names[:60])}"
     )
   labels = found.labels[:, [columns[name][0] for name in attributes]]
-  # Values are checked after the selection, because columns that are not selected may hold other values.
+  # Values are checked after the selection, because columns that are not selected may have other values.
   values = np.unique(labels)
   if not np.isin(values, (0, 1, _UNCERTAIN)).all():
     raise ValueError(
@@ -248,7 +263,7 @@ def _select(found, attributes):
 
 
 def _check_rows(found):
-  """Raises ValueError if a row is not in the file, or is listed twice in one split or in two splits."""
+  """Raises ValueError if the splits list a row that does not exist, or list a row more than once."""
   N, rows = len(found.images), np.concatenate(list(found.rows.values()))
   outside = rows[(rows < 0) | (rows >= N)]
   if len(outside):
@@ -303,7 +318,7 @@ def _note_counts(data_set, found):
 def _note_shared(data_set, found):
   if found.pids is None:
     return f"{found.path} has no ids of persons; train and test may share persons"
-  # Validation pictures count as training pictures, because "trainval" trains on them.
+  # Validation pictures are treated as training pictures, because the split "trainval" includes them.
   train = np.concatenate([rows for name, rows in found.rows.items() if name != "test"])
   persons = found.pids[train]
   is_shared = np.isin(found.pids[found.rows["test"]], persons[persons >= 0])

@@ -50,6 +50,11 @@ _WHERE_TO_GET = (
 )
 
 
+# Facts about the published SMPL: the number of vertices, and the parent of each joint.
+SMPL_VERTICES = 6_890
+SMPL_PARENTS = (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Body:
   """The arrays of the body model of one gender, in C order. V is the number of vertices.
@@ -115,16 +120,45 @@ class BodySet:
 
   @functools.cached_property
   def digest(self):
-    """The digest of the neutral body, which is used for training, see `digest_of`."""
+    """The digest of the neutral body, see `digest_of`. Training uses this body."""
     return self.digest_of("neutral")
 
   def digest_of(self, gender):
-    """Returns 16 hex digits that identify a body and `joint_regressor`, rounded to 1e-6."""
+    """Returns 16 hex digits that identify the arrays of a body and `joint_regressor`, all rounded to 1e-6."""
     digest, body = hashlib.sha256(), self.bodies[gender]
     for field in dataclasses.fields(Body):
       _add_array(digest, f"{gender}/{field.name}", getattr(body, field.name))
     _add_array(digest, "joint_regressor", self.joint_regressor)
     return digest.hexdigest()[:16]
+
+
+def placeholder(genders):
+  """Returns a BodySet with the shapes of the published SMPL. All numbers are 0, and it needs no memory.
+
+  Args:
+    genders: the genders of its bodies, such as ("neutral",).
+  """
+
+  def zeros(*shape):
+    return np.broadcast_to(np.float32(0), shape)
+
+  V, J = SMPL_VERTICES, NUM_JOINTS
+  body = Body(
+    v_template=zeros(V, 3),
+    shapedirs=zeros(V, 3, NUM_SHAPES),
+    posedirs=zeros(V, 3, NUM_POSE_FEATURES),
+    J_regressor=zeros(J, V),
+    weights=zeros(V, J),
+    parents=np.array(SMPL_PARENTS, np.int32),
+    faces=np.zeros((0, 3), np.int32),
+  )
+  return BodySet(
+    name="not read",
+    licence="not read",
+    bodies=dict.fromkeys(genders, body),
+    joint_regressor=zeros(NUM_REGRESSED, V),
+    h36m_regressor=zeros(NUM_H36M, V),
+  )
 
 
 def _add_array(digest, name, array):
@@ -173,7 +207,15 @@ def check_body(body, name):
 
 
 def check_body_set(body_set, name):
-  """Checks all arrays of a body set, see `check_body`. `name` is the file or folder, for error messages."""
+  """Checks all arrays of a body set.
+
+  Args:
+    body_set: BodySet.
+    name: file or folder, for the message.
+  Raises:
+    ValueError: if a body is wrong (see `check_body`), if the bodies have different numbers of vertices, or if
+      a regressor or `mirrored` does not fit the bodies.
+  """
   if "neutral" not in body_set.bodies or not set(body_set.bodies) <= set(GENDERS):
     raise ValueError(f'{name}: has the genders {list(body_set.bodies)}; expected "neutral", "male", "female"')
   V = body_set.bodies["neutral"].num_vertices
@@ -222,7 +264,8 @@ def write_body_set(folder, body_set):
     folder: the folder. It must not exist, and its parent folder must exist.
     body_set: BodySet.
   Raises:
-    ValueError: if the folder exists, or if the arrays do not fit together.
+    ValueError: if the folder exists, if its parent folder is missing, or if the arrays do not fit together.
+    OSError: if a file cannot be written.
   """
   folder = pathlib.Path(folder)
   unfinished.check_new(folder)

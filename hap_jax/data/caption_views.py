@@ -1,7 +1,7 @@
 """The two views of a split of text ReID: pictures and captions. Scores compare the two views.
 
 A source of text ReID has a record for each pair of a picture and a caption (see `sources/base.py`). The view
-"<split>_pictures" has each picture once. The view "<split>_captions" has each caption, and reads no picture.
+"<split>_pictures" has each picture once. The view "<split>_captions" has all captions, and reads no picture.
 """
 
 import dataclasses
@@ -56,7 +56,7 @@ def make(pairs, view):
     pairs: source with the columns `caption`, `pid` and `picture`.
     view: one of VIEWS. "pairs" returns the source itself.
   Raises:
-    ValueError: if the column `picture` does not hold one whole number per pair.
+    ValueError: if the column `picture` does not have one whole number per pair.
   """
   if view == PAIRS:
     return pairs
@@ -124,8 +124,8 @@ class Captions:
   Attributes:
     pairs: source of pairs.
     rows: [N] index of the pair of each caption.
-    picture: [N] int32, row of the caption's picture in the view of pictures. -1: the caption describes
-      a person, not a single picture.
+    picture: [N] int32, row of the caption's picture in the view of pictures. -1: the caption describes a
+      person, not a single picture.
   """
 
   pairs: Source

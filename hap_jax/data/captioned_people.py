@@ -17,7 +17,7 @@ from hap_jax.data.sources import base
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CaptionedPeople:
-  """A source of N pairs of picture and caption, with P pictures. The pairs of a picture follow each other.
+  """A source of N pairs of picture and caption, with P pictures. All pairs of a picture are consecutive.
 
   All values are in arrays, so the pickle is small: the 68,000 pairs of CUHK-PEDES take 12 MB.
 
@@ -79,21 +79,21 @@ def open_split(data_set, *, root, split, annotations, drop_ids=()):
     root: folder of the data set.
     split: "train", "val", "test", "trainval" (train followed by val), or a view of one of them (see
       `caption_views`).
-    annotations: path of the annotation file relative to `root`, or "" for the usual place.
-    drop_ids: ids of persons. Their records in "train" are left out.
+    annotations: path of the annotation file relative to `root`. "": the usual names are tried.
+    drop_ids: ids of persons whose records in "train" are left out.
   Returns:
     CaptionedPeople, or a view of it.
   Raises:
     ValueError: in the same cases as `text_records.read`, if the split is empty, or if a picture is missing.
   """
-  # A data set without a split "val" has a split "trainval", too. It is the split "train".
+  # In a data set without a split "val", the split "trainval" is equal to "train".
   part, view = caption_views.check_split(data_set.name, split, (*data_set.splits, "trainval"))
   base.check_root(root, f"{data_set.files[0]} and the pictures of {data_set.name}")
   path = text_records.find(root, annotations, data_set)
   records, notes = text_records.read(path, data_set)
   rows = _rows(records, part, path)
   rows, dropped = _drop(records, rows, drop_ids, path, data_set)
-  # The official numbers for train were counted after the official preparation.
+  # The official numbers of "train" do not include the persons that the official preparation drops.
   if not annotations and ("train" not in part or tuple(drop_ids) == data_set.dropped):
     notes += _note_counts(f"{part} in {path}", records, rows, data_set.counts.get(part))
   notes += dropped
@@ -129,7 +129,19 @@ def _rows(records, part, path):
 
 
 def _drop(records, rows, drop_ids, path, data_set):
-  """Leaves out the records of "train" whose person is in `drop_ids`. Returns (rows, notes)."""
+  """Leaves out the records of "train" whose person is in `drop_ids`.
+
+  Args:
+    records: all records of the file.
+    rows: indices of the records of the split.
+    drop_ids: ids of persons.
+    path: path of the file, for messages.
+    data_set: `text_records.DataSet`.
+  Returns:
+    (indices of the remaining records, notes).
+  Raises:
+    ValueError: if no record remains.
+  """
   chosen = set(drop_ids)
   gone = [row for row in rows if records[row].split == "train" and records[row].pid in chosen]
   if not gone:
@@ -169,7 +181,7 @@ def _note_counts(what, records, rows, official):
 
 
 def _find_pictures(root, path, records, rows, part):
-  """Returns the folder of the pictures, <root>/imgs or the root. All pictures of the split must be there."""
+  """Returns the folder of the pictures, <root>/imgs or <root>. Raises ValueError if pictures are missing."""
   folders = [folder for folder in (os.path.join(root, "imgs"), root) if os.path.isdir(folder)]
   missing = {folder: _find_missing(folder, records, rows) for folder in folders}
   folder = min(folders, key=lambda folder: len(missing[folder]))

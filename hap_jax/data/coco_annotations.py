@@ -76,7 +76,7 @@ def _read_content(path, option, if_list):
 
 
 def entries(file):
-  """Yields (annotation, its id, row of its picture, name for error messages) for all annotations of a file.
+  """Yields (annotation, id, row of the picture, name for error messages) for all annotations of a CocoFile.
 
   Raises:
     ValueError: if an annotation has no id, or if its picture is not in the list of pictures.
@@ -115,7 +115,7 @@ def read_keypoints(annotation, skeleton: Skeleton, where):
   """Returns the joints of an annotation: 3 * K numbers, (x, y, v) of each joint.
 
   Raises:
-    ValueError: if a value is not a finite number, or if the skeleton has another number of joints.
+    ValueError: if a value is not a finite number, or if the number of values does not fit the skeleton.
   """
   num_joints, values = len(skeleton.joints), annotation["keypoints"]
   what = f"{num_joints} joints: x, y, v"
@@ -160,7 +160,7 @@ def note_left_out(path, num_people, total, reasons, has_categories):
 
 
 def _read_pictures(images, path):
-  """Reads the list `images` of the file. Returns the attributes rows, picture_id, picture_size and names."""
+  """Reads the list `images`. Returns rows, picture_id, picture_size and names, see `CocoFile`."""
   rows, sizes, names = {}, [], []
   for number, image in enumerate(images, start=1):
     where = f"{path}: image number {number} of the list"

@@ -5,9 +5,9 @@ An annotation becomes a record, except in these cases:
   other category    in the list `categories`, the name of its `category_id` is not "person"
   no joints         it has no key `keypoints`, none of its joints is labelled, or `num_keypoints` is 0
   no area           it has an `area` that is not above 0
-  empty box         its box, cut at the border of the picture, is at most one pixel wide or high
-A note states how many annotations are left out for each reason. It lists the first annotations with a wrong
-box or area.
+  empty box         its box is at most one pixel wide or high after it was cut at the border of the picture
+For each reason, a note gives the number of annotations that are left out. It lists the first annotations with
+a wrong box or area.
 """
 
 import collections
@@ -73,7 +73,8 @@ def make_read_truth(file, option, skeleton, *, picture, box_score, person_id):
     option: configuration key that names the file.
     skeleton: Skeleton of the joints.
     picture: [N] row of the picture of each record in `file`.
-    box_score, person_id: same as in `CocoTruth`.
+    box_score: same as in `CocoTruth`.
+    person_id: same as in `CocoTruth`.
   """
   image_id = file.picture_id[picture]
   return functools.partial(_read_truth, file.path, option, skeleton, image_id, box_score, person_id)
@@ -95,8 +96,8 @@ def _read_truth(path, option, skeleton, image_id, box_score, person_id):
 def _check_scored(file, skeleton):
   """Raises ValueError if an annotation has a value that the average precision cannot use.
 
-  Crowds and people without joints are not records, but the score uses them. Without this check, a wrong value
-  in one of them would stop a run at its first evaluation.
+  Crowds and people without joints are not records, so `read` does not check all of their values. But the
+  score uses them. Without this check, a wrong value would stop a run at its first evaluation.
   """
   for annotation, _, _, where in coco_annotations.entries(file):
     ids = file.person_ids
@@ -112,8 +113,10 @@ def _check_scored(file, skeleton):
 def category_of(file):
   """Returns the id of the category "person" in a CocoFile.
 
+  If the file has no list of categories, the annotations give the id. If they have none, the id is 1.
+
   Raises:
-    ValueError: if several categories have this name, because a score needs a single one.
+    ValueError: if people have several category ids, because a score needs a single id.
   """
   ids = file.person_ids
   if ids is None:
@@ -131,7 +134,7 @@ def category_of(file):
 
 
 def _read_annotation(annotation, size, person_ids, skeleton, where):
-  """Returns (box, keypoints) of an annotation, or the reason to leave it out, a text."""
+  """Returns (box, keypoints) of an annotation. If it is left out, returns the reason as a text."""
   reason = coco_annotations.check_person(annotation, person_ids, where)
   if reason is not None:
     return reason
@@ -154,7 +157,7 @@ def clean_box(box, size):
     box: (x, y, width, height) in pixels.
     size: (H, W) of the picture.
   Returns:
-    (left, top, right, bottom) in pixels, or None if nothing is left.
+    (left, top, right, bottom) in pixels, or None if the box has no area after the cut.
   """
   x, y, w, h = map(float, box)
   H, W = size

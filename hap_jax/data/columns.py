@@ -1,6 +1,6 @@
 """Checks the columns of a source.
 
-A column is an array with the values of one field for all records. No picture is read to get it.
+A column is an array with the values of one field for all records. A column is known without reading pictures.
 """
 
 from collections.abc import Callable, Mapping
@@ -65,13 +65,13 @@ def as_array(values: Any, where):
   Texts become an array of NumPy's unicode type, with the length of the longest text.
 
   Args:
-    values: an array, which may hold Python strings, or nested sequences.
+    values: an array of numbers, texts or Python objects, or nested sequences.
     where: name of the column, for error messages.
 
   Raises:
-    ValueError: if the rows of `values` have different lengths, or if it holds values that are not numbers or
-      texts. Also if a text is longer than MAX_TEXT_LENGTH, contains a NUL character (NumPy drops NULs at the
-      end), or cannot be encoded as UTF-8 because it contains half of a surrogate pair.
+    ValueError: if the rows of `values` have different lengths, or if it contains values that are not numbers
+      or texts. Also if a text is longer than MAX_TEXT_LENGTH, contains a NUL character (NumPy drops NULs at
+      the end), or cannot be encoded as UTF-8 because it contains half of a surrogate pair.
   """
   array = values if isinstance(values, np.ndarray) and values.dtype != object else _regular(values, where)
   kind = array.dtype.kind

@@ -2,20 +2,21 @@
 
 import dataclasses
 
+from hap_jax.data import samplers
 from hap_jax.data.samplers import Sampler
 
 
 @dataclasses.dataclass(frozen=True)
 class ContinuedOrder:
-  """A sampler whose first step is not step 0. It returns the order of another sampler from its beginning.
+  """A sampler whose first step is `first`, not step 0. From this step, it returns the batches of `new`.
 
-  The step numbers and the progress go on from the numbers of the earlier run. Batches and epochs, and so the
-  augmentation of the records, are those that `new` has at step - first.
+  The step numbers and the progress continue the numbers of the earlier run. The batch and the epoch at a step
+  are the batch and the epoch of `new` at step - first. So the augmentation of the records also starts again.
 
   Attributes:
-    new: the sampler of the run.
+    new: the sampler of the run, which starts at step 0.
     first: number of steps that the earlier run made.
-    epochs: number of epochs that the earlier run had done after these steps.
+    epochs: number of epochs that the earlier run made in these steps, as a float.
   """
 
   new: Sampler
@@ -49,6 +50,9 @@ class ContinuedOrder:
 
   def indices(self, step):
     return self.new.indices(step - self.first)
+
+  def passes(self, step):
+    return samplers.passes(self.new, step - self.first)
 
   def valid(self, step):
     return self.new.valid(step - self.first)

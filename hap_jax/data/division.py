@@ -20,7 +20,7 @@ def divide(groups, ends, seed):
   names, group, counts = np.unique(groups, return_inverse=True, return_counts=True)
   order = np.random.default_rng((seed, _STREAM)).permutation(len(names))
   # The groups are put in a random order. `middle` is the position of the middle row of each group, as a share
-  # of all rows. It determines the split of the whole group, so no group is cut.
+  # of all rows. This position determines the split of the whole group, so no group is divided.
   middle = (np.cumsum(counts[order]) - counts[order] / 2) / max(1, counts.sum())
   part = np.empty(len(names), np.int64)
   part[order] = np.searchsorted(ends[:-1], middle)

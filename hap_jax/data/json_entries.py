@@ -25,7 +25,7 @@ def read(path, option, what):
     option: configuration key that names the file, such as "config.data.coco_pose.val_annotations".
     what: the expected content, for error messages.
   Raises:
-    ValueError: if there is no such file, or if it is not a JSON file.
+    ValueError: if the file does not exist, or is not a JSON file.
   """
   if not os.path.isfile(path):
     raise ValueError(f"{path}: no such file; expected {what} there, or set {option} to another file")
@@ -109,7 +109,10 @@ def list_of(entry, key, where, count, what, short=""):
   """Returns the list of `count` values under a key. The values themselves are not checked.
 
   Args:
-    entry, key, where, count: same as in `numbers`.
+    entry: the object.
+    key: the key.
+    where: name of the file and the entry, for error messages.
+    count: length of the list.
     what: name of the values, for the error message if the value is not a list.
     short: name of the values, for the error message if the length is wrong. "": `what`.
   Raises:

@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 from absl import flags, logging
 
-from hap_jax.data import read_again, worker_process
+from hap_jax.data import read_again, samplers, worker_process
 from hap_jax.data.samplers import Sampler
-from hap_jax.data.sources.base import BadRecordError, Source
+from hap_jax.data.sources.base import BadRecordError, Source, sections_of
 
 _REPLACEMENT_TRIES = 100  # largest number of records that are tried for one row of a batch
 _FOR_EVER = 2**62  # number of steps of an endless order; Grain requires a finite length of at most 64 bits
@@ -34,11 +34,12 @@ class Loader:
   process_index * b. So the global batch is the same for any number of processes.
 
   The transforms of a record get np.random.default_rng((seed, epoch, index)), where `index` is the index of
-  the record. If a batch contains a record more than once, its second and later rows have different
-  generators (`make_generators`).
+  the record, and `epoch` is the number of the row from `samplers.passes`. If a batch contains a record more
+  than once, its second and later rows have different generators (`make_generators`).
 
-  If a record cannot be read or transformed (BadRecordError), the next good record replaces it: index + 1,
-  index + 2, ...
+  If a record cannot be read or transformed (BadRecordError), the next good record of the same data set
+  replaces it: index + 1, index + 2, ..., and after the last record of the data set its first one. The data
+  sets of a source are its sections (`base.sections_of`).
   The row then has the `index` of the replacement. An evaluation drops repeated indices, so the replacement
   is scored only once. The bad record is not scored.
 
@@ -46,8 +47,9 @@ class Loader:
   the times `waits` (see `read_again`). Only then the record is bad.
 
   `iterate` logs each bad record once, with its file. It counts the different bad records since the iterator
-  began, and raises ValueError if their number exceeds max_bad_share * len(source). In a small source this
-  limit is below 1, so the first bad record raises. `batch` counts only the bad records of its own batch.
+  began, and raises ValueError if their number in a data set of n records exceeds max_bad_share * n. In a
+  small data set this limit is below 1, so the first bad record raises. `batch` counts only the bad records of
+  its own batch.
   `iterate` also counts the records that needed another try, and logs the 1st, 10th, 100th, ... of them.
 
   Attributes:
@@ -63,7 +65,7 @@ class Loader:
       memory (/dev/shm), which needs room for about read_ahead + 2 batches per worker.
     read_ahead: number of batches that each worker prepares ahead. Without workers, a thread prepares them. 0:
       no batch is prepared ahead. With workers, 0 has the same effect as 1.
-    max_bad_share: largest share of the source's records that may be bad.
+    max_bad_share: largest share of the records of each data set that may be bad.
     bad_share_key: name of the key or option that sets max_bad_share, for error messages. "": there is no such
       key.
     fields: names of the fields in a batch. None: all fields.
@@ -149,7 +151,7 @@ class Loader:
     """Reads the host batch of a step in this process.
 
     Raises:
-      ValueError: if the batch has more than max_bad_share * len(source) bad records.
+      ValueError: if the batch has more bad records of a data set than max_bad_share allows.
     """
     batch, bad, repeated = self.read_batch(step)
     self.count_repeated(repeated, 0)
@@ -169,20 +171,21 @@ class Loader:
 
     The last two are {index: error message}.
     """
-    epoch = self.sampler.epoch(step)
     b = self.sampler.batch_size // self.process_count
     rows = slice(self.process_index * b, (self.process_index + 1) * b)
-    whole = self.sampler.indices(step)
+    whole, epochs = self.sampler.indices(step), samplers.passes(self.sampler, step)
     wanted = [int(i) for i in whole[rows]]
     fields = self.fields or self.known_fields
     bad, batch, read, reader = {}, {}, [], read_again.Reader(self.waits)
     # The generators are computed from the whole global batch, because the two rows of a repeated record may
     # belong to different processes. The result must not depend on the number of processes.
-    rngs = make_generators(self.seed, epoch, whole, rows)
+    rngs = make_generators(self.seed, epochs, whole, rows)
     # All records are read before the first picture is decoded. Otherwise decoding would remove the code that
     # reads records from the processor's cache.
     reads = [self._fetch(i) for i in wanted]
-    for row, (i, rng, read_record) in enumerate(zip(wanted, rngs, reads, strict=True)):
+    for row, (i, epoch, rng, read_record) in enumerate(
+      zip(wanted, epochs[rows].tolist(), rngs, reads, strict=True)
+    ):
       index, record = self._read_record(epoch, i, rng, read_record, bad, reader)
       read.append(index)
       # The record is copied into the batch now, while its pixels are still in the processor's cache.
@@ -209,15 +212,16 @@ class Loader:
     """Returns (index, transformed record) of record `wanted`, or of the next good record.
 
     Args:
-      epoch: index of the epoch, a part of the generator's seed.
+      epoch: number of the row from `samplers.passes`, a part of the generator's seed.
       wanted: index of the record.
       rng: generator of record `wanted`.
       read_record: function without arguments that returns record `wanted`.
       bad: {index: error message}. The method adds each record that it cannot read.
       reader: the `read_again.Reader` of the batch.
     """
-    for tried in range(min(_REPLACEMENT_TRIES, len(self.source))):
-      index = (wanted + tried) % len(self.source)
+    section = next(section for section in sections_of(self.source) if wanted < section.stop)
+    for tried in range(min(_REPLACEMENT_TRIES, section.size)):
+      index = section.start + (wanted - section.start + tried) % section.size
       try:
         again = functools.partial(self.source.__getitem__, index)
         record = reader.read(index, again if tried else read_record, again)
@@ -234,8 +238,8 @@ class Loader:
         bad[index] = f"{self.source.name(index)}: {error}"
         continue
       return index, record
-    if tried + 1 == len(self.source):
-      where = f"none of the {len(self.source):,} records of {self.source.spec.name} can be read"
+    if tried + 1 == section.size:
+      where = f"none of the {section.size:,} records of {section.name} can be read"
     else:
       where = f"{tried + 1} records in a row cannot be read"
     raise ValueError(f"{where}, starting with record {wanted}: {bad[wanted]}")
@@ -272,7 +276,7 @@ class Loader:
     """Adds those records of `bad` {index: error message} to `known` that are new, and logs them.
 
     Raises:
-      ValueError: if `known` then has more than max_bad_share * len(source) records.
+      ValueError: if `known` then has more records of a data set than max_bad_share allows.
     """
     for index in bad.keys() - known.keys():
       known[index] = bad[index]
@@ -282,36 +286,40 @@ class Loader:
         self.source.spec.name,
         bad[index],
       )
-    if len(known) > self.max_bad_share * len(self.source):
+    for section in sections_of(self.source):
+      texts = [text for index, text in known.items() if section.start <= index < section.stop]
+      if len(texts) <= self.max_bad_share * section.size:
+        continue
       allowed, remedy = "", ""
       if key := self.bad_share_key:
         allowed = f", more than the share {self.max_bad_share:g} that {key} allows"
         remedy = f", or raise {key.rpartition('.')[2]}"
       raise ValueError(
-        f"{len(known)} of {len(self.source)} records of {self.source.spec.name} cannot be read{allowed}: "
-        f"repair or remove the records{remedy}. The first: {'; '.join(list(known.values())[:3])}"
+        f"{len(texts)} of {section.size} records of {section.name} cannot be read{allowed}: repair or remove "
+        f"the records{remedy}. The first: {'; '.join(texts[:3])}"
       )
 
 
-def make_generators(seed, epoch, index, rows=slice(None)):
+def make_generators(seed, epochs, index, rows=slice(None)):
   """Makes a different NumPy generator for each row of a batch.
 
-  The first row of record i has default_rng((seed, epoch, i)), for any other content of the batch. If record i
-  is repeated in the batch, the n-th repetition has default_rng((seed, epoch, i, 0, n)). So two rows with the
-  same picture have different augmentations.
+  The first row of record i in epoch e has default_rng((seed, e, i)), for any other content of the batch. If
+  record i is repeated in this epoch and batch, the n-th repetition has default_rng((seed, e, i, 0, n)). So
+  two rows with the same picture have different augmentations.
 
   Args:
     seed: seed of the loader.
-    epoch: index of the epoch of the batch.
+    epochs: [B] numbers from `samplers.passes`, or one number for all rows.
     index: [B] record indices of the whole batch.
     rows: slice of the rows for which generators are returned.
   Returns:
     list of generators, one per row of `rows`.
   """
   seeds, counts = [], collections.Counter()
-  for i in map(int, index):
-    seeds.append((seed, epoch, i, 0, counts[i]) if counts[i] else (seed, epoch, i))
-    counts[i] += 1
+  epochs = np.broadcast_to(epochs, len(index))
+  for record in zip(epochs.tolist(), map(int, index), strict=True):
+    seeds.append((seed, *record, 0, counts[record]) if counts[record] else (seed, *record))
+    counts[record] += 1
   return [np.random.default_rng(words) for words in seeds[rows]]
 
 

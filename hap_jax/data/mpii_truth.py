@@ -21,7 +21,8 @@ def read_mpii_truth(path):
   Returns:
     MpiiTruth.
   Raises:
-    ValueError: if the file is missing or damaged, or if a variable is missing or has another form.
+    ValueError: if the file is missing or damaged, or if a variable is missing or has another shape, type or
+      value than expected.
   """
   return truth_of(mat_file.load(path), path)
 
@@ -39,7 +40,7 @@ def truth_of(variables, where):
   Returns:
     MpiiTruth.
   Raises:
-    ValueError: if a variable is missing or has another form.
+    ValueError: if a variable is missing or has another shape, type or value than expected.
   """
   found = mat_file.pick(variables, _VARIABLES, where)
   names = tuple(mat_file.strings(found["dataset_joints"], f"{where}: dataset_joints"))
@@ -66,7 +67,7 @@ def truth_of(variables, where):
 
 
 def _array(value, shape, where):
-  """Returns a variable as a float64 array of a shape. Restores a last axis of length 1 (MATLAB drops it)."""
+  """Returns a variable as a float64 array of the given shape. MATLAB drops a last axis of length 1."""
   allowed = (shape, shape[:2]) if shape[2] == 1 else (shape,)
   if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf" or value.shape not in allowed:
     raise ValueError(f"{where}: expected numbers of shape {shape}, found {mat_file.describe(value)}")
@@ -74,7 +75,7 @@ def _array(value, shape, where):
 
 
 def _check_people(is_good, problem):
-  """Raises ValueError if an element of `is_good` [N, ...] is False. The message lists the first columns."""
+  """Raises ValueError if an element of `is_good` [N, ...] is False. The message lists the first people."""
   bad = np.flatnonzero(~is_good.reshape(len(is_good), -1).all(axis=1))
   if len(bad):
     listed = ", ".join(map(str, (bad[:5] + 1).tolist())) + (", ..." if len(bad) > 5 else "")

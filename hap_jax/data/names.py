@@ -1,4 +1,4 @@
-"""Stores many strings in one block of bytes. It takes little memory, and is sent to workers quickly."""
+"""Stores many strings in one block of bytes, which takes little memory and is sent to workers quickly."""
 
 import dataclasses
 
@@ -22,7 +22,7 @@ class Names:
 
   @classmethod
   def of(cls, names):
-    """Packs strings, which must not contain NUL. Callers check this before, see `base.check_relative`."""
+    """Packs strings. They must not contain NUL: the callers check this first, see `base.check_relative`."""
     text = "\0".join([*names, ""]).encode("utf-8", "surrogatepass")
     return cls(text, np.flatnonzero(np.frombuffer(text, np.uint8) == 0))
 

@@ -3,16 +3,16 @@
   <out>/hap_<source>/1.0.0/   the data set, with several shards per split. Any program with TFDS can read it.
   <out>/hap_<source>/1.0.0/table_<split>.npz   the columns: the fields that are known without reading pictures
 
-A record holds
+A record has these fields:
   image      bytes of a picture file. If the picture is a whole file of the source, the bytes are copied. A
              picture that is drawn or cut out of a larger picture is encoded as JPEG of quality 95.
   keypoints  [K, 3] float32 for K joints: x, y in pixels, and 1 (visible) or 0. Only if the source has joints
   id         index of the record in the source
   name       name of the record, relative to the source's root
 and every other field of the source under its own name. Such a field is an array of numbers with a fixed
-shape. A column may also hold texts. metadata.json has the description of the source.
+shape. A column may also have texts. metadata.json has the description of the source.
 
-Records are stored in the order of the source, uncompressed, in shards of a quarter gigabyte. TFDS's own
+Records are stored in the order of the source, uncompressed, in shards of about 256 MiB. TFDS's own
 writer is not used, because it shuffles the records, and needs TensorFlow to shuffle more than a gigabyte.
 This module serialises the records as TFDS does, and writes the metadata that TFDS needs to read them.
 """
@@ -29,10 +29,10 @@ from hap_jax.data.sources import base
 from hap_jax.io import picture_file, unfinished
 from hap_jax.io.progress import SILENT
 
-# Version of the format of records, tables and metadata. It grows when programs for the previous format cannot
-# read the new format.
-# 1: the tables hold only pid, camid and attributes. The metadata holds only the names of the attributes.
-# 2: the tables hold any columns. The metadata holds the names, labels and people of the columns.
+# Version of the format of records, tables and metadata. A new format gets a new number if programs for the
+# previous format cannot read it.
+# 1: the tables have only pid, camid and attributes. The metadata has only the names of the attributes.
+# 2: the tables have any columns. The metadata has the names of the columns, their labels and `people`.
 # 3: the metadata may contain exif="apply": the reader must turn the pictures as their EXIF headers say.
 # A data set with exif="ignore" is still written as format 2, because programs for format 2 read it correctly.
 FORMAT = 3
@@ -58,9 +58,8 @@ class Packed(NamedTuple):
 def write_dataset(out, sources, *, root="", max_bad_share=0.001, progress=SILENT):
   """Writes the splits of a data set.
 
-  The folder has a temporary name and is renamed at the end. So the folder `out` is never incomplete.
-  Records that cannot be read are left out and logged. The metadata has their number and a list
-  of the first ten.
+  The folder has a temporary name and is renamed at the end. So the folder `out` is never incomplete. Records
+  that cannot be read are left out and logged. The metadata has their number and a list of the first ten.
 
   Args:
     out: folder to create.
@@ -73,8 +72,8 @@ def write_dataset(out, sources, *, root="", max_bad_share=0.001, progress=SILENT
     {split: Packed}.
 
   Raises:
-    ValueError: if `out` exists or its parent folder does not exist, if too many records are bad, or if a
-      record or a column holds a value that cannot be packed.
+    ValueError: if `out` exists or its parent folder does not exist, if too many records are bad, if the
+      splits differ in columns or EXIF handling, or if a value cannot be packed.
   """
   out = pathlib.Path(out)
   unfinished.check_new(out)
@@ -144,7 +143,7 @@ class _Split:
 
   def _example(self, i):
     name = self._name(i)
-    # This decodes every picture, even if its file is only copied. So broken files are found now.
+    # This line decodes every picture, even if its file is only copied. So broken files are found now.
     record = self.source[i]
     example = {"image": self._bytes(i, record), "id": i, "name": name}
     if self.source.spec.skeleton is not None:

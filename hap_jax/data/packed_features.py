@@ -1,7 +1,8 @@
 """Reads the file features.json of a packed data set without TFDS.
 
-TFDS imports every class that features.json names. So a data set could run code. This module imports none of
-these classes: it compares each class name with a fixed list. TFDS writes a feature in one of two forms:
+TFDS imports every class whose name is in features.json. So a data set could run code. This module imports
+none of these classes: it compares each class name with a fixed list. TFDS writes a feature in one of two
+forms:
 
   {"pythonClassName": "<module>.Tensor", "tensor": {"dtype": "int32", "shape": {"dimensions": ["4"]}}}
   {"type": "<module>.Tensor", "content": {...}, "proto_cls": "tensorflow_datasets.TensorFeature"}
@@ -58,7 +59,7 @@ def parse(value):
   """Converts the content of features.json, already parsed as JSON, to {name: Feature}.
 
   Raises:
-    ValueError: if `value` names a class that is not in the list, or has a form that TFDS does not write.
+    ValueError: if the name of a class is not in the list, or `value` has a form that TFDS does not write.
   """
   kind, content, is_proto = _class_and_content(value, "features")
   if kind != "FeaturesDict":
@@ -96,7 +97,15 @@ def whole_number(value, where, low, high):
 
 
 def _feature(value, where, depth):
-  """Returns the Feature that `value` describes, and checks all features inside it."""
+  """Returns the Feature that `value` describes, after a check of all features inside it.
+
+  Args:
+    value: the feature as parsed JSON.
+    where: name of the feature, for error messages.
+    depth: number of features around this feature.
+  Raises:
+    ValueError: if `value` or a feature inside it is wrong.
+  """
   if depth > _MAX_DEPTH:
     raise ValueError(f"{where}: features are nested more than {_MAX_DEPTH} deep")
   kind, content, is_proto = _class_and_content(value, where)

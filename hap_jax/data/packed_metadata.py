@@ -1,8 +1,8 @@
 """Reads and checks the JSON files of a packed data set: dataset_info.json, features.json, metadata.json.
 
-A data set may come from anyone. TFDS imports the classes that features.json names, and opens the files that
-dataset_info.json names. So with TFDS, a data set could run code and read files. This module reads the JSON
-files without TFDS, and checks every value before it is used.
+The author of a data set is not trusted. TFDS imports the classes whose names are in features.json, and opens
+the files whose names are in dataset_info.json. So with TFDS, a data set could run code and read files. This
+module reads the JSON files without TFDS, and checks every value before it is used.
 """
 
 import hashlib
@@ -181,7 +181,7 @@ def _split(entry, split, dataset, folder):
 
 def _shard_names(template, where, dataset, split, num_shards):
   """Yields the file names of a split's shards from TFDS's template. All files are in the folder itself."""
-  # The pattern does not allow "/". A name such as ".." is a folder, and `_split` rejects folders.
+  # The pattern does not allow "/". A name such as ".." is a folder, and `_split` accepts only files.
   template = _TEMPLATE_OF_TFDS if template in (None, "") else template
   if not isinstance(template, str) or len(template) > 200 or not _TEMPLATE.fullmatch(template):
     raise ValueError(
@@ -281,9 +281,9 @@ def _complete_format_1(facts, fields, splits, folder):
 
 def _former_people(facts, split, folder):
   """Returns the name of a split's numbering of persons. Format 1 does not store this name."""
-  # At the time of format 1, only market1501 and msmt17 had fixed ids. The ids of synthetic and
-  # identity_folder depend on a seed or a folder that format 1 does not store. Their numbering gets a unique
-  # name, so that it is never treated as equal to another numbering.
+  # At the time of format 1, only the sources market1501 and msmt17 had fixed ids. The ids of the sources
+  # synthetic and identity_folder depend on a seed or a folder, which format 1 does not store. The numbering
+  # of such a data set gets a unique name, so that it is never treated as equal to another numbering.
   source = _text(facts.get("source"), "source")
   if source == "market1501":
     return source

@@ -9,7 +9,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from hap_jax.io import regular_file
 
-# Number of shards that are opened at the same time. On a network disk, opening a shard takes long.
+# Number of shards that are opened at the same time. On a network disk, opening a shard takes a long time.
 _THREADS = 16
 
 

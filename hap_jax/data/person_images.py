@@ -31,7 +31,11 @@ def make(root, pictures, name, *, licence, notes, people, exif=IGNORE):
   Args:
     root: folder of the data set.
     pictures: sequence of `Picture`, at least one.
-    name, licence, notes, people, exif: values of the source's `SourceSpec`.
+    name: name of the source.
+    licence: licence of the data.
+    notes: list of sentences about the split, which are also logged.
+    people: name of the numbering of the persons, see `SourceSpec`.
+    exif: "apply" or "ignore" the EXIF headers of the pictures.
   Returns:
     PictureFiles.
   """
@@ -52,7 +56,8 @@ def check_apart(train, test, root, remedy):
   """Raises ValueError if a person is in both sets.
 
   Args:
-    train, test: sets of the training and of the test persons, as numbers or names.
+    train: set of the training persons, as numbers or names.
+    test: set of the test persons, as numbers or names.
     root: folder of the data set, for the error message.
     remedy: advice for the user, for the error message.
   """
@@ -65,7 +70,13 @@ def check_apart(train, test, root, remedy):
 
 
 def note_counts(what, pictures, official):
-  """Compares numbers of pictures and persons with the official numbers. Returns a list with a note, or []."""
+  """Compares numbers of pictures and persons with the official numbers. Returns a list with a note, or [].
+
+  Args:
+    what: name of the split, for the note.
+    pictures: sequence of `Picture`.
+    official: (number of pictures, number of persons).
+  """
   found = (len(pictures), len({picture.pid for picture in pictures}))
   if found == official:
     return []
@@ -92,7 +103,7 @@ def note_unmatched(query, gallery):
 
   A query cannot be scored if the gallery has no picture of the same person by another camera.
   """
-  # The rule of Market-1501: a picture by the same camera as the query does not count as a match.
+  # The rule of Market-1501: a picture by the same camera as the query is not a match.
   cameras = collections.defaultdict(set)
   for picture in gallery:
     cameras[picture.pid].add(picture.camid)

@@ -51,7 +51,9 @@ def make(folder, paths, columns, name, *, licence, notes, **facts):
     folder: folder of the pictures.
     paths: [N] texts, paths relative to `folder`.
     columns: {field: [N, ...] array}.
-    name, licence, notes: values of the source's `SourceSpec`.
+    name: name of the source.
+    licence: licence of the data.
+    notes: list of sentences about the split, which are also logged.
     **facts: `labels`, `people` or `exif` of the `SourceSpec`.
   Returns:
     PictureFiles.

@@ -13,7 +13,7 @@ from hap_jax.io import picture_orientation
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PicturePeople:
-  """A source of N people on P pictures. A record holds a whole picture and one person.
+  """A source of N people on P pictures. A record has a whole picture and the fields of one person.
 
   All values are in arrays, so the pickle is small: COCO's 150,000 people take 40 MB.
 
@@ -22,7 +22,7 @@ class PicturePeople:
     path: path of the annotation file.
     kind: name of an entry of the file for messages, such as "annotation".
     names: `Names` of the P picture files.
-    picture_size: [P, 2] int32, (H, W) of the pictures as the file states them. None: it does not state them.
+    picture_size: [P, 2] int32, (H, W) of the pictures from the annotation file. None: the file has no sizes.
     id: [N] int64, id of the person's entry in the file.
     picture: [N] int32, index of the person's picture in `names`.
     columns: {field: [N, ...] array}, all fields of a record except the image. The field box is [N, 4]
@@ -60,7 +60,13 @@ class PicturePeople:
     return os.path.join(self.folder, self.names[self.picture[index]])
 
   def _check_size(self, index, found, data):
-    """Raises BadRecordError if the annotations do not fit a picture of the size `found`, (H, W)."""
+    """Raises BadRecordError if the annotations do not fit a picture of the size `found`, (H, W).
+
+    Args:
+      index: index of the record.
+      found: (H, W) of the decoded picture.
+      data: bytes of the picture file.
+    """
     path, entry = self.file(index), f"{self.kind} {self.id[index]}"
     if self.picture_size is None:
       left, top, right, bottom = self.columns["box"][index].tolist()

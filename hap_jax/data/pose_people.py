@@ -18,8 +18,8 @@ FIELDS = ("image", "keypoints_xy", "keypoints_visible", "box")
 class PosePeople(PicturePeople):
   """People with K joints on whole pictures.
 
-  The columns are box, keypoints_xy [N, K, 2] float32 in pixels of the picture, and keypoints_visible [N, K]
-  bool, True for a labelled joint, even if it is hidden.
+  The columns are box [N, 4] float32 and keypoints_xy [N, K, 2] float32, both in pixels of the picture, and
+  keypoints_visible [N, K] bool. It is True for a labelled joint, even if another object hides the joint.
 
   Attributes:
     read_truth: function without arguments that reads the result of `truth`. None: `truth` returns None.
@@ -28,7 +28,7 @@ class PosePeople(PicturePeople):
   read_truth: Callable[[], CocoTruth | MpiiTruth] | None
 
   def truth(self):
-    """Returns the correct joints of all records in the form that the score needs, or None if unknown."""
+    """Returns the correct joints of all records, a `CocoTruth` or `MpiiTruth`. None: they are not known."""
     return None if self.read_truth is None else self.read_truth()
 
 
@@ -38,8 +38,11 @@ def make(name, skeleton, *, licence, notes, box, keypoints_xy, keypoints_visible
   Args:
     name: name of the source.
     skeleton: Skeleton of the joints.
-    licence, notes: values of the source's `SourceSpec`.
-    box, keypoints_xy, keypoints_visible: the columns.
+    licence: licence of the data.
+    notes: list of sentences about the split, which are also logged.
+    box: [N, 4] float32, see `PosePeople`.
+    keypoints_xy: [N, K, 2] float32, see `PosePeople`.
+    keypoints_visible: [N, K] bool, see `PosePeople`.
     **facts: the other attributes of `PosePeople`.
   Returns:
     PosePeople.
@@ -67,7 +70,7 @@ def find(root, choices, option, what, is_there=os.path.isfile):
     what: the expected content, for the error message.
     is_there: os.path.isfile, or os.path.isdir for a folder.
   Raises:
-    ValueError: if none of the choices exists. The message lists them.
+    ValueError: if none of the choices exists. The message lists the choices.
   """
   for choice in choices:
     path = os.path.join(root, choice)

@@ -38,8 +38,8 @@ def read_coco_results(path, skeleton):
     path: the file, a list of results.
     skeleton: `Skeleton` of the data set.
   Returns:
-    list of dicts {"image_id", "category_id", "keypoints", "score"}; "keypoints" holds x, y and score of each
-    joint. Other values in the file are left out.
+    list of dicts {"image_id", "category_id", "keypoints", "score"}; "keypoints" is a list with x, y and score
+    of each joint. Other values in the file are left out.
   Raises:
     OSError: if the file cannot be read.
     ValueError: if the file is missing or is not a list of results of this skeleton. The message has the
@@ -112,7 +112,7 @@ def write_mpii_results(path, xy_one_based):
     path: the file. An older file is replaced in one step.
     xy_one_based: [N, 16, 2], joints in pixels, counted from 1. NaN: no prediction.
   Raises:
-    ValueError: if the array has another shape, or holds infinite numbers.
+    ValueError: if the array has another shape, or contains infinite numbers.
   """
   import scipy.io  # imported here because it takes 0.4 s, and workers of a loader may import this module
 
@@ -132,7 +132,8 @@ def read_mpii_results(path, num_people):
     [N, 16, 2] float64, joints in pixels, counted from 1. NaN: no prediction.
   Raises:
     OSError: if the file cannot be read.
-    ValueError: if the file is missing, is not a .mat file, or has no such array.
+    ValueError: if the file is missing, is not a .mat file, or has no variable "preds" with finite numbers or
+      NaN of this shape.
   """
   _check_file(path, f'a .mat file of predicted joints, with the variable "{_MPII_KEY}"')
   values = mat_file.pick(mat_file.load(path), (_MPII_KEY,), path)
@@ -140,7 +141,7 @@ def read_mpii_results(path, num_people):
 
 
 def _check_joints(xy, num_people, where):
-  """Returns joints as [num_people, 16, 2] float64. Raises ValueError if they have another form."""
+  """Returns joints as [num_people, 16, 2] float64. Raises ValueError for wrong shapes or infinite numbers."""
   shape = (num_people, len(MPII16.joints), 2)
   if not isinstance(xy, np.ndarray) or xy.dtype.kind not in "iuf" or xy.shape != shape:
     raise ValueError(

@@ -16,7 +16,7 @@ class CocoTruth:
 
   Attributes:
     annotations: the content of the annotation file, unchanged: a dict with the lists "images", "annotations"
-      and "categories". It also holds the crowds and the people without joints, because the score needs them.
+      and "categories". It includes crowds and people without joints, because the score needs them.
     category_id: id of the category of people in this file.
     image_id: [N] int64, id of the picture of each record in the annotation file.
     box_score: [N] float32, confidence of the box of each record; 1 for a box of the annotation file.

@@ -1,4 +1,4 @@
-"""Reads records again after an error of the storage that may be gone a moment later."""
+"""Reads records again after an error of the storage that may disappear after a short time."""
 
 import errno
 import os
@@ -8,11 +8,11 @@ from hap_jax.data.sources.base import BadRecordError
 
 # Seconds before the second, third and fourth try to read a record.
 WAITS = (0.1, 1.0, 5.0)
-# Errors of disks and network file systems: a failed read, a file server that restarted, and one that is slow.
+# Errors of disks and network file systems: a failed read, a restarted file server, and a slow file server.
 _MOMENTARY = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
 _TEXTS = tuple(os.strerror(number) for number in _MOMENTARY)
-# Number of records of a batch that get all tries in vain. After them, the storage will not come back soon, so
-# the other records get one try each. Otherwise a run would wait hours for its error message.
+# If all tries fail for this number of records of a batch, the storage will not recover soon. So the other
+# records get only one try each. Otherwise a run would wait hours for its error message.
 _MOST_RECORDS = 10
 
 
@@ -36,10 +36,10 @@ class Reader:
   """
 
   def __init__(self, waits=WAITS):
-    """Starts without repeated records. `waits` are the seconds before each further try."""
+    """Makes a reader for a new batch. `waits` are the seconds before each further try."""
     self.repeated = {}
     self._waits = waits
-    self._given_up = set()  # the records that got all tries in vain
+    self._given_up = set()  # indices of the records for which all tries failed
 
   def read(self, index, first, again):
     """Returns record `index`.
@@ -47,7 +47,7 @@ class Reader:
     Args:
       index: index of the record.
       first: function without arguments that returns the record, for the first try.
-      again: the function for all further tries.
+      again: function without arguments that returns the record, for all further tries.
     Raises:
       BadRecordError: if the record is bad, or if the last try failed, too.
       OSError: if the source raised it, and another try cannot help.

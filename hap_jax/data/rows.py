@@ -12,7 +12,8 @@ class Rows:
 
   Attributes:
     source: the other source. Its records must be picture files.
-    start, stop: range of record indices in `source`.
+    start: index of the first record in `source`.
+    stop: index after the last record in `source`.
   """
 
   source: base.Source
@@ -42,7 +43,7 @@ class Rows:
 
 
 def hold_out(source, num_val, split):
-  """Returns a source with the records of a split. The last `num_val` records are "val", the others "train".
+  """Returns a source with the records of a split: the last `num_val` records ("val") or the others ("train").
 
   Raises:
     ValueError: in the same cases as `base.held_out`.

@@ -48,6 +48,18 @@ class Sampler(Protocol):
     """Returns [B] bool. False marks rows that only fill up the batch."""
 
 
+def passes(sampler, step):
+  """Returns [B] integers: how many times each row's data set was passed through before the row was drawn.
+
+  The number is a part of the seed of the row's generator, so that a record that is drawn again is augmented
+  anew. In most samplers, a record is drawn at most once per epoch, and the number is the epoch. A sampler
+  that draws records more often has a method `passes(step)`.
+  """
+  if hasattr(sampler, "passes"):
+    return sampler.passes(step)
+  return np.full(sampler.batch_size, sampler.epoch(step))
+
+
 @dataclasses.dataclass(frozen=True)
 class ShuffledEpochs:
   """Endless training order: each epoch is a new permutation of all records.
@@ -67,12 +79,7 @@ class ShuffledEpochs:
   seed: int
 
   def __post_init__(self):
-    _check_sizes(self.num_records, self.batch_size)
-    if self.num_records < self.batch_size:
-      raise ValueError(
-        f"batch_size={self.batch_size} is larger than the {self.num_records} records of the source, so that "
-        "an epoch has no batch: reduce config.batch_size or use more data"
-      )
+    check_epoch(self.num_records, self.batch_size)
 
   @property
   def nominal_steps(self):
@@ -373,6 +380,16 @@ def _draw_groups(pids, size, rng):
   is_small = np.repeat(counts < size, num_slots)
   slot[is_small] = rng.integers(np.repeat(counts, num_slots)[is_small])
   return order[np.repeat(first, num_slots) + slot].astype(np.int32).reshape(-1, size)
+
+
+def check_epoch(num_records, batch_size):
+  """Raises ValueError if an epoch of this many records has no whole batch."""
+  _check_sizes(num_records, batch_size)
+  if num_records < batch_size:
+    raise ValueError(
+      f"batch_size={batch_size} is larger than the {num_records} records of the source, so that an epoch has "
+      "no batch: reduce config.batch_size or use more data"
+    )
 
 
 def _check_sizes(num_records, batch_size):

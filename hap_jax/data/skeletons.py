@@ -18,8 +18,8 @@ class Skeleton:
       not possible with these joints.
     upper_body: indices of the joints above the waist.
     sigmas: tolerance of each joint in the object keypoint similarity (OKS), relative to the size of the
-      person. They come from the configuration files of the official repository. (): these joints have no
-      OKS.
+      person. The values come from the configuration files of the official repository. (): these joints have
+      no OKS.
     area_per_box: area of a person divided by the area of the box, for data sets without areas. None: the area
       in the annotation is used.
   """
@@ -144,8 +144,9 @@ SMPL30 = Skeleton(
   sigmas=(),
 )
 
-# {joint order of a data set or a program: the joint of SMPL30 for each of its joints}. None: the joint is
-# dropped. Two orders end with the pelvis, which is not in the files. It is the mean of both hips.
+# {name of the joint order of a data set or a program: for each of its joints, the name of the joint in
+# SMPL30}. None: the joint is dropped. Two orders end with the pelvis. The files do not have this joint: it is
+# the mean of both hips.
 JOINT_ORDERS = {
   "h36m17": (
     *("pelvis", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle"),

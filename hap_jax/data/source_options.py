@@ -38,12 +38,12 @@ def defaults():
 
 
 def place_keys():
-  """Returns the configuration keys whose value is a file or folder of a source, like "data.peta.images"."""
+  """Returns the config keys whose value is a file or folder of a source, such as "data.peta.images"."""
   return {f"data.{name}.{option}" for name, options in _read_all().items() for option in options.places}
 
 
 def with_joints():
-  """Returns the names of the sources whose files contain the line JOINTS = True."""
+  """Returns the names of the sources that have joints for masks of body parts (JOINTS = True in the file)."""
   return sorted(name for name, options in _read_all().items() if options.has_joints)
 
 

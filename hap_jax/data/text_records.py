@@ -1,9 +1,9 @@
 """Reads the annotation file of a data set for text ReID: a JSON list with one object per picture.
 
-The sources CUHK-PEDES, ICFG-PEDES and RSTPReid use it. An object holds
+The sources CUHK-PEDES, ICFG-PEDES and RSTPReid use it. An object has these keys:
   split      "train", "val" or "test", in upper or lower case
   id         id of the person
-  captions   list of texts. They are not changed, so stray blanks stay.
+  captions   list of texts. They are not changed, so superfluous blanks remain.
   file_path  path of the picture. The key is `img_path` in RSTPReid.
 Other keys, such as `processed_tokens`, are ignored. The split and the person are never read from the path.
 """
@@ -37,7 +37,7 @@ class DataSet:
     counts: {split: official (pictures, persons, captions)}, after the official preparation.
     dropped: ids of persons that the official preparation leaves out of training.
     without_splits: name of a file of the same archive that has no splits, "" if there is none.
-    path_parts: how many of the last components of a path are used. 0: all of them.
+    path_parts: number of components at the end of a path that are used. 0: all components.
     shares_ids: True: the same id may mean different people in different splits.
   """
 
@@ -63,6 +63,17 @@ class DataSet:
     return f"{self.files[0]}'s format (split, id, captions, {self.picture_key})"
 
 
+def published(data_set, split):
+  """Returns the official sizes of a split: {"records", "persons"}, or {} if they are not known.
+
+  A record is a pair of a picture and a caption.
+  """
+  if split not in data_set.counts:
+    return {}
+  _, persons, captions = data_set.counts[split]
+  return {"records": captions, "persons": persons}
+
+
 class Record(NamedTuple):
   """One object of the file.
 
@@ -80,7 +91,15 @@ class Record(NamedTuple):
 
 
 def find(root, annotations, data_set):
-  """Returns the path of the annotation file. `annotations` is relative to `root`. "": the usual names."""
+  """Returns the path of the annotation file.
+
+  Args:
+    root: folder of the data set.
+    annotations: path of the file relative to `root`. "": the first of the usual names that exists.
+    data_set: DataSet.
+  Raises:
+    ValueError: if no file with a usual name exists. A path in `annotations` is not checked.
+  """
   if annotations:
     return os.path.join(root, annotations)
   paths = [os.path.join(root, name) for name in data_set.files]
@@ -130,7 +149,7 @@ def _read(path, data_set, stamp):
   names = [record.name for record in records]
   check_relative(names, lambda row: f"{path}: record {row + 1}")
   _check_utf8(names, path)
-  # From here on, equal pictures have equal names.
+  # After this line, records of the same picture have the same name.
   records = [record._replace(name=posixpath.normpath(record.name)) for record in records]
   _check_pictures(records, path)
   return records, _check_people(records, path, data_set)

@@ -52,6 +52,8 @@ def tokenize(source, word_piece, max_tokens):
     max_tokens: T. Longer captions are cut.
   Returns:
     (Tokenized, number of captions that were cut).
+  Raises:
+    ValueError: in the same cases as `WordPiece.encode`.
   """
   ids, lengths, num_cut = word_piece.encode(source.columns["caption"], max_tokens)
   # The vocabulary of BERT has 30,522 words, so uint16 is enough. This halves the table, which is sent to

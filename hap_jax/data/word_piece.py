@@ -139,7 +139,7 @@ def learn_words(captions, *, max_words=1000, min_count=2):
 
 
 def _checked_ids(vocabulary, where):
-  """Returns {word: id}, after a check of the words. `where` names their origin in errors."""
+  """Returns {word: id}, after a check of the words. `where` is their origin, for error messages."""
   ids = {}
   for i, word in enumerate(vocabulary):
     if not isinstance(word, str) or not word or {"\n", "\r"} & set(word):
@@ -158,5 +158,5 @@ def _checked_ids(vocabulary, where):
 
 
 def _without_surrogates(text):
-  """Returns text without lone surrogates. JSON may contain them, but UTF-8 cannot."""
+  """Returns a text without lone surrogates, because JSON may contain them, but UTF-8 cannot encode them."""
   return text if text.isascii() else text.encode("utf-8", "ignore").decode()

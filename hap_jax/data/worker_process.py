@@ -25,10 +25,10 @@ def prepare(worker_index, worker_count):
   """Prepares a worker process of the loader. Grain calls this function in the worker."""
   del worker_index, worker_count
   prepare_reading()
-  # Without this thread, Grain's workers would wait forever if the main process was killed.
+  # Without this thread, Grain's workers would wait forever after a kill of the main process.
   threading.Thread(target=_exit_with_parent, daemon=True).start()
   # A launcher sends SIGTERM to all processes of a run. But the main process still needs its workers for its
-  # last steps and while it saves. Then it stops the workers. If it fails to do so, a timer stops them.
+  # last steps and while it saves. After that, it stops the workers. If this fails, a timer stops them.
   signal.signal(signal.SIGTERM, _exit_later)
 
 
@@ -61,7 +61,7 @@ def without_interrupts():
 
 
 def release_shared_memory():
-  """Frees the shared memory of the last batches. Without this call, Python warns about leaks at its end.
+  """Frees the shared memory of the last batches. Without this call, Python warns about leaks when it exits.
 
   jax uses some arrays in place, and releases them only when the garbage collector runs. Grain frees released
   arrays in a thread, but this thread stops at the end of the process.

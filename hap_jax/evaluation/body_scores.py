@@ -1,4 +1,4 @@
-"""Measures and scores 3D pose and shape by the rules of 3DPW, in millimetres, beside two baselines."""
+"""Measures and scores 3D pose and shape by the rules of 3DPW, in millimetres, together with two baselines."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +15,7 @@ def constants_of(bodies, true_bodies):
     bodies: the `BodySet` of the network.
     true_bodies: the `BodySet` of the ground truth.
   Raises:
-    ValueError: if a regressor of the joints of Human3.6M is missing.
+    ValueError: if the regressor of the Human3.6M joints is missing in one of the two sets.
   """
   for body_set in (bodies, true_bodies):
     body_model.require_h36m(body_set, f"the body {body_set.name}")
@@ -37,10 +37,10 @@ def measure(constants, rotations, betas, batch):
     betas: [B, 10] float32, predicted.
     batch: smpl_pose [B, 72], smpl_betas [B, 10] and, if the bodies of the truth have a gender, gender [B].
   Returns:
-    {"predicted": [B, 17, 3] float32, joints of Human3.6M in metres,
-     "true": the same of the true people,
-     "vertex_error": [B] float32, the mean distance of the vertices in millimetres, where both meshes are
-       relative to the pelvis of the body model. It needs two meshes with the same vertices.}
+    {"predicted": [B, 17, 3] float32, the Human3.6M joints of the predicted people in metres,
+     "true": [B, 17, 3] float32, the Human3.6M joints of the true people in metres,
+     "vertex_error": [B] float32, the mean distance of the vertices in millimetres. Both meshes are placed
+       relative to the pelvis of the body model. Missing if the meshes have different numbers of vertices.}
   """
   body, true_bodies = constants["body"], constants["true_bodies"]
   origin = jnp.zeros((len(betas), 3))
@@ -64,7 +64,7 @@ def _regress(regressor, vertices):
 
 
 def _pose_true(bodies, batch, origin):
-  """Returns the vertices of the true people, [B, V, 3], each with the body of their gender."""
+  """Returns the vertices of the true people, [B, V, 3]. Each person has the body of their gender."""
   pose = batch["smpl_pose"], batch["smpl_betas"], origin
   mesh = smpl.pose_body(bodies["neutral"], *pose)[0]
   # All bodies of the set are posed and one is chosen, so that the program has one shape for every batch.
@@ -104,7 +104,7 @@ def make_score(split):
 
 
 def notes(bodies, true_bodies):
-  """Returns lines about the scores. They depend on the body of the network and on the body of the truth."""
+  """Returns the lines to print with the scores: the protocol, and the reason if there is no MPVPE."""
   own, true = (body_set.of("neutral").num_vertices for body_set in (bodies, true_bodies))
   if own == true:
     return (keypoints3d.PROTOCOL,)
@@ -113,9 +113,9 @@ def notes(bodies, true_bodies):
 
 
 def one_pose(joints, rounds=10):
-  """Returns the mean of aligned joints, [J, 3]. A round aligns all people to the mean of the previous round.
+  """Returns the mean of aligned joints, [J, 3] float64. Each round aligns all people to the last mean.
 
-  Source: generalised Procrustes analysis (Gower, 1975). The size of the mean has no effect on PA-MPJPE.
+  Source: generalised Procrustes analysis (Gower, 1975). The scale of the mean has no effect on PA-MPJPE.
 
   Args:
     joints: [N, J, 3] float64.

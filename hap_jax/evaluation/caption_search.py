@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from hap_jax.evaluation.evaluate import Search
 from hap_jax.metrics import retrieval, text_retrieval
 from hap_jax.viz import ranks
 
@@ -36,10 +37,33 @@ def make_score(sources):
   return score
 
 
+def make_searches(pictures, captions):
+  """Returns a function rows -> {"text": Search, "picture": Search} of the test set.
+
+  Captions search the pictures, and pictures search the other pictures. The data sets have no cameras.
+  """
+
+  def searches(splits):
+    images, texts = splits["test_pictures"], splits["test_captions"]
+    image_pid, text_pid = pictures.columns["pid"][images["index"]], captions.columns["pid"][texts["index"]]
+    own = np.arange(len(image_pid))
+    return {
+      "text": Search(texts["feature"], images["feature"], text_pid, image_pid),
+      "picture": Search(images["feature"], images["feature"], image_pid, image_pid, own_index=own),
+    }
+
+  return searches
+
+
 def make_rank_lists(pictures, captions, num_queries):
-  """Returns a function rows -> {"ranks": picture}.
+  """Returns a function {split: {"feature", "index"}} -> {"ranks": [h, w, 3] uint8 picture}.
 
   The picture shows evenly spaced captions of the test set, each with the closest pictures.
+
+  Args:
+    pictures: source of the pictures of the test set.
+    captions: source of the captions of the test set.
+    num_queries: largest number of captions in the picture.
   """
 
   def rank_lists(splits):

@@ -29,6 +29,30 @@ class EvalSplit:
   predict: Callable[[Mapping, Mapping], Mapping]
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Search:
+  """Queries and the gallery that they search: the arguments of `metrics.verification.evaluate`.
+
+  Attributes:
+    query, gallery: [Q, D] and [G, D] features.
+    query_pid, gallery_pid: [Q] and [G] persons.
+    query_camid, gallery_camid: [Q] and [G] cameras. None: the data set has no cameras.
+    own_index: [Q] the gallery entry that is the query itself. None: no query is in the gallery.
+  """
+
+  query: np.ndarray
+  gallery: np.ndarray
+  query_pid: np.ndarray
+  gallery_pid: np.ndarray
+  query_camid: np.ndarray | None = None
+  gallery_camid: np.ndarray | None = None
+  own_index: np.ndarray | None = None
+
+  def arguments(self):
+    """Returns the attributes as {name: value}."""
+    return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
   """The evaluation of a task: its splits, its score function and its pictures.
@@ -42,13 +66,15 @@ class Evaluation:
       after every evaluation.
     select: (metric, "max" or "min"): the metric that selects the best checkpoint. None: no best checkpoint.
     guides: {metric: Guide}, baseline and goal in the curve of the metric. It may be empty.
-    constants: variables that are not trained, but needed by `predict` and `figures`. They are here for
-      commands that evaluate without a Task.
+    constants: arrays that are not trained, but that `predict` and `figures` need as the collection
+      "constants" of their variables. They are repeated here for commands that evaluate without a Task.
     notes: texts that are printed with the scores, such as the origin of the boxes.
     write_results: function (input of `score`, folder) that writes the predictions into the folder, in the
       file format of the data set. None: the data set has no such format.
     read_results: function path -> {metric: float} that scores a file in this format from any program. None:
       the data set has no such format.
+    searches: function of the input of `score` -> {kind of query: Search} of the test persons. The kinds are
+      "picture" and "text". None: the task does not search for persons.
   """
 
   evals: Mapping[str, EvalSplit]
@@ -61,12 +87,14 @@ class Evaluation:
   notes: tuple[str, ...] = ()
   write_results: Callable | None = None
   read_results: Callable | None = None
+  searches: Callable[[Mapping], Mapping[str, Search]] | None = None
 
 
 def make_evaluate(evaluation, mesh):
   """Returns a function (variables, before_batch, progress) -> ({metric: float}, rows).
 
-  It evaluates all splits. Each `predict` is compiled once.
+  The returned function evaluates all splits. Each `predict` is compiled once, also if several splits have the
+  same one.
 
   Each process predicts its own rows. Process 0 scores all rows and sends the scores to the other processes.
 
@@ -74,11 +102,20 @@ def make_evaluate(evaluation, mesh):
   unreadable record by another record, which then has two rows. The second row is dropped, so each record
   counts once. Therefore a score does not depend on the batch size, the devices or the processes.
 
-  The result `rows` has the scored rows: {split: {name: [N, ...]}}. `before_batch` is called without arguments
-  before each batch. If it raises an exception, the evaluation ends. `progress` is a started
-  `Progress` that counts the records of all splits.
+  Args:
+    evaluation: an `Evaluation`.
+    mesh: from `sharding.make_mesh`.
+  Returns:
+    the function. Its arguments and results:
+      variables: the variables of the network.
+      before_batch: called without arguments before each batch. If it raises an error, the evaluation ends.
+      progress: a started `Progress` that counts the records of all splits.
+      rows: the scored rows, {split: {name: [N, ...]}}.
   """
-  passes = {name: make_pass(split, mesh) for name, split in evaluation.evals.items()}
+  steps = {split.predict: make_predict_step(split.predict, mesh) for split in evaluation.evals.values()}
+  passes = {
+    name: _make_pass(split.loader, steps[split.predict], mesh) for name, split in evaluation.evals.items()
+  }
 
   def evaluate(variables, before_batch=_do_nothing, progress=SILENT):
     progress.begin(sum(len(split.loader.source) for split in evaluation.evals.values()), "pictures")
@@ -92,10 +129,9 @@ def make_evaluate(evaluation, mesh):
 def make_predict_step(predict, mesh):
   """Returns a compiled function (variables, batch) -> {name: [B, ...]}.
 
-  It adds the fields `index` and `valid` of the batch to the result of `predict`.
-
-  The result is replicated: every device gets the rows of the whole global batch. So each process has the rows
-  of all processes.
+  The returned function adds the fields `index` and `valid` of the batch to the result of `predict`. Its
+  result is replicated: every device gets the rows of the whole global batch. So each process has the rows of
+  all processes.
   """
 
   def predict_step(variables, batch):
@@ -111,10 +147,15 @@ def make_predict_step(predict, mesh):
 def make_pass(split, mesh):
   """Returns a function (variables, before_batch, progress) -> {name: [N, ...]}.
 
-  It predicts the N records of an `EvalSplit`. The result includes `index`, the record indices. Unreadable
-  records have no row. `progress` is a started `Progress` that counts the records.
+  The returned function predicts the N readable records of an `EvalSplit`. Its result has one row per record,
+  in ascending order of the record indices. The result includes these indices as `index` [N]. For
+  `before_batch` and `progress`, see `make_evaluate`.
   """
-  predict_step, loader = make_predict_step(split.predict, mesh), split.loader
+  return _make_pass(split.loader, make_predict_step(split.predict, mesh), mesh)
+
+
+def _make_pass(loader, predict_step, mesh):
+  """Returns the function of `make_pass` for a result of `make_predict_step`."""
 
   def run_pass(variables, before_batch=_do_nothing, progress=SILENT):
     outputs = []
@@ -135,7 +176,7 @@ def make_pass(split, mesh):
 
 
 def _do_nothing():
-  """Does nothing. Default of `before_batch`, for evaluations that signals do not stop."""
+  """Does nothing. It is the default of `before_batch`, for commands that signals need not stop early."""
 
 
 def _score_in_first_process(score, rows):
@@ -150,7 +191,7 @@ def _score_in_first_process(score, rows):
   outcome, error = {}, None
   if jax.process_index() == 0:
     try:
-      # JSON cannot hold NumPy numbers.
+      # JSON cannot represent NumPy numbers.
       outcome = {"scores": {name: float(value) for name, value in score(rows).items()}}
     except Exception as raised:  # raised again below, after the waiting processes have received the message
       error, outcome = raised, {"error": f"{type(raised).__name__}: {raised}"}

@@ -33,7 +33,8 @@ def make_evaluation(
 ):
   """Returns the Evaluation of pre-training.
 
-  It draws pictures of reconstructions. If there are held-out records, it also computes the held-out loss.
+  This evaluation draws pictures of reconstructions. If there are held-out records, it also computes the
+  held-out loss.
 
   Args:
     forward_by_index: (variables, batch) -> PretrainOutputs. The masks depend only on batch["index"].
@@ -103,7 +104,7 @@ def summarize(scores, learned_ratio=0.0):
 
   Args:
     scores: the result of `score`.
-    learned_ratio: the goal for "val_ratio". The line ends with a verdict about it. 0: no goal and no verdict.
+    learned_ratio: the goal for "val_ratio". The line then says whether the run reached it. 0: no goal.
   """
   if "val_ratio" not in scores:
     return []
@@ -124,8 +125,8 @@ def position_mean(loader, num_records, make_targets):
   """Returns the mean target of each patch position, the best prediction that ignores the picture.
 
   Args:
-    loader: an ordered loader. Its first batches are read, until they hold `num_records` records.
-    num_records: number of records to average.
+    loader: an ordered loader. Its first batches are read, up to at least `num_records` records.
+    num_records: number of records to average. It is rounded up to whole batches.
     make_targets: [B, H, W, 3] uint8 images -> [B, L, P*P*3].
   Returns:
     [L, P*P*3] float32.
@@ -145,9 +146,10 @@ def position_mean(loader, num_records, make_targets):
 
 
 def make_figures(forward_by_index, loader, *, num_rows, grid, patch, norm_pix_loss):
-  """Returns a function variables -> {"reconstruction": picture}.
+  """Returns a function variables -> {"reconstruction": [h, w, 3] uint8 picture}.
 
-  The picture shows `num_rows` evenly spaced records of the loader.
+  The picture shows at most `num_rows` evenly spaced records of the loader. For the other arguments, see
+  `make_evaluation`.
   """
   forward_by_index = jax.jit(forward_by_index)
   num_records = loader.sampler.num_records

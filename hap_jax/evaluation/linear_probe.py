@@ -9,7 +9,7 @@ import scipy.special
 from hap_jax.metrics import attributes as metrics
 
 STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-4)  # tried strengths of the penalty
-_HELD_OUT = 5  # one fifth of the training pictures is used to select the penalty
+_HELD_OUT = 5  # a fifth (1 / _HELD_OUT) of the training pictures is used to select the penalty
 _MAX_STEPS = 300
 
 
@@ -22,7 +22,7 @@ class LinearProbe:
     bias: [A].
     mean: [D], mean of the training features.
     scale: [D], standard deviation of the training features.
-    penalty: strength of the penalty on the kernel.
+    penalty: strength of the L2 penalty on the kernel.
   """
 
   kernel: np.ndarray
@@ -37,12 +37,13 @@ class LinearProbe:
 
 
 def fit(features, labels, penalty, known=None):
-  """Fits the regression. The problem is convex, so there is no dependence on a random start.
+  """Fits the regression. The problem is convex, so the result does not depend on a random start.
 
-  It minimises sum_a mean_i w_ia bce_ia + penalty / 2 |kernel|^2. The mean is over the pictures whose label of
-  attribute a is known. The weights w_ia are the weights of the attribute task: exp(1 - r_a) for a positive
-  label and exp(r_a) for a negative label. r_a is the share of positive labels among the known labels of
-  attribute a. An attribute without known labels gets the probability 0.5 for every picture.
+  This function minimises sum_a mean_i w_ia bce_ia + penalty / 2 |kernel|^2, where bce_ia is the binary cross
+  entropy of attribute a in picture i. The mean is over the pictures whose label of attribute a is known. The
+  weights w_ia are the weights of the attribute task: exp(1 - r_a) for a positive label and exp(r_a) for a
+  negative label. r_a is the share of positive labels among the known labels of attribute a. An attribute
+  without known labels gets the probability 0.5 for every picture.
 
   Args:
     features: [N, D] float. This function standardises them.
@@ -85,8 +86,9 @@ def fit(features, labels, penalty, known=None):
 def choose_and_fit(features, labels, known=None):
   """Fits the regression with the best penalty of STRENGTHS.
 
-  The best penalty has the highest mA on the last fifth of the rows. Random rows are not used, because the
-  same person would be in both parts: in most data sets the pictures of a person follow each other.
+  The best penalty has the highest mA on the last fifth of the rows, after a fit on the other rows. In most
+  data sets the pictures of a person follow each other. With random rows in place of the last fifth, the same
+  person would be in both parts.
 
   Args:
     features: [N, D] float.
@@ -115,7 +117,9 @@ def choose_and_fit(features, labels, known=None):
 def _check_labels(features, labels, known):
   """Returns the labels as [N, A] bool.
 
-  Raises ValueError if a known label is neither 0 nor 1, or if there is not one row per picture."""
+  Raises:
+    ValueError: if a known label is neither 0 nor 1, or if there is not one row per picture.
+  """
   labels = metrics.check_labels(labels, known)
   if len(labels) != len(features):
     raise ValueError(f"{len(labels)} rows of labels for {len(features)} pictures; expected one per picture")

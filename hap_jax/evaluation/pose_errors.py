@@ -12,11 +12,11 @@ _PADDING = 1.25  # side of the shown region divided by the side of the annotated
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-  """The definition of a score: the length that errors are divided by, and the threshold.
+  """The definition of a score: the length by which errors are divided, and the threshold.
 
   Attributes:
-    score: name of the score. It is the share of joints with an error of at most `threshold`.
-    threshold: largest error of a correct joint.
+    score: name of the score. The score is the share of joints with an error of at most `threshold`.
+    threshold: largest error of a correct joint, in units of the length.
     unit: name of the length.
     limit: largest threshold in the curve.
     full: value of the score if all joints are correct, 1 or 100.
@@ -44,8 +44,9 @@ class PoseErrors:
     truth_xy: [P, K, 2] float64, true joints in pixels.
     is_labelled: [P, K] bool, True for the joints that are annotated.
     is_counted: [K] bool, True for the joints that count in the total.
-    error: [P, K] float64, distance to the truth relative to the size of the person. inf: no prediction.
-    region: [P, 4] float64, (centre x, centre y, width, height) of the person's surroundings in pixels.
+    error: [P, K] float64, distance to the truth divided by the length of `scale`. inf: the person has no
+      prediction or no size.
+    region: [P, 4] float64, (centre x, centre y, width, height) in pixels, the part of the picture to show.
     quality: [P] float64, such as the OKS. The person with the lowest quality is the worst.
     remarks: [P] texts about the quality, such as "OKS 0.52".
     scale: the `Scale` of the errors.
@@ -87,8 +88,9 @@ def of_annotated_boxes(rows, truth, skeleton):
   The size of a person is the longer side of the annotated box, and the quality is the OKS.
 
   Args:
-    rows: {"keypoints_xy": [n, K, 2], "region": [n, 4], "index": [n]}, the predictions of the records `index`.
-    truth: a `CocoTruth` with the ids of the annotations.
+    rows: {"keypoints_xy": [n, K, 2], "region": [n, 4], "index": [n]}, the predictions for the n records with
+      the indices `index`.
+    truth: a `CocoTruth` with the ids of the annotations (`person_id`).
     skeleton: the `Skeleton` of the joints.
   """
   annotations = {entry["id"]: entry for entry in truth.annotations["annotations"]}
@@ -105,8 +107,10 @@ def of_detections(rows, kept, truth, skeleton):
   a prediction.
 
   Args:
-    rows, truth, skeleton: same as in `of_annotated_boxes`.
+    rows: same as in `of_annotated_boxes`.
     kept: [m] indices of the rows that remain after OKS-NMS.
+    truth: a `CocoTruth`.
+    skeleton: the `Skeleton` of the joints.
   """
   in_picture, record_of = collections.defaultdict(list), {}
   pictures = truth.image_id[rows["index"]].tolist()
@@ -132,9 +136,9 @@ def of_detections(rows, kept, truth, skeleton):
 
 
 def of_mpii(rows, truth, is_counted):
-  """Returns the PoseErrors of predictions for MPII.
+  """Returns the PoseErrors of predictions for MPII, for people with at least one labelled joint that counts.
 
-  The size of a person is the size of the head, and the quality is the negative mean error of the joints.
+  The length is the size of the head. The quality is minus the mean error of the labelled joints that count.
 
   Args:
     rows: same as in `of_annotated_boxes`.
@@ -166,7 +170,16 @@ def of_mpii(rows, truth, is_counted):
 
 
 def _of_people(people, row, record, rows, skeleton, note=""):
-  """Returns the PoseErrors of annotated people with the predictions at `row`. -1: no prediction."""
+  """Returns the PoseErrors of P annotated people.
+
+  Args:
+    people: list of P annotations.
+    row: [P] index of the prediction of each person in `rows`. -1: no prediction.
+    record: [P], see `PoseErrors`.
+    rows: the predictions.
+    skeleton: the `Skeleton` of the joints.
+    note: see `PoseErrors`.
+  """
   joints = np.array([person["keypoints"] for person in people]).reshape(len(people), -1, 3)
   xy, quality = _take(rows["keypoints_xy"], row), np.zeros(len(people))
   for number in np.flatnonzero(row >= 0).tolist():
@@ -199,14 +212,14 @@ def _oks(xy, person, skeleton):
 
 
 def _take(values, row):
-  """Returns rows of an array as float64. Row -1 gives NaN."""
+  """Returns the rows of an array with the indices `row`, as float64. The index -1 gives a row of NaN."""
   taken = np.full((len(row), *values.shape[1:]), np.nan)
   taken[row >= 0] = values[row[row >= 0]]
   return taken
 
 
 def _relative(xy, truth_xy, size):
-  """Returns [P, K], the distances divided by `size` [P]. Without a prediction or a size: inf."""
+  """Returns [P, K], the distances divided by `size` [P]. inf: there is no prediction, or the size is 0."""
   distance = np.linalg.norm(xy - truth_xy, axis=-1)
   with np.errstate(divide="ignore", invalid="ignore"):
     error = distance / size[:, None]

@@ -39,15 +39,15 @@ class CocoScorer:
 
   @property
   def note(self):
-    """The origin of the boxes, because the AP depends on it."""
+    """A note on the origin of the boxes, because the AP depends on the origin."""
     return f"boxes of {'a detector' if self.truth.person_id is None else 'the annotations'}"
 
   def score(self, rows):
     """Returns {metric: float} for predictions.
 
     Args:
-      rows: {"keypoints_xy": [n, K, 2], "score": [n, K], "region": [n, 4], "index": [n]}. A record without a
-        row counts as missed.
+      rows: {"keypoints_xy": [n, K, 2], "score": [n, K], "region": [n, 4], "index": [n]}, the predictions for
+        the n records with the indices `index`. A record without a row is treated as not found.
     """
     scores = self._score_results(self.results(rows))
     if self.truth.person_id is not None:
@@ -55,7 +55,7 @@ class CocoScorer:
     return scores
 
   def results(self, rows):
-    """Returns the predictions as a list in COCO's format, without duplicates of people."""
+    """Returns the predictions after OKS-NMS, as a list in COCO's format."""
     index, region, truth = rows["index"], rows["region"], self.truth
     kept, score = self._suppress(rows)
     kept_rows = (rows[name][kept] for name in ("keypoints_xy", "score"))

@@ -1,7 +1,5 @@
 """Measures person retrieval with the features of a frozen encoder, without further training."""
 
-import dataclasses
-
 from hap_jax.evaluation.evaluate import EvalSplit, Evaluation
 from hap_jax.metrics import retrieval
 from hap_jax.models import layers, pooling
@@ -9,7 +7,13 @@ from hap_jax.viz.curves import Guide, Mark
 
 
 def identities(splits, query, gallery):
-  """Returns the person and camera arguments of `retrieval.evaluate` for the predicted rows."""
+  """Returns the person and camera arguments of `retrieval.evaluate` for the predicted rows.
+
+  Args:
+    splits: {"query": rows, "gallery": rows}. The rows have the record indices as "index".
+    query: source of the query pictures, with the columns pid and camid.
+    gallery: source of the gallery pictures, with the same columns.
+  """
   q, g = splits["query"]["index"], splits["gallery"]["index"]
   return {
     "query_pid": query.columns["pid"][q],
@@ -22,7 +26,7 @@ def identities(splits, query, gallery):
 def chance_guide(query, gallery):
   """Returns the `Guide` of an mAP. Its baseline is the mAP of a gallery in random order.
 
-  A run calls this function at its start, so the error below does not wait for the first evaluation.
+  A run calls this function at its start. So the error below is raised at once, not at the first evaluation.
 
   Raises:
     ValueError: if no query has a match in the gallery.
@@ -81,17 +85,3 @@ def make_evaluation(encode, encoder, loaders):
     score=score,
     guides={f"mAP_{kind}": guide for kind in kinds},
   )
-
-
-def with_probe(evaluation, probe, prefix="probe_"):
-  """Returns `evaluation` with the splits, scores and guides of `probe` added. Added names get the prefix."""
-
-  def score(splits):
-    own = {name: rows for name, rows in splits.items() if not name.startswith(prefix)}
-    probed = {name.removeprefix(prefix): rows for name, rows in splits.items() if name.startswith(prefix)}
-    scores = evaluation.score(own) if own else {}
-    return scores | {f"{prefix}{name}": value for name, value in probe.score(probed).items()}
-
-  evals = {**evaluation.evals, **{f"{prefix}{name}": split for name, split in probe.evals.items()}}
-  guides = {**evaluation.guides, **{f"{prefix}{name}": guide for name, guide in probe.guides.items()}}
-  return dataclasses.replace(evaluation, evals=evals, score=score, guides=guides)

@@ -24,6 +24,7 @@ from hap_jax.convert import lineage
 from hap_jax.convert import read as reading
 from hap_jax.convert.family import CONSTANTS
 from hap_jax.convert.weights import flatten, unflatten
+from hap_jax.inference import calibration_file
 from hap_jax.inference import encoder as encoders
 from hap_jax.io import unfinished
 from hap_jax.models import vit
@@ -36,9 +37,14 @@ MAX_ERROR = 1e-4  # allowed error of the exported program's outputs, relative to
 _PROGRAM, _WEIGHTS, _BATCH = "encoder.jax_export", "weights.npz", "test_batch.npz"
 _CONSUMER = pathlib.Path(__file__).with_name("export_consumer.py")
 _BATCH_SIZE = 2
+_CALIBRATION = (
+  "the score of two pictures is the dot product of their embeddings. It passes if it is at least "
+  "`threshold`. With L, the value of `curve` at the score (straight lines between its points, constant "
+  "outside), the probability of one person is 1 / (1 + exp(-L) (1 - prior) / prior)"
+)
 
 
-def export(path, out, *, feature="", family="", grid=None, num_heads=None):
+def export(path, out, *, feature="", family="", grid=None, num_heads=None, calibration=""):
   """Exports a checkpoint and checks that the exported program computes the same outputs.
 
   Args:
@@ -49,6 +55,8 @@ def export(path, out, *, feature="", family="", grid=None, num_heads=None):
     family: see `encoder.load`.
     grid: see `encoder.load`.
     num_heads: see `encoder.load`.
+    calibration: the value of --calibration, see `calibration_file.find`. The calibration of an embedding is
+      copied into the folder.
   Returns:
     the content of description.json, plain JSON values. "export" describes the inputs, the outputs and the
     measured error.
@@ -69,6 +77,7 @@ def export(path, out, *, feature="", family="", grid=None, num_heads=None):
   with jax.default_device(_cpu()):
     read = reading.read(path, family=family, grid=grid)
     feature = _choose_feature(path, read.task, feature)
+    calibrated = calibration_file.find(calibration, path, read) if feature == "embedding" else None
     forward, weights, description = _MAKERS[feature](path, read, num_heads)
     image_size = description["model"]["image_size"]
     images = np.random.default_rng(0).integers(0, 256, (_BATCH_SIZE, *image_size, 3), np.uint8)
@@ -80,6 +89,9 @@ def export(path, out, *, feature="", family="", grid=None, num_heads=None):
       error = _compare(feature, outputs, _run_program(folder, images))
       shutil.copy(_CONSUMER, folder / "run.py")
       facts = _facts(feature, outputs.shape, image_size, error, description["model"]["class_token"])
+      if calibrated is not None and calibrated[1].feature == feature:
+        calibration_file.write(folder / calibration_file.FILE, calibrated[1])
+        facts["calibration"] = f"{calibration_file.FILE}: {_CALIBRATION}"
       description = {**description, "export": facts}
       (folder / "description.json").write_text(json.dumps(description, indent=2) + "\n")
       (folder / "README.md").write_text(_readme(description))
@@ -211,6 +223,7 @@ def _readme(description):
     "- `run.py`: loads these three files, runs the program and compares its outputs. It needs "
     "`pip install jax flatbuffers`.",
     "- `description.json`: the recorded facts about the checkpoint.",
+    *([f"- `{calibration_file.FILE}`: {_CALIBRATION}."] if "calibration" in facts else []),
     "",
     f"Images: {facts['images']}.",
     f"{feature.capitalize()}: {facts[feature]}.",

@@ -7,8 +7,9 @@ import pathlib
 
 import numpy as np
 
+from hap_jax.convert import read as reading
 from hap_jax.data.sources import folder
-from hap_jax.inference import embed
+from hap_jax.inference import calibration_file, embed
 from hap_jax.inference import vectors as vector_file
 from hap_jax.inference.vectors import Vectors
 from hap_jax.io import picture_file, unfinished
@@ -16,6 +17,7 @@ from hap_jax.io.progress import Progress
 from hap_jax.metrics import retrieval
 from hap_jax.viz import ranks
 
+IN_GALLERY, NOT_IN_GALLERY = "in the gallery", "not in the gallery"  # answers to a query
 _SHOWN = 12  # queries in the sheet and in the printed ranking
 
 
@@ -35,6 +37,49 @@ class Gallery:
   def num_pictures(self):
     """Returns the number of pictures that must go through the model."""
     return len(self.source) if self.vectors is None else 0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Judged:
+  """The rank lists of queries, and the calibration that judges their scores.
+
+  Attributes:
+    found: the `retrieval.RankList`.
+    query_kind: the kind of the queries, see `calibration_file.KINDS`.
+    feature: the kind of the vectors.
+    calibration: a `calibration_file.QueryCalibration`, or None.
+  """
+
+  found: retrieval.RankList
+  query_kind: str
+  feature: str
+  calibration: calibration_file.QueryCalibration | None
+
+  def passes(self):
+    """Returns [Q, k] bool, the entries that pass the threshold, or None without a calibration."""
+    return None if self.calibration is None else self.found.score >= self.calibration.threshold
+
+  def rankings(self, paths):
+    """Returns one ranking per query, as plain JSON values. `paths` are the paths of the gallery."""
+    rows = zip(self.found.index, self.found.distance, self.found.score, strict=True)
+    return [self._ranking(paths, *row) for row in rows]
+
+  def _ranking(self, paths, index, distance, score):
+    """Returns {"answer": ..., "ranking": [...]} of one query. Without a calibration, there is no answer."""
+    entries = [
+      {
+        "rank": k,
+        "file": paths[i],
+        "distance": round(float(distance[k - 1]), 6),
+        "score": round(float(score[k - 1]), 6),
+        **({} if self.calibration is None else self.calibration.judge(score[k - 1])),
+      }
+      for k, i in enumerate(index, 1)
+    ]
+    if self.calibration is None:
+      return {"ranking": entries}
+    # The entries are sorted, so the first one passes if any entry of the gallery passes.
+    return {"answer": IN_GALLERY if entries[0]["passes"] else NOT_IN_GALLERY, "ranking": entries}
 
 
 def add_arguments(
@@ -62,6 +107,7 @@ def add_search_arguments(parser, *, gallery, required=True):
   parser.add_argument(
     "--top", type=int, default=10, metavar="K", help="number of pictures to show (default: %(default)s)"
   )
+  calibration_file.add_argument(parser)
   embed.add_arguments(parser)
 
 
@@ -71,11 +117,16 @@ def run(args):
   gallery = open_gallery(args)
   with Progress("predict") as progress:
     progress.stage("reading the checkpoint")
-    extractor = embed.load_extractor(args.checkpoint, args.feature)
+    weights = reading.read(args.checkpoint)
+    extractor = embed.make_extractor(args.checkpoint, weights, args.feature)
+    calibration = calibration_file.find_for_query(
+      args.calibration, args.checkpoint, weights, feature=extractor.kind, kind="picture"
+    )
     progress.begin(len(query) + gallery.num_pictures, "pictures")
     query_vectors, _ = embed.extract(extractor, query, batch_size=args.batch_size, progress=progress)
     found = rank(args, query_vectors, gallery, extractor, progress)
-  write(args, [args.pictures], [query[0]["image"]], gallery, found, extractor.kind, labels=query.paths)
+  judged = Judged(found, "picture", extractor.kind, calibration)
+  write(args, [args.pictures], [query[0]["image"]], gallery, judged, labels=query.paths)
 
 
 def open_gallery(args):
@@ -111,7 +162,7 @@ def rank(args, query_vectors, gallery, extractor, progress):
   return retrieval.rank_list(query_vectors, vectors, k=args.top)
 
 
-def write(args, names, queries, gallery, found, kind, *, labels=None, are_many=False):
+def write(args, names, queries, gallery, judged, *, labels=None, are_many=False):
   """Writes ranking.json and ranking.png into the new folder `args.out`, and prints the ranking.
 
   Args:
@@ -119,56 +170,71 @@ def write(args, names, queries, gallery, found, kind, *, labels=None, are_many=F
     names: the Q queries as the user gave them: paths or sentences.
     queries: the Q queries as the sheet shows them: pictures or texts.
     gallery: Gallery.
-    found: the `retrieval.RankList`.
-    kind: the kind of the vectors.
+    judged: the `Judged` rank lists.
     labels: Q texts that are drawn below the queries. None: no texts.
     are_many: True: ranking.json has a list of queries. False: there is one query.
   """
-  rankings = [_entries(gallery.source.paths, *row) for row in zip(found.index, found.distance, strict=True)]
+  rankings = judged.rankings(gallery.source.paths)
+  calibration = judged.calibration
   content = {
     "checkpoint": args.checkpoint,
     **({} if are_many else {"query": names[0]}),
     "gallery": args.gallery,
     **({} if gallery.vectors is None else {"folder": gallery.source.root}),
     "exif": args.exif,
-    "feature": kind,
+    "feature": judged.feature,
     "distance": "squared Euclidean between vectors of length 1, 0 to 4",
+    "score": "cosine similarity, -1 to 1",
+    "calibration": None if calibration is None else calibration.to_json(),
   }
   if are_many:
     pairs = zip(names, rankings, strict=True)
-    content["queries"] = [{"query": name, "ranking": ranking} for name, ranking in pairs]
+    content["queries"] = [{"query": name, **ranking} for name, ranking in pairs]
   else:
-    content["ranking"] = rankings[0]
-  sheet = _draw(queries[:_SHOWN], gallery.source, found.index[:_SHOWN], found.distance[:_SHOWN], labels)
+    content |= rankings[0]
+  sheet = _draw(queries[:_SHOWN], gallery.source, judged, labels)
   with unfinished.new_folder(pathlib.Path(args.out)) as out:
     (out / "ranking.json").write_text(json.dumps(content, indent=2) + "\n")
     picture_file.write(out / "ranking.png", sheet)
   for name, ranking in list(zip(names, rankings, strict=True))[:_SHOWN]:
     if are_many:
       print(name)
-    for entry in ranking:
-      print(f"{entry['rank']:4d}  {entry['distance']:.4f}  {entry['file']}")
+    for line in _describe(ranking, calibration):
+      print(line)
   if len(names) > _SHOWN:
     print(f"{len(names) - _SHOWN:,} more queries are only in {pathlib.Path(args.out) / 'ranking.json'}")
+  if calibration is None:
+    print(calibration_file.explain_missing(args.checkpoint, judged.feature, judged.query_kind))
   print(f"written: {args.out}")
 
 
-def _entries(paths, index, distance):
-  """Returns the ranking of a query as plain JSON values."""
-  return [
-    {"rank": k, "file": paths[i], "distance": round(float(number), 6)}
-    for k, (i, number) in enumerate(zip(index, distance, strict=True), 1)
-  ]
+def _describe(ranking, calibration):
+  """Returns the ranking of a query as lines of text."""
+  lines = []
+  for entry in ranking["ranking"]:
+    judged = ""
+    if calibration is not None:
+      word = "passes" if entry["passes"] else "below"
+      judged = f"  probability {entry['probability']:.3f}  {word:6s}"
+    numbers = f"distance {entry['distance']:.4f}  score {entry['score']:.6f}{judged}"
+    lines.append(f"{entry['rank']:4d}  {numbers}  {entry['file']}")
+  if calibration is not None:
+    limit = f"threshold {calibration.threshold:.6f}, FAR {calibration.far:g}"
+    lines.append(f"answer: {ranking['answer']} ({limit})")
+  return lines
 
 
-def _draw(queries, source, index, distance, labels):
+def _draw(queries, source, judged, labels):
   """Draws the sheet of the shown queries."""
+  count, passes = len(queries), judged.passes()
+  index = judged.found.index[:count]
   # Queries often find the same pictures. Each picture is read only once.
   pictures = {i: source[i]["image"] for i in np.unique(index).tolist()}
   return ranks.rank_sheet(
     queries,
     [[pictures[i] for i in row] for row in index.tolist()],
-    distance,
+    judged.found.distance[:count],
+    passes=None if passes is None else passes[:count].tolist(),
     query_labels=labels,
     gallery_labels=[[source.paths[i] for i in row] for row in index],
   )

@@ -42,7 +42,7 @@ class PoseModel:
   facts: Mapping[str, Any]
 
 
-def load(path, *, padding=topdown.PADDING, flip_test=True):
+def load(path, *, padding=topdown.PADDING, flip_test=True, data_set=""):
   """Loads a model.
 
   Args:
@@ -50,12 +50,17 @@ def load(path, *, padding=topdown.PADDING, flip_test=True):
     padding: width of the region that the model sees divided by the width of the box. The same for the height.
     flip_test: True: the result is averaged with the result of the mirrored image. For checkpoints of 2D pose,
       it is the mean of the heat maps. For MoveNet, it is the mean of the joints and of their scores.
+    data_set: label of the data set whose expert and head are used, if the checkpoint has several. "": the
+      first.
   Raises:
-    ValueError: if the file is no such model, or if it does not find all 17 joints of COCO.
+    ValueError: if the file is no such model, if it does not find all 17 joints of COCO, or if it has no such
+      data set.
   """
   if tfjs_file.find(path) is not None:
+    if data_set:
+      raise ValueError(f"{path}: MoveNet has no data set {data_set}: remove --dataset")
     return _load_movenet(path, padding, flip_test)
-  weights = reading.read(path)
+  weights = pose2d.of_data_set(reading.read(path), data_set)
   skeleton = predicting.skeleton_of(path, weights)
   _check_joints(path, skeleton)
   description = weights.description

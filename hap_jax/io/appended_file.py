@@ -1,36 +1,37 @@
-"""A file to which a program appends, also after a disk was full for a while."""
+"""A file to which a program appends bytes. If the disk is full for a while, no bytes are lost."""
 
 import errno
 import os
 import pathlib
 
-_MOST_WAITING = 64 * 2**20  # bytes that are kept for later. The program must not fill its memory
+_MOST_WAITING = 64 * 2**20  # bytes that are kept for later; a limit, because they are kept in memory
 
 
 class AppendedFile:
   """Appends bytes to a file. Bytes that cannot be written now are kept and written by a later call.
 
-  The bytes of all calls come in their order. So the file is never damaged in its middle, unless the program
-  ends before all bytes are written. After a call, a kill of the program loses only the bytes that wait.
+  The bytes are written in the order of the calls. So the file never has a gap: only its end can be missing,
+  if the program ends before all bytes are written. If the program is killed after a call, only the bytes that
+  wait are lost.
   """
 
   def __init__(self, path, first=b""):
-    """Opens nothing yet.
+    """Records the path. The first call that writes opens the file.
 
     Args:
       path: the file. The file and its folder are created if they are missing.
-      first: bytes that the first call writes before its own.
+      first: bytes that the first call writes before its own bytes.
     """
     self._path = pathlib.Path(path)
     self._waiting = first
     self._descriptor = None
 
   def append(self, data):
-    """Writes bytes after all earlier ones.
+    """Writes bytes after all earlier bytes.
 
     Raises:
-      OSError: if they, or earlier ones, cannot be written. They wait for the next call. If too many bytes
-        wait already, `data` is lost.
+      OSError: if these bytes or earlier bytes cannot be written. They wait for the next call. If more than
+        _MOST_WAITING bytes would wait, `data` is lost.
     """
     if len(self._waiting) + len(data) > _MOST_WAITING:
       self.flush()  # usually raises the error that made the bytes wait

@@ -1,7 +1,7 @@
 """The digest file of a checkpoint. It shows that the checkpoint is whole, or which file is damaged.
 
-The file `digests.json` is the last file of a checkpoint that is written. It holds the size and the digest of
-each other file, the digest of each array, and a digest of its own text. A checkpoint without this file is
+The file `digests.json` is the last file of a checkpoint that is written. It contains the size and the digest
+of each other file, the digest of each array, and a digest of its own text. A checkpoint without this file is
 unfinished, or an older version wrote it.
 """
 
@@ -28,7 +28,7 @@ def name_arrays(tree):
 
 
 def digest_array(array):
-  """Returns the digest of the type, the shape and the bits of a NumPy array, as text."""
+  """Returns the SHA-256 digest of the type, the shape and the bits of a NumPy array, as hexadecimal text."""
   array = np.asarray(array)
   digest = hashlib.sha256(f"{array.dtype.name} {list(array.shape)}".encode())
   digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
@@ -50,7 +50,7 @@ def write(folder, arrays):
       with path.open("rb") as file:
         digest, size = hashlib.file_digest(file, "sha256").hexdigest(), os.fstat(file.fileno()).st_size
         files[path.relative_to(folder).as_posix()] = [size, digest]
-        # A machine that loses power, or is taken away, loses what is not on the disk yet.
+        # If the machine loses power or is taken away, all data that are not yet on the disk are lost.
         _flush(file.fileno())
   body = {"arrays": dict(arrays), "files": files}
   unfinished.write(folder / FILE, _text(body | {_SELF: _digest_of(body)}))
@@ -103,7 +103,11 @@ def find_damage(folder):
 
 
 def read_arrays(folder):
-  """Returns {name: digest of the array} from the digest file of a checkpoint. {}: there is no such file."""
+  """Returns {name: digest of the array} from the digest file of a checkpoint. {}: there is no digest file.
+
+  Raises:
+    OSError, ValueError: if the digest file cannot be read or is damaged.
+  """
   return _read(folder)["arrays"] if exists(folder) else {}
 
 
@@ -135,7 +139,7 @@ def _read(folder):
   data = regular_file.read_bytes(folder / FILE)
   try:
     body = json.loads(data)
-    # Each byte counts, also white space. So the whole text is compared, not only its values.
+    # A change of white space is damage, too. So the whole text is compared, not only its values.
     is_same = _text(body).encode() == data
     is_same = body.pop(_SELF) == _digest_of(body) and is_same
     is_complete = all(_is_file(name, facts) for name, facts in body["files"].items())
@@ -148,7 +152,7 @@ def _read(folder):
 
 
 def _is_file(name, facts):
-  """Returns True for the name of a file inside the checkpoint, and its size and digest."""
+  """Returns True if `name` is a path inside the checkpoint, and `facts` is a list of a size and a digest."""
   path = pathlib.PurePosixPath(name)
   is_inside = not path.is_absolute() and ".." not in path.parts
   return is_inside and isinstance(facts, list) and [*map(type, facts)] == [int, str]

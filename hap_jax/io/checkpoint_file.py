@@ -1,7 +1,8 @@
 """Reads and writes this project's checkpoints: the weights, and the description that later commands read.
 
 The folder of a checkpoint has the sub-folders state/ (Orbax) and description/ (JSON), and the file
-digests.json, which shows that it is whole (`checkpoint_digests.py`). A run stores its whole training state in
+digests.json. This file shows that the checkpoint is whole: complete and not damaged
+(`checkpoint_digests.py`). A run stores its whole training state in
 <workdir>/checkpoints/<step>. It also stores the variables with the best score so far, without the rest of the
 training state, in <workdir>/best/<step>.
 """
@@ -63,7 +64,7 @@ def is_checkpoint(path):
 
 
 def folder_of(path):
-  """Returns the folder with the checkpoints of a workdir. Another path is this folder itself."""
+  """Returns the folder checkpoints/ of a workdir. If a path has no such folder, returns the path."""
   return path / FOLDER if (path / FOLDER).is_dir() else path
 
 
@@ -73,7 +74,9 @@ def check_all(path):
   Args:
     path: see `find`.
   Returns:
-    a list of {"name": path of a checkpoint relative to `path`, "state": text}, the newest first.
+    a list of {"name": path of a checkpoint relative to `path`, "state": text}. In each folder, the newest
+    checkpoint comes first, and renamed checkpoints come last. If `path` is the folder of one checkpoint, the
+    name is the name of this folder.
   """
   path = pathlib.Path(path)
   if is_checkpoint(path):
@@ -98,8 +101,8 @@ def read(path):
   Args:
     path: see `find`.
   Returns:
-    (variables, description). The variables are a dict. Its entry "params" is nested dicts of float32 NumPy
-    arrays, and it may have entries for other collections. If the run computed a moving average of the
+    (variables, description). `variables` is a dict of NumPy arrays in nested dicts: the entry "params" has
+    float32 arrays, and other entries are other collections. If the run computed a moving average of the
     weights, the variables are this average.
   Raises:
     ValueError: if there is no whole checkpoint at the path or it cannot be read.
@@ -122,10 +125,10 @@ def read_description(path, *, is_checked=True):
 
   Args:
     path: see `find`.
-    is_checked: False: the newest checkpoint is taken, whole or not. Then the files of its arrays are not
-      read.
+    is_checked: True: the newest whole checkpoint is used. False: the newest checkpoint is used even if it is
+      damaged. This is fast, because the files of its arrays are not read.
   Raises:
-    ValueError: if there is no whole checkpoint at the path or it cannot be read.
+    ValueError: if there is no such checkpoint at the path, or its description cannot be read.
   """
   return read_json(_find(path) if is_checked else _newest(path))
 
@@ -243,7 +246,7 @@ def _unreadable(folder, error):
 def write(folder, state, description):
   """Writes a checkpoint, reads it back, and adds its digest file. After an error, nothing remains.
 
-  Only the process that calls this function writes. The others, if there are any, need not call it.
+  Only the process that calls this function writes. Other processes of the run need not call it.
 
   Args:
     folder: the folder to create. It must not exist.
@@ -287,7 +290,7 @@ def _write(folder, state, description):
 def _without_tracebacks():
   """Context manager: if a write fails, hides the tracebacks that Orbax and its threads print.
 
-  The caller gets the first error. The other writes that are still going on end with errors, too.
+  The caller gets the first error. Other threads that are still writing then end with errors, too.
   """
   before = sys.unraisablehook
 
@@ -309,10 +312,10 @@ def _without_tracebacks():
 
 
 def _remove_while_written(folder):
-  """Removes a folder again and again, until it has not come back for `_QUIET_S` seconds.
+  """Removes a folder again and again, until no thread has created it again for `_QUIET_S` seconds.
 
   Orbax raises an error for the first array that it cannot write. But its threads continue to write the other
-  arrays, and create the folder again.
+  arrays, and create the folder again. After `_MOST_S` seconds, this function stops in any case.
   """
   begun = changed = time.monotonic()
   while time.monotonic() - changed < _QUIET_S and time.monotonic() - begun < _MOST_S:

@@ -1,8 +1,9 @@
 """Finds the whole checkpoints among all checkpoints in one folder.
 
-The folder has one sub-folder per step. A checkpoint with a digest file is whole or damaged, see
-`checkpoint_digests.py`. A checkpoint without a digest file is unfinished, unless no checkpoint in the folder
-has one: then an older version wrote them all, and nobody can check them.
+The folder has one sub-folder per step. A checkpoint is whole if it is complete and not damaged. Its digest
+file shows this, see `checkpoint_digests.py`. A checkpoint without a digest file is unfinished, if another
+checkpoint in the folder has a digest file. If no checkpoint in the folder has one, an older version wrote
+them all. Such checkpoints cannot be checked, and they are used.
 """
 
 import dataclasses
@@ -21,8 +22,8 @@ class Checked:
   """One checkpoint in a folder.
 
   Attributes:
-    path: its folder.
-    damage: a text that says what is damaged or missing. "": no damage was found.
+    path: the folder of the checkpoint.
+    damage: a text that names the damaged or missing part. "": no damage was found.
     note: a text for the user about a checkpoint that can be used, or "".
   """
 
@@ -68,8 +69,8 @@ def find_whole(folder):
   """Finds the newest whole checkpoint in a folder.
 
   Returns:
-    (its `Checked`, list of the newer ones, which are damaged). The first value is None if no checkpoint is
-    whole.
+    (`Checked` of this checkpoint, list of the `Checked` of all newer checkpoints, which are damaged). The
+    first value is None if no checkpoint is whole.
   """
   damaged = []
   for checked in check(folder):
@@ -104,14 +105,14 @@ def rename_damaged(path):
 
 
 def remove(path):
-  """Removes a checkpoint. After a kill, no part of it has the name of a checkpoint."""
+  """Removes a checkpoint. If a kill interrupts this, the rest has a hidden name and is no checkpoint."""
   hidden = unfinished.hidden_path(path)
   path.rename(hidden)
   shutil.rmtree(hidden)
 
 
 def remove_leftovers(folder):
-  """Removes the parts of checkpoints that were not finished, or not removed completely, before a kill."""
+  """Removes parts of checkpoints that a killed run left: unfinished saves and unfinished removals."""
   for path in pathlib.Path(folder).iterdir():
     if unfinished.is_hidden_path(path) or _ORBAX_PART in path.name:
       shutil.rmtree(path, ignore_errors=True)

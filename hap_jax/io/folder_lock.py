@@ -1,11 +1,12 @@
 """A lock on a folder, so that only one run writes into it. A crash of the run releases the lock.
 
 The lock is an flock on the file LOCK_FILE. The kernel releases it when the process ends, even after SIGKILL.
-The file names the run that holds the lock. It stays in the folder after the end of the run.
+The file contains the host, the process and the start time of the run that has the lock. The file remains in
+the folder after the end of the run.
 
-Some file systems have no flock. There, the lock is the file HEARTBEAT_FILE. Its owner changes the time of the
-file every few seconds. If that time stays the same for long, or if the owner ran on this machine and does not
-exist any more, the next run takes the lock.
+Some file systems do not support flock. On these, the lock is the file HEARTBEAT_FILE. Its owner changes the
+modification time of the file every few seconds. The next run takes the lock in two cases: if this time does
+not change for `_SILENT_S` seconds, or if the owner ran on this machine and its process has ended.
 """
 
 import contextlib
@@ -25,24 +26,26 @@ LOCK_FILE, HEARTBEAT_FILE = "run.lock", "run.heartbeat"
 _NO_FLOCK = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 _BEAT_S = 5.0  # seconds between two heartbeats
 _SILENT_S = 60.0  # after this time without a heartbeat, the owner has ended
-_SETTLE_S = 1.0  # longest time between a second run's decision to take the lock and its write
-_NAME_S = 1.0  # longest time between an owner's lock and the write of its name
+_SETTLE_S = 1.0  # longest time between the decision of another run to take the lock and its write to the file
+_NAME_S = 1.0  # longest time between the moment when an owner takes the lock and the write of its name
 
 
 @contextlib.contextmanager
 def hold(folder, *, flock=fcntl.flock, beat_s=_BEAT_S, silent_s=_SILENT_S, settle_s=_SETTLE_S):
-  """Context manager: holds the lock of a folder. Creates the folder if it is missing.
+  """Context manager: keeps the lock of a folder until its exit. Creates the folder if it is missing.
 
-  With flock, it returns or raises at once. Without flock, it waits up to `silent_s` seconds for a heartbeat
-  of an earlier owner.
+  With flock, it takes the lock or raises an error at once. Without flock, it waits up to `silent_s` seconds
+  for a heartbeat of an earlier owner.
 
   Args:
     folder: the folder.
-    flock: the function `fcntl.flock`.
-    beat_s, silent_s, settle_s: seconds, see the constants above. They matter only without flock.
+    flock: the function `fcntl.flock`, or a replacement for tests.
+    beat_s: seconds between two heartbeats. Used only without flock.
+    silent_s: seconds without a heartbeat after which the owner has ended. Used only without flock.
+    settle_s: seconds to wait before this run checks that no other run took the lock. Used only without flock.
   Raises:
-    ValueError: if another run holds the lock, or if the folder cannot be written. The message names the
-      host and the process of the other run, and the time of its start.
+    ValueError: if another run has the lock, or if the folder cannot be written. The message names the host
+      and the process of the other run, and the time of its start.
   """
   folder = pathlib.Path(folder)
   try:
@@ -57,7 +60,7 @@ def hold(folder, *, flock=fcntl.flock, beat_s=_BEAT_S, silent_s=_SILENT_S, settl
       with _heartbeat(folder, beat_s, silent_s, settle_s):
         yield
       return
-    with contextlib.suppress(OSError):  # on a full disk, the lock holds, but without a name
+    with contextlib.suppress(OSError):  # on a full disk, the lock is valid, but the file has no name
       os.ftruncate(descriptor, 0)
       os.pwrite(descriptor, json.dumps(_own_name()).encode(), 0)
     yield
@@ -90,7 +93,7 @@ def _held_by(owner, folder):
 
 
 def _own_name():
-  """Returns the name of this process as JSON values."""
+  """Returns the facts that identify this process, as JSON values. In this module they are its name."""
   return {
     "host": socket.gethostname(),
     "process": os.getpid(),
@@ -102,7 +105,7 @@ def _own_name():
 
 
 def _machine():
-  """Returns a text that two processes share only if they can see each other. None: not known."""
+  """Returns a text that is equal only for processes that see the same process numbers. None: unknown."""
   try:
     # Two containers may have the same host name, but different process numbers.
     boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -112,7 +115,7 @@ def _machine():
 
 
 def _begin_of(process):
-  """Returns the start time of a process in ticks of the system, as a text. None: there is no such process."""
+  """Returns the start time of a process in clock ticks since boot, as text. None: no such process."""
   try:
     # The name of the program is in parentheses, and may contain spaces. The start time is field 22.
     return pathlib.Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
@@ -121,7 +124,7 @@ def _begin_of(process):
 
 
 def _read(path):
-  """Returns the recorded name of an owner, or None if there is none. Anyone may have written the file."""
+  """Returns the recorded name of an owner, or None if the file is missing or has no valid name."""
   try:
     owner = json.loads(path.read_text())
   except (OSError, ValueError, RecursionError):
@@ -133,7 +136,7 @@ def _read(path):
 
 
 def _read_soon(path):
-  """Returns the recorded name of an owner. It may have locked the file, but not yet written its name."""
+  """Returns the recorded name of an owner. Waits up to `_NAME_S` seconds until the owner has written it."""
   end = time.monotonic() + _NAME_S
   while (owner := _read(path)) is None and time.monotonic() < end:
     time.sleep(0.02)
@@ -142,7 +145,7 @@ def _read_soon(path):
 
 @contextlib.contextmanager
 def _heartbeat(folder, beat_s, silent_s, settle_s):
-  """Context manager: holds the lock of a file system without flock."""
+  """Context manager: keeps the lock of a folder on a file system without flock."""
   path, own = folder / HEARTBEAT_FILE, _own_name()
   _acquire(path, own, folder, beat_s, silent_s, settle_s)
   ended = threading.Event()
@@ -159,7 +162,7 @@ def _heartbeat(folder, beat_s, silent_s, settle_s):
 
 
 def _acquire(path, own, folder, beat_s, silent_s, settle_s):
-  """Writes the own name into the heartbeat file. Raises ValueError if its owner lives."""
+  """Writes the name of this process into the heartbeat file. Raises ValueError if another run still runs."""
   while True:
     try:
       with path.open("x") as file:
@@ -174,25 +177,26 @@ def _acquire(path, own, folder, beat_s, silent_s, settle_s):
       part = path.with_name(f".{own['token']}.part")
       part.write_text(json.dumps(own))
       part.rename(path)
-      # Another run may have taken the lock at the same time. The last one keeps it, and the others see that.
+      # Another run may take the lock at the same time. The run that writes last keeps it. After this wait,
+      # the file has the name of that run.
       time.sleep(settle_s)
       if _read(path) == own:
         return
 
 
 def _has_ended(owner):
-  """Returns True if the owner ran on this machine and does not exist any more."""
+  """Returns True if the owner ran on this machine and its process has ended."""
   if owner is None or owner["machine"] is None or owner["machine"] != _machine():
     return False
   return _begin_of(owner["process"]) != owner["began"]
 
 
 def _shows_life(path, beat_s, silent_s):
-  """Waits up to `silent_s` seconds for a heartbeat. Returns False if there is none or the file is gone."""
+  """Waits up to `silent_s` seconds for a heartbeat. Returns False if none comes or the file was removed."""
 
   def stamp():
     try:
-      # A file that is opened has its newest time on network file systems, too.
+      # Network file systems cache the times of a file. Opening the file refreshes them.
       with path.open("rb") as file:
         return os.fstat(file.fileno()).st_mtime_ns, file.read()
     except FileNotFoundError:

@@ -35,7 +35,7 @@ _REFUSED = {3: "an object", 5: "a sparse array", 16: "a function", 17: "an objec
 
 
 class UnsupportedError(ValueError):
-  """The file is correct, but it holds something that this module does not read."""
+  """Raised if the file is correct, but contains a kind of value that this module does not read."""
 
 
 @dataclasses.dataclass
@@ -46,18 +46,20 @@ class Budget:
   num_values: int = MAX_VALUES
 
   def take_bytes(self, count):
+    """Subtracts bytes from the budget. Raises ValueError if too few are left."""
     self.num_bytes -= count
     if self.num_bytes < 0:
       raise ValueError(f"its variables need more than {MAX_BYTES // 2**20} MiB")
 
   def take_values(self, count):
+    """Subtracts values from the budget. Raises ValueError if too few are left."""
     self.num_values -= count
     if self.num_values < 0:
       raise ValueError(f"it has more than {MAX_VALUES:,} cell elements, struct fields and field names")
 
 
 class _Header(typing.NamedTuple):
-  """The facts about an array that stand before its content.
+  """The facts about an array that precede its content in the file.
 
   Attributes:
     kind: number of the class of the array.
@@ -75,7 +77,7 @@ class _Header(typing.NamedTuple):
 
 
 class Parser:
-  """Parses one variable. Each method reads at `position` and moves `position` to the end of what it read."""
+  """Parses one variable. Each method reads bytes at `position`, and moves `position` to their end."""
 
   def __init__(self, content, order, budget):
     """Prepares the parser.
@@ -100,7 +102,7 @@ class Parser:
     """Returns (name, array) of the variable.
 
     Raises:
-      UnsupportedError: if the variable holds a kind of array that is not read.
+      UnsupportedError: if the variable contains a kind of array that this module does not read.
       ValueError: if the variable is damaged, or needs more than the budget.
     """
     self.budget.take_values(1)
@@ -154,7 +156,7 @@ class Parser:
       return np.zeros((1, 0))  # a cell element or struct field that was never set
     if len(self.trail) > _MAX_NESTING:
       raise ValueError(f"cells and structs are nested deeper than {_MAX_NESTING}")
-    # `after` is the position after this element and its padding. Its content is read first.
+    # `after` is the position behind this element and its padding. The content comes before it.
     after, self.position = self.position, start
     header = self._header(stop)
     if top:
@@ -231,7 +233,7 @@ class Parser:
     if not names:
       return np.empty(count, object).reshape(header.dims, order="F")
     records = np.empty(count, [(name, object) for name in names])
-    # records[name] is a view. To make it once per field is much faster than once per record.
+    # records[name] makes a view, which is slow. So each view is made once per field, not once per record.
     columns = [(f".{name}", records[name]) for name in names]
     for i in range(count):
       for name, column in columns:

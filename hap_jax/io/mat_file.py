@@ -1,4 +1,4 @@
-"""Reads MATLAB's .mat files up to version 7.2: numbers, cells of strings and structs. It executes nothing."""
+"""Reads .mat files of MATLAB, versions 5 to 7.2: numbers, cells of strings and structs. Executes nothing."""
 
 import itertools
 import os
@@ -10,7 +10,7 @@ from hap_jax.io import mat_level5, regular_file
 # Largest number of elements of an array that is converted to int64 (128 MiB). The largest array of the data
 # sets has 3,825,820 elements (RAP).
 _MAX_INTEGERS = 2**24
-_LARGEST = 2**53  # a float64 can represent all whole numbers up to this one exactly
+_LARGEST = 2**53  # a float64 can represent all whole numbers up to this number exactly
 _MAX_LISTED, _MAX_NAME = 60, 60  # most names in an error message, and most characters per name
 
 
@@ -23,8 +23,8 @@ def load(path):
     {name: array}, equal to the arrays of `scipy.io.loadmat`. Cells are object arrays. Structs are arrays with
     named fields. `mat_level5` limits the time and the memory.
   Raises:
-    ValueError: if the file is missing or damaged, or has another format or version. Also if a variable holds
-      a sparse array, an object or a function.
+    ValueError: if the file is missing or damaged, or has another format or version. Also if a variable
+      contains a sparse array, an object or a function.
   """
   if not os.path.isfile(path):
     raise ValueError(f"{path}: no such file; expected a .mat file of annotations")
@@ -45,7 +45,7 @@ def pick(values, names, where):
     names: the names to return.
     where: name of the file and of the variable, for messages.
   Raises:
-    ValueError: if a name is missing. The message lists the names that are there.
+    ValueError: if a name is missing. The message lists the names that exist.
   """
   missing = [name for name in names if name not in values]
   if missing:
@@ -92,7 +92,7 @@ def strings(cell, where):
 def integers(value, where, ndim):
   """Converts an array of whole numbers to int64.
 
-  A file may hold an unsigned type, in which 0 - 1 would be a large positive number.
+  A file may contain an unsigned type. In such a type, 0 - 1 would be a large positive number.
 
   Args:
     value: the array.
@@ -100,7 +100,8 @@ def integers(value, where, ndim):
     ndim: number of dimensions of the result. 1: `value` must be a row or a column, and is flattened. 2: it
       keeps its shape.
   Raises:
-    ValueError: if the array has another number of dimensions, is too large, or holds other numbers.
+    ValueError: if the array has another number of dimensions, is too large, or contains a number that is not
+      whole or is beyond 2^53.
   """
   is_flat = isinstance(value, np.ndarray) and value.ndim == 2 and (ndim == 2 or min(value.shape) <= 1)
   if not is_flat or value.dtype.kind not in "biuf":

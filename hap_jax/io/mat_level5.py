@@ -7,9 +7,9 @@ by numbers, characters, or further arrays (cells and structs). A variable may be
 MathWorks, "MAT-File Format".
 
 Numbers keep the type that they have in the file. For logical values this is uint8. Each row of characters is
-one string. So the values equal the values of `scipy.io.loadmat`, with one exception. Text stored as uint16 is
-read as UTF-16, because MATLAB writes it so, but scipy drops the upper bytes. scipy's reader is not used,
-because it crashes on damaged files and allocates as much memory as a file claims to need.
+one string. So the values equal the values of `scipy.io.loadmat`, with one exception: text stored as uint16 is
+read as UTF-16, as MATLAB writes it, but scipy drops the upper bytes. scipy's reader is not used, because it
+crashes on damaged files and allocates as much memory as a file claims to need.
 """
 
 import os

@@ -30,7 +30,7 @@ _HEADER = re.compile(
   rb"\{'descr': '([<>=|](?:[biuf][1248]|[A-Z][0-9a-zA-Z\[\]]{0,8}|[cf][0-9]{1,2}))', "
   rb"'fortran_order': (False|True), 'shape': \(([0-9]{0,18}(?:, ?[0-9]{1,18}){0,15},?)\), ?\} *\n"
 )
-# {kind of a NumPy type: kind that is compared}. Signed and unsigned integers count as the same kind.
+# {kind of a NumPy type: kind that is compared}. Signed and unsigned integers are treated as the same kind.
 _KINDS = {"b": "b", "i": "i", "u": "i", "f": "f", "U": "U"}
 # NumPy and zipfile can raise all of these for a damaged file.
 _ERRORS = (
@@ -42,7 +42,7 @@ _ERRORS = (
 class Column(NamedTuple):
   """The shape and the type of an array that the file must contain.
 
-  From the type only the kind is compared: bool, integer, float or text.
+  Only the kind of the type is compared: bool, integer, float or text.
   """
 
   shape: tuple[int, ...]
@@ -62,7 +62,7 @@ def check(path, columns):
 
 
 def read(path, columns, name):
-  """Checks an .npz file as in `check`, and returns the array `name`. It raises the same errors."""
+  """Checks an .npz file as `check` does, and returns the array `name`. Raises the same errors."""
   return _for_each(path, columns, _read_array, only=name)[name]
 
 
@@ -74,12 +74,12 @@ def read_stored(path, kinds):
     kinds: {name: (kind of its type such as "f" for float or "U" for text, number of its dimensions)} of the
       arrays to read. The file may have further arrays.
   Returns:
-    {name: array}. Arrays that the file does not have are left out. Texts may hold single surrogates, which
-    file names have if they are not UTF-8.
+    {name: array}. Arrays that the file does not have are left out. Texts may contain single surrogates:
+    Python uses them in file names that are not UTF-8.
   Raises:
     OSError: if the file is missing or cannot be opened.
-    ValueError: if the file is damaged or no .npz file, or if an array is compressed, or has another kind or
-      another number of dimensions. The message does not name the file.
+    ValueError: if the file is damaged or is no .npz file, or if an array is compressed, or has another kind
+      or another number of dimensions. The message does not name the file.
   """
 
   def read_one(archive, entry, size):
@@ -141,8 +141,8 @@ def read_numbers(path, names, max_elements):
     {name: array of floats or integers}. Arrays that the file does not have are left out.
   Raises:
     OSError: if the file is missing or cannot be opened.
-    ValueError: if the file is damaged or no .npz file, or if an array is too large or does not hold numbers.
-      The message does not name the file.
+    ValueError: if the file is damaged or is no .npz file, or if an array is too large or does not contain
+      numbers. The message does not name the file.
   """
 
   def read_one(archive, entry, _):
@@ -157,7 +157,7 @@ def read_numbers(path, names, max_elements):
 
 
 def _read_known(path, names, read_one):
-  """Calls read_one(zip file, entry, size of the file) for each of these arrays that the file has.
+  """Calls read_one(zip file, entry, size of the file) for each array in `names` that the file has.
 
   Returns:
     {name of the array: result of `read_one`}.
@@ -325,7 +325,7 @@ def _read_array(archive, entry, column):
 
 
 def _check_characters(name, texts, surrogates=False):
-  """Raises ValueError if an array of texts holds numbers that are not characters.
+  """Raises ValueError if an array of texts contains numbers that are not characters.
 
   `surrogates` is True if single surrogates are allowed.
   """

@@ -1,8 +1,8 @@
 """Reads the format and the size of a picture file from its header, before a decoder allocates memory.
 
 Four formats are read: JPEG, PNG, BMP and WebP. A header is read with the same rules as in the decoders that
-this project uses: libjpeg, libpng, OpenCV's BMP reader and libwebp. So this module finds the same size as the
-decoder, which allocates memory for it.
+this project uses: libjpeg, libpng, OpenCV's BMP reader and libwebp. So this module finds the size for which
+the decoder will allocate memory.
 """
 
 import re
@@ -16,7 +16,7 @@ MAX_SCANNED_PIXELS = 12 * MAX_PIXELS  # number of pixels times number of scans
 
 _JPEG, _PNG, _BMP, _WEBP = b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"BM", b"RIFF"
 _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
-_SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # these three are two tables and an extension
+_SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # the three are no frames: two tables, one extension
 _SEGMENT = struct.Struct(">BBH")  # 0xFF, marker, length
 _NO_SEGMENT = frozenset((0x00, 0x01, 0xFF, *range(0xD0, 0xD8)))  # stuffed byte, TEM, fill byte, RST0 to RST7
 _MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")
@@ -99,10 +99,10 @@ def read_header(data):
 def only_pixels(data):
   """Returns the bytes of a PNG file without the chunks that do not change a pixel.
 
-  Files of other formats are returned unchanged. A hostile file can make the removed chunks expensive. OpenCV
-  allocates as much memory as a chunk claims to need. libpng decompresses each compressed text to up to 8 MB:
-  100 texts in a file of 770 kB take 27 seconds. An animation takes the memory of several pictures. From an
-  animation the default image remains, which is the first image in most files.
+  Files of other formats are returned unchanged. In a hostile file, the removed chunks may cost much memory or
+  time. OpenCV allocates as much memory as a chunk claims to need. libpng decompresses each compressed text to
+  up to 8 MB: 100 texts in a file of 770 kB take 27 seconds. An animation takes the memory of several
+  pictures. Of an animation, only the default image is kept. In most files, this is the first image.
 
   Raises:
     ValueError: if a chunk ends after the end of the file, or if there are more than _MAX_PARTS chunks.
@@ -117,7 +117,8 @@ def only_pixels(data):
     end = position + _CHUNK.size + length + 4  # a checksum follows
     if end > len(data):
       raise ValueError(f"truncated: its PNG chunk {kind!r} has {length:,} bytes and ends beyond the file")
-    # A decoder may ignore the chunk of transparency, tRNS, but it changes pixels. So it is kept.
+    # The flag says that a decoder may ignore the transparency chunk tRNS. But this chunk changes pixels, so
+    # it is kept.
     if kind[0] & _ANCILLARY == 0 or kind == b"tRNS":
       kept.append(data[position:end])
     if kind == b"IEND":

@@ -1,7 +1,7 @@
 """Reads the orientation in the EXIF header of a picture file, and turns pictures upright.
 
 A camera stores the pixels in the order of its sensor. The EXIF header of the file says how a viewer must turn
-the picture. JPEG (segment APP1), PNG (chunk eXIf) and WebP (chunk EXIF) can hold this header. BMP cannot.
+the picture. JPEG (segment APP1), PNG (chunk eXIf) and WebP (chunk EXIF) can contain this header. BMP cannot.
 
 This module reads only the orientation, in 3 to 17 microseconds. Pillow reads all tags of the header. This
 takes 100 microseconds for a usual picture. With a forged header of 64 kB it takes 0.1 s and prints thousands
@@ -18,10 +18,10 @@ _MARKER = re.compile(rb"\xff{1,9}([^\x00\xff])")  # fill bytes 0xFF may come bef
 _APP1, _SOS, _EOI = 0xE1, 0xDA, 0xD9
 _PREFIX = b"Exif\0\0"  # in JPEG; some programs also write it into WebP files
 _PNG_CHUNK, _WEBP_CHUNK = struct.Struct(">I4s"), struct.Struct("<4sI")
-# These limits bound the time that a hostile file can take. In a JPEG file, the EXIF header is one of the
+# These constants limit the time that a hostile file can take. In a JPEG file, the EXIF header is one of the
 # first segments. In PNG and WebP it may follow the pixels. A PNG file often has one chunk per 8 kB of pixels.
 _MAX_SEGMENTS, _MAX_CHUNKS = 2**12, 2**17
-_MAX_BYTES = 2**16  # largest size of an EXIF header, because a JPEG file cannot hold a larger one
+_MAX_BYTES = 2**16  # largest size of an EXIF header, because a JPEG file cannot contain a larger one
 _BYTE_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
 _ORIENTATION = 0x0112
 _FIRST_SIDEWAYS = 5  # orientations from this number on exchange the height and the width of a picture
@@ -59,7 +59,7 @@ def read_orientation(data):
     else:
       return 1
     return _find_tag(block.removeprefix(_PREFIX))
-  except struct.error:  # a number lies beyond the end of the file or of the header
+  except struct.error:  # a number is beyond the end of the file or of the header
     return 1
 
 
@@ -123,7 +123,7 @@ def _webp_chunk(data, position):
 
 
 def _find_tag(block):
-  """Returns the orientation from the bytes of an EXIF header. They have the form of a TIFF file."""
+  """Returns the orientation from the bytes of an EXIF header, which have the format of a TIFF file."""
   order = _BYTE_ORDERS.get(block[:4])
   if order is None:
     return 1

@@ -11,11 +11,11 @@ _MAX_LEVELS = 32
 
 
 class UnsafePickleError(ValueError):
-  """A pickle was refused, because it contains something that is not plain data. Its code was not run."""
+  """Raised if a pickle contains something other than plain data. Its code was not run."""
 
 
 class AttributeDict(dict):
-  """Holds the attributes of an object from a pickle. The class of the object is not imported."""
+  """The attributes of an object from a pickle, as a dict. The class of the object is not imported."""
 
 
 def hashable(items):
@@ -39,12 +39,12 @@ def hashable(items):
 def as_array(value, dtype=None):
   """Returns np.asarray(value, dtype), after a check of the number of elements.
 
-  The check is needed because a pickle can use the same list or range again with only two bytes. So the nested
-  lists of a small file could become an array that fills the memory.
+  The check is needed because a pickle can refer to the same list or range again with only two bytes. So the
+  nested lists of a small file could become an array that fills the memory.
 
   Raises:
-    ValueError: if the array would have more than 2**24 elements, or if `value` cannot be converted to an
-      array of this type.
+    ValueError: if the array would have more than 2**24 elements, if the lists are nested too deeply, or if
+      `value` cannot be converted to an array of this type.
   """
   level, count = [value], 0
   for _ in range(_MAX_LEVELS):
@@ -74,7 +74,8 @@ def checked(root):
   """Checks that a value from a pickle contains only data, and returns the value.
 
   Raises:
-    UnsafePickleError: if the value contains anything else, such as an admitted name that was never called.
+    UnsafePickleError: if the value contains anything else, for example a function or class that the pickle
+      may call, but did not call.
   """
   # The list `todo` is used instead of recursion, because the nesting may be deep. With `seen`, no object is
   # checked twice, so a list that contains itself does not cause an endless loop.

@@ -1,4 +1,4 @@
-"""Shows on stderr how far a long command is and how long it will still take."""
+"""Shows the progress of a long command and its remaining time on stderr."""
 
 import os
 import sys
@@ -15,7 +15,7 @@ _DEFAULT_COLUMNS = 80  # width of a terminal that does not report its width
 
 
 class Progress:
-  """Shows how far a command is. It is a context manager.
+  """Shows the progress of a command. It is a context manager.
 
       with Progress("predict") as progress:
         progress.stage("reading the checkpoint")
@@ -127,7 +127,7 @@ class Progress:
       parts.append(f"{done:,} {unit}")
     if first is not None and done > first[0] and now > first[1]:
       rate = (done - first[0]) / (now - first[1])
-      if rate >= 0.1:  # for a lower speed, the remaining time says more
+      if rate >= 0.1:  # a lower speed would be shown as 0.0; the remaining time is more useful
         parts.append(f"{rate:,.{0 if rate >= 10 else 1}f} {unit}/s")
     if rate is not None and total is not None and done < total:
       parts.append(f"{_clock_time((total - done) / rate)} left")
@@ -143,7 +143,7 @@ class Progress:
     try:
       self._stream.write(text)
       self._stream.flush()
-    except (OSError, ValueError):  # stderr is closed, and the command must go on without it
+    except (OSError, ValueError):  # stderr is closed, and the command must continue without it
       self._is_shown = False
 
 

@@ -1,8 +1,8 @@
-"""Reads pickles of SMPL's bodies. It never imports, calls or executes what a file names.
+"""Reads the pickles of SMPL bodies. It never imports, calls or executes code that a file names.
 
-In these files some arrays are objects of chumpy, a package that does not install on a current Python, and the
+In these files some arrays are objects of chumpy, a package that cannot be installed on a current Python. The
 joint regressor is a sparse matrix of SciPy. The reader keeps the state of such an object as a `Record`, which
-is plain data. `array` computes the array that a record stands for. No other reader of pickles accepts these
+is plain data. `array` computes the array that a record represents. No other reader of pickles accepts these
 objects.
 """
 
@@ -21,7 +21,7 @@ _MAX_FILE_BYTES = 2**30
 # Most elements of an array. The shape directions of that file have 6,201,000 elements.
 _MAX_ELEMENTS = 2**24
 _MAX_DIMENSIONS = 8
-_MAX_LEVELS = 8  # of chumpy objects inside each other. Real files have two
+_MAX_LEVELS = 8  # most levels of chumpy objects inside each other. Real files have two levels
 
 
 class Record(AttributeDict):
@@ -46,20 +46,21 @@ def load(path):
     `restricted_pickle.load`.
   Raises:
     OSError: if the file is missing or cannot be read.
-    UnsafePickleError: if the pickle contains anything else. The message names what the pickle asks for.
-    ValueError: if the pickle is truncated or corrupt, or the file is larger than 1 GiB or no regular file.
+    UnsafePickleError: if the pickle contains anything else. The message names the function or class that the
+      pickle refers to.
+    ValueError: if the pickle is truncated or corrupt, or the file is larger than 1 GiB or is no regular file.
   """
   data = regular_file.read_bytes(path, max_bytes=_MAX_FILE_BYTES)
   return Unpickler(data, path, ADMITTED | _OBJECTS).load()
 
 
 def array(value):
-  """Returns the array that a value of such a pickle stands for.
+  """Returns the array that a value of such a pickle represents.
 
   Args:
     value: an array, or a `Record`.
   Returns:
-    an array of numbers. It may be an array of the pickle itself.
+    an array of numbers. If `value` is an array, the result is the same object.
   Raises:
     ValueError: if `value` is something else, if its parts do not fit together, or if the array would have
       more than 2**24 elements. The message does not name the file.
@@ -81,7 +82,7 @@ def array(value):
 
 
 def _selected(values, record):
-  """Returns the elements of `values` that a Select names, in the shape that it names."""
+  """Returns the elements of `values` that a Select lists by their indices, in the shape of the Select."""
   places = _numbers(record.get("idxs"), "iu", "idxs of a chumpy Select as whole numbers")
   if places.size and not 0 <= places.min() <= places.max() < values.size:
     raise ValueError(
@@ -124,7 +125,7 @@ def _dense(record):
 
 
 def _numbers(value, kinds, text):
-  """Returns `value` if it is an array of these kinds of numbers and not too large."""
+  """Returns `value` if it is an array of these kinds of numbers and not too large. Otherwise: ValueError."""
   if type(value) is not np.ndarray or value.dtype.kind not in kinds:
     found = f"an array of {value.dtype}" if type(value) is np.ndarray else f"a {type(value).__name__}"
     raise ValueError(f"expected {text}, found {found}")
@@ -146,7 +147,8 @@ def _shape(value, text):
 
 
 def _reconstruct(subtype, base, state):
-  # Protocols 0 and 1 make an object by a call of this function of Python's module copyreg.
+  # In protocols 0 and 1, a pickle makes an object with a call of copyreg._reconstructor. This function
+  # replaces that call.
   if not any(subtype is known for known in _RECORDS.values()) or base is not _OBJECT or state is not None:
     raise UnsafePickleError("makes an object of another class than chumpy's arrays and SciPy's sparse matrix")
   return subtype.construct()

@@ -20,7 +20,7 @@ def save(path, content):
     content: nested dicts with text keys, lists and tuples of arrays (tensors), text, numbers, booleans and
       None.
   Raises:
-    TypeError: if the content holds anything else.
+    TypeError: if the content contains anything else.
     OSError: if the file cannot be written.
   """
   tensors = []

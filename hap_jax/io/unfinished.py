@@ -1,8 +1,8 @@
-"""Files and folders that get their name only when they are complete.
+"""Files and folders that get their final name only when they are complete.
 
-Until then they have a temporary name in the same folder. It is hidden, and no other process uses it. Because
-both names are on the same disk, a single rename completes the work. So another program sees the old content
-or the new content, but never a part of the new content.
+Before that, they have a temporary, hidden name in the same folder, which no other process uses. Because both
+names are on the same disk, a single rename completes the work. So another program sees the old content or the
+new content, but never a part of the new content.
 """
 
 import contextlib
@@ -13,15 +13,16 @@ import re
 import secrets
 import shutil
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # full disk, full quota, and the largest size of a file
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # full disk, full quota, file above the largest size
 
 
 @contextlib.contextmanager
 def named_at_end(path, *, replace=False):
-  """Context manager: yields a temporary path in the folder of `path`. At the end it is renamed to `path`.
+  """Context manager: yields a temporary path in the folder of `path`. Its exit renames it to `path`.
 
-  The caller makes a file or a folder at the temporary path. After any error it is removed. Several processes,
-  also on different machines, may write the same `path`. The result of the process that ends last remains.
+  The caller makes a file or a folder at the temporary path. After any error, this file or folder is removed.
+  Several processes, also on different machines, may write the same `path`. The result of the process that
+  ends last remains.
 
   Args:
     path: pathlib.Path of the result. The temporary path has the same suffix.
@@ -68,7 +69,7 @@ def check_new(path):
 
 @contextlib.contextmanager
 def new_folder(path):
-  """Context manager: makes a folder at the temporary path of `named_at_end` and yields its path."""
+  """Context manager: makes a folder at a temporary path and yields it. The exit renames it to `path`."""
   with named_at_end(path) as part:
     part.mkdir()
     yield part
@@ -76,7 +77,7 @@ def new_folder(path):
 
 @contextlib.contextmanager
 def new_file(path):
-  """Context manager: yields a binary file, open for writing. At the end it replaces the file `path`."""
+  """Context manager: yields a binary file, open for writing. At the end, the file gets the name `path`."""
   with named_at_end(path) as part, part.open("wb") as file:
     yield file
 

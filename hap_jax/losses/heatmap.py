@@ -22,6 +22,28 @@ def heatmap_loss(pred, target, weight):
   return jnp.mean(jnp.square(weight[:, None, None] * (pred.astype(jnp.float32) - target)))
 
 
+def joint_heatmap_loss(preds, target, weight, dataset=None):
+  """Returns (losses of the heads, accuracy), see `heatmap_loss` and `heatmap_accuracy`.
+
+  The head of a data set has weight 0 for the records of other data sets. They still count in its mean, so a
+  data set has the influence of its share in the batch.
+
+  Args:
+    preds: heat maps of each head, each [B, h, w, K].
+    target, weight: see `heatmap_loss`.
+    dataset: [B] int, the data set of each record. None: there is one data set.
+  Returns:
+    (list of scalars, (sum, count)). The accuracy counts the joints of all heads.
+  """
+  losses, total, count = [], jnp.float32(0), jnp.float32(0)
+  for d, pred in enumerate(preds):
+    own = weight if dataset is None else weight * (dataset == d)[:, None]
+    losses.append(heatmap_loss(pred, target, own))
+    correct, counted = heatmap_accuracy(pred, target, own)
+    total, count = total + correct, count + counted
+  return losses, (total, count)
+
+
 def heatmap_accuracy(pred, target, weight, threshold=0.05):
   """Returns the accuracy of the maxima of heat maps, as (sum, count).
 

@@ -54,11 +54,13 @@ class RankList:
   Attributes:
     index: [Q, k] int64, index of the entry in the gallery.
     distance: [Q, k] float64, squared Euclidean distance of the unit vectors, 2 - 2 cos, 0 to 4.
+    score: [Q, k] float64, cosine similarity, -1 to 1.
     verdict: [Q, k] words of `identities.VERDICTS`; None if no identities were given.
   """
 
   index: np.ndarray
   distance: np.ndarray
+  score: np.ndarray
   verdict: np.ndarray | None
 
 
@@ -294,7 +296,7 @@ def rank_list(
     )
     verdict = np.stack([identities.judge(i, row) for i, row in enumerate(index)])
   # Rounding can move 2 - 2 cos slightly out of its range.
-  return RankList(index, np.clip(2 - 2 * cosine, 0, 4), verdict)
+  return RankList(index, np.clip(2 - 2 * cosine, 0, 4), cosine, verdict)
 
 
 def _rank(row, matches, i, closeness):

@@ -41,6 +41,11 @@ class Sizes:
     return dataclasses.asdict(self)
 
 
+BASE_UNCASED = Sizes(  # bert-base-uncased, the text encoder of the official recipe
+  width=768, depth=12, num_heads=12, hidden=3072, vocab_size=30_522, max_positions=512
+)
+
+
 class Bert(nn.Module):
   """The encoder of BERT, without its pooler and without dropout.
 
@@ -75,8 +80,8 @@ class Bert(nn.Module):
     Raises:
       ValueError: if T is larger than max_positions.
     """
-    B, T = ids.shape
-    if ids.shape[1] > self.max_positions:
+    T = ids.shape[1]
+    if self.max_positions < T:
       raise ValueError(
         f"captions have {T} tokens, but the text encoder has {self.max_positions} positions: lower "
         "config.text.max_tokens"
@@ -87,19 +92,17 @@ class Bert(nn.Module):
     tokens = jnp.asarray(words)[ids] + positions[:T] + segments[0]
     tokens = layers.layer_norm(self.dtype, "embeddings_norm", self.epsilon)(tokens.astype(self.dtype))
     is_real = jnp.arange(T) < lengths[:, None]
-    flat = tokens.reshape(-1, self.width)
     block = _Block(self.num_heads, self.hidden, self.epsilon, self.dtype, parent=None)
-    stacked = layers.stacked_parameters(self, block, self.depth, flat, is_real)
+    stacked = layers.stacked_parameters(self, block, self.depth, tokens, is_real)
 
-    def run_block(flat, params):
-      return block.apply({"params": params}, sharding.split_rows(flat), is_real), None
+    def run_block(tokens, params):
+      return block.apply({"params": params}, sharding.split_rows(tokens), is_real), None
 
-    flat, _ = jax.lax.scan(run_block, flat, stacked)
-    return flat.reshape(B, T, self.width)
+    return jax.lax.scan(run_block, tokens, stacked)[0]
 
 
 class _Block(nn.Module):
-  """Post-norm transformer block; [B*T, D] -> [B*T, D]. `is_real` [B, T] bool is False in the padding."""
+  """Post-norm transformer block; [B, T, D] -> [B, T, D]. `is_real` [B, T] bool is False in the padding."""
 
   num_heads: int
   hidden: int
@@ -108,9 +111,8 @@ class _Block(nn.Module):
 
   @nn.compact
   def __call__(self, tokens, is_real):
-    D, T = tokens.shape[-1], is_real.shape[1]
-    attended = layers.Attention(self.num_heads, self.dtype, name="attn")(tokens, T, is_real)
+    (attended,) = layers.Attention(self.num_heads, self.dtype, name="attn")((tokens,), is_real)
     tokens = layers.layer_norm(self.dtype, "norm1", self.epsilon)(tokens + attended)
     hidden = layers.gelu(layers.dense(self.hidden, self.dtype, "fc1")(tokens))
-    mixed = layers.dense(D, self.dtype, "fc2")(hidden)
+    mixed = layers.dense(tokens.shape[-1], self.dtype, "fc2")(hidden)
     return layers.layer_norm(self.dtype, "norm2", self.epsilon)(tokens + mixed)

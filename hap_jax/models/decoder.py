@@ -28,11 +28,12 @@ class Decoder(nn.Module):
   attention: str = "xla"
 
   @nn.compact
-  def __call__(self, latent, ids_restore):
+  def __call__(self, latent, ids_keep, ids_restore):
     """Puts the visible tokens and the mask tokens back in image order and decodes them.
 
     Args:
       latent: [B, 1 + V, D], the output of an encoder with a class token, which is the first token.
+      ids_keep: [B, V] int32, the visible patches in the order of the latent.
       ids_restore: [B, L] int32. If the visible patches are listed first and then the hidden patches, patch j
         has position ids_restore[j] in this list.
     Returns:
@@ -40,20 +41,18 @@ class Decoder(nn.Module):
     """
     tokens = layers.dense(self.width, self.dtype, "embed")(latent)
     mask_token = self.param("mask_token", nn.initializers.normal(0.02), (1, 1, self.width)).astype(self.dtype)
-    V = latent.shape[1] - 1
-    # ids_restore is a permutation, so argsort inverts it. The first V entries of the inverse are the visible
-    # patches.
-    ids_keep = jnp.argsort(ids_restore, axis=1)[:, :V].astype(jnp.int32)
+    V = ids_keep.shape[1]
     # A hidden patch has no token. Its index is clipped to V - 1, and the gathered token is then replaced by
     # the mask token.
     shown = layers.gather_tokens(tokens[:, 1:], jnp.minimum(ids_restore, V - 1), ids_keep)
     patches = jnp.where(ids_restore[..., None] >= V, mask_token, shown)
-    tokens = jnp.concatenate([tokens[:, :1], patches], axis=1)
     # The table is a parameter, because checkpoints store it. The optimizer rules keep it fixed.
     table = self.param("pos_embed", lambda _: jnp.asarray(posemb.sincos_table(self.grid, self.width)))
-    tokens = layers.run_blocks(
+    table = table.astype(self.dtype)
+    # The class token is a group of its own, see `attention`. Nothing reads it after the last block.
+    patches, _ = layers.run_blocks(
       self,
-      tokens + table.astype(self.dtype),
+      (patches + table[:, 1:], tokens[:, :1] + table[:, :1]),
       depth=self.depth,
       num_heads=self.num_heads,
       mlp_ratio=self.mlp_ratio,
@@ -62,5 +61,4 @@ class Decoder(nn.Module):
       remat=self.remat,
       attention=self.attention,
     )
-    tokens = layers.layer_norm(self.dtype, "norm")(tokens[:, 1:])
-    return layers.dense(self.num_outputs, self.dtype, "pred")(tokens)
+    return layers.dense(self.num_outputs, self.dtype, "pred")(layers.layer_norm(self.dtype, "norm")(patches))

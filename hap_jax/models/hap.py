@@ -46,7 +46,7 @@ class HAP(nn.Module):
     patches = layers.patchify(image, self.encoder.patch, self.encoder.patch_padding)
     latent = self.encoder(patches, ids_keep)
     cls = latent.cls  # raises ValueError without a class token, which the decoder needs
-    pred = self.decoder(latent.normed, ids_restore.reshape(B * N, L))
+    pred = self.decoder(latent.normed, ids_keep.reshape(B * N, -1), ids_restore.reshape(B * N, L))
     # The losses are computed in float32, whatever the compute type of the network.
     return HapOutputs(
       pred=pred.reshape(B, N, L, -1).astype(jnp.float32),

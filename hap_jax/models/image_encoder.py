@@ -6,13 +6,13 @@ import jax.numpy as jnp
 from hap_jax.models import layers, vit
 
 
-def encode(encoder, images, drop_key=None):
+def encode(encoder, images, drop_key=None, expert=None):
   """Encodes pictures. Call it inside a module that has the encoder as a submodule.
 
   Args:
     encoder: `vit.ViT`.
     images: [B, H, W, 3] float of the encoder's size, normalised by `pixels.normalize`.
-    drop_key: see `vit.ViT`.
+    drop_key, expert: see `vit.ViT`.
   Returns:
     `vit.Latent` of all L patches, row by row.
   Raises:
@@ -28,7 +28,8 @@ def encode(encoder, images, drop_key=None):
     )
   if not jnp.issubdtype(images.dtype, jnp.floating):
     raise ValueError(f"images are {images.dtype}: normalise them to floats with hap_jax.pixels.normalize")
-  return encoder(layers.patchify(images, encoder.patch, encoder.patch_padding), drop_key=drop_key)
+  patches = layers.patchify(images, encoder.patch, encoder.patch_padding)
+  return encoder(patches, drop_key=drop_key, expert=expert)
 
 
 class ImageEncoder(nn.Module):

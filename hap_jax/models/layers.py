@@ -1,5 +1,7 @@
 """Conversion of images to patches, and the transformer block that the encoder and the decoder share."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -7,22 +9,32 @@ import numpy as np
 
 from hap_jax import sharding
 from hap_jax.models import cpu_matmul
+from hap_jax.models.attention import KEPT, attend
 
 # Parity: the epsilon of the official ViT. It is also the default of flax. This default may change, so the
 # number is set here.
 LAYER_NORM_EPSILON = 1e-6
 
 # To save memory, some values of a block are not kept but computed again for the gradient. Each name stands
-# for a set of such values. The sets grow from the first name to the last:
-# "none": no value is computed again.
-# "elementwise": the results of norms, GELU and softmax are computed again. All matrix products are kept.
-# "dots": also the matrix products of the attention. Only the products with parameters are kept.
-# "full": every value of the block is computed again. Only the input of the block is kept.
+# for a set of such values. The sets grow from the first name to the last. The logits and the weights of the
+# attention are in all sets, see `attention.attend`; its outputs are only in the last set.
+# "none": only logits and weights of the attention.
+# "elementwise": also the results of norms and GELU. All matrix products are kept.
+# "dots": also matrix products without parameters. With `attend`, these are the logits and the mixed values,
+#   so this set equals the set of "elementwise".
+# "full": every value of the block. Only the input of the block is kept.
+_policies = jax.checkpoint_policies
+
+
+def _and_attention(policy):
+  return _policies.save_from_both_policies(policy, _policies.save_only_these_names(*KEPT))
+
+
 REMAT_POLICIES = {
   "none": None,
-  "elementwise": jax.checkpoint_policies.dots_saveable,
-  "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-  "full": jax.checkpoint_policies.nothing_saveable,
+  "elementwise": _and_attention(_policies.dots_saveable),
+  "dots": _and_attention(_policies.dots_with_no_batch_dims_saveable),
+  "full": _policies.nothing_saveable,
 }
 ATTENTIONS = ("xla", "cudnn")
 
@@ -130,43 +142,27 @@ def layer_norm(dtype, name, epsilon=LAYER_NORM_EPSILON):
   return nn.LayerNorm(epsilon=epsilon, dtype=dtype, use_fast_variance=False, name=name)
 
 
-def attend(qkv, implementation="xla", is_real=None):
-  """Computes softmax attention from queries, keys and values in one array.
+class _Linear(nn.Module):
+  """The parameters of `dense`, for products that split the outputs or the inputs into heads."""
 
-  Args:
-    qkv: [B, T, 3, heads, D/heads].
-    implementation: "xla": plain matrix products, after a transpose that puts the tokens of each head next to
-      each other. On a CPU this takes half the time of `jax.nn.dot_product_attention`. "cudnn": the fused
-      kernel of `jax.nn.dot_product_attention`.
-    is_real: [B, T] bool, False for the padding of a row: such a token gets no attention. None: no padding.
-  Returns:
-    [B, T, heads, D/heads]. Logits and softmax are computed in float32.
-  """
-  # The gradient of a split is one concatenation. A stack of the three gradients would take twice as long on a
-  # CPU.
-  query, key, value = (part.squeeze(2) for part in jnp.split(qkv, 3, axis=2))
-  if implementation != "xla":
-    mask = None if is_real is None else is_real[:, None, None]
-    return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation=implementation)
-  query, key, value = (x.transpose(0, 2, 1, 3) for x in (query, key, value))  # [B, heads, T, D/heads]
-  # Scaling the query is cheaper than scaling the logits, because there are more logits.
-  query = query * query.shape[-1] ** -0.5
-  logits = jnp.einsum("bhtd,bhsd->bhts", query, key, preferred_element_type=jnp.float32)
-  if is_real is not None:
-    # The lowest number instead of -inf: a row without any real token then gives finite values, not NaN.
-    logits = jnp.where(is_real[:, None, None], logits, jnp.finfo(logits.dtype).min)
-  weights = jax.nn.softmax(logits).astype(value.dtype)
-  return jnp.einsum("bhts,bhsd->bhtd", weights, value).transpose(0, 2, 1, 3)
+  features: int
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, width):
+    kernel = self.param("kernel", nn.initializers.xavier_uniform(), (width, self.features))
+    bias = self.param("bias", nn.initializers.zeros, (self.features,))
+    return kernel.astype(self.dtype), bias.astype(self.dtype)
 
 
 class Attention(nn.Module):
-  """Multi-head self-attention with a joint projection to queries, keys and values.
+  """Multi-head self-attention of groups of tokens: a tuple of [B, T_i, D] -> a tuple of [B, T_i, D].
 
-  It takes and returns flat tokens, [B*T, D]. `length` is T. Only the attention product uses [B, T, ...]
-  arrays, because on a CPU a product of two matrices is up to twice as fast as a batched product.
+  Queries, keys and values are three products with parts of one kernel. The result of one product would have
+  to be cut, and on a TPU this copies it.
 
   Attributes:
-    implementation: see `attend`, also for the argument `is_real`.
+    implementation: see `attention.attend`, also for the argument `is_real`.
   """
 
   num_heads: int
@@ -174,12 +170,20 @@ class Attention(nn.Module):
   implementation: str = "xla"
 
   @nn.compact
-  def __call__(self, tokens, length, is_real=None):
-    D = tokens.shape[-1]
-    qkv = dense(3 * D, self.dtype, "qkv")(tokens)
-    qkv = qkv.reshape(-1, length, 3, self.num_heads, D // self.num_heads)  # [B, T, 3, heads, D/heads]
-    mixed = attend(qkv, self.implementation, is_real)
-    return dense(D, self.dtype, "proj")(mixed.reshape(-1, D))
+  def __call__(self, groups, is_real=None):
+    D = groups[0].shape[-1]
+    heads = (self.num_heads, D // self.num_heads)
+    kernel, bias = _Linear(3 * D, self.dtype, name="qkv")(D)
+    # The gradient of a split is one concatenation. The gradient of indexing would be a sum of three arrays.
+    kernels = jax.lax.split(kernel.reshape(D, 3, *heads), [1] * 3, axis=1)
+    biases = jax.lax.split(bias.reshape(3, *heads), [1] * 3)
+    queries, keys, values = (
+      tuple(cpu_matmul.matmul(tokens, kernel.squeeze(1)) + bias for tokens in groups)
+      for kernel, bias in zip(kernels, biases, strict=True)
+    )
+    attended = attend(queries, keys, values, self.implementation, is_real)
+    kernel, bias = _Linear(D, self.dtype, name="proj")(D)
+    return tuple(cpu_matmul.matmul(mixed, kernel.reshape(*heads, D), 2) + bias for mixed in attended)
 
 
 def gelu(x):
@@ -192,45 +196,101 @@ def gelu(x):
   return (half + half * jax.lax.erf(half * np.float32(np.sqrt(2)))).astype(x.dtype)
 
 
+@dataclasses.dataclass(frozen=True)
+class Experts:
+  """Sizes of the experts in the MLPs of an encoder (ViTPose+, arXiv 2212.04246).
+
+  The last `part_features` outputs of an MLP come from the expert of the picture, the others are shared. The
+  second layer of the MLP, fc2, has the shared outputs, then the outputs of each expert. So one matrix product
+  computes all experts. Compared with a kernel of its own for each picture, it needs more operations and less
+  memory, because no kernel is copied.
+
+  Attributes:
+    number: number of experts E. 1: there are no experts.
+    part_features: outputs P of each expert.
+  """
+
+  number: int = 1
+  part_features: int = 0
+
+  def num_outputs(self, width):
+    """Returns the number of outputs of fc2 in an encoder of this width."""
+    return width + (self.number - 1) * self.part_features
+
+  def pick(self, outputs, expert):
+    """Returns the outputs of an MLP, given all outputs of fc2: [..., D - P + E * P] -> [..., D].
+
+    The outputs of the other experts get a gradient of exactly zero.
+
+    Args:
+      outputs: the outputs of fc2.
+      expert: int, the expert of each token, in a shape that broadcasts to [...].
+    """
+    if self.number == 1:
+      return outputs
+    num_own = self.number * self.part_features
+    shared, own = jnp.split(outputs, [outputs.shape[-1] - num_own], axis=-1)
+    own = own.reshape(*own.shape[:-1], self.number, self.part_features)
+    is_chosen = expert[..., None, None] == jnp.arange(self.number)[:, None]
+    # A sum instead of a gather: the gradient of a gather is a scatter-add, see `gather_tokens`.
+    return jnp.concatenate([shared, jnp.where(is_chosen, own, 0).sum(axis=-2)], axis=-1)
+
+
+NO_EXPERTS = Experts()
+
+
 class Mlp(nn.Module):
-  """Two linear layers with an exact (erf) GELU between them."""
+  """Two linear layers with an exact (erf) GELU between them, and optionally `Experts`.
+
+  It takes and returns a tuple of [B, T_i, D]. `expert` is [B] int, see `Experts`.
+  """
 
   ratio: float
   dtype: jnp.dtype
+  experts: Experts = NO_EXPERTS
 
   @nn.compact
-  def __call__(self, tokens):
-    D = tokens.shape[-1]
-    hidden = dense(int(D * self.ratio), self.dtype, "fc1")(tokens)
-    return dense(D, self.dtype, "fc2")(gelu(hidden))
+  def __call__(self, groups, expert=None):
+    D = groups[0].shape[-1]
+    fc1 = dense(int(D * self.ratio), self.dtype, "fc1")
+    fc2 = dense(self.experts.num_outputs(D), self.dtype, "fc2")
+    of_token = None if expert is None else expert[:, None]
+    return tuple(self.experts.pick(fc2(gelu(fc1(tokens))), of_token) for tokens in groups)
 
 
 class Block(nn.Module):
-  """Pre-norm transformer block; [B*T, D] -> [B*T, D].
+  """Pre-norm transformer block of groups of tokens: a tuple of [B, T_i, D] -> a tuple of [B, T_i, D].
 
   `branch_scale` is [2, B] float32 from `drop_path_scales`. For each example, it scales the outputs of
-  attention and MLP before they are added to the tokens. None: no scaling.
+  attention and MLP before they are added to the tokens. None: no scaling. `expert` is [B] int, see `Experts`.
   """
 
   num_heads: int
   mlp_ratio: float
   dtype: jnp.dtype
   attention: str = "xla"
+  experts: Experts = NO_EXPERTS
 
   @nn.compact
-  def __call__(self, tokens, length, branch_scale=None):
-    attended = Attention(self.num_heads, self.dtype, self.attention, name="attn")(
-      layer_norm(self.dtype, "norm1")(tokens), length
-    )
-    tokens = tokens + _scale_branch(attended, length, branch_scale, 0)
-    mixed = Mlp(self.mlp_ratio, self.dtype, name="mlp")(layer_norm(self.dtype, "norm2")(tokens))
-    return tokens + _scale_branch(mixed, length, branch_scale, 1)
+  def __call__(self, groups, branch_scale=None, expert=None):
+    attention = Attention(self.num_heads, self.dtype, self.attention, name="attn")
+    mlp = Mlp(self.mlp_ratio, self.dtype, self.experts, name="mlp")
+    attended = attention(_norm_groups(layer_norm(self.dtype, "norm1"), groups))
+    groups = _add_branch(groups, attended, branch_scale, 0)
+    mixed = mlp(_norm_groups(layer_norm(self.dtype, "norm2"), groups), expert)
+    return _add_branch(groups, mixed, branch_scale, 1)
 
 
-def _scale_branch(branch, length, branch_scale, which):
-  if branch_scale is None:
-    return branch
-  return (branch * jnp.repeat(branch_scale[which], length)[:, None]).astype(branch.dtype)
+def _norm_groups(norm, groups):
+  return tuple(norm(tokens) for tokens in groups)
+
+
+def _add_branch(groups, branches, branch_scale, which):
+  """Returns the sums of the tokens and the outputs of a branch, for each group."""
+  if branch_scale is not None:
+    scale = branch_scale[which][:, None, None]
+    branches = tuple((branch * scale).astype(branch.dtype) for branch in branches)
+  return tuple(tokens + branch for tokens, branch in zip(groups, branches, strict=True))
 
 
 def drop_path_scales(key, batch, *, depth, drop_path):
@@ -260,7 +320,7 @@ def drop_path_scales(key, batch, *, depth, drop_path):
 
 def run_blocks(
   module,
-  tokens,
+  groups,
   *,
   depth,
   num_heads,
@@ -270,8 +330,10 @@ def run_blocks(
   remat="none",
   attention="xla",
   branch_scales=None,
+  experts=NO_EXPERTS,
+  expert=None,
 ):
-  """Runs `depth` blocks on [B, T, D] tokens. Call it inside the compact method of `module`.
+  """Runs `depth` blocks on groups of tokens. Call it inside the compact method of `module`.
 
   The parameters of all blocks are one subtree of the module, `blocks`. The first axis of every leaf is the
   number of the block. With `scan`, only one block is compiled, and a loop runs it over that axis. This
@@ -279,26 +341,27 @@ def run_blocks(
 
   Args:
     module: the module that owns the parameters.
-    tokens: [B, T, D].
+    groups: tuple of [B, T_i, D]. Each token attends to the tokens of all groups. The order and the division
+      of the tokens do not change the results, up to rounding.
     depth, num_heads, mlp_ratio, dtype: sizes and compute type of the blocks, see `vit.ViT`.
     scan: True: one compiled block in a loop. False: every block is compiled.
     remat: a key of `REMAT_POLICIES`.
-    attention: see `attend`.
+    attention: see `attention.attend`.
     branch_scales: [depth, 2, B] from `drop_path_scales`; None: no branch is scaled.
+    experts: see `Experts`.
+    expert: [B] int, the expert of each example. None: there are no experts.
   Returns:
-    [B, T, D].
+    tuple of [B, T_i, D].
   """
-  length, width = tokens.shape[1:]
-  # The blocks work on flat tokens, see `Attention`.
-  flat = tokens.reshape(-1, width)
   # With parent=None, flax does not register the parameters of this block. They are stored below, stacked.
-  block = Block(num_heads, mlp_ratio, dtype, attention, parent=None)
-  stacked = stacked_parameters(module, block, depth, flat, length)
+  block = Block(num_heads, mlp_ratio, dtype, attention, experts, parent=None)
+  stacked = stacked_parameters(module, block, depth, groups, None, expert)
 
-  def run_block(x, params_and_scale):
+  def run_block(groups, params_and_scale):
     params, branch_scale = params_and_scale
     # Each device keeps its own rows in every block.
-    return block.apply({"params": params}, sharding.split_rows(x), length, branch_scale), None
+    groups = tuple(sharding.split_rows(tokens) for tokens in groups)
+    return block.apply({"params": params}, groups, branch_scale, expert), None
 
   if remat != "none":
     # The values are computed once for the output and once more for the gradient. Without a scan, the compiler
@@ -307,11 +370,11 @@ def run_blocks(
     run_block = jax.checkpoint(run_block, policy=REMAT_POLICIES[remat], prevent_cse=not scan)
   if scan:
     # None is an empty pytree, so scan accepts branch_scales=None and gives None to every block.
-    flat, _ = jax.lax.scan(run_block, flat, (stacked, branch_scales))
+    groups, _ = jax.lax.scan(run_block, groups, (stacked, branch_scales))
   else:
     for i, params in enumerate(_unstack(stacked, depth)):
-      flat, _ = run_block(flat, (params, None if branch_scales is None else branch_scales[i]))
-  return flat.reshape(-1, length, width)
+      groups, _ = run_block(groups, (params, None if branch_scales is None else branch_scales[i]))
+  return groups
 
 
 def stacked_parameters(module, block, depth, *inputs):

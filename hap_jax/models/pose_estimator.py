@@ -1,4 +1,7 @@
-"""The network for 2D pose: it computes one heat map per joint from the map of patch tokens."""
+"""The network for 2D pose: it computes one heat map per joint from the map of patch tokens.
+
+A network of several data sets has one head for each of them. Its encoder may have an expert for each of them.
+"""
 
 import flax.linen as nn
 import jax
@@ -14,47 +17,55 @@ STRIDE = 4  # each patch token becomes 4 x 4 cells of the heat maps, in both hea
 _KERNEL_INIT = nn.initializers.normal(0.001)
 
 
-class PoseEstimator(nn.Module):
-  """An encoder with a head that computes heat maps (ViTPose, arXiv 2204.12484).
+def head_names(count):
+  """Returns the names of the heads of a network, in the order of its data sets, as a tuple."""
+  return ("keypoint_head", *(f"associate_keypoint_heads_{k}" for k in range(count - 1)))
 
-  The parameters are {"encoder", "keypoint_head"}. The head reads the patch tokens after the final norm. The
-  official encoder has no class token and a padding of 2 pixels.
+
+class PoseEstimator(nn.Module):
+  """An encoder with heads that compute heat maps (ViTPose, arXiv 2204.12484).
+
+  The parameters are "encoder" and the subtrees of `head_names`. A head reads the patch tokens after the final
+  norm. The official encoder has no class token and a padding of 2 pixels.
 
   Attributes:
     encoder: `vit.ViT`.
-    num_joints: number of joints K.
+    num_joints: number of heat maps of each head.
     head: "classic" or "simple", see `ClassicHead` and `SimpleHead`.
     head_channels: channels of the two transposed convolutions of the classic head.
   """
 
   encoder: vit.ViT
-  num_joints: int
+  num_joints: tuple[int, ...]
   head: str = "classic"
   head_channels: tuple[int, int] = (256, 256)
 
   @nn.compact
-  def __call__(self, image, *, train, drop_key=None):
-    """Runs the encoder and the head.
+  def __call__(self, image, *, train, drop_key=None, expert=None, head=0):
+    """Runs the encoder and one head or all heads.
 
     Args:
       image: [B, H, W, 3] float, normalised, of the encoder's size.
       train: see `BatchNorm`.
-      drop_key: see `vit.ViT`.
+      drop_key, expert: see `vit.ViT`.
+      head: number of the head. None: all heads, each on the whole batch.
     Returns:
-      [B, STRIDE * Gh, STRIDE * Gw, K] float32 heat maps.
+      [B, STRIDE * Gh, STRIDE * Gw, K] float32 heat maps of the head, or a tuple with those of all heads.
     Raises:
-      ValueError: if the pictures have another size, or if there is no such head.
+      ValueError: if the pictures have another size, or if there is no such kind of head.
     """
-    patches = image_encoder.encode(self.encoder, image, drop_key).patches
+    patches = image_encoder.encode(self.encoder, image, drop_key, expert).patches
     features = patches.reshape(len(patches), *self.encoder.grid, -1)
-    return self._make_head()(features, train=train)
+    if head is not None:
+      return self._make_head(head)(features, train=train)
+    return tuple(self._make_head(k)(features, train=train) for k in range(len(self.num_joints)))
 
-  def _make_head(self):
-    name, dtype = "keypoint_head", self.encoder.dtype
+  def _make_head(self, k):
+    name, num_joints, dtype = head_names(k + 1)[k], self.num_joints[k], self.encoder.dtype
     if self.head == "classic":
-      return ClassicHead(self.num_joints, tuple(self.head_channels), dtype, name=name)
+      return ClassicHead(num_joints, tuple(self.head_channels), dtype, name=name)
     if self.head == "simple":
-      return SimpleHead(self.num_joints, dtype, name=name)
+      return SimpleHead(num_joints, dtype, name=name)
     raise ValueError(f"config.model.head={self.head!r} is not one of {', '.join(HEADS)}")
 
 

@@ -135,6 +135,7 @@ class ViT(nn.Module):
     drop_path: stochastic depth rate of the last block. The rate rises linearly from 0 at the first block.
     dtype: compute type; parameters are float32.
     scan, remat, attention: see `layers.run_blocks`.
+    num_experts, part_features: sizes of the experts, see `layers.Experts`.
   """
 
   width: int
@@ -150,9 +151,11 @@ class ViT(nn.Module):
   scan: bool = True
   remat: str = "none"
   attention: str = "xla"
+  num_experts: int = 1
+  part_features: int = 0
 
   @nn.compact
-  def __call__(self, patches, ids_keep=None, *, drop_key=None):
+  def __call__(self, patches, ids_keep=None, *, drop_key=None, expert=None):
     """Encodes all patches, or the visible patches of N masked views of each image.
 
     The views of one image are next to each other on the batch axis of the result. So if the batch is split
@@ -163,6 +166,7 @@ class ViT(nn.Module):
       ids_keep: [B, N, V] int32, the visible patches of each view, in the order of the returned tokens. None:
         one view with all L patches in image order.
       drop_key: PRNG key of stochastic depth; None: no branch is dropped.
+      expert: [B] int, the expert of each image, if there are experts. None: the first expert.
     Returns:
       Latent.
     """
@@ -188,9 +192,12 @@ class ViT(nn.Module):
       branch_scales = layers.drop_path_scales(
         drop_key, len(tokens), depth=self.depth, drop_path=self.drop_path
       )
-    tokens = layers.run_blocks(
+    if self.num_experts > 1:
+      expert = jnp.zeros(len(patches), jnp.int32) if expert is None else expert
+      expert = jnp.repeat(expert, len(tokens) // len(patches))  # the views of an image have the same expert
+    (tokens,) = layers.run_blocks(
       self,
-      tokens,
+      (tokens,),
       depth=self.depth,
       num_heads=self.num_heads,
       mlp_ratio=self.mlp_ratio,
@@ -199,6 +206,8 @@ class ViT(nn.Module):
       remat=self.remat,
       attention=self.attention,
       branch_scales=branch_scales,
+      experts=layers.Experts(self.num_experts, self.part_features),
+      expert=expert if self.num_experts > 1 else None,
     )
     return Latent(
       normed=layers.layer_norm(self.dtype, "norm")(tokens), raw=tokens, class_token=self.class_token
@@ -209,9 +218,9 @@ def _pick_views(tokens, ids_keep):
   """Returns the visible tokens of N views of each image: [B, L, D], [B, N, V] -> [B*N, V, D]."""
   (B, L, D), (_, N, V) = tokens.shape, ids_keep.shape
   ids_keep = ids_keep.reshape(B * N, V)
-  places = jnp.broadcast_to(jnp.arange(V, dtype=jnp.int32), ids_keep.shape)
   # `gather_tokens` needs the inverse for its gradient. A hidden patch has -1, because no visible token comes
-  # from it.
-  inverse = jnp.put_along_axis(jnp.full((B * N, L), -1, jnp.int32), ids_keep, places, axis=1, inplace=False)
+  # from it. Comparing every pair is faster on accelerators than writing to V places.
+  is_kept = ids_keep[:, :, None] == jnp.arange(L, dtype=jnp.int32)  # [B*N, V, L]
+  inverse = jnp.max(jnp.where(is_kept, jnp.arange(V, dtype=jnp.int32)[:, None], -1), axis=1)
   tokens = jnp.broadcast_to(tokens[:, None], (B, N, L, D)).reshape(B * N, L, D)
   return layers.gather_tokens(tokens, ids_keep, inverse)

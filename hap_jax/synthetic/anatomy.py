@@ -77,7 +77,7 @@ EAR = np.array((
 ))
 EAR_SIDE = 0.073  # distance of the ear's rings from the middle of the head
 
-# Hair, with the same columns as HEAD. At the front, the lower rings of the hair lie inside the head, so the
+# Hair, with the same columns as HEAD. At the front, the lower rings of the hair are inside the head, so the
 # face is visible.
 _HAIR_CAP = np.array((
   (-0.030, 0.050, 0.040, -0.048), (0.000, 0.066, 0.056, -0.042), (0.035, 0.073, 0.072, -0.028),

@@ -87,13 +87,13 @@ class Appearance:
     pattern: "plain", "stripes", "bars", "plaid", "logo" or "splice".
     sleeve: "short" or "long".
     sleeve_length: position along the arm at which a short sleeve ends. 0 is the shoulder, 1 the elbow.
-    is_tucked: whether the shirt is tucked into the trousers or the skirt.
+    is_tucked: True if the lower end of the shirt is inside the trousers or the skirt.
     bottom: "trousers", "shorts", "skirt" or "dress".
     bottom_length: position along the leg at which shorts, skirt or dress end. 0 is the hip, 1 the knee.
     fit: width of trousers, from 0 (tight) to 1 (wide).
     shoes: "shoes", "trainers" or "boots".
     bag_side: +1 if bags hang at the person's left, -1 if they hang at the right.
-    tones: {role: [3] float RGB, 0 to 255}. A role is the object with this colour: "top", "bag", "skin" ...
+    tones: {role: [3] float RGB, 0 to 255}. A role names the object with this colour, such as "top" or "skin".
   """
 
   is_female: bool
@@ -203,7 +203,8 @@ def _sample_clothes(rng, is_female):
   bottoms = (
     {"trousers": 64, "shorts": 12, "skirt": 14, "dress": 10} if is_female else {"trousers": 79, "shorts": 21}
   )
-  # Nobody wears a coat with shorts. A dress would replace the coat. So a coat goes with trousers or a skirt.
+  # A coat with shorts would look odd, and a dress would replace the coat. So with a coat, the person wears
+  # trousers or a skirt.
   if top == "coat":
     bottoms = {"trousers": 85, "skirt": 15 if is_female else 0}
   bottom = choose(rng, bottoms)
@@ -221,7 +222,8 @@ def _sample_clothes(rng, is_female):
     "second_colour": second,
     "pattern": pattern,
     "sleeve": sleeve,
-    # Lengths are multiples of 1/20. So many people share a table of rings, which is then in the cache.
+    # Lengths are multiples of 1/20. So many people share a table of rings, and the table is often in the
+    # cache.
     "sleeve_length": int(rng.integers(8, 18)) / 20,
     "has_hood": bool(top == "jacket" and rng.random() < 0.45),
     "is_tucked": bool(

@@ -1,4 +1,4 @@
-"""Paints backgrounds: one wide picture per fixed camera. Each photograph shows a random section of it.
+"""Paints backgrounds: one wide picture per fixed camera. Each photograph shows a random section of one.
 
 The background does not depend on the person, so a network cannot recognise a person by the background.
 """
@@ -30,12 +30,12 @@ _GROUND = HEIGHT - WALL_BASE  # rows of the wide picture that show the ground
 
 @functools.lru_cache(maxsize=32)
 def wide_picture(seed, site, camera):
-  """Paints the background of one fixed camera and returns it, [HEIGHT, WIDTH, 3] uint8."""
+  """Returns the background of one fixed camera, [HEIGHT, WIDTH, 3] uint8. The array is read-only."""
   rng = np.random.default_rng((seed, site, camera, 71))
   picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
   kind = ("street", "shops", "park", "hall")[rng.integers(4)]
   {"street": _street, "shops": _shops, "park": _park, "hall": _hall}[kind](picture, rng)
-  # Up to here, the picture has only flat colours. Photographs have uneven light and fine grain.
+  # At this point the picture has only flat colours. Photographs have uneven light and fine grain.
   light = cv2.resize(
     rng.normal(1.0, 0.10, (5, 12)).astype(np.float32), (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC
   )
@@ -98,7 +98,7 @@ def _ground(picture, rng, colour, joints):
   vanish = (rng.uniform(0.2, 0.8) * WIDTH, WALL_BASE - rng.uniform(60, 260))
   for x in np.arange(-3 * WIDTH, 4 * WIDTH, rng.uniform(60, 200)):
     cv2.line(picture, (int(x), HEIGHT + 60), (int(vanish[0]), int(vanish[1])), line, 1, cv2.LINE_AA)
-  # Horizontal joints lie closer together where the floor is further away.
+  # Horizontal joints are closer together where the floor is farther away.
   for step in range(1, 12):
     y = WALL_BASE + _GROUND * (step / 11) ** 1.7
     cv2.line(picture, (0, int(y)), (WIDTH, int(y)), line, 1 + step // 6)

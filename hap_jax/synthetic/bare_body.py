@@ -243,7 +243,7 @@ def faces(vertices):
   """Returns the triangles, [F, 3] int32. Seen from outside, the corners run counterclockwise.
 
   Args:
-    vertices: [V, 3], the result of `surface` for any body.
+    vertices: [V, 3], the result of `surface` for one body. All bodies give the same triangles.
   """
   triangles = []
   for part in parts().values():
@@ -295,7 +295,7 @@ def _level(name, heights, joint="head", left=0.0):
 
 def _neck():
   rings = _level("NECK", _PLACES["neck"], "neck")
-  # The upper end lies inside the head. It is narrow, so that neck and head cross at a large angle.
+  # The upper end is inside the head. It is narrow, so that neck and head cross at a large angle.
   rings["radii"] *= np.interp(_PLACES["neck"], (0.042, 0.080), (1.0, 0.5))[:, None]
   return rings
 
@@ -349,7 +349,7 @@ def _collar():
 
 
 def _hand():
-  """Returns the rings of the left hand. They lie between wrist and hand joint, so they adapt to long arms."""
+  """Returns the rings of the left hand, between wrist and hand joint, so that they fit arms of any length."""
   rings, places = _resample(skin.hand_rings("left"), anatomy.HAND[:, 0], "hand")
   rings["joints"] = JOINT_INDEX["left_wrist"], JOINT_INDEX["left_hand"]
   rings["between"] = places / body.rest_offset("left_hand")[0]

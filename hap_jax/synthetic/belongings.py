@@ -7,7 +7,7 @@ from hap_jax.synthetic.body import JOINT_INDEX
 from hap_jax.synthetic.figure import TILE_INDEX, upright_box
 from hap_jax.synthetic.mesh import BOX, OVAL, one_tube
 
-# Metres by which straps are drawn nearer to the camera than they are, so that cloth never covers them.
+# Metres. Straps are drawn nearer to the camera by this length, so that cloth never covers them.
 _OVER_CLOTHES = 0.11
 
 
@@ -54,7 +54,7 @@ def _backpack(figure):
   for mirror in (1, -1):
     offsets = _BACKPACK_STRAP * (mirror, 1, body.girth**0.8)
     points = figure.at([JOINT_INDEX["spine3"]] * len(offsets), offsets)
-    # The strap lies flat on the body. Its thin axis points forward on the chest and up on the shoulder.
+    # The strap is flat on the body. Its thin axis points forward on the chest and up on the shoulder.
     turn = np.array((0.0, 0.1, 0.7, 1.5, 2.6))[:, None]
     thin = frame[:, 2] * np.cos(turn) + frame[:, 1] * np.sin(turn)
     wide = np.tile(frame[:, 0], (5, 1))
@@ -161,7 +161,7 @@ def _parcel(figure):
 
 
 def build_seat(figure):
-  """Builds a seat under a sitting person. The seat stands on the ground, y = 0."""
+  """Builds a seat under a sitting person. Its lower end is on the ground, y = 0."""
   scale = figure.body.scale
   hip = (figure.joint("left_hip") + figure.joint("right_hip")) / 2
   top = hip[1] - 0.10 * scale
@@ -174,7 +174,7 @@ def build_seat(figure):
 def build_obstacle(rng):
   """Builds a post, a low wall or a box between the camera and the person.
 
-  The person stands at the origin. The camera is in the direction +z.
+  The person is at the origin. The camera is in the direction +z.
   """
   kind = rng.integers(3)
   front = rng.uniform(0.5, 1.4)

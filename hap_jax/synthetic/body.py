@@ -144,10 +144,15 @@ def build_body(*, stature, legs, arms, trunk, shoulders, hips, waist, girth, bus
 
   Args:
     stature: standing height in metres.
-    legs, arms, trunk: lengths of the bones, relative to the average for this stature.
-    shoulders, hips: widths of the bones, relative to the average for this stature.
+    legs: length of the leg bones, relative to the average for this stature.
+    arms: length of the arm bones, relative to the average for this stature.
+    trunk: length of the trunk bones, relative to the average for this stature.
+    shoulders: width of the shoulder bones, relative to the average for this stature.
+    hips: width of the hip bones, relative to the average for this stature.
     waist: half-width at the waist, relative to the average for this stature and girth.
-    girth, bust, head: same as in Body.
+    girth: same as in Body.
+    bust: same as in Body.
+    head: same as in Body.
   Returns:
     Body.
   """
@@ -183,7 +188,7 @@ def place_joints(body, rotations):
   """
   joints, frames = np.zeros((len(JOINTS), 3)), rotations.copy()
   # SMPL sorts the joints by the number of bones between joint and pelvis. Each pass of this loop places all
-  # joints with the same number.
+  # joints with the same number of bones.
   for level, parents in _LEVELS:
     frame = frames.take(parents, axis=0)
     frames[level] = frame @ rotations[level]
@@ -205,7 +210,7 @@ _LEVELS = _list_levels()
 
 
 def coco_joints(body, joints, frames):
-  """Returns the 17 COCO joints, [17, 3] metres, in the frame of `joints`. Face points lie on the skin."""
+  """Returns the 17 COCO joints, [17, 3] metres, in the frame of `joints`. Face points are on the skin."""
   head = JOINT_INDEX["head"]
   return np.concatenate([joints[head] + (_FACE * body.head) @ frames[head].T, joints.take(_LIMBS, axis=0)])
 

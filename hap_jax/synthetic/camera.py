@@ -17,7 +17,7 @@ class Sensor:
 
   Attributes:
     gain: [3] factor of each channel, for exposure and colour cast.
-    offset: grey levels that are added to every pixel, like haze.
+    offset: grey levels that are added to every pixel, as haze does.
     gamma: exponent of the tone curve.
     blur: standard deviation of the blur, divided by the picture's width.
     noise: standard deviation of the noise in grey levels.

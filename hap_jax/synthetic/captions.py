@@ -9,7 +9,7 @@ ATTRIBUTES = (
   *("shorts", "skirt_or_dress", "dark_bottom", "trainers", "boots"),
   *("backpack", "shoulder_bag", "hand_bag", "suitcase"),
 )
-# Only clearly dark and clearly light colours. All other colours count as neither dark nor light.
+# Only clearly dark and clearly light colours. All other colours are neither dark nor light.
 _DARK = ("black", "navy", "burgundy", "brown")
 _LIGHT = ("white", "beige", "light blue", "yellow", "pink")
 
@@ -50,13 +50,13 @@ def attributes_of(look):
 
 
 def captions_of(look):
-  """Returns two texts (str, str) about an Appearance. They name only properties visible in pictures."""
+  """Returns two texts (str, str) about an Appearance. They mention only properties visible in pictures."""
   return _describe_wearing(look), _describe_with(look)
 
 
 def _describe_wearing(look):
   """Describes the person in this order: person, hair, clothes from top to bottom, bags."""
-  # A dress is both top and bottom, so it is named only once.
+  # A dress is both top and bottom, so the text mentions it only once.
   clothes = [_article(_top(look)), *([_bottom(look)] if look.bottom != "dress" else []), _shoes(look)]
   extras = [_article(thing) for thing in _worn(look)]
   text = f"{_article(_who(look)).capitalize()} {_hair(look)}, wearing {_list(clothes)}."
@@ -133,7 +133,7 @@ def _bottom(look):
   if look.bottom == "skirt":
     return f"a {look.bottom_colour} skirt"
   cut = ""
-  # A fit between 0.2 and 0.6 is hard to see, so captions do not name it.
+  # A fit between 0.2 and 0.6 is hard to see, so captions do not mention it.
   if look.bottom == "trousers":
     cut = "tight " if look.fit < 0.2 else "wide " if look.fit > 0.6 else ""
   return f"{cut}{look.bottom_colour} {look.bottom}"

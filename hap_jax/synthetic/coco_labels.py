@@ -46,13 +46,14 @@ def of_person(drawn, area, size):
   }
 
 
-def file_content(size, files, labels):
+def file_content(size, files, labels, skeleton=COCO17):
   """Returns the content of a COCO keypoint file with one person per picture, numbered from 1.
 
   Args:
     size: (H, W) of the pictures in pixels.
     files: names of the picture files.
     labels: the result of `of_person` for each picture.
+    skeleton: the `Skeleton` of the joints.
   """
   height, width = size
   licence = {"id": 1, "name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"}
@@ -60,8 +61,8 @@ def file_content(size, files, labels):
     "id": CATEGORY,
     "name": "person",
     "supercategory": "person",
-    "keypoints": COCO17.joints,
-    "skeleton": [[a + 1, b + 1] for a, b in COCO17.bones],  # COCO counts joints from 1
+    "keypoints": skeleton.joints,
+    "skeleton": [[a + 1, b + 1] for a, b in skeleton.bones],  # COCO counts joints from 1
   }
   return {
     "info": {"description": "synthetic people of hap_jax"},

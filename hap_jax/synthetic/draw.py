@@ -103,7 +103,7 @@ def _station(seed, site, cam):
 
 
 def draw_person(seed, index, size, is_empty=False):
-  """Draws the picture with this index. It shows person `index // 8`.
+  """Draws the picture with this index. It shows person `index // PICTURES_PER_PERSON`.
 
   The six cameras of the person's site take the first six pictures. The first two of these cameras also take
   the last two pictures.
@@ -112,7 +112,8 @@ def draw_person(seed, index, size, is_empty=False):
     seed: whole number >= 0.
     index: whole number >= 0. `FIRST_INDEX` has the first index of each split.
     size: (H, W) pixels, at most camera.MAX_SIZE.
-    is_empty: True: leave out the person and their shadow. The ground truth stays the same.
+    is_empty: True: the picture does not show the person, their belongings and their shadow. Only the fields
+      `image`, `parts` and `keypoints_occluded` of the result change.
   Returns:
     dict: image [H, W, 3] uint8 RGB, attributes [27] bool in the order of captions.ATTRIBUTES,
       captions (str, str), pid and camid int, parts [H, W] uint8 (index into anatomy.PARTS),
@@ -199,8 +200,8 @@ def _surroundings(seed, site, cam, station, view, size, rng):
   """Returns the background, [H, W, 3] float32: a random section of the camera's wide picture."""
   distance = float(np.linalg.norm(view.translation))
   behind = background.wall_distance(seed, site, cam)
-  # At the person the picture shows a height of 1.87 m. At the wall it shows more, because the wall is further
-  # away.
+  # At the distance of the person the picture shows a height of 1.87 m. At the distance of the wall it shows
+  # more, because the wall is farther away.
   metres = 1.87 * (distance + behind) / distance
   base = 0.95 - (station.height / 1.87) * behind / (distance + behind) + rng.normal(0, 0.03)
   wide = background.wide_picture(seed, site, cam)

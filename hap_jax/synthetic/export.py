@@ -73,7 +73,11 @@ def write_folder(
 
   Args:
     out: folder to create.
-    seed, num_train, num_val, num_test, image_size: same as in `sources.synthetic`.
+    seed: same as in `sources.synthetic`.
+    num_train: same as in `sources.synthetic`.
+    num_val: same as in `sources.synthetic`.
+    num_test: same as in `sources.synthetic`.
+    image_size: same as in `sources.synthetic`.
     workers: number of processes that draw. 0: this process draws. None: one process per processor.
     progress: a started `Progress` that counts the pictures.
 
@@ -81,7 +85,7 @@ def write_folder(
     {split: number of pictures}.
 
   Raises:
-    ValueError: if `out` exists, its parent does not exist, or a number is out of range.
+    ValueError: if `out` exists, its parent folder does not exist, or a number is out of range.
   """
   out = pathlib.Path(out)
   unfinished.check_new(out)
@@ -125,7 +129,8 @@ def write_pictures(root, seed, size, rows, label, workers, progress):
       `draw.draw_person`.
     label: function of (seed, size, result of `draw_person`). It returns the labels of a picture. It must be
       defined at the top level of a module, because it is sent to other processes.
-    workers, progress: as in `write_folder`.
+    workers: same as in `write_folder`.
+    progress: same as in `write_folder`.
   Returns:
     The results of `label`, in the order of `rows`.
   """

@@ -5,7 +5,7 @@
   body/                                   the body model of these parameters, in the format of `hap body`
   README.txt                              description of the folder
 
-The JSON file has the layout of the file with this name by the authors of 3DCrowdNet. A picture has
+The JSON file has the layout of the file with the same name by the authors of 3DCrowdNet. A picture has
 {id, width, height, sequence, file_name, cam_param {focal, princpt}}. A person has {id, image_id, bbox,
 smpl_param {pose, shape, trans, gender}, openpose_result}. The people are the split "test".
 """
@@ -55,14 +55,17 @@ def write_folder(out, *, seed=0, num_test=1024, image_size=(256, 128), workers=N
 
   Args:
     out: folder to create.
-    seed, num_test, image_size: same as in `sources.synthetic`.
-    workers, progress: same as in `export.write_folder`.
+    seed: same as in `sources.synthetic`.
+    num_test: same as in `sources.synthetic`.
+    image_size: same as in `sources.synthetic`.
+    workers: same as in `export.write_folder`.
+    progress: same as in `export.write_folder`.
 
   Returns:
     {"test": number of pictures}.
 
   Raises:
-    ValueError: if `out` exists, its parent does not exist, or a number is out of range.
+    ValueError: if `out` exists, its parent folder does not exist, or a number is out of range.
   """
   out, size = pathlib.Path(out), tuple(image_size)
   unfinished.check_new(out)
@@ -118,7 +121,7 @@ def _box(box, size):
 
 
 def _openpose(drawn, size):
-  """Returns the joints as OpenPose does: x, y and confidence. All are 0 for a joint outside the picture."""
+  """Returns 18 joints in the form of OpenPose: x, y, confidence. A joint outside the picture is 0, 0, 0."""
   points = np.concatenate([drawn["joints_3d"], drawn["keypoints_3d"][: len(_FACE)]])[_OPENPOSE_ROWS]
   xy = camera.project(points.astype(float), drawn["intrinsics"].astype(float))
   # The picture ends half a pixel outside the centres of its border pixels.

@@ -27,7 +27,7 @@ TILES = (
 )
 TILE_INDEX = {name: i for i, name in enumerate(TILES)}
 
-# Metres by which a layer is drawn nearer to the camera than it is, so that skin never shows through cloth.
+# Metres. A layer is drawn nearer to the camera by this length, so that skin is never visible through cloth.
 _OVER_LEGS, _OVER_SHIRT, _OVER_COAT = 0.07, 0.08, 0.10
 
 _EASE = {"shirt": 0.006, "jacket": 0.016, "coat": 0.022}  # metres between skin and cloth
@@ -114,7 +114,7 @@ def dress(body, look, is_detailed):
   Args:
     body: Body.
     look: Appearance.
-    is_detailed: whether to add nose and ears, which small pictures do not show.
+    is_detailed: True to add nose and ears, which are not visible in small pictures.
   Returns:
     Outfit.
   """
@@ -172,7 +172,7 @@ def _trunk(look):
   shirt = skin.trunk_rings(hem, _NECKLINE, _TAIL if is_long else 0.0)
   pieces = [Piece(shirt, "top", lift, ease, section=OVAL)]
   if look.is_tucked:
-    # The waistband lies over the shirt. It must be the second piece, because a skirt hangs on that piece.
+    # The waistband is over the shirt. It must be the second piece, because a skirt hangs on that piece.
     pieces.append(Piece(skin.trunk_rings(-0.06, 0.065, 0.8), "bottom", _OVER_SHIRT, 0.009, section=OVAL))
   pieces.append(Piece(skin.trunk_rings(-0.165, -0.05, 0.5, 0.8), "bottom", 0.0, 0.004, section=OVAL))
   pieces.append(Piece(skin.level_rings("NECK", "neck"), "skin", 0.06))
@@ -316,7 +316,7 @@ _LEG = ("hip", "knee", "ankle")
 
 
 def upright_box(center, frame, half_size, part, tile, lift=0.0):
-  """Builds a box with rounded edges that stands upright.
+  """Builds an upright box with rounded edges.
 
   Args:
     center: [3] metres.

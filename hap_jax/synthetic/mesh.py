@@ -17,7 +17,7 @@ _EXPONENTS = (1.0, 0.78, 0.35)
 
 @dataclasses.dataclass(frozen=True)
 class Tubes:
-  """N tubes with R rings in total. The rings of one tube follow each other.
+  """N tubes with R rings in total. The rings of one tube are consecutive.
 
   Attributes:
     centers: [R, 3] metres.

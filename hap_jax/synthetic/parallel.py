@@ -20,7 +20,7 @@ def map_in_processes(function, chunks, workers=None, on_done=None):
   """
   if workers == 0:
     return _collect(chunks, map(function, chunks), on_done)
-  # "spawn" and not "fork", because a fork is not safe after jax has started threads in this process.
+  # The method is "spawn" and not "fork", because a fork is not safe after jax has started threads.
   context = multiprocessing.get_context("spawn")
   others = set(multiprocessing.active_children())
   try:

@@ -254,7 +254,7 @@ def sample_pose(rng, families=FAMILY_RATES, stoop=0.0):
 
 
 def heading_rotation(degrees):
-  """Returns the 3x3 rotation about the vertical axis that turns the front from +z towards +x."""
+  """Returns the [3, 3] rotation about the vertical axis that turns the front from +z towards +x."""
   return _rotations(np.array([1]), np.array([degrees]))[0]
 
 
@@ -305,7 +305,7 @@ def _rotations(axes, degrees):
 
 
 # A joint's rotation is the product of three turns: stage 0, stage 1, stage 2. Stage 0 is applied last.
-# Rows are (joint, stage, axis, angle, whether the right side turns the other way, factor).
+# Rows are (joint, stage, axis, angle, True if the right side turns in the other direction, factor).
 _LIMB_TURNS = (
   ("hip", 0, 0, "hip_flexion", False, -1),
   ("hip", 1, 2, "hip_abduction", True, 1),
@@ -337,8 +337,8 @@ def _list_terms():
   """Converts the tables of turns to arrays, so that one step computes all joints.
 
   Returns:
-    (axes, joint, stage, angle, side, factor). axes: [3, 24], the axis of every turn. Other arrays are [N].
-    Term n sets the turn of stage[n] and joint[n] to factor[n] * angles[angle[n], side[n]] degrees.
+    (axes, joint, stage, angle, side, factor). axes: [3, 24], the axis of every turn. The other arrays have N
+    entries. Entry n sets the turn of stage[n] and joint[n] to factor[n] * angles[angle[n], side[n]] degrees.
   """
   axes = np.zeros((3, len(JOINTS)), int)
   axes[0, list(_COLLARS)] = 2  # `rotations_from_angles` turns the collar bones

@@ -52,7 +52,10 @@ def paint_foliage(picture, rng, top, bottom, left, right, is_crown=True):
   Args:
     picture: [HEIGHT, WIDTH, 3] uint8, changed in place.
     rng: numpy Generator.
-    top, bottom, left, right: pixels. They may lie outside the picture.
+    top: row in pixels. It may be outside the picture, as may the other three.
+    bottom: row in pixels.
+    left: column in pixels.
+    right: column in pixels.
     is_crown: True: the round crown of a tree. False: a hedge with an uneven upper edge.
   """
   top, bottom, left, right = int(top), int(bottom), int(left), int(right)

@@ -17,9 +17,9 @@ _NEAREST = 0.3  # metres from the camera plane. Nearer quadrilaterals are not dr
 
 @dataclasses.dataclass(frozen=True)
 class View:
-  """The visible quadrilaterals of a mesh, from far to near, and a map of the front-most one at each pixel.
+  """The visible quadrilaterals of a mesh, from far to near, and a map of the nearest quadrilaterals.
 
-  Row 0 of every table stands for the background.
+  Row 0 of every table represents the background.
 
   Attributes:
     top, left: position of the map's first pixel in the picture.
@@ -41,14 +41,14 @@ class View:
 
 
 def rasterize(mesh, points, depth, grid, align=1, shown=None):
-  """Finds the front-most quadrilateral at each pixel.
+  """Finds the nearest quadrilateral at each pixel.
 
   Args:
     mesh: Mesh.
     points: [V, 2] (x, y) pixels. Pixel centres are at whole numbers.
     depth: [V] metres from the camera plane.
     grid: (H, W) of the picture.
-    align: number of pixels. The box of the map starts and ends at multiples of it.
+    align: number of pixels. The box of the map starts and ends at multiples of this number.
     shown: [Q] bool, quadrilaterals to draw. None: all.
   Returns:
     View.
@@ -100,7 +100,8 @@ def _fill(x, y, size):
   """Draws the indices of quadrilaterals into a map. Later ones cover earlier ones.
 
   Args:
-    x, y: [4, K + 1] pixels of the corners; column 0 is not drawn.
+    x: [4, K + 1] pixels of the corners; column 0 is not drawn.
+    y: same as `x`.
     size: (h, w) of the map.
   Returns:
     [h, w] int32, for each pixel the column of the last quadrilateral that was drawn there, or 0.
@@ -249,7 +250,7 @@ def interpolate(planes, quantity, samples, places=slice(None)):
 
 
 def look_up(view, points, values):
-  """For each point, returns the front-most quadrilateral and the vertex quantity interpolated there.
+  """Returns the nearest quadrilateral at each point, and the interpolated value of a vertex quantity.
 
   Args:
     view: View.

@@ -32,7 +32,7 @@ class Light:
 
 @dataclasses.dataclass(frozen=True)
 class Actor:
-  """A person who stands in the world on the ground, y = 0.
+  """A person on the ground, y = 0, in the world.
 
   Attributes:
     figure: Figure; its joints are in world coordinates.
@@ -94,7 +94,7 @@ def compose(person, outfit, station, size, sides, rng):
   atlas = [person.atlas]
   if main.family == "sitting":
     tubes.append(belongings.build_seat(main.figure))
-  # Passers-by belong to no identity, so they give no hint about the person.
+  # Passers-by have no identity, so a network cannot recognise the person by them.
   for position in _passer_by_positions(rng):
     passer_by = _passer_by(int(rng.integers(_NUM_PASSERS_BY)))
     other = _place(passer_by.body, passer_by.look, passer_by.outfit, position, rng, _PASSING)
@@ -169,7 +169,7 @@ class _PasserBy:
 
 @functools.lru_cache(maxsize=_NUM_PASSERS_BY)
 def _passer_by(number):
-  """Returns a person from a fixed crowd without identities. Cached, because painting a person takes long."""
+  """Returns a person from a fixed crowd without identities. Cached, because painting a person is slow."""
   rng = np.random.default_rng((number, 15))
   look = appearance.sample_appearance(rng)
   bones = body.sample_body(rng, look.is_female, look.age)
@@ -189,7 +189,7 @@ def _passer_by_positions(rng):
 
 
 def _frame_person(vertices, size, rng):
-  """Returns intrinsics [3, 3] that frame the person like the box of a detector.
+  """Returns intrinsics [3, 3] that show the person as in the box of a detector.
 
   The body fills most of the picture, a little off centre. Some pictures cut off the legs or a side.
   """

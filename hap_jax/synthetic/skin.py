@@ -20,7 +20,7 @@ GROWTH = ("fixed", "hip", "waist", "shoulder", "girth", "limb")
 # faster.
 RING = np.dtype(
   [
-    ("joints", "f8", 2),  # the centre of the ring lies between these two joints
+    ("joints", "f8", 2),  # the centre of the ring is between these two joints
     ("between", "f8"),  # position between them: 0 at the first joint, 1 at the second
     ("frames", "f8", 2),  # the axes of the ring come from a mean of the frames of these two joints
     ("bend", "f8"),  # weight of the mean: 0 is the first frame, 1 the second
@@ -124,7 +124,14 @@ def grow(**weights):
 
 @functools.cache
 def level_rings(name, joint="head", part="head", left=0.0):
-  """Returns the rings of a table of `anatomy` with the columns height, half-width, half-depth, front."""
+  """Returns the rings of a table of `anatomy` with the columns height, half-width, half-depth, front.
+
+  Args:
+    name: name of the table.
+    joint: joint that moves the rings.
+    part: label of the body part, a name in PARTS.
+    left: shift of the centres to the person's left, in metres of the reference adult.
+  """
   table = getattr(anatomy, name)
   rings = level_rings_at(table, joint, left)
   rings["v"] = np.linspace(0, 1, len(table))
@@ -150,7 +157,10 @@ def level_rings_at(table, joint="head", left=0.0):
 
 @functools.lru_cache(maxsize=64)
 def trunk_rings(low, high, v_low=0.0, v_high=1.0):
-  """Returns the rings of the trunk between two heights above the pelvis, in metres of the reference adult."""
+  """Returns the rings of the trunk between two heights above the pelvis, in metres of the reference adult.
+
+  The texture coordinate runs from `v_low` at the height `low` to `v_high` at the height `high`.
+  """
   height = anatomy.TRUNK_HEIGHT
   # Rows very near to an end are left out, because they would give very flat quadrilaterals.
   inside = height[(height > low + 0.012) & (height < high - 0.008)]

@@ -1,4 +1,4 @@
-"""A body of our own in the layout of SMPL: the mean bare body of drawn adults, for people of every gender.
+"""The project's own body in the layout of SMPL: the mean bare body of drawn adults, for every gender.
 
 Rest pose, joints and shape directions are the same as for drawn people. So this body can take the skeleton of
 every drawn person. Licence: Apache-2.0.
@@ -59,7 +59,7 @@ _H36M = skeletons.rows_of_smpl30("h36m17")  # `_REGRESSED` has the order of SMPL
 
 @functools.cache
 def make_body_set():
-  """Returns the BodySet of our own body. It is made once per process. Do not change its arrays."""
+  """Returns the BodySet of the project's own body. It is made once per process. Do not change its arrays."""
   template, joints, vertex_steps, joint_steps = shape_space()
   rows = _regressor(template, joints, vertex_steps, joint_steps)
   V = len(template)
@@ -84,7 +84,11 @@ def make_body_set():
 
 
 def make_person(betas):
-  """Returns the body.Body that differs from the mean adult by [10] numbers of standard deviations."""
+  """Returns the body.Body of a person.
+
+  Args:
+    betas: [10] deviations from the mean adult, in standard deviations, in the order of SHAPES.
+  """
   arguments = {
     name: mean + beta * deviation
     for (name, (mean, deviation)), beta in zip(_SHAPES.items(), betas, strict=True)

@@ -16,7 +16,7 @@ _SKIN = [k for k in range(len(smpl_body.SHAPES)) if k not in _BONES]
 
 
 def fit_betas(person):
-  """Returns the shape parameters of our own body model that fit a person best.
+  """Returns the shape parameters of the project's own body model that fit a person best.
 
   Args:
     person: body.Body.
@@ -63,7 +63,7 @@ def parameters_of(seed, drawn):
     drawn: the result of `draw.draw_person`. Only pid, rotations and joints_3d are used.
   Returns:
     dict of float32: smpl_pose [72] radians, smpl_betas [10], smpl_translation [3] metres. The
-    translation is the position of the pelvis, because the pelvis of our own body model is at the origin for
+    translation is the position of the pelvis, because the pelvis of this body model is at the origin for
     every shape.
   """
   return {

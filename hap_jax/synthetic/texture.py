@@ -50,8 +50,8 @@ def find_tile(tile):
   Args:
     tile: [Q] int. `k * len(TILES) + t` is tile t of atlas k.
   Returns:
-    (first, side). first: [Q] int, index of the first texel. side: [Q] int, SIZE for a picture of SIZE x SIZE
-    texels, or 0 for a single texel.
+    (first, side). first: [Q] int, index of the first texel of the tile. side: [Q] int, SIZE for a picture of
+    SIZE x SIZE texels, or 0 for a single texel.
   """
   rank = tile // len(TILES)
   tile = tile - rank * len(TILES)

@@ -5,16 +5,16 @@ import numpy as np
 from hap_jax.synthetic import raster
 from hap_jax.synthetic.anatomy import PART_INDEX
 
-# A joint lies inside the body, so the surface of its own part is always in front of it. A joint counts as
-# hidden if another part or another object is in front of it. It also counts as hidden if the surface of its
-# own part is in front of it by more than these values (metres, for an adult, one per COCO joint).
+# A joint is inside the body, so the surface of its own part is always in front of it. A joint is hidden if
+# another part or another object is in front of it. It is also hidden if the surface of its own part is in
+# front of it by more than these values (metres, for an adult, one per COCO joint).
 _LIMB_DEPTH = np.array(
   (*(0.05,) * 5, *(0.13,) * 2, *(0.09,) * 2, *(0.08,) * 2, *(0.18,) * 2, *(0.12,) * 2, *(0.11,) * 2)
 )
 
 
 def _own_parts():
-  """Returns [17, parts] bool: the parts whose surface belongs to each COCO joint."""
+  """Returns [17, number of parts] bool: the parts whose surface belongs to each COCO joint."""
   own = np.zeros((17, len(PART_INDEX)), bool)
   own[:5, PART_INDEX["head"]] = True
   for offset, side in enumerate(("left", "right")):

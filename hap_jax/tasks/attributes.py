@@ -31,9 +31,12 @@ from hap_jax.metrics import attributes as metrics
 from hap_jax.models import attribute_classifier, vit
 from hap_jax.tasks import base
 from hap_jax.train import optim
+from hap_jax.train import outline as outlines
+from hap_jax.train.outline import NOTHING_KNOWN
 from hap_jax.viz import attributes as viz
 from hap_jax.viz.curves import Guide, Mark
 
+_ATTRIBUTES = 2  # number of attributes of an outline if the data set's number is not known
 TRAIN_SPLITS = ("trainval", "train")
 _MISTAKES = 24  # number of pictures in the sheet of mistakes
 # mA is the mean of the accuracy on positive pictures and the accuracy on negative pictures. A model with the
@@ -286,6 +289,28 @@ def make_augmentation(*, image_size, pad, flip_prob):
   return ResizeBilinear(size=image_size), PadCrop(pad=pad), HorizontalFlip(prob=flip_prob)
 
 
+def step_of(config, description, ratio):
+  """Returns {name: value}: the fields that the Task and the Outline of a finalized config have in common.
+
+  Args:
+    config: the finalized config.
+    description: the Description of the weights.
+    ratio: see `make_loss`.
+  """
+  model = network(description, base.compute_of(config))
+  return {
+    "init": base.make_init(model),
+    # Parity: weight decay also applies to biases, norms, class token and position table. All parameters have
+    # the same learning rate.
+    "param_rules": (optim.Rule(".*", weight_decay=config.weight_decay),),
+    "optimizer": optim.OptimizerSpec(**config.optimizer),
+    "forward": make_forward(model, base.make_normalize(description)),
+    "loss": make_loss(np.asarray(ratio, np.float32)),
+    "ema_decay": config.ema_decay or None,
+    "accumulate": config.accumulate,
+  }
+
+
 def make(config, start=base.FROM_SCRATCH):
   """Makes the attribute task of a finalized config.
 
@@ -311,15 +336,10 @@ def make(config, start=base.FROM_SCRATCH):
   sampler = samplers.ShuffledEpochs(len(source), config.batch_size, config.seed)
   fields = ("image", *(name for name in ("attributes", "attributes_known") if name in source.columns))
   train = base.train_loader_of(config, start, source, augment, sampler, fields)
-  model = network(description, base.compute_of(config))
   total_steps, total_epochs, warmup_epochs = base.run_length_of(config, train)
   return base.Task(
-    init=base.make_init(model),
+    **step_of(config, description, ratio),
     load=base.make_load(description, heads=("classifier",)),
-    # Parity: weight decay also applies to biases, norms, class token and position table. All parameters have
-    # the same learning rate.
-    param_rules=(optim.Rule(".*", weight_decay=config.weight_decay),),
-    optimizer=optim.OptimizerSpec(**config.optimizer),
     schedule=lambda step, progress: optim.warmup_cosine_by_epoch(
       progress,
       start=config.warmup_lr,
@@ -328,27 +348,30 @@ def make(config, start=base.FROM_SCRATCH):
       warmup=warmup_epochs,
       total=total_epochs,
     ),
-    forward=make_forward(model, base.make_normalize(description)),
-    loss=make_loss(np.asarray(ratio, np.float32)),
     train=train,
     total_steps=total_steps,
     evaluation=make_evaluation(config, description),
     description=description,
-    ema_decay=config.ema_decay or None,
-    accumulate=config.accumulate,
   )
 
 
-def outline(config):
-  """Returns (abstract params, lines that describe the shapes of a step); reads no data."""
-  # The real number of attributes comes from the data set, which is not read here. So 2 is used instead.
-  description = base.description_of(config, network={"num_attributes": 2})
-  model = network(description, base.compute_of(config))
-  batch = base.abstract_batch(config.batch_size, description.encoder.image_size)
-  forward = make_forward(model, base.make_normalize(description))
-  params, logits = base.trace(base.make_init(model), forward, batch)
-  return params, [
-    base.image_line(batch, description.encoder),
-    f"logits {logits.shape} {logits.dtype}, compute {config.model.dtype}; the number of attributes is not "
-    "known here, so 2 is used",
-  ]
+def outline(config, sizes=NOTHING_KNOWN):
+  """Returns the `Outline` of a training step; reads no data. `sizes`: see `base.sizes_of`."""
+  sizes = base.sizes_of(config, config.data.train_split, sizes)
+  A = sizes.attributes or _ATTRIBUTES
+  description = base.description_of(config, network={"num_attributes": A})
+  step = step_of(config, description, np.full(A, 0.5))
+  batch = outlines.abstract_batch(
+    config.batch_size, description.encoder.image_size, attributes=((A,), "bool")
+  )
+  logits = outlines.trace(step, batch)
+  return outlines.Outline(
+    **step,
+    batch=batch,
+    sizes=sizes,
+    lines=(
+      outlines.image_line(batch, description.encoder),
+      f"logits {logits.shape} {logits.dtype}, compute {config.model.dtype}",
+      outlines.size_words("attributes", sizes.attributes, A),
+    ),
+  )

@@ -8,11 +8,17 @@ A task is a module in this folder with these functions:
   make(config, start)                   returns the Task of a run; `start` is a Start
   network(description, compute)         returns the Linen module of a Description; no other code builds it
   make_evaluation(config, description)  returns the Evaluation of weights with this Description
-  outline(config)                       returns (abstract params, lines that describe the shapes of a step);
-                                        reads no data
+  outline(config, sizes)                returns the `train.outline.Outline` of a training step; reads no data.
+                                        `sizes` is a `train.outline.DataSizes`
 A task that trains an embedding of a picture also has this function:
   make_embed(description, compute)      returns a function (variables, [B, H, W, 3] uint8 images) -> [B, D]
                                         float32 embeddings with unit norm
+A task that can train on several data sets at once also has this constant:
+  PER_DATA_SET                          names of the settings in config.data that may differ between the data
+                                        sets, such as ("codec",). It may be ()
+A task whose networks have parts for single data sets also has this function:
+  of_data_set(weights, label)           returns the Weights of a network for one data set, see
+                                        `convert/experts.py`
 A task whose data sets have a file format for results also has this constant:
   RESULTS                               endings of the names of these files, such as (".json",). For such a
                                         task, make_evaluation(config, None) returns an Evaluation that can
@@ -27,26 +33,28 @@ they also use helper functions whose names end in `_of`. All other functions tak
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from hap_jax import config as config_lib
+from hap_jax import config_parts
 from hap_jax.convert import fit
-from hap_jax.data import rows
+from hap_jax.data import rows, samplers
 from hap_jax.data.continued_order import ContinuedOrder
 from hap_jax.data.loader import Loader
 from hap_jax.data.pipeline import Reading
+from hap_jax.data.shares import ShuffledShares
+from hap_jax.data.sources.base import sections_of
 from hap_jax.description import Description, Encoder
 from hap_jax.evaluation.evaluate import Evaluation
 from hap_jax.models import vit
 from hap_jax.pixels.normalize import IMAGENET_MEAN, IMAGENET_STD, normalize
 from hap_jax.train import optim, run_length
 from hap_jax.train.optim import OptimizerSpec, Rule
+from hap_jax.train.outline import DataSizes
 
 _FINAL_NORM = "encoder/norm"  # the path of the encoder's norm after the last block
 
@@ -205,6 +213,22 @@ def reading_of(config):
   return Reading(seed=config.seed, workers=config.data.workers, max_bad_share=config.data.max_bad_share)
 
 
+def shuffled_of(config, source):
+  """Returns the sampler of a run that draws single records, in the order that the configuration sets.
+
+  All records are shuffled together, or the data set of each row is drawn by its share.
+
+  Args:
+    config: the finalized config.
+    source: the training records.
+  """
+  name = config.data.source
+  if config_parts.joins(name) and (shares := config.data[name].shares):
+    sizes = tuple(section.size for section in sections_of(source))
+    return ShuffledShares(sizes, tuple(shares), config.batch_size, config.seed)
+  return samplers.ShuffledEpochs(len(source), config.batch_size, config.seed)
+
+
 def train_loader_of(config, start, source, transforms, sampler, fields):
   """Returns the training loader of a run.
 
@@ -219,9 +243,18 @@ def train_loader_of(config, start, source, transforms, sampler, fields):
   return reading_of(config).loader(source, transforms, sampler, fields)
 
 
-def description_of(
-  config, source=None, lineage=(), *, network, classes=None, patch_padding=0, class_token=True, **more
-):
+def sizes_of(config, split, given):
+  """Returns the `DataSizes` of the training records: `given`, completed by the sizes that are published.
+
+  Args:
+    config: the finalized config.
+    split: the split on which the run trains.
+    given: `DataSizes` that the user knows.
+  """
+  return given.or_else(DataSizes(**config_lib.published_sizes(config, split)))
+
+
+def description_of(config, source=None, lineage=(), *, network, classes=None, encoder=None, **more):
   """Returns the Description of the weights of a run.
 
   Args:
@@ -231,8 +264,7 @@ def description_of(
     network: the sizes of the network besides the encoder, such as the number of classes. The task's function
       `network` reads them.
     classes: the meaning of each output of the head.
-    patch_padding: padding of the encoder's patches in pixels, see `layers.patchify`.
-    class_token: False: the encoder has no class token.
+    encoder: {field: value} of the `Encoder` that do not have their default, such as its padding.
     more: further facts to record. A fact that is None is left out.
   """
   data = {}
@@ -240,14 +272,15 @@ def description_of(
     spec = source.spec
     data = {"name": spec.name, "licence": spec.licence, "records": len(source), "notes": list(spec.notes)}
     data["exif"] = spec.exif
+    if spec.parts:
+      data["parts"] = [{"name": part.name, "licence": part.licence} for part in spec.parts]
   return Description(
     task=config.task,
     encoder=Encoder.of_variant(
       config.model.variant,
       image_size=tuple(config.model.image_size),
       patch=config.model.patch,
-      patch_padding=patch_padding,
-      class_token=class_token,
+      **(encoder or {}),
     ),
     network=network,
     normalization={
@@ -278,6 +311,21 @@ def check_network(description, kinds):
       raise ValueError(f"{key} of the network in the description is {found}, expected {kind.words}")
 
 
+def recorded_of_data_set(recorded, label):
+  """Returns a recorded configuration with only the data set of a label.
+
+  Args:
+    recorded: nested dicts of JSON values, or None. It is returned unchanged if it is damaged or has no data
+      set with this label.
+    label: the label.
+  """
+  try:
+    config = config_lib.finalize(config_lib.from_recorded(recorded, "the configuration"))
+    return config_lib.to_plain(config_parts.only(config, label))
+  except ValueError:
+    return recorded
+
+
 def open_pictures(config, split):
   """Opens pictures of any source, for a task that needs no labels.
 
@@ -285,13 +333,20 @@ def open_pictures(config, split):
     config: the finalized config.
     split: "train", or "val" for the held-out records. Some sources have their own rule for the held-out
       records. In all other sources, the last config.data.num_val records of the split "train" are held out.
-      If a source has no split "train", its first split is used in place of "train".
+      If a source has no split "train", its first split is used in place of "train". With several data sets,
+      these rules hold for each of them.
   """
-  data = config.data
+  parts = config_parts.parts_of(config)
+  return config_lib.join_parts(config, [(part, _open_pictures_of(part, split)) for part in parts])
+
+
+def _open_pictures_of(part, split):
+  """Returns the pictures of a data set of the configuration, see `open_pictures`."""
+  data = part.data
   if config_lib.holds_out(data.source):
-    return config_lib.open_source(config, split)
+    return config_lib.open_part(part, split)
   splits = config_lib.load("data/sources", data.source).SPLITS
-  source = config_lib.open_source(config, "train" if "train" in splits else splits[0], data)
+  source = config_lib.open_part(part.with_data(num_val=0), "train" if "train" in splits else splits[0])
   return rows.hold_out(source, data.num_val, split)
 
 
@@ -376,35 +431,3 @@ def _choose_stacks(own, given, neck, heads, layout):
 def _plain(value):
   """Returns the value as JSON would return it: a tuple becomes a list."""
   return list(value) if isinstance(value, tuple) else value
-
-
-def abstract_batch(batch_size, image_size, **fields):
-  """Returns {name: ShapeDtypeStruct} of a training batch.
-
-  Args:
-    batch_size: B.
-    image_size: (H, W) in pixels.
-    fields: name -> (shape of a row, dtype) of each field besides the image.
-  """
-  fields = {"image": ((*image_size, 3), "uint8"), **fields}
-  return {name: jax.ShapeDtypeStruct((batch_size, *shape), dtype) for name, (shape, dtype) in fields.items()}
-
-
-def trace(init, forward, batch):
-  """Returns the shapes and types of the parameters and of the outputs of a training step; computes nothing.
-
-  Args:
-    init: the `init` field of a Task.
-    forward: the `forward` field of a Task.
-    batch: an abstract batch, as `prepare` returns it.
-  """
-  key = jax.random.key(0)
-  # eval_shape runs no computation, so a dry run of a large model needs no memory for its weights.
-  variables = jax.eval_shape(init, key)
-  outputs, _ = jax.eval_shape(functools.partial(forward, train=True), variables, batch, key=key)
-  return variables["params"], outputs
-
-
-def image_line(batch, encoder):
-  """Returns the first line of an outline: the images of a step and their grid."""
-  return f"image {batch['image'].shape} uint8, grid {encoder.grid}"

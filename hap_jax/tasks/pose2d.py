@@ -17,33 +17,43 @@ Batch fields:
   valid: [B] bool. False: the row only fills up the batch.
   keypoints_xy: [B, K, 2] float32, in training only: joints in pixels of `image`.
   keypoints_visible: [B, K] bool, in training only. True: the joint is annotated; it may be outside the image.
+  dataset: [B] int32, in a joint training only: the number of the record's data set.
   region: [B, 4] float32, in evaluation only: (centre x, centre y, width, height) in pixels of the picture.
+
+A joint training has several data sets (ViTPose+, arXiv 2212.04246). Each of them has its own transforms, its
+own head with as many heat maps as the longest skeleton has joints, its own scores, and optionally its own
+expert in each MLP of the encoder. Every head computes heat maps of the whole batch.
 """
 
-import os
+import dataclasses
+import functools
 
 import jax.numpy as jnp
-import numpy as np
 
 from hap_jax import config as config_lib
+from hap_jax import config_parts
 from hap_jax import config_values as values
-from hap_jax.data import samplers
+from hap_jax.convert import pose_data_sets
 from hap_jax.data.skeletons import COCO17
 from hap_jax.data.transforms import topdown
-from hap_jax.evaluation import pose_scorers
+from hap_jax.data.transforms.per_data_set import PerDataSet
+from hap_jax.evaluation import joined, pose_evaluation, pose_scorers
 from hap_jax.evaluation.evaluate import EvalSplit, Evaluation
-from hap_jax.losses.heatmap import heatmap_accuracy, heatmap_loss
+from hap_jax.losses.heatmap import joint_heatmap_loss
 from hap_jax.models import pose_estimator, vit
 from hap_jax.pixels.heatmap_decode import decode, merge_mirrored
 from hap_jax.pixels.heatmap_targets import make_heatmaps
 from hap_jax.tasks import base
 from hap_jax.train import optim
-from hap_jax.viz import pose_report
+from hap_jax.train import outline as outlines
+from hap_jax.train.outline import NOTHING_KNOWN
 
 RESULTS = (".json", ".mat")  # COCO's list of results, and MPII's pred.mat
-HEADS = ("keypoint_head",)  # subtree of the parameters besides the encoder
-_WORST = 24  # people in the picture of the worst predictions
-_CURVE_POINTS = 121
+# Settings in config.data that the data sets of a run may have of their own.
+PER_DATA_SET = (
+  *("codec", "fit_aspect", "clip_boxes", "box_jitter_prob", "flip_prob", "half_body_prob"),
+  *("scale_jitter", "rotation", "rotation_prob"),
+)
 
 
 # The configuration keys of this task, in addition to the keys that every task has.
@@ -58,6 +68,9 @@ _KINDS = {
   "model.head_channels": values.whole(1),
   "model.map_norm": values.flag(),
   "model.drop_path": values.number(low=0, below=1),
+  "model.num_experts": values.whole(1),
+  "model.part_features": values.whole(0),
+  "data.flip_prob": values.number(low=0, high=1),
   "data.codec": values.one_of(*topdown.CODECS),
   "data.fit_aspect": values.flag(),
   "data.clip_boxes": values.flag(),
@@ -69,11 +82,16 @@ _KINDS = {
 }
 
 
-# The keys of `Description.network`.
-_NETWORK = {
-  "num_joints": values.whole(1),
+# The keys of `Description.network`. For several data sets, the values of _PER_HEAD are lists with one value
+# for each of them, `datasets` has their labels, and `experts` the labels of the experts.
+_SIZES = {
   "head": values.one_of(*pose_estimator.HEADS),
   "head_channels": values.each(values.whole(1)),
+}
+_PER_HEAD = {
+  "num_joints": values.whole(
+    1
+  ),  # number of heat maps; of several data sets, it may exceed the number of joints
   "codec": values.one_of(*topdown.CODECS),
   "fit_aspect": values.flag(),
 }
@@ -81,7 +99,7 @@ _NETWORK = {
 
 def check(config):
   """Raises ValueError for values that 2D pose cannot use; the message names the key."""
-  values.check(config, _KINDS)
+  values.check(config, _KINDS | config_parts.per_part(config, _KINDS, PER_DATA_SET))
   drops, total = config.lr_drops, config.total_epochs
   config_lib.require(
     list(drops) == sorted(drops) and all(drop < total for drop in drops),
@@ -89,37 +107,59 @@ def check(config):
     drops,
     f"epochs in ascending order, below total_epochs={total}",
   )
+  parts = config_parts.parts_of(config)
+  for part in parts:
+    config_lib.require(
+      part.data.fit_aspect or part.data.codec == "udp",
+      f"{part.key}.fit_aspect",
+      part.data.fit_aspect,
+      f'True for {part.key}.codec="msra", which can use only boxes of the aspect ratio of the image',
+    )
+  model = config.model
   config_lib.require(
-    config.data.fit_aspect or config.data.codec == "udp",
-    "data.fit_aspect",
-    config.data.fit_aspect,
-    'True for data.codec="msra", which can use only boxes of the aspect ratio of the image',
+    not parts[0].label or model.num_experts in (1, len(parts)),
+    "model.num_experts",
+    model.num_experts,
+    f"1, or the number of data sets, {len(parts)}",
+  )
+  width = vit.variant(model.variant).width
+  config_lib.require(
+    model.part_features < width, "model.part_features", model.part_features, f"less than the width {width}"
   )
   base.check_padding_of(config)
+
+
+def check_network(description):
+  """Raises ValueError if a value of `Description.network` is missing or wrong."""
+  several = bool(pose_data_sets.labels_of(description))
+  per_head = {key: values.each(kind) if several else kind for key, kind in _PER_HEAD.items()}
+  base.check_network(description, _SIZES | per_head)
 
 
 def network(description, compute=vit.FLOAT32, *, drop_path=0.0):
   """Builds the network of a Description, a `PoseEstimator`.
 
   Args:
-    description: its `network` holds the keys of _NETWORK.
+    description: its `network` holds the keys of _SIZES and _PER_HEAD.
     compute: a `vit.Compute`. Heat maps are always float32.
     drop_path: rate of stochastic depth in training.
   Raises:
     ValueError: if a value of the Description is missing or wrong.
   """
-  base.check_network(description, _NETWORK)
-  sizes = description.network
+  check_network(description)
+  sizes, several = description.network, bool(pose_data_sets.labels_of(description))
   return pose_estimator.PoseEstimator(
     description.encoder.build(compute, drop_path=drop_path),
-    sizes["num_joints"],
+    tuple(sizes["num_joints"]) if several else (sizes["num_joints"],),
     sizes["head"],
     tuple(sizes["head_channels"]),
   )
 
 
 def make_forward(model, normalize):
-  """Returns a function (variables, batch, *, key, train) -> (heat maps [B, h, w, K] float32, model_state).
+  """Returns a function (variables, batch, *, key, train) -> (outputs, model_state).
+
+  The outputs are a tuple with the heat maps [B, h, w, K] float32 of each head.
 
   Args:
     model: from `network`.
@@ -127,41 +167,46 @@ def make_forward(model, normalize):
   """
 
   def forward(variables, batch, *, key, train):
-    image = normalize(batch["image"])
+    run = functools.partial(
+      model.apply, variables, normalize(batch["image"]), expert=batch.get("dataset"), head=None
+    )
     if not train:
-      return model.apply(variables, image, train=False), {}
-    return model.apply(variables, image, train=True, drop_key=key, mutable=["batch_stats"])
+      return run(train=False), {}
+    return run(train=True, drop_key=key, mutable=["batch_stats"])
 
   return forward
 
 
-def make_loss(image_size, sigma):
-  """Returns a function (heat maps, batch, *, key) -> (mean squared error, {name: (sum, count)}).
+def make_loss(image_size, sigma, labels=()):
+  """Returns a function (outputs, batch, *, key) -> (loss, {name: (sum, count)}).
 
-  A joint that is not annotated adds 0 to the error, but it counts in the mean.
+  The loss is the sum of the losses of all heads, see `joint_heatmap_loss`.
 
   Args:
     image_size: (H, W) in pixels of the images.
     sigma: standard deviation of the Gaussian around a joint, in cells of the heat map.
+    labels: the labels of the data sets. (): there is one data set. Otherwise the loss of each data set is
+      logged.
   """
 
-  def loss(heatmaps, batch, *, key):
+  def loss(outputs, batch, *, key):
     del key
     target, weight = make_heatmaps(
       batch["keypoints_xy"],
       batch["keypoints_visible"].astype(jnp.float32),
       batch["is_udp"],
       image_size=image_size,
-      heatmap_size=heatmaps.shape[1:3],
+      heatmap_size=outputs[0].shape[1:3],
       sigma=sigma,
     )
-    accuracy = heatmap_accuracy(heatmaps, target, weight)
-    return heatmap_loss(heatmaps, target, weight), {"acc_pose": accuracy}
+    losses, accuracy = joint_heatmap_loss(outputs, target, weight, batch.get("dataset"))
+    named = {f"loss_{label}": (losses[d], jnp.float32(1)) for d, label in enumerate(labels)}
+    return sum(losses), {"acc_pose": accuracy, **named}
 
   return loss
 
 
-def make_predict(description, skeleton, flip_test, compute=vit.FLOAT32):
+def make_predict(description, skeleton, flip_test, compute=vit.FLOAT32, label=""):
   """Returns a function (variables, batch) -> {"keypoints_xy", "score", "region"}.
 
   "keypoints_xy" is [B, K, 2] float32, joints in pixels of the whole picture. "score" is [B, K] float32, the
@@ -172,14 +217,21 @@ def make_predict(description, skeleton, flip_test, compute=vit.FLOAT32):
     skeleton: the `Skeleton` of the joints.
     flip_test: True: the heat maps are averaged with the heat maps of the mirrored image.
     compute: a `vit.Compute`.
+    label: the data set whose expert and head are used, if the network has several.
   """
   model, normalize = network(description, compute), base.make_normalize(description)
+  expert, head = pose_data_sets.index_of(description, label) if label else (0, 0)
+
+  def run(variables, image):
+    experts = jnp.full(len(image), expert, jnp.int32)
+    heatmaps = model.apply(variables, image, train=False, expert=experts, head=head)
+    return heatmaps[..., : len(skeleton.joints)]
 
   def predict(variables, batch):
     image = normalize(batch["image"])
-    heatmaps = model.apply(variables, image, train=False)
+    heatmaps = run(variables, image)
     if flip_test:
-      mirrored = model.apply(variables, image[:, :, ::-1], train=False)
+      mirrored = run(variables, image[:, :, ::-1])
       heatmaps = merge_mirrored(heatmaps, mirrored, skeleton.flip_pairs, batch["is_udp"])
     xy, score = decode(heatmaps, batch["region"], batch["is_udp"])
     return {"keypoints_xy": xy, "score": score, "region": batch["region"]}
@@ -187,111 +239,73 @@ def make_predict(description, skeleton, flip_test, compute=vit.FLOAT32):
   return predict
 
 
-def make_score(scorer, num_records):
-  """Returns the score function: {"val": rows} -> {metric: float}.
-
-  A person whose picture cannot be read counts as missed. If there are such people, "unread" is their number.
-
-  Args:
-    scorer: from `pose_scorers.of`.
-    num_records: number of records of the split.
-  """
-
-  def score(splits):
-    rows = splits["val"]
-    num_unread = num_records - len(rows["index"])
-    return scorer.score(rows) | ({"unread": float(num_unread)} if num_unread else {})
-
-  return score
-
-
-def make_row_figures(scorer, source):
-  """Returns a function rows -> {name: picture}, which draws the predictions on the split "val".
-
-  The picture "joints" shows the score of each joint, and the curve of the score over the threshold. The
-  picture "worst" shows the people with the worst predictions, with predicted and true joints.
-
-  Args:
-    scorer: from `pose_scorers.of`.
-    source: the records of the split.
-  """
-
-  def row_figures(splits):
-    errors = scorer.errors(splits["val"])
-    scale = errors.scale
-    thresholds = np.linspace(0, scale.limit, _CURVE_POINTS)
-    people = f"{len(errors.record):,} people of val"
-    pictures = {
-      "joints": pose_report.accuracy_chart(
-        scorer.skeleton.joints,
-        errors.joint_shares(),
-        thresholds,
-        errors.curve(thresholds),
-        score=scale.score,
-        marks=((scale.threshold, scale.score),),
-        unit=scale.unit,
-        full=scale.full,
-        title=f"{people}; {scorer.note}" if scorer.note else people,
-      )
-    }
-    shown = [
-      pose_report.ShownPerson(
-        image=source[int(errors.record[i])]["image"],
-        region=errors.region[i],
-        truth_xy=errors.truth_xy[i],
-        is_labelled=errors.is_labelled[i],
-        xy=errors.xy[i],
-        title=errors.remarks[i],
-        name=os.path.basename(source.name(int(errors.record[i]))),
-      )
-      for i in errors.worst(_WORST)
-    ]
-    if shown:
-      title = f"The worst {len(shown)} of {people}"
-      pictures["worst"] = pose_report.people_sheet(shown, scorer.skeleton, title=title, note=errors.note)
-    return pictures
-
-  return row_figures
-
-
 def make_evaluation(config, description):
-  """Makes the evaluation of weights with this Description on the split "val".
+  """Makes the evaluation of weights with this Description on the split "val" of each data set.
+
+  With several data sets, the score of the first one selects the best checkpoint.
 
   Args:
     config: the finalized config.
     description: the Description of the weights. None: the Evaluation can only score a file of results.
   Raises:
-    ValueError: if the weights predict other joints than the joints of the data set.
+    ValueError: if the weights have no head for a data set, or predict other joints than its joints.
   """
-  source = config_lib.open_source(config, "val")
-  check_source(source, config.data.source)
+  parts = config_parts.parts_of(config)
+  evaluations = {part.label: _evaluate_part(config, part, description) for part in parts}
+  return joined.join(evaluations) if parts[0].label else evaluations[""]
+
+
+def _evaluate_part(config, part, description):
+  """Makes the evaluation on one data set of the configuration, see `make_evaluation`."""
+  source, name = config_lib.open_part(part, "val"), part.data.source
+  check_source(source, part)
   truth, skeleton = source.truth(), source.spec.skeleton
   if truth is None:
-    note = f"{config.data.source} has no truth for its split val, so nothing is scored"
+    note = f"{name} has no truth for its split val, so nothing is scored"
     return Evaluation(evals={}, score=lambda splits: {}, notes=(note,))
-  scorer, evals = pose_scorers.of(truth, skeleton), {}
+  scorer, evals, own = pose_scorers.of(truth, skeleton), {}, description
   if description is not None:
-    check_joints(description, skeleton, config.data.source)
+    check_network(description)
+    if part.label:
+      check_data_set(description, part)
+      own = pose_data_sets.of_label(description, part.label)
+    check_joints(own, skeleton, part)
     view = topdown.make_view(
-      image_size=description.encoder.image_size,
-      codec=description.network["codec"],
-      fit_aspect=description.network["fit_aspect"],
-      clip=config.data.clip_boxes,
+      image_size=own.encoder.image_size,
+      codec=own.network["codec"],
+      fit_aspect=own.network["fit_aspect"],
+      clip=part.data.clip_boxes,
     )
     loader = base.reading_of(config).ordered(
       source, view, config.eval_batch_size, ("image", "region", "is_udp")
     )
-    predict = make_predict(description, skeleton, config.flip_test, base.compute_of(config))
+    predict = make_predict(description, skeleton, config.flip_test, base.compute_of(config), part.label)
     evals["val"] = EvalSplit(loader, predict)
-  return Evaluation(
-    evals=evals,
-    score=make_score(scorer, len(source)),
-    row_figures=make_row_figures(scorer, source),
-    select=(scorer.select, "max"),
-    notes=_notes(scorer, description) if evals else (),
-    write_results=lambda splits, folder: scorer.write(splits["val"], folder),
-    read_results=scorer.read,
-  )
+  notes = _notes(scorer, own) if evals else ()
+  return pose_evaluation.make(evals, scorer, source, notes)
+
+
+def check_data_set(description, part):
+  """Raises ValueError if the weights have no head for a data set of the configuration, which has several."""
+  labels = pose_data_sets.labels_of(description)
+  if part.label not in labels:
+    has = f"the data sets {', '.join(labels)}" if labels else "one data set"
+    raise ValueError(
+      f"config.{part.key}: the checkpoint has {has}, not {part.label}: choose a data set of the "
+      "configuration with --dataset"
+    )
+
+
+def of_data_set(weights, label):
+  """Returns the Weights of the network for one data set, see `pose_data_sets.take`.
+
+  If the recorded configuration has several data sets, too, only this one remains.
+  """
+  labels, taken = pose_data_sets.labels_of(weights.description), pose_data_sets.take(weights, label)
+  if not labels:
+    return taken
+  config = base.recorded_of_data_set(weights.description.config, label or labels[0])
+  return dataclasses.replace(taken, description=dataclasses.replace(taken.description, config=config))
 
 
 def _notes(scorer, description):
@@ -300,53 +314,118 @@ def _notes(scorer, description):
   return (*([scorer.note] if scorer.note else []), *([f"assumed: {assumed}"] if assumed else []))
 
 
-def check_source(source, name):
-  """Raises ValueError if the records of the source `name` are not people with boxes and joints."""
+def check_source(source, part):
+  """Raises ValueError if the records of a data set are not people with boxes and joints."""
   if not hasattr(source, "truth"):
     raise ValueError(
-      f"config.data.source={name!r} has no boxes and joints of people on whole pictures: 2D pose needs a "
-      "source such as coco_pose, mpii_pose, aic_pose or synthetic"
+      f"config.{part.key}.source={part.data.source!r} has no boxes and joints of people on whole pictures: "
+      "2D pose needs a source such as coco_pose, mpii_pose, aic_pose or synthetic"
     )
 
 
-def check_joints(description, skeleton, name):
-  """Raises ValueError if the weights predict other joints than the skeleton of the source `name`."""
-  base.check_network(description, _NETWORK)
+def check_joints(description, skeleton, part):
+  """Raises ValueError if the weights predict other joints than the skeleton of a data set."""
   predicted, count = list(description.classes.get("joints", ())), description.network["num_joints"]
   if predicted != list(skeleton.joints) or count != len(predicted):
     has = f"{count} joints ({description.network.get('skeleton', 'unknown')})"
     raise ValueError(
-      f"the checkpoint predicts {has}, data set {name} has {len(skeleton.joints)} ({skeleton.name}): set "
-      "config.data.source to a data set with the joints of the checkpoint"
+      f"the checkpoint predicts {has}, data set {part.label or part.data.source} has {len(skeleton.joints)} "
+      f"({skeleton.name}): set config.{part.key}.source to a data set with the joints of the checkpoint"
     )
 
 
-def describe(config, skeleton, source=None, lineage=()):
+def describe(config, skeletons, source=None, lineage=()):
   """Returns the Description of the weights of a run.
 
   Args:
     config: the finalized config.
-    skeleton: the `Skeleton` of the joints.
+    skeletons: the `Skeleton` of each data set.
     source, lineage: see `base.description_of`.
   """
-  model, channels = config.model, config.model.head_channels
-  sizes = {
-    "num_joints": len(skeleton.joints),
-    "skeleton": skeleton.name,
+  model, parts, several = config.model, config_parts.parts_of(config), {}
+  labels, channels = [part.label for part in parts], [model.head_channels] * 2
+  heads = {
+    # Parity: every head has as many heat maps as the longest skeleton has joints.
+    "num_joints": [max(len(skeleton.joints) for skeleton in skeletons)] * len(parts),
+    "skeleton": [skeleton.name for skeleton in skeletons],
     "head": model.head,
-    "head_channels": [channels, channels] if model.head == "classic" else [],
-    "codec": config.data.codec,
-    "fit_aspect": config.data.fit_aspect,
+    "head_channels": channels if model.head == "classic" else [],
+    "codec": [part.data.codec for part in parts],
+    "fit_aspect": [part.data.fit_aspect for part in parts],
   }
+  joints, encoder = [list(skeleton.joints) for skeleton in skeletons], {}
+  if parts[0].label and model.num_experts > 1:
+    part_features = model.part_features or vit.variant(model.variant).width // 4
+    encoder = {"num_experts": model.num_experts, "part_features": part_features}
+  if parts[0].label:
+    classes = dict(zip(labels, joints, strict=True))
+    several = {"datasets": labels, "experts": labels if encoder else []}
+  else:
+    classes = {"joints": joints[0]}
+    heads |= {key: heads[key][0] for key in ("num_joints", "skeleton", "codec", "fit_aspect")}
   return base.description_of(
     config,
     source,
     lineage,
-    network=sizes,
-    classes={"joints": list(skeleton.joints)},
-    patch_padding=model.patch_padding,
-    class_token=False,
+    network=heads | several,
+    classes=classes,
+    encoder={"patch_padding": model.patch_padding, "class_token": False, **encoder},
   )
+
+
+def step_of(config, description):
+  """Returns {name: value}: the fields that the Task and the Outline of a finalized config have in common."""
+  model = network(description, base.compute_of(config), drop_path=config.model.drop_path)
+  return {
+    "init": base.make_init(model, train=False, head=None),
+    "param_rules": optim.layer_decay_rules(
+      description.encoder.depth, layer_decay=config.layer_decay, weight_decay=config.weight_decay
+    ),
+    "optimizer": optim.OptimizerSpec(**config.optimizer),
+    "forward": make_forward(model, base.make_normalize(description)),
+    "loss": make_loss(
+      description.encoder.image_size, config.heatmap_sigma, pose_data_sets.labels_of(description)
+    ),
+    "accumulate": config.accumulate,
+  }
+
+
+def make_augmentation(config, data, skeleton):
+  """Returns the transforms of the training records of a data set.
+
+  Args:
+    config: the finalized config.
+    data: the settings of the data set, see `config_parts.Part`.
+    skeleton: the `Skeleton` of its joints.
+  """
+  return topdown.make_augmentation(
+    image_size=tuple(config.model.image_size),
+    codec=data.codec,
+    skeleton=skeleton,
+    fit_aspect=data.fit_aspect,
+    clip=data.clip_boxes,
+    jitter_prob=data.box_jitter_prob,
+    flip_prob=data.flip_prob,
+    half_body_prob=data.half_body_prob,
+    scale=data.scale_jitter,
+    rotation=data.rotation,
+    rotation_prob=data.rotation_prob,
+  )
+
+
+def make_load(description, map_norm):
+  """Returns the `load` function of a run: it copies the encoder, and the heads that fit the data sets."""
+  heads = pose_estimator.head_names(max(len(pose_data_sets.labels_of(description)), 1))
+  load_fitting = base.make_load(
+    description, heads=heads, layout=("head", "head_channels"), own_norm_only=not map_norm
+  )
+
+  def load(variables, weights):
+    fitted, notes = pose_data_sets.fit(weights, description)
+    variables, report = load_fitting(variables, fitted)
+    return variables, dataclasses.replace(report, notes=(*notes, *report.notes))
+
+  return load
 
 
 def make(config, start=base.FROM_SCRATCH):
@@ -358,58 +437,62 @@ def make(config, start=base.FROM_SCRATCH):
   Raises:
     ValueError: for data or numbers that cannot be used; the message names the key.
   """
-  source = config_lib.open_source(config, "train")
-  check_source(source, config.data.source)
-  skeleton = source.spec.skeleton
-  description = describe(config, skeleton, source, start.lineage)
-  augment = topdown.make_augmentation(
-    image_size=description.encoder.image_size,
-    codec=config.data.codec,
-    skeleton=skeleton,
-    fit_aspect=config.data.fit_aspect,
-    clip=config.data.clip_boxes,
-    jitter_prob=config.data.box_jitter_prob,
-    flip_prob=config.data.flip_prob,
-    half_body_prob=config.data.half_body_prob,
-    scale=config.data.scale_jitter,
-    rotation=config.data.rotation,
-    rotation_prob=config.data.rotation_prob,
+  opened = config_lib.open_parts(config, "train")
+  for part, source in opened:
+    check_source(source, part)
+  source, skeletons = config_lib.join_parts(config, opened), [one.spec.skeleton for _, one in opened]
+  description = describe(config, skeletons, source, start.lineage)
+  labels = pose_data_sets.labels_of(description)
+  transforms = tuple(
+    make_augmentation(config, part.data, skeleton)
+    for (part, _), skeleton in zip(opened, skeletons, strict=True)
   )
-  sampler = samplers.ShuffledEpochs(len(source), config.batch_size, config.seed)
-  fields = ("image", "keypoints_xy", "keypoints_visible", "is_udp")
-  train = base.train_loader_of(config, start, source, augment, sampler, fields)
-  model = network(description, base.compute_of(config), drop_path=config.model.drop_path)
+  train = base.train_loader_of(
+    config,
+    start,
+    source,
+    (PerDataSet(transforms),) if labels else transforms[0],
+    base.shuffled_of(config, source),
+    ("image", "keypoints_xy", "keypoints_visible", "is_udp", *(["dataset"] if labels else [])),
+  )
   total_steps, total_epochs, _ = base.run_length_of(config, train)
   return base.Task(
-    init=base.make_init(model, train=False),
-    load=base.make_load(
-      description, heads=HEADS, layout=("head", "head_channels"), own_norm_only=not config.model.map_norm
-    ),
-    param_rules=optim.layer_decay_rules(
-      description.encoder.depth, layer_decay=config.layer_decay, weight_decay=config.weight_decay
-    ),
-    optimizer=optim.OptimizerSpec(**config.optimizer),
+    **step_of(config, description),
+    load=make_load(description, config.model.map_norm),
     schedule=base.step_schedule_of(config, total_steps, total_epochs),
-    forward=make_forward(model, base.make_normalize(description)),
-    loss=make_loss(description.encoder.image_size, config.heatmap_sigma),
     train=train,
     total_steps=total_steps,
     evaluation=make_evaluation(config, description),
     description=description,
-    accumulate=config.accumulate,
   )
 
 
-def outline(config):
-  """Returns (abstract params, lines that describe the shapes of a step); reads no data."""
-  # The real joints are known only from the data set, which is not read here. So the joints of COCO are used.
-  description = describe(config, COCO17)
-  model = network(description, base.compute_of(config), drop_path=config.model.drop_path)
-  batch = base.abstract_batch(config.batch_size, description.encoder.image_size)
-  forward = make_forward(model, base.make_normalize(description))
-  params, heatmaps = base.trace(base.make_init(model, train=False), forward, batch)
-  return params, [
-    base.image_line(batch, description.encoder),
-    f"heat maps {heatmaps.shape} {heatmaps.dtype}, compute {config.model.dtype}; the joints of the data set "
-    "are not known here, so COCO's 17 are used",
-  ]
+def outline(config, sizes=NOTHING_KNOWN):
+  """Returns the `Outline` of a training step; reads no data. `sizes`: see `base.sizes_of`."""
+  sizes = base.sizes_of(config, "train", sizes)
+  K = sizes.joints or len(COCO17.joints)
+  # Only the number of the joints changes the shapes. Their names do not.
+  skeleton = dataclasses.replace(COCO17, joints=tuple(map(str, range(K))))
+  description = describe(config, [skeleton] * len(config_parts.parts_of(config)))
+  labels = pose_data_sets.labels_of(description)
+  step = step_of(config, description)
+  batch = outlines.abstract_batch(
+    config.batch_size,
+    description.encoder.image_size,
+    keypoints_xy=((K, 2), "float32"),
+    keypoints_visible=((K,), "bool"),
+    is_udp=((), "bool"),
+    **({"dataset": ((), "int32")} if labels else {}),
+  )
+  heatmaps = outlines.trace(step, batch)
+  count = f"{len(heatmaps)} x " if labels else ""
+  return outlines.Outline(
+    **step,
+    batch=batch,
+    sizes=sizes,
+    lines=(
+      outlines.image_line(batch, description.encoder),
+      f"heat maps {count}{heatmaps[0].shape} {heatmaps[0].dtype}, compute {config.model.dtype}",
+      outlines.size_words("joints", sizes.joints, K),
+    ),
+  )

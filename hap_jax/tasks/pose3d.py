@@ -45,6 +45,8 @@ from hap_jax.losses import body_targets
 from hap_jax.models import body_regressor, crop_camera, vit
 from hap_jax.tasks import base
 from hap_jax.train import initial_body, optim, start_pose
+from hap_jax.train import outline as outlines
+from hap_jax.train.outline import NOTHING_KNOWN
 
 HEADS = ("body_head",)  # subtree of the parameters besides the encoder
 _FIT = ("smpl_pose", "smpl_betas", "smpl_translation", "intrinsics")  # fields that every source needs
@@ -325,8 +327,7 @@ def describe(config, body, start, source=None, lineage=()):
     lineage,
     network={"hidden": config.model.hidden, "start": list(start), "body": body["digest"]},
     classes={"body": [body["name"]]},
-    patch_padding=config.model.patch_padding,
-    class_token=False,
+    encoder={"patch_padding": config.model.patch_padding, "class_token": False},
     body={key: body[key] for key in ("name", "licence")},
   )
 
@@ -358,6 +359,22 @@ def body_facts(bodies):
   return {"name": bodies.name, "licence": bodies.licence, "digest": bodies.digest}
 
 
+def step_of(config, description):
+  """Returns {name: value}: the fields that the Task and the Outline of a finalized config have in common."""
+  model = network(description, base.compute_of(config), drop_path=config.model.drop_path)
+  return {
+    "init": base.make_init(model),
+    "param_rules": optim.layer_decay_rules(
+      description.encoder.depth, layer_decay=config.layer_decay, weight_decay=config.weight_decay
+    ),
+    "optimizer": optim.OptimizerSpec(**config.optimizer),
+    "prepare": make_prepare(description.encoder.image_size),
+    "forward": make_forward(model, base.make_normalize(description)),
+    "loss": make_loss(dict(config.loss)),
+    "accumulate": config.accumulate,
+  }
+
+
 def make(config, start=base.FROM_SCRATCH):
   """Makes the task 3D pose of a finalized config.
 
@@ -387,47 +404,51 @@ def make(config, start=base.FROM_SCRATCH):
   fields = ("image", "smpl_pose", "smpl_betas", "smpl_translation", *_CUT)
   fields += ("has_fit",) * ("has_fit" in source.spec.fields)
   train = base.train_loader_of(config, start, source, augment, sampler, fields)
-  model = network(description, base.compute_of(config), drop_path=config.model.drop_path)
   total_steps, total_epochs, warmup_epochs = base.run_length_of(config, train)
   evaluation = evaluation_of(config, description, bodies, true_bodies)
   return base.Task(
-    init=base.make_init(model),
+    **step_of(config, description),
     load=base.make_load(description, heads=HEADS, layout=("hidden",)),
-    param_rules=optim.layer_decay_rules(
-      description.encoder.depth, layer_decay=config.layer_decay, weight_decay=config.weight_decay
-    ),
-    optimizer=optim.OptimizerSpec(**config.optimizer),
     schedule=lambda step, progress: optim.warmup_cosine(
       progress, peak=config.base_lr, warmup=warmup_epochs, total=total_epochs
     ),
-    prepare=make_prepare(size),
-    forward=make_forward(model, base.make_normalize(description)),
-    loss=make_loss(dict(config.loss)),
     train=train,
     total_steps=total_steps,
     constants=evaluation.constants,
     evaluation=evaluation,
     description=description,
-    accumulate=config.accumulate,
   )
 
 
-def outline(config):
-  """Returns (abstract params, lines that describe the shapes of a step); reads no data."""
-  # A dry run reads no body. Its facts and the start do not change the shapes.
+def outline(config, sizes=NOTHING_KNOWN):
+  """Returns the `Outline` of a training step; reads no data. `sizes`: see `base.sizes_of`."""
+  # No body is read. Its facts and the start do not change the shapes.
   no_body = dict.fromkeys(("name", "licence", "digest"), "not read")
   description = describe(config, no_body, (0.0,) * body_regressor.NUM_VALUES)
-  model = network(description, base.compute_of(config), drop_path=config.model.drop_path)
-  batch = base.abstract_batch(config.batch_size, description.encoder.image_size)
-  normalize = base.make_normalize(description)
-
-  # The real forward also poses the body, which is not read here.
-  def forward(variables, batch, *, key, train):
-    return model.apply({"params": variables["params"]}, normalize(batch["image"]), drop_key=key), {}
-
-  params, found = base.trace(base.make_init(model), forward, batch)
-  return params, [
-    base.image_line(batch, description.encoder),
-    f"rotations {found.rotations.shape}, shape {found.betas.shape}, camera {found.camera.shape} float32, "
-    f"compute {config.model.dtype}",
-  ]
+  step, data = step_of(config, description), config.data
+  batch = outlines.abstract_batch(
+    config.batch_size,
+    description.encoder.image_size,
+    smpl_pose=((72,), "float32"),
+    smpl_betas=((10,), "float32"),
+    smpl_translation=((3,), "float32"),
+    intrinsics=((3, 3), "float32"),
+    crop_matrix=((2, 3), "float32"),
+    rotation=((), "float32"),
+    is_mirrored=((), "bool"),
+  )
+  bodies, true_bodies = initial_body.placeholders(data.source, data.eval_source or data.source)
+  constants = outlines.shapes_of(body_scores.constants_of(bodies, true_bodies))
+  outputs = outlines.trace(step, batch, constants)
+  found = outputs.parameters
+  return outlines.Outline(
+    **step,
+    batch=batch,
+    constants=constants,
+    sizes=base.sizes_of(config, "train", sizes),
+    lines=(
+      outlines.image_line(batch, description.encoder),
+      f"rotations {found.rotations.shape}, shape {found.betas.shape}, camera {found.camera.shape} float32, "
+      f"compute {config.model.dtype}; a body of {bodies.of('neutral').num_vertices:,} vertices",
+    ),
+  )

@@ -21,14 +21,15 @@ import jax.numpy as jnp
 from flax import struct
 
 from hap_jax import config as config_lib
+from hap_jax import config_parts
 from hap_jax import config_values as values
 from hap_jax.convert import fit
-from hap_jax.data import samplers, source_options
+from hap_jax.data import source_options
 from hap_jax.data.skeletons import COCO17
 from hap_jax.data.transforms import canvas
 from hap_jax.data.transforms import image as transforms
 from hap_jax.data.transforms.reid import ResizeBicubic
-from hap_jax.evaluation import held_out, retrieval_probe
+from hap_jax.evaluation import held_out, joined, retrieval_probe
 from hap_jax.losses.alignment import alignment_loss
 from hap_jax.losses.reconstruction import masked_patch_loss, normalize_patches
 from hap_jax.masking import sampler as masking
@@ -37,9 +38,12 @@ from hap_jax.models import hap, layers, vit
 from hap_jax.pixels import warp
 from hap_jax.tasks import base
 from hap_jax.train import optim
+from hap_jax.train import outline as outlines
+from hap_jax.train.outline import NOTHING_KNOWN
 
 # The mask of a held-out record depends only on its index and on this seed. So it is the same in all runs.
 EVAL_SEED = 2310_20695
+PER_DATA_SET = ()
 _ENCODER_ONLY = ("mae", "hf-vitmae")  # families whose decoder the official run does not load
 
 
@@ -321,7 +325,7 @@ def network_of(config):
 
 
 def step_of(config, description):
-  """Returns {name: value}: the fields of the Task for a training step that do not depend on the data."""
+  """Returns {name: value}: the fields that the Task and the Outline of a finalized config have in common."""
   model, mask = network(description, base.compute_of(config)), config.mask
   draw_counts = masking.num_parts_policy(
     mask.part_policy, max_parts=mask.max_parts, group=mask.released_group
@@ -329,7 +333,6 @@ def step_of(config, description):
   recipe = recipe_of(config, description.encoder)
   return {
     "init": make_init(model),
-    "load": make_load(description),
     "param_rules": param_rules(config.weight_decay),
     "optimizer": optim.OptimizerSpec(**config.optimizer),
     "prepare": make_prepare(recipe, draw_counts, config.views, description.encoder.image_size),
@@ -365,12 +368,13 @@ def make(config, start=base.FROM_SCRATCH):
     start,
     source,
     (crop, *shuffle_of(config)),
-    samplers.ShuffledEpochs(len(source), config.batch_size, config.seed),
+    base.shuffled_of(config, source),
     (*fields, *getattr(crop, "adds", ())),
   )
   total_steps, total_epochs, warmup_epochs = base.run_length_of(config, train)
   return base.Task(
     **step_of(config, description),
+    load=make_load(description),
     schedule=lambda step, progress: optim.warmup_cosine(
       progress,
       peak=config.base_lr * config.batch_size / 256,
@@ -411,11 +415,12 @@ def make_evaluation(config, description, source=None):
   resize = (transforms.ResizeWhole(size=encoder.image_size), *shuffle_of(config))
   source = source or base.open_pictures(config, "train")
   whole = {"transforms": resize, "fields": fields_of(config, source)}
+  num_val = sum(part.data.num_val for part in config_parts.parts_of(config))
   evaluation = held_out.make_evaluation(
     forward_by_index,
     lambda image: make_target(normalize(image), encoder.patch, config.norm_pix_loss),
     train=make_pass(source, **whole),
-    val=make_pass(base.open_pictures(config, "val"), **whole) if config.data.num_val else None,
+    val=make_pass(base.open_pictures(config, "val"), **whole) if num_val else None,
     num_mean_records=config.baseline_records,
     num_rows=config.panel_rows,
     encoder=encoder,
@@ -431,7 +436,7 @@ def make_evaluation(config, description, source=None):
   }
   encode = retrieval_probe.make_encode(model.encoder, normalize)
   probe = retrieval_probe.make_evaluation(encode, model.encoder, sides)
-  return retrieval_probe.with_probe(evaluation, probe)
+  return joined.join({"": evaluation, "probe": probe})
 
 
 def _with_decoder_heads(description, num_heads):
@@ -442,23 +447,27 @@ def _with_decoder_heads(description, num_heads):
   return dataclasses.replace(description, network={"decoder": {**decoder, "num_heads": num_heads}})
 
 
-def outline(config):
-  """Returns (abstract params, lines that describe the shapes of a step); reads no data."""
+def outline(config, sizes=NOTHING_KNOWN):
+  """Returns the `Outline` of a training step; reads no data. `sizes`: see `base.sizes_of`."""
   description = base.description_of(config, network=network_of(config))
   step, recipe = step_of(config, description), recipe_of(config, description.encoder)
-  K = len(COCO17.joints)
-  joints = {"keypoints_xy": ((K, 2), "float32"), "keypoints_visible": ((K,), "bool")}
-  batch = base.abstract_batch(
-    config.batch_size,
-    description.encoder.image_size,
-    index=((), "int32"),
-    **(joints if config.mask.parts else {}),
+  K, data = len(COCO17.joints), config.data
+  size = data.canvas if data.augment == "device" else description.encoder.image_size
+  fields = (
+    {"keypoints_xy": ((K, 2), "float32"), "keypoints_visible": ((K,), "bool")} if config.mask.parts else {}
   )
-  batch |= jax.eval_shape(step["prepare"], {}, batch, key=jax.random.key(0))
-  params, outputs = base.trace(step["init"], step["forward"], batch)
+  if data.augment == "device":
+    fields |= {"crop": ((4,), "int32"), "flip": ((), "bool")}
+  batch = outlines.abstract_batch(config.batch_size, size, **fields)
+  outputs = outlines.trace(step, batch)
   L, V = recipe.grid[0] * recipe.grid[1], masking.num_visible(recipe)
-  return params, [
-    base.image_line(batch, description.encoder),
-    f"patches L={L}, visible V={V}, views N={config.views}",
-    f"pred {outputs.pred.shape}, cls {outputs.cls.shape}, compute {config.model.dtype}",
-  ]
+  return outlines.Outline(
+    **step,
+    batch=batch,
+    sizes=base.sizes_of(config, "train", sizes),
+    lines=(
+      outlines.image_line(batch, description.encoder),
+      f"patches L={L}, visible V={V}, views N={config.views}",
+      f"pred {outputs.pred.shape}, cls {outputs.cls.shape}, compute {config.model.dtype}",
+    ),
+  )

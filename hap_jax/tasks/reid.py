@@ -2,7 +2,8 @@
 
 The recipe is the official one (junkunyuan/HAP, downstream_tasks/person_reid, which is based on MALE). A batch
 has P persons with K pictures each. The losses are a cross-entropy over the training persons and a batch-hard
-triplet loss.
+triplet loss. With several data sets, a batch has persons of all of them, and the scores of each data set are
+computed separately.
 
 Batch fields:
   image: [B, H, W, 3] uint8, normalised in the step.
@@ -19,12 +20,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from hap_jax import config as config_lib
+from hap_jax import config_parts
 from hap_jax import config_values as values
 from hap_jax.data import samplers
 from hap_jax.data.transforms import reid as transforms
 from hap_jax.data.transforms.image import HorizontalFlip
-from hap_jax.evaluation import retrieval_probe
-from hap_jax.evaluation.evaluate import EvalSplit, Evaluation
+from hap_jax.evaluation import joined, retrieval_probe
+from hap_jax.evaluation.evaluate import EvalSplit, Evaluation, Search
 from hap_jax.losses.identity import identity_loss
 from hap_jax.losses.triplet import triplet_loss
 from hap_jax.metrics import rerank, retrieval
@@ -32,12 +34,16 @@ from hap_jax.models import embedder, vit
 from hap_jax.pixels import erase
 from hap_jax.tasks import base
 from hap_jax.train import optim
+from hap_jax.train import outline as outlines
+from hap_jax.train.outline import NOTHING_KNOWN
 from hap_jax.viz import ranks
 
+_PERSONS = 2  # number of training persons of an outline if the data set's number is not known
 RANK_LIST_LENGTH = 10  # pictures per query in a rank list
 # Subtrees of the parameters besides the encoder. The neck reads the encoder's tokens. The heads classify.
 NECK = ("conv_head_0", "conv_head_1", "conv_head_2", "conv_fc_norm", "bn", "conv_bn")
 HEADS = ("head", "conv_fc")
+PER_DATA_SET = ()
 
 
 # The configuration keys of this task, in addition to the keys that every task has.
@@ -66,6 +72,12 @@ def check(config):
     config.accumulate,
     "1: the triplet loss compares all pictures of a batch with each other",
   )
+  if config_parts.joins(config.data.source):
+    key = f"data.{config.data.source}.shares"
+    shares = config.data[config.data.source].shares
+    config_lib.require(
+      not shares, key, shares, "(): a batch has the persons of all data sets, drawn uniformly"
+    )
 
 
 def network(description, compute=vit.FLOAT32, *, drop_path=0.0):
@@ -169,6 +181,20 @@ def make_score(query, gallery, with_rerank):
   return score
 
 
+def make_searches(query, gallery):
+  """Returns a function rows -> {"picture": Search}: the queries search the gallery.
+
+  Args:
+    query, gallery: the sources, as in `make_score`.
+  """
+
+  def searches(splits):
+    features = splits["query"]["feature"], splits["gallery"]["feature"]
+    return {"picture": Search(*features, **retrieval_probe.identities(splits, query, gallery))}
+
+  return searches
+
+
 def make_rank_lists(query, gallery, num_queries):
   """Returns a function rows -> {"ranks": picture}.
 
@@ -199,29 +225,39 @@ def make_rank_lists(query, gallery, num_queries):
 def make_evaluation(config, description):
   """Makes the evaluation of weights with this Description. It compares every query with the whole gallery.
 
+  Each data set has its own queries, gallery and scores. With several data sets, the highest mean of their mAP
+  selects the best checkpoint.
+
   Args:
     config: the finalized config.
     description: the Description of the weights. They may have been trained on the persons of another data
       set.
   """
-  query, gallery = (config_lib.open_source(config, split) for split in ("query", "gallery"))
+  embed, parts = make_embed(description, base.compute_of(config)), config_parts.parts_of(config)
+
+  def predict(variables, batch):
+    return {"feature": embed(variables, batch["image"])}
+
+  evaluations = {part.label: _evaluate_part(config, part, description, predict) for part in parts}
+  return joined.join(evaluations, mean_of="mAP") if parts[0].label else evaluations[""]
+
+
+def _evaluate_part(config, part, description, predict):
+  """Makes the evaluation on one data set of the configuration; `predict` is that of the EvalSplits."""
+  query, gallery = (config_lib.open_part(part, split) for split in ("query", "gallery"))
   guide = retrieval_probe.chance_guide(query, gallery)
-  embed = make_embed(description, base.compute_of(config))
   # The picture size is the size of the checkpoint, because its position table has this grid.
   resize = transforms.ResizeBicubic(size=description.encoder.image_size)
   make_pass = functools.partial(
     base.reading_of(config).ordered, transforms=(resize,), batch_size=config.eval_batch_size
   )
-
-  def predict(variables, batch):
-    return {"feature": embed(variables, batch["image"])}
-
   return Evaluation(
     evals={"query": EvalSplit(make_pass(query), predict), "gallery": EvalSplit(make_pass(gallery), predict)},
     score=make_score(query, gallery, config.rerank),
     row_figures=make_rank_lists(query, gallery, config.panel_rows),
     select=("mAP", "max"),
     guides={"mAP": guide, "mAP_reranked": guide},
+    searches=make_searches(query, gallery),
   )
 
 
@@ -238,13 +274,39 @@ def make_augmentation(*, image_size, flip_prob, pad, erase_prob):
   )
 
 
-def check_source(source, name):
-  """Raises ValueError if the records of the source `name` have no person numbers."""
+def check_source(source, part):
+  """Raises ValueError if the records of a source have no person numbers. `part` is its data set."""
   if "pid" not in source.spec.fields:
     raise ValueError(
-      f"config.data.source={name!r} has no person numbers: person ReID needs a source with the field pid, "
-      "such as market1501"
+      f"config.{part.key}.source={part.data.source!r} has no person numbers: person ReID needs a source with "
+      "the field pid, such as market1501"
     )
+
+
+def network_of(config, num_classes):
+  """Returns `Description.network` of a finalized config for this number of training persons."""
+  return {"locality": config.model.locality, "num_classes": num_classes}
+
+
+def step_of(config, description, pids):
+  """Returns {name: value}: the fields that the Task and the Outline of a finalized config have in common.
+
+  Args:
+    config: the finalized config.
+    description: the Description of the weights.
+    pids: see `make_loss`.
+  """
+  model = network(description, base.compute_of(config), drop_path=config.model.drop_path)
+  return {
+    "init": base.make_init(model, train=False),
+    "param_rules": optim.layer_decay_rules(
+      description.encoder.depth, layer_decay=config.layer_decay, weight_decay=config.weight_decay
+    ),
+    "optimizer": optim.OptimizerSpec(**config.optimizer),
+    "forward": make_forward(model, base.make_normalize(description)),
+    "loss": make_loss(pids, config.id_weight, config.triplet_weight),
+    "ema_decay": config.ema_decay or None,
+  }
 
 
 def make(config, start=base.FROM_SCRATCH):
@@ -256,14 +318,16 @@ def make(config, start=base.FROM_SCRATCH):
   Raises:
     ValueError: for data or numbers that cannot be used; the message names the key.
   """
-  source = config_lib.open_source(config, "train")
-  check_source(source, config.data.source)
+  opened = config_lib.open_parts(config, "train")
+  for part, source in opened:
+    check_source(source, part)
+  source = config_lib.join_parts(config, opened)
   pids = np.unique(source.columns["pid"])
   description = base.description_of(
     config,
     source,
     start.lineage,
-    network={"locality": config.model.locality, "num_classes": len(pids)},
+    network=network_of(config, len(pids)),
     classes={"people": source.spec.people, "pids": pids.tolist()},
   )
   augment = make_augmentation(
@@ -276,41 +340,39 @@ def make(config, start=base.FROM_SCRATCH):
     source.columns["pid"], config.batch_size, config.num_instances, config.seed
   )
   train = base.train_loader_of(config, start, source, augment, sampler, ("image", "pid", "erase_box"))
-  model = network(description, base.compute_of(config), drop_path=config.model.drop_path)
   total_steps, total_epochs, warmup_epochs = base.run_length_of(config, train)
   return base.Task(
-    init=base.make_init(model, train=False),
+    **step_of(config, description, pids),
     load=base.make_load(description, neck=NECK, heads=HEADS, layout=("locality",)),
-    param_rules=optim.layer_decay_rules(
-      description.encoder.depth, layer_decay=config.layer_decay, weight_decay=config.weight_decay
-    ),
-    optimizer=optim.OptimizerSpec(**config.optimizer),
     schedule=lambda step, progress: optim.warmup_cosine(
       progress, peak=config.base_lr, warmup=warmup_epochs, total=total_epochs
     ),
-    forward=make_forward(model, base.make_normalize(description)),
-    loss=make_loss(pids, config.id_weight, config.triplet_weight),
     train=train,
     total_steps=total_steps,
     evaluation=make_evaluation(config, description),
     description=description,
-    ema_decay=config.ema_decay or None,
   )
 
 
-def outline(config):
-  """Returns (abstract params, lines that describe the shapes of a step); reads no data."""
-  # The real number of persons is known only from the data set, which is not read here. So 2 is used instead.
-  sizes = {"locality": config.model.locality, "num_classes": 2}
-  description = base.description_of(config, network=sizes)
-  model = network(description, base.compute_of(config), drop_path=config.model.drop_path)
-  batch = base.abstract_batch(config.batch_size, description.encoder.image_size, erase_box=((4,), "int32"))
-  forward = make_forward(model, base.make_normalize(description))
-  params, outputs = base.trace(base.make_init(model, train=False), forward, batch)
+def outline(config, sizes=NOTHING_KNOWN):
+  """Returns the `Outline` of a training step; reads no data. `sizes`: see `base.sizes_of`."""
+  sizes = base.sizes_of(config, "train", sizes)
+  pids = np.arange(sizes.persons or _PERSONS, dtype=np.int32)
+  description = base.description_of(config, network=network_of(config, len(pids)))
+  step = step_of(config, description, pids)
+  batch = outlines.abstract_batch(
+    config.batch_size, description.encoder.image_size, pid=((), "int32"), erase_box=((4,), "int32")
+  )
+  outputs = outlines.trace(step, batch)
   widths = " + ".join(str(feature.shape[-1]) for feature in outputs.features)
-  return params, [
-    base.image_line(batch, description.encoder),
-    f"batch: {config.batch_size // config.num_instances} persons with {config.num_instances} pictures each",
-    f"feature {widths}, compute {config.model.dtype}; the number of training persons is not "
-    "known here, so 2 is used",
-  ]
+  return outlines.Outline(
+    **step,
+    batch=batch,
+    sizes=sizes,
+    lines=(
+      outlines.image_line(batch, description.encoder),
+      f"batch: {config.batch_size // config.num_instances} persons with {config.num_instances} pictures each",
+      f"feature {widths}, compute {config.model.dtype}",
+      outlines.size_words("training persons", sizes.persons, _PERSONS),
+    ),
+  )

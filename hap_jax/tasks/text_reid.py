@@ -38,8 +38,11 @@ from hap_jax.metrics import retrieval
 from hap_jax.models import bert, layers, text_embedder, vit
 from hap_jax.tasks import base
 from hap_jax.train import initial_text, optim
+from hap_jax.train import outline as outlines
+from hap_jax.train.outline import NOTHING_KNOWN
 from hap_jax.viz.curves import Guide, Mark
 
+_PERSONS = 2  # number of training persons of an outline if the data set's number is not known
 TRAIN_SPLITS = ("train", "trainval")
 # Subtrees of the parameters besides the encoder. The heads classify.
 NECK, HEADS = ("lstm", "projection", "bert"), ("head",)
@@ -263,6 +266,7 @@ def evaluation_of(config, description, text):
     evals=evals,
     score=caption_search.make_score(sources),
     row_figures=caption_search.make_rank_lists(pictures, captions, config.panel_rows),
+    searches=caption_search.make_searches(pictures, captions),
     select=("val_rank1" if "val" in splits else "rank1_on_test", "max"),
     guides={"mAP": Guide(baseline=Mark("chance", retrieval.chance_mean_ap(*pids)))},
     constants=constants_of(description, text),
@@ -389,6 +393,36 @@ def param_rules(*, image_lr_scale, text_lr_scale, weight_decay):
   )
 
 
+def text_sizes_of(config):
+  """Returns the sizes of a new text encoder of a finalized config."""
+  return {name: config.text[name] for name in ("width", "depth", "num_heads", "max_words", "max_tokens")}
+
+
+def step_of(config, description, pids):
+  """Returns {name: value}: the fields that the Task and the Outline of a finalized config have in common.
+
+  Args:
+    config: the finalized config.
+    description: the Description of the weights.
+    pids: see `make_loss`.
+  """
+  compute, is_trained = base.compute_of(config), description.network["text_is_trained"]
+  model = network(description, compute, drop_path=config.model.drop_path)
+  return {
+    "init": make_init(model, text_network(description, compute), config.text.max_tokens, is_trained),
+    "param_rules": param_rules(
+      image_lr_scale=config.image_lr_scale,
+      text_lr_scale=config.text.lr_scale,
+      weight_decay=config.weight_decay,
+    ),
+    "optimizer": optim.OptimizerSpec(**config.optimizer),
+    "forward": make_forward(model, make_features(description, compute), base.make_normalize(description)),
+    "loss": make_loss(
+      pids, id_weight=config.id_weight, ranking_weight=config.ranking_weight, margin=config.margin
+    ),
+  }
+
+
 def make(config, start=base.FROM_SCRATCH):
   """Makes the text ReID task of a finalized config.
 
@@ -405,7 +439,7 @@ def make(config, start=base.FROM_SCRATCH):
     captions=pairs.columns["caption"],
     init_from=config.text.init_from,
     is_trained=config.text.lr_scale > 0,
-    sizes={name: config.text[name] for name in ("width", "depth", "num_heads", "max_words", "max_tokens")},
+    sizes=text_sizes_of(config),
   )
   pids = np.unique(pairs.columns["pid"])
   description = describe(config, text, pairs, start.lineage, pids.tolist())
@@ -422,29 +456,17 @@ def make(config, start=base.FROM_SCRATCH):
   )
   sampler = samplers.ShuffledEpochs(len(source), config.batch_size, config.seed)
   train = base.train_loader_of(config, start, source, augment, sampler, ("image", "pid", *tokenized.FIELDS))
-  compute = base.compute_of(config)
-  model = network(description, compute, drop_path=config.model.drop_path)
   is_trained = description.network["text_is_trained"]
   total_steps, total_epochs, _ = base.run_length_of(config, train)
   return base.Task(
-    init=make_init(model, text_network(description, compute), config.text.max_tokens, is_trained),
+    **step_of(config, description, pids),
     load=base.make_load(
       description, neck=NECK, heads=HEADS, layout=("embedding_dim", "text"), interpolation="bilinear"
     ),
     preset=initial_text.make_preset(text) if is_trained else None,
     constants=constants_of(description, text),
     store=None if is_trained else functools.partial(initial_text.store, text),
-    param_rules=param_rules(
-      image_lr_scale=config.image_lr_scale,
-      text_lr_scale=config.text.lr_scale,
-      weight_decay=config.weight_decay,
-    ),
-    optimizer=optim.OptimizerSpec(**config.optimizer),
     schedule=base.step_schedule_of(config, total_steps, total_epochs),
-    forward=make_forward(model, make_features(description, compute), base.make_normalize(description)),
-    loss=make_loss(
-      pids, id_weight=config.id_weight, ranking_weight=config.ranking_weight, margin=config.margin
-    ),
     train=train,
     total_steps=total_steps,
     evaluation=evaluation_of(config, description, text),
@@ -452,31 +474,32 @@ def make(config, start=base.FROM_SCRATCH):
   )
 
 
-def outline(config):
-  """Returns (abstract params, lines that describe the shapes of a step); reads no data."""
-  # The real numbers of persons and words are known only from data and text encoder, which are not read here.
-  sizes = {name: config.text[name] for name in ("width", "depth", "num_heads", "max_tokens")}
-  text = initial_text.placeholder(sizes)
-  description = describe(config, text)
-  compute, is_trained = base.compute_of(config), description.network["text_is_trained"]
-  model = network(description, compute, drop_path=config.model.drop_path)
-  text_model = text_network(description, compute)
-  init = make_init(model, text_model, config.text.max_tokens, is_trained)
-  fields = {"ids": ((config.text.max_tokens,), "int32"), "length": ((), "int32")}
-  batch = base.abstract_batch(config.batch_size, description.encoder.image_size, **fields)
-  features = make_features(description, compute)
-  forward = make_forward(model, features, base.make_normalize(description))
-
-  def run(variables, batch, *, key, train):
-    if not is_trained:
-      ids, lengths = batch["ids"], batch["length"]
-      variables = {**variables, "constants": {"bert": text_model.init(key, ids, lengths)["params"]}}
-    return forward(variables, batch, key=key, train=train)
-
-  params, outputs = base.trace(init, run, batch)
-  return params, [
-    base.image_line(batch, description.encoder),
-    f"captions {batch['ids'].shape}, text encoder {'trained' if is_trained else 'frozen'}",
-    f"embeddings {outputs.image.shape}, compute {config.model.dtype}; the number of training persons is not "
-    "known here, so 2 is used",
-  ]
+def outline(config, sizes=NOTHING_KNOWN):
+  """Returns the `Outline` of a training step; reads no data. `sizes`: see `base.sizes_of`."""
+  sizes = base.sizes_of(config, config.data.train_split, sizes)
+  pids = np.arange(sizes.persons or _PERSONS, dtype=np.int32)
+  text = initial_text.placeholder(
+    text_sizes_of(config), is_new=config.text.lr_scale > 0 and not config.text.init_from
+  )
+  description = describe(config, text, pids=pids.tolist())
+  step, T = step_of(config, description, pids), config.text.max_tokens
+  fields = {"ids": ((T,), "int32"), "length": ((), "int32"), "pid": ((), "int32")}
+  batch = outlines.abstract_batch(config.batch_size, description.encoder.image_size, **fields)
+  constants, is_trained = {}, description.network["text_is_trained"]
+  if not is_trained:
+    bert_init = functools.partial(text_network(description).init, jax.random.key(0))
+    constants["bert"] = jax.eval_shape(bert_init, batch["ids"], batch["length"])["params"]
+  outputs = outlines.trace(step, batch, constants)
+  return outlines.Outline(
+    **step,
+    batch=batch,
+    constants=constants,
+    sizes=sizes,
+    lines=(
+      outlines.image_line(batch, description.encoder),
+      f"captions {batch['ids'].shape}, text encoder {'trained' if is_trained else 'frozen'}, "
+      f"{text.sizes.depth} blocks of width {text.sizes.width} and {text.sizes.vocab_size:,} words",
+      f"embeddings {outputs.image.shape}, compute {config.model.dtype}",
+      outlines.size_words("training persons", sizes.persons, _PERSONS),
+    ),
+  )

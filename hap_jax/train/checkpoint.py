@@ -1,12 +1,12 @@
-"""Checkpoints of a run. Each one holds the whole training state and a description for later commands.
+"""Checkpoints of a run. Each one contains the whole training state and a description for later commands.
 
 Layout: <workdir>/checkpoints/<step>/{state, description, digests.json}. <workdir>/best/<step> has the same
 layout. `io/checkpoint_file.py` writes and reads one checkpoint, and `io/checkpoint_list.py` finds the whole
-ones.
+checkpoints. A checkpoint is called whole if it is complete and not damaged.
 
 A checkpoint is written under a temporary name, read back, and renamed at the end. Older checkpoints are
-removed only after that. So a kill at any time leaves only whole checkpoints. With several processes, process
-0 writes alone, and its result holds for all processes.
+removed only after that. So a kill at any time leaves only whole checkpoints. With several processes, only
+process 0 writes. It sends the result of each save to the other processes.
 """
 
 import concurrent.futures
@@ -39,23 +39,24 @@ class Checkpoints:
   def __init__(self, workdir, *, keep_last, keep_every=0, say=print):
     """Opens <workdir>/checkpoints, and finds the newest whole checkpoint.
 
-    Process 0 creates the folder if it is missing, removes what a killed save left, and renames damaged
-    checkpoints.
+    Process 0 creates the folder if it is missing. It removes the files that a killed save left, and renames
+    damaged checkpoints.
 
     Args:
       workdir: the folder of the run.
       keep_last: number of newest checkpoints that are kept.
-      keep_every: checkpoints of steps that are a multiple of this number are never deleted. 0: off.
+      keep_every: a checkpoint is never deleted if its step is a multiple of this number. 0: off.
       say: prints one line for the user.
     Raises:
-      ValueError: if keep_last is below 1, or if checkpoints exist but none of them is whole.
+      ValueError: if keep_last is below 1, if checkpoints exist but none of them is whole, or if the folder
+        cannot be read or written.
     """
     if keep_last < 1:
       raise ValueError(f"config.keep_last={keep_last}: expected at least 1: the newest is always kept")
     self._workdir = pathlib.Path(workdir).resolve()
     self._keep_last, self._keep_every, self._say = keep_last, keep_every, say
     self._is_writer = jax.process_index() == 0
-    # The thread writes and checks a checkpoint while the training goes on.
+    # The thread writes and checks a checkpoint while the training continues.
     self._thread = concurrent.futures.ThreadPoolExecutor(1)
     self._saving = None
     self._failures = {}  # {folder: message} of the folders in which the last save failed; only in process 0
@@ -95,7 +96,7 @@ class Checkpoints:
     """Starts to save a checkpoint. Returns when the state is copied to the host; a thread writes the files.
 
     If the earlier save is not complete yet, this method waits for it. If a save fails, a line says why, and
-    the run goes on.
+    the run continues.
 
     Args:
       step: the step of the state.
@@ -115,7 +116,7 @@ class Checkpoints:
     """Waits for the last save.
 
     Raises:
-      UnsavedError: if the last save failed, in all processes.
+      UnsavedError: if the last save of a state or of the best weights failed. All processes raise it.
     """
     self._wait()
     failures = distributed.from_first_process(list(self._failures.values()))
@@ -127,7 +128,7 @@ class Checkpoints:
 
     The weights are the `eval_variables` of the state. The optimizer's moments are not saved, because no run
     resumes from this folder. The scores are recorded in the description. If the save fails, or an earlier
-    best checkpoint is damaged, a line says so, and the run goes on.
+    best checkpoint is damaged, a line says so, and the run continues.
 
     Args:
       step: the step of the state.
@@ -180,7 +181,7 @@ class Checkpoints:
       self._say(f"checkpoint {found.path} is damaged: {found.damage}. It is kept as {new.name}")
 
   def _wait(self):
-    """Waits until the thread has ended the earlier save. An error in its program code is raised here."""
+    """Waits until the thread has ended the earlier save. Raises an error that the thread did not expect."""
     saving, self._saving = self._saving, None
     if saving is not None:
       saving.result()
@@ -193,7 +194,7 @@ class Checkpoints:
       self._remove([p for n, p in older if not (self._keep_every and n % self._keep_every == 0)])
 
   def _write(self, path, state, description):
-    """Writes a checkpoint. Returns True, or False if it failed. Then a line says why."""
+    """Writes a checkpoint. Returns True. If this fails, prints a line with the reason and returns False."""
     try:
       path.parent.mkdir(exist_ok=True)
       with unfinished.named_at_end(path, replace=True) as part:
@@ -236,7 +237,7 @@ class Checkpoints:
         return None
       try:
         return float(checkpoint_file.read_json(whole.path)["scores"][metric])
-      except (KeyError, TypeError, ValueError):  # only without digests, as an older version wrote it
+      except (KeyError, TypeError, ValueError):  # possible only without digests, as in older versions
         self._rename([checkpoint_list.Checked(whole.path, damage=f"its description records no {metric}")])
     except OSError as error:
       self._say(f"{folder}: the best checkpoint cannot be used: {error}. The next scores start a new one")

@@ -2,10 +2,10 @@
 
 The new run has its own workdir. It takes over the whole training state of a checkpoint of the earlier run:
 parameters, moments of the optimizer, moving average, batch statistics and step number. Step number and
-progress go on, and the order of the data starts at its beginning (see `data/continued_order.py`).
+progress continue, but the order of the data starts again at its beginning (see `data/continued_order.py`).
 
-The lineage in the Description of the new run records the step and the progress at which it took over. A
-resumed run reads these two numbers from there, so it needs the earlier run no more.
+The lineage in the Description of the new run records the step and the progress at which the new run took
+over. A resumed run reads these two numbers from the lineage, so it no longer needs the earlier run.
 """
 
 import dataclasses
@@ -25,13 +25,14 @@ from hap_jax.train import checkpoint
 from hap_jax.train import state as train_state
 
 _MOST_SHOWN = 12  # number of changed keys that are printed
-_START_KEYS = ("continue_from", "init_from")  # they say where a run starts, and are no part of its plan
+_START_KEYS = ("continue_from", "init_from")  # the start of a run differs by design, so it is not listed
 
 
 def with_progress(task, step):
   """Returns the Description of a task with the progress and the learning rate of a step.
 
-  A checkpoint records them, so that a run can continue from it when the data of its run are gone.
+  A checkpoint records both numbers. So another run can continue from the checkpoint, even if the data of the
+  earlier run are no longer available.
 
   Args:
     task: a `Task`.
@@ -54,8 +55,8 @@ class EarlierRun:
   Attributes:
     folder: the folder of the checkpoint.
     step: number of steps that the run had made.
-    epochs: number of epochs that it had done.
-    learning_rate: the learning rate of its next step.
+    epochs: number of epochs that the run had made, as a float.
+    learning_rate: the learning rate of the next step of that run.
     description: the Description of the checkpoint.
     origins: the lineage of the new run.
   """
@@ -77,11 +78,12 @@ class EarlierRun:
 
     Args:
       task: the `Task` of the new run.
-      config: its finalized config.
-      mesh: its mesh.
+      config: the finalized config of the new run.
+      mesh: the mesh of the new run.
     Raises:
-      ValueError: if an array of the state has another shape, or if the network or the classes differ. The
-        message names the keys to change.
+      ValueError: if an array of the state has another shape or type, or if the network or the classes differ.
+        Also if the task did not make its loader with `base.train_loader_of`. The message names the keys or
+        the file to change.
     """
     if task.train.first_step(0) != self.step:
       raise self._misfit(f"tasks/{config.task}.py must make its loader with base.train_loader_of")
@@ -99,7 +101,14 @@ class EarlierRun:
       )
 
   def _refuse(self, config, differ, found, expected):
-    """Raises ValueError for a state with other arrays. The message names the keys that cause it."""
+    """Raises ValueError for a state with other arrays. The message names the keys that cause the difference.
+
+    Args:
+      config: the finalized config of the new run.
+      differ: the names of the arrays that differ.
+      found: {name: "shape type"} of the arrays of the checkpoint.
+      expected: {name: "shape type"} of the arrays of the new run.
+    """
     changed = config_lib.changes(self.description.config, config_lib.to_plain(config))
     keys = [key for key in changed if _changes_state(config, key, changed[key][0])]
     if keys:
@@ -147,7 +156,8 @@ def find(text, task):
   Returns:
     EarlierRun.
   Raises:
-    ValueError: if there is no such checkpoint, or if it does not hold the whole training state.
+    ValueError: if there is no such checkpoint, if it contains only weights, if it belongs to another task, or
+      if its description is incomplete.
   """
   folder, where = _find_folder(pathlib.Path(text)), f"config.continue_from={text}"
   if folder is None:
@@ -192,7 +202,8 @@ def _list_steps(path):
 def _progress(description, step, where):
   """Returns the (epochs, learning rate) of a checkpoint.
 
-  Older versions did not record them. Then the task of the earlier run is made again to compute them.
+  Older versions did not record these two numbers. For their checkpoints, this function makes the task of the
+  earlier run again and computes the numbers.
   """
   recorded = tuple(description.more.get(key) for key in ("epochs", "lr"))
   if recorded != (None, None):
@@ -218,7 +229,8 @@ def _progress(description, step, where):
 def _read_metadata(folder):
   """Returns the tree of the arrays of a state, without their values."""
   try:
-    # As in `checkpoint_file.read`: a checkpointer would warn about a file that no checkpoint of a run has.
+    # The metadata is read with the handler, as in `checkpoint_file`. A checkpointer would warn that a file is
+    # missing, but no checkpoint of a run has this file.
     return ocp.PyTreeCheckpointHandler().metadata(folder / "state").tree
   except (OSError, KeyError, ValueError) as error:
     raise ValueError(f"checkpoint {folder} cannot be read; is the copy complete? ({error})") from error
@@ -243,7 +255,7 @@ def _name(key):
 
 
 def _changes_state(config, key, old):
-  """Returns True if the arrays of the state differ when a key of the config gets its old value."""
+  """Returns True if the old value of a config key changes the arrays of the state."""
   try:
     return _facts_of_state(config) != _facts_of_state(config_lib.replaced(config, key, old))
   except ValueError:
@@ -251,8 +263,8 @@ def _changes_state(config, key, old):
 
 
 def _facts_of_state(config):
-  """Returns the facts of a finalized config that set the shapes of a state. Reads no data."""
-  params, _ = config_lib.load("tasks", config.task).outline(config)
+  """Returns the facts of a finalized config that determine the arrays of a state. Reads no data."""
+  params = config_lib.load("tasks", config.task).outline(config).params
   return {
     "params": _shapes(params),
     # These keys add or remove moments or the moving average.

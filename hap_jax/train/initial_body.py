@@ -1,4 +1,7 @@
-"""Chooses the body model of a run, and finds the one of a checkpoint. No checkpoint holds a body model."""
+"""Chooses the body model of a run, and finds the body model of a checkpoint.
+
+Checkpoints do not contain the body model. They record only its digest.
+"""
 
 from hap_jax import config as config_lib
 from hap_jax.data import body_model
@@ -7,8 +10,13 @@ from hap_jax.data import body_model
 def choose(source, folder, *, eval_source="", eval_folder=""):
   """Returns (BodySet of the network, BodySet of the truth of the evaluation).
 
-  The body of the network is the body of the training parameters: `folder`, or the body of a source that has
-  its own. The truth has the body of its own source, `eval_folder` or `folder`.
+  The network has the body of the training parameters. This is `folder`, or the own body of `source`.
+
+  The truth has the first of these bodies that exists:
+  1. `eval_folder`;
+  2. if the evaluation uses the source of the training: the body of the network;
+  3. the own body of `eval_source`;
+  4. `folder`.
 
   Args:
     source: config.data.source.
@@ -40,8 +48,22 @@ def choose(source, folder, *, eval_source="", eval_folder=""):
   return bodies, true_bodies or bodies
 
 
+def placeholders(source, eval_source):
+  """Returns (BodySet of the network, BodySet of the truth), for the shapes of a step. Reads no folder.
+
+  A source with its own body has this body. For other sources, the shapes are the shapes of SMPL. Its truth
+  has all genders, because this needs the most memory.
+
+  Args:
+    source: config.data.source.
+    eval_source: the source of the evaluation.
+  """
+  bodies = own_body(source) or body_model.placeholder(("neutral",))
+  return bodies, own_body(eval_source) or body_model.placeholder(body_model.GENDERS)
+
+
 def _check_same(key, folder, bodies, source, own, remark=""):
-  """Raises ValueError if a source has its own body, and the folder of a configuration key has another one."""
+  """Raises ValueError if a source has its own body, and the folder of a config key has another body."""
   if own is not None and own.digest != bodies.digest:
     raise ValueError(
       f"{key}={folder}: the records of {source} have parameters of another body ({own.name}, digest "
@@ -77,13 +99,21 @@ def of_checkpoint(description, folder=""):
 
 
 def _text(group, key):
-  """Returns a text of a recorded configuration, or "" if there is none. Anyone may have written it."""
+  """Returns a text of a recorded configuration, or "" if there is none."""
+  # A damaged or foreign checkpoint may have a value of another type.
   value = group.get(key)
   return value if isinstance(value, str) else ""
 
 
 def notes(description, bodies):
-  """Returns a line if the body of the network is another one than in the training, otherwise nothing."""
+  """Returns one line for the user if the body differs from the body of the training, otherwise no line.
+
+  Args:
+    description: the Description of the checkpoint.
+    bodies: the `BodySet` that the network uses now.
+  Returns:
+    tuple of str.
+  """
   trained = description.network.get("body")
   if trained == bodies.digest:
     return ()

@@ -1,4 +1,4 @@
-"""Chooses the text encoder of a run, and finds the one of a checkpoint.
+"""Chooses the text encoder of a run, and finds the text encoder of a checkpoint.
 
 A run stores its frozen text encoder once, in <workdir>/text_encoder/<digest>/. So a checkpoint can be used
 without the folder that config.text.init_from named.
@@ -20,8 +20,9 @@ _MLP_RATIO = 4  # width of the hidden MLP layer of a new text encoder divided by
 def choose(start, *, captions, init_from, is_trained, sizes):
   """Returns the `TextEncoder` of a run.
 
-  The first of these that exists is used:
-  1. the text encoder of the checkpoint that the run resumes or starts from, if it was trained for text ReID;
+  The first text encoder of this list that exists is used:
+  1. the text encoder of the checkpoint from which the run resumes or starts, if this is a text ReID
+     checkpoint;
   2. the BERT folder `init_from`;
   3. if the text encoder is trained: a new one, with a word list of the training captions.
 
@@ -34,7 +35,8 @@ def choose(start, *, captions, init_from, is_trained, sizes):
   Returns:
     TextEncoder. Its `params` are None if the parameters are new or come from the checkpoint.
   Raises:
-    ValueError: if there is no text encoder, or if a run would freeze one that its checkpoint trained.
+    ValueError: if there is no text encoder, or if the run would freeze a text encoder that the checkpoint has
+      trained.
   """
   given = start.description
   if given is not None and "text" in given.network:
@@ -64,10 +66,11 @@ def of_checkpoint(description, init_from=None):
       the two folders above.
     init_from: a BERT folder that is used last. "": none. None: the folder that the run was started with.
   Returns:
-    TextEncoder. Its `params` are None if the checkpoint has trained them, because they are then among its
-    parameters.
+    TextEncoder. Its `params` are None if the text encoder was trained, because then its parameters are part
+    of the parameters of the checkpoint.
   Raises:
-    ValueError: if a frozen text encoder is in none of these places, or if the Description has a wrong value.
+    ValueError: if a frozen text encoder is in none of these folders, or differs from the Description. Also if
+      the Description has a wrong value.
   """
   _check_is_beside(description)
   sizes, vocabulary = _read_description(description)
@@ -95,7 +98,8 @@ def of_checkpoint(description, init_from=None):
 
 
 def _recorded_folder(config):
-  """Returns config.text.init_from of a recorded configuration, or "". Anyone may have written it."""
+  """Returns config.text.init_from of a recorded configuration, or "" if there is none."""
+  # A damaged or foreign checkpoint may have a value of another type.
   text = (config or {}).get("text")
   folder = text.get("init_from") if isinstance(text, dict) else ""
   return folder if isinstance(folder, str) else ""
@@ -112,7 +116,7 @@ def with_parameters(description, params):
 
 
 def _check_is_beside(description):
-  """Raises ValueError for a foreign file, which holds its text encoder itself."""
+  """Raises ValueError for a foreign file, which contains its text encoder."""
   network, place = description.network, description.place
   if network.get("text_is_trained") is False and network.get("text_digest") == "":
     raise ValueError(
@@ -122,7 +126,7 @@ def _check_is_beside(description):
 
 
 def _read_description(description):
-  """Returns (`bert.Sizes`, vocabulary) of a Description. Anyone may have written it, so it is checked."""
+  """Returns (`bert.Sizes`, vocabulary) of a Description. Raises ValueError if a value is wrong."""
   network, vocabulary = description.network, description.more.get("vocabulary")
   where = "the text encoder in the description of the checkpoint"
   text, names = network.get("text"), {field.name for field in dataclasses.fields(bert.Sizes)}
@@ -166,9 +170,15 @@ def make_preset(encoder):
   return lambda variables: {**variables, "params": {**variables["params"], "bert": encoder.params}}
 
 
-def placeholder(sizes):
-  """Returns a `TextEncoder` without parameters and words, for the shapes of a step."""
-  return TextEncoder(_new_sizes(sizes, 1000), None, ())
+def placeholder(sizes, is_new):
+  """Returns a `TextEncoder` without parameters and words, for the shapes of a step.
+
+  Args:
+    sizes: see `choose`.
+    is_new: True: a new text encoder, with the largest vocabulary. False: a BERT folder, which is not read. It
+      is assumed to be like bert-base-uncased.
+  """
+  return TextEncoder(_new_sizes(sizes, sizes["max_words"]) if is_new else bert.BASE_UNCASED, None, ())
 
 
 def _new_sizes(sizes, num_words):

@@ -94,6 +94,7 @@ def run(task, *, workdir, seed, mesh, checkpoints, cadence, weights=None, earlie
     NonFiniteLossError: if the loss or its gradient is not finite. The run stops. Its checkpoints are kept.
     StoppedError: if a signal to one of the processes stopped the run. The state is saved.
     UnsavedError: if a signal stopped the run, but the state could not be saved.
+    ValueError: if the state of the checkpoint does not fit the task.
   """
   total, scores = task.total_steps, {}
   state, start = _start_state(task, seed, mesh, checkpoints, cadence, weights, earlier, say)
@@ -140,8 +141,8 @@ def run(task, *, workdir, seed, mesh, checkpoints, cadence, weights=None, earlie
 class _AfterStep:
   """The slow work after a step, in this order: checkpoint, scores, best checkpoint, pictures.
 
-  The checkpoint comes first, so that no step is lost if the evaluation fails. If the scores of its first step
-  are missing in metrics.jsonl, a resumed run computes them.
+  The checkpoint comes first, so that no step is lost if the evaluation fails. A resumed run starts with the
+  evaluation of its checkpoint if metrics.jsonl does not have the scores of this step.
 
   Attributes:
     task: a `Task`.
@@ -193,7 +194,7 @@ class _AfterStep:
     return scores
 
   def score(self, step, state):
-    """Scores the state after `step`, records the scores, and draws them. Saves the state if it is the best.
+    """Scores the state after `step` and records the scores. Saves the weights if their score is the best.
 
     Raises:
       StoppedError: if a signal came during the evaluation. The state is saved.
@@ -308,7 +309,7 @@ def _check_finite(task, state, constants, step, train_step, mesh, checkpoints):
 
 
 def _remedy(checkpoints):
-  """Returns the sentence that says how to go on after a loss that is not finite."""
+  """Returns a sentence for the user: how to continue after a loss that is not finite."""
   step = checkpoints.latest_step()
   if step is None:
     return "No checkpoint was saved: start again in a new --workdir with a lower --config.base_lr"

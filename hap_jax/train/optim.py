@@ -154,7 +154,7 @@ def apply_update(params, direction, lr, matched):
 
 
 def warmup_then_steps(step, progress, *, peak, warmup_steps, boundaries, factor=0.1, start=0.001):
-  """Returns the learning rate of a schedule with few sudden drops.
+  """Returns the learning rate of a schedule with a few sudden drops.
 
   The rate rises linearly from start * peak in the first steps. Then it is `peak` times `factor` for each
   boundary that the run has passed. The warm-up is counted in steps, the boundaries in epochs.
@@ -208,7 +208,7 @@ def warmup_cosine_by_epoch(progress, *, start, peak, end, warmup, total):
   Args:
     progress: epochs so far, as a real number below total.
     start: learning rate at step 0.
-    peak: learning rate of the line of the warm-up after `warmup` epochs.
+    peak: learning rate at the end of the warm-up line. The cosine has this value at epoch 0.
     end: learning rate of the cosine after `total` epochs.
     warmup: length of the warm-up in epochs. It may be less than 1.
     total: length of the run in epochs.

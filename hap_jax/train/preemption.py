@@ -103,9 +103,9 @@ class StopSignals:
 
 
 class _ProgramSignals(StopSignals):
-  """The StopSignals of `main`. It ends the process in the two cases in which the loop cannot do it.
+  """The StopSignals of `main`. It ends the process in the two cases in which the loop cannot end it.
 
-  These cases are a signal before the first step, and a second Ctrl-C.
+  These cases are a signal before the end of the first step, and a second Ctrl-C.
   """
 
   def __init__(self):
@@ -143,10 +143,13 @@ class _ProgramSignals(StopSignals):
           timer.start()
 
   def _retry(self, ignored):
-    """Tries to exit again a little later.
+    """Tries again to end the process, _RETRY_SECONDS later.
 
     Python ignores exceptions in some places, such as callbacks of the garbage collector. A SystemExit that is
     raised there does not end the process.
+
+    Args:
+      ignored: the argument that Python passes to `sys.unraisablehook`.
     """
     if ignored.exc_type is SystemExit and self._received and not self.has_trained:
       timer = threading.Timer(_RETRY_SECONDS, _thread.interrupt_main, [signal.SIGTERM])

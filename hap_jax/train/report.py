@@ -40,8 +40,8 @@ class MetricWriter:
     replaces the old file in one move. So a reader never sees an incomplete file.
   * curves.png: the curves of all numbers in metrics.jsonl. Each call of `write_curves` replaces the file.
 
-  A file that cannot be written or read never ends a run. The first error of each of these four is logged.
-  Rows and events that cannot be written are written later, when the disk has room again.
+  A file that cannot be written or read never ends a run. The first error of each of these four items is
+  logged. Rows and events that cannot be written are written later, when the disk has space again.
   """
 
   def __init__(self, workdir):
@@ -99,7 +99,7 @@ class MetricWriter:
     self._add(step, values)
 
   def write_curves(self, select=None, guides=None):
-    """Draws all metrics of metrics.jsonl into <workdir>/curves.png, see `viz.curves`."""
+    """Draws all metrics of metrics.jsonl into <workdir>/curves.png, see `viz.curves.curves`."""
     with self._never_fatal(CURVES_FILE):
       bad = []
       rows, title = _merge(_read_lines(self._workdir, bad)), self._workdir.resolve().name
@@ -126,7 +126,7 @@ class MetricWriter:
 
   @contextlib.contextmanager
   def _never_fatal(self, kind):
-    """Context manager: logs the first OSError or ValueError of a kind of file, and goes on."""
+    """Context manager: catches OSError and ValueError. Logs the first error of each kind of file."""
     try:
       yield
     except (OSError, ValueError) as error:
@@ -163,11 +163,11 @@ def read_metrics(path):
   """Reads a metrics.jsonl.
 
   Args:
-    path: the file, or the workdir that holds it.
+    path: the file, or the workdir that contains it.
   Returns:
-    List of rows in ascending order of `step`, one row per step. The lines of a step (one with its loss, one
-    with its scores) are merged. If a name occurs twice, the later value is used. A null is read as nan. A
-    line that does not end in "}" was cut off by a kill of the process, so it is skipped.
+    List of rows {name: number} in ascending order of `step`, one row per step. The lines of a step (one with
+    its loss, one with its scores) are merged. If a name occurs twice, the later value is used. A null is read
+    as nan. A line that does not end in "}" was cut off by a kill of the process, so it is skipped.
   Raises:
     ValueError: if any other line is not a JSON object with a "step". The message names file and line.
   """
@@ -188,8 +188,8 @@ def _merge(lines):
 def has_scores(workdir, step):
   """Returns True if metrics.jsonl has a line with the scores of a step.
 
-  Such a line has no loss. Older versions wrote loss and scores into one line. For such a line this function
-  returns False. It also returns False if the file cannot be read. Damaged lines are left out.
+  A line with scores has no loss. Older versions wrote loss and scores into one line, and this function
+  ignores such lines. If the file is missing or cannot be read, it returns False. Damaged lines are left out.
   """
   path = pathlib.Path(workdir) / METRICS_FILE
   try:
@@ -203,14 +203,15 @@ def _read_lines(path, bad):
   """Returns the lines of a metrics.jsonl as dicts, see `read_metrics`.
 
   Args:
-    path: the file, or the workdir that holds it.
+    path: the file, or the workdir that contains it.
     bad: list. An error message is added for each line that is not a row. Such a line is left out.
   """
   path = pathlib.Path(path)
   path = path / METRICS_FILE if path.is_dir() else path
   lines = []
   for number, line in enumerate(path.read_bytes().splitlines(), 1):
-    # A kill leaves an incomplete line, and a resumed run appends lines after it. So it may be anywhere.
+    # A kill leaves an incomplete line, and a resumed run appends lines after it. So an incomplete line may be
+    # anywhere in the file.
     if not line.endswith(b"}"):
       continue
     row = _parse_row(line)
@@ -248,7 +249,7 @@ class Progress:
     Args:
       total_steps: steps of the whole run.
       batch_size: images per step.
-      start_step: number of steps that earlier starts of the run made.
+      start_step: number of steps made before this start, by this run or by a run that it continues.
       clock: returns the time in seconds.
     """
     self._total_steps = total_steps
@@ -287,9 +288,9 @@ class Progress:
       step: number of steps made in the whole run.
       metrics: {name: number} of the last step. The line shows them in this order.
     Returns:
-      (line, row). `line` is one line for a terminal or a log file. `row` holds the metrics and two more
-      numbers, `images_per_s` and `data_wait`. `data_wait` is the share of the time that the loop waited for
-      data, from 0 to 1. Both numbers are nan for the first step.
+      (line, row). `line` is one line for a terminal or a log file. `row` contains the metrics and two more
+      numbers, `images_per_s` and `data_wait`. `data_wait` is the share of the time in which the loop waited
+      for data, from 0 to 1. Both numbers are nan for the first step.
     """
     images_per_s, data_wait, eta = self._measure(step)
     if self._mark is None:

@@ -5,6 +5,7 @@ import math
 
 import jax
 
+from hap_jax.data.sources.base import sections_of
 from hap_jax.train import optim
 
 _WIDTH = len("checkpoints")
@@ -17,7 +18,7 @@ def lines(task, *, params, mesh, start, folder, save_every):
     task: the `Task` of the run.
     params: the parameters of the task, as arrays or abstract arrays.
     mesh: the mesh of the run.
-    start: number of steps that earlier starts of the run made.
+    start: number of steps made before this start, by this run or by a run that it continues.
     folder: the folder of the checkpoints.
     save_every: steps between two checkpoints. 0: no regular checkpoints.
   """
@@ -31,15 +32,23 @@ def lines(task, *, params, mesh, start, folder, save_every):
   facts = {
     "devices": _devices(mesh),
     "parameters": _parameters(params, task.param_rules),
-    "records": f"{len(train.source):,} for training, source {train.source.spec.name}",
+    "records": f"{len(train.source):,} for training, {_sources(train.source)}",
     "length": length,
     "checkpoints": f"{folder}, {every}",
   }
   return [f"{name:{_WIDTH}s}  {fact}" for name, fact in facts.items()]
 
 
+def _sources(source):
+  """Returns a text with the name of a source, or with the records of each of its data sets."""
+  sections = sections_of(source)
+  if len(sections) == 1:
+    return f"source {source.spec.name}"
+  return ", ".join(f"{section.size:,} of {section.name}" for section in sections)
+
+
 def _devices(mesh):
-  """Returns a text with number and kind of the devices.
+  """Returns a text with the number and the kind of the devices.
 
   If there are several devices, the text has the axes of the mesh. If there are several processes, it has
   their number.

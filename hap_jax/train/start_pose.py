@@ -1,4 +1,7 @@
-"""Computes the output of the network for 3D pose before its training, from some training records."""
+"""Computes the start of the network for 3D pose: its output for every picture before the training.
+
+The start is the mean rotations, body shape and camera of some training records.
+"""
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -17,11 +20,14 @@ def choose(given, source, bodies, image_size):
   """Returns the start of a run: NUM_VALUES numbers, see `body_regressor.BodyRegressor`.
 
   Args:
-    given: the start of the weights whose head the run keeps, because the head's outputs are offsets from it.
-      None: the run has a new head, and the start is computed from the training records.
+    given: the start of the earlier run, if this run takes over its head. The outputs of the head are offsets
+      from this start, so it must stay the same. None: the run has a new head, and the start is computed from
+      the training records.
     source: the training records.
     bodies: the `BodySet` of their parameters.
     image_size: (S, S) pixels of the network's input.
+  Raises:
+    ValueError: if none of the chosen training records can be read and has parameters.
   """
   if given is not None:
     return tuple(given)
@@ -49,12 +55,12 @@ def of_records(records, body, image_size):
   the mean of their matrices is almost zero.
 
   Args:
-    records: records with the fields of the task and the field `crop_matrix`. Records without a fit do not
-      count.
+    records: records with the fields of the task and the field `crop_matrix`. Records with `has_fit` False
+      have no parameters and are ignored.
     body: the `Body` of their parameters.
     image_size: (S, S) pixels of the crop.
   Raises:
-    ValueError: if no record counts.
+    ValueError: if no record has parameters.
   """
   poses, shapes, cameras = [], [], []
   for record in records:
@@ -72,28 +78,28 @@ def of_records(records, body, image_size):
   matrices[0] = _FACES_CAMERA
   sixd = matrices[:, :, :2].reshape(-1)
   values = np.concatenate([sixd, np.mean(shapes, axis=0), np.mean(cameras, axis=0)])
-  # Six digits are enough, and another CPU gives the same ones.
+  # Six digits are enough. The last digits of the sums may differ between CPUs, and the rounding removes them.
   return tuple(float(value) for value in np.round(values, 6))
 
 
 def rest_pelvis(body, betas):
-  """Returns the pelvis of the body of this shape without a pose, [3] metres. The pose does not move it."""
+  """Returns the position of the pelvis for the body shape `betas`, [3] metres. It is equal in all poses."""
   shaped = body.v_template + body.shapedirs @ betas
   return body.J_regressor[0] @ shaped
 
 
 def camera_of(pelvis, intrinsics, crop, image_size):
-  """Returns the camera [3] of the crop that shows a pelvis at its place and in its size.
+  """Returns the camera [3] that shows a pelvis at its place and scale in the crop.
 
-  It is the inverse of `crop_camera.camera_translation` for one point.
+  This function is the inverse of `crop_camera.camera_translation` for one point.
 
   Args:
     pelvis: [3] metres in the camera frame of the picture.
     intrinsics: [3, 3] pixels of the picture.
-    crop: [2, 3], the matrix from pixels of the picture to pixels of the image.
-    image_size: (S, S) pixels of the image.
+    crop: [2, 3], the matrix from pixels of the picture to pixels of the cropped image.
+    image_size: (S, S) pixels of the cropped image.
   """
-  unit = crop_camera.SIDE / image_size[0]  # pixels of the camera's crop per pixel of the image
+  unit = crop_camera.SIDE / image_size[0]  # pixels of the camera's crop per pixel of the cropped image
   pixel = intrinsics[:2, :2] @ (pelvis[:2] / pelvis[2]) + intrinsics[:2, 2]
   place = unit * (crop[:, :2] @ pixel + crop[:, 2]) - crop_camera.SIDE / 2
   size = unit * np.sqrt(abs(np.linalg.det(crop[:, :2]))) * intrinsics[0, 0] / pelvis[2]  # pixels per metre

@@ -17,6 +17,13 @@ def loss_and_grads(task, state, constants, batch, key):
   With task.accumulate = A > 1 the batch is split into A consecutive parts. The parts go through the model one
   after the other. Loss and gradients are means over the parts. The metrics are sums over the parts. The batch
   statistics are updated once, by the mean of the updates of the parts.
+
+  Args:
+    task: the `Task`.
+    state: the `TrainState` before the step.
+    constants: the constants of the task.
+    batch: {name: [B, ...]}. A must divide B.
+    key: the key of the step.
   """
   loss_key, forward_key = jax.random.split(key)
   if task.prepare is not None:

@@ -4,7 +4,7 @@ import numpy as np
 
 from hap_jax.viz import canvas, figure, sheet
 
-_WIDTH, _BAR_HEIGHT, _REST_HEIGHT = 6.0, 0.2, 1.0  # inches. `_REST_HEIGHT`: title, axis and legend
+_WIDTH, _BAR_HEIGHT, _REST_HEIGHT = 6.0, 0.2, 1.0  # inches. `_REST_HEIGHT`: space for title, axis and legend
 _NAME_LENGTH, _TITLE_LENGTH = 40, 70  # characters. The middle of a longer text is cut out
 _LINE_TEXT = 12  # pixels
 
@@ -63,7 +63,7 @@ def _cut(text, length):
 
 
 def confident_mistakes(probability, labels, k, known=None):
-  """Finds the wrong answers of which the model is most certain.
+  """Finds the wrong answers with the highest certainty of the model.
 
   Args:
     probability: [N, A] float, predicted probability of each attribute.

@@ -1,4 +1,4 @@
-"""Draws results of 3D pose: the person, the mesh and joints on the picture, and the mesh from four sides."""
+"""Draws results of 3D pose: the mesh and the joints on the picture, and the mesh from four sides."""
 
 import cv2
 import numpy as np
@@ -7,7 +7,7 @@ from hap_jax.data.skeletons import SMPL30
 from hap_jax.viz import mesh, pose, sheet
 
 _TILE = 288  # pixels, side of a square tile
-# Only joints at the end of a bone are drawn. The other joints would cover them.
+# Only joints at the end of a bone are drawn. The other joints would cover these joints.
 _DRAWN = sorted({joint for bone in SMPL30.bones for joint in bone})
 _VIEW = (288, 192)  # pixels (H, W) of one of the four views
 

@@ -21,7 +21,7 @@ def blank(height, width):
 
 
 def enlarge(image, scale):
-  """Enlarges [H, W, 3] uint8 by a whole number. Bicubic, because visible square pixels would distract."""
+  """Returns [H, W, 3] uint8 enlarged by a whole number `scale`, with bicubic interpolation."""
   image = np.ascontiguousarray(image)
   if scale == 1:
     return image.copy()
@@ -44,7 +44,10 @@ def text_width(text, size, weight=400):
 
 
 def fit_size(text, width, size, weight=400, least=6):
-  """Returns the largest font size, `size` or less, at which a text fits `width` pixels. At least `least`."""
+  """Returns the largest font size from `least` to `size` at which a text fits into `width` pixels.
+
+  If the text is too wide even at `least`, the result is `least`.
+  """
   text = text[:width]  # more characters do not fit, and measuring a very long text is slow
   while size > least and text_width(text, size, weight) > width:
     size -= 1
@@ -52,7 +55,7 @@ def fit_size(text, width, size, weight=400, least=6):
 
 
 def shorten(text, width, size, weight=400):
-  """Shortens a text to `width` pixels. Cuts out the middle, because both ends of a file name matter most."""
+  """Shortens a text to `width` pixels. Cuts out the middle, because the ends of a file name matter most."""
   if len(text) > width:  # the same limit as in `fit_size`
     text = f"{text[: width // 2]}…{text[-(width - width // 2) :]}"
   keep = len(text)

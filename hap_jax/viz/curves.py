@@ -51,9 +51,10 @@ def curves(rows, select=None, title="", guides=None):
   and its goal as dashed lines.
 
   Args:
-    rows: [{"step": ..., name: number}], ascending in step, the result of `report.read_metrics`. A row may
-      lack some of the names.
-    select: (metric, "max" or "min"): the metric that selects the best checkpoint. None: no metric does.
+    rows: [{"step": ..., name: number}] in ascending order of the steps, the result of `report.read_metrics`.
+      Rows may have different names.
+    select: (metric, "max" or "min"): the metric that selects the best checkpoint. None: there is no such
+      metric.
     title: line at the top. "": no title.
     guides: {metric: Guide}, or None. Metrics that are not in `rows` are ignored.
   Returns:
@@ -65,7 +66,7 @@ def curves(rows, select=None, title="", guides=None):
 
 
 def make_figure(rows, select=None, title="", guides=None):
-  """Returns the matplotlib Figure that `curves` draws. The arguments are the same."""
+  """Returns the matplotlib Figure that `curves` draws. The arguments and errors are the same."""
   columns = _columns(rows)
   if not columns:
     raise ValueError("nothing to draw: the rows have no finite number besides step and speed")
@@ -131,7 +132,14 @@ def _draw_line(panel, steps, values):
 
 
 def _draw_score(panel, steps, values, mode):
-  """Draws a score. Returns a text about its best value. If `mode` is not "max" or "min", the text is ""."""
+  """Draws a score. Returns a text about its best value.
+
+  Args:
+    panel: the matplotlib Axes.
+    steps: [n].
+    values: [n] values of the score.
+    mode: "max" or "min": the direction of better values. None: no best value is marked, and the text is "".
+  """
   panel.plot(steps, values, color=charts.RED, linewidth=1.2, marker="o", markersize=3, label="recorded value")
   if mode is None:
     return ""

@@ -1,4 +1,4 @@
-"""Makes charts with matplotlib. It avoids pyplot, because all callers would share the state of pyplot.
+"""Makes charts with matplotlib, without pyplot, because all callers would share the state of pyplot.
 
 Importing matplotlib takes a second, so it is imported inside the functions that draw a chart.
 """

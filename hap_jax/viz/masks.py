@@ -1,4 +1,4 @@
-"""Draws masks over a picture: patches that are hidden from the encoder, in the colour of the cause."""
+"""Draws masks over a picture: the patches that are hidden from the encoder, in the colour of their cause."""
 
 import numpy as np
 
@@ -7,8 +7,8 @@ from hap_jax.viz import canvas
 from hap_jax.viz.pose import draw_skeleton
 
 # Names of the values in a mask's `cause`. A patch is visible, or it is hidden for one of three reasons: it is
-# on a body part, it is in a block, or it fills up the number of hidden patches. Colour-blind people can
-# distinguish the colours (palette of Okabe and Ito).
+# on a body part, it is in a block, or it was added to reach the number of hidden patches. Colour-blind people
+# can distinguish the colours (palette of Okabe and Ito).
 CAUSES = ("visible", "part", "block", "fill")
 COLORS = {"part": (213, 94, 0), "block": (0, 114, 178), "fill": (240, 228, 66)}
 LEGEND = (
@@ -22,7 +22,7 @@ _LUMA = np.array((0.299, 0.587, 0.114))
 
 
 def draw_mask(image, cause, grid, keypoints_xy=None, keypoints_visible=None, *, skeleton=COCO17, scale=1):
-  """Draws a picture with its hidden patches in colour, the borders of the patches, and the joints if given.
+  """Draws a picture with the hidden patches in colour, the borders of all patches, and the joints if given.
 
   Args:
     image: [H, W, 3] uint8.

@@ -1,4 +1,4 @@
-"""Draws triangle meshes without a graphics library. Far triangles are drawn first, near ones over them."""
+"""Draws triangle meshes without a graphics library. Near triangles are drawn over far triangles."""
 
 import cv2
 import numpy as np

@@ -8,7 +8,7 @@ from hap_jax.viz import canvas, sheet
 from hap_jax.viz.pose import SIDE_COLORS, draw_sides
 
 BOX_COLOR = (255, 255, 255)
-# One colour per kind of body part. A left part has this colour. A right part has a darker tone of it.
+# One colour per kind of body part. A left part has this colour. A right part has a darker tone of the colour.
 _KINDS = {
   "head": (240, 228, 66),
   "torso": (0, 158, 115),

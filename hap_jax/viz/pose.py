@@ -49,9 +49,12 @@ def draw_sides(image, keypoints_xy, keypoints_visible, keypoints_occluded, skele
   A hidden joint has a white centre. A bone with a hidden joint is thinner.
 
   Args:
-    image, keypoints_xy, keypoints_visible, skeleton: same as in `draw_skeleton`.
-    scale: factor by which the picture was enlarged. Below 1: the picture was reduced.
+    image: [H, W, 3] uint8.
+    keypoints_xy: [K, 2], pixels (x, y) of the picture before its enlargement.
+    keypoints_visible: [K] bool, True for the joints to draw.
     keypoints_occluded: [K] bool, True for a joint that is inside the picture but hidden.
+    skeleton: a `Skeleton`. The names of its joints begin with "left_" or "right_", or have no side.
+    scale: factor by which the picture was enlarged. Below 1: the picture was reduced.
   Returns:
     [H, W, 3] uint8, a new picture.
   """

@@ -52,7 +52,7 @@ def accuracy_chart(joints, shares, thresholds, curve, *, score, marks, unit, ful
     curve: [T] score of all joints at each threshold.
     score: name of the score.
     marks: [(threshold, name)], dashed lines at thresholds of the curve.
-    unit: name of the length that the thresholds are divided by, such as the size of the head.
+    unit: name of the length by which errors are divided, such as the size of the head.
     full: the score if all joints are right, such as 1 or 100.
     title: line at the top. "": no title.
   Returns:
@@ -117,7 +117,7 @@ def _draw_curve(panel, thresholds, curve, score, marks, unit, full):
 
 
 def people_sheet(people, skeleton: Skeleton, *, title="", note=""):
-  """Draws a sheet of people. Each has the truth at the left and the prediction at the right.
+  """Draws a sheet of people. Each person has the truth at the left and the prediction at the right.
 
   Args:
     people: list of `ShownPerson`, at least one.
@@ -171,7 +171,7 @@ def cut_out(image, region, size):
   (H, W), (h, w) = image.shape[:2], size
   x, y, width, height = (float(value) for value in region)
   scale = min(h / height, w / width)
-  # The whole cell is filled, so the cut-out is a little larger than the region.
+  # The cut-out has the proportions of the result, so it may be wider or higher than the region.
   left, top = x - w / scale / 2, y - h / scale / 2
   matrix = np.array([[scale, 0, (0.5 - left) * scale - 0.5], [0, scale, (0.5 - top) * scale - 0.5]])
   x0, y0 = max(math.floor(left), 0), max(math.floor(top), 0)

@@ -7,6 +7,7 @@ from hap_jax.metrics.identities import VERDICTS
 from hap_jax.viz import canvas
 from hap_jax.viz import sheet as layout
 
+_PASSES, _BELOW = "passes", "below"  # verdicts of a calibration, if identities are not known
 # {verdict: colour of the frame}. Entries also have a tick or a cross, because some people cannot distinguish
 # green and red.
 COLORS = {
@@ -14,6 +15,8 @@ COLORS = {
   "wrong": (204, 51, 34),
   "same camera": (158, 163, 168),
   "junk": (158, 163, 168),
+  _PASSES: (38, 104, 190),
+  _BELOW: canvas.FAINT,
 }
 
 _WORDS = {
@@ -21,6 +24,8 @@ _WORDS = {
   "wrong": "another identity",
   "same camera": "the query's identity under its own camera: not counted",
   "junk": "junk: not counted",
+  _PASSES: "passes the threshold of the calibration",
+  _BELOW: "below the threshold of the calibration",
 }
 _UNCOUNTED = ("same camera", "junk")
 _QUERY_GAP = 26
@@ -35,6 +40,7 @@ def rank_sheet(
   distance,
   verdict=None,
   *,
+  passes=None,
   query_labels=None,
   gallery_labels=None,
   title="",
@@ -46,13 +52,15 @@ def rank_sheet(
 
   A match has a green frame and a tick. Another identity has a red frame and a cross. Two kinds of entries do
   not count: junk, and pictures of the same identity by the same camera as the query. They have a grey frame
-  and no rank number.
+  and no rank number. Without verdicts, entries that pass a threshold have a blue frame.
 
   Args:
     queries: N pictures [H, W, 3] uint8 RGB of any sizes, or N texts.
     galleries: N lists of pictures, one list per query. The lists may have different lengths.
     distance: N lists of numbers, shown below the pictures.
     verdict: N lists of values from `metrics.identities.VERDICTS`. None: identities are not known.
+    passes: N lists of bool, True for entries that pass the threshold of a calibration. None: no threshold is
+      known. It cannot be combined with `verdict`.
     query_labels: N texts. The label of a picture is one line below it, and the middle of a long line is cut
       out. The label of a text query is below the text, in as many lines as necessary.
     gallery_labels: N lists of texts. Each text is one line below its picture.
@@ -64,6 +72,8 @@ def rank_sheet(
     ValueError: if a picture is not [H, W, 3] uint8, the lists differ in length, a verdict is unknown, or only
       some queries are texts.
   """
+  if passes is not None:
+    verdict = [[_PASSES if is_passing else _BELOW for is_passing in row] for row in passes]
   verdict = [[None] * len(row) for row in galleries] if verdict is None else verdict
   query_labels = [""] * len(queries) if query_labels is None else query_labels
   gallery_labels = [[""] * len(row) for row in galleries] if gallery_labels is None else gallery_labels
@@ -75,7 +85,7 @@ def rank_sheet(
     tiles = [] if is_text else [layout.tile(query, lines, cell=cell, frame=canvas.INK)]
     rows.append(tiles + _draw_entries(galleries[n], distance[n], verdict[n], gallery_labels[n], cell))
   seen = {word for row in verdict for word in row}
-  legend = [(COLORS[word], _WORDS[word]) for word in VERDICTS if word in seen]
+  legend = [(COLORS[word], _WORDS[word]) for word in (*VERDICTS, _PASSES, _BELOW) if word in seen]
   legends = [legend] if legend else []
   if is_text:
     heads = list(zip(queries, query_labels, strict=True))
@@ -110,7 +120,7 @@ def _draw_entry(picture, verdict, lines, cell):
     inside = tile[layout.FRAME : layout.FRAME + cell[0], layout.FRAME : layout.FRAME + cell[1]]
     grey = cv2.cvtColor(inside, cv2.COLOR_RGB2GRAY)[..., None]
     inside[:] = np.round(0.45 * grey + 0.55 * 255).astype(np.uint8)
-  elif verdict is not None:
+  elif verdict in ("match", "wrong"):
     _draw_badge(tile, verdict == "match", COLORS[verdict])
   return tile
 
@@ -146,6 +156,6 @@ def _check(queries, galleries, distance, verdict, query_labels, gallery_labels):
   for picture in (*shown, *(picture for row in galleries for picture in row)):
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
       raise ValueError(f"a picture is {picture.dtype} {list(picture.shape)}; expected uint8 [H, W, 3]")
-  unknown = {word for row in verdict for word in row} - {None, *VERDICTS}
+  unknown = {word for row in verdict for word in row} - {None, *COLORS}
   if unknown:
     raise ValueError(f"verdicts {sorted(map(str, unknown))} are unknown; known are {VERDICTS}")

@@ -47,7 +47,8 @@ def reconstruct(images, cause, pred, *, grid, patch, target_space, mean=IMAGENET
     target_space: "normalized" or "pixels". "normalized": the targets are normalised pixels, and each patch is
       standardised: (x - mean) / sqrt(var + 1e-6), with its own mean and unbiased variance. "pixels": the
       targets are normalised pixels.
-    mean, std: three numbers each, mean and standard deviation of pixels in [0, 1] for the normalisation.
+    mean: three numbers, the mean of pixels in [0, 1] with which the pixels are normalised.
+    std: three numbers, the standard deviation of pixels in [0, 1] with which the pixels are normalised.
   Returns:
     A `Reconstruction`.
   Raises:
@@ -89,10 +90,17 @@ def panel(
   """Draws one row per example: the picture, then for each view the mask and three pictures of the prediction.
 
   Args:
-    images, cause, pred, grid, patch, target_space, mean, std: same as in `reconstruct`.
+    images: see `reconstruct`.
+    cause: see `reconstruct`.
+    pred: see `reconstruct`.
+    grid: see `reconstruct`.
+    patch: see `reconstruct`.
     keypoints_xy: [N, K, 2] pixels (x, y) of the images, or None.
     keypoints_visible: [N, K] bool.
     skeleton: Skeleton of the joints.
+    target_space: see `reconstruct`.
+    mean: see `reconstruct`.
+    std: see `reconstruct`.
     title: line at the top, such as step and losses. "": no title.
   Returns:
     [h, w, 3] uint8, about 1,400 pixels wide for two views, with column heads and a legend.
@@ -139,7 +147,7 @@ def _choose_scale(height, width, num_views):
 
 
 def _heads(target_space):
-  """Returns (name, note) of a view's columns."""
+  """Returns (name, note) of each of the four columns of a view."""
   statistics = "true patch stats" if target_space == "normalized" else "pixel stats"
   return (
     ("mask", "by cause"),

@@ -100,7 +100,8 @@ def tile(picture, lines, *, cell, frame=None):
     result[:height] = frame
   result[border : border + cell[0], border : border + cell[1]] = _fit(picture, cell)
   for k, (text, size, weight, color) in enumerate(lines):
-    # Shrink the font before truncating: a whole name in small print says more than a part of it.
+    # The font is reduced before the text is cut, because a whole name in small print is more useful than a
+    # part of the name.
     size = canvas.fit_size(text, width, size, weight, least=_LEAST_TEXT)
     text = canvas.shorten(text, width, size, weight)
     canvas.write_centered(result, text, width // 2, height + _LINE * (k + 1) - 2, size, weight, color)

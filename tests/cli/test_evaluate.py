@@ -67,6 +67,14 @@ def test_a_checkpoint_without_a_decoder_cannot_be_scored_for_pretraining(checkpo
   assert "timm.pth: no decoder" in capsys.readouterr().err
 
 
+def test_a_task_that_does_not_search_for_persons_has_no_thresholds(checkpoint, capsys):
+  settings = [f"--set={key}={value}" for key, value in {**FEW, "model.decoder_heads": 2}.items()]
+  assert main(["evaluate", str(checkpoint()), f"--config={CONFIG}", "--verify", *settings]) == 1
+  assert "mae.pth is a checkpoint for pretrain, which does not search for persons" in capsys.readouterr().err
+  assert main(["evaluate", "keypoints.json", f"--config={CONFIG}", "--verify"]) == 1
+  assert "keypoints.json: a results file has no features to compare" in capsys.readouterr().err
+
+
 def test_an_encoder_is_scored_with_its_own_number_of_heads(checkpoint, tmp_path):
   weights = read.read(checkpoint(), family="mae")
   for heads in (2, 4):
@@ -88,9 +96,9 @@ def test_an_error_while_the_scores_are_written_leaves_no_folder(tmp_path):
     raise ValueError("the results cannot be written")
 
   evaluation = Evaluation(evals={}, score=lambda rows: {}, write_results=write_results)
-  found = scoring._Found(config_lib.read_file(CONFIG), evaluation, {"loss": 0.5}, rows={})
+  found = scoring.Found(config_lib.read_file(CONFIG), evaluation, {"loss": 0.5}, rows={})
   with pytest.raises(ValueError, match="cannot be written"):
-    scoring._write(tmp_path / "more" / "out", tmp_path / "checkpoint", found, {})
+    scoring._write(tmp_path / "more" / "out", tmp_path / "checkpoint", found, {}, {})
   assert os.listdir(tmp_path / "more") == []
 
 
@@ -100,8 +108,8 @@ def test_scores_and_pictures_go_to_a_folder_whose_name_is_not_utf8(tmp_path):
   config.data.root = os.fsdecode(b"/data/m\xfcnster")
   picture = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
   evaluation = Evaluation(evals={}, score=lambda rows: {"loss": 0.5})
-  found = scoring._Found(config, evaluation, {"loss": 0.5}, rows={})
-  scoring._write(out, tmp_path / "checkpoint", found, {"panel": picture})
+  found = scoring.Found(config, evaluation, {"loss": 0.5}, rows={})
+  scoring._write(out, tmp_path / "checkpoint", found, {"panel": picture}, {})
   found = json.loads((out / "scores.json").read_bytes().decode("utf-8"))
   assert os.fsencode(found["data"]["root"]) == b"/data/m\xfcnster"
   np.testing.assert_array_equal(base.read_image(out / "panel.png"), picture)

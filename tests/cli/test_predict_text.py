@@ -16,7 +16,7 @@ from hap_jax.cli.__main__ import main as hap
 from hap_jax.convert import read as reading
 from hap_jax.convert import text_encoder, write
 from hap_jax.data import word_piece
-from hap_jax.inference import embed, gallery, vectors
+from hap_jax.inference import calibration_file, embed, gallery, vectors
 from hap_jax.inference.predict import text_reid
 from hap_jax.io import checkpoint_file
 from hap_jax.models import bert
@@ -106,7 +106,9 @@ def test_a_sentence_ranks_the_pictures_of_a_folder(checkpoint, people, stored, t
   )
   assert found["query"] == SENTENCE
   assert found["feature"] == "embedding"
-  assert found.keys() == {"checkpoint", "query", "gallery", "exif", "feature", "distance", "ranking"}
+  names = {"checkpoint", "query", "gallery", "exif", "feature", "distance", "score", "calibration", "ranking"}
+  assert found.keys() == names
+  assert found["calibration"] is None
   assert "cut to" not in capsys.readouterr().out
 
 
@@ -177,6 +179,48 @@ def test_contradictory_arguments_are_an_error(checkpoint, people, tmp_path, caps
   with pytest.raises(SystemExit):
     hap(["predict", checkpoint, *words])
   assert "required: QUERY" in capsys.readouterr().err
+
+
+# A calibration of sentences and pictures
+
+
+def test_sentences_have_their_own_threshold(checkpoint, people, stored, tmp_path, capsys):
+  file, drawn = tmp_path / "made.json", {"num_test": 64, "image_size": (40, 20), "hold_in_memory": False}
+  words = [f"--set=data.synthetic_captions.{key}={value}" for key, value in drawn.items()]
+  words += ["--data.source=synthetic_captions", "--far=0.1", f"--out={file}", "--set=eval_batch_size=16"]
+  assert hap(["calibrate", checkpoint, *words]) == 0
+  printed = capsys.readouterr().out
+  # 8 persons with 8 pictures and 2 captions each.
+  assert "text queries: 16 of 8 persons, 64 gallery entries; 128 pairs of one person, 896 pairs" in printed
+  assert (
+    "picture queries: 64 of 8 persons, 64 gallery entries; 448 pairs of one person, 3,584 pairs" in printed
+  )
+  queries = calibration_file.read(file).queries
+  assert queries["text"].threshold != queries["picture"].threshold
+  assert queries["text"].facts["camera_rule"] == "none, because the data has no cameras"
+  given = [f"--gallery={stored}", f"--calibration={file}"]
+  for kind, query in (("text", SENTENCE), ("picture", str(people / "0.png"))):
+    found = predict(checkpoint, tmp_path / kind, query, *given)
+    one = queries[kind]
+    assert found["calibration"] == {"threshold": one.threshold, "far": 0.1, "prior": 0.5}
+    assert [entry["passes"] for entry in found["ranking"]] == [
+      entry["score"] >= one.threshold for entry in found["ranking"]
+    ]
+    is_there = found["ranking"][0]["passes"]
+    assert found["answer"] == ("in the gallery" if is_there else "not in the gallery")
+    capsys.readouterr()
+    picture = str(people / found["ranking"][0]["file"])
+    assert hap(["compare", checkpoint, query, picture, f"--calibration={file}", "--json"]) == 0
+    compared = json.loads(capsys.readouterr().out)
+    assert compared["query_kind"] == kind
+    assert compared["score"] == pytest.approx(found["ranking"][0]["score"], abs=1e-5)
+    assert compared["verdict"] == ("same person" if is_there else "not the same person")
+
+
+def test_a_checkpoint_that_is_calibrated_on_too_few_persons_is_an_error(checkpoint, tmp_path, capsys):
+  words = ["calibrate", checkpoint, "--far=0.7", f"--out={tmp_path / 'made.json'}", "--set=eval_batch_size=8"]
+  assert hap(words) == 1
+  assert "text queries of rstpreid: too few persons for a calibration" in capsys.readouterr().err
 
 
 # Vectors of another checkpoint, kind or folder

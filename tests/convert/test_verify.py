@@ -109,9 +109,9 @@ def test_every_family_is_converted_both_ways_with_a_proof(own, tmp_path, family)
 def test_the_proof_multiplies_in_full_float32_on_accelerators_too(source, tmp_path, monkeypatch):
   found, matmul = [], cpu_matmul.matmul
 
-  def spy(rows, kernel):
-    found.append(jax.make_jaxpr(matmul)(rows, kernel))
-    return matmul(rows, kernel)
+  def spy(inputs, kernel, axes=1):
+    found.append(jax.make_jaxpr(matmul, static_argnums=2)(inputs, kernel, axes))
+    return matmul(inputs, kernel, axes)
 
   # The real function still runs. The spy only records the precision that is set around it.
   monkeypatch.setattr(cpu_matmul, "matmul", spy)

@@ -275,15 +275,6 @@ def test_a_folder_with_another_network_is_refused(folder, changes, match):
 # Files and targets that do not fit
 
 
-@pytest.mark.parametrize("family", ["vitpose", "hf-vitpose"])
-def test_a_file_with_experts_is_refused_by_the_name_of_a_tensor(write, family):
-  state = state_of(family, num_classes=17)
-  block = "backbone.blocks.1" if family == "vitpose" else "backbone.encoder.layer.1"
-  state[f"{block}.mlp.experts.0.weight"] = np.ones((4, 64), np.float32)
-  with pytest.raises(ValueError, match=rf"{block}\.mlp\.experts\.0\.weight belongs to an expert of a model"):
-    read.read(write({"state_dict": state}))
-
-
 def test_an_encoder_without_a_head_and_a_patch_below_the_padding_are_refused(write):
   state = state_of("vitpose", "simple")
   bare = {name: array for name, array in state.items() if not name.startswith("keypoint_head.")}

@@ -42,7 +42,7 @@ def make_person(number, skeleton=COCO17, **changes):
 
 
 def make_coco(*people, pictures=("one.jpg",), **more):
-  """Returns the content of a file with pictures 1, 2, ... and with two people on the first."""
+  """Returns the content of a file with pictures 1, 2, ... and with two people on the first picture."""
   height, width = SIZE
   return {
     "images": [

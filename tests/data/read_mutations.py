@@ -81,14 +81,14 @@ def packed_data_sets(count, folder):
     "texts/hap_described/1.0.0": ("train", "val"),
   }
   for original, splits in originals.items():
-    _read_packed(folder / original, splits)  # imports take seconds, which must not count for a damaged copy
+    _read_packed(folder / original, splits)  # imports take seconds, which must not be measured
     part = count // len(originals)
     for name, copy in mutations_packed.cases(str(folder / original), str(work), part, 0):
       yield f"{original}, {name}", lambda copy=copy, splits=splits: _read_packed(copy, splits)
 
 
 def _read_all(source):
-  """Reads every record of a source. It goes on after a bad record."""
+  """Reads every record of a source. Continues after a bad record."""
   for index in range(len(source)):
     assert source.name(index)
     try:

@@ -1,4 +1,4 @@
-"""The source attribute_table reads good tables. For a bad table it names the line and what to do."""
+"""The source attribute_table reads good tables. For a bad table, the error names the line and the remedy."""
 
 import itertools
 
@@ -185,7 +185,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_an_error_in_the_table_names_its_line_and_what_to_do(name, tmp_path):
+def test_an_error_in_the_table_names_its_line_and_the_remedy(name, tmp_path):
   before, after, message = WRONG[name]
   write(tmp_path)
   text = TABLE.replace(before, after, 1)
@@ -247,7 +247,7 @@ def test_a_division_of_persons_needs_enough_persons_with_names(tmp_path):
     open_split(tmp_path)
 
 
-def test_a_table_may_lie_in_another_place(tmp_path):
+def test_a_table_may_be_in_another_folder(tmp_path):
   (tmp_path / "data").mkdir()
   write(tmp_path / "data")
   table = (tmp_path / "data" / "attributes.csv").rename(tmp_path / "mine.csv")

@@ -1,4 +1,4 @@
-"""Bodies in the layout of SMPL: a folder is read as it was written, and damaged ones give one clear error."""
+"""Bodies in the layout of SMPL: a folder is read as it was written, and damage gives one clear error."""
 
 import dataclasses
 import json
@@ -60,7 +60,7 @@ def test_the_files_have_the_names_and_the_root_of_smpl(folder):
     np.testing.assert_array_equal(file["kintree_table"][:, 1:], [bodies.PARENTS[1:], np.arange(1, 24)])
 
 
-def test_a_body_for_all_serves_every_gender(tmp_path):
+def test_one_body_for_all_is_used_for_every_gender(tmp_path):
   alone = bodies.random_set(one_for_all=True, h36m_regressor=None, mirrored=None)
   body_model.write_body_set(tmp_path / "body", alone)
   found = body_model.read_body_set(tmp_path / "body")
@@ -99,13 +99,13 @@ def test_the_digest_depends_on_every_array_and_not_on_the_last_bits():
     dataclasses.replace(body_set, joint_regressor=body_set.joint_regressor[::-1]).digest != body_set.digest
   )
   assert dataclasses.replace(body_set, h36m_regressor=None).digest == body_set.digest
-  # The other genders do not take part in the training, so they may be added later.
+  # The other genders are not used in training, so they may be added later.
   several = bodies.random_set(genders=ALL)
   assert several.digest == body_set.digest
   assert len({several.digest_of(gender) for gender in ALL}) == 3
 
 
-def test_no_folder_says_what_to_download_and_how_to_convert_it(tmp_path):
+def test_the_error_for_a_missing_folder_names_the_download_and_the_conversion(tmp_path):
   cases = (tmp_path / "none", "no such folder"), (tmp_path, r"no file body\.json in this folder")
   for path, missing in cases:
     with pytest.raises(ValueError, match=rf"{re.escape(str(path))}: {missing}") as error:
@@ -200,7 +200,7 @@ BAD_FILES = {
 
 
 @pytest.mark.parametrize(("file", "changes", "message"), BAD_FILES.values(), ids=BAD_FILES)
-def test_a_damaged_file_is_one_line_that_names_it(folder, file, changes, message):
+def test_a_damaged_file_is_an_error_of_one_line_that_names_it(folder, file, changes, message):
   rewrite(folder / file, **changes)
   with pytest.raises(ValueError, match=message) as error:
     body_model.read_body_set(folder)
@@ -234,7 +234,7 @@ BAD_DESCRIPTIONS = {
 
 
 @pytest.mark.parametrize(("changes", "message"), BAD_DESCRIPTIONS.values(), ids=BAD_DESCRIPTIONS)
-def test_a_damaged_description_is_one_line_that_names_it(folder, changes, message):
+def test_a_damaged_description_is_an_error_of_one_line_that_names_it(folder, changes, message):
   describe(folder, **changes)
   with pytest.raises(ValueError, match=message) as error:
     body_model.read_body_set(folder)

@@ -13,7 +13,7 @@ from tests.data import luperson_files
 
 
 def make_annotation(i, **changes):
-  """Returns a person of image 1: 17 joints on a diagonal from (10, 20), v = 2. The first has no label."""
+  """Returns a person of image 1: 17 joints on a diagonal from (10, 20), v = 2. Joint 0 has no label."""
   joints = [(10 + j, 20 + 2 * j, 2) for j in range(17)]
   joints[0] = (0, 0, 0)
   return {
@@ -148,7 +148,7 @@ def test_all_annotations_of_a_file_without_categories_are_people(root, categorie
   assert "has no categories, so all of its annotations are read as people" in notes
 
 
-def test_joints_outside_the_cut_do_not_count_for_min_keypoints(root):
+def test_joints_outside_the_cut_are_not_counted_for_min_keypoints(root):
   outside = make_annotation(1, keypoints=[5, 5, 2, 50, 70, 2] + [0] * 45)
   write(root, make_coco(outside, make_annotation(2)))
   source = open_train(root)

@@ -185,7 +185,7 @@ def test_another_number_of_joints_is_an_error_that_names_both(tmp_path):
     ("image_id", 5, "annotation 7: its image_id is 5, which is not in the list images"),
   ],
 )
-def test_a_forbidden_value_is_one_line_with_file_and_entry(tmp_path, key, value, message):
+def test_a_forbidden_value_is_an_error_of_one_line_with_file_and_entry(tmp_path, key, value, message):
   with pytest.raises(ValueError, match=rf"person_keypoints_val2017\.json: {message}") as error:
     open_val(tmp_path, make_coco(make_person(7) | {key: value}, make_person(9)))
   assert "\n" not in str(error.value)
@@ -278,7 +278,7 @@ def test_detections_that_do_not_fit_are_counted_and_named(tmp_path):
     ({"image_id": 1}, 'detection 2 has no key "category_id"'),
   ],
 )
-def test_a_malformed_detection_is_one_line_with_file_and_entry(tmp_path, entry, message):
+def test_a_malformed_detection_is_an_error_of_one_line_with_file_and_entry(tmp_path, entry, message):
   with pytest.raises(ValueError, match=rf"boxes\.json: {message}"):
     open_detections(tmp_path, detection(), entry)
   pose_files.write_json(tmp_path / "boxes.json", {})

@@ -45,7 +45,7 @@ def test_person_is_drawn_at_most_once_per_group():
     for person, count in zip(persons, turns, strict=True):
       assert count <= GROUPS[person]
       seen[person] = max(seen[person], count)
-  assert seen == GROUPS  # each person reaches its largest number in some epoch
+  assert seen == GROUPS  # each person has its largest number in some epoch
 
 
 def test_picture_is_drawn_at_most_once_per_epoch_if_its_person_has_k_pictures():
@@ -108,7 +108,7 @@ def test_nominal_length_follows_the_official_formula(counts, batch_size, expecte
   assert sampler.nominal_steps == -(-L // batch_size) == expected
 
 
-def test_true_length_varies_and_is_at_most_the_nominal_one():
+def test_true_length_varies_and_is_at_most_the_nominal_length():
   sampler = make_sampler()
   lengths = np.diff([sampler.first_step(epoch) for epoch in range(101)])
   assert lengths.min() >= 1

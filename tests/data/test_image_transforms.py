@@ -82,7 +82,7 @@ def crop(image, xy, is_visible, *args, **options):
   return tuple(crop_resize(record, *args, **options)[name] for name in record)
 
 
-def test_a_record_without_joints_is_cropped_as_one_with_joints():
+def test_a_record_without_joints_is_cropped_like_a_record_with_joints():
   rng = np.random.default_rng(0)
   image = rng.integers(0, 255, (40, 20, 3), dtype=np.uint8)
   joints = {"keypoints_xy": np.zeros((2, 2), np.float32), "keypoints_visible": np.ones(2, bool)}

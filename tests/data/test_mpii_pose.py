@@ -126,7 +126,7 @@ def test_entries_without_a_joint_are_left_out_of_train_only(tmp_path):
     ("image", "../a.jpg", r": the file name is '\.\./a\.jpg'"),
   ],
 )
-def test_a_forbidden_value_is_one_line_with_file_and_entry(tmp_path, key, value, message):
+def test_a_forbidden_value_is_an_error_of_one_line_with_file_and_entry(tmp_path, key, value, message):
   entries = make_entries()
   entries[1][key] = value
   with pytest.raises(ValueError, match=rf"mpii_val\.json: entry 2.*{message}") as error:
@@ -201,7 +201,7 @@ def test_joints_of_the_truth_are_the_joints_of_the_skeleton():
     assert name == side[:1] + short[part]
 
 
-def test_the_truth_of_one_person_may_lack_the_last_axis():
+def test_the_truth_of_one_person_may_have_no_last_axis():
   variables = make_truth(make_entries(1))
   variables |= {name: variables[name][..., 0] for name in ("pos_gt_src", "headboxes_src")}
   assert mpii_truth.truth_of(variables, "gt.mat").xy_one_based.shape == (1, 16, 2)

@@ -126,7 +126,7 @@ def test_tfds_itself_reads_the_same_bytes_and_numbers(people):
 
 
 def test_the_shard_contains_the_unchanged_bytes_of_the_files(people):
-  """A picture can then be decoded without unpacking."""
+  """So a picture can be decoded without unpacking the record."""
   root, out = people
   (shard,) = out.glob("*/*/*.array_record-*")
   data, source = shard.read_bytes(), open_people(root)

@@ -1,4 +1,4 @@
-"""Files of predicted poses: what is written is read again, and malformed files give one clear error."""
+"""Files of predicted poses: written files are read again, and malformed files give one clear error."""
 
 import json
 import os
@@ -89,7 +89,7 @@ def test_a_result_without_a_key_is_an_error(tmp_path, key):
     ("", "not a readable JSON file: Expecting value"),
     (json.dumps([GOOD])[:-9], "not a readable JSON file"),
     ('{"annotations": []}', "found {'annotations': .*}; expected a list of COCO results"),
-    # A file of annotations, given by mistake, does not fill the screen.
+    # The message is short even if the user gives a large file of annotations by mistake.
     (json.dumps({"annotations": [GOOD] * 9}), r"found {'annotations': \[.{0,50}\]}; expected a list"),
     ("null", "found null; expected a list of COCO results"),
     ("[7]", "result number 1 of 1 is 7; expected an object of COCO results"),

@@ -1,4 +1,4 @@
-"""The source pw3d reads the test set of 3DPW as 3DCrowdNet publishes it. The files hold drawn people."""
+"""The source pw3d reads the test set of 3DPW as 3DCrowdNet publishes it. The files contain drawn people."""
 
 import json
 import shutil
@@ -50,7 +50,7 @@ def test_records_have_the_parameters_of_the_drawn_people(drawn):
     assert str(drawn) in source.name(i)
 
 
-def test_the_box_comes_from_certain_joints_and_else_from_the_annotation(root):
+def test_the_box_comes_from_confident_joints_or_else_from_the_annotation(root):
   def edit(content):
     first, second = content["annotations"][:2]
     first["openpose_result"] = [[0, 0, 0.0]] * 16 + [[10, 20, 0.9], [20, 50, 0.06]]
@@ -92,7 +92,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("edit", "message"), BAD.values(), ids=BAD)
-def test_a_wrong_annotation_is_one_line_that_names_it(root, edit, message):
+def test_a_wrong_annotation_is_an_error_of_one_line_that_names_it(root, edit, message):
   change(root, edit)
   with pytest.raises(ValueError, match=message) as error:
     pw3d.open_source(root=root, split="test", seed=0)

@@ -84,7 +84,7 @@ def messages(caplog, part):
 
 
 @pytest.mark.parametrize("at", [1, 3])
-def test_a_record_whose_storage_comes_back_is_read_and_counted(pictures, tmp_path, caplog, at):
+def test_a_record_whose_storage_recovers_is_read_and_counted(pictures, tmp_path, caplog, at):
   expected = read_all(make_loader(pictures))
   source = Repaired(pictures, break_files(tmp_path, (2, 5, 6)), at)
   with caplog.at_level(logging.WARNING, logger="absl"):
@@ -101,7 +101,7 @@ def test_a_record_whose_storage_comes_back_is_read_and_counted(pictures, tmp_pat
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_record_whose_storage_stays_away_is_bad_after_four_tries(pictures, tmp_path, caplog, workers):
+def test_a_record_whose_storage_does_not_recover_is_bad_after_four_tries(pictures, tmp_path, caplog, workers):
   break_files(tmp_path, (5,))
   with caplog.at_level(logging.WARNING, logger="absl"):
     batches = read_all(make_loader(pictures, workers=workers))
@@ -142,7 +142,7 @@ def test_other_errors_are_not_tried_again(pictures, tmp_path):
   assert sorted(bad) == [5, 6]
 
 
-def test_the_text_of_a_reader_in_another_language_is_understood():
+def test_the_error_text_of_the_array_record_reader_is_recognised():
   # The message of array_record when pread ends in EIO. Its reader works again after the error.
   text = (
     "pread() failed: Input/output error; reading a.array_record; at byte 30021556; Could not read from the "

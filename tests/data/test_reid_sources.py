@@ -325,7 +325,7 @@ def test_the_case_of_the_camera_in_a_name_does_not_matter(tmp_path):
 
 def test_names_of_which_only_some_give_a_camera_are_a_warning(tmp_path, caplog):
   write_pictures(tmp_path, ["query/anna/1.jpg", "gallery/anna/2.jpg", "gallery/bert/3.jpg"])
-  assert open_split(identity_folder, tmp_path, "gallery").spec.notes == ()  # no name gives one
+  assert open_split(identity_folder, tmp_path, "gallery").spec.notes == ()  # no name gives a camera
   write_pictures(tmp_path, ["gallery/anna/x_c2.jpg"])
   caplog.clear()
   for split in ("query", "gallery"):

@@ -17,7 +17,7 @@ def picture(H=128, W=64, seed=0):
 def bicubic_weights(old, new):
   """Returns the [new, old] weights of the textbook's bicubic filter, a = -0.5.
 
-  When the filter shrinks a picture, it is widened by the scale.
+  If the picture becomes smaller, the filter is widened by the scale.
   """
   scale = old / new
   support = max(scale, 1)
@@ -67,7 +67,7 @@ def test_border_may_be_wider_than_the_picture():
     assert result.shape == (6, 4, 3)
 
 
-def test_training_transform_follows_its_draws():
+def test_training_transform_follows_its_random_numbers():
   """An equal generator gives the same draws, so NumPy and Pillow can compute the expected result."""
   image = picture(120, 61)
   chain = (ResizeBicubic((64, 32)), HorizontalFlip(), PadCrop(10), DrawErasing())

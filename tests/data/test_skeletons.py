@@ -43,7 +43,7 @@ def test_the_way_to_smpl30_and_back_keeps_every_joint(order):
 
 
 @pytest.mark.parametrize("order", FLIPS)
-def test_flip_pairs_are_those_of_the_specification(order):
+def test_flip_pairs_equal_the_specification(order):
   found = skeletons.flip_pairs_of(order)
   assert as_sets(found) == as_sets(FLIPS[order])
   for left, right in found:
@@ -52,7 +52,7 @@ def test_flip_pairs_are_those_of_the_specification(order):
 
 
 @pytest.mark.parametrize("skeleton", SKELETONS.values(), ids=SKELETONS)
-def test_every_left_joint_is_paired_with_the_right_one(skeleton):
+def test_every_left_joint_is_paired_with_the_same_right_joint(skeleton):
   expected = {
     frozenset((i, skeleton.joints.index(name.replace("left", "right"))))
     for i, name in enumerate(skeleton.joints)

@@ -52,7 +52,7 @@ def test_a_record_is_a_picture_with_one_of_its_captions(tmp_path, module, folder
     for i, (record, caption) in enumerate(wanted):
       found = source[i]
       assert found.keys() == set(source.spec.fields)
-      assert found["caption"] == source.columns["caption"][i] == caption  # stray blanks stay
+      assert found["caption"] == source.columns["caption"][i] == caption  # superfluous blanks remain
       assert found["pid"] == record["id"]
       assert found["picture"] == records.index(record)
       assert source.name(i) == source.file(i)
@@ -184,7 +184,7 @@ def test_counts_are_compared_with_the_official_numbers(tmp_path, monkeypatch):
   assert open_split(tmp_path).spec.notes == ()
 
 
-def test_official_numbers_of_trainval_are_those_of_its_parts():
+def test_official_numbers_of_trainval_are_the_sums_of_its_parts():
   counts = rstpreid._DATA.counts
   assert np.add(counts["train"], counts["val"]).tolist() == list(counts["trainval"])
   for module in (cuhk_pedes, icfg_pedes):
@@ -242,7 +242,7 @@ def test_notes_of_both_views_are_logged_once(cuhk, caplog):
     ),
   ],
 )
-def test_a_wrong_record_is_one_line_that_names_file_and_record(tmp_path, cuhk, changes, words):
+def test_a_wrong_record_is_an_error_of_one_line_that_names_file_and_record(tmp_path, cuhk, changes, words):
   records = text_files.make_records()
   records[2].update(changes)
   pose_files.write_json(tmp_path / "reid_raw.json", records)
@@ -274,7 +274,7 @@ def test_a_missing_key_is_named(tmp_path, key):
     ("[3]", "record 1 is 3; expected an object of reid_raw.json's format"),
   ],
 )
-def test_a_file_of_another_format_is_one_line(tmp_path, text, words):
+def test_a_file_of_another_format_is_an_error_of_one_line(tmp_path, text, words):
   (tmp_path / "reid_raw.json").write_text(text)
   with pytest.raises(ValueError, match=words) as error:
     open_split(tmp_path)
@@ -369,7 +369,7 @@ def test_a_changed_file_is_read_again(tmp_path):
   assert first[0]["caption"] == records[0]["captions"][0]
 
 
-def test_the_pickle_holds_no_texts_twice(cuhk):
+def test_the_pickle_contains_no_text_twice(cuhk):
   source = open_split(cuhk)
   texts = sum(len(text) + 1 for text in source.columns["caption"])
   assert len(pickle.dumps(source)) < texts + 1500

@@ -16,7 +16,7 @@ ASPECT = 48 / 64
 
 
 class Given:
-  """A generator that returns given numbers, and checks that they are asked for in this order."""
+  """A generator that returns given numbers, and checks the order of the calls."""
 
   def __init__(self, *numbers):
     self.numbers = list(numbers)  # pairs (method, number)
@@ -47,7 +47,7 @@ def make_record(H=90, W=120, seed=0, K=17):
   waves = np.stack([127 + 90 * np.sin(x / a + y / b) for a, b in ((9, 31), (17, 5), (40, 13))], axis=-1)
   return {
     "image": (waves + rng.normal(0, 20, (H, W, 3))).clip(0, 255).astype(np.uint8),
-    # Some joints lie outside the picture.
+    # Some joints are outside the picture.
     "keypoints_xy": (rng.random((K, 2)) * (W, H) * 1.2 - 5).astype(np.float32),
     "keypoints_visible": rng.random(K) < 0.8,
     "box": np.array([30, 12, 75, 80], np.float32),
@@ -141,7 +141,7 @@ def test_a_mirrored_person_is_the_mirror_image_of_the_warped_person(codec, last)
     assert np.abs(difference).max() <= 1
 
 
-def test_mirror_twice_is_the_identity_for_visible_joints_and_puts_the_others_at_zero():
+def test_mirror_twice_is_the_identity_for_visible_joints_and_sets_the_others_to_zero():
   record, mirror = with_region(make_record()), topdown.MirrorPerson(COCO17.flip_pairs, 1.0)
   once = mirror(record, np.random.default_rng(0))
   assert not once["keypoints_xy"][~once["keypoints_visible"]].any()
@@ -181,7 +181,7 @@ def test_a_box_that_reaches_outside_is_cut_at_the_border_only_on_request():
   np.testing.assert_array_equal(whole, topdown.region_of_box(record["box"], ASPECT))
 
 
-def test_a_box_of_which_nothing_would_be_left_is_not_cut():
+def test_a_box_is_not_cut_if_nothing_would_remain():
   record = {"image": np.zeros((1, 9, 3), np.uint8), "box": np.float32([2, 0, 5, 1])}
   region = topdown.PersonRegion(ASPECT, clip=True)(record, None)["region"]
   np.testing.assert_array_equal(region, topdown.PersonRegion(ASPECT)(record, None)["region"])
@@ -232,7 +232,7 @@ def test_upper_or_lower_half_follows_the_random_number_and_the_number_of_joints(
 
   check(visible, 0.49, upper)
   check(visible, 0.5, ~upper)
-  # A half with at most two joints is not chosen, if the other half has more.
+  # A half with at most two joints is not chosen if the other half has more joints.
   two_upper = visible & ~(upper & (np.cumsum(upper) > 2))
   check(two_upper, -1.0, ~upper)
   two_lower = visible & ~(~upper & (np.cumsum(~upper) > 2))

@@ -77,7 +77,7 @@ def test_awkward_captions_have_the_words_of_bert(real, caption):
   assert words_of(real, row, length) == AWKWARD[caption]
 
 
-def test_ids_of_awkward_captions_are_those_of_transformers(real, samples):
+def test_ids_of_awkward_captions_equal_the_ids_of_transformers(real, samples):
   transformers = pytest.importorskip("transformers")
   theirs = transformers.BertTokenizer(vocab=str(samples / "text_reid" / "vocab.txt"))
   for caption in AWKWARD:
@@ -140,7 +140,7 @@ def test_a_pickled_tokenizer_gives_the_same_ids():
   np.testing.assert_array_equal(copy.encode(["red coats"], 6)[0], tokenizer.encode(["red coats"], 6)[0])
 
 
-# Encodes captions, forks, and encodes again in the new process. Prints the modules that must not be there.
+# Encodes captions, forks, and encodes again in the new process. Prints modules that must not be imported.
 IN_A_PROCESS = """
 import os, sys
 from hap_jax.data.word_piece import WordPiece

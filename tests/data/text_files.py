@@ -11,12 +11,12 @@ _CUHK = ("CUHK01/{:07d}.png", "cam_a/{:03d}_45.bmp", "train_query/p{}_s1.jpg")
 
 
 def make_records(key="file_path", captions=2, splits=SPLITS):
-  """Returns records. Two pictures that follow each other show one person. Captions are different."""
+  """Returns records. Two consecutive pictures show one person. Captions are different."""
   records = []
   for split, count in splits.items():
     for _ in range(count):
       k = len(records)
-      words = f"{COLOURS[k // 2 % len(COLOURS)]} shirt. "  # the stray blank at the end must stay
+      words = f"{COLOURS[k // 2 % len(COLOURS)]} shirt. "  # the blank at the end must remain
       records.append(
         {
           "split": split,
@@ -42,7 +42,7 @@ def write_cuhk(root, records=None, folder="imgs"):
 
 
 def make_icfg():
-  """Returns records of ICFG-PEDES. The path of the first says test, and its split says train."""
+  """Returns records of ICFG-PEDES. The path of the first record contains "test", but its split is "train"."""
   records = make_records(captions=1, splits={"train": 8, "test": 4})
   for k, record in enumerate(records):
     folder = "test" if k == 0 else record["split"]

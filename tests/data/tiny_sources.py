@@ -32,7 +32,7 @@ class Described:
   Attributes:
     size: number of records.
     bad: numbers of the records that cannot be read.
-    changed: {field: values} of columns that replace the default ones.
+    changed: {field: values} of columns that replace the default columns.
     fields: names of the fields besides picture and joints.
   """
 
@@ -147,6 +147,16 @@ def mpii_pose(folder):
   for split in ("train", "val"):
     pose_files.write_mpii(folder, entries, pose_files.make_truth(entries), split)
   return open_splits("mpii_pose", folder, ("train", "val"))
+
+
+def mixed(folder):
+  parts = []
+  for name in (aic_pose, mpii_pose):
+    (folder / name.__name__).mkdir()
+    parts.append((name.__name__, name(folder / name.__name__)[0]))
+  people = open_splits("synthetic", folder, ("train",), num_train=9, image_size=(32, 16))[0]
+  persons = ("one", people), ("other", dataclasses.replace(people, seed=4))
+  return [config.load("data/sources", "mixed").open_source(parts=tuple(found)) for found in (parts, persons)]
 
 
 def pw3d(folder):

@@ -247,5 +247,5 @@ def test_the_demo_learns_the_joints_of_drawn_people(tmp_path):
   rows = read_metrics(tmp_path)
   assert rows[-1]["loss"] < rows[0]["loss"]
   rates = [row["lr"] for row in rows if "lr" in row]
-  drop = int(np.ceil(60 * 5.5 / 7))
+  drop = int(np.ceil(60 * 9.5 / 12))
   np.testing.assert_allclose([rates[drop - 1], rates[drop]], [1e-3, 1e-4], rtol=1e-5)

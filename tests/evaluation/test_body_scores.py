@@ -1,4 +1,4 @@
-"""Scores of 3D pose: values per joint, the two baselines, and the lines beside the scores."""
+"""Scores of 3D pose: values per joint, the two baselines, and the lines printed with the scores."""
 
 import dataclasses
 
@@ -47,7 +47,7 @@ def test_one_pose_ignores_place_size_and_direction_of_people():
   np.testing.assert_allclose(gram[0], scale**2 * gram[1], atol=1e-9)
 
 
-def test_another_body_than_in_the_training_gives_a_line():
+def test_a_body_that_differs_from_the_training_gives_a_line():
   encoder = Encoder(width=8, depth=1, num_heads=1, grid=(2, 2), patch=4)
   description = Description("pose3d", encoder, network={"body": bodies.random_set().digest})
   assert initial_body.notes(description, bodies.random_set()) == ()

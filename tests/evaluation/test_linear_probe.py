@@ -11,7 +11,8 @@ from hap_jax.metrics import attributes as metrics
 def make_data(n, seed, d=12, noise=0.3):
   """Returns features with very different scales, and three labels.
 
-  A plane separates the first label and the second one, which is rare. The third label is noise.
+  One plane separates the first label. Another plane separates the second label, which is rare. The third
+  label is noise.
   """
   rng = np.random.default_rng(seed)
   x = rng.standard_normal((n, d))
@@ -89,7 +90,7 @@ def test_a_wrong_number_of_labels_is_refused():
     linear_probe.fit(features, labels[:19], 1e-2)
 
 
-def test_rows_whose_labels_are_not_known_teach_nothing():
+def test_rows_without_known_labels_do_not_change_the_fit():
   features, labels = make_data(150, seed=7)
   # Copies of the rows keep the mean and the scale of the features.
   twice, known = np.concatenate([features, features]), np.repeat([[True], [False]], 150, axis=0)

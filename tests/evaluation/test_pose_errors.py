@@ -1,4 +1,4 @@
-"""Predicted poses beside the truth: errors, worst people, and the pictures that show them."""
+"""Predicted poses compared with the truth: errors, worst people, and the pictures that show these people."""
 
 import dataclasses
 
@@ -8,9 +8,8 @@ import pytest
 from hap_jax.data.pose_truth import CocoTruth, MpiiTruth
 from hap_jax.data.skeletons import COCO17, MPII16
 from hap_jax.data.sources import base
-from hap_jax.evaluation import pose_errors, pose_scorers
+from hap_jax.evaluation import pose_errors, pose_evaluation, pose_scorers
 from hap_jax.metrics import keypoints2d
-from hap_jax.tasks import pose2d
 from hap_jax.viz import pose_report
 
 N, K = 30, 17
@@ -170,7 +169,7 @@ def test_the_picture_of_the_worst_people_shows_the_worst_people(truth, monkeypat
     return draw(people, skeleton, **options)
 
   monkeypatch.setattr(pose_report, "people_sheet", people_sheet)
-  pictures = pose2d.make_row_figures(scorer, Pictures())({"val": rows})
+  pictures = pose_evaluation.make_row_figures(scorer, Pictures())({"val": rows})
   assert pictures.keys() == {"joints", "worst"}
   assert len(shown["people"]) == 24
   assert {person.name for person in shown["people"][:4]} == {f"{i}.jpg" for i in bad}
@@ -185,5 +184,5 @@ def test_the_picture_of_the_worst_people_shows_the_worst_people(truth, monkeypat
 
 def test_no_picture_of_the_worst_people_if_no_picture_can_be_read(truth):
   rows = without(rows_of(truth, np.ones(N)), *range(N))
-  draw = pose2d.make_row_figures(pose_scorers.of(truth, COCO17), Pictures())
+  draw = pose_evaluation.make_row_figures(pose_scorers.of(truth, COCO17), Pictures())
   assert draw({"val": rows}).keys() == {"joints"}

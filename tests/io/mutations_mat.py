@@ -28,9 +28,9 @@ def save(variables, *, compress=False):
 
 
 def base_files():
-  """Returns annotation files in the layouts of PA-100K and RAP, and one with all kinds of arrays.
+  """Returns annotation files in the layouts of PA-100K and RAP, and a file with all kinds of arrays.
 
-  Each file is there twice, plain and compressed.
+  Each file is returned twice, plain and compressed.
   """
   labels = np.arange(24).reshape(6, 4) % 2
   draws = np.empty((5, 1), object)
@@ -104,7 +104,7 @@ def cases(count, seed):
 
 
 def _damage(data, rng, first):
-  """Damages the bytes behind `first` one to three times, in place, and returns them."""
+  """Damages the bytes from the position `first` on, one to three times, in place. Returns all bytes."""
   for _ in range(rng.integers(1, 4)):
     if len(data) <= first + 8:
       break

@@ -1,4 +1,4 @@
-"""Arrays of every admitted kind, and an object whose pickle calls a function."""
+"""Arrays of every kind that the readers allow, and an object whose pickle calls a function."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""An appended file keeps what a full disk does not take, and writes it later."""
+"""An appended file keeps the bytes that a full disk does not accept, and writes them later."""
 
 import errno
 import os
@@ -17,7 +17,7 @@ def limit_files():
   resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_bytes_that_a_full_disk_does_not_take_are_written_later(tmp_path, limit_files):
+def test_bytes_that_a_full_disk_does_not_accept_are_written_later(tmp_path, limit_files):
   path = tmp_path / "folder" / "lines"
   file = AppendedFile(path)
   file.append(b"1234567\n")

@@ -67,7 +67,7 @@ def test_each_of_300_flipped_bytes_is_noticed_and_its_file_is_named(copy):
   ],
 )
 def test_a_digest_file_of_another_form_is_damage(copy, change):
-  """Anyone may have written the file, and its own digest may fit."""
+  """The file may come from an unknown author, and its own digest may be correct."""
   path = copy / checkpoint_digests.FILE
   body = json.loads(path.read_text()) | change
   del body["digest"]
@@ -76,7 +76,7 @@ def test_a_digest_file_of_another_form_is_damage(copy, change):
   assert checkpoint_digests.find_damage(copy).startswith(checkpoint_digests.FILE)
 
 
-def test_each_byte_of_the_digest_file_counts(copy):
+def test_a_change_of_any_byte_of_the_digest_file_is_damage(copy):
   path = copy / checkpoint_digests.FILE
   before = path.read_bytes()
   for place in range(0, len(before), 7):
@@ -99,7 +99,7 @@ def test_a_shorter_and_a_missing_file_are_named(copy):
     path.write_bytes(before)
 
 
-def test_a_fifo_or_a_folder_in_place_of_a_file_is_damage_and_not_a_hang(copy):
+def test_a_fifo_or_a_folder_in_place_of_a_file_is_damage_and_does_not_block(copy):
   path = copy / "description" / "metadata"
   size = path.stat().st_size
   path.unlink()
@@ -127,7 +127,7 @@ def test_the_digest_of_an_array_depends_on_all_its_bits_its_type_and_its_shape()
   assert len(checkpoint_digests.digest_array(np.int32(3))) == 64
 
 
-def test_the_names_of_arrays_are_those_of_the_state(whole):
+def test_the_names_of_arrays_are_their_paths_in_the_state(whole):
   recorded = checkpoint_digests.read_arrays(whole)
   assert recorded.keys() == checkpoint_digests.name_arrays(STATE).keys()
   assert "ema/batch_stats/neck/mean" in recorded

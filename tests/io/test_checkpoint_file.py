@@ -21,7 +21,7 @@ def same(got, want):
   jax.tree.map(np.testing.assert_array_equal, got, want)
 
 
-def test_weights_and_description_come_back_as_written(tmp_path):
+def test_weights_and_description_are_read_as_they_were_written(tmp_path):
   description = {"task": "reid", "model": {"grid": [16, 8]}, "lineage": [{"licence": "CC-BY-NC 4.0"}]}
   checkpoint_file.write(tmp_path / "a", VARIABLES, description)
   variables, read = checkpoint_file.read(tmp_path / "a")

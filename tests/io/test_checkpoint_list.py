@@ -1,4 +1,4 @@
-"""The newest whole checkpoint is found among damaged, unfinished and old ones."""
+"""The newest whole checkpoint is found among damaged, unfinished and old checkpoints."""
 
 import logging
 
@@ -31,7 +31,7 @@ def test_the_highest_step_is_the_newest(folder):
   assert read_step(folder.parent) == read_step(folder) == 10
 
 
-def test_a_reader_takes_the_newest_whole_one_and_changes_nothing(folder, caplog):
+def test_a_reader_takes_the_newest_whole_checkpoint_and_changes_nothing(folder, caplog):
   damage.flip(folder / "10/description/metadata", np.random.default_rng(0))
   (folder / "9/digests.json").unlink()
   before = sorted(path.name for path in folder.iterdir())
@@ -53,7 +53,7 @@ def test_a_damaged_checkpoint_that_the_user_names_is_an_error(folder):
   assert read_step(folder / "9") == 9
 
 
-def test_no_whole_one_is_an_error_that_lists_all(folder):
+def test_no_whole_checkpoint_is_an_error_that_lists_all_checkpoints(folder):
   for step in (2, 9, 10):
     (folder / f"{step}/state/_METADATA").unlink()
   checkpoint_list.rename_damaged(folder / "10")
@@ -72,7 +72,7 @@ def test_checkpoints_of_an_older_version_are_used_with_a_note(folder, caplog):
   with caplog.at_level(logging.WARNING):
     assert read_step(folder.parent) == 10
   assert "10: no digests.json, because an older version wrote it" in caplog.text
-  # As soon as one checkpoint has digests, the others without digests count as unfinished.
+  # If one checkpoint has digests, all checkpoints without digests are treated as unfinished.
   checkpoint_digests.write(folder / "2", {})
   assert checkpoint_file.find(folder.parent) == folder / "2"
 

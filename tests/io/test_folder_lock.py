@@ -18,7 +18,7 @@ from hap_jax.io import folder_lock
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FAST = {"beat_s": 0.05, "silent_s": 0.4, "settle_s": 0.05}
 
-# Holds the lock of a folder until the end of its input. The second argument is "flock" or "heartbeat".
+# Keeps the lock of a folder until the end of its input. The second argument is "flock" or "heartbeat".
 HOLDER = """
 import errno, fcntl, sys
 from hap_jax.io import folder_lock
@@ -90,7 +90,7 @@ def test_a_silent_owner_on_another_machine_loses_the_lock_after_the_waiting_time
   assert not (tmp_path / folder_lock.HEARTBEAT_FILE).exists()
 
 
-def test_a_process_with_the_number_of_an_ended_owner_does_not_hold_the_lock(tmp_path):
+def test_a_process_with_the_number_of_an_ended_owner_does_not_have_the_lock(tmp_path):
   write_owner(tmp_path, machine=folder_lock._machine(), process=os.getpid(), began="1")
   before = time.monotonic()
   with folder_lock.hold(tmp_path, flock=no_flock, **FAST):

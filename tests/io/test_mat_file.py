@@ -259,7 +259,7 @@ def struct_of(dims, width, names, *values):
   return array(2, dims, element(5, struct.pack("<i", width)), element(1, names), *values, name=b"s")
 
 
-# {name: (variables of a small file that claims much, text of the error)}
+# {name: (variables of a small file that claims a large size, text of the error)}
 ZEROS = array(9, (2**20, 1), element(2, bytes(2**20)), name=b"z")
 BOMBS = {
   "numbers without bytes": (
@@ -311,7 +311,7 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_a_file_that_claims_more_than_it_holds_is_an_error(name, tmp_path):
+def test_a_file_that_claims_more_than_it_contains_is_an_error(name, tmp_path):
   variables, match = BOMBS[name]
   with pytest.raises(ValueError, match=rf"annotation\.mat: no readable \.mat file .*{match}"):
     load(file_of(variables), tmp_path)
@@ -339,14 +339,14 @@ def test_a_repeated_variable_is_an_error(tmp_path):
     load(one + one[128:], tmp_path)
 
 
-def test_an_error_is_one_line_even_if_a_name_has_line_breaks(tmp_path):
+def test_an_error_has_one_line_even_if_a_name_has_line_breaks(tmp_path):
   with pytest.raises(ValueError, match=r"variable a\\nb: an array of shape") as error:
     load(file_of(array(9, (2, 1), element(2, b"\1"), name=b"a\nb")), tmp_path)
   assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 0.5, 1e300, 2.0**60])
-def test_a_number_that_int64_cannot_hold_exactly_is_an_error(value):
+def test_a_number_that_int64_cannot_represent_exactly_is_an_error(value):
   with pytest.raises(ValueError, match=r"rows: expected whole numbers up to 9,007,199,254,740,992"):
     mat_file.integers(np.array([[1.0, value]]), "rows", 1)
 

@@ -32,7 +32,7 @@ def encoded(kind, orientation=None):
 
 
 def tiff(order=">", *, tag=0x0112, kind=3, count=1, entries=1, first=8):
-  """Returns an EXIF header in the form of a TIFF file, with one tag that says 6."""
+  """Returns an EXIF header in the format of a TIFF file, with one tag whose value is 6."""
   value = struct.pack(f"{order}HH" if kind == 3 else f"{order}I", *((6, 0) if kind == 3 else (6,)))
   start = {">": b"MM\0*", "<": b"II*\0"}[order] + struct.pack(f"{order}I", first)
   return start + struct.pack(f"{order}HHHI", entries, tag, kind, count) + value

@@ -45,7 +45,7 @@ class Case:
 def test_a_log_file_gets_a_line_every_30_seconds_with_count_speed_and_time_left():
   case = Case()
   case.progress.begin(4000, "pictures")
-  case.now += 5  # the first batch compiles, so it does not count for the speed
+  case.now += 5  # the first batch compiles, so the speed does not include it
   case.progress.add(64)
   assert case.after(24) == ""
   case.progress.add(1136)
@@ -145,7 +145,7 @@ def test_the_thread_ends_after_an_error(capsys):
   assert capsys.readouterr() == ("", "")
 
 
-def test_the_work_goes_on_if_stderr_is_closed():
+def test_the_work_continues_if_stderr_is_closed():
   case = Case()
   case.stream.close()
   case.progress.begin(10, "pictures")

@@ -14,7 +14,7 @@ TENSORS = {
 }
 
 
-def test_tensors_and_metadata_come_back_bit_for_bit(tmp_path):
+def test_tensors_and_metadata_are_read_back_bit_for_bit(tmp_path):
   path = tmp_path / "a.safetensors"
   # A transposed array is not contiguous, and the package would write its memory in the wrong order.
   safetensors_file.save(path, {**TENSORS, "turned": TENSORS["a"].T}, {"hap_jax": "{}"})

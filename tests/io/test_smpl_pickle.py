@@ -70,9 +70,9 @@ def test_the_test_files_are_real_pickles(monkeypatch):
 
 @pytest.mark.parametrize("protocol", range(6))
 @pytest.mark.parametrize("kind", [scipy.sparse.csc_matrix, scipy.sparse.csc_array])
-def test_sparse_matrices_of_todays_scipy_are_read(read, kind, protocol):
+def test_sparse_matrices_of_the_current_scipy_are_read(read, kind, protocol):
   matrix = kind((np.array([1.0, 2, 4]), ([2, 2, 0], [1, 1, 3])), shape=(3, 4))
-  matrix.data = np.append(matrix.data, 9.0)  # spare room at the end of the arrays is not used
+  matrix.data = np.append(matrix.data, 9.0)  # spare space at the end of the arrays is not used
   np.testing.assert_array_equal(smpl_pickle.array(read(pickle.dumps(matrix, protocol))), matrix.toarray())
 
 

@@ -71,7 +71,7 @@ OBJECT_STATE = b"(K\x03X\x01\x00\x00\x00|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK?
 
 
 def storage_of(dtype):
-  """Returns the opcodes of a tensor over the storage "0", which is said to hold one element of a dtype."""
+  """Returns the opcodes of a tensor over the storage "0". They claim that it has one element of a dtype."""
   storage = b"(X\x07\x00\x00\x00storage" + dtype + b"X\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x01tQ"
   return b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"K\x00K\x01\x85K\x01\x85\x89NtR"
 
@@ -298,7 +298,7 @@ def test_views_equal_the_saved_views(save, form):
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_whole_training_checkpoint_equals_the_saved_one(save, form):
+def test_a_whole_training_checkpoint_equals_the_saved_checkpoint(save, form):
   torch = pytest.importorskip("torch")
   torch.manual_seed(0)
   model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3))

@@ -61,7 +61,7 @@ def test_another_error_is_not_changed(tmp_path):
     raise OSError(5, "broken")
 
 
-def test_the_first_error_is_raised_though_nothing_is_there_to_remove(tmp_path):
+def test_the_first_error_is_raised_even_if_there_is_nothing_to_remove(tmp_path):
   with pytest.raises(ValueError, match="first"), unfinished.named_at_end(tmp_path / "gone" / "deeper"):
     raise ValueError("first")
 
@@ -90,7 +90,7 @@ def test_a_folder_is_replaced_only_on_request_and_only_at_the_end(tmp_path):
   assert names_in(out) == ["new"]
 
 
-def test_a_folder_stays_if_nothing_can_take_its_place(tmp_path):
+def test_a_folder_is_kept_if_there_is_nothing_to_replace_it(tmp_path):
   out = tmp_path / "out"
   out.mkdir()
   (out / "old").write_text("x")
@@ -108,10 +108,10 @@ def test_text_and_bytes_replace_a_file(tmp_path):
   assert names_in(tmp_path) == ["a.json"]
 
 
-def test_several_writers_of_one_name_do_not_meet(tmp_path):
+def test_several_writers_of_one_name_do_not_disturb_each_other(tmp_path):
   path = tmp_path / "a"
   with unfinished.new_file(path) as first, unfinished.new_file(path) as second:
     first.write(b"1" * 9)
     second.write(b"2")
-  assert path.read_bytes() == b"1" * 9  # the last one to end
+  assert path.read_bytes() == b"1" * 9  # the result of the writer that ends last
   assert names_in(tmp_path) == ["a"]

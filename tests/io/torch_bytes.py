@@ -50,7 +50,7 @@ def zip_file(value, folder="archive"):
 
 
 def legacy_file(value):
-  """Returns the bytes of a file in the format of PyTorch before 1.6. The argument is that of `zip_file`."""
+  """Returns the bytes of a file in the format of PyTorch before 1.6. For the argument, see `zip_file`."""
   storages = []
   body = _program(value, storages)
   system = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}

@@ -135,7 +135,7 @@ def test_heat_maps_of_bfloat16_are_float32_and_close(head):
 
 def test_an_unknown_head_is_an_error_that_names_the_key():
   encoder = Encoder(16, 2, 2, (3, 2), 8, patch_padding=2, class_token=False)
-  model = pose_estimator.PoseEstimator(encoder.build(), 5, head="deep")
+  model = pose_estimator.PoseEstimator(encoder.build(), (5,), head="deep")
   image = jnp.zeros((1, 24, 16, 3))
   with pytest.raises(ValueError, match=r"config\.model\.head='deep' is not one of classic, simple"):
     jax.eval_shape(lambda key: model.init(key, image, train=False), jax.random.key(0))

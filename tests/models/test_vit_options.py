@@ -80,7 +80,7 @@ def latents():
 def test_the_second_forward_pass_gives_the_same_tokens(encoder, latents):
   forward = numpy_vit.Forward(
     network=numpy_vit.own(values_of(encoder)),
-    batch=dataclasses.make_dataclass("Batch", ["image"])(IMAGE),
+    batch=dataclasses.make_dataclass("Batch", ["image", "expert"])(IMAGE, None),
     num_heads=encoder.num_heads,
     sizes={},
     grids=(GRID, GRID),

@@ -51,7 +51,7 @@ def case(request, golden, pick):
   encoder = Encoder(width, depth, cfg["num_heads"], grid, patch, mlp_ratio, PADDING, class_token=False)
   model = pose_estimator.PoseEstimator(
     encoder.build(),
-    num_joints=len(file[f"param/{FINAL_BIAS}"]),
+    num_joints=(len(file[f"param/{FINAL_BIAS}"]),),
     head=request.param,
     head_channels=tuple(cfg.get("deconv_filters", (256, 256))),
   )

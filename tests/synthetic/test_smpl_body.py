@@ -14,7 +14,7 @@ MIRROR = np.array((-1, 1, 1))
 REST = np.tile(np.eye(3), (24, 1, 1))
 
 
-def test_the_arrays_fit_together_and_serve_every_gender():
+def test_the_arrays_fit_together_and_are_used_for_every_gender():
   body_model.check_body_set(BODY_SET, "own body")
   assert 1000 < BODY.num_vertices < 3000
   assert BODY_SET.of("female") is BODY_SET.of("male") is BODY
@@ -67,7 +67,7 @@ def _swap(name):
 
 @pytest.mark.parametrize("shape", smpl_body.SHAPES)
 @pytest.mark.parametrize("beta", [-1.0, 1.0])
-def test_joints_and_face_of_every_shape_are_those_of_the_drawn_person(shape, beta):
+def test_joints_and_face_of_every_shape_equal_the_drawn_person(shape, beta):
   betas = beta * (np.array(smpl_body.SHAPES) == shape)
   person = smpl_body.make_person(betas)
   joints, frames = body.place_joints(person, REST)

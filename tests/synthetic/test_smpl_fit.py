@@ -25,7 +25,7 @@ def records():
 
 @functools.cache
 def posed():
-  """Returns (vertices, joints, 30 regressed joints) of our own body for all records, in the camera frame."""
+  """Returns (vertices, joints, 30 regressed joints) of the body for all records, in the camera frame."""
   columns = (
     np.stack([record[f"smpl_{name}"] for record in records()]) for name in ("pose", "betas", "translation")
   )
@@ -52,7 +52,7 @@ def test_joints_and_their_projections_are_those_of_the_record():
 _COCO = [24, 25, 26, 27, 28, 16, 17, 18, 19, 20, 21, 1, 2, 4, 5, 7, 8]
 
 
-def test_the_skin_lies_where_the_picture_shows_the_person():
+def test_the_skin_is_where_the_picture_shows_the_person():
   shares = []
   for record, vertices in zip(records(), posed()[0], strict=True):
     x, y = np.rint(camera.project(vertices, record["intrinsics"])).astype(int).T
@@ -74,7 +74,7 @@ def test_records_of_the_source_have_the_parameters_and_its_body():
   assert source.body() is synthetic.own_body()
 
 
-def test_the_skin_is_that_of_the_person_within_five_millimetres():
+def test_the_skin_equals_the_skin_of_the_person_within_five_millimetres():
   errors = []
   for number in range(60):
     rng = np.random.default_rng((number, 1))

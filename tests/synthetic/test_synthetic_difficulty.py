@@ -64,7 +64,7 @@ def test_colour_histograms_find_persons_better_than_chance_but_far_from_always()
 
 
 def recognise_persons(is_empty, num_persons=64):
-  """Trains a linear probe on one picture per person and camera, and tests it on another one by that camera.
+  """Trains a linear probe on one picture per person and camera, and tests it on a second one by this camera.
 
   Args:
     is_empty: whether the pictures are drawn without the person.
@@ -113,7 +113,7 @@ def recognise_attributes(is_empty, num_persons=320):
   records = draw_pictures(tuple(8 * pid + pid % 8 for pid in range(num_persons)), is_empty)
   x = features([record["image"] for record in records])
   y = np.array([record["attributes"] for record in records])
-  # Both halves hold different persons, so the probe cannot remember a person.
+  # The two halves have different persons, so the probe cannot remember a person.
   half = num_persons // 2
   scores = x[half:] @ fit_linear(x[:half], y[:half] - y[:half].mean(axis=0))
   return np.array([auc_excess(scores[:, k], y[half:, k]) for k in range(y.shape[1]) if y[half:, k].any()])

@@ -83,7 +83,7 @@ def centroid(picture):
 
 
 def whole_balls(record, radius):
-  """Returns the joints whose ball lies completely inside the picture."""
+  """Returns the joints whose ball is completely inside the picture."""
   reach = radius / record["keypoints_3d"][:, 2] * record["intrinsics"][0, 0] + 2
   xy = record["keypoints_xy"]
   return np.flatnonzero(
@@ -97,7 +97,7 @@ def test_ball_at_each_joint_is_drawn_where_the_joint_is_recorded():
     for joint in whole_balls(record, 0.05):
       picture = draw_ball(record["keypoints_3d"][joint], 0.05, record["intrinsics"], SIZE)
       errors.append(np.abs(centroid(picture) - record["keypoints_xy"][joint]).max())
-  assert len(errors) > 300  # enough joints for a maximum that means something
+  assert len(errors) > 300  # enough joints for a meaningful maximum
   assert max(errors) < 1.0
 
 
@@ -117,7 +117,7 @@ def person_parts(record):
   return (record["parts"] > 0) & (record["parts"] < anatomy.PART_INDEX["carried"])
 
 
-def test_visible_joints_lie_inside_the_drawn_body():
+def test_visible_joints_are_inside_the_drawn_body():
   hits = []
   for record in records():
     body_mask = person_parts(record)
@@ -158,7 +158,7 @@ def first_hits(origin_rays, corners):
 
 
 def test_occlusion_flags_agree_with_the_depth_order_of_exact_rays(monkeypatch):
-  """A joint is hidden if its ray first meets another thing, or the body further in front than its flesh."""
+  """A joint is hidden behind another object, or behind more of the body than the flesh around the joint."""
   # The scene is not part of a record, so a wrapper keeps each one that is drawn.
   scenes = []
   compose = scene.compose
@@ -248,7 +248,7 @@ def test_there_are_at_least_sixteen_attributes_and_their_rates_differ():
   assert rate.max() > 5 * np.median(rate) / 2
 
 
-def test_the_two_captions_differ_and_almost_all_people_have_their_own():
+def test_the_two_captions_differ_and_almost_all_people_have_their_own_captions():
   texts = [captions.captions_of(draw.sample_person(SEED, pid).look) for pid in range(400)]
   assert all(first != second for first, second in texts)
   assert len({first for first, _ in texts}) >= 390

@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
+from hap_jax.data.skeletons import AIC14, COCO17, MPII16
 from hap_jax.data.sources import synthetic
 from hap_jax.synthetic import anatomy, draw
 
@@ -47,6 +48,28 @@ def test_pictures_in_memory_equal_pictures_drawn_on_access():
   for k in (0, 7, 23):
     for name in drawn.spec.fields:
       np.testing.assert_array_equal(held[k][name], drawn[k][name])
+
+
+@pytest.mark.parametrize("skeleton", [AIC14, MPII16])
+@pytest.mark.parametrize("hold_in_memory", [False, True])
+def test_joints_in_another_order_are_the_same_joints_and_the_others_are_missing(skeleton, hold_in_memory):
+  options = {"num_train": 3, "image_size": (32, 16), "hold_in_memory": hold_in_memory}
+  own = synthetic.open_source(skeleton=skeleton.name, **options)
+  coco = synthetic.open_source(**options)
+  assert own.spec.skeleton is skeleton
+  known = [name for name in skeleton.joints if name in COCO17.joints]
+  assert len(known) == 12
+  for i in range(3):
+    found, expected = own[i], coco[i]
+    for field in ("keypoints_xy", "keypoints_visible", "keypoints_occluded", "keypoints_3d"):
+      assert len(found[field]) == len(skeleton.joints)
+      for row, name in enumerate(skeleton.joints):
+        other = expected[field][COCO17.joints.index(name)] if name in known else 0
+        np.testing.assert_array_equal(found[field][row], other, err_msg=f"{field} {name}")
+    np.testing.assert_array_equal(found["image"], expected["image"])
+  truth = own.truth().annotations
+  assert truth["categories"][0]["keypoints"] == skeleton.joints
+  assert len(truth["annotations"][0]["keypoints"]) == 3 * len(skeleton.joints)
 
 
 def test_the_truth_is_computed_once_and_not_pickled(monkeypatch):
@@ -107,7 +130,7 @@ def test_query_and_gallery_divide_the_test_pictures():
 def test_each_query_has_matches_by_other_cameras_and_junk_by_its_own():
   query, gallery = (open_small(split=name, num_test=160) for name in ("query", "gallery"))
   # A person has 8 pictures by 6 cameras: 2 queries, then 6 in the gallery. The last 2 are by the cameras of
-  # the queries, so they do not count as matches.
+  # the queries, so they are no matches.
   for pid in np.unique(query.columns["pid"]):
     own, others = (side.columns["camid"][side.columns["pid"] == pid] for side in (query, gallery))
     assert len(set(own)) == 2
@@ -140,7 +163,7 @@ def test_source_survives_pickling():
   np.testing.assert_array_equal(again[4]["image"], source[4]["image"])
 
 
-def test_a_name_holds_split_number_and_seed():
+def test_a_name_contains_split_number_and_seed():
   assert open_small().name(7) == "synthetic/train/000007 (seed 3)"
 
 
@@ -159,6 +182,7 @@ def test_index_outside_the_source_is_an_error(index):
     ({"image_size": (8, 8)}, r"image_size=\(8, 8\).*640"),
     ({"image_size": (256,)}, "expected .H, W."),
     ({"image_size": (2000, 100)}, "image_size"),
+    ({"skeleton": "cats"}, "skeleton=.cats.; expected one of coco17, mpii16, aic14"),
   ],
 )
 def test_bad_options_name_the_key(options, message):

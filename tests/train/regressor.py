@@ -17,7 +17,7 @@ from hap_jax.train import loop
 from hap_jax.train.checkpoint import Checkpoints
 from hap_jax.train.optim import OptimizerSpec, Rule
 
-# The cadence of runs in processes of their own: their checkpoints are at other steps than their scores.
+# The cadence of runs in separate processes. Checkpoints and scores are due at different steps.
 CADENCE = loop.Cadence(log=1, save=2, evaluate=3, panel=0)
 SPEC = SourceSpec("numbers", None, "none", ("x", "y"))
 

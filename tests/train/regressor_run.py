@@ -1,4 +1,4 @@
-"""Trains the regressor in processes of their own: `python -m tests.train.regressor_run WORKDIR [OPTIONS]`."""
+"""Trains the regressor in a separate process: `python -m tests.train.regressor_run WORKDIR [OPTIONS]`."""
 
 import argparse
 import os

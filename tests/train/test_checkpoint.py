@@ -1,4 +1,4 @@
-"""The checkpoints of a run: damaged ones, saves that fail, the ones that are removed, and the best one."""
+"""The checkpoints of a run: damage, failed saves, removal of older checkpoints, and the best checkpoint."""
 
 import contextlib
 import json
@@ -58,7 +58,7 @@ def steps_of(workdir, folder="checkpoints"):
 
 
 def assert_restores(workdir, step, lines, **mesh):
-  """Checks that the newest whole checkpoint is the one of a step, and that a mesh gets the same bits."""
+  """Checks that the newest whole checkpoint is of this step, and that the devices of a mesh get its bits."""
   mesh = sharding.make_mesh(**mesh)
   expected = state_of(step)
   places = sharding.places(expected, mesh)
@@ -92,7 +92,7 @@ def test_a_run_continues_from_the_newest_whole_checkpoint(tmp_path, lines, kind)
   assert lines[0].startswith(f"checkpoint {newest} is damaged: ")
   assert lines[0].endswith("It is kept as 6.damaged")
   assert (tmp_path / "checkpoints/6.damaged").is_dir()
-  # The run reaches step 6 again. Then the damage is history, and no line names it.
+  # The run reaches step 6 again. The older damaged checkpoint does not matter any more, so no line names it.
   assert save(tmp_path, 6) == []
   assert steps_of(tmp_path) == [2, 4, 6]
   assert_restores(tmp_path, 6, lines)
@@ -151,14 +151,14 @@ def test_the_state_is_copied_before_save_returns(tmp_path, lines):
   assert_restores(tmp_path, 2, lines)
 
 
-def test_the_newest_and_the_multiples_are_kept(tmp_path):
+def test_the_newest_checkpoints_and_the_multiples_of_keep_every_are_kept(tmp_path):
   save(tmp_path, *range(1, 9), keep_last=2, keep_every=3)
   assert steps_of(tmp_path) == [3, 6, 7, 8]
   with pytest.raises(ValueError, match=r"config\.keep_last=0: expected at least 1"):
     save(tmp_path, 9, keep_last=0)
 
 
-def test_a_save_that_fails_is_one_line_and_the_next_save_tries_again(tmp_path, lines, caplog, capfd):
+def test_a_failed_save_gives_one_line_and_the_next_save_tries_again(tmp_path, lines, caplog, capfd):
   path = tmp_path / "checkpoints"
   save(tmp_path, 2)
   before = sorted(path.rglob("*"))
@@ -193,7 +193,7 @@ def small_disk(tmp_path):
   subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_full_disk_is_one_line_and_after_room_is_made_the_next_save_succeeds(small_disk, lines):
+def test_a_full_disk_gives_one_line_and_the_next_save_with_free_space_succeeds(small_disk, lines):
   save(small_disk, 2)
   before = sorted(small_disk.rglob("*"))
   ballast = small_disk / "ballast"
@@ -228,7 +228,7 @@ def test_a_run_whose_last_save_failed_ends_with_an_error(tmp_path, lines):
   assert steps_of(tmp_path) == [2]
 
 
-def test_a_checkpoint_that_differs_when_it_is_read_back_replaces_no_older_one(tmp_path, lines, monkeypatch):
+def test_a_checkpoint_that_differs_when_read_back_replaces_no_older_checkpoint(tmp_path, lines, monkeypatch):
   read_back = checkpoint_file._read_back
 
   def after_damage(folder, digests):
@@ -294,7 +294,7 @@ def test_a_damaged_best_checkpoint_is_renamed_and_the_next_scores_start_a_new_on
   assert best(tmp_path) == (40, 0.3)
 
 
-def test_a_best_checkpoint_that_cannot_be_saved_keeps_the_older_one(tmp_path, lines):
+def test_the_older_best_checkpoint_is_kept_if_the_new_one_cannot_be_saved(tmp_path, lines):
   assert keep(tmp_path, 20, 0.5)
   state = types.SimpleNamespace(eval_variables=state_of(30).eval_variables)
   with opened(tmp_path, lines) as checkpoints:

@@ -113,7 +113,7 @@ def test_a_continued_run_takes_over_the_whole_state(earlier, longer):
     assert any(np.any(x) for x in jax.tree.leaves(state[part])), part
 
 
-def test_steps_and_progress_go_on_with_the_new_rate(longer):
+def test_steps_and_progress_continue_with_the_new_learning_rate(longer):
   workdir, lines = longer
   rows = numbers(workdir)
   assert [row["step"] for row in rows] == list(range(STEP + 1, PLAN["total_steps"] + 1))
@@ -131,7 +131,7 @@ def test_steps_and_progress_go_on_with_the_new_rate(longer):
   assert any(f"{PLAN['total_steps'] - STEP} steps left after step {STEP}" in line for line in lines)
 
 
-def test_the_data_order_starts_at_its_beginning():
+def test_the_data_order_starts_again_at_its_beginning():
   new = samplers.ShuffledEpochs(RECORDS, 16, seed=0)
   order = ContinuedOrder(new, first=7, epochs=1.75)
   for step in range(5):
@@ -210,7 +210,7 @@ def test_epochs_count_from_the_beginning_of_the_earlier_run(earlier):
   ],
   ids=["total_steps", "total_epochs", "width", "average", "optimizer", "clipping", "classes"],
 )
-def test_a_plan_that_does_not_fit_is_refused_by_name(earlier, tmp_path, overrides, message):
+def test_a_plan_that_does_not_fit_is_refused_and_its_keys_are_named(earlier, tmp_path, overrides, message):
   with pytest.raises(ValueError, match=message):
     train(tmp_path / "run", **{**PLAN, **overrides}, continue_from=f"{earlier}/{STEP}")
   assert not (tmp_path / "run/config.json").exists()  # the workdir is free for another configuration

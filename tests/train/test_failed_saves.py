@@ -1,6 +1,6 @@
-"""A run goes on if a checkpoint cannot be saved, and ends with an error if the last one was not saved.
+"""A run continues if a checkpoint cannot be saved, and ends with an error if the last state was not saved.
 
-The fault is a file in place of the folder of the checkpoints. Each save fails until the folder is back.
+The fault is a file in place of the folder of the checkpoints. Each save fails until the folder exists again.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from tests.train import regressor
 
 
 class Disk:
-  """Makes the folder of the checkpoints unusable after the log line of one step, and usable after another."""
+  """Makes the folder of the checkpoints unusable after the log line of one step, and repairs it later."""
 
   def __init__(self, workdir, fails_at, works_at=None, after_save=None, then=lambda: None):
     self.lines, self._folder, self._fails_at, self._works_at = [], workdir / "checkpoints", fails_at, works_at
@@ -44,12 +44,12 @@ def train(workdir, disk, save=2):
   return regressor.train(workdir, cadence=cadence, say=disk.say, devices=jax.devices()[:2])
 
 
-def test_the_run_goes_on_and_the_next_save_tries_again(tmp_path):
+def test_the_run_continues_and_the_next_save_tries_again(tmp_path):
   disk = Disk(tmp_path, fails_at=1, works_at=5)
   assert "val_error" in train(tmp_path, disk)
   failed = [line for line in disk.lines if "was not saved" in line]
   assert failed[0].startswith(f"{tmp_path}/checkpoints/2 was not saved: File exists (it needs")
-  assert "best/3" not in str(failed)  # the folder of the best checkpoint is another one
+  assert "best/3" not in str(failed)  # the best checkpoint is in another folder
   # The thread may try to save step 4 before or after the log line of step 5.
   assert list(checkpoint_list.steps(tmp_path / "checkpoints")) in ([6], [6, 4])
 

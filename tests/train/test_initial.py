@@ -139,7 +139,7 @@ def pose_of(channels=(8, 8), joints=("nose", "neck"), grid=(6, 3)):
 def make_pose_init(description):
   network = description.network
   model = pose_estimator.PoseEstimator(
-    description.encoder.build(), network["num_joints"], network["head"], network["head_channels"]
+    description.encoder.build(), (network["num_joints"],), network["head"], network["head_channels"]
   )
   return base.make_init(model, train=False)
 

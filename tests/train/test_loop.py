@@ -213,7 +213,7 @@ def test_a_run_ends_with_its_scores_if_its_metrics_and_pictures_cannot_be_writte
   np.testing.assert_array_equal(weights(run), weights(uninterrupted))
 
 
-def test_a_batch_with_a_non_finite_loss_stops_the_run_and_the_state_before_it_stays(tmp_path):
+def test_a_batch_with_a_non_finite_loss_stops_the_run_and_the_earlier_state_is_kept(tmp_path):
   """Only the batch of step 5 has a NaN loss. The loop checks the loss at steps 4 and 6."""
   task = make_task()
   bad = task.train.batch(4)["index"]

@@ -46,7 +46,7 @@ def test_a_second_start_changes_nothing_and_reading_needs_no_lock(tmp_path, monk
   assert "step 2" in capsys.readouterr().out
 
 
-def test_all_processes_of_a_second_start_learn_who_holds_the_workdir(tmp_path):
+def test_all_processes_of_a_second_start_name_the_run_that_uses_the_workdir(tmp_path):
   address = programs.free_address()
   with folder_lock.hold(tmp_path):
     commands = [[sys.executable, "-c", SECOND_START, address, str(i), str(tmp_path)] for i in range(2)]

@@ -39,7 +39,7 @@ def test_update_follows_scale_and_decay_and_leaves_frozen_parameters():
   np.testing.assert_array_equal(new["pos_embed"], 1)
 
 
-def test_frozen_parameters_hold_no_moments():
+def test_frozen_parameters_have_no_moments():
   direction = optim.make_direction(optim.OptimizerSpec(), optim.match_rules(PARAMS, RULES))
   shapes = [np.shape(leaf) for leaf in jax.tree.leaves(direction.init(PARAMS))]
   # (1, 3) is the shape of the frozen table. The kernel has two moments.
@@ -89,7 +89,7 @@ def test_the_drops_of_the_official_pose_schedule(epoch, factor):
   assert pose_rate(epoch * 293 + 292, epoch + 292 / 293) == np.float32(2e-4 * factor)
 
 
-def test_drops_may_come_within_an_epoch_and_before_the_end_of_the_warm_up():
+def test_drops_may_be_within_an_epoch_and_before_the_end_of_the_warm_up():
   assert pose_rate(600, 1.49, boundaries=(1.5,)) == np.float32(2e-4)
   assert pose_rate(600, 1.51, boundaries=(1.5,)) == np.float32(2e-5)
   assert pose_rate(250, 1.51, boundaries=(1.5,)) == pytest.approx(2e-5 * 0.5005, rel=1e-6)
@@ -124,7 +124,7 @@ def groups():
   return found
 
 
-def test_groups_of_layer_decay_are_the_official_28(groups):
+def test_layer_decay_gives_the_28_official_parameter_groups(groups):
   scales = [0.4 ** (13 - layer) for layer in range(14)]
   assert groups.keys() - {"frozen"} == {(scale, decay) for scale in scales for decay in (0, 0.05)}
   first = [f"encoder/{name}" for name in ("cls_token", "patch_embed/bias", "pos_embed")]
@@ -189,9 +189,9 @@ POSE_MULTIPLIERS = {
 
 @pytest.mark.parametrize("layer_decay", POSE_MULTIPLIERS)
 @pytest.mark.parametrize("head", pose_estimator.HEADS)
-def test_rates_and_decays_of_the_pose_network_are_the_official_ones(head, layer_decay):
+def test_rates_and_decays_of_the_pose_network_equal_the_official_values(head, layer_decay):
   encoder = Encoder.of_variant("B", image_size=(256, 192), patch=16, patch_padding=2, class_token=False)
-  model = pose_estimator.PoseEstimator(encoder.build(), num_joints=17, head=head)
+  model = pose_estimator.PoseEstimator(encoder.build(), num_joints=(17,), head=head)
   init = lambda key: model.init(key, jnp.zeros((1, 256, 192, 3)), train=False)  # noqa: E731
   params = jax.eval_shape(init, jax.random.key(0))["params"]
   matched = optim.match_rules(params, optim.layer_decay_rules(12, layer_decay=layer_decay, weight_decay=0.1))

@@ -15,7 +15,7 @@ RATES = {
 
 
 @pytest.mark.parametrize("total", RATES)
-def test_learning_rates_are_the_official_ones_and_constant_within_an_epoch(total):
+def test_learning_rates_equal_the_official_rates_and_are_constant_within_an_epoch(total):
   peak, rates = RATES[total]
   options = {"start": 1e-4, "peak": peak, "end": 1e-5, "warmup": 0.1 * total, "total": total}
   for within in (0.0, 0.5):
@@ -29,7 +29,7 @@ def test_a_gradient_is_clipped_by_the_global_norm_of_the_trained_parameters(norm
   rules = (optim.Rule("frozen", trainable=False), optim.Rule(".*"))
   matched = optim.match_rules(params, rules)
   direction = optim.make_direction(optim.OptimizerSpec(kind="sgd", clip_norm=10.0), matched)
-  # 0.6 and 0.8 make a vector of length 1. The large gradient of the frozen parameter must not count.
+  # 0.6 and 0.8 make a vector of length 1. It must not include the large gradient of the frozen parameter.
   grad = {"a": jnp.array([0.6, 0.0]) * norm, "b": jnp.array([0.0, 0.8]) * norm, "frozen": jnp.array([1e3])}
   found, _ = direction.update(grad, direction.init(params), params)
   np.testing.assert_allclose(found["a"], [0.6 * left, 0.0], rtol=1e-6)

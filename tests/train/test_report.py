@@ -23,7 +23,7 @@ def write_rows(workdir, rows):
   writer.close()
 
 
-def test_rows_come_back_in_order_with_step_first(tmp_path):
+def test_rows_are_read_in_order_with_step_first(tmp_path):
   write_rows(tmp_path, [(10, {"loss": 0.5, "lr": 1e-3}), (20, {"loss": np.float32(0.25), "lr": 2e-3})])
   lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
   assert lines[0] == '{"step": 10, "loss": 0.5, "lr": 0.001}'
@@ -33,7 +33,7 @@ def test_rows_come_back_in_order_with_step_first(tmp_path):
   ]
 
 
-def test_after_a_resume_the_last_row_of_a_step_counts(tmp_path):
+def test_after_a_resume_the_last_row_of_a_step_is_used(tmp_path):
   write_rows(tmp_path, [(1, {"loss": 3.0}), (2, {"loss": 2.0}), (3, {"loss": 1.0})])
   write_rows(tmp_path, [(2, {"loss": 2.5}), (3, {"loss": 1.5})])
   # The file keeps all lines, only the reader merges them.
@@ -119,7 +119,7 @@ def test_files_that_cannot_be_written_are_reported_once_each(tmp_path, caplog):
   assert not has_scores(tmp_path / "run", 1)
 
 
-def test_rows_and_events_of_a_full_disk_are_written_when_it_has_room(tmp_path, caplog):
+def test_rows_and_events_of_a_full_disk_are_written_when_it_has_space_again(tmp_path, caplog):
   writer = MetricWriter(tmp_path)
   writer.write_scalars(1, {"loss": 1.0})
   before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -134,7 +134,7 @@ def test_rows_and_events_of_a_full_disk_are_written_when_it_has_room(tmp_path, c
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
   assert len(caplog.messages) == 4
   assert all("File too large" in message for message in caplog.messages)
-  assert list(tmp_path.glob("panels/.*")) == []  # no part of the picture stays
+  assert list(tmp_path.glob("panels/.*")) == []  # no part of the picture remains
   writer.write_scalars(6, {"loss": 0.5})
   writer.close()
   assert [row["step"] for row in read_metrics(tmp_path)] == list(range(1, 7))
@@ -233,7 +233,7 @@ def take_step(progress, clock, wait, work):
 def test_speed_and_eta_exclude_the_compile_time():
   clock = Clock()
   progress = Progress(total_steps=12, batch_size=8, start_step=2, clock=clock)
-  # The first step takes long, because it compiles.
+  # The first step takes a long time, because it compiles.
   take_step(progress, clock, wait=5.0, work=60.0)
   for _ in range(4):
     take_step(progress, clock, wait=0.5, work=1.5)
@@ -255,7 +255,7 @@ def test_the_report_of_the_first_step_has_no_speed():
   assert row["images_per_s"] == 4.0
 
 
-def test_pauses_are_excluded_from_the_speed_but_count_in_the_eta():
+def test_pauses_are_excluded_from_the_speed_but_included_in_the_eta():
   clock = Clock()
   progress = Progress(total_steps=5, batch_size=10, clock=clock)
   take_step(progress, clock, wait=0.0, work=9.0)

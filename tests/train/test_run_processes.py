@@ -1,6 +1,6 @@
-"""Runs in processes of their own: they survive a kill and a signal, and two of them train as one.
+"""Runs in separate processes: a run survives a kill and a signal, and two processes train like one process.
 
-The regressor stands for the large tasks, whose tests of this kind are soak tests.
+The regressor replaces the large tasks, because their tests of this kind are soak tests.
 """
 
 import signal
@@ -78,7 +78,7 @@ def test_a_signal_during_training_saves_and_the_run_resumes(whole, tmp_path):
   assert numbers(whole)[:2] == numbers(tmp_path / "run")[:2]
 
 
-def test_two_processes_train_as_one(whole, tmp_path):
+def test_two_processes_train_like_one_process(whole, tmp_path):
   pair = [start(tmp_path / "two", *options, devices=1) for options in programs.joined(2)]
   codes, (first, second) = finish(*pair)
   assert codes == [0, 0], first + second
@@ -117,14 +117,14 @@ def read_until(text, process):
 
 
 @pytest.mark.soak
-def test_process_0_decides_about_damage_and_failed_saves_for_both(tmp_path):
+def test_process_0_decides_about_damage_and_failed_saves_for_both_processes(tmp_path):
   workdir, away = tmp_path / "two", tmp_path / "away"
   pair = start_pair(workdir)
   read_until(" 9/1000000 ", pair[0])
   (workdir / "checkpoints").rename(away)
   (workdir / "checkpoints").write_text("")  # each save fails now
   read_until("was not saved", pair[0])
-  read_until("step ", pair[0])  # the run goes on
+  read_until("step ", pair[0])  # the run continues
   pair[1].send_signal(signal.SIGTERM)
   codes, outputs = finish(*pair)
   assert codes == [1, 1], outputs

@@ -30,7 +30,7 @@ def train(workdir, *, num_devices, stop_at=None):
   return printed
 
 
-def test_a_new_and_a_resumed_run_say_what_they_will_do(tmp_path):
+def test_a_new_and_a_resumed_run_print_their_plan(tmp_path):
   printed = train(tmp_path / "run", num_devices=2, stop_at=4)
   assert printed[:5] == [
     "devices      2 x cpu, mesh data=2 fsdp=1 tensor=1",
@@ -49,7 +49,7 @@ def test_a_new_and_a_resumed_run_say_what_they_will_do(tmp_path):
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_frozen_parameters_and_parts_of_a_batch_are_named(accumulate):
+def test_frozen_parameters_and_parts_of_a_batch_are_printed(accumulate):
   rules = (Rule("encoder/table", trainable=False), Rule(".*"))
   task = dataclasses.replace(make_task(), param_rules=rules, accumulate=accumulate)
   params = {"encoder": {"table": np.zeros((1, 129, 8)), "kernel": np.zeros((50, 20))}, "head": np.zeros(7)}

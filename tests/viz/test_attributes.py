@@ -24,7 +24,7 @@ def test_a_higher_accuracy_has_a_longer_bar_nearer_to_the_top():
   assert marks[1] - left[0] == pytest.approx(0.1 * length, abs=4)
 
 
-def test_chart_has_room_for_every_name_and_its_title():
+def test_chart_has_space_for_every_name_and_its_title():
   few = viz.attribute_bars(["a"] * 2, [0.5] * 2, [0.1] * 2)
   many = viz.attribute_bars(["a"] * 20, [0.5] * 20, [0.1] * 20)
   assert many.shape[0] - few.shape[0] == pytest.approx(18 * viz._BAR_HEIGHT * figure.DPI, abs=1)
@@ -66,5 +66,5 @@ def test_an_answer_whose_label_is_not_known_is_no_mistake():
   labels = np.array([[0, 0], [0, 1], [0, 1]], bool)
   known = np.array([[0, 1], [1, 1], [1, 1]], bool)
   assert viz.confident_mistakes(probability, labels, 9, known) == [(1, 0), (1, 1)]
-  # The hidden mistake does not take the place of another one.
+  # The hidden mistake does not take the place of another mistake.
   assert viz.confident_mistakes(probability, labels, 1, known) == [(1, 0)]

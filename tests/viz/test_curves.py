@@ -21,7 +21,7 @@ def test_every_metric_gets_a_panel_except_the_speed_of_the_machine():
   tall, low = curves(make_rows()), curves(make_rows(scores=False))
   assert tall.dtype == low.dtype == np.uint8
   assert tall.shape[2] == low.shape[2] == 3
-  assert tall.shape[0] > 1.5 * low.shape[0]  # five panels stand in two rows, three in one
+  assert tall.shape[0] > 1.5 * low.shape[0]  # five panels are in two rows, three panels in one row
 
 
 def test_the_best_value_is_marked_only_for_the_selected_score():

@@ -34,7 +34,7 @@ def test_causes_have_the_same_numbers_as_in_the_sampler():
 
 
 @pytest.mark.parametrize("scale", [1, 3])
-def test_hidden_patches_have_the_tint_of_their_cause_and_visible_ones_have_none(image, scale):
+def test_hidden_patches_have_the_tint_of_their_cause_and_visible_patches_have_no_tint(image, scale):
   cause = np.array([0, 1, 2, 3, 0, 1, 2, 3], np.int8)
   picture = draw_mask(image, cause, GRID, scale=scale)
   assert picture.shape == (32 * scale, 16 * scale, 3)

@@ -1,4 +1,4 @@
-"""Meshes are drawn from far to near, and faces that look away are not drawn."""
+"""Meshes are drawn from far to near, and faces that are turned away are not drawn."""
 
 import numpy as np
 import pytest
@@ -24,13 +24,13 @@ def is_drawn(picture):
   return (picture != 9).any(axis=2)
 
 
-def test_a_face_that_looks_away_is_not_drawn():
+def test_a_face_that_is_turned_away_is_not_drawn():
   assert is_drawn(draw(triangle(2), FACE)).sum() > 500
   assert not is_drawn(draw(triangle(2), FACE[:, ::-1])).any()
 
 
-def test_the_near_face_covers_the_far_one_in_any_order():
-  # The far face is tilted, so it is darker than the near one.
+def test_the_near_face_covers_the_far_face_in_any_order():
+  # The far face is tilted, so it is darker than the near face.
   far = np.add(triangle(4), ((0, 0, 0), (0, 0, 1.5), (0, 0, 0)))
   near = draw(triangle(2, half=0.15), FACE)
   vertices = np.concatenate([far, triangle(2, half=0.15)])
@@ -82,7 +82,7 @@ def test_a_sheet_shows_the_person_in_seven_tiles(size):
   sheet = bodies.person_sheet(image, region, vertices, body.faces, intrinsics, pixels)
   assert sheet.dtype == np.uint8
   assert sheet.shape[1] > 3 * 288 + 4 * 192
-  # The mesh lies on the joints. So both tiles differ from the picture at the same places.
+  # The mesh covers the joints. So both tiles differ from the picture at the same places.
   picture, drawn, dots = (sheet[-288:, k * 296 : k * 296 + 288].astype(int) for k in range(3))
   on_mesh, on_dots = (np.abs(tile - picture).max(axis=2) > 20 for tile in (drawn, dots))
   assert on_dots.any()

@@ -34,7 +34,7 @@ def test_a_higher_share_has_a_longer_bar_and_a_joint_without_truth_has_none(full
   assert len(starts) == 2
   lengths = [is_bar[start + 2].sum() for start in starts]
   assert lengths[0] == pytest.approx(0.25 * lengths[1], abs=3)
-  # The bars leave room for a bar between them, because the second joint has none.
+  # There is space for another bar between the two bars, because the second joint has no bar.
   assert starts[1] - starts[0] > 0.3 * picture.shape[0]
 
 
@@ -85,7 +85,7 @@ def test_a_predicted_joint_without_truth_has_a_white_centre():
 def test_a_cut_out_region_has_its_pixels_at_the_places_of_the_matrix(factor, center):
   """The matrix and the pixels agree for regions that are enlarged, reduced or reach outside."""
   y, x = np.mgrid[:120, :160]
-  image = np.stack([x, y, np.full_like(x, 50)], axis=-1).astype(np.uint8)  # a pixel holds its own place
+  image = np.stack([x, y, np.full_like(x, 50)], axis=-1).astype(np.uint8)  # each pixel has its position
   size = (90, 70)
   region = (*center, 70 / factor, 90 / factor)
   picture, matrix = pose_report.cut_out(image, region, size)

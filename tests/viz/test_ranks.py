@@ -178,3 +178,12 @@ def test_swatches_wrap_to_the_width():
     for color, _ in entries:
       assert (strip == color).all(-1).sum() == 18 * 18
   assert cv2.cvtColor(wide, cv2.COLOR_RGB2GRAY).min() < 60  # words
+
+
+def test_entries_that_pass_a_threshold_have_a_blue_frame_and_no_badge():
+  queries, entries = [plain((9, 9, 9))], [[plain()] * 2]
+  picture = rank_sheet(queries, entries, [[0.5, 0.6]], passes=[[True, False]], cell=CELL)
+  for word, left in (("passes", 84), ("below", 132)):
+    entry = tile(picture, left)
+    np.testing.assert_array_equal(entry[:, :5], np.broadcast_to(COLORS[word], (70, 5, 3)))
+    np.testing.assert_array_equal(entry[5:65, 5:35], np.broadcast_to(BLUE, (60, 30, 3)))

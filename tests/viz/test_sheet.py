@@ -1,4 +1,4 @@
-"""Sheets: where tiles stand, and that no text is cut off by the edge."""
+"""Sheets: the positions of tiles, and texts that the edge does not cut off."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def place_of(picture, color):
   return rows.min(), columns.min(), np.ptp(rows) + 1, np.ptp(columns) + 1
 
 
-def test_tiles_stand_in_columns_and_rows_with_their_gaps():
+def test_tiles_are_in_columns_and_rows_with_their_gaps():
   colors = [(200, 30, 30), (30, 200, 30), (30, 30, 200), (90, 90, 30)]
   sizes = [(20, 10), (30, 40), (8, 12), (9, 5)]
   tiles = [plain(*size, color) for size, color in zip(sizes, colors, strict=True)]
@@ -38,7 +38,7 @@ def test_heads_and_groups_are_centred_on_their_columns():
   assert (left, height, width) == (18 + 108, 1, 208)
 
 
-def test_texts_of_a_narrow_sheet_have_room():
+def test_texts_of_a_narrow_sheet_have_enough_space():
   legend = [((9, 200, 9), "a word"), ((9, 9, 200), "x" * 300)]
   picture = sheet.draw([[plain(20, 10)]], title="t" * 300, legends=[legend], note="some words " * 20)
   assert picture.shape[1] > 400

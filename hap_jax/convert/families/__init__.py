@@ -48,5 +48,5 @@ def holding(task, subtrees):
     task: the task of a checkpoint of this project.
     subtrees: the names of the subtrees of its parameters.
   """
-  fitting = [family for family in load_all() if family.task == task and family.stacks >= set(subtrees)]
+  fitting = [family for family in load_all() if family.task == task and family.can_hold(subtrees)]
   return min(fitting, key=lambda family: len(family.stacks), default=None)

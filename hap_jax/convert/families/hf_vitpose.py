@@ -1,8 +1,11 @@
-"""A folder that `transformers.VitPoseForPoseEstimation` loads, for one data set."""
+"""A folder that `transformers.VitPoseForPoseEstimation` loads.
+
+It may have experts for several data sets, but it has one head.
+"""
 
 import dataclasses
 
-from hap_jax.convert import hugging_face, numpy_vit, pose_head
+from hap_jax.convert import hugging_face, numpy_vit, pose_data_sets, pose_head
 from hap_jax.convert.family import CERTAIN, NO, TorchClass
 
 _CLASS = "VitPoseForPoseEstimation"
@@ -38,7 +41,6 @@ def _read_config(content):
 
 
 def _check_source(source):
-  pose_head.check_experts(source)
   hugging_face.check_config(source)
   config, path = source.config, source.path / "config.json"
   factor = config.get("scale_factor", 4)
@@ -86,11 +88,15 @@ def _folder(weights):
     "image_size": [H, W],
     "patch_size": [weights.patch] * 2,
     "mlp_ratio": hidden // weights.width,
-    "num_experts": 1,
+    "num_experts": weights.description.encoder.num_experts,
     "out_indices": [weights.depth],
   }
-  network = weights.description.network
-  joints, K = weights.description.classes.get("joints", ()), network["num_joints"]
+  if encoder["num_experts"] > 1:
+    encoder["part_features"] = weights.description.encoder.part_features
+  # With several data sets, the head is that of the first one.
+  described = pose_data_sets.of_label(weights.description)
+  network = described.network
+  joints, K = described.classes.get("joints", ()), weights.params["keypoint_head"]["final_layer"]["bias"].size
   if len(joints) != K:  # transformers makes one heat map per name
     joints = [f"LABEL_{k}" for k in range(K)]
   content = {
@@ -110,7 +116,8 @@ def _folder(weights):
     "do_affine_transform": True,
     "normalize_factor": 200.0,
   }
-  return hugging_face.folder(weights, content, f"{_CLASS}.from_pretrained(folder)", pixels, _notes(network))
+  notes = [*_notes(network), *_notes_on_experts(weights.description)]
+  return hugging_face.folder(weights, content, f"{_CLASS}.from_pretrained(folder)", pixels, notes)
 
 
 def _notes(network):
@@ -130,6 +137,17 @@ def _notes(network):
   return notes
 
 
+def _notes_on_experts(description):
+  """Returns paragraphs of the model card about the experts of several data sets."""
+  network = description.network
+  if description.encoder.num_experts == 1:
+    return []
+  return [
+    f"The encoder has an expert for each of the data sets {', '.join(network['experts'])}. Pass "
+    f"`dataset_index`, the index of the data set in this list. The head is that of {network['datasets'][0]}."
+  ]
+
+
 def _network_of(state):
   found = numpy_vit.hugging_face(state)
   module = pose_head.module_of(lambda name, path: numpy_vit.official_module(state, _OFFICIAL[name], path))
@@ -141,8 +159,9 @@ def _run(path, setting, batch):
   import torch
 
   model, pixels, name = hugging_face.in_transformers(path, batch)
+  experts = {} if batch.expert is None else {"dataset_index": torch.from_numpy(batch.expert)}
   with torch.no_grad():
-    return {"heatmaps": model(pixels).heatmaps.permute(0, 2, 3, 1).numpy()}, name
+    return {"heatmaps": model(pixels, **experts).heatmaps.permute(0, 2, 3, 1).numpy()}, name
 
 
 FAMILY = pose_head.family(
@@ -151,6 +170,7 @@ FAMILY = pose_head.family(
   pose_head.classic(_LAYERS, _FINAL, (str(_CHANNELS),) * 2),
   pose_head.simple(_FINAL),
   task="pose2d",
+  has_more_heads=False,
   recognise=_recognise,
   network_of=_network_of,
   pixels_from="published hf-vitpose code",

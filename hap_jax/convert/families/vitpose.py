@@ -1,4 +1,7 @@
-"""2D pose networks of the official code of ViTPose and HAP, with the classic or the simple head."""
+"""2D pose networks of the official code of ViTPose and HAP, with the classic or the simple head.
+
+A model of a joint training has an expert and a head for each data set.
+"""
 
 import dataclasses
 
@@ -43,9 +46,9 @@ FAMILY = pose_head.family(
   task="pose2d",
   recognise=_recognise,
   network_of=_network_of,
-  # A model for several data sets has a head for each further data set.
+  has_more_heads=True,
+  # The heads of an older model for several data sets, and heads for animals and whole bodies.
   unused=("cls_token", "associate_heads.", "associate_keypoint_heads."),
   pixels_from="published vitpose code",
-  check_source=pose_head.check_experts,
   content=_content,
 )

@@ -13,6 +13,9 @@ and functions:
   JOINTS  True if the records are single people with joints for masks of body parts
   PLACES  options that name a file or a folder, such as ("images",). Their values may change when a run
           resumes.
+  published(split, options)  returns the sizes of a split of the published data set that are known without its
+          files, a dict with some of the keys "records", "persons", "attributes" and "joints". `options` are
+          the options of the source
   write_files(out, *, seed, workers, progress, ...)  only for drawn people: writes all splits as plain files,
           counts the pictures with `progress` (an `io.progress.Progress`), and returns
           {split: number of pictures}
@@ -28,6 +31,10 @@ picture and returns the record. Both `fetch` and this function may raise BadReco
 
 `source.columns` is {field: [N, ...] array of numbers or texts}, for all fields that are known without reading
 a picture. Row i of a column equals the field of record i. It is {} if there is no such field.
+
+A source that joins several data sets has the option `parts`, see `mixed.py`. In a configuration, its value is
+the labels of the data sets. `open_source` gets pairs (label, opened source) instead. Such a source has
+`source.sections`, a tuple with one `Section` per data set, and the field `dataset` in its records.
 
 The loader sends a source to each worker process by pickle. So a source has no open files, and stores the data
 of millions of records in a few arrays. Its pickle does not contain computed columns.
@@ -79,7 +86,7 @@ import collections
 import dataclasses
 import os
 from collections.abc import Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -122,6 +129,7 @@ class SourceSpec:
       persons.
     exif: "apply": the pictures are turned as the EXIF headers of their files say. "ignore": the pictures are
       not turned. Annotations such as joints fit only pictures that are not turned.
+    parts: the specs of the data sets that the source joins. (): the source is one data set.
   """
 
   name: str
@@ -132,6 +140,25 @@ class SourceSpec:
   labels: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
   people: str = ""
   exif: str = IGNORE
+  parts: tuple["SourceSpec", ...] = ()
+
+
+class Section(NamedTuple):
+  """The records start, ..., stop - 1 of a source, which are one data set.
+
+  Attributes:
+    name: name of the data set for messages.
+    start, stop: range of record indices.
+  """
+
+  name: str
+  start: int
+  stop: int
+
+  @property
+  def size(self):
+    """Number of records."""
+    return self.stop - self.start
 
 
 class Source(Protocol):
@@ -151,6 +178,11 @@ class Source(Protocol):
 
   def name(self, index: int) -> str:
     """Returns the name of a record without reading it."""
+
+
+def sections_of(source):
+  """Returns the sections of a source, in the order of its records. Most sources have one section."""
+  return getattr(source, "sections", None) or (Section(source.spec.name, 0, len(source)),)
 
 
 def read_image(path, exif=IGNORE):

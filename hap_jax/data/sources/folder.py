@@ -106,6 +106,20 @@ def open_file(path, *, exif="apply"):
   return FolderSource(str(path.parent), (path.name,), _spec(exif))
 
 
+def open_paths(paths, *, exif="apply"):
+  """Opens pictures of any folders as a source with one record each.
+
+  Args:
+    paths: the picture files.
+    exif: as in `open_source`.
+  Raises:
+    ValueError: if there is no such file.
+  """
+  for path in paths:
+    open_file(path)
+  return FolderSource("", tuple(map(str, paths)), _spec(exif))
+
+
 def open_files(root, paths, *, exif="apply"):
   """Opens a list of pictures below a folder.
 

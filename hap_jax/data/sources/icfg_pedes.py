@@ -8,7 +8,7 @@ the split and the person come from the record. Only the last three parts of `fil
 is in both splits is not an error, because it may mean two different people.
 """
 
-from hap_jax.data import captioned_people
+from hap_jax.data import captioned_people, text_records
 from hap_jax.data.text_records import DataSet
 
 SPLITS = ("train", "test")
@@ -48,3 +48,9 @@ def open_source(*, root, split, seed, annotations="", drop_ids=(1369, 4116, 6116
   return captioned_people.open_split(
     _DATA, root=root, split=split, annotations=annotations, drop_ids=drop_ids
   )
+
+
+def published(split, options):
+  """Returns the sizes of the published data set, see `base.py`."""
+  del options
+  return text_records.published(_DATA, split)

@@ -81,6 +81,12 @@ def open_source(*, root, split, seed, train_set="train+val"):
   return person_images.make(root, pictures, "msmt17", licence=licence, notes=notes, people=people)
 
 
+def published(split, options):
+  """Returns the sizes of the published data set, see `base.py`."""
+  lists = options.get("train_set", "train+val") if split == "train" else split
+  return dict(zip(("records", "persons"), _COUNTS[lists], strict=True))
+
+
 def _read_released(root, lists):
   pictures = [picture for name in _LISTS[lists] for picture in _read_list(root, name)]
   if lists == "query":

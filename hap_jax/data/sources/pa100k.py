@@ -48,6 +48,12 @@ def open_source(*, root, split, seed, identity_disjoint=False, split_seed=0, ann
   )
 
 
+def published(split, options):
+  """Returns the sizes of the published data set, see `base.py`."""
+  del options
+  return attribute_images.published(_DATA_SET, split)
+
+
 def _read_mat(path):
   variables = mat_file.load(path)
   keys = ["attributes", *(f"{name}_{what}" for name in SPLITS for what in ("images_name", "label"))]

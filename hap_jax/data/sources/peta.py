@@ -64,6 +64,12 @@ def open_source(*, root, split, seed, identity_disjoint=False, split_seed=0, ann
   )
 
 
+def published(split, options):
+  """Returns the sizes of the published data set, see `base.py`."""
+  del options
+  return attribute_images.published(_DATA_SET, split)
+
+
 def _read_mat(path):
   variable = mat_file.pick(mat_file.load(path), ("peta",), path)["peta"]
   where = f"{path}: peta"

@@ -83,6 +83,12 @@ def open_source(*, root, split, seed, identity_disjoint=False, split_seed=0, ann
   )
 
 
+def published(split, options):
+  """Returns the sizes of the published data set, see `base.py`."""
+  del options
+  return attribute_images.published(_DATA_SET, split)
+
+
 def _read_mat(path):
   variable = mat_file.pick(mat_file.load(path), ("RAP_annotation",), path)["RAP_annotation"]
   where = f"{path}: RAP_annotation"

@@ -6,7 +6,7 @@
 HAP's published result was trained on "trainval".
 """
 
-from hap_jax.data import captioned_people
+from hap_jax.data import captioned_people, text_records
 from hap_jax.data.text_records import DataSet
 
 SPLITS = ("train", "val", "test")
@@ -45,3 +45,9 @@ def open_source(*, root, split, seed, annotations=""):
   """
   del seed
   return captioned_people.open_split(_DATA, root=root, split=split, annotations=annotations)
+
+
+def published(split, options):
+  """Returns the sizes of the published data set, see `base.py`."""
+  del options
+  return text_records.published(_DATA, split)

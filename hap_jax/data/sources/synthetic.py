@@ -14,9 +14,10 @@ import functools
 
 import numpy as np
 
+from hap_jax.data import source_options
 from hap_jax.data.columns import LazyColumns
 from hap_jax.data.pose_truth import CocoTruth
-from hap_jax.data.skeletons import COCO17
+from hap_jax.data.skeletons import COCO17, SKELETONS
 from hap_jax.data.sources import base
 from hap_jax.synthetic import camera, captions, coco_labels, draw, parallel, smpl_body, smpl_fit
 
@@ -29,6 +30,7 @@ _FIELDS = (
   *("smpl_pose", "smpl_betas", "smpl_translation"),
 )
 _LABELS = ("keypoints_xy", "keypoints_visible", "keypoints_occluded", "box", "area")  # fields for `truth`
+_JOINT_FIELDS = ("keypoints_xy", "keypoints_visible", "keypoints_occluded", "keypoints_3d")
 _QUERIES = 2  # query pictures of each test person
 _CHUNK = 128  # pictures drawn by one call to a worker process
 _WORTH_A_POOL = 1000  # fewer pictures are drawn faster in this process than in new processes
@@ -44,7 +46,7 @@ class SyntheticSource:
     image_size: (H, W) of the pictures in pixels.
     indices: [N] int32, index of each record's picture for `draw.draw_person`.
     held: {field: [N, ...] array} if all records are kept in memory. None: a record is drawn when it is read.
-    spec: facts about the source.
+    spec: facts about the source. Its skeleton is the order of the joints in the records.
   """
 
   split: str
@@ -60,8 +62,10 @@ class SyntheticSource:
   def __getitem__(self, i):
     self._check(i)
     if self.held is not None:
-      return {name: value[i] for name, value in self.held.items()}
-    return _record(self.seed, int(self.indices[i]), self.image_size)
+      record = {name: value[i] for name, value in self.held.items()}
+    else:
+      record = _record(self.seed, int(self.indices[i]), self.image_size)
+    return _in_order(record, self.spec.skeleton)
 
   def name(self, i):
     self._check(i)
@@ -87,10 +91,11 @@ class SyntheticSource:
   @functools.cached_property
   def _truth(self):
     held = self.held or _draw_all(self.seed, self.image_size, self.indices, _LABELS)
-    records = ({name: held[name][i] for name in _LABELS} for i in range(len(self)))
+    skeleton = self.spec.skeleton
+    records = (_in_order({name: held[name][i] for name in _LABELS}, skeleton) for i in range(len(self)))
     labels = [coco_labels.of_person(record, record["area"], self.image_size) for record in records]
     files = [self.name(i) for i in range(len(self))]
-    content = coco_labels.file_content(self.image_size, files, labels)
+    content = coco_labels.file_content(self.image_size, files, labels, skeleton)
     numbers = np.arange(1, len(self) + 1)
     return CocoTruth(content, coco_labels.CATEGORY, numbers, np.ones(len(self), np.float32), numbers)
 
@@ -131,6 +136,7 @@ def open_source(
   num_test=1024,
   image_size=(256, 128),
   hold_in_memory=False,
+  skeleton="coco17",
 ):
   """Opens one split of synthetic people.
 
@@ -143,19 +149,22 @@ def open_source(
     image_size: (H, W) of the pictures in pixels.
     hold_in_memory: True: all pictures are drawn now, on all processors, and kept in memory. One picture takes
       H * W * 3 bytes.
+    skeleton: order of the joints in the fields `keypoints_*`, a name in `skeletons.SKELETONS`, such as
+      "aic14". Only the joints of COCO are known. Other joints of the skeleton are missing.
   Returns:
     SyntheticSource. Its records have the fields of person and re-identification records, and
-      keypoints_occluded [17] bool (True: inside the picture, but hidden by the body itself or by an object)
+      keypoints_occluded [K] bool (True: inside the picture, but hidden by the body itself or by an object)
       box [4] float32 (left, top, right, bottom in pixels)
       area [] float32 (number of pixels that show the person)
       attributes [27] bool
-      keypoints_3d [17, 3], joints_3d [24, 3], rotations [24, 3, 3], intrinsics [3, 3] float32
+      keypoints_3d [K, 3], joints_3d [24, 3], rotations [24, 3, 3], intrinsics [3, 3] float32
       smpl_pose [72] float32 (24 rotation vectors in radians, the root in the camera frame)
       smpl_betas [10] float32, smpl_translation [3] float32 (metres in the camera frame)
     `draw.draw_person` describes most of them. SMPL's parameters are for the body model `body()`. `truth()`
     returns a CocoTruth.
   Raises:
-    ValueError: if the split is unknown, or if the image size or the number of pictures is out of range.
+    ValueError: if the split or the skeleton is unknown, or if the image size or the number of pictures is out
+      of range.
   """
   del root
   return open_people(
@@ -165,15 +174,29 @@ def open_source(
     counts={"train": num_train, "val": num_val, "test": num_test},
     image_size=image_size,
     hold_in_memory=hold_in_memory,
+    skeleton=skeleton,
   )
 
 
-def open_people(name, *, split, seed, counts, image_size, hold_in_memory):
+def published(split, options):
+  """Returns the sizes of the drawn people of a split, see `base.py`."""
+  defaults = source_options.defaults()["synthetic"]
+  parts = ("train", "val") if split == "trainval" else (split,)
+  records = sum(options.get(name, defaults[name]) for name in (f"num_{part}" for part in parts))
+  return {
+    "records": records,
+    "persons": -(-records // draw.PICTURES_PER_PERSON),
+    "attributes": len(captions.ATTRIBUTES),
+    "joints": len(COCO17.joints),
+  }
+
+
+def open_people(name, *, split, seed, counts, image_size, hold_in_memory, skeleton=COCO17.name):
   """Opens one split of synthetic people for a source.
 
   Args:
     name: name of the source, for error messages.
-    split, seed, image_size, hold_in_memory: same as in `open_source`.
+    split, seed, image_size, hold_in_memory, skeleton: same as in `open_source`.
     counts: {"train": ..., "val": ..., "test": number of pictures}.
   Returns:
     SyntheticSource.
@@ -197,6 +220,10 @@ def open_people(name, *, split, seed, counts, image_size, hold_in_memory):
       f"{name}: image_size={image_size}; expected (H, W) from (16, 16) to ({highest}, {widest}) pixels "
       f"(config.data.{name}.image_size)"
     )
+  if skeleton not in SKELETONS:
+    raise ValueError(
+      f"{name}: skeleton={skeleton!r}; expected one of {', '.join(SKELETONS)} (config.data.{name}.skeleton)"
+    )
   return SyntheticSource(
     split=split,
     seed=int(seed),
@@ -205,7 +232,7 @@ def open_people(name, *, split, seed, counts, image_size, hold_in_memory):
     held=_draw_all(int(seed), size, indices) if hold_in_memory else None,
     spec=base.SourceSpec(
       "synthetic",
-      COCO17,
+      SKELETONS[skeleton],
       licence="Apache-2.0 (made by this project)",
       fields=_FIELDS,
       labels={"attributes": captions.ATTRIBUTES},
@@ -263,6 +290,19 @@ def _record(seed, index, size):
   drawn |= smpl_fit.parameters_of(seed, drawn)
   record = {name: drawn[name] for name in _FIELDS}
   return record | {name: np.int32(record[name]) for name in ("pid", "camid")}
+
+
+def _in_order(record, skeleton):
+  """Returns a record with its joints in the order of a skeleton. Joints that COCO lacks are missing."""
+  if skeleton is COCO17:
+    return record
+  rows = np.array([COCO17.joints.index(name) if name in COCO17.joints else -1 for name in skeleton.joints])
+  ordered = dict(record)
+  for field in _JOINT_FIELDS:
+    if field in record:
+      ordered[field] = record[field][rows]
+      ordered[field][rows < 0] = 0
+  return ordered
 
 
 def _draw_chunk(seed, size, fields, indices):

@@ -128,6 +128,12 @@ def open_source(
   return caption_views.Captions(pairs, rows, np.full(len(rows), -1, np.int32))
 
 
+def published(split, options):
+  """Returns the sizes of the drawn people of a split, see `base.py`. A picture has two captions."""
+  sizes = synthetic.published(split, options)
+  return {"records": _CAPTIONS * sizes["records"], "persons": sizes["persons"]}
+
+
 def write_files(out, **options):
   """Draws people and writes them as plain files, as the source `synthetic` does."""
   return synthetic.write_files(out, **options)

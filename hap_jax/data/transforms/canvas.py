@@ -1,10 +1,10 @@
 """The random crop, divided between host and device.
 
 The host draws the crop and moves the joints. The device cuts out the crop and resizes it. The crop and the
-joints are equal to the results of `RandomResizedCrop`. The pixels are equal within one grey level.
+joints are equal to the results of `RandomResizedCrop`. The pixels differ by at most one grey level.
 
-So the host does not resize pictures. But whole pictures are copied to the device: a canvas of 400 x 200
-pixels has 2.4 times as many bytes as a result of 256 x 128.
+So the host saves the time to resize pictures. But whole pictures are copied to the device: a canvas of
+400 x 200 pixels has 2.4 times as many bytes as a result of 256 x 128.
 """
 
 import dataclasses
@@ -19,10 +19,10 @@ from hap_jax.data.transforms.image import RandomResizedCrop, crop_resize, moved_
 class CropOnDevice:
   """Draws a random crop, which `pixels.warp.crop_resize_flip` cuts out on the device.
 
-  The picture is put into the top left corner of a canvas. The other pixels of the canvas are 0 and never
-  used. A picture that is larger than the canvas is cropped, resized and mirrored on the host. The result is
-  put into the corner. The fields `crop` and `flip` are then set so that the device copies the result without
-  a change. So large pictures are possible, but take more time.
+  The picture is put into the top left corner of a canvas. The other pixels of the canvas are 0, and no crop
+  contains them. A picture that is larger than the canvas is cropped, resized and mirrored on the host, and
+  the result is put into the corner. In this case, the fields `crop` and `flip` are set so that the device
+  copies the result without a change. So large pictures are possible, but take more time.
 
   The transform adds two fields: crop [4] int32, which is (top, left, height, width), and flip [] bool.
 

@@ -6,7 +6,7 @@ no joints, only its image is changed. All other fields keep their values.
 
 The geometry equals HAP's official pre-training transform, for parity. The resize uses pixel edges: a crop of
 width w becomes W pixels wide, and x' = (x - left) * W / w. The mirror uses pixel centres: x' = W - 1 - x. A
-joint becomes missing if it lies outside the original picture or if the moved joint lies outside the result.
+joint becomes missing if it is outside the original picture or if the moved joint is outside the result.
 Inside means 0 <= x < W and 0 <= y < H. The xy of a missing joint is set to 0.
 """
 
@@ -16,7 +16,7 @@ import math
 import cv2
 import numpy as np
 
-_TRIES = 10  # number of draws; if none of them fits, the centred crop is used
+_TRIES = 10  # number of random windows; if none of them fits, the centred crop is used
 
 
 def crop_resize(record, crop, size, flip=False):
@@ -53,14 +53,21 @@ def moved_joints(record, crop, size, flip=False):
 
 
 def move_joints(keypoints_xy, keypoints_visible, image_size, crop, size, flip=False):
-  """Moves joints in the same way as `crop_resize` moves a picture of `image_size` (H0, W0, ...).
+  """Moves joints in the same way as `crop_resize` moves a picture.
 
+  Args:
+    keypoints_xy: [K, 2] float32, pixels (x, y) of the picture.
+    keypoints_visible: [K] bool.
+    image_size: (H0, W0, ...) of the picture.
+    crop: see `crop_resize`.
+    size: see `crop_resize`.
+    flip: see `crop_resize`.
   Returns:
     (keypoints_xy [K, 2] float32, keypoints_visible [K] bool).
   """
   top, left, height, width = crop
   (H0, W0), (H, W) = image_size[:2], size
-  # All values are in one array, because for only 17 joints the time depends on the number of NumPy calls.
+  # All values are in one array: for only 17 joints, the number of NumPy calls determines the time.
   numbers = np.array((left, top, W / width, H / height, W0, H0, W, H), np.float32)
   inside = (keypoints_xy >= 0) & (keypoints_xy < numbers[4:6])
   xy = (keypoints_xy - numbers[:2]) * numbers[2:4]
@@ -188,8 +195,8 @@ class ShufflePixels:
   """Puts the pixels of a picture in random order. The joints do not move.
 
   It is for control experiments: the picture keeps its colours and loses all structure. The generator of the
-  record draws the order. An evaluation has only one epoch, so with the same seed, a record has the same order
-  in every evaluation.
+  record draws the order. An evaluation has only one epoch, so a record has the same order in every evaluation
+  with the same seed.
   """
 
   def __call__(self, record, rng):

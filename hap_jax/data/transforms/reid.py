@@ -1,13 +1,13 @@
 """Transforms for person re-identification: Pillow's resize, crop with a border, box of random erasing.
 
-They are called like the transforms of `image.py`. Records may have joints. The official training
-transform (HAP's downstream_tasks/person_reid) is
+They are called in the same way as the transforms of `image.py`. Records may have joints. The official
+training transform (HAP's downstream_tasks/person_reid) is
 
   ResizeBicubic(size), HorizontalFlip(), PadCrop(), DrawErasing()
 
 and its evaluation transform is only ResizeBicubic(size). Joints are moved with pixel edges: a resize from
-width w to W changes x to x * W / w. A joint becomes missing if it lies outside the picture before or after
-the transform.
+width w to W changes x to x * W / w. A joint becomes missing if it is outside the picture before or after the
+transform.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from PIL import Image
 
 from hap_jax.data.transforms.image import in_bounds
 
-_TRIES = 10  # number of draws; if none of the boxes fits, nothing is erased, as in the official code
+_TRIES = 10  # number of random boxes; if none of them fits, nothing is erased, as in the official code
 
 
 @dataclasses.dataclass(frozen=True)

@@ -40,15 +40,15 @@ def joint_box(keypoints_xy, keypoints_visible, *, padding=JOINT_PADDING):
 
 
 def square_region(box, picture_size, *, padding=PADDING):
-  """Returns the square around the part of a box that lies in the picture, times `padding`.
+  """Returns the square around the part of a box inside the picture, enlarged by `padding`.
 
   Args:
     box: [4] float, (left, top, right, bottom) in pixels.
     picture_size: (H, W).
     padding: side of the region divided by the longer side of the box.
   Returns:
-    [4] float32, (centre x, centre y, side, side) in pixels. A side of at most 0 means that the person is
-    outside the picture.
+    [4] float32, (centre x, centre y, side, side) in pixels. A side of at most 0 means that at most one pixel
+    of the box is inside the picture.
   """
   left, top, width, height = _clip(box, picture_size)
   side = padding * max(width, height)
@@ -56,15 +56,15 @@ def square_region(box, picture_size, *, padding=PADDING):
 
 
 def find_problem(box, picture_size):
-  """Returns words that say why a box has no `square_region`, or None if it has one."""
+  """Returns the reason why a box has no `square_region`, as text. None: it has a region."""
   return None if square_region(box, picture_size)[2] > 0 else "with a box of at most one pixel in the picture"
 
 
 def can_train(box, picture_size):
   """Returns True if a box has an area and is at least partly inside the picture.
 
-  The official code also accepts boxes of one pixel. They are refused here, because their region would be
-  empty.
+  The official code also accepts boxes of one pixel. This function refuses them, because their region would
+  be empty.
   """
   left, top, right, bottom = np.asarray(box, np.float64).tolist()
   _, _, width, height = _clip(box, picture_size)
@@ -72,7 +72,10 @@ def can_train(box, picture_size):
 
 
 def _clip(box, picture_size):
-  """Returns (left, top, width, height) of a box inside the picture. A size is negative if it is outside."""
+  """Returns (left, top, width, height) of the part of a box inside the picture.
+
+  The width or the height is negative if the box is outside the picture.
+  """
   left, top, right, bottom = np.asarray(box, np.float64).tolist()
   H, W = picture_size
   # Parity: the official code counts pixels, so the last pixel of a box from a to b is b - 1.
@@ -131,7 +134,8 @@ class MirrorBody:
   """Mirrors a person as `topdown.MirrorPerson` does, and adds the field is_mirrored [] bool.
 
   Attributes:
-    flip_pairs, prob: see `topdown.MirrorPerson`.
+    flip_pairs: see `topdown.MirrorPerson`.
+    prob: see `topdown.MirrorPerson`.
   """
 
   flip_pairs: tuple[tuple[int, int], ...] = ()
@@ -149,10 +153,10 @@ class MirrorBody:
 
 @dataclasses.dataclass(frozen=True)
 class WarpSquare:
-  """Cuts the region out of the picture and resizes it to `size`. The field `rotation`, if any, turns it.
+  """Cuts the region out of the picture, turns it by the field `rotation`, if any, and resizes it to `size`.
 
-  Pixels are interpolated linearly and rounded. Pixels outside the picture are black. Joints are
-  converted to pixels of the new image. The transform adds the field `crop_matrix`, see the top of this file.
+  Pixels are interpolated linearly and rounded. Pixels outside the picture are black. Joints are converted to
+  pixels of the new image. The transform adds the field `crop_matrix`, see the top of this file.
 
   Attributes:
     size: (H, W) of the result.
@@ -190,7 +194,9 @@ def make_augmentation(*, image_size, flip_pairs, flip_prob, scale, rotation, rot
     image_size: (H, W) of the network's input.
     flip_pairs: pairs (left, right) of joints. (): the records have no joints.
     flip_prob: probability of the mirror.
-    scale, rotation, rotation_prob: see `topdown.ScaleRotate`. The official code uses 0.25, 30 and 0.6.
+    scale: see `topdown.ScaleRotate`. The official code uses 0.25.
+    rotation: see `topdown.ScaleRotate`. The official code uses 30.
+    rotation_prob: see `topdown.ScaleRotate`. The official code uses 0.6.
     color_gain: see `ColorGain`.
   Returns:
     tuple of transforms.

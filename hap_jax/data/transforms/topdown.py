@@ -1,16 +1,16 @@
 """Transforms of one person in a whole picture for 2D pose: region, mirror, half body, scale, rotation, warp.
 
-A record holds the whole picture, the joints of one person in pixels of this picture, and the box of the
+A record has the whole picture, the joints of one person in pixels of this picture, and the box of the
 person, [4] float32 (left, top, right, bottom). The first transform adds the field
 
   region [4] float32: (centre x, centre y, width, height) in pixels of the picture
 
-This is the part of the picture that the network sees, before its rotation. In the official code, the
-centre is `center` and the size is 200 * `scale`. The last transform cuts the region out. The field `region`
-stays in pixels of the picture, so that predicted joints can be moved back to the picture.
+This is the part of the picture that the network sees, before the rotation. In the official code, the centre
+is `center` and the size is 200 * `scale`. The last transform cuts the region out. The field `region` remains
+in pixels of the picture, so that predicted joints can be moved back to the picture.
 
-A joint outside the picture or outside the region stays visible, because a part of its Gaussian may lie inside
-the heat map.
+A joint outside the picture or outside the region remains visible, because a part of its Gaussian may be
+inside the heat map.
 
 The training transforms of the official code (HAP's downstream_tasks/2d_pose_estimation) are, in this order,
 PersonRegion, MirrorPerson, HalfBody, ScaleRotate and WarpRegion. The docstring of each transform states the
@@ -27,7 +27,7 @@ PADDING = 1.25  # width of the region divided by width of the box; the same for 
 CODECS = ("udp", "msra")
 _HALF_BODY_PADDING = 1.5
 _HALF_BODY_JOINTS = 8  # only people with more visible joints than this may be cut in half
-_JITTER = 0.4  # largest shift of the region is half of this share of the box
+_JITTER = 0.4  # the region is shifted by at most half of this share of the box
 
 
 def region_of_box(box, aspect, *, padding=PADDING, fit_aspect=True):
@@ -36,7 +36,7 @@ def region_of_box(box, aspect, *, padding=PADDING, fit_aspect=True):
   Args:
     box: [4] float, (left, top, right, bottom) in pixels.
     aspect: width of the network's input divided by its height.
-    padding: the region's width divided by the width that the aspect requires.
+    padding: width of the region divided by the width that it has without padding; the same for the height.
     fit_aspect: False: the region has the aspect of the box. This is for MPII, which has square boxes. The
       square is then squeezed to the aspect of the input, as in the official code.
   Returns:
@@ -148,11 +148,13 @@ class PersonRegion:
   Random numbers, only if jitter_prob > 0: one decides whether the centre is shifted. For a shift, two more
   numbers are drawn, for x and y, each uniform in +- 0.2 times the side of the box.
 
-  The official code draws the shifts once, and keeps them for the whole run. Here, shifts are drawn in each
-  epoch.
+  The official code draws the shift of each person once, and uses it in the whole run. This transform draws a
+  new shift in each epoch.
 
   Attributes:
-    aspect, padding, fit_aspect: see `region_of_box`.
+    aspect: see `region_of_box`.
+    padding: see `region_of_box`.
+    fit_aspect: see `region_of_box`.
     jitter_prob: probability of the shift.
     clip: True: the box is first cut at the border of the picture. A box is not cut if nothing would remain.
     square: True: the region is around the smallest square that contains the box, with the same centre.
@@ -294,10 +296,10 @@ class ScaleRotate:
 
 @dataclasses.dataclass(frozen=True)
 class WarpRegion:
-  """Cuts the region out of the picture and resizes it to `size`. The field `rotation`, if any, turns it.
+  """Cuts the region out of the picture, turns it by the field `rotation`, if any, and resizes it to `size`.
 
-  Pixels are interpolated linearly and rounded. Pixels outside the picture are black. Joints are
-  converted to pixels of the new image, see `warp_matrix`. The transform adds the field is_udp [] bool.
+  Pixels are interpolated linearly and rounded. Pixels outside the picture are black. Joints are converted to
+  pixels of the new image, see `warp_matrix`. The transform adds the field is_udp [] bool.
 
   Attributes:
     size: (H, W) of the result.
@@ -358,10 +360,13 @@ def make_augmentation(
     codec: "udp" or "msra", see `warp_matrix`.
     skeleton: the `Skeleton` of the joints.
     fit_aspect: see `region_of_box`.
-    clip, jitter_prob: see `PersonRegion`.
+    clip: see `PersonRegion`.
+    jitter_prob: see `PersonRegion`.
     flip_prob: probability of the mirror.
     half_body_prob: probability of a half body.
-    scale, rotation, rotation_prob: see `ScaleRotate`.
+    scale: see `ScaleRotate`.
+    rotation: see `ScaleRotate`.
+    rotation_prob: see `ScaleRotate`.
   Returns:
     tuple of transforms.
   """
@@ -379,8 +384,12 @@ def make_view(*, image_size, codec, fit_aspect, clip, square=False, padding=PADD
   """Makes the transforms of evaluation records: the whole region, without rotation.
 
   Args:
-    image_size, codec, fit_aspect, clip: see `make_augmentation`.
-    square, padding: see `PersonRegion`.
+    image_size: see `make_augmentation`.
+    codec: see `make_augmentation`.
+    fit_aspect: see `make_augmentation`.
+    clip: see `make_augmentation`.
+    square: see `PersonRegion`.
+    padding: see `PersonRegion`.
   Returns:
     tuple of transforms.
   """

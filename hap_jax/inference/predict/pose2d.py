@@ -17,6 +17,7 @@ from hap_jax.inference import people_in_pictures
 from hap_jax.io import picture_file, unfinished
 from hap_jax.io.progress import SILENT, Progress
 from hap_jax.metrics import keypoints2d as metrics
+from hap_jax.models.pose_estimator import head_names
 from hap_jax.tasks import pose2d
 from hap_jax.viz import pose as viz
 
@@ -29,6 +30,12 @@ _QUALITY = 90  # quality of the JPEG files
 def add_arguments(parser):
   people_in_pictures.add_arguments(parser)
   parser.add_argument(
+    "--dataset",
+    metavar="LABEL",
+    default="",
+    help="data set whose expert and head are used, if the checkpoint has several (default: the first)",
+  )
+  parser.add_argument(
     "--no_flip",
     action="store_true",
     help="leave out the second pass over the mirrored image: half the time",
@@ -39,7 +46,7 @@ def run(args):
   """Finds the joints of every person of `args.pictures`, and writes the folder `args.out`."""
   with Progress("predict") as progress:
     progress.stage("reading the checkpoint")
-    weights = reading.read(args.checkpoint)
+    weights = pose2d.of_data_set(reading.read(args.checkpoint), args.dataset)
     skeleton = skeleton_of(args.checkpoint, weights)
     progress.stage("reading the boxes")
     people = people_in_pictures.open_people(args.pictures, boxes=args.boxes, exif=args.exif)
@@ -73,7 +80,7 @@ def skeleton_of(path, weights):
     ValueError: if the checkpoint has no head for joints, or if its joints, the grid or the number of heads of
       its encoder is unknown.
   """
-  description, head = weights.description, pose2d.HEADS[0]
+  description, head = weights.description, head_names(1)[0]
   if head not in weights.params:
     raise ValueError(
       f"{path}: it has no head for joints ({head}), found only {', '.join(sorted(weights.params))}; expected "

@@ -9,7 +9,7 @@ import numpy as np
 from hap_jax.convert import read as reading
 from hap_jax.data.sources.base import PICTURE_ENDINGS
 from hap_jax.data.word_piece import WordPiece
-from hap_jax.inference import embed, gallery
+from hap_jax.inference import calibration_file, embed, gallery
 from hap_jax.io import regular_file
 from hap_jax.io.progress import Progress
 from hap_jax.tasks import text_reid
@@ -72,6 +72,9 @@ def _rank(args, sentences):
     progress.stage("reading the checkpoint")
     weights = reading.read(args.checkpoint)
     extractor = embed.make_extractor(args.checkpoint, weights, "embedding")
+    calibration = calibration_file.find_for_query(
+      args.calibration, args.checkpoint, weights, feature=extractor.kind, kind="text"
+    )
     progress.begin(pictures.num_pictures, "pictures")
     queries, num_cut = embed_sentences(weights, sentences, batch_size=args.batch_size)
     found = gallery.rank(args, queries, pictures, extractor, progress)
@@ -79,7 +82,16 @@ def _rank(args, sentences):
     max_tokens = weights.description.network["max_tokens"]
     print(f"cut to {max_tokens} tokens: {num_cut:,} of {len(sentences):,} sentences")
   are_many = args.queries is not None
-  gallery.write(args, sentences, sentences, pictures, found, extractor.kind, are_many=are_many)
+  judged = gallery.Judged(found, "text", extractor.kind, calibration)
+  gallery.write(args, sentences, sentences, pictures, judged, are_many=are_many)
+
+
+def embed_text_query(weights, query):
+  """Returns the embedding of a query that is a sentence, [1, F] float32; None if it is the path of a file."""
+  if os.path.isfile(query):
+    return None
+  _check_sentence(query, "the query")
+  return embed_sentences(weights, [query], batch_size=1)[0]
 
 
 def embed_sentences(weights, sentences, *, batch_size):

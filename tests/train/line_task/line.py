@@ -7,6 +7,7 @@ from hap_jax.data import samplers
 from hap_jax.evaluation.evaluate import EvalSplit, Evaluation
 from hap_jax.tasks import base
 from hap_jax.train import optim
+from hap_jax.train.outline import NOTHING_KNOWN, Outline
 from tests.train.regressor import Numbers
 
 
@@ -36,6 +37,17 @@ def _loss(outputs, batch, *, key):
   return error, {"loss_square": (error, jnp.ones(()))}
 
 
+def _step_of(config):
+  return {
+    "init": _init(config),
+    "param_rules": (optim.Rule(".*"),),
+    "optimizer": optim.OptimizerSpec(**config.optimizer),
+    "forward": _forward,
+    "loss": _loss,
+    "ema_decay": config.ema_decay or None,
+  }
+
+
 def make(config, start=base.FROM_SCRATCH):
   source, held_out = Numbers(config.data.synthetic.num_train, seed=0), Numbers(8, seed=1)
   sampler = samplers.ShuffledEpochs(len(source), config.batch_size, config.seed)
@@ -46,14 +58,10 @@ def make(config, start=base.FROM_SCRATCH):
     return {"error": (_forward(variables, batch, key=None, train=False)[0] - batch["y"]) ** 2}
 
   return base.Task(
-    init=_init(config),
-    param_rules=(optim.Rule(".*"),),
-    optimizer=optim.OptimizerSpec(**config.optimizer),
+    **_step_of(config),
     schedule=lambda step, progress: optim.warmup_cosine(
       progress, peak=config.base_lr, warmup=warmup_epochs, total=total_epochs
     ),
-    forward=_forward,
-    loss=_loss,
     train=train,
     total_steps=total_steps,
     evaluation=Evaluation(
@@ -64,9 +72,10 @@ def make(config, start=base.FROM_SCRATCH):
     description=base.description_of(
       config, source, start.lineage, network={"outputs": 1}, classes={"names": [config.data.train_split]}
     ),
-    ema_decay=config.ema_decay or None,
   )
 
 
-def outline(config):
-  return jax.eval_shape(_init(config), jax.random.key(0))["params"], []
+def outline(config, sizes=NOTHING_KNOWN):
+  B = config.batch_size
+  batch = {"x": jax.ShapeDtypeStruct((B, 3), "float32"), "y": jax.ShapeDtypeStruct((B,), "float32")}
+  return Outline(**_step_of(config), batch=batch, sizes=sizes)
