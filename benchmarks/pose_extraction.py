@@ -50,8 +50,8 @@ def write_pictures(root, args):
 
 def write_model(path):
   """Writes a checkpoint of the network of the 2D pose demo with random weights."""
-  description = pose2d.describe(config_lib.finalize(finetune_pose2d_demo.get_config()), COCO17)
-  variables = jax.jit(base.make_init(pose2d.network(description), train=False))(jax.random.key(0))
+  description = pose2d.describe(config_lib.finalize(finetune_pose2d_demo.get_config()), [COCO17])
+  variables = jax.jit(base.make_init(pose2d.network(description), train=False, head=None))(jax.random.key(0))
   checkpoint_file.write(path, jax.tree.map(np.asarray, variables), description.to_json())
 
 

@@ -21,6 +21,9 @@ def run(task):
   # that run. Empty: a new run.
   config.continue_from = ""
   config.init_from = ""  # starting checkpoint, in any format that `hap convert` reads; empty: from scratch
+  config.init_key = ""  # entry of that file with the weights, such as teacher; empty: found from the file
+  config.init_prefix = ""  # read only tensors whose names begin with this text; empty: found from the file
+  config.init_encoder_only = False  # True: read only the encoder of that file, whatever else it holds
 
   # Each of these actions is also done at the last step. 0 turns an action off. Pictures of scores, such as
   # rank lists, are drawn at every evaluation.
@@ -136,6 +139,7 @@ def model(variant):
   config.variant = variant  # Mu | Ti | S | B | L | H, see hap_jax/models/vit.py
   config.image_size = (256, 128)  # pixels (H, W) (official)
   config.patch = 16  # side of a patch in pixels; H and W must be multiples of it (official)
+  config.norm_eps = 0.0  # epsilon of the layer norms; 0: as in the starting weights, and 1e-6 without them
   config.dtype = "auto"  # compute type: float32 | bfloat16 | auto (float32 on CPU, else bfloat16)
   config.scan = True  # compile one block and run it in a loop: compiles faster, same numbers
   # Parts of a block that are computed again for the gradient, to save memory; the numbers stay the same:

@@ -74,9 +74,12 @@ _ADDED_KEYS = {
     "mesh.tensor": 1,
     "accumulate": 1,
     "continue_from": "",
+    "init_key": "",
+    "init_prefix": "",
+    "init_encoder_only": False,
   },
   # The default of model.remat is "dots" today, but versions without the key stored all activations.
-  "model.variant": {"model.remat": "none", "model.attention": "xla"},
+  "model.variant": {"model.remat": "none", "model.attention": "xla", "model.norm_eps": 0.0},
   # Versions without learned_ratio printed a verdict after every pre-training. The goal was 0.85.
   "align_weight": {"learned_ratio": 0.85, "align_block": 0, "probe.source": "", "probe.root": ""},
   "data.crop_area": {"data.augment": "host", "data.canvas": (400, 200)},
@@ -107,6 +110,9 @@ _KINDS = {
   "total_steps": values.whole(0),
   "continue_from": values.text(),
   "init_from": values.text(),
+  "init_key": values.text(),
+  "init_prefix": values.text(),
+  "init_encoder_only": values.flag(),
   **{f"{name}_every": values.whole(0) for name in ("log", "save", "panel", "eval", "keep")},
   "eval_every_epochs": values.whole(0),
   "keep_last": values.whole(1),
@@ -124,6 +130,7 @@ _KINDS = {
   "model.variant": values.text(),
   "model.image_size": values.pair(values.whole(1), "(H, W)"),
   "model.patch": values.whole(1),
+  "model.norm_eps": values.number(low=0, below=1),
   "model.dtype": values.one_of("auto", "float32", "bfloat16"),
   "model.scan": values.flag(),
   "model.remat": values.text(),
@@ -161,6 +168,9 @@ def finalize(config):
     warmup_epochs,
     f"from 0 to total_epochs={config.total_epochs}",
   )
+  for key in ("init_key", "init_prefix", "init_encoder_only"):
+    wanted = "no value, because config.init_from names no checkpoint"
+    require(config.init_from or not config[key], key, config[key], wanted)
   _finalize_model(config.model)
   config_parts.check(config, getattr(task, "PER_DATA_SET", None))
   task.check(config)

@@ -21,6 +21,7 @@ _ENCODER_KEYS = (
   "patch",
   "patch_padding",
   "class_token",
+  "norm_eps",
   "grid",
   "mlp_ratio",
   "num_experts",
@@ -47,6 +48,7 @@ class Encoder:
     class_token: False: the encoder has no class token, see `vit.ViT`.
     num_experts: number of experts in each MLP, see `vit.ViT`. 1: there are no experts.
     part_features: number of outputs of an expert. 0: there are no experts.
+    norm_eps: epsilon of the layer norms.
   """
 
   width: int
@@ -59,6 +61,7 @@ class Encoder:
   class_token: bool = True
   num_experts: int = 1
   part_features: int = 0
+  norm_eps: float = layers.LAYER_NORM_EPSILON
 
   @classmethod
   def of_variant(cls, name, *, image_size, patch, **others):
@@ -144,6 +147,7 @@ class Description:
       "patch": encoder.patch,
       "patch_padding": encoder.patch_padding,
       "class_token": encoder.class_token,
+      "norm_eps": encoder.norm_eps,
       "grid": encoder.grid and list(encoder.grid),
       "mlp_ratio": encoder.mlp_ratio,
       **_experts_of(encoder),
@@ -188,6 +192,7 @@ class Description:
           class_token=model.get("class_token") is not False,  # older versions did not record it
           num_experts=model.get("num_experts") or 1,
           part_features=model.get("part_features") or 0,
+          norm_eps=model.get("norm_eps") or layers.LAYER_NORM_EPSILON,
         ),
         network={key: value for key, value in model.items() if key not in _ENCODER_KEYS},
         normalization=dict(values["normalization"]),
@@ -268,6 +273,7 @@ _FORMS = {
 _OPTIONAL_FORMS = {
   "model.mlp_ratio": (_is_number, "a number above 0"),
   "model.patch_padding": (lambda value: type(value) is int and value >= 0, "a whole number from 0"),
+  "model.norm_eps": (lambda value: _is_number(value) and value < 1, "a number between 0 and 1"),
   "model.class_token": (lambda value: type(value) is bool, "true or false"),
   "model.num_experts": _WHOLE,
   "model.part_features": _WHOLE,

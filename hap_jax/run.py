@@ -53,9 +53,14 @@ def _run(config, workdir, mesh, say):
       earlier = continued.find(config.continue_from, config.task)
       start = earlier.start
     elif config.init_from:
-      weights = initial.read(config.init_from)
+      weights = initial.read(
+        config.init_from,
+        key=config.init_key,
+        prefix=config.init_prefix,
+        encoder_only=config.init_encoder_only,
+      )
       start = base.Start(weights.lineage, weights.description)
-    task = config_lib.load("tasks", config.task).make(config, start)
+    task = config_lib.load("tasks", config.task).make(base.with_norm_eps(config, start), start)
     if recorded is not None:
       check_recorded(recorded, task.description, workdir)
     if earlier is not None:

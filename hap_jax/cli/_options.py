@@ -8,11 +8,30 @@ import re
 
 from hap_jax import config as config_lib
 from hap_jax.convert import families
+from hap_jax.convert.selection import Selection
 
 DEFAULT_PRIOR = 0.5
 CHECKPOINT = (
   ".pth, .pth.tar or .safetensors file, Hugging Face folder, or workdir or checkpoint of this project"
 )
+
+
+def add_selection(parser):
+  """Adds --key, --prefix and --encoder_only, which choose the part of a checkpoint to read."""
+  parser.add_argument(
+    "--key", default="", metavar="NAME", help="entry of the file that holds the weights, such as teacher"
+  )
+  parser.add_argument(
+    "--prefix", default="", metavar="TEXT", help="read only tensors whose names begin with this text"
+  )
+  parser.add_argument(
+    "--encoder_only", action="store_true", help="read only the encoder, without decoder and heads"
+  )
+
+
+def selection(args):
+  """Returns the `Selection` of the options that `add_selection` added."""
+  return Selection(key=args.key, prefix=args.prefix, encoder_only=args.encoder_only)
 
 
 def add_reading(parser):

@@ -31,6 +31,7 @@ def add_arguments(parser):
   )
   parser.add_argument("--force", action="store_true", help="replace an older calibration")
   _options.add_data_set(parser)
+  _options.add_selection(parser)
   _options.add_overrides(parser, set_help="change a key of the configuration, such as eval_batch_size=64")
 
 
@@ -42,6 +43,7 @@ def run(args):
     config=args.config and config_lib.read_file(args.config),
     overrides=_options.overrides(args),
     dataset=args.dataset,
+    selection=_options.selection(args),
     out=args.out,
     force=args.force,
     progress=Progress("calibrate"),

@@ -14,11 +14,13 @@ def add_arguments(parser):
   parser.add_argument("--feature", default="", metavar="KIND", help="kind of the vectors, as in hap embed")
   parser.add_argument("--exif", choices=EXIF, default=APPLY, help="as in hap embed (default: apply)")
   calibration_file.add_argument(parser)
+  _options.add_selection(parser)
   parser.add_argument("--json", action="store_true", help="print one line of JSON")
 
 
 def run(args):
-  module = predict.module_of(args.checkpoint)
+  selection = _options.selection(args)
+  module = predict.module_of(args.checkpoint, selection)
   with unfit.named(args.checkpoint):
     found = comparing.compare(
       args.checkpoint,
@@ -27,6 +29,7 @@ def run(args):
       feature=args.feature,
       exif=args.exif,
       calibration=args.calibration,
+      selection=selection,
       embed_text=getattr(module, "embed_text_query", None),
     )
   if args.json:

@@ -19,6 +19,7 @@ def add_arguments(parser):
     "--grid", type=_options.grid, metavar="HxW", help="resize position tables to this grid, in patches"
   )
   parser.add_argument("--force", action="store_true", help="replace DST")
+  _options.add_selection(parser)
   _options.add_reading(parser)
   parser.add_argument(
     "--decoder_heads",
@@ -33,6 +34,15 @@ def add_arguments(parser):
     help="BERT folder with the vocabulary of the text encoder in SRC, if SRC does not record it",
   )
   _options.add_data_set(parser)
+  parser.add_argument(
+    "--norm_eps", type=float, metavar="X", help="change the epsilon of the layer norms; the features change"
+  )
+  parser.add_argument(
+    "--resize_patch",
+    type=int,
+    metavar="P",
+    help="resize the patch kernels to this side in pixels, such as 14 to 16; the features change",
+  )
   text = "do not compare with the PyTorch class of the target, even if it is installed"
   parser.add_argument("--no_real_class", dest="real", action="store_false", help=text)
 
@@ -51,11 +61,22 @@ def run(args):
       text_encoder=args.text_encoder,
       dataset=args.dataset,
       real=args.real,
+      selection=_options.selection(args),
+      norm_eps=args.norm_eps,
+      patch=args.resize_patch,
       progress=progress,
     )
-    calibration = calibration_file.carry(args.source, args.out, family=args.family, grid=args.source_grid)
+    calibration = calibration_file.carry(
+      args.source,
+      args.out,
+      family=args.family,
+      grid=args.source_grid,
+      selection=_options.selection(args),
+    )
   proof, model = report["proof"], report["model"]
   print(f"{args.source} ({report['family']}) -> {args.out} ({args.to})")
+  if report["taken"]:
+    print(f"  read: {report['taken']}")
   print(f"  grid {model['grid'][0]}x{model['grid'][1]} ({report['grid_from']}), {model['num_heads']} heads")
   if "assumed" in model:
     print(f"  assumed: {model['assumed']}")
@@ -63,6 +84,8 @@ def run(args):
   for kind in ("resized", "missing", "unused", "placeholders"):
     if report[kind]:
       print(f"  {kind}: {some(report[kind])}")
+  for note in report["notes"]:
+    print(f"  note: {note}")
   print(f"  outputs before and after: {_errors(proof['outputs'])}")
   real = proof["real_class"]
   is_run = isinstance(real, dict)

@@ -13,6 +13,7 @@ def add_arguments(parser):
   parser.add_argument("checkpoint", help=_options.CHECKPOINT)
   parser.add_argument("folder", help="folder of pictures, including sub-folders")
   parser.add_argument("--out", required=True, metavar="FILE.npz", help="file to make")
+  _options.add_selection(parser)
   embed.add_arguments(parser)
   parser.add_argument(
     "--max_bad_share",
@@ -29,7 +30,7 @@ def run(args):
   source = folder.open_source(root=args.folder, exif=args.exif)
   with Progress("embed") as progress:
     progress.stage("reading the checkpoint")
-    extractor = embed.load_extractor(args.checkpoint, args.feature)
+    extractor = embed.load_extractor(args.checkpoint, args.feature, _options.selection(args))
     progress.begin(len(source), "pictures")
     vectors, index = embed.extract(
       extractor,

@@ -18,6 +18,7 @@ def add_arguments(parser):
     metavar="FILE",
     help="configuration file or shipped name, if the checkpoint does not record it",
   )
+  _options.add_selection(parser)
   parser.add_argument("--out", metavar="DIR", help="folder to make for scores.json, pictures and results")
   _options.add_data_set(parser)
   parser.add_argument(
@@ -44,5 +45,6 @@ def run(args):
     dataset=args.dataset,
     out=args.out,
     verify=verify,
+    selection=_options.selection(args),
     progress=Progress("evaluate"),
   )

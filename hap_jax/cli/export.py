@@ -17,6 +17,7 @@ def add_arguments(parser):
     "(default: embedding if the checkpoint has one, else tokens)",
   )
   calibration_file.add_argument(parser)
+  _options.add_selection(parser)
   _options.add_reading(parser)
 
 
@@ -29,6 +30,7 @@ def run(args):
     grid=args.source_grid,
     num_heads=args.num_heads,
     calibration=args.calibration,
+    selection=_options.selection(args),
   )
   facts = description["export"]
   print(f"{args.out}: for {', '.join(facts['platforms'])}, any batch size")

@@ -63,6 +63,7 @@ def add_arguments(parser):
   )
   parser.add_argument("--batch_size", type=int, default=64, help="pictures per batch (default: %(default)s)")
   parser.add_argument("--workers", type=int, default=0, help="processes that read pictures (default: none)")
+  _options.add_selection(parser)
 
 
 def run(args):
@@ -70,7 +71,11 @@ def run(args):
   with Progress("extract_poses") as progress:
     progress.stage("reading the model")
     model = pose_models.load(
-      args.model, padding=args.padding, flip_test=not args.no_flip, data_set=args.dataset
+      args.model,
+      padding=args.padding,
+      flip_test=not args.no_flip,
+      selection=_options.selection(args),
+      data_set=args.dataset,
     )
     progress.stage("listing the pictures")
     pictures, root = _open_pictures(args)

@@ -6,11 +6,13 @@ import re
 from hap_jax import config as config_lib
 from hap_jax.cli import _options
 from hap_jax.convert import read
+from hap_jax.convert.selection import WHOLE
 from hap_jax.inference import gallery, unfit
 
 
 def add_arguments(parser):
   parser.add_argument("checkpoint", metavar="CHECKPOINT", help=_options.CHECKPOINT)
+  _options.add_selection(parser)
 
 
 def extend(parser, words):
@@ -22,23 +24,29 @@ def extend(parser, words):
   Raises:
     ValueError: if an option belongs to checkpoints of other tasks.
   """
+  # The values of these options are no checkpoint, so they are parsed first.
+  first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+  _options.add_selection(first)
+  chosen, words = first.parse_known_args(words)
   checkpoint = next((word for word in words if not word.startswith("-")), None)
   if checkpoint is None:
     return
-  module = module_of(checkpoint)
+  selection = _options.selection(chosen)
+  module = module_of(checkpoint, selection)
   parser.description = module.__doc__.splitlines()[0]
   parser.add_argument("--out", required=True, metavar="DIR", help="folder to make")
   module.add_arguments(parser)
-  _check_options(checkpoint, words, _words_of(parser))
+  _check_options(checkpoint, selection, words, _words_of(parser))
 
 
 def run(args):
   _options.check_new(args.out)
+  args.selection = _options.selection(args)
   with unfit.named(args.checkpoint):
-    module_of(args.checkpoint).run(args)
+    module_of(args.checkpoint, args.selection).run(args)
 
 
-def _check_options(checkpoint, words, known):
+def _check_options(checkpoint, selection, words, known):
   """Raises ValueError if an option is not in the set `known`, but checkpoints of other tasks have it."""
   for option in (word.partition("=")[0] for word in words if word.startswith("--")):
     if option in known:
@@ -46,8 +54,8 @@ def _check_options(checkpoint, words, known):
     tasks = [name for name in config_lib.names("inference/predict") if option in _options_of(name)]
     if tasks:
       raise ValueError(
-        f"{checkpoint} is a checkpoint for {read.read_task(checkpoint)}, but {option} needs a checkpoint for "
-        f"{' or '.join(tasks)}"
+        f"{checkpoint} is a checkpoint for {read.read_task(checkpoint, selection)}, but {option} needs a "
+        f"checkpoint for {' or '.join(tasks)}"
       )
 
 
@@ -62,9 +70,9 @@ def _words_of(parser):
   return set(re.findall(r"--\w+", parser.format_usage()))
 
 
-def module_of(checkpoint):
+def module_of(checkpoint, selection=WHOLE):
   """Returns the module of inference/predict for a checkpoint. Reads only the description of the file."""
-  task = read.read_task(checkpoint)
+  task = read.read_task(checkpoint, selection)
   if task in config_lib.names("inference/predict"):
     return config_lib.load("inference/predict", task)
   return gallery  # the default, because every encoder can rank a gallery

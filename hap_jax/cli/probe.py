@@ -7,6 +7,7 @@ from hap_jax.io.progress import Progress
 
 def add_arguments(parser):
   parser.add_argument("checkpoint", help=_options.CHECKPOINT)
+  _options.add_selection(parser)
   _options.add_overrides(parser, set_help="change an option of the data set, such as num_test=800")
   parser.add_argument(
     "--attributes",
@@ -26,5 +27,6 @@ def run(args):
     options=_options.settings(args.settings),
     batch_size=args.batch_size,
     workers=args.workers,
+    selection=_options.selection(args),
     progress=Progress("probe"),
   )

@@ -4,35 +4,38 @@ import contextlib
 import dataclasses
 import math
 import pathlib
+import re
 
 from hap_jax import config as config_lib
 from hap_jax.convert import constants, families, licences, write
 from hap_jax.convert import read as reading
-from hap_jax.convert import source as sources
+from hap_jax.convert.container import kind_of
 from hap_jax.convert.lineage import text as lineage_text
+from hap_jax.convert.selection import WHOLE
 from hap_jax.convert.weights import flatten, grid_text, some
 from hap_jax.description import Encoder
 from hap_jax.io import checkpoint_file
+from hap_jax.models.layers import LAYER_NORM_EPSILON
 
-_ZIP = b"PK\x03\x04"
 _LONG = 16  # values; the text names only the length of a longer list
 _ENCODER = tuple(field.name for field in dataclasses.fields(Encoder))
 
 
-def describe(path, *, family="", grid=None):
+def describe(path, *, family="", grid=None, selection=WHOLE):
   """Describes a checkpoint. Executes no code of the file. In a workdir, checks all its checkpoints.
 
   Args:
     path: as for `read.read`.
     family: as for `read.read`.
     grid: as for `read.read`.
+    selection: as for `read.read`.
   Returns:
     plain JSON values. `text` formats them for readers.
   Raises:
     UnsafePickleError, ValueError: same as `read.read`.
   """
   path = pathlib.Path(path)
-  weights = reading.read(path, family=family, grid=grid)
+  weights = reading.read(path, family=family, grid=grid, selection=selection)
   with contextlib.suppress(ValueError):  # a checkpoint can be described without its constants
     weights = constants.complete(weights)
   counts = {stack: _count(tree) for stack, tree in {**weights.params, **weights.constants}.items()}
@@ -40,7 +43,9 @@ def describe(path, *, family="", grid=None):
   step = {"step": described["step"]} if "step" in described else {}
   return {
     "file": str(path),
-    "container": _container(path),
+    "container": kind_of(path),
+    "taken": weights.taken,
+    "objects": list(weights.objects),
     "family": weights.family,
     "task": weights.task,
     "stage": _stage(weights),
@@ -55,7 +60,7 @@ def describe(path, *, family="", grid=None):
     "made_from": weights.made_from,
     "lineage": list(weights.lineage),
     "checkpoints": checkpoint_file.check_all(path) if weights.family == reading.OWN_FAMILY else [],
-    "commands": _commands(path, weights),
+    "commands": _commands(path, weights, selection),
   }
 
 
@@ -71,9 +76,14 @@ def text(facts):
   parts = ", ".join(f"{name} {number:,}" for name, number in _merged(counts, facts["heads"]).items())
   rows = [
     ("format", facts["container"]),
+    *([("weights", facts["taken"])] if facts["taken"] else []),
     ("family", facts["family"]),
     ("stage", facts["stage"] + (f", step {facts['step']}" if "step" in facts else "")),
-    ("encoder", f"{variant}, width {model['width']}, {model['depth']} blocks, {heads}{_experts_text(model)}"),
+    (
+      "encoder",
+      f"{variant}, width {model['width']}, {model['depth']} blocks, {heads}{_epsilon_text(model)}"
+      f"{_experts_text(model)}",
+    ),
     ("grid", grid),
     ("patches", _patches_text(model)),
     ("decoder", _decoder_text(model["decoder"])),
@@ -90,6 +100,7 @@ def text(facts):
       f"({pixels['from']})",
     ),
     ("not used", some(facts["unused"]) or "nothing"),
+    *([("not read", f"objects of {some(facts['objects'])}")] if facts["objects"] else []),
     ("licence", facts["licence"]),
     *(("made from", licences.text(item)) for item in facts["made_from"]),
     *(("origin", lineage_text(origin)) for origin in facts["lineage"]),
@@ -103,29 +114,18 @@ def _count(tree):
   return sum(math.prod(leaf.shape) for leaf in flatten(tree).values())
 
 
-def _container(path):
-  if not path.is_dir():
-    with path.open("rb") as file:
-      head = file.read(9)
-    if sources.is_safetensors(path, head):
-      return "safetensors"
-    return "PyTorch, zip" if head.startswith(_ZIP) else "PyTorch, legacy"
-  file = sources.weights_file(path)
-  return f"Hugging Face folder, {file.name}" if file else "Orbax"
-
-
 def _stage(weights):
   """Returns the training stage and the task of the weights as text."""
   if weights.heads:
     return f"fine-tuned for {weights.task}"
-  # A fine-tuned model may have been converted to a family without a head. It then has only the encoder, but
+  # A fine-tuned model may have been converted to a family without a head, or only its encoder was read. Then
   # its lineage still records the task of the fine-tuning.
-  earlier = [_task_of(origin, weights.task) for origin in weights.lineage[1:]]
+  earlier = [_task_of(origin, weights.task) for origin in weights.lineage]
   fine_tuned = next((task for task in earlier if task != weights.task), None)
   if fine_tuned:
     return f"encoder of a model fine-tuned for {fine_tuned}"
   # The head of a foreign classifier is not used, but the name of the head shows that it is a classifier.
-  if any(name.rpartition(".")[0].endswith(("head", "classifier")) for name in weights.unused):
+  if any(re.sub(r"[./][^./]*$", "", name).endswith(("head", "classifier")) for name in weights.unused):
     return "encoder of a classifier"
   if weights.decoder:
     return "pre-trained, with its decoder"
@@ -164,6 +164,11 @@ def _patches_text(model):
   return f"{model['patch']} x {model['patch']} pixels, padding {model['patch_padding']}{class_token}"
 
 
+def _epsilon_text(model):
+  epsilon = model["norm_eps"]
+  return "" if epsilon == LAYER_NORM_EPSILON else f", layer norms with the epsilon {epsilon:g}"
+
+
 def _network_text(model):
   """Returns the settings of all parts of the network except encoder and decoder, as text."""
   known = {"variant", "image_size", "decoder", "assumed", *_ENCODER}
@@ -180,14 +185,17 @@ def _decoder_text(decoder):
   return f"width {decoder['width']}, {decoder['depth']} blocks, {decoder['num_heads'] or 'unknown'} heads"
 
 
-def _commands(path, weights):
+def _commands(path, weights, selection):
   """Returns the command lines that can use the checkpoint.
 
   If the grid or the number of heads is unknown, one line names the option that sets it.
   """
+  start = selection.words(of_run=True)
+  start = f"python -m hap_jax.main --config=FILE --config.init_from={path}{start} ..."
+  path = f"{path}{selection.words()}"
   if weights.grid is None:
     return [f"hap convert {path} --source_grid=HxW ...: all other commands need the grid first"]
-  commands = [f"python -m hap_jax.main --config=FILE --config.init_from={path} ..."]
+  commands = [start]
   if weights.num_heads is None:
     return [*commands, f"hap convert {path} --num_heads=N ...: all other commands need this number first"]
   # These commands use the tokens after the final norm.

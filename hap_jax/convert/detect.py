@@ -2,13 +2,19 @@
 
 import math
 
-import numpy as np
-
-from hap_jax.convert import families
+from hap_jax.convert import beyond, families
 from hap_jax.convert.family import NO
 from hap_jax.convert.weights import grid_text, some, square_side
 from hap_jax.description import MAX_PIXEL
-from hap_jax.pixels.normalize import IMAGENET_MEAN, IMAGENET_STD
+from hap_jax.models import posemb
+from hap_jax.models.layers import LAYER_NORM_EPSILON
+
+# (part of the name of a function of PyTorch, kind of the tensor that it makes)
+_KINDS_OF_UNREAD = (
+  ("sparse", "a sparse tensor"),
+  ("meta_tensor", "a meta tensor without values"),
+  ("qtensor", "a quantized tensor"),
+)
 
 
 def find_family(source, family=""):
@@ -21,8 +27,11 @@ def find_family(source, family=""):
     family: the name of the family. "": it is detected from the file.
   Raises:
     ValueError: if there is no such family, the file belongs to no family, or several families are equally
-      likely.
+      likely. Also if the encoder has parts that this project's encoder does not have.
   """
+  missing = beyond.find(source)
+  if missing:
+    raise ValueError(f"{source.path}: {missing}")
   # A file that this project wrote records its family.
   family = family or source.record.get("family", "")
   try:
@@ -32,18 +41,35 @@ def find_family(source, family=""):
 
 
 def _guess(source):
-  known = families.load_all()
-  sureness = {family.name: family.recognise(source) for family in known}
-  most = max(sureness.values())
-  surest = [name for name, value in sureness.items() if value == most]
-  if most == NO:
+  surest = [family.name for family in likely(source)]
+  if not surest:
+    for name, tensor in source.unread.items():
+      raise ValueError(unread_text(source.names[name], tensor))
+    missing = beyond.find_missing(source)
+    if missing:
+      raise ValueError(missing)
     raise ValueError(
-      f"of no known family ({', '.join(sureness)}): no family has its tensor names, such as "
+      f"of no known family ({', '.join(families.names())}): no family has its tensor names, such as "
       f"{some(list(source.state))}"
     )
   if len(surest) > 1:
     raise ValueError(f"may be of the families {' and '.join(surest)}: choose one of them with --from")
   return surest[0]
+
+
+def likely(source):
+  """Returns the Families that a Source most likely belongs to, as a tuple. () if it belongs to no family."""
+  known = families.load_all()
+  sureness = [family.recognise(source) for family in known]
+  most = max(sureness)
+  return tuple(f for f, value in zip(known, sureness, strict=True) if value == most) if most != NO else ()
+
+
+def unread_text(name, tensor):
+  """Returns the message about a needed tensor that is an `Unread`."""
+  kinds = (kind for part, kind in _KINDS_OF_UNREAD if part in tensor.name)
+  kind = next(kinds, "an object of a class that is not read")
+  return f"tensor {name} is {kind} ({tensor.name}): save it as a dense tensor with values"
 
 
 def find_grid(source, family, tables, grid):
@@ -61,7 +87,7 @@ def find_grid(source, family, tables, grid):
   """
   L = tables[0].shape[1] - 1
   # reversed: the decoder's table is tried first, because the encoder's table may have been resized.
-  found = next(filter(None, map(sincos_grid, reversed(tables))), None)
+  found = next(filter(None, map(posemb.sincos_grid, reversed(tables))), None)
   recorded = _recorded_grid(source)
   if recorded is not None and math.prod(recorded) != L:
     raise ValueError(
@@ -92,7 +118,11 @@ def find_grid(source, family, tables, grid):
   side = square_side(L)
   if side is not None:
     return (side, side), f"assumed square: {L} patches"
-  return None, f"unknown: {L} patches are not a square, and the position table is not a fixed sin-cos table"
+  text = f"unknown: {L} patches are not a square, and the position table is not a fixed sin-cos table"
+  side = family.class_token and square_side(L + 1)
+  if side:
+    text += f"; if no row of the table belongs to the class token, the grid is {side}x{side}"
+  return None, text
 
 
 def _recorded_grid(source):
@@ -115,21 +145,23 @@ def _recorded_grid(source):
   return recorded and tuple(recorded)
 
 
-def sincos_grid(table):
-  """Returns the grid of a fixed sin-cos position table [1, 1 + L, C], or None for any other table.
+def norm_eps(source, family):
+  """Returns the epsilon of the layer norms of a file.
 
-  The channels of a patch are four equal parts: [sin column, cos column, sin row, cos row]. The sine of the
-  row is exactly zero only in the first row. The sine of the column is exactly zero only in the first column.
+  Args:
+    source: a Source. Its `config` is the result of `family.read_config`.
+    family: the Family of the source.
+  Raises:
+    ValueError: if the epsilon in config.json is not a number between 0 and 1.
   """
-  L, C = table.shape[1] - 1, table.shape[2]
-  if C % 4:
-    return None
-  cells = table[0, 1:].reshape(L, 4, C // 4)
-  is_first_column, is_first_row = ~cells[:, 0].any(axis=1), ~cells[:, 2].any(axis=1)
-  Gw, index = int(is_first_row.sum()), np.arange(L)  # the first row has Gw patches
-  if not Gw or L % Gw or not np.array_equal(is_first_row, index < Gw):
-    return None
-  return (L // Gw, Gw) if np.array_equal(is_first_column, index % Gw == 0) else None
+  if source.record:  # earlier versions did not record the epsilon, because it was always the same
+    return source.record["model"].get("norm_eps", LAYER_NORM_EPSILON)
+  found = source.config.get("layer_norm_eps", family.norm_eps) if family.states_norm_eps else family.norm_eps
+  if type(found) not in (int, float) or not 0 < found < 1:
+    raise ValueError(
+      f"{source.path / 'config.json'}: layer_norm_eps is {found!r}, expected a number between 0 and 1"
+    )
+  return float(found)
 
 
 def normalization(source, family):
@@ -139,7 +171,7 @@ def normalization(source, family):
     return {"from": "recorded in the file", **recorded}
   mean, std, how = _pixels_in_folder(source)
   if how is None:
-    mean, std, how = IMAGENET_MEAN, IMAGENET_STD, family.pixels_from
+    (mean, std), how = family.pixels, family.pixels_from
   return {"mean": list(mean), "std": list(std), "range": [0, 1], "from": how}
 
 

@@ -1,8 +1,8 @@
 """Experts in the MLPs of an encoder: one for each data set of a joint training (ViTPose+, arXiv 2212.04246).
 
 The last `part_features` outputs of the second layer of each MLP, fc2, come from the expert of the picture.
-The arrays of fc2 hold the shared outputs, then the outputs of each expert, see `layers.Mlp`. So a choice of
-experts is a choice of columns.
+The arrays of fc2 hold the shared outputs, then the outputs of each expert, see `layers.Experts`. So a choice
+of experts is a choice of columns.
 """
 
 import dataclasses

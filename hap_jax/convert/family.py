@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from hap_jax.convert import reconstruction
-from hap_jax.convert.layouts import PATCH_CONV
-from hap_jax.convert.names import Entry, Placeholder
+from hap_jax.convert.names import PATCHES, Entry, Placeholder
 from hap_jax.convert.outputs import Outputs
+from hap_jax.models.layers import LAYER_NORM_EPSILON
+from hap_jax.pixels.normalize import IMAGENET_MEAN, IMAGENET_STD
 
 # How likely a file belongs to a family. The family with the highest value is chosen. Two families with the
 # same highest value are an error.
@@ -17,8 +18,9 @@ from hap_jax.convert.outputs import Outputs
 #   LIKELY    the names of the encoder fit, and the file has a property that makes other families unlikely
 #   CERTAIN   the file has names that only this family has
 NO, POSSIBLE, LIKELY, CERTAIN = range(4)
+FILE_SUFFIXES = (".pth", ".pth.tar", ".pt", ".bin", ".safetensors", ".npz")
 CONSTANTS = "constants"  # the collection of arrays that are stored outside the checkpoints of this project
-NOT_STATED = "not stated in the file; ask where the weights were published"
+NOT_STATED = "unknown: the file does not state it; ask where the weights were published"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +47,17 @@ def _check_nothing(_):
   pass
 
 
+def _prepare_nothing(source, state, grid):
+  del source, grid
+  return state, {}
+
+
 def _find_nothing(_):
   return ""
+
+
+def _find_none(_):
+  return None
 
 
 def _unchanged(config):
@@ -75,6 +86,21 @@ def _official_content(weights, state):
 
 
 @dataclasses.dataclass(frozen=True)
+class Preference:
+  """A choice between two encoders of a file that a published code makes.
+
+  Attributes:
+    taken: the name of the entry or of the module that the code reads.
+    beside: the name of the entry or of the module that it does not read.
+    code: the name of the code.
+  """
+
+  taken: str
+  beside: str
+  code: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Family:
   """A checkpoint family: the files that use the same names for their tensors.
 
@@ -91,15 +117,16 @@ class Family:
 
     unused: prefixes of the names of tensors that the files may hold and that this project does not use.
     stand_ins: {name: other name}. A file without the first name is complete if it has the second one.
+    prepare: (`source.Source`, {name in the table's spelling: array}, (Gh, Gw) or None) -> (the same dict with
+      equal tensors in the usual form, {name of a changed tensor: names of the tensors that it was made
+      from}), see `equivalents.py`.
     renames: (pattern, replacement) pairs, used in this order. They turn other spellings of a name into the
       name in the table.
     placeholders: tensors that this project does not use, but that a loader of the official code needs. They
       are written with fixed values.
-    nests: keys under which a file may store the weights, in addition to the keys in `source.py`.
-    siblings: {key in `nests`: key next to it, under which the file stores more weights of the network}.
-    wrappers: prefixes that all names may have, in addition to the prefixes in `source.py`.
-    backbones: prefixes that the names of the encoder may have, but not the names of heads.
-    backbone: the prefix that is written, one of `backbones`.
+    siblings: {entry that holds the weights: entry next to it with more weights of the network}.
+    prefers: choices of the published code between two encoders of one file.
+    backbone: the prefix that is written before the names of the encoder, but not before the names of heads.
     needs_decoder: True if the files cannot be written without a decoder.
     variants: one Family per alternative head. A file uses the variant that is the closest match.
     for_file: (Family, `source.Source`, {name in the table: array}) -> the Family with the rows of the experts
@@ -111,10 +138,14 @@ class Family:
     patch_padding: padding of the patches, see `layers.patchify`. The tensors do not show it, so it is stated
       here for all files of the family.
     class_token: False: the network of the files has no class token.
+    norm_eps: epsilon of the layer norms in the code of the family.
+    states_norm_eps: True if config.json may state another epsilon, so the files can hold any.
     grids: {number of patches: (grid, text about the images)} of published models with learned tables.
     num_heads: {(width, depth): number of heads} of published encoders whose number of heads differs from
       `vit.VARIANTS`.
-    pixels_from: the reason to assume the ImageNet normalisation of pixels, as text.
+    find_heads: `source.Source` -> the number of heads that the tensors show, or None.
+    pixels: (mean, standard deviation) of pixels that the code of the family uses.
+    pixels_from: the reason to assume this normalisation of pixels, as text.
     read_config: content of config.json -> the same content with the sizes of the encoder at the top level.
       Some config files nest these sizes or leave out default values. {} stays {}.
     check_source: raises ValueError for a `source.Source` whose model this project's encoder cannot compute.
@@ -129,7 +160,9 @@ class Family:
     find_gap: Weights -> a message about a fact that the file does not record and the option that supplies it,
       or "" if nothing is missing. Only targets with the constants of the network need this fact.
 
-    content: (Weights, {name: array}) -> the content of a .pth file as the official scripts expect it.
+    suffixes: endings of the written files.
+    content: (Weights, {name: array}) -> the content of a .pth file, or the arrays of an .npz file, as the
+      official scripts expect it.
     folder: Weights -> {file name: text} of the files next to model.safetensors. None: the target is a file.
 
     network_of: {name: array} of a file -> `numpy_vit.Network`. It uses the names in the file.
@@ -147,12 +180,11 @@ class Family:
   stage: str = "pre-trained, without decoder"
   unused: tuple[str, ...] = ()
   stand_ins: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  prepare: Callable = _prepare_nothing
   renames: tuple[tuple[str, str], ...] = ()
   placeholders: tuple[Placeholder, ...] = ()
-  nests: tuple[str, ...] = ()
   siblings: Mapping[str, str] = dataclasses.field(default_factory=dict)
-  wrappers: tuple[str, ...] = ()
-  backbones: tuple[str, ...] = ()
+  prefers: tuple[Preference, ...] = ()
   backbone: str = ""
   needs_decoder: bool = False
   variants: tuple["Family", ...] = ()
@@ -163,8 +195,12 @@ class Family:
   part_features: int = 0
   patch_padding: int = 0
   class_token: bool = True
+  norm_eps: float = LAYER_NORM_EPSILON
+  states_norm_eps: bool = False
   grids: Mapping[int, tuple[tuple[int, int], str]] = dataclasses.field(default_factory=dict)
   num_heads: Mapping[tuple[int, int], int] = dataclasses.field(default_factory=dict)
+  find_heads: Callable[..., int | None] = _find_none
+  pixels: tuple[tuple[float, ...], tuple[float, ...]] = (IMAGENET_MEAN, IMAGENET_STD)
   pixels_from: str = "assumed: the file does not state it"
   read_config: Callable[..., dict[str, Any]] = _unchanged
   check_source: Callable = _check_nothing
@@ -173,6 +209,7 @@ class Family:
   classes: Callable[..., dict[str, Any]] = _nothing
   add_text_encoder: Callable | None = None
   find_gap: Callable[..., str] = _find_nothing
+  suffixes: tuple[str, ...] = FILE_SUFFIXES[:-1]
   content: Callable = _official_content
   folder: Callable | None = None
   outputs: Outputs | None = None
@@ -195,7 +232,7 @@ class Family:
   @property
   def patches(self):
     """Returns the name of the patch projection in the table."""
-    return next(entry.reference for entry in self.entries if entry.layout is PATCH_CONV)
+    return next(entry.reference for entry in self.entries if entry.ours == PATCHES)
 
   def variant_of_file(self, names):
     """Returns the variant whose tensors are the most similar to the tensors of a file.
@@ -229,6 +266,13 @@ class Family:
     encoder = (entry for entry in self.entries if entry.stack == "encoder")
     is_encoder = any(name.startswith(entry.reference.partition("{i}")[0]) for entry in encoder)
     return f"{self.backbone}{name}" if is_encoder else name
+
+  def is_of_encoder(self, name):
+    """Returns True if a name, in the spelling of the table, lies in a module of the encoder."""
+    references = (entry.reference for entry in self.entries if entry.stack == "encoder")
+    # "blocks.0.x" lies in "blocks.", and "norm.x" in "norm.", but no name lies in "cls_token".
+    modules = (re.match(r"[^./]+[./]", reference) for reference in references)
+    return name.startswith(tuple(module[0] for module in modules if module))
 
   def rename(self, name):
     """Turns a name in a file into the name of the table."""

@@ -48,6 +48,7 @@ def fit_to(
   grid,
   num_heads=None,
   patch_padding=0,
+  norm_eps=None,
   stacks=("encoder",),
   keep=(),
   notes=(),
@@ -67,6 +68,8 @@ def fit_to(
     num_heads: the number of heads of the network's encoder. None: the number in `vit.VARIANTS` for its size.
     patch_padding: padding of the network's patches in pixels, see `layers.patchify`. A different padding in
       the file is not an error, but is reported.
+    norm_eps: epsilon of the network's layer norms. A different epsilon in the file is not an error, but is
+      reported. None: it is not compared.
     stacks: the subtrees to load if both the network and the file have them, such as ("encoder", "decoder").
     keep: paths of subtrees that keep their values, such as "encoder/norm".
     notes: more lines for the report, see `FitReport.notes`.
@@ -114,6 +117,7 @@ def fit_to(
       *expert_notes,
       *_class_token_notes(*class_tokens),
       *_padding_notes(patch_padding, weights),
+      *_epsilon_notes(norm_eps, weights),
     ),
   )
   return {collection: unflatten(flat) for collection, flat in fitted.items()}, report
@@ -159,6 +163,16 @@ def _padding_notes(padding, weights):
     return ()
   text = f"padding {given} in the file, {padding} in the network"
   return (f"the patches are shifted by {abs(given - padding)} pixels relative to the file: {text}",)
+
+
+def _epsilon_notes(norm_eps, weights):
+  """Returns lines for the report if the epsilon of the layer norms differs."""
+  given = weights.description.encoder.norm_eps
+  if norm_eps in (None, given):
+    return ()
+  return (
+    f"the layer norms have the epsilon {norm_eps:g} (config.model.norm_eps), but {given:g} in the file",
+  )
 
 
 def _check_shape(source, names, path, new, old):

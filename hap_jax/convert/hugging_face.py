@@ -7,11 +7,9 @@ from hap_jax.convert import licences, lineage, rows
 from hap_jax.convert.layouts import LINEAR, VECTOR
 from hap_jax.convert.names import Entry
 from hap_jax.convert.weights import grid_text
-from hap_jax.models import layers
 
-# PyTorch's default epsilon of a layer norm. Up to this value, the epsilon has no noticeable effect on the
-# features. The default of transformers is 1e-12.
-_MAX_EPSILON = 1e-5
+# The default epsilon of the layer norms in the classes of ViT, ViTMAE and VitPose.
+NORM_EPS = 1e-12
 _PATCHES = "embeddings.patch_embeddings.projection"
 # Modules of a block whose names differ from MAE's: {name in MAE: name in transformers}.
 _SPELLED = {
@@ -22,13 +20,16 @@ _SPELLED = {
   "mlp.fc2": "output.dense",
 }
 # transformers 5 uses other names in memory, and sometimes in files. These patterns give the older names.
-RENAMES = (
+IN_MEMORY = (
   (r"^(vit\.)?layers\.", r"\1encoder.layer."),
   (r"^decoder\.decoder_encoder\.layer\.", "decoder.decoder_layers."),
   (r"\.attention\.q_proj\.", ".attention.attention.query."),
   (r"\.attention\.k_proj\.", ".attention.attention.key."),
   (r"\.attention\.v_proj\.", ".attention.attention.value."),
   (r"\.attention\.o_proj\.", ".attention.output.dense."),
+)
+RENAMES = (
+  *IN_MEMORY,
   (r"\.mlp\.fc1\.", ".intermediate.dense."),
   (r"\.mlp\.fc2\.", ".output.dense."),
 )
@@ -89,31 +90,50 @@ def has_names(source):
 
 
 def is_masked(source):
-  """Returns True if a file of transformers is a ViTMAE: it has a decoder, or its config.json says so."""
-  has_decoder = any(name.startswith("decoder.") for name in source.state)
+  """Returns True if a file of transformers is a ViTMAE: it has its decoder, or its config.json says so.
+
+  ViTForMaskedImageModeling has another decoder, a convolution. Its config.json says that it is a ViT.
+  """
+  has_decoder = any(name.startswith(("decoder.decoder_", "decoder.mask_token")) for name in source.state)
   return has_decoder or source.config.get("model_type") == "vit_mae"
 
 
 def is_pose(source):
-  """Returns True if a file of transformers is a VitPose: its encoder has no class token."""
+  """Returns True if a file of transformers is a VitPose: its config.json says so, or it has its head.
+
+  Its encoder has no class token. Other encoders do not have one either, such as I-JEPA's.
+  """
   has_token = any(name.endswith("embeddings.cls_token") for name in source.state)
-  return not has_token or source.config.get("model_type") == "vitpose"
+  has_head = any(name.startswith(("head.conv.", "head.deconv1.")) for name in source.state)
+  model_type = str(source.config.get("model_type"))
+  return model_type.startswith("vitpose") or (has_head and not has_token)
+
+
+def has_scales(source):
+  """Returns True if a file of transformers is a DINOv2: its blocks have layer scales."""
+  return any(name.endswith(".layer_scale1.lambda1") for name in source.state)
+
+
+def lacks_token(source):
+  return not any(name.endswith("embeddings.cls_token") for name in source.state)
 
 
 def check_config(source):
   """Raises ValueError if config.json states a model that this project's encoder cannot compute."""
   activation = source.config.get("hidden_act", "gelu")
-  epsilon = source.config.get("layer_norm_eps", layers.LAYER_NORM_EPSILON)
   if activation != "gelu":
     raise ValueError(
       f"{source.path / 'config.json'}: hidden_act is {activation!r}, but this project's encoder computes the "
       "exact 'gelu' and would give different features; use a checkpoint with hidden_act 'gelu'"
     )
-  if type(epsilon) not in (int, float) or not 0 <= epsilon <= _MAX_EPSILON:
+
+
+def check_square(family, name, weights):
+  """Raises ValueError unless the grid of Weights is square, for a class that supports only square images."""
+  if weights.grid[0] != weights.grid[1]:
     raise ValueError(
-      f"{source.path / 'config.json'}: layer_norm_eps is {epsilon!r}, but this project's encoder computes "
-      f"with {layers.LAYER_NORM_EPSILON:g} and would give different features; use a checkpoint whose "
-      f"layer_norm_eps is at most {_MAX_EPSILON:g}"
+      f"--to={family}: {name} of transformers supports only square grids, but the grid is "
+      f"{grid_text(weights.grid)}: use --to=hf-vit, or a square --grid"
     )
 
 
@@ -186,7 +206,7 @@ def config(weights, name, model_type):
     "patch_size": weights.patch,
     "num_channels": 3,
     "hidden_act": "gelu",
-    "layer_norm_eps": layers.LAYER_NORM_EPSILON,
+    "layer_norm_eps": weights.description.encoder.norm_eps,
     "qkv_bias": True,
   }
 

@@ -31,6 +31,17 @@ def _patch_conv_of_kernel(kernel):
   return kernel.reshape(P, P, 3, -1).transpose(3, 2, 0, 1)
 
 
+def _flat_patches(kernel):
+  """Turns a kernel [P, P, 3, D] into a kernel [P*P*3, D]."""
+  return kernel.reshape(-1, kernel.shape[-1])
+
+
+def _square_patches(kernel):
+  """Turns a kernel [P*P*3, D] into a kernel [P, P, 3, D]."""
+  P = math.isqrt(kernel.shape[0] // 3)
+  return kernel.reshape(P, P, 3, -1)
+
+
 def _hwio_of_conv(weight):
   """Turns PyTorch's convolution weight [out, in, kh, kw] into Linen's [kh, kw, in, out]."""
   return weight.transpose(2, 3, 1, 0)
@@ -69,6 +80,7 @@ IDENTITY = Layout("identity", _unchanged, _unchanged)  # tokens and position tab
 VECTOR = Layout("vector", _unchanged, _unchanged)  # biases, norm scales
 LINEAR = Layout("linear", np.transpose, np.transpose)  # (out, in) in PyTorch, (in, out) here
 PATCH_CONV = Layout("patch_conv", _kernel_of_patch_conv, _patch_conv_of_kernel)
+FLAT_PATCHES = Layout("flat_patches", _flat_patches, _square_patches)
 CONV = Layout("conv", _hwio_of_conv, _conv_of_hwio)
 DECONV = Layout("deconv", _hwio_of_deconv, _deconv_of_hwio)
 CONV_1X1 = Layout("conv_1x1", _kernel_of_conv_1x1, _conv_1x1_of_kernel)  # in this project, a linear layer

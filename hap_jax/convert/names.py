@@ -16,6 +16,8 @@ import numpy as np
 
 from hap_jax.convert.layouts import Layout
 
+PATCHES = "encoder/patch_embed/kernel"  # the path of the patch projection in this project
+
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
@@ -92,7 +94,7 @@ class Placeholder:
   """A tensor that this project does not use. It is written, because a loader of the official code needs it.
 
   Attributes:
-    reference: the name in the foreign state dict.
+    reference: the name in the foreign state dict. With `{i}`, it stands for all blocks of the encoder.
     shape: as in `Entry`.
     values: (shape, a tuple of numbers) -> the array that is written.
   """
@@ -147,6 +149,20 @@ def table(family, *, depth, decoder_depth, depths=None):
   return tuple(rows)
 
 
+def placeholders(family, depth):
+  """Returns the placeholders of a family, a tuple. The placeholders of blocks are repeated block by block.
+
+  Args:
+    family: a Family.
+    depth: the number of blocks of the encoder.
+  """
+  found = []
+  for item in family.placeholders:
+    numbers = range(depth) if "{i}" in item.reference else (0,)
+    found.extend(dataclasses.replace(item, reference=item.reference.format(i=i)) for i in numbers)
+  return tuple(found)
+
+
 def assemble(rows, array_of):
   """Builds this project's arrays from foreign tensors.
 
@@ -192,7 +208,7 @@ def count_blocks(family, stack, names):
   if prefix is None:
     return 0
   # Indices are compared as text, because in a damaged name they may not be numbers.
-  numbers = {name[len(prefix) :].partition(".")[0] for name in names if name.startswith(prefix)}
+  numbers = {re.split(r"[./]", name[len(prefix) :])[0] for name in names if name.startswith(prefix)}
   missing = {str(i) for i in range(len(numbers))} - numbers
   if missing:
     raise ValueError(

@@ -73,9 +73,8 @@ def conv(x, module, stride=1):
   for i in range(k):
     for j in range(k):
       window = x[:, i : i + H : stride, j : j + W : stride]
-      total = total + (window.reshape(-1, window.shape[-1]) @ weight[:, :, i, j].T).reshape(
-        *window.shape[:-1], -1
-      )
+      product = window.reshape(-1, window.shape[-1]) @ f32(weight[:, :, i, j]).T
+      total = total + product.reshape(*window.shape[:-1], -1)
   return total
 
 
@@ -93,7 +92,7 @@ def deconv(x, module):
   # each output pixel from its input pixels. So the two share no code.
   for i in range(4):
     for j in range(4):
-      product = x.reshape(-1, x.shape[-1]) @ weight[:, :, i, j].T
+      product = x.reshape(-1, x.shape[-1]) @ f32(weight[:, :, i, j]).T
       total[:, i : i + 2 * H : 2, j : j + 2 * W : 2] += product.reshape(B, H, W, -1)
   return total[:, 1:-1, 1:-1]
 

@@ -27,10 +27,11 @@ class Stack:
       channel outermost. A decoder projects the tokens of the encoder.
     token: [1, 1, D], the class token in an encoder, the mask token in a decoder. None: the encoder has no
       class token.
-    table: [1, 1 + L, D], the position table.
+    table: [1, 1 + L, D], the position table. [1, L, D] if the class token has no position.
     depth: the number of blocks.
-    block: i -> {"norm1", "q", "k", "v", "proj", "norm2", "fc1", "fc2": pair}. With experts, fc2 has only the
-      shared outputs, and there is also "experts", a list with the pair of each expert.
+    block: i -> {"norm1", "q", "k", "v", "proj", "norm2", "fc1", "fc2": pair}. With layer scale, also
+      {"scale1", "scale2": vector}, the factors of the outputs of attention and MLP. With experts, fc2 has
+      only the shared outputs, and there is also "experts", a list with the pair of each expert.
     norm: the pair of the final norm.
     pred: the pair of the decoder's output layer, None in an encoder.
   """
@@ -154,11 +155,16 @@ def official(state):
   def block_of(stack):
     def block(i):
       p = f"{stack}.{i}."
-      weight, bias = pair(p + "attn.qkv")
-      parts, third = {}, len(bias) // 3  # the rows are queries, then keys, then values
+      weight = state[f"{prefix}{p}attn.qkv.weight"]
+      parts, third = {}, len(weight) // 3  # the rows are queries, then keys, then values
+      bias = state.get(f"{prefix}{p}attn.qkv.bias")
       for n, key in enumerate("qkv"):
         rows = slice(n * third, (n + 1) * third)
-        parts[key] = weight[rows], bias[rows]
+        one = state.get(f"{prefix}{p}attn.{key}_bias", np.zeros(third)) if bias is None else bias[rows]
+        parts[key] = weight[rows], one
+      for key, spellings in _SCALES.items():
+        for name in spellings:
+          parts |= {key: state[f"{prefix}{p}{name}"]} if f"{prefix}{p}{name}" in state else {}
       names = {"norm1": "norm1", "proj": "attn.proj", "norm2": "norm2", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
       return parts | {key: pair(p + name) for key, name in names.items()} | _experts(state, p, pair)
 
@@ -193,14 +199,15 @@ def _experts(state, block, pair):
   return {"experts": [pair(f"{block}mlp.experts.{number}") for number in range(count)]} if count else {}
 
 
+_SCALES = {"scale1": ("ls1.gamma", "gamma_1"), "scale2": ("ls2.gamma", "gamma_2")}
 # Names of the modules of a block in the versions of transformers, the oldest name first.
 _HF_BLOCK = {
-  "norm1": ("layernorm_before",),
+  "norm1": ("layernorm_before", "norm1"),
   "q": ("attention.attention.query", "attention.q_proj"),
   "k": ("attention.attention.key", "attention.k_proj"),
   "v": ("attention.attention.value", "attention.v_proj"),
   "proj": ("attention.output.dense", "attention.o_proj"),
-  "norm2": ("layernorm_after",),
+  "norm2": ("layernorm_after", "norm2"),
   "fc1": ("intermediate.dense", "mlp.fc1"),
   "fc2": ("output.dense", "mlp.fc2"),
 }
@@ -222,6 +229,9 @@ def hugging_face(state):
       for key, names in _HF_BLOCK.items():
         modules = (f"{stack}{i}.{name}" for name in names)
         found[key] = pair(next(module for module in modules if f"{module}.weight" in state))
+      for n in (1, 2):
+        scale = state.get(f"{stack}{i}.layer_scale{n}.lambda1")
+        found |= {} if scale is None else {f"scale{n}": scale}
       return found | _experts(state, f"{stack}{i}.", pair)
 
     return _count(state, stack), block
@@ -329,8 +339,14 @@ def encode(stack, image, *, num_heads, grids, epsilon, ids_keep=None, padding=0,
   image = np.pad(image, ((0, 0), (padding, padding), (padding, padding), (0, 0)))[:, :H, :W]
   # [B, Gh, Gw, 3, P, Q]: the channel is outermost in a patch, as in the weight of PyTorch's convolution.
   patches = image.reshape(B, Gh, P, Gw, Q, 3).transpose(0, 1, 3, 5, 2, 4).reshape(B, Gh * Gw, -1)
-  table = posemb.resize_table(f32(stack.table), old, (Gh, Gw))
-  tokens = linear(patches, stack.embed) + table[:, 1:]  # row 0 of the table belongs to the class token
+  weight, bias = stack.embed
+  if weight.shape[1] != 3 * P * Q:
+    weight = _resize_kernel(f32(weight), P)
+  table = f32(stack.table)
+  if table.shape[1] == old[0] * old[1]:
+    table = np.concatenate([np.zeros_like(table[:, :1]), table], axis=1)
+  table = posemb.resize_table(table, old, (Gh, Gw))
+  tokens = linear(patches, (weight, bias)) + table[:, 1:]  # row 0 of the table belongs to the class token
   if stack.token is None:
     tokens = tokens + table[:, :1]  # without a class token, row 0 belongs to all patches
   if ids_keep is not None:
@@ -339,6 +355,21 @@ def encode(stack, image, *, num_heads, grids, epsilon, ids_keep=None, padding=0,
     return _blocks(stack, tokens, num_heads, epsilon, expert)
   first = np.broadcast_to(f32(stack.token) + table[:, :1], (B, 1, tokens.shape[-1]))
   return _blocks(stack, np.concatenate([first, tokens], axis=1), num_heads, epsilon, expert)
+
+
+def _resize_kernel(weight, side):
+  """Resizes patch kernels [D, 3*P*P], with the channel outermost, to another side by least squares.
+
+  If B resizes all P*P pixels of a patch by bilinear interpolation, the result w' is the smallest w' with the
+  smallest |B^T w' - w|, as in FlexiViT (arXiv 2212.08013).
+  """
+  P = int(np.sqrt(weight.shape[1] // 3))
+  centres = (np.arange(side) + 0.5) * P / side - 0.5
+  one = np.stack([np.interp(centres, np.arange(P), pixel) for pixel in np.eye(P)], axis=1)  # [side, P]
+  resize = np.kron(one, one)  # [side*side, P*P]
+  columns = weight.reshape(-1, P * P).T.astype(np.float64)
+  found = np.linalg.lstsq(resize.T, columns, rcond=None)[0].T
+  return f32(found.reshape(len(weight), -1))
 
 
 def decode(stack, latent, ids_restore, *, num_heads, grids, epsilon):
@@ -369,13 +400,13 @@ def decode(stack, latent, ids_restore, *, num_heads, grids, epsilon):
 def _blocks(stack, x, num_heads, epsilon, expert=None):
   for i in range(stack.depth):
     p = stack.block(i)
-    x = x + attention(layer_norm(x, p["norm1"], epsilon), p, num_heads)
+    x = x + attention(layer_norm(x, p["norm1"], epsilon), p, num_heads) * f32(p.get("scale1", 1))
     hidden = gelu(linear(layer_norm(x, p["norm2"], epsilon), p["fc1"]))
     mixed = linear(hidden, p["fc2"])
     if "experts" in p:
       own = [linear(hidden[k : k + 1], p["experts"][number]) for k, number in enumerate(expert.tolist())]
       mixed = np.concatenate([mixed, np.concatenate(own)], axis=-1)
-    x = x + mixed
+    x = x + mixed * f32(p.get("scale2", 1))
   return x
 
 

@@ -125,7 +125,7 @@ def take(weights, label=""):
   for path in (f"{names[0]}/{leaf}" for leaf in _FINAL):
     params[path] = np.ascontiguousarray(params[path][..., :count])
   variables = {**weights.variables, "params": unflatten(params)}
-  return dataclasses.replace(weights, variables=variables, description=described, taken=(expert, k))
+  return dataclasses.replace(weights, variables=variables, description=described, part=(expert, k))
 
 
 def fit(weights, description):

@@ -370,7 +370,6 @@ def family(name, encoder, classic_head, simple_head, *, recognise, network_of, h
     network_of,
     licence=official.OF_VITPOSE,
     made_from=official.MADE_FROM_VITPOSE,
-    backbones=("backbone.",),
     backbone="backbone.",
     patch_padding=_PADDING,
     class_token=False,

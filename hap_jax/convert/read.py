@@ -12,18 +12,21 @@ import ml_dtypes
 import numpy as np
 
 from hap_jax.convert import detect, families, lineage, names
-from hap_jax.convert import source as sources
-from hap_jax.convert.layouts import PATCH_CONV
-from hap_jax.convert.weights import Weights, count_blocks, flatten, some, unflatten
+from hap_jax.convert import match as matching
+from hap_jax.convert.container import weights_file
+from hap_jax.convert.selection import WHOLE
+from hap_jax.convert.source import open_source
+from hap_jax.convert.weights import Weights, count_blocks, flatten, unflatten
 from hap_jax.description import Description, Encoder
 from hap_jax.io import checkpoint_file
 from hap_jax.models import layers, vit
 
 _FLOATS = (np.float16, np.float32, np.float64, ml_dtypes.bfloat16)
 OWN_FAMILY = lineage.OWN_FAMILY
+ENCODER_TASK = "pretrain"  # the task of an encoder without heads
 
 
-def read(path, *, family="", grid=None):
+def read(path, *, family="", grid=None, selection=WHOLE):
   """Reads a checkpoint. Executes no code of the file.
 
   Args:
@@ -31,58 +34,70 @@ def read(path, *, family="", grid=None):
       folder or checkpoint of this project.
     family: the name of a foreign file's family. "": it is detected from the file.
     grid: (Gh, Gw) of the file's position tables. None: it is found from the file, see `Weights.grid_from`.
+    selection: a `Selection`, the part of the file to read.
   Returns:
     Weights.
   Raises:
-    UnsafePickleError: if the file asks to run code.
+    UnsafePickleError: if the pickle of the file is built in a way that no writer uses.
     ValueError: in these cases:
-      the file is missing or damaged, or belongs to no known family;
+      the file is missing or damaged, belongs to no known family, or holds several encoders;
       the name of a tensor is unknown, or a tensor is missing;
       a tensor has an unexpected shape or type, or contains NaN or infinity;
       the file records a model that this project's encoder cannot compute;
       the file records another grid than `grid`.
   """
   path = pathlib.Path(path)
-  if path.is_dir() and sources.weights_file(path) is None:
-    return _read_own(path, family, grid)
-  source = sources.open_source(path)
+  if path.is_dir() and weights_file(path) is None:
+    return _read_own(path, family, grid, selection)
+  source = open_source(path, selection)
   found = detect.find_family(source, family)
   source = dataclasses.replace(source, config=found.read_config(source.config))
   found.check_source(source)
-  state, file_names = _rename(source, found)
+  state, file_names = matching.rename(source, found)
+  state, made = found.prepare(source, state, grid)
+  # From here on, a tensor that was made from several ones stands for all of them.
+  joined = {part for parts in made.values() for part in parts} - state.keys()
+  parts = {name: tuple(file_names[part] for part in items) for name, items in made.items()}
+  file_names = {name: file_names.get(name, name) for name in (*file_names, *made) if name not in joined}
   try:
     found = found.for_file(found.variant_of_file(state), source, state)
   except ValueError as error:
     raise ValueError(f"{path}: {error}") from error
-  rows, unused = _match(path, found, state, file_names)
-  variables, source_names, sizes = to_ours(source, rows, state, file_names)
+  rows, unused = matching.match(source, found, state, file_names, selection)
+  variables, source_names, sizes = to_ours(source, rows, state, file_names, parts)
   params = variables["params"]
   tables = [params[stack]["pos_embed"] for stack in ("encoder", "decoder") if stack in params]
   grid, grid_from = detect.find_grid(source, found, tables, grid)
+  if any(row.ours == "encoder/pos_embed" and row.reference in made for row in rows):
+    grid_from += "; the position table has no row for the class token"
   return Weights(
     variables=variables,
     source_names=source_names,
     family=found.name,
     grid_from=grid_from,
-    unused=unused,
-    description=_describe(source, found, variables, sizes["P"], grid),
+    unused=(*unused, *source.left),
+    description=_describe(source, found, variables, sizes["P"], grid, selection),
     is_recorded=bool(source.record),
+    taken=source.taken,
+    objects=source.objects,
   )
 
 
-def read_task(path):
+def read_task(path, selection=WHOLE):
   """Returns the task of a checkpoint, the name of a file in `hap_jax/tasks`. Reads no weights.
 
   Raises:
     UnsafePickleError, ValueError: same as `read`, but the weights are not checked.
   """
   path = pathlib.Path(path)
-  if path.is_dir() and sources.weights_file(path) is None:
+  if selection.encoder_only:
+    return ENCODER_TASK
+  if path.is_dir() and weights_file(path) is None:
     return Description.from_json(checkpoint_file.read_description(path, is_checked=False)).task
-  return detect.find_family(sources.open_source(path)).task
+  return detect.find_family(open_source(path, selection)).task
 
 
-def to_ours(source, rows, state, file_names):
+def to_ours(source, rows, state, file_names, parts=None):
   """Turns the tensors of a foreign file into arrays of this project. Checks their shapes and values.
 
   Args:
@@ -90,6 +105,8 @@ def to_ours(source, rows, state, file_names):
     rows: the rows of a name table, one for each tensor.
     state: {name in the table's spelling: array}.
     file_names: {name in the table's spelling: name in the file}.
+    parts: {name in the table's spelling: names in the file of further tensors that it was made from}. None:
+      all tensors are views of the file.
   Returns:
     (variables, {path in a collection: names in the file}, {letter of the table's shapes: number}).
   Raises:
@@ -97,21 +114,28 @@ def to_ours(source, rows, state, file_names):
       tensors share one storage.
   """
   path = source.path
-  sizes = _check_shapes(path, rows, state, file_names)
+  sizes = matching.check_shapes(path, rows, state, file_names)
   # If several tensors share one storage, a small file can claim arrays that do not fit into memory.
-  claimed = sum(state[row.reference].nbytes for row in rows)
-  if claimed > source.file.stat().st_size:
+  parts, sizes_in_file = (
+    parts or {},
+    {source.names[name]: array.nbytes for name, array in source.state.items()},
+  )
+  claimed = sum(sizes_in_file.get(file_names[row.reference], 0) for row in rows)
+  if claimed > sum(file.stat().st_size for file in source.files):
     raise ValueError(
       f"{path}: its tensors claim {claimed} bytes, more than the file has: several tensors share one storage"
     )
   source_names = {}
   for row in rows:
-    source_names[row.ours] = (*source_names.get(row.ours, ()), file_names[row.reference])
+    more = parts.get(row.reference, ())
+    # A tensor without a name in the file is made from the others, or has only zeros.
+    own = (file_names[row.reference],) if file_names[row.reference] in sizes_in_file else ()
+    source_names[row.ours] = (*source_names.get(row.ours, ()), *own, *more)
   flat = names.assemble(rows, lambda row: _to_float32(path, file_names[row.reference], state[row.reference]))
   return {collection: unflatten(leaves) for collection, leaves in flat.items()}, source_names, sizes
 
 
-def _describe(source, family, variables, patch, grid):
+def _describe(source, family, variables, patch, grid, selection):
   """Returns the Description of a foreign file, from its shapes, its record and the facts of its family."""
   params = variables["params"]
   recorded = Description.from_json(source.record) if source.record else None
@@ -131,6 +155,7 @@ def _describe(source, family, variables, patch, grid):
     class_token=family.class_token,
     num_experts=family.num_experts,
     part_features=family.part_features,
+    norm_eps=detect.norm_eps(source, family),
   )
   described = Description(
     task=family.task,
@@ -145,7 +170,14 @@ def _describe(source, family, variables, patch, grid):
     more = {key: value for key, value in recorded.more.items() if key != "family"}
     kept = {"network": recorded.network, "classes": recorded.classes, "data": recorded.data}
     described = dataclasses.replace(described, **kept, config=recorded.config, more=more)
+  if selection.encoder_only:
+    return _without_heads(described)
   return _completed(described, family, variables, source.config)
+
+
+def _without_heads(description):
+  """Returns the Description of an encoder without decoder and heads."""
+  return dataclasses.replace(description, task=ENCODER_TASK, network={"decoder": None}, classes={})
 
 
 def _completed(description, family, variables, config):
@@ -197,80 +229,6 @@ def _check_sizes(path, encoder, params):
     )
 
 
-def _rename(source, family):
-  """Returns ({name in the family's spelling: array}, {that name: name in the file}).
-
-  Raises:
-    ValueError: if two names in the file become the same name.
-  """
-  state, file_names = {}, {}
-  for name, array in source.state.items():
-    renamed = family.rename(name)
-    if renamed in state:
-      raise ValueError(f"{source.path}: {file_names[renamed]} and {source.names[name]} are the same tensor")
-    state[renamed], file_names[renamed] = array, source.names[name]
-  return state, file_names
-
-
-def _match(path, family, state, file_names):
-  """Returns (rows of the family's table for this file, names in the file that are not used).
-
-  Raises:
-    ValueError: if the family does not know a name in the file, or the file has no tensor for a row.
-  """
-  placeholders = {placeholder.reference for placeholder in family.placeholders}
-  unused = {name for name in state if name.startswith(family.unused) or name in placeholders}
-  # A name in the table is always used, even if it has the prefix of unused names.
-  unused -= {row.reference for row in family.entries}
-  has_decoder = any(row.stack == "decoder" and row.reference in state for row in family.entries)
-  try:
-    depth = names.count_blocks(family, "encoder", state)
-    # A file with a part of a decoder must have at least one decoder block. So missing blocks are an error.
-    decoder_depth = max(int(has_decoder), names.count_blocks(family, "decoder", state))
-    depths = {stack: names.count_blocks(family, stack, state) for stack in names.block_stacks(family)}
-  except ValueError as error:
-    raise ValueError(f"{path}: {error}") from error
-  depths = {stack: max(1, number) for stack, number in depths.items()}
-  rows = names.table(family, depth=max(1, depth), decoder_depth=decoder_depth, depths=depths)
-  unknown = sorted(file_names[name] for name in state.keys() - {row.reference for row in rows} - unused)
-  if unknown:
-    raise ValueError(f"{path}: expected names of the {family.name} family, found {some(unknown)}")
-  missing = [row.reference for row in rows if row.reference not in state]
-  missing = [name for name in missing if family.stand_ins.get(name) not in state]
-  if missing:
-    raise ValueError(f"{path}: missing tensors of the {family.name} family: {some(missing)}")
-  rows = tuple(row for row in rows if row.reference in state)
-  return rows, tuple(file_names[name] for name in state if name in unused)
-
-
-def _check_shapes(path, rows, state, file_names):
-  """Checks the shapes of all tensors. Returns {letter of the table's shapes: number}.
-
-  A letter such as "D" gets its number from the first tensor with this letter in its shape.
-
-  Raises:
-    ValueError: if the shape of a tensor does not fit these numbers.
-  """
-  sizes, origin = {}, {}
-  # The patch projection is checked first, and all other tensors must have its width. So an error message
-  # names a tensor that does not fit the patch projection.
-  for row in sorted(rows, key=lambda row: row.layout is not PATCH_CONV):
-    shape = state[row.reference].shape
-    if len(shape) == len(row.shape):
-      for letter, number in zip(row.shape, shape, strict=True):
-        if letter.isalpha() and letter not in sizes:
-          sizes[letter], origin[letter] = number, file_names[row.reference]
-    expected = tuple(names.size_of(token, sizes) for token in row.shape)
-    # An empty tensor would fit any letter, but models have no empty tensors.
-    if shape != expected or 0 in shape:
-      named_by = sorted({origin[letter] for token in row.shape for letter in token if letter in origin})
-      raise ValueError(
-        f"{path}: tensor {file_names[row.reference]} has shape {shape}, expected "
-        f"({', '.join(map(str, expected))})" + (f" by {', '.join(named_by)}" if named_by else "")
-      )
-  return sizes
-
-
 def _to_float32(path, name, array):
   if array.dtype not in _FLOATS:
     raise ValueError(f"{path}: tensor {name} has dtype {array.dtype}, expected floating point")
@@ -290,6 +248,7 @@ def _num_heads(source, family, width, depth):
   variant = vit.VARIANTS.get(vit.variant_of(width, depth))
   # A number in the record or in config.json has priority over the published number for this size.
   known = [source.record.get("model", {}).get("num_heads"), source.config.get("num_attention_heads")]
+  known.append(family.find_heads(source))
   known.append(family.num_heads.get((width, depth)))
   heads = next(filter(None, known), variant.num_heads if variant else None)
   _check_heads(source.path, "encoder", heads, width)
@@ -305,10 +264,12 @@ def _check_heads(path, stack, heads, width):
 
 def _lineage(source, family):
   """Returns the lineage of a foreign file: the file itself, then the origins in its record."""
-  with source.file.open("rb") as file:
-    sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+  digest = hashlib.sha256()
+  for path in source.files:
+    with path.open("rb") as file:
+      hashlib.file_digest(file, lambda: digest)
   licence = _card_licence(source.card) or family.licence
-  return lineage.of_file(source.path.name, sha256, family.name, licence, source.record)
+  return lineage.of_file(source.path.name, digest.hexdigest(), family.name, licence, source.record)
 
 
 def _card_licence(card):
@@ -318,8 +279,12 @@ def _card_licence(card):
   return card.get("license_name") or licence if licence == "other" else licence
 
 
-def _read_own(path, family, grid):
+def _read_own(path, family, grid, selection):
   """Reads a checkpoint of this project. Its description states facts that foreign files do not state."""
+  for name in ("key", "prefix"):
+    if getattr(selection, name):
+      option = selection.option(name, getattr(selection, name))
+      raise ValueError(f"{path}: {option} has no effect on a folder without foreign weights: leave it out")
   if family not in ("", OWN_FAMILY):
     raise ValueError(f"{path}: expected a file of the {family} family, found a folder without its weights")
   variables, description = checkpoint_file.read(path)
@@ -349,13 +314,17 @@ def _read_own(path, family, grid):
     normalization={"from": "recorded in the checkpoint", **described.normalization},
     lineage=lineage.of_own(path, description),
   )
-  family = families.holding(described.task, params)
+  unused = ()
+  if selection.encoder_only:
+    unused = tuple(name for name in flat if not name.startswith("encoder/"))
+    variables, described = {"params": {"encoder": params["encoder"]}}, _without_heads(described)
+  family = families.holding(described.task, variables["params"])
   return Weights(
     variables=variables,
-    source_names={name: (name,) for name in flat},
+    source_names={name: (name,) for name in flat if name not in unused},
     family=OWN_FAMILY,
     grid_from="the checkpoint's description",
-    unused=(),
+    unused=unused,
     description=_completed(described, family, variables, {}) if family else described,
     is_recorded=True,
   )

@@ -10,9 +10,10 @@ import pathlib
 
 from hap_jax import config as config_lib
 from hap_jax import malloc
-from hap_jax.convert import constants, families, real_class, verify, write
+from hap_jax.convert import constants, families, patch_size, real_class, verify, write
 from hap_jax.convert import read as reading
-from hap_jax.convert import source as sources
+from hap_jax.convert.container import weights_file
+from hap_jax.convert.selection import WHOLE
 from hap_jax.io import unfinished
 from hap_jax.io.progress import SILENT
 
@@ -32,6 +33,9 @@ def convert(
   text_encoder="",
   dataset="",
   real=True,
+  selection=WHOLE,
+  norm_eps=None,
+  patch=None,
   progress=SILENT,
 ):
   """Converts a checkpoint and proves the result. Leaves nothing behind after an error.
@@ -50,12 +54,15 @@ def convert(
     dataset: label of a data set of the source. Only the network for this data set is written, without
       experts. "": the whole network is written.
     real: True to also run the PyTorch class of the target, if it is installed.
+    selection: a `Selection`, the part of the source to convert.
+    norm_eps: an epsilon of the layer norms in place of the source's own. None: it does not change.
+    patch: side of the patches in pixels to which the patch kernels are resized. None: they keep their side.
     progress: a started `Progress` that counts the steps of the conversion.
   Returns:
     the report, plain JSON values. It is also written to conversion.json, in the result folder or next to the
     result file.
   Raises:
-    UnsafePickleError: if the source asks to run code.
+    UnsafePickleError: if the pickle of the source is built in a way that no writer uses.
     ValueError: if the source cannot be read, the target cannot hold the source, the destination exists or
       contains the source, or the outputs differ.
     OSError: if the destination cannot be written.
@@ -64,7 +71,10 @@ def convert(
   _check_destination(source, out, to, force)
   progress.begin(5 if real else 4, "steps")
   progress.stage("reading the source")
-  weights = _with_heads(reading.read(source, family=family, grid=source_grid), heads)
+  weights = reading.read(source, family=family, grid=source_grid, selection=selection)
+  weights, notes = _with_norm_eps(_with_heads(weights, heads), norm_eps)
+  weights, more_notes = patch_size.resize(weights, patch)
+  notes += more_notes
   weights = _with_text_encoder(weights, text_encoder)
   if dataset:
     weights = _of_data_set(source, weights, dataset)
@@ -73,7 +83,7 @@ def convert(
   source_grid = weights.grid  # the proof needs the grid before the resize
   weights, resized = write.regrid(weights, grid)
   write.check_target(weights, to)
-  setting = verify.Setting.of(weights, source_grid)
+  setting = verify.Setting.of(weights, source_grid, selection, norm_eps)
   progress.stage("writing the result", add=1)
   with contextlib.ExitStack() as ends:  # at the end, first the result gets its name, then the report
     report = None
@@ -81,7 +91,7 @@ def convert(
       report = ends.enter_context(unfinished.named_at_end(out.with_name(REPORT)))
     part = ends.enter_context(unfinished.named_at_end(out, replace=force))
     written = write.write(part, weights, to)
-    facts, is_own = _facts(source, weights, to, written, resized), weights.family == reading.OWN_FAMILY
+    facts, is_own = _facts(source, weights, to, written, resized, notes), weights.family == reading.OWN_FAMILY
     outputs = verify.outputs_of(setting, None if to == write.OWN else families.load(to).stacks)
     del weights  # frees memory for the proof, which reads both files again
     facts["proof"] = _prove(source, part, is_own, to, setting, outputs, real, progress)
@@ -112,7 +122,8 @@ def _check_destination(source, out, to, force):
 def _check_apart(source, out):
   """Raises ValueError if `out` is the source, its file of weights, or a folder that contains the source."""
   source, place = pathlib.Path(source), out.resolve()
-  if place in (source.resolve(), (sources.weights_file(source) or source).resolve()):
+  is_shard = place.parent == source.resolve() and place.suffix in (".safetensors", ".bin")
+  if is_shard or place in (source.resolve(), (weights_file(source) or source).resolve()):
     raise ValueError(f"--out={out} is the source itself")
   if source.resolve().is_relative_to(place):
     raise ValueError(f"--out={out} holds the source {source}: give another path")
@@ -153,6 +164,17 @@ def _with_heads(weights, heads):
   return weights
 
 
+def _with_norm_eps(weights, norm_eps):
+  """Returns (Weights with the epsilon that the caller gave, lines of text about the change)."""
+  own = weights.description.encoder.norm_eps
+  if norm_eps in (None, own):
+    return weights, ()
+  if not 0 < norm_eps < 1:
+    raise ValueError(f"--norm_eps={norm_eps:g}: expected a number between 0 and 1")
+  note = f"the epsilon of the layer norms is {norm_eps:g} in place of {own:g}: the features change"
+  return weights.with_encoder(norm_eps=norm_eps), (note,)
+
+
 def _check_heads(option, given, known, width):
   if given < 1 or width % given or known not in (None, given):
     expected = "a number from 1 that divides the width" if known is None else f"its {known} heads"
@@ -182,10 +204,11 @@ def _of_data_set(source, weights, label):
   return task.of_data_set(weights, label)
 
 
-def _facts(source, weights, to, written, resized):
+def _facts(source, weights, to, written, resized, notes):
   return {
     "source": str(source),
     "family": weights.family,
+    "taken": weights.taken,
     "to": to,
     "task": weights.task,
     "model": weights.facts()["model"],
@@ -193,6 +216,7 @@ def _facts(source, weights, to, written, resized):
     "parameters": written.num_parameters,
     "tensors": written.num_tensors,
     "resized": list(resized),
+    "notes": list(notes),
     "missing": list(written.missing),
     "unused": [*weights.unused, *written.dropped],
     "placeholders": list(written.placeholders),

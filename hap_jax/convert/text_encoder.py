@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from hap_jax.convert import bert_names, read
-from hap_jax.convert import source as sources
+from hap_jax.convert.container import read_json
+from hap_jax.convert.source import open_source
 from hap_jax.convert.weights import flatten, some
 from hap_jax.data.word_piece import WordPiece
 from hap_jax.io import safetensors_file, unfinished
@@ -97,7 +98,7 @@ def read_folder(path, digest=""):
   Returns:
     TextEncoder.
   Raises:
-    UnsafePickleError: if the file of tensors asks to run code.
+    UnsafePickleError: if the pickle of a file is built in a way that no writer uses.
     OSError: if a file cannot be read.
     ValueError: in these cases:
       a file is missing or damaged;
@@ -111,7 +112,7 @@ def read_folder(path, digest=""):
     raise ValueError(f"{path}: expected a BERT folder with config.json, {VOCABULARY} and the tensors")
   if not (path / "config.json").is_file():
     raise ValueError(f"{path / 'config.json'}: no such file; a BERT folder has it next to the tensors")
-  source = sources.open_source(path)
+  source = open_source(path)
   sizes = _read_config(path / "config.json", source.config)
   state, file_names, unused = _rename(source)
   rows = bert_names.table(sizes.depth)
@@ -120,7 +121,8 @@ def read_folder(path, digest=""):
   for key, letter in _LETTERS.items():
     if source.config[key] != found[letter]:
       raise ValueError(
-        f"{path / 'config.json'}: {key} is {source.config[key]}, but {source.file.name} has {found[letter]}"
+        f"{path / 'config.json'}: {key} is {source.config[key]}, but {source.files[0].name} has "
+        f"{found[letter]}"
       )
   encoder = TextEncoder(sizes, variables["params"], _read_vocabulary(path, sizes.vocab_size), unused)
   if digest and encoder.digest != digest:
@@ -148,7 +150,7 @@ def read_words(path, sizes):
   file = path / "config.json"
   if not file.is_file():
     raise ValueError(f"{file}: no such file; expected a BERT folder with config.json and {VOCABULARY}")
-  found = _read_config(file, sources.read_json(file))
+  found = _read_config(file, read_json(file))
   for key, field in _SIZES.items():
     if sizes.get(field) not in (None, getattr(found, field)):
       raise ValueError(
@@ -259,7 +261,7 @@ def _read_vocabulary(path, vocab_size):
   check_words(file, vocabulary, vocab_size)
   # `WordPiece` converts captions to lower case, so it cannot use the vocabulary of a cased BERT.
   settings = path / "tokenizer_config.json"
-  if sources.read_json(settings).get("do_lower_case") is False:
+  if read_json(settings).get("do_lower_case") is False:
     raise ValueError(f"{settings}: do_lower_case is false; use a folder of an uncased BERT")
   return vocabulary
 
@@ -291,7 +293,7 @@ def _words_of_tokenizer(file):
   """Returns the vocabulary of a tokenizer.json, in the order of the ids."""
   if not file.is_file():
     raise ValueError(f"{file.parent / VOCABULARY}: no such file; a BERT folder has it, or {_TOKENIZER}")
-  content = sources.read_json(file)
+  content = read_json(file)
   model, normalizer = (
     {} if type(content.get(k)) is not dict else content[k] for k in ("model", "normalizer")
   )

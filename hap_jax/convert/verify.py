@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from hap_jax import config as config_lib
-from hap_jax.convert import constants, families, numpy_vit
+from hap_jax.convert import constants, detect, families, numpy_vit
 from hap_jax.convert.family import Family
 from hap_jax.convert.numpy_vit import Forward
+from hap_jax.convert.selection import WHOLE, Selection
 from hap_jax.convert.source import open_source
 from hap_jax.description import Description
 from hap_jax.io import checkpoint_file
@@ -30,7 +31,9 @@ class Setting:
     family: the family of the source. For a checkpoint of this project, it is a family that can hold the
       checkpoint. None: there is no such family, and only the tokens are compared.
     subtrees: the names of the subtrees of the parameters and of the constants.
-    expert, head: the expert and the head of the source that are used, see `Weights.taken`. If the written
+    selection: the `Selection` of the source.
+    norm_eps: an epsilon of the layer norms that the caller chose for source and result. None: their own.
+    expert, head: the expert and the head of the source that are used, see `Weights.part`. If the written
       weights have experts, all of them are used.
   """
 
@@ -38,17 +41,22 @@ class Setting:
   source_grid: tuple[int, int]
   family: Family | None
   subtrees: frozenset[str]
+  selection: Selection = WHOLE
+  norm_eps: float | None = None
   expert: int = 0
   head: int = 0
 
   @classmethod
-  def of(cls, weights, source_grid):
+  def of(cls, weights, source_grid, selection=WHOLE, norm_eps=None):
     """Returns the Setting for Weights whose position tables have the grid `source_grid` in the source."""
     # `families.find` returns None for a checkpoint of this project.
     family = families.find(weights.family) or families.holding(weights.task, weights.params)
     family = family and family.for_weights(family, weights)
     subtrees = frozenset((*weights.params, *weights.constants))
-    return cls(weights.description, source_grid, family, subtrees, *weights.taken)
+    expert, head = weights.part
+    return cls(
+      weights.description, source_grid, family, subtrees, selection, norm_eps, expert=expert, head=head
+    )
 
   @property
   def grid(self):
@@ -127,19 +135,21 @@ def run_foreign(path, setting, family=None, *, grid=None):
     {name: array}. "tokens" are after the final norm, [2, 1 + L, D], or [2, L, D] without a class token. All
     other names are outputs of the family.
   """
-  family, source = family or setting.family, open_source(path)
-  # The source must run with its own epsilon. In a folder, config.json may state an epsilon that this project
-  # does not use.
-  epsilon = family.read_config(source.config).get("layer_norm_eps", layers.LAYER_NORM_EPSILON)
-  return _run_numpy(family.network_of(source.state), setting, family, grid or setting.source_grid, epsilon)
+  # A written file is read as a whole.
+  source = open_source(path, WHOLE if family else setting.selection)
+  family = family or setting.family
+  source = dataclasses.replace(source, config=family.read_config(source.config))
+  network, epsilon = family.network_of(source.state), setting.norm_eps or detect.norm_eps(source, family)
+  return _run_numpy(network, setting, family, grid or setting.source_grid, epsilon)
 
 
 def run_own(path, setting):
   """Runs a checkpoint of this project in NumPy, by its own names. Returns a dict like `run_foreign`."""
   variables, description = checkpoint_file.read(path)
-  part_features = Description.from_json(description).encoder.part_features
-  network = numpy_vit.own(variables | _constants_of(path, description, setting), part_features)
-  return _run_numpy(network, setting, setting.family, setting.source_grid, layers.LAYER_NORM_EPSILON)
+  encoder = Description.from_json(description).encoder
+  network = numpy_vit.own(variables | _constants_of(path, description, setting), encoder.part_features)
+  epsilon = setting.norm_eps or encoder.norm_eps
+  return _run_numpy(network, setting, setting.family, setting.source_grid, epsilon)
 
 
 def _constants_of(path, description, setting):

@@ -26,8 +26,10 @@ class Weights:
       {"width", "depth", "num_heads", "mlp_ratio"}, or None if there is no decoder.
       "num_heads" is None if it is unknown.
     is_recorded: True if the checkpoint has a description that this project wrote.
-    taken: (number of the expert, number of the head) of the file that these weights are, if they were taken
+    part: (number of the expert, number of the head) of the file that these weights are, if they were taken
       from a network of several data sets.
+    taken: text about the entry of the file and the prefix of the names that were chosen, or "".
+    objects: the names of classes that the file asks for and that were not read.
   """
 
   variables: dict
@@ -37,7 +39,9 @@ class Weights:
   unused: tuple[str, ...]
   description: Description
   is_recorded: bool = False
-  taken: tuple[int, int] = (0, 0)
+  part: tuple[int, int] = (0, 0)
+  taken: str = ""
+  objects: tuple[str, ...] = ()
 
   @property
   def params(self):

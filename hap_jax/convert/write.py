@@ -5,17 +5,17 @@ import json
 import pathlib
 
 import jax
+import numpy as np
 
 from hap_jax import config as config_lib
 from hap_jax.convert import constants, families, names
-from hap_jax.convert.family import CONSTANTS
-from hap_jax.convert.source import RECORD
+from hap_jax.convert.container import RECORD
+from hap_jax.convert.family import CONSTANTS, FILE_SUFFIXES
 from hap_jax.convert.weights import flatten, grid_text, some, unflatten
 from hap_jax.io import checkpoint_file, safetensors_file, torch_writer
 from hap_jax.models import posemb
 
 OWN = "orbax"
-_TORCH_SUFFIXES = (".pth", ".pth.tar", ".pt", ".bin")
 
 
 def targets():
@@ -98,13 +98,20 @@ def check_target(weights, to):
 
 
 def _check_network(weights, family):
-  """Raises ValueError if the files of a family are for encoders with another padding or class token."""
+  """Raises ValueError if a family's files are for encoders with another padding, class token or epsilon."""
   encoder = weights.description.encoder
   own, theirs = ((x.patch_padding, x.class_token) for x in (encoder, family))
   if own != theirs:
     raise ValueError(
       f"--to={family.name}: its files are for encoders with {_network_text(*theirs)}, but the encoder of "
       f"{weights.lineage[0]['file']} has {_network_text(*own)}: choose another --to"
+    )
+
+  if not family.states_norm_eps and encoder.norm_eps != family.norm_eps:
+    raise ValueError(
+      f"--to={family.name}: its files are for layer norms with the epsilon {family.norm_eps:g}, but "
+      f"{weights.lineage[0]['file']} has {encoder.norm_eps:g}: choose another --to, or change the epsilon "
+      f"with --norm_eps={family.norm_eps:g}"
     )
 
 
@@ -175,11 +182,11 @@ def to_state(weights, family):
     raise ValueError(f"the {family.name} family has no name for {some(unnamed)}; choose another --to")
   missing = () if is_whole or "decoder" not in family.stacks else ("decoder",)
   num_parameters = sum(state[row.reference].size for row in rows if row.collection != "batch_stats")
-  fixed = _placeholders(family, rows, state)
+  fixed = _placeholders(names.placeholders(family, weights.depth), rows, state)
   return {**state, **fixed}, Written(len(rows), num_parameters, dropped, missing, tuple(fixed))
 
 
-def _placeholders(family, rows, state):
+def _placeholders(items, rows, state):
   """Returns {name: array} of tensors that a loader of the official code needs, but the code never uses."""
   sizes = {
     letter: number
@@ -188,7 +195,7 @@ def _placeholders(family, rows, state):
     if letter.isalpha()
   }
   found = {}
-  for item in family.placeholders:
+  for item in items:
     found[item.reference] = item.values(tuple(int(names.size_of(token, sizes)) for token in item.shape))
   return found
 
@@ -198,12 +205,11 @@ def check_container(path, to):
   path = pathlib.Path(path)
   suffix = ".pth.tar" if path.name.endswith(".pth.tar") else path.suffix
   if makes_folder(to):
-    if suffix in (*_TORCH_SUFFIXES, ".safetensors"):
+    if suffix in FILE_SUFFIXES:
       raise ValueError(f"--out={path}: --to={to} makes a folder, not a {suffix} file")
-  elif suffix not in (*_TORCH_SUFFIXES, ".safetensors"):
-    raise ValueError(
-      f"--out={path}: --to={to} makes a file, expected a name in {', '.join(_TORCH_SUFFIXES)} or .safetensors"
-    )
+  elif suffix not in (known := families.load(to).suffixes):
+    listed = " or ".join((", ".join(known[:-1]), known[-1])) if len(known) > 1 else known[0]
+    raise ValueError(f"--out={path}: --to={to} makes a file, expected a name in {listed}")
 
 
 def write(path, weights, to):
@@ -242,6 +248,9 @@ def write(path, weights, to):
       (path / name).write_text(text)
   elif path.suffix == ".safetensors":
     safetensors_file.save(path, state, metadata)
+  elif path.suffix == ".npz":
+    with path.open("wb") as file:  # given a path, NumPy would append another ending to a temporary name
+      np.savez(file, **family.content(weights, state), **{RECORD: np.array(metadata[RECORD])})
   else:
     torch_writer.save(path, {**family.content(weights, state), RECORD: record})
   return written

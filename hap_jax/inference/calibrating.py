@@ -6,6 +6,7 @@ import pathlib
 import hap_jax
 from hap_jax import config_parts
 from hap_jax.convert import read as reading
+from hap_jax.convert.selection import WHOLE
 from hap_jax.inference import calibration_file, scoring, verifying
 from hap_jax.inference.calibration_file import CalibrationFile, QueryCalibration
 from hap_jax.io.progress import SILENT
@@ -22,6 +23,7 @@ def calibrate(
   config=None,
   overrides=None,
   dataset="",
+  selection=WHOLE,
   out=None,
   force=False,
   say=print,
@@ -35,6 +37,7 @@ def calibrate(
     prior: the probability of one person before two pictures are compared.
     config, overrides: as in `scoring.score`.
     dataset: label of the data set, if the configuration has several.
+    selection: a `Selection`, the part of the checkpoint to read.
     out: the file to write. None: `calibration_file.place`.
     force: True: replace an older file.
     say: prints a line.
@@ -51,7 +54,7 @@ def calibrate(
   verifying.check_prior(prior)
   with progress:
     progress.stage("reading the checkpoint")
-    weights = reading.read(path)
+    weights = reading.read(path, selection=selection)
     file = calibration_file.place(path, weights) if out is None else pathlib.Path(out)
     if file.exists() and not force:
       raise ValueError(f"{file} exists: pass --force to replace it, or --out=FILE to write another file")

@@ -15,7 +15,8 @@ import reprlib
 from typing import Any
 
 from hap_jax.convert import read as reading
-from hap_jax.convert import source as sources
+from hap_jax.convert.container import weights_file
+from hap_jax.convert.selection import WHOLE
 from hap_jax.convert.weights import flatten
 from hap_jax.io import checkpoint_digests, checkpoint_file, regular_file, unfinished
 from hap_jax.metrics.calibration import METHODS, Curve
@@ -113,7 +114,7 @@ def place(path, weights=None):
   path = pathlib.Path(path)
   if path.is_file():
     return path.with_name(f"{path.name}.{FILE}")
-  if checkpoint_file.is_checkpoint(path) or sources.weights_file(path) is not None:
+  if checkpoint_file.is_checkpoint(path) or weights_file(path) is not None:
     return path / FILE
   # A workdir has several checkpoints. The description says which of them was read.
   step = None if weights is None else weights.description.more.get("step")
@@ -173,13 +174,15 @@ def explain_missing(path, feature, kind):
   return f"{text}: make it with hap calibrate {path}" if feature == "embedding" else text
 
 
-def carry(source, out, *, family="", grid=None):
+def carry(source, out, *, family="", grid=None, selection=WHOLE):
   """Copies the calibration of a checkpoint to the result of its conversion, for the weights of the result.
 
   Args:
     source: the path of the checkpoint.
     out: the path of the result. Its proof has shown that the outputs are the same.
-    family, grid: as in `convert.read.read`, for the source.
+    family: as in `convert.read.read`, for the source.
+    grid: the same.
+    selection: the same.
   Returns:
     a line about the result, or "" if the checkpoint has no calibration.
   Raises:
@@ -189,7 +192,8 @@ def carry(source, out, *, family="", grid=None):
   file = place(source)
   if not file.exists():
     return ""
-  content, before = read(file), reading.read(source, family=family, grid=grid)
+  content = read(file)
+  before = reading.read(source, family=family, grid=grid, selection=selection)
   after = reading.read(out)
   if content.weights != digest(before):
     return f"calibration: not copied, because {file} was made for other weights"

@@ -4,13 +4,24 @@ import jax
 import numpy as np
 
 from hap_jax.convert import read as reading
+from hap_jax.convert.selection import WHOLE
 from hap_jax.data.sources import folder
 from hap_jax.inference import calibration_file, embed
 
 SAME, NOT_SAME = "same person", "not the same person"  # verdicts
 
 
-def compare(checkpoint, query, picture, *, feature="", exif="apply", calibration="", embed_text=None):
+def compare(
+  checkpoint,
+  query,
+  picture,
+  *,
+  feature="",
+  exif="apply",
+  calibration="",
+  selection=WHOLE,
+  embed_text=None,
+):
   """Compares two pictures, or a sentence and a picture.
 
   Args:
@@ -20,6 +31,7 @@ def compare(checkpoint, query, picture, *, feature="", exif="apply", calibration
     feature: the kind of the vectors, see `embed.make_extractor`.
     exif: "apply" or "ignore", see `data/sources/folder.py`.
     calibration: the value of --calibration, see `calibration_file.find`.
+    selection: a `Selection`, the part of the checkpoint to read.
     embed_text: function (weights, query) -> [1, F] embedding of a sentence, or None if the query names a
       file. None: queries are pictures.
   Returns:
@@ -29,7 +41,7 @@ def compare(checkpoint, query, picture, *, feature="", exif="apply", calibration
     ValueError: if a picture is missing or cannot be read, or the calibration does not fit the checkpoint.
   """
   folder.open_paths([picture], exif=exif)  # a missing picture is noticed before the checkpoint is read
-  weights = reading.read(checkpoint)
+  weights = reading.read(checkpoint, selection=selection)
   text = embed_text(weights, query) if embed_text else None
   if text is not None and feature not in ("", "embedding"):
     raise ValueError(f"--feature={feature}: a sentence has only an embedding; remove --feature")

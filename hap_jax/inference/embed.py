@@ -7,6 +7,7 @@ from typing import Any
 from hap_jax import config as config_lib
 from hap_jax import sharding
 from hap_jax.convert import read as reading
+from hap_jax.convert.selection import WHOLE
 from hap_jax.data.pipeline import Reading
 from hap_jax.data.sources.base import APPLY, EXIF
 from hap_jax.data.transforms.reid import ResizeBicubic
@@ -59,9 +60,9 @@ def add_arguments(parser):
   parser.add_argument("--workers", type=int, default=0, help="processes that read pictures (default: none)")
 
 
-def load_extractor(path, kind=""):
-  """Loads a checkpoint as an Extractor, see `make_extractor`."""
-  return make_extractor(path, reading.read(path), kind)
+def load_extractor(path, kind="", selection=WHOLE):
+  """Loads a checkpoint, or the part of it in a `Selection`, as an Extractor, see `make_extractor`."""
+  return make_extractor(path, reading.read(path, selection=selection), kind)
 
 
 def make_extractor(path, weights, kind=""):

@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 
 from hap_jax.convert import read as reading
+from hap_jax.convert.selection import Selection
 from hap_jax.convert.weights import flatten, some
 from hap_jax.models.image_encoder import ImageEncoder
 
 
-def load(path, *, family="", grid=None, num_heads=None):
+def load(path, *, family="", grid=None, num_heads=None, key="", prefix="", encoder_only=False):
   """Loads the encoder of any checkpoint that `hap convert` can read, pre-trained or fine-tuned.
 
       model, variables, description = hap_jax.load("hap_vit_base.pth")
@@ -22,6 +23,9 @@ def load(path, *, family="", grid=None, num_heads=None):
     family: the checkpoint family, if the file does not record it, see `convert.read.read`.
     grid: (rows, columns) of the position table, if the file does not record it.
     num_heads: number of attention heads, if neither the file nor the encoder's size determines it.
+    key: the entry of the file that holds the weights, if the file holds several encoders.
+    prefix: only tensors whose names begin with this text are read, if the file holds several encoders.
+    encoder_only: True: tensors outside of the encoder may have any names. They are not used.
   Returns:
     (model, variables, description).
     model: a float32 `ImageEncoder`.
@@ -32,10 +36,12 @@ def load(path, *, family="", grid=None, num_heads=None):
       "normalization": mean and std of the pixels;
       "model": "image_size" [H, W], "grid", "patch", "patch_padding", "class_token" and other sizes.
   Raises:
-    UnsafePickleError: if the file contains code. No code of the file is executed.
+    UnsafePickleError: if the pickle of the file is built in a way that no writer uses. No code of a file is
+      executed.
     ValueError: if the file cannot be read, a needed fact is unknown, or a tensor of the encoder is missing.
   """
-  return build(path, reading.read(path, family=family, grid=grid), num_heads)
+  selection = Selection(key, prefix, encoder_only)
+  return build(path, reading.read(path, family=family, grid=grid, selection=selection), num_heads)
 
 
 def build(path, weights, num_heads=None):

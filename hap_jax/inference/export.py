@@ -23,6 +23,7 @@ from hap_jax import config as config_lib
 from hap_jax.convert import lineage
 from hap_jax.convert import read as reading
 from hap_jax.convert.family import CONSTANTS
+from hap_jax.convert.selection import WHOLE
 from hap_jax.convert.weights import flatten, unflatten
 from hap_jax.inference import calibration_file
 from hap_jax.inference import encoder as encoders
@@ -44,7 +45,7 @@ _CALIBRATION = (
 )
 
 
-def export(path, out, *, feature="", family="", grid=None, num_heads=None, calibration=""):
+def export(path, out, *, feature="", family="", grid=None, num_heads=None, calibration="", selection=WHOLE):
   """Exports a checkpoint and checks that the exported program computes the same outputs.
 
   Args:
@@ -57,11 +58,12 @@ def export(path, out, *, feature="", family="", grid=None, num_heads=None, calib
     num_heads: see `encoder.load`.
     calibration: the value of --calibration, see `calibration_file.find`. The calibration of an embedding is
       copied into the folder.
+    selection: a `Selection`, the part of the checkpoint to read.
   Returns:
     the content of description.json, plain JSON values. "export" describes the inputs, the outputs and the
     measured error.
   Raises:
-    UnsafePickleError: if the file contains code.
+    UnsafePickleError: if the pickle of the file is built in a way that no writer uses.
     ValueError: if the checkpoint cannot be loaded, `out` exists, the parent folder of `out` does not exist,
       or the exported program computes different outputs. Also if `feature` is "embedding" and the
       checkpoint has none, or if JAX must not use the CPU, because the check runs on the CPU.
@@ -75,7 +77,7 @@ def export(path, out, *, feature="", family="", grid=None, num_heads=None, calib
     raise ValueError(f"--out={out}: there is no folder {out.parent}")
   # The comparison would fail on accelerators, because they multiply float32 matrices with fewer bits.
   with jax.default_device(_cpu()):
-    read = reading.read(path, family=family, grid=grid)
+    read = reading.read(path, family=family, grid=grid, selection=selection)
     feature = _choose_feature(path, read.task, feature)
     calibrated = calibration_file.find(calibration, path, read) if feature == "embedding" else None
     forward, weights, description = _MAKERS[feature](path, read, num_heads)

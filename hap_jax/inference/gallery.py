@@ -117,7 +117,7 @@ def run(args):
   gallery = open_gallery(args)
   with Progress("predict") as progress:
     progress.stage("reading the checkpoint")
-    weights = reading.read(args.checkpoint)
+    weights = reading.read(args.checkpoint, selection=args.selection)
     extractor = embed.make_extractor(args.checkpoint, weights, args.feature)
     calibration = calibration_file.find_for_query(
       args.calibration, args.checkpoint, weights, feature=extractor.kind, kind="picture"

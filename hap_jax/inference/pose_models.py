@@ -12,6 +12,7 @@ import numpy as np
 
 from hap_jax.convert import lineage as lineages
 from hap_jax.convert import read as reading
+from hap_jax.convert.selection import WHOLE
 from hap_jax.convert.weights import flatten
 from hap_jax.data.skeletons import COCO17
 from hap_jax.data.transforms import topdown
@@ -42,7 +43,7 @@ class PoseModel:
   facts: Mapping[str, Any]
 
 
-def load(path, *, padding=topdown.PADDING, flip_test=True, data_set=""):
+def load(path, *, padding=topdown.PADDING, flip_test=True, selection=WHOLE, data_set=""):
   """Loads a model.
 
   Args:
@@ -50,6 +51,7 @@ def load(path, *, padding=topdown.PADDING, flip_test=True, data_set=""):
     padding: width of the region that the model sees divided by the width of the box. The same for the height.
     flip_test: True: the result is averaged with the result of the mirrored image. For checkpoints of 2D pose,
       it is the mean of the heat maps. For MoveNet, it is the mean of the joints and of their scores.
+    selection: a `Selection`, the part of a checkpoint to read.
     data_set: label of the data set whose expert and head are used, if the checkpoint has several. "": the
       first.
   Raises:
@@ -60,7 +62,7 @@ def load(path, *, padding=topdown.PADDING, flip_test=True, data_set=""):
     if data_set:
       raise ValueError(f"{path}: MoveNet has no data set {data_set}: remove --dataset")
     return _load_movenet(path, padding, flip_test)
-  weights = pose2d.of_data_set(reading.read(path), data_set)
+  weights = pose2d.of_data_set(reading.read(path, selection=selection), data_set)
   skeleton = predicting.skeleton_of(path, weights)
   _check_joints(path, skeleton)
   description = weights.description

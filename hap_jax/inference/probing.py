@@ -4,6 +4,8 @@ import numpy as np
 
 from hap_jax import config as config_lib
 from hap_jax import sharding
+from hap_jax.convert import read as reading
+from hap_jax.convert.selection import WHOLE
 from hap_jax.data.pipeline import Reading
 from hap_jax.data.transforms.reid import ResizeBicubic
 from hap_jax.evaluation import linear_probe
@@ -16,7 +18,18 @@ from hap_jax.metrics import attributes as metrics
 from hap_jax.pixels.normalize import normalize
 
 
-def probe(path, *, source, root="", options=None, batch_size=256, workers=0, say=print, progress=SILENT):
+def probe(
+  path,
+  *,
+  source,
+  root="",
+  options=None,
+  batch_size=256,
+  workers=0,
+  selection=WHOLE,
+  say=print,
+  progress=SILENT,
+):
   """Measures person retrieval with frozen features, for each kind of pooling.
 
   Args:
@@ -26,6 +39,7 @@ def probe(path, *, source, root="", options=None, batch_size=256, workers=0, say
     options: {option: value} of the source.
     batch_size: pictures per batch.
     workers: number of processes that read pictures.
+    selection: a `Selection`, the part of the checkpoint to read.
     say: prints a line.
     progress: a `Progress`. This function starts and ends it.
   Returns:
@@ -37,7 +51,8 @@ def probe(path, *, source, root="", options=None, batch_size=256, workers=0, say
     mesh = sharding.make_mesh()
     sharding.check_batch_size(batch_size, mesh, "--batch_size")
     progress.stage("reading the checkpoint")
-    model, variables, description = encoders.load(path)
+    weights = reading.read(path, selection=selection)
+    model, variables, description = encoders.build(path, weights)
     image_size = description["model"]["image_size"]
     mean, std = (description["normalization"][key] for key in ("mean", "std"))
     progress.stage("opening the data")
@@ -73,6 +88,7 @@ def probe_attributes(
   feature="mean",
   batch_size=256,
   workers=0,
+  selection=WHOLE,
   say=print,
   progress=SILENT,
 ):
@@ -90,6 +106,7 @@ def probe_attributes(
       classifier of a fine-tuned model uses it, too.
     batch_size: same as in `probe`.
     workers: same as in `probe`.
+    selection: same as in `probe`.
     say: same as in `probe`.
     progress: same as in `probe`.
   Returns:
@@ -102,7 +119,7 @@ def probe_attributes(
     progress.stage("opening the data")
     sources = _open_splits(source, root=root, seed=seed, options=options)
     progress.stage("reading the checkpoint")
-    extractor = embed.load_extractor(path, feature)
+    extractor = embed.load_extractor(path, feature, selection)
     vectors = _extract_all(extractor, sources, batch_size, workers, progress)
     progress.stage("fitting the classifier")
     labels, known = (

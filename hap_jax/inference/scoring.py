@@ -12,6 +12,7 @@ from hap_jax import config as config_lib
 from hap_jax import config_parts, sharding
 from hap_jax import config_values as values
 from hap_jax.convert import read as reading
+from hap_jax.convert.selection import WHOLE
 from hap_jax.evaluation.evaluate import Evaluation, make_evaluate
 from hap_jax.inference import unfit, verifying
 from hap_jax.io import picture_file, unfinished
@@ -22,7 +23,16 @@ _RESULTS = (".json", ".mat")  # endings of results files; no checkpoint has thes
 
 
 def score(
-  path, *, config=None, overrides=None, dataset="", out=None, verify=None, say=print, progress=SILENT
+  path,
+  *,
+  config=None,
+  overrides=None,
+  dataset="",
+  out=None,
+  verify=None,
+  selection=WHOLE,
+  say=print,
+  progress=SILENT,
 ):
   """Runs the evaluation of the checkpoint's task.
 
@@ -38,6 +48,7 @@ def score(
     out: folder to make for scores.json, pictures and results. None: no file is written.
     verify: a `verifying.Settings`, to measure the searches of the evaluation as a verification. None: they
       are not measured.
+    selection: a `Selection`, the part of the checkpoint to read. A results file has no parts.
     say: prints a line.
     progress: a `Progress`. This function starts and ends it.
   Returns:
@@ -62,7 +73,7 @@ def score(
       found = _score_results(path, config, overrides or {}, dataset, progress, has_searches=is_verified)
     else:
       progress.stage("reading the checkpoint")
-      weights = reading.read(path)
+      weights = reading.read(path, selection=selection)
       stored = verify and verifying.find_stored(verify, path, weights)
       found = score_weights(
         path, weights, config, overrides or {}, progress, dataset=dataset, has_searches=verify is not None

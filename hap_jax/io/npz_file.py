@@ -2,12 +2,14 @@
 
 For `check` and `read`, the caller knows the shapes, but only the file contains the length of the texts. So
 texts must be stored without compression, as NumPy's `savez` stores them. Then they need no more memory than
-the size of the file. `read_stored` knows no shapes, so all its arrays must be stored in this way. The same
-holds for `find_stored`, which reads no numbers.
-`read_numbers` also reads compressed arrays. Its caller gives the largest number of elements.
+the size of the file. `read_stored`, `find_stored` and `open_stored` know no shapes, so all their arrays must
+be stored in this way. `find_stored` reads no numbers. `read_numbers` also reads compressed arrays. Its caller
+gives the largest number of elements.
 """
 
+import io
 import math
+import mmap
 import os
 import re
 import struct
@@ -15,8 +17,11 @@ import zipfile
 import zlib
 from typing import NamedTuple
 
+import ml_dtypes
 import numpy as np
 
+from hap_jax.io import zip_view
+from hap_jax.io.plain_data import Unread
 from hap_jax.io.regular_file import open_regular
 
 # Most bytes of an array besides its numbers: the headers of the .npy file (at most 10,000) and the zip file.
@@ -154,6 +159,51 @@ def read_numbers(path, names, max_elements):
     return _read_sized(archive, entry, "iuf")
 
   return _read_known(path, names, read_one)
+
+
+def open_stored(path):
+  """Opens all arrays of an .npz file as views of the file.
+
+  Returns:
+    {name: array}. The arrays are read-only. Numbers of the type V2 are bfloat16, as JAX writes them. An array
+    of Python objects is an `Unread`.
+  Raises:
+    OSError: if the file is missing or cannot be opened.
+    ValueError: if the file is damaged or no .npz file, or if an array is compressed. The message names the
+      file.
+  """
+  found = zip_view.members(path)
+  with open_regular(path) as file:
+    data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+  arrays = {}
+  for info in found.values():
+    raw = zip_view.view(path, data, info)
+    try:
+      arrays[_name_of(info)] = _view_array(raw, info.filename)
+    except _ERRORS as error:
+      raise ValueError(f"{path}: {str(error).splitlines()[0][:200]}") from error
+  return arrays
+
+
+def _view_array(raw, name):
+  """Returns the array of an .npy file, given its bytes, as a view of them."""
+  file = io.BytesIO(raw[: _MAX_HEADER_BYTES + 12].tobytes())
+  kind, shape, is_column_first = _read_header(file, name)
+  if kind[1] == "O":
+    return Unread("numpy.ndarray of Python objects")
+  dtype = np.dtype(ml_dtypes.bfloat16) if kind == "|V2" else np.dtype(kind)
+  if dtype.kind not in "biufUV" or (dtype.kind == "V" and dtype != ml_dtypes.bfloat16):
+    raise ValueError(f"{name} has type {kind} and shape {shape}")
+  size, begin = math.prod(shape) * dtype.itemsize, file.tell()
+  if len(raw) != begin + size:
+    raise ValueError(f"{name} has {len(raw)} bytes, which does not fit its shape {shape}")
+  if not size:
+    return np.empty(shape, dtype)
+  array = np.ndarray(shape, dtype, raw, begin, order="F" if is_column_first else "C")
+  array.flags.writeable = False
+  if dtype.kind == "U":
+    _check_characters(name, array)
+  return array
 
 
 def _read_known(path, names, read_one):

@@ -6,8 +6,9 @@ state of an object, for example with a dtype that points outside its array. It c
 huge memo tables, or nest keys so deeply that hashing them crashes the process.
 
 The machine in this file imports nothing. A name that a pickle may use is called an admitted name. It stands
-for a `Constructor` or a harmless value of this project, never for the real class. Every length is compared
-with the length of the file. Work and memory are at most a constant times the length of the file.
+for a `Constructor` or a harmless value of this project, never for the real class. Every other name is
+refused, or it stands for an `Unread`, which has no content. Every length is compared with the length of the
+file. Work and memory are at most a constant times the length of the file.
 """
 
 import codecs
@@ -19,7 +20,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hap_jax.io.plain_data import AttributeDict, UnsafePickleError, checked, hashable
+from hap_jax.io.plain_data import AttributeDict, Unread, UnsafePickleError, checked, hashable
 
 _DICTS = (dict, collections.OrderedDict, AttributeDict)
 _CORRUPT = (ValueError, TypeError, LookupError, ArithmeticError, EOFError, RecursionError, struct.error)
@@ -30,6 +31,10 @@ _MAX_ARRAY_NESTING = 8
 # protocol 2 copies the bytes of an array once before the array is built, and an object array of None takes
 # eight times its bytes in the file.
 _MAX_COPIED_SHARE = 16
+# Limits of the names that are not admitted: their number, and the characters that are kept of each. Two short
+# texts of a file make a name, so without limits a small file could make many long names.
+_MAX_UNREAD = 10_000
+_MAX_NAME = 200
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +65,7 @@ class Pending:
 class Unpickler:
   """The stack machine for the pickles in one buffer. After `load`, `position` is the end of the pickle."""
 
-  def __init__(self, data, name, admitted, *, position=0, persistent_load=None):
+  def __init__(self, data, name, admitted, *, position=0, persistent_load=None, skips_unknown=False):
     """Prepares the machine.
 
     Args:
@@ -70,13 +75,22 @@ class Unpickler:
       position: position of the first byte of the pickle.
       persistent_load: function of a persistent id (plain data) that returns an object. None: persistent ids
         are refused.
+      skips_unknown: True: a name that is not admitted, and every object that the pickle makes with it,
+        becomes an `Unread`. False: such a name is refused.
     """
     self.data = data
     self.name = name
     self.position = position
     self._admitted = admitted
     self._persistent_load = persistent_load
+    self._skips_unknown = skips_unknown
     self._size = len(data)
+    self._unread = {}  # {(module, name): Unread}
+
+  @property
+  def unread(self):
+    """Returns the names that the pickle asked for and that were not read, as a tuple."""
+    return tuple(item.name for item in self._unread.values())
 
   def load(self):
     """Returns the object of the pickle at `position`.
@@ -89,7 +103,7 @@ class Unpickler:
     self._budget = _MAX_COPIED_SHARE * self._size + 4096
     start = self.position
     try:
-      return checked(self._run())
+      return checked(self._run(), also=(Constructor,) if self._skips_unknown else ())
     except UnsafePickleError as error:
       raise UnsafePickleError(
         f"{self.name}: refused: the pickle {error}. Only plain data and arrays are read; nothing was executed"
@@ -162,18 +176,24 @@ class Unpickler:
 
   def extend(self, items):
     target = self.stack[-1]
+    if type(target) is Unread:
+      return
     if type(target) is not list:
       raise UnsafePickleError(f"appends to a {type(target).__name__}")
     target.extend(items)
 
   def set_items(self, items):
     target = self.stack[-1]
+    if type(target) is Unread:
+      return
     if type(target) not in _DICTS:
       raise UnsafePickleError(f"sets items of a {type(target).__name__}")
     target.update(_pairs(items))
 
   def add_items(self, items):
     target = self.stack[-1]
+    if type(target) is Unread:
+      return
     if type(target) is not set:
       raise UnsafePickleError(f"adds items to a {type(target).__name__}")
     target.update(hashable(items))
@@ -190,20 +210,50 @@ class Unpickler:
   # Names and objects
 
   def push_global(self, module, name):
-    if type(module) is not str or type(name) is not str or (module, name) not in self._admitted:
+    is_text = type(module) is str and type(name) is str
+    if is_text and (module, name) in self._admitted:
+      self.stack.append(self._admitted[module, name])
+    elif is_text and self._skips_unknown:
+      self.stack.append(self._unread_of(module, name))
+    else:
       raise UnsafePickleError(f"asks for {module}.{name}")
-    self.stack.append(self._admitted[module, name])
+
+  def _unread_of(self, module, name):
+    """Returns the `Unread` of a name. All objects of one name are the same `Unread`, to save memory."""
+    if (module, name) not in self._unread:
+      if len(self._unread) >= _MAX_UNREAD:
+        raise UnsafePickleError(f"asks for more than {_MAX_UNREAD:,} names")
+      text = f"{module:.{_MAX_NAME}}.{name:.{_MAX_NAME}}" if module else name
+      self._unread[module, name] = Unread(text)
+    return self._unread[module, name]
 
   def call(self):
     function, arguments = self.pop_items(2)
+    if type(function) is Unread and type(arguments) is tuple:
+      self.stack.append(function)
+      return
     if type(function) is not Constructor or function.construct is None or type(arguments) is not tuple:
       raise UnsafePickleError(f"calls {getattr(function, 'name', type(function).__name__)}")
-    self.stack.append(self._paid(function.construct(*arguments)))
+    try:
+      made = self._paid(function.construct(*arguments))
+    except _CORRUPT:
+      if not _has_unread(arguments):
+        raise
+      made = self._unread_of("", function.name)  # the object depends on something that was not read
+    self.stack.append(made)
 
   def build(self):
     target, state = self.pop_items(2)
+    if type(target) is Unread:
+      self.stack.append(target)
+      return
     if type(target) is Pending and target.value is None:
-      target.value = self._paid(target.build(state))
+      try:
+        target.value = self._paid(target.build(state))
+      except _CORRUPT:
+        if not _has_unread(state):
+          raise
+        target.value = self._unread_of("", "numpy.ndarray")
       self._check_nesting(target.value)
       target = target.value
     elif isinstance(target, AttributeDict) and type(state) is dict:
@@ -243,6 +293,10 @@ class Unpickler:
     if self._persistent_load is None:
       raise UnsafePickleError("uses a persistent id")
     self.stack.append(self._persistent_load(identifier))
+
+
+def _has_unread(arguments):
+  return isinstance(arguments, tuple | list) and any(type(item) is Unread for item in arguments)
 
 
 def _pairs(items):

@@ -3,7 +3,6 @@
 import numpy as np
 
 _SCALARS = frozenset({type(None), bool, int, float, complex, str, bytes})
-_LEAVES = (set, frozenset, bytearray, range, np.ndarray, np.generic, np.dtype)
 _MAX_KEY_PARTS = 16
 # Most elements of an array that is converted from nested lists. The labels of RAP have 3,825,820 elements.
 _MAX_ELEMENTS = 2**24
@@ -14,21 +13,39 @@ class UnsafePickleError(ValueError):
   """Raised if a pickle contains something other than plain data. Its code was not run."""
 
 
+class Unread:
+  """Stands for an object whose class or function is not read. It has only the name, and no content.
+
+  Nothing of this name is imported or called.
+  """
+
+  __slots__ = ("name",)
+
+  def __init__(self, name):
+    self.name = name
+
+  def __repr__(self):
+    return f"Unread({self.name!r})"
+
+
 class AttributeDict(dict):
   """The attributes of an object from a pickle, as a dict. The class of the object is not imported."""
+
+
+_LEAVES = (set, frozenset, bytearray, range, np.ndarray, np.generic, np.dtype, Unread)
 
 
 def hashable(items):
   """Checks the items that will become the keys of a dict or the items of a set, and returns them.
 
-  Only scalars and short flat tuples of scalars are allowed, because hashing a very deeply nested tuple
-  overflows the C stack.
+  Only scalars, `Unread` and short flat tuples of scalars are allowed, because hashing a very deeply nested
+  tuple overflows the C stack.
 
   Raises:
     UnsafePickleError: if a key has another type.
   """
   for item in items:
-    if type(item) in _SCALARS or isinstance(item, np.generic):
+    if type(item) in _SCALARS or isinstance(item, np.generic | Unread):
       continue
     is_short = type(item) is tuple and len(item) <= _MAX_KEY_PARTS
     if not is_short or not all(type(part) in _SCALARS or isinstance(part, np.generic) for part in item):
@@ -70,9 +87,12 @@ def _num_leaves(item):
   return len(item) if type(item) in (range, bytearray) else 1
 
 
-def checked(root):
+def checked(root, also=()):
   """Checks that a value from a pickle contains only data, and returns the value.
 
+  Args:
+    root: the value.
+    also: further types that the value may contain, as a tuple.
   Raises:
     UnsafePickleError: if the value contains anything else, for example a function or class that the pickle
       may call, but did not call.
@@ -88,7 +108,7 @@ def checked(root):
       children = value
     elif type(value) is np.ndarray and value.dtype == object:
       children = list(value.flat)
-    elif type(value) in _SCALARS or isinstance(value, _LEAVES):
+    elif type(value) in _SCALARS or isinstance(value, (*_LEAVES, *also)):
       continue
     else:
       raise UnsafePickleError(f"leaves {getattr(value, 'name', type(value).__name__)} in the data")

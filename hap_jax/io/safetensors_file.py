@@ -10,6 +10,8 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from hap_jax.io import file_kind
+
 _DTYPES = {
   "F64": np.float64,
   "F32": np.float32,
@@ -34,6 +36,7 @@ def load(path):
       in `_DTYPES`.
   """
   path = pathlib.Path(path)
+  file_kind.check(path)
   try:
     # The package safetensors checks that header and file agree. Its arrays are not used, because they are
     # copies, and because NumPy arrays of bfloat16 are not supported.

@@ -4,7 +4,8 @@ Both formats are read: the zip format of PyTorch 1.6 and later, and the legacy f
 storages). A storage is the block of memory that holds the elements of one or more tensors.
 
 Arrays are read-only views of the memory-mapped file. So an optimizer state that nobody uses is never read
-from the disk.
+from the disk. An object of an unknown class, such as a path or a callback, becomes an `Unread`, which has
+only the name of the class. So do tensors that are sparse, quantized or without values.
 """
 
 import dataclasses
@@ -12,13 +13,14 @@ import math
 import mmap
 import pathlib
 import struct
-import zipfile
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 
+from hap_jax.io import file_kind, zip_view
 from hap_jax.io.pickle_machine import Constructor, Unpickler
-from hap_jax.io.plain_data import AttributeDict, UnsafePickleError
+from hap_jax.io.plain_data import AttributeDict, Unread, UnsafePickleError
 from hap_jax.io.restricted_pickle import ADMITTED
 
 _MAGIC = 0x1950A86A20F9469CFC6C
@@ -44,10 +46,39 @@ STORAGES = {
     ("ComplexDoubleStorage", "<c16"),
   )
 }
-_TYPE_NAMES = (
-  *("float64", "float32", "float16", "bfloat16", "complex64", "complex128"),
-  *("int64", "int32", "int16", "int8", "uint8", "bool"),
-)
+# Storages of quantized tensors. Their sizes are needed to find the other storages of a file in the legacy
+# format.
+_QUANTIZED = {
+  name: np.dtype(dtype)
+  for name, dtype in (
+    *(("QInt8Storage", "i1"), ("QUInt8Storage", "u1"), ("QInt32Storage", "<i4")),
+    *(("QUInt4x2Storage", "u1"), ("QUInt2x4Storage", "u1")),
+  )
+}
+_TYPES = {
+  name: np.dtype(dtype)
+  for name, dtype in (
+    *(("float64", "<f8"), ("float32", "<f4"), ("float16", "<f2"), ("bfloat16", ml_dtypes.bfloat16)),
+    *(("complex64", "<c8"), ("complex128", "<c16"), ("bool", "?")),
+    *(("int64", "<i8"), ("int32", "<i4"), ("int16", "<i2"), ("int8", "i1")),
+    *(("uint64", "<u8"), ("uint32", "<u4"), ("uint16", "<u2"), ("uint8", "u1")),
+    ("float8_e4m3fn", ml_dtypes.float8_e4m3fn),
+    ("float8_e5m2", ml_dtypes.float8_e5m2),
+  )
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Opened:
+  """The content of a .pth file.
+
+  Attributes:
+    content: the saved object, see `load`.
+    unread: the names of classes and functions that the file asks for and that were not read.
+  """
+
+  content: Any
+  unread: tuple[str, ...]
 
 
 def load(path):
@@ -56,17 +87,21 @@ def load(path):
   Returns:
     the saved object, usually nested dicts. Tensors and parameters become read-only NumPy arrays. The type
     bfloat16 becomes ml_dtypes.bfloat16. A torch.Size becomes a tuple. A torch.device and a torch.dtype become
-    str, such as "cuda:0" and "torch.float32". An argparse.Namespace becomes a dict.
+    str, such as "cuda:0" and "torch.float32". A defaultdict, a Counter and an argparse.Namespace become
+    dicts. Every object of another class becomes an `Unread`.
   Raises:
-    UnsafePickleError: if the file contains anything besides these objects and plain data. The message says
-      what the file asks for.
+    UnsafePickleError: if the pickle is built in a way that no writer uses, or copies its data many times.
     ValueError: if the file is truncated, corrupt or not a PyTorch file, or if a tensor has elements outside
       its storage.
   """
+  return open_file(path).content
+
+
+def open_file(path):
+  """Reads a .pth file and returns its `Opened`. It raises the same errors as `load`."""
   path = pathlib.Path(path)
+  file_kind.check(path)
   with path.open("rb") as file:
-    if not file.read(1):
-      raise ValueError(f"{path}: the file is empty")
     data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
   return _load_zip(path, data) if data[:4] == b"PK\x03\x04" else _load_legacy(path, data)
 
@@ -80,69 +115,46 @@ class _Storage:
   numel: int
 
 
+_STORAGE_TYPES = (*STORAGES.values(), *_QUANTIZED.values())
 # This object stands for every storage while a legacy file is read for the first time.
 _NOT_FOUND_YET = _Storage(np.empty(0, np.uint8), np.dtype(np.uint8), 0)
 
 
 def _load_zip(path, data):
-  """Returns the content of a file in the zip format.
+  """Returns the `Opened` of a file in the zip format.
 
   Raises:
     UnsafePickleError, ValueError: as in `load`.
   """
-  try:
-    with zipfile.ZipFile(path) as archive:
-      members = {info.filename: info for info in archive.infolist()}
-  except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError, struct.error) as error:
-    raise ValueError(f"{path}: truncated or corrupt zip archive ({error})") from error
+  members = zip_view.members(path)
   pickles = [name for name in members if name.endswith("/data.pkl")]
+  if any(name.endswith("/constants.pkl") for name in members):
+    raise ValueError(f"{path}: this is a TorchScript program: save its state_dict() with torch.save")
   if len(pickles) != 1:
     raise ValueError(
-      f"{path}: expected a PyTorch checkpoint, found a zip archive with {len(pickles)} data.pkl instead of 1"
+      f"{path}: expected a PyTorch checkpoint, found a zip archive with {len(pickles)} data.pkl instead of "
+      "1; if other files are packed in it, unpack it"
     )
   folder = pickles[0].removesuffix("data.pkl")
   order = members.get(f"{folder}byteorder")
-  if order is not None and _member(path, data, order).tobytes() != b"little":
+  if order is not None and zip_view.view(path, data, order).tobytes() != b"little":
     raise ValueError(f"{path}: written on a big-endian machine: save it again on another one")
 
   def storage_of(key, dtype, numel):
     info = members.get(f"{folder}data/{key}")
     if info is None:
       raise ValueError(f"storage {key!r} is not in the archive")
-    raw = _member(path, data, info)
+    raw = zip_view.view(path, data, info)
     if len(raw) != numel * dtype.itemsize:
       raise ValueError(f"storage {key!r} has {len(raw)} bytes, not {numel} elements of {dtype}")
     return _Storage(raw, dtype, numel)
 
-  content, _ = _unpickle(path, _member(path, data, members[pickles[0]]).tobytes(), 0, storage_of)
-  return content
-
-
-def _member(path, data, info):
-  """Returns the n bytes of a member of the archive, [n] uint8. The array is a view of the file.
-
-  The checksum is not checked. PyTorch can write files without checksums, and a check would read every tensor.
-
-  Raises:
-    ValueError: if the member is compressed, encrypted or incomplete.
-  """
-  if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
-    raise ValueError(
-      f"{path}: {info.filename} is compressed or encrypted, which PyTorch never does: save the file again"
-    )
-  # The zipfile module would copy the member. The content begins after the local header, whose length is not
-  # in `info`.
-  start = info.header_offset
-  if start < 0 or data[start : start + 4] != b"PK\x03\x04" or start + 30 > len(data):
-    raise ValueError(f"{path}: truncated or corrupt zip archive (no header of {info.filename})")
-  start += 30 + sum(struct.unpack_from("<HH", data, start + 26))  # name and extra field of the local header
-  if start + info.file_size > len(data):
-    raise ValueError(f"{path}: truncated or corrupt zip archive ({info.filename} ends beyond the file)")
-  return np.frombuffer(data, np.uint8, info.file_size, start)
+  reader = _reader(path, zip_view.view(path, data, members[pickles[0]]).tobytes(), 0, storage_of)
+  return Opened(reader.load(), reader.unread)
 
 
 def _load_legacy(path, data):
-  """Returns the content of a file in the legacy format.
+  """Returns the `Opened` of a file in the legacy format.
 
   Raises:
     UnsafePickleError, ValueError: as in `load`.
@@ -172,10 +184,11 @@ def _load_legacy(path, data):
       raise ValueError(f"storage {key!r} has two types or sizes")
     return _NOT_FOUND_YET
 
-  _, end = _unpickle(path, data, head.position, record)
-  storages = _legacy_storages(path, data, end, wanted)
-  content, _ = _unpickle(path, data, head.position, lambda key, dtype, numel: storages[key])
-  return content
+  first = _reader(path, data, head.position, record)
+  first.load()
+  storages = _legacy_storages(path, data, first.position, wanted)
+  reader = _reader(path, data, head.position, lambda key, dtype, numel: storages[key])
+  return Opened(reader.load(), reader.unread)
 
 
 def _legacy_storages(path, data, position, wanted):
@@ -211,8 +224,8 @@ def _legacy_storages(path, data, position, wanted):
   return storages
 
 
-def _unpickle(path, data, position, storage_of):
-  """Reads a pickle that contains tensors. Returns (object, position after the pickle).
+def _reader(path, data, position, storage_of):
+  """Returns an Unpickler for a pickle that contains tensors.
 
   Args:
     path: the file, for messages.
@@ -222,18 +235,23 @@ def _unpickle(path, data, position, storage_of):
   """
 
   def load_persistent(identifier):
+    if type(identifier) is tuple and identifier[:1] == ("module",) and type(identifier[1]) is Unread:
+      return identifier[1]  # the legacy format stores the source code of a module next to its class
     kind, dtype, key, _, numel, *view = identifier
     if kind != "storage" or type(key) is not str or type(numel) is not int:
       raise ValueError("a persistent id is not a storage")
-    if not isinstance(dtype, np.dtype) or dtype not in STORAGES.values():
+    if type(dtype) is Unread:
+      raise ValueError(f"storage {key!r} is a {dtype.name}, whose size is not known")
+    if not isinstance(dtype, np.dtype) or dtype not in _STORAGE_TYPES:
       # The worst case is a dtype of Python objects: NumPy would use bytes of the file as memory addresses.
       raise UnsafePickleError(f"makes a storage of {type(dtype).__name__}, not of a PyTorch number")
     if numel < 0 or any(part is not None for part in view):
       raise ValueError(f"storage {key!r} has a negative size, or is a view as in PyTorch before 0.4")
     return storage_of(key, dtype, numel)
 
-  reader = Unpickler(data, path, _TORCH_ADMITTED, position=position, persistent_load=load_persistent)
-  return reader.load(), reader.position
+  return Unpickler(
+    data, path, _TORCH_ADMITTED, position=position, persistent_load=load_persistent, skips_unknown=True
+  )
 
 
 # The functions that are called for the admitted names. A hostile file may call them with any arguments.
@@ -272,10 +290,35 @@ def _rebuild_tensor(storage, offset, size, stride, *_):
   return np.ndarray(size, storage.dtype, storage.raw, offset * itemsize, strides)
 
 
+def _rebuild_typed_tensor(storage, offset, size, stride, requires_grad, hooks, dtype, *_):
+  """Returns a tensor over a storage of bytes as a read-only view. PyTorch uses it for its newer types."""
+  del requires_grad, hooks
+  if storage is _NOT_FOUND_YET:
+    return np.empty(0)
+  if type(storage) is not _Storage or storage.dtype != np.uint8:
+    raise ValueError("a tensor has no storage of bytes")
+  # The type is text, because the name of a type stands for its text.
+  kind = _TYPES.get(dtype.removeprefix("torch.")) if type(dtype) is str else None
+  if kind is None:
+    raise ValueError(f"a tensor of the type {dtype!r}")
+  return _rebuild_tensor(_Storage(storage.raw, kind, storage.numel // kind.itemsize), offset, size, stride)
+
+
 def _rebuild_parameter(tensor, *_):
   if type(tensor) is not np.ndarray:
     raise ValueError("a parameter is not a tensor")
   return tensor
+
+
+def _counter(counts=()):
+  if type(counts) is not dict and counts != ():
+    raise ValueError(f"a Counter of a {type(counts).__name__}")
+  return counts or {}
+
+
+def _default_dict(factory=None, *_):
+  del factory  # it makes missing values, and nothing is missing here
+  return {}
 
 
 def _size(size=()):
@@ -292,12 +335,21 @@ def _device(kind, index=None):
 
 _TORCH_ADMITTED = {
   **ADMITTED,
-  **{("torch", name): dtype for name, dtype in STORAGES.items()},
-  **{("torch", name): f"torch.{name}" for name in _TYPE_NAMES},
+  **{("torch", name): dtype for name, dtype in {**STORAGES, **_QUANTIZED}.items()},
+  ("torch.storage", "UntypedStorage"): np.dtype(np.uint8),
+  **{("torch", name): f"torch.{name}" for name in _TYPES},
   ("torch", "Size"): Constructor("torch.Size", _size),
   ("torch", "device"): Constructor("torch.device", _device),
   ("torch._utils", "_rebuild_tensor"): Constructor("torch._utils._rebuild_tensor", _rebuild_tensor),
   ("torch._utils", "_rebuild_tensor_v2"): Constructor("torch._utils._rebuild_tensor_v2", _rebuild_tensor),
-  ("torch._utils", "_rebuild_parameter"): Constructor("torch._utils._rebuild_parameter", _rebuild_parameter),
+  ("torch._utils", "_rebuild_tensor_v3"): Constructor(
+    "torch._utils._rebuild_tensor_v3", _rebuild_typed_tensor
+  ),
+  **{
+    ("torch._utils", name): Constructor(f"torch._utils.{name}", _rebuild_parameter)
+    for name in ("_rebuild_parameter", "_rebuild_parameter_with_state")
+  },
+  ("collections", "Counter"): Constructor("collections.Counter", _counter),
+  ("collections", "defaultdict"): Constructor("collections.defaultdict", _default_dict),
   ("argparse", "Namespace"): Constructor("argparse.Namespace", lambda: AttributeDict()),
 }

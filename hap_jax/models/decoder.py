@@ -22,6 +22,7 @@ class Decoder(nn.Module):
   grid: tuple[int, int]
   num_outputs: int
   mlp_ratio: float = 4.0
+  norm_eps: float = layers.LAYER_NORM_EPSILON
   dtype: jnp.dtype = jnp.float32
   scan: bool = True
   remat: str = "none"
@@ -60,5 +61,7 @@ class Decoder(nn.Module):
       scan=self.scan,
       remat=self.remat,
       attention=self.attention,
+      norm_eps=self.norm_eps,
     )
-    return layers.dense(self.num_outputs, self.dtype, "pred")(layers.layer_norm(self.dtype, "norm")(patches))
+    patches = layers.layer_norm(self.dtype, "norm", self.norm_eps)(patches)
+    return layers.dense(self.num_outputs, self.dtype, "pred")(patches)

@@ -270,15 +270,15 @@ class Block(nn.Module):
   dtype: jnp.dtype
   attention: str = "xla"
   experts: Experts = NO_EXPERTS
+  norm_eps: float = LAYER_NORM_EPSILON
 
   @nn.compact
   def __call__(self, groups, branch_scale=None, expert=None):
     attention = Attention(self.num_heads, self.dtype, self.attention, name="attn")
     mlp = Mlp(self.mlp_ratio, self.dtype, self.experts, name="mlp")
-    attended = attention(_norm_groups(layer_norm(self.dtype, "norm1"), groups))
-    groups = _add_branch(groups, attended, branch_scale, 0)
-    mixed = mlp(_norm_groups(layer_norm(self.dtype, "norm2"), groups), expert)
-    return _add_branch(groups, mixed, branch_scale, 1)
+    norm1, norm2 = (layer_norm(self.dtype, name, self.norm_eps) for name in ("norm1", "norm2"))
+    groups = _add_branch(groups, attention(_norm_groups(norm1, groups)), branch_scale, 0)
+    return _add_branch(groups, mlp(_norm_groups(norm2, groups), expert), branch_scale, 1)
 
 
 def _norm_groups(norm, groups):
@@ -332,6 +332,7 @@ def run_blocks(
   branch_scales=None,
   experts=NO_EXPERTS,
   expert=None,
+  norm_eps=LAYER_NORM_EPSILON,
 ):
   """Runs `depth` blocks on groups of tokens. Call it inside the compact method of `module`.
 
@@ -350,11 +351,12 @@ def run_blocks(
     branch_scales: [depth, 2, B] from `drop_path_scales`; None: no branch is scaled.
     experts: see `Experts`.
     expert: [B] int, the expert of each example. None: there are no experts.
+    norm_eps: the epsilon of the norms.
   Returns:
     tuple of [B, T_i, D].
   """
   # With parent=None, flax does not register the parameters of this block. They are stored below, stacked.
-  block = Block(num_heads, mlp_ratio, dtype, attention, experts, parent=None)
+  block = Block(num_heads, mlp_ratio, dtype, attention, experts, norm_eps, parent=None)
   stacked = stacked_parameters(module, block, depth, groups, None, expert)
 
   def run_block(groups, params_and_scale):

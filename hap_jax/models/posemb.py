@@ -30,6 +30,23 @@ def sincos_table(grid, width):
   return np.concatenate([np.zeros((1, width)), table])[None].astype(np.float32)
 
 
+def sincos_grid(table):
+  """Returns the grid of a fixed sin-cos position table [1, 1 + L, C], or None for any other table.
+
+  The channels of a patch are four equal parts: [sin column, cos column, sin row, cos row]. The sine of the
+  row is exactly zero only in the first row. The sine of the column is exactly zero only in the first column.
+  """
+  L, C = table.shape[1] - 1, table.shape[2]
+  if C % 4:
+    return None
+  cells = table[0, 1:].reshape(L, 4, C // 4)
+  is_first_column, is_first_row = ~cells[:, 0].any(axis=1), ~cells[:, 2].any(axis=1)
+  Gw, index = int(is_first_row.sum()), np.arange(L)  # the first row has Gw patches
+  if not Gw or L % Gw or not np.array_equal(is_first_row, index < Gw):
+    return None
+  return (L // Gw, Gw) if np.array_equal(is_first_column, index % Gw == 0) else None
+
+
 def resize_table(table, old_grid, new_grid, interpolation="bicubic"):
   """Resizes a position table to another grid. The row of the class token is copied.
 
@@ -68,6 +85,11 @@ def resize_table(table, old_grid, new_grid, interpolation="bicubic"):
   cells = np.einsum("ih,jw,hwd->ijd", rows, columns, cells, optimize=True)
   cells = cells.reshape(1, new_grid[0] * new_grid[1], -1)
   return np.concatenate([table[:, :1], cells], axis=1).astype(np.float32)
+
+
+def resize_matrix(old, new, interpolation):
+  """Returns the [new, old] matrix of a one-dimensional resize, see `resize_table`."""
+  return _MATRICES[interpolation](old, new)
 
 
 def _cubic_matrix(old, new):

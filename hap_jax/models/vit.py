@@ -132,6 +132,7 @@ class ViT(nn.Module):
     patch_padding: padding of the patches, see `layers.patchify`. The parameters do not depend on it.
     class_token: False: there is no parameter `cls_token`. Row 0 of the position table, which is the position
       of the class token, is then added to all patches.
+    norm_eps: epsilon of all layer norms.
     drop_path: stochastic depth rate of the last block. The rate rises linearly from 0 at the first block.
     dtype: compute type; parameters are float32.
     scan, remat, attention: see `layers.run_blocks`.
@@ -146,6 +147,7 @@ class ViT(nn.Module):
   mlp_ratio: float = 4.0
   patch_padding: int = 0
   class_token: bool = True
+  norm_eps: float = layers.LAYER_NORM_EPSILON
   drop_path: float = 0.0
   dtype: jnp.dtype = jnp.float32
   scan: bool = True
@@ -208,10 +210,10 @@ class ViT(nn.Module):
       branch_scales=branch_scales,
       experts=layers.Experts(self.num_experts, self.part_features),
       expert=expert if self.num_experts > 1 else None,
+      norm_eps=self.norm_eps,
     )
-    return Latent(
-      normed=layers.layer_norm(self.dtype, "norm")(tokens), raw=tokens, class_token=self.class_token
-    )
+    normed = layers.layer_norm(self.dtype, "norm", self.norm_eps)(tokens)
+    return Latent(normed=normed, raw=tokens, class_token=self.class_token)
 
 
 def _pick_views(tokens, ids_keep):

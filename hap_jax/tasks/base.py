@@ -51,6 +51,7 @@ from hap_jax.data.sources.base import sections_of
 from hap_jax.description import Description, Encoder
 from hap_jax.evaluation.evaluate import Evaluation
 from hap_jax.models import vit
+from hap_jax.models.layers import LAYER_NORM_EPSILON
 from hap_jax.pixels.normalize import IMAGENET_MEAN, IMAGENET_STD, normalize
 from hap_jax.train import optim, run_length
 from hap_jax.train.optim import OptimizerSpec, Rule
@@ -200,6 +201,19 @@ def check_padding_of(config):
   )
 
 
+def with_norm_eps(config, start):
+  """Returns a finalized config with the epsilon of the starting weights in place of model.norm_eps=0.
+
+  Args:
+    config: the finalized config.
+    start: a `Start`. A run that resumes keeps its epsilon.
+  """
+  given = start.description and start.description.encoder.norm_eps
+  if config.model.norm_eps or given in (None, LAYER_NORM_EPSILON):
+    return config
+  return config_lib.replaced(config, "model.norm_eps", given)
+
+
 def compute_of(config):
   """Returns the `vit.Compute` of a finalized config."""
   model = config.model
@@ -280,6 +294,7 @@ def description_of(config, source=None, lineage=(), *, network, classes=None, en
       config.model.variant,
       image_size=tuple(config.model.image_size),
       patch=config.model.patch,
+      norm_eps=config.model.norm_eps or LAYER_NORM_EPSILON,
       **(encoder or {}),
     ),
     network=network,
@@ -403,6 +418,7 @@ def make_load(description, *, neck=(), heads=(), layout=(), own_norm_only=False,
       grid=description.encoder.grid,
       num_heads=description.encoder.num_heads,
       patch_padding=description.encoder.patch_padding,
+      norm_eps=description.encoder.norm_eps,
       stacks=stacks,
       keep=keep,
       notes=notes,

@@ -146,7 +146,11 @@ def network(description, compute=vit.FLOAT32):
   return hap.HAP(
     encoder=encoder.build(compute),
     decoder=decoders.Decoder(
-      grid=encoder.grid, num_outputs=encoder.patch**2 * 3, **sizes, **compute.options()
+      grid=encoder.grid,
+      num_outputs=encoder.patch**2 * 3,
+      norm_eps=encoder.norm_eps,
+      **sizes,
+      **compute.options(),
     ),
   )
 
@@ -187,6 +191,7 @@ def make_load(description):
       grid=description.encoder.grid,
       num_heads=description.encoder.num_heads,
       patch_padding=description.encoder.patch_padding,
+      norm_eps=description.encoder.norm_eps,
       stacks=stacks,
     )
 

@@ -25,7 +25,8 @@ from hap_jax.train import checkpoint
 from hap_jax.train import state as train_state
 
 _MOST_SHOWN = 12  # number of changed keys that are printed
-_START_KEYS = ("continue_from", "init_from")  # the start of a run differs by design, so it is not listed
+# The start of a run differs by design, so these keys are not listed.
+_START_KEYS = ("continue_from", "init_from", "init_key", "init_prefix", "init_encoder_only")
 
 
 def with_progress(task, step):

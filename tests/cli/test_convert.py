@@ -9,7 +9,6 @@ import pytest
 from hap_jax.cli.__main__ import main
 from hap_jax.convert import families, read, run, write
 from hap_jax.io import safetensors_file
-from hap_jax.io.restricted_pickle import UnsafePickleError
 from hap_jax.train import initial
 from tests.convert.reference_state import encoder_state, family_state, full_state, leaves
 from tests.io import torch_bytes
@@ -79,7 +78,9 @@ BAD_FILES = {
   "truncated.pth": (lambda data: torch_bytes.zip_file({"model": full_state()})[:-999], "truncated"),
   "truncated_legacy.pth": (lambda data: torch_bytes.legacy_file({"model": full_state()})[:-999], "truncated"),
   "truncated.safetensors": (lambda data: data[:-999], "truncated, corrupt or no safetensors file"),
-  "picture.pth": (lambda data: b"\xff\xd8\xff\xe0" + bytes(99), "neither a zip nor a legacy PyTorch file"),
+  "picture.pth": (lambda data: b"\xff\xd8\xff\xe0" + bytes(99), "this is a JPEG picture"),
+  "page.safetensors": (lambda data: b"<!DOCTYPE html><html>", "this is an HTML page"),
+  "zeros.pth": (lambda data: bytes(99), "neither a zip nor a legacy PyTorch file"),
   "empty.pth": (lambda data: b"", "the file is empty"),
   "resnet.pth": (lambda data: torch_bytes.zip_file({"conv1.weight": np.ones(3)}), "of no known family"),
   "nan.pth": (
@@ -145,9 +146,9 @@ class Opens:
 def test_all_readers_refuse_a_hostile_file_and_do_not_run_its_code(tmp_path, capsys, form):
   proof, path = tmp_path / "ran", tmp_path / "hostile.pth"
   payload = pickle.dumps(Opens(proof), 2)
-  args = torch_bytes.Raw(payload[2:-1])  # without the first opcode and the last one, to embed it in a pickle
+  model = torch_bytes.Raw(payload[2:-1])  # without the first opcode and the last one, to embed it in a pickle
   writers = {"zip": torch_bytes.zip_file, "legacy": torch_bytes.legacy_file, "bare": lambda _: payload}
-  path.write_bytes(writers[form]({"model": encoder_state(), "args": args}))
+  path.write_bytes(writers[form]({"model": model}))
   for words in (
     ["convert", str(path), f"--out={tmp_path / 'out'}"],
     ["describe", str(path)],
@@ -157,11 +158,22 @@ def test_all_readers_refuse_a_hostile_file_and_do_not_run_its_code(tmp_path, cap
     assert printed.count("\n") == 1
     assert "hostile.pth" in printed
     assert "open" in printed
-  with pytest.raises(UnsafePickleError, match=r"hostile\.pth.*open"):
+  with pytest.raises(ValueError, match=r"hostile\.pth.*open"):
     initial.read(path)
   assert names_in(tmp_path) == ["hostile.pth"]
   pickle.loads(payload).close()  # proves that the payload works, so the test above can fail
   assert proof.exists()
+
+
+@pytest.mark.parametrize("make", [torch_bytes.zip_file, torch_bytes.legacy_file])
+def test_a_hostile_object_next_to_the_weights_is_named_and_does_not_run(tmp_path, capsys, make):
+  proof, path = tmp_path / "ran", tmp_path / "hostile.pth"
+  payload = pickle.dumps(Opens(proof), 2)
+  path.write_bytes(make({"model": encoder_state(grid=(3, 3)), "args": torch_bytes.Raw(payload[2:-1])}))
+  assert main(["describe", str(path)]) == 0
+  assert "not read    objects of io.open" in capsys.readouterr().out
+  assert main(["convert", str(path), f"--out={tmp_path / 'out'}", "--num_heads=2"]) == 0
+  assert not proof.exists()
 
 
 @pytest.mark.parametrize(

@@ -107,8 +107,9 @@ def test_describe_lists_only_commands_that_exist(checkpoint, capsys):
   facts = facts_of(checkpoint("hap", "_own"), capsys)
   assert verbs_of(facts) == {"embed", "predict", "probe", "export", "evaluate", "convert"}
   assert verbs_of(facts) <= command.verbs().keys()
-  # The grid is not square, so hf-vitmae is missing. There is no ReID head, so the ReID formats are missing.
-  assert "--to=orbax|hap|hf-vit|mae|timm ..." in facts["commands"][-1]
+  # The grid is not square, so hf-vitmae and hf-dinov2 are missing. There is no ReID head, so the ReID formats
+  # are missing.
+  assert "--to=orbax|dinov2|google-vit|hap|hf-vit|mae|mmpretrain|timm ..." in facts["commands"][-1]
   assert any(line.startswith("python -m hap_jax.main ") for line in facts["commands"])
 
 

@@ -80,7 +80,9 @@ def test_probabilities_equal_an_independent_numpy_forward_pass(
 def test_each_task_has_its_own_arguments(checkpoint, people, tmp_path, capsys):
   """The help lists the arguments of the checkpoint's task, and an error names a missing argument."""
   path = tmp_path / "reid.pth"
-  path.write_bytes(torch_bytes.zip_file({"model": family_state("reid-vit", grid=(16, 8)), "arch": "vit"}))
+  path.write_bytes(
+    torch_bytes.zip_file({"model": family_state("reid-vit", grid=(16, 8)), "arch": "vit_base_patch16"})
+  )
   with pytest.raises(SystemExit) as ended:
     hap(["predict", str(path), str(people), f"--out={tmp_path / 'out'}"])
   assert ended.value.code == 2

@@ -108,7 +108,7 @@ def family_state(
     array *= np.float32(0.2)
     # A running variance has to be positive and not near zero.
     state[row.reference] = np.abs(array) + np.float32(0.5) if row.ours.endswith("/var") else array
-  for item in family.placeholders:
+  for item in names.placeholders(family, depth):
     state[item.reference] = item.values(tuple(names.size_of(token, sizes) for token in item.shape))
   return state
 

@@ -1,5 +1,6 @@
 """The usual classes load converted weights: plain PyTorch, transformers and timm."""
 
+import functools
 import importlib.util
 import json
 import os
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 import hap_jax
+from hap_jax.cli.__main__ import main
 from hap_jax.convert import read, run
 from hap_jax.io import safetensors_file
 from hap_jax.tasks import pose2d
@@ -75,7 +77,12 @@ def in_torch(model, batch):
 
 def in_jax(path, batch, **known):
   model, variables, _ = hap_jax.load(path, **known)
-  return np.asarray(jax.jit(model.apply)(variables, batch))
+  return np.asarray(apply(model, variables, batch))
+
+
+@functools.partial(jax.jit, static_argnums=0)  # models of the same sizes share one program
+def apply(model, variables, batch):
+  return model.apply(variables, batch)
 
 
 def assert_same(got, want):
@@ -148,7 +155,7 @@ def test_the_vitpose_of_transformers_loads_a_written_folder_and_its_own_folder_i
     "hf-vitpose", variant=variant, grid=(4, 3), width=WIDTH, depth=DEPTH, patch=PATCH, num_classes=17
   )
   safetensors_file.save(tmp_path / "source.safetensors", state, {})
-  known = {"source_grid": (4, 3), "heads": (HEADS, None), "real": False}
+  known = {"source_grid": (4, 3), "heads": (HEADS, None), "norm_eps": 1e-6, "real": False}
   run.convert(tmp_path / "source.safetensors", tmp_path / "official.pth", to="vitpose", **known)
   proof = run.convert(tmp_path / "official.pth", tmp_path / "folder", to="hf-vitpose")["proof"]["real_class"]
   assert proof["name"] == "transformers.VitPoseForPoseEstimation"
@@ -170,50 +177,192 @@ def test_the_vitpose_of_transformers_loads_a_written_folder_and_its_own_folder_i
   assert all(torch.equal(first[name], last[name]) for name in first)
 
 
-# timm imports torchvision, which CPU builds of torch do not have. It needs the names of a few parts only, so
-# this program provides the names.
 TIMM = """
-import enum, importlib.machinery, sys, types
-import torch
-
-def stub(name, **parts):
-  module = types.ModuleType(name)
-  module.__spec__ = importlib.machinery.ModuleSpec(name, None, is_package=True)
-  module.__path__ = []
-  module.__dict__.update(parts)
-  sys.modules[name] = module
-  if "." in name:
-    parent, leaf = name.rsplit(".", 1)
-    setattr(sys.modules[parent], leaf, module)
-
-modes = enum.Enum("InterpolationMode", {name.upper(): name for name in
-  ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")})
-stub("torchvision", __version__="0.0.0")
-stub("torchvision.ops")
-stub("torchvision.ops.misc", FrozenBatchNorm2d=type("FrozenBatchNorm2d", (torch.nn.Module,), {}))
-stub("torchvision.transforms", InterpolationMode=modes)
-stub("torchvision.transforms.functional", InterpolationMode=modes)
-for name in ("datasets", "models", "models.feature_extraction", "utils"):
-  stub(f"torchvision.{name}")
-for name in ("transforms", "transforms.functional", "datasets", "models.feature_extraction", "utils", "ops"):
-  sys.modules[f"torchvision.{name}"].__getattr__ = lambda k: (
-    type(k, (), {}) if not k.startswith("__") else (_ for _ in ()).throw(AttributeError(k)))
+import sys
+from tests.convert import torchvision_stub
+torchvision_stub.install()
 from hap_jax.cli.__main__ import main
 sys.exit(main(sys.argv[1:]))
 """
 
 
+def run_program(*words):
+  """Runs a program of Python from the root of this project."""
+  command = [sys.executable, *map(str, words)]
+  env = {**os.environ, "PYTHONPATH": str(ROOT)}
+  done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+  assert done.returncode == 0, done.stderr
+
+
 def test_timm_loads_a_written_file(own, tmp_path):
   if importlib.util.find_spec("timm") is None:
     pytest.skip("timm is not installed")
-  command = [sys.executable, "-c", TIMM, "convert", str(own), f"--out={tmp_path / 'timm.pth'}", "--to=timm"]
-  done = subprocess.run(
-    command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
-  )
-  assert done.returncode == 0, done.stderr
+  run_program("-c", TIMM, "convert", own, f"--out={tmp_path / 'timm.pth'}", "--to=timm")
   report = json.loads((tmp_path / "conversion.json").read_text())["timm.pth"]
   proof = report["proof"]["real_class"]
   assert isinstance(proof, dict), proof
   assert proof["name"] == "timm.VisionTransformer"
   for error in proof["outputs"].values():
     assert error["max_abs_error"] <= TOLERANCE * error["max_abs_value"]
+
+
+@pytest.fixture(scope="module")
+def timm_files(tmp_path_factory):
+  """Returns (folder with files of timm, {name of a model: its tokens}, the pictures of these tokens)."""
+  if importlib.util.find_spec("timm") is None:
+    pytest.skip("timm is not installed")
+  folder = tmp_path_factory.mktemp("timm")
+  run_program("-m", "tests.convert.save_timm", folder)
+  with np.load(folder / "tokens.npz") as file:
+    tokens = dict(file)
+  return folder, tokens, tokens.pop("picture")
+
+
+def test_files_of_timm_give_the_tokens_of_timm(timm_files, capsys):
+  folder, tokens, picture = timm_files
+  paths = {name: folder / f"{name}.pth" for name in tokens}
+  paths |= {"saver": folder / "saver" / "last.pth.tar"}
+  for name, path in paths.items():
+    assert main(["describe", str(path), "--json"]) == 0, name
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["family"], facts["made_from"][0]["kind"]) == ("timm", "unknown"), name
+    has_head = name in ("classifier", "deit3", "saver")
+    assert facts["unused"] == (["head.weight", "head.bias"] if has_head else [])
+    assert facts["stage"].startswith("encoder of a classifier" if has_head else "encoder; the file does not")
+    assert facts["grid_from"].endswith("no row for the class token") == (name == "deit3")
+    assert_same(in_jax(path, picture, num_heads=3), tokens[name])
+  assert facts["objects"] == ["pathlib.PurePosixPath"]
+  assert facts["taken"] == "entry 'state_dict'"
+
+
+def test_a_training_of_timm_with_an_average_needs_the_key(timm_files, capsys):
+  folder, tokens, picture = timm_files
+  path = folder / "saver_ema" / "last.pth.tar"
+  assert main(["describe", str(path)]) == 1
+  assert "choose one of them: --key=state_dict | --key=state_dict_ema" in capsys.readouterr().err
+  assert_same(in_jax(path, picture, num_heads=3, key="state_dict"), tokens["saver"])
+  assert main(["describe", str(path), "--key=state_dict_ema"]) == 0
+  assert f"hap convert {path} --key=state_dict_ema --num_heads=N" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+  ("name", "part"),
+  [
+    ("registers", "tensor reg_token: .* does not have register tokens"),
+    ("siglip", "tensor attn_pool.latent: .* pooling by attention in place of a class token"),
+    ("clip", "tensor norm_pre.weight: .* a norm before the first block"),
+    ("distilled", "tensor dist_token: .* a distillation token"),
+    ("beit", "tensor blocks.0.attn.relative_position_bias_table: .* relative positions"),
+    ("eva02", r"tensor blocks.0.mlp.fc1_g.weight: .* MLPs with a gate \(SwiGLU\)"),
+    ("dinov3", "tensor reg_token: .* register tokens"),
+  ],
+)
+def test_models_of_timm_with_other_parts_are_refused_by_the_part(timm_files, name, part):
+  path = timm_files[0] / f"{name}.pth"
+  for only in (False, True):
+    with pytest.raises(ValueError, match=rf"{name}\.pth: {part}"):
+      hap_jax.load(path, encoder_only=only, num_heads=3)
+
+
+SMALL = {
+  "hidden_size": 48,
+  "num_hidden_layers": 2,
+  "num_attention_heads": 3,
+  "image_size": 64,
+  "patch_size": 16,
+}
+
+
+def random_model(kind, **options):
+  """Returns a model of transformers in evaluation mode. Its weights are as large as trained ones."""
+  transformers = pytest.importorskip("transformers")
+  model = getattr(transformers, kind)
+  model = model(model.config_class(**SMALL, **options)).eval()
+  generator = torch.Generator().manual_seed(0)
+  with torch.no_grad():
+    for parameter in model.parameters():
+      parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+  return model
+
+
+@pytest.mark.parametrize(
+  ("kind", "attribute", "options", "family", "stage", "norm_eps"),
+  [
+    ("ViTModel", "", {}, "hf-vit", "encoder; the file does not", 1e-12),
+    (
+      "ViTModel",
+      "",
+      {"layer_norm_eps": 1e-5, "qkv_bias": True},
+      "hf-vit",
+      "encoder; the file does not",
+      1e-5,
+    ),
+    ("ViTForImageClassification", "vit", {}, "hf-vit", "encoder of a classifier", 1e-12),
+    ("ViTForMaskedImageModeling", "vit", {}, "hf-vit", "encoder; the file does not", 1e-12),
+    ("Dinov2Model", "", {}, "hf-dinov2", "self-supervised", 1e-6),
+    ("Dinov2ForImageClassification", "dinov2", {}, "hf-dinov2", "encoder of a classifier", 1e-6),
+  ],
+)
+def test_models_of_transformers_give_their_tokens(
+  tmp_path, capsys, kind, attribute, options, family, stage, norm_eps
+):
+  if "Dinov2" not in kind:
+    options = {"intermediate_size": 192, **options}
+  model, batch = random_model(kind, **options), images((64, 64))
+  encoder = getattr(model, attribute) if attribute else model
+  want = in_torch(encoder, batch).last_hidden_state.numpy()
+  model.save_pretrained(tmp_path / "saved")
+  assert main(["describe", str(tmp_path / "saved"), "--json"]) == 0
+  facts = json.loads(capsys.readouterr().out)
+  assert (facts["family"], facts["model"]["norm_eps"], facts["model"]["decoder"]) == (family, norm_eps, None)
+  assert facts["stage"].startswith(stage)
+  assert facts["made_from"][0]["kind"] == "unknown"
+  assert_same(in_jax(tmp_path / "saved", batch), want)
+
+
+@pytest.mark.parametrize("safe", [True, False])
+def test_a_folder_of_several_files_gives_the_same_tokens(tmp_path, capsys, safe):
+  model, batch = random_model("ViTModel", intermediate_size=192), images((64, 64))
+  want = in_torch(model, batch).last_hidden_state.numpy()
+  model.save_pretrained(tmp_path / "saved", max_shard_size="60KB", safe_serialization=safe)
+  path = tmp_path / "saved"
+  if not list(path.glob("*.index.json")):
+    pytest.skip("this version of transformers writes one file")
+  assert len(list(path.glob("*-of-*"))) > 2
+  assert main(["describe", str(path)]) == 0
+  assert "index.json" in capsys.readouterr().out
+  assert_same(in_jax(path, batch), want)
+  run.convert(path, tmp_path / "own", real=False)
+  assert_same(in_jax(tmp_path / "own", batch), want)
+
+
+@pytest.mark.parametrize("square", [(64, 64)])
+def test_the_dinov2_of_transformers_loads_a_written_folder(tmp_path, square):
+  model, batch = random_model("Dinov2Model"), images(square)
+  want = in_torch(model, batch).last_hidden_state.numpy()
+  model.save_pretrained(tmp_path / "saved")
+  run.convert(tmp_path / "saved", tmp_path / "own")
+  proof = run.convert(tmp_path / "own", tmp_path / "back", to="hf-dinov2")["proof"]["real_class"]
+  assert proof["name"] == "transformers.Dinov2Model"
+  again = type(model).from_pretrained(tmp_path / "back")
+  assert_same(in_torch(again, batch).last_hidden_state.numpy(), want)
+
+
+@pytest.mark.parametrize(
+  ("kind", "options", "part"),
+  [
+    ("Dinov2WithRegistersModel", {}, "register tokens"),
+    ("DINOv3ViTModel", {}, "register tokens|rotary positions"),
+    ("Dinov2Model", {"use_swiglu_ffn": True}, "MLPs with a gate"),
+    ("BeitModel", {"use_relative_position_bias": True}, "relative positions"),
+    ("DeiTModel", {}, "a distillation token"),
+    ("SiglipVisionModel", {"intermediate_size": 192}, "pooling by attention in place of a class token"),
+    ("Siglip2VisionModel", {"intermediate_size": 192}, "pooling by attention in place of a class token"),
+    ("CLIPVisionModel", {"intermediate_size": 192}, "a norm before the first block"),
+    ("IJepaModel", {"intermediate_size": 192}, "needs a class token"),
+  ],
+)
+def test_models_of_transformers_with_other_parts_are_refused_by_the_part(tmp_path, kind, options, part):
+  random_model(kind, **options).save_pretrained(tmp_path / "saved")
+  with pytest.raises(ValueError, match=rf"saved: .*({part})"):
+    hap_jax.load(tmp_path / "saved")

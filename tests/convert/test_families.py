@@ -15,7 +15,8 @@ from hap_jax.convert import detect, families, read, run
 from hap_jax.convert import source as sources
 from hap_jax.data.sources import pa100k, peta, rapv1
 from hap_jax.io import checkpoint_file, safetensors_file, torch_file, torch_writer
-from tests.convert.reference_state import GRID, encoder_state, exchange, family_state
+from hap_jax.models import posemb
+from tests.convert.reference_state import GRID, encoder_state, exchange, family_state, full_state
 
 
 @pytest.fixture
@@ -40,53 +41,60 @@ def test_a_family_has_the_name_of_its_file_and_a_task_of_this_project(name):
 
 # Recognition
 
-TRAITS = ("nested", "backbone", "arch", "square", "head", "decoder", "lem", "classifier")
+TRAITS = (
+  "arch",
+  "official arch",
+  "square",
+  "fixed",
+  "head",
+  "decoder",
+  "lem",
+  "classifier",
+)
 
 
 def expected_family(traits):
-  """Returns the family for these traits, by the priorities in docs/checkpoints.md."""
+  """Returns the family for these traits, by the priorities in docs/conversion.md."""
   if "lem" in traits:
     return "reid-lem"
   if "classifier" in traits:
     return "attributes-vit"
-  has_head_alone = "head" in traits and "decoder" not in traits
-  if ("backbone" in traits and "decoder" not in traits) or (has_head_alone and "nested" not in traits):
-    return "timm"
-  is_of_hap = "arch" in traits or "square" not in traits
-  if has_head_alone and is_of_hap:
-    return "reid-vit"
-  return "hap" if is_of_hap else "mae"
+  if "decoder" not in traits:
+    # The grid of the square tables is not the grid of a published ReID model.
+    if {"head", "official arch"} <= traits and "square" not in traits:
+      return "reid-vit"
+    if "fixed" not in traits:
+      return "timm"
+  return "mae" if "square" in traits else "hap"
 
 
 def source_with(traits):
   """Returns a Source with these traits."""
   names = {
     "head": "head.weight",
-    "decoder": "mask_token",
+    "decoder": "decoder_embed.weight",
     "lem": "conv_head.0.conv1.weight",
     "classifier": "classifier.logits.0.weight",
   }
-  state = encoder_state(grid=(3, 3) if "square" in traits else (4, 2))
+  grid = (3, 3) if "square" in traits else (16, 8)
+  state = encoder_state(grid=grid, table=posemb.sincos_table(grid, 16) if "fixed" in traits else None)
   state |= {name: np.ones(1) for trait, name in names.items() if trait in traits}
   return sources.Source(
     path=pathlib.Path("weights.pth"),
-    file=pathlib.Path("weights.pth"),
+    files=(pathlib.Path("weights.pth"),),
     state=state,
     names={name: name for name in state},
-    beside={"arch": "vit"} if "arch" in traits else {},
-    is_nested="nested" in traits,
-    is_backbone="backbone" in traits,
-    config={},
-    processor={},
-    card={},
-    record={},
+    beside={"arch": "vit_base_patch16" + ("" if "official arch" in traits else "_224")}
+    if "arch" in traits
+    else {},
   )
 
 
 def test_exactly_one_family_is_the_surest_for_every_combination_of_traits():
   for flags in itertools.product((False, True), repeat=len(TRAITS)):
     traits = {name for name, flag in zip(TRAITS, flags, strict=True) if flag}
-    if not {"lem", "classifier"} <= traits:  # no file has both
+    # No file has both heads. The second trait of `arch` only says what its text is.
+    if not {"lem", "classifier"} <= traits and ("arch" in traits or "official arch" not in traits):
       assert detect.find_family(source_with(traits)).name == expected_family(traits), traits
 
 
@@ -95,7 +103,7 @@ def test_two_equally_sure_families_are_an_error(write, monkeypatch):
   mae = families.load("mae")
   exchange(monkeypatch, dataclasses.replace(mae, recognise=families.load("hap").recognise))
   with pytest.raises(ValueError, match=r"weights\.pth: may be of the families hap and mae: .* --from"):
-    read.read(write({"model": encoder_state()}))
+    read.read(write({"model": full_state()}))
 
 
 # The facts that a family reads from a file
@@ -209,7 +217,6 @@ FAMILY = Family(
   _network_of,
   task="pretrain",
   licence="MIT",
-  nests=("net",),
   grids={8: ((4, 2), "pictures of this test")},
   content=lambda weights, state: {"net": state},
 )

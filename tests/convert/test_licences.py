@@ -11,13 +11,14 @@ from hap_jax.convert import families, licences, official
 SOURCES = pathlib.Path(hap_jax.__file__).parent / "data" / "sources"
 NAMES = sorted(path.stem for path in SOURCES.glob("*.py") if path.stem not in ("__init__", "base"))
 # `folder` and `identity_folder` read the user's own pictures. `tfds` reads its licence from the packed data
-# set. `synthetic_captions` has the licence of `synthetic`.
+# set. `synthetic_captions` has the licence of `synthetic`, and `mixed` has the licences of its data sets.
+# `posed_folder` reads the licence of the joints from their folder.
 UNKNOWN_SOURCES = {"folder", "identity_folder", "attribute_table"}
-SOURCES_WITHOUT_TEXT = {"tfds", "synthetic_captions"}
+SOURCES_WITHOUT_TEXT = {"tfds", "synthetic_captions", "mixed", "posed_folder"}
 # The published files of these families state no licence.
 UNKNOWN_FAMILIES = {
   *("hap", "timm", "hf-vit", "reid-vit", "reid-lem", "attributes-vit", "text-reid"),
-  *("vitpose", "hf-vitpose"),
+  *("vitpose", "hf-vitpose", "dinov2", "hf-dinov2", "mmpretrain", "google-vit"),
 }
 
 MARKET = "Market-1501: academic research, on the terms of its authors"
@@ -120,7 +121,9 @@ def texts_of(name):
     values = [k.value for k in getattr(node, "keywords", ()) if k.arg == "licence"]
     if isinstance(node, ast.Dict):
       values += [
-        value for key, value in zip(node.keys, node.values, strict=True) if ast.unparse(key) == "'licence'"
+        value
+        for key, value in zip(node.keys, node.values, strict=True)
+        if key is not None and ast.unparse(key) == "'licence'"  # a key is None for `**others`
       ]
     if isinstance(node, ast.Assign) and {"licence", "_LICENCE"} & {
       getattr(t, "id", "") for t in node.targets

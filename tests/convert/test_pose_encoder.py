@@ -10,7 +10,7 @@ from PIL import Image
 
 import hap_jax
 from hap_jax.cli.__main__ import main as hap
-from hap_jax.convert import read, run, write
+from hap_jax.convert import families, read, run, write
 from hap_jax.description import Description, Encoder
 from hap_jax.io import checkpoint_file
 from hap_jax.models import attribute_classifier
@@ -91,7 +91,7 @@ def test_a_conversion_to_another_grid_is_proved(checkpoint, tmp_path):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_that_cannot_hold_the_encoder_is_an_error_that_says_why(checkpoint, tmp_path, family):
-  out = tmp_path / ("out" if write.makes_folder(family) else "out.pth")
+  out = tmp_path / ("out" if write.makes_folder(family) else f"out{families.load(family).suffixes[0]}")
   expected = "patch padding 2 and no" if family.endswith("vitpose") else "patch padding 0 and a"
   with pytest.raises(ValueError, match=rf"for encoders with {expected} class token, but .* has ") as error:
     run.convert(checkpoint, out, to=family, real=False)

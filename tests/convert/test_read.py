@@ -13,7 +13,6 @@ from hap_jax.convert import families, fit, names, read
 from hap_jax.convert import write as writing
 from hap_jax.description import Description, Encoder
 from hap_jax.io import checkpoint_file, safetensors_file
-from hap_jax.io.restricted_pickle import UnsafePickleError
 from hap_jax.models import posemb, vit
 from tests import networks
 from tests.convert.reference_state import encoder_state, exchange, family_state, full_state, leaves
@@ -172,6 +171,44 @@ def test_every_spelling_of_transformers_gives_the_same_weights(tmp_path, family,
     np.testing.assert_array_equal(got[name], array)
 
 
+@pytest.mark.parametrize("nest", ["model", "state_dict"])
+@pytest.mark.parametrize(
+  "arch", ["vit_base_patch16_224", "vit_base_patch16", "deit3_base_patch16_224", "vit"]
+)
+@pytest.mark.parametrize("num_cells", [(3, 3), (4, 2), (12, 8)])
+def test_the_name_of_a_model_alone_makes_no_file_a_file_of_hap(write, nest, arch, num_cells):
+  state = encoder_state(grid=num_cells)
+  heads = {"head.weight": np.ones((5, 16), np.float32), "head.bias": np.ones(5, np.float32)}
+  for content in (state, state | heads):
+    weights = read.read(write({nest: content, "arch": arch, "epoch": 3, "version": 2, "metric": 81.5}))
+    assert (weights.family, weights.task, list(weights.params)) == ("timm", "pretrain", ["encoder"])
+    assert weights.made_from[0]["kind"] == "unknown"
+    assert "HAP" not in weights.licence
+
+
+def test_a_classifier_of_hap_needs_the_name_and_the_grid_of_its_code(write):
+  state = family_state("reid-vit", grid=(16, 8))
+  assert read.read(write({"model": state, "arch": "vit_base_patch16"})).family == "reid-vit"
+  assert read.read(write({"model": state, "arch": "vit_base_patch16_224"})).family == "timm"
+  assert read.read(write({"model": state})).family == "timm"
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 16), (1, 16)])
+def test_a_mask_token_of_an_encoder_is_no_decoder(write, shape):
+  weights = read.read(
+    write({"model": encoder_state(grid=(3, 3)) | {"mask_token": np.ones(shape, np.float32)}})
+  )
+  assert (weights.family, weights.decoder, weights.unused) == ("timm", None, ("mask_token",))
+
+
+def test_a_head_of_another_project_is_no_pose_network(write):
+  head = {"keypoint_head.final_layer.weight": np.ones((17, 16, 1, 1), np.float32)}
+  with pytest.raises(
+    ValueError, match=r"expected names of the timm family, found keypoint_head\.final_layer"
+  ):
+    read.read(write({"state_dict": encoder_state() | head}))
+
+
 @pytest.mark.parametrize("prefix", ["module.backbone.", "backbone.", "base.", "module.base."])
 @pytest.mark.parametrize("nest", ["teacher", "state_dict", None])
 def test_the_backbone_of_a_reid_checkpoint_is_read_and_its_heads_are_unused(write, prefix, nest):
@@ -186,16 +223,19 @@ def test_the_backbone_of_a_reid_checkpoint_is_read_and_its_heads_are_unused(writ
 
 def test_the_family_is_found_from_the_file(write):
   square = encoder_state(grid=(3, 3))
-  assert read.read(write({"model": square})).family == "mae"
-  assert read.read(write({"model": square, "arch": "vit"})).family == "hap"
-  assert read.read(write({"model": encoder_state(grid=(4, 2))})).family == "hap"
   assert read.read(write({"model": square}), family="hap").family == "hap"
-  with pytest.raises(ValueError, match="'dino' is not one of attributes-vit, hap, "):
+  for grid, family in (((3, 3), "mae"), ((4, 2), "hap")):
+    assert read.read(write({"model": encoder_state(table=posemb.sincos_table(grid, 16))})).family == family
+    assert read.read(write({"model": full_state(grid=grid)})).family == family
+    assert (
+      read.read(write({"model": full_state(grid=grid), "arch": "pose_mae_vit_base_patch16"})).family == "hap"
+    )
+  with pytest.raises(ValueError, match="'dino' is not one of attributes-vit, dinov2, "):
     read.read(write({"model": square}), family="dino")
 
 
 def test_the_lineage_names_file_digest_family_and_licence(write):
-  path = write({"model": encoder_state(grid=(3, 3))})
+  path = write({"model": full_state(grid=(3, 3))})
   lineage = read.read(path).lineage[0]
   # The digest is computed here again, from the bytes of the whole file.
   digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -252,7 +292,6 @@ def test_the_decoders_table_gives_the_grid_if_the_encoders_table_was_resized(wri
   ("num_cells", "content", "grid", "how"),
   [
     ((3, 3), {}, (3, 3), "assumed square"),
-    ((16, 8), {"arch": "vit"}, (16, 8), "assumed: the published HAP grid"),
     ((4, 2), {}, None, "unknown: 8 patches"),
   ],
 )
@@ -266,9 +305,13 @@ def test_the_caller_may_give_the_grid_if_the_file_does_not_contradict_it(write):
   path = write({"model": encoder_state(grid=(4, 2))})
   assert read.read(path, grid=(2, 4)).grid == (2, 4)
   with pytest.raises(
-    ValueError, match=r"weights\.pth: grid 3x3 was given, but its position table has 8 patches"
+    ValueError, match=r"weights\.pth: grid 5x2 was given, but its position table has 8 patches"
   ):
-    read.read(path, grid=(3, 3))
+    read.read(path, grid=(5, 2))
+  # A table of 9 rows is one of 3x3 patches if no row belongs to the class token.
+  found = read.read(path, grid=(3, 3))
+  assert (found.grid, found.params["encoder"]["pos_embed"].shape) == ((3, 3), (1, 10, 16))
+  assert found.grid_from == "given by the caller; the position table has no row for the class token"
   path = write({"model": encoder_state(table=posemb.sincos_table((4, 2), 16))})
   with pytest.raises(ValueError, match="grid 2x4 was given, but its sin-cos table is for 4x2"):
     read.read(path, grid=(2, 4))
@@ -290,18 +333,26 @@ def test_another_grid_than_a_folder_records_is_an_error(folder):
   [
     ({"hidden_act": "quick_gelu"}, r"config\.json: hidden_act is 'quick_gelu', but .* exact 'gelu'"),
     ({"hidden_act": "relu"}, "hidden_act is 'relu'"),
-    ({"layer_norm_eps": 1e-3}, r"config\.json: layer_norm_eps is 0\.001, but .* at most 1e-05"),
-    ({"layer_norm_eps": "1e-6"}, "layer_norm_eps is '1e-6'"),
+    *(
+      (
+        {"layer_norm_eps": value},
+        rf"config\.json: layer_norm_eps is {value!r}, expected a number between 0 and 1",
+      )
+      for value in ("1e-6", 0, -1e-6, 2, float("nan"), True)
+    ),
   ],
 )
-def test_an_encoder_with_another_activation_or_epsilon_is_refused(folder, family, config, match):
+def test_an_encoder_with_another_activation_or_a_wrong_epsilon_is_refused(folder, family, config, match):
   with pytest.raises(ValueError, match=match):
     read.read(folder(family, config=config))
 
 
-@pytest.mark.parametrize("config", [{}, {"hidden_act": "gelu", "layer_norm_eps": 1e-12}])
-def test_an_encoder_with_the_same_features_is_read(folder, config):
-  assert read.read(folder("hf-vit", config=config)).family == "hf-vit"
+@pytest.mark.parametrize(
+  ("config", "norm_eps"),
+  [({}, 1e-12), ({"hidden_act": "gelu", "layer_norm_eps": 1e-12}, 1e-12), ({"layer_norm_eps": 1e-3}, 1e-3)],
+)
+def test_the_epsilon_of_a_folder_is_read(folder, config, norm_eps):
+  assert read.read(folder("hf-vit", config=config)).description.encoder.norm_eps == norm_eps
 
 
 PIXELS = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.5, 1]}
@@ -356,13 +407,17 @@ def test_a_normalisation_without_three_positive_numbers_is_an_error(folder, std)
 # Damaged and hostile files
 
 
-def test_a_hostile_checkpoint_is_refused_and_does_not_run(write, tmp_path):
+def test_a_hostile_checkpoint_does_not_run_and_is_named(write, tmp_path):
   proof = tmp_path / "ran"
   call = (
     b"cbuiltins\neval\n(X" + len(code := f"open({str(proof)!r}, 'w')".encode()).to_bytes(4, "little") + code
   )
-  with pytest.raises(UnsafePickleError, match=r"weights\.pth.*builtins\.eval"):
-    read.read(write({"model": encoder_state(), "args": torch_bytes.Raw(call + b"tR")}))
+  found = read.read(write({"model": encoder_state(), "args": torch_bytes.Raw(call + b"tR")}))
+  assert (found.family, found.objects) == ("timm", ("builtins.eval",))
+  with pytest.raises(
+    ValueError, match=r"weights\.pth: entry 'model' is an object of the class builtins\.eval"
+  ):
+    read.read(write({"model": torch_bytes.Raw(call + b"tR")}))
   assert not os.path.exists(proof)
 
 
@@ -387,16 +442,15 @@ def changed(**changes):
   [
     (
       changed(blocks__0__attn__gamma=np.ones(3, np.float32)),
-      r"expected names of the hap family, found blocks\.0\.attn\.gamma",
+      r"expected names of the timm family, found blocks\.0\.attn\.gamma",
     ),
-    (changed(head__weight=np.ones((1, 16), np.float32)), "missing tensors of the reid-vit family: head.bias"),
     (changed(blocks__1__mlp__fc1__bias=None), r"missing .*: blocks\.1\.mlp\.fc1\.bias"),
     (changed(norm__weight=None), r"missing .*: norm\.weight"),
     (
       changed(mask_token=np.ones((1, 1, 8), np.float32)),
       "missing .*: decoder_pos_embed, decoder_embed",
     ),
-    (changed(patch_embed__proj__weight=None), r"of no known family \(attributes-vit, hap, .*cls_token"),
+    (changed(patch_embed__proj__weight=None), r"of no known family \(attributes-vit, dinov2, .*cls_token"),
     (
       changed(norm__bias=np.zeros(7, np.float32)),
       r"norm\.bias has shape \(7,\), expected \(16\) by patch_embed",
@@ -417,8 +471,8 @@ def changed(**changes):
     (changed(norm__bias=np.arange(16)), r"norm\.bias has dtype int64, expected floating point"),
     (changed(norm__bias=np.full(16, np.nan, np.float32)), r"norm\.bias has 16 values that are NaN"),
     (changed(norm__bias=np.array([1e300] + [0.0] * 15)), r"norm\.bias has 1 values that are NaN, infinite"),
-    ({"epoch": 3, "optimizer": {}}, "'epoch' is a int, not a tensor"),
-    ({}, "holds a dict, not a state dict"),
+    ({"epoch": 3, "optimizer": {}}, r"found no tensors in its entries \(epoch, optimizer\)"),
+    ({}, r"found no tensors in its entries \(none\)"),
     ([1], "holds a list, not a state dict"),
   ],
 )

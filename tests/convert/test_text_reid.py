@@ -182,7 +182,10 @@ def test_the_network_is_described_without_guesses(official):
       lambda c: c["network"].update({"W.block.bias": np.ones(5, np.float32)}),
       "expected each tensor once, found in two entries: W.block.bias",
     ),
-    (lambda c: c.update({"W": {"W.block.bias": "text"}}), "'W.block.bias' is a str, not a tensor"),
+    (
+      lambda c: c.update({"W": {"W.block.bias": "text"}}),
+      "missing tensors of the text-reid family: W.block.weight",
+    ),
   ],
 )
 def test_a_damaged_file_is_an_error_of_one_line(official, words, tmp_path, capsys, change, message):

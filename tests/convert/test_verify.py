@@ -15,6 +15,7 @@ from hap_jax.models import cpu_matmul, layers
 from tests.convert.reference_state import GRID, conversion_options, exchange, family_state
 
 FAMILIES = families.names()
+SQUARE = ("hf-vitmae", "hf-dinov2")  # families whose class in transformers supports only square grids
 
 
 def write_source(folder, family, **sizes):
@@ -50,7 +51,7 @@ def convert(path, out, to, **options):
 
 
 def destination(tmp_path, to):
-  return tmp_path / ("out" if write.makes_folder(to) else "out.pth")
+  return tmp_path / ("out" if write.makes_folder(to) else f"out{families.load(to).suffixes[0]}")
 
 
 # The second forward pass
@@ -100,7 +101,7 @@ def test_every_family_is_converted_both_ways_with_a_proof(own, tmp_path, family)
   assert 0 < there["proof"]["max_abs_error"] < 1e-4  # JAX and NumPy do not round alike
   assert all(0.01 < output["max_abs_value"] < 100 for output in outputs.values())
   assert json.loads((checkpoint / run.REPORT).read_text()) == there
-  to = "hf-vit" if family == "hf-vitmae" else family  # ViTMAE needs a square grid, and this one is not square
+  to = "hf-vit" if family in SQUARE else family  # the grid of the checkpoint is not square
   back = run.convert(checkpoint, destination(tmp_path, to), to=to, real=False)
   assert back["proof"]["outputs"].keys() == expected - ({"pred"} if to != family else set())
   assert back["proof"]["max_abs_error"] == 0  # the same NumPy on both sides
@@ -133,7 +134,7 @@ def test_foreign_families_are_converted_into_each_other_without_our_model(
   source, tmp_path, family, to, container
 ):
   path = source(family, grid=(3, 3))
-  facts = convert(path, tmp_path / f"out{container}", to, source_grid=(3, 3))
+  facts = convert(path, tmp_path / f"out{container}", to, source_grid=(3, 3), norm_eps=1e-6)
   assert facts["proof"]["max_abs_error"] < 1e-6
 
 
@@ -183,6 +184,13 @@ SWAPS = {
   "attributes-vit": ("norm.bias", "norm.weight"),
   "vitpose": ("keypoint_head.deconv_layers.4.running_mean", "keypoint_head.deconv_layers.4.bias"),
   "hf-vitpose": ("head.batchnorm1.weight", "head.batchnorm2.weight"),
+  "dinov2": ("norm.bias", "norm.weight"),
+  "hf-dinov2": ("encoder.layer.{i}.norm1.bias", "encoder.layer.{i}.norm2.bias"),
+  "mmpretrain": ("layers.{i}.ln1.weight", "layers.{i}.ln2.weight"),
+  "google-vit": (
+    "Transformer/encoderblock_{i}/MultiHeadDotProductAttention_1/query/kernel",
+    "Transformer/encoderblock_{i}/MultiHeadDotProductAttention_1/key/kernel",
+  ),
   "text-reid": ("TextExtract.lstm.weight_hh_l0", "TextExtract.lstm.weight_hh_l0_reverse"),
 }
 
@@ -203,7 +211,7 @@ def test_a_table_with_two_swapped_names_fails_and_leaves_nothing(source, tmp_pat
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_table_with_two_swapped_names_fails_for_our_checkpoint_too(own, tmp_path, monkeypatch, family):
-  checkpoint, _ = own(family, (3, 3)) if family == "hf-vitmae" else own(family)  # ViTMAE needs a square grid
+  checkpoint, _ = own(family, (3, 3)) if family in SQUARE else own(family)
   exchange(monkeypatch, swapped(families.load(family), *SWAPS[family]))
   with pytest.raises(ValueError, match=r"the conversion is wrong: .* differs by"):
     run.convert(checkpoint, destination(tmp_path, family), to=family, real=False)

@@ -9,9 +9,11 @@ import pytest
 
 from hap_jax import run as runner
 from hap_jax import sharding
-from hap_jax.io import checkpoint_file
+from hap_jax.io import checkpoint_file, safetensors_file
+from hap_jax.models import posemb
+from hap_jax.tasks import base
 from hap_jax.tasks import pretrain as pretrain_task
-from hap_jax.train import checkpoint, loop
+from hap_jax.train import checkpoint, initial, loop
 from hap_jax.train.loop import NonFiniteLossError
 from hap_jax.train.report import read_metrics
 from tests.convert import reference_state
@@ -104,7 +106,8 @@ def test_init_from_own_checkpoint_starts_from_its_weights(finished, tiny_config,
 @pytest.mark.soak
 def test_a_start_from_mae_loads_its_encoder_and_reports_its_licence(small_model, tiny_config, tmp_path):
   width, depth = small_model.width, small_model.depth
-  state = reference_state.encoder_state(grid=(3, 3), width=width, depth=depth, patch=8)
+  table = posemb.sincos_table((3, 3), width)
+  state = reference_state.encoder_state(table=table, width=width, depth=depth, patch=8)
   file = tmp_path / "mae.pth"
   file.write_bytes(torch_bytes.zip_file({"model": {k: torch_bytes.contiguous(v) for k, v in state.items()}}))
   # The configuration is the same as in the test above, so the compiled step is reused.
@@ -119,6 +122,50 @@ def test_a_start_from_mae_loads_its_encoder_and_reports_its_licence(small_model,
   assert "encoder/pos_embed 3x3 -> 4x2" in log
   assert "decoder/pred/kernel" in log
   assert "CC-BY-NC 4.0" in log
+
+
+@pytest.fixture
+def folder(small_model, tmp_path):
+  """A folder of transformers' ViT, whose layer norms have the epsilon 1e-12."""
+  sizes = {"grid": (3, 3), "width": small_model.width, "depth": small_model.depth, "patch": 8}
+  (tmp_path / "vit").mkdir()
+  safetensors_file.save(
+    tmp_path / "vit" / "model.safetensors", reference_state.family_state("hf-vit", **sizes), {}
+  )
+  return tmp_path / "vit"
+
+
+@pytest.mark.parametrize(("norm_eps", "expected"), [(0.0, 1e-12), (1e-5, 1e-5)])
+def test_a_run_keeps_the_epsilon_of_its_starting_weights_unless_the_key_is_set(
+  tiny_config, folder, norm_eps, expected
+):
+  config = tiny_config(init_from=str(folder), model__norm_eps=norm_eps)
+  weights = initial.read(config.init_from)
+  start = base.Start(weights.lineage, weights.description)
+  task = pretrain_task.make(base.with_norm_eps(config, start), start)
+  again = base.Start((), task.description)
+  resumed = pretrain_task.make(base.with_norm_eps(config, again), again)
+  for made in (task, resumed):
+    model = pretrain_task.network(made.description)
+    assert (model.encoder.norm_eps, model.decoder.norm_eps) == (expected, expected)
+  _, report = task.load(jax.tree.map(np.asarray, task.init(jax.random.key(0))), weights)
+  note = f"the layer norms have the epsilon {norm_eps:g} (config.model.norm_eps), but 1e-12 in the file"
+  assert (note in report.notes) == (norm_eps != 0)
+  assert pretrain_task.make(tiny_config()).description.encoder.norm_eps == 1e-6
+
+
+@pytest.mark.soak
+def test_a_run_records_the_epsilon_of_its_starting_weights_and_resumes(tiny_config, folder, tmp_path):
+  for steps in (1, 2):
+    config = tiny_config(total_steps=steps, init_from=str(folder))
+    runner.run(config, tmp_path / f"run{steps}", lambda _: None)
+  runner.run(config, tmp_path / "run2", lambda _: None)  # resumes at its end
+  for steps in (1, 2):
+    _, description = checkpoint_file.read(tmp_path / f"run{steps}")
+    assert description["model"]["norm_eps"] == 1e-12
+  continued = tiny_config(total_steps=3, continue_from=str(tmp_path / "run2"))
+  runner.run(continued, tmp_path / "run3", lambda _: None)
+  assert checkpoint_file.read(tmp_path / "run3")[1]["model"]["norm_eps"] == 1e-12
 
 
 def test_init_from_another_model_names_both_sizes(tiny_config, tmp_path):

@@ -59,6 +59,7 @@ def test_only_the_listed_files_call_opencv_functions_with_names_or_text():
   }
   assert found == {
     ("io/picture_file.py", "imencode"),
+    ("io/video_decoder.py", "VideoCapture"),  # in a process of its own with a limit of its memory
     ("synthetic/camera.py", "imencode"),  # in memory only: a camera's JPEG noise
     ("viz/canvas.py", "FontFace"),
     ("viz/canvas.py", "getTextSize"),

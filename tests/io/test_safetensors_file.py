@@ -29,7 +29,7 @@ def test_tensors_and_metadata_are_read_back_bit_for_bit(tmp_path):
   np.testing.assert_array_equal(tensors["turned"], TENSORS["a"].T)
 
 
-@pytest.mark.parametrize("keep", [0, 5, 60, -1])
+@pytest.mark.parametrize("keep", [5, 60, -1])
 def test_a_truncated_file_is_an_error_that_names_it(tmp_path, keep):
   path = tmp_path / "a.safetensors"
   safetensors_file.save(path, TENSORS, {})

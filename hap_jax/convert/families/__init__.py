@@ -25,12 +25,16 @@ def load(name):
   """
   if name not in names():
     raise ValueError(f"family {name!r} is not one of {', '.join(names())}")
+  return _import(name)
+
+
+def _import(name):
   return importlib.import_module(f"{__name__}.{name.replace('-', '_')}").FAMILY
 
 
 def load_all():
   """Returns all families, as a tuple."""
-  return tuple(load(name) for name in names())
+  return tuple(map(_import, names()))
 
 
 def find(name):

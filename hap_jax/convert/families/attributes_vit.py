@@ -1,7 +1,7 @@
 """Files of the official HAP code for pedestrian attributes: a classifier on the mean of the patch tokens."""
 
 from hap_jax.convert import numpy_vit, official, rows
-from hap_jax.convert.family import CERTAIN, NO, Family
+from hap_jax.convert.family import CERTAIN, NO, Family, Preference
 from hap_jax.convert.numpy_layers import linear, pair
 from hap_jax.convert.outputs import Outputs
 from hap_jax.data.sources import pa100k, peta, rapv1
@@ -56,8 +56,7 @@ FAMILY = Family(
   licence=official.OF_HAP,
   made_from=official.made_from_fine_tuned_hap("pa100k, rapv1 or peta"),
   task="attributes",
-  nests=("state_dicts",),
-  backbones=("backbone.",),
+  prefers=(Preference("state_dicts", "state_dict_ema", "HAP"),),
   backbone="backbone.",
   grids={192: ((16, 12), "attributes at 256 x 192")},
   pixels_from="published attributes-vit code",

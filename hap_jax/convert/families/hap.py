@@ -1,11 +1,11 @@
 """Pre-training files of the official HAP code (arXiv 2310.20695). Names as in MAE, images not square."""
 
 from hap_jax.convert import numpy_vit, official, reconstruction, rows
-from hap_jax.convert.family import NO, POSSIBLE, Family
+from hap_jax.convert.family import NO, Family
 
 
 def _recognise(source):
-  return POSSIBLE if official.has_names(source) and official.is_of_hap(source) else NO
+  return official.pretrained(source) if official.has_names(source) and official.is_of_hap(source) else NO
 
 
 FAMILY = Family(
@@ -16,7 +16,9 @@ FAMILY = Family(
   task="pretrain",
   licence=official.OF_HAP,
   made_from=official.MADE_FROM_HAP,
-  wrappers=("mae.",),
+  # Classifiers that keep the fixed position table of the pre-training have tensors with these names.
+  unused=("head.", "fc_norm."),
+  stand_ins=rows.NORMS_OF_CLASSIFIERS,
   grids={128: ((16, 8), "the published HAP grid, images of 256 x 128")},
   pixels_from="published hap code",
   content=official.content("pose_mae_vit"),

@@ -1,12 +1,14 @@
-"""A folder that `transformers.ViTModel` loads."""
+"""Folders of transformers' ViT: `ViTModel`, a classifier, or masked image modelling with a convolution."""
 
 from hap_jax.convert import hugging_face, numpy_vit
 from hap_jax.convert.family import CERTAIN, NO, Family, TorchClass
 
 
 def _recognise(source):
-  is_other = hugging_face.is_masked(source) or hugging_face.is_pose(source)
-  return CERTAIN if hugging_face.has_names(source) and not is_other else NO
+  if not hugging_face.has_names(source) or hugging_face.lacks_token(source):
+    return NO
+  others = (hugging_face.is_masked, hugging_face.is_pose, hugging_face.has_scales)
+  return NO if any(is_other(source) for is_other in others) else CERTAIN
 
 
 def _folder(weights):
@@ -31,8 +33,11 @@ FAMILY = Family(
   numpy_vit.hugging_face,
   task="pretrain",
   stage="encoder; the file does not state its training task",
-  unused=("pooler.", "classifier.", "embeddings.mask_token"),
+  # The convolution of ViTForMaskedImageModeling is `decoder.0`.
+  unused=("pooler.", "classifier.", "embeddings.mask_token", "decoder.0."),
   renames=((r"^vit\.", ""), *hugging_face.RENAMES),
+  norm_eps=hugging_face.NORM_EPS,
+  states_norm_eps=True,
   check_source=hugging_face.check_config,
   folder=_folder,
   torch_class=TorchClass("transformers", _run),

@@ -2,19 +2,15 @@
 
 from hap_jax.convert import hugging_face, numpy_vit, official, reconstruction
 from hap_jax.convert.family import CERTAIN, NO, Family, TorchClass
-from hap_jax.convert.weights import grid_text
 
 
 def _recognise(source):
-  return CERTAIN if hugging_face.has_names(source) and hugging_face.is_masked(source) else NO
+  is_masked = hugging_face.is_masked(source) and not hugging_face.lacks_token(source)
+  return CERTAIN if hugging_face.has_names(source) and is_masked else NO
 
 
 def _check_weights(weights):
-  if weights.grid[0] != weights.grid[1]:
-    raise ValueError(
-      f"--to=hf-vitmae: ViTMAE of transformers supports only square grids, but the grid is "
-      f"{grid_text(weights.grid)}: use --to=hf-vit, or a square --grid"
-    )
+  hugging_face.check_square("hf-vitmae", "ViTMAE", weights)
 
 
 def _folder(weights):
@@ -52,6 +48,8 @@ FAMILY = Family(
   renames=((r"^(?!vit\.|decoder\.)", "vit."), *hugging_face.RENAMES),
   needs_decoder=True,
   pixels_from="published hf-vitmae code",
+  norm_eps=hugging_face.NORM_EPS,
+  states_norm_eps=True,
   check_source=hugging_face.check_config,
   check_weights=_check_weights,
   folder=_folder,

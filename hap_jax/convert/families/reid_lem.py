@@ -8,6 +8,7 @@ from hap_jax.convert.layouts import CONV
 from hap_jax.convert.names import Entry
 from hap_jax.convert.numpy_layers import batch_norm, conv, layer_norm, linear, pair
 from hap_jax.convert.outputs import Outputs
+from hap_jax.models.layers import LAYER_NORM_EPSILON
 
 
 def _bottleneck(unit, width_in):
@@ -49,7 +50,7 @@ def _in_numpy(forward):
   # Each classifier reads a feature after a batch norm. The output "feature_conv" is the feature before this
   # batch norm.
   pooled = _map_of(forward).mean(axis=(1, 2))
-  pooled = layer_norm(pooled, pair(module("conv_fc_norm", "conv_fc_norm")), forward.epsilon)
+  pooled = layer_norm(pooled, pair(module("conv_fc_norm", "conv_fc_norm")), LAYER_NORM_EPSILON)
   cls = batch_norm(forward.cls, module("bn", "bn"))
   return {
     "feature_conv": pooled,

@@ -5,13 +5,17 @@ from hap_jax.convert.family import LIKELY, NO, Family
 from hap_jax.convert.numpy_layers import linear, pair
 from hap_jax.convert.outputs import Outputs
 
+# The entry `arch` of a file of the official code, and of a file that this project wrote without its record.
+_ARCHS = ("vit_base_patch16", "reid_vit_")
+
 
 def _recognise(source):
+  """Returns LIKELY if tensors, shape and the entry `arch` fit. Each alone also fits other projects."""
   if not official.has_names(source) or not official.has_head(source) or official.has_decoder(source):
     return NO
-  # Files of the family `timm` have the same names. These two properties show that a file belongs to `timm`.
-  is_of_timm = source.is_backbone or not source.is_nested
-  return LIKELY if official.is_of_hap(source) and not is_of_timm else NO
+  arch = official.arch_of(source)
+  is_named = arch == _ARCHS[0] or arch.startswith(_ARCHS[1])
+  return LIKELY if is_named and official.num_patches(source) in reid.GRIDS else NO
 
 
 def _check_weights(weights):

@@ -209,7 +209,6 @@ FAMILY = Family(
   ),
   task="text_reid",
   placeholders=_PLACEHOLDERS,
-  nests=("network",),
   siblings={"network": "W"},
   grids={192: ((24, 8), "text ReID at 384 x 128")},
   pixels_from="published text-reid code",

@@ -20,8 +20,8 @@ _ENCODER = tuple(
 
 
 def _recognise(source):
-  is_pose = any(name.startswith(("keypoint_head.", "last_norm.")) for name in source.state)
-  return CERTAIN if official.has_names(source) and is_pose else NO
+  # The name of the final norm is the trait. Many projects call their head `keypoint_head`.
+  return CERTAIN if official.has_names(source) and "last_norm.weight" in source.state else NO
 
 
 def _network_of(state):

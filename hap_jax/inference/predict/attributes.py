@@ -36,7 +36,7 @@ def run(args):
     return
   with Progress("predict") as progress:
     progress.stage("reading the checkpoint")
-    weights = reading.read(args.checkpoint)
+    weights = reading.read(args.checkpoint, selection=args.selection)
     names = attribute_names(args.checkpoint, weights.description)
     source = folder.open_source(root=args.pictures, exif=args.exif)
     progress.begin(len(source), "pictures")

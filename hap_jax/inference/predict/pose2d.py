@@ -46,7 +46,8 @@ def run(args):
   """Finds the joints of every person of `args.pictures`, and writes the folder `args.out`."""
   with Progress("predict") as progress:
     progress.stage("reading the checkpoint")
-    weights = pose2d.of_data_set(reading.read(args.checkpoint), args.dataset)
+    weights = reading.read(args.checkpoint, selection=args.selection)
+    weights = pose2d.of_data_set(weights, args.dataset)
     skeleton = skeleton_of(args.checkpoint, weights)
     progress.stage("reading the boxes")
     people = people_in_pictures.open_people(args.pictures, boxes=args.boxes, exif=args.exif)

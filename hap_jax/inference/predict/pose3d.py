@@ -42,7 +42,7 @@ def run(args):
   """Writes the results for every person of `args.pictures` into the new folder `args.out`."""
   with Progress("predict") as progress:
     progress.stage("reading the checkpoint")
-    weights = reading.read(args.checkpoint)
+    weights = reading.read(args.checkpoint, selection=args.selection)
     description = weights.description
     bodies = initial_body.of_checkpoint(description, args.body)
     people = people_in_pictures.open_people(

@@ -70,7 +70,7 @@ def _rank(args, sentences):
   pictures = gallery.open_gallery(args)
   with Progress("predict") as progress:
     progress.stage("reading the checkpoint")
-    weights = reading.read(args.checkpoint)
+    weights = reading.read(args.checkpoint, selection=args.selection)
     extractor = embed.make_extractor(args.checkpoint, weights, "embedding")
     calibration = calibration_file.find_for_query(
       args.calibration, args.checkpoint, weights, feature=extractor.kind, kind="text"
