@@ -44,6 +44,12 @@ def add_arguments(parser):
     help="leave out the pass over the mirrored picture: half the time",
   )
   parser.add_argument(
+    "--dataset",
+    metavar="LABEL",
+    default="",
+    help="data set whose expert and head are used, if the checkpoint has several (default: the first)",
+  )
+  parser.add_argument(
     "--min_score",
     type=float,
     metavar="SCORE",
@@ -69,6 +75,7 @@ def run(args):
       padding=args.padding,
       flip_test=not args.no_flip,
       selection=_options.selection(args),
+      data_set=args.dataset,
     )
     progress.stage("listing the pictures")
     pictures, root = _open_pictures(args)

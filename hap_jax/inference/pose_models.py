@@ -43,7 +43,7 @@ class PoseModel:
   facts: Mapping[str, Any]
 
 
-def load(path, *, padding=topdown.PADDING, flip_test=True, selection=WHOLE):
+def load(path, *, padding=topdown.PADDING, flip_test=True, selection=WHOLE, data_set=""):
   """Loads a model.
 
   Args:
@@ -51,14 +51,18 @@ def load(path, *, padding=topdown.PADDING, flip_test=True, selection=WHOLE):
     padding: width of the region that the model sees divided by the width of the box. The same for the height.
     flip_test: True: the result is averaged with the result of the mirrored image. For checkpoints of 2D pose,
       it is the mean of the heat maps. For MoveNet, it is the mean of the joints and of their scores.
-    selection: a `Selection`, the part of a checkpoint to read. If a network has several data sets, it is used
-      for the first data set.
+    selection: a `Selection`, the part of a checkpoint to read.
+    data_set: label of the data set whose expert and head are used, if the checkpoint has several. "": the
+      first.
   Raises:
-    ValueError: if the file is no such model, or if it does not find all 17 joints of COCO.
+    ValueError: if the file is no such model, if it does not find all 17 joints of COCO, or if it has no such
+      data set.
   """
   if tfjs_file.find(path) is not None:
+    if data_set:
+      raise ValueError(f"{path}: MoveNet has no data set {data_set}: remove --dataset")
     return _load_movenet(path, padding, flip_test)
-  weights = pose2d.of_data_set(reading.read(path, selection=selection), "")
+  weights = pose2d.of_data_set(reading.read(path, selection=selection), data_set)
   skeleton = predicting.skeleton_of(path, weights)
   _check_joints(path, skeleton)
   description = weights.description

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from hap_jax.cli.__main__ import main as hap
+from hap_jax.convert import run
 from hap_jax.data import pose_parts
 from hap_jax.data.skeletons import COCO17
 from hap_jax.data.sources import synthetic
@@ -12,6 +13,9 @@ from hap_jax.inference import pose_models
 from hap_jax.metrics import oks
 from hap_jax.models import movenet
 from tests.cli.test_predict_pose2d import pixels, write
+from tests.convert.reference_state import GRID
+from tests.convert.test_joint_pose import joint_state
+from tests.io import torch_bytes
 from tests.models import tfjs_files
 
 SIDE = 16
@@ -68,6 +72,18 @@ def test_a_model_for_several_people_is_one_line(tmp_path):
   path = tfjs_files.write_multi(tmp_path / "multi.json", np.zeros((6, 56)))
   with pytest.raises(ValueError, match=f"{path}: it finds several people .* use this model with hap crop"):
     pose_models.load(path)
+
+
+def test_a_checkpoint_of_several_data_sets_uses_one_of_them(tmp_path):
+  path = tmp_path / "joint.pth"
+  path.write_bytes(torch_bytes.zip_file({"state_dict": joint_state()}))
+  run.convert(path, tmp_path / "own", source_grid=GRID, heads=(2, None), real=False)
+  first, chosen = (pose_models.load(tmp_path / "own", data_set=label) for label in ("", "coco"))
+  assert first.facts == chosen.facts
+  with pytest.raises(ValueError, match="it finds the 16 joints of mpii16, without nose"):
+    pose_models.load(tmp_path / "own", data_set="mpii")
+  with pytest.raises(ValueError, match="dogs"):
+    pose_models.load(tmp_path / "own", data_set="dogs")
 
 
 def test_thunder_finds_the_joints_of_drawn_people(movenet_weights):

@@ -22,7 +22,7 @@ def start(rows, words):
 def finish(process):
   """Waits for the end of a command, which must succeed. Returns its output."""
   output, _ = process.communicate(timeout=_HANG_S)
-  assert process.returncode == 0, output
+  assert process.returncode == 0, (process.returncode, output)
   return output
 
 
