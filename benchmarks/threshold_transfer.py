@@ -14,7 +14,7 @@ import itertools
 import numpy as np
 
 from benchmarks import measure
-from hap_jax import config as config_lib
+from hap_jax import config_sources
 from hap_jax.convert import read as reading
 from hap_jax.inference import embed, scoring
 from hap_jax.metrics import calibration, pair_scores, retrieval, roc, verification
@@ -38,7 +38,7 @@ def collect(args, weights, seed, scale=1):
   size = tuple(side // scale for side in config.data.synthetic.image_size)
   config = scoring.configure(args.checkpoint, weights, None, {**options, "data.synthetic.image_size": size})
   extractor = embed.make_extractor(args.checkpoint, weights)
-  sides = [config_lib.open_source(config, split) for split in ("query", "gallery")]
+  sides = [config_sources.open_source(config, split) for split in ("query", "gallery")]
   vectors = [embed.extract(extractor, side, batch_size=args.batch_size)[0] for side in sides]
   ids = [side.columns[name] for name in ("pid", "camid") for side in sides]
   return pair_scores.collect(*vectors, *ids, seed=seed), retrieval.evaluate(*vectors, *ids).mean_ap

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from hap_jax import config as config_lib
-from hap_jax import config_file, config_values, run
+from hap_jax import config_file, config_sources, config_values, run
 from hap_jax.cli.__main__ import main
 from hap_jax.models import vit
 from hap_jax.train.optim import OptimizerSpec
@@ -238,10 +238,10 @@ def test_a_wrong_option_of_a_source_names_it():
   with pytest.raises(
     ValueError, match=r"option num_train='x' of data/sources/synthetic\.py: expected a whole"
   ):
-    config_lib.open_source(config, "train")
+    config_sources.open_source(config, "train")
   config = config_lib.finalize(config_lib.from_recorded(changed("data.synthetic", 3), "runs/x"))
   with pytest.raises(ValueError, match=r"config\.data\.synthetic=3: expected a group of keys"):
-    config_lib.open_source(config, "train")
+    config_sources.open_source(config, "train")
 
 
 def test_a_run_does_not_start_with_a_wrong_optimizer(tmp_path):

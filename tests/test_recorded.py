@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from hap_jax import config as config_lib
-from hap_jax import config_values
+from hap_jax import config_sources, config_values
 from hap_jax import run as runner
 from hap_jax.cli.__main__ import main
 from hap_jax.convert import read
@@ -182,7 +182,7 @@ def test_a_run_that_recorded_no_option_exif_goes_on_with_the_stored_pixels(sourc
   Image.new("RGB", (8, 16)).save(tmp_path / "pictures" / "anna" / "1.jpg", exif=exif)
   for now, shape in ((resumed, (16, 8, 3)), (config_lib.finalize(config), (8, 16, 3))):
     place = ml_collections.ConfigDict({"source": source, "root": str(tmp_path / "pictures")})
-    opened = config_lib.open_source(now, "all" if source == "folder" else "train", place)
+    opened = config_sources.open_source(now, "all" if source == "folder" else "train", place)
     assert opened[0]["image"].shape == shape
     description = base.description_of(now, opened, network={})
     assert description.data["exif"] == description.config["data"][source]["exif"] == now.data[source].exif

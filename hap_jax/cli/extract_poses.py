@@ -3,6 +3,7 @@
 import pathlib
 
 from hap_jax import config as config_lib
+from hap_jax import config_sources
 from hap_jax.cli import _options
 from hap_jax.data.sources import base, folder
 from hap_jax.data.transforms import topdown
@@ -111,4 +112,4 @@ def _open_pictures(args):
   splits = getattr(config_lib.load("data/sources", args.data_source), "SPLITS", ())
   split = args.split or ("train" if "train" in splits or not splits else splits[0])
   root, options = args.data_root or "", _options.settings(args.settings)
-  return config_lib.open_named_source(args.data_source, root=root, split=split, options=options), root
+  return config_sources.open_named_source(args.data_source, root=root, split=split, options=options), root

@@ -5,6 +5,7 @@ import re
 import time
 
 from hap_jax import config as config_lib
+from hap_jax import config_sources
 from hap_jax.cli import _options
 from hap_jax.data import pack
 from hap_jax.io.progress import Progress
@@ -103,7 +104,7 @@ def _pack(args):
   with Progress("prepare") as progress:
     progress.stage("opening the data set")
     sources = {
-      split: config_lib.open_named_source(
+      split: config_sources.open_named_source(
         args.source, root=args.root or "", split=split, seed=args.seed, options=options
       )
       for split in _splits(args)

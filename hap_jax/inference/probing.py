@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from hap_jax import config as config_lib
-from hap_jax import sharding
+from hap_jax import config_sources, sharding
 from hap_jax.convert import read as reading
 from hap_jax.convert.selection import WHOLE
 from hap_jax.data.pipeline import Reading
@@ -58,7 +57,7 @@ def probe(
     progress.stage("opening the data")
     loaders = {
       split: Reading(workers=workers).ordered(
-        config_lib.open_named_source(source, root=root, split=split, options=options),
+        config_sources.open_named_source(source, root=root, split=split, options=options),
         (ResizeBicubic(size=tuple(image_size)),),
         batch_size,
       )
@@ -156,10 +155,10 @@ def _say_attributes(names, found, shares, say):
 
 
 def _open_splits(name, **options):
-  """Returns {"train": source, "test": source}. `config.open_named_source` explains `options`."""
+  """Returns {"train": source, "test": source}. `config_sources.open_named_source` explains `options`."""
   sources = {}
   for split in ("train", "test"):
-    sources[split] = config_lib.open_named_source(name, split=split, **options)
+    sources[split] = config_sources.open_named_source(name, split=split, **options)
     _check_attributes(name, sources["train"])
   return sources
 

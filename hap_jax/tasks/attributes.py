@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hap_jax import config as config_lib
+from hap_jax import config_sources
 from hap_jax import config_values as values
 from hap_jax.data import samplers
 from hap_jax.data.transforms.attributes import ResizeBilinear
@@ -242,7 +242,7 @@ def make_evaluation(config, description):
   """
   train_split = config.data.train_split
   names = ("test",) if train_split == "trainval" else ("val", "test")
-  sources = {name: config_lib.open_source(config, name) for name in names}
+  sources = {name: config_sources.open_source(config, name) for name in names}
   check_source(sources["test"], config.data.source)
   for name, source in sources.items():
     check_known(source, name)
@@ -320,7 +320,7 @@ def make(config, start=base.FROM_SCRATCH):
   Raises:
     ValueError: for data or numbers that cannot be used; the message names the key.
   """
-  source = config_lib.open_source(config, config.data.train_split)
+  source = config_sources.open_source(config, config.data.train_split)
   check_source(source, config.data.source)
   names, ratio = source.spec.labels["attributes"], positive_ratio(source)
   description = base.description_of(

@@ -40,7 +40,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from hap_jax import config as config_lib
-from hap_jax import config_parts
+from hap_jax import config_parts, config_sources
 from hap_jax.convert import fit
 from hap_jax.data import rows, samplers
 from hap_jax.data.continued_order import ContinuedOrder
@@ -265,7 +265,7 @@ def sizes_of(config, split, given):
     split: the split on which the run trains.
     given: `DataSizes` that the user knows.
   """
-  return given.or_else(DataSizes(**config_lib.published_sizes(config, split)))
+  return given.or_else(DataSizes(**config_sources.published_sizes(config, split)))
 
 
 def description_of(config, source=None, lineage=(), *, network, classes=None, encoder=None, **more):
@@ -352,16 +352,16 @@ def open_pictures(config, split):
       these rules hold for each of them.
   """
   parts = config_parts.parts_of(config)
-  return config_lib.join_parts(config, [(part, _open_pictures_of(part, split)) for part in parts])
+  return config_sources.join_parts(config, [(part, _open_pictures_of(part, split)) for part in parts])
 
 
 def _open_pictures_of(part, split):
   """Returns the pictures of a data set of the configuration, see `open_pictures`."""
   data = part.data
-  if config_lib.holds_out(data.source):
-    return config_lib.open_part(part, split)
+  if config_sources.holds_out(data.source):
+    return config_sources.open_part(part, split)
   splits = config_lib.load("data/sources", data.source).SPLITS
-  source = config_lib.open_part(part.with_data(num_val=0), "train" if "train" in splits else splits[0])
+  source = config_sources.open_part(part.with_data(num_val=0), "train" if "train" in splits else splits[0])
   return rows.hold_out(source, data.num_val, split)
 
 

@@ -31,7 +31,7 @@ import functools
 import jax.numpy as jnp
 
 from hap_jax import config as config_lib
-from hap_jax import config_parts
+from hap_jax import config_parts, config_sources
 from hap_jax import config_values as values
 from hap_jax.convert import pose_data_sets
 from hap_jax.data.skeletons import COCO17
@@ -257,7 +257,7 @@ def make_evaluation(config, description):
 
 def _evaluate_part(config, part, description):
   """Makes the evaluation on one data set of the configuration, see `make_evaluation`."""
-  source, name = config_lib.open_part(part, "val"), part.data.source
+  source, name = config_sources.open_part(part, "val"), part.data.source
   check_source(source, part)
   truth, skeleton = source.truth(), source.spec.skeleton
   if truth is None:
@@ -437,10 +437,10 @@ def make(config, start=base.FROM_SCRATCH):
   Raises:
     ValueError: for data or numbers that cannot be used; the message names the key.
   """
-  opened = config_lib.open_parts(config, "train")
+  opened = config_sources.open_parts(config, "train")
   for part, source in opened:
     check_source(source, part)
-  source, skeletons = config_lib.join_parts(config, opened), [one.spec.skeleton for _, one in opened]
+  source, skeletons = config_sources.join_parts(config, opened), [one.spec.skeleton for _, one in opened]
   description = describe(config, skeletons, source, start.lineage)
   labels = pose_data_sets.labels_of(description)
   transforms = tuple(

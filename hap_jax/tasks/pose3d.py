@@ -35,6 +35,7 @@ import numpy as np
 from flax import struct
 
 from hap_jax import config as config_lib
+from hap_jax import config_sources
 from hap_jax import config_values as values
 from hap_jax.data import body_model, samplers
 from hap_jax.data.transforms import square_crop
@@ -271,9 +272,9 @@ def evaluation_of(config, description, bodies, true_bodies):
   """Returns the same as `make_evaluation`, for body models that were read already."""
   data = config.data
   source = (
-    config_lib.open_source(config, "val")
+    config_sources.open_source(config, "val")
     if not data.eval_source
-    else config_lib.open_named_source(
+    else config_sources.open_named_source(
       data.eval_source,
       root=data.eval_root,
       split="test",
@@ -384,7 +385,7 @@ def make(config, start=base.FROM_SCRATCH):
   Raises:
     ValueError: for data or numbers that cannot be used; the message names the key.
   """
-  source = config_lib.open_source(config, "train")
+  source = config_sources.open_source(config, "train")
   check_source(source, config.data.source)
   bodies, true_bodies = bodies_of(config)
   size = tuple(config.model.image_size)

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from hap_jax import config as config_lib
-from hap_jax import config_parts
+from hap_jax import config_parts, config_sources
 from hap_jax import config_values as values
 from hap_jax.convert import fit
 from hap_jax.data import source_options
@@ -436,7 +436,7 @@ def make_evaluation(config, description, source=None):
     return evaluation
   as_reid = (ResizeBicubic(size=encoder.image_size),)
   sides = {
-    split: make_pass(config_lib.open_source(config, split, config.probe), transforms=as_reid)
+    split: make_pass(config_sources.open_source(config, split, config.probe), transforms=as_reid)
     for split in ("query", "gallery")
   }
   encode = retrieval_probe.make_encode(model.encoder, normalize)

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hap_jax import config as config_lib
-from hap_jax import config_parts
+from hap_jax import config_parts, config_sources
 from hap_jax import config_values as values
 from hap_jax.data import samplers
 from hap_jax.data.transforms import reid as transforms
@@ -244,7 +244,7 @@ def make_evaluation(config, description):
 
 def _evaluate_part(config, part, description, predict):
   """Makes the evaluation on one data set of the configuration; `predict` is that of the EvalSplits."""
-  query, gallery = (config_lib.open_part(part, split) for split in ("query", "gallery"))
+  query, gallery = (config_sources.open_part(part, split) for split in ("query", "gallery"))
   guide = retrieval_probe.chance_guide(query, gallery)
   # The picture size is the size of the checkpoint, because its position table has this grid.
   resize = transforms.ResizeBicubic(size=description.encoder.image_size)
@@ -318,10 +318,10 @@ def make(config, start=base.FROM_SCRATCH):
   Raises:
     ValueError: for data or numbers that cannot be used; the message names the key.
   """
-  opened = config_lib.open_parts(config, "train")
+  opened = config_sources.open_parts(config, "train")
   for part, source in opened:
     check_source(source, part)
-  source = config_lib.join_parts(config, opened)
+  source = config_sources.join_parts(config, opened)
   pids = np.unique(source.columns["pid"])
   description = base.description_of(
     config,

@@ -25,6 +25,7 @@ import numpy as np
 from absl import logging
 
 from hap_jax import config as config_lib
+from hap_jax import config_sources
 from hap_jax import config_values as values
 from hap_jax.data import samplers, tokenized
 from hap_jax.data.transforms import reid as transforms
@@ -218,8 +219,8 @@ def make_embed_captions(description, compute=vit.FLOAT32):
 
 def open_split(config, split, word_piece, max_tokens):
   """Opens an evaluation split. Returns (source of its pictures, tokenised source of its captions)."""
-  pictures = config_lib.open_source(config, f"{split}_pictures")
-  captions = config_lib.open_source(config, f"{split}_captions")
+  pictures = config_sources.open_source(config, f"{split}_pictures")
+  captions = config_sources.open_source(config, f"{split}_captions")
   return pictures, tokenized.tokenize(captions, word_piece, max_tokens)[0]
 
 
@@ -305,7 +306,7 @@ def _holds_out_val(config):
   name = config.data.source
   has_val = "val" in config_lib.load("data/sources", name).SPLITS
   # For some sources, config.data.num_val sets the number of validation pictures.
-  has_val = has_val and (config.data.num_val > 0 or not config_lib.holds_out(name))
+  has_val = has_val and (config.data.num_val > 0 or not config_sources.holds_out(name))
   return config.data.train_split == "train" and has_val
 
 
@@ -432,7 +433,7 @@ def make(config, start=base.FROM_SCRATCH):
   Raises:
     ValueError: for data or numbers that cannot be used; the message names the key.
   """
-  pairs = config_lib.open_source(config, config.data.train_split)
+  pairs = config_sources.open_source(config, config.data.train_split)
   check_source(pairs, config.data.source)
   text = initial_text.choose(
     start,

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from hap_jax import config as config_lib
+from hap_jax import config_sources
 from hap_jax.cli.__main__ import main as hap
 from hap_jax.data import pose_parts
 from hap_jax.data.skeletons import COCO17, MPII16
@@ -83,7 +83,7 @@ def assert_same(folder, whole):
 
 
 def open_posed(root, poses, **options):
-  return config_lib.open_named_source(
+  return config_sources.open_named_source(
     "posed_folder", root=str(root), split="train", options={"poses": str(poses), **options}
   )
 
@@ -179,7 +179,7 @@ def test_the_official_layout_holds_the_same_joints(whole, checkpoint, pictures, 
   out = extract(checkpoint, pictures, tmp_path / "official", "--format=luperson")
   (out / "LUPerson-data").symlink_to(pictures)
   options = {"subset": "all"}
-  official = config_lib.open_named_source("luperson", root=str(out), split="train", options=options)
+  official = config_sources.open_named_source("luperson", root=str(out), split="train", options=options)
   ours = open_posed(pictures, whole)
   assert len(official) == len(ours)
   for i in range(len(ours)):

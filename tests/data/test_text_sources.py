@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hap_jax import config as config_lib
+from hap_jax import config_sources
 from hap_jax.cli import __main__ as cli
 from hap_jax.data.loader import Loader
 from hap_jax.data.samplers import Sequential
@@ -390,13 +390,15 @@ def test_the_loader_reads_pairs_and_both_views(cuhk):
 def test_any_number_of_ids_can_be_dropped_by_configuration_and_command(cuhk, tmp_path):
   for ids in ((), (1,), [1, 2]):
     options = {"drop_ids": ids}
-    source = config_lib.open_named_source("cuhk_pedes", root=str(cuhk), split="train", options=options)
+    source = config_sources.open_named_source("cuhk_pedes", root=str(cuhk), split="train", options=options)
     assert len(source) == 12 - 4 * len(ids)
   for wrong in (1, "1", (1, "2"), (1.5,)):
     with pytest.raises(ValueError, match=r"option drop_ids=.*: expected a tuple of values such as \(1369"):
-      config_lib.open_named_source("cuhk_pedes", root=str(cuhk), split="train", options={"drop_ids": wrong})
+      config_sources.open_named_source(
+        "cuhk_pedes", root=str(cuhk), split="train", options={"drop_ids": wrong}
+      )
   with pytest.raises(ValueError, match=r"image_size=\(8, 8, 8\); expected \(H, W\)"):
-    config_lib.open_named_source("synthetic", root="", split="train", options={"image_size": (8, 8, 8)})
+    config_sources.open_named_source("synthetic", root="", split="train", options={"image_size": (8, 8, 8)})
 
 
 def test_packed_pairs_give_back_captions_and_views(cuhk, tmp_path, capsys):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hap_jax import config as config_lib
+from hap_jax import config_sources
 from hap_jax.cli.__main__ import main as hap
 from hap_jax.tasks import pretrain
 from tests.data import test_posed_folder as posed_files
@@ -42,7 +42,7 @@ def test_packed_people_are_the_same_records(people, tiny_config, tmp_path):
   of_files = of_people(tiny_config, "posed_folder", pictures, data__posed_folder__poses=str(poses))
   packed = of_people(tiny_config, "tfds", tmp_path / "packed")
   for split in ("train", "val"):
-    one, other = (config_lib.open_source(config, split) for config in (of_files, packed))
+    one, other = (config_sources.open_source(config, split) for config in (of_files, packed))
     assert len(one) == len(other) == (NUM - NUM_VAL if split == "train" else NUM_VAL)
     for i in range(len(one)):
       assert one[i]["image"].shape == (40, 20, 3)
@@ -57,7 +57,7 @@ def test_pre_training_uses_the_found_joints(people, tiny_config):
   task = pretrain.make(config)
   assert task.description.data["licence"] == "pictures: not known; joints: CC BY 4.0"
   assert task.description.data["records"] == NUM - NUM_VAL
-  batch, source = task.train.batch(0), config_lib.open_source(config, "train")
+  batch, source = task.train.batch(0), config_sources.open_source(config, "train")
   for index, visible in zip(batch["index"], batch["keypoints_visible"], strict=True):
     # The crop of the loader may only hide further joints.
     assert (visible <= source[int(index)]["keypoints_visible"]).all()

@@ -15,6 +15,7 @@ from configs import (
   finetune_attributes_rapv1_b16,
 )
 from hap_jax import config as config_lib
+from hap_jax import config_sources
 from hap_jax.data.sources import attribute_table
 from hap_jax.io import picture_file
 from hap_jax.metrics import attributes as metrics
@@ -65,7 +66,7 @@ def test_the_loss_weighs_answers_by_their_share_in_the_training_split(task):
 
 
 def test_an_attribute_that_is_never_positive_in_training_is_named():
-  source = config_lib.open_source(demo(data__synthetic__num_train=400), "train")
+  source = config_sources.open_source(demo(data__synthetic__num_train=400), "train")
   (absent,) = np.flatnonzero(~source.columns["attributes"].any(axis=0))
   name = source.spec.labels["attributes"][absent]
   with pytest.raises(ValueError, match=rf"synthetic: no positive label of {name} in the 400"):
@@ -170,8 +171,8 @@ def test_without_a_validation_set_the_test_set_selects_and_the_score_name_says_s
   assert evaluation.select == ("mA_on_test", "max")
   scores = evaluation.score(rows_of(evaluation))
   assert scores["mA_on_test"] == scores["mA"]
-  trained_on = config_lib.open_source(config, "trainval").columns["pid"]
-  test = config_lib.open_source(config, "test").columns["pid"]
+  trained_on = config_sources.open_source(config, "trainval").columns["pid"]
+  test = config_sources.open_source(config, "test").columns["pid"]
   assert not set(trained_on) & set(test)
 
 

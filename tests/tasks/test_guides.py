@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from hap_jax import config as config_lib
+from hap_jax import config_sources
 from hap_jax.metrics import attributes as metrics
 from hap_jax.metrics import retrieval
 from hap_jax.models import vit
@@ -28,7 +29,7 @@ def guides_of(monkeypatch):
 
 def chance(config):
   """Returns the chance mAP of the query and gallery of a configuration."""
-  query, gallery = (config_lib.open_source(config, split) for split in ("query", "gallery"))
+  query, gallery = (config_sources.open_source(config, split) for split in ("query", "gallery"))
   columns = [side.columns[name] for name in ("pid", "camid") for side in (query, gallery)]
   return retrieval.chance_mean_ap(*columns)
 

@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from configs import finetune_pose3d_direct_b16, finetune_pose3d_direct_demo
 from hap_jax import config as config_lib
+from hap_jax import config_sources
 from hap_jax.data import body_model
 from hap_jax.data.sources import folder
 from hap_jax.evaluation import body_scores
@@ -72,7 +73,7 @@ def test_the_network_starts_at_the_mean_person_who_faces_the_camera(task):
   found = jax.tree.map(np.asarray, jax.jit(network.apply)(variables, images))
   np.testing.assert_allclose(found.rotations[0, 0], np.diag((1.0, -1.0, -1.0)), atol=1e-5)
   np.testing.assert_array_equal(found.rotations[0], found.rotations[2])
-  source = config_lib.open_source(tiny(), "train")
+  source = config_sources.open_source(tiny(), "train")
   records = [source[i] for i in range(len(source))]
   poses = np.array([record["smpl_pose"].reshape(24, 3) for record in records], np.float64)
   knees = Rotation.from_rotvec(poses[:, 4]).as_matrix().mean(axis=0)

@@ -123,7 +123,7 @@ def open_source(*, root="", split="train", seed=0, parts=(), shares=()):
   Args:
     root, split, seed: not used, because each data set has its own.
     parts: (label, source) of each data set. In a configuration, these are the labels only, and
-      `config.open_source` opens the data sets.
+      `config_sources.open_source` opens the data sets.
     shares: not used here. It sets the order of the records of a run. (): all data sets are shuffled together.
       Otherwise: the share of each data set in the rows of the batches.
   Returns:

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from hap_jax import config as config_lib
+from hap_jax import config_sources
 from hap_jax.data import samplers
 from hap_jax.data.transforms.reid import ResizeBicubic
 from hap_jax.evaluation.evaluate import EvalSplit, Evaluation
@@ -44,7 +44,7 @@ def loss(outputs, batch, *, key):
 
 
 def make_evaluation(config, description):
-  source, forward = config_lib.open_source(config, "test"), make_forward(description)
+  source, forward = config_sources.open_source(config, "test"), make_forward(description)
   resize = (ResizeBicubic(size=description.encoder.image_size),)
   loader = base.reading_of(config).ordered(source, resize, config.eval_batch_size, ("image", "box"))
 
@@ -60,7 +60,7 @@ def make_evaluation(config, description):
 
 
 def make(config, start=base.FROM_SCRATCH):
-  source = config_lib.open_source(config, "train")
+  source = config_sources.open_source(config, "train")
   mean = np.mean([source[i]["box"] for i in range(len(source))], axis=0).tolist()
   description = base.description_of(config, source, start.lineage, network={}, mean=mean)
   sampler = samplers.ShuffledEpochs(len(source), config.batch_size, config.seed)
