@@ -57,9 +57,9 @@ def fit_to(
   """Loads a checkpoint's weights into a network's variables. Position tables are resized if the grids differ.
 
   If only the file has experts, its first expert is used. If only the file has a class token, the class token
-  is not used. If only the network has a class token, the
-  class token keeps its initial value. In such a file, row 0 of the position table belongs to all patches. So
-  row 0 is added to the rows of the patches and then set to 0.
+  is not used. If only the network has a class token, the class token keeps its initial value. In such a file,
+  row 0 of the position table belongs to all patches. So row 0 is added to the rows of the patches and then
+  set to 0.
 
   Args:
     variables: the network's variables, {"params": nested dicts with "encoder", other collections}.

@@ -23,7 +23,8 @@ from hap_jax.models import layers, vit
 
 _FLOATS = (np.float16, np.float32, np.float64, ml_dtypes.bfloat16)
 OWN_FAMILY = lineage.OWN_FAMILY
-ENCODER_TASK = "pretrain"  # the task of an encoder without heads
+# An encoder without heads is described as the result of pre-training, the task that has no head.
+ENCODER_TASK = "pretrain"
 
 
 def read(path, *, family="", grid=None, selection=WHOLE):

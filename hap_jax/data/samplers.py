@@ -60,8 +60,35 @@ def passes(sampler, step):
   return np.full(sampler.batch_size, sampler.epoch(step))
 
 
+class EqualEpochs:
+  """The epochs of a training order that all have num_records // batch_size whole batches.
+
+  A sampler with the attributes `num_records` and `batch_size` inherits them.
+  """
+
+  @property
+  def nominal_steps(self):
+    return self.num_records // self.batch_size
+
+  @property
+  def num_steps(self):
+    return None
+
+  def epoch(self, step):
+    return step // self.nominal_steps
+
+  def first_step(self, epoch):
+    return epoch * self.nominal_steps
+
+  def progress(self, step):
+    return step / self.nominal_steps
+
+  def valid(self, step):
+    return np.ones(self.batch_size, bool)
+
+
 @dataclasses.dataclass(frozen=True)
-class ShuffledEpochs:
+class ShuffledEpochs(EqualEpochs):
   """Endless training order: each epoch is a new permutation of all records.
 
   An epoch has num_records // batch_size whole batches. The remaining records at its end, fewer than a batch,
@@ -81,29 +108,9 @@ class ShuffledEpochs:
   def __post_init__(self):
     check_epoch(self.num_records, self.batch_size)
 
-  @property
-  def nominal_steps(self):
-    return self.num_records // self.batch_size
-
-  @property
-  def num_steps(self):
-    return None
-
-  def epoch(self, step):
-    return step // self.nominal_steps
-
-  def first_step(self, epoch):
-    return epoch * self.nominal_steps
-
-  def progress(self, step):
-    return step / self.nominal_steps
-
   def indices(self, step):
     epoch, i = divmod(step, self.nominal_steps)
     return _permutation(self.num_records, self.seed, epoch)[i * self.batch_size : (i + 1) * self.batch_size]
-
-  def valid(self, step):
-    return np.ones(self.batch_size, bool)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

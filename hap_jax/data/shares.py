@@ -12,7 +12,7 @@ _STREAM = 2
 
 
 @dataclasses.dataclass(frozen=True)
-class ShuffledShares:
+class ShuffledShares(samplers.EqualEpochs):
   """Endless training order of several data sets: the data set of each row is drawn by given shares.
 
   Each data set runs through shuffled passes of its own: when all its records were drawn, it begins again in a
@@ -50,31 +50,11 @@ class ShuffledShares:
   def num_records(self):
     return sum(self.sizes)
 
-  @property
-  def nominal_steps(self):
-    return self.num_records // self.batch_size
-
-  @property
-  def num_steps(self):
-    return None
-
-  def epoch(self, step):
-    return step // self.nominal_steps
-
-  def first_step(self, epoch):
-    return epoch * self.nominal_steps
-
-  def progress(self, step):
-    return step / self.nominal_steps
-
   def indices(self, step):
     return self._rows(step)[0]
 
   def passes(self, step):
     return self._rows(step)[1]
-
-  def valid(self, step):
-    return np.ones(self.batch_size, bool)
 
   def draw_epoch(self, epoch):
     """Returns (record indices, passes) of an epoch, each [steps * B] int32; see `passes`."""

@@ -1,1 +1,1 @@
-"""What `hap plan` computes: memory, traffic and speed of a training step on a machine that is not there."""
+"""Computes memory, traffic and speed of a training step on a machine that is not there, for `hap plan`."""

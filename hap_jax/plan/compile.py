@@ -16,7 +16,7 @@ _NOISE = ("W0", "I0", "E0", "WARNING:", "*** ")  # how lines of the compilers' l
 
 
 def analyse(config, sizes, machine, effort, folder=compilers.FOLDER):
-  """Returns what a training step needs on a machine. See `step_program.analyse`.
+  """Runs `step_program.analyse` in a process of its own, with the compiler of a machine.
 
   Args:
     config: the finalized config.

@@ -1,4 +1,4 @@
-"""What a training step needs, from the shapes of its arrays: memory of a device, disk, and FLOPs."""
+"""The needs of a training step, from the shapes of its arrays: memory of a device, disk, and FLOPs."""
 
 import math
 

@@ -25,7 +25,7 @@ _PROGRAM_GROWTH = 4
 
 
 def analyse(recorded, sizes, machine, effort):
-  """Returns what a training step needs on a machine, as plain values.
+  """Returns the needs of a training step on a machine, as plain values.
 
   Args:
     recorded: the configuration as nested dicts of JSON values.
